@@ -1,0 +1,26 @@
+"""Where `forkjoin` and `python -m forkjoin` begin.
+
+Standard library only. Whatever else it may do, it runs as `python -P -E`, so that neither PYTHONPATH nor the folder it
+is called in can put a module of a repository before ours.
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the relay, or else the command line."""
+    if not (sys.flags.safe_path and sys.flags.ignore_environment):
+        argv = [sys.executable, "-P", "-E", "-m", "forkjoin", *sys.argv[1:]]
+        os.execv(sys.executable, argv)  # noqa: S606
+    if sys.argv[1:] == ["mcp"]:
+        from forkjoin.connection import relay
+
+        sys.exit(relay.main())
+    from forkjoin.main import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

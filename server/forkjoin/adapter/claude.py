@@ -1,0 +1,175 @@
+"""Claude Code, headless: stream-json both ways, so that it can be given further turns while it is up.
+
+Measured on 2.1.197 and 2.1.330: `acceptEdits` alone denies `git commit`, so Bash is allowed in `--settings`; a deny
+rule there holds even where permissions are skipped. `--resume` finds a conversation only from the folder it began in.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program
+from forkjoin.config import AgentProgram
+from forkjoin.event import Event, Said, Started, TurnEnded, Unreadable, UsedTool
+from forkjoin.model import Usage
+
+TAKES_TURNS = True
+MAKES_EVENTS = True
+
+#: What says most about a tool's use, in this order.
+_TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
+
+
+def start(brief: Brief, program: AgentProgram) -> Program:
+    return Program(_argv(brief, program, "--session-id"), turn(brief.task), closed=False)
+
+
+def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
+    return Program(_argv(brief, program, "--resume"), turn(text), closed=False)
+
+
+def turn(text: str) -> bytes:
+    message = {"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": text}]}}
+    return json.dumps(message).encode() + b"\n"
+
+
+def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, ...]:
+    skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
+    model = brief.model or program.model
+    return (
+        *program.command,
+        "-p",
+        *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
+        *skip,
+        *("--settings", json.dumps({"permissions": _permissions(brief)})),
+        *("--append-system-prompt", _instructions(brief)),
+        *(("--model", model) if model else ()),
+        *(conversation, brief.conversation),
+    )
+
+
+def _permissions(brief: Brief) -> dict[str, list[str]]:
+    # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path.
+    checkout = [f"Edit(/{brief.checkout}/**)"] if brief.checkout else []
+    return {"allow": ["Bash", "WebFetch", "WebSearch"], "deny": ["Bash(git stash:*)", *checkout]}
+
+
+def _instructions(brief: Brief) -> str:
+    return (
+        f"You are agent {brief.id} ({brief.name}), one of several that work in parallel, each in a git worktree of its "
+        f"own. Yours is {brief.worktree}, on branch {brief.branch}. Work only there, never in another checkout of this "
+        "repository, do not switch branches, and do not use git stash (all worktrees share it). Commit your work on "
+        "this branch with clear messages; merging is done by others. Nobody is there to answer questions: decide, and "
+        "say what you decided. End with a short report: what you did, what you checked, what is left."
+    )
+
+
+# -- reading
+
+
+class _Block(BaseModel):
+    """A part of a message: text, or the use of a tool."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str
+    text: str = ""
+    name: str = ""
+    input: dict[str, Any] = {}
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    content: list[_Block] | str = ""
+
+
+class _Line(BaseModel):
+    """A line of stream-json: what we read of it. Other fields, and other types of line, are let pass."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str
+    subtype: str = ""
+    session_id: str = ""
+    model: str = ""
+    message: _Message | None = None
+    is_error: bool = False
+    result: str = ""
+    total_cost_usd: float | None = None
+    usage: dict[str, Any] | None = None
+    permission_denials: list[dict[str, Any]] = []
+    errors: list[Any] = []
+
+
+_LINE = TypeAdapter(_Line)
+
+
+def read(line: bytes) -> Sequence[Event]:
+    if not line.strip():
+        return ()
+    try:
+        said = _LINE.validate_json(line)
+    except ValidationError:
+        return (Unreadable(line[:500].decode(errors="replace")),)
+    match said.type, said.subtype:
+        case "system", "init":
+            return (Started(said.session_id, said.model),)
+        case "assistant", _:
+            return tuple(_read_blocks(said.message or _Message()))
+        case "result", _:
+            return (_read_result(said),)
+        case _:
+            return ()
+
+
+def _read_blocks(message: _Message) -> Iterator[Event]:
+    for block in message.content:
+        match block:
+            case _Block(type="text") if block.text.strip():
+                yield Said(block.text)
+            case _Block(type="tool_use"):
+                yield UsedTool(block.name, _brief_use(block.input))
+            case _:
+                pass
+
+
+def _brief_use(given: dict[str, Any]) -> str:
+    telling = next((str(given[key]) for key in _TELLING if given.get(key)), "")
+    return (telling or json.dumps(given))[:300]
+
+
+def _read_result(said: _Line) -> TurnEnded:
+    ok = said.subtype == "success" and not said.is_error
+    output = said.result or "; ".join(str(error) for error in said.errors) or ("" if ok else said.subtype)
+    denied = (f"{d.get('tool_name', '?')} {_brief_use(d.get('tool_input') or {})}" for d in said.permission_denials)
+    return TurnEnded(ok, output, said.total_cost_usd, _read_usage(said.usage or {}), tuple(dict.fromkeys(denied)))
+
+
+def _read_usage(usage: dict[str, Any]) -> Usage:
+    def count(name: str) -> int:
+        found = usage.get(name)
+        return found if isinstance(found, int) else 0
+
+    return Usage(
+        input_tokens=count("input_tokens"),
+        output_tokens=count("output_tokens"),
+        cache_read_tokens=count("cache_read_input_tokens"),
+        cache_write_tokens=count("cache_creation_input_tokens"),
+    )
+
+
+def conclude(ended: Ended) -> Conclusion:
+    """A turn that ended well, and a program that then exited 0, are both needed."""
+    turn_end, outcome = ended.turn, ended.outcome
+    if turn_end is None:
+        return Conclusion(ok=False, output="", error=f"{outcome}, without a result\n{ended.errors.strip()}".strip())
+    denied = tuple(f"It was not permitted: {what}" for what in turn_end.denied)
+    error = None
+    if not turn_end.ok:
+        error = turn_end.output or "it reported an error"
+    elif not outcome.ok:
+        error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
+    return Conclusion(error is None, turn_end.output, error, turn_end.cost_usd, turn_end.usage, denied)

@@ -1,0 +1,34 @@
+"""Any program: the task on its stdin and in `$FORKJOIN_TASK_FILE`; its stdout is its log, its exit code all it says."""
+
+from collections.abc import Sequence
+
+from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program
+from forkjoin.config import AgentProgram
+from forkjoin.event import Event
+
+TAKES_TURNS = False
+MAKES_EVENTS = False
+
+
+def start(brief: Brief, program: AgentProgram) -> Program:
+    return Program(tuple(program.command), brief.task.encode(), closed=True)
+
+
+def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:  # noqa: ARG001
+    return None
+
+
+def turn(text: str) -> bytes:
+    raise NotImplementedError(f"a command takes its task alone, not {text[:40]!r}")
+
+
+def read(line: bytes) -> Sequence[Event]:  # noqa: ARG001
+    return ()
+
+
+def conclude(ended: Ended) -> Conclusion:
+    if ended.outcome.ok:
+        return Conclusion(ok=True, output=ended.output)
+    last_words = ended.errors.strip() or ended.output.strip()
+    error = f"{ended.outcome}\n{last_words}".strip()
+    return Conclusion(ok=False, output=ended.output, error=error)

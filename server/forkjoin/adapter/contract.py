@@ -1,0 +1,98 @@
+"""What every vendor's adapter is: a module with these names, listed in `all.py`.
+
+An adapter is pure: it starts nothing and keeps nothing. `start` and `resume` say what to run; `turn` what to write for
+a further turn; `read` what a line of output means; `conclude` what the attempt came to. Stopping is the same for all
+(TERM to the whole tree, then KILL), and belongs to the executor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from forkjoin.config import AgentProgram
+from forkjoin.event import Event, TurnEnded
+from forkjoin.model import Outcome, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """All that an adapter is told about an agent."""
+
+    id: str
+    name: str
+    task: str
+    branch: str
+    worktree: str
+    checkout: str  #: the user's, in which an agent must write nothing; '' if there is none
+    model: str | None
+    conversation: str  #: a uuid, drawn for this agent
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run, with the first bytes for its stdin, and whether nothing follows them."""
+
+    argv: tuple[str, ...]
+    input: bytes
+    closed: bool
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What is known when an attempt has ended.
+
+    Attributes:
+        turn: The end of its last turn, where its output told of one.
+        output: The end of its stdout.
+        errors: The end of its stderr.
+    """
+
+    outcome: Outcome
+    turn: TurnEnded | None
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What an attempt came to, the same for all vendors. `output` is the program's last message."""
+
+    ok: bool
+    output: str
+    error: str | None = None
+    cost_usd: float | None = None
+    usage: Usage | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Adapter(Protocol):
+    """A vendor."""
+
+    @property
+    def TAKES_TURNS(self) -> bool:  # noqa: N802
+        """Whether it reads further turns on stdin while it runs, and ends when its stdin does."""
+        ...
+
+    @property
+    def MAKES_EVENTS(self) -> bool:  # noqa: N802
+        """Whether its output is lines that `read` understands."""
+        ...
+
+    def start(self, brief: Brief, program: AgentProgram) -> Program:
+        """How to start the agent's first attempt."""
+        ...
+
+    def resume(self, brief: Brief, program: AgentProgram, text: str) -> Program | None:
+        """How to go on in the same conversation, in the same folder, with this message; none if it can't."""
+        ...
+
+    def turn(self, text: str) -> bytes:
+        """A further turn, for the stdin of one that `TAKES_TURNS`."""
+        ...
+
+    def read(self, line: bytes) -> Sequence[Event]:
+        """What a line of output says; it never raises."""
+        ...
+
+    def conclude(self, ended: Ended) -> Conclusion: ...

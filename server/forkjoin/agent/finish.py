@@ -1,0 +1,127 @@
+"""An attempt has ended: loose work is committed, the diff counted, verify run, and the result written once.
+
+Each step done twice is harmless, and the last is one transaction: a daemon that takes over begins with the first.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from forkjoin.adapter.contract import Adapter, Conclusion, Ended
+from forkjoin.agent.listen import last_turn
+from forkjoin.agent.prepare import handle_of, variables
+from forkjoin.attempt.environment import compose
+from forkjoin.attempt.executor import AttemptSpec, Executor
+from forkjoin.branch import diff, git, loose, repository
+from forkjoin.config import Settings
+from forkjoin.decision.verdict import final_state
+from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
+from forkjoin.record.store import Store
+
+SUMMARY_LIMIT = 240
+_ERROR_LIMIT = 4_000
+_COMMITS_NAMED = 50
+
+
+async def finish(
+    store: Store,
+    executor: Executor,
+    settings: Settings,
+    adapter: Adapter,
+    agent: Agent,
+    outcome: Outcome,
+    lead: Mapping[str, str],
+) -> None:
+    """Write the attempt's result, and the agent's final state with it."""
+    project = await store.project_numbered(agent.project)
+    concluded = await _conclude(store, executor, adapter, agent, outcome)
+    left = await loose.commit_loose(
+        project.common_dir,
+        Path(agent.worktree),
+        agent.branch,
+        f"Uncommitted work of {agent.id} ({agent.name})\n\nForkjoin-Agent: {agent.id}",
+        await git.author(project.common_dir),
+        f"{agent.id}-{agent.name}",
+    )
+    tip = left.tip or agent.base
+    commits = await repository.commits(project.common_dir, agent.base, tip, _COMMITS_NAMED)
+    stat = await diff.measure(project.common_dir, agent.base, tip)
+    verify, words = Verify.NONE, ""
+    if concluded.ok and agent.spec.verify and not agent.stop_asked:
+        verify, words = await _verify(executor, settings, agent, agent.spec.verify, lead)
+    agent = await store.agent(agent.number)  # a stop may have been asked for meanwhile
+    result = Result(
+        attempt=agent.attempt,
+        state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verify),
+        summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verify),
+        output=concluded.output[-OUTPUT_LIMIT:] if not adapter.MAKES_EVENTS else concluded.output[:OUTPUT_LIMIT],
+        commits=tuple(commits),
+        commit=left.tip,
+        files_changed=stat.files_changed,
+        insertions=stat.insertions,
+        deletions=stat.deletions,
+        verify=verify,
+        verify_output=words,
+        cost_usd=concluded.cost_usd,
+        usage=concluded.usage,
+        duration_s=outcome.duration_s,
+        error=None if agent.stop_asked else _error(concluded, verify),
+        warnings=(*concluded.warnings, *left.warnings, *_warn(outcome, commits)),
+    )
+    await store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
+
+
+async def _conclude(store: Store, executor: Executor, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
+    handle = handle_of(agent)
+    turn = await last_turn(store, executor, adapter, agent) if adapter.MAKES_EVENTS else None
+    output, _ = await executor.read_output(handle, -OUTPUT_LIMIT, OUTPUT_LIMIT)
+    errors, _ = await executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)
+    return adapter.conclude(Ended(outcome, turn, output.decode(errors="replace"), errors.decode(errors="replace")))
+
+
+async def _verify(
+    executor: Executor, settings: Settings, agent: Agent, command: str, lead: Mapping[str, str]
+) -> tuple[Verify, str]:
+    """Run verify in the agent's worktree, as an attempt of its own; how it went, and the end of what it printed."""
+    handle = handle_of(agent, "verify")
+    spec = AttemptSpec(
+        handle=handle,
+        argv=("/bin/sh", "-c", command),
+        cwd=agent.worktree,
+        environment=compose(lead, {}, variables(agent)),
+        timeout_s=settings.limits.verify_minutes * 60,
+        together=True,
+    )
+    await executor.submit(spec)
+    outcome = await executor.outcome(handle)
+    printed, _ = await executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT)
+    words = f"{printed.decode(errors='replace').strip()}\n[{outcome}]".strip()
+    return Verify.PASSED if outcome.ok else Verify.FAILED, words
+
+
+def _summarize(concluded: Conclusion, adapter: Adapter, verify: Verify) -> str:
+    """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
+    if concluded.error:
+        text = concluded.error
+    elif verify is Verify.FAILED:
+        text = f"verify failed. {concluded.output}"
+    elif adapter.MAKES_EVENTS:
+        text = concluded.output
+    else:
+        text = next((line for line in reversed(concluded.output.splitlines()) if line.strip()), "")
+    return re.sub(r"\s+", " ", text).strip()[:SUMMARY_LIMIT]
+
+
+def _error(concluded: Conclusion, verify: Verify) -> str | None:
+    if concluded.error:
+        return concluded.error[:_ERROR_LIMIT]
+    return "verify failed: see verify_output" if verify is Verify.FAILED else None
+
+
+def _warn(outcome: Outcome, commits: list[str]) -> list[str]:
+    warnings: list[str] = []
+    if outcome.left:
+        warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
+    if outcome.ok and not commits:
+        warnings.append("It ended well but changed nothing: there is nothing to merge.")
+    return warnings

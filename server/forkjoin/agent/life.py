@@ -1,0 +1,104 @@
+"""An agent's life, from where its record stands to its end.
+
+Each state's work can be done twice without harm, so that taking over an agent, after the daemon was killed at any
+moment, is nothing but living on from its record.
+"""
+
+import logging
+
+from forkjoin.adapter.all import ADAPTERS
+from forkjoin.adapter.contract import Adapter
+from forkjoin.agent.finish import SUMMARY_LIMIT, finish
+from forkjoin.agent.listen import listen
+from forkjoin.agent.prepare import handle_of, order, prepare
+from forkjoin.attempt.executor import Executor
+from forkjoin.config import Settings
+from forkjoin.error import ForkjoinError
+from forkjoin.event import Noted
+from forkjoin.model import FINAL, Agent, Merge, Result, State
+from forkjoin.paths import Home
+from forkjoin.record.store import Store
+from forkjoin.session import Environments
+
+log = logging.getLogger(__name__)
+
+
+class Life:
+    """What it takes to carry agents through their states."""
+
+    def __init__(
+        self, store: Store, executor: Executor, settings: Settings, environments: Environments, home: Home
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._settings = settings
+        self._environments = environments
+        self._home = home
+
+    async def live(self, agent: Agent) -> None:
+        """Carry an agent that was started on to its end; its trouble is its own."""
+        try:
+            while agent.state not in FINAL:
+                agent = await self._step(agent)
+        except Exception as error:
+            log.exception("%s: in state %s", agent.label, agent.state)
+            await self._give_up(await self._store.agent(agent.number), error)
+
+    async def _step(self, agent: Agent) -> Agent:
+        match agent.state:
+            case State.PREPARING:
+                return await self._prepare(agent)
+            case State.RUNNING:
+                return await self._run(agent)
+            case State.FINISHING:
+                return await self._finish(agent)
+            case _:
+                raise AssertionError(f"{agent.label} is not under way: {agent.state}")
+
+    async def _prepare(self, agent: Agent) -> Agent:
+        agent = await prepare(self._store, self._home, agent)
+        lead = await self._environment(agent)
+        if lead is None:
+            return await self._store.move(agent, State.FINISHING, Noted("stopped before it started"))
+        spec = await order(self._settings, agent, lead)
+        await self._executor.submit(spec)
+        return await self._store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
+
+    async def _run(self, agent: Agent) -> Agent:
+        outcome = await listen(self._store, self._executor, self._adapter(agent), agent)
+        agent = await self._store.agent(agent.number)
+        return await self._store.move(agent, State.FINISHING, Noted(f"ended: {outcome}"))
+
+    async def _finish(self, agent: Agent) -> Agent:
+        outcome = await self._executor.outcome(handle_of(agent))
+        lead = await self._environment(agent) if agent.spec.verify else None
+        await finish(self._store, self._executor, self._settings, self._adapter(agent), agent, outcome, lead or {})
+        return await self._store.agent(agent.number)
+
+    def _adapter(self, agent: Agent) -> Adapter:
+        return ADAPTERS[self._settings.program(agent.spec.agent).kind]
+
+    async def _environment(self, agent: Agent) -> dict[str, str] | None:
+        """The environment of the agent's lead; where a restart has lost it, once it is there again.
+
+        None once the agent is to be stopped.
+        """
+        while not (await self._store.agent(agent.number)).stop_asked:
+            seen = self._store.changes.version
+            found = self._environments.find(agent.environment, agent.project, agent.lead)
+            if found is not None:
+                return found
+            await self._store.changes.after(seen)
+        return None
+
+    async def _give_up(self, agent: Agent, error: Exception) -> None:
+        """Record that we could not carry the agent further, whatever state that was in."""
+        words = str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
+        for handle in (handle_of(agent), handle_of(agent, "verify")):
+            await self._executor.cancel(handle, self._settings.limits.stop_grace_s)
+        if agent.state is State.RUNNING:
+            agent = await self._store.move(agent, State.FINISHING)
+        if agent.state in FINAL:
+            return
+        result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words)
+        await self._store.finish(agent, result, Merge.UNMERGED if agent.prepared else Merge.NOTHING)

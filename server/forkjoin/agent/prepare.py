@@ -1,0 +1,87 @@
+"""Before an agent's program starts: its worktree, what is brought there, and what to run in which environment."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+
+from forkjoin.adapter.all import ADAPTERS
+from forkjoin.adapter.contract import Brief
+from forkjoin.attempt.environment import compose
+from forkjoin.attempt.executor import AttemptSpec
+from forkjoin.branch import git, loose, worktree
+from forkjoin.config import Settings
+from forkjoin.error import CallerError
+from forkjoin.model import Agent
+from forkjoin.paths import Home
+from forkjoin.record.store import Store
+
+
+def handle_of(agent: Agent, kind: str = "") -> str:
+    """The handle of an agent's newest attempt; `kind` names what else runs for it, such as verify."""
+    return f"{agent.id}-{agent.attempt}{kind and '-'}{kind}"
+
+
+async def prepare(store: Store, home: Home, agent: Agent) -> Agent:
+    """Make the agent's worktree; the agent, with the branch that it got. Doing so twice is harmless.
+
+    Raises:
+        GitError: git would not; nothing is left of it.
+        CallerError: The worktree's path is not where it should be.
+    """
+    path = Path(agent.worktree)
+    if not path.parent.resolve().is_relative_to(home.worktrees.resolve()):
+        raise CallerError(f"{path.parent} leads out of {home.worktrees}; remove what is there.")
+    project = await store.project_numbered(agent.project)
+    owner = f"{agent.id} of {home.state}"
+    branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
+    await store.set_prepared(agent, branch)
+    if agent.checkout:
+        await loose.bring_ignored(Path(agent.checkout), path)
+    await anyio.Path(await _task_file(agent)).write_text(agent.spec.task, "utf-8", newline="")
+    return await store.agent(agent.number)
+
+
+async def _task_file(agent: Agent) -> str:
+    """In the worktree's own git folder: in no commit, and gone with the worktree."""
+    return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
+
+
+async def order(settings: Settings, agent: Agent, lead: Mapping[str, str]) -> AttemptSpec:
+    """What to run for an agent that is prepared."""
+    program = settings.program(agent.spec.agent)
+    brief = Brief(
+        id=agent.id,
+        name=agent.name,
+        task=agent.spec.task,
+        branch=agent.branch,
+        worktree=agent.worktree,
+        checkout=agent.checkout,
+        model=agent.spec.model,
+        conversation=agent.conversation,
+    )
+    run = ADAPTERS[program.kind].start(brief, program)
+    minutes = agent.spec.timeout_minutes or settings.limits.timeout_minutes
+    ours = {**variables(agent), "FORKJOIN_TASK_FILE": await _task_file(agent), **await git.author(agent.worktree)}
+    return AttemptSpec(
+        handle=handle_of(agent),
+        argv=run.argv,
+        cwd=agent.worktree,
+        environment=compose(lead, {**program.environment, **run.environment}, ours),
+        input=run.input,
+        closed=run.closed,
+        timeout_s=minutes * 60 if minutes else None,
+    )
+
+
+def variables(agent: Agent) -> dict[str, str]:
+    """What an agent's program, and its verify command, find in their environment."""
+    return {
+        "FORKJOIN_AGENT": agent.id,
+        "FORKJOIN_NAME": agent.name,
+        "FORKJOIN_BRANCH": agent.branch,
+        "FORKJOIN_BASE": agent.base,
+        "FORKJOIN_WORKTREE": agent.worktree,
+        "FORKJOIN_TOKEN": secrets.token_urlsafe(24),  # tells a relay that an agent's program starts whose it is
+    }

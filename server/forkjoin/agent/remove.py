@@ -1,0 +1,52 @@
+"""Removing: an agent's worktree and branch go; what it did stays reachable unless it is merged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from forkjoin.branch import git, worktree
+from forkjoin.error import CallerError
+from forkjoin.model import FINAL, Agent, Merge
+from forkjoin.record.store import Store
+
+#: Branches that hold nothing that is not elsewhere.
+_SAFE = frozenset({Merge.MERGED, Merge.NOTHING})
+
+
+async def remove(store: Store, agents: Sequence[Agent], *, discard_unmerged: bool) -> dict[int, str | None]:
+    """Take away the agents' worktrees and branches; where the work of each that was unmerged is kept, as a ref.
+
+    Raises:
+        CallerError: One is still at work, or has unmerged work and `discard_unmerged` was not given; nothing went.
+    """
+    _check(agents, discard_unmerged)
+    kept: dict[int, str | None] = {}
+    for agent in agents:
+        if agent.removed is None:
+            kept[agent.number] = await _remove(store, agent)
+    return kept
+
+
+def _check(agents: Sequence[Agent], discard_unmerged: bool) -> None:
+    live = [agent.label for agent in agents if agent.state not in FINAL]
+    if live:
+        raise CallerError(f"Still at work: {', '.join(live)}. Call stop_agents first; nothing was removed.")
+    unmerged = [agent.label for agent in agents if agent.merge not in _SAFE and agent.removed is None]
+    if unmerged and not discard_unmerged:
+        raise CallerError(
+            f"Unmerged work: {', '.join(unmerged)}. Call merge_worktree first, or pass discard_unmerged=true "
+            "(it stays reachable under refs/forkjoin/kept/); nothing was removed."
+        )
+
+
+async def _remove(store: Store, agent: Agent) -> str | None:
+    if not agent.prepared:  # a branch of that name, if there is one, is somebody else's
+        await store.set_removed([agent.number])
+        return None
+    project = await store.project_numbered(agent.project)
+    await worktree.remove(project.common_dir, Path(agent.worktree))
+    tip = await git.tip(project.common_dir, f"refs/heads/{agent.branch}")
+    keep = tip is not None and tip != agent.base and agent.merge is not Merge.MERGED
+    kept_as = f"{agent.id}-{agent.name}" if keep else None
+    await worktree.retire_branch(project.common_dir, agent.branch, kept_as)
+    await store.set_removed([agent.number])
+    return f"refs/forkjoin/kept/{kept_as}" if kept_as else None

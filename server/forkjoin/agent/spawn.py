@@ -1,0 +1,103 @@
+"""Spawning: specs are checked, ids handed out, and all of it is on disk in one transaction before the answer."""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.branch import git
+from forkjoin.branch.repository import Checkout, look
+from forkjoin.config import Settings
+from forkjoin.error import CallerError
+from forkjoin.model import Agent, Spec, slug
+from forkjoin.paths import Home
+from forkjoin.record.rows import NewAgent
+from forkjoin.record.store import Store
+from forkjoin.session import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    agents: list[Agent]
+    note: str | None  #: what the lead should know of where they start
+
+
+async def spawn(store: Store, settings: Settings, home: Home, caller: Caller, specs: Sequence[Spec]) -> Spawned:
+    """Record agents for these specs, all or none.
+
+    Raises:
+        CallerError: A spec can't be met; nothing was recorded.
+    """
+    if (before := await store.answered(caller.call)) is not None:
+        return Spawned([await store.agent(number) for number in before["agents"]], None)
+    checkout = await look(caller.session.folder, dirt=True)
+    _check(checkout, settings, home, specs)
+    bases = {spec.base: await _resolve_base(checkout, spec.base) for spec in specs}
+    new = [
+        NewAgent(
+            project=caller.project.number,
+            lead=caller.lead,
+            name=spec.name or slug(spec.task) or "task",
+            derived=spec.name is None,
+            spec=spec,
+            base=bases[spec.base],
+            checkout=checkout.top or "",
+            conversation=str(uuid.uuid4()),
+            environment=caller.environment,
+        )
+        for spec in specs
+    ]
+    prefix = await _branch_prefix(checkout.common_dir)
+    folder = worktree_folder(home, checkout.common_dir)
+
+    def place(number: int, name: str) -> tuple[str, str]:
+        return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
+
+    return Spawned(await store.spawn(new, place, caller.call), _note(checkout, specs))
+
+
+def worktree_folder(home: Home, common_dir: str) -> Path:
+    """Where this home keeps the worktrees of a repository."""
+    top = Path(common_dir)
+    name = slug(top.parent.name if top.name == ".git" else top.name) or "repository"
+    return home.worktrees / f"{name}-{hashlib.sha256(common_dir.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _check(checkout: Checkout, settings: Settings, home: Home, specs: Sequence[Spec]) -> None:
+    if not specs:
+        raise CallerError("agents is empty: give at least one, each with a task.")
+    if checkout.head is None:
+        raise CallerError(
+            "The repository has no commit yet, so there is nothing to start from; commit something first."
+        )
+    if checkout.top and home.state.is_relative_to(checkout.top):
+        raise CallerError(
+            f"FORKJOIN_HOME ({home.state}) lies within this checkout, which agents may not write to; move it out."
+        )
+    for spec in specs:
+        settings.program(spec.agent)
+    names = [spec.name for spec in specs if spec.name]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
+
+
+async def _resolve_base(checkout: Checkout, base: str | None) -> str:
+    where = checkout.top or checkout.common_dir
+    found = await git.resolve(where, base or "HEAD")
+    if found is None:
+        raise CallerError(
+            f"base {(base or 'HEAD')[:100]!r} names no commit of this repository; give a branch, tag or id."
+        )
+    return found
+
+
+async def _branch_prefix(common_dir: str) -> str:
+    """`forkjoin/`, unless a branch called `forkjoin` stands where git would need a folder."""
+    return "forkjoin-" if await git.tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"
+
+
+def _note(checkout: Checkout, specs: Sequence[Spec]) -> str | None:
+    if checkout.dirty and any(spec.base is None for spec in specs):
+        return "The checkout has uncommitted changes; agents start from its last commit, without them."
+    return None

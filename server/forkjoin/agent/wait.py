@@ -1,0 +1,23 @@
+"""Waiting: for agents to end, without holding anything; a wait that is cancelled hurts no agent."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import anyio
+
+from forkjoin.decision.verdict import Waited, divide
+from forkjoin.model import Agent
+from forkjoin.record.store import Store
+
+
+async def wait(store: Store, agents: Sequence[Agent], until: Literal["all", "any"], timeout_s: float) -> Waited:
+    """Return once all (or any) of these have ended, but after `timeout_s` seconds at the latest."""
+    waited = divide(agents)
+    with anyio.move_on_after(timeout_s):
+        while True:
+            seen = store.changes.version
+            waited = divide([await store.agent(agent.number) for agent in agents])
+            if waited.is_over(until):
+                break
+            await store.changes.after(seen)
+    return waited

@@ -1,0 +1,77 @@
+"""The seam to other machines: what an attempt is, and what whoever runs one can be asked.
+
+A spec says everything that is needed and nothing about where. A handle is a plain string, known before anything
+starts, so that it can be on disk first; submitting the same handle again after a crash starts nothing twice.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from forkjoin.model import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSpec:
+    """One process to run.
+
+    Attributes:
+        handle: Names the attempt, and is made of what a file name may hold.
+        environment: The whole of it; `FORKJOIN_MARK` is added. Never written to a disk.
+        input: The first bytes for its stdin.
+        closed: Whether nothing follows them.
+        timeout_s: Seconds until its tree is ended.
+        together: Whether stderr goes where stdout goes, as in a terminal.
+    """
+
+    handle: str
+    argv: tuple[str, ...]
+    cwd: str
+    environment: Mapping[str, str]
+    input: bytes = b""
+    closed: bool = True
+    timeout_s: float | None = None
+    together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    cores: int
+    memory_bytes: int
+    free_memory_bytes: int
+
+
+class Executor(Protocol):
+    async def submit(self, spec: AttemptSpec) -> None:
+        """Start it, unless its handle was started before. Returns once its input is on disk and it is on its way."""
+        ...
+
+    async def send(self, handle: str, data: bytes) -> None:
+        """Append to its input; on disk when this returns."""
+        ...
+
+    async def close_input(self, handle: str) -> None:
+        """Let its stdin end after what was sent. Doing so twice is no error."""
+        ...
+
+    def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
+        """What it prints from byte `after` on, as it comes, until it has ended and all was given."""
+        ...
+
+    async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> tuple[bytes, int]:
+        """At most `limit` bytes from `start` (from the end where negative), and how many there are in all."""
+        ...
+
+    async def outcome(self, handle: str) -> Outcome:
+        """How it ended, once it has. Never raises for a machine's death: that is `lost`."""
+        ...
+
+    async def cancel(self, handle: str, grace: float) -> list[str]:
+        """End its whole tree; idempotent. What could not be ended is returned by name and pid: empty is success."""
+        ...
+
+    async def forget(self, handle: str) -> None:
+        """Remove its files. Only for what has ended."""
+        ...
+
+    async def capacity(self) -> Capacity: ...

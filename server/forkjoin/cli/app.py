@@ -1,0 +1,83 @@
+"""The command line. Every command calls the tools that the lead calls, over the same socket.
+
+It ends in one of four ways: 0; 1, the person can put it right; 130, ^C; 3, our fault, with a report to paste.
+"""
+
+import platform
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from forkjoin.cli import agents, daemon, demo, doctor, landing
+from forkjoin.connection.start import DaemonError
+from forkjoin.error import CallerError
+from forkjoin.paths import find_home
+from forkjoin.version import __version__
+
+app = typer.Typer(
+    help="Fork work out to many coding agents at once, each in its own git worktree, and join what they did.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (agents, landing, doctor, demo):
+    group.add_to(app)
+app.add_typer(daemon.app, name="daemon")
+
+
+@app.callback(invoke_without_command=True)
+def main(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        typer.echo(f"forkjoin {__version__}")
+        raise typer.Exit
+
+
+@app.command(name="mcp", help="Be the MCP server on stdin and stdout, as Claude Code starts it.")
+def mcp() -> None:
+    # Only reached with arguments: `forkjoin mcp` alone is the relay, which imports nothing of this.
+    raise CallerError("forkjoin mcp takes no arguments")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; its exit code."""
+    try:
+        result: Any = app(
+            args=list(arguments) if arguments is not None else None, prog_name="forkjoin", standalone_mode=False
+        )
+    except (CallerError, DaemonError) as error:
+        sys.stderr.write(f"forkjoin: {error}\n")
+        return 1
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("\n")
+        return 130
+    except BrokenPipeError:
+        return 0  # whoever read our output has had enough
+    except Exception as error:
+        if (code := _usage_error(error)) is not None:
+            return code
+        _report(error)
+        return 3
+    return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: Exception) -> int | None:
+    """The exit code of a wrong command line, which is shown; none if it was something else."""
+    show = getattr(error, "show", None)
+    if show is None:
+        return None
+    show()
+    return int(getattr(error, "exit_code", 2))
+
+
+def _report(error: Exception) -> None:
+    """What went wrong with us, laid out to be pasted into an issue."""
+    lines = [
+        f"forkjoin: this is a fault of forkjoin's own: {type(error).__name__}: {error}",
+        f"forkjoin {__version__}, Python {platform.python_version()}, {platform.platform()}; log: {find_home().log}",
+        traceback.format_exc(),
+    ]
+    sys.stderr.write("\n".join(lines))

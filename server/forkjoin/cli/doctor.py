@@ -1,0 +1,156 @@
+"""forkjoin doctor and status: what is there, what is wrong, and what to do about it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+from forkjoin.branch.git import OLDEST_GIT
+from forkjoin.cli.agents import Json
+from forkjoin.cli.client import Client
+from forkjoin.config import AgentProgram, Settings, read_settings
+from forkjoin.connection.start import DaemonError, try_connect
+from forkjoin.error import CallerError
+from forkjoin.paths import Home, find_home
+
+_VERSION_S = 20
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("status")(status)
+    app.command("doctor")(doctor)
+
+
+def status(json: Json = False) -> None:
+    """What runs, what is queued, and why not more."""
+    from forkjoin.cli import show
+
+    with Client(find_home()) as client:
+        answer = client.call("get_status")
+    if json:
+        return show.as_json(answer)
+    typer.echo(f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once")
+    if answer.get("waiting"):
+        typer.echo(f"waiting: {answer['waiting']}")
+    for project, ids in answer["projects"].items():
+        typer.echo(f"{project}: {', '.join(ids)}")
+    for line in answer["trouble"]:
+        typer.echo(f"trouble: {line}")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `remedy` says what to do where it is not well."""
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def doctor(json: Json = False) -> None:
+    """Look at git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
+    from rich.markup import escape
+
+    from forkjoin.cli import show
+
+    findings = list(examine(find_home()))
+    if json:
+        show.as_json([asdict(finding) for finding in findings])
+    else:
+        rows = [
+            (
+                f.what,
+                "[green]ok[/]" if f.ok else "[bold red]fault[/]",
+                escape(f.found if f.ok else f"{f.found} → {f.remedy}"),
+            )
+            for f in findings
+        ]
+        show.console().print(show.table(("what", "", "found"), rows))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(home: Home) -> Iterator[Finding]:
+    """Everything that forkjoin needs, one after the other."""
+    yield Finding("system", sys.platform == "linux", sys.platform, "only Linux is supported")
+    yield _git()
+    yield _folder(home)
+    try:
+        settings = read_settings(home.config_file)
+        yield Finding("settings", True, f"{home.config_file}{'' if home.config_file.exists() else ' (none: defaults)'}")
+    except CallerError as error:
+        settings = Settings()
+        yield Finding("settings", False, str(error), "correct the file, then: forkjoin daemon stop")
+    for name, program in settings.programs().items():
+        yield _program(name, program, needed=name == settings.default_agent)
+    yield _limits(settings)
+    yield _daemon(home)
+    yield _repository()
+
+
+def _ask(*argv: str) -> str | None:
+    """The first line that a program prints; none if it can't be run or fails."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=_VERSION_S, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (done.stdout.splitlines() or [""])[0].strip() if done.returncode == 0 else None
+
+
+def _git() -> Finding:
+    found = _ask("git", "version")
+    version = tuple(map(int, re.findall(r"\d+", found or "")[:2]))
+    return Finding("git", version >= OLDEST_GIT, found or "not found", "install git 2.38 or newer")
+
+
+def _folder(home: Home) -> Finding:
+    try:
+        home.make()
+    except OSError as error:
+        return Finding("home", False, str(error), "set FORKJOIN_HOME to a folder of your own")
+    ok = os.access(home.state, os.W_OK)
+    return Finding("home", ok, str(home.state), "make it writable, or set FORKJOIN_HOME")
+
+
+def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
+    path = shutil.which(program.command[0])
+    if path is None:
+        remedy = "install it, or name its path under [agents] in config.toml"
+        return Finding(f"agent {name}", not needed, f"{program.command[0]} is not in PATH", remedy)
+    version = _ask(path, "--version") if program.kind == "claude" else None
+    return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
+
+
+def _limits(settings: Settings) -> Finding:
+    said = settings.limits.max_running
+    return Finding("limits", True, f"max_running {said}" if said else "max_running from cores and free memory")
+
+
+def _daemon(home: Home) -> Finding:
+    found = try_connect(home)
+    if found is None:
+        return Finding("daemon", True, "not up; it starts when it is needed")
+    found.close()
+    try:
+        with Client(home) as client:
+            return Finding("daemon", True, f"up, pid {client.daemon['pid']}, version {client.daemon['version']}")
+    except (DaemonError, CallerError) as error:
+        return Finding("daemon", False, str(error), f"see {home.log}")
+
+
+def _repository() -> Finding:
+    top = _ask("git", "rev-parse", "--show-toplevel")
+    if top is None:
+        return Finding("repository", True, f"none around {Path.cwd()}; start your lead in one")
+    head = _ask("git", "rev-parse", "--verify", "--quiet", "HEAD")
+    return Finding("repository", head is not None, top if head else f"{top} has no commit", "commit something first")

@@ -1,0 +1,78 @@
+"""How the command line shows things: tables on a terminal, JSON where it is asked for."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+#: How each state and merge is coloured.
+COLOURS = {
+    "queued": "dim",
+    "preparing": "cyan",
+    "running": "bold cyan",
+    "waiting": "bold magenta",
+    "paused": "yellow",
+    "finishing": "cyan",
+    "succeeded": "green",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "timed_out": "red",
+    "lost": "bold red",
+    "merged": "green",
+    "conflicted": "bold red",
+    "rejected": "red",
+    "passed": "green",
+}
+
+
+def console() -> Console:
+    return Console(highlight=False)
+
+
+def as_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def coloured(word: str) -> str:
+    colour = COLOURS.get(word)
+    return f"[{colour}]{escape(word)}[/]" if colour else escape(word)
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; cells are rich markup, so what comes from outside is escaped before it gets here."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, name in enumerate(columns):
+        last = number == len(columns) - 1
+        made.add_column(name, no_wrap=not last, overflow="ellipsis" if last else "fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def agents_table(rows: Sequence[dict[str, Any]]) -> Table:
+    return table(
+        ("id", "name", "agent", "state", "merge", "time", "cost", "last"),
+        [
+            (
+                row["id"],
+                escape(row["name"]),
+                escape(row["agent"]),
+                coloured(row["state"]),
+                coloured(row["merge"]),
+                duration(row["elapsed_s"]),
+                f"${row['cost_usd']:.2f}" if row.get("cost_usd") is not None else "",
+                escape(row["last_event"]),
+            )
+            for row in rows
+        ],
+    )

@@ -1,0 +1,199 @@
+"""The daemon's end of the socket: who may come in, what they say of themselves, and lines to and from JSON-RPC."""
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+
+import anyio
+import mcp_types as types
+from anyio.abc import SocketAttribute, SocketListener, SocketStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from pydantic import ValidationError
+
+from forkjoin.error import CallerError
+from forkjoin.lines import Lines
+from forkjoin.paths import SOCKET, Home
+from forkjoin.session import Hello, Session
+from forkjoin.version import PROTOCOL, __version__
+
+log = logging.getLogger(__name__)
+
+HELLO_LIMIT = 1024 * 1024
+_HELLO_S = 10.0
+#: The longest request: a hundred specs with tasks of some size, or one of the largest allowed, escaped.
+LINE_LIMIT = 32 * 1024 * 1024
+
+Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
+Outgoing = MemoryObjectSendStream[SessionMessage]
+#: Serves MCP to a session over two streams until the first is at its end.
+Serve = Callable[[Session, Incoming, Outgoing], Awaitable[None]]
+
+
+@asynccontextmanager
+async def bind(home: Home) -> AsyncGenerator[SocketListener]:
+    """The daemon's socket, open to its owner alone. The process's working directory becomes the home's folder."""
+    os.chdir(home.state)  # so that the socket's path is short, whatever the home's is
+    (home.state / SOCKET).unlink(missing_ok=True)  # left by a daemon that was killed: we hold the lock
+    async with await anyio.create_unix_listener(SOCKET, mode=0o600) as listener:
+        try:
+            yield listener
+        finally:
+            (home.state / SOCKET).unlink(missing_ok=True)
+
+
+class Door:
+    """Lets connections in, one session each, and counts those that are there."""
+
+    def __init__(self, serve: Serve, welcome: Callable[[Session], Awaitable[None]]) -> None:
+        self._serve = serve
+        self._welcome = welcome
+        self.connected = 0
+
+    async def handle(self, stream: SocketStream) -> None:
+        """Serve one connection to its end; its trouble is its own."""
+        self.connected += 1
+        try:
+            async with stream:
+                await self._serve_connection(stream)
+        except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
+            log.info("a connection broke off")
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            self.connected -= 1
+
+    async def _serve_connection(self, stream: SocketStream) -> None:
+        check_peer(stream.extra(SocketAttribute.raw_socket))  # noqa: S610
+        lines = Lines(LINE_LIMIT)
+        try:
+            with anyio.fail_after(_HELLO_S):
+                session, first = await _read_hello(stream, lines)
+        except CallerError as error:
+            await _send(stream, {"ok": False, "error": str(error)})
+            return
+        await self._welcome(session)
+        await _send(stream, {"ok": True, "version": __version__, "pid": os.getpid()})
+        await _converse(stream, session, lines, first, self._serve)
+
+
+def check_peer(connection: socket.socket) -> None:
+    """See that the other end runs as the same user.
+
+    Raises:
+        PermissionError: It does not.
+    """
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    if uid != os.getuid():
+        raise PermissionError(f"user {uid} tried to connect")
+
+
+async def _read_hello(stream: SocketStream, lines: Lines) -> tuple[Session, list[bytes | None]]:
+    """The session that a hello makes, and what came right behind it."""
+    received = 0
+    while received <= HELLO_LIMIT:
+        chunk = await stream.receive()
+        received += len(chunk)
+        found = [line for _, line in lines.feed(chunk)]
+        if found:
+            return Session(_parse_hello(found[0])), found[1:]
+    raise CallerError("the hello is longer than 1 MB")
+
+
+def _parse_hello(line: bytes | None) -> Hello:
+    try:
+        hello = Hello.model_validate(json.loads(line or b""))
+    except (ValueError, RecursionError) as error:
+        what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is no JSON"}
+        where = ".".join(map(str, what["loc"]))
+        raise CallerError(f"the hello was not understood: {where} {what['msg']}".replace("  ", " ")) from error
+    if hello.protocol != PROTOCOL:
+        raise CallerError(
+            f"this daemon (forkjoin {__version__}) speaks protocol {PROTOCOL}, not {hello.protocol}; "
+            "stop it with forkjoin daemon stop, and call again"
+        )
+    return hello
+
+
+async def _converse(
+    stream: SocketStream, session: Session, lines: Lines, first: list[bytes | None], serve: Serve
+) -> None:
+    """Pass messages between the socket and `serve` until the other end closes."""
+    to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_write, stream, session, from_serve)
+        tasks.start_soon(_read, stream, lines, first, to_serve, outgoing.clone())
+        async with incoming, outgoing:
+            await serve(session, incoming, outgoing)
+        tasks.cancel_scope.cancel()
+
+
+async def _read(
+    stream: SocketStream,
+    lines: Lines,
+    first: list[bytes | None],
+    to_serve: MemoryObjectSendStream[SessionMessage | Exception],
+    refuse: Outgoing,
+) -> None:
+    async with to_serve, refuse:
+        found = first
+        while True:
+            for line in found:
+                message = _parse(line)
+                if isinstance(message, SessionMessage):
+                    await to_serve.send(message)
+                elif message is not None:
+                    await refuse.send(SessionMessage(message))
+            try:
+                chunk = await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return
+            found = [line for _, line in lines.feed(chunk)]
+
+
+def _parse(line: bytes | None) -> SessionMessage | types.JSONRPCError | None:
+    """The message in a line; or the error to answer it with; or nothing, in a blank one."""
+    if line is None:
+        return _refusal(None, types.INVALID_REQUEST, f"a message may have {LINE_LIMIT // 1024 // 1024} MB at most")
+    if not line.strip():
+        return None
+    try:
+        return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
+    except ValidationError:
+        pass
+    try:
+        content: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return _refusal(None, types.PARSE_ERROR, "that is no JSON")
+    identity: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
+    known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
+    return _refusal(known, types.INVALID_REQUEST, "that is no JSON-RPC 2.0 message")
+
+
+def _refusal(identity: str | int | None, code: int, why: str) -> types.JSONRPCError:
+    return types.JSONRPCError(jsonrpc="2.0", id=identity, error=types.ErrorData(code=code, message=why))
+
+
+async def _write(stream: SocketStream, session: Session, messages: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    async with messages:
+        async for sent in messages:
+            message = sent.message
+            data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+            try:
+                await stream.send(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+            if isinstance(message, types.JSONRPCResponse):
+                for act in session.written.pop(message.id, []):
+                    await act()
+
+
+async def _send(stream: SocketStream, answer: dict[str, object]) -> None:
+    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        await stream.send(json.dumps(answer).encode() + b"\n")

@@ -1,0 +1,37 @@
+"""How forkjoin fails: the caller can mend it, or we broke a promise.
+
+A `CallerError` is shown as it is, to a model or a person: it says what was wrong, what would be right and, where it
+helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
+"""
+
+from collections.abc import Iterable
+
+
+class ForkjoinError(Exception):
+    """The root of all our errors."""
+
+
+class CallerError(ForkjoinError):
+    """Whoever called can put it right; the message says how."""
+
+
+class BrokenPromiseError(ForkjoinError):
+    """Something that forkjoin promises does not hold: a fault of ours, or of the machine."""
+
+
+class UnknownAgentError(CallerError):
+    def __init__(self, asked: str, known: Iterable[str]) -> None:
+        names = ", ".join(known)
+        hint = f"This project's newest agents: {names}." if names else "This project has no agents yet."
+        super().__init__(f"No agent {asked[:80]!r} in this project. {hint} Call list_agents to see all.")
+
+
+class GitError(ForkjoinError):
+    """git said no: its arguments, exit code and the last line it wrote to stderr."""
+
+    def __init__(self, arguments: Iterable[str], code: int, stderr: str) -> None:
+        self.code = code
+        self.stderr = stderr.strip()
+        lines = self.stderr.splitlines()
+        self.last_line = lines[-1] if lines else f"exit {code}"
+        super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")

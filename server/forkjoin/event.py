@@ -1,0 +1,98 @@
+"""What can happen to an agent: one tagged union. Whoever matches one matches all.
+
+An adapter makes them from its program's output; the store numbers and keeps them, with at most `TEXT_LIMIT` bytes of
+text each. The whole stays in the raw log, at `offset`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from forkjoin.model import Usage
+
+#: Bytes of an event's text that the records keep.
+TEXT_LIMIT = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The program is up, in the conversation with this id."""
+
+    conversation: str
+    model: str = ""
+    kind: Literal["started"] = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    text: str
+    kind: Literal["said"] = "said"
+
+
+@dataclass(frozen=True, slots=True)
+class UsedTool:
+    tool: str
+    text: str  #: what it was given, briefly
+    kind: Literal["used"] = "used"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    text: str
+    resets_at: float | None = None  #: seconds since the epoch
+    kind: Literal["rate_limited"] = "rate_limited"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """The program has answered; where it takes turns, it waits for the next."""
+
+    ok: bool
+    output: str
+    cost_usd: float | None = None  #: of the whole conversation, where the program says
+    usage: Usage = field(default_factory=Usage)
+    denied: tuple[str, ...] = ()  #: what it was not permitted to do
+    kind: Literal["turn_ended"] = "turn_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A line that the adapter could not read, or that is longer than any it reads."""
+
+    text: str
+    kind: Literal["unreadable"] = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that forkjoin itself did or found: a state, a warning."""
+
+    text: str
+    kind: Literal["noted"] = "noted"
+
+
+Event = Started | Said | UsedTool | RateLimited | TurnEnded | Unreadable | Noted
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event as the records hold it."""
+
+    number: int
+    attempt: int
+    at: float
+    kind: str
+    text: str
+    offset: int  #: of its line in the attempt's raw output; -1 where it has none
+
+
+def text_of(event: Event) -> str:
+    """The event in a line, as logs show it."""
+    match event:
+        case Started(conversation, model):
+            return f"{model or 'started'} in conversation {conversation}"
+        case UsedTool(tool, text):
+            return f"{tool} {text}".rstrip()
+        case TurnEnded(ok, output):
+            return output if ok else f"(error) {output}"
+        case Said(text) | RateLimited(text) | Unreadable(text) | Noted(text):
+            return text

@@ -1,0 +1,62 @@
+"""What a landing answers with, as it is recorded and as the lead gets it."""
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from forkjoin.branch.join import Move
+from forkjoin.model import Merge
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    id: str
+    commit: str | None  #: of the merge; none in a dry run
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    id: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """How each branch fared, and where the target is now. With `error`, nothing was landed."""
+
+    target: str
+    commit: str | None
+    merged: tuple[Merged, ...] = ()
+    conflicted: tuple[Conflicted, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    error: str | None = None
+
+    def merges(self) -> dict[int, Merge]:
+        """What this says of each agent's branch; nothing of those that were skipped."""
+        groups = ((self.merged, Merge.MERGED), (self.conflicted, Merge.CONFLICTED), (self.rejected, Merge.REJECTED))
+        return {int(one.id[1:]): merge for ones, merge in groups for one in ones}
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A move that is about to be made, and what to answer once it is."""
+
+    move: Move
+    landed: Landed
+
+
+LANDED = TypeAdapter(Landed)
+INTENT = TypeAdapter(Intent)

@@ -1,0 +1,66 @@
+"""Asking for a merge: what is to land where is recorded, and the landing waits for its turn."""
+
+from collections.abc import Sequence
+
+from forkjoin.branch import git
+from forkjoin.branch.repository import look
+from forkjoin.error import CallerError
+from forkjoin.landing.answer import LANDED, Landed
+from forkjoin.model import Agent, Landing, LandingState
+from forkjoin.record.rows import NewLanding
+from forkjoin.record.store import Store
+from forkjoin.session import Caller
+
+
+async def enqueue(
+    store: Store, caller: Caller, agents: Sequence[Agent], into: str | None, verify: str | None, *, dry_run: bool
+) -> Landing:
+    """Record a landing of these agents' branches, in this order.
+
+    Raises:
+        CallerError: There is no such target; nothing was recorded.
+    """
+    if (before := await store.answered(caller.call)) is not None:
+        return await store.landing(before["landing"])
+    new = NewLanding(
+        project=caller.project.number,
+        lead=caller.lead,
+        agents=tuple(dict.fromkeys(agent.number for agent in agents)),
+        target=await _find_target(caller, into),
+        verify=verify,
+        dry_run=dry_run,
+        environment=caller.environment,
+    )
+    return await store.add_landing(new, caller.call)
+
+
+async def _find_target(caller: Caller, into: str | None) -> str:
+    """The full name of the branch to land on."""
+    if into is None:
+        checkout = await look(caller.session.folder)
+        if checkout.branch is None:
+            raise CallerError("HEAD is detached here, so there is no branch to merge into; name one in `into`.")
+        return checkout.branch
+    name = into.removeprefix("refs/heads/")
+    ref = f"refs/heads/{name}"
+    if not await git.is_branch_name(name) or await git.tip(caller.project.common_dir, ref) is None:
+        raise CallerError(f"into: there is no branch {into[:100]!r} in this repository.")
+    return ref
+
+
+async def wait_until_landed(store: Store, landing: Landing) -> Landed:
+    """What became of a landing, once it is done.
+
+    Raises:
+        CallerError: It could not be carried out at all; the target is as it was.
+    """
+    while landing.state is not LandingState.DONE:
+        seen = store.changes.version
+        landing = await store.landing(landing.number)
+        if landing.state is not LandingState.DONE:
+            await store.changes.after(seen)
+    assert landing.answer is not None
+    answer = LANDED.validate_json(landing.answer)
+    if answer.error:
+        raise CallerError(answer.error)
+    return answer

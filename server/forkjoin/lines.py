@@ -1,0 +1,47 @@
+"""Cutting a stream of bytes into lines, in bounded memory whatever comes."""
+
+from collections.abc import Iterator
+
+
+class Lines:
+    """Feed it chunks; it gives each whole line with the offset at which that line began.
+
+    A line longer than `limit` is given as None, once, when it ends; its bytes are not kept.
+
+    Attributes:
+        offset: Where the line begins that is not complete yet: all before it has been given.
+    """
+
+    def __init__(self, limit: int, offset: int = 0) -> None:
+        self.limit = limit
+        self.offset = offset
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._keep(chunk[start:end])
+            yield self._complete(1)
+            start = end + 1
+        self._keep(chunk[start:])
+
+    def rest(self) -> Iterator[tuple[int, bytes | None]]:
+        """What came after the last line end, if anything did."""
+        if self._size:
+            yield self._complete(0)
+
+    def _keep(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self.limit:
+            self._parts.clear()
+        elif part:
+            self._parts.append(part)
+
+    def _complete(self, ending: int) -> tuple[int, bytes | None]:
+        line = b"".join(self._parts) if self._size <= self.limit else None
+        found = self.offset, line
+        self.offset += self._size + ending
+        self._parts.clear()
+        self._size = 0
+        return found

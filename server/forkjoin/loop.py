@@ -1,0 +1,133 @@
+"""The loop: something happened → it is recorded → decide → act.
+
+It looks at what is, not at what has changed: every change of the records wakes it, it asks the scheduler what to start,
+and sees to it that each agent and landing that is under way is carried on by a task. A daemon that has just started
+does exactly the same, and so takes over what another left.
+"""
+
+import logging
+
+import anyio
+from anyio.abc import TaskGroup
+
+from forkjoin.agent.life import Life
+from forkjoin.attempt.executor import Executor
+from forkjoin.branch.repository import look
+from forkjoin.config import Settings
+from forkjoin.decision import scheduler
+from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.event import Noted
+from forkjoin.landing.land import Lander
+from forkjoin.model import Agent, Landing, LandingState, State
+from forkjoin.paths import Home
+from forkjoin.record.store import Store
+from forkjoin.session import Environments, Session
+
+log = logging.getLogger(__name__)
+
+#: How long what has failed for reasons of ours is let rest before it is tried again.
+_REST_S = 5.0
+
+
+class Loop:
+    """The daemon's heart. Tools reach everything through it."""
+
+    def __init__(self, home: Home, settings: Settings, store: Store, executor: Executor) -> None:
+        self.home = home
+        self.settings = settings
+        self.store = store
+        self.executor = executor
+        self.environments = Environments()
+        self.max_running = settings.limits.max_running or 1
+        self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
+        self._life = Life(store, executor, settings, self.environments, home)
+        self._lander = Lander(store, executor, settings, home.worktrees)
+        self._attended: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Loop({self.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way or queued."""
+        return not self._attended and not self.waiting
+
+    async def welcome(self, session: Session) -> None:
+        """A connection is there: what waits for its lead's environment may use this one."""
+        if session.is_agent:
+            return
+        try:
+            checkout = await look(session.folder)
+        except CallerError:
+            return
+        project = await self.store.project(checkout.common_dir)
+        digest = self.environments.keep(session.hello.environment)
+        self.environments.lend(project.number, session.lead(""), digest)
+        self.store.changes.announce()
+
+    async def run(self) -> None:
+        """Decide and act for ever."""
+        if self.settings.limits.max_running is None:
+            capacity = await self.executor.capacity()
+            self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
+        async with anyio.create_task_group() as tasks:
+            while True:
+                seen = self.store.changes.version
+                await self._start_what_may(await self.store.live())
+                for agent in await self.store.live():
+                    if agent.state is not State.QUEUED:
+                        self._attend(tasks, agent)
+                self._attend_landings(tasks, await self.store.open_landings())
+                await self.store.changes.after(seen)
+
+    async def _start_what_may(self, live: list[Agent]) -> None:
+        queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
+        homeless = {n for n, a in queued.items() if not self.environments.find(a.environment, a.project, a.lead)}
+        decision = scheduler.decide(live, self.max_running, homeless)
+        self.waiting = decision.waiting
+        for number in decision.start:
+            try:
+                await self.store.move(queued[number], State.PREPARING, Noted("preparing its worktree"))
+            except BrokenPromiseError:
+                log.info("a%d was stopped before it could start", number)
+
+    def _attend(self, tasks: TaskGroup, agent: Agent) -> None:
+        if agent.id not in self._attended:
+            self._attended.add(agent.id)
+            tasks.start_soon(self._live, agent)
+
+    async def _live(self, agent: Agent) -> None:
+        try:
+            await self._life.live(await self.store.agent(agent.number))  # it may have ended since it was listed
+        except Exception:  # a boundary: one agent's trouble is that agent's alone
+            log.exception("%s could not be carried on; trying again", agent.label)
+            await anyio.sleep(_REST_S)
+        finally:
+            self._leave(agent.id)
+
+    def _attend_landings(self, tasks: TaskGroup, landings: list[Landing]) -> None:
+        """Let each project's first landing be carried out; the others wait for it."""
+        for project in {landing.project for landing in landings}:
+            first = next(landing for landing in landings if landing.project == project)
+            key = f"landing in {project}"
+            if key not in self._attended and self._environment_of(first) is not None:
+                self._attended.add(key)
+                tasks.start_soon(self._land, first, key)
+
+    async def _land(self, landing: Landing, key: str) -> None:
+        try:
+            landing = await self.store.landing(landing.number)  # it may be done since it was listed
+            if landing.state is not LandingState.DONE:
+                await self._lander.land(landing, self._environment_of(landing) or {})
+        except Exception:  # a boundary, as above
+            log.exception("landing %d could not be carried out; trying again", landing.number)
+            await anyio.sleep(_REST_S)
+        finally:
+            self._leave(key)
+
+    def _environment_of(self, landing: Landing) -> dict[str, str] | None:
+        return self.environments.find(landing.environment, landing.project, landing.lead)
+
+    def _leave(self, key: str) -> None:
+        self._attended.discard(key)
+        self.store.changes.announce()

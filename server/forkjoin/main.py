@@ -1,0 +1,111 @@
+"""The rooms, wired: the only module that knows them all, and the daemon's own life."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import CancelScope
+
+from forkjoin.connection.start import daemon_command
+from forkjoin.error import CallerError
+from forkjoin.paths import Home, find_home
+
+if TYPE_CHECKING:
+    from forkjoin.connection.daemon import Door
+    from forkjoin.loop import Loop
+
+log = logging.getLogger(__name__)
+
+_IDLE_CHECK_S = 5.0
+
+
+def run() -> None:
+    """What `forkjoin …` does, except for `forkjoin mcp`."""
+    if sys.argv[1:] == ["daemon", "run"]:
+        sys.exit(run_daemon())
+    from forkjoin.cli import app
+
+    sys.exit(app.run())
+
+
+def run_daemon() -> int:
+    """Be the daemon, until nothing needs one or somebody ends it; the exit code."""
+    home = find_home()
+    home.make()
+    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0  # one is there already
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    try:
+        anyio.run(serve, home)
+    except CallerError as error:
+        sys.stderr.write(f"forkjoin: {error}\n")
+        return 1
+    return 0
+
+
+async def serve(home: Home) -> None:
+    """Open the rooms, carry on what is under way, and let connections in."""
+    from forkjoin_tools.server import Tools
+
+    from forkjoin.branch.git import require_version
+    from forkjoin.connection import daemon
+
+    await require_version()
+    async with open_loop(home) as loop, daemon.bind(home) as listener:
+        door = daemon.Door(Tools(loop).serve, loop.welcome)
+        log.info("up: %r", loop)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
+            tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
+            tasks.start_soon(loop.run)
+            await listener.serve(door.handle, tasks)
+    log.info("down")
+
+
+@asynccontextmanager
+async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
+    """The rooms behind the tools, open."""
+    from forkjoin.attempt.local import LocalExecutor
+    from forkjoin.config import read_settings
+    from forkjoin.loop import Loop
+    from forkjoin.record.store import open_store
+
+    settings = read_settings(home.config_file)
+    store = await open_store(home.records)
+    try:
+        executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command())
+        yield Loop(home, settings, store, executor)
+    finally:
+        with CancelScope(shield=True):
+            await store.close()
+
+
+async def _leave_on_signal(scope: CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for signum in signals:
+            log.info("asked to leave by %s", signum.name)
+            scope.cancel()
+            return
+
+
+async def _leave_when_idle(loop: "Loop", door: "Door", scope: CancelScope) -> None:
+    """Leave once nobody is connected and nothing is under way, for as long as the settings say."""
+    idle_since = anyio.current_time()
+    while True:
+        await anyio.sleep(_IDLE_CHECK_S)
+        if door.connected or not loop.is_idle:
+            idle_since = anyio.current_time()
+        elif anyio.current_time() - idle_since > loop.settings.limits.idle_minutes * 60:
+            log.info("leaving: nothing to do")
+            scope.cancel()

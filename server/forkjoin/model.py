@@ -1,0 +1,277 @@
+"""The words of forkjoin, known to every room: agents, their specs, states, attempts and results.
+
+What enters from outside is a pydantic model (`Spec`); what lives inside is a frozen dataclass. An agent's id is its
+number with an `a` before it (`a1`), and a number is never used again.
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
+NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
+TASK_DESCRIPTION = "All the agent will know: goal, files, limits, acceptance. It sees nothing of this session."
+NAME_DESCRIPTION = "Short and unique, e.g. fix-login; stands for the id. Default: from the task."
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+#: A task is stored, hashed and fed whole; this is far beyond what any model reads.
+TASK_LIMIT = 8 * 1024 * 1024
+
+
+class State(StrEnum):
+    """Where an agent stands. The last five are final, until a message queues its next attempt."""
+
+    QUEUED = "queued"  #: it waits for its turn
+    PREPARING = "preparing"  #: its worktree is being made
+    RUNNING = "running"  #: its program runs
+    WAITING = "waiting"  #: its program runs, and has asked something
+    PAUSED = "paused"  #: frozen, or ended to be resumed in the same conversation
+    FINISHING = "finishing"  #: its program has ended; work is committed, counted and verified
+    SUCCEEDED = "succeeded"  #: the program said so, and verify passed
+    FAILED = "failed"  #: the program or verify failed, or it could not be prepared
+    STOPPED = "stopped"  #: somebody asked for it
+    TIMED_OUT = "timed_out"  #: its time limit ended it
+    LOST = "lost"  #: the machine or the shim vanished and left no end record
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT, State.LOST})
+
+#: States that hold one of the `max_running` slots.
+ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHING})
+
+#: The one table of allowed moves; the store refuses every other.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.PREPARING, State.STOPPED}),
+    State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
+    State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
+    State.WAITING: frozenset({State.RUNNING, State.FINISHING}),
+    State.PAUSED: frozenset({State.RUNNING, State.QUEUED, State.FINISHING}),
+    State.FINISHING: FINAL,
+    **dict.fromkeys(FINAL, frozenset({State.QUEUED})),
+}
+
+
+class Merge(StrEnum):
+    """How an agent's branch fared."""
+
+    UNMERGED = "unmerged"  #: it has commits, or may yet
+    QUEUED = "queued"  #: a landing has it
+    MERGED = "merged"  #: it is in a target
+    CONFLICTED = "conflicted"  #: the last merge of it met a conflict
+    REJECTED = "rejected"  #: the last merge of it failed verify
+    NOTHING = "nothing"  #: it ended without a commit
+
+
+class Verify(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    NONE = "none"
+
+
+def check_name(name: str) -> str:
+    """`name`, if an agent may be called so.
+
+    Raises:
+        ValueError: It may not; the message gives the rule and, where there is one, a name near it.
+    """
+    if _NAME.fullmatch(name) and not AGENT_ID.fullmatch(name):
+        return name
+    near = slug(name)
+    hint = f" {near!r} would do." if near and near != name else ""
+    raise ValueError(f"a name is {NAME_RULE}.{hint}")
+
+
+def slug(text: str, limit: int = 32) -> str:
+    """The beginning of `text` as words joined by '-', made of what a name may hold; '' where nothing is left."""
+    words = re.findall(r"[a-z0-9]+", text[:400].lower())
+    made = ""
+    for word in words:
+        longer = f"{made}-{word}" if made else word[:limit]
+        if len(longer) > limit:
+            break
+        made = longer
+    return f"{made}-x" if AGENT_ID.fullmatch(made) else made
+
+
+def check_text(text: str) -> str:
+    """`text`, if it can reach a program byte for byte.
+
+    Raises:
+        ValueError: It is blank, or holds what no program can be fed.
+    """
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("must be text that UTF-8 can carry; it holds half of a surrogate pair") from None
+    if size > TASK_LIMIT:
+        raise ValueError(f"must be at most {TASK_LIMIT // 1024 // 1024} MB; put the rest in a file and name it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class SpecParts(BaseModel):
+    """What can be said of many agents at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    agent: str | None = Field(None, description="Agent program: claude, or one from the settings.")
+    model: Text | None = Field(None, description="Model, as that program names it.")
+    base: Text | None = Field(None, description="Commit or branch to start from. Default: your checkout's HEAD.")
+    priority: int = Field(0, ge=-1000, le=1000, description="Higher starts first.")
+    verify: Text | None = Field(
+        None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
+    )
+    timeout_minutes: float | None = Field(None, gt=0, le=7 * 24 * 60, description="Ends the agent after so long.")
+
+
+class Spec(SpecParts):
+    """Everything that was said about an agent at spawn."""
+
+    task: Text = Field(description=TASK_DESCRIPTION)
+    name: Name | None = Field(None, description=NAME_DESCRIPTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A repository, known by its common git folder."""
+
+    number: int
+    common_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One task given to one coding-agent program: its record as it stands."""
+
+    number: int
+    project: int
+    lead: str
+    name: str
+    spec: Spec
+    state: State
+    merge: Merge
+    base: str  #: the commit it starts from
+    branch: str
+    worktree: str  #: a path that is this agent's for ever
+    checkout: str  #: the user's, where it was spawned; '' in a bare repository
+    conversation: str  #: the id under which its program can resume
+    environment: str  #: digest of the environment it was spawned in
+    attempt: int  #: the number of its newest attempt
+    prepared: bool  #: whether worktree and branch were made
+    stop_asked: bool
+    created: float  #: seconds since the epoch, as are the next three
+    started: float | None
+    ended: float | None
+    removed: float | None  #: when its worktree was taken away
+    last_event: str
+    cost_usd: float | None
+
+    @property
+    def id(self) -> str:
+        return f"a{self.number}"
+
+    @property
+    def label(self) -> str:
+        """Id and name, for a sentence."""
+        return f"{self.id} ({self.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an attempt, the same for all vendors; written once."""
+
+    attempt: int
+    state: State
+    summary: str  #: the beginning of `output`, one line
+    output: str  #: the program's last message, cut at `OUTPUT_LIMIT` characters
+    commits: tuple[str, ...] = ()  #: newest first, "<short sha> <subject>"
+    commit: str | None = None  #: the tip of its branch
+    files_changed: int = 0
+    insertions: int = 0
+    deletions: int = 0
+    verify: Verify = Verify.NONE
+    verify_output: str = ""
+    cost_usd: float | None = None
+    usage: Usage | None = None
+    duration_s: float = 0
+    error: str | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+#: Characters of a program's last message that a result keeps; the whole is in its log.
+OUTPUT_LIMIT = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt's process ended, as its executor tells it.
+
+    `lost` means that no end record was left: the machine or the shim vanished.
+    """
+
+    kind: Literal["exited", "signalled", "not_started", "timed_out", "lost"]
+    code: int = 0  #: exit code, or the signal's number
+    error: str = ""  #: why it could not be started
+    duration_s: float = 0
+    left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "exited" and self.code == 0
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "exited":
+                return f"exit {self.code}"
+            case "signalled":
+                return f"killed by signal {self.code}"
+            case "not_started":
+                return f"could not be started: {self.error}"
+            case "timed_out":
+                return "ended by its time limit"
+            case "lost":
+                return "vanished without an end record (the machine went down, or its supervisor was killed)"
+
+
+class LandingState(StrEnum):
+    """Where a landing stands. What is being moved is on disk before the first file is touched."""
+
+    QUEUED = "queued"  #: asked for
+    MOVING = "moving"  #: merged and verified; the target is being moved
+    DONE = "done"  #: its answer is recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """One call of merge_worktree: branches on their way to a target."""
+
+    number: int
+    project: int
+    lead: str
+    agents: tuple[int, ...]
+    target: str  #: a full ref name, refs/heads/main
+    verify: str | None
+    dry_run: bool
+    environment: str
+    state: LandingState
+    created: float
+    move: str | None = None  #: JSON of what is being moved, while `MOVING`
+    answer: str | None = None  #: JSON of what was answered, once `DONE`

@@ -1,0 +1,59 @@
+"""Where forkjoin keeps what it keeps.
+
+Standard library only, since relay, shim and daemon must all find the same folder, and the first two before anything
+else is imported. The socket stands in the state folder and is always named relative to it, so that no home is too
+deep for the 108 bytes that a socket's path may have (see unix(7)).
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+SOCKET = "daemon.sock"
+
+
+class Home:
+    """The folders of one user's forkjoin; those under `state` are private to the user (0700)."""
+
+    def __init__(self, state: Path, config: Path) -> None:
+        self.state = state
+        self.config_file = config / "config.toml"
+        self.records = state / "records.sqlite"
+        self.attempts = state / "attempts"
+        self.worktrees = state / "worktrees"
+        self.log = state / "daemon.log"
+        self.daemon_lock = state / "daemon.lock"
+        self.start_lock = state / "start.lock"
+
+    def __repr__(self) -> str:
+        return f"Home({str(self.state)!r})"
+
+    def make(self) -> None:
+        """Make the folders, open to their owner alone.
+
+        Raises:
+            PermissionError: A folder is a symlink, or belongs to somebody else.
+        """
+        for folder in (self.state, self.attempts, self.worktrees):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.state.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(f"{self.state} is not a folder of your own; move it away or set FORKJOIN_HOME")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            self.state.chmod(0o700)
+
+
+def find_home(environment: Mapping[str, str] = os.environ) -> Home:
+    """The home that `environment` names: $FORKJOIN_HOME, else the platform's own state and config folders."""
+    if given := environment.get("FORKJOIN_HOME"):
+        folder = Path(given).expanduser().resolve()
+        return Home(folder, folder)
+    user = Path(environment.get("HOME") or "~").expanduser()
+    if sys.platform == "darwin":
+        folder = user / "Library" / "Application Support" / "forkjoin"
+        return Home(folder, folder)
+    state = Path(environment.get("XDG_STATE_HOME") or user / ".local" / "state")
+    config = Path(environment.get("XDG_CONFIG_HOME") or user / ".config")
+    return Home(state / "forkjoin", config / "forkjoin")

@@ -1,0 +1,116 @@
+-- name: add_project!
+INSERT INTO project (common_dir) VALUES (:common_dir) ON CONFLICT DO NOTHING;
+
+-- name: project^
+SELECT * FROM project WHERE common_dir = :common_dir;
+
+-- name: project_numbered^
+SELECT * FROM project WHERE number = :number;
+
+-- name: add_agent<!
+INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
+                   environment, created)
+VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
+        :environment, :created);
+
+-- name: place_agent!
+UPDATE agent SET branch = :branch, worktree = :worktree WHERE number = :number;
+
+-- name: agent^
+SELECT * FROM agent WHERE number = :number AND project = :project;
+
+-- name: agent_numbered^
+SELECT * FROM agent WHERE number = :number;
+
+-- name: agent_named^
+-- A name that is free again means the newest agent that had it.
+SELECT * FROM agent WHERE name = :name AND project = :project
+ORDER BY (removed IS NULL AND merge <> 'merged') DESC, number DESC LIMIT 1;
+
+-- name: name_holder$
+SELECT number FROM agent WHERE project = :project AND name = :name AND removed IS NULL AND merge <> 'merged';
+
+-- name: live_agents
+SELECT * FROM agent WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
+
+-- name: project_agents
+SELECT * FROM agent WHERE project = :project AND (:everything OR removed IS NULL) ORDER BY number DESC;
+
+-- name: newest_agents
+SELECT number, name FROM agent WHERE project = :project AND removed IS NULL ORDER BY number DESC LIMIT 8;
+
+-- name: untold_agents
+-- What a wait without ids is for: what this lead has under way, and the ends that no wait of it has told.
+-- A person's is for the whole project.
+SELECT agent.* FROM agent WHERE project = :project AND (:everyone OR lead = :lead)
+AND (state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') OR (removed IS NULL AND NOT EXISTS (
+  SELECT 1 FROM told WHERE told.project = :project AND told.lead = :lead
+  AND told.agent = agent.number AND told.attempt = agent.attempt)))
+ORDER BY number;
+
+-- name: move_agent!
+UPDATE agent SET state = :to, started = coalesce(started, :started), ended = coalesce(:ended, ended)
+WHERE number = :number AND state = :from_;
+
+-- name: set_merge!
+UPDATE agent SET merge = :merge WHERE number = :number;
+
+-- name: set_prepared!
+UPDATE agent SET branch = :branch, prepared = 1 WHERE number = :number;
+
+-- name: ask_stop!
+UPDATE agent SET stop_asked = 1 WHERE number = :number;
+
+-- name: set_cost!
+UPDATE agent SET cost_usd = :cost_usd WHERE number = :number;
+
+-- name: set_removed!
+UPDATE agent SET removed = :removed WHERE number = :number;
+
+-- name: add_result!
+INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) ON CONFLICT DO NOTHING;
+
+-- name: result$
+SELECT result FROM result WHERE agent = :agent ORDER BY attempt DESC LIMIT 1;
+
+-- name: progress^
+SELECT offset, turn_end FROM progress WHERE agent = :agent AND attempt = :attempt;
+
+-- name: set_progress!
+INSERT INTO progress (agent, attempt, offset, turn_end) VALUES (:agent, :attempt, :offset, :turn_end)
+ON CONFLICT DO UPDATE SET offset = :offset, turn_end = coalesce(:turn_end, turn_end);
+
+-- name: add_event!
+INSERT INTO event (agent, number, attempt, at, kind, text, offset)
+SELECT :agent, coalesce(max(number), 0) + 1, :attempt, :at, :kind, :text, :offset FROM event WHERE agent = :agent;
+
+-- name: set_last_event!
+UPDATE agent SET last_event = :text WHERE number = :agent;
+
+-- name: events_after
+SELECT * FROM event WHERE agent = :agent AND number > :after ORDER BY number LIMIT :limit;
+
+-- name: last_event_number$
+SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
+
+-- name: add_told!
+INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent, :attempt) ON CONFLICT DO NOTHING;
+
+-- name: add_landing<!
+INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, state, created)
+VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, 'queued', :created);
+
+-- name: landing^
+SELECT * FROM landing WHERE number = :number;
+
+-- name: open_landings
+SELECT * FROM landing WHERE state <> 'done' ORDER BY number;
+
+-- name: set_landing!
+UPDATE landing SET state = :state, move = :move, answer = :answer WHERE number = :number;
+
+-- name: call$
+SELECT answer FROM call WHERE relay = :relay AND request = :request;
+
+-- name: add_call!
+INSERT INTO call (relay, request, answer, at) VALUES (:relay, :request, :answer, :at);

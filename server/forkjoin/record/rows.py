@@ -1,0 +1,82 @@
+"""Between the records' rows and the words of the model."""
+
+import json
+import sqlite3
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from forkjoin.event import Recorded
+from forkjoin.model import AGENT_ID, Agent, Landing, Result, Spec
+
+Row = dict[str, Any]
+
+RESULT = TypeAdapter(Result)
+_AGENT = TypeAdapter(Agent)
+_LANDING = TypeAdapter(Landing)
+JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an attempt's output was read, and where the line stands that ended its last turn."""
+
+    offset: int
+    turn_end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAgent:
+    """An agent that is about to be recorded."""
+
+    project: int
+    lead: str
+    name: str
+    derived: bool  #: whether we made the name, and may add a number to it
+    spec: Spec
+    base: str
+    checkout: str
+    conversation: str
+    environment: str
+
+    def columns(self) -> dict[str, Any]:
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "derived"}
+        return columns | {"spec": self.spec.model_dump_json(exclude_defaults=True), "priority": self.spec.priority}
+
+
+@dataclass(frozen=True, slots=True)
+class NewLanding:
+    """A merge that was asked for and is about to be recorded."""
+
+    project: int
+    lead: str
+    agents: tuple[int, ...]
+    target: str
+    verify: str | None
+    dry_run: bool
+    environment: str
+
+    def columns(self) -> dict[str, Any]:
+        return asdict(self) | {"agents": json.dumps(self.agents)}
+
+
+def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+
+def number_of(asked: str) -> int | None:
+    """The number in an agent's id; none in what is a name."""
+    return int(asked[1:]) if AGENT_ID.fullmatch(asked) else None
+
+
+def agent(row: Row) -> Agent:
+    return _AGENT.validate_python({**row, "spec": json.loads(row["spec"])})
+
+
+def recorded(row: Row) -> Recorded:
+    return Recorded(row["number"], row["attempt"], row["at"], row["kind"], row["text"], row["offset"])
+
+
+def landing(row: Row) -> Landing:
+    return _LANDING.validate_python({**row, "agents": json.loads(row["agents"])})

@@ -1,0 +1,393 @@
+"""The records: SQLite, in one thread, by named queries.
+
+What an answer promises is written with `synchronous = FULL`; events, which the raw logs hold too, with NORMAL. Every
+change of an agent or a landing wakes whoever waits for one (`changes`).
+"""
+
+import itertools
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosql
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
+from forkjoin.model import TRANSITIONS, Agent, Landing, LandingState, Merge, Project, Result, State
+from forkjoin.record import rows
+from forkjoin.session import Call
+
+T = TypeVar("T")
+_HERE = resources.files("forkjoin.record")
+
+
+class Changes:
+    """Wakes waiters whenever the records have changed; none is missed between a look and the wait after it."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._event = anyio.Event()
+
+    def announce(self) -> None:
+        self.version += 1
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def after(self, version: int) -> None:
+        """Return once there was a change after this version."""
+        while self.version == version:
+            await self._event.wait()
+
+
+class Store:
+    """The records of one home. Make it with `open_store`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._thread = CapacityLimiter(1)
+        self._queries = _Queries(connection)
+        self.changes = Changes()
+
+    async def close(self) -> None:
+        await to_thread.run_sync(self._connection.close, limiter=self._thread)
+
+    # -- how everything here reaches the database
+
+    async def _read(self, query: str, **values: object) -> Any:
+        return await to_thread.run_sync(lambda: self._queries(query, values), limiter=self._thread)
+
+    async def _rows(self, query: str, **values: object) -> list[rows.Row]:
+        return await to_thread.run_sync(lambda: list(self._queries(query, values)), limiter=self._thread)
+
+    async def _write(self, act: Callable[[Any], T], *, durable: bool = True) -> T:
+        """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters."""
+
+        def transact() -> T:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = act(self._queries)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            return result
+
+        # A thread that was begun is waited for, cancelled or not: a transaction is known to be done, or not.
+        result = await to_thread.run_sync(transact, limiter=self._thread)
+        self.changes.announce()
+        return result
+
+    # -- projects
+
+    async def project(self, common_dir: str) -> Project:
+        """The project of this common git folder, recorded if it is new."""
+        found = await self._read("project", common_dir=common_dir)
+        if found is None:
+            await self._write(lambda q: q.add_project(common_dir=common_dir))
+            found = await self._read("project", common_dir=common_dir)
+        return Project(**found)
+
+    async def project_numbered(self, number: int) -> Project:
+        return Project(**await self._read("project_numbered", number=number))
+
+    # -- agents
+
+    async def spawn(
+        self, new: Sequence[rows.NewAgent], place: Callable[[int, str], tuple[str, str]], call: Call
+    ) -> list[Agent]:
+        """Record new agents, all or none; `place` gives a number and name their branch and worktree.
+
+        Raises:
+            CallerError: A name is taken; the message names its holder.
+        """
+
+        def act(q: Any) -> list[Agent]:
+            agents: list[Agent] = []
+            for one in new:
+                name = _free_name(q, one)
+                number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
+                branch, worktree = place(number, name)
+                q.place_agent(number=number, branch=branch, worktree=worktree)
+                agents.append(rows.agent(q.agent_numbered(number=number)))
+            _remember(q, call, {"agents": [agent.number for agent in agents]})
+            return agents
+
+        return await self._write(act)
+
+    async def agent(self, number: int) -> Agent:
+        found = await self._read("agent_numbered", number=number)
+        if found is None:
+            raise BrokenPromiseError(f"a{number} has no record")
+        return rows.agent(found)
+
+    async def find(self, project: int, asked: str) -> Agent | None:
+        """The project's agent with this id or name."""
+        number = rows.number_of(asked)
+        if number is not None:
+            found = await self._read("agent", number=number, project=project)
+        else:
+            found = await self._read("agent_named", name=asked, project=project)
+        return rows.agent(found) if found else None
+
+    async def newest(self, project: int) -> list[str]:
+        """Ids and names of the project's newest agents, for an error that helps."""
+        return [f"a{row['number']} ({row['name']})" for row in await self._rows("newest_agents", project=project)]
+
+    async def live(self) -> list[Agent]:
+        """Every agent that is in no final state, oldest first."""
+        return [rows.agent(row) for row in await self._rows("live_agents")]
+
+    async def agents(self, project: int, *, everything: bool) -> list[Agent]:
+        """The project's agents, newest first; with `everything`, removed ones too."""
+        found = await self._rows("project_agents", project=project, everything=everything)
+        return [rows.agent(row) for row in found]
+
+    async def untold(self, project: int, lead: str, *, everyone: bool) -> list[Agent]:
+        """What a wait without ids is for."""
+        found = await self._rows("untold_agents", project=project, lead=lead, everyone=everyone)
+        return [rows.agent(row) for row in found]
+
+    async def move(self, agent: Agent, to: State, event: Event | None = None) -> Agent:
+        """Move an agent to another state, and record why; the agent as it is then.
+
+        Raises:
+            BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
+        """
+
+        def act(q: Any) -> Agent:
+            _move(q, agent, to)
+            if event:
+                _add_event(q, agent, event, -1)
+            return rows.agent(q.agent_numbered(number=agent.number))
+
+        return await self._write(act)
+
+    async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
+        """Record an attempt's result and its end, in one transaction; what is there already stays."""
+
+        def act(q: Any) -> None:
+            q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
+            _move(q, agent, result.state)
+            q.set_merge(number=agent.number, merge=merge)
+            if result.cost_usd is not None:
+                q.set_cost(number=agent.number, cost_usd=result.cost_usd)
+
+        await self._write(act)
+
+    async def result(self, agent: int) -> Result | None:
+        """The result of the newest attempt that has one."""
+        found = await self._read("result", agent=agent)
+        return rows.RESULT.validate_json(found) if found else None
+
+    async def ask_stop(self, agents: Iterable[Agent]) -> None:
+        """Note that these are to be stopped; those that are queued are stopped at once."""
+
+        def act(q: Any) -> None:
+            for agent in agents:
+                now = rows.agent(q.agent_numbered(number=agent.number))
+                q.ask_stop(number=now.number)
+                if now.state is State.QUEUED:
+                    _move(q, now, State.STOPPED)
+                    result = Result(now.attempt, State.STOPPED, "Stopped before it started.", "")
+                    dumped = rows.RESULT.dump_json(result).decode()
+                    q.add_result(agent=now.number, attempt=now.attempt, result=dumped)
+                    q.set_merge(number=now.number, merge=Merge.NOTHING)
+
+        await self._write(act)
+
+    async def set_prepared(self, agent: Agent, branch: str) -> None:
+        """Record that the agent's worktree and this branch were made."""
+        await self._write(lambda q: q.set_prepared(number=agent.number, branch=branch))
+
+    async def set_merge(self, merges: Mapping[int, Merge]) -> None:
+        def act(q: Any) -> None:
+            for number, merge in merges.items():
+                q.set_merge(number=number, merge=merge)
+
+        await self._write(act)
+
+    async def set_removed(self, numbers: Iterable[int]) -> None:
+        def act(q: Any) -> None:
+            for number in numbers:
+                q.set_removed(number=number, removed=time.time())
+
+        await self._write(act)
+
+    async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
+        """Note that this lead was told how these (agent, attempt) ended."""
+
+        def act(q: Any) -> None:
+            for agent, attempt in ends:
+                q.add_told(project=project, lead=lead, agent=agent, attempt=attempt)
+
+        await self._write(act)
+
+    # -- events
+
+    async def progress(self, agent: Agent) -> rows.Progress:
+        found = await self._read("progress", agent=agent.number, attempt=agent.attempt)
+        return rows.Progress(**found) if found else rows.Progress(0, None)
+
+    async def note(self, agent: Agent, events: Sequence[tuple[Event, int]], progress: rows.Progress) -> None:
+        """Record events with the offsets of their lines, and how far the output was read, in one transaction."""
+
+        def act(q: Any) -> None:
+            for event, offset in events:
+                _add_event(q, agent, event, offset)
+                if event.kind == "turn_ended" and event.cost_usd is not None:
+                    q.set_cost(number=agent.number, cost_usd=event.cost_usd)
+            q.set_progress(
+                agent=agent.number, attempt=agent.attempt, offset=progress.offset, turn_end=progress.turn_end
+            )
+
+        await self._write(act, durable=False)
+
+    async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
+        found = await self._rows("events_after", agent=agent, after=after, limit=limit)
+        return [rows.recorded(row) for row in found]
+
+    async def last_event_number(self, agent: int) -> int:
+        number: int = await self._read("last_event_number", agent=agent)
+        return number
+
+    # -- landings, and calls that must not be done twice
+
+    async def add_landing(self, landing: rows.NewLanding, call: Call) -> Landing:
+        def act(q: Any) -> Landing:
+            number: int = q.add_landing(**landing.columns(), created=time.time())
+            if not landing.dry_run:
+                for agent in landing.agents:
+                    q.set_merge(number=agent, merge=Merge.QUEUED)
+            _remember(q, call, {"landing": number})
+            return rows.landing(q.landing(number=number))
+
+        return await self._write(act)
+
+    async def landing(self, number: int) -> Landing:
+        return rows.landing(await self._read("landing", number=number))
+
+    async def open_landings(self) -> list[Landing]:
+        """Landings that are not done, in the order they were asked for."""
+        return [rows.landing(row) for row in await self._rows("open_landings")]
+
+    async def set_landing(
+        self,
+        landing: Landing,
+        state: LandingState,
+        *,
+        move: str | None = None,
+        answer: str | None = None,
+        merges: Mapping[int, Merge] | None = None,
+    ) -> None:
+        """Record how far a landing is and how its branches fared, in one transaction."""
+
+        def act(q: Any) -> None:
+            q.set_landing(number=landing.number, state=state, move=move, answer=answer)
+            for number, merge in (merges or {}).items():
+                q.set_merge(number=number, merge=merge)
+
+        await self._write(act)
+
+    async def answered(self, call: Call) -> dict[str, Any] | None:
+        """What was recorded for this call, if it was made before."""
+        found = await self._read("call", relay=call.relay, request=call.request)
+        return rows.JSON.validate_json(found) if found else None
+
+
+class _Queries:
+    """The named queries, on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        file = str(_HERE / "queries.sql")
+        self._named: Any = aiosql.from_path(file, "sqlite3", mandatory_parameters=False)  # pyright: ignore[reportUnknownMemberType]
+        self._connection = connection
+
+    def __call__(self, query: str, values: dict[str, object]) -> Any:
+        return getattr(self._named, query)(self._connection, **values)
+
+    def __getattr__(self, query: str) -> Callable[..., Any]:
+        def ask(**values: object) -> Any:
+            return self(query, values)
+
+        return ask
+
+
+def _free_name(q: Any, one: rows.NewAgent) -> str:
+    """The agent's name, or that name with a number where it was ours to choose."""
+    holder: int | None = q.name_holder(project=one.project, name=one.name)
+    if holder is None:
+        return one.name
+    if not one.derived:
+        raise CallerError(
+            f"The name {one.name!r} is taken by a{holder}, which is not merged yet. "
+            "Give another name, or merge or remove that agent first."
+        )
+    names = (f"{one.name}-{n}" for n in itertools.count(2))
+    return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
+
+
+def _move(q: Any, agent: Agent, to: State) -> None:
+    now = time.time()
+    allowed = to in TRANSITIONS[agent.state]
+    started = now if to is State.RUNNING else None
+    ended = now if not TRANSITIONS[to] - {State.QUEUED} else None
+    changed = allowed and q.move_agent(number=agent.number, from_=agent.state, to=to, started=started, ended=ended)
+    if not changed:
+        raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
+
+
+def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
+    text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
+    q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
+    q.set_last_event(agent=agent.number, text=" ".join(text.split())[:120])
+
+
+def _remember(q: Any, call: Call, answer: dict[str, Any]) -> None:
+    if call.relay:
+        q.add_call(relay=call.relay, request=call.request, answer=rows.JSON.dump_json(answer).decode(), at=time.time())
+
+
+async def open_store(file: Path) -> Store:
+    """Open the records at `file`, made or migrated first where that is due.
+
+    Raises:
+        CallerError: They were written by a newer forkjoin.
+    """
+
+    def open_() -> Store:
+        connection = _connect(file)
+        _migrate(connection, file)
+        return Store(connection)
+
+    return await to_thread.run_sync(open_)
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    connection.row_factory = rows.as_dict
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    for name in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+        if name.exists():
+            name.chmod(0o600)
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, file: Path) -> None:
+    """Apply the migrations that these records lack, each in a transaction of its own."""
+    steps = sorted(path.name for path in (_HERE / "migrations").iterdir() if path.name.endswith(".sql"))
+    version: int = connection.execute("PRAGMA user_version").fetchone()["user_version"]
+    if version > len(steps):
+        raise CallerError(
+            f"{file} was written by a newer forkjoin (schema {version}, this one knows {len(steps)}). "
+            "Install that version again; nothing was changed."
+        )
+    for number, name in enumerate(steps[version:], version + 1):
+        script = (_HERE / "migrations" / name).read_text("utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -1,0 +1,120 @@
+"""Who is at the other end of a connection: what its hello said, checked once, at the door."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+from forkjoin.model import Project
+
+
+def _check_string(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("must be a string")
+
+
+def _check_environment(value: object) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {_check_string(name): _check_string(text) for name, text in cast("dict[object, object]", value).items()}
+    raise ValueError("must be an object of strings")
+
+
+#: Strings from the operating system: what is no UTF-8 in them is there as lone surrogates (PEP 383), which
+#: pydantic's own `str` refuses.
+OsString = Annotated[str, PlainValidator(_check_string)]
+
+
+class Hello(BaseModel):
+    """The first line of a connection, from a relay or a command line."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    protocol: int
+    version: str
+    kind: Literal["relay", "cli"]
+    relay: str = Field(max_length=64)  #: drawn for this relay; with a request's id it names a call
+    cwd: OsString
+    project_dir: OsString = ""
+    session_id: str = Field("", max_length=256)
+    token: str = Field("", max_length=256)
+    environment: Annotated[dict[str, str], PlainValidator(_check_environment)] = Field(default_factory=dict[str, str])
+
+
+Written = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection. `written` holds what to do once the reply to a request has reached the socket."""
+
+    hello: Hello
+    written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
+
+    @property
+    def is_person(self) -> bool:
+        """Whether this is a command line: a lead of its own, whose waits are for the whole project."""
+        return self.hello.kind == "cli"
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether an agent's program started this relay, as the token in its environment tells."""
+        return bool(self.hello.token)
+
+    @property
+    def folder(self) -> Path:
+        """Where the caller stands: the lead's project folder, else its working directory; a person's is the latter."""
+        return Path(self.hello.cwd if self.is_person else self.hello.project_dir or self.hello.cwd)
+
+    def lead(self, client_name: str) -> str:
+        """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
+        return "cli" if self.is_person else self.hello.session_id or client_name or "unnamed"
+
+    def when_written(self, request: str | int, act: Written) -> None:
+        self.written.setdefault(request, []).append(act)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a call that changes something is known by, so that a repeat of it gets the first answer."""
+
+    relay: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls a tool, and from where."""
+
+    session: Session
+    project: Project
+    lead: str
+    call: Call
+    environment: str  #: digest of the environment it brought
+
+
+class Environments:
+    """The environments that agents were spawned in. Kept in memory, never on a disk."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[str, dict[str, str]] = {}
+        self._by_lead: dict[tuple[int, str], str] = {}
+
+    def keep(self, environment: Mapping[str, str]) -> str:
+        """Remember `environment`; the digest it is found by again."""
+        items = sorted(environment.items())
+        digest = hashlib.sha256(repr(items).encode()).hexdigest()[:32]
+        self._by_digest.setdefault(digest, dict(items))
+        return digest
+
+    def lend(self, project: int, lead: str, digest: str) -> None:
+        """Let what this lead spawned in an environment that a restart has lost go on in this one."""
+        self._by_lead[project, lead] = digest
+
+    def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:
+        """The environment itself, else what its lead, or a person in the project, has brought since; else none."""
+        known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, "cli")))
+        return next((self._by_digest[d] for d in known if d in self._by_digest), None)

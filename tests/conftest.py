@@ -1,0 +1,99 @@
+"""What tests share: a repository, a home of forkjoin's own, and leads that speak to it.
+
+The scripted agent program is `sh`: its task is a shell script, so a test says in one line what its agent does. No test
+touches the user's home or an agent's real API.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Lead, forkjoin, git, open_lead
+
+from forkjoin.paths import Home, find_home
+
+CONFIG = """
+default_agent = "sh"
+[limits]
+stop_grace_s = 1
+[agents.sh]
+kind = "command"
+command = ["sh"]
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user of the test's own: a home folder with a git identity, and no variable of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "user"
+    folder.mkdir()
+    (folder / ".gitconfig").write_text("[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n")
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path, user: Path) -> Path:
+    """A repository with one commit, on main."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "README.md").write_text("a repository\n")
+    (folder / "shared.txt").write_text("one\ntwo\nthree\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A home with the agent `sh`. At the end nothing of it may run, after what was started is stopped."""
+    folder = tmp_path / "forkjoin"
+    folder.mkdir(mode=0o700)
+    (folder / "config.toml").write_text(CONFIG)
+    monkeypatch.setenv("FORKJOIN_HOME", str(folder))
+    found = find_home()
+    found.make()
+    yield found
+    forkjoin(tmp_path, "daemon", "stop", "--agents", check=False)
+    give_up = time.monotonic() + 10
+    while left := processes_of(folder):
+        if time.monotonic() > give_up:
+            subprocess.run(["kill", "-9", *map(str, left)], check=False)
+            pytest.fail(f"still running: {left}")
+        time.sleep(0.02)
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Whatever runs with this home's folder in its command line or environment, ourselves apart."""
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if str(folder).encode() in words and state != "Z":
+            found[int(entry.name)] = words.decode(errors="replace")[:200]
+    return found
+
+
+@pytest.fixture
+async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
+    """A lead in the repository, through the real relay."""
+    async with open_lead(repository) as found:
+        yield found

@@ -1,0 +1,96 @@
+"""How tests drive forkjoin: git, the command line, and a lead over the real relay."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp_types import TextContent
+
+#: How the relay is registered: with the Python that forkjoin is installed in, isolated from the folder it starts in.
+RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
+
+#: How long a test waits for what must come; generous, since no test is about time.
+GIVE_UP_S = 60
+
+
+def git(where: Path, *arguments: str, check: bool = True) -> str:
+    """What git prints, without the last line end."""
+    done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout.rstrip("\n")
+
+
+def forkjoin(
+    where: Path, *arguments: str, stdin: str = "", check: bool = True, env: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command line in a folder, as a person would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forkjoin", *arguments],
+        cwd=where,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=None if env is None else {**os.environ, **env},
+    )
+    assert done.returncode == 0 or not check, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+class ToolRefusedError(Exception):
+    """A tool answered with an error; the message is its text."""
+
+
+class Lead:
+    """An MCP client that calls forkjoin's tools."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        """What the tool answers: its structure, else its text.
+
+        Raises:
+            ToolRefusedError: The tool answered with an error.
+        """
+        result = await self.client.call_tool(tool, arguments)
+        text = "".join(part.text for part in result.content if isinstance(part, TextContent))
+        if result.is_error:
+            raise ToolRefusedError(text)
+        return result.structured_content if result.structured_content is not None else text
+
+    async def refusal(self, tool: str, **arguments: Any) -> str:
+        """The text of the error that the tool must answer with."""
+        try:
+            answer = await self.call(tool, **arguments)
+        except ToolRefusedError as error:
+            return str(error)
+        raise AssertionError(f"{tool} was not refused: {answer}")
+
+    async def spawn(self, *tasks: str, **defaults: Any) -> list[str]:
+        """Ids of agents with these tasks."""
+        answer = await self.call("spawn_agents", agents=[{"task": task} for task in tasks], **defaults)
+        return [agent["id"] for agent in answer["agents"]]
+
+    async def run(self, *tasks: str, **defaults: Any) -> list[str]:
+        """As `spawn`, once they have ended."""
+        ids = await self.spawn(*tasks, **defaults)
+        answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
+        assert not answer["timed_out"], answer
+        return ids
+
+
+@asynccontextmanager
+async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncIterator[Lead]:
+    """A lead in a folder, over stdio through a relay of its own, as Claude Code starts it."""
+    variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
+    server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
+    async with Client(stdio_client(server)) as client:
+        yield Lead(client)

@@ -1,0 +1,62 @@
+"""Ending: stop_agents and remove_worktrees."""
+
+from forkjoin.agent.remove import remove
+from forkjoin.agent.stop import stop
+from forkjoin.model import State
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.desk import Desk, Ids
+from forkjoin_tools.strict import Arguments, StrictTool, make_tool
+
+
+def tools() -> list[StrictTool]:
+    return [
+        make_tool(stop_agents, destroys=True, repeatable=True),
+        make_tool(remove_worktrees, destroys=True, repeatable=True),
+    ]
+
+
+class Stop(Arguments):
+    ids: Ids
+
+
+class Stopped(BaseModel):
+    id: str
+    name: str
+    state: State
+
+
+class StopAnswer(BaseModel):
+    agents: list[Stopped]
+
+
+async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
+    """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
+    their branches and kept; queued ones never start; those that had ended stay as they were."""
+    agents = await stop(desk.store, desk.loop.executor, desk.loop.settings, await desk.find_all(arguments.ids))
+    return StopAnswer(agents=[Stopped(id=a.id, name=a.name, state=a.state) for a in agents])
+
+
+class Remove(Arguments):
+    ids: Ids
+    discard_unmerged: bool = Field(False, description="Also those with unmerged work.")
+
+
+class Removed(BaseModel):
+    id: str
+    name: str
+    kept_as: str | None = None  #: the ref under which unmerged work stays reachable
+
+
+class RemoveAnswer(BaseModel):
+    removed: list[Removed]
+
+
+async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
+    """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
+    is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
+    agents = await desk.find_all(arguments.ids)
+    kept = await remove(desk.store, agents, discard_unmerged=arguments.discard_unmerged)
+    return RemoveAnswer(
+        removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents if a.number in kept]
+    )

@@ -1,0 +1,50 @@
+"""Joining: merge_worktree."""
+
+from forkjoin.landing.answer import Conflicted, Merged, Rejected, Skipped
+from forkjoin.landing.queue import enqueue, wait_until_landed
+from forkjoin.model import Text
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.desk import Desk, Ids
+from forkjoin_tools.strict import Arguments, StrictTool, make_tool
+
+
+def tools() -> list[StrictTool]:
+    return [make_tool(merge_worktree, always_loaded=True)]
+
+
+class MergeWorktree(Arguments):
+    ids: Ids
+    into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
+    verify: Text | None = Field(
+        None, description="Shell command run on each merged state before it lands; what fails it is left out."
+    )
+    dry_run: bool = Field(False, description="Only say what would merge and what conflicts; runs no verify.")
+
+
+class MergeAnswer(BaseModel):
+    merged: list[Merged]
+    conflicted: list[Conflicted]
+    rejected: list[Rejected]
+    skipped: list[Skipped]
+    target: str
+    commit: str | None = None
+
+
+async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
+    """Merge the branches of agents that succeeded into a branch, in the order given, each verified first. Waits until
+    done. What conflicts (files named) or fails verify is left out, the others land together; nothing is ever half
+    merged, and uncommitted changes in the checkout stay as they are."""
+    agents = await desk.find_all(arguments.ids)
+    landing = await enqueue(
+        desk.store, desk.caller, agents, arguments.into, arguments.verify, dry_run=arguments.dry_run
+    )
+    landed = await wait_until_landed(desk.store, landing)
+    return MergeAnswer(
+        merged=list(landed.merged),
+        conflicted=list(landed.conflicted),
+        rejected=list(landed.rejected),
+        skipped=list(landed.skipped),
+        target=landed.target,
+        commit=landed.commit,
+    )

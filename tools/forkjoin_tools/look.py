@@ -1,0 +1,222 @@
+"""Watching: list_agents, wait_agents and get_status."""
+
+import time
+from typing import Annotated, Literal
+
+from forkjoin.agent.wait import wait
+from forkjoin.error import CallerError
+from forkjoin.model import Agent, Merge, State, Verify
+from forkjoin.version import __version__
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.desk import Desk, Ids
+from forkjoin_tools.strict import Arguments, StrictTool, make_tool
+
+_PAGE = 50
+_MOST = 200
+#: Bytes of a summary of a list; a page ends before it is longer.
+_PAGE_BYTES = 20_000
+
+
+def tools() -> list[StrictTool]:
+    return [
+        make_tool(wait_agents, reads_only=True, always_loaded=True),
+        make_tool(list_agents, reads_only=True),
+        make_tool(get_status, reads_only=True),
+    ]
+
+
+# -- wait_agents
+
+
+class Wait(Arguments):
+    ids: Ids | None = Field(None, description="Default: all of yours under way, and ends you were not told yet.")
+    until: Literal["all", "any"] = "all"
+    timeout_s: Annotated[float, Field(ge=0, le=3600)] = 600
+
+
+class Finished(BaseModel):
+    id: str
+    name: str
+    state: State
+    summary: str
+    verify: Verify
+
+
+class Pending(BaseModel):
+    id: str
+    name: str
+    state: State
+
+
+class Request(BaseModel):
+    request_id: str
+    id: str
+    kind: str
+    text: str
+    expires_s: float
+
+
+class WaitedFor(BaseModel):
+    finished: list[Finished]
+    pending: list[Pending]
+    requests: list[Request]
+    timed_out: bool
+
+
+async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
+    """Wait until agents have ended (all, or any), then return a one-line summary of each. Blocks up to timeout_s and
+    then says who is still pending; call it again to go on waiting. Cancelling it hurts no agent. Next: get_result,
+    read_diff, merge_worktree."""
+    caller = desk.caller
+    if arguments.ids is not None:
+        agents = await desk.find_all(arguments.ids)
+    else:
+        agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
+    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s)
+    finished = [await _tell(desk, agent) for agent in waited.finished]
+    desk.tell_when_written(waited.finished)
+    return WaitedFor(
+        finished=finished,
+        pending=[Pending(id=a.id, name=a.name, state=a.state) for a in waited.pending],
+        requests=[],
+        timed_out=not waited.is_over(arguments.until),
+    )
+
+
+async def _tell(desk: Desk, agent: Agent) -> Finished:
+    result = await desk.store.result(agent.number)
+    return Finished(
+        id=agent.id,
+        name=agent.name,
+        state=agent.state,
+        summary=result.summary if result else "",
+        verify=result.verify if result else Verify.NONE,
+    )
+
+
+# -- list_agents
+
+
+class List(Arguments):
+    state: list[State] | None = None
+    ids: Ids | None = None
+    all: bool = Field(False, description="Removed ones too.")
+    limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
+    cursor: str | None = Field(None, description="From the last page.")
+
+
+class Listed(BaseModel):
+    id: str
+    name: str
+    agent: str
+    state: State
+    branch: str
+    merge: Merge
+    elapsed_s: int
+    cost_usd: float | None = None
+    last_event: str
+
+
+class Listing(BaseModel):
+    agents: list[Listed]
+    counts: dict[str, int]
+    cursor: str | None = None
+
+
+async def list_agents(desk: Desk, arguments: List) -> Listing:
+    """List this project's agents, newest first, with state, branch and how its merge fared; use it to find agents of an
+    earlier session. To wait for ends, call wait_agents instead of this again and again."""
+    if arguments.ids is not None:
+        found = await desk.find_all(arguments.ids)
+    else:
+        found = await desk.store.agents(desk.project, everything=arguments.all)
+    chosen = [agent for agent in found if not arguments.state or agent.state in arguments.state]
+    below = _read_cursor(arguments.cursor)
+    rest = chosen if below is None else [agent for agent in chosen if agent.number < below]
+    page = _fit([_listed(desk, agent) for agent in rest[: arguments.limit]])
+    counts = {state.value: sum(agent.state is state for agent in found) for state in State}
+    more = rest[len(page) :] if page else []
+    return Listing(
+        agents=page,
+        counts={state: count for state, count in counts.items() if count},
+        cursor=page[-1].id if more else None,
+    )
+
+
+def _read_cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if cursor[:1] == "a" and cursor[1:].isdecimal():
+        return int(cursor[1:])
+    raise CallerError(f"cursor {cursor[:40]!r} is none of list_agents; leave it out for the first page.")
+
+
+def _listed(desk: Desk, agent: Agent) -> Listed:
+    since = agent.started or agent.created
+    until = agent.ended or time.time()
+    return Listed(
+        id=agent.id,
+        name=agent.name,
+        agent=agent.spec.agent or desk.loop.settings.default_agent,
+        state=agent.state,
+        branch=agent.branch,
+        merge=agent.merge,
+        elapsed_s=max(0, round(until - since)),
+        cost_usd=agent.cost_usd,
+        last_event=desk.loop.waiting.get(agent.number, agent.last_event),
+    )
+
+
+def _fit(rows: list[Listed]) -> list[Listed]:
+    """As many rows as a page has room for; one at least."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += len(row.model_dump_json())
+        if size > _PAGE_BYTES and count:
+            return rows[:count]
+    return rows
+
+
+# -- get_status
+
+
+class Nothing(Arguments):
+    """No arguments."""
+
+
+class Status(BaseModel):
+    version: str
+    running: int
+    queued: int
+    max_running: int
+    waiting: str | None  #: why no more run, if something is queued
+    projects: dict[str, list[str]]  #: what is under way in each repository
+    trouble: list[str]
+
+
+async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
+    """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
+    live = await desk.store.live()
+    reasons = list(dict.fromkeys(desk.loop.waiting.values()))
+    return Status(
+        version=__version__,
+        running=sum(agent.state is not State.QUEUED for agent in live),
+        queued=sum(agent.state is State.QUEUED for agent in live),
+        max_running=desk.loop.max_running,
+        waiting="; ".join(reasons) or None,
+        projects=await _by_project(desk, live),
+        trouble=_trouble(desk),
+    )
+
+
+async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
+    numbers = dict.fromkeys(agent.project for agent in live)
+    paths = {number: (await desk.store.project_numbered(number)).common_dir for number in numbers}
+    return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
+
+
+def _trouble(desk: Desk) -> list[str]:
+    programs = desk.loop.settings.programs()
+    default = desk.loop.settings.default_agent
+    return [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]

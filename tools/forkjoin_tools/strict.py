@@ -1,0 +1,140 @@
+"""A tool as forkjoin means it: validate → call → shape, and errors become tool errors in one place.
+
+The SDK drops unknown arguments in silence and puts a prefix before each error. Here what is unknown is refused, and
+the text of an error is the error alone: a model reads every token.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast, get_type_hints
+
+from forkjoin.error import CallerError, ForkjoinError
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from forkjoin_tools.desk import Desk, open_desk
+
+
+class Arguments(ArgModelBase):
+    """A tool's arguments; what is not among them is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+
+#: What a tool is written as: `async def name(desk, arguments)`, its docstring the description.
+Function = Callable[[Desk, Any], Awaitable[BaseModel | str]]
+
+
+class StrictTool(Tool):
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:  # noqa: ARG002
+        """Call the tool.
+
+        Raises:
+            ToolError: The caller can put it right; the message says how.
+            UnexpectedToolError: We can't; the log has the traceback.
+        """
+        try:
+            checked = self.fn_metadata.arg_model.model_validate(self.fn_metadata.pre_parse_json(arguments))
+            return _shape(await self.fn(await open_desk(context), checked))
+        except ValidationError as error:
+            raise ToolError(explain(self.name, error.errors(), self.parameters)) from None
+        except CallerError as error:
+            raise ToolError(str(error)) from None
+        except (ForkjoinError, OSError) as error:
+            raise UnexpectedToolError(f"{self.name} failed, and not through you: {error}") from error
+
+
+def _shape(result: BaseModel | str) -> CallToolResult:
+    """A model becomes structure, and the same as text for clients that read no structure; text stays text."""
+    if isinstance(result, str):
+        return CallToolResult(content=[TextContent(type="text", text=result)])
+    content = result.model_dump(mode="json", exclude_none=True)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
+
+
+def make_tool(
+    function: Function,
+    *,
+    reads_only: bool = False,
+    destroys: bool = False,
+    repeatable: bool = False,
+    always_loaded: bool = False,
+) -> StrictTool:
+    """A tool of this function: its name, its docstring as description, its argument model as schema.
+
+    Args:
+        destroys: Whether it may take something away, rather than only add.
+        repeatable: Whether calling it again with the same arguments changes nothing more.
+        always_loaded: Whether Claude Code shows it at once instead of behind its tool search.
+    """
+    hints = get_type_hints(function)
+    model: type[Arguments] = hints["arguments"]
+    shape = hints["return"]
+    return StrictTool(
+        fn=function,
+        name=function.__name__,
+        title=None,
+        description=" ".join((function.__doc__ or "").split()),
+        parameters=cast("dict[str, Any]", _slim(model.model_json_schema())),
+        fn_metadata=FuncMetadata(arg_model=model, output_model=None if shape is str else shape),
+        is_async=True,
+        context_kwarg=None,
+        annotations=ToolAnnotations(
+            read_only_hint=reads_only,
+            destructive_hint=destroys,
+            idempotent_hint=repeatable or reads_only,
+            open_world_hint=False,
+        ),
+        meta={"anthropic/alwaysLoad": True} if always_loaded else None,
+    )
+
+
+def _slim(schema: Json) -> Json:
+    """A schema without what tells a model nothing: titles, and `null` as another way to leave something out."""
+    if isinstance(schema, list):
+        return [_slim(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    slim = {key: _slim(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    if "properties" in slim:
+        slim.pop("description", None)  # our own docstring
+    choices = slim.pop("anyOf", None)
+    if not isinstance(choices, list):
+        return slim
+    rest = [choice for choice in choices if choice != {"type": "null"}]
+    if "default" in slim and slim["default"] is None:
+        del slim["default"]
+    only = rest[0]
+    return {**only, **slim} if len(rest) == 1 and isinstance(only, dict) else {"anyOf": rest, **slim}
+
+
+def explain(tool: str, errors: Sequence[ErrorDetails], schema: dict[str, Any]) -> str:
+    """What is wrong with a call's arguments, and what would be right, a line each."""
+    lines = [_explain_one(error) for error in errors[:5]]
+    if any(error["type"] == "extra_forbidden" and len(error["loc"]) == 1 for error in errors):
+        lines.append(f"{tool} takes: {', '.join(schema.get('properties', {})) or 'no arguments'}.")
+    return "\n".join([f"{tool} refused, nothing was changed:", *lines])
+
+
+def _explain_one(error: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "arguments"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{where[:100]}: no such argument."
+        case "missing":
+            return f"{where}: is missing."
+        case "string_unicode":
+            return f"{where}: must be text that UTF-8 can carry; it holds half of a surrogate pair."
+        case "value_error":
+            return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+        case _:
+            message = error["msg"].removesuffix(".")
+            return f"{where}: {message[:1].lower()}{message[1:]} (given: {str(error.get('input'))[:80]!r})."
