@@ -51,22 +51,27 @@ class Asked:
     def __init__(self, body: JsonObject) -> None:
         self.body = body
         self.model = str(body.get("model", ""))
-        self.system = _text(body.get("system"))
+        self.system = "\n".join(_texts(body.get("system")))
         self.tools = [str(tool.get("name", "")) for tool in _objects(body.get("tools"))]
         self._messages = _objects(body.get("messages"))
 
     @property
-    def prompt(self) -> str:
-        """All that the user said before the model's first answer: the task is in it."""
+    def prompt(self) -> list[str]:
+        """The texts that the model was given before its first answer: the user's own is one of them."""
         first = itertools.takewhile(lambda message: message.get("role") != "assistant", self._messages)
-        return "\n".join(_text(message.get("content")) for message in first)
+        return [text for message in first for text in _texts(message.get("content"))]
+
+    @property
+    def answers(self) -> int:
+        """How many times the model has answered so far."""
+        return sum(message.get("role") == "assistant" for message in self._messages)
 
     @property
     def results(self) -> list[ToolResult]:
         """What the tools answered so far, in order."""
         blocks = (block for message in self._messages for block in _objects(message.get("content")))
         return [
-            ToolResult(_text(block.get("content")), bool(block.get("is_error")))
+            ToolResult("\n".join(_texts(block.get("content"))), bool(block.get("is_error")))
             for block in blocks
             if block.get("type") == "tool_result"
         ]
@@ -76,12 +81,15 @@ Script = Callable[[Asked], Sequence[Block]]
 
 
 def in_turn(*answers: Sequence[Block]) -> Script:
-    """Give these answers one after another: the first to the prompt, each next to the results of the last one's tools."""
-    asks = [sum(isinstance(block, ToolUse) for block in answer) for answer in answers]
-    starts = list(itertools.accumulate(asks, initial=0))
+    """Give these answers, one after another, in every conversation."""
+    return lambda asked: answers[asked.answers]
+
+
+def by_prompt(scripts: Mapping[str, Script]) -> Script:
+    """Follow the script of the prompt that a conversation began with."""
 
     def script(asked: Asked) -> Sequence[Block]:
-        return answers[starts.index(len(asked.results))]
+        return next(scripts[text] for text in asked.prompt if text in scripts)(asked)
 
     return script
 
@@ -91,9 +99,9 @@ def _objects(value: object) -> list[JsonObject]:
     return [cast("JsonObject", one) for one in found if isinstance(one, dict)]
 
 
-def _text(value: object) -> str:
-    """The text of content, which is a string or blocks."""
-    return value if isinstance(value, str) else "\n".join(str(block.get("text", "")) for block in _objects(value))
+def _texts(content: object) -> list[str]:
+    """The texts in content, which is a string or blocks."""
+    return [content] if isinstance(content, str) else [str(block.get("text", "")) for block in _objects(content)]
 
 
 # -- answering
@@ -153,9 +161,9 @@ def _stream(message: JsonObject) -> Iterator[JsonObject]:
 class MessagesApi:
     """The API, at `url`, while it is served."""
 
-    def __init__(self, url: str, script: Script) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.script = script
+        self.script: Script = in_turn()
         self.asked: list[Asked] = []  #: what the script was asked
         self.others: list[str] = []  #: method and path of everything else
 
@@ -185,6 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._not_found()
 
     def do_HEAD(self) -> None:
+        self._not_found()
+
+    def do_CONNECT(self) -> None:
+        """Somebody takes us for a proxy, and wants to go beyond loopback."""
         self._not_found()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -229,11 +241,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve(script: Script) -> Iterator[MessagesApi]:
-    """Serve a script on a port of loopback."""
+def serve() -> Iterator[MessagesApi]:
+    """Serve the API on a port of loopback."""
     handler = type("Handler", (_Handler,), {})
     with _Server(("127.0.0.1", 0), handler) as server:
-        api = MessagesApi(f"http://127.0.0.1:{server.server_address[1]}", script)
+        api = MessagesApi(f"http://127.0.0.1:{server.server_address[1]}")
         setattr(handler, "api", api)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

@@ -3,6 +3,7 @@
 import time
 from typing import Annotated, Literal
 
+from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Merge, State, Verify
@@ -14,6 +15,7 @@ from forkjoin_tools.strict import Arguments, StrictTool, make_tool
 
 _PAGE = 50
 _MOST = 200
+_TAIL_BYTES = 400
 #: Bytes of a summary of a list; a page ends before it is longer.
 _PAGE_BYTES = 20_000
 
@@ -134,7 +136,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     chosen = [agent for agent in found if not arguments.state or agent.state in arguments.state]
     below = _read_cursor(arguments.cursor)
     rest = chosen if below is None else [agent for agent in chosen if agent.number < below]
-    page = _fit([_listed(desk, agent) for agent in rest[: arguments.limit]])
+    page = _fit([await _listed(desk, agent) for agent in rest[: arguments.limit]])
     counts = {state.value: sum(agent.state is state for agent in found) for state in State}
     more = rest[len(page) :] if page else []
     return Listing(
@@ -152,7 +154,7 @@ def _read_cursor(cursor: str | None) -> int | None:
     raise CallerError(f"cursor {cursor[:40]!r} is none of list_agents; leave it out for the first page.")
 
 
-def _listed(desk: Desk, agent: Agent) -> Listed:
+async def _listed(desk: Desk, agent: Agent) -> Listed:
     since = agent.started or agent.created
     until = agent.ended or time.time()
     return Listed(
@@ -164,8 +166,17 @@ def _listed(desk: Desk, agent: Agent) -> Listed:
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),
         cost_usd=agent.cost_usd,
-        last_event=desk.loop.waiting.get(agent.number, agent.last_event),
+        last_event=desk.loop.waiting.get(agent.number) or await _last_words(desk, agent) or agent.last_event,
     )
+
+
+async def _last_words(desk: Desk, agent: Agent) -> str:
+    """The last line that a running command has printed: it makes no events."""
+    if agent.state is not State.RUNNING or desk.loop.settings.program(agent.spec.agent).kind != "command":
+        return ""
+    printed, _ = await desk.loop.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
+    lines = printed.decode(errors="replace").split("\n")
+    return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
 
 
 def _fit(rows: list[Listed]) -> list[Listed]:

@@ -53,7 +53,7 @@ async def finish(
     result = Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verify),
-        summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verify),
+        summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verify, words),
         output=concluded.output[-OUTPUT_LIMIT:] if not adapter.MAKES_EVENTS else concluded.output[:OUTPUT_LIMIT],
         commits=tuple(commits),
         commit=left.tip,
@@ -99,17 +99,21 @@ async def _verify(
     return Verify.PASSED if outcome.ok else Verify.FAILED, words
 
 
-def _summarize(concluded: Conclusion, adapter: Adapter, verify: Verify) -> str:
+def _summarize(concluded: Conclusion, adapter: Adapter, verify: Verify, verify_words: str) -> str:
     """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
     if concluded.error:
         text = concluded.error
     elif verify is Verify.FAILED:
-        text = f"verify failed. {concluded.output}"
+        text = f"verify failed: {_last_line(verify_words.rpartition('[')[0])}"
     elif adapter.MAKES_EVENTS:
         text = concluded.output
     else:
-        text = next((line for line in reversed(concluded.output.splitlines()) if line.strip()), "")
+        text = _last_line(concluded.output)
     return re.sub(r"\s+", " ", text).strip()[:SUMMARY_LIMIT]
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _error(concluded: Conclusion, verify: Verify) -> str | None:

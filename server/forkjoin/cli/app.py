@@ -48,20 +48,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
         result: Any = app(
             args=list(arguments) if arguments is not None else None, prog_name="forkjoin", standalone_mode=False
         )
-    except (CallerError, DaemonError) as error:
-        sys.stderr.write(f"forkjoin: {error}\n")
-        return 1
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("\n")
         return 130
     except BrokenPipeError:
         return 0  # whoever read our output has had enough
-    except Exception as error:
+    except Exception as caught:
+        error = _innermost(caught)
+        if isinstance(error, CallerError | DaemonError):
+            sys.stderr.write(f"forkjoin: {error}\n")
+            return 1
         if (code := _usage_error(error)) is not None:
             return code
         _report(error)
         return 3
     return result if isinstance(result, int) else 0
+
+
+def _innermost(error: Exception) -> Exception:
+    """What a group that holds one exception alone is about."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _usage_error(error: Exception) -> int | None:

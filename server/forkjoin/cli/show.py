@@ -48,12 +48,15 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; cells are rich markup, so what comes from outside is escaped before it gets here."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = True) -> Table:
+    """A plain table whose last column takes what room is left, wrapped or cut.
+
+    Cells are rich markup: what comes from outside is escaped before it gets here.
+    """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, name in enumerate(columns):
-        last = number == len(columns) - 1
-        made.add_column(name, no_wrap=not last, overflow="ellipsis" if last else "fold")
+    for name in columns[:-1]:
+        made.add_column(name, no_wrap=True, min_width=len(name))
+    made.add_column(columns[-1], no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")
     for row in rows:
         made.add_row(*row)
     return made
@@ -75,4 +78,5 @@ def agents_table(rows: Sequence[dict[str, Any]]) -> Table:
             )
             for row in rows
         ],
+        wrap=False,
     )

@@ -23,6 +23,8 @@ from forkjoin.record import rows
 from forkjoin.session import Call
 
 T = TypeVar("T")
+#: Characters of the last event that a list shows.
+_LAST_EVENT = 120
 _HERE = resources.files("forkjoin.record")
 
 
@@ -175,6 +177,7 @@ class Store:
             q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
             _move(q, agent, result.state)
             q.set_merge(number=agent.number, merge=merge)
+            q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
             if result.cost_usd is not None:
                 q.set_cost(number=agent.number, cost_usd=result.cost_usd)
 
@@ -345,7 +348,7 @@ def _move(q: Any, agent: Agent, to: State) -> None:
 def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
     text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
     q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
-    q.set_last_event(agent=agent.number, text=" ".join(text.split())[:120])
+    q.set_last_event(agent=agent.number, text=" ".join(text.split())[:_LAST_EVENT])
 
 
 def _remember(q: Any, call: Call, answer: dict[str, Any]) -> None:

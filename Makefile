@@ -1,0 +1,40 @@
+# Everything installs into .venv of this folder; nothing but Python 3.11+, git and make is needed
+# (and Node with npm for the tests that run a vendor's program).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed  ## watch agents work on a sample repository; AGENT=claude for the real one
+	$(BIN)/forkjoin demo --agent $(or $(AGENT),scripted)
+
+test: $(VENV)/installed-test check vendors  ## everything that CI runs
+	$(BIN)/python -m pytest -q -n 4 --dist loadgroup
+
+check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the layering contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+.PHONY: vendors
+vendors: $(VENV)/installed-test  ## the vendors' real programs, into .cache
+	$(BIN)/python tests/vendors.py
+
+bench: $(VENV)/installed-test  ## the figures of the README
+	$(BIN)/python -m bench
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("forkjoin needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache build dist

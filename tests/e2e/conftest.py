@@ -1,0 +1,61 @@
+"""What the tests with vendors' real programs share: the program, and a scripted API that it is pointed at."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import vendors
+from fakes.messages_api import MessagesApi, serve
+
+from forkjoin.paths import Home
+
+# Variables named CLAUDE_CODE_… do not come from the lead to its agents: the settings have to give them.
+CONFIG = """
+default_agent = "claude"
+[limits]
+stop_grace_s = 1
+[agents.claude]
+kind = "claude"
+command = ["claude"]
+environment = { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1" }
+"""
+
+#: What keeps claude to loopback and lets root use it; with the last, its first turn waits for its MCP servers.
+VARIABLES = {
+    "ANTHROPIC_API_KEY": "x",
+    "IS_SANDBOX": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "NO_PROXY": "127.0.0.1",
+    "MCP_CONNECTION_NONBLOCKING": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def claude() -> Path:
+    """The real claude."""
+    if reason := vendors.skip_reason():
+        pytest.skip(reason)
+    try:
+        return vendors.program("claude")
+    except vendors.NotInstalledError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def api(claude: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesApi]:
+    """The API of every claude that is started here, by the test or as an agent, which is what agents are by default.
+
+    It stands in as their proxy too, so that none reaches beyond loopback, or tries to unnoticed.
+    """
+    home.config_file.write_text(CONFIG)
+    monkeypatch.setenv("PATH", f"{claude.parent}{os.pathsep}{os.environ['PATH']}")
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    with serve() as found:
+        for name in ("ANTHROPIC_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, found.url)
+        yield found
+    assert not [other for other in found.others if other.startswith("CONNECT")]
