@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Lead, forkjoin, git, open_lead
+from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 
 from forkjoin.paths import Home, find_home
 
@@ -90,6 +90,14 @@ def processes_of(folder: Path) -> dict[int, str]:
         if str(folder).encode() in words and state != "Z":
             found[int(entry.name)] = words.decode(errors="replace")[:200]
     return found
+
+
+@pytest.fixture(params=["memory", "stdio"])
+async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home) -> AsyncIterator[Lead]:
+    """A lead in the repository: once straight at the tools, once through the real relay."""
+    opened = open_lead(repository) if request.param == "stdio" else open_lead_in_memory(home, repository)
+    async with opened as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """How tests drive forkjoin: git, the command line, and a lead over the real relay."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,9 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 from mcp import Client
+from mcp.client._transport import TransportStreams
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_types import TextContent
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCResponse, TextContent
+
+from forkjoin.main import open_loop
+from forkjoin.paths import Home
+from forkjoin.session import Hello, Session
+from forkjoin.version import PROTOCOL, __version__
+from forkjoin_tools.server import Tools
 
 #: How the relay is registered: with the Python that forkjoin is installed in, isolated from the folder it starts in.
 RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
@@ -94,3 +104,50 @@ async def open_lead(where: Path, session: str = "session-1", **environment: str)
     server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
     async with Client(stdio_client(server)) as client:
         yield Lead(client)
+
+
+@asynccontextmanager
+async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncIterator[Lead]:
+    """A lead that speaks to the tools without relay, socket or daemon: the loop runs in this process."""
+    hello = Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        kind="relay",
+        relay=f"memory-{session}",
+        cwd=str(where),
+        session_id=session,
+        environment=dict(os.environ),
+    )
+    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
+    try:
+        async with open_loop(home) as loop, anyio.create_task_group() as tasks:
+            tasks.start_soon(loop.run)
+            async with Client(_in_memory(Tools(loop), Session(hello))) as client:
+                yield Lead(client)
+            tasks.cancel_scope.cancel()
+    finally:
+        os.close(lock)
+
+
+@asynccontextmanager
+async def _in_memory(tools: Tools, session: Session) -> AsyncIterator[TransportStreams]:
+    """A transport straight into `tools`; what waits for a reply to be written is called when it was."""
+    to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
+    to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+
+    async def pass_on() -> None:
+        async with replies, to_client:
+            async for sent in replies:
+                await to_client.send(sent)
+                if isinstance(sent.message, JSONRPCResponse):
+                    for act in session.written.pop(sent.message.id, []):
+                        await act()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pass_on)
+        tasks.start_soon(tools.serve, session, incoming, outgoing)
+        async with from_server, to_server:
+            yield from_server, to_server
+        tasks.cancel_scope.cancel()

@@ -14,6 +14,7 @@ from forkjoin.paths import Home
 CONFIG = """
 default_agent = "claude"
 [limits]
+max_running = 4
 stop_grace_s = 1
 [agents.claude]
 kind = "claude"

@@ -1,82 +1,249 @@
 """The real claude, as lead and as agents, against a scripted API."""
 
 import json
+import os
 import subprocess
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from fakes.messages_api import MessagesApi, Script, Text, ToolUse, by_prompt, in_turn
+from fakes.messages_api import ApiError, Asked, Block, MessagesApi, Script, Text, ToolUse, by_prompt, in_turn
 from harness import GIVE_UP_S, RELAY, git, open_lead
+
+from forkjoin.paths import Home
 
 pytestmark = pytest.mark.vendor
 
-MCP_SERVERS = {"mcpServers": {"forkjoin": {"command": RELAY[0], "args": RELAY[1:]}}}
+REGISTERED = {"mcpServers": {"forkjoin": {"command": RELAY[0], "args": RELAY[1:]}}}
 
 NAMES = ("one", "two", "three")
 
 
-async def ask_claude(repository: Path, prompt: str, *options: str) -> dict[str, Any]:
-    """What a lead's claude says at its end, in the repository and with forkjoin as its user registered it."""
-    command = ["claude", "-p", prompt, "--output-format", "json", "--allowedTools", "mcp__forkjoin", *options]
+async def ask_claude(repository: Path, prompt: str, *options: str) -> str:
+    """What a lead's claude says at its end, in the repository and with forkjoin's tools allowed."""
+    command = ["claude", "-p", prompt, "--allowedTools", "mcp__forkjoin", *options]
     with anyio.fail_after(GIVE_UP_S):
         done = await anyio.run_process(command, cwd=repository, stderr=subprocess.STDOUT, check=False)
-    assert done.returncode == 0, done.stdout.decode()
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    said = done.stdout.decode().strip()
+    assert done.returncode == 0, said
+    return said
 
 
-def forkjoin_tool(name: str, **given: Any) -> ToolUse:
-    return ToolUse(f"mcp__forkjoin__{name}", given)
+def of_forkjoin(tool: str, **given: Any) -> ToolUse:
+    return ToolUse(f"mcp__forkjoin__{tool}", given)
+
+
+def bash(command: str, **given: Any) -> ToolUse:
+    return ToolUse("Bash", {"command": command, "description": command, **given})
+
+
+def write(path: Path | str, content: str) -> ToolUse:
+    return ToolUse("Write", {"file_path": str(path), "content": content})
 
 
 def task(name: str) -> str:
     return f"Write {name}.txt and commit it."
 
 
-def writes(name: str) -> Script:
-    """An agent that does the task of this name."""
+def does_task(name: str) -> Script:
     return in_turn(
-        [Text(f"I will write {name}.txt."), ToolUse("Write", {"file_path": f"{name}.txt", "content": f"{name}\n"})],
-        [ToolUse("Bash", {"command": f"git add {name}.txt && git commit -qm 'Add {name}'", "description": "commit"})],
+        [Text(f"I will write {name}.txt."), write(f"{name}.txt", f"{name}\n")],
+        [bash(f"git add {name}.txt && git commit -qm 'Add {name}'")],
         [Text(f"{name}.txt is committed.")],
     )
 
 
+# -- the whole road
+
+
 async def test_claude_forks_work_out_to_claudes_and_joins_it(api: MessagesApi, repository: Path) -> None:
     lead = in_turn(
-        [forkjoin_tool("spawn_agents", agents=[{"name": name, "task": task(name)} for name in NAMES])],
-        [forkjoin_tool("wait_agents")],
-        [forkjoin_tool("get_result", id="one"), forkjoin_tool("read_diff", id="two")],
-        [forkjoin_tool("merge_worktree", ids=NAMES)],
+        [of_forkjoin("spawn_agents", agents=[{"name": name, "task": task(name)} for name in NAMES])],
+        [of_forkjoin("wait_agents")],
+        [of_forkjoin("get_result", id="one"), of_forkjoin("read_diff", id="two")],
+        [of_forkjoin("merge_worktree", ids=NAMES)],
         [Text("All three are merged.")],
     )
-    api.script = by_prompt({"Fork this out.": lead, **{task(name): writes(name) for name in NAMES}})
-    said = await ask_claude(
-        repository, "Fork this out.", "--mcp-config", json.dumps(MCP_SERVERS), "--strict-mcp-config"
-    )
-    for a in api.asked:
-        print(a.prompt[-1][:100], a.answers, [r.text[:1000] for r in a.results], [t for t in a.tools if "fork" in t])
-    print(api.others)
-    assert said["result"] == "All three are merged."
-    async with open_lead(repository, "session-2") as other:
-        print(await other.call("list_agents"))
-        print(await other.call("read_log", id="one"))
-        print((await other.call("get_result", id="one")))
-        print((await other.call("read_log", id="one", raw=True))[:3000])
+    api.script = by_prompt({"Fork it out.": lead, **{task(name): does_task(name) for name in NAMES}})
+    registered = ("--mcp-config", json.dumps(REGISTERED), "--strict-mcp-config")
+    assert await ask_claude(repository, "Fork it out.", *registered) == "All three are merged."
+    assert not [result for asked in api.asked for result in asked.results if result.is_error]
+    assert {f"{name}.txt": (repository / f"{name}.txt").read_text() for name in NAMES} == {
+        f"{name}.txt": f"{name}\n" for name in NAMES
+    }
+    assert git(repository, "status", "--porcelain") == ""
+    merged = git(repository, "branch", "--merged", "main", "--format=%(refname:short)").splitlines()
+    assert merged == ["forkjoin/a1-one", "forkjoin/a2-two", "forkjoin/a3-three", "main"]
+    async with open_lead(repository, "a later session") as later:
+        listed = await later.call("list_agents")
+        assert [(one["name"], one["state"], one["merge"]) for one in listed["agents"]] == [
+            (name, "succeeded", "merged") for name in reversed(NAMES)
+        ]
+        result = await later.call("get_result", id="one")
+        assert result["output"] == "one.txt is committed."
+        assert result["cost_usd"] > 0
+        assert result["usage"]["input_tokens"] == 3 * 100  # three answers of the API
+        assert result["warnings"] == []
+        log = await later.call("read_log", id="one")
+        assert "said: I will write one.txt." in log
+        assert "used: Write one.txt" in log
+        assert "used: Bash git add one.txt" in log
 
 
-async def test_f(api: MessagesApi, repository: Path, user: Path) -> None:
-    (user / ".claude.json").write_text(json.dumps(MCP_SERVERS))
-    api.script = by_prompt({"Lead": in_turn([Text("ok")]), **{task(n): writes(n) for n in NAMES}})
-    await ask_claude(repository, "Lead")
+async def test_a_lead_whose_tools_hide_behind_a_search_has_those_it_begins_with(
+    api: MessagesApi, repository: Path, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (user / ".claude.json").write_text(json.dumps(REGISTERED))
+    monkeypatch.setenv("ENABLE_TOOL_SEARCH", "true")
+    api.script = in_turn([Text("I see.")])
+    await ask_claude(repository, "What have you?")
+    assert "ToolSearch" in api.asked[0].tools
+    print(api.asked[0].tools)
+    assert {tool for tool in api.asked[0].tools if tool.startswith("mcp__")} == {
+        f"mcp__forkjoin__{tool}" for tool in ("spawn_agents", "spawn_agent", "wait_agents", "merge_worktree")
+    }
+
+
+# -- what an agent is given
+
+
+async def test_an_agent_is_told_its_place_and_uses_the_model_of_its_spec(api: MessagesApi, repository: Path) -> None:
+    api.script = in_turn([Text("I did nothing.")])
     async with open_lead(repository) as lead:
-        ids = await lead.run(task("one"))
-        print((await lead.call("read_log", id=ids[0], raw=True))[:1500])
-        print((await lead.call("get_result", id=ids[0])))
-    for a in api.asked:
-        print(a.tools)
-        print([t for t in a.prompt if "forkjoin" in t])
-    print(api.others)
-    assert 0
+        await lead.call("spawn_agent", name="idle", task="Do nothing.", model="claude-haiku-4-5")
+        ended = await lead.call("wait_agents")
+    assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "I did nothing.")]
+    assert api.asked[0].model == "claude-haiku-4-5"
+    assert "You are agent a1 (idle)" in api.asked[0].system
+    assert "on branch forkjoin/a1-idle" in api.asked[0].system
+
+
+async def test_an_agent_whose_user_has_registered_forkjoin_gets_none_of_its_tools(
+    api: MessagesApi, repository: Path, user: Path
+) -> None:
+    (user / ".claude.json").write_text(json.dumps(REGISTERED))
+    api.script = by_prompt({"What have you?": in_turn([Text("Tools.")]), task("one"): does_task("one")})
+    await ask_claude(repository, "What have you?")
+    async with open_lead(repository) as lead:
+        await lead.run(task("one"))
+    of_lead, *of_agent = api.asked
+    assert "mcp__forkjoin__spawn_agents" in of_lead.tools
+    assert [tool for asked in of_agent for tool in asked.tools if tool.startswith("mcp__")] == []
+    assert all("You are an agent of forkjoin." in "".join(asked.prompt) for asked in of_agent), "it was not connected"
+
+
+async def test_a_relay_that_an_agent_starts_reaches_the_daemon_that_started_the_agent(
+    api: MessagesApi, repository: Path, user: Path
+) -> None:
+    (user / ".claude.json").write_text(json.dumps(REGISTERED))
+    api.script = does_task("one")
+    async with open_lead(repository) as lead:
+        await lead.run(task("one"))
+    assert not (user / ".local" / "state" / "forkjoin").exists(), "it started a second daemon, in another home"
+
+
+# -- what an agent may not do
+
+
+def contents(checkout: Path) -> dict[str, bytes]:
+    """Every file of a checkout, and those of git that say what is checked out, staged and stashed."""
+    files = [path for path in checkout.rglob("*") if ".git" not in path.parts]
+    files += [checkout / ".git" / name for name in ("HEAD", "index", "refs/heads/main", "refs/stash")]
+    return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+
+async def test_an_agent_writes_neither_in_the_users_checkout_nor_in_the_stash(
+    api: MessagesApi, repository: Path
+) -> None:
+    (repository / "shared.txt").write_text("the user is at work\n")
+    before = contents(repository)
+    new, old = repository / "new.txt", repository / "README.md"
+    api.script = in_turn(
+        [bash("echo mine >> README.md")],
+        [write(new, "trespass\n")],
+        [bash(f"echo trespass > {old}")],
+        [bash("git stash")],
+        [Text("I tried.")],
+    )
+    async with open_lead(repository) as lead:
+        [id_] = await lead.run("Trespass.")
+        result = await lead.call("get_result", id=id_)
+        log = await lead.call("read_log", id=id_)
+    assert contents(repository) == before
+    print([r.text for r in api.asked[-1].results])
+    assert [denied.is_error for denied in api.asked[-1].results] == [False, True, True, True]
+    assert result["warnings"][:3] == [
+        f"It was not permitted: Write {new}",
+        f"It was not permitted: Bash echo trespass > {old}",
+        "It was not permitted: Bash git stash",
+    ]
+    assert result["files_changed"] == 1, log
+
+
+# -- how an agent ends
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (400, "invalid_request_error", "the prompt is not to my liking"),
+        (401, "authentication_error", "invalid x-api-key"),
+    ],
+)
+async def test_an_agent_whose_api_answers_an_error_failed_with_it(
+    api: MessagesApi, repository: Path, status: int, kind: str, message: str
+) -> None:
+    def refuses(asked: Asked) -> Sequence[Block]:
+        raise ApiError(status, kind, message)
+
+    api.script = refuses
+    async with open_lead(repository) as lead:
+        [id_] = await lead.run("Do anything.")
+        result = await lead.call("get_result", id=id_)
+    print(result)
+    assert result["state"] == "failed"
+    assert message in result["error"]
+    assert result["summary"] == result["error"]
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Processes whose working directory is in the folder."""
+    found: list[str] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(entry / "cwd")).is_relative_to(folder):
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+async def test_an_agent_that_is_stopped_in_the_middle_of_a_turn_keeps_its_work(
+    api: MessagesApi, repository: Path, home: Home
+) -> None:
+    begins = in_turn([write("half.txt", "half\n")], [bash("sleep 1000", run_in_background=True)])
+    reached, released = threading.Event(), threading.Event()
+
+    def hangs(asked: Asked) -> Sequence[Block]:
+        if asked.answers < 2:
+            return begins(asked)
+        reached.set()
+        released.wait(GIVE_UP_S)
+        return [Text("too late")]
+
+    api.script = hangs
+    async with open_lead(repository) as lead:
+        [id_] = await lead.spawn("Write half of it.")
+        assert await anyio.to_thread.run_sync(reached.wait, GIVE_UP_S)
+        assert any("sleep 1000" in process for process in processes_in(home.worktrees))
+        stopped = await lead.call("stop_agents", ids=[id_])
+        assert [agent["state"] for agent in stopped["agents"]] == ["stopped"]
+        assert processes_in(home.worktrees) == []
+        released.set()
+        result = await lead.call("get_result", id=id_)
+    assert result["state"] == "stopped"
+    print(result)
+    assert git(repository, "show", f"{result['branch']}:half.txt") == "half"

@@ -171,6 +171,7 @@ def _start_shim(folder: Path, lock: int, environment: Mapping[str, str], mark: s
             stderr=log,
             pass_fds=(lock,),
             start_new_session=True,
+            env={**os.environ, "FORKJOIN_KEEPER": "1"},
         )
     pairs = {**environment, "FORKJOIN_MARK": mark}
     data = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in pairs.items())
@@ -250,7 +251,7 @@ def _end_tree(folder: Path, grace: float) -> list[str]:
     if orders is None:
         return []
     started = _read_json(folder / "started.json")
-    root: int = started["shim"][1] if started and process.is_alive(process.Identity(*started["shim"])) else 0
+    root: int | None = started["shim"][1] if started and process.is_alive(process.Identity(*started["shim"])) else None
     left = process.end(lambda: process.tree(orders["mark"], root), grace)
     return [f"{entry.name} (pid {entry.identity.pid})" for entry in left]
 

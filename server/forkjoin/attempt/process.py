@@ -16,6 +16,8 @@ from typing import NamedTuple
 #: How long killed processes have to vanish before they are called survivors.
 KILL_WAIT_S = 5.0
 _PAUSE_S = 0.01
+#: In the environment of daemons and shims: they keep agents, and belong to none, whoever happened to start them.
+KEEPER = b"\0FORKJOIN_KEEPER=1\0"
 
 
 class Identity(NamedTuple):
@@ -69,15 +71,22 @@ def table() -> list[Entry]:
     return [entry for entry in entries if entry]
 
 
-def tree(mark: str, root: int) -> list[Entry]:
-    """The processes of the attempt with this mark and, as far as it lives, this shim (which is not among them)."""
+def tree(mark: str, root: int | None) -> list[Entry]:
+    """The processes of the attempt with this mark and, if `root` is given, below its shim (which is not among them).
+
+    A daemon or another shim below it, started by a relay in that tree, is nobody's: neither it nor what is below it.
+    """
     entries = table()
+    environments = {entry.identity.pid: _environment(entry.identity.pid) for entry in entries}
     needle = b"\0FORKJOIN_MARK=" + mark.encode() + b"\0"
-    found = {entry.identity.pid for entry in entries if needle in _environment(entry.identity.pid)}
-    found |= _below({root} | found, entries)
-    found.discard(root)
+    found = {pid for pid, environment in environments.items() if needle in environment}
+    keepers = {pid for pid, environment in environments.items() if KEEPER in environment}
+    roots = found if root is None else {*found, root}
+    found |= _below(roots, [entry for entry in entries if entry.identity.pid not in keepers])
     sessions = found & {entry.session for entry in entries}
-    return [entry for entry in entries if entry.identity.pid in found or entry.session in sessions]
+    members = {e.identity.pid for e in entries if e.session in sessions and e.identity.pid not in keepers}
+    ours = {1, os.getpid(), root}
+    return [entry for entry in entries if entry.identity.pid in (found | members) - ours]
 
 
 def _environment(pid: int) -> bytes:
@@ -89,6 +98,7 @@ def _environment(pid: int) -> bytes:
 
 
 def _below(roots: set[int], entries: Iterable[Entry]) -> set[int]:
+    """The descendants of these, through these entries alone."""
     children: dict[int, list[int]] = {}
     for entry in entries:
         children.setdefault(entry.parent, []).append(entry.identity.pid)

@@ -44,35 +44,42 @@ def mcp() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
+    given = None if arguments is None else list(arguments)
     try:
-        result: Any = app(
-            args=list(arguments) if arguments is not None else None, prog_name="forkjoin", standalone_mode=False
-        )
-    except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("\n")
-        return 130
-    except BrokenPipeError:
-        return 0  # whoever read our output has had enough
-    except Exception as caught:
-        error = _innermost(caught)
-        if isinstance(error, CallerError | DaemonError):
-            sys.stderr.write(f"forkjoin: {error}\n")
-            return 1
-        if (code := _usage_error(error)) is not None:
-            return code
-        _report(error)
-        return 3
+        result: Any = app(args=given, prog_name="forkjoin", standalone_mode=False)
+    except BaseException as error:  # the boundary to the person
+        return _end(_innermost(error))
     return result if isinstance(result, int) else 0
 
 
-def _innermost(error: Exception) -> Exception:
+def _innermost(error: BaseException) -> BaseException:
     """What a group that holds one exception alone is about."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
-def _usage_error(error: Exception) -> int | None:
+def _end(error: BaseException) -> int:
+    """Say what ended a command; its exit code."""
+    match error:
+        case CallerError() | DaemonError():
+            sys.stderr.write(f"forkjoin: {error}\n")
+            return 1
+        case KeyboardInterrupt() | typer.Abort():
+            sys.stderr.write("\n")
+            return 130
+        case BrokenPipeError():
+            return 0  # whoever read our output has had enough
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else 0
+        case _ if (code := _usage_error(error)) is not None:
+            return code
+        case _:
+            _report(error)
+            return 3
+
+
+def _usage_error(error: BaseException) -> int | None:
     """The exit code of a wrong command line, which is shown; none if it was something else."""
     show = getattr(error, "show", None)
     if show is None:
@@ -81,11 +88,11 @@ def _usage_error(error: Exception) -> int | None:
     return int(getattr(error, "exit_code", 2))
 
 
-def _report(error: Exception) -> None:
+def _report(error: BaseException) -> None:
     """What went wrong with us, laid out to be pasted into an issue."""
     lines = [
         f"forkjoin: this is a fault of forkjoin's own: {type(error).__name__}: {error}",
         f"forkjoin {__version__}, Python {platform.python_version()}, {platform.platform()}; log: {find_home().log}",
-        traceback.format_exc(),
+        "".join(traceback.format_exception(error)),
     ]
     sys.stderr.write("\n".join(lines))

@@ -53,10 +53,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
 
     Cells are rich markup: what comes from outside is escaped before it gets here.
     """
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
     for name in columns[:-1]:
-        made.add_column(name, no_wrap=True, min_width=len(name))
-    made.add_column(columns[-1], no_wrap=not wrap, overflow="fold" if wrap else "ellipsis")
+        made.add_column(name, no_wrap=True)
+    made.add_column(columns[-1], no_wrap=not wrap, ratio=1, overflow="fold" if wrap else "ellipsis")
     for row in rows:
         made.add_row(*row)
     return made

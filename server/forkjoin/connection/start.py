@@ -103,7 +103,8 @@ def daemon_command() -> list[str]:
 def daemon_environment() -> dict[str, str]:
     """Our environment, without the marks of whoever started us; stopping an agent must not end the daemon."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
-    return kept | ({"FORKJOIN_HOME": os.environ["FORKJOIN_HOME"]} if "FORKJOIN_HOME" in os.environ else {})
+    home = {"FORKJOIN_HOME": os.environ["FORKJOIN_HOME"]} if "FORKJOIN_HOME" in os.environ else {}
+    return {**kept, **home, "FORKJOIN_KEEPER": "1"}
 
 
 def draw_number() -> str:

@@ -109,14 +109,15 @@ def _row(one: dict[str, Any], landed: dict[str, Any]) -> tuple[str, ...]:
 
 def _explain(home: Path, repository: Path, out: Console) -> None:
     command = "forkjoin" if shutil.which("forkjoin") else str(Path(sys.executable).with_name("forkjoin"))
+    lines = (
+        (f"cd {repository} && export FORKJOIN_HOME={home}", ""),
+        ("git log --graph --oneline", "what landed on main"),
+        (f"{command} ps", "the agents"),
+        (f"{command} result power", "why one failed"),
+        (f"{command} diff slogan", "what was left out"),
+        (f"{command} logs multiply", "what one said"),
+        (f"{command} daemon stop && rm -r {repository.parent}", "when you have seen enough"),
+    )
     out.print("\nTo look closer:")
-    for line in (
-        f"cd {repository} && export FORKJOIN_HOME={home}",
-        "git log --graph --oneline     # what landed on main",
-        f"{command} ps                # the agents",
-        f"{command} result power      # why one failed",
-        f"{command} diff slogan       # what was left out",
-        f"{command} logs multiply     # what one said",
-        f"{command} daemon stop && rm -r {repository.parent}     # when you have seen enough",
-    ):
-        out.print(f"  {line}", markup=False, soft_wrap=True)
+    for line, why in lines:
+        out.print(f"  {line:<30}{why and f'  # {why}'}", markup=False, soft_wrap=True)
