@@ -126,7 +126,7 @@ def wait(
     """Wait until agents have ended. Exit code 1 if one of them did not succeed, or time ran out."""
     until: Literal["all", "any"] = "any" if any else "all"
     with Client(find_home()) as client:
-        wanted = ids or [row["id"] for row in client.call("wait_agents", timeout_s=0)["pending"]]
+        wanted = ids or _whom(client)
         answer = _wait(client, wanted, until, timeout, quiet=json) if wanted else _NOBODY
     if json:
         from forkjoin.cli.show import as_json
@@ -137,6 +137,12 @@ def wait(
             typer.echo(f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}")
     if answer.get("timed_out") or any_failed(answer["finished"]):
         raise typer.Exit(1)
+
+
+def _whom(client: Client) -> list[str]:
+    """Whom a wait without ids is for: what is under way, and what ended since the last such wait."""
+    answer = client.call("wait_agents", timeout_s=0)
+    return [one["id"] for one in (*answer["finished"], *answer["pending"])]
 
 
 def any_failed(finished: list[dict[str, Any]]) -> bool:
@@ -159,7 +165,7 @@ def _wait(
         TextColumn("{task.fields[who]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=show.console(), transient=True, disable=quiet) as progress:
+    with Progress(*columns, console=show.console(stderr=True), transient=True, disable=quiet) as progress:
         bar = progress.add_task("", total=len(ids), who="")
         while True:
             left = _WAIT_STEP_S if give_up is None else max(0.0, min(_WAIT_STEP_S, give_up - time.monotonic()))

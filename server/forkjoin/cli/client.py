@@ -70,11 +70,3 @@ class Client:
             self._socket.sendall(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError) as error:
             raise start.DaemonError("the daemon went away; run the command again") from error
-
-    def daemon_has_left(self) -> bool:
-        """Wait until the daemon closes this connection; whether it did within half a minute."""
-        self._socket.settimeout(30)
-        try:
-            return self._socket.recv(1) == b""
-        except OSError:
-            return False

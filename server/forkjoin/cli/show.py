@@ -29,8 +29,8 @@ COLOURS = {
 }
 
 
-def console() -> Console:
-    return Console(highlight=False)
+def console(*, stderr: bool = False) -> Console:
+    return Console(highlight=False, stderr=stderr)
 
 
 def as_json(value: Any) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, BinaryIO
 
 from forkjoin.paths import SOCKET, Home
 from forkjoin.version import PROTOCOL, __version__
@@ -61,6 +61,16 @@ def try_connect(home: Home) -> socket.socket | None:
     return connection
 
 
+def is_daemon_there(home: Home) -> bool:
+    """Whether a daemon runs, or is still leaving: it holds its lock for as long as it lives."""
+    with home.daemon_lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def _lock(home: Home) -> Generator[None]:
     with home.start_lock.open("w") as file:
@@ -69,31 +79,38 @@ def _lock(home: Home) -> Generator[None]:
 
 
 def _start(home: Home) -> socket.socket:
+    """Start a daemon and connect to it; start it again where the last one is still leaving, which it then gives way to."""
     with home.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         began = log.tell()
-        daemon = subprocess.Popen(
-            daemon_command(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=home.state,
-            env=daemon_environment(),
-            start_new_session=True,
-        )
-    give_up = time.monotonic() + START_S
-    while time.monotonic() < give_up:
-        found = try_connect(home)
-        if found is not None:
-            daemon.returncode = 0  # it is meant to outlive us: nobody waits for it
-            return found
-        if daemon.poll() is not None:
-            break
-        time.sleep(_PAUSE_S)
+        give_up = time.monotonic() + START_S
+        daemon = _launch(home, log)
+        while time.monotonic() < give_up:
+            found = try_connect(home)
+            if found is not None:
+                daemon.returncode = 0  # it is meant to outlive us: nobody waits for it
+                return found
+            if daemon.poll() is not None:
+                if daemon.returncode != 0:
+                    break
+                daemon = _launch(home, log)
+            time.sleep(_PAUSE_S)
     with home.log.open("rb") as log:
         log.seek(began)
         words = log.read()[-2000:].decode(errors="replace").strip()
     raise DaemonError(f"the daemon did not come up ({home.log}):\n{words}")
+
+
+def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        daemon_command(),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=home.state,
+        env=daemon_environment(),
+        start_new_session=True,
+    )
 
 
 def daemon_command() -> list[str]:
