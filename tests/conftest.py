@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
-
 from forkjoin.paths import Home, find_home
+from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 
 CONFIG = """
 default_agent = "sh"

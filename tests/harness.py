@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from mcp import Client
-from mcp.client._transport import TransportStreams
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCResponse, TextContent
-
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.session import Hello, Session
 from forkjoin.version import PROTOCOL, __version__
 from forkjoin_tools.server import Tools
+from mcp import Client
+from mcp.client._transport import TransportStreams
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCResponse, TextContent
 
 #: How the relay is registered: with the Python that forkjoin is installed in, isolated from the folder it starts in.
 RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from forkjoin_tools.server import INSTRUCTIONS, lead_tools
 from forkjoin_tools.strict import StrictTool
 

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Lead, git, open_lead
-
 from forkjoin.paths import Home
+from harness import Lead, git, open_lead
 
 #: (arguments of spawn_agent, what the error must say)
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [
@@ -87,7 +86,7 @@ async def test_a_name_that_is_taken_is_refused_naming_its_holder(any_lead: Lead)
 
 
 async def test_a_result_that_is_not_there_yet_says_to_wait(any_lead: Lead) -> None:
-    (first,) = await any_lead.spawn("read x < /dev/zero")
+    (first,) = await any_lead.spawn("sleep 1000")
     assert "Call wait_agents first" in await any_lead.refusal("get_result", id=first)
     await any_lead.call("stop_agents", ids=[first])
 
@@ -99,7 +98,7 @@ async def test_an_agent_with_unmerged_work_is_not_removed_unasked(any_lead: Lead
 
 
 async def test_an_agent_at_work_is_not_removed(any_lead: Lead) -> None:
-    (first,) = await any_lead.spawn("read x < /dev/zero")
+    (first,) = await any_lead.spawn("sleep 1000")
     assert "Call stop_agents first" in await any_lead.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
     await any_lead.call("stop_agents", ids=[first])
 

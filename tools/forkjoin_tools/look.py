@@ -201,7 +201,7 @@ class Status(BaseModel):
     running: int
     queued: int
     max_running: int
-    waiting: str | None  #: why no more run, if something is queued
+    waiting: str | None = None  #: why no more run, if something is queued
     projects: dict[str, list[str]]  #: what is under way in each repository
     trouble: list[str]
 

@@ -153,12 +153,18 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
         data, end = b"".join(lines), size
     else:
         data, size = await executor.read_output(handle, arguments.offset, arguments.limit)
+        data = _whole_lines(data, more=arguments.offset + len(data) < size)
         end = min(arguments.offset, size) + len(data)
     text = data.decode(errors="replace")
     if not data and agent.state in FINAL:
         words, _ = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
         text = f"[stderr]\n{words.decode(errors='replace')}" if words and arguments.offset == 0 else ""
     return _page(text, end, more=end < size, live=agent.state not in FINAL)
+
+
+def _whole_lines(page: bytes, *, more: bool) -> bytes:
+    """The page without the line that it would cut in two, unless that is all there is."""
+    return page[: page.rfind(b"\n") + 1] or page if more else page
 
 
 def _page(text: str, offset: int, *, more: bool, live: bool) -> str:
@@ -168,7 +174,8 @@ def _page(text: str, offset: int, *, more: bool, live: bool) -> str:
         where = f"end so far, still running: offset={offset}"
     else:
         where = "end"
-    return f"{text.rstrip()}\n[{where}]".lstrip()
+    body = text.removesuffix("\n")
+    return f"{body}\n[{where}]" if body else f"[{where}]"
 
 
 # -- read_diff
@@ -190,6 +197,7 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
         raise CallerError("path must not contain a NUL character.")
     data = await _diff(desk, agent, arguments.path, stat=arguments.stat)
     page = data[arguments.offset : arguments.offset + arguments.limit]
+    page = _whole_lines(page, more=arguments.offset + len(page) < len(data))
     end = min(arguments.offset, len(data)) + len(page)
     if not data:
         return f"{agent.label} changed nothing{f' in {arguments.path}' if arguments.path else ''} so far."

@@ -19,8 +19,7 @@ class Client:
     """
 
     def __init__(self, home: Home, folder: str | None = None) -> None:
-        self._socket = start.connect(home)
-        self.daemon = start.hello(self._socket, "cli", start.draw_number(), folder)
+        self._socket, self.daemon = start.greet(home, "cli", start.draw_number(), folder)
         self._file = self._socket.makefile("rb")
         self._number = 0
         self._request(

@@ -7,27 +7,53 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Generator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from forkjoin.paths import SOCKET, Home
 from forkjoin.version import PROTOCOL, __version__
 
+if TYPE_CHECKING:
+    import subprocess
+
 #: How long a daemon may take from its start until it answers; seconds on a busy machine, milliseconds on an idle one.
 START_S = 30.0
 _PAUSE_S = 0.01
+#: How often a connection that breaks off at once is tried again.
+_TRIES = 5
 _HELLO_LIMIT = 1024 * 1024
 #: What marks an agent, or belongs to the client that started us: neither daemon nor shims may inherit it.
 _MARKS = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
 
+class _BrokenError(Exception):
+    """The connection broke off before the hello was answered."""
+
+
 class DaemonError(Exception):
     """The daemon can't be reached or would not have us; the message says why."""
+
+
+def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple[socket.socket, dict[str, Any]]:
+    """A connection to the daemon, over which hello has been said, and the daemon's answer.
+
+    The daemon is started if none answers. The hello is said from the working directory, or from `folder`.
+
+    Raises:
+        DaemonError: It did not come up, or said no in the words of the message.
+    """
+    for left in reversed(range(_TRIES)):
+        connection = connect(home)
+        try:
+            return connection, hello(connection, kind, relay, folder)
+        except _BrokenError as error:
+            connection.close()  # that one was leaving; the next is found or started
+            if not left:
+                raise DaemonError(f"the daemon did not answer: {error}; see {home.log}") from error
+    raise AssertionError
 
 
 def connect(home: Home) -> socket.socket:
@@ -63,23 +89,28 @@ def try_connect(home: Home) -> socket.socket | None:
 
 def is_daemon_there(home: Home) -> bool:
     """Whether a daemon runs, or is still leaving: it holds its lock for as long as it lives."""
-    with home.daemon_lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
     return False
 
 
 @contextlib.contextmanager
 def _lock(home: Home) -> Generator[None]:
-    with home.start_lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = os.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _start(home: Home) -> socket.socket:
-    """Start a daemon and connect to it; start it again where the last one is still leaving, which it then gives way to."""
+    """Start a daemon and connect to it; once more where it gave way to one that was still leaving."""
     with home.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         began = log.tell()
@@ -102,6 +133,8 @@ def _start(home: Home) -> socket.socket:
 
 
 def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    import subprocess  # a sixth of the relay's start, and most relays find a daemon
+
     return subprocess.Popen(
         daemon_command(),
         stdin=subprocess.DEVNULL,
@@ -126,14 +159,14 @@ def daemon_environment() -> dict[str, str]:
 
 def draw_number() -> str:
     """The number that is drawn for a relay: with a request's id it names a call."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def hello(connection: socket.socket, kind: str, relay: str, folder: str | None = None) -> dict[str, Any]:
-    """Say hello, from the working directory or `folder`; the daemon's answer.
+    """Say hello over a connection; the daemon's answer.
 
     Raises:
-        DaemonError: It said no, in the words of the message, or is of another kind.
+        DaemonError: It said no, in the words of the message.
     """
     environment = dict(os.environ)
     greeting = {
@@ -154,7 +187,7 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
         connection.sendall(line)
         answer: dict[str, Any] = json.loads(_read_line(connection))
     except (OSError, ValueError) as error:
-        raise DaemonError(f"the daemon did not answer: {error}") from error
+        raise _BrokenError(str(error)) from error
     if not answer.get("ok"):
         raise DaemonError(str(answer.get("error")))
     return answer

@@ -1,0 +1,148 @@
+"""The claude adapter, on lines that Claude Code printed."""
+
+import json
+
+import pytest
+from forkjoin.adapter import claude
+from forkjoin.adapter.contract import Brief, Ended
+from forkjoin.config import AgentProgram
+from forkjoin.event import Said, Started, TurnEnded, Unreadable, UsedTool
+from forkjoin.model import Outcome, Usage
+from hypothesis import given
+from hypothesis import strategies as st
+
+BRIEF = Brief(
+    id="a1",
+    name="fix",
+    task="Fix it\n-- now",
+    branch="forkjoin/a1-fix",
+    worktree="/worktrees/a1-fix",
+    checkout="/home/me/project",
+    model=None,
+    conversation="5d5e3f0e-52a6-4b52-8b4d-0f0f7d8a7c11",
+)
+PROGRAM = AgentProgram(kind="claude", command=["claude"])
+
+INIT = {"type": "system", "subtype": "init", "session_id": "5d5e", "model": "claude-sonnet-4-5", "tools": ["Bash"]}
+SPOKE = {
+    "type": "assistant",
+    "message": {
+        "role": "assistant",
+        "content": [
+            {"type": "text", "text": "I will commit."},
+            {
+                "type": "tool_use",
+                "id": "t1",
+                "name": "Bash",
+                "input": {"command": "git commit -m x", "description": "c"},
+            },
+        ],
+    },
+    "session_id": "5d5e",
+}
+HEARD = {"type": "user", "message": {"role": "user", "content": [{"type": "tool_result", "content": "ok"}]}}
+RESULT = {
+    "type": "result",
+    "subtype": "success",
+    "is_error": False,
+    "result": "Done: committed.",
+    "total_cost_usd": 0.0123,
+    "usage": {"input_tokens": 10, "output_tokens": 4, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 2},
+    "permission_denials": [{"tool_name": "Bash", "tool_use_id": "t", "tool_input": {"command": "git stash"}}],
+}
+
+
+def _read(message: object) -> list[object]:
+    return list(claude.read(json.dumps(message).encode()))
+
+
+def test_the_task_goes_through_stdin_and_never_through_argv() -> None:
+    program = claude.start(BRIEF, PROGRAM)
+    assert "Fix it" not in " ".join(program.argv)
+    assert json.loads(program.input)["message"]["content"] == [{"type": "text", "text": "Fix it\n-- now"}]
+    assert program.input.count(b"\n") == 1
+    assert program.closed is False
+
+
+def test_edits_and_commands_are_allowed_and_the_checkout_and_the_stash_denied() -> None:
+    argv = claude.start(BRIEF, PROGRAM).argv
+    permissions = json.loads(argv[argv.index("--settings") + 1])["permissions"]
+    assert "Bash" in permissions["allow"]
+    assert permissions["deny"] == ["Bash(git stash:*)", "Edit(//home/me/project/**)"]
+    assert argv[argv.index("--permission-mode") + 1] == "acceptEdits"
+
+
+def test_only_the_settings_skip_permissions_and_the_deny_rules_stay() -> None:
+    argv = claude.start(BRIEF, AgentProgram(kind="claude", command=["claude"], skip_permissions=True)).argv
+    assert "--dangerously-skip-permissions" in argv
+    assert "git stash" in argv[argv.index("--settings") + 1]
+    assert "--dangerously-skip-permissions" not in claude.start(BRIEF, PROGRAM).argv
+
+
+def test_resuming_names_the_conversation_that_starting_drew() -> None:
+    started = claude.start(BRIEF, PROGRAM).argv
+    assert started[started.index("--session-id") + 1] == BRIEF.conversation
+    resumed = claude.resume(BRIEF, PROGRAM, "go on")
+    assert resumed is not None
+    assert resumed.argv[resumed.argv.index("--resume") + 1] == BRIEF.conversation
+    assert "--session-id" not in resumed.argv
+
+
+def test_the_first_line_says_which_conversation_and_model() -> None:
+    assert _read(INIT) == [Started("5d5e", "claude-sonnet-4-5")]
+
+
+def test_what_it_says_and_which_tools_it_uses_become_events() -> None:
+    assert _read(SPOKE) == [Said("I will commit."), UsedTool("Bash", "git commit -m x")]
+    assert _read(HEARD) == []
+
+
+def test_a_result_ends_the_turn_with_cost_usage_and_what_was_denied() -> None:
+    assert _read(RESULT) == [TurnEnded(True, "Done: committed.", 0.0123, Usage(10, 4, 7, 2), ("Bash git stash",))]
+
+
+@pytest.mark.parametrize("change", [{"is_error": True}, {"subtype": "error_max_turns", "result": ""}])
+def test_a_result_that_is_an_error_is_no_success(change: dict[str, object]) -> None:
+    (ended,) = _read({**RESULT, **change})
+    assert isinstance(ended, TurnEnded)
+    assert ended.ok is False
+    assert ended.output
+
+
+@given(
+    st.binary() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(repr).map(str.encode)
+)
+def test_no_line_makes_it_raise(line: bytes) -> None:
+    assert all(isinstance(event, Unreadable) for event in claude.read(line))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["type", "subtype", "message", "result", "usage"]), st.none() | st.text() | st.integers()
+    )
+)
+def test_no_strange_message_makes_it_raise(message: dict[str, object]) -> None:
+    claude.read(json.dumps(message).encode())
+
+
+GOOD = TurnEnded(True, "done", 0.5)
+
+
+def test_only_a_good_turn_and_exit_0_together_are_a_success() -> None:
+    assert claude.conclude(Ended(Outcome("exited", 0), GOOD, "", "")).ok
+    for outcome, turn in (
+        (Outcome("exited", 0), None),
+        (Outcome("exited", 1), GOOD),
+        (Outcome("signalled", 9), GOOD),
+        (Outcome("exited", 0), TurnEnded(False, "API Error: 400")),
+    ):
+        concluded = claude.conclude(Ended(outcome, turn, "", "last words"))
+        assert not concluded.ok
+        assert concluded.error
+
+
+def test_what_was_denied_is_a_warning() -> None:
+    turn = TurnEnded(True, "done", denied=("Bash git stash",))
+    assert claude.conclude(Ended(Outcome("exited", 0), turn, "", "")).warnings == (
+        "It was not permitted: Bash git stash",
+    )

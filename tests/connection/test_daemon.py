@@ -1,0 +1,203 @@
+"""The daemon's door: what it answers to what no client should send, and whom it lets in."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forkjoin.connection import start
+from forkjoin.paths import Home
+from harness import GIVE_UP_S, forkjoin
+
+
+class Peer:
+    """A connection that says what the test wants."""
+
+    def __init__(self, home: Home) -> None:
+        self.socket = start.connect(home)
+        self.socket.settimeout(GIVE_UP_S)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def ask(self, line: bytes) -> Any:
+        self.socket.sendall(line + b"\n")
+        answer = self.file.readline()
+        return json.loads(answer) if answer else None
+
+
+@pytest.fixture
+def peer(home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A peer that has said hello and initialize."""
+    monkeypatch.chdir(repository)
+    with Peer(home) as found:
+        start.hello(found.socket, "cli", "peer")
+        parameters = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+        request = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": parameters}
+        assert found.ask(json.dumps(request).encode())["id"] == 0
+        found.socket.sendall(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+        yield found
+
+
+ODD_LINES = [
+    (b"this is no JSON", -32700, None),
+    (b'{"jsonrpc":"2.0","id":5,"meth', -32700, None),
+    (b"\xff\xfe\x00", -32700, None),
+    (b"[]", -32600, None),
+    (b"42", -32600, None),
+    (b'"text"', -32600, None),
+    (b"{}", -32600, None),
+    (b'{"jsonrpc":"2.0","id":5,"method":7}', -32600, 5),
+    (b"[" * 100_000, -32700, None),
+    (b'{"jsonrpc":"2.0","id":6,"method":"no/such"}', -32601, 6),
+    (b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{}}', -32602, 7),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "number"), ODD_LINES, ids=lambda value: str(value)[:30])
+def test_an_odd_line_gets_one_error_and_the_next_request_its_answer(
+    peer: Peer, line: bytes, code: int, number: int | None
+) -> None:
+    answer = peer.ask(line)
+    assert (answer["error"]["code"], answer["id"]) == (code, number)
+    assert peer.ask(b'{"jsonrpc":"2.0","id":9,"method":"ping"}') == {"jsonrpc": "2.0", "id": 9, "result": {}}
+
+
+def test_a_line_of_40_megabytes_is_refused_and_the_next_request_answered(peer: Peer) -> None:
+    answer = peer.ask(b"x" * 40_000_000)
+    assert answer["error"]["code"] == -32600
+    assert "32 MB at most" in answer["error"]["message"]
+    assert peer.ask(b'{"jsonrpc":"2.0","id":9,"method":"ping"}')["id"] == 9
+
+
+def test_an_unknown_tool_is_an_error_in_words(peer: Peer) -> None:
+    request = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "no_such", "arguments": {}}}
+    answer = peer.ask(json.dumps(request).encode())
+    assert answer["result"]["isError"] is True
+    assert "no_such" in answer["result"]["content"][0]["text"]
+
+
+def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, repository: Path) -> None:
+    with Peer(home) as found:
+        start.hello(found.socket, "cli", "peer")
+        assert "error" in found.ask(b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}')
+    assert "the daemon is up" in forkjoin(repository, "daemon", "status").stdout
+
+
+BAD_HELLOS = [
+    (b"no hello at all", "it is no JSON"),
+    (b"[]", "the hello was not understood"),
+    (b'{"protocol": 99, "version": "9", "kind": "cli", "relay": "x", "cwd": "/"}', "speaks protocol 1, not 99"),
+    (b'{"protocol": 1, "version": "9", "kind": "browser", "relay": "x", "cwd": "/"}', "kind"),
+    (b'{"protocol": 1, "version": "9", "kind": "cli", "relay": "x", "cwd": "/", "environment": [1]}', "environment"),
+    (b"x" * 1_200_000, "longer than 1 MB"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), BAD_HELLOS, ids=lambda value: str(value)[:30])
+def test_a_bad_hello_is_answered_in_words_and_the_daemon_stays(home: Home, line: bytes, says: str) -> None:
+    with Peer(home) as found:
+        answer = found.ask(line)
+        assert answer["ok"] is False
+        assert says in answer["error"]
+    with Peer(home) as found:
+        assert start.hello(found.socket, "cli", "peer")["ok"] is True
+
+
+def test_socket_folder_and_files_are_the_users_alone(home: Home) -> None:
+    with Peer(home):
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode) for path in home.state.iterdir() if path.name != "config.toml"
+        }
+    assert stat.S_IMODE(home.state.stat().st_mode) == 0o700
+    assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
+    assert "daemon.sock" in modes
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_users_connection_is_refused(home: Home, tmp_path: Path) -> None:
+    with Peer(home):
+        for folder in (home.state, *tmp_path.parents, tmp_path):
+            if str(folder).startswith("/tmp/"):
+                folder.chmod(0o755)
+        (home.state / "daemon.sock").chmod(0o777)
+        script = (
+            "import os, socket; os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
+            f"os.chdir({str(home.state)!r}); s.connect('daemon.sock'); s.settimeout(30); "
+            "s.sendall(b'{}\\n'); print(s.recv(10))"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "b''" or "ConnectionResetError" in done.stderr or "BrokenPipeError" in done.stderr
+    assert "user 65534 tried to connect" in home.log.read_text()
+
+
+def test_a_home_that_is_a_symlink_to_elsewhere_is_used_under_its_real_name(tmp_path: Path, home: Home) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(home.state)
+    forkjoin(tmp_path, "daemon", "start", env={"FORKJOIN_HOME": str(link)})
+    assert "is up" in forkjoin(tmp_path, "daemon", "status").stdout
+
+
+def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, repository: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    environment = {"FORKJOIN_HOME": str(deep)}
+    try:
+        assert "is up" in forkjoin(repository, "daemon", "start", env=environment).stdout
+    finally:
+        forkjoin(repository, "daemon", "stop", env=environment)
+
+
+def test_a_daemon_with_nothing_to_do_leaves(home: Home, repository: Path) -> None:
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nidle_minutes = 0.001"))
+    forkjoin(repository, "daemon", "start")
+    while start.is_daemon_there(home):
+        pass
+    assert "leaving: nothing to do" in home.log.read_text()
+
+
+def test_stopping_the_daemon_is_refused_while_agents_live_unless_they_are_stopped_first(
+    home: Home, repository: Path, tmp_path: Path
+) -> None:
+    forkjoin(repository, "spawn", "sleep 1000")
+    refused = forkjoin(tmp_path, "daemon", "stop", check=False)
+    assert refused.returncode == 1
+    assert "agents are under way (a1)" in refused.stderr
+    forkjoin(tmp_path, "daemon", "stop", "--agents")
+    assert forkjoin(repository, "daemon", "status", check=False).returncode == 1
+    assert "stopped" in forkjoin(repository, "ps").stdout
+
+
+def test_a_wrong_setting_stops_the_daemon_and_names_file_and_key(home: Home, repository: Path) -> None:
+    home.config_file.write_text("[limits]\nmax_runing = 3\n")
+    done = forkjoin(repository, "daemon", "start", check=False)
+    assert done.returncode == 1
+    assert f"{home.config_file}: limits.max_runing" in done.stderr
+
+
+def test_an_old_git_is_refused_in_words(home: Home, repository: Path, tmp_path: Path) -> None:
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "git").write_text("#!/bin/sh\necho git version 2.37.1\n")
+    (fake / "git").chmod(0o755)
+    done = forkjoin(repository, "daemon", "start", check=False, env={"PATH": f"{fake}:{os.environ['PATH']}"})
+    assert done.returncode == 1
+    assert "git 2.37.1 is too old: forkjoin needs 2.38 or newer" in done.stderr
+
+
+def test_a_stale_socket_of_a_killed_daemon_is_no_hindrance(home: Home, repository: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        here = Path.cwd()
+        os.chdir(home.state)
+        stale.bind("daemon.sock")
+        os.chdir(here)
+    assert "is up" in forkjoin(repository, "daemon", "start").stdout

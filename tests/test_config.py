@@ -1,0 +1,40 @@
+"""The settings."""
+
+from pathlib import Path
+
+import pytest
+from forkjoin.config import Settings, read_settings
+from forkjoin.error import CallerError
+
+WRONG = [
+    ("[limits]\nmax_runing = 3\n", "limits.max_runing: Extra inputs are not permitted"),
+    ("[limits]\nmax_running = 0\n", "limits.max_running"),
+    ("[agents.x]\nkind = 'nothing'\ncommand = ['x']\n", "agents.x.kind"),
+    ("[agents.x]\nkind = 'command'\ncommand = []\n", "agents.x.command"),
+    ("[agents.a1]\nkind = 'command'\ncommand = ['x']\n", "agents.a1: a name is"),
+    ("limits = \n", "Invalid value"),
+    ("\xff", "codec can't decode"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), WRONG)
+def test_a_wrong_setting_is_an_error_that_names_file_and_key(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CallerError) as caught:
+        read_settings(file)
+    assert str(file) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    settings = read_settings(tmp_path / "none.toml")
+    assert settings == Settings()
+    assert settings.program(None).command == ["claude"]
+    assert settings.program(None).skip_permissions is False
+
+
+def test_the_built_in_program_can_be_changed(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[agents.claude]\nkind = 'claude'\ncommand = ['/opt/claude']\nskip_permissions = true\n")
+    assert read_settings(file).program("claude").command == ["/opt/claude"]

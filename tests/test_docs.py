@@ -1,0 +1,30 @@
+"""What the documents name exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from forkjoin_tools.server import lead_tools
+
+ROOT = Path(__file__).parents[1]
+PATHS = re.compile(r"`((?:server|tools|tests|docs|bench)/[\w./-]*\w/?)`|\]\(([\w./-]+)\)")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md"])
+def test_each_file_that_a_document_names_exists(name: str) -> None:
+    document = ROOT / name
+    found = [first or second for first, second in PATHS.findall(document.read_text())]
+    missing = [path for path in found if not ((ROOT / path).exists() or (document.parent / path).exists())]
+    assert found
+    assert missing == []
+
+
+def test_the_readme_names_every_tool_and_no_other() -> None:
+    table = (ROOT / "README.md").read_text().partition("## The tools")[2].partition("\n\nThe command line")[0]
+    assert set(re.findall(r"`([a-z]+_[a-z]+)`", table)) == {tool.name for tool in lead_tools()}
+
+
+def test_the_example_configuration_is_json_and_names_the_isolated_python() -> None:
+    example = json.loads((ROOT / "claude_config_example.json").read_text())
+    assert example["mcpServers"]["forkjoin"]["args"][:2] == ["-P", "-E"]

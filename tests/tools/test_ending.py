@@ -1,0 +1,100 @@
+"""stop_agents and remove_worktrees."""
+
+from pathlib import Path
+
+import anyio
+from forkjoin.attempt.process import identify
+from forkjoin.paths import Home
+from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead
+
+FOREVER = "sleep 1000"
+
+
+async def _last_event(lead: Lead, agent: str, wanted: str) -> None:
+    with anyio.fail_after(GIVE_UP_S):
+        while (await lead.call("list_agents", ids=[agent]))["agents"][0]["last_event"] != wanted:
+            await anyio.sleep(0.02)
+
+
+async def test_a_stopped_agents_work_is_committed_and_kept(any_lead: Lead, repository: Path) -> None:
+    (first,) = await any_lead.spawn(f"echo half > half.txt; echo ready; {FOREVER}")
+    await _last_event(any_lead, first, "ready")
+    answer = await any_lead.call("stop_agents", ids=[first])
+    assert [one["state"] for one in answer["agents"]] == ["stopped"]
+    result = await any_lead.call("get_result", id=first)
+    assert (result["state"], result["files_changed"]) == ("stopped", 1)
+    assert "error" not in result
+    assert git(repository, "show", f"{result['branch']}:half.txt") == "half"
+
+
+async def test_a_queued_agent_that_is_stopped_never_starts(repository: Path, home: Home) -> None:
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    async with open_lead(repository) as lead:
+        first, second = await lead.spawn(FOREVER, f"touch {home.state}/started")
+        answer = await lead.call("stop_agents", ids=[second])
+        assert answer["agents"][0]["state"] == "stopped"
+        await lead.call("stop_agents", ids=[first])
+        assert (await lead.call("get_result", id=second))["summary"] == "Stopped before it started."
+        assert (await lead.call("remove_worktrees", ids=[second]))["removed"][0]["id"] == second
+    assert not (home.state / "started").exists()
+    assert git(repository, "for-each-ref", f"refs/heads/forkjoin/{second}-*") == ""
+
+
+async def test_stopping_ends_grandchildren_in_sessions_of_their_own(any_lead: Lead, home: Home) -> None:
+    pids = home.state / "pids"
+    grandchild = f"trap '' HUP INT TERM; echo $$ >> {pids}; {FOREVER}"
+    task = f'(setsid sh -c "{grandchild}" &) ; echo $$ >> {pids}; echo up; {FOREVER}'.replace("$$", "\\$\\$", 1)
+    (first,) = await any_lead.spawn(task)
+    await _last_event(any_lead, first, "up")
+    with anyio.fail_after(GIVE_UP_S):
+        while len(pids.read_text().split()) < 2:
+            await anyio.sleep(0.02)
+    await any_lead.call("stop_agents", ids=[first])
+    assert [pid for pid in pids.read_text().split() if identify(int(pid))] == []
+
+
+async def test_stopping_again_is_no_error_and_changes_nothing(any_lead: Lead) -> None:
+    (first,) = await any_lead.run("true")
+    for _ in range(2):
+        answer = await any_lead.call("stop_agents", ids=[first])
+        assert answer["agents"][0]["state"] == "succeeded"
+
+
+async def test_an_agent_that_outlives_its_time_is_ended_and_keeps_its_work(any_lead: Lead) -> None:
+    (first,) = await any_lead.run(f"echo kept > kept.txt; {FOREVER}", timeout_minutes=0.01)
+    result = await any_lead.call("get_result", id=first)
+    assert (result["state"], result["files_changed"]) == ("timed_out", 1)
+    assert "time limit" in result["error"]
+
+
+async def test_discarded_work_stays_reachable(any_lead: Lead, repository: Path) -> None:
+    (first,) = await any_lead.run("echo work > work.txt")
+    answer = await any_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    kept = answer["removed"][0]["kept_as"]
+    assert git(repository, "show", f"{kept}:work.txt") == "work"
+    assert git(repository, "for-each-ref", "refs/heads/forkjoin") == ""
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    again = await any_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert again["removed"] == []
+
+
+async def test_a_removed_agents_name_is_free_again(any_lead: Lead) -> None:
+    for wanted in ("a1", "a2"):
+        answer = await any_lead.call("spawn_agent", task="true", name="again")
+        assert answer["id"] == wanted
+        await any_lead.call("wait_agents", ids=[wanted], timeout_s=GIVE_UP_S)
+        await any_lead.call("remove_worktrees", ids=["again"])
+
+
+async def test_a_removed_agents_result_and_diff_can_still_be_read(any_lead: Lead) -> None:
+    (first,) = await any_lead.run("echo work > work.txt; echo said")
+    await any_lead.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert (await any_lead.call("get_result", id=first))["summary"] == "said"
+    assert "+work" in await any_lead.call("read_diff", id=first)
+    assert "said" in await any_lead.call("read_log", id=first)
+
+
+def test_a_person_stops_and_removes(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", FOREVER, "--name", "endless")
+    assert forkjoin(repository, "stop", "endless").stdout.split() == ["a1", "endless", "stopped"]
+    assert "removed" in forkjoin(repository, "rm", "endless").stdout
