@@ -33,7 +33,7 @@ async def spawn(store: Store, settings: Settings, home: Home, caller: Caller, sp
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
     _check(checkout, settings, home, specs)
-    bases = {spec.base: await _resolve_base(checkout, spec.base) for spec in specs}
+    bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
     new = [
         NewAgent(
             project=caller.project.number,
@@ -83,8 +83,7 @@ def _check(checkout: Checkout, settings: Settings, home: Home, specs: Sequence[S
 
 
 async def _resolve_base(checkout: Checkout, base: str | None) -> str:
-    where = checkout.top or checkout.common_dir
-    found = await git.resolve(where, base or "HEAD")
+    found = await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
     if found is None:
         raise CallerError(
             f"base {(base or 'HEAD')[:100]!r} names no commit of this repository; give a branch, tag or id."
