@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Lead:
 
 
 @asynccontextmanager
-async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncIterator[Lead]:
+async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncGenerator[Lead]:
     """A lead in a folder, over stdio through a relay of its own, as Claude Code starts it."""
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
     server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
@@ -106,7 +106,7 @@ async def open_lead(where: Path, session: str = "session-1", **environment: str)
 
 
 @asynccontextmanager
-async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncIterator[Lead]:
+async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
     """A lead that speaks to the tools without relay, socket or daemon: the loop runs in this process."""
     hello = Hello(
         protocol=PROTOCOL,
@@ -130,7 +130,7 @@ async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1
 
 
 @asynccontextmanager
-async def _in_memory(tools: Tools, session: Session) -> AsyncIterator[TransportStreams]:
+async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[TransportStreams]:
     """A transport straight into `tools`; what waits for a reply to be written is called when it was."""
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)

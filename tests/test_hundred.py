@@ -11,7 +11,8 @@ async def test_a_hundred_agents_run_five_at_once_and_leave_nothing_behind(reposi
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 5"))
     log = home.state / "log"
     # `+` and `-` are one atomic append each, so their running sum is how many ran at once.
-    task = f'echo "+ $FORKJOIN_AGENT" >> {log}; echo x > $FORKJOIN_AGENT.txt; sleep 0.05; echo "- $FORKJOIN_AGENT" >> {log}'
+    work = "echo x > $FORKJOIN_AGENT.txt; sleep 0.05"
+    task = f'echo "+ $FORKJOIN_AGENT" >> {log}; {work}; echo "- $FORKJOIN_AGENT" >> {log}'
     async with open_lead(repository) as lead:
         answer = await lead.call("spawn_agents", agents=[{"name": f"n{n}"} for n in range(100)], task=task)
         ids = [agent["id"] for agent in answer["agents"]]

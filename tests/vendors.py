@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,14 @@ _INSTALL_S = 600
 class Vendor:
     name: str  #: what its program is called
     package: str
-    version: str  #: runs on the oldest Node that npm supports; a newer one of claude needs Node 22
+    version: str
 
     @property
     def folder(self) -> Path:
         return CACHE / f"{self.name}-{self.version}"
 
 
+#: This claude runs on Node 20; the newest needs 22.
 VENDORS = {vendor.name: vendor for vendor in (Vendor("claude", "@anthropic-ai/claude-code", "2.1.197"),)}
 
 
@@ -66,7 +67,7 @@ def _program_in(folder: Path, vendor: Vendor) -> Path:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
+def _lock() -> Generator[None]:
     """Two that install at once would tread on each other: one waits for the other."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as file:

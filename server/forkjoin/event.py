@@ -37,9 +37,18 @@ class UsedTool:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
+    """The vendor takes no more for now; the program tries again by itself."""
+
     text: str
-    resets_at: float | None = None  #: seconds since the epoch
     kind: Literal["rate_limited"] = "rate_limited"
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The program was not permitted something, and went on."""
+
+    text: str
+    kind: Literal["denied"] = "denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Noted:
     kind: Literal["noted"] = "noted"
 
 
-Event = Started | Said | UsedTool | RateLimited | TurnEnded | Unreadable | Noted
+Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +103,5 @@ def text_of(event: Event) -> str:
             return f"{tool} {text}".rstrip()
         case TurnEnded(ok, output):
             return output if ok else f"(error) {output}"
-        case Said(text) | RateLimited(text) | Unreadable(text) | Noted(text):
+        case Said(text) | Denied(text) | RateLimited(text) | Unreadable(text) | Noted(text):
             return text

@@ -124,21 +124,25 @@ class SpecParts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    agent: str | None = Field(None, description="Agent program: claude, or one from the settings.")
-    model: Text | None = Field(None, description="Model, as that program names it.")
-    base: Text | None = Field(None, description="Commit or branch to start from. Default: your checkout's HEAD.")
-    priority: int = Field(0, ge=-1000, le=1000, description="Higher starts first.")
-    verify: Text | None = Field(
-        None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
+    agent: str | None = Field(default=None, description="Agent program: claude, or one from the settings.")
+    model: Text | None = Field(default=None, description="Model, as that program names it.")
+    base: Text | None = Field(
+        default=None, description="Commit or branch to start from. Default: your checkout's HEAD."
     )
-    timeout_minutes: float | None = Field(None, gt=0, le=7 * 24 * 60, description="Ends the agent after so long.")
+    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
+    verify: Text | None = Field(
+        default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
+    )
+    timeout_minutes: float | None = Field(
+        default=None, gt=0, le=7 * 24 * 60, description="Ends the agent after so long."
+    )
 
 
 class Spec(SpecParts):
     """Everything that was said about an agent at spawn."""
 
     task: Text = Field(description=TASK_DESCRIPTION)
-    name: Name | None = Field(None, description=NAME_DESCRIPTION)
+    name: Name | None = Field(default=None, description=NAME_DESCRIPTION)
 
 
 @dataclass(frozen=True, slots=True)

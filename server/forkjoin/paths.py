@@ -17,8 +17,10 @@ SOCKET = "daemon.sock"
 class Home:
     """The folders of one user's forkjoin; those under `state` are private to the user (0700)."""
 
-    def __init__(self, state: Path, config: Path) -> None:
+    def __init__(self, state: Path, config: Path, *, named: bool = False) -> None:
         self.state = state
+        #: what leads a program that is started with it to this home, too
+        self.variables = {"FORKJOIN_HOME": str(state)} if named else {}
         self.config_file = config / "config.toml"
         self.records = state / "records.sqlite"
         self.attempts = state / "attempts"
@@ -49,7 +51,7 @@ def find_home(environment: Mapping[str, str] = os.environ) -> Home:
     """The home that `environment` names: $FORKJOIN_HOME, else the platform's own state and config folders."""
     if given := environment.get("FORKJOIN_HOME"):
         folder = Path(given).expanduser().resolve()
-        return Home(folder, folder)
+        return Home(folder, folder, named=True)
     user = Path(environment.get("HOME") or "~").expanduser()
     if sys.platform == "darwin":
         folder = user / "Library" / "Application Support" / "forkjoin"

@@ -39,8 +39,8 @@ class Hello(BaseModel):
     relay: str = Field(max_length=64)  #: drawn for this relay; with a request's id it names a call
     cwd: OsString
     project_dir: OsString = ""
-    session_id: str = Field("", max_length=256)
-    token: str = Field("", max_length=256)
+    session_id: str = Field(default="", max_length=256)
+    token: str = Field(default="", max_length=256)
     environment: Annotated[dict[str, str], PlainValidator(_check_environment)] = Field(default_factory=dict[str, str])
 
 

@@ -6,7 +6,7 @@ import pytest
 from forkjoin.adapter import claude
 from forkjoin.adapter.contract import Brief, Ended
 from forkjoin.config import AgentProgram
-from forkjoin.event import Said, Started, TurnEnded, Unreadable, UsedTool
+from forkjoin.event import Denied, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +99,30 @@ def test_what_it_says_and_which_tools_it_uses_become_events() -> None:
 
 def test_a_result_ends_the_turn_with_cost_usage_and_what_was_denied() -> None:
     assert _read(RESULT) == [TurnEnded(True, "Done: committed.", 0.0123, Usage(10, 4, 7, 2), ("Bash git stash",))]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (529, RateLimited), (401, Noted)])
+def test_a_retry_says_what_the_api_answered(status: int, kind: type[object]) -> None:
+    retry = {"type": "system", "subtype": "api_retry", "attempt": 2, "max_retries": 10, "error_status": status}
+    assert [type(event) for event in _read({**retry, "error": "rate_limit"})] == [kind]
+    assert _read({**retry, "error": "e"}) == [kind(f"the API answered {status} (e); try 2 of 10")]
+
+
+REFUSED = "File is in a directory that is denied by your permission settings"
+
+
+def test_an_edit_that_was_refused_is_a_warning_once_also_where_the_result_does_not_tell() -> None:
+    block = {
+        "type": "tool_result",
+        "content": f"<tool_use_error>{REFUSED}.</tool_use_error>",
+        "is_error": True,
+        "tool_use_id": "t1",
+    }
+    assert _read({"type": "user", "message": {"role": "user", "content": [block]}}) == [Denied(REFUSED)]
+    silent, telling = TurnEnded(True, "done"), TurnEnded(True, "done", denied=("Write /home/me/project/x",))
+    for turn, warning in ((silent, REFUSED), (telling, "Write /home/me/project/x")):
+        concluded = claude.conclude(Ended(Outcome("exited", 0), turn, "", "", (REFUSED,)))
+        assert concluded.warnings == (f"It was not permitted: {warning}",)
 
 
 @pytest.mark.parametrize("change", [{"is_error": True}, {"subtype": "error_max_turns", "result": ""}])

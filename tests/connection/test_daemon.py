@@ -81,7 +81,7 @@ def test_a_line_of_40_megabytes_is_refused_and_the_next_request_answered(peer: P
 
 
 def test_an_unknown_tool_is_an_error_in_words(peer: Peer) -> None:
-    request = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "no_such", "arguments": {}}}
+    request: dict[str, Any] = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "no_such"}}
     answer = peer.ask(json.dumps(request).encode())
     assert answer["result"]["isError"] is True
     assert "no_such" in answer["result"]["content"][0]["text"]

@@ -178,6 +178,7 @@ def test_nothing_of_a_hostile_repository_is_imported(repository: Path, home: Hom
         _call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S),
         _call(3, "merge_worktree", ids=["a1"], verify="true"),
     )
+    answer: Any = None
     with subprocess.Popen(
         [sys.executable, *registered["args"]],
         stdin=subprocess.PIPE,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import vendors
 from fakes.messages_api import MessagesApi, serve
-
 from forkjoin.paths import Home
 
 # Variables named CLAUDE_CODE_… do not come from the lead to its agents: the settings have to give them.
@@ -19,7 +18,7 @@ stop_grace_s = 1
 [agents.claude]
 kind = "claude"
 command = ["claude"]
-environment = { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1" }
+environment = { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1", CLAUDE_CODE_MAX_RETRIES = "1" }
 """
 
 #: What keeps claude to loopback and lets root use it; with the last, its first turn waits for its MCP servers.
@@ -42,7 +41,8 @@ def claude() -> Path:
     try:
         return vendors.program("claude")
     except vendors.NotInstalledError as error:
-        pytest.fail(str(error), pytrace=False)
+        why = str(error)
+    pytest.fail(why, pytrace=False)
 
 
 @pytest.fixture

@@ -12,12 +12,16 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program
 from forkjoin.config import AgentProgram
-from forkjoin.event import Event, Said, Started, TurnEnded, Unreadable, UsedTool
+from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Usage
 
 TAKES_TURNS = True
 MAKES_EVENTS = True
 
+#: How a refused edit answers. 2.1.197 leaves it out of the result's `permission_denials`.
+_DENIED = "File is in a directory that is denied by your permission settings"
+#: What the API answers when it takes no more for now: rate limited, overloaded.
+_LIMITED = (429, 529)
 #: What says most about a tool's use, in this order.
 _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
@@ -78,6 +82,7 @@ class _Block(BaseModel):
     text: str = ""
     name: str = ""
     input: dict[str, Any] = {}
+    content: Any = None  #: of a tool's result: text, or blocks
 
 
 class _Message(BaseModel):
@@ -102,6 +107,10 @@ class _Line(BaseModel):
     usage: dict[str, Any] | None = None
     permission_denials: list[dict[str, Any]] = []
     errors: list[Any] = []
+    attempt: int = 0
+    max_retries: int = 0
+    error_status: int | None = None
+    error: str = ""
 
 
 _LINE = TypeAdapter(_Line)
@@ -117,7 +126,10 @@ def read(line: bytes) -> Sequence[Event]:
     match said.type, said.subtype:
         case "system", "init":
             return (Started(said.session_id, said.model),)
-        case "assistant", _:
+        case "system", "api_retry":
+            words = f"the API answered {said.error_status} ({said.error}); try {said.attempt} of {said.max_retries}"
+            return (RateLimited(words) if said.error_status in _LIMITED else Noted(words),)
+        case "assistant" | "user", _:
             return tuple(_read_blocks(said.message or _Message()))
         case "result", _:
             return (_read_result(said),)
@@ -132,6 +144,8 @@ def _read_blocks(message: _Message) -> Iterator[Event]:
                 yield Said(block.text)
             case _Block(type="tool_use"):
                 yield UsedTool(block.name, _brief_use(block.input))
+            case _Block(type="tool_result", content=str(text)) if _DENIED in text:
+                yield Denied(_DENIED)
             case _:
                 pass
 
@@ -166,7 +180,8 @@ def conclude(ended: Ended) -> Conclusion:
     turn_end, outcome = ended.turn, ended.outcome
     if turn_end is None:
         return Conclusion(ok=False, output="", error=f"{outcome}, without a result\n{ended.errors.strip()}".strip())
-    denied = tuple(f"It was not permitted: {what}" for what in turn_end.denied)
+    edits = any(what.startswith(("Write", "Edit", "NotebookEdit")) for what in turn_end.denied)
+    denied = tuple(f"It was not permitted: {what}" for what in (*turn_end.denied, *(() if edits else ended.denied)))
     error = None
     if not turn_end.ok:
         error = turn_end.output or "it reported an error"

@@ -44,6 +44,7 @@ class Ended:
 
     Attributes:
         turn: The end of its last turn, where its output told of one.
+        denied: The texts of its `Denied` events.
         output: The end of its stdout.
         errors: The end of its stderr.
     """
@@ -52,6 +53,7 @@ class Ended:
     turn: TurnEnded | None
     output: str
     errors: str
+    denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

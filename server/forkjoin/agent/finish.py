@@ -12,7 +12,7 @@ from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec, Executor
-from forkjoin.branch import diff, git, loose, repository
+from forkjoin.branch import diff, loose, repository
 from forkjoin.config import Settings
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
@@ -40,7 +40,7 @@ async def finish(
         Path(agent.worktree),
         agent.branch,
         f"Uncommitted work of {agent.id} ({agent.name})\n\nForkjoin-Agent: {agent.id}",
-        await git.author(project.common_dir),
+        None,
         f"{agent.id}-{agent.name}",
     )
     tip = left.tip or agent.base
@@ -76,7 +76,8 @@ async def _conclude(store: Store, executor: Executor, adapter: Adapter, agent: A
     turn = await last_turn(store, executor, adapter, agent) if adapter.MAKES_EVENTS else None
     output, _ = await executor.read_output(handle, -OUTPUT_LIMIT, OUTPUT_LIMIT)
     errors, _ = await executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)
-    return adapter.conclude(Ended(outcome, turn, output.decode(errors="replace"), errors.decode(errors="replace")))
+    printed, complained = output.decode(errors="replace"), errors.decode(errors="replace")
+    return adapter.conclude(Ended(outcome, turn, printed, complained, await store.denials(agent)))
 
 
 async def _verify(

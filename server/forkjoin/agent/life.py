@@ -60,7 +60,7 @@ class Life:
         lead = await self._environment(agent)
         if lead is None:
             return await self._store.move(agent, State.FINISHING, Noted("stopped before it started"))
-        spec = await order(self._settings, agent, lead)
+        spec = await order(self._settings, self._home, agent, lead)
         await self._executor.submit(spec)
         return await self._store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 

@@ -48,7 +48,7 @@ async def _task_file(agent: Agent) -> str:
     return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
 
 
-async def order(settings: Settings, agent: Agent, lead: Mapping[str, str]) -> AttemptSpec:
+async def order(settings: Settings, home: Home, agent: Agent, lead: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
     program = settings.program(agent.spec.agent)
     brief = Brief(
@@ -63,7 +63,12 @@ async def order(settings: Settings, agent: Agent, lead: Mapping[str, str]) -> At
     )
     run = ADAPTERS[program.kind].start(brief, program)
     minutes = agent.spec.timeout_minutes or settings.limits.timeout_minutes
-    ours = {**variables(agent), "FORKJOIN_TASK_FILE": await _task_file(agent), **await git.author(agent.worktree)}
+    ours = {
+        **home.variables,
+        **variables(agent),
+        "FORKJOIN_TASK_FILE": await _task_file(agent),
+        **await git.author(agent.worktree),
+    }
     return AttemptSpec(
         handle=handle_of(agent),
         argv=run.argv,

@@ -54,9 +54,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _innermost(error: BaseException) -> BaseException:
     """What a group that holds one exception alone is about."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return _innermost(inside[0]) if len(inside) == 1 else error
 
 
 def _end(error: BaseException) -> int:

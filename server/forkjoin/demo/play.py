@@ -93,16 +93,11 @@ async def _watch(lead: Lead, out: Console) -> list[dict[str, Any]]:
 
 def _row(one: dict[str, Any], landed: dict[str, Any]) -> tuple[str, ...]:
     """A line of the last table: how an agent ended, and how its branch fared."""
-    fates = {
-        "merged": lambda _: "",
-        "conflicted": lambda entry: f"conflict in {', '.join(entry['files'])}",
-        "rejected": lambda entry: entry["why"],
-        "skipped": lambda entry: entry["why"],
-    }
-    for fate, why in fates.items():
+    for fate in ("merged", "conflicted", "rejected", "skipped"):
         for entry in landed[fate]:
             if entry["id"] == one["id"]:
-                words = why(entry) or one["summary"]
+                files = f"conflict in {', '.join(entry['files'])}" if "files" in entry else ""
+                words: str = files or entry.get("why") or one["summary"]
                 return one["id"], one["name"], show.coloured(one["state"]), show.coloured(fate), escape(words)
     raise AssertionError(f"the merge said nothing of {one['id']}")
 

@@ -90,6 +90,9 @@ UPDATE agent SET last_event = :text WHERE number = :agent;
 -- name: events_after
 SELECT * FROM event WHERE agent = :agent AND number > :after ORDER BY number LIMIT :limit;
 
+-- name: denials
+SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'denied';
+
 -- name: last_event_number$
 SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 

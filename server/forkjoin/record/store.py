@@ -255,6 +255,11 @@ class Store:
         found = await self._rows("events_after", agent=agent, after=after, limit=limit)
         return [rows.recorded(row) for row in found]
 
+    async def denials(self, agent: Agent) -> tuple[str, ...]:
+        """What the agent's newest attempt was not permitted."""
+        found = await self._rows("denials", agent=agent.number, attempt=agent.attempt)
+        return tuple(row["text"] for row in found)
+
     async def last_event_number(self, agent: int) -> int:
         number: int = await self._read("last_event_number", agent=agent)
         return number
