@@ -1,0 +1,195 @@
+"""The records: what they refuse, what they never do twice, and what survives."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.event import TEXT_LIMIT, Noted, Said
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, State
+from forkjoin.record.rows import NewAgent, Progress
+from forkjoin.record.store import Store, open_store
+from forkjoin.session import Call
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOBODY = Call("", "")
+
+
+def _new(name: str, project: int = 1, *, derived: bool = False) -> NewAgent:
+    return NewAgent(
+        project=project,
+        lead="lead",
+        name=name,
+        derived=derived,
+        spec=Spec(task="a task", verify="true"),
+        base="0" * 40,
+        checkout="/checkout",
+        conversation="c",
+        environment="e",
+    )
+
+
+def _place(number: int, name: str) -> tuple[str, str]:
+    return f"forkjoin/a{number}-{name}", f"/worktrees/a{number}-{name}"
+
+
+async def _spawn(store: Store, *names: str, call: Call = NOBODY) -> list[Agent]:
+    return await store.spawn([_new(name) for name in names], _place, call)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    found = await open_store(tmp_path / "records.sqlite")
+    await found.project("/repository/.git")
+    yield found
+    await found.close()
+
+
+async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
+    (agent,) = await _spawn(store, "first")
+    assert (agent.id, agent.branch, agent.state) == ("a1", "forkjoin/a1-first", State.QUEUED)
+    assert agent.spec == Spec(task="a task", verify="true")
+    assert await store.agent(1) == agent
+    assert await store.find(1, "a1") == await store.find(1, "first") == agent
+    assert await store.find(2, "a1") is None
+
+
+@pytest.mark.parametrize("before", list(State))
+async def test_only_the_tables_moves_are_made(store: Store, before: State) -> None:
+    for to in State:
+        (agent,) = await _spawn(store, f"{before}-{to}")
+        store._connection.execute("UPDATE agent SET state = ? WHERE number = ?", (before, agent.number))
+        agent = replace(agent, state=before)
+        if to in TRANSITIONS[before]:
+            moved = await store.move(agent, to)
+            assert moved.state is to
+            assert (moved.ended is not None) == (to in FINAL)
+        else:
+            with pytest.raises(BrokenPromiseError, match="can't go from"):
+                await store.move(agent, to)
+            assert (await store.agent(agent.number)).state is before
+
+
+async def test_a_move_from_a_state_that_has_passed_is_refused(store: Store) -> None:
+    (agent,) = await _spawn(store, "once")
+    await store.move(agent, State.PREPARING)
+    with pytest.raises(BrokenPromiseError):
+        await store.move(agent, State.PREPARING)
+
+
+async def test_a_taken_name_refuses_all_of_a_spawn(store: Store) -> None:
+    await _spawn(store, "taken")
+    with pytest.raises(CallerError, match="'taken' is taken by a1"):
+        await _spawn(store, "free", "taken")
+    assert [agent.name for agent in await store.live()] == ["taken"]
+
+
+async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> None:
+    agents = await store.spawn([_new("task", derived=True) for _ in range(3)], _place, NOBODY)
+    assert [agent.name for agent in agents] == ["task", "task-2", "task-3"]
+
+
+async def test_a_number_is_never_used_again(store: Store) -> None:
+    await _spawn(store, "gone")
+    store._connection.execute("DELETE FROM agent")
+    (agent,) = await _spawn(store, "next")
+    assert agent.id == "a2"
+
+
+async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> None:
+    call = Call("relay", "7")
+    assert await store.answered(call) is None
+    (agent,) = await _spawn(store, "once", call=call)
+    assert await store.answered(call) == {"agents": [agent.number]}
+    with pytest.raises(sqlite3.IntegrityError):
+        await _spawn(store, "twice", call=call)
+    assert [agent.name for agent in await store.live()] == ["once"]
+
+
+async def test_a_result_is_written_once(store: Store) -> None:
+    (agent,) = await _spawn(store, "once")
+    agent = await store.move(await store.move(await store.move(agent, State.PREPARING), State.RUNNING), State.FINISHING)
+    result = Result(1, State.FAILED, "first", "")
+    await store.finish(agent, result, Merge.NOTHING)
+    with pytest.raises(BrokenPromiseError):
+        await store.finish(agent, replace(result, summary="second"), Merge.UNMERGED)
+    assert await store.result(agent.number) == result
+
+
+async def test_events_are_numbered_cut_and_read_in_pages(store: Store) -> None:
+    (agent,) = await _spawn(store, "speaker")
+    await store.note(agent, [(Said("é" * 5000), 0), (Noted("two"), 10)], Progress(20, None))
+    await store.note(agent, [(Said("three"), 20)], Progress(30, 20))
+    events = await store.events(agent.number, 0, 10)
+    assert [(event.number, event.kind) for event in events] == [(1, "said"), (2, "noted"), (3, "said")]
+    assert len(events[0].text.encode()) <= TEXT_LIMIT
+    assert [event.number for event in await store.events(agent.number, 1, 1)] == [2]
+    assert await store.progress(agent) == Progress(30, 20)
+    assert (await store.agent(agent.number)).last_event == "three"
+
+
+async def test_an_end_is_untold_until_it_was_told_to_that_lead(store: Store) -> None:
+    (agent,) = await _spawn(store, "ends")
+    await store.ask_stop([agent])
+    assert [one.state for one in await store.untold(1, "lead", everyone=False)] == [State.STOPPED]
+    await store.set_told(1, "lead", [(agent.number, agent.attempt)])
+    assert await store.untold(1, "lead", everyone=False) == []
+    assert await store.untold(1, "another", everyone=False) == []
+    assert len(await store.untold(1, "cli", everyone=True)) == 1
+
+
+async def test_no_change_is_missed_between_a_look_and_the_wait_after_it(store: Store) -> None:
+    seen = store.changes.version
+    await _spawn(store, "new")
+    with anyio.fail_after(5):
+        await store.changes.after(seen)
+
+
+async def test_what_was_answered_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    file = tmp_path / "records.sqlite"
+    first = await open_store(file)
+    await first.project("/repository/.git")
+    (agent,) = await _spawn(first, "kept")
+    second = await open_store(file)  # the first was not closed, as after a kill
+    assert await second.agent(agent.number) == agent
+    await second.close()
+    await first.close()
+
+
+async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "records.sqlite"
+    await (await open_store(file)).close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = file.read_bytes()
+    with pytest.raises(CallerError, match="newer forkjoin"):
+        await open_store(file)
+    assert file.read_bytes() == before
+
+
+@given(st.text(max_size=300))
+def test_any_text_of_an_event_can_be_kept(text: str) -> None:
+    async def keep() -> None:
+        store = Store(_memory())
+        try:
+            await store.project("/repository/.git")
+            (agent,) = await _spawn(store, "speaker")
+            await store.note(agent, [(Said(text), 0)], Progress(0, None))
+            assert len(await store.events(agent.number, 0, 10)) == 1
+        finally:
+            await store.close()
+
+    anyio.run(keep)
+
+
+def _memory() -> sqlite3.Connection:
+    from forkjoin.record import store as module
+
+    connection = module._connect(Path(":memory:"))
+    module._migrate(connection, Path(":memory:"))
+    return connection
