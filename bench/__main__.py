@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md: `make bench`. Ours and the other side take turns in one run; ratios are what counts."""
+"""The figures of docs/performance.md: `make bench`. Both sides take turns in one run; the ratios are what counts."""
 
 import os
 import statistics
@@ -73,7 +73,7 @@ def measure_start(place: Place) -> None:
     print(f"start until tools are listed, ms (median of {ROUNDS}, minimum, maximum)")
     for name, times in (("bare mcp server", bare), ("forkjoin, cold", cold), ("forkjoin, daemon running", warm)):
         ratio = statistics.median(t / b for t, b in zip(times, bare, strict=True))
-        print(f"  {name:26} {statistics.median(times):7.0f} {min(times):7.0f} {max(times):7.0f}   × {ratio:.2f}")
+        print(f"  {name:26} {statistics.median(times):7.0f} {min(times):7.0f} {max(times):7.0f}   x {ratio:.2f}")
 
 
 def measure_spawn(place: Place) -> None:
@@ -86,7 +86,8 @@ def measure_spawn(place: Place) -> None:
         answered = time.perf_counter()
         lead.call("wait_agents", timeout_s=600)
         ended = time.perf_counter()
-    print(f"\nspawn_agents with 100: answered in {(answered - began) * 1000:.0f} ms; all ended after {ended - began:.1f} s")
+    milliseconds = (answered - began) * 1000
+    print(f"\nspawn_agents with 100: answered in {milliseconds:.0f} ms; all ended after {ended - began:.1f} s")
 
 
 def measure_memory(place: Place) -> None:

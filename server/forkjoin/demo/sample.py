@@ -29,8 +29,8 @@ class Task:
 
 def _function(name: str, does: str) -> str:
     return (
-        f"Add calc/{name}.py with a function {name}(a, b) that {does}, in the style of calc/add.py, and a test of it in "
-        f"tests/test_{name}.py. Run `{VERIFY}`, then commit."
+        f"Add calc/{name}.py with a function {name}(a, b) that {does}, in the style of calc/add.py, and a test of it "
+        f"in tests/test_{name}.py. Run `{VERIFY}`, then commit."
     )
 
 
