@@ -61,9 +61,10 @@ def test_a_line_without_end_takes_no_more_memory_than_the_limit() -> None:
     tracemalloc.start()
     for _ in range(300):
         assert [*lines.feed(b"x" * 65536)] == []
-    _, most = tracemalloc.get_traced_memory()
+    now, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 400_000
+    assert now < 10_000  # once it is too long, nothing of it is kept
     assert [*lines.feed(b"\nnext\n")] == [(0, None), (300 * 65536 + 1, b"next")]
 
 

@@ -15,10 +15,11 @@ class Lines:
     def __init__(self, limit: int, offset: int = 0) -> None:
         self.limit = limit
         self.offset = offset
-        self._parts: list[bytes] = []
+        self._line = bytearray()  # not a list of pieces: one of a single byte would take forty
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
+        """The lines that end in `chunk`; what follows them is kept once these have all been taken."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._keep(chunk[start:end])
@@ -33,15 +34,14 @@ class Lines:
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
-        if self._size > self.limit:
-            self._parts.clear()
-        elif part:
-            self._parts.append(part)
+        if self._size <= self.limit:
+            self._line += part
+        else:
+            self._line.clear()
 
     def _complete(self, ending: int) -> tuple[int, bytes | None]:
-        line = b"".join(self._parts) if self._size <= self.limit else None
-        found = self.offset, line
+        found = self.offset, bytes(self._line) if self._size <= self.limit else None
         self.offset += self._size + ending
-        self._parts.clear()
+        self._line.clear()
         self._size = 0
         return found

@@ -24,5 +24,12 @@ def _calm_git() -> dict[str, str]:
         for number, pair in enumerate(config.items())
         for part, text in zip(("KEY", "VALUE"), pair, strict=True)
     }
-    silent = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_SEQUENCE_EDITOR": "true", "GIT_PAGER": "cat"}
+    silent = {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",  # empty: none, not even core.askPass or SSH_ASKPASS
+        "SSH_ASKPASS_REQUIRE": "never",
+        "GIT_EDITOR": "true",
+        "GIT_SEQUENCE_EDITOR": "true",
+        "GIT_PAGER": "cat",
+    }
     return silent | numbered | {"GIT_CONFIG_COUNT": str(len(config))}

@@ -17,7 +17,7 @@ class AttemptSpec:
 
     Attributes:
         handle: Names the attempt, and is made of what a file name may hold.
-        environment: The whole of it; `FORKJOIN_MARK` is added. Never written to a disk.
+        environment: The whole of it; the mark that its processes are found by is added. Never written to a disk.
         input: The first bytes for its stdin.
         closed: Whether nothing follows them.
         timeout_s: Seconds until its tree is ended.
@@ -43,11 +43,18 @@ class Capacity:
 
 class Executor(Protocol):
     async def submit(self, spec: AttemptSpec) -> None:
-        """Start it, unless its handle was started before. Returns once its input is on disk and it is on its way."""
+        """Start it, unless its handle was started or cancelled before.
+
+        Returns once its input is on disk and it is on its way; what keeps it from starting then, its outcome says.
+
+        Raises:
+            OSError: There is no room for it. Nothing was started, and it may be submitted again.
+            ValueError: Its environment has what no program can be given.
+        """
         ...
 
     async def send(self, handle: str, data: bytes) -> None:
-        """Append to its input; on disk when this returns."""
+        """Append to its input: all of it is on disk when this returns, and nothing if it raises OSError."""
         ...
 
     async def close_input(self, handle: str) -> None:
@@ -67,7 +74,11 @@ class Executor(Protocol):
         ...
 
     async def cancel(self, handle: str, grace: float) -> list[str]:
-        """End its whole tree; idempotent. What could not be ended is returned by name and pid: empty is success."""
+        """End its whole tree, by force after `grace` seconds; idempotent. One that was not started never will be.
+
+        Returns:
+            What could not be ended, by name and pid: empty is success.
+        """
         ...
 
     async def forget(self, handle: str) -> None:

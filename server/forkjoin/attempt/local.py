@@ -2,7 +2,8 @@
 
 Whether an attempt lives is asked of its lock, which daemon and shim hold together from before the fork: whoever can
 take it knows that neither is there. So a daemon that died between any two steps leaves no doubt behind: no lock and
-no started.json means that nothing was started, no lock and no end.json that it was lost.
+no started.json means that nothing was started, no lock and no end.json that it was lost. What the files are is told
+in shim.py.
 """
 
 import contextlib
@@ -10,37 +11,50 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, TypeVarTuple
 
 import anyio
 import psutil
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
+from pydantic import TypeAdapter, ValidationError
 
-from forkjoin.attempt import process, shim
+from forkjoin.attempt import lock, process, shim
 from forkjoin.attempt.executor import AttemptSpec, Capacity
 from forkjoin.model import Outcome
 
 _CHUNK = 256 * 1024
 #: How soon output is looked for again: at once while it flows, more seldom the longer it is silent.
 _SOONEST_S, _LATEST_S = 0.02, 0.4
-#: How long a shim may take, after its tree is dead, to write how that ended.
-_SHIM_WAIT_S = 5.0
+#: How long a shim that was asked to end its tree may take beyond the grace, before that is done without it.
+_SHIM_WAIT_S = process.KILL_WAIT_S + 5.0
 _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
+#: What there is when the disk is too full to write how an attempt ended. Its output may have been cut by then, too,
+#: so that no end but this one would be true.
+_FULL = Outcome("lost", error="the disk was full when it ended")
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+_IDENTITY = TypeAdapter(process.Identity)
+_OUTCOME = TypeAdapter(Outcome)
 
 
 class LocalExecutor:
-    """Runs attempts under `folder`; `wake` is what a shim executes to start a daemon where none is."""
+    """Runs attempts under `folder`; `wake` is what a shim executes to start a daemon where none has `daemon_lock`."""
 
     def __init__(self, folder: Path, daemon_lock: Path, wake: Sequence[str]) -> None:
-        self._folder = folder
+        self._folder = folder.resolve()  # it is in the marks, too
         self._daemon_lock = daemon_lock
         self._wake = list(wake)
+        self._threads = CapacityLimiter(40)
+        self._enders = CapacityLimiter(40)  # those take seconds: nobody is to wait for them
 
     def __repr__(self) -> str:
         return f"LocalExecutor({str(self._folder)!r})"
@@ -49,150 +63,184 @@ class LocalExecutor:
         assert _HANDLE.fullmatch(handle), handle
         return self._folder / handle
 
+    async def _do(self, act: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        return await to_thread.run_sync(act, *arguments, limiter=self._threads)
+
     async def submit(self, spec: AttemptSpec) -> None:
-        await to_thread.run_sync(self._submit, spec)
+        await self._do(self._submit, spec)
 
     def _submit(self, spec: AttemptSpec) -> None:
         folder = self._at(spec.handle)
         folder.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (folder / "started.json").exists() or (folder / "end.json").exists():
-                return
-            _write_orders(folder, spec, str(self._daemon_lock), self._wake)
-            _start_shim(folder, lock, spec.environment, json.loads((folder / "spec.json").read_text())["mark"])
-        except BlockingIOError:
+        taken = lock.take(folder / "lock")
+        if taken is None:
             return  # a shim has it already
+        try:
+            if not any((folder / name).exists() for name in ("started.json", "end.json", "cancel")):
+                _write_orders(folder, spec, str(self._daemon_lock), self._wake)
+                _start_shim(folder, taken, spec.environment)
         finally:
-            os.close(lock)
+            os.close(taken)
 
     async def send(self, handle: str, data: bytes) -> None:
-        await to_thread.run_sync(_append, self._at(handle) / "input", data)
-        await to_thread.run_sync(_poke, self._at(handle))
+        await self._do(_append, self._at(handle) / "input", data)
+        await self._do(_poke, self._at(handle))
 
     async def close_input(self, handle: str) -> None:
-        await anyio.Path(self._at(handle) / "input.end").touch(mode=0o600)
-        await to_thread.run_sync(_poke, self._at(handle))
+        await self._do(_write, self._at(handle) / "input.end", b"")
+        await self._do(_poke, self._at(handle))
 
     async def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
-        file = self._at(handle) / "output"
+        folder = self._at(handle)
         pause = _SOONEST_S
         while True:
-            ended = not await to_thread.run_sync(_is_held, self._at(handle))  # asked before the read that finds no more
-            chunk = await to_thread.run_sync(_read, file, after, _CHUNK)
+            live = await self._do(lock.is_held, folder / "lock")  # asked before the read that finds no more
+            chunk = await self._do(_read, folder / "output", after, _CHUNK)
             if chunk:
                 after += len(chunk)
                 pause = _SOONEST_S
                 yield chunk
-            elif ended:
-                return
-            else:
-                await self._ended_within(handle, pause)
+            elif live:
+                await self._ended_within(folder, pause)
                 pause = min(pause * 1.5, _LATEST_S)
+            else:
+                return
 
     async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> tuple[bytes, int]:
         file = self._at(handle) / ("errors" if errors else "output")
         try:
-            size = (await anyio.Path(file).stat()).st_size
+            size = (await self._do(file.stat)).st_size
         except FileNotFoundError:
             return b"", 0
-        return await to_thread.run_sync(_read, file, start if start >= 0 else max(0, size + start), limit), size
+        return await self._do(_read, file, start if start >= 0 else max(0, size + start), limit), size
 
     async def outcome(self, handle: str) -> Outcome:
-        while await to_thread.run_sync(_is_held, self._at(handle)):
-            await self._ended_within(handle, 1.0)
-        return await to_thread.run_sync(_read_outcome, self._at(handle))
+        folder = self._at(handle)
+        while await self._do(lock.is_held, folder / "lock"):
+            await self._ended_within(folder, 1.0)
+        await self._do(_reap, folder)
+        return await self._do(_read_outcome, folder)
 
-    async def _ended_within(self, handle: str, seconds: float) -> None:
+    async def _ended_within(self, folder: Path, seconds: float) -> None:
         """Return when the shim ends, but after `seconds` at the latest."""
-        started = await to_thread.run_sync(_read_json, self._at(handle) / "started.json")
-        with anyio.move_on_after(seconds):
-            if not started:
-                await anyio.sleep(min(seconds, _SOONEST_S))  # the shim is coming up
-                return
-            try:
-                handle_of_shim = os.pidfd_open(started["shim"][1])
-            except OSError:
-                return
-            try:
-                await anyio.wait_readable(handle_of_shim)
-            finally:
-                os.close(handle_of_shim)
+        handle = await self._do(_open_shim, folder)
+        if handle is None:  # it is about to come up, or to go
+            await anyio.sleep(_SOONEST_S)
+            return
+        try:
+            with anyio.move_on_after(seconds):
+                await anyio.wait_readable(handle)
+        finally:
+            os.close(handle)
 
     async def cancel(self, handle: str, grace: float) -> list[str]:
         folder = self._at(handle)
-        if await to_thread.run_sync(_is_held, folder):
-            await anyio.Path(folder / "cancel").touch(mode=0o600)
-            await to_thread.run_sync(_poke, folder)
-        left = await to_thread.run_sync(_end_tree, folder, grace)
-        with anyio.move_on_after(_SHIM_WAIT_S):
+        asked = await self._do(_ask_to_end, folder, grace)
+        if asked:
+            with anyio.move_on_after(grace + _SHIM_WAIT_S):
+                await self.outcome(handle)
+        left = await to_thread.run_sync(_end_tree, folder, 0 if asked else grace, limiter=self._enders)
+        if not left:
             await self.outcome(handle)
-        return await to_thread.run_sync(_end_shim, folder) or left
+        return left
 
     async def forget(self, handle: str) -> None:
-        await to_thread.run_sync(lambda: shutil.rmtree(self._at(handle), ignore_errors=True))
+        await self._do(lambda: shutil.rmtree(self._at(handle), ignore_errors=True))
 
     async def capacity(self) -> Capacity:
-        memory = await to_thread.run_sync(psutil.virtual_memory)
+        memory = await self._do(psutil.virtual_memory)
         return Capacity(os.cpu_count() or 1, memory.total, memory.available)
 
 
 def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[str]) -> None:
     """Put on disk all that the shim reads, except the environment."""
-    for stale in ("input", "input.end", "cancel", "poke"):
+    for stale in ("input", "input.end", "poke"):
         (folder / stale).unlink(missing_ok=True)
     os.mkfifo(folder / "poke", 0o600)
     _append(folder / "input", spec.input)
     if spec.closed:
-        (folder / "input.end").touch(mode=0o600)
+        _write(folder / "input.end", b"")
     orders = {
         "argv": spec.argv,
         "cwd": spec.cwd,
-        "mark": secrets.token_hex(16),
+        "mark": _mark(folder),
         "timeout_s": spec.timeout_s,
-        "grace_s": 5.0,
         "together": spec.together,
         "daemon_lock": daemon_lock,
         "wake": wake,
     }
-    (folder / "spec.json").write_text(json.dumps(orders))
-    (folder / "spec.json").chmod(0o600)
+    _write(folder / "full.json", _OUTCOME.dump_json(_FULL))
+    _write(folder / "spec.json", json.dumps(orders).encode())
 
 
-def _start_shim(folder: Path, lock: int, environment: Mapping[str, str], mark: str) -> None:
+def _mark(folder: Path) -> str:
+    """What marks an attempt's processes: no other has its folder, and it is known whatever became of the files."""
+    return str(folder)
+
+
+def _start_shim(folder: Path, taken: int, environment: Mapping[str, str]) -> None:
     """Fork the shim, which inherits the lock, and send it the program's environment."""
-    argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(lock)]
-    with (folder / "shim.log").open("ab") as log:
-        child = subprocess.Popen(  # noqa: S603
+    sent = _encode({**environment, process.MARK: _mark(folder)})
+    own = {name: value for name, value in os.environ.items() if name != process.MARK}
+    argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(taken)]
+    with os.fdopen(os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
+        child = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=(lock,),
+            pass_fds=(taken,),
             start_new_session=True,
-            env={**os.environ, "FORKJOIN_KEEPER": "1"},
+            env={**own, process.KEEPER: "1"},
         )
-    pairs = {**environment, "FORKJOIN_MARK": mark}
-    data = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in pairs.items())
+    _shims[folder] = child.pid
+    child.returncode = 0  # that it ends is seen by its pid
     assert child.stdin
-    with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(data + b"\0")
-    with contextlib.suppress(BrokenPipeError):
-        child.stdin.close()
-    _children.append(child)
-    _children[:] = [c for c in _children if c.poll() is None]  # reaps those that have ended
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # if it is gone, nothing is started
+        child.stdin.write(sent)
 
 
-#: Shims that this process has started, to be reaped: an ended one stays a zombie until somebody asks for it.
-_children: list["subprocess.Popen[bytes]"] = []
+#: The pids of shims that this process has started: an ended one stays a zombie until somebody waits for it.
+_shims: dict[Path, int] = {}
+
+
+def _reap(folder: Path) -> None:
+    """Wait for a shim of ours that has let go of its lock: it is all but gone."""
+    if (folder / "lock").exists() and (pid := _shims.pop(folder, None)):
+        with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
+            os.waitpid(pid, 0)
+
+
+def _encode(environment: Mapping[str, str]) -> bytes:
+    """An environment as the shim reads it.
+
+    Raises:
+        ValueError: A variable can't be given to any program.
+    """
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"no program can be given the variable {name!r}")
+    return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items()) + b"\0"
+
+
+def _write(file: Path, data: bytes) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
+        opened.write(data)
 
 
 def _append(file: Path, data: bytes) -> None:
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fdatasync(opened.fileno())
+    """Append all of it, on disk, or nothing."""
+    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        size = os.fstat(opened.fileno()).st_size
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[opened.write(rest) :]
+            os.fdatasync(opened.fileno())
+        except OSError:
+            opened.truncate(size)
+            raise
 
 
 def _poke(folder: Path) -> None:
@@ -205,21 +253,6 @@ def _poke(folder: Path) -> None:
             os.close(fifo)
 
 
-def _is_held(folder: Path) -> bool:
-    """Whether a shim has this attempt, or is about to."""
-    try:
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask don't take each other for a shim
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
 def _read(file: Path, start: int, limit: int) -> bytes:
     try:
         with file.open("rb") as opened:
@@ -229,38 +262,54 @@ def _read(file: Path, start: int, limit: int) -> bytes:
         return b""
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
+def _read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
+    """What a record says; nothing where it is missing or damaged."""
     try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
+        return kind.validate_json(file.read_bytes())
+    except (OSError, ValidationError):
         return None
 
 
 def _read_outcome(folder: Path) -> Outcome:
-    if end := _read_json(folder / "end.json"):
-        return Outcome(
-            end["kind"], end.get("code", 0), end.get("error", ""), end["duration_s"], tuple(end.get("left", ()))
-        )
-    if (folder / "started.json").exists():
+    end = _read_record(folder / "end.json", _OUTCOME)
+    if end is not None:
+        return end
+    if (folder / "started.json").exists() or (folder / "end.json").exists():
         return Outcome("lost")
+    if (folder / "cancel").exists():
+        return Outcome("not_started", error="it was stopped before it started")
     return Outcome("not_started", error="its supervisor did not come up (see shim.log in its folder)")
 
 
+def _read_shim(folder: Path) -> process.Identity | None:
+    """Who the shim is, or was."""
+    return _read_record(folder / "started.json", _IDENTITY)
+
+
+def _open_shim(folder: Path) -> int | None:
+    identity = _read_shim(folder)
+    return process.open_handle(identity) if identity else None
+
+
+def _ask_to_end(folder: Path, grace: float) -> bool:
+    """Leave word that the attempt is to end, for its shim or for whoever would start one; whether a shim has it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):
+        _write(folder / "cancel.new", str(grace).encode())
+    with contextlib.suppress(OSError):  # where the disk is full there is an empty one, or its tree is ended without
+        (folder / "cancel.new").replace(folder / "cancel")
+    identity = _read_shim(folder)
+    if identity:
+        process.send(identity, signal.SIGCONT)  # its own program may have stopped it
+    _poke(folder)
+    return lock.is_held(folder / "lock")
+
+
 def _end_tree(folder: Path, grace: float) -> list[str]:
-    orders = _read_json(folder / "spec.json")
-    if orders is None:
-        return []
-    started = _read_json(folder / "started.json")
-    root: int | None = started["shim"][1] if started and process.is_alive(process.Identity(*started["shim"])) else None
-    left = process.end(lambda: process.tree(orders["mark"], root), grace)
-    return [f"{entry.name} (pid {entry.identity.pid})" for entry in left]
-
-
-def _end_shim(folder: Path) -> list[str]:
-    """Kill a shim that did not end though its tree is dead; where it has ended, nothing is left to do."""
-    started = _read_json(folder / "started.json")
-    if not _is_held(folder) or not started:
-        return []
-    identity = process.Identity(*started["shim"])
-    left = process.end(lambda: [e for e in [process.read_entry(identity.pid)] if e and e.identity == identity], 0)
-    return [f"{entry.name} (pid {entry.identity.pid})" for entry in left]
+    """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
+    identity = _read_shim(folder)
+    owner = process.read_entry(identity.pid) if identity and process.is_alive(identity) else None
+    left = process.end(lambda: process.tree(_mark(folder), owner.identity.pid if owner else None), grace)
+    if owner and not left:
+        left = process.end(lambda: [owner] if process.is_alive(owner.identity) else [], 0)
+    return [str(entry) for entry in left]

@@ -3,21 +3,27 @@
 Standard library only, since the shim uses it too. A process is known by boot id, pid and start ticks, so that a reused
 pid is never taken for it. An attempt's processes are those whose environment holds its mark (descendants inherit it),
 those below its shim (it is their subreaper) and those in a session that one of these leads. What cleared its
-environment, forked twice *and* outlived the shim escapes all three.
+environment, forked twice *and* outlived the shim escapes all three, as does what cleared it and poses as a daemon.
 """
 
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
+#: The variable that holds an attempt's mark, in the environment of its program.
+MARK = "FORKJOIN_MARK"
+#: The variable that daemons and shims have instead: they keep agents, and belong to none, whoever happened to start
+#: them, be it a relay in an agent's tree or that agent's shim.
+KEEPER = "FORKJOIN_KEEPER"
 #: How long killed processes have to vanish before they are called survivors.
 KILL_WAIT_S = 5.0
-_PAUSE_S = 0.01
-#: In the environment of daemons and shims: they keep agents, and belong to none, whoever happened to start them.
-KEEPER = b"\0FORKJOIN_KEEPER=1\0"
+#: How soon processes are looked for again; each look reads the whole process table.
+_SOONEST_S, _LATEST_S = 0.01, 0.2
+#: How often a process that is becoming another program is looked at, a millisecond apart.
+_TRIES = 50
+_PF_EXITING, _PF_KTHREAD = 0x4, 0x200000
 
 
 class Identity(NamedTuple):
@@ -34,21 +40,22 @@ class Entry(NamedTuple):
     session: int
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.identity.pid})"
+
 
 def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def read_entry(pid: int, boot: str | None = None) -> Entry | None:
-    """The process with this pid, unless it has ended; a zombie has (proc_pid_stat(5))."""
+    """The process with this pid, unless it has ended; a zombie has, if no thread of it goes on."""
     try:
-        line = Path(f"/proc/{pid}/stat").read_bytes()
+        name, fields = _read_stat(pid)
     except OSError:
         return None
-    # The name stands in parentheses and may hold any byte, these included.
-    name, _, rest = line.partition(b"(")[2].rpartition(b")")
-    fields = rest.split()
-    if fields[0] in (b"Z", b"X"):
+    state, threads = fields[0], int(fields[17])
+    if state in (b"Z", b"X") and threads <= 1:
         return None
     identity = Identity(boot or boot_id(), pid, int(fields[19]))
     return Entry(identity, int(fields[1]), int(fields[3]), name.decode(errors="replace"))
@@ -61,7 +68,7 @@ def identify(pid: int) -> Identity | None:
 
 
 def is_alive(identity: Identity) -> bool:
-    return identity.boot_id == boot_id() and identify(identity.pid) == identity
+    return identify(identity.pid) == identity
 
 
 def table() -> list[Entry]:
@@ -71,34 +78,71 @@ def table() -> list[Entry]:
     return [entry for entry in entries if entry]
 
 
-def tree(mark: str, root: int | None) -> list[Entry]:
-    """The processes of the attempt with this mark and, if `root` is given, below its shim (which is not among them).
+def tree(mark: str, shim: int | None) -> list[Entry]:
+    """The processes of the attempt with this mark and, where it lives, below this shim (which is not among them).
 
-    A daemon or another shim below it, started by a relay in that tree, is nobody's: neither it nor what is below it.
+    A daemon or another shim below it, and what is below these, is not of this attempt.
     """
-    entries = table()
-    environments = {entry.identity.pid: _environment(entry.identity.pid) for entry in entries}
-    needle = b"\0FORKJOIN_MARK=" + mark.encode() + b"\0"
-    found = {pid for pid, environment in environments.items() if needle in environment}
-    keepers = {pid for pid, environment in environments.items() if KEEPER in environment}
-    roots = found if root is None else {*found, root}
-    found |= _below(roots, [entry for entry in entries if entry.identity.pid not in keepers])
+    marked, keeper = _variable(MARK, mark), _variable(KEEPER, "1")
+    found: set[int] = set()
+    entries: list[Entry] = []
+    for entry in table():
+        environment = _environment(entry.identity.pid)
+        if marked in environment:
+            found.add(entry.identity.pid)
+        if marked in environment or keeper not in environment:
+            entries.append(entry)
+    found |= _below(found if shim is None else found | {shim}, entries)
     sessions = found & {entry.session for entry in entries}
-    members = {e.identity.pid for e in entries if e.session in sessions and e.identity.pid not in keepers}
-    ours = {1, os.getpid(), root}
-    return [entry for entry in entries if entry.identity.pid in (found | members) - ours]
+    never = {1, os.getpid()}
+    return [e for e in entries if (e.identity.pid in found or e.session in sessions) and e.identity.pid not in never]
+
+
+def _variable(name: str, value: str) -> bytes:
+    return b"\0" + os.fsencode(f"{name}={value}") + b"\0"
 
 
 def _environment(pid: int) -> bytes:
-    """What a process was started with, between NULs; empty for those that are not ours to read."""
+    """What a process was started with, between NULs; empty for those that are not ours to read.
+
+    One that is just becoming another program has none for a moment: it is read again.
+    """
     try:
-        return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+        for _ in range(_TRIES):
+            data = _read(f"/proc/{pid}/environ")
+            if data or _has_none(pid):
+                return b"\0" + data
+            time.sleep(0.001)
     except OSError:
-        return b""
+        pass
+    return b""
+
+
+def _has_none(pid: int) -> bool:
+    """Whether a process has no environment, and is not about to get one: the kernel's, what ends, what was cleared."""
+    _, fields = _read_stat(pid)
+    flags, begin, end = int(fields[6]), fields[47], fields[48]
+    return bool(flags & (_PF_EXITING | _PF_KTHREAD)) or begin == end != b"0"
+
+
+def _read_stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """A process's name, and the fields that follow it (proc_pid_stat(5)).
+
+    Raises:
+        OSError: There is none with this pid.
+    """
+    line = _read(f"/proc/{pid}/stat")
+    # The name stands in parentheses and may hold any byte, these included.
+    name, _, rest = line.partition(b"(")[2].rpartition(b")")
+    return name, rest.split()
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read()
 
 
 def _below(roots: set[int], entries: Iterable[Entry]) -> set[int]:
-    """The descendants of these, through these entries alone."""
     children: dict[int, list[int]] = {}
     for entry in entries:
         children.setdefault(entry.parent, []).append(entry.identity.pid)
@@ -111,15 +155,28 @@ def _below(roots: set[int], entries: Iterable[Entry]) -> set[int]:
     return found
 
 
-def send(identity: Identity, signum: signal.Signals) -> None:
-    """Signal this very process, and none that has come to its pid since (pidfd_open(2))."""
+def open_handle(identity: Identity) -> int | None:
+    """A descriptor of this very process, and of none that has come to its pid since; none once it has ended.
+
+    It takes signals, and is readable once the process has ended (pidfd_open(2)).
+    """
     try:
         handle = os.pidfd_open(identity.pid)
     except OSError:
+        return None
+    if is_alive(identity):
+        return handle
+    os.close(handle)
+    return None
+
+
+def send(identity: Identity, signum: signal.Signals) -> None:
+    """Signal this very process, if it is still there."""
+    handle = open_handle(identity)
+    if handle is None:
         return
     try:
-        if identify(identity.pid) == identity:
-            signal.pidfd_send_signal(handle, signum)
+        signal.pidfd_send_signal(handle, signum)
     except OSError:
         pass  # it ended meanwhile, or may not be signalled: whoever looks again will see it
     finally:
@@ -129,25 +186,32 @@ def send(identity: Identity, signum: signal.Signals) -> None:
 def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:
     """End all that `find` finds: TERM, `grace` seconds, then KILL until none is left. Blocks.
 
+    What those that were told to end start then, to put things in order, is not told as long as they live.
+
     Returns:
         What could not be ended within `KILL_WAIT_S`.
     """
+    told: set[Identity] = set()
     give_up = time.monotonic() + grace
-    signalled: set[Identity] = set()
-    while (left := find()) and time.monotonic() < give_up:
+    pause = _SOONEST_S
+    while (left := find()) and (remaining := give_up - time.monotonic()) > 0:
+        theirs = _below({entry.identity.pid for entry in left if entry.identity in told}, left)
         for entry in left:
-            if entry.identity not in signalled:
-                signalled.add(entry.identity)
+            if entry.identity not in told and entry.identity.pid not in theirs:
+                told.add(entry.identity)
                 send(entry.identity, signal.SIGTERM)
                 send(entry.identity, signal.SIGCONT)  # a stopped process takes no TERM
-        time.sleep(_PAUSE_S)
+        time.sleep(min(pause, remaining))
+        pause = min(pause * 1.5, _LATEST_S)
+    return _kill(find, left)
+
+
+def _kill(find: Callable[[], list[Entry]], left: list[Entry]) -> list[Entry]:
     give_up = time.monotonic() + KILL_WAIT_S
-    while left:
+    while left and time.monotonic() < give_up:
         for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none forks while others are killed
             for entry in left:
                 send(entry.identity, signum)
-        time.sleep(_PAUSE_S)
+        time.sleep(_SOONEST_S)
         left = find()
-        if time.monotonic() > give_up:
-            break
     return left

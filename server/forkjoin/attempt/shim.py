@@ -1,21 +1,23 @@
 """The shim: the small process that owns one attempt and outlives the daemon.
 
-`python -S -E -I shim.py FOLDER LOCK`, with the descriptor of its lock, in a session of its own. Everything it is told stands in files of FOLDER, except the
-program's environment, which comes through stdin and is written nowhere:
+`python -S -E -I shim.py FOLDER LOCK`, with the descriptor of its lock, in a session of its own. Everything it is told
+stands in files of FOLDER, except the program's environment, which comes through stdin and is written nowhere:
 
     lock          locked by daemon and shim together from before the fork until the shim has ended
-    spec.json     what to start            started.json  who was started
+    spec.json     what to start
+    started.json  who the shim is; written before the program is started, which from then on never happens again
     input         what goes to the program's stdin; the daemon appends to it      input.end  nothing more will come
     poke          a fifo: a byte in it says that input, input.end or cancel has changed
     output errors what the program printed; `errors` only where it is kept apart
-    cancel        the daemon is ending the attempt
+    cancel        the attempt is to end, within the grace that stands in it; nothing is started where it is there
     end.json      how it ended; written last, and by rename, so that it is whole or not there
+    full.json     what becomes end.json where the disk is too full to write one
 
-Standard library only; its own 3 MB are paid for every agent that runs.
+Standard library only; its own 6 MB are paid for every agent that runs.
 """
 
+import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import selectors
@@ -25,21 +27,24 @@ import time
 from typing import Any, NoReturn
 
 # With -I nothing of ours can be imported until we say where it is; appended, so that only the standard library shadows.
-sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120
+sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from forkjoin.attempt import process  # noqa: E402
+from forkjoin.attempt import lock, process
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHUNK = 65536
 #: How often a shim looks whether a daemon is there to take note of it.
 _WAKE_EVERY_S = 60.0
+#: From TERM to KILL where nobody says otherwise: at the deadline, or when somebody ends the shim itself.
+_GRACE_S = 5.0
 #: What children of the program get, after it has ended by itself, before they are killed.
 _LEFTOVER_GRACE_S = 1.0
 
 
 class Shim:
-    def __init__(self, folder: str) -> None:
-        os.chdir(folder)
+    """Owns the attempt in the working directory."""
+
+    def __init__(self) -> None:
         with open("spec.json", encoding="utf-8") as file:
             self.spec: dict[str, Any] = json.load(file)
         self.began = time.monotonic()
@@ -47,59 +52,76 @@ class Shim:
         self.deadline = None if timeout is None else self.began + timeout
         self.next_wake = self.began + _WAKE_EVERY_S
         self.timed_out = False
+        self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
         self.left: list[process.Entry] = []
 
     def run(self, environment: dict[bytes, bytes]) -> None:
         """Start the program, serve it to its end, and write how that was."""
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        wakeup, signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-        stdin = self.start(environment)
-        if isinstance(stdin, str):
-            self.write_end({"kind": "not_started", "error": stdin})
-        else:
-            self.write_end(self.describe(self.serve(stdin, wakeup)))
+        write_whole("started.json", process.identify(os.getpid()))
+        how = {"kind": "not_started", "error": "it was stopped before it started"}
+        if not os.path.exists("cancel"):
+            how = self.live(environment)
+        self.write_end(how)
         self.wake_daemon()
+
+    def live(self, environment: dict[bytes, bytes]) -> dict[str, Any]:
+        """The program's life; how it ended."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        wakeup = self.listen_to_signals()
+        program_stdin, stdin = os.pipe2(os.O_CLOEXEC)
+        failure = self.start(program_stdin, environment)
+        os.close(program_stdin)
+        if failure:
+            return {"kind": "not_started", "error": failure}
+        os.set_blocking(stdin, False)
+        return self.describe(self.serve(stdin, wakeup))
+
+    def listen_to_signals(self) -> int:
+        """A descriptor that can be read when a child has ended, or somebody ends the shim."""
+        wakeup, signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, self.on_signal)
+        for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self.on_signal)
+        return wakeup
+
+    def on_signal(self, signum: int, _frame: object) -> None:
+        self.terminated = self.terminated or signum != signal.SIGCHLD
 
     # -- starting
 
-    def start(self, environment: dict[bytes, bytes]) -> int | str:
-        """Start the program; our end of its stdin, or why it could not be started."""
-        program_stdin, stdin = os.pipe2(os.O_CLOEXEC)
+    def start(self, stdin: int, environment: dict[bytes, bytes]) -> str:
+        """Start the program; why it could not be, if so."""
         report, reported = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
-            self.become_program(program_stdin, reported, environment)
-        os.close(program_stdin)
+            self.become_program(stdin, reported, environment)
         os.close(reported)
         with os.fdopen(report, "rb") as file:
-            failure = file.read()
+            failure = file.read().decode(errors="replace")
         if failure:
             os.waitpid(self.pid, 0)
-            return failure.decode(errors="replace")
-        started = {"shim": process.identify(os.getpid()), "program": process.identify(self.pid), "at": time.time()}
-        write_whole("started.json", started)
-        os.set_blocking(stdin, False)
-        return stdin
+        return failure
 
     def become_program(self, stdin: int, reported: int, environment: dict[bytes, bytes]) -> NoReturn:
         """In the child: become the program, or report why not and vanish."""
+        argv: list[str] = self.spec["argv"]
+        cwd: str = self.spec["cwd"]
+        doing = "its output"
         try:
             os.setsid()
-            output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            together: bool = self.spec["together"]
-            errors = output if together else os.open("errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            output = open_private("output", os.O_APPEND)
+            errors = output if self.spec["together"] else open_private("errors", os.O_APPEND)
             for number, descriptor in enumerate((stdin, output, errors)):
                 os.dup2(descriptor, number)
-            signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
-                signal.signal(signum, signal.SIG_DFL)
-            os.chdir(os.fsencode(self.spec["cwd"]))
-            argv: list[str] = self.spec["argv"]
-            os.execvpe(os.fsencode(argv[0]), [os.fsencode(a) for a in argv], environment)  # noqa: S606
-        except OSError as error:
-            os.write(reported, f"{error.strerror}: {error.filename or self.spec['argv'][0]}".encode())
+            restore_signals()
+            doing = f"its folder {cwd}"
+            os.chdir(os.fsencode(cwd))
+            doing = f"the program {argv[0]}"
+            os.execvpe(os.fsencode(argv[0]), [os.fsencode(word) for word in argv], environment)  # noqa: S606
+        except Exception as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            os.write(reported, f"{doing}: {why}".encode(errors="replace"))
         finally:
             os._exit(127)
 
@@ -108,15 +130,16 @@ class Shim:
     def serve(self, stdin: int, wakeup: int) -> int:
         """Copy input to the program until it has ended and its tree with it; its wait status."""
         poke = os.open("poke", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
-        self.feed = Feed(stdin, source)
+        feed = Feed(stdin, os.open("input", os.O_RDONLY | os.O_CLOEXEC))
         with selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             selector.register(poke, selectors.EVENT_READ)
             while (status := self.reap()) is None:
-                self.feed.copy(selector)
-                if os.path.exists("cancel") or self.is_late():
-                    self.end_tree(self.spec["grace_s"])
+                feed.copy(selector)
+                grace = self.grace_to_end()
+                if grace is not None:
+                    self.timed_out = self.is_late()
+                    self.end_tree(grace)
                     continue
                 for key, _ in selector.select(self.patience()):
                     if key.fd in (wakeup, poke):
@@ -128,20 +151,20 @@ class Shim:
     def reap(self) -> int | None:
         """Reap whoever has ended; the program's wait status once it has."""
         while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return None
+            pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == self.pid:
                 return status
             if pid == 0:
                 return None
 
+    def grace_to_end(self) -> float | None:
+        """The grace within which the tree is to end now; none where it may go on."""
+        if os.path.exists("cancel"):
+            return read_grace()
+        return _GRACE_S if self.is_late() or self.terminated else None
+
     def is_late(self) -> bool:
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            self.timed_out = True
-            self.deadline = None
-        return self.timed_out
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def patience(self) -> float:
         if self.deadline is None:
@@ -157,11 +180,14 @@ class Shim:
     def describe(self, status: int) -> dict[str, Any]:
         code = os.waitstatus_to_exitcode(status)
         kind = "timed_out" if self.timed_out else "signalled" if code < 0 else "exited"
-        left = [f"{entry.name} (pid {entry.identity.pid})" for entry in self.left]
-        return {"kind": kind, "code": abs(code), "left": left}
+        return {"kind": kind, "code": abs(code), "left": [str(entry) for entry in self.left]}
 
     def write_end(self, how: dict[str, Any]) -> None:
-        write_whole("end.json", how | {"duration_s": round(time.monotonic() - self.began, 3)})
+        try:
+            write_whole("end.json", how | {"duration_s": round(time.monotonic() - self.began, 3)})
+        except OSError:
+            with contextlib.suppress(OSError):  # the whole folder may be gone
+                os.replace("full.json", "end.json")
 
     def wake_daemon_now_and_then(self) -> None:
         now = time.monotonic()
@@ -171,15 +197,12 @@ class Shim:
 
     def wake_daemon(self) -> None:
         """Start a daemon, if none is there: it holds its lock for as long as it lives."""
-        lock = os.open(self.spec["daemon_lock"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        finally:
-            os.close(lock)
         argv: list[str] = self.spec["wake"]
-        os.posix_spawn(argv[0], argv, os.environ, setsid=True)
+        try:
+            if not lock.is_held(self.spec["daemon_lock"]):
+                os.posix_spawn(argv[0], argv, os.environ, setsid=True)
+        except OSError as error:  # forkjoin was moved or removed; the program is not to suffer for it
+            sys.stderr.write(f"no daemon could be started: {error}\n")
 
 
 class Feed:
@@ -197,8 +220,7 @@ class Feed:
             return
         complete = os.path.exists("input.end")  # looked for before the last read, so that nothing is missed
         try:
-            while self.pending or (chunk := os.read(self.source, _CHUNK)):
-                self.pending = self.pending or chunk
+            while self.refill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]
         except BlockingIOError:
             if self.stdin not in selector.get_map():
@@ -212,14 +234,36 @@ class Feed:
             os.close(self.stdin)
             self.open = False
 
+    def refill(self) -> bool:
+        """Whether there is something to copy."""
+        self.pending = self.pending or os.read(self.source, _CHUNK)
+        return bool(self.pending)
 
-def write_whole(name: str, content: dict[str, Any]) -> None:
+
+def open_private(name: str, flags: int) -> int:
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+
+
+def write_whole(name: str, content: object) -> None:
     """Write a file of JSON that is there whole or not at all, whatever ends us."""
-    with open(f"{name}.new", "w", encoding="utf-8") as file:
+    with os.fdopen(open_private(f"{name}.new", os.O_TRUNC), "w", encoding="utf-8") as file:
         json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(f"{name}.new", name)
+
+
+def read_grace() -> float:
+    with open("cancel", encoding="utf-8") as file:
+        return float(file.read() or _GRACE_S)  # empty where there was no room for more
+
+
+def restore_signals() -> None:
+    """Let the program find all signals as they are by default, whoever started the daemon (nohup ignores one)."""
+    signal.set_wakeup_fd(-1)
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def drain(descriptor: int) -> None:
@@ -237,19 +281,19 @@ def read_environment() -> dict[bytes, bytes] | None:
     """
     with os.fdopen(0, "rb", closefd=False) as file:
         data = file.read()
-    if not data.endswith(b"\0") or (len(data) > 1 and not data.endswith(b"\0\0")):
+    if not data.endswith(b"\0\0"):
         return None
-    pairs = (item.partition(b"=") for item in data[:-1].split(b"\0") if item)
+    pairs = (item.partition(b"=") for item in data[:-2].split(b"\0"))
     return {name: value for name, _, value in pairs}
 
 
 def main() -> None:
-    os.set_inheritable(int(sys.argv[2]), False)  # the lock is the shim's: what it starts must not hold it
+    os.set_inheritable(int(sys.argv[2]), False)  # the lock is the shim's: what it starts must not have it
     environment = read_environment()
     if environment is None:
         return
-    shim = Shim(sys.argv[1])
-    shim.run(environment)
+    os.chdir(sys.argv[1])
+    Shim().run(environment)
 
 
 if __name__ == "__main__":

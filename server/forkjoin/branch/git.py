@@ -2,15 +2,19 @@
 
 Every call strips `GIT_*` from the environment, prompts for nothing, takes no optional lock in the user's checkout, and
 runs neither a hook nor a file-system monitor. What comes from outside stands behind `--`, or is a full ref or an object
-id that git itself resolved.
+id that git itself resolved. A call is made where a repository is, at its root or in its git folder, and git looks no
+further up: where an agent has deleted its `.git`, a repository around our home is not taken for the agent's.
 """
 
 import os
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+from anyio.abc import ByteReceiveStream
 
 from forkjoin.error import CallerError, GitError
 
@@ -20,13 +24,22 @@ OLDEST_GIT = (2, 38)
 #: A git that takes longer than this hangs, on a lock or on a network file system.
 _GIVE_UP_S = 600
 
+#: How much of what git complains of is kept.
+_WORDS = 10_000
+
+#: No revision or branch is called by more bytes; the kernel refuses an argument of 128 KB.
+_NAME_LIMIT = 4_000
+
 _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false"),
     *("-c", "commit.gpgSign=false"),
+    *("-c", "log.showSignature=false"),
     *("-c", "maintenance.auto=false"),
     *("-c", "gc.auto=0"),
     *("-c", "diff.autoRefreshIndex=false"),
+    *("-c", "submodule.recurse=false"),
+    *("-c", "safe.bareRepository=all"),  # a bare repository is only ever named outright
 )
 
 
@@ -37,35 +50,109 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 async def run(
-    where: str | Path, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None
+    where: str | Path,
+    *arguments: str,
+    stdin: bytes | None = None,
+    extra: Mapping[str, str] | None = None,
+    holding: Sequence[int] = (),
 ) -> tuple[int, bytes, str]:
     """git's exit code, stdout and stderr.
 
     A call that was begun is let finish, whatever is cancelled around it: a git that is killed leaves its locks behind.
+    If we are killed, it goes on; `holding` are descriptors of locks that are held until it has ended too.
+
+    Raises:
+        GitError: It hung, and was ended.
     """
-    argv = ["git", "-C", str(where), *_QUIET, *arguments]
-    with anyio.fail_after(_GIVE_UP_S, shield=True):
-        done = await anyio.run_process(argv, input=stdin or b"", check=False, env=environment(extra))
+    argv, env = _call(where, arguments, extra)
+    try:
+        with anyio.fail_after(_GIVE_UP_S, shield=True):
+            done = await anyio.run_process(argv, input=stdin or b"", check=False, env=env, pass_fds=holding)
+    except TimeoutError:
+        raise GitError(arguments, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
 
+def _call(
+    where: str | Path, arguments: Sequence[str], extra: Mapping[str, str] | None
+) -> tuple[list[str], dict[str, str]]:
+    above = str(Path(where).absolute().parent)
+    return (
+        ["git", "-C", str(where), *_QUIET, *arguments],
+        environment({"GIT_CEILING_DIRECTORIES": above, **(extra or {})}),
+    )
+
+
+async def read(where: str | Path, *arguments: str, limit: int) -> bytes:
+    """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing.
+
+    Raises:
+        GitError: It exited with another code than 0.
+    """
+    argv, env = _call(where, arguments, None)
+    data, said = bytearray(), bytearray()
+    async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, env=env) as process:
+        assert process.stdout
+        assert process.stderr
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_gather, process.stderr, said)
+            async for chunk in process.stdout:
+                data += chunk
+                if len(data) >= limit:
+                    process.kill()
+                    break
+        code = await process.wait()
+    if code != 0 and len(data) < limit:
+        raise GitError(arguments, code, said.decode(errors="replace"))
+    return bytes(data[:limit])
+
+
+async def _gather(stream: ByteReceiveStream, said: bytearray) -> None:
+    async for chunk in stream:
+        said += chunk[: _WORDS - len(said)]
+
+
 async def git(
-    where: str | Path, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None
+    where: str | Path,
+    *arguments: str,
+    stdin: bytes | None = None,
+    extra: Mapping[str, str] | None = None,
+    holding: Sequence[int] = (),
 ) -> str:
     """git's stdout, without the line end after it.
 
     Raises:
         GitError: It exited with another code than 0.
     """
-    code, out, err = await run(where, *arguments, stdin=stdin, extra=extra)
+    code, out, err = await run(where, *arguments, stdin=stdin, extra=extra, holding=holding)
     if code != 0:
         raise GitError(arguments, code, err)
     return os.fsdecode(out).removesuffix("\n")
 
 
+def names_in(listing: str) -> list[str]:
+    """The names that git lists with `-z`."""
+    return [name for name in listing.split("\0") if name]
+
+
+def as_input(names: Iterable[str]) -> bytes:
+    """Names as git reads them from stdin with `-z`."""
+    return b"".join(os.fsencode(name) + b"\0" for name in names)
+
+
+def readable(name: str) -> str:
+    """A file's name as it can be told: one line of text, whatever bytes it is made of."""
+    return os.fsencode(name).decode(errors="backslashreplace").replace("\n", "\\n")
+
+
+def short(ref: str) -> str:
+    """A branch's name as people say it."""
+    return ref.removeprefix("refs/heads/")
+
+
 async def version() -> tuple[int, ...]:
     """git's version as numbers."""
-    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", await git(".", "version"))
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", await git("/", "version"))
     return tuple(int(part) for part in found.groups(default="0")) if found else (0,)
 
 
@@ -85,17 +172,49 @@ async def require_version() -> None:
 
 async def resolve(where: str | Path, revision: str) -> str | None:
     """The commit that a name, tag or abbreviation means; none where it means none."""
+    if not _is_argument(revision):
+        return None
     code, out, _ = await run(where, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     return out.decode().strip() if code == 0 else None
 
 
-async def tree_of(where: str | Path, commit: str) -> str:
-    return await git(where, "rev-parse", "--verify", f"{commit}^{{tree}}")
+def _is_argument(text: str) -> bool:
+    """Whether git could be given this at all: half a surrogate pair, a NUL or too many bytes it could not."""
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in data and len(data) <= _NAME_LIMIT
 
 
 async def tip(repository: str | Path, ref: str) -> str | None:
-    """The commit that a full ref name points to."""
-    return await resolve(repository, ref) if ref.startswith("refs/") else None
+    """The commit that a full ref name points to: this very ref, and none whose name only ends in it."""
+    code, out, _ = await run(repository, "show-ref", "--verify", "--hash", "--", ref)
+    return out.decode().strip() if code == 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where a branch is."""
+
+    commit: str
+    tree: str
+
+
+async def tips(repository: str | Path, refs: Iterable[str]) -> dict[str, Tip]:
+    """Where these branches, by full name, are, in one call; what is not there is left out."""
+    listing = await git(repository, "for-each-ref", "--format=%(refname) %(objectname) %(tree)", "--", *refs)
+    return {ref: Tip(commit, tree) for ref, commit, tree in (line.split(" ") for line in listing.splitlines())}
+
+
+async def find_branch(repository: str | Path, name: str) -> str | None:
+    """The full name of the branch of that name; of the one it stands for, where it is a symbolic ref."""
+    ref = f"refs/heads/{name}"
+    if not await is_branch_name(name):
+        return None
+    listing = await git(repository, "for-each-ref", "--format=%(refname) %(symref)", "--", ref)
+    found = dict(line.split(" ") for line in listing.splitlines())  # it may be a folder of other branches
+    return found[ref] or ref if ref in found else None
 
 
 async def is_ancestor(repository: str | Path, old: str, new: str) -> bool:
@@ -104,7 +223,9 @@ async def is_ancestor(repository: str | Path, old: str, new: str) -> bool:
 
 async def is_branch_name(name: str) -> bool:
     """Whether git would take this for a branch (git-check-ref-format(1)): an option it would not."""
-    return not name.startswith("-") and (await run(".", "check-ref-format", f"refs/heads/{name}"))[0] == 0
+    if name.startswith("-") or not _is_argument(name):
+        return False
+    return (await run("/", "check-ref-format", f"refs/heads/{name}"))[0] == 0
 
 
 async def author(where: str | Path) -> dict[str, str]:
@@ -116,11 +237,13 @@ async def author(where: str | Path) -> dict[str, str]:
     return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in ours.items()}
 
 
-async def update_refs(repository: str | Path, lines: list[str], why: str) -> None:
+async def update_refs(
+    repository: str | Path, lines: Iterable[str], why: str, *, extra: Mapping[str, str] | None = None
+) -> None:
     """Change refs in one transaction, as `update-ref --stdin` takes it.
 
     Raises:
         GitError: A ref was not what its line said; then none has changed.
     """
     script = "".join(f"{line}\n" for line in ("start", *lines, "prepare", "commit"))
-    await git(repository, "update-ref", "--create-reflog", "-m", why, "--stdin", stdin=script.encode())
+    await git(repository, "update-ref", "--create-reflog", "-m", why, "--stdin", stdin=os.fsencode(script), extra=extra)

@@ -1,27 +1,19 @@
 """Moving a target: its ref by compare-and-swap and, where it is checked out, the files with it.
 
-A checkout is moved beside whatever its user has in it, staged, unstaged and untracked; where one of those is in the
-way, nothing is moved. Files go first and the ref last: a user who commits between the two commits the merge, and the
-swap then fails, instead of undoing it unknowingly.
+A checkout is moved beside whatever its user has in it, staged, unstaged, untracked and ignored. Files go first, the
+index second, the ref last: what a daemon leaves that is killed in between reads as the user's staged changes, never as
+a merge undone, and the next daemon goes on from whatever it finds.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from forkjoin.branch import git
-from forkjoin.error import CallerError, GitError
+from anyio import CancelScope
 
-#: What git leaves in a worktree's git folder while an operation is under way there.
-_UNDER_WAY = {
-    "MERGE_HEAD": "a merge",
-    "CHERRY_PICK_HEAD": "a cherry-pick",
-    "REVERT_HEAD": "a revert",
-    "rebase-merge": "a rebase",
-    "rebase-apply": "a rebase",
-    "index.lock": "another git command",
-}
+from forkjoin.branch import git, midway
+from forkjoin.branch.checkout import Held, TargetMovedError
+from forkjoin.branch.obstacle import refused_for
+from forkjoin.error import BrokenPromiseError, CallerError, GitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +27,6 @@ class Move:
     why: str
 
 
-class TargetMovedError(Exception):
-    """Somebody else moved the target meanwhile: merge again, on what it is now."""
-
-
 async def merge_commit(
     common_dir: str, tree: str, parents: tuple[str, ...], message: str, author: Mapping[str, str]
 ) -> str:
@@ -47,85 +35,55 @@ async def merge_commit(
     return await git.git(common_dir, "commit-tree", *links, "-F", "-", tree, stdin=message.encode(), extra=author)
 
 
-async def find_checkout(common_dir: str, ref: str) -> str | None:
-    """The worktree that has `ref` checked out, if one has.
+async def carry_out(common_dir: str, move: Move, held: Held | None, *, again: bool = False) -> None:
+    """Move the target, whose checkout is held; with `again`, finish what a daemon had begun that was killed.
 
     Raises:
-        CallerError: `ref` is being rebased in one.
-    """
-    listing = await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
-    found = None
-    for block in listing.split("\0\0"):
-        lines = block.strip("\0").split("\0")
-        path = lines[0].removeprefix("worktree ")
-        if f"branch {ref}" in lines and "bare" not in lines:
-            found = path
-        elif "detached" in lines and await _is_rebased(Path(path), ref):
-            raise CallerError(f"{_short(ref)} is being rebased in {path}; finish that (git rebase --continue) first.")
-    return found
-
-
-async def _is_rebased(checkout: Path, ref: str) -> bool:
-    if not checkout.exists():
-        return False
-    folder = await _git_folder(checkout)
-    heads = (folder / name / "head-name" for name in ("rebase-merge", "rebase-apply"))
-    return any(head.exists() and head.read_text().strip() == ref for head in heads)
-
-
-async def _git_folder(checkout: Path) -> Path:
-    return Path(await git.git(checkout, "rev-parse", "--path-format=absolute", "--git-dir"))
-
-
-async def check_free(checkout: str) -> None:
-    """See that nothing is under way in a checkout.
-
-    Raises:
-        CallerError: Something is; the message names it.
-    """
-    folder = await _git_folder(Path(checkout))
-    for name, what in _UNDER_WAY.items():
-        if (folder / name).exists():
-            raise CallerError(f"{what} is under way in {checkout}; finish or abort it, then merge again.")
-
-
-async def find_obstacles(move: Move) -> list[str]:
-    """The user's files that are in the way of a move; what git says, where it names none."""
-    if move.checkout is None:
-        return []
-    try:
-        await git.git(move.checkout, "read-tree", "-m", "-u", "-n", move.old, move.new)
-    except GitError as error:
-        named = re.findall(r"(?:Entry|file) '(.*)' (?:not uptodate|would be|overlaps)", error.stderr)
-        return named or [error.last_line]
-    return []
-
-
-async def carry_out(common_dir: str, move: Move) -> None:
-    """Move the target; doing so again after a crash finishes what was begun.
-
-    Raises:
-        TargetMovedError: The target is no longer what it was; files are back as they were.
+        TargetMovedError: The target is no longer what it was; files are as they were.
         CallerError: One of the user's files came into the way; nothing was moved.
+        BrokenPromiseError: Files of the checkout were moved and can't be put back.
     """
-    if await git.tip(common_dir, move.ref) == move.new:
-        return
-    if move.checkout is not None:
-        await _move_files(move.checkout, move.old, move.new)
+    with CancelScope(shield=True):
+        now = held.tip if held else await git.tip(common_dir, move.ref)
+        if now != move.old:
+            if now is not None and await git.is_ancestor(common_dir, move.new, now):
+                return  # it was done before
+            raise TargetMovedError
+        if held and again:
+            await midway.move_on(held, move.old, move.new, careful=True)
+        elif held:
+            await _move_files(held, move)
+        await _move_ref(common_dir, move, held)
+
+
+async def _move_files(held: Held, move: Move) -> None:
     try:
-        await git.update_refs(common_dir, [f"update {move.ref} {move.new} {move.old}"], move.why)
+        await held.git("read-tree", "-m", "-u", move.old, move.new)
+    except GitError as error:
+        if not refused_for(error):
+            await _move_back(held, move)
+        raise CallerError(f"{held.path} could not be moved: {error.last_line}. Nothing was changed.") from error
+    await held.put_index()
+
+
+async def _move_ref(common_dir: str, move: Move, held: Held | None) -> None:
+    line = f"update {move.ref} {move.new} {move.old}"
+    try:
+        await git.update_refs(move.checkout or common_dir, [line], move.why)
     except GitError:
-        if move.checkout is not None:
-            await _move_files(move.checkout, move.new, move.old)
+        if held:
+            await _move_back(held, move)
+        if await git.tip(common_dir, move.ref) == move.old:
+            raise
         raise TargetMovedError from None
 
 
-async def _move_files(checkout: str, old: str, new: str) -> None:
+async def _move_back(held: Held, move: Move) -> None:
+    """Give a checkout that nobody else can have touched the files of the old commit again."""
     try:
-        await git.git(checkout, "read-tree", "-m", "-u", old, new)
+        await midway.move_on(held, move.new, move.old, careful=False)
     except GitError as error:
-        raise CallerError(f"{checkout} could not be moved: {error.last_line}. Nothing was changed.") from error
-
-
-def _short(ref: str) -> str:
-    return ref.removeprefix("refs/heads/")
+        raise BrokenPromiseError(
+            f"{held.path} has files of a merge that did not land, and they can't be put back: {error.last_line}. "
+            f"git status there tells which; git checkout {move.old} -- PATH puts one back."
+        ) from error

@@ -1,19 +1,13 @@
-"""What a folder's repository is and how its checkout stands: short reads by GitPython, in a thread, closed at once."""
+"""What a folder's repository is, how its checkout stands, and what commits it has: short reads."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import to_thread
-from git import InvalidGitRepositoryError, NoSuchPathError, Repo
 
-from forkjoin.branch.git import environment
+from forkjoin.branch import git
 from forkjoin.error import CallerError
-
-_CALM = {
-    "GIT_CONFIG_COUNT": "2",
-    **{"GIT_CONFIG_KEY_0": "diff.autoRefreshIndex", "GIT_CONFIG_VALUE_0": "false"},  # else `git diff` writes the index
-    **{"GIT_CONFIG_KEY_1": "core.fsmonitor", "GIT_CONFIG_VALUE_1": "false"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +31,50 @@ async def look(folder: Path, *, dirt: bool = False) -> Checkout:
     """How the repository around `folder` stands; `dirty` (tracked files alone) is only looked for if asked.
 
     Raises:
-        CallerError: There is no repository.
+        CallerError: There is none, or git will not use it (git-config(1), safe.directory).
     """
-    return await to_thread.run_sync(_look, folder, dirt)
+    common_dir, inside, *more = await _ask(folder)
+    top = await to_thread.run_sync(os.path.realpath, folder / more.pop(0)) if inside == "true" else None
+    head, branch = more or (None, await _unborn(folder))
+    return Checkout(
+        common_dir=await to_thread.run_sync(os.path.realpath, common_dir),
+        top=top,
+        branch=None if branch == "HEAD" else branch,
+        head=head,
+        dirty=dirt and top is not None and head is not None and await _is_dirty(top),
+    )
 
 
-def _look(folder: Path, dirt: bool) -> Checkout:
-    try:
-        with Repo(folder, search_parent_directories=True) as repo:
-            repo.git.update_environment(**environment(_CALM))
-            head = repo.head
-            return Checkout(
-                common_dir=str(Path(repo.common_dir).resolve()),
-                top=str(Path(repo.working_tree_dir).resolve()) if repo.working_tree_dir else None,
-                branch=None if head.is_detached else head.reference.path,
-                head=head.commit.hexsha if head.is_valid() else None,
-                dirty=dirt and not repo.bare and head.is_valid() and repo.is_dirty(untracked_files=False),
-            )
-    except (InvalidGitRepositoryError, NoSuchPathError):
-        raise CallerError(f"{folder} is in no git repository; start the lead in one, or run git init there.") from None
+async def _ask(folder: Path) -> list[str]:
+    """The common git folder, whether this is in a work tree, if so the way up to its root, the commit and its branch.
+
+    The last two are missing in a repository without a commit.
+    """
+    asked = ("--path-format=absolute", "--git-common-dir", "--is-inside-work-tree", "--show-cdup")
+    head = ("--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
+    around = {"GIT_CEILING_DIRECTORIES": ""}  # the one call that may look further up
+    code, out, err = await git.run(folder, "rev-parse", *asked, *head, extra=around)
+    if code == 0:
+        return os.fsdecode(out).removesuffix("\n").split("\n")
+    if "not a git repository" in err or "cannot change to" in err:
+        raise CallerError(f"{folder} is in no git repository; start the lead in one, or run git init there.")
+    raise CallerError(f"git will not use the repository of {folder}: {err.strip()[:500]}")
+
+
+async def _unborn(folder: Path) -> str:
+    """The branch that the first commit will be on."""
+    return await git.git(folder, "symbolic-ref", "HEAD", extra={"GIT_CEILING_DIRECTORIES": ""})
+
+
+async def _is_dirty(top: str) -> bool:
+    return bool(await git.git(top, "status", "--porcelain", "-z", "--untracked-files=no"))
 
 
 async def commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:
     """The commits of `tip` that `base` has not, newest first, each as "<short id> <subject>"; at most `limit`."""
-    return await to_thread.run_sync(_commits, common_dir, base, tip, limit)
-
-
-def _commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:
-    with Repo(common_dir) as repo:
-        repo.git.update_environment(**environment(_CALM))
-        found = repo.iter_commits(f"{base}..{tip}", max_count=limit)
-        return [f"{commit.hexsha[:10]} {str(commit.summary)[:100]}" for commit in found]
+    if base == tip:
+        return []
+    form = ("--format=%H %s", "-z", f"--max-count={limit}")
+    _, out, _ = await git.run(common_dir, "log", *form, tip, f"^{base}", "--")
+    lines = out.decode(errors="replace").split("\0")
+    return [f"{line[:10]} {line.partition(' ')[2][:100]}" for line in lines if line]

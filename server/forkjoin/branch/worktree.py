@@ -1,8 +1,11 @@
 """Worktrees: made on a branch of their own, and taken away again.
 
 `git worktree add` races with itself and with `git fetch`: one lock per repository, in its git folder, keeps us and
-every other forkjoin apart. What we create says so in its branch's reflog, so that an attempt to create it again, after
-a crash, finds its own and nobody else's.
+every other forkjoin apart. Once a worktree is ready, a mark in its own git folder says so, and whose it is; and what we
+create says so in its branch's reflog. So making it again, after a crash, finds its own and nobody else's, does not
+touch what a program has begun in it, and takes away what was only half made.
+
+Only what is ours by its path goes: `git worktree prune` would take along a user's, on a disk that is not mounted now.
 """
 
 import contextlib
@@ -10,40 +13,94 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
-from forkjoin.branch import git
+from forkjoin.branch import git, kept
 from forkjoin.error import CallerError, GitError
 
 _LOCK_PAUSE_S = 0.005
 _LOCK_GIVE_UP_S = 120
-#: How often a worktree is tried again when git lost a race against somebody else's git.
+#: How often a worktree is tried again when git lost a race against somebody else's git, and after which rest.
 _TRIES = 5
+_REST_S = 0.02
+
+#: The file in a worktree's git folder that says whose it is and what it was made ready for.
+_MARK = "forkjoin-ready"
+_SCRATCH = "scratch"
+
+
+# -- where git keeps a worktree
+
+
+def git_folder(common_dir: str, path: Path) -> Path | None:
+    """The folder that stands for the worktree at `path` in its repository, whatever became of the worktree itself.
+
+    Its file `gitdir` names the worktree's `.git` (gitrepository-layout(5)).
+    """
+    wanted = Path(os.path.realpath(path.parent), path.name)
+    likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
+    if _worktree_of(likely) == wanted:
+        return likely
+    return next((folder for where, folder in git_folders(common_dir) if where == wanted), None)
+
+
+def git_folders(common_dir: str) -> Iterator[tuple[Path, Path]]:
+    """Every worktree but the main one, with its git folder."""
+    top = Path(common_dir, "worktrees")
+    with contextlib.suppress(FileNotFoundError):
+        for folder in top.iterdir():
+            if where := _worktree_of(folder):
+                yield where, folder
+
+
+def _worktree_of(folder: Path) -> Path | None:
+    try:
+        text = os.fsdecode((folder / "gitdir").read_bytes()).removesuffix("\n")
+    except OSError:
+        return None
+    return Path(os.path.normpath(folder / text)).parent  # relative with worktree.useRelativePaths
+
+
+def is_linked(path: Path, folder: Path) -> bool:
+    """Whether the `.git` of the worktree at `path` leads to its git folder, as it does unless somebody meddled."""
+    link = path / ".git"
+    try:
+        text = os.fsdecode(link.read_bytes()).removesuffix("\n")
+    except OSError:
+        return False
+    target = os.path.realpath(path / text.removeprefix("gitdir: "))
+    return not link.is_symlink() and target == os.path.realpath(folder)
+
+
+# -- the lock
 
 
 @contextlib.asynccontextmanager
-async def registering(common_dir: str) -> AsyncIterator[None]:
-    """Hold the repository's lock on its list of worktrees, across processes."""
+async def registering(common_dir: str) -> AsyncGenerator[int]:
+    """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too."""
     descriptor = os.open(Path(common_dir) / "forkjoin.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with anyio.fail_after(_LOCK_GIVE_UP_S):
-            while not _try_lock(descriptor):
+            while not try_lock(descriptor):  # noqa: ASYNC110 (no event comes from another process's lock)
                 await anyio.sleep(_LOCK_PAUSE_S)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+# -- an agent's
 
 
 async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) -> str:
@@ -54,17 +111,34 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) 
 
     Raises:
         GitError: git would not; then neither worktree nor branch is left.
+        CallerError: Something that is not the owner's is at `path`; it stays as it is.
     """
+    if made := await to_thread.run_sync(_made_before, common_dir, path, owner):
+        return made
     made = await _make_branch(common_dir, branch, base, owner)
     try:
         await _register(common_dir, path, made)
         await git.git(path, "reset", "--quiet", "--hard")
+        await to_thread.run_sync(_mark, common_dir, path, owner, made)
     except (GitError, OSError):
-        with anyio.CancelScope(shield=True):
-            await remove(common_dir, path)
-            await _delete_branch(common_dir, made, base)
+        with CancelScope(shield=True):
+            await _undo(common_dir, path, made, base)
         raise
     return made
+
+
+def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
+    """The branch that was made for `owner` with the worktree at `path`, if that is ready."""
+    folder = git_folder(common_dir, path)
+    stands = path.is_dir() and not path.is_symlink()
+    if folder is None:
+        if stands and any(entry.name != ".git" for entry in path.iterdir()):
+            raise CallerError(f"{path} is no worktree, but there are files in it; move them away.")
+        return None
+    mark = _read_mark(folder)
+    if mark is not None and mark[0] != owner:
+        raise CallerError(f"{path} is the worktree of {mark[0]}; remove that first.")
+    return mark[1] if mark and stands else None
 
 
 async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> str:
@@ -72,13 +146,13 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
     why = f"forkjoin: created for {owner}"
     for name in (branch, *(f"{branch}-{n}" for n in range(2, 100))):
         ref = f"refs/heads/{name}"
-        if await git.tip(common_dir, ref) is None:
-            try:
-                await git.update_refs(common_dir, [f"create {ref} {base}"], why)
-                return name
-            except GitError:
-                if await git.tip(common_dir, ref) is None:
-                    raise
+        try:
+            await git.update_refs(common_dir, [f"create {ref} {base}"], why)
+            return name
+        except GitError as error:
+            in_the_way = await git.tip(common_dir, ref) is not None or f"'{ref}/" in error.stderr  # or below it
+            if not in_the_way:
+                raise
         if await _was_created_by(common_dir, ref, why):
             return name
     raise CallerError(f"The branches {branch} to {branch}-99 all exist; delete some, or give another name.")
@@ -89,83 +163,137 @@ async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
     return out.decode(errors="replace").splitlines()[-1:] == [why]
 
 
-async def _register(common_dir: str, path: Path, branch: str) -> None:
-    """`git worktree add --no-checkout`, once more where a race was lost."""
-    for left in reversed(range(_TRIES)):
-        async with registering(common_dir):
-            if await _stands(path, branch):
-                return
-            await to_thread.run_sync(_clear, path)
-            await git.git(common_dir, "worktree", "prune")
+async def _register(common_dir: str, path: Path, start: str, *options: str) -> None:
+    """`git worktree add --no-checkout` on a branch or at a commit, once more where a race was lost."""
+    arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
+    async with registering(common_dir) as lock:
+        for left in reversed(range(_TRIES)):
+            await to_thread.run_sync(_clear, common_dir, path)
+            await to_thread.run_sync(_make_parent, path)
             try:
-                await git.git(common_dir, "worktree", "add", "--quiet", "--no-checkout", "--", str(path), branch)
+                await git.git(common_dir, *arguments, holding=(lock,))
                 return
             except GitError:
                 if not left:
                     raise
+            await anyio.sleep(_REST_S)
 
 
-async def _stands(path: Path, branch: str) -> bool:
-    if not (path / ".git").exists():
+def _make_parent(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _mark(common_dir: str, path: Path, owner: str, made: str) -> None:
+    folder = git_folder(common_dir, path)
+    if folder is None:
+        raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
+    (folder / f"{_MARK}.new").write_text(f"{owner}\0{made}")
+    (folder / f"{_MARK}.new").replace(folder / _MARK)
+
+
+def _read_mark(folder: Path) -> tuple[str, str] | None:
+    try:
+        owner, _, made = (folder / _MARK).read_text().partition("\0")
+    except FileNotFoundError:
+        return None
+    return owner, made
+
+
+def _take_mark(folder: Path) -> bool:
+    """Take the mark off, so that what is half changed is not taken for ready; whether there was one."""
+    try:
+        (folder / _MARK).unlink()
+    except FileNotFoundError:
         return False
-    code, out, _ = await git.run(path, "symbolic-ref", "--quiet", "HEAD")
-    return code == 0 and out.decode().strip() == f"refs/heads/{branch}"
+    return True
 
 
-async def make_detached(common_dir: str, path: Path, commit: str) -> None:
-    """Make a scratch worktree at `path`, on no branch; doing so twice is harmless."""
-    await remove(common_dir, path)
-    async with registering(common_dir):
-        await git.git(common_dir, "worktree", "add", "--quiet", "--detach", "--no-checkout", "--", str(path), commit)
-    await switch_detached(path, commit)
+async def _undo(common_dir: str, path: Path, branch: str, base: str) -> None:
+    with contextlib.suppress(OSError):
+        await remove(common_dir, path)
+    with contextlib.suppress(GitError):  # it has commits: an agent was there
+        await git.update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
 
 
-async def switch_detached(path: Path, commit: str) -> None:
-    """Give a scratch worktree exactly the files of `commit`; ignored ones (caches, dependencies) stay."""
-    await git.git(path, "update-ref", "--no-deref", "HEAD", commit)
-    await git.git(path, "reset", "--quiet", "--hard")
-    await git.git(path, "clean", "--quiet", "-ffd")
+# -- a scratch worktree
+
+
+async def make_scratch(common_dir: str, path: Path, commit: str) -> None:
+    """See that a worktree at `path`, on no branch, has exactly the files of `commit`; ignored ones (caches) stay.
+
+    One that has been made ready for this commit is left as it is, whatever has happened in it since.
+    """
+    folder = await to_thread.run_sync(git_folder, common_dir, path)
+    if folder and _read_mark(folder) == (_SCRATCH, commit):
+        return
+    if not (folder and await _switch(folder, path, commit)):
+        await _register(common_dir, path, commit, "--detach")
+        await git.git(path, "reset", "--quiet", "--hard")
+    await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, commit)
+
+
+async def _switch(folder: Path, path: Path, commit: str) -> bool:
+    """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
+    if not await to_thread.run_sync(_take_mark, folder) or not await to_thread.run_sync(is_linked, path, folder):
+        return False
+    try:
+        await git.git(path, "clean", "--quiet", "-ffd")
+        await git.git(path, "checkout", "--quiet", "--force", "--detach", commit)
+    except GitError:
+        return False
+    return True
+
+
+# -- their end
 
 
 async def remove(common_dir: str, path: Path) -> None:
-    """Take the worktree at `path` away with all that is in it; its branch stays. Doing so twice is harmless."""
+    """Take the worktree at `path` away with all that is in it, locked or not; its branch stays.
+
+    Doing so twice is harmless. A lock (`git worktree lock`) does not save it: it keeps git from pruning what is gone
+    only for a while, and an agent may set it; whoever removes has named this worktree.
+    """
     async with registering(common_dir):
-        await to_thread.run_sync(_clear, path)
-        await git.git(common_dir, "worktree", "prune")
+        await to_thread.run_sync(_clear, common_dir, path)
 
 
-async def _delete_branch(common_dir: str, branch: str, tip: str) -> None:
-    with contextlib.suppress(GitError):
-        await git.update_refs(common_dir, [f"delete refs/heads/{branch} {tip}"], "forkjoin: removed")
+def _clear(common_dir: str, path: Path) -> None:
+    """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does.
+
+    A symlink is unlinked, never followed.
+    """
+    folder = git_folder(common_dir, path)
+    if folder:
+        _take_mark(folder)
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        _remove_tree(path)
+    if folder:
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # there are others
+            folder.parent.rmdir()
+
+
+def _remove_tree(top: Path) -> None:
+    """Remove a folder, with the read-only ones in it."""
+    try:
+        shutil.rmtree(top)
+    except PermissionError:
+        top.chmod(stat.S_IRWXU)
+        for above, names, _ in os.walk(top):
+            for folder in (Path(above, name) for name in names):
+                if not folder.is_symlink():
+                    folder.chmod(stat.S_IRWXU)
+        shutil.rmtree(top)
 
 
 async def retire_branch(common_dir: str, branch: str, keep_as: str | None) -> str | None:
-    """Delete a branch; with `keep_as`, its commit stays reachable under refs/forkjoin/kept/. The commit, if any."""
+    """Delete a branch; with `keep_as`, its commit stays reachable, and this is the ref that does it."""
     ref = f"refs/heads/{branch}"
     tip = await git.tip(common_dir, ref)
     if tip is None:
         return None
-    kept = [f"update refs/forkjoin/kept/{keep_as} {tip}"] if keep_as else []
-    await git.update_refs(common_dir, [*kept, f"delete {ref} {tip}"], "forkjoin: removed")
-    return tip
-
-
-def _clear(path: Path) -> None:
-    """Remove a folder, read-only ones in it too; a symlink in its place is unlinked, never followed."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path, onerror=_make_writable)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _make_writable(function: object, name: str, _: object) -> None:
-    """What rmtree calls where it may not remove: open the folder to ourselves and go on."""
-    parent = Path(name).parent
-    for folder in (parent, Path(name)):
-        if not folder.is_symlink() and folder.is_dir():
-            folder.chmod(stat.S_IRWXU)
-    if Path(name).is_dir() and not Path(name).is_symlink():
-        shutil.rmtree(name)
-    elif callable(function):
-        function(name)
+    kept_as = await kept.keep(common_dir, tip, keep_as) if keep_as else None
+    await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
+    return kept_as

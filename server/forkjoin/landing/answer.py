@@ -7,11 +7,15 @@ from pydantic import TypeAdapter
 from forkjoin.branch.join import Move
 from forkjoin.model import Merge
 
+#: Why a branch is skipped that leaves it as well merged as it was.
+MERGED_BEFORE = "merged before"
+NOTHING = "nothing: it has no commits"
+
 
 @dataclass(frozen=True, slots=True)
 class Merged:
     id: str
-    commit: str | None  #: of the merge; none in a dry run
+    commit: str | None = None  #: of the merge; none in a dry run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,14 @@ class Landed:
     error: str | None = None
 
     def merges(self) -> dict[int, Merge]:
-        """What this says of each agent's branch; nothing of those that were skipped."""
-        groups = ((self.merged, Merge.MERGED), (self.conflicted, Merge.CONFLICTED), (self.rejected, Merge.REJECTED))
+        """How each agent's branch fares; nothing of those that were skipped for what may change."""
+        groups = (
+            (self.merged, Merge.MERGED),
+            (self.conflicted, Merge.CONFLICTED),
+            (self.rejected, Merge.REJECTED),
+            ([one for one in self.skipped if one.why == MERGED_BEFORE], Merge.MERGED),
+            ([one for one in self.skipped if one.why == NOTHING], Merge.NOTHING),
+        )
         return {int(one.id[1:]): merge for ones, merge in groups for one in ones}
 
 

@@ -5,16 +5,29 @@ same ones and finds the very same runs of verify. What is to be moved is recorde
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.branch import conflict, git, join, worktree
+from forkjoin.branch.checkout import TargetMovedError, check_free, find_checkout, hold
+from forkjoin.branch.obstacle import find_obstacles
 from forkjoin.config import Settings
-from forkjoin.error import CallerError, ForkjoinError
-from forkjoin.landing.answer import INTENT, LANDED, Conflicted, Intent, Landed, Merged, Rejected, Skipped
+from forkjoin.error import CallerError, ForkjoinError, GitError
+from forkjoin.landing.answer import (
+    INTENT,
+    LANDED,
+    MERGED_BEFORE,
+    NOTHING,
+    Conflicted,
+    Intent,
+    Landed,
+    Merged,
+    Rejected,
+    Skipped,
+)
 from forkjoin.model import FINAL, Agent, Landing, LandingState, Merge, State
 from forkjoin.record.store import Store
 
@@ -23,6 +36,17 @@ log = logging.getLogger(__name__)
 #: How often a landing begins again because somebody else moved its target meanwhile.
 _TRIES = 10
 _WORDS = 2_000
+#: How many files are named in an answer before the rest is only counted.
+_FILES_NAMED = 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A landing, where it takes place, and the environment of whoever asked for it."""
+
+    landing: Landing
+    common_dir: str
+    lead: Mapping[str, str]
 
 
 class Lander:
@@ -36,113 +60,150 @@ class Lander:
 
     async def land(self, landing: Landing, lead: Mapping[str, str]) -> None:
         """Carry a landing to its end; its answer is recorded, whatever that is."""
-        project = await self._store.project_numbered(landing.project)
-        before = {n: (await self._store.agent(n)) for n in landing.agents}
+        order = _Order(landing, (await self._store.project_numbered(landing.project)).common_dir, lead)
         try:
-            landed = await self._attempt(landing, project.common_dir, lead)
+            landed = await self._attempt(order)
         except Exception as error:
             if not isinstance(error, CallerError):
                 log.exception("landing %d", landing.number)
             words = str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
-            landed = Landed(_short(landing.target), None, error=words)
-        await self._record(landing, landed, before)
+            landed = Landed(git.short(landing.target), None, error=words)
+        await worktree.remove(order.common_dir, self._scratch(landing))
+        await self._record(landing, landed)
 
-    async def _record(self, landing: Landing, landed: Landed, before: Mapping[int, Agent]) -> None:
-        """Write the answer; branches that it says nothing of fare as they did before."""
+    def _scratch(self, landing: Landing) -> Path:
+        return self._worktrees / f"landing-{landing.number}"
+
+    async def _record(self, landing: Landing, landed: Landed) -> None:
+        """Write the answer; branches that it says nothing of may be merged another time."""
         merges: dict[int, Merge] = {}
         if not landing.dry_run:
-            waiting = (number for number, agent in before.items() if agent.merge is Merge.QUEUED)
+            agents = [await self._store.agent(number) for number in landing.agents]
+            waiting = (agent.number for agent in agents if agent.merge is Merge.QUEUED)
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
         answer = LANDED.dump_json(landed).decode()
         await self._store.set_landing(landing, LandingState.DONE, answer=answer, merges=merges)
 
-    async def _attempt(self, landing: Landing, common_dir: str, lead: Mapping[str, str]) -> Landed:
-        if landing.state is LandingState.MOVING:
-            assert landing.move is not None
-            intent = INTENT.validate_json(landing.move)
-            try:
-                await join.carry_out(common_dir, intent.move)
-                return intent.landed
-            except join.TargetMovedError:
-                pass  # the target moved while no daemon was there: begin again
+    async def _attempt(self, order: _Order) -> Landed:
+        if order.landing.state is LandingState.MOVING and (landed := await self._move_on(order)):
+            return landed
         for _ in range(_TRIES):
-            intent = await self._merge_all(landing, common_dir, lead)
-            if landing.dry_run or intent.move.new == intent.move.old:
+            intent = await self._merge_all(order)
+            if order.landing.dry_run or intent.move.new == intent.move.old:
                 return intent.landed
             try:
-                await self._move(landing, common_dir, intent)
+                await self._move(order, intent)
                 return intent.landed
-            except join.TargetMovedError:
+            except TargetMovedError:
                 continue
-        raise CallerError(f"{_short(landing.target)} kept moving while it was merged into; try again.")
+        raise CallerError(f"{git.short(order.landing.target)} kept moving while it was merged into; try again.")
 
-    async def _move(self, landing: Landing, common_dir: str, intent: Intent) -> None:
-        move = intent.move
-        if move.checkout is not None:
-            await join.check_free(move.checkout)
-            if obstacles := await join.find_obstacles(move):
+    async def _move_on(self, order: _Order) -> Landed | None:
+        """Finish a move that a daemon had begun; none if the target moved while no daemon was there."""
+        assert order.landing.move is not None
+        intent = INTENT.validate_json(order.landing.move)
+        try:
+            async with hold(order.common_dir, intent.move.checkout, intent.move.ref, self._owner) as held:
+                await join.carry_out(order.common_dir, intent.move, held, again=True)
+            return intent.landed
+        except TargetMovedError:
+            return None
+
+    async def _move(self, order: _Order, intent: Intent) -> None:
+        """Move the target, and its files where it is checked out by now: verify may have taken long."""
+        move = replace(intent.move, checkout=await find_checkout(order.common_dir, order.landing.target))
+        async with hold(order.common_dir, move.checkout, move.ref, self._owner) as held:
+            if held and (obstacles := await find_obstacles(held, move.old, move.new)):
                 raise CallerError(
-                    f"These files in {move.checkout} are in the way: {', '.join(obstacles[:20])}. Nothing was merged; "
-                    "commit them or move them away, then merge again."
+                    f"These files in {move.checkout} are in the way: {', '.join(_first(obstacles))}. Nothing was "
+                    "merged; commit them or move them away, then merge again."
                 )
-        await self._store.set_landing(landing, LandingState.MOVING, move=INTENT.dump_json(intent).decode())
-        await join.carry_out(common_dir, move)
+            recorded = INTENT.dump_json(replace(intent, move=move)).decode()
+            await self._store.set_landing(order.landing, LandingState.MOVING, move=recorded)
+            await join.carry_out(order.common_dir, move, held)
 
-    async def _merge_all(self, landing: Landing, common_dir: str, lead: Mapping[str, str]) -> Intent:
+    @property
+    def _owner(self) -> str:
+        return f"forkjoin {self._worktrees}"
+
+    async def _merge_all(self, order: _Order) -> Intent:
         """Merge what can be merged onto the target as it is now, in the object store alone."""
-        old = await git.tip(common_dir, landing.target)
-        if old is None:
-            raise CallerError(f"There is no branch {_short(landing.target)} any more.")
-        checkout = await join.find_checkout(common_dir, landing.target)
+        landing = order.landing
+        if landing.verify and not landing.dry_run:
+            await check_free(order.common_dir, landing.target)
+        agents = [await self._store.agent(number) for number in landing.agents]
+        refs = {agent.number: f"refs/heads/{agent.branch}" for agent in agents if agent.prepared}
+        tips = await git.tips(order.common_dir, [landing.target, *refs.values()])
+        if landing.target not in tips:
+            raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
+        old = tips[landing.target]
         dates = {f"GIT_{role}_DATE": f"{int(landing.created)} +0000" for role in ("AUTHOR", "COMMITTER")}
-        train = _Train(old, Landed(_short(landing.target), None), await git.author(common_dir) | dates)
-        scratch = self._worktrees / f"landing-{landing.number}"
-        for number in landing.agents:
-            agent = await self._store.agent(number)
-            await self._couple(train, landing, agent, common_dir, scratch, lead)
-        if scratch.exists():
-            await worktree.remove(common_dir, scratch)
+        authorship = await git.author(order.common_dir) | dates
+        train = _Train(old.commit, old.tree, Landed(git.short(landing.target), None), authorship)
+        for agent in agents:
+            tip = tips.get(refs.get(agent.number, ""))
+            await self._couple(train, order, agent, tip.commit if tip else None)
         landed = train.landed if landing.dry_run else replace(train.landed, commit=train.head)
-        names = ", ".join(merged.id for merged in landed.merged)
-        return Intent(join.Move(landing.target, old, train.head, checkout, f"forkjoin: merge {names}"), landed)
+        why = f"forkjoin: merge {', '.join(merged.id for merged in landed.merged)}"
+        return Intent(join.Move(landing.target, old.commit, train.head, None, why), landed)
 
-    async def _couple(
-        self, train: "_Train", landing: Landing, agent: Agent, common_dir: str, scratch: Path, lead: Mapping[str, str]
-    ) -> None:
+    async def _couple(self, train: "_Train", order: _Order, agent: Agent, tip: str | None) -> None:
         """Put one branch on the train, or say why not."""
-        tip = await git.tip(common_dir, f"refs/heads/{agent.branch}") if agent.prepared else None
-        if why := await _why_not(common_dir, agent, tip, train.head):
+        if why := await self._why_not(order, agent, tip, train.head):
             train.note(skipped=Skipped(agent.id, why))
             return
         assert tip is not None
-        merged = await conflict.try_merge(common_dir, train.head, tip)
-        if merged.conflicts:
-            train.note(conflicted=Conflicted(agent.id, merged.conflicts))
+        try:
+            merged = await conflict.try_merge(order.common_dir, train.head, tip)
+        except GitError as error:
+            train.note(rejected=Rejected(agent.id, f"git can't merge it: {error.last_line}"))
             return
-        commit = await join.merge_commit(common_dir, merged.tree, (train.head, tip), _message(agent), train.authorship)
-        if landing.verify and not landing.dry_run:
-            if why := await self._verify(landing, agent, common_dir, scratch, commit, lead):
-                train.note(rejected=Rejected(agent.id, why))
-                return
-        train.head = commit
-        train.note(merged=Merged(agent.id, None if landing.dry_run else commit))
-
-    async def _verify(
-        self, landing: Landing, agent: Agent, common_dir: str, scratch: Path, commit: str, lead: Mapping[str, str]
-    ) -> str | None:
-        """Run verify on exactly this commit, in the scratch worktree; why it failed, if it did."""
-        if scratch.exists():
-            await worktree.switch_detached(scratch, commit)
+        if merged.conflicts:
+            train.note(conflicted=Conflicted(agent.id, tuple(_first(merged.conflicts))))
+        elif merged.tree == train.tree and await git.is_ancestor(order.common_dir, tip, train.head):
+            train.note(skipped=Skipped(agent.id, MERGED_BEFORE))
         else:
-            await worktree.make_detached(common_dir, scratch, commit)
-        handle = f"l{landing.number}-{agent.id}-{commit[:12]}"
-        ours = {"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name, "FORKJOIN_TARGET": _short(landing.target)}
-        assert landing.verify is not None
+            await self._add(train, order, agent, tip, merged.tree)
+
+    async def _add(self, train: "_Train", order: _Order, agent: Agent, tip: str, tree: str) -> None:
+        """Make the merge commit, and let the train go on from it unless verify fails there."""
+        parents = (train.head, tip)
+        commit = await join.merge_commit(order.common_dir, tree, parents, _message(agent), train.authorship)
+        verify = None if order.landing.dry_run else order.landing.verify
+        if verify and (why := await self._verify(order, agent, commit, verify)):
+            train.note(rejected=Rejected(agent.id, why))
+            return
+        train.head, train.tree = commit, tree
+        train.note(merged=Merged(agent.id, None if order.landing.dry_run else commit))
+
+    async def _why_not(self, order: _Order, agent: Agent, tip: str | None, head: str) -> str | None:
+        """Why an agent's branch is not even tried, if there is a reason."""
+        if agent.state not in FINAL:
+            return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
+        if agent.state is not State.SUCCEEDED:
+            return f"it {agent.state}; see get_result"
+        if tip == agent.base:
+            return NOTHING
+        return None if tip else await self._why_gone(order, agent, head)
+
+    async def _why_gone(self, order: _Order, agent: Agent, head: str) -> str:
+        result = await self._store.result(agent.number)
+        if result and result.commit and await git.is_ancestor(order.common_dir, result.commit, head):
+            return NOTHING if result.commit == agent.base else MERGED_BEFORE
+        return "its branch is gone"
+
+    async def _verify(self, order: _Order, agent: Agent, commit: str, command: str) -> str | None:
+        """Run verify on exactly this commit, in the scratch worktree; why it failed, if it did."""
+        scratch = self._scratch(order.landing)
+        await worktree.make_scratch(order.common_dir, scratch, commit)
+        handle = f"l{order.landing.number}-{agent.id}-{commit[:12]}"
+        target = git.short(order.landing.target)
+        ours = {"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name, "FORKJOIN_TARGET": target}
         spec = AttemptSpec(
             handle=handle,
-            argv=("/bin/sh", "-c", landing.verify),
+            argv=("/bin/sh", "-c", command),
             cwd=str(scratch),
-            environment=compose(lead, {}, ours),
+            environment=compose(order.lead, {}, ours),
             timeout_s=self._settings.limits.verify_minutes * 60,
             together=True,
         )
@@ -155,9 +216,10 @@ class Lander:
 
 @dataclass(slots=True)
 class _Train:
-    """Branches coupled so far: the commit that has them all, and how each has fared."""
+    """Branches coupled so far: the commit that has them all, its tree, and how each has fared."""
 
     head: str
+    tree: str
     landed: Landed
     authorship: Mapping[str, str]
 
@@ -179,25 +241,11 @@ class _Train:
         )
 
 
-async def _why_not(common_dir: str, agent: Agent, tip: str | None, head: str) -> str | None:
-    """Why an agent's branch is not merged, if there is a reason."""
-    if agent.state not in FINAL:
-        return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
-    if agent.state is not State.SUCCEEDED:
-        return f"it {agent.state}; see get_result"
-    if tip is None:
-        return "its branch is gone"
-    if tip == agent.base:
-        return "nothing: it has no commits"
-    if await git.is_ancestor(common_dir, tip, head):
-        return "merged before"
-    return None
+def _first(names: Sequence[str]) -> list[str]:
+    more = [f"… and {len(names) - _FILES_NAMED} more"] if len(names) > _FILES_NAMED else []
+    return [*names[:_FILES_NAMED], *more]
 
 
 def _message(agent: Agent) -> str:
     first = " ".join(agent.spec.task.split())[:200]
     return f"Merge {agent.id} ({agent.name})\n\n{first}\n\nForkjoin-Agent: {agent.id}\n"
-
-
-def _short(ref: str) -> str:
-    return ref.removeprefix("refs/heads/")

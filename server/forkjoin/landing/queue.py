@@ -41,11 +41,10 @@ async def _find_target(caller: Caller, into: str | None) -> str:
         if checkout.branch is None:
             raise CallerError("HEAD is detached here, so there is no branch to merge into; name one in `into`.")
         return checkout.branch
-    name = into.removeprefix("refs/heads/")
-    ref = f"refs/heads/{name}"
-    if not await git.is_branch_name(name) or await git.tip(caller.project.common_dir, ref) is None:
+    found = await git.find_branch(caller.project.common_dir, into.removeprefix("refs/heads/"))
+    if found is None:
         raise CallerError(f"into: there is no branch {into[:100]!r} in this repository.")
-    return ref
+    return found
 
 
 async def wait_until_landed(store: Store, landing: Landing) -> Landed:

@@ -1,0 +1,221 @@
+"""Where a branch is checked out, and holding that checkout still while it is moved.
+
+We hold its index.lock, as every git does that changes an index: a user's `git commit` or `git switch`, and another
+forkjoin, wait or are refused for these milliseconds, and can't come between files and ref. git works on a copy of the
+index, which then replaces it.
+
+A daemon that is killed leaves the lock, with its name in it: the next one takes it over, once a git that outlived the
+first has ended.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.branch.worktree import git_folder, git_folders, try_lock
+from forkjoin.error import CallerError, GitError
+
+#: What git leaves in a worktree's git folder while an operation is under way there.
+_UNDER_WAY = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "sequencer": "a cherry-pick or revert",
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase or git am",
+}
+
+#: How long somebody else's git command may take that has the index locked; an editor for a commit message may for ever.
+_LOCK_GIVE_UP_S = 5.0
+_LOCK_PAUSE_S = 0.01
+
+#: The copies of the index that git works on, in the git folder of the checkout: one to keep and one to try things on.
+_COPY, _SECOND = "forkjoin-index", "forkjoin-index-2"
+
+
+class TargetMovedError(Exception):
+    """Somebody else moved the target meanwhile: merge again, on what it is now."""
+
+
+# -- where a target is checked out
+
+
+async def find_checkout(common_dir: str, ref: str) -> str | None:
+    """The worktree that has `ref` checked out, if one has.
+
+    Raises:
+        CallerError: `ref` is being rebased in one, is checked out in two, or where it is can't be reached.
+    """
+    listing = await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
+    blocks = [block.split("\0") for block in listing.strip("\0").split("\0\0")]
+    found = [lines[0].removeprefix("worktree ") for lines in blocks if f"branch {ref}" in lines and not _is_gone(lines)]
+    if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
+        raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
+    if len(found) > 1:
+        raise CallerError(
+            f"{git.short(ref)} is checked out more than once: in {', '.join(found)}. Leave it in all but one."
+        )
+    return await _work_tree(common_dir, ref, found[0]) if found else None
+
+
+def _is_gone(lines: Iterable[str]) -> bool:
+    """Whether a worktree's folder was deleted behind git's back; not where it is locked: then it is only away."""
+    return any(line.split(" ")[0] == "prunable" for line in lines)
+
+
+def _find_rebase(common_dir: str, ref: str) -> Path | None:
+    """The worktree in which `ref` is being rebased, if it is in one."""
+    for where, folder in [(Path(common_dir).parent, Path(common_dir)), *git_folders(common_dir)]:
+        for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):
+            with contextlib.suppress(OSError):
+                if ref in (folder / name).read_text(errors="replace").splitlines() and where.exists():
+                    return where
+    return None
+
+
+async def _work_tree(common_dir: str, ref: str, listed: str) -> str:
+    """The folder of a worktree that git lists; of a submodule's main one it lists the git folder."""
+    code, out, _ = await git.run(listed, "rev-parse", "--show-toplevel") if listed == common_dir else (0, b"", "")
+    path = os.fsdecode(out).removesuffix("\n") or listed
+    if code != 0 or not await to_thread.run_sync(Path(path).is_dir):
+        raise CallerError(f"{git.short(ref)} is checked out in {listed}, where its files can't be reached.")
+    return path
+
+
+# -- holding a checkout
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A checkout whose index nobody but us can change now; git works on a copy of that."""
+
+    path: str
+    folder: Path  #: its git folder
+    lock: int  #: the descriptor of its index.lock
+    tip: str  #: the commit that it has checked out
+
+    async def git(self, *arguments: str, stdin: bytes | None = None, second: bool = False) -> str:
+        """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""
+        extra = {"GIT_INDEX_FILE": str(self.folder / (_SECOND if second else _COPY))}
+        return await git.git(self.path, *arguments, stdin=stdin, extra=extra, holding=(self.lock,))
+
+    async def copy_index(self) -> None:
+        """Copy the index anew, and see in the copy which files were only touched: git takes those for changed else."""
+        await to_thread.run_sync(_clear, self.folder)
+        with contextlib.suppress(FileNotFoundError):
+            await to_thread.run_sync(shutil.copy2, self.folder / "index", self.folder / _COPY)
+        with contextlib.suppress(GitError):  # exit 1: some have changed
+            await self.git("update-index", "-q", "--refresh")
+
+    async def copy_again(self) -> None:
+        """Copy the copy: the second one is for what is only tried."""
+        await to_thread.run_sync(shutil.copy2, self.folder / _COPY, self.folder / _SECOND)
+
+    async def put_index(self) -> None:
+        """Let the copy be the index."""
+        await to_thread.run_sync((self.folder / _COPY).replace, self.folder / "index")
+
+
+@contextlib.asynccontextmanager
+async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> AsyncGenerator[Held | None]:
+    """Hold the checkout of `ref` at `path`, if it has one, in the name of `owner`, a daemon's home.
+
+    Raises:
+        CallerError: Something is under way in it; the message names it.
+        TargetMovedError: It has another branch checked out by now.
+    """
+    if path is None:
+        yield None
+        return
+    folder = await to_thread.run_sync(git_folder, common_dir, Path(path)) or Path(common_dir)
+    lock = await _lock_index(folder, path, owner)
+    try:
+        await _check_nothing_under_way(folder, path)
+        lines = await git.git(path, "rev-parse", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
+        tip, _, branch = lines.partition("\n")
+        if branch != ref:
+            raise TargetMovedError
+        held = Held(path, folder, lock, tip)
+        await held.copy_index()
+        yield held
+    finally:
+        _let_go(folder, lock)
+
+
+async def check_free(common_dir: str, ref: str) -> None:
+    """See that a target could be moved: what takes long is not begun in vain.
+
+    Raises:
+        CallerError: Something is under way where it is checked out; the message names it.
+    """
+    path = await find_checkout(common_dir, ref)
+    if path is not None:
+        folder = await to_thread.run_sync(git_folder, common_dir, Path(path)) or Path(common_dir)
+        await _check_nothing_under_way(folder, path)
+
+
+async def _check_nothing_under_way(folder: Path, path: str) -> None:
+    for name, what in _UNDER_WAY.items():
+        if await anyio.Path(folder / name).exists():
+            raise CallerError(f"{what} is under way in {path}; finish or abort it, then merge again.")
+
+
+async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
+    with anyio.move_on_after(_LOCK_GIVE_UP_S):
+        while True:
+            lock = await to_thread.run_sync(_try_lock_index, folder / "index.lock", owner)
+            if lock is not None:
+                return lock
+            await anyio.sleep(_LOCK_PAUSE_S)
+    raise CallerError(
+        f"Another git command is under way in {checkout} ({folder / 'index.lock'} is there); let it end, "
+        "or remove that file if there is none, then merge again."
+    )
+
+
+def _try_lock_index(file: Path, owner: str) -> int | None:
+    """The descriptor of an index.lock that is ours: made now, or left by a daemon of the same home that was killed.
+
+    git itself never looks into that file. The lock on it is shared with every git that we start, so that one that has
+    outlived its daemon is waited for.
+    """
+    name = os.fsencode(owner)
+    with contextlib.suppress(FileExistsError):
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        os.write(lock, name)
+        try_lock(lock)
+        return lock
+    with contextlib.suppress(FileNotFoundError):
+        lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        if os.read(lock, len(name) + 1) == name and try_lock(lock) and _is_there(file, lock):
+            return lock
+        os.close(lock)
+    return None
+
+
+def _is_there(file: Path, lock: int) -> bool:
+    """Whether a lock that we have is still the file of its name: it may have been let go, or taken away by a person."""
+    try:
+        return os.path.samestat(os.fstat(lock), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _let_go(folder: Path, lock: int) -> None:
+    _clear(folder)
+    if _is_there(folder / "index.lock", lock):
+        (folder / "index.lock").unlink()
+    os.close(lock)
+
+
+def _clear(folder: Path) -> None:
+    """Leave no copy of the index, nor what a git that was killed left of one."""
+    for name in (_COPY, f"{_COPY}.lock", _SECOND, f"{_SECOND}.lock"):
+        (folder / name).unlink(missing_ok=True)

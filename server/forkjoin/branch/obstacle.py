@@ -1,0 +1,71 @@
+"""What of a user's own is in the way of a move, in the checkout that is to be moved.
+
+git finds most of it, in a dry run. What git would overwrite or put back without a word, ignored files and deletions,
+we look for ourselves.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.branch.change import above, changes_between, standing
+from forkjoin.branch.checkout import Held
+from forkjoin.error import GitError
+
+#: So many paths go into one command line.
+_AT_ONCE = 500
+
+
+async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
+    """The user's files that are in the way from one commit to another; what git says, where it names none."""
+    changes = await changes_between(held.path, old, new)
+    found = await _find_untracked(held, [change.path for change in changes if change.kind == "A"])
+    found += await _find_deleted(held, [change.path for change in changes if change.kind == "M"])
+    try:
+        await held.git("read-tree", "-m", "-u", "-n", old, new)
+    except GitError as error:
+        found += await _find_dirty(held, [change.path for change in changes])
+        return _tell(found or refused_for(error)) or [error.last_line]
+    return _tell(found)
+
+
+def _tell(paths: Iterable[str]) -> list[str]:
+    return sorted({git.readable(path) for path in paths})
+
+
+def refused_for(error: GitError) -> list[str]:
+    """The paths for which git refused a move before it touched anything; at times the first one alone."""
+    return re.findall(r"'(.+?)' (?:not uptodate|would|overlaps|since)", error.stderr, re.DOTALL)
+
+
+async def _find_untracked(held: Held, added: list[str]) -> list[str]:
+    """Untracked files where these would be added. git itself would overwrite those that are ignored."""
+    there = await to_thread.run_sync(lambda: {found for path in added if (found := standing(held.path, path))})
+    return await _list(held, "--others", sorted(there))
+
+
+async def _find_deleted(held: Held, changed: list[str]) -> list[str]:
+    """Files that the user has deleted, of those that would be changed: git itself would put them back."""
+    gone = await to_thread.run_sync(lambda: [path for path in changed if not os.path.lexists(Path(held.path, path))])
+    return await _list(held, "--deleted", gone)
+
+
+async def _list(held: Held, which: str, paths: list[str]) -> list[str]:
+    found: list[str] = []
+    for n in range(0, len(paths), _AT_ONCE):
+        only = [f":(top,literal){path}" for path in paths[n : n + _AT_ONCE]]
+        found += git.names_in(await held.git("ls-files", "-z", which, "--", *only))
+    return found
+
+
+async def _find_dirty(held: Held, changes: Iterable[str]) -> list[str]:
+    """What the user has changed among, above or below these paths."""
+    changed = set(changes)
+    folders = {folder for path in changed for folder in above(path)}
+    listing = await held.git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    dirty = [entry[3:] for entry in git.names_in(listing)]
+    return [path for path in dirty if path in folders or not changed.isdisjoint([path, *above(path)])]

@@ -1,0 +1,67 @@
+"""A place where attempts run, and an executor for it; at the end nothing of it may be left."""
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from attempts import Place, processes_of
+from forkjoin.attempt import lock
+from forkjoin.attempt.executor import Executor
+from forkjoin.attempt.local import LocalExecutor
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the attempts' folders are."""
+    folder = tmp_path / "attempts"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+async def place(folder: Path, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place for attempts. What a test left running there ends, and then nothing may be left."""
+    place = Place(folder, tmp_path / "daemon.lock", tmp_path / "wake", tmp_path / "woken")
+    place.wake.write_text(f"#!/bin/sh\necho woken >> '{place.woken}'\n")
+    place.wake.chmod(0o700)
+    yield place
+    if processes_of(tmp_path):
+        async with anyio.create_task_group() as tasks:
+            for attempt in folder.iterdir():
+                tasks.start_soon(place.open().cancel, attempt.name, 0)
+    left = processes_of(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+@pytest.fixture
+def local(place: Place) -> Iterator[LocalExecutor]:
+    """Attempts on this machine. We are the daemon: its lock is held, and no shim starts another."""
+    held = lock.take(place.daemon_lock)
+    assert held is not None
+    yield place.open()
+    os.close(held)
+
+
+@pytest.fixture(params=["local"])
+def reopen(request: pytest.FixtureRequest, local: LocalExecutor, place: Place) -> Callable[[], Executor]:
+    """How a daemon that takes over opens the executor that is under test. Another executor is another parameter."""
+    return place.open
+
+
+@pytest.fixture
+def executor(reopen: Callable[[], Executor]) -> Executor:
+    return reopen()
+
+
+@pytest.fixture
+def sibling() -> Iterator[int]:
+    """The pid of a process of the same user that has nothing to do with any attempt."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process.pid
+        process.kill()

@@ -1,0 +1,235 @@
+"""Which processes are ours, and how they are ended."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from attempts import is_running, is_sleep
+from forkjoin.attempt import process
+from forkjoin.attempt.process import Entry, Identity
+from harness import GIVE_UP_S
+
+#: Ends its first thread and goes on in another; prints a line once it has.
+HEADLESS = """
+import ctypes, threading, time
+def go_on():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z": time.sleep(0.01)
+    print("headless", flush=True)
+    time.sleep(1000)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall(60, 0)
+"""
+
+
+@contextlib.contextmanager
+def start(*argv: str, mark: str = "", **environment: str) -> Generator["subprocess.Popen[bytes]"]:
+    """A program, in a session of its own; killed at the end."""
+    variables = {"PATH": os.environ["PATH"], **environment, **({process.MARK: mark} if mark else {})}
+    with subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, start_new_session=True) as started:
+        try:
+            yield started
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+
+
+def read_line(started: "subprocess.Popen[bytes]") -> str:
+    """The next line that it prints."""
+    assert started.stdout
+    return started.stdout.readline().decode().strip()
+
+
+def read_sleeper(started: "subprocess.Popen[bytes]") -> int:
+    """The pid of a sleep that it prints, once it is one: before, it is a fork of whoever starts it."""
+    pid = int(read_line(started))
+    give_up = time.monotonic() + GIVE_UP_S
+    while not is_sleep(pid):
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+    return pid
+
+
+def pids(entries: list[Entry]) -> set[int]:
+    return {entry.identity.pid for entry in entries}
+
+
+def entry_of(pid: int) -> Entry:
+    found = process.read_entry(pid)
+    assert found
+    return found
+
+
+# -- who is who
+
+
+def test_a_process_is_the_same_for_as_long_as_it_lives() -> None:
+    with start("sleep", "1000") as sleeper:
+        identity = process.identify(sleeper.pid)
+        assert identity
+        assert process.identify(sleeper.pid) == identity
+        assert process.is_alive(identity)
+        sleeper.kill()
+        sleeper.wait(GIVE_UP_S)
+        assert not process.is_alive(identity)
+
+
+@pytest.mark.parametrize(("boot_id", "later"), [("", 1), ("another", 0)])
+def test_a_pid_that_came_to_another_process_is_not_the_same(boot_id: str, later: int) -> None:
+    with start("sleep", "1000") as sleeper:
+        identity = entry_of(sleeper.pid).identity
+        former = Identity(boot_id or identity.boot_id, identity.pid, identity.start_ticks - later)
+        assert not process.is_alive(former)
+        assert process.open_handle(former) is None
+        process.send(former, signal.SIGKILL)
+        process.send(identity, signal.SIGTERM)
+        assert sleeper.wait(GIVE_UP_S) == -signal.SIGTERM
+
+
+def test_a_zombie_has_ended() -> None:
+    with start("true") as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert process.read_entry(ended.pid) is None
+
+
+def test_a_process_whose_first_thread_has_ended_goes_on() -> None:
+    with start(sys.executable, "-c", HEADLESS, mark="headless") as headless:
+        assert read_line(headless) == "headless"
+        assert process.end(lambda: [entry for entry in [process.read_entry(headless.pid)] if entry], 0) == []
+        assert headless.wait(GIVE_UP_S) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["a b", ") Z 1 1", "(", "\n", "ü"])
+def test_any_name_is_read_right(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
+    program.symlink_to("/bin/sleep")
+    with start(str(program), "1000") as sleeper:
+        found = entry_of(sleeper.pid)
+        assert found.name == name
+        assert (found.parent, found.session) == (os.getpid(), sleeper.pid)
+        assert str(found) == f"{name} (pid {sleeper.pid})"
+
+
+def test_the_table_has_every_process() -> None:
+    with start("sleep", "1000") as sleeper:
+        assert {1, os.getpid(), sleeper.pid} <= pids(process.table())
+
+
+# -- whose is it
+
+
+def test_a_mark_that_nobody_has_marks_nobody() -> None:
+    assert process.tree("nobody", None) == []
+
+
+def test_what_is_marked_is_found_with_its_descendants() -> None:
+    with start("sh", "-c", "sleep 1000 & echo $!; env -i sleep 1000 & echo $!; wait", mark="m1") as program:
+        children = {read_sleeper(program), read_sleeper(program)}
+        assert pids(process.tree("m1", None)) == {program.pid, *children}
+
+
+def test_what_is_becoming_another_program_is_found(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('exec sh "$0"')
+    with start("sh", str(script), mark="m1") as program:
+        for _ in range(100):
+            assert pids(process.tree("m1", None)) == {program.pid}
+
+
+def test_what_cleared_its_environment_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with start("env", "-i", "sleep", "1000") as cleared:
+        while not is_sleep(cleared.pid):
+            time.sleep(0.005)
+        waits: list[float] = []
+        monkeypatch.setattr("forkjoin.attempt.process._TRIES", 5000)
+        monkeypatch.setattr("forkjoin.attempt.process.time.sleep", waits.append)
+        assert process.tree("m1", None) == []
+        assert len(waits) < 5000
+
+
+def test_a_mark_that_only_begins_alike_is_another() -> None:
+    with start("sleep", "1000", mark="m11"), start("sleep", "1000", OTHER_FORKJOIN_MARK="m1"):
+        assert process.tree("m1", None) == []
+
+
+def test_what_cleared_its_environment_is_found_below_the_shim_which_is_not_found() -> None:
+    with start("sh", "-c", "env -i sleep 1000 & echo $!; wait", FORKJOIN_KEEPER="1") as shim:
+        child = read_sleeper(shim)
+        assert pids(process.tree("m1", shim.pid)) == {child}
+
+
+def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_session() -> None:
+    script = "sh -c 'env -i sleep 1000 & echo $!'; exec sleep 1000"
+    with start("sh", "-c", script, mark="m1") as program:
+        orphan = read_sleeper(program)
+        assert entry_of(orphan).parent != program.pid
+        assert pids(process.tree("m1", None)) == {program.pid, orphan}
+
+
+def test_a_daemon_below_a_shim_is_not_of_its_tree_nor_is_what_is_below_that() -> None:
+    daemon = "sh -c 'env -i sleep 1000 & echo $!; echo $$; wait'"
+    with start("sh", "-c", f"{daemon} & wait", FORKJOIN_KEEPER="1") as shim:
+        kept = [read_sleeper(shim), int(read_line(shim))]
+        assert [entry_of(pid).session for pid in kept] == [shim.pid, shim.pid]
+        assert process.tree("m1", shim.pid) == []
+
+
+def test_neither_we_nor_the_first_process_are_of_any_tree() -> None:
+    assert not {1, os.getpid()} & pids(process.tree("nobody", 0))
+    assert os.getpid() not in pids(process.tree("nobody", os.getppid()))
+
+
+# -- ending
+
+
+def test_what_obeys_is_ended_within_its_grace() -> None:
+    with start("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done", mark="m1") as program:
+        read_line(program)
+        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert program.wait(GIVE_UP_S) == 7
+
+
+def test_what_is_started_to_put_things_in_order_is_let_be() -> None:
+    script = "trap 'sh -c \"sleep 0.3; echo in order\"; exit 7' TERM; echo up; while :; do sleep 0.01; done"
+    with start("sh", "-c", script, mark="m1") as program:
+        read_line(program)
+        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert read_line(program) == "in order"
+        assert program.wait(GIVE_UP_S) == 7
+
+
+def test_what_does_not_obey_is_killed_after_its_grace() -> None:
+    with start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.01; done", mark="m1") as program:
+        read_line(program)
+        assert process.end(lambda: process.tree("m1", None), 0.1) == []
+        assert program.wait(GIVE_UP_S) == -signal.SIGKILL
+
+
+def test_what_is_stopped_may_obey() -> None:
+    with start("sh", "-c", "trap 'exit 7' TERM; kill -STOP $$; while :; do sleep 0.01; done", mark="m1") as program:
+        os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
+        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert program.wait(GIVE_UP_S) == 7
+
+
+def test_what_is_started_while_others_end_is_ended_too() -> None:
+    script = "trap 'sleep 1000 & echo $!; exit' TERM; echo up; while :; do sleep 0.01; done"
+    with start("sh", "-c", script, mark="m1") as program:
+        read_line(program)
+        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert not is_running(int(read_line(program)))
+
+
+def test_what_can_not_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "KILL_WAIT_S", 0.05)
+    immortal = Entry(Identity("another boot", 1, 1), 0, 0, "immortal")
+    assert process.end(lambda: [immortal], 0) == [immortal]
+
+
+def test_where_nothing_is_nothing_is_ended() -> None:
+    assert process.end(list[Entry], 1000) == []

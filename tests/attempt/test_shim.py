@@ -1,0 +1,433 @@
+"""The shim and its folder: what stands there, what it survives, and what is left when it does not survive."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio.to_thread
+import psutil
+import pytest
+from attempts import (
+    ENVIRONMENT,
+    Place,
+    is_running,
+    is_sleep,
+    lines,
+    pids,
+    printed,
+    processes_of,
+    program,
+    run,
+    shell,
+    until,
+)
+from forkjoin.attempt import lock, process, shim
+from forkjoin.attempt.executor import AttemptSpec
+from forkjoin.attempt.local import LocalExecutor
+from harness import GIVE_UP_S
+
+SECRET = "correct-horse-battery-staple"
+
+
+def shim_of(place: Place, handle: str) -> int:
+    """The pid of its shim."""
+    return int(json.loads((place.folder / handle / "started.json").read_text())[1])
+
+
+def is_held(place: Place, handle: str) -> bool:
+    return lock.is_held(place.folder / handle / "lock")
+
+
+async def order_by_hand(local: LocalExecutor, place: Place, handle: str, spec: AttemptSpec, environment: bytes) -> None:
+    """Run a shim as a submit does, with the orders of another attempt, and exactly these bytes for its stdin."""
+    await run(local, spec)
+    folder = place.folder / handle
+    folder.mkdir(exist_ok=True)
+    (folder / "spec.json").write_bytes((place.folder / spec.handle / "spec.json").read_bytes())
+    held = lock.take(folder / "lock")
+    assert held is not None
+    argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(held)]
+    done = await anyio.to_thread.run_sync(
+        lambda: subprocess.run(argv, input=environment, pass_fds=[held], capture_output=True, check=True)
+    )
+    os.close(held)
+    assert done.stderr == b""
+
+
+@pytest.fixture
+def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shims whose minute and whose grace are a moment."""
+    script = tmp_path / "shim.py"
+    server = Path(shim.__file__).parents[2]
+    script.write_text(
+        f"import sys; sys.path.append({str(server)!r})\n"
+        "from forkjoin.attempt import shim\n"
+        "shim._WAKE_EVERY_S = shim._GRACE_S = 0.05\n"
+        "shim.main()\n"
+    )
+    monkeypatch.setattr(shim, "__file__", str(script))
+
+
+# -- killed
+
+
+async def test_an_attempt_whose_shim_was_killed_is_lost(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
+    outcome = await local.outcome("a1-1")
+    assert outcome.kind == "lost"
+    assert is_running(pid)
+    assert await printed(local, "a1-1") == f"{pid}\n".encode()
+
+
+async def test_what_a_killed_shim_left_behind_is_ended_by_its_mark(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
+    tree = await pids(local, "a1-1", 2)
+    os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
+    await local.outcome("a1-1")
+    assert await local.cancel("a1-1", 1) == []
+    assert not any(is_running(pid) for pid in tree)
+    assert (await local.outcome("a1-1")).kind == "lost"
+
+
+async def test_an_attempt_that_was_lost_is_not_started_again(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    await pids(local, "a1-1", 1)
+    os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
+    await local.outcome("a1-1")
+    await local.submit(shell("a1-1", "echo again"))
+    assert not is_held(place, "a1-1")
+    assert (await local.outcome("a1-1")).kind == "lost"
+
+
+async def test_an_attempt_goes_on_when_its_daemon_is_killed(local: LocalExecutor, place: Place) -> None:
+    script = (
+        "import anyio, sys, time; from pathlib import Path\n"
+        "from forkjoin.attempt.executor import AttemptSpec; from forkjoin.attempt.local import LocalExecutor\n"
+        "executor = LocalExecutor(Path(sys.argv[1]), Path(sys.argv[2]), ['/bin/true'])\n"
+        "work = 'echo one; read -r line; echo $line; exit 3'\n"
+        "anyio.run(executor.submit, AttemptSpec('a1-1', ('sh', '-c', work), '/', {}, b'', closed=False))\n"
+        "print('submitted', flush=True); time.sleep(1000)"
+    )
+    argv = [sys.executable, "-c", script, str(place.folder), str(place.daemon_lock)]
+    async with await anyio.open_process(argv, start_new_session=True) as daemon:
+        assert daemon.stdout
+        assert await daemon.stdout.receive()
+        os.killpg(daemon.pid, signal.SIGKILL)
+    await lines(local, "a1-1", 1)
+    await local.send("a1-1", b"two\n")
+    assert await printed(local, "a1-1") == b"one\ntwo\n"
+    assert (await local.outcome("a1-1")).code == 3
+
+
+async def test_a_shim_whose_daemon_dies_while_it_sends_starts_nothing(local: LocalExecutor, place: Place) -> None:
+    for cut in (b"", b"PATH=/bin", b"PATH=/bin\0", b"PATH=/bin\0EMPTY=\0"):
+        await order_by_hand(local, place, "a1-1", shell("a2-1", "echo never"), cut)
+        assert (await local.outcome("a1-1")).kind == "not_started"
+    assert await run(local, shell("a1-1", "echo now")) == b"now\n"
+
+
+async def test_whoever_ends_the_shim_ends_its_tree_and_the_end_is_told(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
+    tree = await pids(local, "a1-1", 2)
+    os.kill(shim_of(place, "a1-1"), signal.SIGTERM)
+    outcome = await local.outcome("a1-1")
+    assert (outcome.kind, outcome.code) == ("signalled", signal.SIGTERM)
+    assert not any(is_running(pid) for pid in tree)
+
+
+async def test_a_stopped_shim_is_woken_to_end_its_tree(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
+    assert await local.cancel("a1-1", 1) == []
+    assert not is_running(pid)
+    assert (await local.outcome("a1-1")).kind == "signalled"
+
+
+async def test_a_shim_that_does_not_answer_is_ended_after_its_tree(
+    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin.attempt.local._SHIM_WAIT_S", 0)
+
+    def do_not_reach(folder: Path, grace: float) -> bool:
+        return True
+
+    monkeypatch.setattr("forkjoin.attempt.local._ask_to_end", do_not_reach)
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
+    assert await local.cancel("a1-1", 0) == []
+    assert not is_running(pid)
+    assert not is_held(place, "a1-1")
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_the_grace_is_the_one_that_was_asked_for(local: LocalExecutor) -> None:
+    script = "trap 'sleep 0.3; echo in order; exit 7' TERM; echo up; while :; do sleep 0.01; done"
+    await local.submit(shell("a1-1", script))
+    await lines(local, "a1-1", 1)
+    await local.cancel("a1-1", GIVE_UP_S)
+    assert await printed(local, "a1-1") == b"up\nin order\n"
+
+
+async def test_a_shim_that_finds_itself_cancelled_starts_nothing(local: LocalExecutor, place: Place) -> None:
+    """As when the cancel comes after the submit has looked for one."""
+    (place.folder / "a1-1").mkdir()
+    (place.folder / "a1-1" / "cancel").touch()
+    log = place.folder / "log"
+    spec = shell("a2-1", 'echo started >> "$1"', str(log))
+    await order_by_hand(local, place, "a1-1", spec, b"PATH=/bin:/usr/bin\0\0")
+    assert (await local.outcome("a1-1")).error == "it was stopped before it started"
+    assert log.read_text() == "started\n"  # a2-1's
+
+
+async def test_what_is_printed_right_before_the_end_is_read(
+    local: LocalExecutor, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = tmp_path / "go"
+
+    def read_before_the_end(file: Path, start: int, limit: int) -> bytes:
+        """Read all that is there; but before it can be told, more is printed, and the program has ended."""
+        found = file.read_bytes()[start : start + limit]
+        go.touch()
+        while is_held(place, "a1-1"):
+            time.sleep(0.005)
+        return found
+
+    monkeypatch.setattr("forkjoin.attempt.local._read", read_before_the_end)
+    await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
+    await until((place.folder / "a1-1" / "output").exists)
+    assert await printed(local, "a1-1") == b"late\n"
+
+
+# -- who is of the tree, and who is not
+
+
+async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    await until(lambda: is_sleep(pid))
+    os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
+    assert (await local.outcome("a1-1")).kind == "lost"
+    await local.cancel("a1-1", 1)
+    assert not is_held(place, "a1-1")
+    assert is_running(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_daemon_that_an_agent_s_relay_started_outlives_the_agent(local: LocalExecutor) -> None:
+    daemon = "env -i FORKJOIN_KEEPER=1 PATH=\"$PATH\" setsid sh -c 'sleep 1000 & echo $!; echo $$; wait' &"
+    await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
+    kept = await pids(local, "a1-1", 2)
+    assert await local.cancel("a1-1", 1) == []
+    assert all(is_running(pid) for pid in kept)
+    for pid in kept:
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_an_attempt_is_not_of_the_tree_of_the_agent_in_which_its_daemon_was_started(
+    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(process.MARK, str(place.folder / "a9-1"))
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    await local.cancel("a9-1", 0)
+    assert is_running(pid)
+    assert is_running(shim_of(place, "a1-1"))
+
+
+@pytest.mark.parametrize("ticks", [-1, 1])
+async def test_a_pid_that_is_another_s_now_is_left_alone(
+    local: LocalExecutor, place: Place, sibling: int, ticks: int
+) -> None:
+    folder = place.folder / "a1-1"
+    folder.mkdir()
+    found = process.identify(sibling)
+    assert found
+    (folder / "started.json").write_text(json.dumps(found._replace(start_ticks=found.start_ticks + ticks)))
+    assert (await local.outcome("a1-1")).kind == "lost"
+    assert await local.cancel("a1-1", 0) == []
+    assert is_running(sibling)
+
+
+async def test_a_shim_of_before_the_machine_was_started_anew_is_lost(
+    local: LocalExecutor, place: Place, sibling: int
+) -> None:
+    folder = place.folder / "a1-1"
+    folder.mkdir()
+    found = process.identify(sibling)
+    assert found
+    (folder / "started.json").write_text(json.dumps(found._replace(boot_id="another")))
+    assert (await local.outcome("a1-1")).kind == "lost"
+    assert await local.cancel("a1-1", 0) == []
+    assert is_running(sibling)
+
+
+async def test_orphans_that_end_while_the_program_runs_do_not_stay_zombies(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "for n in 1 2 3; do sh -c 'true &'; done; echo $$; read go", stdin=None))
+    [pid] = await pids(local, "a1-1", 1)
+    own = psutil.Process(shim_of(place, "a1-1"))
+    await until(lambda: [child.pid for child in own.children()] == [pid])
+
+
+async def test_an_attempt_whose_folder_was_removed_is_over_when_its_program_is(
+    local: LocalExecutor, place: Place
+) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    await local.forget("a1-1")
+    assert (await local.outcome("a1-1")).kind == "not_started"
+    assert await local.cancel("a1-1", 1) == []
+    assert not is_running(pid)
+    await until(lambda: not processes_of(place.folder))
+
+
+# -- records
+
+
+async def test_the_environment_is_written_nowhere(local: LocalExecutor, place: Place) -> None:
+    await local.submit(
+        program("a1-1", "sh", "-c", "echo up; read go", environment=ENVIRONMENT | {"KEY": SECRET}, stdin=None)
+    )
+    await lines(local, "a1-1", 1)
+    files = [file for file in place.folder.rglob("*") if file.is_file()]
+    assert len(files) >= 6
+    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
+    own = psutil.Process(shim_of(place, "a1-1"))
+    assert SECRET not in " ".join([*own.cmdline(), *own.environ().values()])
+
+
+async def test_all_files_are_their_owner_s_alone(local: LocalExecutor, place: Place) -> None:
+    former = os.umask(0)
+    try:
+        await local.submit(shell("a1-1", "umask; echo >&2; read go", stdin=None))
+        assert await lines(local, "a1-1", 1) == ["0000"]
+    finally:
+        os.umask(former)
+    await local.send("a1-1", b"go\n")
+    await local.close_input("a1-1")
+    await local.outcome("a1-1")
+    await local.cancel("a1-1", 0)
+    folder = place.folder / "a1-1"
+    modes = {file.name: stat.S_IMODE(file.lstat().st_mode) for file in folder.iterdir()}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {"lock", "spec.json", "started.json", "end.json", "input", "output", "errors", "shim.log"} <= set(modes)
+    assert {name for name, mode in modes.items() if mode != 0o600} == set()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b'{"kind": "exi', b"\x00\xff", b'{"kind": "odd"}', b"[]", b'{"kind": "exited", "code": "x"}'],
+    ids=["empty", "halved", "random", "odd kind", "other JSON", "other type"],
+)
+async def test_an_attempt_whose_end_record_is_damaged_is_lost(
+    local: LocalExecutor, place: Place, damage: bytes
+) -> None:
+    await run(local, shell("a1-1", "echo printed"))
+    (place.folder / "a1-1" / "end.json").write_bytes(damage)
+    assert (await local.outcome("a1-1")).kind == "lost"
+    assert await printed(local, "a1-1") == b"printed\n"
+    await local.submit(shell("a1-1", "echo again"))
+    assert await printed(local, "a1-1") == b"printed\n"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b'["boot', b"\x00\xff", b"{}", b'["boot", "pid", 0]'],
+    ids=["empty", "halved", "random", "other JSON", "other type"],
+)
+async def test_damaged_records_do_not_keep_a_tree_from_being_ended(
+    local: LocalExecutor, place: Place, damage: bytes
+) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    for name in ("spec.json", "started.json"):
+        (place.folder / "a1-1" / name).write_bytes(damage)
+    assert await local.cancel("a1-1", 1) == []
+    assert not is_running(pid)
+
+
+async def test_a_program_finds_all_signals_as_they_are_by_default(local: LocalExecutor) -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        words = await run(local, shell("a1-1", "grep -E 'Sig(Blk|Ign)' /proc/self/status"))
+    finally:
+        signal.signal(signal.SIGHUP, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert [int(word, 16) for word in words.split()[1::2]] == [0, 0]
+
+
+# -- the daemon
+
+
+async def test_a_shim_starts_a_daemon_at_its_end_where_none_is(place: Place) -> None:
+    await run(place.open(), shell("a1-1", "true"))
+    await until(place.woken.exists)
+    assert place.woken.read_text() == "woken\n"
+
+
+async def test_a_shim_starts_no_daemon_where_one_is(local: LocalExecutor, place: Place) -> None:
+    await run(local, shell("a1-1", "true"))
+    await local.outcome("a1-1")
+    await until(lambda: not processes_of(place.folder))
+    assert not place.woken.exists()
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_shim_starts_a_daemon_where_none_is_while_its_program_runs(place: Place) -> None:
+    executor = place.open()
+    await executor.submit(shell("a1-1", "read go", stdin=None))
+    await until(place.woken.exists)
+    assert is_held(place, "a1-1")
+    await executor.close_input("a1-1")
+    assert (await executor.outcome("a1-1")).kind == "exited"
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_daemon_that_a_shim_started_outlives_the_attempt(place: Place) -> None:
+    place.wake.write_text(
+        f"#!/bin/sh\nexec 9>>'{place.daemon_lock}'; flock -xn 9 || exit; echo $$ > '{place.woken}'; exec sleep 1000"
+    )
+    executor = place.open()
+    await executor.submit(shell("a1-1", "read go", stdin=None))
+    await until(lambda: place.woken.exists() and place.woken.read_text())
+    daemon = int(place.woken.read_text())
+    assert await executor.cancel("a1-1", 1) == []
+    assert is_running(daemon)
+    os.kill(daemon, signal.SIGKILL)
+    await until(lambda: not is_running(daemon))
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_daemon_that_cannot_be_started_does_not_hurt_the_attempt(place: Place) -> None:
+    place.wake.unlink()
+    executor = place.open()
+    await executor.submit(shell("a1-1", "read -r line; echo $line", stdin=None))
+    log = place.folder / "a1-1" / "shim.log"
+    await until(lambda: log.exists() and b"no daemon could be started" in log.read_bytes())
+    await executor.send("a1-1", b"done\n")
+    assert await printed(executor, "a1-1") == b"done\n"
+    assert (await executor.outcome("a1-1")).ok
+
+
+# -- space
+
+
+async def test_a_shim_is_small(
+    local: LocalExecutor, place: Place, record_property: Callable[[str, object], None]
+) -> None:
+    await local.submit(shell("a1-1", "echo up; read go", stdin=None))
+    await lines(local, "a1-1", 1)
+    memory = psutil.Process(shim_of(place, "a1-1")).memory_full_info()
+    record_property("shim_rss", memory.rss)
+    record_property("shim_pss", memory.pss)
+    assert memory.pss < 16 * 1024 * 1024

@@ -1,0 +1,114 @@
+"""How tests drive attempts: specs of small programs, what these print, and what the process table says of them."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from forkjoin.attempt.executor import AttemptSpec, Executor
+from forkjoin.attempt.local import LocalExecutor
+from harness import GIVE_UP_S
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where attempts run on this machine. Executors that are opened on one place know the same attempts."""
+
+    folder: Path
+    daemon_lock: Path
+    wake: Path  #: what a shim executes to start a daemon: it writes `woken`
+    woken: Path
+
+    def open(self) -> LocalExecutor:
+        return LocalExecutor(self.folder, self.daemon_lock, [str(self.wake)])
+
+
+#: What a small program needs, and nothing of whoever runs the tests.
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+def program(
+    handle: str,
+    *argv: str,
+    cwd: str = "/",
+    environment: Mapping[str, str] = ENVIRONMENT,
+    stdin: bytes | None = b"",
+    timeout_s: float | None = None,
+    together: bool = False,
+) -> AttemptSpec:
+    """A spec; with `stdin` None its input stays open."""
+    return AttemptSpec(handle, argv, cwd, environment, stdin or b"", stdin is not None, timeout_s, together)
+
+
+def shell(
+    handle: str, script: str, *words: str, stdin: bytes | None = b"", timeout_s: float | None = None
+) -> AttemptSpec:
+    """A spec of a shell script; the words are its $1, $2 …"""
+    return program(handle, "sh", "-c", script, "sh", *words, stdin=stdin, timeout_s=timeout_s)
+
+
+def python(handle: str, script: str, *words: str, stdin: bytes | None = b"") -> AttemptSpec:
+    """A spec of a Python script."""
+    return program(handle, sys.executable, "-S", "-E", "-c", script, *words, stdin=stdin)
+
+
+async def run(executor: Executor, spec: AttemptSpec) -> bytes:
+    """All that a program prints, once it has ended."""
+    await executor.submit(spec)
+    return await printed(executor, spec.handle)
+
+
+async def printed(executor: Executor, handle: str, after: int = 0) -> bytes:
+    """All that it prints from a byte on, once it has ended."""
+    with anyio.fail_after(GIVE_UP_S):
+        return b"".join([chunk async for chunk in executor.output(handle, after)])
+
+
+async def lines(executor: Executor, handle: str, count: int) -> list[str]:
+    """Its first lines, once so many are there, while it runs."""
+    with anyio.fail_after(GIVE_UP_S):
+        while True:
+            data, _ = await executor.read_output(handle, 0, 1024 * 1024)
+            if data.count(b"\n") >= count:
+                return data.decode().splitlines()
+            await anyio.sleep(0.005)
+
+
+async def pids(executor: Executor, handle: str, count: int) -> list[int]:
+    """The pids that it has printed, a line each."""
+    return [int(line) for line in await lines(executor, handle, count)]
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Return once it is so."""
+    with anyio.fail_after(GIVE_UP_S):
+        while not is_so():
+            await anyio.sleep(0.005)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has this pid that is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
+def is_sleep(pid: int) -> bool:
+    """Whether it has become the sleep that it was forked for, with the environment that this was given."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Whatever runs with this folder in its command line or environment: shims, and what is marked."""
+    found: dict[int, str] = {}
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in words and pid != os.getpid() and is_running(pid):
+            found[pid] = words.replace(b"\0", b" ").decode(errors="replace")[:200]
+    return found

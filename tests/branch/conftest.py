@@ -1,0 +1,12 @@
+"""What tests of the branch room share."""
+
+from pathlib import Path
+
+import pytest
+from moves import Target, make_target
+
+
+@pytest.fixture
+def target(repository: Path) -> Target:
+    """A repository whose main is about to move; it is checked out there."""
+    return make_target(repository)

@@ -1,0 +1,109 @@
+"""What a branch changed, counted and as text."""
+
+import os
+from pathlib import Path
+
+import pytest
+from branches import commit
+from forkjoin.branch import diff
+from forkjoin.branch.diff import Stat
+from forkjoin.error import GitError
+from harness import git
+
+
+@pytest.fixture
+def base(repository: Path) -> str:
+    return git(repository, "rev-parse", "HEAD")
+
+
+async def test_files_and_lines_are_counted(repository: Path, base: str) -> None:
+    tip = commit(repository, {"shared.txt": "one\n2\nthree\nfour\n", "new": "x\n", "README.md": None})
+    assert await diff.measure(str(repository / ".git"), base, tip) == Stat(3, 3, 2)
+
+
+async def test_nothing_between_a_commit_and_itself(repository: Path, base: str) -> None:
+    assert await diff.measure(str(repository / ".git"), base, base) == Stat(0, 0, 0)
+
+
+async def test_a_moved_file_is_one_that_went_and_one_that_came(repository: Path, base: str) -> None:
+    git(repository, "mv", "shared.txt", "moved.txt")
+    git(repository, "commit", "-qm", "moved")
+    assert await diff.measure(str(repository / ".git"), base, "HEAD") == Stat(2, 3, 3)
+
+
+async def test_a_binary_file_counts_without_lines(repository: Path, base: str) -> None:
+    (repository / "binary").write_bytes(bytes(range(256)))
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "binary")
+    assert await diff.measure(str(repository / ".git"), base, "HEAD") == Stat(1, 0, 0)
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\tb", b"\xff", b'"', b"-x"])
+async def test_a_file_of_any_name_counts_as_one(repository: Path, base: str, name: bytes) -> None:
+    (repository / os.fsdecode(name)).write_text("x\ny\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "odd")
+    assert await diff.measure(str(repository / ".git"), base, "HEAD") == Stat(1, 2, 0)
+
+
+async def test_text_is_a_plain_diff_whatever_the_user_has_configured(
+    repository: Path, base: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text(f"#!/bin/sh\ntouch {tmp_path / 'told'}\n")
+    (tmp_path / "run").chmod(0o755)
+    git(repository, "config", "color.ui", "always")
+    git(repository, "config", "diff.external", str(tmp_path / "run"))
+    git(repository, "config", "diff.x.textconv", str(tmp_path / "run"))
+    (repository / ".git" / "info" / "attributes").write_text("* diff=x\n")
+    tip = commit(repository, {"new": "x\n"})
+    text = await diff.text(str(repository / ".git"), base, tip, None, stat=False)
+    assert text.startswith(b"diff --git a/new b/new\n")
+    assert text.endswith(b"+x\n")
+    assert not (tmp_path / "told").exists()
+
+
+async def test_of_one_path_only_that(repository: Path, base: str) -> None:
+    tip = commit(repository, {"new": "x\n", "*": "y\n", "folder/a": "z\n"})
+    for path, count in (("*", 1), ("folder", 1), ("none", 0)):
+        text = await diff.text(str(repository / ".git"), base, tip, path, stat=False)
+        assert text.count(b"diff --git") == count
+
+
+async def test_of_a_path_out_of_the_repository_there_is_nothing(repository: Path, base: str) -> None:
+    (repository.parent / "outside").write_text("x\n")
+    assert await diff.text(str(repository), base, None, "../outside", stat=False) == b""
+
+
+async def test_a_commit_that_is_not_there_is_an_error(repository: Path, base: str) -> None:
+    with pytest.raises(GitError, match="0000"):
+        await diff.text(str(repository), base, "0" * 40, None, stat=False)
+
+
+async def test_stat_names_files_and_sizes(repository: Path, base: str) -> None:
+    tip = commit(repository, {"new": "x\n"})
+    text = await diff.text(str(repository / ".git"), base, tip, None, stat=True)
+    assert text.splitlines()[0].split() == [b"new", b"|", b"1", b"+"]
+
+
+async def test_a_worktree_is_read_without_touching_its_index(repository: Path, base: str) -> None:
+    (repository / "shared.txt").write_text("edited\n")
+    os.utime(repository / "README.md", (1, 1))  # as if edited, but the same
+    index = (repository / ".git" / "index").read_bytes()
+    text = await diff.text(str(repository), base, None, None, stat=False)
+    assert b"+edited" in text
+    assert (repository / ".git" / "index").read_bytes() == index
+
+
+async def test_no_more_of_a_diff_is_read_than_its_limit(
+    repository: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diff, "LIMIT", 1000)
+    tip = commit(repository, {"large": "0123456789\n" * 500_000})
+    assert len(await diff.text(str(repository / ".git"), base, tip, None, stat=False)) == 1000
+
+
+async def test_untracked_files_are_those_that_are_not_ignored(repository: Path) -> None:
+    commit(repository, {".gitignore": "*.log\n"})
+    (repository / "a.log").touch()
+    (repository / "a\nb").touch()
+    assert await diff.untracked(str(repository)) == ["a\nb"]

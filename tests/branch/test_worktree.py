@@ -1,0 +1,542 @@
+"""Worktrees are made for one owner, beside whatever a person does, and taken away without touching another's."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import run_process, to_thread
+from branches import (
+    OWNER,
+    Fork,
+    commit,
+    contents,
+    everything,
+    files_of,
+    make_fork,
+    put_counting_git,
+    put_git,
+    put_hooks,
+    sign,
+)
+from forkjoin.branch import worktree
+from forkjoin.error import CallerError, GitError
+from harness import GIVE_UP_S, git
+
+
+@pytest.fixture
+def base(repository: Path) -> str:
+    return git(repository, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def common_dir(repository: Path) -> str:
+    return str(repository / ".git")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "worktrees" / "a1-left"
+
+
+#: The first `git worktree add` does all that it should, and fails with what git says when it loses a race.
+LOSES_ONE_RACE = """
+case " $* " in *" worktree add "*)
+    if mkdir {0}/raced; then
+        {1} "$@"
+        echo "fatal: failed to read .git/worktrees/other/commondir: Success" >&2
+        exit 128
+    fi
+esac
+"""
+
+NEVER_ADDS = """
+case " $* " in *" worktree add "*)
+    echo "fatal: could not create directory" >&2
+    exit 128
+esac
+"""
+
+NEVER_CHECKS_OUT = """
+case " $* " in *" reset "*)
+    echo "error: unable to write file shared.txt" >&2
+    exit 128
+esac
+"""
+
+
+# -- making
+
+
+async def test_a_worktree_has_the_files_of_its_base_on_a_branch_of_its_own(
+    common_dir: str, path: Path, base: str, repository: Path
+) -> None:
+    commit(repository, {"later": "x"})
+    assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left"
+    assert contents(path) == {"README.md": b"a repository\n", "shared.txt": b"one\ntwo\nthree\n"}
+    assert git(path, "rev-parse", "HEAD", "--symbolic-full-name", "HEAD").split() == [
+        base,
+        "refs/heads/forkjoin/a1-left",
+    ]
+    assert git(path, "status", "--porcelain") == ""
+
+
+async def test_making_it_twice_for_one_owner_is_making_it_once(common_dir: str, path: Path, base: str) -> None:
+    first = await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    before = everything(Path(common_dir).parent)
+    assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == first
+    assert everything(Path(common_dir).parent) == before
+
+
+async def test_what_a_program_has_begun_survives_that_it_is_made_again(common_dir: str, path: Path, base: str) -> None:
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    git(path, "switch", "-qc", "of-the-program")
+    (path / "shared.txt").write_text("edited\n")
+    (path / "new").write_text("new\n")
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert contents(path) == {"README.md": b"a repository\n", "shared.txt": b"edited\n", "new": b"new\n"}
+
+
+async def test_what_is_half_made_is_made_anew(repository: Path) -> None:
+    fork = await make_fork(repository)
+    (fork.folder / "forkjoin-ready").unlink()
+    (fork.folder / "index").replace(fork.folder / "index.lock")
+    (fork.path / "shared.txt").write_text("half written")
+    (fork.path / "README.md").unlink()
+    assert (await make_fork(repository)).branch == fork.branch
+    assert git(fork.path, "status", "--porcelain") == ""
+    assert (fork.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
+    assert len(git(repository, "worktree", "list").splitlines()) == 2
+
+
+async def test_a_worktree_whose_folder_is_gone_is_made_again_at_the_agents_last_commit(
+    common_dir: str, path: Path, base: str
+) -> None:
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    last = commit(path, {"done": "x"})
+    shutil.rmtree(path)
+    assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left"
+    assert git(path, "rev-parse", "HEAD") == last
+    assert (path / "done").exists()
+
+
+async def test_a_branch_of_somebody_else_is_neither_adopted_nor_deleted(
+    common_dir: str, path: Path, base: str, repository: Path
+) -> None:
+    git(repository, "branch", "forkjoin/a1-left")
+    await worktree.make(common_dir, path.with_name("other"), "forkjoin/a1-left-2", base, "a1 of /another/home")
+    assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left-3"
+    branches = git(repository, "branch", "--list", "--format=%(refname:short)", "forkjoin/*").splitlines()
+    assert branches == ["forkjoin/a1-left", "forkjoin/a1-left-2", "forkjoin/a1-left-3"]
+
+
+async def test_a_branch_below_the_name_is_stepped_aside_for(
+    common_dir: str, path: Path, base: str, repository: Path
+) -> None:
+    git(repository, "branch", "forkjoin/a1-left/mine")
+    assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left-2"
+
+
+async def test_a_branch_called_forkjoin_is_named_where_it_is_in_the_way(
+    common_dir: str, path: Path, base: str, repository: Path
+) -> None:
+    git(repository, "branch", "forkjoin")
+    before = everything(repository)
+    with pytest.raises(GitError, match="'refs/heads/forkjoin' exists"):
+        await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert everything(repository) == before
+    assert await worktree.make(common_dir, path, "forkjoin-a1-left", base, OWNER) == "forkjoin-a1-left"
+
+
+async def test_a_tag_of_the_branchs_name_confuses_nothing(
+    common_dir: str, path: Path, base: str, repository: Path
+) -> None:
+    commit(repository, {"later": "x"})
+    git(repository, "tag", "forkjoin/a1-left")
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert git(path, "rev-parse", "HEAD", "--symbolic-full-name", "HEAD").split() == [
+        base,
+        "refs/heads/forkjoin/a1-left",
+    ]
+
+
+async def test_when_every_suffix_is_taken_it_is_refused(common_dir: str, path: Path, base: str) -> None:
+    names = ["x", *(f"x-{n}" for n in range(2, 100))]
+    script = "".join(f"create refs/heads/{name} {base}\n" for name in names)
+    await run_process(["git", "-C", common_dir, "update-ref", "--stdin"], input=script.encode())
+    with pytest.raises(CallerError, match="x to x-99 all exist"):
+        await worktree.make(common_dir, path, "x", base, OWNER)
+    assert not path.exists()
+
+
+async def test_a_lost_race_is_run_again_on_the_branch_that_was_left(
+    common_dir: str, path: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_git(tmp_path / "bin", monkeypatch, LOSES_ONE_RACE.format(tmp_path, shutil.which("git")))
+    assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left"
+    assert (tmp_path / "raced").exists()
+    assert git(path, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("script", [NEVER_ADDS, NEVER_CHECKS_OUT, "echo 'fatal: no' >&2; exit 128"])
+async def test_when_git_fails_for_good_nothing_is_left_but_its_last_words(
+    common_dir: str, path: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    repository = Path(common_dir).parent
+    before = everything(repository)
+    with monkeypatch.context() as patch:
+        put_git(tmp_path / "bin", patch, script)
+        with pytest.raises(GitError) as refused:
+            await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert refused.value.last_line in script
+    assert everything(repository) == before
+    assert not path.exists()
+
+
+async def test_thirty_at_once_are_made_while_a_person_works_in_the_repository(
+    common_dir: str, base: str, repository: Path, tmp_path: Path
+) -> None:
+    git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "origin.git"))
+    git(repository, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    made: list[str] = []
+
+    async def make(number: int) -> None:
+        path = tmp_path / "worktrees" / f"a{number}-x"
+        made.append(await worktree.make(common_dir, path, f"forkjoin/a{number}-x", base, f"a{number} of {tmp_path}"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(to_thread.run_sync, work_as_a_person, repository, tmp_path)
+        for number in range(1, 31):
+            tasks.start_soon(make, number)
+    assert sorted(made) == sorted(f"forkjoin/a{number}-x" for number in range(1, 31))
+    for number in range(1, 31):
+        assert (
+            git(tmp_path / "worktrees" / f"a{number}-x", "status", "--porcelain", "--branch")
+            == f"## forkjoin/a{number}-x"
+        )
+    assert git(repository, "rev-list", "--count", f"{base}..main") == "5"
+    assert git(repository, "fsck") == ""
+
+
+def work_as_a_person(repository: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        git(repository, "worktree", "add", "-q", str(tmp_path / f"own-{number}"), check=False)  # git's own race
+        git(repository, "fetch", "-q", "origin")
+        commit(repository, {f"own-{number}": "x"})
+        git(repository, "gc", "-q")
+
+
+async def test_making_one_takes_three_calls_of_git(
+    common_dir: str, path: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = put_counting_git(tmp_path / "bin", monkeypatch)
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert len(log.read_text().splitlines()) == 3
+
+
+async def test_no_hook_is_run_and_no_configuration_written(
+    common_dir: str, path: Path, base: str, repository: Path, tmp_path: Path
+) -> None:
+    put_hooks(repository / ".git" / "hooks", tmp_path / "told")
+    before = (repository / ".git" / "config").read_bytes()
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    await worktree.remove(common_dir, path)
+    assert not (tmp_path / "told").exists()
+    assert (repository / ".git" / "config").read_bytes() == before
+
+
+async def test_it_is_its_owners_though_commits_are_signed_and_git_is_to_show_that(
+    repository: Path, tmp_path: Path
+) -> None:
+    sign(repository, tmp_path / "told")
+    fork = await make_fork(repository)
+    shutil.rmtree(fork.path)
+    assert (await make_fork(repository)).branch == fork.branch
+    assert not (tmp_path / "told").exists()
+
+
+# -- what is at its path already
+
+
+async def test_files_at_its_path_that_are_in_no_worktree_stay(common_dir: str, path: Path, base: str) -> None:
+    path.mkdir(parents=True)
+    (path / "precious").write_text("mine\n")
+    with pytest.raises(CallerError, match="there are files in it"):
+        await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert (path / "precious").read_text() == "mine\n"
+    assert git(Path(common_dir), "branch", "--list", "forkjoin/*") == ""
+
+
+async def test_the_worktree_of_another_owner_stays(common_dir: str, path: Path, base: str) -> None:
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, "a1 of another life")
+    (path / "precious").write_text("theirs\n")
+    with pytest.raises(CallerError, match="is the worktree of a1 of another life"):
+        await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert (path / "precious").read_text() == "theirs\n"
+
+
+async def test_a_symlink_at_its_path_is_taken_away_and_not_followed(
+    common_dir: str, path: Path, base: str, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "precious").write_text("mine\n")
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "outside")
+    await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER)
+    assert not path.is_symlink()
+    assert contents(tmp_path / "outside") == {"precious": b"mine\n"}
+
+
+async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
+    common_dir: str, base: str, tmp_path: Path, repository: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "worktrees").symlink_to(tmp_path / "real")
+    before = everything(repository)
+    path = tmp_path / "worktrees" / "a1-left"
+    for _ in range(2):
+        assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left"
+    await worktree.remove(common_dir, path)
+    await worktree.retire_branch(common_dir, "forkjoin/a1-left", None)
+    assert everything(repository) == before
+    assert os.listdir(tmp_path / "real") == []
+
+
+# -- taking away
+
+
+async def test_a_worktree_that_is_taken_away_leaves_all_as_before(repository: Path) -> None:
+    before = everything(repository)
+    fork = await make_fork(repository)
+    (fork.path / "loose").write_text("x")
+    for _ in range(2):
+        await worktree.remove(fork.common_dir, fork.path)
+        await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    assert everything(repository) == before
+    assert not fork.path.exists()
+
+
+async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
+    before = everything(repository)
+    fork = await make_fork(repository)
+    shutil.rmtree(fork.path)
+    await worktree.remove(fork.common_dir, fork.path)
+    await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    assert everything(repository) == before
+
+
+async def test_one_that_is_locked_is_taken_away_and_can_be_made_again(repository: Path) -> None:
+    fork = await make_fork(repository)
+    git(repository, "worktree", "lock", str(fork.path))
+    await worktree.remove(fork.common_dir, fork.path)
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    assert (await make_fork(repository)).branch == fork.branch
+
+
+async def test_one_whose_git_folder_is_damaged_is_taken_away(repository: Path) -> None:
+    before = everything(repository)
+    fork = await make_fork(repository)
+    for name in ("HEAD", "commondir", "index"):
+        (fork.folder / name).unlink()
+    (fork.path / ".git").write_text("nonsense")
+    await worktree.remove(fork.common_dir, fork.path)
+    await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    assert everything(repository) == before
+
+
+async def test_a_users_worktree_on_a_disk_that_is_away_stays_known(repository: Path, tmp_path: Path) -> None:
+    git(repository, "worktree", "add", "-q", "--detach", str(tmp_path / "disk"))
+    commit(tmp_path / "disk", {"own": "x"})
+    (tmp_path / "disk").rename(tmp_path / "away")
+    fork = await make_fork(repository)
+    await worktree.remove(fork.common_dir, fork.path)
+    (tmp_path / "away").rename(tmp_path / "disk")
+    assert git(tmp_path / "disk", "status", "--porcelain") == ""
+
+
+async def test_a_symlink_in_a_worktree_or_in_its_place_is_never_followed(repository: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("mine\n")
+    left, right = await make_fork(repository, "a1-left"), await make_fork(repository, "a2-right")
+    (left.path / "link").symlink_to(outside)
+    shutil.rmtree(right.path)
+    right.path.symlink_to(outside)
+    for fork in (left, right):
+        await worktree.remove(fork.common_dir, fork.path)
+        assert not os.path.lexists(fork.path)
+    assert contents(outside) == {"precious": b"mine\n"}
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+#: As its owner who must heed permissions: even root, without his capabilities.
+BOUND = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+
+
+async def test_read_only_folders_are_taken_away(repository: Path, tmp_path: Path) -> None:
+    if BOUND and not shutil.which(BOUND[0]):
+        pytest.skip("root, and no setpriv")
+    fork = await make_fork(repository)
+    (fork.path / "a" / "b").mkdir(parents=True)
+    (fork.path / "a" / "b" / "file").touch()
+    (fork.path / "a" / "link").symlink_to(tmp_path)
+    tmp_path.chmod(0o750)
+    for folder, mode in (("a/b", 0o500), ("a", 0), (".", 0o500)):
+        (fork.path / folder).chmod(mode)
+    script = f"""
+import anyio, pathlib
+from forkjoin.branch import worktree
+anyio.run(worktree.remove, {fork.common_dir!r}, pathlib.Path({str(fork.path)!r}))
+"""
+    await run_process([*BOUND, sys.executable, "-c", script])
+    assert not fork.path.exists()
+    assert tmp_path.stat().st_mode & 0o777 == 0o750
+
+
+async def test_a_retired_branch_is_kept_where_that_is_asked(repository: Path) -> None:
+    fork = await make_fork(repository)
+    tip = commit(fork.path, {"new": "x"})
+    await worktree.remove(fork.common_dir, fork.path)
+    assert await worktree.retire_branch(fork.common_dir, fork.branch, "a1-left") == "refs/forkjoin/kept/a1-left"
+    assert git(repository, "for-each-ref", "--format=%(refname) %(objectname)").splitlines() == [
+        f"refs/forkjoin/kept/a1-left {tip}",
+        f"refs/heads/main {fork.base}",
+    ]
+
+
+async def test_what_was_kept_before_under_the_same_name_stays_kept(repository: Path) -> None:
+    kept: list[str | None] = []
+    for home in ("one", "two"):
+        fork = await make_fork(repository)
+        commit(fork.path, {"new": home})
+        await worktree.remove(fork.common_dir, fork.path)
+        kept.append(await worktree.retire_branch(fork.common_dir, fork.branch, "a1-left"))
+    assert kept == ["refs/forkjoin/kept/a1-left", "refs/forkjoin/kept/a1-left-2"]
+    assert [git(repository, "show", f"{ref}:new") for ref in kept] == ["one", "two"]
+
+
+# -- scratch
+
+
+@pytest.fixture
+async def scratch(repository: Path, tmp_path: Path) -> Fork:
+    """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
+    tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
+    path = tmp_path / "worktrees" / "landing-1"
+    await worktree.make_scratch(str(repository / ".git"), path, tip)
+    return Fork(repository, path, "", tip)
+
+
+async def switch(scratch: Fork) -> None:
+    """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
+    tip = commit(scratch.repository, {"old": None, "new": "y\n"})
+    await worktree.make_scratch(scratch.common_dir, scratch.path, tip)
+    assert git(scratch.path, "rev-parse", "HEAD") == tip
+    assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
+    tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
+    assert sorted(tracked) == [".gitignore", "README.md", "new", "shared.txt"]
+    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
+
+
+async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_keeps_its_caches(scratch: Fork) -> None:
+    (scratch.path / "shared.txt").write_text("edited by verify\n")
+    (scratch.path / "untracked" / "deep").mkdir(parents=True)
+    (scratch.path / "untracked" / "deep" / "file").touch()
+    (scratch.path / "x.cache").write_text("warm")
+    await switch(scratch)
+    assert (scratch.path / "x.cache").read_text() == "warm"
+
+
+async def test_one_that_is_ready_for_its_commit_is_left_to_whatever_runs_in_it(scratch: Fork) -> None:
+    (scratch.path / "untracked").write_text("of the run\n")
+    (scratch.path / "shared.txt").write_text("of the run\n")
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    assert (scratch.path / "untracked").exists()
+    assert (scratch.path / "shared.txt").read_text() == "of the run\n"
+
+
+async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
+    (scratch.folder / "forkjoin-ready").unlink()
+    (scratch.folder / "index").unlink()
+    (scratch.path / "shared.txt").write_text("half written")
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    assert git(scratch.path, "status", "--porcelain") == ""
+    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
+
+
+def delete_git(scratch: Fork) -> None:
+    (scratch.path / ".git").unlink()
+
+
+def leave_a_lock(scratch: Fork) -> None:
+    (scratch.folder / "index.lock").touch()
+
+
+def break_the_index(scratch: Fork) -> None:
+    (scratch.folder / "index").write_text("garbage")
+
+
+def delete_the_folder(scratch: Fork) -> None:
+    shutil.rmtree(scratch.path)
+
+
+def start_a_repository(scratch: Fork) -> None:
+    (scratch.path / ".git").unlink()
+    git(scratch.path, "init", "-q")
+
+
+def point_git_at_the_users_checkout(scratch: Fork) -> None:
+    (scratch.path / ".git").write_text(f"gitdir: {scratch.common_dir}\n")
+
+
+def clone_within(scratch: Fork) -> None:
+    git(scratch.path, "clone", "-q", str(scratch.repository), "inner")
+
+
+@pytest.mark.parametrize(
+    "wreck",
+    [
+        *(delete_git, leave_a_lock, break_the_index, delete_the_folder, start_a_repository, clone_within),
+        point_git_at_the_users_checkout,
+    ],
+)
+async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: Fork, wreck: object) -> None:
+    assert callable(wreck)
+    wreck(scratch)
+    await switch(scratch)
+    assert git(scratch.repository, "status", "--porcelain", "--branch") == "## main"
+    assert len(git(scratch.repository, "worktree", "list").splitlines()) == 2
+
+
+async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:
+    git(scratch.repository, "branch", "develop")
+    git(scratch.path, "switch", "-q", "develop")
+    await switch(scratch)
+    assert git(scratch.repository, "rev-parse", "develop") == scratch.base
+
+
+async def test_files_of_a_base_are_executable_and_linked_as_they_were(repository: Path) -> None:
+    (repository / "run").write_text("#!/bin/sh\n")
+    (repository / "run").chmod(0o755)
+    (repository / "link").symlink_to("run")
+    commit(repository, {"other": "x"})
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "modes")
+    fork = await make_fork(repository)
+    assert os.access(fork.path / "run", os.X_OK)
+    assert os.readlink(fork.path / "link") == "run"
+    assert "120000 link" in files_of(fork.path, "HEAD")
+
+
+async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
+    common_dir: str, path: Path, base: str
+) -> None:
+    with anyio.fail_after(GIVE_UP_S):
+        async with anyio.create_task_group() as tasks, worktree.registering(common_dir):
+            tasks.start_soon(worktree.make, common_dir, path, "forkjoin/a1-left", base, OWNER)
+            while not git(Path(common_dir), "branch", "--list", "forkjoin/*"):
+                await anyio.sleep(0.01)
+            assert not path.exists()
+    assert (path / "README.md").exists()

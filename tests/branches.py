@@ -1,0 +1,150 @@
+"""How tests make commits and worktrees, look at all of a repository, and put a `git` of their own in PATH."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from forkjoin.branch import worktree
+from harness import git
+
+REAL_GIT = shutil.which("git") or "git"
+
+OWNER = "a1 of /somewhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """An agent's worktree."""
+
+    repository: Path
+    path: Path
+    branch: str
+    base: str
+
+    @property
+    def common_dir(self) -> str:
+        return str(self.repository / ".git")
+
+    @property
+    def folder(self) -> Path:
+        """Its git folder."""
+        found = worktree.git_folder(self.common_dir, self.path)
+        assert found
+        return found
+
+    def tip(self) -> str:
+        return git(self.repository, "rev-parse", self.branch)
+
+
+async def make_fork(repository: Path, name: str = "a1-left") -> Fork:
+    """A worktree as an agent gets it, beside the repository."""
+    path = repository.parent / "worktrees" / name
+    base = git(repository, "rev-parse", "HEAD")
+    branch = await worktree.make(str(repository / ".git"), path, f"forkjoin/{name}", base, f"{name} of /somewhere")
+    return Fork(repository, path, branch, base)
+
+
+def commit(where: Path, files: Mapping[str, str | None], message: str = "work") -> str:
+    """Commit files with these contents (none: without that file), and nothing else; the commit."""
+    for name, text in files.items():
+        write(where, name, text)
+    git(where, "add", "--all", "--force", "--", *files)
+    git(where, "commit", "-q", "-m", message)
+    return git(where, "rev-parse", "HEAD")
+
+
+def write(where: Path, name: str, text: str | None) -> None:
+    """Write a file, with the folders it needs, or take it away."""
+    if text is None:
+        (where / name).unlink()
+    else:
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_text(text)
+
+
+def blob(where: Path, revision: str, name: str | bytes) -> bytes:
+    """A file's bytes in a commit."""
+    path = os.fsencode(revision) + b":" + os.fsencode(name)
+    return subprocess.run(["git", "-C", str(where), "cat-file", "blob", path], capture_output=True, check=True).stdout
+
+
+def files_of(where: Path, revision: str) -> list[str]:
+    """What a commit has, each as "<mode> <path>"."""
+    listing = git(where, "ls-tree", "-r", "-z", revision)
+    return [f"{row.split()[0]} {row.partition(chr(9))[2]}" for row in listing.split("\0") if row]
+
+
+def everything(repository: Path) -> dict[str, object]:
+    """All of a repository that must be as before where nothing was to change: refs, worktrees, checkout, stash."""
+    top = repository / ".git"
+    return {
+        "refs": git(repository, "for-each-ref"),
+        "HEAD": (top / "HEAD").read_text(),
+        "worktrees": sorted(path.name for path in (top / "worktrees").iterdir())
+        if (top / "worktrees").exists()
+        else None,
+        "list": git(repository, "worktree", "list", "--porcelain"),
+        "index": (top / "index").read_bytes(),
+        "stash": git(repository, "stash", "list"),
+        "files": contents(repository),
+        "locks": [str(path) for path in top.rglob("*.lock") if path.name != "forkjoin.lock"],
+    }
+
+
+def contents(top: Path) -> dict[str, bytes | str]:
+    """Every file and symlink under a folder, `.git` apart, with its bytes or where it leads."""
+    return {
+        str(path.relative_to(top)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in top.rglob("*")
+        if ".git" not in path.relative_to(top).parts and (path.is_symlink() or path.is_file())
+    }
+
+
+def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let a shell script be the first `git` in PATH; what it does not end itself goes on as the real one."""
+    folder.mkdir(exist_ok=True)
+    (folder / "git").write_text(f'#!/bin/sh\n{script}\nexec {REAL_GIT} "$@"\n')
+    (folder / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def put_counting_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let each call of git leave a line, with its arguments, in the file that is returned."""
+    log = folder / "calls"
+    put_git(folder, monkeypatch, f'echo "$*" >> {log}')
+    log.touch()
+    return log
+
+
+def put_hooks(folder: Path, told: Path) -> None:
+    """Hooks that each leave a line in `told` when they are run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("pre-commit", "commit-msg", "post-commit", "post-checkout", "post-merge", "post-index-change"):
+        _put_hook(folder / name, told)
+    _put_hook(folder / "reference-transaction", told)
+
+
+def _put_hook(file: Path, told: Path) -> None:
+    file.write_text(f"#!/bin/sh\necho {file.name} >> {told}\n")
+    file.chmod(0o755)
+
+
+#: A gpg that signs anything.
+_GPG = """#!/bin/sh
+case "$*" in *--verify*) echo verified >> {0};; *) echo "[GNUPG:] SIG_CREATED D" >&2; echo signature;; esac
+"""
+
+
+def sign(repository: Path, told: Path) -> str:
+    """Sign the last commit, and let git show signatures, which leaves a line in `told`; the commit."""
+    program = told.with_name("gpg")
+    program.write_text(_GPG.format(told))
+    program.chmod(0o755)
+    for name, value in (("gpg.program", str(program)), ("log.showSignature", "true")):
+        git(repository, "config", name, value)
+    git(repository, "commit", "-q", "--amend", "--no-edit", "-S")
+    return git(repository, "rev-parse", "HEAD")

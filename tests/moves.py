@@ -1,0 +1,78 @@
+"""How tests move a target: a repository in which main is about to go from one commit to another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from branches import OWNER, commit, write
+from forkjoin.branch.checkout import find_checkout, hold
+from forkjoin.branch.join import Move, carry_out
+from forkjoin.branch.obstacle import find_obstacles
+from harness import git
+
+
+@dataclass(frozen=True)
+class Target:
+    """A repository's main, and the commit that it is to move to, which is made but nowhere yet."""
+
+    repository: Path
+    old: str
+    new: str
+
+    @property
+    def common_dir(self) -> str:
+        return str(self.repository / ".git")
+
+    async def find_move(self) -> Move:
+        checkout = await find_checkout(self.common_dir, "refs/heads/main")
+        return Move("refs/heads/main", self.old, self.new, checkout, "forkjoin: merge a1")
+
+    async def land(self) -> list[str]:
+        """Move main, unless something is in the way; what is."""
+        move = await self.find_move()
+        async with hold(self.common_dir, move.checkout, move.ref, OWNER) as held:
+            if held and (obstacles := await find_obstacles(held, move.old, move.new)):
+                return obstacles
+            await carry_out(self.common_dir, move, held)
+        return []
+
+    async def resume(self) -> None:
+        """What a daemon does that finds this move begun by another, which was killed."""
+        move = Move("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
+        async with hold(self.common_dir, move.checkout, move.ref, OWNER) as held:
+            await carry_out(self.common_dir, move, held, again=True)
+
+    def tip(self) -> str:
+        """Where main is."""
+        return git(self.repository, "rev-parse", "refs/heads/main")
+
+    def status(self) -> list[str]:
+        """What its checkout has that no commit has."""
+        return git(self.repository, "status", "--porcelain", "--untracked-files=all").splitlines()
+
+
+#: What the move changes: a file edited, one added in a new folder, one deleted, one that becomes a folder.
+CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
+AFTER = {
+    "README.md": b"a repository\n",
+    "other": b"other\n",
+    "shared.txt": b"one\n2\nthree\n",
+    "new/file": b"new\n",
+} | {
+    "flat/file": b"deep\n",
+    ".gitignore": b"*.log\n",
+}
+
+
+def make_target(repository: Path) -> Target:
+    """A target whose move makes `CHANGES`."""
+    base = commit(repository, {"old": "old\n", "flat": "flat\n", "other": "other\n", ".gitignore": "*.log\n"})
+    (repository / "flat").unlink()
+    for name, text in CHANGES.items():
+        if name != "flat":
+            write(repository, name, text)
+    git(repository, "add", "--all")
+    git(repository, "commit", "-qm", "of the agent")
+    tip = git(repository, "rev-parse", "HEAD")
+    git(repository, "reset", "-q", "--hard", base)
+    new = git(repository, "commit-tree", "-p", base, "-p", tip, "-m", "Merge a1", f"{tip}^{{tree}}")
+    return Target(repository, base, new)
