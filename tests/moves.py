@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+import pytest
 from branches import OWNER, commit, write
+from forkjoin.branch import checkout
 from forkjoin.branch.checkout import find_checkout, hold
 from forkjoin.branch.join import Move, carry_out
 from forkjoin.branch.obstacle import find_obstacles
-from harness import git
+from harness import GIVE_UP_S, git
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Target:
         return str(self.repository / ".git")
 
     async def find_move(self) -> Move:
-        checkout = await find_checkout(self.common_dir, "refs/heads/main")
-        return Move("refs/heads/main", self.old, self.new, checkout, "forkjoin: merge a1")
+        where = await find_checkout(self.common_dir, "refs/heads/main")
+        return Move("refs/heads/main", self.old, self.new, where, "forkjoin: merge a1")
 
     async def land(self) -> list[str]:
         """Move main, unless something is in the way; what is."""
@@ -76,3 +79,17 @@ def make_target(repository: Path) -> Target:
     git(repository, "reset", "-q", "--hard", base)
     new = git(repository, "commit-tree", "-p", base, "-p", tip, "-m", "Merge a1", f"{tip}^{{tree}}")
     return Target(repository, base, new)
+
+
+def note_waits(monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
+    """Let whoever waits for an index.lock wait as long as it takes; the event is that somebody does."""
+    waiting = anyio.Event()
+    sleep = anyio.sleep
+
+    async def note_and_sleep(seconds: float) -> None:
+        waiting.set()
+        await sleep(seconds)
+
+    monkeypatch.setattr(checkout, "_LOCK_GIVE_UP_S", GIVE_UP_S)
+    monkeypatch.setattr(anyio, "sleep", note_and_sleep)
+    return waiting

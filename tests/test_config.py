@@ -11,7 +11,7 @@ WRONG = [
     ("[limits]\nmax_running = 0\n", "limits.max_running"),
     ("[agents.x]\nkind = 'nothing'\ncommand = ['x']\n", "agents.x.kind"),
     ("[agents.x]\nkind = 'command'\ncommand = []\n", "agents.x.command"),
-    ("[agents.a1]\nkind = 'command'\ncommand = ['x']\n", "agents.a1: a name is"),
+    ("[agents.a1]\nkind = 'command'\ncommand = ['x']\n", "agents.a1.[key]: Value error, a name is"),
     ("limits = \n", "Invalid value"),
     ("\xff", "codec can't decode"),
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import check_name
+from forkjoin.model import Name
 
 
 class _Strict(BaseModel):
@@ -38,7 +38,7 @@ class AgentProgram(_Strict):
 class Settings(_Strict):
     default_agent: str = "claude"
     limits: Limits = Limits()
-    agents: dict[str, AgentProgram] = {}
+    agents: dict[Name, AgentProgram] = {}
 
     def program(self, name: str | None) -> AgentProgram:
         """The agent program of that name; without one, the default.
@@ -65,7 +65,7 @@ def read_settings(file: Path) -> Settings:
         CallerError: It is no TOML, or a setting in it is unknown or wrong.
     """
     try:
-        settings = Settings.model_validate(tomllib.loads(file.read_text("utf-8")))
+        return Settings.model_validate(tomllib.loads(file.read_text("utf-8")))
     except FileNotFoundError:
         return Settings()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -73,9 +73,3 @@ def read_settings(file: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise CallerError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    for name in settings.agents:
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise CallerError(f"{file}: agents.{name}: {error}") from error
-    return settings

@@ -1,4 +1,4 @@
-"""How forkjoin fails: the caller can mend it, or we broke a promise.
+"""How forkjoin fails: the caller can mend it, or we broke a promise; and git may say no, which is either.
 
 A `CallerError` is shown as it is, to a model or a person: it says what was wrong, what would be right and, where it
 helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
@@ -19,6 +19,11 @@ class BrokenPromiseError(ForkjoinError):
     """Something that forkjoin promises does not hold: a fault of ours, or of the machine."""
 
 
+def words_of(error: Exception) -> str:
+    """What a record says of an error: the words of one of ours, and the kind too of any other."""
+    return str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
+
+
 class UnknownAgentError(CallerError):
     def __init__(self, asked: str, known: Iterable[str]) -> None:
         names = ", ".join(known)
@@ -30,7 +35,6 @@ class GitError(ForkjoinError):
     """git said no: its arguments, exit code and the last line it wrote to stderr."""
 
     def __init__(self, arguments: Iterable[str], code: int, stderr: str) -> None:
-        self.code = code
         self.stderr = stderr.strip()
         lines = self.stderr.splitlines()
         self.last_line = lines[-1] if lines else f"exit {code}"

@@ -6,6 +6,7 @@ does exactly the same, and so takes over what another left.
 """
 
 import logging
+from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,7 +19,7 @@ from forkjoin.decision import scheduler
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import Noted
 from forkjoin.landing.land import Lander
-from forkjoin.model import Agent, Landing, LandingState, State
+from forkjoin.model import Agent, Landing, LandingState, Project, State
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
 from forkjoin.session import Environments, Session
@@ -52,18 +53,23 @@ class Loop:
         """Whether nothing is under way or queued."""
         return not self._attended and not self.waiting
 
+    async def admit(self, session: Session, lead: str) -> tuple[Project, str]:
+        """The project that a session stands in, and the digest of its environment, which its lead's agents may use.
+
+        Raises:
+            CallerError: It stands in no repository.
+        """
+        project = await self.store.project((await look(session.folder)).common_dir)
+        digest = self.environments.keep(session.hello.environment)
+        self.environments.lend(project.number, lead, digest)
+        return project, digest
+
     async def welcome(self, session: Session) -> None:
         """A connection is there: what waits for its lead's environment may use this one."""
-        if session.is_agent:
-            return
-        try:
-            checkout = await look(session.folder)
-        except CallerError:
-            return
-        project = await self.store.project(checkout.common_dir)
-        digest = self.environments.keep(session.hello.environment)
-        self.environments.lend(project.number, session.lead(""), digest)
-        self.store.changes.announce()
+        if not session.is_agent:
+            with suppress(CallerError):
+                await self.admit(session, session.lead(""))
+                self.store.changes.announce()
 
     async def run(self) -> None:
         """Decide and act for ever."""
@@ -82,8 +88,10 @@ class Loop:
 
     async def _start_what_may(self, live: list[Agent]) -> None:
         queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
-        homeless = {n for n, a in queued.items() if not self.environments.find(a.environment, a.project, a.lead)}
-        decision = scheduler.decide(live, self.max_running, homeless)
+        without_environment = {
+            n for n, a in queued.items() if not self.environments.find(a.environment, a.project, a.lead)
+        }
+        decision = scheduler.decide(live, self.max_running, without_environment)
         self.waiting = decision.waiting
         for number in decision.start:
             try:

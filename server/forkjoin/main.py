@@ -1,8 +1,6 @@
 """The rooms, wired: the only module that knows them all, and the daemon's own life."""
 
-import fcntl
 import logging
-import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import CancelScope
 
+from forkjoin import lock
 from forkjoin.connection.start import daemon_command
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
@@ -38,10 +37,7 @@ def run_daemon() -> int:
     """Be the daemon, until nothing needs one or somebody ends it; the exit code."""
     home = find_home()
     home.make()
-    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if lock.take(home.daemon_lock) is None:
         return 0  # one is there already
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)

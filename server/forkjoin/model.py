@@ -5,7 +5,7 @@ number with an `a` before it (`a1`), and a number is never used again.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -82,6 +82,11 @@ def check_name(name: str) -> str:
     near = slug(name)
     hint = f" {near!r} would do." if near and near != name else ""
     raise ValueError(f"a name is {NAME_RULE}.{hint}")
+
+
+def number_of(asked: str) -> int | None:
+    """The number in an agent's id; none in what is a name."""
+    return int(asked[1:]) if AGENT_ID.fullmatch(asked) else None
 
 
 def slug(text: str, limit: int = 32) -> str:
@@ -189,6 +194,11 @@ class Agent:
         """Id and name, for a sentence."""
         return f"{self.id} ({self.name})"
 
+    @property
+    def slug(self) -> str:
+        """Id and name, for a path or a ref."""
+        return f"{self.id}-{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -217,7 +227,7 @@ class Result:
     usage: Usage | None = None
     duration_s: float = 0
     error: str | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 #: Characters of a program's last message that a result keeps; the whole is in its log.

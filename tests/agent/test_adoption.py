@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import anyio
-from forkjoin.connection import start
+from forkjoin import lock
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, forkjoin, open_lead
 
@@ -13,7 +13,7 @@ from harness import GIVE_UP_S, Lead, forkjoin, open_lead
 def _kill_daemon(where: Path, home: Home) -> None:
     pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
     os.kill(pid, signal.SIGKILL)
-    while start.is_daemon_there(home):
+    while lock.is_held(home.daemon_lock):
         pass
 
 
@@ -41,7 +41,7 @@ async def test_a_shim_that_ends_starts_the_daemon_where_none_is_there(repository
     _kill_daemon(repository, home)
     (home.state / "go").touch()
     with anyio.fail_after(GIVE_UP_S):
-        while not start.is_daemon_there(home):
+        while not lock.is_held(home.daemon_lock):
             await anyio.sleep(0.02)
     assert "told" in forkjoin(repository, "wait", first).stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from attempts import Place, processes_of
-from forkjoin.attempt import lock
+from forkjoin import lock
 from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.local import LocalExecutor
 

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from forkjoin.attempt import lock
+from forkjoin import lock
 
 
 def test_a_lock_that_is_taken_is_held_until_it_is_closed(tmp_path: Path) -> None:

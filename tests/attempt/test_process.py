@@ -39,6 +39,12 @@ def start(*argv: str, mark: str = "", **environment: str) -> Generator["subproce
                 os.killpg(started.pid, signal.SIGKILL)
 
 
+@pytest.fixture
+def mark(tmp_path: Path) -> str:
+    """A mark that nobody else has, be it in another run of these tests."""
+    return str(tmp_path)
+
+
 def read_line(started: "subprocess.Popen[bytes]") -> str:
     """The next line that it prints."""
     assert started.stdout
@@ -97,8 +103,8 @@ def test_a_zombie_has_ended() -> None:
         assert process.read_entry(ended.pid) is None
 
 
-def test_a_process_whose_first_thread_has_ended_goes_on() -> None:
-    with start(sys.executable, "-c", HEADLESS, mark="headless") as headless:
+def test_a_process_whose_first_thread_has_ended_goes_on(mark: str) -> None:
+    with start(sys.executable, "-c", HEADLESS, mark=mark) as headless:
         assert read_line(headless) == "headless"
         assert process.end(lambda: [entry for entry in [process.read_entry(headless.pid)] if entry], 0) == []
         assert headless.wait(GIVE_UP_S) == -signal.SIGKILL
@@ -123,105 +129,106 @@ def test_the_table_has_every_process() -> None:
 # -- whose is it
 
 
-def test_a_mark_that_nobody_has_marks_nobody() -> None:
-    assert process.tree("nobody", None) == []
+def test_a_mark_that_nobody_has_marks_nobody(mark: str) -> None:
+    assert process.tree(mark, None) == []
 
 
-def test_what_is_marked_is_found_with_its_descendants() -> None:
-    with start("sh", "-c", "sleep 1000 & echo $!; env -i sleep 1000 & echo $!; wait", mark="m1") as program:
+def test_what_is_marked_is_found_with_its_descendants(mark: str) -> None:
+    with start("sh", "-c", "sleep 1000 & echo $!; env -i sleep 1000 & echo $!; wait", mark=mark) as program:
         children = {read_sleeper(program), read_sleeper(program)}
-        assert pids(process.tree("m1", None)) == {program.pid, *children}
+        assert pids(process.tree(mark, None)) == {program.pid, *children}
 
 
-def test_what_is_becoming_another_program_is_found(tmp_path: Path) -> None:
+def test_what_is_becoming_another_program_is_found(tmp_path: Path, mark: str) -> None:
     script = tmp_path / "script"
     script.write_text('exec sh "$0"')
-    with start("sh", str(script), mark="m1") as program:
+    with contextlib.ExitStack() as stack:
+        programs = {stack.enter_context(start("sh", str(script), mark=mark)).pid for _ in range(4)}
         for _ in range(100):
-            assert pids(process.tree("m1", None)) == {program.pid}
+            assert pids(process.tree(mark, None)) == programs
 
 
-def test_what_cleared_its_environment_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cleared_its_environment_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
     with start("env", "-i", "sleep", "1000") as cleared:
         while not is_sleep(cleared.pid):
             time.sleep(0.005)
         waits: list[float] = []
         monkeypatch.setattr("forkjoin.attempt.process._TRIES", 5000)
         monkeypatch.setattr("forkjoin.attempt.process.time.sleep", waits.append)
-        assert process.tree("m1", None) == []
+        assert process.tree(mark, None) == []
         assert len(waits) < 5000
 
 
-def test_a_mark_that_only_begins_alike_is_another() -> None:
-    with start("sleep", "1000", mark="m11"), start("sleep", "1000", OTHER_FORKJOIN_MARK="m1"):
-        assert process.tree("m1", None) == []
+def test_a_mark_that_only_begins_alike_is_another(mark: str) -> None:
+    with start("sleep", "1000", mark=f"{mark}1"), start("sleep", "1000", OTHER_FORKJOIN_MARK=mark):
+        assert process.tree(mark, None) == []
 
 
-def test_what_cleared_its_environment_is_found_below_the_shim_which_is_not_found() -> None:
+def test_what_cleared_its_environment_is_found_below_the_shim_which_is_not_found(mark: str) -> None:
     with start("sh", "-c", "env -i sleep 1000 & echo $!; wait", FORKJOIN_KEEPER="1") as shim:
         child = read_sleeper(shim)
-        assert pids(process.tree("m1", shim.pid)) == {child}
+        assert pids(process.tree(mark, shim.pid)) == {child}
 
 
-def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_session() -> None:
+def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_session(mark: str) -> None:
     script = "sh -c 'env -i sleep 1000 & echo $!'; exec sleep 1000"
-    with start("sh", "-c", script, mark="m1") as program:
+    with start("sh", "-c", script, mark=mark) as program:
         orphan = read_sleeper(program)
         assert entry_of(orphan).parent != program.pid
-        assert pids(process.tree("m1", None)) == {program.pid, orphan}
+        assert pids(process.tree(mark, None)) == {program.pid, orphan}
 
 
-def test_a_daemon_below_a_shim_is_not_of_its_tree_nor_is_what_is_below_that() -> None:
+def test_a_daemon_below_a_shim_is_not_of_its_tree_nor_is_what_is_below_that(mark: str) -> None:
     daemon = "sh -c 'env -i sleep 1000 & echo $!; echo $$; wait'"
     with start("sh", "-c", f"{daemon} & wait", FORKJOIN_KEEPER="1") as shim:
         kept = [read_sleeper(shim), int(read_line(shim))]
         assert [entry_of(pid).session for pid in kept] == [shim.pid, shim.pid]
-        assert process.tree("m1", shim.pid) == []
+        assert process.tree(mark, shim.pid) == []
 
 
-def test_neither_we_nor_the_first_process_are_of_any_tree() -> None:
-    assert not {1, os.getpid()} & pids(process.tree("nobody", 0))
-    assert os.getpid() not in pids(process.tree("nobody", os.getppid()))
+def test_neither_we_nor_the_first_process_are_of_any_tree(mark: str) -> None:
+    assert not {1, os.getpid()} & pids(process.tree(mark, 0))
+    assert os.getpid() not in pids(process.tree(mark, os.getppid()))
 
 
 # -- ending
 
 
-def test_what_obeys_is_ended_within_its_grace() -> None:
-    with start("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done", mark="m1") as program:
+def test_what_obeys_is_ended_within_its_grace(mark: str) -> None:
+    with start("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done", mark=mark) as program:
         read_line(program)
-        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert process.end(lambda: process.tree(mark, None), 1000) == []
         assert program.wait(GIVE_UP_S) == 7
 
 
-def test_what_is_started_to_put_things_in_order_is_let_be() -> None:
+def test_what_is_started_to_put_things_in_order_is_let_be(mark: str) -> None:
     script = "trap 'sh -c \"sleep 0.3; echo in order\"; exit 7' TERM; echo up; while :; do sleep 0.01; done"
-    with start("sh", "-c", script, mark="m1") as program:
+    with start("sh", "-c", script, mark=mark) as program:
         read_line(program)
-        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert process.end(lambda: process.tree(mark, None), 1000) == []
         assert read_line(program) == "in order"
         assert program.wait(GIVE_UP_S) == 7
 
 
-def test_what_does_not_obey_is_killed_after_its_grace() -> None:
-    with start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.01; done", mark="m1") as program:
+def test_what_does_not_obey_is_killed_after_its_grace(mark: str) -> None:
+    with start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.01; done", mark=mark) as program:
         read_line(program)
-        assert process.end(lambda: process.tree("m1", None), 0.1) == []
+        assert process.end(lambda: process.tree(mark, None), 0.1) == []
         assert program.wait(GIVE_UP_S) == -signal.SIGKILL
 
 
-def test_what_is_stopped_may_obey() -> None:
-    with start("sh", "-c", "trap 'exit 7' TERM; kill -STOP $$; while :; do sleep 0.01; done", mark="m1") as program:
+def test_what_is_stopped_may_obey(mark: str) -> None:
+    with start("sh", "-c", "trap 'exit 7' TERM; kill -STOP $$; while :; do sleep 0.01; done", mark=mark) as program:
         os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
-        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert process.end(lambda: process.tree(mark, None), 1000) == []
         assert program.wait(GIVE_UP_S) == 7
 
 
-def test_what_is_started_while_others_end_is_ended_too() -> None:
+def test_what_is_started_while_others_end_is_ended_too(mark: str) -> None:
     script = "trap 'sleep 1000 & echo $!; exit' TERM; echo up; while :; do sleep 0.01; done"
-    with start("sh", "-c", script, mark="m1") as program:
+    with start("sh", "-c", script, mark=mark) as program:
         read_line(program)
-        assert process.end(lambda: process.tree("m1", None), 1000) == []
+        assert process.end(lambda: process.tree(mark, None), 1000) == []
         assert not is_running(int(read_line(program)))
 
 

@@ -27,7 +27,8 @@ from attempts import (
     shell,
     until,
 )
-from forkjoin.attempt import lock, process, shim
+from forkjoin import lock
+from forkjoin.attempt import process, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import GIVE_UP_S

@@ -15,7 +15,7 @@ from forkjoin.branch.checkout import TargetMovedError, check_free, find_checkout
 from forkjoin.branch.join import Move, carry_out
 from forkjoin.error import CallerError
 from harness import GIVE_UP_S, git
-from moves import AFTER, Target
+from moves import AFTER, Target, note_waits
 
 # -- where it is checked out
 
@@ -194,13 +194,14 @@ async def test_another_git_command_is_not_waited_for_without_end(
 
 
 async def test_another_git_command_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkout, "_LOCK_GIVE_UP_S", GIVE_UP_S)
+    waiting = note_waits(monkeypatch)
     lock = target.repository / ".git" / "index.lock"
     lock.touch()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(target.land)
-        await anyio.wait_all_tasks_blocked()
-        lock.unlink()
+    with anyio.fail_after(GIVE_UP_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(target.land)
+            await waiting.wait()
+            lock.unlink()
     assert target.tip() == target.new
 
 

@@ -151,6 +151,13 @@ async def test_a_missing_git_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await asked.require_version()
 
 
+async def test_a_git_that_ends_without_reading_what_it_was_given_is_heard_all_the_same(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_git(tmp_path / "bin", monkeypatch, "exec <&-; echo said; exit 3")
+    assert await asked.run(repository, "status", stdin=b"x" * 1_000_000) == (3, b"said\n", "")
+
+
 async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 1000")
     monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
@@ -183,6 +190,7 @@ async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     assert try_lock(lock)
     other = os.open(tmp_path / "lock", os.O_RDWR)
+    was_free = True
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: asked.run(repository, "status", holding=(lock,)))

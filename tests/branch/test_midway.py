@@ -9,9 +9,11 @@ import anyio
 import pytest
 from branches import OWNER, contents, everything, put_git, write
 from forkjoin.branch import checkout
+from forkjoin.branch.checkout import hold
+from forkjoin.branch.worktree import try_lock
 from forkjoin.error import CallerError
 from harness import GIVE_UP_S, git
-from moves import AFTER, CHANGES, Target
+from moves import AFTER, CHANGES, Target, note_waits
 
 # -- a daemon that was killed on the way
 
@@ -85,16 +87,35 @@ async def test_a_file_that_is_neither_old_nor_new_is_named_and_nothing_is_touche
 
 
 async def test_a_git_that_outlived_its_daemon_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkout, "_LOCK_GIVE_UP_S", GIVE_UP_S)
+    waiting = note_waits(monkeypatch)
     leave_lock(target)
     git_of_the_dead = os.open(target.repository / ".git" / "index.lock", os.O_RDWR)
     fcntl.flock(git_of_the_dead, fcntl.LOCK_EX)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(target.resume)
-        await anyio.wait_all_tasks_blocked()
-        assert target.tip() == target.old
-        os.close(git_of_the_dead)
+    with anyio.fail_after(GIVE_UP_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(target.resume)
+            await waiting.wait()
+            assert target.tip() == target.old
+            os.close(git_of_the_dead)
     assert target.tip() == target.new
+
+
+async def test_a_lock_that_was_let_go_just_before_it_is_taken_over_is_made_anew(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_lock(target)
+    lock = target.repository / ".git" / "index.lock"
+
+    def let_go_and_try(descriptor: int) -> bool:
+        if os.fstat(descriptor).st_nlink and (target.repository / ".git" / "left").exists():
+            (target.repository / ".git" / "left").unlink()
+            lock.unlink()
+        return try_lock(descriptor)
+
+    (target.repository / ".git" / "left").touch()
+    monkeypatch.setattr(checkout, "try_lock", let_go_and_try)
+    async with hold(target.common_dir, str(target.repository), "refs/heads/main", OWNER):
+        assert lock.read_text() == OWNER
 
 
 #: The disk is full once the first file is written.

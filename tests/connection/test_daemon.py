@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forkjoin import lock
 from forkjoin.connection import start
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, forkjoin
@@ -108,6 +109,7 @@ BAD_HELLOS = [
 def test_a_bad_hello_is_answered_in_words_and_the_daemon_stays(home: Home, line: bytes, says: str) -> None:
     with Peer(home) as found:
         answer = found.ask(line)
+        found.socket.shutdown(socket.SHUT_WR)
         assert answer["ok"] is False
         assert says in answer["error"]
     with Peer(home) as found:
@@ -160,7 +162,7 @@ def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, reposito
 def test_a_daemon_with_nothing_to_do_leaves(home: Home, repository: Path) -> None:
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nidle_minutes = 0.001"))
     forkjoin(repository, "daemon", "start")
-    while start.is_daemon_there(home):
+    while lock.is_held(home.daemon_lock):
         pass
     assert "leaving: nothing to do" in home.log.read_text()
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from branches import REAL_GIT, commit, contents, everything, put_git
+from branches import REAL_GIT, commit, contents, everything, put_counting_git, put_git
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, git, open_lead, open_lead_in_memory
 
@@ -354,29 +354,32 @@ def daemon_of(home: Home) -> psutil.Process:
 
 
 async def test_a_verify_that_runs_when_the_daemon_is_killed_is_neither_disturbed_nor_run_again(
-    lead: Lead, repository: Path, home: Home
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await lead.run("echo > one")
+    calls = put_counting_git(home.state / "bin", monkeypatch)
     verify = (
         f"echo began >> {home.state}/log; echo edited > shared.txt; touch made; "
         f"until [ -e {home.state}/go ]; do sleep 0.02; done; test -e made && grep edited shared.txt"
     )
     answers: list[Any] = []
+    async with open_lead(repository) as lead:
+        await lead.run("echo > one")
 
-    async def merge() -> None:
-        answers.append(await lead.call("merge_worktree", ids=["a1"], verify=verify))
+        async def merge() -> None:
+            answers.append(await lead.call("merge_worktree", ids=["a1"], verify=verify))
 
-    with anyio.fail_after(GIVE_UP_S):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(merge)
-            while not await anyio.Path(home.state / "log").exists():
-                await anyio.sleep(0.02)
-            killed = daemon_of(home)
-            killed.kill()
-            await lead.call("list_agents")  # answered by the next daemon
-            (home.state / "go").touch()
+        with anyio.fail_after(GIVE_UP_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(merge)
+                while not await anyio.Path(home.state / "log").exists():
+                    await anyio.sleep(0.02)
+                daemon_of(home).kill()
+                while (await anyio.Path(calls).read_text()).count("merge-tree") < 2:  # of the next daemon
+                    await anyio.sleep(0.02)
+                (home.state / "go").touch()
     assert ids_of(answers[0], "merged") == ["a1"]
     assert (home.state / "log").read_text() == "began\n"
+    assert "clean" not in calls.read_text(), "its files were not given to it anew"
     assert scratch_of(repository, home) == []
     check_sound(repository)
 
@@ -424,26 +427,3 @@ async def test_a_daemon_that_is_killed_while_it_moves_the_target_has_moved_it_wh
         (repository / "other").write_text("mine\n")
         answer = await lead.call("merge_worktree", ids=["a1"])
     check_moved(repository, home, answer)
-
-
-async def test_a_git_that_outlives_its_daemon_and_the_next_daemon_move_one_after_the_other(
-    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait = "until [ -e {home}/go ]; do sleep 0.01; done"
-    prepare_to_kill(repository, home, monkeypatch, call=" read-tree -m -u {old}", before="", after=wait)
-    answers: list[Any] = []
-    async with open_lead(repository) as lead:
-        await lead.run(TASK)
-        (repository / "other").write_text("mine\n")
-
-        async def merge() -> None:
-            answers.append(await lead.call("merge_worktree", ids=["a1"]))
-
-        with anyio.fail_after(GIVE_UP_S):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(merge)
-                while not await anyio.Path(home.state / "killed").exists():
-                    await anyio.sleep(0.02)
-                await lead.call("list_agents")  # answered by the next daemon
-                (home.state / "go").touch()
-    check_moved(repository, home, answers[0])

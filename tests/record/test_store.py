@@ -10,6 +10,7 @@ import pytest
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
 from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, State
+from forkjoin.record.database import open_database
 from forkjoin.record.rows import NewAgent, Progress
 from forkjoin.record.store import Store, open_store
 from forkjoin.session import Call
@@ -175,7 +176,7 @@ async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_
 @given(st.text(max_size=300))
 def test_any_text_of_an_event_can_be_kept(text: str) -> None:
     async def keep() -> None:
-        store = Store(_memory())
+        store = Store(open_database(Path(":memory:")))
         try:
             await store.project("/repository/.git")
             (agent,) = await _spawn(store, "speaker")
@@ -185,11 +186,3 @@ def test_any_text_of_an_event_can_be_kept(text: str) -> None:
             await store.close()
 
     anyio.run(keep)
-
-
-def _memory() -> sqlite3.Connection:
-    from forkjoin.record import store as module
-
-    connection = module._connect(Path(":memory:"))
-    module._migrate(connection, Path(":memory:"))
-    return connection

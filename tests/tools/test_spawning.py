@@ -66,7 +66,8 @@ async def test_an_agent_finds_its_own_variables_and_none_of_its_leads_marks(repo
     assert "MINE=kept_2" in environment
     assert f"FORKJOIN_AGENT={first}" in environment
     assert not {"CLAUDECODE", "CLAUDE_CODE_MESSAGING_TOKEN", "CLAUDE_CODE_SESSION_ID", "GIT_DIR"} & names
-    assert not {"FORKJOIN_HOME", "FORKJOIN_KEEPER", "CLAUDE_PROJECT_DIR"} & names
+    assert f"FORKJOIN_HOME={home.state}" in environment  # for a relay that it starts
+    assert not {"FORKJOIN_KEEPER", "CLAUDE_PROJECT_DIR"} & names
 
 
 async def test_an_agent_commits_where_git_knows_no_author(repository: Path, home: Home, user: Path) -> None:

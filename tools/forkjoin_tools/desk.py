@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, UnknownAgentError
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
@@ -83,19 +82,8 @@ async def open_desk(context: Context[Any, Any]) -> Desk:
     client = request.session.client_params
     lead = session.lead(client.client_info.name[:64] if client else "")
     try:
-        caller = await _identify(loop, session, lead, Call(session.hello.relay, str(request.request_id)))
+        project, environment = await loop.admit(session, lead)
     except CallerError as error:
         return Desk(loop, error, request.request_id)
-    return Desk(loop, caller, request.request_id)
-
-
-async def _identify(loop: Loop, session: Session, lead: str, call: Call) -> Caller:
-    """Who calls, from which project; what waits for that lead's environment may use this session's.
-
-    Raises:
-        CallerError: They stand in no repository.
-    """
-    project = await loop.store.project((await look(session.folder)).common_dir)
-    environment = loop.environments.keep(session.hello.environment)
-    loop.environments.lend(project.number, lead, environment)
-    return Caller(session, project, lead, call, environment)
+    call = Call(session.hello.relay, str(request.request_id))
+    return Desk(loop, Caller(session, project, lead, call, environment), request.request_id)

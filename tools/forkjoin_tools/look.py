@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Merge, State, Verify
+from forkjoin.model import Agent, Merge, State, Verify, number_of
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
@@ -51,18 +51,10 @@ class Pending(BaseModel):
     state: State
 
 
-class Request(BaseModel):
-    request_id: str
-    id: str
-    kind: str
-    text: str
-    expires_s: float
-
-
 class WaitedFor(BaseModel):
     finished: list[Finished]
     pending: list[Pending]
-    requests: list[Request]
+    requests: list[str] = []  #: none yet: agents can't ask
     timed_out: bool
 
 
@@ -81,7 +73,6 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     return WaitedFor(
         finished=finished,
         pending=[Pending(id=a.id, name=a.name, state=a.state) for a in waited.pending],
-        requests=[],
         timed_out=not waited.is_over(arguments.until),
     )
 
@@ -149,8 +140,9 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
 def _read_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
-    if cursor[:1] == "a" and cursor[1:].isdecimal():
-        return int(cursor[1:])
+    number = number_of(cursor)
+    if number is not None:
+        return number
     raise CallerError(f"cursor {cursor[:40]!r} is none of list_agents; leave it out for the first page.")
 
 

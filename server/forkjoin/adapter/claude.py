@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program
 from forkjoin.config import AgentProgram
@@ -76,8 +76,6 @@ def _instructions(brief: Brief) -> str:
 class _Block(BaseModel):
     """A part of a message: text, or the use of a tool."""
 
-    model_config = ConfigDict(extra="ignore")
-
     type: str
     text: str = ""
     name: str = ""
@@ -86,15 +84,11 @@ class _Block(BaseModel):
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     content: list[_Block] | str = ""
 
 
 class _Line(BaseModel):
     """A line of stream-json: what we read of it. Other fields, and other types of line, are let pass."""
-
-    model_config = ConfigDict(extra="ignore")
 
     type: str
     subtype: str = ""
@@ -113,14 +107,11 @@ class _Line(BaseModel):
     error: str = ""
 
 
-_LINE = TypeAdapter(_Line)
-
-
 def read(line: bytes) -> Sequence[Event]:
     if not line.strip():
         return ()
     try:
-        said = _LINE.validate_json(line)
+        said = _Line.model_validate_json(line)
     except ValidationError:
         return (Unreadable(line[:500].decode(errors="replace")),)
     match said.type, said.subtype:

@@ -11,7 +11,8 @@ from forkjoin.adapter.contract import Adapter, Conclusion, Ended
 from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.executor import AttemptSpec, Executor
+from forkjoin.attempt.executor import Executor
+from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, loose, repository
 from forkjoin.config import Settings
 from forkjoin.decision.verdict import final_state
@@ -30,7 +31,7 @@ async def finish(
     adapter: Adapter,
     agent: Agent,
     outcome: Outcome,
-    lead: Mapping[str, str],
+    environment: Mapping[str, str],
 ) -> None:
     """Write the attempt's result, and the agent's final state with it."""
     project = await store.project_numbered(agent.project)
@@ -39,22 +40,22 @@ async def finish(
         project.common_dir,
         Path(agent.worktree),
         agent.branch,
-        f"Uncommitted work of {agent.id} ({agent.name})\n\nForkjoin-Agent: {agent.id}",
+        f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}",
         None,
-        f"{agent.id}-{agent.name}",
+        agent.slug,
     )
     tip = left.tip or agent.base
     commits = await repository.commits(project.common_dir, agent.base, tip, _COMMITS_NAMED)
     stat = await diff.measure(project.common_dir, agent.base, tip)
     verify, words = Verify.NONE, ""
     if concluded.ok and agent.spec.verify and not agent.stop_asked:
-        verify, words = await _verify(executor, settings, agent, agent.spec.verify, lead)
+        verify, words = await _verify(executor, settings, agent, agent.spec.verify, environment)
     agent = await store.agent(agent.number)  # a stop may have been asked for meanwhile
     result = Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verify),
         summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verify, words),
-        output=concluded.output[-OUTPUT_LIMIT:] if not adapter.MAKES_EVENTS else concluded.output[:OUTPUT_LIMIT],
+        output=concluded.output[:OUTPUT_LIMIT],
         commits=tuple(commits),
         commit=left.tip,
         files_changed=stat.files_changed,
@@ -81,23 +82,15 @@ async def _conclude(store: Store, executor: Executor, adapter: Adapter, agent: A
 
 
 async def _verify(
-    executor: Executor, settings: Settings, agent: Agent, command: str, lead: Mapping[str, str]
+    executor: Executor, settings: Settings, agent: Agent, command: str, environment: Mapping[str, str]
 ) -> tuple[Verify, str]:
-    """Run verify in the agent's worktree, as an attempt of its own; how it went, and the end of what it printed."""
-    handle = handle_of(agent, "verify")
-    spec = AttemptSpec(
-        handle=handle,
-        argv=("/bin/sh", "-c", command),
-        cwd=agent.worktree,
-        environment=compose(lead, {}, variables(agent)),
-        timeout_s=settings.limits.verify_minutes * 60,
-        together=True,
+    """Run verify in the agent's worktree; how it went, and the end of what it printed."""
+    composed = compose(environment, {}, variables(agent))
+    minutes = settings.limits.verify_minutes
+    outcome, printed = await run_verify(
+        executor, handle_of(agent, "verify"), command, agent.worktree, composed, minutes
     )
-    await executor.submit(spec)
-    outcome = await executor.outcome(handle)
-    printed, _ = await executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT)
-    words = f"{printed.decode(errors='replace').strip()}\n[{outcome}]".strip()
-    return Verify.PASSED if outcome.ok else Verify.FAILED, words
+    return Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip()
 
 
 def _summarize(concluded: Conclusion, adapter: Adapter, verify: Verify, verify_words: str) -> str:

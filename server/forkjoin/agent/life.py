@@ -13,7 +13,7 @@ from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
 from forkjoin.attempt.executor import Executor
 from forkjoin.config import Settings
-from forkjoin.error import ForkjoinError
+from forkjoin.error import words_of
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent, Merge, Result, State
 from forkjoin.paths import Home
@@ -57,22 +57,25 @@ class Life:
 
     async def _prepare(self, agent: Agent) -> Agent:
         agent = await prepare(self._store, self._home, agent)
-        lead = await self._environment(agent)
-        if lead is None:
+        environment = await self._environment(agent)
+        if environment is None:
             return await self._store.move(agent, State.FINISHING, Noted("stopped before it started"))
-        spec = await order(self._settings, self._home, agent, lead)
+        spec = await order(self._settings, self._home, agent, environment)
         await self._executor.submit(spec)
         return await self._store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
     async def _run(self, agent: Agent) -> Agent:
-        outcome = await listen(self._store, self._executor, self._adapter(agent), agent)
+        await listen(self._store, self._executor, self._adapter(agent), agent)
+        outcome = await self._executor.outcome(handle_of(agent))
         agent = await self._store.agent(agent.number)
         return await self._store.move(agent, State.FINISHING, Noted(f"ended: {outcome}"))
 
     async def _finish(self, agent: Agent) -> Agent:
         outcome = await self._executor.outcome(handle_of(agent))
-        lead = await self._environment(agent) if agent.spec.verify else None
-        await finish(self._store, self._executor, self._settings, self._adapter(agent), agent, outcome, lead or {})
+        environment = await self._environment(agent) if agent.spec.verify else None
+        await finish(
+            self._store, self._executor, self._settings, self._adapter(agent), agent, outcome, environment or {}
+        )
         return await self._store.agent(agent.number)
 
     def _adapter(self, agent: Agent) -> Adapter:
@@ -83,17 +86,16 @@ class Life:
 
         None once the agent is to be stopped.
         """
-        while not (await self._store.agent(agent.number)).stop_asked:
-            seen = self._store.changes.version
-            found = self._environments.find(agent.environment, agent.project, agent.lead)
-            if found is not None:
-                return found
-            await self._store.changes.after(seen)
-        return None
+
+        async def find() -> dict[str, str] | None:
+            stopped = (await self._store.agent(agent.number)).stop_asked
+            return {} if stopped else self._environments.find(agent.environment, agent.project, agent.lead)
+
+        return await self._store.changes.until(find) or None
 
     async def _give_up(self, agent: Agent, error: Exception) -> None:
         """Record that we could not carry the agent further, whatever state that was in."""
-        words = str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
+        words = words_of(error)
         for handle in (handle_of(agent), handle_of(agent, "verify")):
             await self._executor.cancel(handle, self._settings.limits.stop_grace_s)
         if agent.state is State.RUNNING:

@@ -11,7 +11,7 @@ from forkjoin.agent.prepare import handle_of
 from forkjoin.attempt.executor import Executor
 from forkjoin.event import Event, TurnEnded, Unreadable
 from forkjoin.lines import Lines
-from forkjoin.model import Agent, Outcome
+from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
 from forkjoin.record.store import Store
 
@@ -19,15 +19,11 @@ from forkjoin.record.store import Store
 LINE_LIMIT = 4 * 1024 * 1024
 
 
-async def listen(store: Store, executor: Executor, adapter: Adapter, agent: Agent) -> Outcome:
-    """Read an attempt's output to its end; how that was."""
+async def listen(store: Store, executor: Executor, adapter: Adapter, agent: Agent) -> None:
+    """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
+    if not adapter.MAKES_EVENTS:
+        return
     handle = handle_of(agent)
-    if adapter.MAKES_EVENTS:
-        await _read_all(store, executor, adapter, agent, handle)
-    return await executor.outcome(handle)
-
-
-async def _read_all(store: Store, executor: Executor, adapter: Adapter, agent: Agent, handle: str) -> None:
     progress = await store.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
@@ -37,7 +33,7 @@ async def _read_all(store: Store, executor: Executor, adapter: Adapter, agent: A
         if read.events:
             await store.note(agent, read.events, Progress(lines.offset, read.turn_end))
         if read.turn_end is not None:
-            await executor.close_input(handle)  # its turn is over and no message waits
+            await executor.close_input(handle)
     read = _read(adapter, lines.rest())
     await store.note(agent, read.events, Progress(lines.offset, read.turn_end))
 

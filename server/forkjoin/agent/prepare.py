@@ -48,7 +48,7 @@ async def _task_file(agent: Agent) -> str:
     return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
 
 
-async def order(settings: Settings, home: Home, agent: Agent, lead: Mapping[str, str]) -> AttemptSpec:
+async def order(settings: Settings, home: Home, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
     program = settings.program(agent.spec.agent)
     brief = Brief(
@@ -73,7 +73,7 @@ async def order(settings: Settings, home: Home, agent: Agent, lead: Mapping[str,
         handle=handle_of(agent),
         argv=run.argv,
         cwd=agent.worktree,
-        environment=compose(lead, {**program.environment, **run.environment}, ours),
+        environment=compose(environment, {**program.environment, **run.environment}, ours),
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -88,5 +88,5 @@ def variables(agent: Agent) -> dict[str, str]:
         "FORKJOIN_BRANCH": agent.branch,
         "FORKJOIN_BASE": agent.base,
         "FORKJOIN_WORKTREE": agent.worktree,
-        "FORKJOIN_TOKEN": secrets.token_urlsafe(24),  # tells a relay that an agent's program starts whose it is
+        "FORKJOIN_TOKEN": secrets.token_urlsafe(24),  # tells of a relay that an agent started it
     }

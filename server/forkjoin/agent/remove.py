@@ -40,13 +40,12 @@ def _check(agents: Sequence[Agent], discard_unmerged: bool) -> None:
 
 async def _remove(store: Store, agent: Agent) -> str | None:
     if not agent.prepared:  # a branch of that name, if there is one, is somebody else's
-        await store.set_removed([agent.number])
+        await store.set_removed(agent.number)
         return None
     project = await store.project_numbered(agent.project)
     await worktree.remove(project.common_dir, Path(agent.worktree))
     tip = await git.tip(project.common_dir, f"refs/heads/{agent.branch}")
-    keep = tip is not None and tip != agent.base and agent.merge is not Merge.MERGED
-    kept_as = f"{agent.id}-{agent.name}" if keep else None
-    await worktree.retire_branch(project.common_dir, agent.branch, kept_as)
-    await store.set_removed([agent.number])
-    return f"refs/forkjoin/kept/{kept_as}" if kept_as else None
+    keep = agent.merge is not Merge.MERGED and tip not in (None, agent.base)
+    kept_as = await worktree.retire_branch(project.common_dir, agent.branch, agent.slug if keep else None)
+    await store.set_removed(agent.number)
+    return kept_as

@@ -29,10 +29,11 @@ async def stop(store: Store, executor: Executor, settings: Settings, agents: Seq
 
 
 async def _see_to_its_end(store: Store, executor: Executor, agent: Agent, grace: float) -> None:
+    async def end() -> bool | None:
+        now = await store.agent(agent.number)
+        for handle in (handle_of(now), handle_of(now, "verify")):
+            await executor.cancel(handle, grace)
+        return True if (await store.agent(agent.number)).state in FINAL else None
+
     with anyio.move_on_after(grace + _FINISH_S):
-        while (now := await store.agent(agent.number)).state not in FINAL:
-            seen = store.changes.version
-            for handle in (handle_of(now), handle_of(now, "verify")):
-                await executor.cancel(handle, grace)
-            if (await store.agent(agent.number)).state not in FINAL:
-                await store.changes.after(seen)
+        await store.changes.until(end)

@@ -13,11 +13,12 @@ from forkjoin.record.store import Store
 async def wait(store: Store, agents: Sequence[Agent], until: Literal["all", "any"], timeout_s: float) -> Waited:
     """Return once all (or any) of these have ended, but after `timeout_s` seconds at the latest."""
     waited = divide(agents)
+
+    async def look() -> Waited | None:
+        nonlocal waited
+        waited = divide([await store.agent(agent.number) for agent in agents])
+        return waited if waited.is_over(until) else None
+
     with anyio.move_on_after(timeout_s):
-        while True:
-            seen = store.changes.version
-            waited = divide([await store.agent(agent.number) for agent in agents])
-            if waited.is_over(until):
-                break
-            await store.changes.after(seen)
+        await store.changes.until(look)
     return waited

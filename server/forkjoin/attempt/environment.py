@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 
-_NOT_THEIRS = ("CLAUDE_CODE_", "GIT_", "FORKJOIN_")
+_NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
 
 
-def compose(lead: Mapping[str, str], settings: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
+def compose(environment: Mapping[str, str], settings: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
     """What the lead had, cleaned, then what the settings add, then `ours`.
 
     git in it asks for nothing, opens no editor, signs nothing and starts no maintenance, by variables alone: nobody's
     configuration is touched.
     """
-    kept = {
-        n: v for n, v in lead.items() if n not in ("CLAUDECODE", "CLAUDE_PROJECT_DIR") and not n.startswith(_NOT_THEIRS)
-    }
+    kept = {name: value for name, value in environment.items() if not name.startswith(_NOT_THEIRS)}
     return kept | dict(settings) | _calm_git() | dict(ours)
 
 

@@ -24,7 +24,8 @@ import psutil
 from anyio import CapacityLimiter, to_thread
 from pydantic import TypeAdapter, ValidationError
 
-from forkjoin.attempt import lock, process, shim
+from forkjoin import lock
+from forkjoin.attempt import process, shim
 from forkjoin.attempt.executor import AttemptSpec, Capacity
 from forkjoin.model import Outcome
 

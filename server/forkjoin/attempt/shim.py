@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 # With -I nothing of ours can be imported until we say where it is; appended, so that only the standard library shadows.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from forkjoin.attempt import lock, process
+from forkjoin import lock
+from forkjoin.attempt import process
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHUNK = 65536

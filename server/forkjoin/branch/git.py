@@ -6,12 +6,15 @@ id that git itself resolved. A call is made where a repository is, at its root o
 further up: where an agent has deleted its `.git`, a repository around our home is not taken for the agent's.
 """
 
+import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import anyio
 from anyio.abc import ByteReceiveStream
@@ -66,11 +69,23 @@ async def run(
     """
     argv, env = _call(where, arguments, extra)
     try:
-        with anyio.fail_after(_GIVE_UP_S, shield=True):
-            done = await anyio.run_process(argv, input=stdin or b"", check=False, env=env, pass_fds=holding)
+        with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
+            done = await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
     except TimeoutError:
         raise GitError(arguments, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _given(stdin: bytes | None) -> Generator[IO[bytes] | int]:
+    """What git is to read. Into a pipe, anyio would fail where git ends before it has read all, or anything."""
+    if stdin is None:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        yield file
 
 
 def _call(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from forkjoin import lock
 from forkjoin.cli.client import Client
 from forkjoin.connection import start as reach
 from forkjoin.error import CallerError
@@ -59,7 +60,7 @@ def stop(
                 in_project.call("stop_agents", ids=ids)
         os.kill(client.daemon["pid"], signal.SIGTERM)
     give_up = time.monotonic() + _LEAVE_S
-    while reach.is_daemon_there(home):
+    while lock.is_held(home.daemon_lock):
         if time.monotonic() > give_up:
             raise CallerError(
                 f"the daemon (pid {client.daemon['pid']}) did not leave within {_LEAVE_S} s; see {home.log}"

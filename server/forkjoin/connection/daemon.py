@@ -75,7 +75,7 @@ class Door:
             with anyio.fail_after(_HELLO_S):
                 session, first = await _read_hello(stream, lines)
         except CallerError as error:
-            await _send(stream, {"ok": False, "error": str(error)})
+            await _refuse(stream, str(error))
             return
         await self._welcome(session)
         await _send(stream, {"ok": True, "version": __version__, "pid": os.getpid()})
@@ -197,3 +197,11 @@ async def _write(stream: SocketStream, session: Session, messages: MemoryObjectR
 async def _send(stream: SocketStream, answer: dict[str, object]) -> None:
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         await stream.send(json.dumps(answer).encode() + b"\n")
+
+
+async def _refuse(stream: SocketStream, why: str) -> None:
+    """Say why not, and take what the other end is still sending: else the answer would be lost with the connection."""
+    await _send(stream, {"ok": False, "error": why})
+    with anyio.move_on_after(_HELLO_S), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while True:
+            await stream.receive()

@@ -87,18 +87,6 @@ def try_connect(home: Home) -> socket.socket | None:
     return connection
 
 
-def is_daemon_there(home: Home) -> bool:
-    """Whether a daemon runs, or is still leaving: it holds its lock for as long as it lives."""
-    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
 @contextlib.contextmanager
 def _lock(home: Home) -> Generator[None]:
     lock = os.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

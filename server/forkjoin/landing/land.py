@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.executor import AttemptSpec, Executor
+from forkjoin.attempt.executor import Executor
+from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import conflict, git, join, worktree
 from forkjoin.branch.checkout import TargetMovedError, check_free, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
 from forkjoin.config import Settings
-from forkjoin.error import CallerError, ForkjoinError, GitError
+from forkjoin.error import CallerError, GitError, words_of
 from forkjoin.landing.answer import (
     INTENT,
     LANDED,
@@ -46,7 +47,7 @@ class _Order:
 
     landing: Landing
     common_dir: str
-    lead: Mapping[str, str]
+    environment: Mapping[str, str]
 
 
 class Lander:
@@ -58,16 +59,15 @@ class Lander:
         self._settings = settings
         self._worktrees = worktrees
 
-    async def land(self, landing: Landing, lead: Mapping[str, str]) -> None:
+    async def land(self, landing: Landing, environment: Mapping[str, str]) -> None:
         """Carry a landing to its end; its answer is recorded, whatever that is."""
-        order = _Order(landing, (await self._store.project_numbered(landing.project)).common_dir, lead)
+        order = _Order(landing, (await self._store.project_numbered(landing.project)).common_dir, environment)
         try:
             landed = await self._attempt(order)
         except Exception as error:
             if not isinstance(error, CallerError):
                 log.exception("landing %d", landing.number)
-            words = str(error) if isinstance(error, ForkjoinError) else f"{type(error).__name__}: {error}"
-            landed = Landed(git.short(landing.target), None, error=words)
+            landed = Landed(git.short(landing.target), None, error=words_of(error))
         await worktree.remove(order.common_dir, self._scratch(landing))
         await self._record(landing, landed)
 
@@ -181,7 +181,7 @@ class Lander:
         if agent.state not in FINAL:
             return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
         if agent.state is not State.SUCCEEDED:
-            return f"it {agent.state}; see get_result"
+            return f"it did not succeed (it is {agent.state}); see get_result"
         if tip == agent.base:
             return NOTHING
         return None if tip else await self._why_gone(order, agent, head)
@@ -199,19 +199,11 @@ class Lander:
         handle = f"l{order.landing.number}-{agent.id}-{commit[:12]}"
         target = git.short(order.landing.target)
         ours = {"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name, "FORKJOIN_TARGET": target}
-        spec = AttemptSpec(
-            handle=handle,
-            argv=("/bin/sh", "-c", command),
-            cwd=str(scratch),
-            environment=compose(order.lead, {}, ours),
-            timeout_s=self._settings.limits.verify_minutes * 60,
-            together=True,
-        )
-        await self._executor.submit(spec)
-        outcome = await self._executor.outcome(handle)
-        printed, _ = await self._executor.read_output(handle, -_WORDS, _WORDS)
+        environment = compose(order.environment, {}, ours)
+        minutes = self._settings.limits.verify_minutes
+        outcome, printed = await run_verify(self._executor, handle, command, str(scratch), environment, minutes)
         await self._executor.forget(handle)
-        return None if outcome.ok else f"verify: {outcome}\n{printed.decode(errors='replace').strip()}".strip()
+        return None if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
 
 
 @dataclass(slots=True)
@@ -248,4 +240,4 @@ def _first(names: Sequence[str]) -> list[str]:
 
 def _message(agent: Agent) -> str:
     first = " ".join(agent.spec.task.split())[:200]
-    return f"Merge {agent.id} ({agent.name})\n\n{first}\n\nForkjoin-Agent: {agent.id}\n"
+    return f"Merge {agent.label}\n\n{first}\n\nForkjoin-Agent: {agent.id}\n"

@@ -6,7 +6,7 @@ from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import LANDED, Landed
-from forkjoin.model import Agent, Landing, LandingState
+from forkjoin.model import Agent, Landing
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store
 from forkjoin.session import Caller
@@ -53,13 +53,11 @@ async def wait_until_landed(store: Store, landing: Landing) -> Landed:
     Raises:
         CallerError: It could not be carried out at all; the target is as it was.
     """
-    while landing.state is not LandingState.DONE:
-        seen = store.changes.version
-        landing = await store.landing(landing.number)
-        if landing.state is not LandingState.DONE:
-            await store.changes.after(seen)
-    assert landing.answer is not None
-    answer = LANDED.validate_json(landing.answer)
+
+    async def look() -> str | None:
+        return (await store.landing(landing.number)).answer
+
+    answer = LANDED.validate_json(await store.changes.until(look))
     if answer.error:
         raise CallerError(answer.error)
     return answer

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from forkjoin.event import Recorded
-from forkjoin.model import AGENT_ID, Agent, Landing, Result, Spec
+from forkjoin.model import Agent, Landing, Result, Spec
 
 Row = dict[str, Any]
 
@@ -63,11 +63,6 @@ class NewLanding:
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
     return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
-
-
-def number_of(asked: str) -> int | None:
-    """The number in an agent's id; none in what is a name."""
-    return int(asked[1:]) if AGENT_ID.fullmatch(asked) else None
 
 
 def agent(row: Row) -> Agent:

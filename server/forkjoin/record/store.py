@@ -8,42 +8,22 @@ import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiosql
-import anyio
 from anyio import CapacityLimiter, to_thread
 
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
-from forkjoin.model import TRANSITIONS, Agent, Landing, LandingState, Merge, Project, Result, State
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Landing, LandingState, Merge, Project, Result, State, number_of
 from forkjoin.record import rows
+from forkjoin.record.changes import Changes
+from forkjoin.record.database import Queries, open_database
 from forkjoin.session import Call
 
 T = TypeVar("T")
 #: Characters of the last event that a list shows.
 _LAST_EVENT = 120
-_HERE = resources.files("forkjoin.record")
-
-
-class Changes:
-    """Wakes waiters whenever the records have changed; none is missed between a look and the wait after it."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self._event = anyio.Event()
-
-    def announce(self) -> None:
-        self.version += 1
-        self._event.set()
-        self._event = anyio.Event()
-
-    async def after(self, version: int) -> None:
-        """Return once there was a change after this version."""
-        while self.version == version:
-            await self._event.wait()
 
 
 class Store:
@@ -52,7 +32,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._thread = CapacityLimiter(1)
-        self._queries = _Queries(connection)
+        self._queries = Queries(connection)
         self.changes = Changes()
 
     async def close(self) -> None:
@@ -130,7 +110,7 @@ class Store:
 
     async def find(self, project: int, asked: str) -> Agent | None:
         """The project's agent with this id or name."""
-        number = rows.number_of(asked)
+        number = number_of(asked)
         if number is not None:
             found = await self._read("agent", number=number, project=project)
         else:
@@ -174,7 +154,7 @@ class Store:
         """Record an attempt's result and its end, in one transaction; what is there already stays."""
 
         def act(q: Any) -> None:
-            q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
+            _add_result(q, agent, result)
             _move(q, agent, result.state)
             q.set_merge(number=agent.number, merge=merge)
             q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
@@ -198,8 +178,7 @@ class Store:
                 if now.state is State.QUEUED:
                     _move(q, now, State.STOPPED)
                     result = Result(now.attempt, State.STOPPED, "Stopped before it started.", "")
-                    dumped = rows.RESULT.dump_json(result).decode()
-                    q.add_result(agent=now.number, attempt=now.attempt, result=dumped)
+                    _add_result(q, now, result)
                     q.set_merge(number=now.number, merge=Merge.NOTHING)
 
         await self._write(act)
@@ -208,19 +187,8 @@ class Store:
         """Record that the agent's worktree and this branch were made."""
         await self._write(lambda q: q.set_prepared(number=agent.number, branch=branch))
 
-    async def set_merge(self, merges: Mapping[int, Merge]) -> None:
-        def act(q: Any) -> None:
-            for number, merge in merges.items():
-                q.set_merge(number=number, merge=merge)
-
-        await self._write(act)
-
-    async def set_removed(self, numbers: Iterable[int]) -> None:
-        def act(q: Any) -> None:
-            for number in numbers:
-                q.set_removed(number=number, removed=time.time())
-
-        await self._write(act)
+    async def set_removed(self, number: int) -> None:
+        await self._write(lambda q: q.set_removed(number=number, removed=time.time()))
 
     async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
@@ -308,24 +276,6 @@ class Store:
         return rows.JSON.validate_json(found) if found else None
 
 
-class _Queries:
-    """The named queries, on one connection."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        file = str(_HERE / "queries.sql")
-        self._named: Any = aiosql.from_path(file, "sqlite3", mandatory_parameters=False)  # pyright: ignore[reportUnknownMemberType]
-        self._connection = connection
-
-    def __call__(self, query: str, values: dict[str, object]) -> Any:
-        return getattr(self._named, query)(self._connection, **values)
-
-    def __getattr__(self, query: str) -> Callable[..., Any]:
-        def ask(**values: object) -> Any:
-            return self(query, values)
-
-        return ask
-
-
 def _free_name(q: Any, one: rows.NewAgent) -> str:
     """The agent's name, or that name with a number where it was ours to choose."""
     holder: int | None = q.name_holder(project=one.project, name=one.name)
@@ -344,10 +294,14 @@ def _move(q: Any, agent: Agent, to: State) -> None:
     now = time.time()
     allowed = to in TRANSITIONS[agent.state]
     started = now if to is State.RUNNING else None
-    ended = now if not TRANSITIONS[to] - {State.QUEUED} else None
+    ended = now if to in FINAL else None
     changed = allowed and q.move_agent(number=agent.number, from_=agent.state, to=to, started=started, ended=ended)
     if not changed:
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
+
+
+def _add_result(q: Any, agent: Agent, result: Result) -> None:
+    q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
 
 
 def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
@@ -367,35 +321,4 @@ async def open_store(file: Path) -> Store:
     Raises:
         CallerError: They were written by a newer forkjoin.
     """
-
-    def open_() -> Store:
-        connection = _connect(file)
-        _migrate(connection, file)
-        return Store(connection)
-
-    return await to_thread.run_sync(open_)
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    connection.row_factory = rows.as_dict
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    for name in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
-        if name.exists():
-            name.chmod(0o600)
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, file: Path) -> None:
-    """Apply the migrations that these records lack, each in a transaction of its own."""
-    steps = sorted(path.name for path in (_HERE / "migrations").iterdir() if path.name.endswith(".sql"))
-    version: int = connection.execute("PRAGMA user_version").fetchone()["user_version"]
-    if version > len(steps):
-        raise CallerError(
-            f"{file} was written by a newer forkjoin (schema {version}, this one knows {len(steps)}). "
-            "Install that version again; nothing was changed."
-        )
-    for number, name in enumerate(steps[version:], version + 1):
-        script = (_HERE / "migrations" / name).read_text("utf-8")
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    return await to_thread.run_sync(lambda: Store(open_database(file)))
