@@ -1,6 +1,7 @@
 """How tests drive forkjoin: git, the command line, and a lead over the real relay."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -150,3 +151,49 @@ async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[Transport
         async with from_server, to_server:
             yield from_server, to_server
         tasks.cancel_scope.cancel()
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}},
+}
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+class RawRelay:
+    """A relay whose pipes the test holds."""
+
+    def __init__(self, where: Path) -> None:
+        self.process = subprocess.Popen(RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=where)
+
+    def __enter__(self) -> "RawRelay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(GIVE_UP_S)
+        self.process.stdout.close()
+
+    def send(self, *messages: Any) -> None:
+        assert self.process.stdin
+        for message in messages:
+            line = message if isinstance(message, bytes) else json.dumps(message).encode()
+            self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def call(self, number: int, tool: str, **arguments: Any) -> Any:
+        self.send(tool_call(number, tool, **arguments))
+        return self.answer()
+
+
+def tool_call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
+    parameters = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": parameters}

@@ -6,9 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 from branches import commit, put_git, put_hooks
+from forkjoin import lock
 from forkjoin.branch import git as asked
 from forkjoin.branch.git import Tip
-from forkjoin.branch.worktree import try_lock
 from forkjoin.error import CallerError, GitError
 from harness import GIVE_UP_S, git
 
@@ -187,20 +187,18 @@ async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, WAITING.format(tmp_path))
-    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
-    assert try_lock(lock)
-    other = os.open(tmp_path / "lock", os.O_RDWR)
-    was_free = True
+    held = lock.take(tmp_path / "lock")
+    assert held
+    was_held = False
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: asked.run(repository, "status", holding=(lock,)))
+            tasks.start_soon(lambda: asked.run(repository, "status", holding=(held,)))
             await appears(tmp_path / "begun")
-            os.close(lock)  # as it is when its daemon is killed
-            was_free = try_lock(other)
+            os.close(held)  # as it is when its daemon is killed
+            was_held = lock.is_held(tmp_path / "lock")
             (tmp_path / "go").touch()
-    assert not was_free
-    assert try_lock(other)
-    os.close(other)
+    assert was_held
+    assert not lock.is_held(tmp_path / "lock")
 
 
 async def test_reading_stops_where_it_was_to_though_there_is_no_end(

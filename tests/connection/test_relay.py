@@ -12,52 +12,7 @@ import anyio
 import pytest
 from forkjoin.attempt.process import identify
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, RELAY, Lead, forkjoin, git, open_lead
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}},
-}
-INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-
-
-class RawRelay:
-    """A relay whose pipes the test holds."""
-
-    def __init__(self, where: Path) -> None:
-        self.process = subprocess.Popen(RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=where)
-
-    def __enter__(self) -> "RawRelay":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()
-        self.process.wait(GIVE_UP_S)
-        self.process.stdout.close()
-
-    def send(self, *messages: Any) -> None:
-        assert self.process.stdin
-        for message in messages:
-            line = message if isinstance(message, bytes) else json.dumps(message).encode()
-            self.process.stdin.write(line + b"\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
-
-    def call(self, number: int, tool: str, **arguments: Any) -> Any:
-        self.send(_call(number, tool, **arguments))
-        return self.answer()
-
-
-def _call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
-    parameters = {"name": tool, "arguments": arguments}
-    return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": parameters}
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, RawRelay, forkjoin, git, open_lead, tool_call
 
 
 def _daemon_pid(where: Path) -> int:
@@ -138,7 +93,7 @@ def test_a_wait_that_a_killed_daemon_did_not_answer_is_answered_by_the_next(repo
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
         relay.call(1, "spawn_agent", task=f"until test -e {go}; do sleep 0.02; done; echo went", name="waits")
-        relay.send(_call(2, "wait_agents", timeout_s=GIVE_UP_S))
+        relay.send(tool_call(2, "wait_agents", timeout_s=GIVE_UP_S))
         os.kill(_daemon_pid(repository), signal.SIGKILL)
         go.touch()
         answer = relay.answer()
@@ -174,9 +129,9 @@ def test_nothing_of_a_hostile_repository_is_imported(repository: Path, home: Hom
     lines = (
         INITIALIZE,
         INITIALIZED,
-        _call(1, "spawn_agent", task="echo x > x.txt", verify="true"),
-        _call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S),
-        _call(3, "merge_worktree", ids=["a1"], verify="true"),
+        tool_call(1, "spawn_agent", task="echo x > x.txt", verify="true"),
+        tool_call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S),
+        tool_call(3, "merge_worktree", ids=["a1"], verify="true"),
     )
     answer: Any = None
     with subprocess.Popen(
@@ -200,7 +155,12 @@ def test_nothing_of_a_hostile_repository_is_imported(repository: Path, home: Hom
 
 def test_a_relay_that_an_agents_program_starts_has_no_tools(repository: Path, home: Home) -> None:
     environment = {"FORKJOIN_TOKEN": "of-an-agent"}
-    requests = (INITIALIZE, INITIALIZED, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, _call(2, "list_agents"))
+    requests = (
+        INITIALIZE,
+        INITIALIZED,
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
+        tool_call(2, "list_agents"),
+    )
     stdin = "".join(json.dumps(line) + "\n" for line in requests)
     done = subprocess.run(
         RELAY,

@@ -9,6 +9,7 @@ import anyio
 import psutil
 import pytest
 from branches import REAL_GIT, commit, contents, everything, put_counting_git, put_git
+from forkjoin import lock
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, git, open_lead, open_lead_in_memory
 
@@ -94,7 +95,7 @@ async def test_what_cannot_land_is_skipped_with_its_reason_and_fares_as_it_did(l
     assert answer["commit"] == git(repository, "rev-parse", "main")
     why = {one["id"]: one["why"] for one in answer["skipped"]}
     assert (why["a1"], why["a2"]) == ("merged before", "nothing: it has no commits")
-    assert (why["a3"], why["a4"]) == ("it failed; see get_result", "its branch is gone")
+    assert (why["a3"], why["a4"]) == ("it did not succeed (it is failed); see get_result", "its branch is gone")
     assert why[running].startswith("not ended yet (it is ")
     assert await fares(lead, "a1", "a2", "a3", "a4") == ["merged", "nothing", "unmerged", "unmerged"]
     assert ids_of(await lead.call("remove_worktrees", ids=["a1", "a2"]), "removed") == ["a1", "a2"]
@@ -290,6 +291,48 @@ async def test_a_detached_head_needs_a_branch_to_be_named(near_lead: Lead, repos
     assert ids_of(answer, "merged") == ["a1"]
     assert not (repository / "one").exists()
     check_sound(repository)
+
+
+async def test_a_target_that_is_deleted_while_verify_runs_is_not_made_again(near_lead: Lead, repository: Path) -> None:
+    git(repository, "branch", "side")
+    await near_lead.run("echo > one")
+    delete = f"git -C {repository} branch -qD side"
+    assert "There is no branch side any more" in await near_lead.refusal(
+        "merge_worktree", ids=["a1"], into="side", verify=delete
+    )
+    assert git(repository, "branch", "--list", "side") == ""
+
+
+async def test_in_a_bare_repository_branches_land_too(repository: Path, home: Home, tmp_path: Path) -> None:
+    git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
+    async with open_lead_in_memory(home, tmp_path / "bare.git") as lead:
+        await lead.run("echo > one", "echo > two")
+        answer = await lead.call("merge_worktree", ids=["a1", "a2"], verify="test -e one")
+        assert ids_of(answer, "merged") == ["a1", "a2"]
+        assert git(tmp_path / "bare.git", "ls-tree", "--name-only", "main", "two") == "two"
+        await lead.call("remove_worktrees", ids=["a1", "a2"])
+    assert git(tmp_path / "bare.git", "for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+async def test_beside_a_branch_called_forkjoin_agents_work_and_land(near_lead: Lead, repository: Path) -> None:
+    git(repository, "branch", "forkjoin")
+    await near_lead.run("echo > one")
+    assert ids_of(await near_lead.call("merge_worktree", ids=["a1"]), "merged") == ["a1"]
+    branches = git(repository, "branch", "--list", "--format=%(refname:short)").splitlines()
+    assert branches == ["forkjoin", "forkjoin-a1-echo-one", "main"]
+
+
+async def test_the_answer_comes_though_a_git_folder_is_read_only(
+    near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await near_lead.run("echo > one")
+
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(lock, "take", refuse)
+    answer = await near_lead.call("merge_worktree", ids=["a1"], dry_run=True)
+    assert ids_of(answer, "merged") == ["a1"]
 
 
 async def test_a_persons_changes_and_stash_stay_or_are_named_as_in_the_way(

@@ -11,7 +11,7 @@ from mcp.server.mcpserver.context import Context
 from pydantic import Field
 
 Id = Annotated[str, Field(description="Agent id or name.")]
-Ids = Annotated[list[str], Field(description="Agent ids or names.")]
+Ids = Annotated[list[str], Field(max_length=500, description="Agent ids or names.")]
 
 
 class Desk:

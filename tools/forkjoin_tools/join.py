@@ -1,11 +1,12 @@
 """Joining: merge_worktree."""
 
-from forkjoin.landing.answer import Conflicted, Merged, Rejected, Skipped
+from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped
 from forkjoin.landing.queue import enqueue, wait_until_landed
 from forkjoin.model import Text
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids
+from forkjoin_tools.size import ROOM, wire_size
 from forkjoin_tools.strict import Arguments, StrictTool, make_tool
 
 
@@ -40,11 +41,20 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         desk.store, desk.caller, agents, arguments.into, arguments.verify, dry_run=arguments.dry_run
     )
     landed = await wait_until_landed(desk.store, landing)
+    for files, words in ((30, 2_000), (5, 300), (1, 60)):
+        answer = _answer(landed, files, words)
+        if wire_size(answer) <= ROOM:
+            break
+    return answer
+
+
+def _answer(landed: Landed, files: int, words: int) -> MergeAnswer:
+    """What became of a landing, with so many files named of each conflict and so much of each reason."""
     return MergeAnswer(
         merged=list(landed.merged),
-        conflicted=list(landed.conflicted),
-        rejected=list(landed.rejected),
-        skipped=list(landed.skipped),
+        conflicted=[Conflicted(one.id, tuple(name[:words] for name in one.files[:files])) for one in landed.conflicted],
+        rejected=[Rejected(one.id, one.why[:words]) for one in landed.rejected],
+        skipped=[Skipped(one.id, one.why[:words]) for one in landed.skipped],
         target=landed.target,
         commit=landed.commit,
     )

@@ -11,12 +11,15 @@ from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids
+from forkjoin_tools.size import fit
 from forkjoin_tools.strict import Arguments, StrictTool, make_tool
 
 _PAGE = 50
 _MOST = 200
 _TAIL_BYTES = 400
-#: Bytes of a summary of a list; a page ends before it is longer.
+#: What a wait tells at once; of more ends than that the rest is told by the next.
+_ENDS_BYTES, _PENDING_BYTES = 40_000, 15_000
+#: Bytes of a page of the list.
 _PAGE_BYTES = 20_000
 
 
@@ -56,6 +59,7 @@ class WaitedFor(BaseModel):
     pending: list[Pending]
     requests: list[str] = []  #: none yet: agents can't ask
     timed_out: bool
+    more: int | None = None  #: ends, and agents pending, that there was no room for
 
 
 async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
@@ -68,12 +72,14 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     else:
         agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
     waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s)
-    finished = [await _tell(desk, agent) for agent in waited.finished]
-    desk.tell_when_written(waited.finished)
+    finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
+    pending = fit([Pending(id=a.id, name=a.name, state=a.state) for a in waited.pending], _PENDING_BYTES)
+    desk.tell_when_written(waited.finished[: len(finished)])
     return WaitedFor(
         finished=finished,
-        pending=[Pending(id=a.id, name=a.name, state=a.state) for a in waited.pending],
+        pending=pending,
         timed_out=not waited.is_over(arguments.until),
+        more=len(agents) - len(finished) - len(pending) or None,
     )
 
 
@@ -127,7 +133,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     chosen = [agent for agent in found if not arguments.state or agent.state in arguments.state]
     below = _read_cursor(arguments.cursor)
     rest = chosen if below is None else [agent for agent in chosen if agent.number < below]
-    page = _fit([await _listed(desk, agent) for agent in rest[: arguments.limit]])
+    page = fit([await _listed(desk, agent) for agent in rest[: arguments.limit]], _PAGE_BYTES)
     counts = {state.value: sum(agent.state is state for agent in found) for state in State}
     more = rest[len(page) :] if page else []
     return Listing(
@@ -169,16 +175,6 @@ async def _last_words(desk: Desk, agent: Agent) -> str:
     printed, _ = await desk.loop.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
     lines = printed.decode(errors="replace").split("\n")
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
-
-
-def _fit(rows: list[Listed]) -> list[Listed]:
-    """As many rows as a page has room for; one at least."""
-    size = 0
-    for count, row in enumerate(rows):
-        size += len(row.model_dump_json())
-        if size > _PAGE_BYTES and count:
-            return rows[:count]
-    return rows
 
 
 # -- get_status

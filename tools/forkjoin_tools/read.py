@@ -7,17 +7,18 @@ from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import diff
 from forkjoin.error import CallerError
 from forkjoin.event import Recorded
-from forkjoin.model import FINAL, Agent, Merge, State, Usage, Verify
+from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Id
+from forkjoin_tools.size import ROOM, fit_bytes, wire_size
 from forkjoin_tools.strict import Arguments, StrictTool, make_tool
 
 #: Bytes of a page of text.
 PAGE_BYTES = 20_000
 _MOST_BYTES = 48_000
 _CONCISE = 2_000
-_FULL = 16_000
+_FULL = OUTPUT_LIMIT
 
 
 def tools() -> list[StrictTool]:
@@ -65,26 +66,32 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
     if result is None or agent.state not in FINAL:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
     desk.tell_when_written([agent])
-    full = arguments.detail == "full"
-    room = _FULL if full else _CONCISE
+    room = _FULL if arguments.detail == "full" else _CONCISE
+    while wire_size(answer := _answer(agent, result, room)) > ROOM:
+        room //= 2
+    return answer
+
+
+def _answer(agent: Agent, result: Result, room: int) -> AgentResult:
+    """A result, with at most `room` characters of what may be long."""
     return AgentResult(
         id=agent.id,
         name=agent.name,
         state=agent.state,
         summary=result.summary,
         output=_cut(result.output, room, agent),
-        commits=list(result.commits if full else result.commits[:10]),
+        commits=list(result.commits if room == _FULL else result.commits[:10]),
         files_changed=result.files_changed,
         insertions=result.insertions,
         deletions=result.deletions,
         verify=result.verify,
-        verify_output=_end(result.verify_output, full) or None,
+        verify_output=_end(result.verify_output, room // 2) or None,
         branch=agent.branch,
         merge=agent.merge,
         cost_usd=result.cost_usd,
         usage=result.usage,
         duration_s=result.duration_s,
-        error=result.error and _end(result.error, full),
+        error=result.error and _end(result.error, room // 2),
         warnings=[warning[:500] for warning in result.warnings[:20]],
     )
 
@@ -95,9 +102,8 @@ def _cut(text: str, room: int, agent: Agent) -> str:
     return f"{text[:room]}\n[cut: {len(text) - room} more characters; read_log({agent.id!r}, raw=true) has all]"
 
 
-def _end(text: str, full: bool) -> str:
+def _end(text: str, room: int) -> str:
     """The end of what a command printed: that is where it says what went wrong."""
-    room = 4_000 if full else 1_000
     return text if len(text) <= room else f"[…] {text[-room:]}"
 
 
@@ -130,7 +136,7 @@ async def _read_events(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     size = 0
     for event in await desk.store.events(agent.number, after, 500):
         line = _line(event)
-        size += len(line.encode(errors="replace")) + 1
+        size += wire_size(line)
         if size > arguments.limit and lines:
             break
         lines.append(line)
@@ -150,14 +156,16 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     if arguments.tail is not None:
         data, size = await executor.read_output(handle, -arguments.limit, arguments.limit)
         lines = data.splitlines(keepends=True)[-arguments.tail :]
-        data, end = b"".join(lines), size
+        data, end = fit_bytes(b"".join(lines)), size
     else:
         data, size = await executor.read_output(handle, arguments.offset, arguments.limit)
+        data = fit_bytes(data)
         data = _whole_lines(data, more=arguments.offset + len(data) < size)
         end = min(arguments.offset, size) + len(data)
     text = data.decode(errors="replace")
     if not data and agent.state in FINAL:
         words, _ = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
+        words = fit_bytes(words)
         text = f"[stderr]\n{words.decode(errors='replace')}" if words and arguments.offset == 0 else ""
     return _page(text, end, more=end < size, live=agent.state not in FINAL)
 
@@ -196,7 +204,7 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")
     data = await _diff(desk, agent, arguments.path, stat=arguments.stat)
-    page = data[arguments.offset : arguments.offset + arguments.limit]
+    page = fit_bytes(data[arguments.offset : arguments.offset + arguments.limit])
     page = _whole_lines(page, more=arguments.offset + len(page) < len(data))
     end = min(arguments.offset, len(data)) + len(page)
     if not data:

@@ -13,7 +13,7 @@ from forkjoin_tools.desk import Desk
 from forkjoin_tools.strict import Arguments, StrictTool, explain, make_tool
 
 #: More at once is a mistake, or an attack on the person's purse.
-MOST_AT_ONCE = 500
+MOST_AT_ONCE = 250
 
 
 class OneAgent(Spec, Arguments):

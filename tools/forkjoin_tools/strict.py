@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from forkjoin_tools.desk import Desk, open_desk
+from forkjoin_tools.size import ROOM, wire_size
 
 
 class Arguments(ArgModelBase):
@@ -57,6 +58,8 @@ def _shape(result: BaseModel | str) -> CallToolResult:
         return CallToolResult(content=[TextContent(type="text", text=result)])
     content = result.model_dump(mode="json", exclude_none=True)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    if wire_size(text) + wire_size(content) > ROOM:
+        text = "(the answer is too large to be given twice: see structuredContent)"
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
 
 

@@ -103,7 +103,7 @@ def _summarize(concluded: Conclusion, adapter: Adapter, verify: Verify, verify_w
         text = concluded.output
     else:
         text = _last_line(concluded.output)
-    return re.sub(r"\s+", " ", text).strip()[:SUMMARY_LIMIT]
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()[:SUMMARY_LIMIT]
 
 
 def _last_line(text: str) -> str:

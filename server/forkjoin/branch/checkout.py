@@ -9,6 +9,7 @@ first has ended.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import AsyncGenerator, Iterable
@@ -19,7 +20,7 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.branch.worktree import git_folder, git_folders, try_lock
+from forkjoin.branch.worktree import git_folder, git_folders
 from forkjoin.error import CallerError, GitError
 
 #: What git leaves in a worktree's git folder while an operation is under way there.
@@ -198,6 +199,15 @@ def _try_lock_index(file: Path, owner: str) -> int | None:
             return lock
         os.close(lock)
     return None
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file, unless another has: somebody else who opened it, or a git that we let share the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_there(file: Path, lock: int) -> bool:

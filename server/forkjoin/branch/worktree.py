@@ -9,7 +9,6 @@ Only what is ours by its path goes: `git worktree prune` would take along a user
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -19,6 +18,7 @@ from pathlib import Path
 import anyio
 from anyio import CancelScope, to_thread
 
+from forkjoin import lock
 from forkjoin.branch import git, kept
 from forkjoin.error import CallerError, GitError
 
@@ -82,22 +82,14 @@ def is_linked(path: Path, folder: Path) -> bool:
 @contextlib.asynccontextmanager
 async def registering(common_dir: str) -> AsyncGenerator[int]:
     """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too."""
-    descriptor = os.open(Path(common_dir) / "forkjoin.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = Path(common_dir) / "forkjoin.lock"
+    with anyio.fail_after(_LOCK_GIVE_UP_S):
+        while (held := lock.take(file)) is None:  # noqa: ASYNC110 (another process's lock tells us nothing)
+            await anyio.sleep(_LOCK_PAUSE_S)
     try:
-        with anyio.fail_after(_LOCK_GIVE_UP_S):
-            while not try_lock(descriptor):  # noqa: ASYNC110 (no event comes from another process's lock)
-                await anyio.sleep(_LOCK_PAUSE_S)
-        yield descriptor
+        yield held
     finally:
-        os.close(descriptor)
-
-
-def try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        os.close(held)
 
 
 # -- an agent's
@@ -166,12 +158,12 @@ async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
 async def _register(common_dir: str, path: Path, start: str, *options: str) -> None:
     """`git worktree add --no-checkout` on a branch or at a commit, once more where a race was lost."""
     arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
-    async with registering(common_dir) as lock:
+    async with registering(common_dir) as held:
         for left in reversed(range(_TRIES)):
             await to_thread.run_sync(_clear, common_dir, path)
             await to_thread.run_sync(_make_parent, path)
             try:
-                await git.git(common_dir, *arguments, holding=(lock,))
+                await git.git(common_dir, *arguments, holding=(held,))
                 return
             except GitError:
                 if not left:

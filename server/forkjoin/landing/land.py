@@ -68,11 +68,17 @@ class Lander:
             if not isinstance(error, CallerError):
                 log.exception("landing %d", landing.number)
             landed = Landed(git.short(landing.target), None, error=words_of(error))
-        await worktree.remove(order.common_dir, self._scratch(landing))
+        await self._clear_scratch(order)
         await self._record(landing, landed)
 
     def _scratch(self, landing: Landing) -> Path:
         return self._worktrees / f"landing-{landing.number}"
+
+    async def _clear_scratch(self, order: _Order) -> None:
+        try:
+            await worktree.remove(order.common_dir, self._scratch(order.landing))
+        except OSError:  # whoever waits for the answer gets it all the same
+            log.exception("landing %d: its scratch worktree stays", order.landing.number)
 
     async def _record(self, landing: Landing, landed: Landed) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""

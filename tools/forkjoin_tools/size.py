@@ -1,0 +1,36 @@
+"""How large an answer is on the wire, and how it is made to fit: no reply line is over 64 KB, text and structure
+together, escapes included."""
+
+import json
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+Row = TypeVar("Row", bound=BaseModel)
+
+#: Bytes of an answer's structure, or of a page of text, as JSON; the rest is the reply's envelope.
+ROOM = 60_000
+
+
+def wire_size(value: object) -> int:
+    """Bytes of a value as JSON."""
+    plain = value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else value
+    return len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+
+
+def fit(rows: Sequence[Row], room: int) -> list[Row]:
+    """As many of the first rows as there is room for; one at least."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += wire_size(row) + 1
+        if size > room and count:
+            return list(rows[:count])
+    return list(rows)
+
+
+def fit_bytes(page: bytes) -> bytes:
+    """The beginning of a page that has room once it is text in JSON, where a control character takes six bytes."""
+    while wire_size(page.decode(errors="replace")) > ROOM:
+        page = page[: len(page) // 2]
+    return page
