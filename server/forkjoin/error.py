@@ -31,6 +31,10 @@ class UnknownAgentError(CallerError):
         super().__init__(f"No agent {asked[:80]!r} in this project. {hint} Call list_agents to see all.")
 
 
+class RecordsError(ForkjoinError):
+    """The records can't be read or written now: a full disk, a lock. What was to be recorded must be tried again."""
+
+
 class GitError(ForkjoinError):
     """git said no: its arguments, exit code and the last line it wrote to stderr."""
 

@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from forkjoin.agent.life import Life
+from forkjoin.agent.stop import end_processes
 from forkjoin.attempt.executor import Executor
 from forkjoin.branch.repository import look
 from forkjoin.config import Settings
@@ -41,6 +42,8 @@ class Loop:
         self.environments = Environments()
         self.max_running = settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
+        self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
+        self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose end was seen to
         self._life = Life(store, executor, settings, self.environments, home)
         self._lander = Lander(store, executor, settings, home.worktrees)
         self._attended: set[str] = set()
@@ -61,7 +64,8 @@ class Loop:
         """
         project = await self.store.project((await look(session.folder)).common_dir)
         digest = self.environments.keep(session.hello.environment)
-        self.environments.lend(project.number, lead, digest)
+        if self.environments.lend(project.number, lead, digest):
+            self.store.changes.announce()
         return project, digest
 
     async def welcome(self, session: Session) -> None:
@@ -69,7 +73,6 @@ class Loop:
         if not session.is_agent:
             with suppress(CallerError):
                 await self.admit(session, session.lead(""))
-                self.store.changes.announce()
 
     async def run(self) -> None:
         """Decide and act for ever."""
@@ -79,12 +82,32 @@ class Loop:
         async with anyio.create_task_group() as tasks:
             while True:
                 seen = self.store.changes.version
-                await self._start_what_may(await self.store.live())
-                for agent in await self.store.live():
-                    if agent.state is not State.QUEUED:
-                        self._attend(tasks, agent)
-                self._attend_landings(tasks, await self.store.open_landings())
+                try:
+                    await self._turn(tasks)
+                except Exception:  # a boundary: what is under way goes on, and the records may come back
+                    log.exception("the loop could not see to what is; trying again")
+                    await anyio.sleep(_REST_S)
+                    continue
                 await self.store.changes.after(seen)
+
+    async def _turn(self, tasks: TaskGroup) -> None:
+        """See to all that is, once."""
+        await self._start_what_may(await self.store.live())
+        for agent in await self.store.live():
+            if agent.state is not State.QUEUED:
+                self._attend(tasks, agent)
+            if agent.stop_asked and (agent.number, agent.attempt) not in self._stopped:
+                self._stopped.add((agent.number, agent.attempt))
+                tasks.start_soon(self._stop, agent)
+        self._attend_landings(tasks, await self.store.open_landings())
+
+    async def _stop(self, agent: Agent) -> None:
+        try:
+            await end_processes(self.executor, agent, self.settings.limits.stop_grace_s)
+        except Exception:  # a boundary, as below
+            log.exception("%s could not be stopped; trying again", agent.label)
+            await anyio.sleep(_REST_S)
+            self._stopped.discard((agent.number, agent.attempt))
 
     async def _start_what_may(self, live: list[Agent]) -> None:
         queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
@@ -114,13 +137,19 @@ class Loop:
             self._leave(agent.id)
 
     def _attend_landings(self, tasks: TaskGroup, landings: list[Landing]) -> None:
-        """Let each project's first landing be carried out; the others wait for it."""
-        for project in {landing.project for landing in landings}:
-            first = next(landing for landing in landings if landing.project == project)
+        """Let each project's first landing that can be carried out be so; the others wait for it."""
+        able = [landing for landing in landings if not self._lacks_environment(landing)]
+        self.waiting_landings = len(landings) - len(able)
+        for project in {landing.project for landing in able}:
+            first = next(landing for landing in able if landing.project == project)
             key = f"landing in {project}"
-            if key not in self._attended and self._environment_of(first) is not None:
+            if key not in self._attended:
                 self._attended.add(key)
                 tasks.start_soon(self._land, first, key)
+
+    def _lacks_environment(self, landing: Landing) -> bool:
+        """Whether it must run verify and a restart has lost what that runs in."""
+        return bool(landing.verify) and not landing.dry_run and self._environment_of(landing) is None
 
     async def _land(self, landing: Landing, key: str) -> None:
         try:

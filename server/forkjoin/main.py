@@ -1,6 +1,7 @@
 """The rooms, wired: the only module that knows them all, and the daemon's own life."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -39,6 +40,9 @@ def run_daemon() -> int:
     home.make()
     if lock.take(home.daemon_lock) is None:
         return 0  # one is there already
+    with home.log.open("ab") as file:  # whoever started us: a shim's own log is not where one looks
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     logging.getLogger("mcp").setLevel(logging.WARNING)

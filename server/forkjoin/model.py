@@ -243,7 +243,7 @@ class Outcome:
 
     kind: Literal["exited", "signalled", "not_started", "timed_out", "lost"]
     code: int = 0  #: exit code, or the signal's number
-    error: str = ""  #: why it could not be started
+    error: str = ""  #: why it could not be started, or how it was lost
     duration_s: float = 0
     left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
 
@@ -262,7 +262,8 @@ class Outcome:
             case "timed_out":
                 return "ended by its time limit"
             case "lost":
-                return "vanished without an end record (the machine went down, or its supervisor was killed)"
+                why = self.error or "the machine went down, or its supervisor was killed"
+                return f"lost, without an end record: {why}"
 
 
 class LandingState(StrEnum):

@@ -71,7 +71,7 @@ class Session:
 
     def lead(self, client_name: str) -> str:
         """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
-        return "cli" if self.is_person else self.hello.session_id or client_name or "unnamed"
+        return "cli" if self.is_person else self.hello.session_id or f"client:{client_name}"
 
     def when_written(self, request: str | int, act: Written) -> None:
         self.written.setdefault(request, []).append(act)
@@ -110,9 +110,11 @@ class Environments:
         self._by_digest.setdefault(digest, dict(items))
         return digest
 
-    def lend(self, project: int, lead: str, digest: str) -> None:
-        """Let what this lead spawned in an environment that a restart has lost go on in this one."""
+    def lend(self, project: int, lead: str, digest: str) -> bool:
+        """Let what this lead has in an environment that a restart has lost go on in this one; whether it is news."""
+        before = self._by_lead.get((project, lead))
         self._by_lead[project, lead] = digest
+        return before != digest
 
     def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:
         """The environment itself, else what its lead, or a person in the project, has brought since; else none."""

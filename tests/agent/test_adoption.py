@@ -2,9 +2,13 @@
 
 import os
 import signal
+import sqlite3
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import anyio
+from conftest import processes_of
 from forkjoin import lock
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, forkjoin, open_lead
@@ -12,6 +16,15 @@ from harness import GIVE_UP_S, Lead, forkjoin, open_lead
 
 def _kill_daemon(where: Path, home: Home) -> None:
     pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
+    _kill(pid, home)
+
+
+def _kill_daemon_at(home: Home) -> None:
+    """As `_kill_daemon`, without a command that would bring an environment."""
+    _kill(next(pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words), home)
+
+
+def _kill(pid: int, home: Home) -> None:
     os.kill(pid, signal.SIGKILL)
     while lock.is_held(home.daemon_lock):
         pass
@@ -68,3 +81,80 @@ async def test_an_environment_that_is_no_utf_8_arrives_as_it_was(repository: Pat
     async with open_lead(repository, ODD=odd) as lead:
         (first,) = await lead.run('printf %s "$ODD" | od -An -tx1')
         assert (await lead.call("get_result", id=first))["output"].split() == ["63", "61", "66", "e9"]
+
+
+async def test_a_merge_whose_lead_is_gone_holds_up_nobody_elses_and_is_told(repository: Path, home: Home) -> None:
+    verify = f"touch {home.state}/verifying; until test -e {home.state}/go; do sleep 0.02; done"
+    first = second = ""
+    async with open_lead(repository, "gone") as gone, anyio.create_task_group() as tasks:
+        first, second = await gone.run("echo 1 > 1.txt", "echo 2 > 2.txt")
+        tasks.start_soon(partial(gone.call, "merge_worktree", ids=[first], verify=verify))
+        with anyio.fail_after(GIVE_UP_S):
+            while not (home.state / "verifying").exists():
+                await anyio.sleep(0.02)
+        subprocess.run(["pkill", "-9", "-P", str(os.getpid()), "-f", "forkjoin mcp"], check=True)
+        _kill_daemon_at(home)
+        tasks.cancel_scope.cancel()
+    async with open_lead(repository, "other") as other:
+        landed = await other.call("merge_worktree", ids=[second])
+        assert [one["id"] for one in landed["merged"]] == [second]
+        assert "1 merge(s) wait" in (await other.call("get_status"))["trouble"][0]
+        (home.state / "go").touch()
+        forkjoin(repository, "status")  # a person's command brings an environment
+        with anyio.fail_after(GIVE_UP_S):
+            while (await other.call("list_agents", ids=[first]))["agents"][0]["merge"] != "merged":
+                await anyio.sleep(0.02)
+
+
+async def test_a_stop_that_a_kill_broke_off_is_seen_to_by_the_next_daemon(repository: Path, home: Home) -> None:
+    async with open_lead(repository) as lead:
+        (first,) = await lead.spawn("trap '' TERM; while :; do sleep 0.1; done")
+        await _until_running(lead, first)
+        with sqlite3.connect(home.records) as records:  # as it stands when the daemon was killed right after that
+            _kill_daemon(repository, home)
+            records.execute("UPDATE agent SET stop_asked = 1")
+        records.close()
+        ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
+        assert [one["state"] for one in ended["finished"]] == ["stopped"]
+
+
+async def test_an_agent_keeps_the_program_that_was_the_default_when_it_was_spawned(
+    repository: Path, home: Home
+) -> None:
+    async with open_lead(repository) as lead:
+        (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
+        await _until_running(lead, first)
+        home.config_file.write_text(home.config_file.read_text().replace('= "sh"', '= "claude"', 1))
+        _kill_daemon(repository, home)
+        (home.state / "go").touch()
+        ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
+        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+
+
+async def test_records_that_are_locked_for_a_while_hurt_neither_an_agent_nor_the_daemon(
+    repository: Path, home: Home
+) -> None:
+    async with open_lead(repository) as lead:
+        (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
+        await _until_running(lead, first)
+        before = home.log.read_text().count(" up: ")
+        records = sqlite3.connect(home.records, isolation_level=None)
+        records.execute("BEGIN IMMEDIATE")
+        (home.state / "go").touch()
+        with anyio.fail_after(GIVE_UP_S):
+            while "could not be carried on; trying again" not in home.log.read_text():
+                await anyio.sleep(0.02)
+        records.execute("ROLLBACK")
+        records.close()
+        ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
+        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+        assert home.log.read_text().count(" up: ") == before
+
+
+async def test_a_merged_agent_whose_name_was_taken_again_is_skipped_in_a_second_merge(lead: Lead) -> None:
+    for text in ("one", "two"):
+        agent = await lead.call("spawn_agent", task=f"echo {text} > {text}.txt", name="again")
+        await lead.call("wait_agents", ids=[agent["id"]], timeout_s=GIVE_UP_S)
+        await lead.call("merge_worktree", ids=[agent["id"]])
+    landed = await lead.call("merge_worktree", ids=["a1"])
+    assert landed["skipped"] == [{"id": "a1", "why": "merged before"}]

@@ -112,6 +112,19 @@ def test_a_spawn_that_is_sent_twice_is_one_spawn(repository: Path, home: Home) -
     assert len(listed["result"]["structuredContent"]["agents"]) == 1
 
 
+def test_a_request_id_that_is_used_again_for_another_call_is_another_call(repository: Path, home: Home) -> None:
+    with RawRelay(repository) as relay:
+        relay.send(INITIALIZE, INITIALIZED)
+        relay.answer()
+        relay.call(7, "spawn_agent", task="true", name="first")
+        relay.send(INITIALIZE, INITIALIZED)  # as a client does that begins anew
+        relay.answer()
+        answer = relay.call(7, "spawn_agent", task="true", name="second")
+        merged = relay.call(7, "merge_worktree", ids=["first"], dry_run=True)
+    assert answer["result"]["structuredContent"]["name"] == "second"
+    assert "merged" in merged["result"]["structuredContent"]
+
+
 def test_nothing_of_a_hostile_repository_is_imported(repository: Path, home: Home, tmp_path: Path) -> None:
     trap = tmp_path / "trapped"
     bomb = f"open({str(trap)!r}, 'a').write(__name__ + '\\n')\n"

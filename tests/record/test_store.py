@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
 from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, State
 from forkjoin.record.database import open_database
@@ -106,7 +106,7 @@ async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> 
     assert await store.answered(call) is None
     (agent,) = await _spawn(store, "once", call=call)
     assert await store.answered(call) == {"agents": [agent.number]}
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(RecordsError):
         await _spawn(store, "twice", call=call)
     assert [agent.name for agent in await store.live()] == ["once"]
 

@@ -1,5 +1,7 @@
 """A call as a tool sees it: the rooms behind it, who calls from where, and which agents are meant."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -72,8 +74,8 @@ class Desk:
             self.caller.session.when_written(self._request, note)
 
 
-async def open_desk(context: Context[Any, Any]) -> Desk:
-    """The desk for this call."""
+async def open_desk(context: Context[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:
+    """The desk for this call. A repeat of it has the same request id, tool and arguments: an id may be used again."""
     request = context.request_context
     loop, session = request.lifespan_context
     assert isinstance(loop, Loop)
@@ -85,5 +87,6 @@ async def open_desk(context: Context[Any, Any]) -> Desk:
         project, environment = await loop.admit(session, lead)
     except CallerError as error:
         return Desk(loop, error, request.request_id)
-    call = Call(session.hello.relay, str(request.request_id))
+    asked = json.dumps([request.request_id, tool, arguments], sort_keys=True)
+    call = Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
     return Desk(loop, Caller(session, project, lead, call, environment), request.request_id)

@@ -33,7 +33,7 @@ class StopAnswer(BaseModel):
 async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
     """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
     their branches and kept; queued ones never start; those that had ended stay as they were."""
-    agents = await stop(desk.store, desk.loop.executor, desk.loop.settings, await desk.find_all(arguments.ids))
+    agents = await stop(desk.store, desk.loop.settings, await desk.find_all(arguments.ids))
     return StopAnswer(agents=[Stopped(id=a.id, name=a.name, state=a.state) for a in agents])
 
 

@@ -218,4 +218,10 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
 def _trouble(desk: Desk) -> list[str]:
     programs = desk.loop.settings.programs()
     default = desk.loop.settings.default_agent
-    return [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
+    trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
+    if waiting := desk.loop.waiting_landings:
+        trouble.append(
+            f"{waiting} merge(s) wait for their lead's environment, which a restart has lost; it comes back with its "
+            "session, or with any forkjoin command in that repository"
+        )
+    return trouble

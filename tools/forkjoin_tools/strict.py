@@ -43,7 +43,7 @@ class StrictTool(Tool):
         """
         try:
             checked = self.fn_metadata.arg_model.model_validate(self.fn_metadata.pre_parse_json(arguments))
-            return _shape(await self.fn(await open_desk(context), checked))
+            return _shape(await self.fn(await open_desk(context, self.name, arguments), checked))
         except ValidationError as error:
             raise ToolError(explain(self.name, error.errors(), self.parameters)) from None
         except CallerError as error:

@@ -13,7 +13,7 @@ from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
 from forkjoin.attempt.executor import Executor
 from forkjoin.config import Settings
-from forkjoin.error import words_of
+from forkjoin.error import RecordsError, words_of
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent, Merge, Result, State
 from forkjoin.paths import Home
@@ -40,6 +40,8 @@ class Life:
         try:
             while agent.state not in FINAL:
                 agent = await self._step(agent)
+        except RecordsError:
+            raise  # the agent is well: whoever called tries again
         except Exception as error:
             log.exception("%s: in state %s", agent.label, agent.state)
             await self._give_up(await self._store.agent(agent.number), error)
@@ -72,6 +74,8 @@ class Life:
 
     async def _finish(self, agent: Agent) -> Agent:
         outcome = await self._executor.outcome(handle_of(agent))
+        if outcome.kind == "lost":  # its shim is gone, what it ran may not be
+            await self._executor.cancel(handle_of(agent), self._settings.limits.stop_grace_s)
         environment = await self._environment(agent) if agent.spec.verify else None
         await finish(
             self._store, self._executor, self._settings, self._adapter(agent), agent, outcome, environment or {}

@@ -30,6 +30,8 @@ def _check(agents: Sequence[Agent], discard_unmerged: bool) -> None:
     live = [agent.label for agent in agents if agent.state not in FINAL]
     if live:
         raise CallerError(f"Still at work: {', '.join(live)}. Call stop_agents first; nothing was removed.")
+    if landing := [agent.label for agent in agents if agent.merge is Merge.QUEUED]:
+        raise CallerError(f"Being merged: {', '.join(landing)}. Wait for merge_worktree; nothing was removed.")
     unmerged = [agent.label for agent in agents if agent.merge not in _SAFE and agent.removed is None]
     if unmerged and not discard_unmerged:
         raise CallerError(

@@ -40,7 +40,7 @@ async def spawn(store: Store, settings: Settings, home: Home, caller: Caller, sp
             lead=caller.lead,
             name=spec.name or slug(spec.task) or "task",
             derived=spec.name is None,
-            spec=spec,
+            spec=spec.model_copy(update={"agent": spec.agent or settings.default_agent}),
             base=bases[spec.base],
             checkout=checkout.top or "",
             conversation=str(uuid.uuid4()),

@@ -16,7 +16,7 @@ async def wait(store: Store, agents: Sequence[Agent], until: Literal["all", "any
 
     async def look() -> Waited | None:
         nonlocal waited
-        waited = divide([await store.agent(agent.number) for agent in agents])
+        waited = divide(await store.agents_numbered(agent.number for agent in agents))
         return waited if waited.is_over(until) else None
 
     with anyio.move_on_after(timeout_s):

@@ -212,8 +212,8 @@ def diff(
     with Client(find_home()) as client:
         while offset is not None:
             text = client.call("read_diff", id=id, path=path, stat=stat, offset=offset)
-            body, _, where = text.rpartition("\n[")
-            typer.echo(body if where else text)
+            body, found, where = text.rpartition("\n[")
+            typer.echo(body if found else text)
             number = where.rstrip("]").partition("offset=")[2]
             offset = int(number) if number else None
 

@@ -129,7 +129,7 @@ def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
         stdout=log,
         stderr=log,
         cwd=home.state,
-        env=daemon_environment(),
+        env=daemon_environment(home),
         start_new_session=True,
     )
 
@@ -138,11 +138,10 @@ def daemon_command() -> list[str]:
     return [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
 
 
-def daemon_environment() -> dict[str, str]:
+def daemon_environment(home: Home) -> dict[str, str]:
     """Our environment, without the marks of whoever started us; stopping an agent must not end the daemon."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
-    home = {"FORKJOIN_HOME": os.environ["FORKJOIN_HOME"]} if "FORKJOIN_HOME" in os.environ else {}
-    return {**kept, **home, "FORKJOIN_KEEPER": "1"}
+    return {**kept, **home.variables, "FORKJOIN_KEEPER": "1"}
 
 
 def draw_number() -> str:

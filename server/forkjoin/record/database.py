@@ -36,10 +36,13 @@ def open_database(file: Path) -> sqlite3.Connection:
     """The database at `file`, made or migrated first where that is due. Blocks.
 
     Raises:
-        CallerError: It was written by a newer forkjoin.
+        CallerError: It was written by a newer forkjoin, or is damaged.
     """
-    connection = _connect(file)
-    _migrate(connection, file)
+    try:
+        connection = _connect(file)
+        _migrate(connection, file)
+    except sqlite3.DatabaseError as error:
+        raise CallerError(f"{file} can't be read ({error}); move it away to begin anew. Worktrees stay.") from error
     return connection
 
 

@@ -55,6 +55,12 @@ WHERE number = :number AND state = :from_;
 -- name: set_merge!
 UPDATE agent SET merge = :merge WHERE number = :number;
 
+-- name: agents_numbered
+SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
+
+-- name: queue_merge!
+UPDATE agent SET merge = 'queued' WHERE number = :number AND merge <> 'merged';
+
 -- name: set_prepared!
 UPDATE agent SET branch = :branch, prepared = 1 WHERE number = :number;
 

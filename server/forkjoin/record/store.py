@@ -5,6 +5,7 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
 import itertools
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import FINAL, TRANSITIONS, Agent, Landing, LandingState, Merge, Project, Result, State, number_of
 from forkjoin.record import rows
@@ -41,10 +42,21 @@ class Store:
     # -- how everything here reaches the database
 
     async def _read(self, query: str, **values: object) -> Any:
-        return await to_thread.run_sync(lambda: self._queries(query, values), limiter=self._thread)
+        return await self._in_thread(lambda: self._queries(query, values))
 
     async def _rows(self, query: str, **values: object) -> list[rows.Row]:
-        return await to_thread.run_sync(lambda: list(self._queries(query, values)), limiter=self._thread)
+        return await self._in_thread(lambda: list(self._queries(query, values)))
+
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        """Run `act` in the database's thread; one that was begun is waited for, cancelled or not.
+
+        Raises:
+            RecordsError: The database would not.
+        """
+        try:
+            return await to_thread.run_sync(act, limiter=self._thread)
+        except sqlite3.Error as error:
+            raise RecordsError(f"the records can't be used now: {error}") from error
 
     async def _write(self, act: Callable[[Any], T], *, durable: bool = True) -> T:
         """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters."""
@@ -56,12 +68,12 @@ class Store:
                 result = act(self._queries)
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk ends it by itself
+                    self._connection.execute("ROLLBACK")
                 raise
             return result
 
-        # A thread that was begun is waited for, cancelled or not: a transaction is known to be done, or not.
-        result = await to_thread.run_sync(transact, limiter=self._thread)
+        result = await self._in_thread(transact)
         self.changes.announce()
         return result
 
@@ -107,6 +119,13 @@ class Store:
         if found is None:
             raise BrokenPromiseError(f"a{number} has no record")
         return rows.agent(found)
+
+    async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
+        """The agents with these numbers, in that order."""
+        wanted = list(numbers)
+        found = await self._rows("agents_numbered", numbers=json.dumps(wanted))
+        known = {row["number"]: rows.agent(row) for row in found}
+        return [known[number] for number in wanted]
 
     async def find(self, project: int, asked: str) -> Agent | None:
         """The project's agent with this id or name."""
@@ -239,7 +258,7 @@ class Store:
             number: int = q.add_landing(**landing.columns(), created=time.time())
             if not landing.dry_run:
                 for agent in landing.agents:
-                    q.set_merge(number=agent, merge=Merge.QUEUED)
+                    q.queue_merge(number=agent)
             _remember(q, call, {"landing": number})
             return rows.landing(q.landing(number=number))
 
