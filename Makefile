@@ -16,7 +16,7 @@ check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the laye
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 .PHONY: vendors

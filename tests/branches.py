@@ -1,6 +1,7 @@
 """How tests make commits and worktrees, look at all of a repository, and put a `git` of their own in PATH."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from forkjoin.branch import worktree
 from harness import git
 
 REAL_GIT = shutil.which("git") or "git"
+
+#: Some of git's own abilities are younger than the oldest git that forkjoin takes.
+GIT_VERSION = tuple(int(part) for part in re.findall(r"\d+", git(Path("/"), "version"))[:2])
 
 OWNER = "a1 of /somewhere"
 

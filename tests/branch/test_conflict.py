@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from branches import blob, commit, everything, files_of
+from branches import GIT_VERSION, blob, commit, everything, files_of
 from forkjoin.branch.conflict import Merged, try_merge
 from forkjoin.error import GitError
 from harness import git
@@ -142,6 +142,7 @@ async def test_a_folder_that_was_split_while_the_other_added_to_it_conflicts_tho
     assert merged.conflicts == ("folder",)
 
 
+@pytest.mark.skipif(GIT_VERSION < (2, 41), reason="git merge-tree finds no attributes")
 async def test_attributes_of_our_side_say_how_files_are_merged(repository: Path, common_dir: str) -> None:
     commit(repository, {".gitattributes": "lines merge=union\n"})
     git(repository, "branch", "-qf", "theirs")

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from branches import commit, everything, sign
+from branches import GIT_VERSION, commit, everything, sign
 from forkjoin.branch.repository import Checkout, commits, look
 from forkjoin.error import CallerError
 from harness import git
@@ -81,6 +81,7 @@ async def test_without_a_commit(tmp_path: Path, user: Path) -> None:
     )
 
 
+@pytest.mark.skipif(GIT_VERSION < (2, 45), reason="git knows no reftable")
 @pytest.mark.parametrize("form", ["--ref-format=reftable", "--object-format=sha256"])
 async def test_in_gits_newer_formats(tmp_path: Path, user: Path, form: str) -> None:
     git(tmp_path, "init", "-q", form, "new")
