@@ -98,3 +98,21 @@ def test_a_person_stops_and_removes(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", FOREVER, "--name", "endless")
     assert forkjoin(repository, "stop", "endless").stdout.split() == ["a1", "endless", "stopped"]
     assert "removed" in forkjoin(repository, "rm", "endless").stdout
+
+
+async def test_what_a_person_did_in_a_worktree_after_its_end_is_kept_when_it_is_removed(
+    any_lead: Lead, repository: Path, home: Home
+) -> None:
+    (first,) = await any_lead.run("echo work > work.txt")
+    await any_lead.call("merge_worktree", ids=[first])
+    (worktree,) = home.worktrees.glob(f"*/{first}-*")
+    (worktree / "work.txt").write_text("a person's\n")
+    kept = (await any_lead.call("remove_worktrees", ids=[first]))["removed"][0]["kept_as"]
+    assert git(repository, "show", f"{kept}:work.txt") == "a person's"
+
+
+async def test_an_agent_that_changed_nothing_is_removed_also_after_a_merge_that_skipped_it(any_lead: Lead) -> None:
+    (first,) = await any_lead.run("true")
+    landed = await any_lead.call("merge_worktree", ids=[first])
+    assert landed["skipped"][0]["why"].startswith("nothing")
+    assert (await any_lead.call("remove_worktrees", ids=[first]))["removed"] == [{"id": first, "name": "true"}]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from forkjoin.branch import git, worktree
+from forkjoin.branch import loose, worktree
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Merge
 from forkjoin.record.store import Store
@@ -45,9 +45,12 @@ async def _remove(store: Store, agent: Agent) -> str | None:
         await store.set_removed(agent.number)
         return None
     project = await store.project_numbered(agent.project)
-    await worktree.remove(project.common_dir, Path(agent.worktree))
-    tip = await git.tip(project.common_dir, f"refs/heads/{agent.branch}")
-    keep = agent.merge is not Merge.MERGED and tip not in (None, agent.base)
+    path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
+    left = await loose.commit_loose(project.common_dir, path, agent.branch, message, None, agent.slug)
+    result = await store.result(agent.number)
+    merged = agent.merge is Merge.MERGED and result is not None and left.tip == result.commit
+    keep = not merged and left.tip not in (None, agent.base)
+    await worktree.remove(project.common_dir, path)
     kept_as = await worktree.retire_branch(project.common_dir, agent.branch, agent.slug if keep else None)
     await store.set_removed(agent.number)
     return kept_as

@@ -59,7 +59,7 @@ UPDATE agent SET merge = :merge WHERE number = :number;
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
 
 -- name: queue_merge!
-UPDATE agent SET merge = 'queued' WHERE number = :number AND merge <> 'merged';
+UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merged', 'nothing');
 
 -- name: set_prepared!
 UPDATE agent SET branch = :branch, prepared = 1 WHERE number = :number;
