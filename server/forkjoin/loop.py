@@ -13,17 +13,14 @@ from anyio.abc import TaskGroup
 
 from forkjoin.agent.life import Life
 from forkjoin.agent.stop import end_processes
-from forkjoin.attempt.executor import Executor
 from forkjoin.branch.repository import look
-from forkjoin.config import Settings
 from forkjoin.decision import scheduler
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import Noted
 from forkjoin.landing.land import Lander
 from forkjoin.model import Agent, Landing, LandingState, Project, State
-from forkjoin.paths import Home
-from forkjoin.record.store import Store
-from forkjoin.session import Environments, Session
+from forkjoin.rooms import Rooms
+from forkjoin.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +31,19 @@ _REST_S = 5.0
 class Loop:
     """The daemon's heart. Tools reach everything through it."""
 
-    def __init__(self, home: Home, settings: Settings, store: Store, executor: Executor) -> None:
-        self.home = home
-        self.settings = settings
-        self.store = store
-        self.executor = executor
-        self.environments = Environments()
-        self.max_running = settings.limits.max_running or 1
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.store = rooms.store
+        self.max_running = rooms.settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose end was seen to
-        self._life = Life(store, executor, settings, self.environments, home)
-        self._lander = Lander(store, executor, settings, home.worktrees)
+        self._life = Life(rooms)
+        self._lander = Lander(rooms)
         self._attended: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"Loop({self.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
+        return f"Loop({self.rooms.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
 
     @property
     def is_idle(self) -> bool:
@@ -63,8 +57,8 @@ class Loop:
             CallerError: It stands in no repository.
         """
         project = await self.store.project((await look(session.folder)).common_dir)
-        digest = self.environments.keep(session.hello.environment)
-        if self.environments.lend(project.number, lead, digest):
+        digest = self.rooms.environments.keep(session.hello.environment)
+        if self.rooms.environments.lend(project.number, lead, digest):
             self.store.changes.announce()
         return project, digest
 
@@ -76,8 +70,8 @@ class Loop:
 
     async def run(self) -> None:
         """Decide and act for ever."""
-        if self.settings.limits.max_running is None:
-            capacity = await self.executor.capacity()
+        if self.rooms.settings.limits.max_running is None:
+            capacity = await self.rooms.executor.capacity()
             self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
         async with anyio.create_task_group() as tasks:
             while True:
@@ -103,7 +97,7 @@ class Loop:
 
     async def _stop(self, agent: Agent) -> None:
         try:
-            await end_processes(self.executor, agent, self.settings.limits.stop_grace_s)
+            await end_processes(self.rooms, agent)
         except Exception:  # a boundary, as below
             log.exception("%s could not be stopped; trying again", agent.label)
             await anyio.sleep(_REST_S)
@@ -112,7 +106,7 @@ class Loop:
     async def _start_what_may(self, live: list[Agent]) -> None:
         queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
         without_environment = {
-            n for n, a in queued.items() if not self.environments.find(a.environment, a.project, a.lead)
+            n for n, a in queued.items() if not self.rooms.environments.find(a.environment, a.project, a.lead)
         }
         decision = scheduler.decide(live, self.max_running, without_environment)
         self.waiting = decision.waiting
@@ -163,7 +157,7 @@ class Loop:
             self._leave(key)
 
     def _environment_of(self, landing: Landing) -> dict[str, str] | None:
-        return self.environments.find(landing.environment, landing.project, landing.lead)
+        return self.rooms.environments.find(landing.environment, landing.project, landing.lead)
 
     def _leave(self, key: str) -> None:
         self._attended.discard(key)

@@ -80,12 +80,14 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.config import read_settings
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
+    from forkjoin.rooms import Rooms
+    from forkjoin.session import Environments
 
     settings = read_settings(home.config_file)
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command())
-        yield Loop(home, settings, store, executor)
+        yield Loop(Rooms(home, settings, store, executor, Environments()))
     finally:
         with CancelScope(shield=True):
             await store.close()
@@ -106,6 +108,6 @@ async def _leave_when_idle(loop: "Loop", door: "Door", scope: CancelScope) -> No
         await anyio.sleep(_IDLE_CHECK_S)
         if door.connected or not loop.is_idle:
             idle_since = anyio.current_time()
-        elif anyio.current_time() - idle_since > loop.settings.limits.idle_minutes * 60:
+        elif anyio.current_time() - idle_since > loop.rooms.settings.limits.idle_minutes * 60:
             log.info("leaving: nothing to do")
             scope.cancel()

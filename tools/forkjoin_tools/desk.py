@@ -21,7 +21,8 @@ class Desk:
 
     def __init__(self, loop: Loop, caller: Caller | CallerError, request: str | int) -> None:
         self.loop = loop
-        self.store = loop.store
+        self.rooms = loop.rooms
+        self.store = loop.rooms.store
         self._caller = caller
         self._request = request
 

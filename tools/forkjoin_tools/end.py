@@ -33,7 +33,7 @@ class StopAnswer(BaseModel):
 async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
     """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
     their branches and kept; queued ones never start; those that had ended stay as they were."""
-    agents = await stop(desk.store, desk.loop.settings, await desk.find_all(arguments.ids))
+    agents = await stop(desk.rooms, await desk.find_all(arguments.ids))
     return StopAnswer(agents=[Stopped(id=a.id, name=a.name, state=a.state) for a in agents])
 
 
@@ -56,7 +56,7 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
     is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
-    kept = await remove(desk.store, agents, discard_unmerged=arguments.discard_unmerged)
+    kept = await remove(desk.rooms, agents, discard_unmerged=arguments.discard_unmerged)
     return RemoveAnswer(
         removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents if a.number in kept]
     )

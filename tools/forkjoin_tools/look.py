@@ -158,7 +158,7 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
     return Listed(
         id=agent.id,
         name=agent.name,
-        agent=agent.spec.agent or desk.loop.settings.default_agent,
+        agent=agent.spec.agent or desk.rooms.settings.default_agent,
         state=agent.state,
         branch=agent.branch,
         merge=agent.merge,
@@ -170,9 +170,9 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
 
 async def _last_words(desk: Desk, agent: Agent) -> str:
     """The last line that a running command has printed: it makes no events."""
-    if agent.state is not State.RUNNING or desk.loop.settings.program(agent.spec.agent).kind != "command":
+    if agent.state is not State.RUNNING or desk.rooms.settings.program(agent.spec.agent).kind != "command":
         return ""
-    printed, _ = await desk.loop.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
+    printed, _ = await desk.rooms.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
     lines = printed.decode(errors="replace").split("\n")
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
 
@@ -216,8 +216,8 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
 
 
 def _trouble(desk: Desk) -> list[str]:
-    programs = desk.loop.settings.programs()
-    default = desk.loop.settings.default_agent
+    programs = desk.rooms.settings.programs()
+    default = desk.rooms.settings.default_agent
     trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
     if waiting := desk.loop.waiting_landings:
         trouble.append(

@@ -122,7 +122,7 @@ async def read_log(desk: Desk, arguments: ReadLog) -> str:
     """Read what an agent said and did, a line per event; use it when one failed or takes long. Of a command agent, and
     with raw, its output as it was. Ends with the offset of the next page."""
     agent = await desk.find(arguments.id)
-    program = desk.loop.settings.program(agent.spec.agent)
+    program = desk.rooms.settings.program(agent.spec.agent)
     if arguments.raw or program.kind == "command":
         return await _read_raw(desk, agent, arguments)
     return await _read_events(desk, agent, arguments)
@@ -152,7 +152,7 @@ def _line(event: Recorded) -> str:
 
 async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     handle = handle_of(agent)
-    executor = desk.loop.executor
+    executor = desk.rooms.executor
     if arguments.tail is not None:
         data, size = await executor.read_output(handle, -arguments.limit, arguments.limit)
         lines = data.splitlines(keepends=True)[-arguments.tail :]

@@ -91,8 +91,7 @@ def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
 
 
 async def _spawn(desk: Desk, specs: Sequence[Spec]) -> SpawnedAll:
-    loop = desk.loop
-    spawned = await spawn(desk.store, loop.settings, loop.home, desk.caller, specs)
+    spawned = await spawn(desk.rooms, desk.caller, specs)
     queue = {agent.number: place for place, agent in enumerate(in_order(await desk.store.live()), 1)}
     agents = [
         Spawned(id=a.id, name=a.name, state=a.state, branch=a.branch, queue_position=queue.get(a.number))

@@ -11,13 +11,11 @@ from forkjoin.adapter.contract import Adapter, Conclusion, Ended
 from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, loose, repository
-from forkjoin.config import Settings
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 
 SUMMARY_LIMIT = 240
 _ERROR_LIMIT = 4_000
@@ -25,17 +23,12 @@ _COMMITS_NAMED = 50
 
 
 async def finish(
-    store: Store,
-    executor: Executor,
-    settings: Settings,
-    adapter: Adapter,
-    agent: Agent,
-    outcome: Outcome,
-    environment: Mapping[str, str],
+    rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome, environment: Mapping[str, str]
 ) -> None:
     """Write the attempt's result, and the agent's final state with it."""
+    store = rooms.store
     project = await store.project_numbered(agent.project)
-    concluded = await _conclude(store, executor, adapter, agent, outcome)
+    concluded = await _conclude(rooms, adapter, agent, outcome)
     left = await loose.commit_loose(
         project.common_dir,
         Path(agent.worktree),
@@ -49,7 +42,7 @@ async def finish(
     stat = await diff.measure(project.common_dir, agent.base, tip)
     verify, words = Verify.NONE, ""
     if concluded.ok and agent.spec.verify and not agent.stop_asked:
-        verify, words = await _verify(executor, settings, agent, agent.spec.verify, environment)
+        verify, words = await _verify(rooms, agent, agent.spec.verify, environment)
     agent = await store.agent(agent.number)  # a stop may have been asked for meanwhile
     result = Result(
         attempt=agent.attempt,
@@ -72,24 +65,21 @@ async def finish(
     await store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
 
 
-async def _conclude(store: Store, executor: Executor, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
+async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     handle = handle_of(agent)
-    turn = await last_turn(store, executor, adapter, agent) if adapter.MAKES_EVENTS else None
-    output, _ = await executor.read_output(handle, -OUTPUT_LIMIT, OUTPUT_LIMIT)
-    errors, _ = await executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)
+    turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
+    output, _ = await rooms.executor.read_output(handle, -OUTPUT_LIMIT, OUTPUT_LIMIT)
+    errors, _ = await rooms.executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)
     printed, complained = output.decode(errors="replace"), errors.decode(errors="replace")
-    return adapter.conclude(Ended(outcome, turn, printed, complained, await store.denials(agent)))
+    return adapter.conclude(Ended(outcome, turn, printed, complained, await rooms.store.denials(agent)))
 
 
-async def _verify(
-    executor: Executor, settings: Settings, agent: Agent, command: str, environment: Mapping[str, str]
-) -> tuple[Verify, str]:
+async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> tuple[Verify, str]:
     """Run verify in the agent's worktree; how it went, and the end of what it printed."""
     composed = compose(environment, {}, variables(agent))
-    minutes = settings.limits.verify_minutes
-    outcome, printed = await run_verify(
-        executor, handle_of(agent, "verify"), command, agent.worktree, composed, minutes
-    )
+    minutes = rooms.settings.limits.verify_minutes
+    handle = handle_of(agent, "verify")
+    outcome, printed = await run_verify(rooms.executor, handle, command, agent.worktree, composed, minutes)
     return Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip()
 
 

@@ -11,14 +11,10 @@ from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
-from forkjoin.attempt.executor import Executor
-from forkjoin.config import Settings
 from forkjoin.error import RecordsError, words_of
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent, Merge, Result, State
-from forkjoin.paths import Home
-from forkjoin.record.store import Store
-from forkjoin.session import Environments
+from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +22,10 @@ log = logging.getLogger(__name__)
 class Life:
     """What it takes to carry agents through their states."""
 
-    def __init__(
-        self, store: Store, executor: Executor, settings: Settings, environments: Environments, home: Home
-    ) -> None:
-        self._store = store
-        self._executor = executor
-        self._settings = settings
-        self._environments = environments
-        self._home = home
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._store = rooms.store
+        self._executor = rooms.executor
 
     async def live(self, agent: Agent) -> None:
         """Carry an agent that was started on to its end; its trouble is its own."""
@@ -58,16 +50,16 @@ class Life:
                 raise AssertionError(f"{agent.label} is not under way: {agent.state}")
 
     async def _prepare(self, agent: Agent) -> Agent:
-        agent = await prepare(self._store, self._home, agent)
+        agent = await prepare(self._rooms, agent)
         environment = await self._environment(agent)
         if environment is None:
             return await self._store.move(agent, State.FINISHING, Noted("stopped before it started"))
-        spec = await order(self._settings, self._home, agent, environment)
+        spec = await order(self._rooms, agent, environment)
         await self._executor.submit(spec)
         return await self._store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
     async def _run(self, agent: Agent) -> Agent:
-        await listen(self._store, self._executor, self._adapter(agent), agent)
+        await listen(self._rooms, self._adapter(agent), agent)
         outcome = await self._executor.outcome(handle_of(agent))
         agent = await self._store.agent(agent.number)
         return await self._store.move(agent, State.FINISHING, Noted(f"ended: {outcome}"))
@@ -75,15 +67,13 @@ class Life:
     async def _finish(self, agent: Agent) -> Agent:
         outcome = await self._executor.outcome(handle_of(agent))
         if outcome.kind == "lost":  # its shim is gone, what it ran may not be
-            await self._executor.cancel(handle_of(agent), self._settings.limits.stop_grace_s)
+            await self._executor.cancel(handle_of(agent), self._rooms.settings.limits.stop_grace_s)
         environment = await self._environment(agent) if agent.spec.verify else None
-        await finish(
-            self._store, self._executor, self._settings, self._adapter(agent), agent, outcome, environment or {}
-        )
+        await finish(self._rooms, self._adapter(agent), agent, outcome, environment or {})
         return await self._store.agent(agent.number)
 
     def _adapter(self, agent: Agent) -> Adapter:
-        return ADAPTERS[self._settings.program(agent.spec.agent).kind]
+        return ADAPTERS[self._rooms.settings.program(agent.spec.agent).kind]
 
     async def _environment(self, agent: Agent) -> dict[str, str] | None:
         """The environment of the agent's lead; where a restart has lost it, once it is there again.
@@ -93,7 +83,7 @@ class Life:
 
         async def find() -> dict[str, str] | None:
             stopped = (await self._store.agent(agent.number)).stop_asked
-            return {} if stopped else self._environments.find(agent.environment, agent.project, agent.lead)
+            return {} if stopped else self._rooms.environments.find(agent.environment, agent.project, agent.lead)
 
         return await self._store.changes.until(find) or None
 
@@ -101,7 +91,7 @@ class Life:
         """Record that we could not carry the agent further, whatever state that was in."""
         words = words_of(error)
         for handle in (handle_of(agent), handle_of(agent, "verify")):
-            await self._executor.cancel(handle, self._settings.limits.stop_grace_s)
+            await self._executor.cancel(handle, self._rooms.settings.limits.stop_grace_s)
         if agent.state is State.RUNNING:
             agent = await self._store.move(agent, State.FINISHING)
         if agent.state in FINAL:

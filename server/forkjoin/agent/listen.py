@@ -8,22 +8,21 @@ from dataclasses import dataclass
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.attempt.executor import Executor
 from forkjoin.event import Event, TurnEnded, Unreadable
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 
 #: The longest line that is read; a vendor's longest honest ones hold a file.
 LINE_LIMIT = 4 * 1024 * 1024
 
 
-async def listen(store: Store, executor: Executor, adapter: Adapter, agent: Agent) -> None:
+async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
     if not adapter.MAKES_EVENTS:
         return
-    handle = handle_of(agent)
+    store, executor, handle = rooms.store, rooms.executor, handle_of(agent)
     progress = await store.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
@@ -55,11 +54,11 @@ def _read(adapter: Adapter, lines: Iterable[tuple[int, bytes | None]]) -> _Read:
     return _Read(events, ends[-1] if ends else None)
 
 
-async def last_turn(store: Store, executor: Executor, adapter: Adapter, agent: Agent) -> TurnEnded | None:
+async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded | None:
     """The end of an attempt's last turn, whole, read again from its output."""
-    progress = await store.progress(agent)
+    progress = await rooms.store.progress(agent)
     if progress.turn_end is None:
         return None
-    data, _ = await executor.read_output(handle_of(agent), progress.turn_end, LINE_LIMIT + 1)
+    data, _ = await rooms.executor.read_output(handle_of(agent), progress.turn_end, LINE_LIMIT + 1)
     ends = [event for event in adapter.read(data.partition(b"\n")[0]) if isinstance(event, TurnEnded)]
     return ends[-1] if ends else None

@@ -11,11 +11,9 @@ from forkjoin.adapter.contract import Brief
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
-from forkjoin.config import Settings
 from forkjoin.error import CallerError
 from forkjoin.model import Agent
-from forkjoin.paths import Home
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:
@@ -23,13 +21,14 @@ def handle_of(agent: Agent, kind: str = "") -> str:
     return f"{agent.id}-{agent.attempt}{kind and '-'}{kind}"
 
 
-async def prepare(store: Store, home: Home, agent: Agent) -> Agent:
+async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     """Make the agent's worktree; the agent, with the branch that it got. Doing so twice is harmless.
 
     Raises:
         GitError: git would not; nothing is left of it.
         CallerError: The worktree's path is not where it should be.
     """
+    home, store = rooms.home, rooms.store
     path = Path(agent.worktree)
     if not path.parent.resolve().is_relative_to(home.worktrees.resolve()):
         raise CallerError(f"{path.parent} leads out of {home.worktrees}; remove what is there.")
@@ -48,9 +47,9 @@ async def _task_file(agent: Agent) -> str:
     return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
 
 
-async def order(settings: Settings, home: Home, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
+async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
-    program = settings.program(agent.spec.agent)
+    program = rooms.settings.program(agent.spec.agent)
     brief = Brief(
         id=agent.id,
         name=agent.name,
@@ -62,9 +61,9 @@ async def order(settings: Settings, home: Home, agent: Agent, environment: Mappi
         conversation=agent.conversation,
     )
     run = ADAPTERS[program.kind].start(brief, program)
-    minutes = agent.spec.timeout_minutes or settings.limits.timeout_minutes
+    minutes = agent.spec.timeout_minutes or rooms.settings.limits.timeout_minutes
     ours = {
-        **home.variables,
+        **rooms.home.variables,
         **variables(agent),
         "FORKJOIN_TASK_FILE": await _task_file(agent),
         **await git.author(agent.worktree),

@@ -6,13 +6,13 @@ from pathlib import Path
 from forkjoin.branch import loose, worktree
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Merge
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 
 #: Branches that hold nothing that is not elsewhere.
 _SAFE = frozenset({Merge.MERGED, Merge.NOTHING})
 
 
-async def remove(store: Store, agents: Sequence[Agent], *, discard_unmerged: bool) -> dict[int, str | None]:
+async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: bool) -> dict[int, str | None]:
     """Take away the agents' worktrees and branches; where the work of each that was unmerged is kept, as a ref.
 
     Raises:
@@ -22,7 +22,7 @@ async def remove(store: Store, agents: Sequence[Agent], *, discard_unmerged: boo
     kept: dict[int, str | None] = {}
     for agent in agents:
         if agent.removed is None:
-            kept[agent.number] = await _remove(store, agent)
+            kept[agent.number] = await _remove(rooms, agent)
     return kept
 
 
@@ -40,7 +40,8 @@ def _check(agents: Sequence[Agent], discard_unmerged: bool) -> None:
         )
 
 
-async def _remove(store: Store, agent: Agent) -> str | None:
+async def _remove(rooms: Rooms, agent: Agent) -> str | None:
+    store = rooms.store
     if not agent.prepared:  # a branch of that name, if there is one, is somebody else's
         await store.set_removed(agent.number)
         return None

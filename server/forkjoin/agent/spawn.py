@@ -8,12 +8,11 @@ from pathlib import Path
 
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
-from forkjoin.config import Settings
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Spec, slug
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewAgent
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 
 
@@ -23,16 +22,17 @@ class Spawned:
     note: str | None  #: what the lead should know of where they start
 
 
-async def spawn(store: Store, settings: Settings, home: Home, caller: Caller, specs: Sequence[Spec]) -> Spawned:
+async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
     """Record agents for these specs, all or none.
 
     Raises:
         CallerError: A spec can't be met; nothing was recorded.
     """
+    store, settings, home = rooms.store, rooms.settings, rooms.home
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
-    _check(checkout, settings, home, specs)
+    _check(checkout, rooms, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
     new = [
         NewAgent(
@@ -64,19 +64,19 @@ def worktree_folder(home: Home, common_dir: str) -> Path:
     return home.worktrees / f"{name}-{hashlib.sha256(common_dir.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def _check(checkout: Checkout, settings: Settings, home: Home, specs: Sequence[Spec]) -> None:
+def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
     if not specs:
         raise CallerError("agents is empty: give at least one, each with a task.")
     if checkout.head is None:
         raise CallerError(
             "The repository has no commit yet, so there is nothing to start from; commit something first."
         )
-    if checkout.top and home.state.is_relative_to(checkout.top):
+    if checkout.top and rooms.home.state.is_relative_to(checkout.top):
         raise CallerError(
-            f"FORKJOIN_HOME ({home.state}) lies within this checkout, which agents may not write to; move it out."
+            f"FORKJOIN_HOME ({rooms.home.state}) lies within this checkout, which agents may not write to; move it out."
         )
     for spec in specs:
-        settings.program(spec.agent)
+        rooms.settings.program(spec.agent)
     names = [spec.name for spec in specs if spec.name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")

@@ -7,10 +7,8 @@ import anyio
 
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
-from forkjoin.attempt.executor import Executor
-from forkjoin.config import Settings
 from forkjoin.model import FINAL, Agent
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -20,20 +18,20 @@ _AGAIN_S = 5.0
 _FINISH_S = 120
 
 
-async def stop(store: Store, settings: Settings, agents: Sequence[Agent]) -> list[Agent]:
+async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     """Ask for agents to be stopped and wait for their ends; as they are then. Those that had ended stay as they were.
 
     An agent is left in `finishing` only if processes of it can't be ended.
     """
-    await store.ask_stop(agent for agent in agents if agent.state not in FINAL)
-    waited = await wait(store, agents, "all", settings.limits.stop_grace_s + _FINISH_S)
+    await rooms.store.ask_stop(agent for agent in agents if agent.state not in FINAL)
+    waited = await wait(rooms.store, agents, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
     now = {agent.number: agent for agent in (*waited.finished, *waited.pending)}
     return [now[agent.number] for agent in agents]
 
 
-async def end_processes(executor: Executor, agent: Agent, grace: float) -> None:
+async def end_processes(rooms: Rooms, agent: Agent) -> None:
     """End whatever runs for an agent; what would be started for it from now on never starts."""
     for handle in (handle_of(agent), handle_of(agent, "verify")):
-        while left := await executor.cancel(handle, grace):
+        while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
             log.warning("%s: can't be ended: %s", agent.label, ", ".join(left))
             await anyio.sleep(_AGAIN_S)

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import conflict, git, join, worktree
 from forkjoin.branch.checkout import TargetMovedError, check_free, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
-from forkjoin.config import Settings
 from forkjoin.error import CallerError, GitError, words_of
 from forkjoin.landing.answer import (
     INTENT,
@@ -30,7 +28,7 @@ from forkjoin.landing.answer import (
     Skipped,
 )
 from forkjoin.model import FINAL, Agent, Landing, LandingState, Merge, State
-from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +51,9 @@ class _Order:
 class Lander:
     """What it takes to carry out landings."""
 
-    def __init__(self, store: Store, executor: Executor, settings: Settings, worktrees: Path) -> None:
-        self._store = store
-        self._executor = executor
-        self._settings = settings
-        self._worktrees = worktrees
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._store = rooms.store
 
     async def land(self, landing: Landing, environment: Mapping[str, str]) -> None:
         """Carry a landing to its end; its answer is recorded, whatever that is."""
@@ -72,7 +68,7 @@ class Lander:
         await self._record(landing, landed)
 
     def _scratch(self, landing: Landing) -> Path:
-        return self._worktrees / f"landing-{landing.number}"
+        return self._rooms.home.worktrees / f"landing-{landing.number}"
 
     async def _clear_scratch(self, order: _Order) -> None:
         try:
@@ -130,7 +126,7 @@ class Lander:
 
     @property
     def _owner(self) -> str:
-        return f"forkjoin {self._worktrees}"
+        return f"forkjoin {self._rooms.home.worktrees}"
 
     async def _merge_all(self, order: _Order) -> Intent:
         """Merge what can be merged onto the target as it is now, in the object store alone."""
@@ -206,9 +202,9 @@ class Lander:
         target = git.short(order.landing.target)
         ours = {"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name, "FORKJOIN_TARGET": target}
         environment = compose(order.environment, {}, ours)
-        minutes = self._settings.limits.verify_minutes
-        outcome, printed = await run_verify(self._executor, handle, command, str(scratch), environment, minutes)
-        await self._executor.forget(handle)
+        minutes = self._rooms.settings.limits.verify_minutes
+        outcome, printed = await run_verify(self._rooms.executor, handle, command, str(scratch), environment, minutes)
+        await self._rooms.executor.forget(handle)
         return None if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
 
 

@@ -1,0 +1,20 @@
+"""The rooms behind an agent's life and a landing, open."""
+
+from dataclasses import dataclass
+
+from forkjoin.attempt.executor import Executor
+from forkjoin.config import Settings
+from forkjoin.paths import Home
+from forkjoin.record.store import Store
+from forkjoin.session import Environments
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What a daemon has, once, and every moment of an agent or a landing is carried out with."""
+
+    home: Home
+    settings: Settings
+    store: Store
+    executor: Executor
+    environments: Environments
