@@ -26,7 +26,7 @@ from mcp_types import JSONRPCResponse, TextContent
 RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
 #: How long a test waits for what must come; generous, since no test is about time.
-GIVE_UP_S = 60
+GIVE_UP_S = 120
 
 
 def git(where: Path, *arguments: str, check: bool = True) -> str:
