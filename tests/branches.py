@@ -109,9 +109,13 @@ def contents(top: Path) -> dict[str, bytes | str]:
 
 
 def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let a shell script be the first `git` in PATH; what it does not end itself goes on as the real one."""
+    """Let a shell script be the first `git` in PATH; what it does not end itself goes on as the real one.
+
+    It does not see that the configuration is listed, which is done once, whatever is called first.
+    """
     folder.mkdir(exist_ok=True)
-    (folder / "git").write_text(f'#!/bin/sh\n{script}\nexec {REAL_GIT} "$@"\n')
+    listing = f'case " $* " in *" config --list "*) exec {REAL_GIT} "$@";; esac'
+    (folder / "git").write_text(f'#!/bin/sh\n{listing}\n{script}\nexec {REAL_GIT} "$@"\n')
     (folder / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 

@@ -1,0 +1,84 @@
+"""forkjoin trust: a person looks at what a repository wants executed, and says yes to exactly that."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from forkjoin.branch import git
+from forkjoin.branch.guard import Entry
+from forkjoin.branch.repository import Checkout, look
+from forkjoin.error import CallerError
+from forkjoin.paths import Home, find_home
+from forkjoin.trust import Trust, Trusted
+from forkjoin.wanted import Wanted, read_wanted
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("trust")(trust)
+
+
+def trust(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Only show it. Exit code 1 if some is not trusted.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
+) -> None:
+    """Look at what this repository wants executed, its forkjoin.toml and commands in its git configuration, and allow
+    exactly that."""
+    if os.environ.get("FORKJOIN_TOKEN"):
+        raise CallerError("An agent can't trust anything; the person whose repository this is can.")
+    home = find_home()
+    home.make()
+    found = anyio.run(_find, home)
+    records, common_dir = Trust(home.trust), found.checkout.common_dir
+    if revoke:
+        records.write(common_dir, Trusted())
+        typer.echo("Nothing is trusted here any more: it is not run, and not read.")
+        return
+    known = records.read(common_dir) or Trusted()
+    fresh = _tell(found, known)
+    if show or not fresh:
+        raise typer.Exit(1 if fresh else 0)
+    if not yes:
+        typer.confirm("May all of this be executed, as it stands here?", abort=True)
+    files = {found.wanted.digest} if found.wanted else set[str]()
+    records.write(common_dir, Trusted(frozenset(one.digest for one in found.commands), known.files | files))
+    typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A repository, and what in it wants to be executed."""
+
+    checkout: Checkout
+    commands: Sequence[Entry]
+    wanted: Wanted | None
+
+
+async def _find(home: Home) -> _Found:
+    checkout = await look(Path.cwd())
+    if checkout.top and Path(checkout.top).is_relative_to(home.worktrees.resolve()):
+        raise CallerError("This is an agent's worktree. Go to your own checkout, and trust what is there.")
+    return _Found(checkout, await git.commands(checkout.common_dir), read_wanted(home, checkout))
+
+
+def _tell(found: _Found, known: Trusted) -> bool:
+    """Print what wants to be executed; whether something of it is not trusted yet."""
+    lines = [(f"git configuration: {e.key} = {e.value}", e.digest in known.commands) for e in found.commands]
+    if found.wanted:
+        verify = found.wanted.settings.verify or "(none)"
+        lines.append((f"{found.wanted.file}: verify = {verify}", found.wanted.digest in known.files))
+    for text, trusted in lines:
+        typer.echo(f"{'trusted' if trusted else 'NEW    '}  {_plain(text)}")
+    if not lines:
+        typer.echo("Nothing here wants to be executed.")
+    return not all(trusted for _, trusted in lines)
+
+
+def _plain(text: str) -> str:
+    """The text with nothing in it that a terminal obeys or hides."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
