@@ -17,6 +17,7 @@ from branches import (
     put_counting_git,
     put_hooks,
 )
+from forkjoin.branch import loose
 from forkjoin.branch.loose import Left, bring_ignored, commit_loose
 from forkjoin.error import CallerError
 from harness import git
@@ -539,10 +540,10 @@ async def test_a_repository_among_what_is_named_is_passed_over(checkout: Path) -
 
 
 async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: Path, _: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(source))
+    def refuse(file: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(shutil, "copy2", refuse)
+    monkeypatch.setattr(loose, "open_regular", refuse)
     fork = await make_fork(checkout)
     with pytest.raises(CallerError, match=r"\.worktreeinclude .*Permission denied: '.*\.env'"):
         await bring_ignored(checkout, fork.path)
