@@ -68,7 +68,10 @@ async def _examine(rooms: Rooms, agent: Agent) -> _Standing:
     ref = f"refs/heads/{agent.branch}"
     if await to_thread.run_sync(worktree.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
-    where = await find_checkout(common_dir, ref)
+    try:
+        where = await find_checkout(common_dir, ref)
+    except CallerError as error:
+        raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(_is_same, where, agent.worktree):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
     tip = await git.tip(common_dir, ref) or (result.commit if result else None)
