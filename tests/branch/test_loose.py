@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from branches import (
@@ -20,6 +22,7 @@ from branches import (
 from forkjoin.branch import loose
 from forkjoin.branch.loose import Left, bring_ignored, commit_loose
 from forkjoin.error import CallerError
+from forkjoin.regular import open_regular
 from harness import git
 
 
@@ -547,6 +550,57 @@ async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest
     fork = await make_fork(checkout)
     with pytest.raises(CallerError, match=r"\.worktreeinclude .*Permission denied: '.*\.env'"):
         await bring_ignored(checkout, fork.path)
+
+
+async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path) -> None:
+    os.mkfifo(checkout / "pipe.secret")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(checkout / "socket.secret"))
+        (checkout / "device.secret").symlink_to("/dev/zero")
+        fork = await make_fork(checkout)
+        assert await bring_ignored(checkout, fork.path) == 4
+
+
+async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    (checkout / ".worktreeinclude").unlink()
+    os.mkfifo(checkout / ".worktreeinclude")
+    assert await bring_ignored(checkout, fork.path) == 0
+
+
+@pytest.mark.parametrize(("limit", "size"), [("_BROUGHT", 3), ("_BROUGHT_BYTES", 10)])
+async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_file(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
+) -> None:
+    monkeypatch.setattr(loose, limit, size)
+    fork = await make_fork(checkout)
+    with pytest.raises(CallerError, match=r"\.worktreeinclude names"):
+        await bring_ignored(checkout, fork.path)
+    for name in contents(fork.path).keys() - set(git(fork.path, "ls-files").splitlines()):
+        assert (fork.path / name).read_text() == (checkout / name).read_text()
+
+
+async def test_a_copy_that_was_cut_off_is_made_anew(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    (fork.path / ".forkjoin-new").write_text("ha")
+    assert await bring_ignored(checkout, fork.path) == 4
+    assert not (fork.path / ".forkjoin-new").exists()
+    assert (fork.path / ".env").read_text() == ".env"
+
+
+async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_whole(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(file: Path) -> BinaryIO | None:
+        opened = open_regular(file)
+        file.unlink()
+        file.symlink_to("/dev/zero")
+        return opened
+
+    monkeypatch.setattr(loose, "open_regular", swap)
+    fork = await make_fork(checkout)
+    assert await bring_ignored(checkout, fork.path) == 4
+    assert (fork.path / ".env").read_text() == ".env"
 
 
 async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Path) -> None:
