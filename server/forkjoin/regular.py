@@ -1,9 +1,12 @@
 """Regular files, opened without ever being held up: where one was expected there may be a FIFO or a device."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
 
 
 def open_regular(file: Path) -> BinaryIO | None:
@@ -14,10 +17,8 @@ def open_regular(file: Path) -> BinaryIO | None:
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        if file.exists() and not file.is_file():  # a socket, a device that is not there
+    except OSError as error:
+        if error.errno in _NONE:
             return None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

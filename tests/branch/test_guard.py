@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from branches import commit, put_counting_git
 from forkjoin.branch import git as asked
-from forkjoin.branch.guard import Entry, override, read_listing
+from forkjoin.branch.guard import Entry, Guard, override, read_listing
 from forkjoin.error import CallerError
 from forkjoin.trust import Trust, Trusted
 from harness import git
@@ -163,4 +163,4 @@ async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repos
 @pytest.fixture(autouse=True)
 def no_trust(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins without a home's records, and leaves none to the next."""
-    monkeypatch.setattr(asked, "_guard", asked.guard.Guard())
+    monkeypatch.setattr(asked, "_guard", Guard())

@@ -552,10 +552,12 @@ async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest
         await bring_ignored(checkout, fork.path)
 
 
-async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path) -> None:
-    os.mkfifo(checkout / "pipe.secret")
+async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(checkout.parent / "pipe")  # git itself names no pipe, but what leads to one
+    (checkout / "pipe.secret").symlink_to(checkout.parent / "pipe")
+    monkeypatch.chdir(checkout)  # a socket's path may have 108 bytes
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.path.relpath(checkout / "socket.secret"))
+        listener.bind("socket.secret")
         (checkout / "device.secret").symlink_to("/dev/zero")
         fork = await make_fork(checkout)
         assert await bring_ignored(checkout, fork.path) == 4

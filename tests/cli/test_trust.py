@@ -53,6 +53,7 @@ async def test_a_repositorys_verify_is_used_only_once_it_is_trusted_for_exactly_
         assert "note" not in await lead.call("spawn_agent", task="true")
         forkjoin(repository, "trust", "--revoke")
         assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
+        await lead.call("wait_agents")
     assert not Path(f"{ran}2").exists()
 
 
@@ -68,6 +69,7 @@ async def test_what_is_wrong_in_a_forkjoin_toml_is_said_in_words(repository: Pat
         file.unlink()
         os.mkfifo(file)
         assert "note" not in await lead.call("spawn_agent", task="true")
+        await lead.call("wait_agents")
 
 
 async def test_a_forkjoin_toml_in_an_agents_worktree_counts_for_nothing(
@@ -79,6 +81,7 @@ async def test_a_forkjoin_toml_in_an_agents_worktree_counts_for_nothing(
         assert "an agent's worktree" in forkjoin(worktree, "trust", "--yes", check=False).stderr
     async with open_lead_in_memory(home, worktree, "session-2") as lead:
         assert "note" not in await lead.call("spawn_agent", task="true")
+        await lead.call("wait_agents")
 
 
 async def test_commands_in_the_configuration_are_run_once_they_are_trusted(repository: Path, home: Home) -> None:
@@ -107,7 +110,7 @@ def test_what_a_terminal_would_obey_or_hide_is_shown_as_it_is(repository: Path, 
 
 
 def test_nothing_to_trust_is_said_and_records_nothing(repository: Path, home: Home) -> None:
-    assert forkjoin(repository, "trust").stdout == "Nothing here wants to be executed.\n"
+    assert forkjoin(repository, "trust").stdout == "Nothing here waits for your trust.\n"
     assert not home.trust.exists()
 
 

@@ -118,12 +118,9 @@ async def _overrides(where: str | Path, extra: Mapping[str, str]) -> dict[str, s
     place = await to_thread.run_sync(_guard.find, where, extra.get("GIT_DIR"))
     if place is None:
         return {}
-    known = _guard.known(place)
-    return await _learn(place) if known is None else known
-
-
-async def _learn(place: guard.Place) -> dict[str, str]:
-    return await to_thread.run_sync(_guard.learn, place, await _list_configuration(place.folder))
+    if (known := _guard.known(place)) is None:
+        known = await to_thread.run_sync(_guard.learn, place, await _list_configuration(place.folder))
+    return known
 
 
 async def _list_configuration(folder: Path) -> str:

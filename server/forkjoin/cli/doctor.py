@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import anyio
 import typer
 
-from forkjoin.branch.git import OLDEST_GIT, use, warn
-from forkjoin.branch.repository import look
+from forkjoin.branch.git import OLDEST_GIT
 from forkjoin.cli.agents import Json
 from forkjoin.cli.client import Client
+from forkjoin.cli.trust import untrusted
 from forkjoin.config import AgentProgram, Settings, read_settings
 from forkjoin.connection.start import DaemonError, try_connect
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
-from forkjoin.trust import Trust
 
 _VERSION_S = 20
 
@@ -97,7 +95,8 @@ def examine(home: Home) -> Iterator[Finding]:
     yield _limits(settings)
     yield _daemon(home)
     yield _repository()
-    yield from _trust(home)
+    if (strange := untrusted(home)) is not None:
+        yield Finding("trust", not strange, ", ".join(strange) or "nothing new wants to be executed", "forkjoin trust")
 
 
 def _ask(*argv: str) -> str | None:
@@ -158,22 +157,3 @@ def _repository() -> Finding:
         return Finding("repository", True, f"none around {Path.cwd()}; start your lead in one")
     head = _ask("git", "rev-parse", "--verify", "--quiet", "HEAD")
     return Finding("repository", head is not None, top if head else f"{top} has no commit", "commit something first")
-
-
-def _trust(home: Home) -> Iterator[Finding]:
-    """Whether all that runs commands in the git configuration of the repository here is the person's own."""
-    try:
-        strange = anyio.run(_find_strange, home)
-    except (ForkjoinError, OSError) as error:
-        yield Finding("trust", False, str(error), "run git status here: it tells more")
-        return
-    if strange is not None:
-        yield Finding("trust", not strange, " ".join(strange) or "nothing new that runs commands", "forkjoin trust")
-
-
-async def _find_strange(home: Home) -> list[str] | None:
-    if _ask("git", "rev-parse", "--git-dir") is None:
-        return None
-    common_dir = (await look(Path.cwd())).common_dir
-    use(Trust(home.trust))
-    return await warn(common_dir) if Trust(home.trust).read(common_dir) else []

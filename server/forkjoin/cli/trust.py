@@ -1,7 +1,7 @@
 """forkjoin trust: a person looks at what a repository wants executed, and says yes to exactly that."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ import typer
 from forkjoin.branch import git
 from forkjoin.branch.guard import Entry
 from forkjoin.branch.repository import Checkout, look
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.paths import Home, find_home
 from forkjoin.trust import Trust, Trusted
 from forkjoin.wanted import Wanted, read_wanted
@@ -37,10 +37,14 @@ def trust(
     records, common_dir = Trust(home.trust), found.checkout.common_dir
     if revoke:
         records.write(common_dir, Trusted())
-        typer.echo("Nothing is trusted here any more: it is not run, and not read.")
+        typer.echo("Nothing is trusted here any more.")
         return
     known = records.read(common_dir) or Trusted()
-    fresh = _tell(found, known)
+    for text, trusted in found.list(known):
+        typer.echo(f"{'trusted' if trusted else 'NEW    '}  {text}")
+    fresh = found.new(known)
+    if not fresh:
+        typer.echo("Nothing here waits for your trust.")
     if show or not fresh:
         raise typer.Exit(1 if fresh else 0)
     if not yes:
@@ -48,6 +52,17 @@ def trust(
     files = {found.wanted.digest} if found.wanted else set[str]()
     records.write(common_dir, Trusted(frozenset(one.digest for one in found.commands), known.files | files))
     typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
+
+
+def untrusted(home: Home) -> Sequence[str] | None:
+    """What in the repository here waits for a person's trust; none where there is no repository of theirs."""
+    try:
+        found = anyio.run(_find, home)
+    except ForkjoinError:
+        return None
+    # What a project has when it is first used is the person's own.
+    first = Trusted(frozenset(one.digest for one in found.commands))
+    return found.new(Trust(home.trust).read(found.checkout.common_dir) or first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,17 @@ class _Found:
     commands: Sequence[Entry]
     wanted: Wanted | None
 
+    def list(self, known: Trusted) -> Iterator[tuple[str, bool]]:
+        """What wants to be executed, with nothing in it that a terminal obeys or hides; and whether it is trusted."""
+        for one in self.commands:
+            yield _plain(f"git configuration: {one.key} = {one.value}"), one.digest in known.commands
+        if self.wanted:
+            verify = self.wanted.settings.verify or "(none)"
+            yield _plain(f"{self.wanted.file}: verify = {verify}"), self.wanted.digest in known.files
+
+    def new(self, known: Trusted) -> Sequence[str]:
+        return [text for text, trusted in self.list(known) if not trusted]
+
 
 async def _find(home: Home) -> _Found:
     checkout = await look(Path.cwd())
@@ -66,19 +92,5 @@ async def _find(home: Home) -> _Found:
     return _Found(checkout, await git.commands(checkout.common_dir), read_wanted(home, checkout))
 
 
-def _tell(found: _Found, known: Trusted) -> bool:
-    """Print what wants to be executed; whether something of it is not trusted yet."""
-    lines = [(f"git configuration: {e.key} = {e.value}", e.digest in known.commands) for e in found.commands]
-    if found.wanted:
-        verify = found.wanted.settings.verify or "(none)"
-        lines.append((f"{found.wanted.file}: verify = {verify}", found.wanted.digest in known.files))
-    for text, trusted in lines:
-        typer.echo(f"{'trusted' if trusted else 'NEW    '}  {_plain(text)}")
-    if not lines:
-        typer.echo("Nothing here wants to be executed.")
-    return not all(trusted for _, trusted in lines)
-
-
 def _plain(text: str) -> str:
-    """The text with nothing in it that a terminal obeys or hides."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
