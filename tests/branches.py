@@ -108,18 +108,22 @@ def contents(top: Path) -> dict[str, bytes | str]:
     }
 
 
-def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let a shell script be the first `git` in PATH; what it does not end itself goes on as the real one."""
+def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, *, everything: bool = False) -> None:
+    """Let a shell script be the first `git` in PATH; what it does not end itself goes on as the real one.
+
+    Unless it is to see `everything`, it does not see that the configuration is listed, as is done once before all else.
+    """
     folder.mkdir(exist_ok=True)
-    (folder / "git").write_text(f'#!/bin/sh\n{script}\nexec {REAL_GIT} "$@"\n')
+    listing = f'case " $* " in *" config --list "*) exec {REAL_GIT} "$@";; esac' * (not everything)
+    (folder / "git").write_text(f'#!/bin/sh\n{listing}\n{script}\nexec {REAL_GIT} "$@"\n')
     (folder / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def put_counting_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def put_counting_git(folder: Path, monkeypatch: pytest.MonkeyPatch, *, everything: bool = False) -> Path:
     """Let each call of git leave a line, with its arguments, in the file that is returned."""
     log = folder / "calls"
-    put_git(folder, monkeypatch, f'echo "$*" >> {log}')
+    put_git(folder, monkeypatch, f'echo "$*" >> {log}', everything=everything)
     log.touch()
     return log
 

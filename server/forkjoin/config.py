@@ -1,20 +1,23 @@
-"""The settings: `config.toml` in forkjoin's config folder, checked when the daemon starts.
+"""The settings: `config.toml` in forkjoin's config folder, checked when the daemon starts, and a repository's own.
 
 A setting that is unknown or wrong is an error that names the file and the key: none is dropped in silence.
 """
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import Name
+from forkjoin.model import Name, Text
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Kind = TypeVar("_Kind", bound=_Strict)
 
 
 class Limits(_Strict):
@@ -58,6 +61,12 @@ class Settings(_Strict):
         return {"claude": AgentProgram(kind="claude", command=["claude"]), **self.agents}
 
 
+class RepositorySettings(_Strict):
+    """A repository's own, in its forkjoin.toml."""
+
+    verify: Text | None = None  #: of agents and merges whose call names none
+
+
 def read_settings(file: Path) -> Settings:
     """The settings in `file`; the defaults where there is none.
 
@@ -65,10 +74,22 @@ def read_settings(file: Path) -> Settings:
         CallerError: It is no TOML, or a setting in it is unknown or wrong.
     """
     try:
-        return Settings.model_validate(tomllib.loads(file.read_text("utf-8")))
+        return check_settings(Settings, file, file.read_bytes())
     except FileNotFoundError:
         return Settings()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise CallerError(f"{file}: {error}") from error
+
+
+def check_settings(kind: type[_Kind], file: Path, content: bytes) -> _Kind:
+    """The settings in the content of `file`.
+
+    Raises:
+        CallerError: It is no TOML, or a setting in it is unknown or wrong.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(content.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CallerError(f"{file}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

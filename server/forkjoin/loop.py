@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from forkjoin.agent.life import Life
 from forkjoin.agent.stop import end_processes
+from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.decision import scheduler
 from forkjoin.error import BrokenPromiseError, CallerError
@@ -57,6 +58,8 @@ class Loop:
             CallerError: It stands in no repository.
         """
         project = await self.store.project((await look(session.folder)).common_dir)
+        if not session.is_agent:
+            await git.admit(project.common_dir)
         digest = self.rooms.environments.keep(session.hello.environment)
         if self.rooms.environments.lend(project.number, lead, digest):
             self.store.changes.announce()

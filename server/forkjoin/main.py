@@ -77,13 +77,16 @@ async def serve(home: Home) -> None:
 async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     """The rooms behind the tools, open."""
     from forkjoin.attempt.local import LocalExecutor
+    from forkjoin.branch import git
     from forkjoin.config import read_settings
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
     from forkjoin.rooms import Rooms
     from forkjoin.session import Environments
+    from forkjoin.trust import Trust
 
     settings = read_settings(home.config_file)
+    git.use(Trust(home.trust))
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command())

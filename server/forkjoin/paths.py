@@ -25,6 +25,7 @@ class Home:
         self.records = state / "records.sqlite"
         self.attempts = state / "attempts"
         self.worktrees = state / "worktrees"
+        self.trust = state / "trust"
         self.log = state / "daemon.log"
         self.daemon_lock = state / "daemon.lock"
         self.start_lock = state / "start.lock"

@@ -1,6 +1,8 @@
 """The rooms behind an agent's life and a landing, open."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import anyio
 
 from forkjoin.attempt.executor import Executor
 from forkjoin.config import Settings
@@ -18,3 +20,5 @@ class Rooms:
     store: Store
     executor: Executor
     environments: Environments
+    #: for each project, what lets one removal after the other look and act
+    removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

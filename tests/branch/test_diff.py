@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from branches import commit
+from branches import commit, make_fork
 from forkjoin.branch import diff
 from forkjoin.branch.diff import Stat
 from forkjoin.error import GitError
@@ -71,7 +71,8 @@ async def test_of_one_path_only_that(repository: Path, base: str) -> None:
 
 async def test_of_a_path_out_of_the_repository_there_is_nothing(repository: Path, base: str) -> None:
     (repository.parent / "outside").write_text("x\n")
-    assert await diff.text(str(repository), base, None, "../outside", stat=False) == b""
+    fork = await make_fork(repository)
+    assert await diff.text_now(fork.common_dir, fork.path, base, "../../outside", stat=False) == b""
 
 
 async def test_a_commit_that_is_not_there_is_an_error(repository: Path, base: str) -> None:
@@ -86,12 +87,20 @@ async def test_stat_names_files_and_sizes(repository: Path, base: str) -> None:
 
 
 async def test_a_worktree_is_read_without_touching_its_index(repository: Path, base: str) -> None:
+    fork = await make_fork(repository)
+    (fork.path / "shared.txt").write_text("edited\n")
+    os.utime(fork.path / "README.md", (1, 1))  # as if edited, but the same
+    index = (fork.folder / "index").read_bytes()
+    assert b"+edited" in await diff.text_now(fork.common_dir, fork.path, base, None, stat=False)
+    assert (fork.folder / "index").read_bytes() == index
+
+
+async def test_of_a_worktree_that_was_replaced_there_is_nothing(repository: Path, base: str) -> None:
+    fork = await make_fork(repository)
+    fork.path.rename(fork.path.with_name("away"))
+    fork.path.symlink_to(repository)
     (repository / "shared.txt").write_text("edited\n")
-    os.utime(repository / "README.md", (1, 1))  # as if edited, but the same
-    index = (repository / ".git" / "index").read_bytes()
-    text = await diff.text(str(repository), base, None, None, stat=False)
-    assert b"+edited" in text
-    assert (repository / ".git" / "index").read_bytes() == index
+    assert await diff.text_now(fork.common_dir, fork.path, base, None, stat=False) == b""
 
 
 async def test_no_more_of_a_diff_is_read_than_its_limit(
@@ -102,8 +111,10 @@ async def test_no_more_of_a_diff_is_read_than_its_limit(
     assert len(await diff.text(str(repository / ".git"), base, tip, None, stat=False)) == 1000
 
 
-async def test_untracked_files_are_those_that_are_not_ignored(repository: Path) -> None:
-    commit(repository, {".gitignore": "*.log\n"})
-    (repository / "a.log").touch()
-    (repository / "a\nb").touch()
-    assert await diff.untracked(str(repository)) == ["a\nb"]
+async def test_new_files_in_a_worktree_are_named_unless_they_are_ignored(repository: Path, base: str) -> None:
+    fork = await make_fork(repository)
+    commit(fork.path, {".gitignore": "*.log\n"})
+    (fork.path / "a.log").touch()
+    (fork.path / "a\nb").touch()
+    text = await diff.text_now(fork.common_dir, fork.path, base, None, stat=False)
+    assert text.endswith(b"\nnew, not in git yet: a\\nb\n")

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from branches import (
@@ -17,8 +19,10 @@ from branches import (
     put_counting_git,
     put_hooks,
 )
+from forkjoin.branch import loose
 from forkjoin.branch.loose import Left, bring_ignored, commit_loose
 from forkjoin.error import CallerError
+from forkjoin.regular import open_regular
 from harness import git
 
 
@@ -539,13 +543,66 @@ async def test_a_repository_among_what_is_named_is_passed_over(checkout: Path) -
 
 
 async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: Path, _: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(source))
+    def refuse(file: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(shutil, "copy2", refuse)
+    monkeypatch.setattr(loose, "open_regular", refuse)
     fork = await make_fork(checkout)
     with pytest.raises(CallerError, match=r"\.worktreeinclude .*Permission denied: '.*\.env'"):
         await bring_ignored(checkout, fork.path)
+
+
+async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(checkout.parent / "pipe")  # git itself names no pipe, but what leads to one
+    (checkout / "pipe.secret").symlink_to(checkout.parent / "pipe")
+    monkeypatch.chdir(checkout)  # a socket's path may have 108 bytes
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.secret")
+        (checkout / "device.secret").symlink_to("/dev/zero")
+        fork = await make_fork(checkout)
+        assert await bring_ignored(checkout, fork.path) == 4
+
+
+async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    (checkout / ".worktreeinclude").unlink()
+    os.mkfifo(checkout / ".worktreeinclude")
+    assert await bring_ignored(checkout, fork.path) == 0
+
+
+@pytest.mark.parametrize(("limit", "size"), [("_BROUGHT", 3), ("_BROUGHT_BYTES", 10)])
+async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_file(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
+) -> None:
+    monkeypatch.setattr(loose, limit, size)
+    fork = await make_fork(checkout)
+    with pytest.raises(CallerError, match=r"\.worktreeinclude names"):
+        await bring_ignored(checkout, fork.path)
+    for name in contents(fork.path).keys() - set(git(fork.path, "ls-files").splitlines()):
+        assert (fork.path / name).read_text() == (checkout / name).read_text()
+
+
+async def test_a_copy_that_was_cut_off_is_made_anew(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    (fork.path / ".forkjoin-new").write_text("ha")
+    assert await bring_ignored(checkout, fork.path) == 4
+    assert not (fork.path / ".forkjoin-new").exists()
+    assert (fork.path / ".env").read_text() == ".env"
+
+
+async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_whole(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(file: Path) -> BinaryIO | None:
+        opened = open_regular(file)
+        file.unlink()
+        file.symlink_to("/dev/zero")
+        return opened
+
+    monkeypatch.setattr(loose, "open_regular", swap)
+    fork = await make_fork(checkout)
+    assert await bring_ignored(checkout, fork.path) == 4
+    assert (fork.path / ".env").read_text() == ".env"
 
 
 async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Path) -> None:

@@ -299,7 +299,7 @@ async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
     for _ in range(2):
         assert await worktree.make(common_dir, path, "forkjoin/a1-left", base, OWNER) == "forkjoin/a1-left"
     await worktree.remove(common_dir, path)
-    await worktree.retire_branch(common_dir, "forkjoin/a1-left", None)
+    await worktree.retire_branch(common_dir, "forkjoin/a1-left", base)
     assert everything(repository) == before
     assert os.listdir(tmp_path / "real") == []
 
@@ -313,7 +313,7 @@ async def test_a_worktree_that_is_taken_away_leaves_all_as_before(repository: Pa
     (fork.path / "loose").write_text("x")
     for _ in range(2):
         await worktree.remove(fork.common_dir, fork.path)
-        await worktree.retire_branch(fork.common_dir, fork.branch, None)
+        await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
     assert not fork.path.exists()
 
@@ -323,7 +323,7 @@ async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
     fork = await make_fork(repository)
     shutil.rmtree(fork.path)
     await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
 
 
@@ -342,7 +342,7 @@ async def test_one_whose_git_folder_is_damaged_is_taken_away(repository: Path) -
         (fork.folder / name).unlink()
     (fork.path / ".git").write_text("nonsense")
     await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, None)
+    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
     assert everything(repository) == before
 
 
@@ -395,26 +395,13 @@ anyio.run(worktree.remove, {fork.common_dir!r}, pathlib.Path({str(fork.path)!r})
     assert tmp_path.stat().st_mode & 0o777 == 0o750
 
 
-async def test_a_retired_branch_is_kept_where_that_is_asked(repository: Path) -> None:
+async def test_a_branch_that_moved_meanwhile_is_not_deleted(repository: Path) -> None:
     fork = await make_fork(repository)
     tip = commit(fork.path, {"new": "x"})
-    await worktree.remove(fork.common_dir, fork.path)
-    assert await worktree.retire_branch(fork.common_dir, fork.branch, "a1-left") == "refs/forkjoin/kept/a1-left"
-    assert git(repository, "for-each-ref", "--format=%(refname) %(objectname)").splitlines() == [
-        f"refs/forkjoin/kept/a1-left {tip}",
-        f"refs/heads/main {fork.base}",
-    ]
-
-
-async def test_what_was_kept_before_under_the_same_name_stays_kept(repository: Path) -> None:
-    kept: list[str | None] = []
-    for home in ("one", "two"):
-        fork = await make_fork(repository)
-        commit(fork.path, {"new": home})
-        await worktree.remove(fork.common_dir, fork.path)
-        kept.append(await worktree.retire_branch(fork.common_dir, fork.branch, "a1-left"))
-    assert kept == ["refs/forkjoin/kept/a1-left", "refs/forkjoin/kept/a1-left-2"]
-    assert [git(repository, "show", f"{ref}:new") for ref in kept] == ["one", "two"]
+    with pytest.raises(GitError, match=fork.branch):
+        await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    await worktree.retire_branch(fork.common_dir, fork.branch, tip)
+    assert git(repository, "branch", "--list", "forkjoin/*") == ""
 
 
 # -- scratch

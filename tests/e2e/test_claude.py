@@ -207,6 +207,33 @@ async def test_an_agent_writes_neither_in_the_users_checkout_nor_in_the_stash(
     assert result["files_changed"] == 1
 
 
+#: Names that a pattern would be read in; each alone, for one that makes the rule void would hide the others.
+ODD_NAMES = ["a[bc]d", "x*y?z", "!first", "#hash", "(round)", "back\\slash", "{a,b}", "space ", "\\[x]", "a)b(c"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_a_checkout_whose_path_reads_as_a_pattern_is_kept_from_an_agent_too(
+    api: MessagesApi, repository: Path, home: Home, tmp_path: Path, name: str
+) -> None:
+    home.config_file.write_text(
+        f"{home.config_file.read_text()}skip_permissions = true\n"
+    )  # the rule is all that holds
+    odd = repository.rename(tmp_path / name)
+    before = contents(odd)
+    api.script = in_turn(
+        [write("mine.txt", "x\n")],
+        [write(odd / "new.txt", "trespass\n")],
+        [write(odd / "deep" / "new.txt", "trespass\n")],
+        [write(tmp_path / "elsewhere.txt", "allowed\n")],
+        [Text("I tried.")],
+    )
+    async with open_lead(odd) as lead:
+        [id_] = await lead.run("Trespass.")
+        assert (await lead.call("get_result", id=id_))["files_changed"] == 1
+    assert contents(odd) == before
+    assert [denied.is_error for denied in api.asked[-1].results] == [False, True, True, False]
+
+
 # -- how an agent ends
 
 

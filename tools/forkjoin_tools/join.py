@@ -1,8 +1,10 @@
 """Joining: merge_worktree."""
 
+from forkjoin.branch.repository import look
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped
 from forkjoin.landing.queue import enqueue, wait_until_landed
 from forkjoin.model import Text
+from forkjoin.wanted import find_verify
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids
@@ -30,6 +32,7 @@ class MergeAnswer(BaseModel):
     skipped: list[Skipped]
     target: str
     commit: str | None = None
+    note: str | None = None
 
 
 async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
@@ -37,18 +40,19 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     done. What conflicts (files named) or fails verify is left out, the others land together; nothing is ever half
     merged, and uncommitted changes in the checkout stay as they are."""
     agents = await desk.find_all(arguments.ids)
-    landing = await enqueue(
-        desk.store, desk.caller, agents, arguments.into, arguments.verify, dry_run=arguments.dry_run
-    )
+    verify, note = arguments.verify, None
+    if not verify and not arguments.dry_run:
+        verify, note = await find_verify(desk.rooms.home, await look(desk.caller.session.folder))
+    landing = await enqueue(desk.store, desk.caller, agents, arguments.into, verify, dry_run=arguments.dry_run)
     landed = await wait_until_landed(desk.store, landing)
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
-        answer = _answer(landed, files, words)
+        answer = _answer(landed, files, words, note)
         if wire_size(answer) <= ROOM:
             break
     return answer
 
 
-def _answer(landed: Landed, files: int, words: int) -> MergeAnswer:
+def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAnswer:
     """What became of a landing, with so many files named of each conflict and so much of each reason."""
     return MergeAnswer(
         merged=list(landed.merged),
@@ -57,4 +61,5 @@ def _answer(landed: Landed, files: int, words: int) -> MergeAnswer:
         skipped=[Skipped(one.id, one.why[:words]) for one in landed.skipped],
         target=landed.target,
         commit=landed.commit,
+        note=note,
     )

@@ -1,11 +1,14 @@
 """Watching: list_agents, wait_agents and get_status."""
 
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
-from forkjoin.error import CallerError
+from forkjoin.branch import git
+from forkjoin.error import CallerError, GitError
 from forkjoin.model import Agent, Merge, State, Verify, number_of
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
@@ -198,14 +201,15 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
     """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
     live = await desk.store.live()
     reasons = list(dict.fromkeys(desk.loop.waiting.values()))
+    projects = await _by_project(desk, live)
     return Status(
         version=__version__,
         running=sum(agent.state is not State.QUEUED for agent in live),
         queued=sum(agent.state is State.QUEUED for agent in live),
         max_running=desk.loop.max_running,
         waiting="; ".join(reasons) or None,
-        projects=await _by_project(desk, live),
-        trouble=_trouble(desk),
+        projects=projects,
+        trouble=[*_trouble(desk), *await _not_obeyed(desk, projects)],
     )
 
 
@@ -213,6 +217,18 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
     numbers = dict.fromkeys(agent.project for agent in live)
     paths = {number: (await desk.store.project_numbered(number)).common_dir for number in numbers}
     return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
+
+
+async def _not_obeyed(desk: Desk, busy: Iterable[str]) -> list[str]:
+    """What is not run in the repositories where something is under way, and in the caller's own."""
+    repositories = dict.fromkeys(busy)
+    with suppress(CallerError):
+        repositories[desk.caller.project.common_dir] = None
+    lines: list[str] = []
+    for repository in repositories:
+        with suppress(GitError):  # it is gone
+            lines += await git.warn(repository)
+    return lines
 
 
 def _trouble(desk: Desk) -> list[str]:

@@ -1,6 +1,7 @@
 """Reading what came of an agent: get_result, read_log and read_diff."""
 
 import time
+from pathlib import Path
 from typing import Annotated, Literal
 
 from forkjoin.agent.prepare import handle_of
@@ -214,12 +215,10 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
 
 async def _diff(desk: Desk, agent: Agent, path: str | None, *, stat: bool) -> bytes:
     result = await desk.store.result(agent.number)
+    common_dir = desk.caller.project.common_dir
     if agent.state in FINAL:
         tip = result.commit if result else None
-        common_dir = desk.caller.project.common_dir
         return await diff.text(common_dir, agent.base, tip, path, stat=stat) if tip else b""
     if agent.state in (State.QUEUED, State.PREPARING):
         return b""
-    text = await diff.text(agent.worktree, agent.base, None, path, stat=stat)
-    new = await diff.untracked(agent.worktree)
-    return text + b"".join(b"new, not in git yet: %s\n" % name.encode(errors="replace") for name in new[:100])
+    return await diff.text_now(common_dir, Path(agent.worktree), agent.base, path, stat=stat)

@@ -5,6 +5,7 @@ rule there holds even where permissions are skipped. `--resume` finds a conversa
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -55,8 +56,10 @@ def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, 
 
 
 def _permissions(brief: Brief) -> dict[str, list[str]]:
-    # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path.
-    checkout = [f"Edit(/{brief.checkout}/**)"] if brief.checkout else []
+    # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path, which reads as in a
+    # .gitignore: in a path that holds what means something there, a `?` stands for that, and for any other character.
+    path = re.sub(r"[^\w/.,@%+=:~-]", "?", brief.checkout)
+    checkout = [f"Edit(/{path}/**)"] if path else []
     return {"allow": ["Bash", "WebFetch", "WebSearch"], "deny": ["Bash(git stash:*)", *checkout]}
 
 

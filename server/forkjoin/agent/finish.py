@@ -12,7 +12,8 @@ from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.verify import run_verify
-from forkjoin.branch import diff, loose, repository
+from forkjoin.branch import diff, git, loose, repository
+from forkjoin.branch.worktree import is_folder
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
 from forkjoin.rooms import Rooms
@@ -60,7 +61,7 @@ async def finish(
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         error=None if agent.stop_asked else _error(concluded, verify),
-        warnings=(*concluded.warnings, *left.warnings, *_warn(outcome, commits)),
+        warnings=(*concluded.warnings, *left.warnings, *_warn(outcome, commits), *await git.warn(project.common_dir)),
     )
     await store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
 
@@ -76,6 +77,8 @@ async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outco
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> tuple[Verify, str]:
     """Run verify in the agent's worktree; how it went, and the end of what it printed."""
+    if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
+        return Verify.FAILED, "the agent removed its worktree"
     composed = compose(environment, {}, variables(agent))
     minutes = rooms.settings.limits.verify_minutes
     handle = handle_of(agent, "verify")

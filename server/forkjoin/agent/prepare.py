@@ -11,7 +11,7 @@ from forkjoin.adapter.contract import Brief
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
 
@@ -26,20 +26,30 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
 
     Raises:
         GitError: git would not; nothing is left of it.
-        CallerError: The worktree's path is not where it should be.
+        CallerError: The worktree's path is not where it should be, or the disk is full; nothing is left of it.
     """
     home, store = rooms.home, rooms.store
     path = Path(agent.worktree)
-    if not path.parent.resolve().is_relative_to(home.worktrees.resolve()):
-        raise CallerError(f"{path.parent} leads out of {home.worktrees}; remove what is there.")
+    if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
+        raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
     project = await store.project_numbered(agent.project)
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
+    try:
+        await _fill(agent, path)
+    except (ForkjoinError, OSError):
+        if not agent.prepared:  # else its program may be there by now
+            await worktree.undo(project.common_dir, path, branch, agent.base)
+        raise
     await store.set_prepared(agent, branch)
+    return await store.agent(agent.number)
+
+
+async def _fill(agent: Agent, path: Path) -> None:
+    """Bring what is in no commit: the ignored files that are wanted there, and the task."""
     if agent.checkout:
         await loose.bring_ignored(Path(agent.checkout), path)
     await anyio.Path(await _task_file(agent)).write_text(agent.spec.task, "utf-8", newline="")
-    return await store.agent(agent.number)
 
 
 async def _task_file(agent: Agent) -> str:

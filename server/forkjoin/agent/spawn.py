@@ -14,6 +14,7 @@ from forkjoin.paths import Home
 from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.wanted import find_verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
     _check(checkout, rooms, specs)
+    specs, untrusted = await _complete(home, checkout, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
     new = [
         NewAgent(
@@ -54,7 +56,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
     def place(number: int, name: str) -> tuple[str, str]:
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
 
-    return Spawned(await store.spawn(new, place, caller.call), _note(checkout, specs))
+    notes = [note for note in (_note(checkout, specs), untrusted) if note]
+    return Spawned(await store.spawn(new, place, caller.call), " ".join(notes) or None)
 
 
 def worktree_folder(home: Home, common_dir: str) -> Path:
@@ -80,6 +83,14 @@ def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
     names = [spec.name for spec in specs if spec.name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
+
+
+async def _complete(home: Home, checkout: Checkout, specs: Sequence[Spec]) -> tuple[Sequence[Spec], str | None]:
+    """The specs, with the repository's verify where they name none, and a note where that is not trusted."""
+    if all(spec.verify for spec in specs):
+        return specs, None
+    verify, note = await find_verify(home, checkout)
+    return [spec if spec.verify else spec.model_copy(update={"verify": verify}) for spec in specs], note
 
 
 async def _resolve_base(checkout: Checkout, base: str | None) -> str:

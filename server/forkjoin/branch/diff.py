@@ -1,13 +1,20 @@
 """What a branch changed."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.worktree import git_folder, is_folder
 
 #: Bytes of a diff that are read; an agent may have added files of any size.
 LIMIT = 32 * 1024 * 1024
 
-_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv")
+#: How many new files are named.
+_NAMED = 100
+
+_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +37,29 @@ def _lines(field: str) -> int:
     return 0 if field == "-" else int(field)
 
 
-async def text(where: str, base: str, tip: str | None, path: str | None, *, stat: bool) -> bytes:
-    """The diff from `base` to `tip`, or to the files in the worktree `where` if none; of `path` alone, or of all.
+async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
+    """The diff between two commits; of `path` alone, or of all.
 
     Raises:
         GitError: There is no such commit or repository.
     """
-    form = ("--stat=120",) if stat else ("--patch",)
-    commits = (base,) if tip is None else (base, tip)
-    only = (f":(top,literal){path}",) if path else ()
-    return await git.read(where, "diff", *_PLAIN, *form, *commits, "--", *only, limit=LIMIT)
+    return await git.read(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
 
 
-async def untracked(worktree: str) -> list[str]:
-    """Files in a worktree that git does not know yet, and does not ignore."""
-    return git.names_in(await git.git(worktree, "ls-files", "-z", "--others", "--exclude-standard"))
+async def text_now(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
+    """The diff from `base` to the files in a worktree as they are now, and what is new there."""
+    folder = await to_thread.run_sync(git_folder, common_dir, worktree)
+    if folder is None or not await to_thread.run_sync(is_folder, worktree):
+        return b""
+    here = {"GIT_DIR": str(folder), "GIT_WORK_TREE": str(worktree)}  # whatever its `.git` says
+    text = await git.read(worktree, *_diff(stat), base, "--", *_only(path), limit=LIMIT, extra=here)
+    new = git.names_in(await git.git(worktree, "ls-files", "-z", "--others", "--exclude-standard", extra=here))
+    return text + b"".join(b"new, not in git yet: %s\n" % git.readable(name).encode() for name in new[:_NAMED])
+
+
+def _diff(stat: bool) -> tuple[str, ...]:
+    return ("diff", *_PLAIN, "--stat=120" if stat else "--patch")
+
+
+def _only(path: str | None) -> tuple[str, ...]:
+    return (f":(top,literal){path}",) if path else ()

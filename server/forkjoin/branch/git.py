@@ -1,9 +1,11 @@
 """How git is called: one function, and a small one for each question.
 
 Every call strips `GIT_*` from the environment, prompts for nothing, takes no optional lock in the user's checkout, and
-runs neither a hook nor a file-system monitor. What comes from outside stands behind `--`, or is a full ref or an object
-id that git itself resolved. A call is made where a repository is, at its root or in its git folder, and git looks no
-further up: where an agent has deleted its `.git`, a repository around our home is not taken for the agent's.
+runs neither a hook nor a file-system monitor, nor any command in the repository's configuration that is not the
+person's own (guard.py). Objects and refs that it writes are on disk when it ends. What comes from outside stands behind
+`--`, or is a full ref or an object id that git itself resolved. A call is made where a repository is, at its root or in
+its git folder, and git looks no further up: where an agent has deleted its `.git`, a repository around our home is not
+taken for the agent's.
 """
 
 import contextlib
@@ -17,9 +19,12 @@ from pathlib import Path
 from typing import IO
 
 import anyio
+from anyio import to_thread
 from anyio.abc import ByteReceiveStream
 
+from forkjoin.branch import guard
 from forkjoin.error import CallerError, GitError
+from forkjoin.trust import Trust, Trusted
 
 #: The oldest git with `merge-tree --write-tree`.
 OLDEST_GIT = (2, 38)
@@ -33,6 +38,12 @@ _WORDS = 10_000
 #: No revision or branch is called by more bytes; the kernel refuses an argument of 128 KB.
 _NAME_LIMIT = 4_000
 
+#: Bytes of a repository's configuration that are read; what is longer is an attack, or a mistake.
+_CONFIGURATION = 1024 * 1024
+
+#: How many keys of a configuration are named before the rest is only counted.
+_NAMED = 10
+
 _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false"),
@@ -43,7 +54,11 @@ _QUIET = (
     *("-c", "diff.autoRefreshIndex=false"),
     *("-c", "submodule.recurse=false"),
     *("-c", "safe.bareRepository=all"),  # a bare repository is only ever named outright
+    *("-c", "core.fsync=committed", "-c", "core.fsyncMethod=fsync"),  # a batch loses objects to a gc beside it
 )
+
+#: What our calls are kept from running. Without a home's records of what is trusted that is everything.
+_guard = guard.Guard()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -67,7 +82,7 @@ async def run(
     Raises:
         GitError: It hung, and was ended.
     """
-    argv, env = _call(where, arguments, extra)
+    argv, env = _call(where, arguments, {**(extra or {}), **await _overrides(where, extra or {})})
     try:
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
             done = await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
@@ -88,23 +103,78 @@ def _given(stdin: bytes | None) -> Generator[IO[bytes] | int]:
         yield file
 
 
-def _call(
-    where: str | Path, arguments: Sequence[str], extra: Mapping[str, str] | None
-) -> tuple[list[str], dict[str, str]]:
+def _call(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     above = str(Path(where).absolute().parent)
     return (
         ["git", "-C", str(where), *_QUIET, *arguments],
-        environment({"GIT_CEILING_DIRECTORIES": above, **(extra or {})}),
+        environment({"GIT_CEILING_DIRECTORIES": above, **extra}),
     )
 
 
-async def read(where: str | Path, *arguments: str, limit: int) -> bytes:
+# -- what git is kept from running
+
+
+async def _overrides(where: str | Path, extra: Mapping[str, str]) -> dict[str, str]:
+    place = await to_thread.run_sync(_guard.find, where, extra.get("GIT_DIR"))
+    if place is None:
+        return {}
+    if (known := _guard.known(place)) is None:
+        known = await to_thread.run_sync(_guard.learn, place, await _list_configuration(place.folder))
+    return known
+
+
+async def _list_configuration(folder: Path) -> str:
+    listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
+    if len(listing) == _CONFIGURATION:
+        raise CallerError(f"The git configuration of {folder} is larger than {_CONFIGURATION // 1024} KB; clear it.")
+    return os.fsdecode(listing)
+
+
+def use(trust: Trust) -> None:
+    """Let this home's records say, from now on, which commands in repositories' configurations are trusted."""
+    global _guard
+    _guard = guard.Guard(trust)
+
+
+async def admit(common_dir: str) -> None:
+    """See that a project is recorded among what is trusted; what it has when it is new there is the person's own."""
+    trust = _guard.trust
+    if trust and await to_thread.run_sync(trust.read, common_dir) is None:
+        own = await commands(common_dir)
+        trusted = Trusted(frozenset(entry.digest for entry in own))
+        await to_thread.run_sync(trust.write, common_dir, trusted)
+
+
+async def commands(common_dir: str) -> list[guard.Entry]:
+    """What in the repository's own configuration can run a command."""
+    entries, _ = guard.read_listing(await _list_configuration(Path(common_dir)))
+    return [entry for entry in entries if entry.is_repositorys]
+
+
+async def warn(common_dir: str) -> list[str]:
+    """A sentence on what of a repository's configuration is not obeyed, if there is such."""
+    await _overrides(common_dir, {"GIT_DIR": common_dir})
+    place = await to_thread.run_sync(_guard.find, common_dir, common_dir)
+    names = [readable(key)[:100] for key in _guard.strange(place)] if place else []
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    what = f"Not obeyed in the git configuration of {common_dir}: {', '.join(names[:_NAMED])}{more}"
+    why = "It can run commands, and came after the project was first used"
+    return [f"{what}. {why}; a person can look, and trust it, with: forkjoin trust"]
+
+
+async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
     """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing.
 
     Raises:
         GitError: It exited with another code than 0.
     """
-    argv, env = _call(where, arguments, None)
+    return await _read(where, arguments, limit, {**(extra or {}), **await _overrides(where, extra or {})})
+
+
+async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
+    argv, env = _call(where, arguments, extra)
     data, said = bytearray(), bytearray()
     async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, env=env) as process:
         assert process.stdout

@@ -7,17 +7,24 @@ Only the agent's own branch is ever moved; what that can't take is kept under re
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from anyio import to_thread
 
 from forkjoin.branch import git, kept
 from forkjoin.branch.checkout import find_checkout
-from forkjoin.branch.worktree import git_folder, is_linked
+from forkjoin.branch.worktree import git_folder, is_folder, is_linked
 from forkjoin.error import CallerError, GitError
+from forkjoin.regular import open_regular
+
+#: How many files, and bytes, `.worktreeinclude` may name.
+_BROUGHT, _BROUGHT_BYTES = 100_000, 4 * 1024**3
+_CHUNK = 1024 * 1024
+#: What a file is called while it is copied, so that it is there wholly or not at all.
+_NEW = ".forkjoin-new"
 
 #: How many files or folders are named before the rest is only counted.
 _NAMED = 10
@@ -31,11 +38,13 @@ class Left:
         tip: The branch's commit; none where nothing of it is left.
         loose: How many paths were uncommitted, and are committed now.
         warnings: What the lead should know, each a sentence.
+        repositories: Folders of the worktree that are repositories with commits of their own, which are in no other.
     """
 
     tip: str | None
     loose: int
     warnings: list[str]
+    repositories: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ async def commit_loose(
         return Left(tip, 0, ["git knows the agent's worktree no more: only what its branch had is left."])
     place = _Place(common_dir, folder, worktree)
     warnings = await to_thread.run_sync(_mend, place, branch)
-    if not await to_thread.run_sync(_is_folder, worktree):
+    if not await to_thread.run_sync(is_folder, worktree):
         head = await git.resolve(folder, "HEAD")
         tip, more = await _bring_home(place, branch, head, keep_as) if head else (None, [])
         return Left(tip or await git.tip(common_dir, f"refs/heads/{branch}"), 0, warnings + more)
@@ -95,18 +104,14 @@ async def commit_loose(
         tip, more = await _bring_home(place, branch, tip, keep_as)
         warnings += more
     warnings += await _name_what_stays(place, status)
-    return Left(tip, loose, warnings)
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    return Left(tip, loose, warnings, await to_thread.run_sync(_with_commits, place, status.repositories))
 
 
 def _mend(place: _Place, branch: str) -> list[str]:
     """Put back a `.git` that is gone, and take away locks of a git that was killed: nothing runs there any more."""
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
         (place.folder / lock).unlink(missing_ok=True)
-    if not _is_folder(place.path):
+    if not is_folder(place.path):
         return ["The agent removed its worktree: only what it had committed is left."]
     link = place.path / ".git"
     if not link.exists() and not link.is_symlink():
@@ -133,7 +138,7 @@ async def _read_status(place: _Place, warnings: list[str]) -> _Status:
 
 
 async def _status(place: _Place) -> _Status:
-    form = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none")
+    form = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
     listing = await place.git("status", *form, "--untracked-files=all", "--ignored=matching")
     lines = git.names_in(listing)
     said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
@@ -188,7 +193,10 @@ async def _move_head(place: _Place, status: _Status, branch: str, tip: str) -> N
 
 async def _stage(place: _Place, status: _Status, warnings: list[str]) -> str:
     """Stage all that is there, but no other repository; the tree it makes."""
-    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in status.repositories)])
+    others = dict.fromkeys(
+        [*status.repositories, *await _list_submodules(place)]
+    )  # there git would ask a git of theirs
+    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in others)])
     add = ("-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
     try:
         await place.git(*add, stdin=paths)
@@ -197,6 +205,11 @@ async def _stage(place: _Place, status: _Status, warnings: list[str]) -> str:
         with contextlib.suppress(GitError):
             await place.git(*add, "--ignore-errors", stdin=paths)
     return await place.git("write-tree")
+
+
+async def _list_submodules(place: _Place) -> list[str]:
+    rows = git.names_in(await place.git("ls-files", "-z", "--stage"))
+    return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
 
 
 async def _differing(place: _Place, commit: str, tree: str) -> list[str]:
@@ -250,6 +263,24 @@ async def _name_what_stays(place: _Place, status: _Status) -> list[str]:
     return said
 
 
+def _with_commits(place: _Place, repositories: list[str]) -> list[str]:
+    """Those of them that go with the worktree and have a commit, by their files: git would heed their settings."""
+    return [name for name in repositories if _has_commits(place, place.path / name / ".git")]
+
+
+def _has_commits(place: _Place, link: Path) -> bool:
+    top = link
+    if link.is_file():  # a submodule's: it leads to a git folder, most often in that of the worktree
+        top = link.parent / os.fsdecode(link.read_bytes()).removeprefix("gitdir:").strip()
+    top = top.resolve()
+    if not any(top.is_relative_to(own.resolve()) for own in (place.path, place.folder)):
+        return False
+    head = top / "HEAD"
+    detached = head.is_file() and not head.read_bytes().startswith(b"ref:")
+    heads = (file for file in (top / "refs" / "heads").rglob("*") if file.is_file())
+    return detached or (top / "packed-refs").exists() or any(heads)
+
+
 def _name(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(git.readable(name)[:100] for name in names[:_NAMED]) + more
@@ -276,7 +307,7 @@ async def bring_ignored(checkout: Path, worktree: Path) -> int:
 async def _included(checkout: Path, extra: Mapping[str, str] | None = None) -> list[str]:
     """The ignored files that `.worktreeinclude`, which reads as a .gitignore does, names in this checkout."""
     if not await to_thread.run_sync((checkout / ".worktreeinclude").is_file):
-        return []
+        return []  # git would wait for a FIFO's other end
     others = ("ls-files", "-z", "--others", "--ignored", "--exclude-from=.worktreeinclude", "--", ".")
     names = git.names_in(await git.git(checkout, *others, extra=extra))
     if not names:
@@ -286,16 +317,40 @@ async def _included(checkout: Path, extra: Mapping[str, str] | None = None) -> l
     return git.names_in(os.fsdecode(out))
 
 
-def _copy(checkout: Path, worktree: Path, names: Iterable[str]) -> int:
-    root = worktree.resolve()
-    copied = 0
-    for name in names:
-        source, target = checkout / name, worktree / name
-        if not source.is_file() or target.exists() or target.is_symlink() or _is_blocked(target.parent, root):
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, target)  # of a symlink what it points to: through it the agent would write outside
-        copied += 1
+def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
+    if len(names) > _BROUGHT:
+        raise CallerError(f".worktreeinclude names {len(names)} files, more than {_BROUGHT}; name fewer.")
+    root, new = worktree.resolve(), worktree / _NEW
+    copied, room = 0, _BROUGHT_BYTES
+    try:
+        for name in names:
+            target = worktree / name
+            if target.exists() or target.is_symlink() or _is_blocked(target.parent, root):
+                continue
+            # Of a symlink what it points to: through it the agent would write outside.
+            if source := open_regular(checkout / name):
+                with source:
+                    room -= _copy_file(source, new, room)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                new.replace(target)
+                copied += 1
+    finally:
+        new.unlink(missing_ok=True)
+    return copied
+
+
+def _copy_file(source: BinaryIO, new: Path, room: int) -> int:
+    """Copy a file with its mode and times; its size, in bytes."""
+    new.unlink(missing_ok=True)  # left by a daemon that was killed
+    said, copied = os.fstat(source.fileno()), 0
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
+        while chunk := source.read(_CHUNK):
+            copied += len(chunk)
+            if copied > room:  # it may grow while we read
+                raise CallerError(f".worktreeinclude names more than {_BROUGHT_BYTES // 1024**3} GB; name less.")
+            copy.write(chunk)
+        os.fchmod(copy.fileno(), said.st_mode & 0o777)
+    os.utime(new, ns=(said.st_atime_ns, said.st_mtime_ns))
     return copied
 
 

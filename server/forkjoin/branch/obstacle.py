@@ -66,6 +66,8 @@ async def _find_dirty(held: Held, changes: Iterable[str]) -> list[str]:
     """What the user has changed among, above or below these paths."""
     changed = set(changes)
     folders = {folder for path in changed for folder in above(path)}
-    listing = await held.git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    listing = await held.git(
+        "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=dirty"
+    )
     dirty = [entry[3:] for entry in git.names_in(listing)]
     return [path for path in dirty if path in folders or not changed.isdisjoint([path, *above(path)])]

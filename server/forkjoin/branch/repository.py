@@ -67,7 +67,7 @@ async def _unborn(folder: Path) -> str:
 
 
 async def _is_dirty(top: str) -> bool:
-    return bool(await git.git(top, "status", "--porcelain", "-z", "--untracked-files=no"))
+    return bool(await git.git(top, "status", "--porcelain", "-z", "--untracked-files=no", "--ignore-submodules=dirty"))
 
 
 async def commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:

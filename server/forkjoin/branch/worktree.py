@@ -19,7 +19,7 @@ import anyio
 from anyio import CancelScope, to_thread
 
 from forkjoin import lock
-from forkjoin.branch import git, kept
+from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 
 _LOCK_PAUSE_S = 0.005
@@ -27,6 +27,9 @@ _LOCK_GIVE_UP_S = 120
 #: How often a worktree is tried again when git lost a race against somebody else's git, and after which rest.
 _TRIES = 5
 _REST_S = 0.02
+
+#: Bytes: a disk with less room than this is full.
+_ROOM = 1024 * 1024
 
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
 _MARK = "forkjoin-ready"
@@ -76,6 +79,17 @@ def is_linked(path: Path, folder: Path) -> bool:
     return not link.is_symlink() and target == os.path.realpath(folder)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether the worktree at `path` is there, and no symlink that somebody put in its place."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def is_locked(common_dir: str, path: Path) -> bool:
+    """Whether somebody has said `git worktree lock` to the worktree at `path`."""
+    folder = git_folder(common_dir, path)
+    return folder is not None and (folder / "locked").exists()
+
+
 # -- the lock
 
 
@@ -103,7 +117,7 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) 
 
     Raises:
         GitError: git would not; then neither worktree nor branch is left.
-        CallerError: Something that is not the owner's is at `path`; it stays as it is.
+        CallerError: Something that is not the owner's is at `path`, and stays as it is; or the disk is full.
     """
     if made := await to_thread.run_sync(_made_before, common_dir, path, owner):
         return made
@@ -112,17 +126,25 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) 
         await _register(common_dir, path, made)
         await git.git(path, "reset", "--quiet", "--hard")
         await to_thread.run_sync(_mark, common_dir, path, owner, made)
-    except (GitError, OSError):
-        with CancelScope(shield=True):
-            await _undo(common_dir, path, made, base)
+    except (GitError, OSError) as error:
+        full = await to_thread.run_sync(_is_full, path)
+        await undo(common_dir, path, made, base)
+        if full:
+            raise CallerError(f"The disk that {path.parent} is on is full; make room, then spawn again.") from error
         raise
     return made
+
+
+def _is_full(path: Path) -> bool:
+    """Whether so little room is left where `path` is that this is why git failed: it does not say so itself."""
+    disk = os.statvfs(next(one for one in path.parents if one.exists()))
+    return disk.f_bavail * disk.f_frsize < _ROOM or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
     """The branch that was made for `owner` with the worktree at `path`, if that is ready."""
     folder = git_folder(common_dir, path)
-    stands = path.is_dir() and not path.is_symlink()
+    stands = is_folder(path)
     if folder is None:
         if stands and any(entry.name != ".git" for entry in path.iterdir()):
             raise CallerError(f"{path} is no worktree, but there are files in it; move them away.")
@@ -200,11 +222,13 @@ def _take_mark(folder: Path) -> bool:
     return True
 
 
-async def _undo(common_dir: str, path: Path, branch: str, base: str) -> None:
-    with contextlib.suppress(OSError):
-        await remove(common_dir, path)
-    with contextlib.suppress(GitError):  # it has commits: an agent was there
-        await git.update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
+async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
+    """Take a worktree in which no program has run away again, with its branch."""
+    with CancelScope(shield=True):
+        with contextlib.suppress(OSError):
+            await remove(common_dir, path)
+        with contextlib.suppress(GitError):  # it has commits: an agent was there
+            await git.update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
 
 
 # -- a scratch worktree
@@ -280,12 +304,12 @@ def _remove_tree(top: Path) -> None:
         shutil.rmtree(top)
 
 
-async def retire_branch(common_dir: str, branch: str, keep_as: str | None) -> str | None:
-    """Delete a branch; with `keep_as`, its commit stays reachable, and this is the ref that does it."""
+async def retire_branch(common_dir: str, branch: str, tip: str) -> None:
+    """Delete a branch that is at `tip`, if it is there.
+
+    Raises:
+        GitError: It is somewhere else.
+    """
     ref = f"refs/heads/{branch}"
-    tip = await git.tip(common_dir, ref)
-    if tip is None:
-        return None
-    kept_as = await kept.keep(common_dir, tip, keep_as) if keep_as else None
-    await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
-    return kept_as
+    if await git.tip(common_dir, ref) is not None:
+        await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")

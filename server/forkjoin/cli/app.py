@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from forkjoin.cli import agents, daemon, demo, doctor, landing
+from forkjoin.cli import agents, daemon, demo, doctor, landing, trust
 from forkjoin.connection.start import DaemonError
 from forkjoin.error import CallerError
 from forkjoin.paths import find_home
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (agents, landing, doctor, demo):
+for group in (agents, landing, doctor, trust, demo):
     group.add_to(app)
 app.add_typer(daemon.app, name="daemon")
 

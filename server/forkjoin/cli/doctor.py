@@ -14,6 +14,7 @@ import typer
 from forkjoin.branch.git import OLDEST_GIT
 from forkjoin.cli.agents import Json
 from forkjoin.cli.client import Client
+from forkjoin.cli.trust import untrusted
 from forkjoin.config import AgentProgram, Settings, read_settings
 from forkjoin.connection.start import DaemonError, try_connect
 from forkjoin.error import CallerError
@@ -94,6 +95,8 @@ def examine(home: Home) -> Iterator[Finding]:
     yield _limits(settings)
     yield _daemon(home)
     yield _repository()
+    if (strange := untrusted(home)) is not None:
+        yield Finding("trust", not strange, ", ".join(strange) or "nothing new wants to be executed", "forkjoin trust")
 
 
 def _ask(*argv: str) -> str | None:

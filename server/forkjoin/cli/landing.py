@@ -42,5 +42,7 @@ def _show(answer: dict[str, Any], *, dry_run: bool) -> None:
         typer.echo(f"{one['id']}  rejected: {one['why']}")
     for one in answer["skipped"]:
         typer.echo(f"{one['id']}  skipped: {one['why']}")
+    if answer.get("note"):
+        typer.echo(answer["note"], err=True)
     if not dry_run:
         typer.echo(f"{answer['target']} is at {answer['commit'][:10]}")

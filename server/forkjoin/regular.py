@@ -1,0 +1,27 @@
+"""Regular files, opened without ever being held up: where one was expected there may be a FIFO or a device."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
+
+
+def open_regular(file: Path) -> BinaryIO | None:
+    """The file, opened for reading; none where there is none, or something else.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NONE:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None

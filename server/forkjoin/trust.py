@@ -1,0 +1,60 @@
+"""What a person has said may be executed, kept as digests: commands in git's configuration, contents of forkjoin.toml.
+
+A file for each repository, in the home, replaced as a whole. Standard library only.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def digest(*parts: str | bytes) -> str:
+    """What exactly these are known by."""
+    data = [os.fsencode(part) for part in parts]
+    return hashlib.sha256(b"".join(b"%d:%s" % (len(part), part) for part in data)).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Digests of what is trusted in a repository."""
+
+    commands: frozenset[str] = frozenset()  #: of a key and a value of git's configuration each
+    files: frozenset[str] = frozenset()  #: of a forkjoin.toml's content each
+
+
+class Trust:
+    """What is trusted, for every repository of a home."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def file(self, common_dir: str) -> Path:
+        return self._folder / f"{digest(common_dir)}.json"
+
+    def read(self, common_dir: str) -> Trusted | None:
+        """What is trusted in this repository; none where it was never recorded, nothing where the record is damaged."""
+        try:
+            said = json.loads(self.file(common_dir).read_bytes())
+            return Trusted(frozenset(map(str, said["commands"])), frozenset(map(str, said["files"])))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError):
+            return Trusted()
+
+    def write(self, common_dir: str, trusted: Trusted) -> None:
+        """Let this be what is trusted there; it is on disk when this returns."""
+        said = {"repository": os.fsencode(common_dir).decode(errors="replace")}
+        text = json.dumps(said | {"commands": sorted(trusted.commands), "files": sorted(trusted.files)}, indent=1)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor, new = tempfile.mkstemp(dir=self._folder)  # 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(new).replace(self.file(common_dir))
+        finally:
+            Path(new).unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""What removing takes, and what it refuses to: git is asked, and nothing goes by halves."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from branches import everything
+from forkjoin.paths import Home
+from harness import Lead, git, open_lead_in_memory
+
+
+@pytest.fixture
+async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
+    async with open_lead_in_memory(home, repository) as lead:
+        yield lead
+
+
+def worktree_of(home: Home, id_: str) -> Path:
+    (found,) = home.worktrees.glob(f"*/{id_}-*")
+    return found
+
+
+async def refused(near: Lead, repository: Path, says: str, *ids: str, discard: bool = True) -> None:
+    """See that a removal is refused in these words, and that all is as before."""
+    before = everything(repository)
+    told = await near.refusal("remove_worktrees", ids=list(ids), discard_unmerged=discard)
+    assert says in told
+    assert "othing was removed" in told
+    assert everything(repository) == before
+
+
+async def test_what_a_person_merged_by_hand_is_merged(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    git(repository, "merge", "-q", "--ff-only", branch)
+    assert (await near.call("remove_worktrees", ids=[first]))["removed"] == [{"id": first, "name": "echo-x-x-txt"}]
+    assert git(repository, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+async def test_what_a_target_was_set_back_before_is_not_merged_whatever_the_record_says(
+    near: Lead, repository: Path
+) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    await near.call("merge_worktree", ids=[first])
+    git(repository, "reset", "-q", "--hard", "HEAD~1")
+    await refused(near, repository, "Unmerged work: a1", first, discard=False)
+    kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
+    assert git(repository, "show", f"{kept}:x.txt") == "x"
+
+
+async def test_what_was_built_on_by_another_agent_is_not_merged_by_that(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    await near.run("echo y > y.txt", base=branch)
+    git(repository, "symbolic-ref", "refs/heads/alias", f"refs/heads/{branch}")
+    await refused(near, repository, "Unmerged work: a1", first, discard=False)
+
+
+async def test_commits_that_came_after_its_end_are_unmerged_though_it_had_none(
+    near: Lead, repository: Path, home: Home
+) -> None:
+    (first,) = await near.run("true")
+    git(worktree_of(home, first), "commit", "-q", "--allow-empty", "-m", "later")
+    await refused(near, repository, "Unmerged work: a1", first, discard=False)
+
+
+async def test_repositories_with_commits_of_their_own_are_not_taken_along(
+    near: Lead, repository: Path, home: Home
+) -> None:
+    (second,) = await near.run("true")
+    (first,) = await near.run("git init -q inner; git -C inner commit -q --allow-empty -m own; git init -q unborn")
+    await refused(
+        near, repository, "a2: repositories".replace("a2", f"{first} (git-init-q-inner-git-c-inner)"), second, first
+    )
+    (worktree_of(home, first) / "inner").rename(home.state / "moved away")
+    await near.call("remove_worktrees", ids=[second, first])
+
+
+async def test_a_locked_worktree_is_refused_until_it_is_unlocked(near: Lead, repository: Path, home: Home) -> None:
+    (first,) = await near.run("true")
+    git(repository, "worktree", "lock", str(worktree_of(home, first)))
+    await refused(near, repository, "its worktree is locked; first: git worktree unlock", first)
+    git(repository, "worktree", "unlock", str(worktree_of(home, first)))
+    await near.call("remove_worktrees", ids=[first])
+
+
+async def test_a_branch_that_a_person_stands_on_is_not_deleted_under_them(
+    near: Lead, repository: Path, tmp_path: Path
+) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    git(repository, "worktree", "add", "-q", "--force", str(tmp_path / "mine"), branch)
+    await refused(near, repository, "is checked out", first)
+
+
+async def test_where_commits_are_missing_nothing_is_guessed(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    tip = git(repository, "rev-parse", branch)
+    Path(repository, ".git", "objects", tip[:2], tip[2:]).unlink()
+    told = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert "git can't tell whether its work is merged" in told
+    assert (repository / ".git" / "refs" / "heads" / branch).exists()
+
+
+async def test_an_agent_whose_branch_is_gone_keeps_what_its_result_has(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    git(repository, "update-ref", "-d", f"refs/heads/{branch}")
+    await refused(near, repository, "Unmerged work", first, discard=False)
+    kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
+    assert git(repository, "show", f"{kept}:x.txt") == "x"
+
+
+async def test_of_removals_at_once_each_agent_is_in_one(near: Lead, repository: Path) -> None:
+    ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(4)))
+    removed: list[str] = []
+
+    async def remove() -> None:
+        answer = await near.call("remove_worktrees", ids=ids, discard_unmerged=True)
+        removed.extend(one["id"] for one in answer["removed"])
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(remove)
+    assert removed == ids
+    kept = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept").splitlines()
+    assert len(kept) == 4
+
+
+async def test_uncommitted_files_are_kept_and_ignored_ones_go(near: Lead, repository: Path, home: Home) -> None:
+    (first,) = await near.run("echo '*.log' > .gitignore; echo x > x.txt")
+    await near.call("merge_worktree", ids=[first])
+    (worktree_of(home, first) / "later.txt").write_text("later\n")
+    (worktree_of(home, first) / "later.log").write_text("ignored\n")
+    kept = (await near.call("remove_worktrees", ids=[first]))["removed"][0]["kept_as"]
+    assert git(repository, "ls-tree", "--name-only", kept).split() == [
+        *(".gitignore", "README.md", "later.txt", "shared.txt", "x.txt")
+    ]

@@ -1,0 +1,122 @@
+"""forkjoin trust: what a repository wants executed is run only after a person has said so, for exactly that."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from branches import commit
+from forkjoin.paths import Home
+from harness import forkjoin, git, open_lead_in_memory
+
+#: verify leaves a line in a file, so that its runs can be counted.
+VERIFY = 'verify = "echo ran >> {0}"\n'
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Path:
+    file = tmp_path / "ran"
+    file.touch()
+    return file
+
+
+def runs(ran: Path) -> int:
+    return len(ran.read_text().splitlines())
+
+
+async def test_a_repositorys_verify_is_used_only_once_it_is_trusted_for_exactly_its_content(
+    repository: Path, home: Home, ran: Path
+) -> None:
+    commit(repository, {"forkjoin.toml": VERIFY.format(ran)})
+    async with open_lead_in_memory(home, repository) as lead:
+        spawned = await lead.call("spawn_agent", task="echo 1 > 1.txt")
+        assert "nobody has trusted" in spawned["note"]
+        assert "forkjoin trust" in spawned["note"]
+        await lead.call("wait_agents", ids=["a1"])
+        assert "forkjoin trust" in (await lead.call("merge_worktree", ids=["a1"]))["note"]
+        assert ((await lead.call("get_result", id="a1"))["verify"], runs(ran)) == ("none", 0)
+
+        forkjoin(repository, "trust", "--yes")
+        assert "note" not in await lead.call("spawn_agent", task="echo 2 > 2.txt")
+        await lead.call("wait_agents", ids=["a2"])
+        assert ((await lead.call("get_result", id="a2"))["verify"], runs(ran)) == ("passed", 1)
+        await lead.call("merge_worktree", ids=["a2"], dry_run=True)
+        assert runs(ran) == 1
+        assert "note" not in await lead.call("merge_worktree", ids=["a2"])
+        assert runs(ran) == 2
+
+        await lead.run("echo 3 > 3.txt", verify="true")
+        assert runs(ran) == 2, "the call's own stands before it"
+        (repository / "forkjoin.toml").write_text(VERIFY.format(f"{ran}2"))
+        assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
+        (repository / "forkjoin.toml").write_text(VERIFY.format(ran))
+        assert "note" not in await lead.call("spawn_agent", task="true")
+        forkjoin(repository, "trust", "--revoke")
+        assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
+        await lead.call("wait_agents")
+    assert not Path(f"{ran}2").exists()
+
+
+async def test_what_is_wrong_in_a_forkjoin_toml_is_said_in_words(repository: Path, home: Home) -> None:
+    file = repository / "forkjoin.toml"
+    async with open_lead_in_memory(home, repository) as lead:
+        for text, says in (("verfy = 'x'", "verfy: Extra inputs"), ("verify = 5", "verify"), ("x", "forkjoin.toml: ")):
+            file.write_text(text)
+            assert says in await lead.refusal("spawn_agent", task="true")
+            assert says in forkjoin(repository, "trust", "--yes", check=False).stderr
+        file.write_text("x = 1\n" * 100_000)
+        assert "is larger than 64 KB" in await lead.refusal("spawn_agent", task="true")
+        file.unlink()
+        os.mkfifo(file)
+        assert "note" not in await lead.call("spawn_agent", task="true")
+        await lead.call("wait_agents")
+
+
+async def test_a_forkjoin_toml_in_an_agents_worktree_counts_for_nothing(
+    repository: Path, home: Home, ran: Path
+) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run(f"echo 'verify = \"echo ran >> {ran}\"' > forkjoin.toml")
+        (worktree,) = home.worktrees.glob("*/a1-*")
+        assert "an agent's worktree" in forkjoin(worktree, "trust", "--yes", check=False).stderr
+    async with open_lead_in_memory(home, worktree, "session-2") as lead:
+        assert "note" not in await lead.call("spawn_agent", task="true")
+        await lead.call("wait_agents")
+
+
+async def test_commands_in_the_configuration_are_run_once_they_are_trusted(repository: Path, home: Home) -> None:
+    commit(repository, {".gitattributes": "*.up filter=up\n"})
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("git config filter.up.clean 'tr a-z A-Z'", "true")
+        shown = forkjoin(repository, "trust", "--show", check=False)
+        assert (shown.returncode, shown.stdout.split(maxsplit=1)[0]) == (1, "NEW")
+        assert "filter.up.clean = tr a-z A-Z" in shown.stdout
+        assert "filter.up.clean" in forkjoin(repository, "doctor", check=False).stdout.replace("\n", "")
+        for answer, code, blob in (("n\n", 130, "x"), ("y\n", 0, "X")):
+            assert forkjoin(repository, "trust", stdin=answer, check=False).returncode == code
+            (id_,) = await lead.run("echo x > x.up")
+            branch = (await lead.call("get_result", id=id_))["branch"]
+            assert git(repository, "cat-file", "blob", f"{branch}:x.up") == blob
+        assert (await lead.call("get_status"))["trouble"] == []
+        assert forkjoin(repository, "trust", "--show").stdout.startswith("trusted")
+    (record,) = home.trust.iterdir()
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+
+
+def test_what_a_terminal_would_obey_or_hide_is_shown_as_it_is(repository: Path, home: Home) -> None:
+    git(repository, "config", "filter.x.clean", "evil\x1b[2K\r\u202eharmless")
+    said = forkjoin(repository, "trust", "--show", check=False).stdout
+    assert "evil\\x1b[2K\\r\\u202eharmless" in said
+
+
+def test_nothing_to_trust_is_said_and_records_nothing(repository: Path, home: Home) -> None:
+    assert forkjoin(repository, "trust").stdout == "Nothing here waits for your trust.\n"
+    assert not home.trust.exists()
+
+
+def test_an_agent_can_trust_nothing(repository: Path, home: Home) -> None:
+    (repository / "forkjoin.toml").write_text(VERIFY)
+    for option in ("--yes", "--revoke", "--show"):
+        done = forkjoin(repository, "trust", option, check=False, env={"FORKJOIN_TOKEN": "x"})
+        assert (done.returncode, "An agent can't trust anything" in done.stderr) == (1, True)
+    assert not home.trust.exists()
