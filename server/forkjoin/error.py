@@ -4,7 +4,20 @@ A `CallerError` is shown as it is, to a model or a person: it says what was wron
 helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
 """
 
+import errno
 from collections.abc import Iterable
+
+#: What the system says of a disk that is full, and of too many open files or processes, and too little memory.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+#: How git says it, and that another git has a lock.
+_PASSING_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Too many open files",
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",
+    ".lock': File exists",
+)
 
 
 class ForkjoinError(Exception):
@@ -43,3 +56,10 @@ class GitError(ForkjoinError):
         lines = self.stderr.splitlines()
         self.last_line = lines[-1] if lines else f"exit {code}"
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether what failed may go well later without anybody's doing anything about it here: it is tried again."""
+    if isinstance(error, GitError):
+        return any(words in error.stderr for words in _PASSING_WORDS)
+    return isinstance(error, RecordsError) or (isinstance(error, OSError) and error.errno in _PASSING)

@@ -1,57 +1,110 @@
-"""A checkout that was left midway: some of its files are one commit's, some the other's, and one may be torn."""
+"""A checkout that was left midway: some of its files are one commit's, some the other's, and one may be torn.
 
-from collections.abc import Sequence
+A move is never gone on with from there, but taken back, and then made anew: only so is a person's own commit, switch or
+edit that came in between met as any other.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.branch.change import Change, changes_between, is_file
+from forkjoin.branch.change import Change, above, changes_between, is_file, standing
 from forkjoin.branch.checkout import Held
-from forkjoin.error import CallerError
+
+#: A file's mode and object; none where there is none.
+Entry = tuple[str, str] | None
+
+#: What stands for a path that is in conflict in the index: a person is at work on it.
+_UNMERGED = ("", "")
 
 
-async def move_on(held: Held, here: str, there: str, *, careful: bool) -> None:
-    """Give a checkout all that `there` changes from `here`, however much of it is there already; its index as well.
+async def put_back(held: Held, old: str, new: str) -> None:
+    """Take back what was moved of a checkout from `old` to `new`, whatever part that was; its index as well.
 
-    With `careful`, what is neither commit's is left alone: somebody may have written it.
+    What is just as `new` has it, or the beginning of that, or missing, was moved; all else is somebody's, and stays.
 
     Raises:
-        CallerError: Something is neither commit's; nothing was touched.
-        GitError: git would not.
+        GitError: It could not be. Doing it again is harmless, as it is in every case.
+        OSError: The same.
+        TargetMovedError: Somebody has taken the lock away.
     """
     await held.copy_index()
-    changes = await changes_between(held.path, here, there)
-    await _note_what_is_there(held, [change.path for change in changes if not change.is_submodule])
-    if careful and (strange := await _find_strange(held, here, there)):
-        names = ", ".join(map(git.readable, strange))
-        raise CallerError(f"A merge into {held.path} was cut off; these files are as neither side has them: {names}.")
-    now = await held.git("write-tree")
-    await held.git("read-tree", "-m", "-u", now, await _make_wanted(held, changes))
-    await held.put_index()
+    changes = await changes_between(held.path, old, new)
+    before = await _entries(held)
+    index_was_moved = bool(changes) and all(before.get(one.path) == _entry(one.new) for one in changes)
+    if index_was_moved:
+        await _put(held, changes)
+        before = await _entries(held)
+    moved = await _find_moved(held, new, [one for one in changes if not one.is_submodule], before)
+    await to_thread.run_sync(_take_away, held.path, moved)
+    wanted = [path for path in moved if before.get(path)]
+    free = await to_thread.run_sync(lambda: [path for path in wanted if standing(held.path, path) is None])
+    await held.git("checkout-index", "-q", "-u", "-z", "--stdin", stdin=git.as_input(free))
+    if index_was_moved:
+        await held.put_index()
 
 
-async def _note_what_is_there(held: Held, paths: Sequence[str]) -> None:
-    """Put into the copy of the index what these paths are now."""
+def _entry(side: tuple[str, str]) -> Entry:
+    return side if side[0].strip("0") else None
+
+
+async def _entries(held: Held, *, second: bool = False) -> dict[str, Entry]:
+    """What the copy of the index has."""
+    found: dict[str, Entry] = {}
+    for row in git.names_in(await held.git("ls-files", "--stage", "-z", second=second)):
+        (mode, name, stage), path = row.partition("\t")[0].split(" "), row.partition("\t")[2]
+        found[path] = (mode, name) if stage == "0" else _UNMERGED
+    return found
+
+
+async def _put(held: Held, changes: Sequence[Change]) -> None:
+    """Put the old side of these changes into the copy of the index."""
+    lines = git.as_input(f"{mode} {name}\t{path}" for path, (mode, name) in ((one.path, one.old) for one in changes))
+    await held.git("update-index", "--add", "--replace", "-z", "--index-info", stdin=lines)
+
+
+async def _find_moved(held: Held, new: str, changes: Sequence[Change], before: Mapping[str, Entry]) -> list[str]:
+    """The paths at which there is what the move has left."""
+    there = await _note_what_is_there(held, [one.path for one in changes])
+    moved: list[str] = []
+    for one in changes:
+        now, wanted = there.get(one.path), _entry(one.new)
+        if now == before.get(one.path) or before.get(one.path) == _UNMERGED:
+            continue
+        whole = now is None or (wanted is not None and now[1] == wanted[1])
+        if whole or (wanted is not None and await _is_torn(held, one.path, new)):
+            moved.append(one.path)
+    return moved
+
+
+async def _note_what_is_there(held: Held, paths: Sequence[str]) -> dict[str, Entry]:
+    """What these paths are now, as git would add them."""
+    await held.copy_again()
     there = await to_thread.run_sync(lambda: {path for path in paths if is_file(held.path, path)})
     gone = git.as_input(path for path in paths if path not in there)
-    await held.git("update-index", "--force-remove", "-z", "--stdin", stdin=gone)
-    found = git.as_input(path for path in paths if path in there)
-    await held.git("-c", "core.safecrlf=false", "update-index", "--add", "--replace", "-z", "--stdin", stdin=found)
+    await held.git("update-index", "--force-remove", "-z", "--stdin", stdin=gone, second=True)
+    found, plain = git.as_input(path for path in paths if path in there), ("-c", "core.safecrlf=false")
+    await held.git(*plain, "update-index", "--add", "--replace", "-z", "--stdin", stdin=found, second=True)
+    return await _entries(held, second=True)
 
 
-async def _find_strange(held: Held, here: str, there: str) -> list[str]:
-    """The changed paths that are there as neither commit has them."""
-    neither: list[set[str]] = []
-    for commit in (here, there):
-        form = ("--cached", "--no-renames", "--name-only", "--diff-filter=d", "-z")
-        neither.append(set(git.names_in(await held.git("diff-index", *form, commit))))
-    changed = {change.path for change in await changes_between(held.path, here, there)}
-    return sorted(neither[0] & neither[1] & changed)
+async def _is_torn(held: Held, path: str, new: str) -> bool:
+    """Whether a file is the beginning of what the move was writing there."""
+    file = Path(held.path, path)
+    if await to_thread.run_sync(file.is_symlink):
+        return False
+    _, whole, _ = await git.run(held.path, "cat-file", "--filters", f"{new}:{path}")
+    return whole.startswith(await to_thread.run_sync(file.read_bytes))
 
 
-async def _make_wanted(held: Held, changes: Sequence[Change]) -> str:
-    """The tree of what is staged, with the new side of these changes."""
-    await held.copy_again()
-    lines = git.as_input(f"{mode} {name}\t{path}" for path, (mode, name) in ((one.path, one.new) for one in changes))
-    await held.git("update-index", "--add", "--replace", "-z", "--index-info", stdin=lines, second=True)
-    return await held.git("write-tree", second=True)
+def _take_away(top: str, paths: Iterable[str]) -> None:
+    """Remove these files, and the folders that are empty then."""
+    for path in (path for path in paths if is_file(top, path)):
+        Path(top, path).unlink()
+        for folder in above(path):
+            try:
+                Path(top, folder).rmdir()
+            except OSError:  # there is something else in it
+                break
