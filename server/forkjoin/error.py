@@ -5,18 +5,17 @@ helps, which tool to call next. Anything else that reaches a boundary is ours, a
 """
 
 import errno
+import re
 from collections.abc import Iterable
 
-#: What the system says of a disk that is full, and of too many open files or processes, and too little memory.
-_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-#: How git says it, and that another git has a lock.
-_PASSING_WORDS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "Too many open files",
-    "Cannot allocate memory",
-    "Resource temporarily unavailable",
-    ".lock': File exists",
+#: Errors of the operating system that pass by themselves, or once somebody frees what is short.
+_PASSING = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
+)
+#: git's words for the same, and for a lock that another git holds for a moment.
+_PASSING_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
+    r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
 )
 
 
@@ -30,6 +29,21 @@ class CallerError(ForkjoinError):
 
 class BrokenPromiseError(ForkjoinError):
     """Something that forkjoin promises does not hold: a fault of ours, or of the machine."""
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error is of the moment: a full disk, no descriptor left, a lock that another holds.
+
+    What failed so is to be tried again, and is nobody's failure. An error that was raised from such a one is one.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        inside: tuple[BaseException, ...] = error.exceptions
+        return all(is_passing(one) for one in inside)
+    if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
+        return True
+    if isinstance(error, GitError):
+        return bool(_PASSING_WORDS.search(error.stderr))
+    return error.__cause__ is not None and is_passing(error.__cause__)
 
 
 def words_of(error: Exception) -> str:
@@ -56,10 +70,3 @@ class GitError(ForkjoinError):
         lines = self.stderr.splitlines()
         self.last_line = lines[-1] if lines else f"exit {code}"
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether what failed may go well later without anybody's doing anything about it here: it is tried again."""
-    if isinstance(error, GitError):
-        return any(words in error.stderr for words in _PASSING_WORDS)
-    return isinstance(error, RecordsError) or (isinstance(error, OSError) and error.errno in _PASSING)

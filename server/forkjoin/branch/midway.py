@@ -16,9 +16,6 @@ from forkjoin.branch.checkout import Held
 #: A file's mode and object; none where there is none.
 Entry = tuple[str, str] | None
 
-#: What stands for a path that is in conflict in the index: a person is at work on it.
-_UNMERGED = ("", "")
-
 
 async def put_back(held: Held, old: str, new: str) -> None:
     """Take back what was moved of a checkout from `old` to `new`, whatever part that was; its index as well.
@@ -32,12 +29,10 @@ async def put_back(held: Held, old: str, new: str) -> None:
     """
     await held.copy_index()
     changes = await changes_between(held.path, old, new)
-    before = await _entries(held)
-    index_was_moved = bool(changes) and all(before.get(one.path) == _entry(one.new) for one in changes)
-    if index_was_moved:
-        await _put(held, changes)
-        before = await _entries(held)
-    moved = await _find_moved(held, new, [one for one in changes if not one.is_submodule], before)
+    index_was_moved = await _put_index_back(held, changes)
+    before, kept = await _entries(held)
+    files = [one for one in changes if not one.is_submodule and one.path not in kept]
+    moved = await _find_moved(held, new, files, before)
     await to_thread.run_sync(_take_away, held.path, moved)
     wanted = [path for path in moved if before.get(path)]
     free = await to_thread.run_sync(lambda: [path for path in wanted if standing(held.path, path) is None])
@@ -50,19 +45,34 @@ def _entry(side: tuple[str, str]) -> Entry:
     return side if side[0].strip("0") else None
 
 
-async def _entries(held: Held, *, second: bool = False) -> dict[str, Entry]:
-    """What the copy of the index has."""
+async def _entries(held: Held, *, second: bool = False) -> tuple[dict[str, Entry], set[str]]:
+    """What the copy of the index has; and of that, what is in conflict or no file here by its user's choice."""
     found: dict[str, Entry] = {}
-    for row in git.names_in(await held.git("ls-files", "--stage", "-z", second=second)):
-        (mode, name, stage), path = row.partition("\t")[0].split(" "), row.partition("\t")[2]
-        found[path] = (mode, name) if stage == "0" else _UNMERGED
-    return found
+    kept: set[str] = set()
+    for row in git.names_in(await held.git("ls-files", "--stage", "-t", "-z", second=second)):
+        entry, _, path = row.partition("\t")
+        tag, mode, name, _ = entry.split(" ")
+        found[path] = (mode, name)
+        if tag != "H":
+            kept.add(path)
+    return found, kept
 
 
-async def _put(held: Held, changes: Sequence[Change]) -> None:
-    """Put the old side of these changes into the copy of the index."""
-    lines = git.as_input(f"{mode} {name}\t{path}" for path, (mode, name) in ((one.path, one.old) for one in changes))
+async def _put_index_back(held: Held, changes: Sequence[Change]) -> bool:
+    """Put the old side of these changes into the copy of the index, if the move had come so far.
+
+    Not where HEAD has the new side: then somebody has committed it.
+    """
+    before, _ = await _entries(held)
+    if not changes or any(before.get(one.path) != _entry(one.new) for one in changes):
+        return False
+    form = ("--cached", "--no-renames", "--name-only", "-z")
+    has_commit = await git.resolve(held.path, "HEAD") is not None
+    staged = git.names_in(await held.git("diff-index", *form, "HEAD", "--")) if has_commit else []
+    sides = [(one.path, *one.old) for one in changes if not has_commit or one.path in set(staged)]
+    lines = git.as_input(f"{mode} {name}\t{path}" for path, mode, name in sides)
     await held.git("update-index", "--add", "--replace", "-z", "--index-info", stdin=lines)
+    return True
 
 
 async def _find_moved(held: Held, new: str, changes: Sequence[Change], before: Mapping[str, Entry]) -> list[str]:
@@ -71,7 +81,7 @@ async def _find_moved(held: Held, new: str, changes: Sequence[Change], before: M
     moved: list[str] = []
     for one in changes:
         now, wanted = there.get(one.path), _entry(one.new)
-        if now == before.get(one.path) or before.get(one.path) == _UNMERGED:
+        if now == before.get(one.path):
             continue
         whole = now is None or (wanted is not None and now[1] == wanted[1])
         if whole or (wanted is not None and await _is_torn(held, one.path, new)):
@@ -87,7 +97,7 @@ async def _note_what_is_there(held: Held, paths: Sequence[str]) -> dict[str, Ent
     await held.git("update-index", "--force-remove", "-z", "--stdin", stdin=gone, second=True)
     found, plain = git.as_input(path for path in paths if path in there), ("-c", "core.safecrlf=false")
     await held.git(*plain, "update-index", "--add", "--replace", "-z", "--stdin", stdin=found, second=True)
-    return await _entries(held, second=True)
+    return (await _entries(held, second=True))[0]
 
 
 async def _is_torn(held: Held, path: str, new: str) -> bool:

@@ -74,7 +74,7 @@ class Lander:
 
     def _may_pass(self, landing: Landing, error: Exception) -> bool:
         """Whether a landing that met this is to be tried again."""
-        passes, midway = _passes(error), isinstance(error, BrokenPromiseError)
+        passes, midway = is_passing(error), isinstance(error, BrokenPromiseError)
         if isinstance(error, RecordsError) or (midway and passes):
             return True  # what is not recorded, or left midway, can't be told as an end
         tried = self._tried[landing.number] = self._tried.get(landing.number, 0) + 1
@@ -95,11 +95,6 @@ class Lander:
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
         answer = LANDED.dump_json(landed).decode()
         await self._store.set_landing(landing, LandingState.DONE, answer=answer, merges=merges)
-
-
-def _passes(error: Exception) -> bool:
-    causes = (error, error.__cause__, error.__cause__ and error.__cause__.__cause__)
-    return any(cause is not None and is_passing(cause) for cause in causes)
 
 
 def _words(landing: Landing, error: Exception) -> str:
