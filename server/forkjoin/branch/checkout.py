@@ -188,8 +188,10 @@ async def check_free(common_dir: str, ref: str) -> None:
 
 
 async def _check_nothing_under_way(folder: Path, path: str) -> None:
+    in_a_table = await anyio.Path(folder / "reftable").exists()
     for name, what in _UNDER_WAY.items():
-        if await anyio.Path(folder / name).exists():
+        is_ref = in_a_table and name in ("CHERRY_PICK_HEAD", "REVERT_HEAD")
+        if await anyio.Path(folder / name).exists() or (is_ref and await git.resolve(path, name)):
             raise CallerError(f"{what} is under way in {path}; finish or abort it, then merge again.")
 
 
