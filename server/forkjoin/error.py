@@ -7,6 +7,7 @@ helps, which tool to call next. Anything else that reaches a boundary is ours, a
 import errno
 import re
 from collections.abc import Iterable
+from typing import cast
 
 #: Errors of the operating system that pass by themselves, or once somebody frees what is short.
 _PASSING = frozenset(
@@ -16,6 +17,7 @@ _PASSING = frozenset(
 _PASSING_WORDS = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
     r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
+    r"|unable to write file"  # of a checkout: a full disk, as a rule; git does not say
 )
 
 
@@ -37,7 +39,7 @@ def is_passing(error: BaseException) -> bool:
     What failed so is to be tried again, and is nobody's failure. An error that was raised from such a one is one.
     """
     if isinstance(error, BaseExceptionGroup):
-        inside: tuple[BaseException, ...] = error.exceptions
+        inside: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(is_passing(one) for one in inside)
     if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True

@@ -7,7 +7,6 @@ is the one that takes over from it in the midst of a move. Then one carries it o
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,18 +113,14 @@ async def make_world(repository: Path, home: Home, verify: str | None) -> World:
     return World(repository, home, landing)
 
 
-def numbers(first: int, step: int) -> Iterator[int]:
-    return iter(range(first, 1000, step))
-
-
 @pytest.mark.parametrize("first", range(1, 5))
 async def test_killed_at_any_call_of_git_it_lands_once_and_wholly(repository: Path, home: Home, first: int) -> None:
     world = await make_world(repository, home, None)
-    for number in numbers(first, 4):
-        if not world.carry_out_killed(number):
-            break
+    number = first
+    while world.carry_out_killed(number):
         world.check_landed(await carry_out_here(home, world.landing))
         world.begin_again()
+        number += 4
     assert number > 12, "these were the calls of a whole landing"
     world.check_landed(await carry_out_here(home, world.landing))
 
@@ -137,7 +132,7 @@ async def test_killed_in_the_midst_of_a_move_and_again_when_that_is_taken_back(
     repository: Path, home: Home, moves: str, how: str
 ) -> None:
     world = await make_world(repository, home, None)
-    for number in numbers(2, 4):
+    for number in range(2, 1000, 6):
         assert world.carry_out_killed(moves.format(old=world.old), how)
         again = world.carry_out_killed(number)
         world.check_landed(await carry_out_here(home, world.landing))
@@ -154,3 +149,25 @@ async def test_killed_while_verify_runs_it_is_gone_on_with(repository: Path, hom
         world.check_landed(await carry_out_here(home, world.landing))
         assert log.read_text() == "began\n"
         world.begin_again()
+
+
+@pytest.mark.parametrize("by_then", ["switch", "delete"])
+async def test_killed_while_it_moves_a_target_that_was_nowhere_its_checkout_is_looked_for_anew(
+    repository: Path, home: Home, by_then: str
+) -> None:
+    number = await record_landing(home, repository, {"new/file": "new\n"}, None)
+    git(repository, "switch", "-qc", "side")
+    world = World(repository, home, number)
+    assert world.carry_out_killed("update-ref")
+    if by_then == "switch":
+        git(repository, "switch", "-q", "main")
+    else:
+        git(repository, "branch", "-qD", "main")
+    landed = await carry_out_here(home, number)
+    if by_then == "switch":
+        assert landed.commit == git(repository, "rev-parse", "main")
+        assert (repository / "new" / "file").exists()
+    else:
+        assert landed.error == "There is no branch main any more."
+    assert git(repository, "status", "--porcelain") == ""
+    world.check_no_litter()

@@ -34,8 +34,8 @@ _UNDER_WAY = {
 _LOCK_GIVE_UP_S = 20.0
 _LOCK_PAUSE_S = 0.01
 
-#: The copies of the index that git works on, in the git folder of the checkout: one to keep and one to try things on.
-_COPY, _SECOND = "forkjoin-index", "forkjoin-index-2"
+#: The copy of the index that git works on, in the git folder of the checkout, and what keeps room for another.
+_COPY, _ROOM = "forkjoin-index", "forkjoin-index-2"
 
 
 class TargetMovedError(Exception):
@@ -99,9 +99,9 @@ class Held:
     lock: int  #: the descriptor of its index.lock
     tip: str  #: the commit that it has checked out; '' where that was not asked
 
-    async def git(self, *arguments: str, stdin: bytes | None = None, second: bool = False) -> str:
+    async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""
-        extra = {"GIT_INDEX_FILE": str(self.folder / (_SECOND if second else _COPY))}
+        extra = {"GIT_INDEX_FILE": str(self.folder / _COPY)}
         return await git.git(self.path, *arguments, stdin=stdin, extra=extra, holding=(self.lock,))
 
     async def copy_index(self) -> None:
@@ -112,9 +112,9 @@ class Held:
         with contextlib.suppress(GitError):  # exit 1: some have changed
             await self.git("update-index", "-q", "--refresh")
 
-    async def copy_again(self) -> None:
-        """Copy the copy: the second one is for what is only tried."""
-        await to_thread.run_sync(shutil.copy2, self.folder / _COPY, self.folder / _SECOND)
+    async def keep_room(self) -> None:
+        """Take room on the disk until the index is copied again: putting files back must not fail for want of it."""
+        await to_thread.run_sync(shutil.copy2, self.folder / _COPY, self.folder / _ROOM)
 
     async def put_index(self) -> None:
         """Let the copy be the index.
@@ -210,5 +210,5 @@ async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
 
 def _clear(folder: Path) -> None:
     """Leave no copy of the index, nor what a git that was killed left of one."""
-    for name in (_COPY, f"{_COPY}.lock", _SECOND, f"{_SECOND}.lock"):
+    for name in (_COPY, f"{_COPY}.lock", _ROOM):
         (folder / name).unlink(missing_ok=True)

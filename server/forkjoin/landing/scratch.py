@@ -47,25 +47,27 @@ class Scratch:
 
     async def _run(self, agent: Agent, commit: str, command: str) -> tuple[Outcome, str]:
         """How verify went, and what it printed; one that is lost, as by a reboot, is run again."""
-        rooms, target = self._order.rooms, git.short(self._order.landing.target)
+        for _ in range(_RUNS - 1):
+            outcome, printed = await self._run_once(agent, commit, command)
+            if outcome.kind not in ("lost", "not_started"):
+                return outcome, printed
+            log.warning("landing %d: verify %s; it is run again", self._order.landing.number, outcome)
+        return await self._run_once(agent, commit, command)
+
+    async def _run_once(self, agent: Agent, commit: str, command: str) -> tuple[Outcome, str]:
+        rooms, landing = self._order.rooms, self._order.landing
         ours = {
             **rooms.home.variables,
-            "FORKJOIN_LANDING": str(self._order.landing.number),
+            "FORKJOIN_LANDING": str(landing.number),
             "FORKJOIN_AGENT": agent.id,
             "FORKJOIN_NAME": agent.name,
-            "FORKJOIN_TARGET": target,
+            "FORKJOIN_TARGET": git.short(landing.target),
         }
         environment = compose(self._order.environment or {}, {}, ours)
-        minutes = rooms.settings.limits.verify_minutes
-        for left in reversed(range(_RUNS)):
-            outcome, printed = await run_verify(
-                rooms.executor, self._handle(commit), command, str(self._order.scratch), environment, minutes
-            )
-            await self._end(commit)
-            if outcome.kind not in ("lost", "not_started") or not left:
-                break
-            log.warning("landing %d: verify %s; it is run again", self._order.landing.number, outcome)
-        return outcome, printed
+        cwd, minutes = str(self._order.scratch), rooms.settings.limits.verify_minutes
+        ran = await run_verify(rooms.executor, self._handle(commit), command, cwd, environment, minutes)
+        await self._end(commit)
+        return ran
 
     def _handle(self, commit: str) -> str:
         return f"l{self._order.landing.number}-{commit[:16]}"
