@@ -34,8 +34,8 @@ _UNDER_WAY = {
 _LOCK_GIVE_UP_S = 20.0
 _LOCK_PAUSE_S = 0.01
 
-#: The copy of the index that git works on, in the git folder of the checkout, and what keeps room for another.
-_COPY, _ROOM = "forkjoin-index", "forkjoin-index-2"
+#: The copy of the index that git works on, in the git folder of the checkout.
+_COPY = "forkjoin-index"
 
 
 class TargetMovedError(Exception):
@@ -111,10 +111,6 @@ class Held:
             await to_thread.run_sync(shutil.copy2, self.folder / "index", self.folder / _COPY)
         with contextlib.suppress(GitError):  # exit 1: some have changed
             await self.git("update-index", "-q", "--refresh")
-
-    async def keep_room(self) -> None:
-        """Take room on the disk until the index is copied again: putting files back must not fail for want of it."""
-        await to_thread.run_sync(shutil.copy2, self.folder / _COPY, self.folder / _ROOM)
 
     async def put_index(self) -> None:
         """Let the copy be the index.
@@ -210,5 +206,5 @@ async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
 
 def _clear(folder: Path) -> None:
     """Leave no copy of the index, nor what a git that was killed left of one."""
-    for name in (_COPY, f"{_COPY}.lock", _ROOM):
+    for name in (_COPY, f"{_COPY}.lock"):
         (folder / name).unlink(missing_ok=True)

@@ -85,7 +85,6 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
 
 
 async def _move_files(held: Held, move: Move) -> None:
-    await held.keep_room()
     try:
         await held.git("read-tree", "-m", "-u", move.old, move.new)
     except GitError as error:

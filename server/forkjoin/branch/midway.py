@@ -20,7 +20,7 @@ async def put_back(held: Held, old: str, new: str) -> None:
     """Take back what was moved of a checkout from `old` to `new`, whatever part that was; its index as well.
 
     What is just as `new` has it, or the beginning of that, or missing, was moved; all else is somebody's, and stays.
-    Where the disk is full, it takes no more room than the copies of the index have that are there.
+    Where the disk is full, removing what was moved makes the room for what was there.
 
     Raises:
         GitError: It could not be. Doing it again is harmless, as it is in every case.
