@@ -10,6 +10,7 @@ from forkjoin.branch import checkout
 from forkjoin.branch.checkout import find_checkout, hold
 from forkjoin.branch.join import Move, carry_out
 from forkjoin.branch.obstacle import find_obstacles
+from forkjoin.landing.recover import recover
 from harness import GIVE_UP_S, git
 
 
@@ -38,11 +39,14 @@ class Target:
             await carry_out(self.common_dir, move, held)
         return []
 
-    async def resume(self) -> None:
-        """What a daemon does that finds this move begun by another, which was killed."""
+    async def recover(self) -> bool:
+        """Settle this move as a daemon does that finds it begun by another, which was killed."""
         move = Move("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
-        async with hold(self.common_dir, move.checkout, move.ref, OWNER) as held:
-            await carry_out(self.common_dir, move, held, again=True)
+        return await recover(self.common_dir, move, OWNER)
+
+    async def resume(self) -> list[str]:
+        """All that such a daemon does; what is in the way, if anything is."""
+        return [] if await self.recover() else await self.land()
 
     def tip(self) -> str:
         """Where main is."""

@@ -76,6 +76,7 @@ class Loop:
         if self.rooms.settings.limits.max_running is None:
             capacity = await self.rooms.executor.capacity()
             self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
+        await self._lander.sweep()
         async with anyio.create_task_group() as tasks:
             while True:
                 seen = self.store.changes.version
@@ -145,14 +146,15 @@ class Loop:
                 tasks.start_soon(self._land, first, key)
 
     def _lacks_environment(self, landing: Landing) -> bool:
-        """Whether it must run verify and a restart has lost what that runs in."""
-        return bool(landing.verify) and not landing.dry_run and self._environment_of(landing) is None
+        """Whether it must run verify and a restart has lost what that runs in. A move in midst is settled without."""
+        runs_verify = bool(landing.verify) and not landing.dry_run and landing.state is LandingState.QUEUED
+        return runs_verify and self._environment_of(landing) is None
 
     async def _land(self, landing: Landing, key: str) -> None:
         try:
             landing = await self.store.landing(landing.number)  # it may be done since it was listed
             if landing.state is not LandingState.DONE:
-                await self._lander.land(landing, self._environment_of(landing) or {})
+                await self._lander.land(landing, self._environment_of(landing))
         except Exception:  # a boundary, as above
             log.exception("landing %d could not be carried out; trying again", landing.number)
             await anyio.sleep(_REST_S)

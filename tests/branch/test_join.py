@@ -224,6 +224,18 @@ async def test_cancelled_midway_it_is_moved_wholly(
     assert everything(target.repository)["locks"] == []
 
 
+async def test_each_git_that_changes_something_holds_the_checkout_should_it_outlive_us(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    holds = f'case "$(readlink /proc/$$/fd/* 2> /dev/null)" in *index.lock*) echo "$*" >> {log};; esac'
+    put_git(tmp_path / "bin", monkeypatch, holds)
+    assert await target.land() == []
+    calls = log.read_text()
+    assert f"read-tree -m -u {target.old}" in calls
+    assert "update-ref" in calls
+
+
 async def test_a_merge_commit_has_both_parents_and_its_message_as_it_is(target: Target) -> None:
     tree = f"{target.new}^{{tree}}"
     message = "Merge a1 (x)\n\n# no comment\n\nForkjoin-Agent: a1\n"

@@ -187,7 +187,8 @@ async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_
     found = dict(line.split("=", 1) for line in lines if "=" in line)
     assert (found["FORKJOIN_AGENT"], found["FORKJOIN_NAME"]) == ("a1", "echo-one")
     assert (found["FORKJOIN_TARGET"], found["OWN"]) == ("main", "kept")
-    marks = ("CLAUDE", "GIT_DIR", "FORKJOIN_TOKEN", "FORKJOIN_HOME", "FORKJOIN_KEEPER")
+    assert (found["FORKJOIN_LANDING"], found["FORKJOIN_HOME"]) == ("1", str(home.state))
+    marks = ("CLAUDE", "GIT_DIR", "FORKJOIN_TOKEN", "FORKJOIN_KEEPER")
     assert [name for name in found if name.startswith(marks)] == []
     assert lines[-1] == str(home.worktrees / "landing-1")
 

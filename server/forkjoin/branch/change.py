@@ -50,7 +50,7 @@ def standing(top: str, path: str) -> str | None:
 def is_file(top: str, path: str) -> bool:
     """Whether `path` is a file, or a symlink, and no symlink is on its way."""
     where = Path(top, path)
-    return standing(top, path) == path and (where.is_symlink() or not where.is_dir())
+    return standing(top, path) == path and (where.is_symlink() or where.is_file())
 
 
 def above(path: str) -> Iterator[str]:

@@ -3,23 +3,20 @@
 We hold its index.lock, as every git does that changes an index: a user's `git commit` or `git switch`, and another
 forkjoin, wait or are refused for these milliseconds, and can't come between files and ref. git works on a copy of the
 index, which then replaces it.
-
-A daemon that is killed leaves the lock, with its name in it: the next one takes it over, once a git that outlived the
-first has ended.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.index_lock import is_there, let_go, try_lock_index
 from forkjoin.branch.worktree import git_folder, git_folders
 from forkjoin.error import CallerError, GitError
 
@@ -34,11 +31,11 @@ _UNDER_WAY = {
 }
 
 #: How long somebody else's git command may take that has the index locked; an editor for a commit message may for ever.
-_LOCK_GIVE_UP_S = 5.0
+_LOCK_GIVE_UP_S = 20.0
 _LOCK_PAUSE_S = 0.01
 
-#: The copies of the index that git works on, in the git folder of the checkout: one to keep and one to try things on.
-_COPY, _SECOND = "forkjoin-index", "forkjoin-index-2"
+#: The copy of the index that git works on, in the git folder of the checkout.
+_COPY = "forkjoin-index"
 
 
 class TargetMovedError(Exception):
@@ -100,11 +97,11 @@ class Held:
     path: str
     folder: Path  #: its git folder
     lock: int  #: the descriptor of its index.lock
-    tip: str  #: the commit that it has checked out
+    tip: str  #: the commit that it has checked out; '' where that was not asked
 
-    async def git(self, *arguments: str, stdin: bytes | None = None, second: bool = False) -> str:
+    async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""
-        extra = {"GIT_INDEX_FILE": str(self.folder / (_SECOND if second else _COPY))}
+        extra = {"GIT_INDEX_FILE": str(self.folder / _COPY)}
         return await git.git(self.path, *arguments, stdin=stdin, extra=extra, holding=(self.lock,))
 
     async def copy_index(self) -> None:
@@ -115,12 +112,14 @@ class Held:
         with contextlib.suppress(GitError):  # exit 1: some have changed
             await self.git("update-index", "-q", "--refresh")
 
-    async def copy_again(self) -> None:
-        """Copy the copy: the second one is for what is only tried."""
-        await to_thread.run_sync(shutil.copy2, self.folder / _COPY, self.folder / _SECOND)
-
     async def put_index(self) -> None:
-        """Let the copy be the index."""
+        """Let the copy be the index.
+
+        Raises:
+            TargetMovedError: Somebody has taken the lock away, and may have changed the index since.
+        """
+        if not await to_thread.run_sync(is_there, self.folder / "index.lock", self.lock):
+            raise TargetMovedError("the lock on its index was taken away")
         await to_thread.run_sync((self.folder / _COPY).replace, self.folder / "index")
 
 
@@ -130,24 +129,47 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
 
     Raises:
         CallerError: Something is under way in it; the message names it.
-        TargetMovedError: It has another branch checked out by now.
+        TargetMovedError: It has another branch checked out by now, or is gone.
     """
     if path is None:
         yield None
         return
-    folder = await to_thread.run_sync(git_folder, common_dir, Path(path)) or Path(common_dir)
-    lock = await _lock_index(folder, path, owner)
-    try:
+    folder = await find_folder(common_dir, path)
+    if folder is None:
+        raise TargetMovedError
+    async with hold_as_it_is(path, folder, owner) as held:
         await _check_nothing_under_way(folder, path)
         lines = await git.git(path, "rev-parse", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
         tip, _, branch = lines.partition("\n")
         if branch != ref:
             raise TargetMovedError
-        held = Held(path, folder, lock, tip)
+        held = replace(held, tip=tip)
         await held.copy_index()
         yield held
+
+
+@contextlib.asynccontextmanager
+async def hold_as_it_is(path: str, folder: Path, owner: str) -> AsyncGenerator[Held]:
+    """Hold the checkout at `path`, whose git folder this is, whatever it has checked out or is under way in it.
+
+    Raises:
+        CallerError: Another git command has its index.
+    """
+    lock = await _lock_index(folder, path, owner)
+    try:
+        yield Held(path, folder, lock, "")
     finally:
-        _let_go(folder, lock)
+        if is_there(folder / "index.lock", lock):  # else the copies may be another's by now
+            _clear(folder)
+        let_go(folder / "index.lock", lock)
+
+
+async def find_folder(common_dir: str, path: str) -> Path | None:
+    """The git folder of the checkout at `path`; none where there is no checkout of this repository."""
+    if not await to_thread.run_sync(Path(path).is_dir):
+        return None
+    linked = await to_thread.run_sync(git_folder, common_dir, Path(path))
+    return linked or Path(common_dir)
 
 
 async def check_free(common_dir: str, ref: str) -> None:
@@ -157,21 +179,22 @@ async def check_free(common_dir: str, ref: str) -> None:
         CallerError: Something is under way where it is checked out; the message names it.
     """
     path = await find_checkout(common_dir, ref)
-    if path is not None:
-        folder = await to_thread.run_sync(git_folder, common_dir, Path(path)) or Path(common_dir)
+    if path is not None and (folder := await find_folder(common_dir, path)):
         await _check_nothing_under_way(folder, path)
 
 
 async def _check_nothing_under_way(folder: Path, path: str) -> None:
+    in_a_table = await anyio.Path(folder / "reftable").exists()
     for name, what in _UNDER_WAY.items():
-        if await anyio.Path(folder / name).exists():
+        is_ref = in_a_table and name in ("CHERRY_PICK_HEAD", "REVERT_HEAD")
+        if await anyio.Path(folder / name).exists() or (is_ref and await git.resolve(path, name)):
             raise CallerError(f"{what} is under way in {path}; finish or abort it, then merge again.")
 
 
 async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
     with anyio.move_on_after(_LOCK_GIVE_UP_S):
         while True:
-            lock = await to_thread.run_sync(_try_lock_index, folder / "index.lock", owner)
+            lock = await to_thread.run_sync(try_lock_index, folder / "index.lock", owner)
             if lock is not None:
                 return lock
             await anyio.sleep(_LOCK_PAUSE_S)
@@ -181,51 +204,7 @@ async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
     )
 
 
-def _try_lock_index(file: Path, owner: str) -> int | None:
-    """The descriptor of an index.lock that is ours: made now, or left by a daemon of the same home that was killed.
-
-    git itself never looks into that file. The lock on it is shared with every git that we start, so that one that has
-    outlived its daemon is waited for.
-    """
-    name = os.fsencode(owner)
-    with contextlib.suppress(FileExistsError):
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        os.write(lock, name)
-        try_lock(lock)
-        return lock
-    with contextlib.suppress(FileNotFoundError):
-        lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-        if os.read(lock, len(name) + 1) == name and try_lock(lock) and _is_there(file, lock):
-            return lock
-        os.close(lock)
-    return None
-
-
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file, unless another has: somebody else who opened it, or a git that we let share the lock."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_there(file: Path, lock: int) -> bool:
-    """Whether a lock that we have is still the file of its name: it may have been let go, or taken away by a person."""
-    try:
-        return os.path.samestat(os.fstat(lock), file.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _let_go(folder: Path, lock: int) -> None:
-    _clear(folder)
-    if _is_there(folder / "index.lock", lock):
-        (folder / "index.lock").unlink()
-    os.close(lock)
-
-
 def _clear(folder: Path) -> None:
     """Leave no copy of the index, nor what a git that was killed left of one."""
-    for name in (_COPY, f"{_COPY}.lock", _SECOND, f"{_SECOND}.lock"):
+    for name in (_COPY, f"{_COPY}.lock"):
         (folder / name).unlink(missing_ok=True)

@@ -60,6 +60,13 @@ _QUIET = (
 #: What our calls are kept from running. Without a home's records of what is trusted that is everything.
 _guard = guard.Guard()
 
+#: How long git waits for locks on refs: by itself 0.1 s for one, and 1 s for packed ones, which a `git gc` rewrites.
+_PATIENT = (
+    *("-c", "core.filesRefLockTimeout=10000"),
+    *("-c", "core.packedRefsTimeout=10000"),
+    *("-c", "reftable.lockTimeout=10000"),
+)
+
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our own environment, made safe for git."""
@@ -323,12 +330,18 @@ async def author(where: str | Path) -> dict[str, str]:
 
 
 async def update_refs(
-    repository: str | Path, lines: Iterable[str], why: str, *, extra: Mapping[str, str] | None = None
+    repository: str | Path,
+    lines: Iterable[str],
+    why: str,
+    *,
+    extra: Mapping[str, str] | None = None,
+    holding: Sequence[int] = (),
 ) -> None:
-    """Change refs in one transaction, as `update-ref --stdin` takes it.
+    """Change refs in one transaction, as `update-ref --stdin` takes it; somebody else's is waited for.
 
     Raises:
         GitError: A ref was not what its line said; then none has changed.
     """
     script = "".join(f"{line}\n" for line in ("start", *lines, "prepare", "commit"))
-    await git(repository, "update-ref", "--create-reflog", "-m", why, "--stdin", stdin=os.fsencode(script), extra=extra)
+    update = ("update-ref", "--create-reflog", "-m", why, "--stdin")
+    await git(repository, *_PATIENT, *update, stdin=os.fsencode(script), extra=extra, holding=holding)

@@ -2,29 +2,38 @@
 
 A checkout is moved beside whatever its user has in it, staged, unstaged, untracked and ignored. Files go first, the
 index second, the ref last: what a daemon leaves that is killed in between reads as the user's staged changes, never as
-a merge undone, and the next daemon goes on from whatever it finds.
+a merge undone, and the next daemon takes it back before it does anything else there.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from anyio import CancelScope
 
 from forkjoin.branch import git, midway
+from forkjoin.branch.change import changes_between
 from forkjoin.branch.checkout import Held, TargetMovedError
-from forkjoin.branch.obstacle import refused_for
-from forkjoin.error import BrokenPromiseError, CallerError, GitError
+from forkjoin.error import BrokenPromiseError, CallerError, GitError, is_passing, words_of
+
+_FILES_NAMED = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A target on its way from one commit to another; `checkout` is where it is checked out, if it is."""
+    """A target on its way from one commit to another.
+
+    Attributes:
+        checkout: Where it is checked out, if it is.
+        folder: The git folder of that, by which it is found again where it was moved away.
+    """
 
     ref: str
     old: str
     new: str
     checkout: str | None
     why: str
+    folder: str | None = None
 
 
 async def merge_commit(
@@ -35,55 +44,86 @@ async def merge_commit(
     return await git.git(common_dir, "commit-tree", *links, "-F", "-", tree, stdin=message.encode(), extra=author)
 
 
-async def carry_out(common_dir: str, move: Move, held: Held | None, *, again: bool = False) -> None:
-    """Move the target, whose checkout is held; with `again`, finish what a daemon had begun that was killed.
+async def has_landed(common_dir: str, move: Move) -> bool:
+    """Whether the target has what the move brings, be it that it went on since.
 
     Raises:
-        TargetMovedError: The target is no longer what it was; files are as they were.
-        CallerError: One of the user's files came into the way; nothing was moved.
-        BrokenPromiseError: Files of the checkout were moved and can't be put back.
+        GitError: git could not tell.
+    """
+    now = await git.tip(common_dir, move.ref)
+    if now is None or now == move.old:
+        return False
+    arguments = ("merge-base", "--is-ancestor", move.new, now)
+    code, _, err = await git.run(common_dir, *arguments)
+    if code not in (0, 1):
+        raise GitError(arguments, code, err)
+    return code == 0
+
+
+async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
+    """Move the target, whose checkout is held, wholly or not at all.
+
+    Raises:
+        TargetMovedError: The target is no longer what it was.
+        CallerError: One of the user's files came into the way.
+        GitError: git would not.
+        BrokenPromiseError: Files of the checkout were moved and can't be put back now.
     """
     with CancelScope(shield=True):
-        now = held.tip if held else await git.tip(common_dir, move.ref)
-        if now != move.old:
-            if now is not None and await git.is_ancestor(common_dir, move.new, now):
-                return  # it was done before
+        if await has_landed(common_dir, move):
+            return
+        if (held.tip if held else await git.tip(common_dir, move.ref)) != move.old:
             raise TargetMovedError
-        if held and again:
-            await midway.move_on(held, move.old, move.new, careful=True)
-        elif held:
-            await _move_files(held, move)
-        await _move_ref(common_dir, move, held)
+        try:
+            if held:
+                await _move_files(held, move)
+            await _move_ref(common_dir, move, held)
+        except Exception:
+            if held:
+                await take_back(held, move)
+            raise
 
 
 async def _move_files(held: Held, move: Move) -> None:
     try:
         await held.git("read-tree", "-m", "-u", move.old, move.new)
     except GitError as error:
-        if not refused_for(error):
-            await _move_back(held, move)
+        if is_passing(error):
+            raise
         raise CallerError(f"{held.path} could not be moved: {error.last_line}. Nothing was changed.") from error
     await held.put_index()
 
 
 async def _move_ref(common_dir: str, move: Move, held: Held | None) -> None:
     line = f"update {move.ref} {move.new} {move.old}"
+    holding = (held.lock,) if held else ()
     try:
-        await git.update_refs(move.checkout or common_dir, [line], move.why)
+        await git.update_refs(move.checkout or common_dir, [line], move.why, holding=holding)
     except GitError:
-        if held:
-            await _move_back(held, move)
+        if await has_landed(common_dir, move):
+            return
         if await git.tip(common_dir, move.ref) == move.old:
             raise
         raise TargetMovedError from None
 
 
-async def _move_back(held: Held, move: Move) -> None:
-    """Give a checkout that nobody else can have touched the files of the old commit again."""
+async def take_back(held: Held, move: Move) -> None:
+    """Give a checkout the files again that it had before the move.
+
+    Raises:
+        BrokenPromiseError: They can't be put back now; the message names them.
+    """
     try:
-        await midway.move_on(held, move.new, move.old, careful=False)
-    except GitError as error:
+        await midway.put_back(held, move.old, move.new)
+    except (GitError, OSError, TargetMovedError) as error:
         raise BrokenPromiseError(
-            f"{held.path} has files of a merge that did not land, and they can't be put back: {error.last_line}. "
-            f"git status there tells which; git checkout {move.old} -- PATH puts one back."
+            f"{held.path} may have files of a merge that did not land, and they can't be put back: {words_of(error)}. "
+            f"They are among {await _names(held, move)}; git checkout {move.old} -- PATH puts one back."
         ) from error
+
+
+async def _names(held: Held, move: Move) -> str:
+    with suppress(GitError, OSError):
+        changes = await changes_between(held.path, move.old, move.new)
+        return ", ".join(git.readable(change.path) for change in changes[:_FILES_NAMED])
+    return "what it changes"

@@ -46,7 +46,7 @@ def git_folder(common_dir: str, path: Path) -> Path | None:
     """
     wanted = Path(os.path.realpath(path.parent), path.name)
     likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
-    if _worktree_of(likely) == wanted:
+    if worktree_of(likely) == wanted:
         return likely
     return next((folder for where, folder in git_folders(common_dir) if where == wanted), None)
 
@@ -56,11 +56,12 @@ def git_folders(common_dir: str) -> Iterator[tuple[Path, Path]]:
     top = Path(common_dir, "worktrees")
     with contextlib.suppress(FileNotFoundError):
         for folder in top.iterdir():
-            if where := _worktree_of(folder):
+            if where := worktree_of(folder):
                 yield where, folder
 
 
-def _worktree_of(folder: Path) -> Path | None:
+def worktree_of(folder: Path) -> Path | None:
+    """Where the worktree stands that this git folder is of."""
     try:
         text = os.fsdecode((folder / "gitdir").read_bytes()).removesuffix("\n")
     except OSError:
@@ -240,12 +241,19 @@ async def make_scratch(common_dir: str, path: Path, commit: str) -> None:
     One that has been made ready for this commit is left as it is, whatever has happened in it since.
     """
     folder = await to_thread.run_sync(git_folder, common_dir, path)
-    if folder and _read_mark(folder) == (_SCRATCH, commit):
+    if await to_thread.run_sync(scratch_commit, common_dir, path) == commit:
         return
     if not (folder and await _switch(folder, path, commit)):
         await _register(common_dir, path, commit, "--detach")
         await git.git(path, "reset", "--quiet", "--hard")
     await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, commit)
+
+
+def scratch_commit(common_dir: str, path: Path) -> str | None:
+    """The commit that the scratch worktree at `path` was made ready for, if there is one."""
+    folder = git_folder(common_dir, path)
+    mark = _read_mark(folder) if folder else None
+    return mark[1] if mark and mark[0] == _SCRATCH else None
 
 
 async def _switch(folder: Path, path: Path, commit: str) -> bool:

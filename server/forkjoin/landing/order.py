@@ -1,0 +1,33 @@
+"""What is to be landed, and what it takes to do it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.model import Landing
+from forkjoin.rooms import Rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A landing, where it takes place, and the environment of whoever asked for it, if that is known."""
+
+    rooms: Rooms
+    landing: Landing
+    common_dir: str
+    environment: Mapping[str, str] | None
+
+    @property
+    def owner(self) -> str:
+        """Who holds a checkout that is moved: this home."""
+        return f"forkjoin {self.rooms.home.worktrees}"
+
+    @property
+    def scratch(self) -> Path:
+        """Where its merged states are verified."""
+        return self.rooms.home.worktrees / f"landing-{self.landing.number}"
+
+    @property
+    def verify(self) -> str | None:
+        """What each merged state must pass; a dry run runs nothing."""
+        return None if self.landing.dry_run else self.landing.verify

@@ -1,0 +1,131 @@
+"""Merging branch after branch in the object store alone, each verified: what a target is to be moved to.
+
+Merge commits are made of recorded facts alone, their dates included, so that a daemon that takes over makes the very
+same ones and finds the very same runs of verify.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from forkjoin.branch import conflict, git, join
+from forkjoin.branch.checkout import check_free
+from forkjoin.error import CallerError, GitError, is_passing
+from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Conflicted, Intent, Landed, Merged, Rejected, Skipped
+from forkjoin.landing.order import Order
+from forkjoin.landing.scratch import Scratch
+from forkjoin.model import FINAL, Agent, State
+
+#: How many files are named in an answer before the rest is only counted.
+_FILES_NAMED = 30
+
+
+async def merge_all(order: Order, scratch: Scratch) -> Intent:
+    """Merge what can be merged onto the target as it is now.
+
+    Raises:
+        CallerError: The target is gone, or something is under way where it is checked out.
+    """
+    landing = order.landing
+    if order.verify:
+        await check_free(order.common_dir, landing.target)
+    agents = await order.rooms.store.agents_numbered(landing.agents)
+    refs = {agent.number: f"refs/heads/{agent.branch}" for agent in agents if agent.prepared}
+    tips = await git.tips(order.common_dir, [landing.target, *refs.values()])
+    if landing.target not in tips:
+        raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
+    old = tips[landing.target]
+    dates = {f"GIT_{role}_DATE": f"{int(landing.created)} +0000" for role in ("AUTHOR", "COMMITTER")}
+    authorship = await git.author(order.common_dir) | dates
+    train = _Train(order, scratch, authorship, old.commit, old.tree, Landed(git.short(landing.target), None))
+    for agent in agents:
+        tip = tips.get(refs.get(agent.number, ""))
+        await train.couple(agent, tip.commit if tip else None)
+    landed = train.landed if landing.dry_run else replace(train.landed, commit=train.head)
+    why = f"forkjoin: merge {', '.join(merged.id for merged in landed.merged)}"
+    return Intent(join.Move(landing.target, old.commit, train.head, None, why), landed)
+
+
+@dataclass(slots=True)
+class _Train:
+    """Branches coupled so far: the commit that has them all, its tree, and how each has fared."""
+
+    order: Order
+    scratch: Scratch
+    authorship: Mapping[str, str]
+    head: str
+    tree: str
+    landed: Landed
+
+    async def couple(self, agent: Agent, tip: str | None) -> None:
+        """Put one branch on the train, or say why not."""
+        if why := await self._why_not(agent, tip):
+            self._note(skipped=Skipped(agent.id, why))
+            return
+        assert tip is not None
+        try:
+            merged = await conflict.try_merge(self.order.common_dir, self.head, tip)
+        except GitError as error:
+            if is_passing(error):
+                raise
+            self._note(rejected=Rejected(agent.id, f"git can't merge it: {error.last_line}"))
+            return
+        if merged.conflicts:
+            self._note(conflicted=Conflicted(agent.id, tuple(first(merged.conflicts))))
+        elif merged.tree == self.tree and await git.is_ancestor(self.order.common_dir, tip, self.head):
+            self._note(skipped=Skipped(agent.id, MERGED_BEFORE))
+        else:
+            await self._add(agent, tip, merged.tree)
+
+    async def _add(self, agent: Agent, tip: str, tree: str) -> None:
+        """Make the merge commit, and let the train go on from it unless verify fails there."""
+        parents = (self.head, tip)
+        commit = await join.merge_commit(self.order.common_dir, tree, parents, _message(agent), self.authorship)
+        if self.order.verify and (why := await self.scratch.verify(agent, commit, self.order.verify)):
+            self._note(rejected=Rejected(agent.id, why))
+            return
+        self.head, self.tree = commit, tree
+        self._note(merged=Merged(agent.id, None if self.order.landing.dry_run else commit))
+
+    async def _why_not(self, agent: Agent, tip: str | None) -> str | None:
+        """Why an agent's branch is not even tried, if there is a reason."""
+        if agent.state not in FINAL:
+            return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
+        if agent.state is not State.SUCCEEDED:
+            return f"it did not succeed (it is {agent.state}); see get_result"
+        if tip == agent.base:
+            return NOTHING
+        return None if tip else await self._why_gone(agent)
+
+    async def _why_gone(self, agent: Agent) -> str:
+        result = await self.order.rooms.store.result(agent.number)
+        if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
+            return NOTHING if result.commit == agent.base else MERGED_BEFORE
+        return "its branch is gone"
+
+    def _note(
+        self,
+        *,
+        merged: Merged | None = None,
+        conflicted: Conflicted | None = None,
+        rejected: Rejected | None = None,
+        skipped: Skipped | None = None,
+    ) -> None:
+        landed = self.landed
+        self.landed = replace(
+            landed,
+            merged=(*landed.merged, *([merged] if merged else [])),
+            conflicted=(*landed.conflicted, *([conflicted] if conflicted else [])),
+            rejected=(*landed.rejected, *([rejected] if rejected else [])),
+            skipped=(*landed.skipped, *([skipped] if skipped else [])),
+        )
+
+
+def first(names: Sequence[str]) -> list[str]:
+    """The first of these names, and how many more there are."""
+    more = [f"… and {len(names) - _FILES_NAMED} more"] if len(names) > _FILES_NAMED else []
+    return [*names[:_FILES_NAMED], *more]
+
+
+def _message(agent: Agent) -> str:
+    text = " ".join(agent.spec.task.split())[:200]
+    return f"Merge {agent.label}\n\n{text}\n\nForkjoin-Agent: {agent.id}\n"

@@ -1,0 +1,173 @@
+"""A daemon that is killed at any call of git in a landing is followed by one that lands it, once and wholly (fault 2).
+
+The process that carries out the landing is killed at its first call of git, its second, and so on to the last; and so
+is the one that takes over from it in the midst of a move. Then one carries it out undisturbed.
+"""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from branches import REAL_GIT, commit, contents, everything, write
+from forkjoin.landing.answer import Landed
+from forkjoin.paths import Home
+from harness import git
+from landings import carry_out_elsewhere, carry_out_here, record_landing
+
+#: What the agent changes: a file edited, one added, one deleted, and a folder in place of one.
+CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
+
+#: A git that counts its calls and kills who called it at a call that is given, by its number or by words in it: before
+#: it does its work, after it, or beside it.
+COUNTS = """#!/bin/sh
+number=$(( $(cat "$COUNT" 2>/dev/null || echo 0) + 1 ))
+echo $number > "$COUNT"
+case " $number $* " in *" $AT "*)
+    [ "$HOW" = after ] && {git} "$@"
+    kill -9 $PPID
+    [ "$HOW" = beside ] && exec {git} "$@"
+    exit 1
+esac
+exec {git} "$@"
+"""
+
+
+class World:
+    """A repository with its user's own changes, a landing that waits, and a copy of both to begin from again."""
+
+    def __init__(self, repository: Path, home: Home, landing: int) -> None:
+        self.repository, self.home, self.landing = repository, home, landing
+        self._folder = repository.parent
+        self._copy = self._folder / "copy"
+        self.old = git(repository, "rev-parse", "main")
+        for folder in (repository, home.state):
+            shutil.copytree(folder, self._copy / folder.name, symlinks=True)
+        (self._folder / "bin").mkdir()
+        (self._folder / "bin" / "git").write_text(COUNTS.format(git=REAL_GIT))
+        (self._folder / "bin" / "git").chmod(0o755)
+
+    def begin_again(self) -> None:
+        for folder in (self.repository, self.home.state):
+            shutil.rmtree(folder)
+            shutil.copytree(self._copy / folder.name, folder, symlinks=True)
+
+    def carry_out_killed(self, at: int | str, how: str = "before") -> bool:
+        """Let a process carry it out that is killed at this call of git; false if it came to its end before."""
+        count = self._folder / "count"
+        count.unlink(missing_ok=True)
+        path = f"{self._folder / 'bin'}:{os.environ['PATH']}"
+        ended = carry_out_elsewhere(
+            self.landing, {**os.environ, "PATH": path, "COUNT": str(count), "AT": str(at), "HOW": how}
+        )
+        assert ended in (0, -signal.SIGKILL)
+        return ended != 0
+
+    def check_landed(self, landed: Landed) -> None:
+        """See that it has landed once, wholly, beside all of the user's own."""
+        assert [merged.id for merged in landed.merged] == ["a1"]
+        assert git(self.repository, "log", "--first-parent", "--format=%H", "main").splitlines()[:2] == [
+            *(landed.commit, self.old)
+        ]
+        assert contents(self.repository) == AFTER
+        assert git(self.repository, "diff") == git(self._copy / "repository", "diff")
+        assert git(self.repository, "diff", "--cached") == git(self._copy / "repository", "diff", "--cached")
+        assert sorted(git(self.repository, "status", "--porcelain").splitlines()) == [
+            *(" D gone", " M other", "?? notes", "A  mine", "AM twice")
+        ]
+        self.check_no_litter()
+
+    def check_no_litter(self) -> None:
+        assert git(self.repository, "fsck", "--no-dangling") == ""
+        assert everything(self.repository)["locks"] == []
+        left = {path.name for path in (self.repository / ".git").iterdir() if path.name.startswith("forkjoin")}
+        assert left <= {"forkjoin.lock"}
+        assert git(self.repository, "worktree", "list", "--porcelain").count("worktree ") == 1
+        assert list(self.home.worktrees.glob("landing-*")) == []
+        assert list(self.home.attempts.iterdir()) == []
+
+
+AFTER = {
+    "README.md": b"a repository\n",
+    "shared.txt": b"one\n2\nthree\n",
+    "new/file": b"new\n",
+    "flat/file": b"deep\n",
+    "other": b"edited\n",
+    "mine": b"staged\n",
+    "twice": b"staged\nand edited\n",
+    "notes": b"untracked\n",
+}
+
+
+async def make_world(repository: Path, home: Home, verify: str | None) -> World:
+    commit(repository, {"old": "old\n", "other": "other\n", "gone": "gone\n", "flat": "flat\n"})
+    landing = await record_landing(home, repository, CHANGES, verify)
+    write(repository, "other", "edited\n")
+    for name in ("mine", "twice"):
+        write(repository, name, "staged\n")
+    git(repository, "add", "mine", "twice")
+    write(repository, "twice", "staged\nand edited\n")
+    write(repository, "notes", "untracked\n")
+    (repository / "gone").unlink()
+    return World(repository, home, landing)
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+async def test_killed_at_any_call_of_git_it_lands_once_and_wholly(repository: Path, home: Home, first: int) -> None:
+    world = await make_world(repository, home, None)
+    number = first
+    while world.carry_out_killed(number):
+        world.check_landed(await carry_out_here(home, world.landing))
+        world.begin_again()
+        number += 4
+    assert number > 12, "these were the calls of a whole landing"
+    world.check_landed(await carry_out_here(home, world.landing))
+
+
+@pytest.mark.parametrize(
+    ("moves", "how"), [("read-tree -m -u {old}", "beside"), ("update-ref", "before"), ("update-ref", "after")]
+)
+async def test_killed_in_the_midst_of_a_move_and_again_when_that_is_taken_back(
+    repository: Path, home: Home, moves: str, how: str
+) -> None:
+    world = await make_world(repository, home, None)
+    for number in range(2, 1000, 6):
+        assert world.carry_out_killed(moves.format(old=world.old), how)
+        again = world.carry_out_killed(number)
+        world.check_landed(await carry_out_here(home, world.landing))
+        if not again:
+            break
+        world.begin_again()
+
+
+async def test_killed_while_verify_runs_it_is_gone_on_with(repository: Path, home: Home) -> None:
+    log = home.state / "log"
+    world = await make_world(repository, home, f"echo began >> {log}; test -e new/file")
+    for moves in ("worktree add", "reset"):
+        assert world.carry_out_killed(moves)
+        world.check_landed(await carry_out_here(home, world.landing))
+        assert log.read_text() == "began\n"
+        world.begin_again()
+
+
+@pytest.mark.parametrize("by_then", ["switch", "delete"])
+async def test_killed_while_it_moves_a_target_that_was_nowhere_its_checkout_is_looked_for_anew(
+    repository: Path, home: Home, by_then: str
+) -> None:
+    number = await record_landing(home, repository, {"new/file": "new\n"}, None)
+    git(repository, "switch", "-qc", "side")
+    world = World(repository, home, number)
+    assert world.carry_out_killed("update-ref")
+    if by_then == "switch":
+        git(repository, "switch", "-q", "main")
+    else:
+        git(repository, "branch", "-qD", "main")
+    landed = await carry_out_here(home, number)
+    if by_then == "switch":
+        assert landed.commit == git(repository, "rev-parse", "main")
+        assert (repository / "new" / "file").exists()
+    else:
+        assert landed.error == "There is no branch main any more."
+    assert git(repository, "status", "--porcelain") == ""
+    world.check_no_litter()

@@ -1,0 +1,127 @@
+"""What passes by itself is waited for, and never told as a landing's end; what stays is told (faults 6, 17)."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from branches import REAL_GIT, everything, put_git
+from forkjoin.error import GitError, RecordsError
+from forkjoin.landing import land
+from forkjoin.landing.land import Lander
+from forkjoin.loop import Loop
+from forkjoin.model import LandingState, Merge
+from forkjoin.paths import Home
+from harness import git
+from landings import carry_to_its_end, open_daemon, record_landing
+
+
+@pytest.fixture
+async def number(repository: Path, home: Home) -> int:
+    """A landing that waits."""
+    return await record_landing(home, repository, {"shared.txt": "2\n", "one": "1\n"}, None)
+
+
+@pytest.fixture
+async def loop(home: Home, number: int) -> AsyncIterator[Loop]:
+    async with open_daemon(home) as found:
+        yield found
+
+
+FULL = "No space left on device"
+LOCKED = "fatal: cannot lock ref 'refs/heads/main': Unable to create '/r/.git/refs/heads/main.lock': File exists."
+PASSING = [
+    ("merge-tree", f"error: unable to write file: {FULL}"),
+    ("commit-tree", "fatal: unable to create temporary file: Too many open files"),
+    ("for-each-ref", "fatal: Out of memory, malloc failed"),
+    ("read-tree -m -u {old}", f"error: unable to write file one: {FULL}"),
+    ("update-ref", LOCKED),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), PASSING)
+async def test_what_passes_is_tried_again_and_then_it_lands(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int, call: str, words: str
+) -> None:
+    lander = Lander(loop.rooms)
+    before = everything(repository)
+    call = call.format(old=git(repository, "rev-parse", "main"))
+    with monkeypatch.context() as patch:
+        put_git(tmp_path / "bin", patch, f'case " $* " in *" {call} "*) echo "{words}" >&2; exit 128; esac')
+        for _ in range(3):
+            with pytest.raises(GitError):
+                await carry_to_its_end(lander, loop.store, number)
+            assert (await loop.store.agent(1)).merge is Merge.QUEUED
+    assert everything(repository) | {"index": None} == before | {"index": None}
+    landed = await carry_to_its_end(lander, loop.store, number)
+    assert [merged.id for merged in landed.merged] == ["a1"]
+    assert git(repository, "status", "--porcelain") == ""
+    assert (repository / "one").read_text() == "1\n"
+
+
+async def test_what_stays_is_told_in_words_in_the_end(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+) -> None:
+    monkeypatch.setattr(land, "_PATIENCE", 2)
+    lander = Lander(loop.rooms)
+    put_git(tmp_path / "bin", monkeypatch, f'case "$*" in *update-ref*) echo "{LOCKED}" >&2; exit 128; esac')
+    for _ in range(2):
+        with pytest.raises(GitError):
+            await carry_to_its_end(lander, loop.store, number)
+    landed = await carry_to_its_end(lander, loop.store, number)
+    assert landed.error
+    assert "main.lock': File exists." in landed.error
+    assert "Nothing was merged into main" in landed.error
+    assert (await loop.store.agent(1)).merge is Merge.UNMERGED
+    assert git(repository, "status", "--porcelain") == ""
+
+
+async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_full(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+) -> None:
+    monkeypatch.setattr(land, "_PATIENCE", 0)
+    monkeypatch.setattr(land, "_LONG_PATIENCE", 0)
+    lander = Lander(loop.rooms)
+    full = f'echo "fatal: {FULL}" >&2; exit 128'
+    moves = f'case " $* " in *" -u -n "*) ;; *" read-tree -m -u "*) {REAL_GIT} "$@"; {full};; '
+    with monkeypatch.context() as patch:
+        put_git(tmp_path / "bin", patch, f'{moves} *" checkout-index "*) {full}; esac')
+        for _ in range(3):
+            with pytest.raises(Exception, match=FULL):
+                await carry_to_its_end(lander, loop.store, number)
+            assert (await loop.store.landing(number)).state is LandingState.MOVING
+    landed = await carry_to_its_end(lander, loop.store, number)
+    assert [merged.id for merged in landed.merged] == ["a1"]
+    assert git(repository, "status", "--porcelain") == ""
+
+
+async def test_records_that_cannot_be_written_end_no_landing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+) -> None:
+    monkeypatch.setattr(land, "_PATIENCE", 0)
+    lander = Lander(loop.rooms)
+    done = loop.store.set_landing
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise RecordsError("database or disk is full")
+
+    for _ in range(3):
+        monkeypatch.setattr(loop.store, "set_landing", refuse)
+        with pytest.raises(RecordsError):
+            await carry_to_its_end(lander, loop.store, number)
+        assert git(repository, "status", "--porcelain") == ""
+    monkeypatch.setattr(loop.store, "set_landing", done)
+    assert [merged.id for merged in (await carry_to_its_end(lander, loop.store, number)).merged] == ["a1"]
+
+
+async def test_a_lock_on_a_ref_is_waited_for(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+) -> None:
+    lock = repository / ".git" / "refs" / "heads" / "main.lock"
+    lock.touch()
+    put_git(
+        tmp_path / "bin",
+        monkeypatch,
+        f'case "$*" in *update-ref*) (sleep 0.5; rm {lock}) & ;; esac',
+    )
+    assert [merged.id for merged in (await carry_to_its_end(Lander(loop.rooms), loop.store, number)).merged] == ["a1"]
+    assert git(repository, "show", "main:one") == "1"

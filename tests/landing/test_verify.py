@@ -1,0 +1,126 @@
+"""A landing's verify: ended with all its tree at its limit, run again when it was lost, and nothing left of it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from branches import commit
+from conftest import processes_of
+from forkjoin.attempt.executor import AttemptSpec
+from forkjoin.branch import worktree
+from forkjoin.landing.land import Lander
+from forkjoin.loop import Loop
+from forkjoin.model import LandingState
+from forkjoin.paths import Home
+from harness import GIVE_UP_S, git
+from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
+
+
+@pytest.fixture
+async def loop(home: Home) -> AsyncIterator[Loop]:
+    async with open_daemon(home) as found:
+        yield found
+
+
+async def until(file: Path) -> None:
+    while not await anyio.Path(file).exists():
+        await anyio.sleep(0.02)
+
+
+def left_in(home: Home) -> list[str]:
+    """What is left of scratch worktrees and of runs of verify."""
+    return [str(path) for path in (*home.worktrees.glob("landing-*"), *home.attempts.iterdir())]
+
+
+async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository: Path, home: Home) -> None:
+    home.config_file.write_text(
+        home.config_file.read_text().replace("[limits]\n", "[limits]\nverify_minutes = 0.005\n")
+    )
+    hangs = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' &) ; while :; do sleep 1; done"
+    number = await record_landing(home, repository, {"one": "x\n"}, hangs)
+    async with open_daemon(home) as loop:
+        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    assert landed.rejected[0].why.startswith("verify: ended ")
+    assert processes_of(home.attempts) == {}
+    assert left_in(home) == []
+
+
+@pytest.mark.parametrize("times", [1, 9])
+async def test_one_that_is_lost_is_run_again_but_not_for_ever(
+    repository: Path, home: Home, loop: Loop, times: int
+) -> None:
+    log = home.state / "log"
+    kills = f"echo run >> {log}; [ $(wc -l < {log}) -gt {times} ] || {{ kill -9 $PPID; sleep 1000; }}; test -e one"
+    number = await record_landing_in(loop, repository, kills)
+    landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    if times == 1:
+        assert [merged.id for merged in landed.merged] == ["a1"]
+    else:
+        assert landed.rejected[0].why.startswith("verify: lost, without an end record")
+    assert processes_of(home.attempts) == {}
+    assert left_in(home) == []
+
+
+async def record_landing_in(loop: Loop, repository: Path, verify: str | None) -> int:
+    return await record_landing(loop.rooms.home, repository, {"one": "x\n"}, verify)
+
+
+async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved_since(
+    repository: Path, home: Home, loop: Loop
+) -> None:
+    number = await record_landing_in(loop, repository, "test ! -e disturbed")
+    scratch, common_dir = home.worktrees / f"landing-{number}", str(repository / ".git")
+    other = git(repository, "rev-parse", "main")
+    await worktree.make_scratch(common_dir, scratch, other)
+    disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
+    handle = f"l{number}-{other[:16]}"
+    await loop.rooms.executor.submit(AttemptSpec(handle, ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
+    with anyio.fail_after(GIVE_UP_S):
+        await until(home.state / "on")
+        commit(repository, {"person": "x\n"})
+        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    assert [merged.id for merged in landed.merged] == ["a1"]
+    assert processes_of(home.attempts) == {}
+    assert left_in(home) == []
+
+
+async def test_what_a_done_landing_has_left_goes_with_the_next_daemon_and_an_open_ones_stays(
+    repository: Path, home: Home, loop: Loop
+) -> None:
+    done = await record_landing_in(loop, repository, None)
+    await carry_to_its_end(Lander(loop.rooms), loop.store, done)
+    for number in (done, done + 1):
+        await worktree.make_scratch(str(repository / ".git"), home.worktrees / f"landing-{number}", "main")
+    (home.worktrees / "landing-of-a-person").mkdir()
+    landing = await loop.store.landing(done)
+    await loop.store.set_landing(landing, LandingState.DONE, answer=landing.answer)
+    await Lander(loop.rooms).sweep()
+    assert sorted(path.name for path in home.worktrees.glob("landing-*")) == ["landing-2", "landing-of-a-person"]
+    assert git(repository, "worktree", "list").count("landing-") == 1
+
+
+async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
+    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await record_landing_in(loop, repository, "true")
+    lander = Lander(loop.rooms)
+    old = git(repository, "rev-parse", "main")
+    record = loop.store.set_landing
+
+    async def record_and_die(*arguments: Any, **named: Any) -> None:
+        await record(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.store, "set_landing", record_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            await lander.land(await loop.store.landing(number), ENVIRONMENT)
+    git(repository, "read-tree", "-m", "-u", old, "forkjoin/of-an-agent")
+    person = git(repository, "commit-tree", "-p", old, "-m", "person", f"{old}^{{tree}}")
+    git(repository, "update-ref", "refs/heads/main", person)
+    await lander.land(await loop.store.landing(number), None)
+    assert (await loop.store.landing(number)).state is LandingState.QUEUED
+    assert git(repository, "status", "--porcelain") == ""
+    assert [merged.id for merged in (await carry_to_its_end(lander, loop.store, number)).merged] == ["a1"]

@@ -1,0 +1,86 @@
+"""Landings as their records tell of them, without agents that run, and daemons that carry them out."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from branches import commit
+from forkjoin import lock
+from forkjoin.landing.answer import LANDED, Landed
+from forkjoin.landing.land import Lander
+from forkjoin.loop import Loop
+from forkjoin.main import open_loop
+from forkjoin.model import Landing, LandingState, Merge, Result, Spec, State
+from forkjoin.paths import Home
+from forkjoin.record.rows import NewAgent, NewLanding
+from forkjoin.record.store import Store
+from forkjoin.session import Call
+from harness import git
+
+#: What a landing's verify is run in here.
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+async def record_agent(store: Store, repository: Path, files: Mapping[str, str | None]) -> int:
+    """Record an agent that has succeeded, with these changes on a branch of its own; its number."""
+    base, branch = git(repository, "rev-parse", "main"), "forkjoin/of-an-agent"
+    common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    work = repository.parent / "work"
+    git(repository, "worktree", "add", "-q", "-b", branch, str(work), base)
+    tip = commit(work, files)
+    git(repository, "worktree", "remove", "--force", str(work))
+    project = await store.project(common_dir)
+    spec = Spec(task="x", agent="sh")
+    new = NewAgent(project.number, "lead", "x", True, spec, base, str(repository), "c", "")
+    (agent,) = await store.spawn([new], lambda _number, _name: (branch, str(work)), Call("", ""))
+    await store.set_prepared(agent, branch)
+    for state in (State.PREPARING, State.RUNNING, State.FINISHING):
+        agent = await store.move(agent, state)
+    await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
+    return agent.number
+
+
+async def record_landing(home: Home, repository: Path, files: Mapping[str, str | None], verify: str | None) -> int:
+    """Record a landing, onto main, of an agent with these changes; its number."""
+    async with open_loop(home) as loop:
+        agent = await record_agent(loop.store, repository, files)
+        project = await loop.store.agent(agent)
+        new = NewLanding(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
+        return (await loop.store.add_landing(new, Call("", ""))).number
+
+
+def carry_out_elsewhere(number: int, environment: Mapping[str, str]) -> int:
+    """Let another process carry out a landing; its exit code, or minus the signal that ended it."""
+    argv = [sys.executable, str(Path(__file__).parent / "fakes" / "lander.py"), str(number)]
+    return subprocess.run(argv, env=environment, check=False).returncode
+
+
+async def carry_out_here(home: Home, number: int) -> Landed:
+    """Carry out a landing as the next daemon does; what is answered."""
+    async with open_daemon(home) as loop:
+        return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+
+
+@asynccontextmanager
+async def open_daemon(home: Home) -> AsyncGenerator[Loop]:
+    """What a daemon has, in this process, which passes for it: no shim starts another."""
+    held = lock.take(home.daemon_lock)
+    assert held is not None
+    try:
+        async with open_loop(home) as loop:
+            yield loop
+    finally:
+        os.close(held)
+
+
+async def carry_to_its_end(lander: Lander, store: Store, number: int) -> Landed:
+    """Carry a landing on as the loop does; what is answered."""
+    landing: Landing = await store.landing(number)
+    if landing.state is not LandingState.DONE:
+        await lander.land(landing, ENVIRONMENT)
+    answer = (await store.landing(number)).answer
+    assert answer is not None
+    return LANDED.validate_json(answer)
