@@ -4,7 +4,11 @@ A `CallerError` is shown as it is, to a model or a person: it says what was wron
 helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
 """
 
+import errno
 from collections.abc import Iterable
+
+#: What the machine has too little of for now: open files, space, memory, processes.
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EAGAIN})
 
 
 class ForkjoinError(Exception):
@@ -33,6 +37,11 @@ class UnknownAgentError(CallerError):
 
 class RecordsError(ForkjoinError):
     """The records can't be read or written now: a full disk, a lock. What was to be recorded must be tried again."""
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether an error says nothing of what was tried, and trying again later may do."""
+    return isinstance(error, RecordsError) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 class GitError(ForkjoinError):

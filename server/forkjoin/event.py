@@ -68,6 +68,7 @@ class Unreadable:
     """A line that the adapter could not read, or that is longer than any it reads."""
 
     text: str
+    more: int = 0  #: such lines that followed it
     kind: Literal["unreadable"] = "unreadable"
 
 
@@ -103,5 +104,7 @@ def text_of(event: Event) -> str:
             return f"{tool} {text}".rstrip()
         case TurnEnded(ok, output):
             return output if ok else f"(error) {output}"
-        case Said(text) | Denied(text) | RateLimited(text) | Unreadable(text) | Noted(text):
+        case Unreadable(text, more):
+            return f"{text} (and {more} more such lines)" if more else text
+        case Said(text) | Denied(text) | RateLimited(text) | Noted(text):
             return text
