@@ -33,12 +33,13 @@ def result(text="done"):
 task = json.loads(sys.stdin.readline())["message"]["content"][0]["text"]
 say(type="system", subtype="init", session_id="s", model="m")
 match task:
-    case "no JSON": flood("x" * 1023 + "\n", 200)
+    case "no JSON": flood("x" * 1023 + "\n", 100)
     case "no line end": flood("x", 200); print()
-    case "a long result": result("begin\ud83d\ude42 " + "x" * (20 * 1024 * 1024))
+    case "a result of 6 MB": result("begin\U0001f642 " + "x" * (6 * 1024 * 1024))
+    case "a result of 20 MB": result("begin\U0001f642 " + "x" * (20 * 1024 * 1024))
     case "a long line": flood("{", 20); print()
     case "after its end": result(); flood("x" * 1023 + "\n", 100)
-if task not in ("a long result", "after its end"): result()
+if task not in ("a result of 6 MB", "a result of 20 MB", "after its end"): result()
 sys.stdout.flush()
 sys.stdin.read()
 """
@@ -78,10 +79,16 @@ async def other(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[L
     """Another lead, of the same daemon."""
     script = tmp_path / "talker.py"
     script.write_text(TALKER)
-    config = home.config_file.read_text().replace("[limits]", "[limits]\nlog_megabytes = 8")
+    config = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 8\nlog_megabytes = 8")
     home.config_file.write_text(config + CONFIG.format(python=sys.executable, script=script))
     async with open_lead(repository, "other") as found:
         await found.run("echo warm")
+        yield found
+
+
+@pytest.fixture
+async def lead(repository: Path, other: Lead) -> AsyncIterator[Lead]:
+    async with open_lead(repository) as found:
         yield found
 
 
@@ -91,51 +98,61 @@ def watch(other: Lead, home: Home) -> Watch:
     return Watch(psutil.Process(daemon))
 
 
-async def flood(watch: Watch, other: Lead, lead: Lead, **spec: Any) -> tuple[str, Any]:
-    """Run an agent that floods; its id, and its result."""
+async def flood(watch: Watch, other: Lead, lead: Lead, *specs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Run agents that flood, all at once; their ids, and their results."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch.look, other)
-        agent = (await lead.call("spawn_agent", **spec))["id"]
-        with anyio.fail_after(3 * GIVE_UP_S):
-            waited = await lead.call("wait_agents", ids=[agent], timeout_s=3 * GIVE_UP_S)
-        assert not waited["timed_out"]
+        spawned = await lead.call("spawn_agents", agents=list(specs))
+        ids = [agent["id"] for agent in spawned["agents"]]
+        with anyio.fail_after(5 * GIVE_UP_S):
+            waited = await lead.call("wait_agents", ids=ids, timeout_s=3600)
         tasks.cancel_scope.cancel()
-    answers = [waited, *[await lead.call("get_result", id=agent, detail=detail) for detail in ("concise", "full")]]
-    answers += [await lead.call("read_log", id=agent, raw=True, limit=48_000, **at) for at in ({}, {"tail": 500})]
-    answers += [await lead.call("list_agents"), await lead.call("read_log", id=agent)]
+    answers = [waited, await lead.call("list_agents")]
+    for agent in ids:
+        answers += [await lead.call("get_result", id=agent)]
+        answers += [await lead.call("read_log", id=agent, raw=True, limit=48_000, **at) for at in ({}, {"tail": 500})]
+        answers += [await lead.call("read_log", id=agent)]
     assert max(len(json.dumps(answer)) for answer in answers) < LIMIT
     assert watch.growth < 64
     assert watch.answers > 0
-    return agent, answers[2]
+    return [(agent, await lead.call("get_result", id=agent, detail="full")) for agent in ids]
 
 
-def disk(home: Home, agent: str, name: str = "output") -> int:
-    """Bytes that its log takes."""
-    return os.stat(home.attempts / f"{agent}-1" / name).st_blocks * 512
+def disk(home: Home, handle: str, name: str = "output") -> int:
+    """Bytes that a log takes."""
+    return os.stat(home.attempts / handle / name).st_blocks * 512
 
 
-@pytest.mark.parametrize("kind", SCRIPTS)
-async def test_a_command_that_floods_ends_with_the_end_of_what_it_printed(
-    lead: Lead, other: Lead, watch: Watch, home: Home, kind: str, record_property: Callable[[str, object], None]
+async def test_commands_that_flood_end_with_the_end_of_what_they_printed(
+    lead: Lead, other: Lead, watch: Watch, home: Home, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fault 9, of a command: its result is the end, and says what is before it and how that is read."""
-    agent, result = await flood(watch, other, lead, task=SCRIPTS[kind])
-    record_property("figures", f"flood ({kind}): the daemon grew by {watch.growth:.0f} MB")
-    assert result["state"] == "succeeded"
-    note, _, output = result["output"].partition("\n")
-    assert note.startswith("[cut: ")
-    assert note.endswith(f"bytes before this; read_log('{agent}', raw=true) has them]")
-    assert output.endswith("x" * 1000 if kind == "no line end" else "done\n")
-    assert disk(home, agent) < 11 * MEGABYTE
+    """Fault 9, of commands, their stderr and their verify: results are the end, and say how the rest is read."""
+    verify = f"{SCRIPTS['lines']} here; exit 1"
+    specs = [{"task": script} for script in SCRIPTS.values()]
+    specs += [{"task": f"({SCRIPTS['lines']}) >&2; echo broken >&2; exit 3"}]
+    specs += [{"task": "echo x > x.txt", "verify": verify}]
+    *printed, (loud, error), (verified, refused) = await flood(watch, other, lead, *specs)
+    record_property("figures", f"six floods of commands: the daemon grew by {watch.growth:.0f} MB")
+    for kind, (agent, result) in zip(SCRIPTS, printed, strict=True):
+        assert result["state"] == "succeeded"
+        note, _, output = result["output"].partition("\n")
+        assert note.startswith("[cut: ")
+        assert note.endswith(f"bytes before this; read_log('{agent}', raw=true) has them]")
+        assert output.endswith("x" * 1000 if kind == "no line end" else "done\n")
+        assert disk(home, f"{agent}-1") < 11 * MEGABYTE
+    assert (error["state"], error["error"][-11:]) == ("failed", "done\nbroken")
+    assert disk(home, f"{loud}-1", "errors") < 11 * MEGABYTE
+    assert (refused["state"], refused["verify"]) == ("failed", "failed")
+    assert refused["verify_output"].endswith("done here\n[exit 1]")
+    assert disk(home, f"{verified}-1-verify") < 11 * MEGABYTE
+    await _check_pages(lead, printed[0][0])
 
 
-async def test_the_pages_of_a_flood_say_what_was_dropped_and_go_on_after_it(
-    lead: Lead, other: Lead, watch: Watch, home: Home
-) -> None:
-    """Fault 9: pages never hold what the hole reads as."""
-    agent, _ = await flood(watch, other, lead, task=SCRIPTS["lines"])
-    head = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE - 1001, limit=48_000)
-    assert head.endswith(f"\n[more: offset={MEGABYTE}]")
+async def _check_pages(lead: Lead, agent: str) -> None:
+    """Pages say what was dropped, go on after it, and never hold what a hole reads as."""
+    head = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE - 500)
+    assert head.endswith(f"
+[more: offset={MEGABYTE}]")
     after = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE, limit=5000)
     note, _, rest = after.partition("\n")
     assert note.startswith("[cut: ")
@@ -143,44 +160,25 @@ async def test_the_pages_of_a_flood_say_what_was_dropped_and_go_on_after_it(
     assert int(note.split()[1]) > 180_000_000
     assert "\0" not in after
     assert rest.count("0" * 900) >= 3
-    begin = int(after.rpartition("offset=")[2].rstrip("]"))
-    assert begin > MEGABYTE + int(note.split()[1])
+    assert int(after.rpartition("offset=")[2].rstrip("]")) > MEGABYTE + int(note.split()[1])
 
 
-@pytest.mark.parametrize("kind", ["no JSON", "no line end", "a long line", "a long result", "after its end"])
-async def test_a_talker_that_floods_has_its_last_message_and_its_events(
-    lead: Lead, other: Lead, watch: Watch, kind: str, record_property: Callable[[str, object], None]
+TALKS = ("no JSON", "no line end", "a long line", "a result of 6 MB", "a result of 20 MB", "after its end")
+
+
+async def test_talkers_that_flood_have_their_last_message_and_their_events(
+    lead: Lead, other: Lead, watch: Watch, record_property: Callable[[str, object], None]
 ) -> None:
-    """Fault 9, of a program whose lines become events: its turn's end is found, and its input closed."""
-    agent, result = await flood(watch, other, lead, task=kind, agent="talker")
-    record_property("figures", f"flood of events ({kind}): the daemon grew by {watch.growth:.0f} MB")
-    assert result["state"] == "succeeded", result
-    if kind == "a long result":
-        assert result["output"].startswith("begin\U0001f642 xxx")
-        assert f"[cut here; read_log('{agent}', raw=true) has the whole]" in result["output"]
-    else:
-        assert (result["output"], result["cost_usd"]) == ("done", 0.5)
-    log = await lead.call("read_log", id=agent)
-    assert "started: m in conversation s" in log
-    assert ("unreadable" in log) == (kind != "after its end" or "unreadable: x" in log)
-
-
-async def test_a_verify_that_floods_fails_the_agent_with_the_end_of_what_it_printed(
-    lead: Lead, other: Lead, watch: Watch, home: Home
-) -> None:
-    """Fault 9, of a verify."""
-    verify = f"{SCRIPTS['lines']} here; exit 1"
-    agent, result = await flood(watch, other, lead, task="echo x > x.txt", verify=verify)
-    assert (result["state"], result["verify"]) == ("failed", "failed")
-    assert result["verify_output"].endswith("done here\n[exit 1]")
-    assert os.stat(home.attempts / f"{agent}-1-verify" / "output").st_blocks * 512 < 11 * MEGABYTE
-
-
-async def test_a_flood_on_stderr_is_bounded_and_its_end_is_the_error(
-    lead: Lead, other: Lead, watch: Watch, home: Home
-) -> None:
-    """Fault 9 and 12: the end of stderr is told."""
-    agent, result = await flood(watch, other, lead, task=f"({SCRIPTS['lines']}) >&2; echo broken >&2; exit 3")
-    assert result["state"] == "failed"
-    assert result["error"].endswith("done\nbroken")
-    assert disk(home, agent, "errors") < 11 * MEGABYTE
+    """Fault 9, of programs whose lines become events: their turns' ends are found, and their inputs closed."""
+    results = await flood(watch, other, lead, *({"task": kind, "agent": "talker"} for kind in TALKS))
+    record_property("figures", f"six floods that become events: the daemon grew by {watch.growth:.0f} MB")
+    assert [result["state"] for _, result in results] == ["succeeded"] * len(TALKS)
+    ends = {kind: result["output"] for kind, (_, result) in zip(TALKS, results, strict=True)}
+    rest = {kind: ends.pop(kind) for kind in ("a result of 6 MB", "a result of 20 MB")}
+    assert set(ends.values()) == {"done"}
+    assert all(output.startswith("begin\U0001f642 xxx") for output in rest.values())
+    assert f"[cut here; read_log('{results[3][0]}', raw=true) has the whole]" in rest["a result of 6 MB"]
+    assert "[cut here: the rest is gone" in rest["a result of 20 MB"]
+    logs = [await lead.call("read_log", id=agent) for agent, _ in results]
+    assert all("started: m in conversation s" in log for log in logs)
+    assert all("unreadable" in log for log in logs)

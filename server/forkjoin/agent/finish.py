@@ -20,6 +20,8 @@ from forkjoin.rooms import Rooms
 
 SUMMARY_LIMIT = 240
 _ERROR_LIMIT = 4_000
+#: What is told of the end of stderr: the exit code stands before it.
+_ERROR_BYTES = _ERROR_LIMIT - 200
 #: What is kept of an output that is longer than a result may be: there must be room to say so.
 _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 _COMMITS_NAMED = 50
@@ -72,7 +74,7 @@ async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outco
     handle = handle_of(agent)
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
     printed = _end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent)
-    errors = (await rooms.executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)).data
+    errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)
     return adapter.conclude(Ended(outcome, turn, printed, errors.decode(errors="replace"), denials))
 

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.event import Event, TurnEnded, Unreadable
+from forkjoin.event import FAILED, Event, TurnEnded, Unreadable
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
@@ -106,4 +106,13 @@ async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded |
     whole = ending or len(line) <= LINE_LIMIT
     events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])
     ends = [event for event in events if isinstance(event, TurnEnded)]
-    return ends[-1] if ends and page.start == progress.turn_end else None
+    return ends[-1] if ends and page.start == progress.turn_end else await _recorded_turn(rooms, agent)
+
+
+async def _recorded_turn(rooms: Rooms, agent: Agent) -> TurnEnded | None:
+    """What the records hold of the last turn's end: its line was longer than the log may be, and is gone."""
+    text = await rooms.store.last_turn_text(agent)
+    if text is None:
+        return None
+    output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"
+    return TurnEnded(not text.startswith(FAILED), output, agent.cost_usd)

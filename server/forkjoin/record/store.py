@@ -250,6 +250,11 @@ class Store:
         found = await self._rows("denials", agent=agent.number, attempt=agent.attempt)
         return tuple(row["text"] for row in found)
 
+    async def last_turn_text(self, agent: Agent) -> str | None:
+        """How the last turn of the agent's newest attempt ended, as its event tells it."""
+        text: str | None = await self._read("last_turn_text", agent=agent.number, attempt=agent.attempt)
+        return text
+
     async def last_event_number(self, agent: int) -> int:
         number: int = await self._read("last_event_number", agent=agent)
         return number
