@@ -46,7 +46,6 @@ async def run_verify(
     )
     outcome, printed = await _run(executor, spec)
     if outcome.kind in ("lost", "not_started"):
-        await executor.cancel(first, _GRACE_S)  # its shim is gone, what it ran may not be
         outcome, printed = await _run(executor, replace(spec, handle=second))
     return outcome, printed
 
@@ -54,5 +53,7 @@ async def run_verify(
 async def _run(executor: Executor, spec: AttemptSpec) -> tuple[Outcome, str]:
     await executor.submit(spec)
     outcome = await executor.outcome(spec.handle)
+    if outcome.kind == "lost":  # its shim is gone, what it ran may not be
+        await executor.cancel(spec.handle, _GRACE_S)
     printed = await executor.read_output(spec.handle, -_WORDS, _WORDS)
     return outcome, printed.data.decode(errors="replace").strip()
