@@ -12,7 +12,6 @@ import pytest
 from conftest import processes_of
 from forkjoin import lock
 from forkjoin.agent import stop
-from forkjoin.attempt import local as local_executor
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory
@@ -277,7 +276,7 @@ async def test_an_agent_that_can_not_be_submitted_for_want_of_open_files_is_trie
             raise OSError(24, "Too many open files")
         really(path, mode)
 
-    monkeypatch.setattr(local_executor.os, "mkfifo", refuse_twice)
+    monkeypatch.setattr(os, "mkfifo", refuse_twice)
     monkeypatch.setattr("forkjoin.loop._REST_S", 0.02)
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.run(f"echo started >> {home.state}/log")

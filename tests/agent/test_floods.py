@@ -100,10 +100,11 @@ def watch(other: Lead, home: Home) -> Watch:
 
 async def flood(watch: Watch, other: Lead, lead: Lead, *specs: dict[str, Any]) -> list[tuple[str, Any]]:
     """Run agents that flood, all at once; their ids, and their results."""
+    spawned = await lead.call("spawn_agents", agents=list(specs))
+    ids = [agent["id"] for agent in spawned["agents"]]
+    waited: Any = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch.look, other)
-        spawned = await lead.call("spawn_agents", agents=list(specs))
-        ids = [agent["id"] for agent in spawned["agents"]]
         with anyio.fail_after(5 * GIVE_UP_S):
             waited = await lead.call("wait_agents", ids=ids, timeout_s=3600)
         tasks.cancel_scope.cancel()

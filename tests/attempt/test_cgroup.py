@@ -135,7 +135,11 @@ def test_a_member_s_pid_that_was_another_s_when_the_table_was_read_ends_nobody(
     monkeypatch: pytest.MonkeyPatch, sibling: int
 ) -> None:
     """Fault 25: a pid out of a cgroup means whoever the table knew by it, and a signal goes to that very process."""
-    monkeypatch.setattr(cgroup, "members", lambda group: {sibling, 0, 2**22})
+
+    def members(group: str | None) -> set[int]:
+        return {sibling, 0, 2**22}
+
+    monkeypatch.setattr(cgroup, "members", members)
     [found] = process.tree("no mark", None, "a cgroup")
     former = found.identity._replace(start_ticks=found.identity.start_ticks - 1)
     process.send(former, signal.SIGKILL)

@@ -2,13 +2,14 @@
 
 import os
 import resource
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from attempts import Place, is_running, lines, pids, printed, program, run, shell, until
-from forkjoin.attempt import local as local_executor
 from forkjoin.attempt import open_files, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
@@ -73,7 +74,7 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
     """Fault 23: printing for ever is no silence."""
     monkeypatch.chdir(tmp_path)
     now = [0.0]
-    monkeypatch.setattr(shim.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for name in ("output", "errors"):
         Path(name).touch()
     logs = shim.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
@@ -86,8 +87,8 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
         logs.look()
         heard.append(logs.heard)
     assert heard == [0, 1, 1, 3, 3]
-    for file in logs.files.values():
-        os.close(file)
+    for descriptor in logs.files.values():
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.3, "0.3 s"), (59, "59 s"), (60, "1 min"), (150, "2.5 min")])
@@ -171,7 +172,7 @@ async def test_an_attempt_that_could_not_be_submitted_for_want_of_open_files_sta
     def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
-    owner, name = {"mkfifo": (local_executor.os, "mkfifo"), "popen": (local_executor.subprocess, "Popen")}[where]
+    owner, name = {"mkfifo": (os, "mkfifo"), "popen": (subprocess, "Popen")}[where]
     spec = shell("a1-1", 'echo started >> "$1"', str(tmp_path / "log"))
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, refuse)
