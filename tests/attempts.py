@@ -1,5 +1,6 @@
 """How tests drive attempts: specs of small programs, what these print, and what the process table says of them."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ async def lines(executor: Executor, handle: str, count: int) -> list[str]:
     """Its first lines, once so many are there, while it runs."""
     with anyio.fail_after(GIVE_UP_S):
         while True:
-            data, _ = await executor.read_output(handle, 0, 1024 * 1024)
+            data = (await executor.read_output(handle, 0, 1024 * 1024)).data
             if data.count(b"\n") >= count:
                 return data.decode().splitlines()
             await anyio.sleep(0.005)
@@ -86,6 +87,11 @@ async def until(is_so: Callable[[], object]) -> None:
     with anyio.fail_after(GIVE_UP_S):
         while not is_so():
             await anyio.sleep(0.005)
+
+
+def shim_of(place: Place, handle: str) -> int:
+    """The pid of its shim."""
+    return int(json.loads((place.folder / handle / "started.json").read_text())[1])
 
 
 def is_running(pid: int) -> bool:

@@ -78,3 +78,23 @@ def test_a_line_that_comes_in_tiny_pieces_takes_little_more_than_its_length() ->
     tracemalloc.stop()
     assert most < 1_000_000
     assert [*lines.feed(b"\n")] == [(0, b"xy" * 90_000)]
+
+
+@given(STREAMS, st.integers(0, 20), st.integers(0, 30), st.integers(1, 9))
+def test_of_a_line_that_is_too_long_its_beginning_is_kept(stream: bytes, limit: int, keep: int, step: int) -> None:
+    lines = Lines(limit, keep=keep)
+    beginnings = [
+        lines.beginning
+        for start in range(0, len(stream), step)
+        for _, line in lines.feed(stream[start : start + step])
+        if line is None
+    ]
+    assert beginnings == [line[:keep] for line in stream.split(b"\n")[:-1] if len(line) > limit]
+
+
+def test_nothing_of_a_line_that_is_too_long_is_needed_any_more() -> None:
+    lines = Lines(4)
+    assert [*lines.feed(b"one\ntwo")] == [(0, b"one")]
+    assert lines.needed == 4
+    assert [*lines.feed(b"long")] == []
+    assert (lines.offset, lines.needed) == (4, 11)

@@ -23,6 +23,8 @@ _Kind = TypeVar("_Kind", bound=_Strict)
 class Limits(_Strict):
     max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: none: from cores and free memory
     timeout_minutes: Annotated[float, Field(gt=0)] | None = None  #: of an agent whose spec names none
+    silence_minutes: Annotated[float, Field(gt=0)] | None = None  #: as above: without a byte printed
+    log_megabytes: Annotated[int, Field(ge=2)] = 64  #: kept of what a program prints, beginning and end; of stderr too
     verify_minutes: Annotated[float, Field(gt=0)] = 30  #: of one run of verify
     stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between TERM and KILL
     idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves

@@ -11,6 +11,8 @@ from forkjoin.model import Usage
 
 #: Bytes of an event's text that the records keep.
 TEXT_LIMIT = 2048
+#: Before the text of a turn that ended in an error.
+FAILED = "(error) "
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Unreadable:
     """A line that the adapter could not read, or that is longer than any it reads."""
 
     text: str
+    more: int = 0  #: such lines that followed it
     kind: Literal["unreadable"] = "unreadable"
 
 
@@ -102,6 +105,8 @@ def text_of(event: Event) -> str:
         case UsedTool(tool, text):
             return f"{tool} {text}".rstrip()
         case TurnEnded(ok, output):
-            return output if ok else f"(error) {output}"
-        case Said(text) | Denied(text) | RateLimited(text) | Unreadable(text) | Noted(text):
+            return output if ok else f"{FAILED}{output}"
+        case Unreadable(text, more):
+            return f"{text} (and {more} more such lines)" if more else text
+        case Said(text) | Denied(text) | RateLimited(text) | Noted(text):
             return text

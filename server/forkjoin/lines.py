@@ -6,15 +6,18 @@ from collections.abc import Iterator
 class Lines:
     """Feed it chunks; it gives each whole line with the offset at which that line began.
 
-    A line longer than `limit` is given as None, once, when it ends; its bytes are not kept.
+    A line longer than `limit` is given as None, once, when it ends; of its bytes only the first `keep` are kept.
 
     Attributes:
         offset: Where the line begins that is not complete yet: all before it has been given.
+        beginning: Of the line that was last given as None, its first bytes.
     """
 
-    def __init__(self, limit: int, offset: int = 0) -> None:
+    def __init__(self, limit: int, offset: int = 0, keep: int = 0) -> None:
         self.limit = limit
         self.offset = offset
+        self.keep = keep
+        self.beginning = b""
         self._line = bytearray()  # not a list of pieces: one of a single byte would take forty
         self._size = 0
 
@@ -27,6 +30,11 @@ class Lines:
             start = end + 1
         self._keep(chunk[start:])
 
+    @property
+    def needed(self) -> int:
+        """Where what is still needed begins: of a line that is too long already that is nothing."""
+        return self.offset if self._size <= self.limit else self.offset + self._size
+
     def rest(self) -> Iterator[tuple[int, bytes | None]]:
         """What came after the last line end, if anything did."""
         if self._size:
@@ -36,11 +44,15 @@ class Lines:
         self._size += len(part)
         if self._size <= self.limit:
             self._line += part
+        elif len(self._line) < self.keep:
+            self._line += part[: self.keep - len(self._line)]
         else:
-            self._line.clear()
+            del self._line[self.keep :]
 
     def _complete(self, ending: int) -> tuple[int, bytes | None]:
-        found = self.offset, bytes(self._line) if self._size <= self.limit else None
+        whole = self._size <= self.limit
+        self.beginning = b"" if whole else bytes(self._line[: self.keep])
+        found = self.offset, bytes(self._line) if whole else None
         self.offset += self._size + ending
         self._line.clear()
         self._size = 0

@@ -12,6 +12,7 @@ import anyio
 from anyio import CancelScope
 
 from forkjoin import lock
+from forkjoin.attempt import cgroup, open_files
 from forkjoin.connection.start import daemon_command
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
@@ -40,6 +41,8 @@ def run_daemon() -> int:
     home.make()
     if lock.take(home.daemon_lock) is None:
         return 0  # one is there already
+    cgroup.leave()
+    open_files.raise_limit()
     with home.log.open("ab") as file:  # whoever started us: a shim's own log is not where one looks
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

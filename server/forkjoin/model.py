@@ -33,7 +33,7 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"  #: the program said so, and verify passed
     FAILED = "failed"  #: the program or verify failed, or it could not be prepared
     STOPPED = "stopped"  #: somebody asked for it
-    TIMED_OUT = "timed_out"  #: its time limit ended it
+    TIMED_OUT = "timed_out"  #: its time limit, or its limit of silence, ended it
     LOST = "lost"  #: the machine or the shim vanished and left no end record
 
 
@@ -141,6 +141,9 @@ class SpecParts(BaseModel):
     timeout_minutes: float | None = Field(
         default=None, gt=0, le=7 * 24 * 60, description="Ends the agent after so long."
     )
+    silence_minutes: float | None = Field(
+        default=None, gt=0, le=7 * 24 * 60, description="Ends it when it printed nothing for so long."
+    )
 
 
 class Spec(SpecParts):
@@ -243,7 +246,7 @@ class Outcome:
 
     kind: Literal["exited", "signalled", "not_started", "timed_out", "lost"]
     code: int = 0  #: exit code, or the signal's number
-    error: str = ""  #: why it could not be started, or how it was lost
+    error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
     duration_s: float = 0
     left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
 
@@ -260,7 +263,7 @@ class Outcome:
             case "not_started":
                 return f"could not be started: {self.error}"
             case "timed_out":
-                return "ended by its time limit"
+                return f"ended {self.error or 'by its time limit'}"
             case "lost":
                 why = self.error or "the machine went down, or its supervisor was killed"
                 return f"lost, without an end record: {why}"

@@ -169,3 +169,23 @@ def test_what_was_denied_is_a_warning() -> None:
     assert claude.conclude(Ended(Outcome("exited", 0), turn, "", "")).warnings == (
         "It was not permitted: Bash git stash",
     )
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_a_turn_s_end_is_read_from_the_beginning_of_its_line_wherever_that_is_cut(cut: int) -> None:
+    text = 'begin \U0001f642\U0001f642\U0001f642 " \\ \u00fc\n'
+    for ascii_only in (True, False):
+        words = json.dumps(text, ensure_ascii=ascii_only)[:-1].encode()
+        line = b'{"type": "result", "subtype": "success", "is_error": false, "result": ' + words
+        (end,) = claude.read_beginning(line[: len(line) - min(cut, len(words) - 7)])
+        assert isinstance(end, TurnEnded)
+        assert end.ok
+        assert text.startswith(end.output)
+        assert end.output.startswith("begin")
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"x" * 100, b'{"type": "assistant", "message": {"content": "x', b'{"type": "res']
+)
+def test_nothing_else_is_made_of_the_beginning_of_a_line(line: bytes) -> None:
+    assert claude.read_beginning(line) == ()

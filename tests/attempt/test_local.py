@@ -39,7 +39,7 @@ async def test_what_a_program_prints_is_its_output_byte_for_byte(executor: Execu
 async def test_output_is_read_on_from_any_byte_while_the_program_runs(executor: Executor) -> None:
     await executor.submit(shell("a1-1", "echo one; read go; echo two", stdin=None))
     await lines(executor, "a1-1", 1)
-    assert await executor.read_output("a1-1", 1, 100) == (b"ne\n", 4)
+    assert await executor.read_output("a1-1", 1, 100) == (b"ne\n", 1, 4)
     readers: dict[int, bytes] = {}
 
     async def read(after: int) -> None:
@@ -59,19 +59,19 @@ async def test_output_is_read_on_from_any_byte_after_the_end(executor: Executor)
 
 async def test_the_end_of_the_output_is_read_by_counting_from_it(executor: Executor) -> None:
     await run(executor, shell("a1-1", "printf 0123456789"))
-    assert await executor.read_output("a1-1", -4, 3) == (b"678", 10)
-    assert await executor.read_output("a1-1", -400, 3) == (b"012", 10)
+    assert await executor.read_output("a1-1", -4, 3) == (b"678", 6, 10)
+    assert await executor.read_output("a1-1", -400, 3) == (b"012", 0, 10)
 
 
 async def test_errors_are_kept_apart(executor: Executor) -> None:
     assert await run(executor, shell("a1-1", "echo out; echo err >&2")) == b"out\n"
-    assert await executor.read_output("a1-1", 0, 100, errors=True) == (b"err\n", 4)
+    assert await executor.read_output("a1-1", 0, 100, errors=True) == (b"err\n", 0, 4)
 
 
 async def test_errors_stand_where_they_were_printed_if_all_is_to_be_together(executor: Executor) -> None:
     script = "echo one; echo two >&2; echo three"
     assert await run(executor, program("a1-1", "sh", "-c", script, together=True)) == b"one\ntwo\nthree\n"
-    assert await executor.read_output("a1-1", 0, 100, errors=True) == (b"", 0)
+    assert await executor.read_output("a1-1", 0, 100, errors=True) == (b"", 0, 0)
 
 
 async def test_a_flood_of_output_does_not_grow_its_reader(executor: Executor) -> None:
@@ -202,7 +202,7 @@ async def test_why_a_program_could_not_be_started_is_told(
 async def test_a_handle_that_nobody_knows_was_not_started(executor: Executor) -> None:
     assert (await executor.outcome("a1-1")).kind == "not_started"
     assert await printed(executor, "a1-1") == b""
-    assert await executor.read_output("a1-1", 0, 10) == (b"", 0)
+    assert await executor.read_output("a1-1", 0, 10) == (b"", 0, 0)
 
 
 async def test_a_program_past_its_time_is_ended_with_its_tree(executor: Executor) -> None:
@@ -368,7 +368,7 @@ async def test_another_daemon_can_end_an_attempt(executor: Executor, reopen: Cal
 async def test_what_is_forgotten_is_gone(executor: Executor) -> None:
     await run(executor, shell("a1-1", "echo printed"))
     await executor.forget("a1-1")
-    assert await executor.read_output("a1-1", 0, 10) == (b"", 0)
+    assert await executor.read_output("a1-1", 0, 10) == (b"", 0, 0)
     await executor.forget("a1-1")
 
 

@@ -25,20 +25,16 @@ from attempts import (
     program,
     run,
     shell,
+    shim_of,
     until,
 )
 from forkjoin import lock
-from forkjoin.attempt import process, shim
+from forkjoin.attempt import cgroup, process, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import GIVE_UP_S
 
 SECRET = "correct-horse-battery-staple"
-
-
-def shim_of(place: Place, handle: str) -> int:
-    """The pid of its shim."""
-    return int(json.loads((place.folder / handle / "started.json").read_text())[1])
 
 
 def is_held(place: Place, handle: str) -> bool:
@@ -69,7 +65,7 @@ def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script.write_text(
         f"import sys; sys.path.append({str(server)!r})\n"
         "from forkjoin.attempt import shim\n"
-        "shim._WAKE_EVERY_S = shim._GRACE_S = 0.05\n"
+        "shim._WAKE_EVERY_S = shim._LOOK_EVERY_S = shim._GRACE_S = 0.05\n"
         "shim.main()\n"
     )
     monkeypatch.setattr(shim, "__file__", str(script))
@@ -195,15 +191,15 @@ async def test_what_is_printed_right_before_the_end_is_read(
 ) -> None:
     go = tmp_path / "go"
 
-    def read_before_the_end(file: Path, start: int, limit: int) -> bytes:
+    def read_before_the_end(file: Path, start: int) -> bytes:
         """Read all that is there; but before it can be told, more is printed, and the program has ended."""
-        found = file.read_bytes()[start : start + limit]
+        found = file.read_bytes()[start:]
         go.touch()
         while is_held(place, "a1-1"):
             time.sleep(0.005)
         return found
 
-    monkeypatch.setattr("forkjoin.attempt.local._read", read_before_the_end)
+    monkeypatch.setattr("forkjoin.attempt.local._read_on", read_before_the_end)
     await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
     await until((place.folder / "a1-1" / "output").exists)
     assert await printed(local, "a1-1") == b"late\n"
@@ -212,7 +208,10 @@ async def test_what_is_printed_right_before_the_end_is_read(
 # -- who is of the tree, and who is not
 
 
-async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(local: LocalExecutor, place: Place) -> None:
+async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(
+    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "find_base", lambda: None)
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     await until(lambda: is_sleep(pid))
@@ -232,6 +231,8 @@ async def test_a_daemon_that_an_agent_s_relay_started_outlives_the_agent(local: 
     assert all(is_running(pid) for pid in kept)
     for pid in kept:
         os.kill(pid, signal.SIGKILL)
+    await until(lambda: not any(is_running(pid) for pid in kept))
+    await local.forget("a1-1")
 
 
 async def test_an_attempt_is_not_of_the_tree_of_the_agent_in_which_its_daemon_was_started(

@@ -2,7 +2,7 @@
 
 from forkjoin.agent.remove import remove
 from forkjoin.agent.stop import stop
-from forkjoin.model import State
+from forkjoin.model import FINAL, Agent, State
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids
@@ -24,6 +24,7 @@ class Stopped(BaseModel):
     id: str
     name: str
     state: State
+    note: str | None = None  #: what keeps it from being over
 
 
 class StopAnswer(BaseModel):
@@ -34,7 +35,12 @@ async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
     """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
     their branches and kept; queued ones never start; those that had ended stay as they were."""
     agents = await stop(desk.rooms, await desk.find_all(arguments.ids))
-    return StopAnswer(agents=[Stopped(id=a.id, name=a.name, state=a.state) for a in agents])
+    return StopAnswer(agents=[_stopped(agent) for agent in agents])
+
+
+def _stopped(agent: Agent) -> Stopped:
+    note = None if agent.state in FINAL else agent.last_event
+    return Stopped(id=agent.id, name=agent.name, state=agent.state, note=note)
 
 
 class Remove(Arguments):

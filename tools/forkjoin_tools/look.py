@@ -175,8 +175,8 @@ async def _last_words(desk: Desk, agent: Agent) -> str:
     """The last line that a running command has printed: it makes no events."""
     if agent.state is not State.RUNNING or desk.rooms.settings.program(agent.spec.agent).kind != "command":
         return ""
-    printed, _ = await desk.rooms.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
-    lines = printed.decode(errors="replace").split("\n")
+    printed = await desk.rooms.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
+    lines = printed.data.decode(errors="replace").split("\n")
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
 
 

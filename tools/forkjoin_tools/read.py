@@ -1,6 +1,8 @@
 """Reading what came of an agent: get_result, read_log and read_diff."""
 
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,19 +70,21 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
     desk.tell_when_written([agent])
     room = _FULL if arguments.detail == "full" else _CONCISE
-    while wire_size(answer := _answer(agent, result, room)) > ROOM:
+    program = desk.rooms.settings.programs().get(agent.spec.agent or desk.rooms.settings.default_agent)
+    cut = _cut_before if program and program.kind == "command" else _cut
+    while wire_size(answer := _answer(agent, result, room, cut)) > ROOM:
         room //= 2
     return answer
 
 
-def _answer(agent: Agent, result: Result, room: int) -> AgentResult:
+def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
     """A result, with at most `room` characters of what may be long."""
     return AgentResult(
         id=agent.id,
         name=agent.name,
         state=agent.state,
         summary=result.summary,
-        output=_cut(result.output, room, agent),
+        output=cut(result.output, room, agent),
         commits=list(result.commits if room == _FULL else result.commits[:10]),
         files_changed=result.files_changed,
         insertions=result.insertions,
@@ -101,6 +105,17 @@ def _cut(text: str, room: int, agent: Agent) -> str:
     if len(text) <= room:
         return text
     return f"{text[:room]}\n[cut: {len(text) - room} more characters; read_log({agent.id!r}, raw=true) has all]"
+
+
+def _cut_before(text: str, room: int, agent: Agent) -> str:
+    """The end of what a command printed, in whole lines: that is what it ended with."""
+    if len(text) <= room:
+        return text
+    end = text[-room:]
+    end = end.partition("\n")[2] or end
+    before = re.match(r"\[cut: (\d+) bytes before this", text)
+    more = len(text) - len(end) + (int(before[1]) if before else 0)
+    return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]\n{end}"
 
 
 def _end(text: str, room: int) -> str:
@@ -155,20 +170,22 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     handle = handle_of(agent)
     executor = desk.rooms.executor
     if arguments.tail is not None:
-        data, size = await executor.read_output(handle, -arguments.limit, arguments.limit)
-        lines = data.splitlines(keepends=True)[-arguments.tail :]
-        data, end = fit_bytes(b"".join(lines)), size
+        page = await executor.read_output(handle, -arguments.limit, arguments.limit)
+        lines = page.data.splitlines(keepends=True)[-arguments.tail :]
+        data, end = fit_bytes(b"".join(lines)), page.size
     else:
-        data, size = await executor.read_output(handle, arguments.offset, arguments.limit)
-        data = fit_bytes(data)
-        data = _whole_lines(data, more=arguments.offset + len(data) < size)
-        end = min(arguments.offset, size) + len(data)
+        page = await executor.read_output(handle, arguments.offset, arguments.limit)
+        data = fit_bytes(page.data)
+        data = _whole_lines(data, more=page.start + len(data) < page.size)
+        end = min(page.start, page.size) + len(data)
     text = data.decode(errors="replace")
-    if not data and agent.state in FINAL:
-        words, _ = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
+    if arguments.tail is None and (dropped := min(page.start, page.size) - arguments.offset) > 0:
+        text = f"[cut: {dropped} bytes were dropped here]\n{text}"
+    if not page.size and agent.state in FINAL:
+        words = (await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)).data
         words = fit_bytes(words)
         text = f"[stderr]\n{words.decode(errors='replace')}" if words and arguments.offset == 0 else ""
-    return _page(text, end, more=end < size, live=agent.state not in FINAL)
+    return _page(text, end, more=end < page.size, live=agent.state not in FINAL)
 
 
 def _whole_lines(page: bytes, *, more: bool) -> bytes:

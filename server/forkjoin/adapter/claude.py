@@ -23,6 +23,8 @@ MAKES_EVENTS = True
 _DENIED = "File is in a directory that is denied by your permission settings"
 #: What the API answers when it takes no more for now: rate limited, overloaded.
 _LIMITED = (429, 529)
+#: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
+_TORN = 13
 #: What says most about a tool's use, in this order.
 _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
@@ -113,6 +115,8 @@ class _Line(BaseModel):
 def read(line: bytes) -> Sequence[Event]:
     if not line.strip():
         return ()
+    if not line.lstrip().startswith(b"{"):  # seen at once: a flood may be made of such lines
+        return (Unreadable(line[:500].decode(errors="replace")),)
     try:
         said = _Line.model_validate_json(line)
     except ValidationError:
@@ -129,6 +133,15 @@ def read(line: bytes) -> Sequence[Event]:
             return (_read_result(said),)
         case _:
             return ()
+
+
+def read_beginning(beginning: bytes) -> Sequence[Event]:
+    """A turn's end alone: its text comes last but for figures, is cut anyway, and without it the turn would not end."""
+    for cut in range(_TORN):
+        ends = [e for e in read(beginning[: len(beginning) - cut] + b'"}') if isinstance(e, TurnEnded)]
+        if ends:
+            return ends
+    return ()
 
 
 def _read_blocks(message: _Message) -> Iterator[Event]:

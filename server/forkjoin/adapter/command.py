@@ -26,6 +26,10 @@ def read(line: bytes) -> Sequence[Event]:  # noqa: ARG001
     return ()
 
 
+def read_beginning(beginning: bytes) -> Sequence[Event]:  # noqa: ARG001
+    return ()
+
+
 def conclude(ended: Ended) -> Conclusion:
     if ended.outcome.ok:
         return Conclusion(ok=True, output=ended.output)

@@ -1,8 +1,8 @@
 """What every vendor's adapter is: a module with these names, listed in `all.py`.
 
 An adapter is pure: it starts nothing and keeps nothing. `start` and `resume` say what to run; `turn` what to write for
-a further turn; `read` what a line of output means; `conclude` what the attempt came to. Stopping is the same for all
-(TERM to the whole tree, then KILL), and belongs to the executor.
+a further turn; `read` what a line of output means, and `read_beginning` what one does that is too long; `conclude` what
+the attempt came to. Stopping is the same for all (TERM to the whole tree, then KILL), and belongs to the executor.
 """
 
 from collections.abc import Sequence
@@ -95,6 +95,10 @@ class Adapter(Protocol):
 
     def read(self, line: bytes) -> Sequence[Event]:
         """What a line of output says; it never raises."""
+        ...
+
+    def read_beginning(self, beginning: bytes) -> Sequence[Event]:
+        """What a line says that is too long to be read, as far as its beginning tells; it never raises."""
         ...
 
     def conclude(self, ended: Ended) -> Conclusion: ...

@@ -11,6 +11,7 @@ from forkjoin.adapter.contract import Adapter, Conclusion, Ended
 from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.attempt.environment import compose
+from forkjoin.attempt.executor import Page
 from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.worktree import is_folder
@@ -20,6 +21,10 @@ from forkjoin.rooms import Rooms
 
 SUMMARY_LIMIT = 240
 _ERROR_LIMIT = 4_000
+#: What is told of the end of stderr: the exit code stands before it.
+_ERROR_BYTES = _ERROR_LIMIT - 200
+#: What is kept of an output that is longer than a result may be: there must be room to say so.
+_OUTPUT_BYTES = OUTPUT_LIMIT - 200
 _COMMITS_NAMED = 50
 
 
@@ -49,7 +54,7 @@ async def finish(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verify),
         summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verify, words),
-        output=concluded.output[:OUTPUT_LIMIT],
+        output=_beginning_of(concluded.output, agent),
         commits=tuple(commits),
         commit=left.tip,
         files_changed=stat.files_changed,
@@ -69,20 +74,44 @@ async def finish(
 async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     handle = handle_of(agent)
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
-    output, _ = await rooms.executor.read_output(handle, -OUTPUT_LIMIT, OUTPUT_LIMIT)
-    errors, _ = await rooms.executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)
-    printed, complained = output.decode(errors="replace"), errors.decode(errors="replace")
-    return adapter.conclude(Ended(outcome, turn, printed, complained, await rooms.store.denials(agent)))
+    printed = _end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent)
+    errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
+    denials = await rooms.store.denials(agent)
+    return adapter.conclude(Ended(outcome, turn, printed, errors.decode(errors="replace"), denials))
+
+
+def _end_of(page: Page, agent: Agent) -> str:
+    """The end of what was printed, in whole lines, and where the rest is."""
+    if page.start == 0:
+        return page.data.decode(errors="replace")
+    whole = page.data.partition(b"\n")[2] or page.data
+    before = page.size - len(whole)
+    note = f"[cut: {before} bytes before this; read_log({agent.id!r}, raw=true) has them]"
+    return f"{note}\n{whole.decode(errors='replace')}"
+
+
+def _beginning_of(output: str, agent: Agent) -> str:
+    """As much of the last message as a result keeps, and where the rest is."""
+    if len(output) <= OUTPUT_LIMIT:
+        return output
+    return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> tuple[Verify, str]:
     """Run verify in the agent's worktree; how it went, and the end of what it printed."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
         return Verify.FAILED, "the agent removed its worktree"
-    composed = compose(environment, {}, variables(agent))
-    minutes = rooms.settings.limits.verify_minutes
-    handle = handle_of(agent, "verify")
-    outcome, printed = await run_verify(rooms.executor, handle, command, agent.worktree, composed, minutes)
+    composed = compose(environment, {}, {**rooms.home.variables, **variables(agent)})
+    limits = rooms.settings.limits
+    outcome, printed = await run_verify(
+        rooms.executor,
+        handle_of(agent, "verify"),
+        command,
+        agent.worktree,
+        composed,
+        limits.verify_minutes,
+        limits.log_megabytes * 1024 * 1024,
+    )
     return Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip()
 
 

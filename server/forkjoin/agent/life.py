@@ -5,13 +5,15 @@ moment, is nothing but living on from its record.
 """
 
 import logging
+from dataclasses import replace
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
-from forkjoin.agent.prepare import handle_of, order, prepare
-from forkjoin.error import RecordsError, words_of
+from forkjoin.agent.prepare import handle_of, handles_of, order, prepare
+from forkjoin.agent.stop import end_processes
+from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent, Merge, Result, State
 from forkjoin.rooms import Rooms
@@ -32,9 +34,9 @@ class Life:
         try:
             while agent.state not in FINAL:
                 agent = await self._step(agent)
-        except RecordsError:
-            raise  # the agent is well: whoever called tries again
         except Exception as error:
+            if is_passing(error):
+                raise  # the agent is well: whoever called tries again
             log.exception("%s: in state %s", agent.label, agent.state)
             await self._give_up(await self._store.agent(agent.number), error)
 
@@ -66,8 +68,9 @@ class Life:
 
     async def _finish(self, agent: Agent) -> Agent:
         outcome = await self._executor.outcome(handle_of(agent))
-        if outcome.kind == "lost":  # its shim is gone, what it ran may not be
-            await self._executor.cancel(handle_of(agent), self._rooms.settings.limits.stop_grace_s)
+        if agent.stop_asked or outcome.kind in ("lost", "timed_out"):  # its shim may be gone, what it ran may not
+            await end_processes(self._rooms, agent)
+            outcome = replace(outcome, left=())
         environment = await self._environment(agent) if agent.spec.verify else None
         await finish(self._rooms, self._adapter(agent), agent, outcome, environment or {})
         return await self._store.agent(agent.number)
@@ -90,7 +93,7 @@ class Life:
     async def _give_up(self, agent: Agent, error: Exception) -> None:
         """Record that we could not carry the agent further, whatever state that was in."""
         words = words_of(error)
-        for handle in (handle_of(agent), handle_of(agent, "verify")):
+        for handle in handles_of(agent):
             await self._executor.cancel(handle, self._rooms.settings.limits.stop_grace_s)
         if agent.state is State.RUNNING:
             agent = await self._store.move(agent, State.FINISHING)

@@ -1,14 +1,17 @@
 """While an agent's program runs: its output is read as it is written, and becomes events.
 
 Events and the offset they came from are stored in one transaction, so that a daemon that takes over reads none twice.
+What was stored is released: from then on it may be dropped where the log is too long, though never the line that ended
+the last turn, which is read once more at the end.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+
+from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.event import Event, TurnEnded, Unreadable
+from forkjoin.event import FAILED, Event, TurnEnded, Unreadable
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
@@ -16,49 +19,100 @@ from forkjoin.rooms import Rooms
 
 #: The longest line that is read; a vendor's longest honest ones hold a file.
 LINE_LIMIT = 4 * 1024 * 1024
+#: What is read of a longer one: more than a result keeps of a last message.
+_BEGINNING = 128 * 1024
+#: How far the output may have been read without an event before that is stored.
+_UNSTORED = 1024 * 1024
 
 
 async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
     if not adapter.MAKES_EVENTS:
         return
-    store, executor, handle = rooms.store, rooms.executor, handle_of(agent)
-    progress = await store.progress(agent)
+    executor, handle = rooms.executor, handle_of(agent)
+    progress = await rooms.store.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
-    lines = Lines(LINE_LIMIT, progress.offset)
+    reader = _Reader(adapter, progress)
     async for chunk in executor.output(handle, progress.offset):
-        read = _read(adapter, lines.feed(chunk))
-        if read.events:
-            await store.note(agent, read.events, Progress(lines.offset, read.turn_end))
-        if read.turn_end is not None:
-            await executor.close_input(handle)
-    read = _read(adapter, lines.rest())
-    await store.note(agent, read.events, Progress(lines.offset, read.turn_end))
+        await to_thread.run_sync(reader.read, chunk)  # of a flood that takes long
+        if reader.events or reader.lines.needed - reader.stored >= _UNSTORED:
+            await _store(rooms, agent, reader)
+    reader.read_rest()
+    await _store(rooms, agent, reader)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    events: Sequence[tuple[Event, int]]
-    turn_end: int | None
+async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
+    ends = [offset for event, offset in reader.events if isinstance(event, TurnEnded)]
+    if ends:
+        reader.turn_end = ends[-1]
+    await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end))
+    reader.events, reader.stored = [], reader.lines.needed
+    if ends:
+        await rooms.executor.close_input(handle_of(agent))
+    kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
+    await rooms.executor.release(handle_of(agent), kept)
 
 
-def _read(adapter: Adapter, lines: Iterable[tuple[int, bytes | None]]) -> _Read:
-    events: list[tuple[Event, int]] = []
-    for offset, line in lines:
+class _Reader:
+    """Makes events of what is read.
+
+    Attributes:
+        events: With the offsets of their lines; not stored yet.
+        stored: What comes before this offset is stored, or will never be looked at.
+        turn_end: Where the line is that ended the last turn.
+    """
+
+    def __init__(self, adapter: Adapter, progress: Progress) -> None:
+        self.lines = Lines(LINE_LIMIT, progress.offset, keep=_BEGINNING)
+        self.events: list[tuple[Event, int]] = []
+        self.stored = progress.offset
+        self.turn_end = progress.turn_end
+        self._adapter = adapter
+
+    def read(self, chunk: bytes) -> None:
+        for offset, line in self.lines.feed(chunk):
+            self._take(offset, line)
+
+    def read_rest(self) -> None:
+        for offset, line in self.lines.rest():
+            self._take(offset, line)
+
+    def _take(self, offset: int, line: bytes | None) -> None:
         if line is None:
-            events.append((Unreadable(f"a line of over {LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset))
+            self._add(Unreadable(f"a line of over {LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset)
+            events = self._adapter.read_beginning(self.lines.beginning)
         else:
-            events += [(event, offset) for event in adapter.read(line)]
-    ends = [offset for event, offset in events if isinstance(event, TurnEnded)]
-    return _Read(events, ends[-1] if ends else None)
+            events = self._adapter.read(line.lstrip(b"\0"))  # zeros: what came before it was dropped
+        for event in events:
+            self._add(event, offset)
+
+    def _add(self, event: Event, offset: int) -> None:
+        """Keep an event; of unreadable lines that follow each other, the first, and how many there are."""
+        before = self.events[-1] if self.events else None
+        if before and isinstance(event, Unreadable) and isinstance(before[0], Unreadable):
+            self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
+        else:
+            self.events.append((event, offset))
 
 
 async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded | None:
-    """The end of an attempt's last turn, whole, read again from its output."""
+    """The end of an attempt's last turn, read again from its output: whole, unless its line is too long."""
     progress = await rooms.store.progress(agent)
     if progress.turn_end is None:
         return None
-    data, _ = await rooms.executor.read_output(handle_of(agent), progress.turn_end, LINE_LIMIT + 1)
-    ends = [event for event in adapter.read(data.partition(b"\n")[0]) if isinstance(event, TurnEnded)]
-    return ends[-1] if ends else None
+    page = await rooms.executor.read_output(handle_of(agent), progress.turn_end, LINE_LIMIT + 1)
+    line, ending, _ = page.data.partition(b"\n")
+    whole = ending or len(line) <= LINE_LIMIT
+    events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])
+    ends = [event for event in events if isinstance(event, TurnEnded)]
+    return ends[-1] if ends and page.start == progress.turn_end else await _recorded_turn(rooms, agent)
+
+
+async def _recorded_turn(rooms: Rooms, agent: Agent) -> TurnEnded | None:
+    """What the records hold of the last turn's end: its line was longer than the log may be, and is gone."""
+    text = await rooms.store.last_turn_text(agent)
+    if text is None:
+        return None
+    output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"
+    return TurnEnded(not text.startswith(FAILED), output, agent.cost_usd)

@@ -1,5 +1,7 @@
 """Before an agent's program starts: its worktree, what is brought there, and what to run in which environment."""
 
+import functools
+import hashlib
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +10,18 @@ import anyio
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
+from forkjoin.attempt import verify
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
+
+
+def handles_of(agent: Agent) -> tuple[str, ...]:
+    """The handles of all that may run for an agent's newest attempt."""
+    return handle_of(agent), *verify.handles(handle_of(agent, "verify"))
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:
@@ -71,7 +79,9 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         conversation=agent.conversation,
     )
     run = ADAPTERS[program.kind].start(brief, program)
-    minutes = agent.spec.timeout_minutes or rooms.settings.limits.timeout_minutes
+    limits = rooms.settings.limits
+    minutes = agent.spec.timeout_minutes or limits.timeout_minutes
+    silence = agent.spec.silence_minutes or limits.silence_minutes
     ours = {
         **rooms.home.variables,
         **variables(agent),
@@ -86,7 +96,30 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
+        silence_s=silence * 60 if silence else None,
+        log_bytes=limits.log_megabytes * 1024 * 1024,
+        keeps_unread=ADAPTERS[program.kind].MAKES_EVENTS,
+        about=await _about(rooms, agent),
     )
+
+
+async def _about(rooms: Rooms, agent: Agent) -> dict[str, object]:
+    """What an agent's record can be made of again, should the records be damaged."""
+    project = await rooms.store.project_numbered(agent.project)
+    return {
+        "agent": agent.number,
+        "attempt": agent.attempt,
+        "name": agent.name,
+        "project": project.common_dir,
+        "lead": agent.lead,
+        "branch": agent.branch,
+        "base": agent.base,
+        "worktree": agent.worktree,
+        "checkout": agent.checkout,
+        "conversation": agent.conversation,
+        "spec": agent.spec.model_dump(mode="json", exclude_defaults=True),
+        "task_sha256": hashlib.sha256(agent.spec.task.encode()).hexdigest(),
+    }
 
 
 def variables(agent: Agent) -> dict[str, str]:
@@ -97,5 +130,11 @@ def variables(agent: Agent) -> dict[str, str]:
         "FORKJOIN_BRANCH": agent.branch,
         "FORKJOIN_BASE": agent.base,
         "FORKJOIN_WORKTREE": agent.worktree,
-        "FORKJOIN_TOKEN": secrets.token_urlsafe(24),  # tells of a relay that an agent started it
+        "FORKJOIN_TOKEN": _token(handle_of(agent)),
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _token(handle: str) -> str:  # noqa: ARG001
+    """What tells of a relay that this attempt started it: one for all that runs for it, and on no disk."""
+    return secrets.token_urlsafe(24)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import anyio
 
-from forkjoin.agent.prepare import handle_of
+from forkjoin.agent.prepare import handles_of
 from forkjoin.agent.wait import wait
+from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent
 from forkjoin.rooms import Rooms
 
@@ -31,7 +32,11 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
 
 async def end_processes(rooms: Rooms, agent: Agent) -> None:
     """End whatever runs for an agent; what would be started for it from now on never starts."""
-    for handle in (handle_of(agent), handle_of(agent, "verify")):
+    for handle in handles_of(agent):
+        named: list[str] = []
         while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
-            log.warning("%s: can't be ended: %s", agent.label, ", ".join(left))
+            if left != named:
+                log.warning("%s: can't be ended: %s", agent.label, ", ".join(left))
+                await rooms.store.note(agent, [(Noted(f"can't be ended: {', '.join(left)}"), -1)])
+                named = left
             await anyio.sleep(_AGAIN_S)

@@ -5,10 +5,13 @@ starts, so that it can be on disk first; submitting the same handle again after 
 """
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from forkjoin.model import Outcome
+
+#: How much is kept of what a program prints, where nobody says otherwise.
+LOG_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,10 @@ class AttemptSpec:
         closed: Whether nothing follows them.
         timeout_s: Seconds until its tree is ended.
         together: Whether stderr goes where stdout goes, as in a terminal.
+        silence_s: Seconds without a byte printed until its tree is ended.
+        log_bytes: How much is kept of what it prints, and of its errors: the beginning, and the end.
+        keeps_unread: Whether of its output only that may be dropped which was given to `release`.
+        about: Whose attempt it is, for whoever finds its files without the records; small, and what JSON can hold.
     """
 
     handle: str
@@ -32,6 +39,23 @@ class AttemptSpec:
     closed: bool = True
     timeout_s: float | None = None
     together: bool = False
+    silence_s: float | None = None
+    log_bytes: int = LOG_BYTES
+    keeps_unread: bool = False
+    about: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+class Page(NamedTuple):
+    """A piece of what was printed.
+
+    Attributes:
+        start: Of its first byte: after the one asked for where those between were dropped.
+        size: How many bytes were printed in all.
+    """
+
+    data: bytes
+    start: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +86,18 @@ class Executor(Protocol):
         ...
 
     def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
-        """What it prints from byte `after` on, as it comes, until it has ended and all was given."""
+        """What it prints from byte `after` on, as it comes, until it has ended and all was given.
+
+        What was dropped comes as zeros.
+        """
         ...
 
-    async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> tuple[bytes, int]:
-        """At most `limit` bytes from `start` (from the end where negative), and how many there are in all."""
+    async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> Page:
+        """At most `limit` bytes from `start` (from the end where negative); none from behind what was dropped."""
+        ...
+
+    async def release(self, handle: str, offset: int) -> None:
+        """Say that nobody will read its output before `offset` as it comes: there it may be shortened."""
         ...
 
     async def outcome(self, handle: str) -> Outcome:

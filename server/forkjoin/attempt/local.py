@@ -8,6 +8,7 @@ in shim.py.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -25,8 +27,8 @@ from anyio import CapacityLimiter, to_thread
 from pydantic import TypeAdapter, ValidationError
 
 from forkjoin import lock
-from forkjoin.attempt import process, shim
-from forkjoin.attempt.executor import AttemptSpec, Capacity
+from forkjoin.attempt import cgroup, log, open_files, process, shim
+from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
 from forkjoin.model import Outcome
 
 _CHUNK = 256 * 1024
@@ -43,6 +45,15 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What a daemon reads again of spec.json."""
+
+    log_bytes: int
+    cgroup: str | None = None
+
+
+_ORDERS = TypeAdapter(_Orders)
 _IDENTITY = TypeAdapter(process.Identity)
 _OUTCOME = TypeAdapter(Outcome)
 
@@ -96,7 +107,7 @@ class LocalExecutor:
         pause = _SOONEST_S
         while True:
             live = await self._do(lock.is_held, folder / "lock")  # asked before the read that finds no more
-            chunk = await self._do(_read, folder / "output", after, _CHUNK)
+            chunk = await self._do(_read_on, folder / "output", after)
             if chunk:
                 after += len(chunk)
                 pause = _SOONEST_S
@@ -107,13 +118,12 @@ class LocalExecutor:
             else:
                 return
 
-    async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> tuple[bytes, int]:
-        file = self._at(handle) / ("errors" if errors else "output")
-        try:
-            size = (await self._do(file.stat)).st_size
-        except FileNotFoundError:
-            return b"", 0
-        return await self._do(_read, file, start if start >= 0 else max(0, size + start), limit), size
+    async def read_output(self, handle: str, start: int, limit: int, *, errors: bool = False) -> Page:
+        return await self._do(_read_page, self._at(handle) / ("errors" if errors else "output"), start, limit)
+
+    async def release(self, handle: str, offset: int) -> None:
+        if offset > log.STEP:  # before that nothing is ever dropped
+            await self._do(_release, self._at(handle), offset)
 
     async def outcome(self, handle: str) -> Outcome:
         folder = self._at(handle)
@@ -146,11 +156,16 @@ class LocalExecutor:
         return left
 
     async def forget(self, handle: str) -> None:
-        await self._do(lambda: shutil.rmtree(self._at(handle), ignore_errors=True))
+        await self._do(_forget, self._at(handle))
 
     async def capacity(self) -> Capacity:
         memory = await self._do(psutil.virtual_memory)
         return Capacity(os.cpu_count() or 1, memory.total, memory.available)
+
+
+def _forget(folder: Path) -> None:
+    cgroup.remove(_group(folder))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[str]) -> None:
@@ -167,9 +182,15 @@ def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[
         "mark": _mark(folder),
         "timeout_s": spec.timeout_s,
         "together": spec.together,
+        "silence_s": spec.silence_s,
+        "log_bytes": spec.log_bytes,
+        "keeps_unread": spec.keeps_unread,
+        "cgroup": _group(folder),
+        "open_files": open_files.given(),
         "daemon_lock": daemon_lock,
         "wake": wake,
     }
+    _write(folder / "about.json", json.dumps(dict(spec.about)).encode())
     _write(folder / "full.json", _OUTCOME.dump_json(_FULL))
     _write(folder / "spec.json", json.dumps(orders).encode())
 
@@ -177,6 +198,14 @@ def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[
 def _mark(folder: Path) -> str:
     """What marks an attempt's processes: no other has its folder, and it is known whatever became of the files."""
     return str(folder)
+
+
+def _group(folder: Path) -> str | None:
+    """Where the attempt's cgroup is, if it has one; a daemon that took over may have another base than its first."""
+    name = f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+    orders = _read_record(folder / "spec.json", _ORDERS)
+    recorded = orders.cgroup if orders else None
+    return recorded if recorded and recorded.endswith(name) else cgroup.place(name)
 
 
 def _start_shim(folder: Path, taken: int, environment: Mapping[str, str]) -> None:
@@ -254,13 +283,32 @@ def _poke(folder: Path) -> None:
             os.close(fifo)
 
 
-def _read(file: Path, start: int, limit: int) -> bytes:
+def _read_on(file: Path, start: int) -> bytes:
     try:
         with file.open("rb") as opened:
-            opened.seek(start)
-            return opened.read(limit)
+            return os.pread(opened.fileno(), _CHUNK, start)
     except FileNotFoundError:
         return b""
+
+
+def _read_page(file: Path, start: int, limit: int) -> Page:
+    try:
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            begin, data = log.read(opened.fileno(), start if start >= 0 else max(0, size + start), limit)
+            return Page(data, begin, size)
+    except FileNotFoundError:
+        return Page(b"", 0, 0)
+
+
+def _release(folder: Path, offset: int) -> None:
+    """Note how far the output was read, for the shim; where that has ended, do what it would have done."""
+    with contextlib.suppress(OSError):  # then it is shortened later, or stays long
+        _write(folder / "released", str(offset).encode())
+        orders = _read_record(folder / "spec.json", _ORDERS)
+        if orders and not lock.is_held(folder / "lock"):
+            with (folder / "output").open("r+b") as opened:
+                log.shorten(opened.fileno(), orders.log_bytes, offset)
 
 
 def _read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
@@ -310,7 +358,9 @@ def _end_tree(folder: Path, grace: float) -> list[str]:
     """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
     identity = _read_shim(folder)
     owner = process.read_entry(identity.pid) if identity and process.is_alive(identity) else None
-    left = process.end(lambda: process.tree(_mark(folder), owner.identity.pid if owner else None), grace)
+    mark, group, shim_pid = _mark(folder), _group(folder), owner.identity.pid if owner else None
+    left = process.end(lambda: process.tree(mark, shim_pid, group), grace)
     if owner and not left:
         left = process.end(lambda: [owner] if process.is_alive(owner.identity) else [], 0)
+    cgroup.remove(group)
     return [str(entry) for entry in left]

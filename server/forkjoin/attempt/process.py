@@ -2,8 +2,9 @@
 
 Standard library only, since the shim uses it too. A process is known by boot id, pid and start ticks, so that a reused
 pid is never taken for it. An attempt's processes are those whose environment holds its mark (descendants inherit it),
-those below its shim (it is their subreaper) and those in a session that one of these leads. What cleared its
-environment, forked twice *and* outlived the shim escapes all three, as does what cleared it and poses as a daemon.
+those below its shim (it is their subreaper), those in its cgroup, where it has one, and those in a session that one
+of these leads. Without a cgroup, what cleared its environment, forked twice *and* outlived the shim escapes them all;
+so does, in any case, what cleared it and poses as a daemon.
 """
 
 import os
@@ -11,6 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+from forkjoin.attempt import cgroup
 
 #: The variable that holds an attempt's mark, in the environment of its program.
 MARK = "FORKJOIN_MARK"
@@ -78,8 +81,10 @@ def table() -> list[Entry]:
     return [entry for entry in entries if entry]
 
 
-def tree(mark: str, shim: int | None) -> list[Entry]:
-    """The processes of the attempt with this mark and, where it lives, below this shim (which is not among them).
+def tree(mark: str, shim: int | None, group: str | None = None) -> list[Entry]:
+    """The processes of the attempt with this mark, in its cgroup's folder and, where it lives, below its shim.
+
+    The shim itself is not among them.
 
     A daemon or another shim below it, and what is below these, is not of this attempt.
     """
@@ -92,6 +97,8 @@ def tree(mark: str, shim: int | None) -> list[Entry]:
             found.add(entry.identity.pid)
         if marked in environment or keeper not in environment:
             entries.append(entry)
+    # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
+    found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
     found |= _below(found if shim is None else found | {shim}, entries)
     sessions = found & {entry.session for entry in entries}
     never = {1, os.getpid()}

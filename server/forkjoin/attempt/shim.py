@@ -12,6 +12,8 @@ stands in files of FOLDER, except the program's environment, which comes through
     cancel        the attempt is to end, within the grace that stands in it; nothing is started where it is there
     end.json      how it ended; written last, and by rename, so that it is whole or not there
     full.json     what becomes end.json where the disk is too full to write one
+    released      up to where the output was read by whoever must read all of it
+    about.json    whose attempt it is, for whoever finds this folder without the records
 
 Standard library only; its own 6 MB are paid for every agent that runs.
 """
@@ -20,6 +22,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import selectors
 import signal
 import sys
@@ -30,12 +33,22 @@ from typing import Any, NoReturn
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from forkjoin import lock
-from forkjoin.attempt import process
+from forkjoin.attempt import cgroup, log, process
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHUNK = 65536
 #: How often a shim looks whether a daemon is there to take note of it.
 _WAKE_EVERY_S = 60.0
+#: How often the logs are looked at: how long they are, and whether they have grown.
+_LOOK_EVERY_S = 1.0
+#: What a daemon does not say that was running when a newer forkjoin was installed, this file with it.
+_NOT_TOLD = {
+    "silence_s": None,
+    "log_bytes": sys.maxsize,
+    "keeps_unread": False,
+    "cgroup": None,
+    "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+}
 #: From TERM to KILL where nobody says otherwise: at the deadline, or when somebody ends the shim itself.
 _GRACE_S = 5.0
 #: What children of the program get, after it has ended by itself, before they are killed.
@@ -47,12 +60,11 @@ class Shim:
 
     def __init__(self) -> None:
         with open("spec.json", encoding="utf-8") as file:
-            self.spec: dict[str, Any] = json.load(file)
+            self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
         self.began = time.monotonic()
-        timeout: float | None = self.spec["timeout_s"]
-        self.deadline = None if timeout is None else self.began + timeout
         self.next_wake = self.began + _WAKE_EVERY_S
-        self.timed_out = False
+        self.logs = Logs(self.spec)
+        self.late = ""  #: the limit that ended it, in words
         self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
         self.left: list[process.Entry] = []
 
@@ -73,9 +85,14 @@ class Shim:
         failure = self.start(program_stdin, environment)
         os.close(program_stdin)
         if failure:
+            cgroup.remove(self.spec["cgroup"])
             return {"kind": "not_started", "error": failure}
         os.set_blocking(stdin, False)
-        return self.describe(self.serve(stdin, wakeup))
+        self.logs.open()
+        how = self.describe(self.serve(stdin, wakeup))
+        self.logs.look()
+        cgroup.remove(self.spec["cgroup"])
+        return how
 
     def listen_to_signals(self) -> int:
         """A descriptor that can be read when a child has ended, or somebody ends the shim."""
@@ -116,6 +133,7 @@ class Shim:
             for number, descriptor in enumerate((stdin, output, errors)):
                 os.dup2(descriptor, number)
             restore_signals()
+            cgroup.join(self.spec["cgroup"])
             doing = f"its folder {cwd}"
             os.chdir(os.fsencode(cwd))
             doing = f"the program {argv[0]}"
@@ -139,7 +157,6 @@ class Shim:
                 feed.copy(selector)
                 grace = self.grace_to_end()
                 if grace is not None:
-                    self.timed_out = self.is_late()
                     self.end_tree(grace)
                     continue
                 for key, _ in selector.select(self.patience()):
@@ -160,28 +177,39 @@ class Shim:
 
     def grace_to_end(self) -> float | None:
         """The grace within which the tree is to end now; none where it may go on."""
+        self.logs.look()
+        self.late = self.find_late()
         if os.path.exists("cancel"):
             return read_grace()
-        return _GRACE_S if self.is_late() or self.terminated else None
+        return _GRACE_S if self.late or self.terminated else None
 
-    def is_late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+    def find_late(self) -> str:
+        """The limit that it is past, in words; '' where it is past none."""
+        now = time.monotonic()
+        whole: float | None = self.spec["timeout_s"]
+        silence: float | None = self.spec["silence_s"]
+        if whole is not None and now >= self.began + whole:
+            return f"by its time limit of {spell(whole)}"
+        if silence is not None and now >= self.logs.heard + silence:
+            return f"after {spell(silence)} of silence"
+        return ""
 
     def patience(self) -> float:
-        if self.deadline is None:
-            return _WAKE_EVERY_S
-        return min(_WAKE_EVERY_S, max(0.0, self.deadline - time.monotonic()))
+        whole: float | None = self.spec["timeout_s"]
+        left = _LOOK_EVERY_S if whole is None else self.began + whole - time.monotonic()
+        return max(0.0, min(_LOOK_EVERY_S, left))
 
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
-        self.left = process.end(lambda: process.tree(mark, os.getpid()), grace)
+        group: str | None = self.spec["cgroup"]
+        self.left = process.end(lambda: process.tree(mark, os.getpid(), group), grace)
 
     # -- ending
 
     def describe(self, status: int) -> dict[str, Any]:
         code = os.waitstatus_to_exitcode(status)
-        kind = "timed_out" if self.timed_out else "signalled" if code < 0 else "exited"
-        return {"kind": kind, "code": abs(code), "left": [str(entry) for entry in self.left]}
+        kind = "timed_out" if self.late else "signalled" if code < 0 else "exited"
+        return {"kind": kind, "code": abs(code), "error": self.late, "left": [str(entry) for entry in self.left]}
 
     def write_end(self, how: dict[str, Any]) -> None:
         try:
@@ -204,6 +232,39 @@ class Shim:
                 os.posix_spawn(argv[0], argv, os.environ, setsid=True)
         except OSError as error:  # forkjoin was moved or removed; the program is not to suffer for it
             sys.stderr.write(f"no daemon could be started: {error}\n")
+
+
+class Logs:
+    """What the program prints, looked at from outside: when that was last, and whether it is too much."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.limit: int = spec["log_bytes"]
+        self.keeps_unread: bool = spec["keeps_unread"]
+        self.names = ("output",) if spec["together"] else ("output", "errors")
+        self.files: dict[str, int] = {}
+        self.sizes: list[int] = []
+        self.heard = time.monotonic()
+        self.complained = False
+
+    def open(self) -> None:
+        with contextlib.suppress(OSError):  # the whole folder may be gone
+            self.files = {name: os.open(name, os.O_RDWR | os.O_CLOEXEC) for name in self.names}
+
+    def look(self) -> None:
+        """See whether they have grown, and shorten those that are too long."""
+        sizes = [os.fstat(file).st_size for file in self.files.values()]
+        if sizes != self.sizes:
+            self.sizes, self.heard = sizes, time.monotonic()
+        try:
+            for name, file in self.files.items():
+                log.shorten(file, self.limit, self.released(name))
+        except OSError as error:
+            if not self.complained:
+                sys.stderr.write(f"what is printed can't be kept to its limit here: {error}\n")
+            self.complained = True
+
+    def released(self, name: str) -> int:
+        return read_released() if name == "output" and self.keeps_unread else sys.maxsize
 
 
 class Feed:
@@ -259,6 +320,18 @@ def read_grace() -> float:
         return float(file.read() or _GRACE_S)  # empty where there was no room for more
 
 
+def read_released() -> int:
+    try:
+        with open("released", encoding="utf-8") as file:
+            return int(file.read() or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def spell(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
 def restore_signals() -> None:
     """Let the program find all signals as they are by default, whoever started the daemon (nohup ignores one)."""
     signal.set_wakeup_fd(-1)
@@ -288,13 +361,21 @@ def read_environment() -> dict[bytes, bytes] | None:
     return {name: value for name, _, value in pairs}
 
 
+def limit_open_files(soft: int, hard: int) -> None:
+    """Have the limits that the daemon was started with; it has raised its own."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def main() -> None:
     os.set_inheritable(int(sys.argv[2]), False)  # the lock is the shim's: what it starts must not have it
     environment = read_environment()
     if environment is None:
         return
     os.chdir(sys.argv[1])
-    Shim().run(environment)
+    shim = Shim()
+    limit_open_files(*shim.spec["open_files"])
+    shim.run(environment)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def spawn(
     priority: Annotated[int | None, typer.Option(help="Higher starts first; default 0.")] = None,
     verify: Annotated[str | None, typer.Option(help="Command that must exit 0 at the agent's end.")] = None,
     timeout_minutes: Annotated[float | None, typer.Option(help="Ends the agent after so long.")] = None,
+    silence_minutes: Annotated[float | None, typer.Option(help="Ends it when it printed nothing for so long.")] = None,
     json: Json = False,
 ) -> None:
     """Start agents in the background, each in a worktree of its own."""
@@ -45,8 +46,9 @@ def spawn(
         raise CallerError("--name is for one task; without it, names are made from the tasks")
     agents = [{"task": one, **({"name": name} if name else {})} for one in tasks]
     parts = {"agent": agent, "model": model, "base": base, "verify": verify}
+    limits = {"priority": priority, "timeout_minutes": timeout_minutes, "silence_minutes": silence_minutes}
     with Client(find_home()) as client:
-        answer = client.call("spawn_agents", agents=agents, priority=priority, timeout_minutes=timeout_minutes, **parts)
+        answer = client.call("spawn_agents", agents=agents, **limits, **parts)
     if json:
         from forkjoin.cli.show import as_json
 
@@ -227,7 +229,8 @@ def stop(ids: Ids, json: Json = False) -> None:
 
         return as_json(answer)
     for one in answer["agents"]:
-        typer.echo(f"{one['id']}  {one['name']}  {one['state']}")
+        note = f"  {one['note']}" if one.get("note") else ""
+        typer.echo(f"{one['id']}  {one['name']}  {one['state']}{note}")
     return None
 
 

@@ -99,6 +99,10 @@ SELECT * FROM event WHERE agent = :agent AND number > :after ORDER BY number LIM
 -- name: denials
 SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'denied';
 
+-- name: last_turn_text$
+SELECT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'turn_ended'
+ORDER BY number DESC LIMIT 1;
+
 -- name: last_event_number$
 SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 

@@ -224,7 +224,9 @@ class Store:
         found = await self._read("progress", agent=agent.number, attempt=agent.attempt)
         return rows.Progress(**found) if found else rows.Progress(0, None)
 
-    async def note(self, agent: Agent, events: Sequence[tuple[Event, int]], progress: rows.Progress) -> None:
+    async def note(
+        self, agent: Agent, events: Sequence[tuple[Event, int]], progress: rows.Progress | None = None
+    ) -> None:
         """Record events with the offsets of their lines, and how far the output was read, in one transaction."""
 
         def act(q: Any) -> None:
@@ -232,9 +234,10 @@ class Store:
                 _add_event(q, agent, event, offset)
                 if event.kind == "turn_ended" and event.cost_usd is not None:
                     q.set_cost(number=agent.number, cost_usd=event.cost_usd)
-            q.set_progress(
-                agent=agent.number, attempt=agent.attempt, offset=progress.offset, turn_end=progress.turn_end
-            )
+            if progress:
+                q.set_progress(
+                    agent=agent.number, attempt=agent.attempt, offset=progress.offset, turn_end=progress.turn_end
+                )
 
         await self._write(act, durable=False)
 
@@ -246,6 +249,11 @@ class Store:
         """What the agent's newest attempt was not permitted."""
         found = await self._rows("denials", agent=agent.number, attempt=agent.attempt)
         return tuple(row["text"] for row in found)
+
+    async def last_turn_text(self, agent: Agent) -> str | None:
+        """How the last turn of the agent's newest attempt ended, as its event tells it."""
+        text: str | None = await self._read("last_turn_text", agent=agent.number, attempt=agent.attempt)
+        return text
 
     async def last_event_number(self, agent: int) -> int:
         number: int = await self._read("last_event_number", agent=agent)

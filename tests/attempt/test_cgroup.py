@@ -1,0 +1,163 @@
+"""An attempt's own cgroup: fault 7, where mark, shim and session find nothing any more, and fault 25 in its pids."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of, until
+from forkjoin.attempt import cgroup, process
+from forkjoin.attempt.local import LocalExecutor
+
+#: Clears its environment and forks twice into a session of its own: only its cgroup still tells whose it is.
+ESCAPED = "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"
+
+
+@pytest.fixture
+def base() -> str:
+    """Where cgroups can be made."""
+    found = cgroup.find_base()
+    probe = f"{found}/forkjoin-probe-{os.getpid()}"
+    try:
+        os.mkdir(probe)
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here ({error}): mark, shim and session alone find an attempt's processes")
+    os.rmdir(probe)
+    assert found
+    return found
+
+
+@pytest.fixture
+def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "find_base", lambda: None)
+
+
+def group_of(place: Place, handle: str) -> Path:
+    """The folder of its cgroup."""
+    [found] = [path for path in Path(cgroup.find_base() or "").glob(f"forkjoin-{handle}-*") if is_of(path, place)]
+    return found
+
+
+def is_of(group: Path, place: Place) -> bool:
+    return str(group).encode() in b"".join(file.read_bytes() for file in place.folder.glob("*/spec.json"))
+
+
+@pytest.mark.usefixtures("base")
+async def test_what_left_its_shim_its_session_and_its_mark_is_ended_by_its_cgroup(
+    local: LocalExecutor, place: Place
+) -> None:
+    """Fault 7: `env -i setsid`, forked twice, outlives a shim that was killed, and is found all the same."""
+    await local.submit(shell("a1-1", ESCAPED))
+    [pid] = await pids(local, "a1-1", 1)
+    await until(lambda: is_sleep(pid))
+    group = group_of(place, "a1-1")
+    os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
+    assert (await local.outcome("a1-1")).kind == "lost"
+    assert await place.open().cancel("a1-1", 1) == []
+    assert not is_running(pid)
+    assert not group.exists()
+
+
+@pytest.mark.usefixtures("base")
+async def test_a_cgroup_goes_with_its_attempt(local: LocalExecutor, place: Place) -> None:
+    await local.submit(shell("a1-1", "echo up; read go", stdin=None))
+    await lines(local, "a1-1", 1)
+    group = group_of(place, "a1-1")
+    assert group.is_dir()
+    await local.close_input("a1-1")
+    await local.outcome("a1-1")
+    assert not group.exists()
+
+
+@pytest.mark.usefixtures("base")
+async def test_a_cgroup_that_a_killed_shim_left_empty_is_removed_by_the_next_daemon(
+    local: LocalExecutor, place: Place
+) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    group = group_of(place, "a1-1")
+    os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    await local.outcome("a1-1")
+    assert group.is_dir()
+    await place.open().cancel("a1-1", 1)
+    assert not group.exists()
+
+
+@pytest.mark.usefixtures("base")
+async def test_a_daemon_that_was_started_in_an_attempt_s_cgroup_is_not_ended_with_it(local: LocalExecutor) -> None:
+    """Fault 7: what was never of the attempt is never touched."""
+    daemon = "env -i FORKJOIN_KEEPER=1 setsid sleep 1000 & echo $!;"
+    await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
+    [kept] = await pids(local, "a1-1", 1)
+    await until(lambda: is_sleep(kept))
+    assert await local.cancel("a1-1", 1) == []
+    assert is_running(kept)
+    os.kill(kept, signal.SIGKILL)
+    await until(lambda: not is_running(kept))
+    await local.forget("a1-1")
+
+
+@pytest.fixture
+def group(base: str, tmp_path: Path) -> Iterator[Path]:
+    """An attempt's cgroup that nobody is in."""
+    folder = Path(base) / f"forkjoin-test-{tmp_path.name}-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    cgroup.remove(str(folder))
+    assert not folder.exists()
+
+
+def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_it_was_started_in(group: Path) -> None:
+    script = (
+        "import os, sys; from forkjoin.attempt import cgroup\n"
+        "cgroup.join(sys.argv[1]); print(os.getpid() in cgroup.members(sys.argv[1]), cgroup.find_base())\n"
+        "cgroup.leave(); print(os.getpid() in cgroup.members(sys.argv[1]))"
+    )
+    argv = ["python3", "-c", script, str(group)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cgroup.__file__).parents[2])}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"True {group.parent}\nFalse\n"
+
+
+def test_members_of_a_cgroup_within_are_members(group: Path) -> None:
+    (group / "within").mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as sleeper:
+        (group / "within" / "cgroup.procs").write_text(str(sleeper.pid))
+        assert cgroup.members(str(group)) == {sleeper.pid}
+        assert [entry.identity.pid for entry in process.tree("no mark", None, str(group))] == [sleeper.pid]
+        sleeper.kill()
+
+
+def test_a_member_s_pid_that_was_another_s_when_the_table_was_read_ends_nobody(
+    monkeypatch: pytest.MonkeyPatch, sibling: int
+) -> None:
+    """Fault 25: a pid out of a cgroup means whoever the table knew by it, and a signal goes to that very process."""
+
+    def members(group: str | None) -> set[int]:
+        return {sibling, 0, 2**22}
+
+    monkeypatch.setattr(cgroup, "members", members)
+    [found] = process.tree("no mark", None, "a cgroup")
+    former = found.identity._replace(start_ticks=found.identity.start_ticks - 1)
+    process.send(former, signal.SIGKILL)
+    assert is_running(sibling)
+
+
+@pytest.mark.usefixtures("no_cgroups")
+async def test_without_cgroups_an_attempt_runs_and_ends_all_the_same(local: LocalExecutor) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    assert await local.cancel("a1-1", 1) == []
+    assert not is_running(pid)
+
+
+async def test_a_cgroup_that_cannot_be_made_hurts_nobody(
+    local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cgroup, "find_base", lambda: str(tmp_path / "file"))
+    await local.submit(shell("a1-1", "exit 3"))
+    assert (await local.outcome("a1-1")).code == 3
