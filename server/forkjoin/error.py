@@ -4,7 +4,20 @@ A `CallerError` is shown as it is, to a model or a person: it says what was wron
 helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
 """
 
+import errno
+import re
 from collections.abc import Iterable
+from typing import cast
+
+#: Errors of the operating system that pass by themselves, or once somebody frees what is short.
+_PASSING = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
+)
+#: git's words for the same, and for a lock that another git holds for a moment.
+_PASSING_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
+    r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
+)
 
 
 class ForkjoinError(Exception):
@@ -17,6 +30,21 @@ class CallerError(ForkjoinError):
 
 class BrokenPromiseError(ForkjoinError):
     """Something that forkjoin promises does not hold: a fault of ours, or of the machine."""
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error is of the moment: a full disk, no descriptor left, a lock that another holds.
+
+    What failed so is to be tried again, and is nobody's failure. An error that was raised from such a one is one.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        inside: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(is_passing(one) for one in inside)
+    if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
+        return True
+    if isinstance(error, GitError):
+        return bool(_PASSING_WORDS.search(error.stderr))
+    return error.__cause__ is not None and is_passing(error.__cause__)
 
 
 def words_of(error: Exception) -> str:
@@ -33,6 +61,9 @@ class UnknownAgentError(CallerError):
 
 class RecordsError(ForkjoinError):
     """The records can't be read or written now: a full disk, a lock. What was to be recorded must be tried again."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The records can't be used now: {why}. Nothing of this was recorded; call again then.")
 
 
 class GitError(ForkjoinError):

@@ -1,6 +1,7 @@
 """The records: what they refuse, what they never do twice, and what survives."""
 
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import anyio
 import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, State
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, SpecParts, State
 from forkjoin.record.database import open_database
 from forkjoin.record.rows import NewAgent, Progress
 from forkjoin.record.store import Store, open_store
@@ -53,7 +54,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     (agent,) = await _spawn(store, "first")
     assert (agent.id, agent.branch, agent.state) == ("a1", "forkjoin/a1-first", State.QUEUED)
-    assert agent.spec == Spec(task="a task", verify="true")
+    assert agent.spec == SpecParts(verify="true")
+    assert await store.task(1) == "a task"
     assert await store.agent(1) == agent
     assert await store.find(1, "a1") == await store.find(1, "first") == agent
     assert await store.find(2, "a1") is None
@@ -96,7 +98,7 @@ async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> Non
 
 async def test_a_number_is_never_used_again(store: Store) -> None:
     await _spawn(store, "gone")
-    store._connection.execute("DELETE FROM agent")
+    await store.forget_agent(1)
     (agent,) = await _spawn(store, "next")
     assert agent.id == "a2"
 
@@ -176,7 +178,7 @@ async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_
 @given(st.text(max_size=300))
 def test_any_text_of_an_event_can_be_kept(text: str) -> None:
     async def keep() -> None:
-        store = Store(open_database(Path(":memory:")))
+        store = Store(open_database(Path(folder) / "records.sqlite"))
         try:
             await store.project("/repository/.git")
             (agent,) = await _spawn(store, "speaker")
@@ -185,4 +187,5 @@ def test_any_text_of_an_event_can_be_kept(text: str) -> None:
         finally:
             await store.close()
 
-    anyio.run(keep)
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(keep)

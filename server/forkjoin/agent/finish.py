@@ -15,6 +15,7 @@ from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, loose, repository
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
+from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
 
 SUMMARY_LIMIT = 240
@@ -60,7 +61,12 @@ async def finish(
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         error=None if agent.stop_asked else _error(concluded, verify),
-        warnings=(*concluded.warnings, *left.warnings, *_warn(outcome, commits)),
+        warnings=(
+            *([RESTORED] if agent.restored else []),
+            *concluded.warnings,
+            *left.warnings,
+            *_warn(outcome, commits),
+        ),
     )
     await store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
 

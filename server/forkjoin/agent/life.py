@@ -11,7 +11,7 @@ from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
-from forkjoin.error import RecordsError, words_of
+from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent, Merge, Result, State
 from forkjoin.rooms import Rooms
@@ -32,9 +32,9 @@ class Life:
         try:
             while agent.state not in FINAL:
                 agent = await self._step(agent)
-        except RecordsError:
-            raise  # the agent is well: whoever called tries again
         except Exception as error:
+            if is_passing(error):
+                raise  # the agent is well: whoever called tries again
             log.exception("%s: in state %s", agent.label, agent.state)
             await self._give_up(await self._store.agent(agent.number), error)
 

@@ -38,7 +38,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     await store.set_prepared(agent, branch)
     if agent.checkout:
         await loose.bring_ignored(Path(agent.checkout), path)
-    await anyio.Path(await _task_file(agent)).write_text(agent.spec.task, "utf-8", newline="")
+    await anyio.Path(await _task_file(agent)).write_text(await store.task(agent.number), "utf-8", newline="")
     return await store.agent(agent.number)
 
 
@@ -53,7 +53,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     brief = Brief(
         id=agent.id,
         name=agent.name,
-        task=agent.spec.task,
+        task=await rooms.store.task(agent.number),
         branch=agent.branch,
         worktree=agent.worktree,
         checkout=agent.checkout,

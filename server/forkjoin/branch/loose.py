@@ -98,6 +98,15 @@ async def commit_loose(
     return Left(tip, loose, warnings)
 
 
+async def is_at(common_dir: str, worktree: Path, commit: str) -> bool:
+    """Whether there is nothing in a worktree but this commit, and ignored files; so it is where it is gone."""
+    folder = await to_thread.run_sync(git_folder, common_dir, worktree)
+    if folder is None or not await to_thread.run_sync(_is_folder, worktree):
+        return True
+    status = await _status(_Place(common_dir, folder, worktree))
+    return status.head == commit and not status.loose and not status.repositories
+
+
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 

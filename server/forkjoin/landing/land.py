@@ -14,7 +14,7 @@ from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import conflict, git, join, worktree
 from forkjoin.branch.checkout import TargetMovedError, check_free, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
-from forkjoin.error import CallerError, GitError, words_of
+from forkjoin.error import CallerError, GitError, is_passing, words_of
 from forkjoin.landing.answer import (
     INTENT,
     LANDED,
@@ -61,6 +61,8 @@ class Lander:
         try:
             landed = await self._attempt(order)
         except Exception as error:
+            if is_passing(error):
+                raise
             if not isinstance(error, CallerError):
                 log.exception("landing %d", landing.number)
             landed = Landed(git.short(landing.target), None, error=words_of(error))
@@ -170,7 +172,8 @@ class Lander:
     async def _add(self, train: "_Train", order: _Order, agent: Agent, tip: str, tree: str) -> None:
         """Make the merge commit, and let the train go on from it unless verify fails there."""
         parents = (train.head, tip)
-        commit = await join.merge_commit(order.common_dir, tree, parents, _message(agent), train.authorship)
+        message = _message(agent, await self._store.task(agent.number))
+        commit = await join.merge_commit(order.common_dir, tree, parents, message, train.authorship)
         verify = None if order.landing.dry_run else order.landing.verify
         if verify and (why := await self._verify(order, agent, commit, verify)):
             train.note(rejected=Rejected(agent.id, why))
@@ -240,6 +243,6 @@ def _first(names: Sequence[str]) -> list[str]:
     return [*names[:_FILES_NAMED], *more]
 
 
-def _message(agent: Agent) -> str:
-    first = " ".join(agent.spec.task.split())[:200]
+def _message(agent: Agent, task: str) -> str:
+    first = " ".join(task.split())[:200]
     return f"Merge {agent.label}\n\n{first}\n\nForkjoin-Agent: {agent.id}\n"
