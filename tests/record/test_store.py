@@ -10,37 +10,18 @@ import anyio
 import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, SpecParts, State
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, SpecParts, State
 from forkjoin.record.database import open_database
-from forkjoin.record.rows import NewAgent, Progress
+from forkjoin.record.rows import Progress
 from forkjoin.record.store import Store, open_store
 from forkjoin.session import Call
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
-NOBODY = Call("", "")
-
-
-def _new(name: str, project: int = 1, *, derived: bool = False) -> NewAgent:
-    return NewAgent(
-        project=project,
-        lead="lead",
-        name=name,
-        derived=derived,
-        spec=Spec(task="a task", verify="true"),
-        base="0" * 40,
-        checkout="/checkout",
-        conversation="c",
-        environment="e",
-    )
-
-
-def _place(number: int, name: str) -> tuple[str, str]:
-    return f"forkjoin/a{number}-{name}", f"/worktrees/a{number}-{name}"
+from records import NOBODY, new_agent, place
 
 
 async def _spawn(store: Store, *names: str, call: Call = NOBODY) -> list[Agent]:
-    return await store.spawn([_new(name) for name in names], _place, call)
+    return await store.spawn([new_agent(name) for name in names], place, call)
 
 
 @pytest.fixture
@@ -92,7 +73,7 @@ async def test_a_taken_name_refuses_all_of_a_spawn(store: Store) -> None:
 
 
 async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> None:
-    agents = await store.spawn([_new("task", derived=True) for _ in range(3)], _place, NOBODY)
+    agents = await store.spawn([new_agent("task", derived=True) for _ in range(3)], place, NOBODY)
     assert [agent.name for agent in agents] == ["task", "task-2", "task-3"]
 
 
@@ -175,6 +156,7 @@ async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_
     assert file.read_bytes() == before
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.text(max_size=300))
 def test_any_text_of_an_event_can_be_kept(text: str) -> None:
     async def keep() -> None:

@@ -26,9 +26,12 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in _DAMAGED
 
 
-def open_read_only(file: Path) -> sqlite3.Connection:
+def open_read_only(file: Path, *, damaged: bool = False) -> sqlite3.Connection:
+    """A connection that changes nothing; with `damaged`, to what SQLite would refuse to look at, as it is cut short."""
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     connection.row_factory = as_dict
+    if damaged:
+        connection.execute("PRAGMA writable_schema = ON")  # of all it allows, this is what we want of it
     return connection
 
 

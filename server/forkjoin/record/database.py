@@ -54,12 +54,20 @@ def open_database(file: Path) -> sqlite3.Connection:
         _refuse_newer(file)
         if damage := find_damage(file):
             log.error("%s is damaged (%s): it is now %s", file, damage, set_aside(file))
-        connection = _connect(file)
-        _migrate(connection, file)
+        return _open(file)
     except sqlite3.Error as error:
         raise CallerError(
             f"{file} can't be used now: {error}. See that its disk has room and can be written to, and call again."
         ) from error
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    connection = _connect(file)
+    try:
+        _migrate(connection, file)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -73,12 +81,12 @@ def _refuse_newer(file: Path) -> None:
         )
 
 
-def _read_version(file: Path) -> int:
+def _read_version(file: Path, *, damaged: bool = False) -> int:
     """The number of the schema, without a change to the file or its log; 0 where it can't be read."""
     if not file.exists():
         return 0
     try:
-        with closing(open_read_only(file)) as connection:
+        with closing(open_read_only(file, damaged=damaged)) as connection:
             version: int = connection.execute("PRAGMA user_version").fetchone()["user_version"]
             return version
     except sqlite3.DatabaseError as error:
@@ -125,7 +133,7 @@ def _migrate(connection: sqlite3.Connection, file: Path) -> None:
 def _begin(connection: sqlite3.Connection, file: Path, steps: list[str]) -> int:
     """Make the tables of a damaged database, with what is still read in it, in one transaction; their version."""
     copies = set_aside_copies(file)
-    version = _read_version(copies[-1]) if copies else 0
+    version = _read_version(copies[-1], damaged=True) if copies else 0
     if not 0 < version <= len(steps):
         return 0
     connection.executescript("\n".join(["BEGIN IMMEDIATE;", *steps[:version]]))

@@ -36,7 +36,7 @@ _BEYOND = 1_000
 
 def salvage(connection: sqlite3.Connection, copy: Path) -> int:
     """Take over whatever can be read in `copy` into empty tables of the same form; how many agents that were."""
-    with closing(open_read_only(copy)) as old:
+    with closing(open_read_only(copy, damaged=True)) as old:
         highest = _highest(old)
         for table, key in _TABLES.items():
             rows = _by_number(old, table, key, highest) if key else _from_both_ends(old, table)
