@@ -13,6 +13,7 @@ from abouts import write_about
 from forkjoin import lock
 from forkjoin.config import read_settings
 from forkjoin.error import CallerError
+from forkjoin.main import _leave_when_damaged, open_loop
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.record.rows import RESTORED
@@ -134,6 +135,22 @@ async def test_what_was_restored_once_is_not_restored_again(repository: Path, ho
         before = await _listed(lead)
     async with left.taken_over() as lead:
         assert await _listed(lead) == before
+
+
+async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_them_aside(
+    repository: Path, home: Home, left: Left
+) -> None:
+    async with open_loop(home) as loop:
+        with anyio.fail_after(GIVE_UP_S), anyio.CancelScope() as scope:
+            loop.store.damaged.set()
+            await _leave_when_damaged(loop, scope)
+            await anyio.sleep_forever()
+    async with left.taken_over() as lead:
+        assert len(set_aside_copies(home.records)) == 1
+        assert set(await _listed(lead)) == {"a1", "a2", "a3", "a4"}
+        await lead.call("stop_agents", ids=["a2"])
+    async with left.taken_over():
+        assert len(set_aside_copies(home.records)) == 1
 
 
 @pytest.mark.parametrize("how", DAMAGES)

@@ -94,6 +94,44 @@ async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> 
     assert [agent.name for agent in await store.live()] == ["once"]
 
 
+async def test_a_look_at_the_agents_reads_no_task(store: Store) -> None:
+    await _spawn(store, "first", "second")
+
+    def allow(action: int, table: str | None, *_: str | None) -> int:
+        return sqlite3.SQLITE_DENY if (action, table) == (sqlite3.SQLITE_READ, "task") else sqlite3.SQLITE_OK
+
+    store._connection.set_authorizer(allow)
+    assert [agent.name for agent in await store.live()] == ["first", "second"]
+    with pytest.raises(RecordsError):
+        await store.task(1)
+
+
+async def test_events_wake_nobody(store: Store) -> None:
+    (agent,) = await _spawn(store, "speaker")
+    seen = store.changes.version
+    await store.note(agent, [(Said("hello"), 0)], Progress(6, None))
+    assert store.changes.version == seen
+
+
+async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 26."""
+    for name, now in (("first", 2e9), ("second", 1e9), ("third", 3e9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        await _spawn(store, name)
+    assert [agent.name for agent in await store.live()] == ["first", "second", "third"]
+    assert [agent.name for agent in await store.agents(1, everything=True)] == ["third", "second", "first"]
+    assert [agent.name for agent in await store.untold(1, "lead", everyone=False)] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("task", ["-n '$(x)' `y` \\ \"", "a\r\nb\tc\n\n", "🦊 é \u202e", "x" * 2_000_000], ids=len)
+async def test_a_task_is_kept_byte_for_byte(store: Store, task: str) -> None:
+    """Fault 13."""
+    (agent,) = await store.spawn([new_agent("first", task=task)], place, NOBODY)
+    assert await store.task(agent.number) == task
+
+
 async def test_a_result_is_written_once(store: Store) -> None:
     (agent,) = await _spawn(store, "once")
     agent = await store.move(await store.move(await store.move(agent, State.PREPARING), State.RUNNING), State.FINISHING)

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -92,11 +93,17 @@ class NewLanding:
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+    return dict(zip([column[0] for column in cursor.description], row, strict=True))
 
 
 def agent(row: Row) -> Agent:
-    return _AGENT.validate_python({**row, "spec": json.loads(row["spec"])})
+    return _AGENT.validate_python({**row, "spec": _spec(row["spec"])})
+
+
+@lru_cache(maxsize=4096)
+def _spec(text: str) -> SpecParts:
+    """A spec, parsed once: the loop looks at all that wait again and again, and many are alike."""
+    return SpecParts.model_validate_json(text)
 
 
 def recorded(row: Row) -> Recorded:
