@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Left:
         assert self._lock is not None
 
     @asynccontextmanager
-    async def taken_over(self) -> AsyncIterator[Lead]:
+    async def taken_over(self) -> AsyncGenerator[Lead]:
         assert self._lock is not None
         os.close(self._lock)
         async with open_lead_in_memory(self._home, self._repository) as lead:

@@ -2,8 +2,6 @@
 
 import gc
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,13 +15,6 @@ from forkjoin.version import PROTOCOL
 from harness import git, open_lead_in_memory
 
 FIRST = date(2030, 1, 1)
-
-
-@asynccontextmanager
-async def _rooms(home: Home) -> AsyncIterator[Loop]:
-    """The rooms that a daemon has left, while none is there."""
-    async with open_loop(home) as loop:
-        yield loop
 
 
 async def _see_days(loop: Loop, count: int, start: date = FIRST) -> None:
@@ -47,7 +38,7 @@ async def ended(repository: Path, home: Home) -> None:
 async def test_what_is_merged_or_changed_nothing_goes_after_thirty_days_and_the_rest_stays(
     repository: Path, home: Home, ended: None
 ) -> None:
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         await _see_days(loop, 30)
         assert await _known(loop) == {"a1", "a2", "a3", "a4"}
         await _see_days(loop, 1, FIRST + timedelta(days=30))
@@ -64,7 +55,7 @@ async def test_what_is_merged_or_changed_nothing_goes_after_thirty_days_and_the_
 
 
 async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> None:
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         await _see_days(loop, 2)
         await _see_days(loop, 2, FIRST + timedelta(days=600))
         await _see_days(loop, 2, FIRST - timedelta(days=600))
@@ -75,7 +66,7 @@ async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> No
 
 async def test_with_zero_days_nothing_ever_goes(home: Home, ended: None) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[retention]\ndays = 0\n")
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         await _see_days(loop, 40)
         assert await _known(loop) == {"a1", "a2", "a3", "a4"}
 
@@ -89,7 +80,7 @@ async def test_a_merged_agent_in_whose_worktree_somebody_works_stays(
     if work == "a commit":
         git(worktree, "add", ".")
         git(worktree, "commit", "-q", "-m", "mine")
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         await _see_days(loop, 35)
         assert await _known(loop) == {"a1", "a2", "a4"}
     assert (worktree / ("README.md" if work == "an edit" else "new.txt")).read_text() == "mine\n"
@@ -98,25 +89,27 @@ async def test_a_merged_agent_in_whose_worktree_somebody_works_stays(
 async def test_one_that_cannot_go_keeps_no_other_and_goes_the_next_time(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         await _see_days(loop, 30)
         with monkeypatch.context() as patched:
             forget = loop.store.forget_agent
-            patched.setattr(loop.store, "forget_agent", lambda n: forget(n) if n != 1 else _fail())
+
+            async def forget_but_one(number: int) -> None:
+                if number == 1:
+                    raise OSError("killed")
+                await forget(number)
+
+            patched.setattr(loop.store, "forget_agent", forget_but_one)
             await tidy(loop.rooms, FIRST + timedelta(days=30), [])
         assert await _known(loop) == {"a1", "a2", "a4"}  # its worktree and logs are gone, its record not yet
         await tidy(loop.rooms, FIRST + timedelta(days=30), [])
         assert await _known(loop) == {"a2", "a4"}
 
 
-async def _fail() -> None:
-    raise OSError("killed")
-
-
 async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_restored(
     home: Home, ended: None
 ) -> None:
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         await loop.store.forget_agent(3)
         for handle in ("l7-a1-0123456789ab", "a99-1"):
             (home.attempts / handle).mkdir()
@@ -131,7 +124,7 @@ async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_
 
 
 async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: None) -> None:
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         call = Call(
             "memory-session-1", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
         )
@@ -143,7 +136,7 @@ async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: No
 
 
 async def test_a_relay_that_is_connected_can_ask_again_whenever_it_does(home: Home, ended: None) -> None:
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         call = Call(
             "memory-session-1", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
         )
@@ -172,7 +165,7 @@ def test_an_environment_is_kept_for_as_long_as_somebody_may_need_it() -> None:
 async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true")
-    async with _rooms(home) as loop:
+    async with open_loop(home) as loop:
         assert loop.store._connection.execute("SELECT count(*) AS days FROM day").fetchone() == {"days": 1}
         session = _session("x", dict(os.environ))
         await loop.welcome(session)

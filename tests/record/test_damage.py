@@ -113,8 +113,34 @@ async def test_a_damaged_log_leaves_what_the_database_has(file: Path, whole: Sto
 async def test_an_empty_database_beside_a_log_is_set_aside(file: Path) -> None:
     store = await open_store(file)
     await store.spawn([new_agent("in-the-log")], place, NOBODY)
-    damage(file, "empty")
-    assert set_aside(file).stat().st_size == 0
+    killed = file.with_name("killed")
+    killed.touch()
+    shutil.copy(file.with_name(f"{file.name}-wal"), killed.with_name("killed-wal"))
+    await store.close()
+    await (await open_store(killed)).close()
+    (copy,) = set_aside_copies(killed)
+    assert copy.stat().st_size == 0
+
+
+async def test_no_number_of_a_damaged_database_is_handed_out_again(file: Path) -> None:
+    store = await open_store(file)
+    await store.forget_agent(COUNT)
+    await store.close()
+    file.write_bytes(file.read_bytes()[:-4096])
+    store = await open_store(file)
+    (agent,) = await store.spawn([new_agent("next")], place, NOBODY)
+    assert agent.number == COUNT + 1
+    await store.close()
+
+
+async def test_rows_that_hold_nonsense_are_left(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE agent SET state = 'runnimg' WHERE number = 3")
+        connection.execute("UPDATE agent SET spec = '{' WHERE number = 4")
+    connection.close()
+    file.write_bytes(file.read_bytes()[:-4096])
+    store = await open_store(file)
+    assert (await store.numbers())[1] == set(range(1, COUNT + 1)) - {3, 4}
     await store.close()
 
 
@@ -124,7 +150,7 @@ async def test_a_log_that_a_kill_kept_from_being_set_aside_follows_its_database(
     log.write_bytes(b"\x37\x7f\x06\x82 the rest of a log")
     store = await open_store(file)
     assert set_aside_copies(file) == [first]
-    assert first.with_name(f"{first.name}-wal").exists()
+    assert first.with_name(f"{first.name}-wal").read_bytes() == b"\x37\x7f\x06\x82 the rest of a log"
     assert (await store.numbers())[1] == set(range(1, COUNT + 1))
     await store.close()
 

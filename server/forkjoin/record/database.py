@@ -83,7 +83,7 @@ def _refuse_newer(file: Path) -> None:
 
 def _read_version(file: Path, *, damaged: bool = False) -> int:
     """The number of the schema, without a change to the file or its log; 0 where it can't be read."""
-    if not file.exists():
+    if not file.exists() or not file.stat().st_size:  # beside an empty one SQLite would delete its log
         return 0
     try:
         with closing(open_read_only(file, damaged=damaged)) as connection:
