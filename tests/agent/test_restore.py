@@ -137,6 +137,29 @@ async def test_what_was_restored_once_is_not_restored_again(repository: Path, ho
         assert await _listed(lead) == before
 
 
+async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(home: Home, left: Left) -> None:
+    async with open_loop(home) as loop:
+        await loop.store.forget_agent(1)
+    async with open_loop(home) as loop:
+        assert (await loop.store.numbers()) == (4, {2, 3, 4})
+    home.records.with_name("records.sqlite.damaged-20300101T000000Z").touch()
+    async with open_loop(home) as loop:
+        assert (await loop.store.numbers()) == (4, {1, 2, 3, 4})
+        assert (await loop.store.agent(1)).restored
+        assert await loop.store.task(1) == "the task"
+        await loop.store.ask_stop([await loop.store.agent(2)])
+    async with left.taken_over() as lead:
+        await lead.call("stop_agents", ids=["a2"])
+
+
+@pytest.mark.parametrize("seen", ["attempts/a9-1", "worktrees/repository-0/a9-name"])
+async def test_a_number_that_is_seen_anywhere_is_not_handed_out(repository: Path, home: Home, seen: str) -> None:
+    (home.state / seen).mkdir(parents=True)
+    async with open_lead_in_memory(home, repository) as lead:
+        assert await lead.run("true") == ["a10"]
+        assert "damaged" in " ".join((await lead.call("get_status"))["trouble"])
+
+
 async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_them_aside(
     repository: Path, home: Home, left: Left
 ) -> None:
