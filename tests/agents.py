@@ -1,6 +1,6 @@
 """Agents for tests of pure code."""
 
-from forkjoin.model import Agent, Merge, Spec, State
+from forkjoin.model import Agent, Merge, SpecParts, State
 
 
 def make_agent(number: int, *, state: State = State.QUEUED, priority: int = 0, task: str = "a task") -> Agent:
@@ -10,7 +10,7 @@ def make_agent(number: int, *, state: State = State.QUEUED, priority: int = 0, t
         project=1,
         lead="lead",
         name=f"agent-{number}",
-        spec=Spec(task=task, priority=priority),
+        spec=SpecParts(priority=priority),
         state=state,
         merge=Merge.UNMERGED,
         base="0" * 40,

@@ -60,7 +60,7 @@ def repository(tmp_path: Path, user: Path) -> Path:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home with the agent `sh`. At the end nothing of it may run, after what was started is stopped."""
     folder = tmp_path / "forkjoin"
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)  # a test may have a disk there
     (folder / "config.toml").write_text(CONFIG)
     monkeypatch.setenv("FORKJOIN_HOME", str(folder))
     found = find_home()

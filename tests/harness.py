@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.session import Hello, Session
@@ -109,6 +110,27 @@ async def open_lead(where: Path, session: str = "session-1", **environment: str)
 @asynccontextmanager
 async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
     """A lead that speaks to the tools without relay, socket or daemon: the loop runs in this process."""
+    async with open_loop_in_memory(home) as loop, lead_of(loop, where, session) as lead:
+        yield lead
+
+
+@asynccontextmanager
+async def open_loop_in_memory(home: Home) -> AsyncGenerator[Loop]:
+    """A loop that runs in this process, in a daemon's stead."""
+    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
+    try:
+        async with open_loop(home) as loop, anyio.create_task_group() as tasks:
+            tasks.start_soon(loop.run)
+            yield loop
+            tasks.cancel_scope.cancel()
+    finally:
+        os.close(lock)
+
+
+@asynccontextmanager
+async def lead_of(loop: Loop, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
+    """A lead that speaks to the tools of this loop."""
     hello = Hello(
         protocol=PROTOCOL,
         version=__version__,
@@ -118,16 +140,8 @@ async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1
         session_id=session,
         environment=dict(os.environ),
     )
-    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
-    try:
-        async with open_loop(home) as loop, anyio.create_task_group() as tasks:
-            tasks.start_soon(loop.run)
-            async with Client(_in_memory(Tools(loop), Session(hello))) as client:
-                yield Lead(client)
-            tasks.cancel_scope.cancel()
-    finally:
-        os.close(lock)
+    async with Client(_in_memory(Tools(loop), Session(hello))) as client:
+        yield Lead(client)
 
 
 @asynccontextmanager

@@ -30,6 +30,10 @@ class Limits(_Strict):
     idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves
 
 
+class Retention(_Strict):
+    days: Annotated[int, Field(ge=0)] = 30  #: that what is merged stays, counted in days forkjoin ran; 0: for ever
+
+
 class AgentProgram(_Strict):
     """One way to run an agent: an adapter, and what it is to start."""
 
@@ -43,6 +47,7 @@ class AgentProgram(_Strict):
 class Settings(_Strict):
     default_agent: str = "claude"
     limits: Limits = Limits()
+    retention: Retention = Retention()
     agents: dict[Name, AgentProgram] = {}
 
     def program(self, name: str | None) -> AgentProgram:

@@ -63,6 +63,9 @@ class UnknownAgentError(CallerError):
 class RecordsError(ForkjoinError):
     """The records can't be read or written now: a full disk, a lock. What was to be recorded must be tried again."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The records can't be used now: {why}. Nothing of this was recorded; call again then.")
+
 
 class GitError(ForkjoinError):
     """git said no: its arguments, exit code and the last line it wrote to stderr."""

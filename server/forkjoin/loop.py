@@ -6,17 +6,21 @@ does exactly the same, and so takes over what another left.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, date, datetime
+from weakref import WeakSet
 
 import anyio
 from anyio.abc import TaskGroup
 
 from forkjoin.agent.life import Life
+from forkjoin.agent.retention import tidy
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.decision import scheduler
-from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.error import BrokenPromiseError, CallerError, is_passing, words_of
 from forkjoin.event import Noted
 from forkjoin.landing.land import Lander
 from forkjoin.model import Agent, Landing, LandingState, Project, State
@@ -26,22 +30,31 @@ from forkjoin.session import Session
 log = logging.getLogger(__name__)
 
 #: How long what has failed for reasons of ours is let rest before it is tried again.
-_REST_S = 5.0
+_REST_S = 2.0
+#: How often it is looked whether a new day has begun.
+_TIDY_EVERY_S = 3600.0
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 class Loop:
     """The daemon's heart. Tools reach everything through it."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, today: Callable[[], date] = _today) -> None:
         self.rooms = rooms
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
+        self.held_up: dict[str, str] = {}  #: why what is under way can't be carried on now; by agent's id, or landing
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose end was seen to
         self._life = Life(rooms)
         self._lander = Lander(rooms)
         self._attended: set[str] = set()
+        self._today = today
+        self._connected: WeakSet[Session] = WeakSet()
 
     def __repr__(self) -> str:
         return f"Loop({self.rooms.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
@@ -57,6 +70,7 @@ class Loop:
         Raises:
             CallerError: It stands in no repository.
         """
+        self._connected.add(session)
         project = await self.store.project((await look(session.folder)).common_dir)
         if not session.is_agent:
             await git.admit(project.common_dir)
@@ -67,6 +81,7 @@ class Loop:
 
     async def welcome(self, session: Session) -> None:
         """A connection is there: what waits for its lead's environment may use this one."""
+        self._connected.add(session)
         if not session.is_agent:
             with suppress(CallerError):
                 await self.admit(session, session.lead(""))
@@ -78,6 +93,7 @@ class Loop:
             self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
         await self._lander.sweep()
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tidy_daily)
             while True:
                 seen = self.store.changes.version
                 try:
@@ -90,8 +106,7 @@ class Loop:
 
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
-        await self._start_what_may(await self.store.live())
-        for agent in await self.store.live():
+        for agent in await self._start_what_may(await self.store.live()):
             if agent.state is not State.QUEUED:
                 self._attend(tasks, agent)
             if agent.stop_asked and (agent.number, agent.attempt) not in self._stopped:
@@ -107,18 +122,30 @@ class Loop:
             await anyio.sleep(_REST_S)
             self._stopped.discard((agent.number, agent.attempt))
 
-    async def _start_what_may(self, live: list[Agent]) -> None:
+    async def _tidy_daily(self) -> None:
+        while True:
+            try:
+                await tidy(self.rooms, self._today(), list(self._connected))
+            except Exception:  # a boundary: there is another day
+                log.exception("what is due could not be let go of; trying again")
+            await anyio.sleep(_TIDY_EVERY_S)
+
+    async def _start_what_may(self, live: list[Agent]) -> list[Agent]:
+        """Start those queued ones that may; all that are under way or queued then."""
         queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
         without_environment = {
             n for n, a in queued.items() if not self.rooms.environments.find(a.environment, a.project, a.lead)
         }
         decision = scheduler.decide(live, self.max_running, without_environment)
         self.waiting = decision.waiting
+        started: dict[int, Agent] = {}
         for number in decision.start:
             try:
-                await self.store.move(queued[number], State.PREPARING, Noted("preparing its worktree"))
+                moved = await self.store.move(queued[number], State.PREPARING, Noted("preparing its worktree"))
+                started[number] = moved
             except BrokenPromiseError:
                 log.info("a%d was stopped before it could start", number)
+        return [started.get(agent.number, agent) for agent in live]
 
     def _attend(self, tasks: TaskGroup, agent: Agent) -> None:
         if agent.id not in self._attended:
@@ -128,9 +155,8 @@ class Loop:
     async def _live(self, agent: Agent) -> None:
         try:
             await self._life.live(await self.store.agent(agent.number))  # it may have ended since it was listed
-        except Exception:  # a boundary: one agent's trouble is that agent's alone
-            log.exception("%s could not be carried on; trying again", agent.label)
-            await anyio.sleep(_REST_S)
+        except Exception as error:  # a boundary: one agent's trouble is that agent's alone
+            await self._rest(agent.id, agent.label, error)
         finally:
             self._leave(agent.id)
 
@@ -155,15 +181,22 @@ class Loop:
             landing = await self.store.landing(landing.number)  # it may be done since it was listed
             if landing.state is not LandingState.DONE:
                 await self._lander.land(landing, self._environment_of(landing))
-        except Exception:  # a boundary, as above
-            log.exception("landing %d could not be carried out; trying again", landing.number)
-            await anyio.sleep(_REST_S)
+        except Exception as error:  # a boundary, as above
+            await self._rest(key, f"landing {landing.number}", error)
         finally:
             self._leave(key)
+
+    async def _rest(self, key: str, what: str, error: Exception) -> None:
+        """Say what can't be carried on, and let it rest before it is tried again."""
+        self.held_up[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
+        trace = None if is_passing(error) else error
+        log.error("%s could not be carried on; trying again: %s", what, words_of(error), exc_info=trace)
+        await anyio.sleep(_REST_S)
 
     def _environment_of(self, landing: Landing) -> dict[str, str] | None:
         return self.rooms.environments.find(landing.environment, landing.project, landing.lead)
 
     def _leave(self, key: str) -> None:
         self._attended.discard(key)
+        self.held_up.pop(key, None)
         self.store.changes.announce()

@@ -14,7 +14,7 @@ from anyio import CancelScope
 from forkjoin import lock
 from forkjoin.attempt import cgroup, open_files
 from forkjoin.connection.start import daemon_command
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, RecordsError
 from forkjoin.paths import Home, find_home
 
 if TYPE_CHECKING:
@@ -43,15 +43,16 @@ def run_daemon() -> int:
         return 0  # one is there already
     cgroup.leave()
     open_files.raise_limit()
-    with home.log.open("ab") as file:  # whoever started us: a shim's own log is not where one looks
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
+    file = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for descriptor in (1, 2):  # whoever started us: a shim's own log is not where one looks
+        os.dup2(file, descriptor)
+    os.close(file)
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
     logging.getLogger("mcp").setLevel(logging.WARNING)
     try:
         anyio.run(serve, home)
-    except CallerError as error:
+    except (CallerError, RecordsError) as error:
         sys.stderr.write(f"forkjoin: {error}\n")
         return 1
     return 0
@@ -70,6 +71,7 @@ async def serve(home: Home) -> None:
         log.info("up: %r", loop)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
+            tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
             tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
             tasks.start_soon(loop.run)
             await listener.serve(door.handle, tasks)
@@ -79,6 +81,7 @@ async def serve(home: Home) -> None:
 @asynccontextmanager
 async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     """The rooms behind the tools, open."""
+    from forkjoin.agent.restore import restore
     from forkjoin.attempt.local import LocalExecutor
     from forkjoin.branch import git
     from forkjoin.config import read_settings
@@ -93,7 +96,9 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command())
-        yield Loop(Rooms(home, settings, store, executor, Environments()))
+        rooms = Rooms(home, settings, store, executor, Environments())
+        await restore(rooms)
+        yield Loop(rooms)
     finally:
         with CancelScope(shield=True):
             await store.close()
@@ -105,6 +110,16 @@ async def _leave_on_signal(scope: CancelScope) -> None:
             log.info("asked to leave by %s", signum.name)
             scope.cancel()
             return
+
+
+async def _leave_when_damaged(loop: "Loop", scope: CancelScope) -> None:
+    """Leave once the records are found to be damaged: the next daemon sets them aside, and begins anew."""
+    from forkjoin.record.damage import suspect
+
+    await loop.store.damaged.wait()
+    log.error("leaving: the records are damaged")
+    suspect(loop.rooms.home.records)
+    scope.cancel()
 
 
 async def _leave_when_idle(loop: "Loop", door: "Door", scope: CancelScope) -> None:

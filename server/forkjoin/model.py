@@ -169,7 +169,7 @@ class Agent:
     project: int
     lead: str
     name: str
-    spec: Spec
+    spec: SpecParts  #: without the task, which may be large: the store tells it
     state: State
     merge: Merge
     base: str  #: the commit it starts from
@@ -187,6 +187,7 @@ class Agent:
     removed: float | None  #: when its worktree was taken away
     last_event: str
     cost_usd: float | None
+    restored: bool = False  #: from the files of its attempt, after its record was damaged
 
     @property
     def id(self) -> str:

@@ -1,7 +1,7 @@
 """Who is at the other end of a connection: what its hello said, checked once, at the door."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -47,7 +47,7 @@ class Hello(BaseModel):
 Written = Callable[[], Awaitable[None]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Session:
     """One connection. `written` holds what to do once the reply to a request has reached the socket."""
 
@@ -115,6 +115,17 @@ class Environments:
         before = self._by_lead.get((project, lead))
         self._by_lead[project, lead] = digest
         return before != digest
+
+    def prune(self, needed: Iterable[tuple[str, int, str]], connected: Iterable[Mapping[str, str]]) -> None:
+        """Forget all but what these may still use, each a digest, a project and a lead, and what the connected have."""
+        digests = {self.keep(environment) for environment in connected}
+        leads: set[tuple[int, str]] = set()
+        for digest, project, lead in needed:
+            digests.add(digest)
+            leads |= {(project, lead), (project, "cli")}
+        self._by_lead = {key: last for key, last in self._by_lead.items() if key in leads or last in digests}
+        kept = digests.union(self._by_lead.values())
+        self._by_digest = {digest: known for digest, known in self._by_digest.items() if digest in kept}
 
     def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:
         """The environment itself, else what its lead, or a person in the project, has brought since; else none."""

@@ -1,6 +1,7 @@
 """The records: what they refuse, what they never do twice, and what survives."""
 
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,37 +10,18 @@ import anyio
 import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, Spec, State
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, SpecParts, State
 from forkjoin.record.database import open_database
-from forkjoin.record.rows import NewAgent, Progress
+from forkjoin.record.rows import Progress
 from forkjoin.record.store import Store, open_store
 from forkjoin.session import Call
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
-NOBODY = Call("", "")
-
-
-def _new(name: str, project: int = 1, *, derived: bool = False) -> NewAgent:
-    return NewAgent(
-        project=project,
-        lead="lead",
-        name=name,
-        derived=derived,
-        spec=Spec(task="a task", verify="true"),
-        base="0" * 40,
-        checkout="/checkout",
-        conversation="c",
-        environment="e",
-    )
-
-
-def _place(number: int, name: str) -> tuple[str, str]:
-    return f"forkjoin/a{number}-{name}", f"/worktrees/a{number}-{name}"
+from records import NOBODY, new_agent, place
 
 
 async def _spawn(store: Store, *names: str, call: Call = NOBODY) -> list[Agent]:
-    return await store.spawn([_new(name) for name in names], _place, call)
+    return await store.spawn([new_agent(name) for name in names], place, call)
 
 
 @pytest.fixture
@@ -53,7 +35,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     (agent,) = await _spawn(store, "first")
     assert (agent.id, agent.branch, agent.state) == ("a1", "forkjoin/a1-first", State.QUEUED)
-    assert agent.spec == Spec(task="a task", verify="true")
+    assert agent.spec == SpecParts(verify="true")
+    assert await store.task(1) == "a task"
     assert await store.agent(1) == agent
     assert await store.find(1, "a1") == await store.find(1, "first") == agent
     assert await store.find(2, "a1") is None
@@ -90,13 +73,13 @@ async def test_a_taken_name_refuses_all_of_a_spawn(store: Store) -> None:
 
 
 async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> None:
-    agents = await store.spawn([_new("task", derived=True) for _ in range(3)], _place, NOBODY)
+    agents = await store.spawn([new_agent("task", derived=True) for _ in range(3)], place, NOBODY)
     assert [agent.name for agent in agents] == ["task", "task-2", "task-3"]
 
 
 async def test_a_number_is_never_used_again(store: Store) -> None:
     await _spawn(store, "gone")
-    store._connection.execute("DELETE FROM agent")
+    await store.forget_agent(1)
     (agent,) = await _spawn(store, "next")
     assert agent.id == "a2"
 
@@ -109,6 +92,44 @@ async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> 
     with pytest.raises(RecordsError):
         await _spawn(store, "twice", call=call)
     assert [agent.name for agent in await store.live()] == ["once"]
+
+
+async def test_a_look_at_the_agents_reads_no_task(store: Store) -> None:
+    await _spawn(store, "first", "second")
+
+    def allow(action: int, table: str | None, *_: str | None) -> int:
+        return sqlite3.SQLITE_DENY if (action, table) == (sqlite3.SQLITE_READ, "task") else sqlite3.SQLITE_OK
+
+    store._connection.set_authorizer(allow)
+    assert [agent.name for agent in await store.live()] == ["first", "second"]
+    with pytest.raises(RecordsError):
+        await store.task(1)
+
+
+async def test_events_wake_nobody(store: Store) -> None:
+    (agent,) = await _spawn(store, "speaker")
+    seen = store.changes.version
+    await store.note(agent, [(Said("hello"), 0)], Progress(6, None))
+    assert store.changes.version == seen
+
+
+async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 26."""
+    for name, now in (("first", 2e9), ("second", 1e9), ("third", 3e9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        await _spawn(store, name)
+    assert [agent.name for agent in await store.live()] == ["first", "second", "third"]
+    assert [agent.name for agent in await store.agents(1, everything=True)] == ["third", "second", "first"]
+    assert [agent.name for agent in await store.untold(1, "lead", everyone=False)] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("task", ["-n '$(x)' `y` \\ \"", "a\r\nb\tc\n\n", "🦊 é \u202e", "x" * 2_000_000], ids=len)
+async def test_a_task_is_kept_byte_for_byte(store: Store, task: str) -> None:
+    """Fault 13."""
+    (agent,) = await store.spawn([new_agent("first", task=task)], place, NOBODY)
+    assert await store.task(agent.number) == task
 
 
 async def test_a_result_is_written_once(store: Store) -> None:
@@ -173,10 +194,11 @@ async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_
     assert file.read_bytes() == before
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.text(max_size=300))
 def test_any_text_of_an_event_can_be_kept(text: str) -> None:
     async def keep() -> None:
-        store = Store(open_database(Path(":memory:")))
+        store = Store(open_database(Path(folder) / "records.sqlite"))
         try:
             await store.project("/repository/.git")
             (agent,) = await _spawn(store, "speaker")
@@ -185,4 +207,5 @@ def test_any_text_of_an_event_can_be_kept(text: str) -> None:
         finally:
             await store.close()
 
-    anyio.run(keep)
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(keep)

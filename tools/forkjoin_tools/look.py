@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated, Literal
 
+from anyio import to_thread
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import Agent, Merge, State, Verify, number_of
+from forkjoin.record.trouble import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
@@ -20,6 +22,8 @@ from forkjoin_tools.strict import Arguments, StrictTool, make_tool
 _PAGE = 50
 _MOST = 200
 _TAIL_BYTES = 400
+#: How many of those that can't be carried on are named.
+_HELD_UP_NAMED = 10
 #: What a wait tells at once; of more ends than that the rest is told by the next.
 _ENDS_BYTES, _PENDING_BYTES = 40_000, 15_000
 #: Bytes of a page of the list.
@@ -167,7 +171,10 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),
         cost_usd=agent.cost_usd,
-        last_event=desk.loop.waiting.get(agent.number) or await _last_words(desk, agent) or agent.last_event,
+        last_event=desk.loop.waiting.get(agent.number)
+        or desk.loop.held_up.get(agent.id)
+        or await _last_words(desk, agent)
+        or agent.last_event,
     )
 
 
@@ -209,7 +216,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         max_running=desk.loop.max_running,
         waiting="; ".join(reasons) or None,
         projects=projects,
-        trouble=[*_trouble(desk), *await _not_obeyed(desk, projects)],
+        trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
     )
 
 
@@ -231,7 +238,7 @@ async def _not_obeyed(desk: Desk, busy: Iterable[str]) -> list[str]:
     return lines
 
 
-def _trouble(desk: Desk) -> list[str]:
+async def _trouble(desk: Desk) -> list[str]:
     programs = desk.rooms.settings.programs()
     default = desk.rooms.settings.default_agent
     trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
@@ -240,4 +247,7 @@ def _trouble(desk: Desk) -> list[str]:
             f"{waiting} merge(s) wait for their lead's environment, which a restart has lost; it comes back with its "
             "session, or with any forkjoin command in that repository"
         )
-    return trouble
+    trouble += await to_thread.run_sync(find_trouble, desk.rooms.home.records)
+    held_up = list(desk.loop.held_up.values())
+    more = [f"… and {len(held_up) - _HELD_UP_NAMED} more"] if len(held_up) > _HELD_UP_NAMED else []
+    return [*trouble, *held_up[:_HELD_UP_NAMED], *more]

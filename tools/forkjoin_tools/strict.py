@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast, get_type_hints
 
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import CallerError, ForkjoinError, RecordsError
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
@@ -46,7 +46,7 @@ class StrictTool(Tool):
             return _shape(await self.fn(await open_desk(context, self.name, arguments), checked))
         except ValidationError as error:
             raise ToolError(explain(self.name, error.errors(), self.parameters)) from None
-        except CallerError as error:
+        except (CallerError, RecordsError) as error:
             raise ToolError(str(error)) from None
         except (ForkjoinError, OSError) as error:
             raise UnexpectedToolError(f"{self.name} failed, and not through you: {error}") from error

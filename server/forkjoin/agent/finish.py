@@ -17,6 +17,7 @@ from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.worktree import is_folder
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
+from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
 
 SUMMARY_LIMIT = 240
@@ -66,7 +67,13 @@ async def finish(
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         error=None if agent.stop_asked else _error(concluded, verify),
-        warnings=(*concluded.warnings, *left.warnings, *_warn(outcome, commits), *await git.warn(project.common_dir)),
+        warnings=(
+            *([RESTORED] if agent.restored else []),
+            *concluded.warnings,
+            *left.warnings,
+            *_warn(outcome, commits),
+            *await git.warn(project.common_dir),
+        ),
     )
     await store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
 

@@ -44,7 +44,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
     try:
-        await _fill(agent, path)
+        await _fill(agent, path, await store.task(agent.number))
     except (ForkjoinError, OSError):
         if not agent.prepared:  # else its program may be there by now
             await worktree.undo(project.common_dir, path, branch, agent.base)
@@ -53,11 +53,11 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     return await store.agent(agent.number)
 
 
-async def _fill(agent: Agent, path: Path) -> None:
+async def _fill(agent: Agent, path: Path, task: str) -> None:
     """Bring what is in no commit: the ignored files that are wanted there, and the task."""
     if agent.checkout:
         await loose.bring_ignored(Path(agent.checkout), path)
-    await anyio.Path(await _task_file(agent)).write_text(agent.spec.task, "utf-8", newline="")
+    await anyio.Path(await _task_file(agent)).write_text(task, "utf-8", newline="")
 
 
 async def _task_file(agent: Agent) -> str:
@@ -68,10 +68,11 @@ async def _task_file(agent: Agent) -> str:
 async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
     program = rooms.settings.program(agent.spec.agent)
+    task = await rooms.store.task(agent.number)
     brief = Brief(
         id=agent.id,
         name=agent.name,
-        task=agent.spec.task,
+        task=task,
         branch=agent.branch,
         worktree=agent.worktree,
         checkout=agent.checkout,
@@ -99,11 +100,11 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         silence_s=silence * 60 if silence else None,
         log_bytes=limits.log_megabytes * 1024 * 1024,
         keeps_unread=ADAPTERS[program.kind].MAKES_EVENTS,
-        about=await _about(rooms, agent),
+        about=await _about(rooms, agent, task),
     )
 
 
-async def _about(rooms: Rooms, agent: Agent) -> dict[str, object]:
+async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
     project = await rooms.store.project_numbered(agent.project)
     return {
@@ -118,7 +119,7 @@ async def _about(rooms: Rooms, agent: Agent) -> dict[str, object]:
         "checkout": agent.checkout,
         "conversation": agent.conversation,
         "spec": agent.spec.model_dump(mode="json", exclude_defaults=True),
-        "task_sha256": hashlib.sha256(agent.spec.task.encode()).hexdigest(),
+        "task_sha256": hashlib.sha256(task.encode()).hexdigest(),
     }
 
 

@@ -158,6 +158,9 @@ class LocalExecutor:
     async def forget(self, handle: str) -> None:
         await self._do(_forget, self._at(handle))
 
+    async def handles(self) -> list[str]:
+        return [name for name in await self._do(os.listdir, self._folder) if _HANDLE.fullmatch(name)]
+
     async def capacity(self) -> Capacity:
         memory = await self._do(psutil.virtual_memory)
         return Capacity(os.cpu_count() or 1, memory.total, memory.available)

@@ -107,6 +107,15 @@ async def commit_loose(
     return Left(tip, loose, warnings, await to_thread.run_sync(_with_commits, place, status.repositories))
 
 
+async def is_at(common_dir: str, worktree: Path, commit: str) -> bool:
+    """Whether there is nothing in a worktree but this commit, and ignored files; so it is where it is gone."""
+    folder = await to_thread.run_sync(git_folder, common_dir, worktree)
+    if folder is None or not await to_thread.run_sync(is_folder, worktree):
+        return True
+    status = await _status(_Place(common_dir, folder, worktree))
+    return status.head == commit and not status.loose and not status.repositories
+
+
 def _mend(place: _Place, branch: str) -> list[str]:
     """Put back a `.git` that is gone, and take away locks of a git that was killed: nothing runs there any more."""
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):

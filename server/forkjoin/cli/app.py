@@ -13,7 +13,7 @@ import typer
 
 from forkjoin.cli import agents, daemon, demo, doctor, landing, trust
 from forkjoin.connection.start import DaemonError
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, is_passing
 from forkjoin.paths import find_home
 from forkjoin.version import __version__
 
@@ -69,6 +69,9 @@ def _end(error: BaseException) -> int:
             return 130
         case BrokenPipeError():
             return 0  # whoever read our output has had enough
+        case OSError() if is_passing(error):  # a disk that is full, or can only be read
+            sys.stderr.write(f"forkjoin: {error}\n")
+            return 1
         case SystemExit():
             return error.code if isinstance(error.code, int) else 0
         case _ if (code := _usage_error(error)) is not None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from forkjoin.config import AgentProgram, Settings, read_settings
 from forkjoin.connection.start import DaemonError, try_connect
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
+from forkjoin.record.damage import find_damage
+from forkjoin.record.trouble import find_trouble
 
 _VERSION_S = 20
 
@@ -84,6 +87,7 @@ def examine(home: Home) -> Iterator[Finding]:
     yield Finding("system", sys.platform == "linux", sys.platform, "only Linux is supported")
     yield _git()
     yield _folder(home)
+    yield from _records(home)
     try:
         settings = read_settings(home.config_file)
         yield Finding("settings", True, f"{home.config_file}{'' if home.config_file.exists() else ' (none: defaults)'}")
@@ -123,6 +127,21 @@ def _folder(home: Home) -> Finding:
         return Finding("home", False, str(error), "set FORKJOIN_HOME to a folder of your own")
     ok = os.access(home.state, os.W_OK)
     return Finding("home", ok, str(home.state), "make it writable, or set FORKJOIN_HOME")
+
+
+def _records(home: Home) -> Iterator[Finding]:
+    """Whether the database is sound, all of it, and its disk has room."""
+    file = home.records
+    try:
+        damage = find_damage(file, thorough=True)
+    except (sqlite3.Error, OSError) as error:
+        damage = str(error)
+    size = f"{file}, {file.stat().st_size // 1024} KB" if file.exists() else "none yet"
+    remedy = "forkjoin daemon stop, then any command: it is set aside, and what can be read in it is taken over"
+    yield Finding("records", damage is None, damage or size, remedy)
+    for line in find_trouble(file):
+        found, _, remedy = line.rpartition("; ")
+        yield Finding("records", False, found, remedy)
 
 
 def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:

@@ -79,7 +79,8 @@ class _Train:
     async def _add(self, agent: Agent, tip: str, tree: str) -> None:
         """Make the merge commit, and let the train go on from it unless verify fails there."""
         parents = (self.head, tip)
-        commit = await join.merge_commit(self.order.common_dir, tree, parents, _message(agent), self.authorship)
+        message = _message(agent, await self.order.rooms.store.task(agent.number))
+        commit = await join.merge_commit(self.order.common_dir, tree, parents, message, self.authorship)
         if self.order.verify and (why := await self.scratch.verify(agent, commit, self.order.verify)):
             self._note(rejected=Rejected(agent.id, why))
             return
@@ -126,6 +127,6 @@ def first(names: Sequence[str]) -> list[str]:
     return [*names[:_FILES_NAMED], *more]
 
 
-def _message(agent: Agent) -> str:
-    text = " ".join(agent.spec.task.split())[:200]
+def _message(agent: Agent, task: str) -> str:
+    text = " ".join(task.split())[:200]
     return f"Merge {agent.label}\n\n{text}\n\nForkjoin-Agent: {agent.id}\n"

@@ -13,6 +13,12 @@ INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, bran
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
         :environment, :created);
 
+-- name: add_task!
+INSERT INTO task (agent, task) VALUES (:agent, :task);
+
+-- name: task$
+SELECT task FROM task WHERE agent = :agent;
+
 -- name: place_agent!
 UPDATE agent SET branch = :branch, worktree = :worktree WHERE number = :number;
 
@@ -49,11 +55,11 @@ AND (state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') OR (re
 ORDER BY number;
 
 -- name: move_agent!
-UPDATE agent SET state = :to, started = coalesce(started, :started), ended = coalesce(:ended, ended)
+UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended)
 WHERE number = :number AND state = :from_;
 
 -- name: set_merge!
-UPDATE agent SET merge = :merge WHERE number = :number;
+UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 
 -- name: agents_numbered
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
@@ -126,4 +132,63 @@ UPDATE landing SET state = :state, move = :move, answer = :answer WHERE number =
 SELECT answer FROM call WHERE relay = :relay AND request = :request;
 
 -- name: add_call!
-INSERT INTO call (relay, request, answer, at) VALUES (:relay, :request, :answer, :at);
+INSERT INTO call (relay, request, answer, at, day) SELECT :relay, :request, :answer, :at, count(*) FROM day;
+
+-- name: see_day!
+INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;
+
+-- name: days$
+SELECT count(*) FROM day;
+
+-- name: settle!
+UPDATE agent SET settled = :day WHERE settled IS NULL AND merge IN ('merged', 'nothing')
+AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
+
+-- name: settled_agents
+SELECT * FROM agent WHERE settled <= :day ORDER BY number;
+
+-- name: delete_agent!
+DELETE FROM agent WHERE number = :agent;
+
+-- name: delete_task!
+DELETE FROM task WHERE agent = :agent;
+
+-- name: delete_results!
+DELETE FROM result WHERE agent = :agent;
+
+-- name: delete_progress!
+DELETE FROM progress WHERE agent = :agent;
+
+-- name: delete_events!
+DELETE FROM event WHERE agent = :agent;
+
+-- name: delete_told!
+-- A wait without ids is for agents that are there.
+DELETE FROM told WHERE agent NOT IN (SELECT number FROM agent WHERE removed IS NULL);
+
+-- name: delete_landings!
+-- The newest stays, so that its number is not used again.
+DELETE FROM landing WHERE state = 'done' AND number < (SELECT max(number) FROM landing)
+AND NOT EXISTS (SELECT 1 FROM json_each(landing.agents) JOIN agent ON agent.number = json_each.value);
+
+-- name: delete_calls!
+DELETE FROM call WHERE day < :day AND relay NOT IN (SELECT value FROM json_each(:relays));
+
+-- name: agent_numbers
+SELECT number FROM agent;
+
+-- name: handed_out$
+SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'agent';
+
+-- name: begin_numbers!
+INSERT INTO sqlite_sequence (name, seq) SELECT 'agent', 0
+WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'agent');
+
+-- name: skip_numbers!
+UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
+
+-- name: restore_agent!
+INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
+                   conversation, environment, attempt, prepared, stop_asked, created, started, ended, removed, restored)
+VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
+        :conversation, :environment, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);

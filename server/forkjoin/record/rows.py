@@ -3,15 +3,18 @@
 import json
 import sqlite3
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from forkjoin.event import Recorded
-from forkjoin.model import Agent, Landing, Result, Spec
+from forkjoin.model import Agent, Landing, Result, Spec, SpecParts
 
 Row = dict[str, Any]
 
+#: What is said of an agent that was restored.
+RESTORED = "Its record was damaged, and was restored from the files of its attempt."
 RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
 _LANDING = TypeAdapter(Landing)
@@ -42,6 +45,34 @@ class NewAgent:
 
     def columns(self) -> dict[str, Any]:
         columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "derived"}
+        spec = self.spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
+        return columns | {"spec": spec, "priority": self.spec.priority}
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An agent of which only the files of its attempts tell; `removed` where its worktree and branch are gone."""
+
+    number: int
+    attempt: int
+    project: str  #: its common git folder
+    lead: str
+    name: str
+    spec: SpecParts
+    task: str
+    base: str
+    branch: str
+    worktree: str
+    checkout: str
+    conversation: str
+    environment: str
+    stop_asked: bool
+    removed: bool
+
+    def columns(self) -> dict[str, Any]:
+        """What is recorded as it is."""
+        kept = ("number", "attempt", "lead", "base", "branch", "worktree", "checkout", "conversation", "environment")
+        columns = {name: getattr(self, name) for name in (*kept, "stop_asked")}
         return columns | {"spec": self.spec.model_dump_json(exclude_defaults=True), "priority": self.spec.priority}
 
 
@@ -62,11 +93,17 @@ class NewLanding:
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+    return dict(zip([column[0] for column in cursor.description], row, strict=True))
 
 
 def agent(row: Row) -> Agent:
-    return _AGENT.validate_python({**row, "spec": json.loads(row["spec"])})
+    return _AGENT.validate_python({**row, "spec": _spec(row["spec"])})
+
+
+@lru_cache(maxsize=4096)
+def _spec(text: str) -> SpecParts:
+    """A spec, parsed once: the loop looks at all that wait again and again, and many are alike."""
+    return SpecParts.model_validate_json(text)
 
 
 def recorded(row: Row) -> Recorded:

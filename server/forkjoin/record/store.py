@@ -6,76 +6,27 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 
 import itertools
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
-from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
+from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import FINAL, TRANSITIONS, Agent, Landing, LandingState, Merge, Project, Result, State, number_of
 from forkjoin.record import rows
-from forkjoin.record.changes import Changes
-from forkjoin.record.database import Queries, open_database
+from forkjoin.record.database import open_database
+from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
 
-T = TypeVar("T")
 #: Characters of the last event that a list shows.
 _LAST_EVENT = 120
 
 
-class Store:
+class Store(Upkeep):
     """The records of one home. Make it with `open_store`."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._thread = CapacityLimiter(1)
-        self._queries = Queries(connection)
-        self.changes = Changes()
-
-    async def close(self) -> None:
-        await to_thread.run_sync(self._connection.close, limiter=self._thread)
-
-    # -- how everything here reaches the database
-
-    async def _read(self, query: str, **values: object) -> Any:
-        return await self._in_thread(lambda: self._queries(query, values))
-
-    async def _rows(self, query: str, **values: object) -> list[rows.Row]:
-        return await self._in_thread(lambda: list(self._queries(query, values)))
-
-    async def _in_thread(self, act: Callable[[], T]) -> T:
-        """Run `act` in the database's thread; one that was begun is waited for, cancelled or not.
-
-        Raises:
-            RecordsError: The database would not.
-        """
-        try:
-            return await to_thread.run_sync(act, limiter=self._thread)
-        except sqlite3.Error as error:
-            raise RecordsError(f"the records can't be used now: {error}") from error
-
-    async def _write(self, act: Callable[[Any], T], *, durable: bool = True) -> T:
-        """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters."""
-
-        def transact() -> T:
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = act(self._queries)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk ends it by itself
-                    self._connection.execute("ROLLBACK")
-                raise
-            return result
-
-        result = await self._in_thread(transact)
-        self.changes.announce()
-        return result
 
     # -- projects
 
@@ -83,7 +34,7 @@ class Store:
         """The project of this common git folder, recorded if it is new."""
         found = await self._read("project", common_dir=common_dir)
         if found is None:
-            await self._write(lambda q: q.add_project(common_dir=common_dir))
+            await self._write("project", lambda q: q.add_project(common_dir=common_dir))
             found = await self._read("project", common_dir=common_dir)
         return Project(**found)
 
@@ -108,11 +59,12 @@ class Store:
                 number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
                 branch, worktree = place(number, name)
                 q.place_agent(number=number, branch=branch, worktree=worktree)
+                q.add_task(agent=number, task=one.spec.task)
                 agents.append(rows.agent(q.agent_numbered(number=number)))
             _remember(q, call, {"agents": [agent.number for agent in agents]})
             return agents
 
-        return await self._write(act)
+        return await self._write("spawn", act)
 
     async def agent(self, number: int) -> Agent:
         found = await self._read("agent_numbered", number=number)
@@ -139,6 +91,11 @@ class Store:
     async def newest(self, project: int) -> list[str]:
         """Ids and names of the project's newest agents, for an error that helps."""
         return [f"a{row['number']} ({row['name']})" for row in await self._rows("newest_agents", project=project)]
+
+    async def task(self, number: int) -> str:
+        """What the agent was asked to do."""
+        task: str = await self._read("task", agent=number)
+        return task
 
     async def live(self) -> list[Agent]:
         """Every agent that is in no final state, oldest first."""
@@ -167,7 +124,7 @@ class Store:
                 _add_event(q, agent, event, -1)
             return rows.agent(q.agent_numbered(number=agent.number))
 
-        return await self._write(act)
+        return await self._write("move", act)
 
     async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end, in one transaction; what is there already stays."""
@@ -180,7 +137,7 @@ class Store:
             if result.cost_usd is not None:
                 q.set_cost(number=agent.number, cost_usd=result.cost_usd)
 
-        await self._write(act)
+        await self._write("finish", act)
 
     async def result(self, agent: int) -> Result | None:
         """The result of the newest attempt that has one."""
@@ -200,14 +157,14 @@ class Store:
                     _add_result(q, now, result)
                     q.set_merge(number=now.number, merge=Merge.NOTHING)
 
-        await self._write(act)
+        await self._write("ask_stop", act)
 
     async def set_prepared(self, agent: Agent, branch: str) -> None:
         """Record that the agent's worktree and this branch were made."""
-        await self._write(lambda q: q.set_prepared(number=agent.number, branch=branch))
+        await self._write("set_prepared", lambda q: q.set_prepared(number=agent.number, branch=branch))
 
     async def set_removed(self, number: int) -> None:
-        await self._write(lambda q: q.set_removed(number=number, removed=time.time()))
+        await self._write("set_removed", lambda q: q.set_removed(number=number, removed=time.time()))
 
     async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
@@ -216,7 +173,7 @@ class Store:
             for agent, attempt in ends:
                 q.add_told(project=project, lead=lead, agent=agent, attempt=attempt)
 
-        await self._write(act)
+        await self._write("set_told", act, quiet=True)
 
     # -- events
 
@@ -239,7 +196,7 @@ class Store:
                     agent=agent.number, attempt=agent.attempt, offset=progress.offset, turn_end=progress.turn_end
                 )
 
-        await self._write(act, durable=False)
+        await self._write("note", act, durable=False, quiet=True)
 
     async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
         found = await self._rows("events_after", agent=agent, after=after, limit=limit)
@@ -270,7 +227,7 @@ class Store:
             _remember(q, call, {"landing": number})
             return rows.landing(q.landing(number=number))
 
-        return await self._write(act)
+        return await self._write("add_landing", act)
 
     async def landing(self, number: int) -> Landing:
         return rows.landing(await self._read("landing", number=number))
@@ -295,7 +252,7 @@ class Store:
             for number, merge in (merges or {}).items():
                 q.set_merge(number=number, merge=merge)
 
-        await self._write(act)
+        await self._write("set_landing", act)
 
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""

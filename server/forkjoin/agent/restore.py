@@ -1,0 +1,114 @@
+"""When records were lost: agents of which only the files of their attempts tell are recorded again.
+
+They are recorded as running, whatever they were: the loop finds out as after any restart whether they still are, how
+they ended, and what they did; their events are read again from their output.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forkjoin.branch import git
+from forkjoin.error import GitError
+from forkjoin.model import SpecParts
+from forkjoin.paths import Home
+from forkjoin.record.damage import note_damage, set_aside_copies
+from forkjoin.record.rows import Restored
+from forkjoin.rooms import Rooms
+
+log = logging.getLogger(__name__)
+
+_ATTEMPT = re.compile(r"a([1-9]\d{0,8})-([1-9]\d{0,8})")
+_WORKTREE = re.compile(r"a([1-9]\d{0,8})-.*")
+_UNKNOWN_TASK = "(unknown: the record was damaged)"
+
+
+class About(BaseModel):
+    """What about.json in an attempt's folder says of its agent."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    project: str  #: its common git folder
+    lead: str = ""
+    branch: str
+    base: str
+    worktree: str
+    checkout: str = ""
+    conversation: str = ""
+    environment: str = ""
+    spec: dict[str, Any] = {}
+
+
+async def restore(rooms: Rooms) -> None:
+    """Record again what the records have lost, and never hand out a number again that was seen anywhere.
+
+    As long as a damaged database stands beside the records, whatever has no record is lost; else only what has a
+    number that the records have not handed out yet: the rest was deleted.
+    """
+    home, store = rooms.home, rooms.store
+    handed_out, known = await store.numbers()
+    damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
+    abouts, highest = await to_thread.run_sync(_look, home)
+    lost = [
+        await _describe(home, number, attempt, about)
+        for number, (attempt, about) in abouts.items()
+        if number not in known and (damaged or number > handed_out)
+    ]
+    if not lost and highest <= handed_out:
+        return
+    log.warning("restored from the files of their attempts: %s", ", ".join(f"a{one.number}" for one in lost) or "none")
+    if not damaged:
+        await to_thread.run_sync(note_damage, home.records)
+    await store.restore(lost, highest)
+
+
+def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
+    """What is told of each agent's newest attempt, and the largest number seen."""
+    abouts: dict[int, tuple[int, About]] = {}
+    highest = max(_numbers(home.worktrees.glob("*/*")), default=0)
+    for folder in sorted(home.attempts.iterdir(), key=_attempt_of):
+        number, attempt = _attempt_of(folder)
+        highest = max(highest, number)
+        with suppress(OSError, ValidationError):
+            abouts[number] = (attempt, About.model_validate_json((folder / "about.json").read_bytes()))
+    abouts.pop(0, None)
+    return abouts, highest
+
+
+def _numbers(folders: Iterable[Path]) -> list[int]:
+    return [int(found[1]) for folder in folders if (found := _WORKTREE.fullmatch(folder.name))]
+
+
+def _attempt_of(folder: Path) -> tuple[int, int]:
+    """The agent's number and the attempt's; 0 for what is none."""
+    found = _ATTEMPT.fullmatch(folder.name)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+async def _describe(home: Home, number: int, attempt: int, about: About) -> Restored:
+    spec = {name: part for name, part in about.spec.items() if name in SpecParts.model_fields}
+    return Restored(
+        number=number,
+        attempt=attempt,
+        spec=SpecParts.model_validate(spec),
+        task=str(about.spec.get("task") or _UNKNOWN_TASK),
+        stop_asked=(home.attempts / f"a{number}-{attempt}" / "cancel").exists(),
+        removed=await _is_removed(about),
+        **about.model_dump(exclude={"spec"}),
+    )
+
+
+async def _is_removed(about: About) -> bool:
+    """Whether neither worktree nor branch are there any more."""
+    if await to_thread.run_sync(Path(about.worktree).exists):
+        return False
+    with suppress(GitError, OSError):
+        return await git.tip(about.project, f"refs/heads/{about.branch}") is None
+    return False

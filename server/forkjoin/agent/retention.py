@@ -1,0 +1,92 @@
+"""Retention: what is merged, or changed nothing, goes after a time; and what nobody can ask for any more.
+
+Days are those on which forkjoin ran, each counted once, so that a clock that is wrong removes nothing. Unmerged work
+never goes, nor a worktree in which somebody has gone on working. A retention that is cut off goes on the next time.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterable
+from datetime import date
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.agent.remove import remove
+from forkjoin.branch import git, loose
+from forkjoin.model import Agent, Landing
+from forkjoin.record.damage import set_aside_copies
+from forkjoin.rooms import Rooms
+from forkjoin.session import Session
+
+log = logging.getLogger(__name__)
+
+#: What a handle is of: an agent, or a landing.
+_HANDLE = re.compile(r"([al])([1-9]\d{0,17})-.*")
+
+
+async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> None:
+    """Let go of what is due. Each agent's trouble is its own."""
+    store, days = rooms.store, rooms.settings.retention.days
+    day = await store.see_day(today.isoformat())
+    if days:
+        for agent in await store.settled(day - days):
+            try:
+                await _let_go(rooms, agent)
+            except Exception:  # a boundary: the others are not to stay for it
+                log.exception("%s can't be let go of; trying again tomorrow", agent.label)
+        await _forget_leftovers(rooms)
+    await store.prune(day, [session.hello.relay for session in connected])
+    await _prune_environments(rooms, connected)
+
+
+async def _let_go(rooms: Rooms, agent: Agent) -> None:
+    """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
+    if agent.removed is None:
+        if not await _is_as_it_ended(rooms, agent):
+            log.info("%s stays: there is something in its worktree, or on its branch, that is not merged", agent.label)
+            return
+        await remove(rooms, [agent], discard_unmerged=False)
+    of_agent = re.compile(rf"{agent.id}-.*")
+    await _forget(rooms, (handle for handle in await rooms.executor.handles() if of_agent.fullmatch(handle)))
+    await rooms.store.forget_agent(agent.number)
+    log.info("%s went, as all that is merged does after %d days", agent.label, rooms.settings.retention.days)
+
+
+async def _is_as_it_ended(rooms: Rooms, agent: Agent) -> bool:
+    """Whether nothing was done on its branch or in its worktree since its end."""
+    if not agent.prepared:
+        return True
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    result = await rooms.store.result(agent.number)
+    ended_at = result.commit if result and result.commit else agent.base
+    tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    return tip in (None, ended_at) and await loose.is_at(common_dir, Path(agent.worktree), ended_at)
+
+
+async def _forget(rooms: Rooms, handles: Iterable[str]) -> None:
+    for handle in handles:
+        if not await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
+            await rooms.executor.forget(handle)
+
+
+async def _forget_leftovers(rooms: Rooms) -> None:
+    """Attempts of what is recorded no more; as long as a damaged database is there, they may yet tell something."""
+    if await to_thread.run_sync(set_aside_copies, rooms.home.records):
+        return
+    handles = await rooms.executor.handles()  # before the records are read: what begins now is recorded by then
+    handed_out, known = await rooms.store.numbers()
+    landings = {landing.number for landing in await rooms.store.open_landings()}
+    for handle in handles:
+        found = _HANDLE.fullmatch(handle)
+        if found is None:
+            continue
+        number = int(found[2])
+        if number not in (known if found[1] == "a" else landings) and (number <= handed_out or found[1] == "l"):
+            await _forget(rooms, [handle])
+
+
+async def _prune_environments(rooms: Rooms, connected: Collection[Session]) -> None:
+    owners: list[Agent | Landing] = [*await rooms.store.live(), *await rooms.store.open_landings()]
+    needed = [(owner.environment, owner.project, owner.lead) for owner in owners]
+    rooms.environments.prune(needed, [session.hello.environment for session in connected])

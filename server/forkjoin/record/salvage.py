@@ -1,0 +1,93 @@
+"""What can still be read in a damaged database, row by row; all of it is checked, and the rest is left."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+from forkjoin.model import LandingState, Merge, State
+from forkjoin.record.damage import open_read_only
+from forkjoin.record.rows import Row
+
+#: The tables, each after those it refers to, and the number by which a row is looked for on its own. Where there is
+#: none, rows are read from both ends until the damage.
+_TABLES = {
+    "project": "number",
+    "agent": "number",
+    "task": "agent",
+    "result": "agent",
+    "progress": "agent",
+    "event": "agent",
+    "landing": "number",
+    "told": None,
+    "call": None,
+}
+_JSON = frozenset({"spec", "result", "agents", "answer", "move"})
+_WORDS: dict[str, dict[str, frozenset[str]]] = {
+    "agent": {"state": frozenset(State), "merge": frozenset(Merge)},
+    "landing": {"state": frozenset(LandingState)},
+}
+#: No home has handed out more numbers; a larger one is damage.
+_MOST = 1_000_000
+#: How far beyond the last number that was read others are looked for.
+_BEYOND = 1_000
+
+
+def salvage(connection: sqlite3.Connection, copy: Path) -> int:
+    """Take over whatever can be read in `copy` into empty tables of the same form; how many agents that were."""
+    with closing(open_read_only(copy, damaged=True)) as old:
+        highest = _highest(old)
+        for table, key in _TABLES.items():
+            rows = _by_number(old, table, key, highest) if key else _from_both_ends(old, table)
+            for row in rows:
+                if _is_sound(table, row):
+                    _insert(connection, table, row)
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'agent'")
+    handed_out = "INSERT INTO sqlite_sequence SELECT 'agent', max(?, coalesce(max(number), 0)) FROM agent"
+    connection.execute(handed_out, (highest,))
+    found: int = connection.execute("SELECT count(*) AS found FROM agent").fetchone()["found"]
+    return found
+
+
+def _highest(old: sqlite3.Connection) -> int:
+    """The largest number that was handed out, as far as can be told."""
+    found: list[object] = [0]
+    for question in (
+        "SELECT seq AS number FROM sqlite_sequence WHERE name = 'agent'",
+        "SELECT number FROM agent ORDER BY number",
+        "SELECT number FROM agent ORDER BY number DESC",
+        "SELECT DISTINCT agent AS number FROM event ORDER BY agent DESC",
+    ):
+        with suppress(sqlite3.Error):
+            found += [row["number"] for row in old.execute(question)]
+    return max(number for number in found if isinstance(number, int) and number <= _MOST)
+
+
+def _by_number(old: sqlite3.Connection, table: str, key: str, highest: int) -> Iterator[Row]:
+    for number in range(1, highest + _BEYOND):
+        with suppress(sqlite3.Error):
+            yield from old.execute(f"SELECT * FROM {table} WHERE {key} = ?", (number,))  # noqa: S608
+
+
+def _from_both_ends(old: sqlite3.Connection, table: str) -> Iterator[Row]:
+    for order in ("1, 2", "1 DESC, 2 DESC"):  # as the primary key begins
+        with suppress(sqlite3.Error):
+            yield from old.execute(f"SELECT * FROM {table} ORDER BY {order}")  # noqa: S608
+
+
+def _is_sound(table: str, row: Row) -> bool:
+    words = _WORDS.get(table, {})
+    with suppress(ValueError, TypeError):
+        for column in _JSON & row.keys():
+            if row[column] is not None:
+                json.loads(row[column])
+        return all(row[column] in allowed for column, allowed in words.items())
+    return False
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
+    columns: Iterable[str] = row.keys()
+    marks = ", ".join(f":{column}" for column in columns)
+    with suppress(sqlite3.IntegrityError):  # what it refers to was not read, or it was read before
+        connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row)  # noqa: S608

@@ -1,0 +1,91 @@
+"""How the records are reached: in one thread, and every step is recorded by one call, `_write`."""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from forkjoin.error import RecordsError
+from forkjoin.record import rows
+from forkjoin.record.changes import Changes
+from forkjoin.record.damage import is_damage
+from forkjoin.record.database import Queries
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_WHY = {
+    sqlite3.SQLITE_FULL: "the disk that they are on is full; free space there",
+    sqlite3.SQLITE_READONLY: "the disk that they are on can only be read; let it be written to",
+    sqlite3.SQLITE_BUSY: "another program has locked them",
+}
+
+
+class Transactions:
+    """What the store is made on. Every change of an agent or a landing wakes whoever waits for one (`changes`)."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._thread = CapacityLimiter(1)
+        self._queries = Queries(connection)
+        self.changes = Changes()
+        self.damaged = anyio.Event()  #: set once the database is found to be damaged, in use
+
+    async def close(self) -> None:
+        await to_thread.run_sync(self._connection.close, limiter=self._thread)
+
+    async def _read(self, query: str, **values: object) -> Any:
+        return await self._in_thread(lambda: self._queries(query, values))
+
+    async def _rows(self, query: str, **values: object) -> list[rows.Row]:
+        return await self._in_thread(lambda: list(self._queries(query, values)))
+
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        """Run `act` in the database's thread; one that was begun is waited for, cancelled or not.
+
+        Raises:
+            RecordsError: The database would not.
+        """
+        try:
+            return await to_thread.run_sync(act, limiter=self._thread)
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self.damaged.set()
+            raise RecordsError(_explain(error)) from error
+
+    async def _write(self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False) -> T:
+        """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters.
+
+        Args:
+            name: Of the step that this records.
+            quiet: Whether nobody waits for what this changes.
+        """
+
+        def transact() -> T:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = act(self._queries)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk ends it by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+            return result
+
+        try:
+            result = await self._in_thread(transact)
+        except RecordsError as error:
+            log.warning("%s could not be recorded: %s", name, error.__cause__)
+            raise
+        if not quiet:
+            self.changes.announce()
+        return result
+
+
+def _explain(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", None)
+    return str(error) if code is None else _WHY.get(code & 0xFF, str(error))

@@ -1,0 +1,87 @@
+"""What the records need over the years: days are counted, old agents go, and lost ones are recorded again."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from forkjoin.model import Agent, Result, State
+from forkjoin.record import rows
+from forkjoin.record.transaction import Transactions
+
+#: How many of the days seen the answer to a call is kept for a relay that is not there.
+_CALL_DAYS = 7
+
+
+class Upkeep(Transactions):
+    """The part of the store that retention and the restoring of agents use."""
+
+    async def see_day(self, date: str) -> int:
+        """Count this date, if it is new; the number of dates seen. What has nothing unmerged since, is noted so."""
+
+        def act(q: Any) -> int:
+            q.see_day(date=date)
+            day: int = q.days()
+            q.settle(day=day)
+            return day
+
+        return await self._write("see_day", act, quiet=True)
+
+    async def settled(self, day: int) -> list[Agent]:
+        """The agents that had ended and had nothing unmerged on that day, and ever since."""
+        return [rows.agent(row) for row in await self._rows("settled_agents", day=day)]
+
+    async def forget_agent(self, number: int) -> None:
+        """Delete an agent's record; its number stays used."""
+
+        def act(q: Any) -> None:
+            for delete in (q.delete_task, q.delete_results, q.delete_progress, q.delete_events, q.delete_agent):
+                delete(agent=number)
+
+        await self._write("forget_agent", act)
+
+    async def prune(self, day: int, relays: Iterable[str]) -> None:
+        """Delete what nobody can ask for any more on that day, where only these relays are connected."""
+
+        def act(q: Any) -> None:
+            q.delete_told()
+            q.delete_landings()
+            q.delete_calls(day=day - _CALL_DAYS, relays=json.dumps(list(relays)))
+
+        await self._write("prune", act, quiet=True)
+
+    async def numbers(self) -> tuple[int, set[int]]:
+        """The largest number that was handed out, and those of the agents that have a record."""
+        handed_out: int = await self._read("handed_out")
+        return handed_out, {row["number"] for row in await self._rows("agent_numbers")}
+
+    async def restore(self, found: Sequence[rows.Restored], highest: int) -> None:
+        """Record these agents again, and see that no number up to `highest` is handed out again; all or none."""
+
+        def act(q: Any) -> None:
+            for one in sorted(found, key=lambda one: -one.number):  # the newest keeps a name that several had
+                _restore(q, one)
+            q.begin_numbers()
+            q.skip_numbers(number=highest)
+
+        await self._write("restore", act)
+
+
+def _restore(q: Any, one: rows.Restored) -> None:
+    """Record an agent as running: what became of it is found out as after any restart. One that is removed stays so."""
+    q.add_project(common_dir=one.project)
+    project: int = q.project(common_dir=one.project)["number"]
+    taken = not one.removed and q.name_holder(project=project, name=one.name) is not None
+    now = time.time()
+    q.restore_agent(
+        **one.columns(),
+        project=project,
+        name=f"{one.name[:50]}-{one.number}" if taken else one.name,
+        state=State.LOST if one.removed else State.RUNNING,
+        now=now,
+        removed=now if one.removed else None,
+    )
+    q.add_task(agent=one.number, task=one.task)
+    if one.removed:
+        result = Result(one.attempt, State.LOST, rows.RESTORED, "", warnings=(rows.RESTORED,))
+        q.add_result(agent=one.number, attempt=one.attempt, result=rows.RESULT.dump_json(result).decode())

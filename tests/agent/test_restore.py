@@ -1,0 +1,232 @@
+"""Fault 18: what damaged records held is told again by the files of attempts; and other files of a home, damaged."""
+
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from abouts import write_about
+from forkjoin import lock
+from forkjoin.config import read_settings
+from forkjoin.error import CallerError
+from forkjoin.main import _leave_when_damaged, open_loop
+from forkjoin.paths import Home
+from forkjoin.record.damage import set_aside_copies
+from forkjoin.record.rows import RESTORED
+from harness import GIVE_UP_S, Lead, git, open_lead_in_memory
+from records import DAMAGES, damage
+
+
+async def _until(lead: Lead, agent: str, *states: str) -> None:
+    with anyio.fail_after(GIVE_UP_S):
+        while (await lead.call("list_agents", ids=[agent], all=True))["agents"][0]["state"] not in states:
+            await anyio.sleep(0.02)
+
+
+async def _listed(lead: Lead) -> dict[str, dict[str, Any]]:
+    return {agent["id"]: agent for agent in (await lead.call("list_agents", all=True))["agents"]}
+
+
+def _waits(home: Home) -> str:
+    return f"until test -e {home.state}/go; do sleep 0.02; done; echo x > x.txt; echo told"
+
+
+class Left:
+    """What a daemon has left, and no other takes over until `taken_over`."""
+
+    def __init__(self, home: Home, repository: Path, agents: dict[str, dict[str, Any]]) -> None:
+        self.agents = agents
+        self._home, self._repository = home, repository
+        self._lock = lock.take(home.daemon_lock)  # else a shim would start a daemon
+        assert self._lock is not None
+
+    @asynccontextmanager
+    async def taken_over(self) -> AsyncGenerator[Lead]:
+        assert self._lock is not None
+        os.close(self._lock)
+        async with open_lead_in_memory(self._home, self._repository) as lead:
+            yield lead
+        self._lock = lock.take(self._home.daemon_lock)
+
+    def close(self) -> None:
+        assert self._lock is not None
+        os.close(self._lock)
+
+
+@pytest.fixture
+async def left(repository: Path, home: Home) -> AsyncIterator[Left]:
+    """Agents: a1 ended with work, a2 runs, a3 ended and was removed, a4 was lost with its work."""
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("echo one > one.txt; echo first")
+        await lead.spawn(_waits(home))
+        await _until(lead, "a2", "running")
+        await lead.run("true")
+        await lead.call("remove_worktrees", ids=["a3"])
+        await lead.spawn(f"echo four > four.txt; echo up > {home.state}/up; exec sleep 1000")
+        with anyio.fail_after(GIVE_UP_S):
+            while not (home.state / "up").exists():
+                await anyio.sleep(0.02)
+        agents = await _listed(lead)
+    for agent in agents.values():
+        write_about(home, repository, agent)
+    found = Left(home, repository, agents)
+    _kill_attempt(home, "a4-1")
+    yield found
+    found.close()
+
+
+def _kill_attempt(home: Home, handle: str) -> None:
+    """Kill an attempt's shim and its program, as when the machine goes down."""
+    folder = str(home.attempts / handle).encode()
+    for entry in Path("/proc").iterdir():
+        try:
+            ours = (
+                entry.name.isdigit() and folder in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            )
+            if ours and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
+    while lock.is_held(home.attempts / handle / "lock"):
+        pass
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "gone"])
+async def test_agents_are_restored_as_they_are(repository: Path, home: Home, left: Left, how: str) -> None:
+    if how == "gone":
+        home.records.unlink()
+    else:
+        damage(home.records, how)
+    async with left.taken_over() as lead:
+        await _until(lead, "a1", "succeeded")
+        await _until(lead, "a4", "lost")
+        now = await _listed(lead)
+        assert {id_: (one["name"], one["branch"]) for id_, one in now.items()} == {
+            id_: (one["name"], one["branch"]) for id_, one in left.agents.items()
+        }
+        (line,) = [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
+        assert str(set_aside_copies(home.records)[-1]) in line
+        (home.state / "go").touch()
+        await _until(lead, "a2", "succeeded")
+        for agent, files in (("a1", 1), ("a2", 1), ("a4", 1)):
+            result = await lead.call("get_result", id=agent)
+            assert result["files_changed"] == files
+            assert how == "halved" or RESTORED in result["warnings"]  # of a half, some rows may have been read
+        assert "a3" not in {agent["id"] for agent in (await lead.call("list_agents"))["agents"]}
+        merged = await lead.call("merge_worktree", ids=["a1", "a2"])
+        assert [one["id"] for one in merged["merged"]] == ["a1", "a2"]
+        assert git(repository, "show", "main:one.txt") == "one"
+        await lead.call("remove_worktrees", ids=["a4"], discard_unmerged=True)
+        assert await lead.spawn("true") == ["a5"]
+        for copy in set_aside_copies(home.records):
+            copy.unlink()
+        assert not [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
+
+
+async def test_what_was_restored_once_is_not_restored_again(repository: Path, home: Home, left: Left) -> None:
+    home.records.unlink()
+    async with left.taken_over() as lead:
+        await _until(lead, "a1", "succeeded")
+        await lead.call("stop_agents", ids=["a2"])
+        before = await _listed(lead)
+    async with left.taken_over() as lead:
+        assert await _listed(lead) == before
+
+
+async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(home: Home, left: Left) -> None:
+    async with open_loop(home) as loop:
+        await loop.store.forget_agent(1)
+    async with open_loop(home) as loop:
+        assert (await loop.store.numbers()) == (4, {2, 3, 4})
+    home.records.with_name("records.sqlite.damaged-20300101T000000Z").touch()
+    async with open_loop(home) as loop:
+        assert (await loop.store.numbers()) == (4, {1, 2, 3, 4})
+        assert (await loop.store.agent(1)).restored
+        assert await loop.store.task(1) == "the task"
+        await loop.store.ask_stop([await loop.store.agent(2)])
+    async with left.taken_over() as lead:
+        await lead.call("stop_agents", ids=["a2"])
+
+
+@pytest.mark.parametrize("seen", ["attempts/a9-1", "worktrees/repository-0/a9-name"])
+async def test_a_number_that_is_seen_anywhere_is_not_handed_out(repository: Path, home: Home, seen: str) -> None:
+    (home.state / seen).mkdir(parents=True)
+    async with open_lead_in_memory(home, repository) as lead:
+        assert await lead.run("true") == ["a10"]
+        assert "damaged" in " ".join((await lead.call("get_status"))["trouble"])
+
+
+async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_them_aside(
+    repository: Path, home: Home, left: Left
+) -> None:
+    async with open_loop(home) as loop:
+        with anyio.fail_after(GIVE_UP_S), anyio.CancelScope() as scope:
+            loop.store.damaged.set()
+            await _leave_when_damaged(loop, scope)
+            await anyio.sleep_forever()
+    async with left.taken_over() as lead:
+        assert len(set_aside_copies(home.records)) == 1
+        assert set(await _listed(lead)) == {"a1", "a2", "a3", "a4"}
+        await lead.call("stop_agents", ids=["a2"])
+    async with left.taken_over():
+        assert len(set_aside_copies(home.records)) == 1
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_an_ended_agent_outlives_its_attempts_files(repository: Path, home: Home, left: Left, how: str) -> None:
+    for file in (home.attempts / "a1-1").iterdir():
+        if file.is_file():
+            damage(file, how)
+    damage(home.daemon_lock, how)
+    async with left.taken_over() as lead:
+        assert (await lead.call("get_result", id="a1"))["output"].strip() == "first"
+        (home.state / "go").touch()
+        await _until(lead, "a2", "succeeded")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_running_agent_outlives_what_of_its_files_is_damaged(
+    repository: Path, home: Home, left: Left, how: str
+) -> None:
+    for name in ("spec.json", "started.json", "input", "lock", "about.json", "full.json"):
+        damage(home.attempts / "a2-1" / name, how)
+    async with left.taken_over() as lead:
+        (home.state / "go").touch()
+        await _until(lead, "a2", "succeeded")
+        assert (await lead.call("get_result", id="a2"))["output"].strip() == "told"
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_an_end_that_cannot_be_read_is_never_a_success(
+    repository: Path, home: Home, left: Left, how: str
+) -> None:
+    (home.state / "go").touch()
+    with anyio.fail_after(GIVE_UP_S):
+        while lock.is_held(home.attempts / "a2-1" / "lock"):
+            await anyio.sleep(0.02)
+    damage(home.attempts / "a2-1" / "end.json", how)
+    async with left.taken_over() as lead:
+        await _until(lead, "a2", "lost")
+        assert (await lead.call("get_result", id="a2"))["files_changed"] == 1
+
+
+@pytest.mark.parametrize("how", ["halved", "random"])
+def test_damaged_settings_are_refused_in_words(home: Home, how: str) -> None:
+    home.config_file.write_text('default_agent = "sh"')
+    damage(home.config_file, how)
+    with pytest.raises(CallerError, match=r"config\.toml"):
+        read_settings(home.config_file)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_lock_is_one_whatever_is_in_its_file(home: Home, how: str) -> None:
+    home.daemon_lock.write_bytes(b"0123456789")
+    damage(home.daemon_lock, how)
+    held = lock.take(home.daemon_lock)
+    assert held is not None
+    assert lock.is_held(home.daemon_lock)
+    os.close(held)

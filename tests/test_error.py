@@ -1,0 +1,50 @@
+"""Which errors will pass by themselves."""
+
+import errno
+
+import pytest
+from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing
+
+
+def _caused(cause: Exception) -> Exception:
+    error = CallerError("it can't be brought there")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecordsError("a full disk"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EMFILE, "Too many open files"),
+        TimeoutError(),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        GitError(["commit"], 128, "error: file write error: No space left on device\nfatal: unable to write"),
+        GitError(
+            ["update-ref"], 128, "fatal: Unable to create '/x/.git/packed-refs.lock': File exists.\n\nAnother git"
+        ),
+        _caused(OSError(errno.EROFS, "Read-only file system")),
+        ExceptionGroup("both", [OSError(errno.ENFILE, ""), RecordsError("locked")]),
+    ],
+    ids=repr,
+)
+def test_what_will_pass(error: BaseException) -> None:
+    assert is_passing(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CallerError("no such base"),
+        BrokenPromiseError("it can't go there"),
+        OSError(errno.ENOENT, "No such file or directory"),
+        GitError(["merge-tree"], 128, "fatal: not something we can merge"),
+        GitError(["update-ref"], 128, "fatal: cannot lock ref 'refs/heads/main': is at 1 but expected 2"),
+        ExceptionGroup("both", [OSError(errno.ENFILE, ""), ValueError("ours")]),
+        _caused(ValueError("ours")),
+    ],
+    ids=repr,
+)
+def test_what_stays(error: BaseException) -> None:
+    assert not is_passing(error)
