@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
@@ -9,7 +10,7 @@ from harness import forkjoin
 from records import damage
 
 
-def _findings(where: Path) -> list[dict[str, str]]:
+def _findings(where: Path) -> list[dict[str, Any]]:
     found = json.loads(forkjoin(where, "doctor", "--json", check=False).stdout)
     return [finding for finding in found if finding["what"] == "records"]
 
