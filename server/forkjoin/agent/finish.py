@@ -67,16 +67,17 @@ async def finish(
 
 async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     handle = handle_of(agent)
+    hide = rooms.environments.redact
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
     output, _ = await rooms.executor.read_output(handle, -OUTPUT_LIMIT, OUTPUT_LIMIT)
     errors, _ = await rooms.executor.read_output(handle, -_ERROR_LIMIT, _ERROR_LIMIT, errors=True)
-    printed, complained = output.decode(errors="replace"), errors.decode(errors="replace")
+    printed, complained = hide(output.decode(errors="replace")), hide(errors.decode(errors="replace"))
     return adapter.conclude(Ended(outcome, turn, printed, complained, await rooms.store.denials(agent)))
 
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> tuple[Verify, str]:
     """Run verify in the agent's worktree; how it went, and the end of what it printed."""
-    composed = compose(environment, {}, variables(agent))
+    composed = compose(environment, {}, await variables(rooms, agent))
     minutes = rooms.settings.limits.verify_minutes
     handle = handle_of(agent, "verify")
     outcome, printed = await run_verify(rooms.executor, handle, command, agent.worktree, composed, minutes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.event import Event, TurnEnded, Unreadable
+from forkjoin.event import Event, TurnEnded, Unreadable, with_text
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
@@ -28,12 +28,12 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
         await executor.close_input(handle)
     lines = Lines(LINE_LIMIT, progress.offset)
     async for chunk in executor.output(handle, progress.offset):
-        read = _read(adapter, lines.feed(chunk))
+        read = _read(adapter, lines.feed(chunk), rooms)
         if read.events:
             await store.note(agent, read.events, Progress(lines.offset, read.turn_end))
         if read.turn_end is not None:
             await executor.close_input(handle)
-    read = _read(adapter, lines.rest())
+    read = _read(adapter, lines.rest(), rooms)
     await store.note(agent, read.events, Progress(lines.offset, read.turn_end))
 
 
@@ -43,13 +43,13 @@ class _Read:
     turn_end: int | None
 
 
-def _read(adapter: Adapter, lines: Iterable[tuple[int, bytes | None]]) -> _Read:
+def _read(adapter: Adapter, lines: Iterable[tuple[int, bytes | None]], rooms: Rooms) -> _Read:
     events: list[tuple[Event, int]] = []
     for offset, line in lines:
         if line is None:
             events.append((Unreadable(f"a line of over {LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset))
         else:
-            events += [(event, offset) for event in adapter.read(line)]
+            events += [(with_text(event, rooms.environments.redact), offset) for event in adapter.read(line)]
     ends = [offset for event, offset in events if isinstance(event, TurnEnded)]
     return _Read(events, ends[-1] if ends else None)
 
@@ -61,4 +61,4 @@ async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded |
         return None
     data, _ = await rooms.executor.read_output(handle_of(agent), progress.turn_end, LINE_LIMIT + 1)
     ends = [event for event in adapter.read(data.partition(b"\n")[0]) if isinstance(event, TurnEnded)]
-    return ends[-1] if ends else None
+    return with_text(ends[-1], rooms.environments.redact) if ends else None

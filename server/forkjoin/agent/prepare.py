@@ -14,6 +14,7 @@ from forkjoin.branch import git, loose, worktree
 from forkjoin.error import CallerError
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
+from forkjoin.session import digest_of
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:
@@ -64,7 +65,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     minutes = agent.spec.timeout_minutes or rooms.settings.limits.timeout_minutes
     ours = {
         **rooms.home.variables,
-        **variables(agent),
+        **await variables(rooms, agent),
         "FORKJOIN_TASK_FILE": await _task_file(agent),
         **await git.author(agent.worktree),
     }
@@ -79,13 +80,15 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     )
 
 
-def variables(agent: Agent) -> dict[str, str]:
+async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
     """What an agent's program, and its verify command, find in their environment."""
+    token = secrets.token_urlsafe(24)  # tells of a relay, or a command, that an agent started it
+    await rooms.store.add_token(agent.number, digest_of(token))
     return {
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
         "FORKJOIN_BRANCH": agent.branch,
         "FORKJOIN_BASE": agent.base,
         "FORKJOIN_WORKTREE": agent.worktree,
-        "FORKJOIN_TOKEN": secrets.token_urlsafe(24),  # tells of a relay that an agent started it
+        "FORKJOIN_TOKEN": token,
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.model import Outcome
+from forkjoin.redact import redact, secrets_of
 
 #: Bytes of the end of what it printed that are told: that is where it says what went wrong.
 _WORDS = 4_000
@@ -27,4 +28,4 @@ async def run_verify(
     await executor.submit(spec)
     outcome = await executor.outcome(handle)
     printed, _ = await executor.read_output(handle, -_WORDS, _WORDS)
-    return outcome, printed.decode(errors="replace").strip()
+    return outcome, redact(printed.decode(errors="replace"), secrets_of(environment)).strip()
