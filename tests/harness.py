@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,15 @@ INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 class RawRelay:
     """A relay whose pipes the test holds."""
 
-    def __init__(self, where: Path) -> None:
-        self.process = subprocess.Popen(RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=where)
+    def __init__(self, where: Path, argv: Sequence[str] = RELAY, *, own_group: bool = False, **variables: str) -> None:
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=where,
+            env={**os.environ, **variables},
+            start_new_session=own_group,
+        )
 
     def __enter__(self) -> "RawRelay":
         return self

@@ -62,17 +62,18 @@ def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple
     Raises:
         DaemonError: It did not come up, or said no in the words of the message.
     """
+    connection = connect(home)
     for left in reversed(range(_TRIES)):
-        connection = connect(home)
         try:
             answer = hello(connection, kind, relay, folder)
         except _BrokenError as error:
             connection.close()  # that one was leaving; the next is found or started
             if not left:
                 raise DaemonError(f"the daemon did not answer: {error}; see {home.log}") from error
+            connection = connect(home)
             continue
         if left and _is_outdated(str(answer.get("version", "0"))):
-            retire(connection)
+            connection = _succeed(home, connection)
         elif not answer.get("ok"):
             connection.close()
             raise RefusedError(str(answer.get("error")))
@@ -153,8 +154,19 @@ def connect(home: Home) -> socket.socket:
     if found is not None:
         return found
     with _lock(home):
-        found = try_connect(home)  # two that start at once start one daemon
-        return found if found is not None else _start(home)
+        return _connect(home)
+
+
+def _succeed(home: Home, connection: socket.socket) -> socket.socket:
+    """A connection to what follows a daemon, which is ended; no older relay starts one of its own meanwhile."""
+    with _lock(home):
+        retire(connection)
+        return _connect(home)
+
+
+def _connect(home: Home) -> socket.socket:
+    found = try_connect(home)  # two that start at once start one daemon
+    return found if found is not None else _start(home)
 
 
 def try_connect(home: Home) -> socket.socket | None:
