@@ -97,7 +97,7 @@ def show(line: str) -> str:
     entry = _entry(line)
     if entry is None:
         return line
-    concerned = " ".join(f"{entry[name]}:" for name in ("agent", "landing", "connection") if name in entry)
-    told = f"{entry.get('time')} {entry.get('level')!s:8} {concerned} {entry.get('words')}".replace("  ", " ")
+    concerned = (f"{entry[name]}:" for name in ("agent", "landing", "connection") if name in entry)
+    told = " ".join(map(str, (entry.get("time"), entry.get("level"), *concerned, entry.get("words"))))
     trace = str(entry.get("traceback", "")).strip()
     return "\n    ".join((told, *trace.splitlines()))

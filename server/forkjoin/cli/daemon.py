@@ -103,7 +103,7 @@ def _coming(file: TextIO, path: Path) -> Iterator[str]:
         if line.endswith("\n"):
             yield line.rstrip("\n")
             line = ""
-        elif path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            time.sleep(_LOOK_EVERY_S)
-        else:
+        elif path.exists() and not os.path.samestat(path.stat(), os.fstat(file.fileno())):
             file = path.open(encoding="utf-8", errors="replace")
+        else:
+            time.sleep(_LOOK_EVERY_S)
