@@ -5,8 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,18 @@ def forkjoin(
     )
     assert done.returncode == 0 or not check, f"{done.stdout}\n{done.stderr}"
     return done
+
+
+@contextmanager
+def running(where: Path, *arguments: str) -> Generator["subprocess.Popen[str]"]:
+    """A command that runs while the test looks on; it is killed if it is there at the end."""
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-m", "forkjoin", *arguments]
+    with subprocess.Popen(argv, cwd=where, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class ToolRefusedError(Exception):
@@ -179,8 +191,15 @@ INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 class RawRelay:
     """A relay whose pipes the test holds."""
 
-    def __init__(self, where: Path) -> None:
-        self.process = subprocess.Popen(RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=where)
+    def __init__(self, where: Path, argv: Sequence[str] = RELAY, *, own_group: bool = False, **variables: str) -> None:
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=where,
+            env={**os.environ, **variables},
+            start_new_session=own_group,
+        )
 
     def __enter__(self) -> "RawRelay":
         return self

@@ -13,6 +13,13 @@ def main() -> None:
     if not (sys.flags.safe_path and sys.flags.ignore_environment):
         argv = [sys.executable, "-P", "-E", "-m", "forkjoin", *sys.argv[1:]]
         os.execv(sys.executable, argv)  # noqa: S606
+    try:
+        _run()
+    except KeyboardInterrupt:  # while it was being imported
+        sys.exit(130)
+
+
+def _run() -> None:
     if sys.argv[1:] == ["mcp"]:
         from forkjoin.connection import relay
 

@@ -4,8 +4,9 @@ An adapter makes them from its program's output; the store numbers and keeps the
 text each. The whole stays in the raw log, at `offset`.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 from forkjoin.model import Usage
 
@@ -83,6 +84,20 @@ class Noted:
 
 
 Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Noted
+
+
+E = TypeVar("E", bound=Event)
+
+
+def with_text(event: E, change: Callable[[str], str]) -> E:
+    """The event with what it says changed."""
+    match event:
+        case Started():
+            return event
+        case TurnEnded(output=output, denied=denied):
+            return replace(event, output=change(output), denied=tuple(map(change, denied)))
+        case _:
+            return replace(event, text=change(event.text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from weakref import WeakSet
 import anyio
 from anyio.abc import TaskGroup
 
+from forkjoin import journal
 from forkjoin.agent.life import Life
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.decision import scheduler
-from forkjoin.error import BrokenPromiseError, CallerError, is_passing, words_of
+from forkjoin.error import BrokenPromiseError, CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.event import Noted
 from forkjoin.landing.land import Lander
 from forkjoin.model import Agent, Landing, LandingState, Project, State
@@ -80,11 +81,25 @@ class Loop:
         return project, digest
 
     async def welcome(self, session: Session) -> None:
-        """A connection is there: what waits for its lead's environment may use this one."""
-        self._connected.add(session)
-        if not session.is_agent:
-            with suppress(CallerError):
-                await self.admit(session, session.lead(""))
+        """A connection is there: what waits for its lead's environment may use this one.
+
+        Raises:
+            CallerError: It shows a token that is no agent's.
+        """
+        if session.is_agent:
+            session.agent = await self._whose(session.token)
+            return
+        with suppress(ForkjoinError):
+            await self.admit(session, session.lead(""))
+
+    async def _whose(self, token: str) -> str:
+        agent = await self.store.agent_of_token(token)
+        if agent is None:
+            raise CallerError(
+                "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
+                "if you are none, unset it and call again."
+            )
+        return agent.label
 
     async def run(self) -> None:
         """Decide and act for ever."""
@@ -154,7 +169,8 @@ class Loop:
 
     async def _live(self, agent: Agent) -> None:
         try:
-            await self._life.live(await self.store.agent(agent.number))  # it may have ended since it was listed
+            with journal.concerning(agent=agent.id):
+                await self._life.live(await self.store.agent(agent.number))  # it may have ended since it was listed
         except Exception as error:  # a boundary: one agent's trouble is that agent's alone
             await self._rest(agent.id, agent.label, error)
         finally:
@@ -180,7 +196,8 @@ class Loop:
         try:
             landing = await self.store.landing(landing.number)  # it may be done since it was listed
             if landing.state is not LandingState.DONE:
-                await self._lander.land(landing, self._environment_of(landing))
+                with journal.concerning(landing=landing.number):
+                    await self._lander.land(landing, self._environment_of(landing))
         except Exception as error:  # a boundary, as above
             await self._rest(key, f"landing {landing.number}", error)
         finally:

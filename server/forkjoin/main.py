@@ -1,7 +1,6 @@
 """The rooms, wired: the only module that knows them all, and the daemon's own life."""
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -13,9 +12,12 @@ from anyio import CancelScope
 
 from forkjoin import lock
 from forkjoin.attempt import cgroup, open_files
-from forkjoin.connection.start import daemon_command
+from forkjoin.connection.reach import daemon_command
 from forkjoin.error import CallerError, RecordsError
+from forkjoin.journal import open_journal
 from forkjoin.paths import Home, find_home
+from forkjoin.redact import redact
+from forkjoin.version import __version__
 
 if TYPE_CHECKING:
     from forkjoin.connection.daemon import Door
@@ -43,18 +45,15 @@ def run_daemon() -> int:
         return 0  # one is there already
     cgroup.leave()
     open_files.raise_limit()
-    file = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    for descriptor in (1, 2):  # whoever started us: a shim's own log is not where one looks
-        os.dup2(file, descriptor)
-    os.close(file)
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
-    logging.getLogger("mcp").setLevel(logging.WARNING)
+    open_journal(home.log, redact)
     try:
         anyio.run(serve, home)
     except (CallerError, RecordsError) as error:
-        sys.stderr.write(f"forkjoin: {error}\n")
+        log.critical("%s", error)
         return 1
+    except Exception as error:
+        log.critical("this is a fault of forkjoin's own: %s: %s", type(error).__name__, error, exc_info=True)
+        return 3
     return 0
 
 
@@ -68,7 +67,8 @@ async def serve(home: Home) -> None:
     await require_version()
     async with open_loop(home) as loop, daemon.bind(home) as listener:
         door = daemon.Door(Tools(loop).serve, loop.welcome)
-        log.info("up: %r", loop)
+        open_journal(home.log, loop.rooms.environments.redact)
+        log.info("the daemon is up: %r, version %s", loop, __version__)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
             tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
@@ -92,11 +92,12 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.trust import Trust
 
     settings = read_settings(home.config_file)
+    environments = Environments(program.environment for program in settings.programs().values())
     git.use(Trust(home.trust))
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command())
-        rooms = Rooms(home, settings, store, executor, Environments())
+        rooms = Rooms(home, settings, store, executor, environments)
         await restore(rooms)
         yield Loop(rooms)
     finally:

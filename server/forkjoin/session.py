@@ -9,6 +9,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from forkjoin.model import Project
+from forkjoin.redact import redact, secrets_of
 
 
 def _check_string(value: object) -> str:
@@ -52,6 +53,7 @@ class Session:
     """One connection. `written` holds what to do once the reply to a request has reached the socket."""
 
     hello: Hello
+    agent: str = ""  #: whose program is at the other end, once its token was found to be an agent's
     written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
 
     @property
@@ -65,12 +67,19 @@ class Session:
         return bool(self.hello.token)
 
     @property
+    def token(self) -> str:
+        """The digest of the agent's token: all that the records keep of it."""
+        return digest_of(self.hello.token)
+
+    @property
     def folder(self) -> Path:
         """Where the caller stands: the lead's project folder, else its working directory; a person's is the latter."""
         return Path(self.hello.cwd if self.is_person else self.hello.project_dir or self.hello.cwd)
 
     def lead(self, client_name: str) -> str:
         """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
+        if self.is_agent:  # what it is told, nobody else was told
+            return f"agent:{self.agent}"
         return "cli" if self.is_person else self.hello.session_id or f"client:{client_name}"
 
     def when_written(self, request: str | int, act: Written) -> None:
@@ -96,18 +105,29 @@ class Caller:
     environment: str  #: digest of the environment it brought
 
 
-class Environments:
-    """The environments that agents were spawned in. Kept in memory, never on a disk."""
+def digest_of(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
-    def __init__(self) -> None:
+
+class Environments:
+    """The environments that agents were spawned in. Kept in memory, never on a disk.
+
+    `settings` are what the settings add to them.
+    """
+
+    def __init__(self, settings: Iterable[Mapping[str, str]] = ()) -> None:
+        self._settings = tuple(settings)
         self._by_digest: dict[str, dict[str, str]] = {}
         self._by_lead: dict[tuple[int, str], str] = {}
+        self._secrets: frozenset[str] | None = None  #: of all of them, once somebody has asked
 
     def keep(self, environment: Mapping[str, str]) -> str:
         """Remember `environment`; the digest it is found by again."""
         items = sorted(environment.items())
         digest = hashlib.sha256(repr(items).encode()).hexdigest()[:32]
-        self._by_digest.setdefault(digest, dict(items))
+        if digest not in self._by_digest:
+            self._by_digest[digest] = dict(items)
+            self._secrets = None
         return digest
 
     def lend(self, project: int, lead: str, digest: str) -> bool:
@@ -126,8 +146,16 @@ class Environments:
         self._by_lead = {key: last for key, last in self._by_lead.items() if key in leads or last in digests}
         kept = digests.union(self._by_lead.values())
         self._by_digest = {digest: known for digest, known in self._by_digest.items() if digest in kept}
+        self._secrets = None
 
     def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:
         """The environment itself, else what its lead, or a person in the project, has brought since; else none."""
         known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, "cli")))
         return next((self._by_digest[d] for d in known if d in self._by_digest), None)
+
+    def redact(self, text: str) -> str:
+        """The text without what looks like a key, or is one in any of these environments."""
+        if self._secrets is None:
+            known = (*self._settings, *self._by_digest.values())
+            self._secrets = frozenset[str]().union(*map(secrets_of, known))
+        return redact(text, self._secrets)

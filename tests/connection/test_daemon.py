@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from forkjoin import lock
-from forkjoin.connection import start
+from forkjoin.connection import reach
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, forkjoin
 
@@ -21,7 +21,7 @@ class Peer:
     """A connection that says what the test wants."""
 
     def __init__(self, home: Home) -> None:
-        self.socket = start.connect(home)
+        self.socket = reach.connect(home)
         self.socket.settimeout(GIVE_UP_S)
         self.file = self.socket.makefile("rb")
 
@@ -43,7 +43,7 @@ def peer(home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A peer that has said hello and initialize."""
     monkeypatch.chdir(repository)
     with Peer(home) as found:
-        start.hello(found.socket, "cli", "peer")
+        reach.hello(found.socket, "cli", "peer")
         parameters = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
         request = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": parameters}
         assert found.ask(json.dumps(request).encode())["id"] == 0
@@ -91,7 +91,7 @@ def test_an_unknown_tool_is_an_error_in_words(peer: Peer) -> None:
 
 def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, repository: Path) -> None:
     with Peer(home) as found:
-        start.hello(found.socket, "cli", "peer")
+        reach.hello(found.socket, "cli", "peer")
         assert "error" in found.ask(b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}')
     assert "the daemon is up" in forkjoin(repository, "daemon", "status").stdout
 
@@ -99,7 +99,7 @@ def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, re
 BAD_HELLOS = [
     (b"no hello at all", "it is no JSON"),
     (b"[]", "the hello was not understood"),
-    (b'{"protocol": 99, "version": "9", "kind": "cli", "relay": "x", "cwd": "/"}', "speaks protocol 1, not 99"),
+    (b'{"protocol": 99, "version": "9", "kind": "cli", "relay": "x", "cwd": "/"}', "speaks protocol 1 at most, not 99"),
     (b'{"protocol": 1, "version": "9", "kind": "browser", "relay": "x", "cwd": "/"}', "kind"),
     (b'{"protocol": 1, "version": "9", "kind": "cli", "relay": "x", "cwd": "/", "environment": [1]}', "environment"),
     (b"x" * 1_200_000, "longer than 1 MB"),
@@ -114,7 +114,7 @@ def test_a_bad_hello_is_answered_in_words_and_the_daemon_stays(home: Home, line:
         assert answer["ok"] is False
         assert says in answer["error"]
     with Peer(home) as found:
-        assert start.hello(found.socket, "cli", "peer")["ok"] is True
+        assert reach.hello(found.socket, "cli", "peer")["ok"] is True
 
 
 def test_socket_folder_and_files_are_the_users_alone(home: Home) -> None:
@@ -230,7 +230,7 @@ def test_a_daemon_logs_where_one_looks_whoever_started_it(home: Home, repository
     with (tmp_path / "elsewhere").open("wb") as elsewhere:
         argv = [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
         daemon = subprocess.Popen(argv, stdout=elsewhere, stderr=elsewhere, cwd=home.state)
-        while not (found := start.try_connect(home)):
+        while not (found := reach.try_connect(home)):
             pass
         found.close()
         forkjoin(repository, "daemon", "stop")

@@ -166,29 +166,6 @@ def test_nothing_of_a_hostile_repository_is_imported(repository: Path, home: Hom
     assert not trap.exists(), trap.read_text()
 
 
-def test_a_relay_that_an_agents_program_starts_has_no_tools(repository: Path, home: Home) -> None:
-    environment = {"FORKJOIN_TOKEN": "of-an-agent"}
-    requests = (
-        INITIALIZE,
-        INITIALIZED,
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
-        tool_call(2, "list_agents"),
-    )
-    stdin = "".join(json.dumps(line) + "\n" for line in requests)
-    done = subprocess.run(
-        RELAY,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        cwd=repository,
-        env={**os.environ, **environment},
-        check=True,
-    )
-    _, listed, called = [json.loads(line) for line in done.stdout.splitlines()]
-    assert listed["result"]["tools"] == []
-    assert called["result"]["isError"] is True
-
-
 async def test_stopping_an_agent_whose_relay_started_the_daemon_ends_neither_it_nor_other_agents(
     lead: Lead, repository: Path, home: Home
 ) -> None:

@@ -1,6 +1,7 @@
 """Reading what came of an agent: get_result, read_log and read_diff."""
 
 import re
+import string
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ PAGE_BYTES = 20_000
 _MOST_BYTES = 48_000
 _CONCISE = 2_000
 _FULL = OUTPUT_LIMIT
+#: What keys are made of.
+_WORD = (string.ascii_letters + string.digits + "_-./+=~").encode()
 
 
 def tools() -> list[StrictTool]:
@@ -189,8 +192,11 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
 
 
 def _whole_lines(page: bytes, *, more: bool) -> bytes:
-    """The page without the line that it would cut in two, unless that is all there is."""
-    return page[: page.rfind(b"\n") + 1] or page if more else page
+    """The page without the line that it would cut in two, or else the word, unless that is all there is.
+
+    Half a key is not known for one, and its other half would be on the next page.
+    """
+    return page[: page.rfind(b"\n") + 1] or page.rstrip(_WORD) or page if more else page
 
 
 def _page(text: str, offset: int, *, more: bool, live: bool) -> str:

@@ -1,5 +1,6 @@
 """The MCP server: every tool, and what a model that has never seen forkjoin must know to use it well."""
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -9,11 +10,15 @@ from forkjoin.loop import Loop
 from forkjoin.session import Session
 from forkjoin.version import __version__
 from mcp.server import MCPServer
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
 from forkjoin_tools import end, join, look, read, spawn
 from forkjoin_tools.strict import StrictTool
+
+log = logging.getLogger(__name__)
 
 INSTRUCTIONS = """\
 forkjoin runs many coding agents at once, each in its own git worktree and branch, and merges what they did.
@@ -42,19 +47,19 @@ class Tools:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self.lead = self._make(INSTRUCTIONS, lead_tools())
-        self.agent = self._make(AGENT_INSTRUCTIONS, [])
+        self.lead = self._make(_Server, INSTRUCTIONS)
+        self.agent = self._make(_AgentServer, AGENT_INSTRUCTIONS)
 
-    def _make(self, instructions: str, tools: list[StrictTool]) -> MCPServer[Any]:
+    def _make(self, kind: "type[_Server]", instructions: str) -> MCPServer[Any]:
         @asynccontextmanager
         async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[tuple[Loop, Session]]:
             yield self._loop, _session.get()
 
-        return MCPServer(
+        return kind(
             "forkjoin",
             instructions=instructions,
             version=__version__,
-            tools=[*tools],
+            tools=[*lead_tools()],
             lifespan=lifespan,
             subscriptions=False,
             log_level="WARNING",
@@ -71,7 +76,38 @@ class Tools:
         await low.run(incoming, outgoing, low.create_initialization_options())
 
 
+class _Server(MCPServer[Any]):
+    """The lead's."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
+        if name not in TOOLS:
+            raise ToolError(f"There is no tool {name[:80]!r}. There are: {', '.join(TOOLS)}.")
+        return await super().call_tool(name, arguments, context)
+
+
+class _AgentServer(_Server):
+    """An agent's: no tools, but what a command reads for it. More it is refused in words, and that is logged."""
+
+    async def list_tools(self) -> list[Any]:
+        return []
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
+        session = _session.get()
+        if not (session.is_person and name in READERS):
+            log.warning("agent %s called %s: refused", session.agent, name[:80])
+            raise ToolError(
+                f"{name[:80]} is the lead's alone, and you are agent {session.agent}; nothing was changed. "
+                "Do your task and commit it on your branch: whoever leads sees to the rest."
+            )
+        return await super().call_tool(name, arguments, context)
+
+
 def lead_tools() -> list[StrictTool]:
     """The lead's tools, those that start the work first."""
     groups: tuple[Callable[[], list[StrictTool]], ...] = (spawn.tools, look.tools, read.tools, join.tools, end.tools)
     return [tool for group in groups for tool in group()]
+
+
+TOOLS = {tool.name: tool for tool in lead_tools()}
+#: Those that change nothing.
+READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)

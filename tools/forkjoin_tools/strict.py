@@ -8,7 +8,9 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast, get_type_hints
 
-from forkjoin.error import CallerError, ForkjoinError, RecordsError
+from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.loop import Loop
+from forkjoin.redact import SHORTEST
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
@@ -29,6 +31,9 @@ class Arguments(ArgModelBase):
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
+#: What the next call is made with: a name that happens to be somebody's password stays a name.
+_NAMES = frozenset({"id", "name", "branch", "target", "commit", "kept_as", "cursor"})
+
 #: What a tool is written as: `async def name(desk, arguments)`, its docstring the description.
 Function = Callable[[Desk, Any], Awaitable[BaseModel | str]]
 
@@ -41,26 +46,40 @@ class StrictTool(Tool):
             ToolError: The caller can put it right; the message says how.
             UnexpectedToolError: We can't; the log has the traceback.
         """
+        loop: Loop = context.request_context.lifespan_context[0]
+        hide = loop.rooms.environments.redact
         try:
             checked = self.fn_metadata.arg_model.model_validate(self.fn_metadata.pre_parse_json(arguments))
-            return _shape(await self.fn(await open_desk(context, self.name, arguments), checked))
+            return _shape(await self.fn(await open_desk(context, self.name, arguments), checked), hide)
         except ValidationError as error:
-            raise ToolError(explain(self.name, error.errors(), self.parameters)) from None
-        except (CallerError, RecordsError) as error:
-            raise ToolError(str(error)) from None
+            raise ToolError(hide(explain(self.name, error.errors(), self.parameters))) from None
+        except CallerError as error:
+            raise ToolError(hide(str(error))) from None
         except (ForkjoinError, OSError) as error:
-            raise UnexpectedToolError(f"{self.name} failed, and not through you: {error}") from error
+            raise UnexpectedToolError(hide(f"{self.name} failed, and not through you: {error}")) from error
 
 
-def _shape(result: BaseModel | str) -> CallToolResult:
-    """A model becomes structure, and the same as text for clients that read no structure; text stays text."""
+def _shape(result: BaseModel | str, hide: Callable[[str], str]) -> CallToolResult:
+    """A model becomes structure, and the same as text for clients that read no structure; text stays text.
+
+    No key is in either, whatever an agent printed.
+    """
     if isinstance(result, str):
-        return CallToolResult(content=[TextContent(type="text", text=result)])
-    content = result.model_dump(mode="json", exclude_none=True)
+        return CallToolResult(content=[TextContent(type="text", text=hide(result))])
+    content: Any = _hidden(result.model_dump(mode="json", exclude_none=True), hide)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     if wire_size(text) + wire_size(content) > ROOM:
         text = "(the answer is too large to be given twice: see structuredContent)"
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
+
+
+def _hidden(value: Json, hide: Callable[[str], str]) -> Json:
+    """The value with its texts hidden, except for names."""
+    if isinstance(value, dict):
+        return {key: part if key in _NAMES else _hidden(part, hide) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_hidden(part, hide) for part in value]
+    return hide(value) if isinstance(value, str) and len(value) >= SHORTEST else value
 
 
 def make_tool(

@@ -80,11 +80,12 @@ async def finish(
 
 async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     handle = handle_of(agent)
+    hide = rooms.environments.redact
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
-    printed = _end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent)
+    printed = hide(_end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
     errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)
-    return adapter.conclude(Ended(outcome, turn, printed, errors.decode(errors="replace"), denials))
+    return adapter.conclude(Ended(outcome, turn, printed, hide(errors.decode(errors="replace")), denials))
 
 
 def _end_of(page: Page, agent: Agent) -> str:
@@ -108,7 +109,7 @@ async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping
     """Run verify in the agent's worktree; how it went, and the end of what it printed."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
         return Verify.FAILED, "the agent removed its worktree"
-    composed = compose(environment, {}, {**rooms.home.variables, **variables(agent)})
+    composed = compose(environment, {}, {**rooms.home.variables, **await variables(rooms, agent)})
     limits = rooms.settings.limits
     outcome, printed = await run_verify(
         rooms.executor,

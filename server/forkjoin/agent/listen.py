@@ -5,13 +5,14 @@ What was stored is released: from then on it may be dropped where the log is too
 the last turn, which is read once more at the end.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.event import FAILED, Event, TurnEnded, Unreadable
+from forkjoin.event import FAILED, Event, TurnEnded, Unreadable, with_text
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
@@ -33,7 +34,7 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
     progress = await rooms.store.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
-    reader = _Reader(adapter, progress)
+    reader = _Reader(adapter, progress, rooms.environments.redact)
     async for chunk in executor.output(handle, progress.offset):
         await to_thread.run_sync(reader.read, chunk)  # of a flood that takes long
         if reader.events or reader.lines.needed - reader.stored >= _UNSTORED:
@@ -63,12 +64,13 @@ class _Reader:
         turn_end: Where the line is that ended the last turn.
     """
 
-    def __init__(self, adapter: Adapter, progress: Progress) -> None:
+    def __init__(self, adapter: Adapter, progress: Progress, hide: Callable[[str], str]) -> None:
         self.lines = Lines(LINE_LIMIT, progress.offset, keep=_BEGINNING)
         self.events: list[tuple[Event, int]] = []
         self.stored = progress.offset
         self.turn_end = progress.turn_end
         self._adapter = adapter
+        self._hide = hide
 
     def read(self, chunk: bytes) -> None:
         for offset, line in self.lines.feed(chunk):
@@ -93,7 +95,7 @@ class _Reader:
         if before and isinstance(event, Unreadable) and isinstance(before[0], Unreadable):
             self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
         else:
-            self.events.append((event, offset))
+            self.events.append((with_text(event, self._hide), offset))
 
 
 async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded | None:
@@ -106,7 +108,9 @@ async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded |
     whole = ending or len(line) <= LINE_LIMIT
     events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])
     ends = [event for event in events if isinstance(event, TurnEnded)]
-    return ends[-1] if ends and page.start == progress.turn_end else await _recorded_turn(rooms, agent)
+    if ends and page.start == progress.turn_end:
+        return with_text(ends[-1], rooms.environments.redact)
+    return await _recorded_turn(rooms, agent)
 
 
 async def _recorded_turn(rooms: Rooms, agent: Agent) -> TurnEnded | None:

@@ -1,6 +1,5 @@
 """Before an agent's program starts: its worktree, what is brought there, and what to run in which environment."""
 
-import functools
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from forkjoin.branch import git, loose, worktree
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
+from forkjoin.session import digest_of
 
 
 def handles_of(agent: Agent) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     silence = agent.spec.silence_minutes or limits.silence_minutes
     ours = {
         **rooms.home.variables,
-        **variables(agent),
+        **await variables(rooms, agent),
         "FORKJOIN_TASK_FILE": await _task_file(agent),
         **await git.author(agent.worktree),
     }
@@ -123,19 +123,15 @@ async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
     }
 
 
-def variables(agent: Agent) -> dict[str, str]:
+async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
     """What an agent's program, and its verify command, find in their environment."""
+    token = secrets.token_urlsafe(24)  # tells of a relay, or a command, that an agent started it
+    await rooms.store.add_token(agent.number, digest_of(token))
     return {
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
         "FORKJOIN_BRANCH": agent.branch,
         "FORKJOIN_BASE": agent.base,
         "FORKJOIN_WORKTREE": agent.worktree,
-        "FORKJOIN_TOKEN": _token(handle_of(agent)),
+        "FORKJOIN_TOKEN": token,
     }
-
-
-@functools.lru_cache(maxsize=4096)
-def _token(handle: str) -> str:  # noqa: ARG001
-    """What tells of a relay that this attempt started it: one for all that runs for it, and on no disk."""
-    return secrets.token_urlsafe(24)

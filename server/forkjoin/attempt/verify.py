@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from forkjoin.attempt.executor import LOG_BYTES, AttemptSpec, Executor
 from forkjoin.model import Outcome
+from forkjoin.redact import redact, secrets_of
 
 #: Bytes of the end of what it printed that are told: that is where it says what went wrong.
 _WORDS = 4_000
@@ -56,4 +57,4 @@ async def _run(executor: Executor, spec: AttemptSpec) -> tuple[Outcome, str]:
     if outcome.kind == "lost":  # its shim is gone, what it ran may not be
         await executor.cancel(spec.handle, _GRACE_S)
     printed = await executor.read_output(spec.handle, -_WORDS, _WORDS)
-    return outcome, printed.data.decode(errors="replace").strip()
+    return outcome, redact(printed.data.decode(errors="replace"), secrets_of(spec.environment)).strip()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from forkjoin.cli.client import Client
+from forkjoin.cli.say import say, visible
 from forkjoin.error import CallerError
 from forkjoin.paths import find_home
 
@@ -54,9 +55,9 @@ def spawn(
 
         return as_json(answer)
     for one in answer["agents"]:
-        typer.echo(f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}")
+        say(f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}")
     if answer.get("note"):
-        typer.echo(answer["note"], err=True)
+        say(answer["note"], err=True)
     return None
 
 
@@ -106,7 +107,7 @@ def logs(
             text = client.call("read_log", id=id, raw=raw, offset=offset if tail is None else None, tail=tail)
             body, _, where = text.rpartition("[")
             if body.strip():
-                typer.echo(body.rstrip("\n"))
+                (typer.echo if raw and not sys.stdout.isatty() else say)(body.rstrip("\n"))
             word, _, number = where.rstrip("]").partition("offset=")
             if not number or (tail is not None and not follow):
                 return
@@ -136,7 +137,7 @@ def wait(
         as_json(answer)
     else:
         for one in answer["finished"]:
-            typer.echo(f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}")
+            say(f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}")
     if answer.get("timed_out") or any_failed(answer["finished"]):
         raise typer.Exit(1)
 
@@ -195,12 +196,12 @@ def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = Fals
         f"{show.duration(answer['duration_s'])}"
     )
     out.print(f"{answer['id']} {answer['name']}: {show.coloured(answer['state'])}, {show.coloured(answer['merge'])}")
-    out.print(facts, markup=False)
+    out.print(visible(facts), markup=False)
     for line in (*answer["commits"], answer["output"], answer.get("error"), answer.get("verify_output")):
         if line:
-            out.print(line, markup=False)
+            out.print(visible(line), markup=False)
     for warning in answer["warnings"]:
-        out.print(f"! {warning}", markup=False)
+        out.print(visible(f"! {warning}"), markup=False)
     return None
 
 
@@ -215,7 +216,7 @@ def diff(
         while offset is not None:
             text = client.call("read_diff", id=id, path=path, stat=stat, offset=offset)
             body, found, where = text.rpartition("\n[")
-            typer.echo(body if found else text)
+            say(body if found else text)
             number = where.rstrip("]").partition("offset=")[2]
             offset = int(number) if number else None
 
@@ -230,7 +231,7 @@ def stop(ids: Ids, json: Json = False) -> None:
         return as_json(answer)
     for one in answer["agents"]:
         note = f"  {one['note']}" if one.get("note") else ""
-        typer.echo(f"{one['id']}  {one['name']}  {one['state']}{note}")
+        say(f"{one['id']}  {one['name']}  {one['state']}{note}")
     return None
 
 
@@ -250,5 +251,5 @@ def rm(
         return as_json(answer)
     for one in answer["removed"]:
         kept = f"  kept as {one['kept_as']}" if one.get("kept_as") else ""
-        typer.echo(f"{one['id']}  {one['name']}  removed{kept}")
+        say(f"{one['id']}  {one['name']}  removed{kept}")
     return None

@@ -12,7 +12,8 @@ from typing import Any
 import typer
 
 from forkjoin.cli import agents, daemon, demo, doctor, landing, trust
-from forkjoin.connection.start import DaemonError
+from forkjoin.cli.say import say
+from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
 from forkjoin.paths import find_home
 from forkjoin.version import __version__
@@ -62,7 +63,7 @@ def _end(error: BaseException) -> int:
     """Say what ended a command; its exit code."""
     match error:
         case CallerError() | DaemonError():
-            sys.stderr.write(f"forkjoin: {error}\n")
+            say(f"forkjoin: {error}", err=True)
             return 1
         case KeyboardInterrupt() | typer.Abort():
             sys.stderr.write("\n")
@@ -97,4 +98,4 @@ def _report(error: BaseException) -> None:
         f"forkjoin {__version__}, Python {platform.python_version()}, {platform.platform()}; log: {find_home().log}",
         "".join(traceback.format_exception(error)),
     ]
-    sys.stderr.write("\n".join(lines))
+    say("\n".join(lines), err=True)

@@ -1,43 +1,57 @@
 """The command line's own MCP client: the tools over the daemon's socket, without the 0.6 s that importing mcp costs."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from forkjoin.connection import start
+from forkjoin.connection import reach
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
 from forkjoin.version import __version__
 
 #: Any version with a handshake does; this one has structured results.
 _MCP_VERSION = "2025-06-18"
+#: How often a daemon that goes away before it has answered is followed by another.
+_TRIES = 5
+
+T = TypeVar("T")
 
 
 class Client:
     """A connection to the daemon, which is started if none answers; a context manager.
 
-    Calls are for the repository around `folder`: the working directory, unless another is given.
+    Calls are for the repository around `folder`: the working directory, unless another is given. Where the daemon goes
+    away, they go on with the next.
     """
 
+    _connected = False
+
     def __init__(self, home: Home, folder: str | None = None) -> None:
-        self._socket, self.daemon = start.greet(home, "cli", start.draw_number(), folder)
-        self._file = self._socket.makefile("rb")
+        self._home, self._folder = home, folder
+        self._relay = reach.draw_number()
         self._number = 0
-        self._request(
-            "initialize",
-            {
-                "protocolVersion": _MCP_VERSION,
-                "capabilities": {},
-                "clientInfo": {"name": "forkjoin", "version": __version__},
-            },
-        )
+        self._retry(lambda: None)
+
+    def _connect(self) -> None:
+        self._socket, self.daemon = reach.greet(self._home, "cli", self._relay, self._folder)
+        self._file = self._socket.makefile("rb")
+        self._connected = True
+        client = {"name": "forkjoin", "version": __version__}
+        self._ask(0, "initialize", {"protocolVersion": _MCP_VERSION, "capabilities": {}, "clientInfo": client})
         self._send({"method": "notifications/initialized"})
 
     def __enter__(self) -> "Client":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._socket.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._connected = False
+        with suppress(AttributeError):  # it never was
+            self._file.close()
+            self._socket.close()
 
     def call(self, tool: str, **arguments: Any) -> Any:
         """What the tool answers: a dict, or text. Arguments that are None are left out.
@@ -52,20 +66,35 @@ class Client:
             raise CallerError(text)
         return result.get("structuredContent", text)
 
+    def retire(self) -> None:
+        """End the daemon; agents live on."""
+        reach.retire(self._socket)
+
     def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
-        self._send({"id": self._number, "method": method, "params": params})
-        while line := self._file.readline():
+        return self._retry(lambda: self._ask(self._number, method, params))
+
+    def _retry(self, act: Callable[[], T]) -> T:
+        """Do this with a daemon, and again with the next when it goes: a call is known by its number, and done once."""
+        for _ in range(_TRIES):
+            try:
+                if not self._connected:
+                    self._connect()
+                return act()
+            except (ConnectionError, EOFError):
+                self._disconnect()
+        raise reach.DaemonError("the daemon keeps going away; forkjoin daemon logs says why")
+
+    def _ask(self, number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._send({"id": number, "method": method, "params": params})
+        while (line := self._file.readline()).endswith(b"\n"):
             message = json.loads(line)
-            if message.get("id") == self._number:
+            if message.get("id") == number:
                 if "error" in message:
                     raise CallerError(str(message["error"]["message"]))
                 result: dict[str, Any] = message["result"]
                 return result
-        raise start.DaemonError("the daemon went away; run the command again")
+        raise EOFError
 
     def _send(self, message: dict[str, Any]) -> None:
-        try:
-            self._socket.sendall(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise start.DaemonError("the daemon went away; run the command again") from error
+        self._socket.sendall(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")

@@ -1,32 +1,35 @@
-"""forkjoin daemon start, stop and status."""
+"""forkjoin daemon start, stop, status and logs."""
 
 import os
-import signal
 import time
-from typing import Annotated
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
-from forkjoin import lock
+from forkjoin import journal
+from forkjoin.cli.agents import Json
 from forkjoin.cli.client import Client
-from forkjoin.connection import start as reach
+from forkjoin.cli.say import say
+from forkjoin.connection import reach
 from forkjoin.error import CallerError
-from forkjoin.paths import find_home
+from forkjoin.paths import Home, find_home
 
 app = typer.Typer(
     help="The one process that keeps the records and decides; it starts by itself when it is needed.",
     no_args_is_help=True,
 )
 
-
-_LEAVE_S = 30
+_LOOK_EVERY_S = 0.3
 
 
 @app.command()
 def start() -> None:
     """Start the daemon, if it is not there."""
     with Client(find_home()) as client:
-        typer.echo(f"the daemon is up (pid {client.daemon['pid']}, version {client.daemon['version']})")
+        say(f"the daemon is up (pid {client.daemon['pid']}, version {client.daemon['version']})")
 
 
 @app.command()
@@ -34,7 +37,7 @@ def status() -> None:
     """Whether the daemon is up. Exit code 1 if it is not."""
     home = find_home()
     if (found := reach.try_connect(home)) is None:
-        typer.echo("the daemon is not up; it starts when it is needed")
+        say("the daemon is not up; it starts when it is needed")
         raise typer.Exit(1)
     found.close()
     start()
@@ -47,23 +50,60 @@ def stop(
     """Stop the daemon. Refused while agents are under way, unless --agents stops them first."""
     home = find_home()
     if (found := reach.try_connect(home)) is None:
-        typer.echo("the daemon is not up")
+        say("the daemon is not up")
         return
-    found.close()
-    with Client(home) as client:
-        live: dict[str, list[str]] = client.call("get_status")["projects"]
-        if live and not agents:
-            ids = [one for several in live.values() for one in several]
-            raise CallerError(f"agents are under way ({', '.join(ids[:10])}); stop them first, or pass --agents")
-        for project, ids in live.items():
-            with Client(home, project) as in_project:
-                in_project.call("stop_agents", ids=ids)
-        os.kill(client.daemon["pid"], signal.SIGTERM)
-    give_up = time.monotonic() + _LEAVE_S
-    while lock.is_held(home.daemon_lock):
-        if time.monotonic() > give_up:
-            raise CallerError(
-                f"the daemon (pid {client.daemon['pid']}) did not leave within {_LEAVE_S} s; see {home.log}"
-            )
-        time.sleep(0.02)
-    typer.echo("the daemon has left")
+    with found:
+        try:
+            with Client(home) as client:
+                _stop_agents(client, home, agents=agents)
+                client.retire()
+        except reach.RefusedError:  # of another version: it is ended without a question, which harms no agent
+            reach.retire(found)
+    say("the daemon has left")
+
+
+def _stop_agents(client: Client, home: Home, *, agents: bool) -> None:
+    live: dict[str, list[str]] = client.call("get_status")["projects"]
+    if live and not agents:
+        ids = [one for several in live.values() for one in several]
+        raise CallerError(f"agents are under way ({', '.join(ids[:10])}); stop them first, or pass --agents")
+    for project, ids in live.items():
+        with Client(home, project) as in_project:
+            in_project.call("stop_agents", ids=ids)
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until ^C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Only the last ones, so many.")] = 100,
+    json: Json = False,
+) -> None:
+    """Show what the daemon did and what troubled it, by agent, landing and connection; also when it is not up."""
+    path = find_home().log
+    if not path.exists():
+        say(f"there is no log yet ({path})")
+        return
+    past: deque[str] = deque(maxlen=lines)
+    older = path.with_name(f"{path.name}.1")
+    if older.exists():
+        past.extend(older.read_text("utf-8", "replace").splitlines())
+    with path.open(encoding="utf-8", errors="replace") as file:
+        past.extend(file.read().splitlines())
+        for line in past:
+            say(line if json else journal.show(line))
+        for line in _coming(file, path) if follow else ():
+            say(line if json else journal.show(line))
+
+
+def _coming(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines to come, also once the log was begun anew."""
+    line = ""
+    while True:
+        line += file.readline()
+        if line.endswith("\n"):
+            yield line.rstrip("\n")
+            line = ""
+        elif path.exists() and not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            file = path.open(encoding="utf-8", errors="replace")
+        else:
+            time.sleep(_LOOK_EVERY_S)

@@ -15,9 +15,10 @@ import typer
 from forkjoin.branch.git import OLDEST_GIT
 from forkjoin.cli.agents import Json
 from forkjoin.cli.client import Client
+from forkjoin.cli.say import say
 from forkjoin.cli.trust import untrusted
 from forkjoin.config import AgentProgram, Settings, read_settings
-from forkjoin.connection.start import DaemonError, try_connect
+from forkjoin.connection.reach import DaemonError, try_connect
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
 from forkjoin.record.damage import find_damage
@@ -39,13 +40,13 @@ def status(json: Json = False) -> None:
         answer = client.call("get_status")
     if json:
         return show.as_json(answer)
-    typer.echo(f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once")
+    say(f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once")
     if answer.get("waiting"):
-        typer.echo(f"waiting: {answer['waiting']}")
+        say(f"waiting: {answer['waiting']}")
     for project, ids in answer["projects"].items():
-        typer.echo(f"{project}: {', '.join(ids)}")
+        say(f"{project}: {', '.join(ids)}")
     for line in answer["trouble"]:
-        typer.echo(f"trouble: {line}")
+        say(f"trouble: {line}")
     return None
 
 
@@ -61,8 +62,6 @@ class Finding:
 
 def doctor(json: Json = False) -> None:
     """Look at git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
-    from rich.markup import escape
-
     from forkjoin.cli import show
 
     findings = list(examine(find_home()))
@@ -73,7 +72,7 @@ def doctor(json: Json = False) -> None:
             (
                 f.what,
                 "[green]ok[/]" if f.ok else "[bold red]fault[/]",
-                escape(f.found if f.ok else f"{f.found} → {f.remedy}"),
+                show.plain(f.found if f.ok else f"{f.found} → {f.remedy}"),
             )
             for f in findings
         ]
@@ -167,7 +166,7 @@ def _daemon(home: Home) -> Finding:
         with Client(home) as client:
             return Finding("daemon", True, f"up, pid {client.daemon['pid']}, version {client.daemon['version']}")
     except (DaemonError, CallerError) as error:
-        return Finding("daemon", False, str(error), f"see {home.log}")
+        return Finding("daemon", False, str(error), "see forkjoin daemon logs")
 
 
 def _repository() -> Finding:

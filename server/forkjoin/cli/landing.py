@@ -6,6 +6,7 @@ import typer
 
 from forkjoin.cli.agents import Ids, Json
 from forkjoin.cli.client import Client
+from forkjoin.cli.say import say
 from forkjoin.paths import find_home
 
 
@@ -35,14 +36,14 @@ def merge(
 
 def _show(answer: dict[str, Any], *, dry_run: bool) -> None:
     for one in answer["merged"]:
-        typer.echo(f"{one['id']}  {'would merge' if dry_run else 'merged'}")
+        say(f"{one['id']}  {'would merge' if dry_run else 'merged'}")
     for one in answer["conflicted"]:
-        typer.echo(f"{one['id']}  conflicts in {', '.join(one['files'])}")
+        say(f"{one['id']}  conflicts in {', '.join(one['files'])}")
     for one in answer["rejected"]:
-        typer.echo(f"{one['id']}  rejected: {one['why']}")
+        say(f"{one['id']}  rejected: {one['why']}")
     for one in answer["skipped"]:
-        typer.echo(f"{one['id']}  skipped: {one['why']}")
+        say(f"{one['id']}  skipped: {one['why']}")
     if answer.get("note"):
-        typer.echo(answer["note"], err=True)
+        say(answer["note"], err=True)
     if not dry_run:
-        typer.echo(f"{answer['target']} is at {answer['commit'][:10]}")
+        say(f"{answer['target']} is at {answer['commit'][:10]}")

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from forkjoin.cli.say import say, visible
+
 #: How each state and merge is coloured.
 COLOURS = {
     "queued": "dim",
@@ -30,16 +32,21 @@ COLOURS = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    return Console(highlight=False, stderr=stderr)
+    return Console(highlight=False, emoji=False, stderr=stderr)
 
 
 def as_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def coloured(word: str) -> str:
     colour = COLOURS.get(word)
-    return f"[{colour}]{escape(word)}[/]" if colour else escape(word)
+    return f"[{colour}]{plain(word)}[/]" if colour else plain(word)
+
+
+def plain(text: str) -> str:
+    """A text as markup: it shows as it is, and moves nothing."""
+    return escape(visible(text))
 
 
 def duration(seconds: float) -> str:
@@ -51,7 +58,7 @@ def duration(seconds: float) -> str:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = True) -> Table:
     """A plain table whose last column takes what room is left, wrapped or cut.
 
-    Cells are rich markup: what comes from outside is escaped before it gets here.
+    Cells are rich markup: what comes from outside is made `plain` before it gets here.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
     for name in columns[:-1]:
@@ -68,13 +75,13 @@ def agents_table(rows: Sequence[dict[str, Any]]) -> Table:
         [
             (
                 row["id"],
-                escape(row["name"]),
-                escape(row["agent"]),
+                plain(row["name"]),
+                plain(row["agent"]),
                 coloured(row["state"]),
                 coloured(row["merge"]),
                 duration(row["elapsed_s"]),
                 f"${row['cost_usd']:.2f}" if row.get("cost_usd") is not None else "",
-                escape(row["last_event"]),
+                plain(row["last_event"]),
             )
             for row in rows
         ],

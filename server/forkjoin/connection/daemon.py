@@ -1,10 +1,9 @@
 """The daemon's end of the socket: who may come in, what they say of themselves, and lines to and from JSON-RPC."""
 
+import itertools
 import json
 import logging
 import os
-import socket
-import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -16,6 +15,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
+from forkjoin import journal
+from forkjoin.connection.reach import HELLO_LIMIT, LINE_LIMIT, peer_of
 from forkjoin.error import CallerError
 from forkjoin.lines import Lines
 from forkjoin.paths import SOCKET, Home
@@ -24,10 +25,7 @@ from forkjoin.version import PROTOCOL, __version__
 
 log = logging.getLogger(__name__)
 
-HELLO_LIMIT = 1024 * 1024
 _HELLO_S = 10.0
-#: The longest request: a hundred specs with tasks of some size, or one of the largest allowed, escaped.
-LINE_LIMIT = 32 * 1024 * 1024
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]
@@ -54,43 +52,47 @@ class Door:
         self._serve = serve
         self._welcome = welcome
         self.connected = 0
+        self._numbers = itertools.count(1)
 
     async def handle(self, stream: SocketStream) -> None:
         """Serve one connection to its end; its trouble is its own."""
         self.connected += 1
+        try:
+            with journal.concerning(connection=next(self._numbers)):
+                await self._handle(stream)
+        finally:
+            self.connected -= 1
+
+    async def _handle(self, stream: SocketStream) -> None:
         try:
             async with stream:
                 await self._serve_connection(stream)
         except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
             log.info("a connection broke off")
         except Exception:
-            log.exception("a connection failed")
-        finally:
-            self.connected -= 1
+            log.exception("a connection failed; its client connects again and repeats what had no answer")
 
     async def _serve_connection(self, stream: SocketStream) -> None:
-        check_peer(stream.extra(SocketAttribute.raw_socket))  # noqa: S610
+        pid, user = peer_of(stream.extra(SocketAttribute.raw_socket))  # noqa: S610
+        if user != os.getuid():
+            log.warning("user %d tried to connect, by process %d: refused", user, pid)
+            return
         lines = Lines(LINE_LIMIT)
         try:
             with anyio.fail_after(_HELLO_S):
                 session, first = await _read_hello(stream, lines)
+            await self._welcome(session)
         except CallerError as error:
+            log.warning("refused process %d: %s", pid, error)
             await _refuse(stream, str(error))
             return
-        await self._welcome(session)
-        await _send(stream, {"ok": True, "version": __version__, "pid": os.getpid()})
+        await _send(stream, {"ok": True, **_about()})
         await _converse(stream, session, lines, first, self._serve)
 
 
-def check_peer(connection: socket.socket) -> None:
-    """See that the other end runs as the same user.
-
-    Raises:
-        PermissionError: It does not.
-    """
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    if uid != os.getuid():
-        raise PermissionError(f"user {uid} tried to connect")
+def _about() -> dict[str, object]:
+    """What every answer to a hello says, be it yes or no: a newer relay ends an older daemon by it."""
+    return {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()}
 
 
 async def _read_hello(stream: SocketStream, lines: Lines) -> tuple[Session, list[bytes | None]]:
@@ -112,10 +114,10 @@ def _parse_hello(line: bytes | None) -> Hello:
         what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is no JSON"}
         where = ".".join(map(str, what["loc"]))
         raise CallerError(f"the hello was not understood: {where} {what['msg']}".replace("  ", " ")) from error
-    if hello.protocol != PROTOCOL:
+    if hello.protocol > PROTOCOL:  # all that is older is served
         raise CallerError(
-            f"this daemon (forkjoin {__version__}) speaks protocol {PROTOCOL}, not {hello.protocol}; "
-            "stop it with forkjoin daemon stop, and call again"
+            f"this daemon (forkjoin {__version__}) speaks protocol {PROTOCOL} at most, not {hello.protocol}; "
+            "end it with `forkjoin daemon stop` (agents go on), and call again"
         )
     return hello
 
@@ -201,7 +203,7 @@ async def _send(stream: SocketStream, answer: dict[str, object]) -> None:
 
 async def _refuse(stream: SocketStream, why: str) -> None:
     """Say why not, and take what the other end is still sending: else the answer would be lost with the connection."""
-    await _send(stream, {"ok": False, "error": why})
+    await _send(stream, {"ok": False, "error": why, **_about()})
     with anyio.move_on_after(_HELLO_S), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
         while True:
             await stream.receive()

@@ -8,10 +8,13 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 from typing import Any, cast
 
-from forkjoin.connection import start
+from forkjoin.connection import reach
+from forkjoin.connection.reach import LINE_LIMIT
+from forkjoin.lines import Lines
 from forkjoin.paths import find_home
 
 _CHUNK = 65536
@@ -27,41 +30,69 @@ class Relay:
 
     def __init__(self, source: int, sink: int) -> None:
         self.home = find_home()
-        self.number = start.draw_number()
+        self.number = reach.draw_number()
         self.source = source
         self.source_open = True
         self.sink = sink
-        self.from_client = b""  #: the beginning of a line
-        self.from_daemon = b""
+        self.from_client = Lines(LINE_LIMIT)
+        self.from_daemon = Lines(LINE_LIMIT)
         self.to_client = b""  #: whole lines that are to be written
         self.to_daemon = b""
         self.memory = Memory()
 
     def run(self) -> None:
-        """Relay until the client has closed its end and has had its answers, or is gone."""
+        """Relay until the client has closed its end and has had its answers, or is gone.
+
+        Raises:
+            DaemonError: None can be reached, and the client, which was told so, can't begin without one.
+        """
         failures = 0
         while True:
-            self.daemon, _ = start.greet(self.home, "relay", self.number)
             answers = self.memory.answers
             try:
-                self.relay()
-                return
+                return self.attend()
             except (ConnectionError, EOFError):
-                self.daemon.close()
-            failures = 0 if self.memory.answers > answers else failures + 1
+                failures = 0 if self.memory.answers > answers else failures + 1
+            except (reach.DaemonError, OSError) as error:
+                self.refuse(str(error))
             if failures >= _TRIES:
-                raise start.DaemonError(f"the daemon keeps going away; see {self.home.log}")
-            self.from_daemon = b""
-            self.to_daemon = self.memory.repeat()
+                failures = 0
+                self.refuse(f"forkjoin's daemon keeps going away; see {self.home.log}")
 
-    def relay(self) -> None:
+    def attend(self) -> None:
+        """Reach a daemon, tell it what the last one did not answer, and relay."""
+        daemon, _ = reach.greet(self.home, "relay", self.number)
+        with daemon:
+            self.from_daemon = Lines(LINE_LIMIT)
+            self.to_daemon = self.memory.repeat()
+            self.relay(daemon)
+
+    def refuse(self, why: str) -> None:
+        """Answer in words what no daemon has answered; return when there is something to try another one for.
+
+        Raises:
+            DaemonError: The client could not begin, or has gone: it starts us again when it wants.
+        """
+        if self.memory.unanswered:
+            words = f"{why}\nWhether this was carried out is not known: call list_agents once that is mended."
+            self.to_client += self.memory.refuse_all(words)
+            while self.to_client:
+                self.to_client = self.to_client[os.write(self.sink, self.to_client) :]
+            if not self.memory.answers:
+                raise reach.DaemonError(why)
+        while self.source_open and not self.memory.unanswered:
+            self.read_client()
+        if not self.memory.unanswered:
+            raise reach.DaemonError(why)
+
+    def relay(self, daemon: socket.socket) -> None:
         """Pass lines both ways until the client is done.
 
         Raises:
             ConnectionError, EOFError: The daemon is gone.
         """
         while self.source_open or self.memory.unanswered or self.to_daemon or self.to_client:
-            ready = self.wait()
+            ready = self.wait(daemon)
             if ready.get(self.sink, 0) & _GONE:
                 return
             if ready.get(self.sink, 0):
@@ -69,16 +100,17 @@ class Relay:
                 self.to_client = self.to_client[os.write(self.sink, self.to_client[: select.PIPE_BUF]) :]
             if ready.get(self.source, 0):
                 self.read_client()
-            if ready.get(self.daemon.fileno(), 0) & select.POLLOUT:
-                self.to_daemon = self.to_daemon[self.daemon.send(self.to_daemon[:_CHUNK]) :]
-            if ready.get(self.daemon.fileno(), 0) & ~select.POLLOUT:
-                self.read_daemon()
+            if ready.get(daemon.fileno(), 0) & select.POLLOUT:
+                sent = daemon.send(self.to_daemon[:_CHUNK], socket.MSG_NOSIGNAL)  # that it is gone must not end us
+                self.to_daemon = self.to_daemon[sent:]
+            if ready.get(daemon.fileno(), 0) & ~select.POLLOUT:
+                self.read_daemon(daemon)
 
-    def wait(self) -> dict[int, int]:
+    def wait(self, daemon: socket.socket) -> dict[int, int]:
         """What can be read or written now without blocking, by descriptor; nothing is read for who does not read."""
         poll = select.poll()
         from_daemon = select.POLLIN if len(self.to_client) < _BACKLOG else 0
-        poll.register(self.daemon, from_daemon | (select.POLLOUT if self.to_daemon else 0))
+        poll.register(daemon, from_daemon | (select.POLLOUT if self.to_daemon else 0))
         poll.register(self.sink, select.POLLOUT if self.to_client else 0)
         if self.source_open:
             poll.register(self.source, select.POLLIN if len(self.to_daemon) < _BACKLOG else 0)
@@ -86,20 +118,22 @@ class Relay:
 
     def read_client(self) -> None:
         chunk = os.read(self.source, _CHUNK)
-        *lines, self.from_client = (self.from_client + chunk).split(b"\n")
-        if not chunk:
-            self.source_open = False
-            lines, self.from_client = [self.from_client] if self.from_client else [], b""
-        for line in lines:
-            self.memory.note_request(line)
-        self.to_daemon += b"".join(line + b"\n" for line in lines)
+        found = self.from_client.feed(chunk) if chunk else self.from_client.rest()
+        self.source_open = bool(chunk)
+        for _, line in found:
+            if line is None:
+                self.to_client += _TOO_LONG
+            else:
+                self.memory.note_request(line)
+                self.to_daemon += line + b"\n"
 
-    def read_daemon(self) -> None:
-        chunk = self.daemon.recv(_CHUNK)
+    def read_daemon(self, daemon: socket.socket) -> None:
+        chunk = daemon.recv(_CHUNK)
         if not chunk:
             raise EOFError
-        *lines, self.from_daemon = (self.from_daemon + chunk).split(b"\n")
-        self.to_client += b"".join(line + b"\n" for line in lines if not self.memory.note_answer(line))
+        for _, line in self.from_daemon.feed(chunk):
+            if line is not None and not self.memory.note_answer(line):
+                self.to_client += line + b"\n"
 
 
 class Memory:
@@ -113,13 +147,21 @@ class Memory:
 
     def repeat(self) -> bytes:
         """What a new daemon must hear: the handshake, and all that the last one has not answered."""
-        self._had = {key for key in self._handshake if key and key not in self.unanswered}
-        return b"".join(({**self._handshake, **self.unanswered}).values())
+        begun = self._handshake.values()
+        again = [line for line in self.unanswered.values() if line not in begun]
+        self._had = {key for key, line in self._handshake.items() if key and line not in self.unanswered.values()}
+        return b"".join((*begun, *again))
+
+    def refuse_all(self, why: str) -> bytes:
+        """An error in words for each that has no answer; none of them is sent again."""
+        refused = [_refusal(json.loads(key), -32603, why) for key in self.unanswered]
+        self.unanswered.clear()
+        return b"".join(refused)
 
     def note_request(self, line: bytes) -> None:
         message = _parse(line)
         method = message.get("method")
-        key = _key(message) if "id" in message else ""
+        key = _key(message)
         if method == "initialize":
             self._handshake = {key: line + b"\n"}
         elif method == "notifications/initialized":
@@ -134,9 +176,9 @@ class Memory:
     def note_answer(self, line: bytes) -> bool:
         """Take note of an answer; whether it is one that the client has had before."""
         message = _parse(line)
-        if "id" not in message or "method" in message:
-            return False
         key = _key(message)
+        if not key or "method" in message:
+            return False
         if key in self._had:
             self._had.discard(key)
             return True
@@ -155,7 +197,17 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _key(message: dict[str, Any]) -> str:
-    return json.dumps(message.get("id"))
+    """What the message's id is known by; '' where it has none that can be answered."""
+    number: Any = message.get("id")
+    return json.dumps(number) if isinstance(number, str | int) and not isinstance(number, bool) else ""
+
+
+def _refusal(number: str | int | None, code: int, why: str) -> bytes:
+    error = {"code": code, "message": why}
+    return json.dumps({"jsonrpc": "2.0", "id": number, "error": error}).encode() + b"\n"
+
+
+_TOO_LONG = _refusal(None, -32600, f"a message may have {LINE_LIMIT // 1024 // 1024} MB at most")
 
 
 def main() -> int:
@@ -164,7 +216,7 @@ def main() -> int:
         signal.signal(signum, signal.SIG_DFL)
     try:
         Relay(0, 1).run()
-    except (start.DaemonError, OSError) as error:
+    except (reach.DaemonError, OSError) as error:
         sys.stderr.write(f"forkjoin: {error}\n")
         return 1
     return 0

@@ -70,6 +70,12 @@ UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merg
 -- name: set_prepared!
 UPDATE agent SET branch = :branch, prepared = 1 WHERE number = :number;
 
+-- name: add_token!
+INSERT INTO token (digest, agent) VALUES (:digest, :agent);
+
+-- name: agent_of_token^
+SELECT agent.* FROM agent JOIN token ON token.agent = agent.number WHERE token.digest = :digest;
+
 -- name: ask_stop!
 UPDATE agent SET stop_asked = 1 WHERE number = :number;
 

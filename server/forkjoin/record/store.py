@@ -159,6 +159,14 @@ class Store(Upkeep):
 
         await self._write("ask_stop", act)
 
+    async def add_token(self, agent: int, digest: str) -> None:
+        """Note that who shows the token of this digest is the agent's."""
+        await self._write("add_token", lambda q: q.add_token(agent=agent, digest=digest))
+
+    async def agent_of_token(self, digest: str) -> Agent | None:
+        found = await self._read("agent_of_token", digest=digest)
+        return rows.agent(found) if found else None
+
     async def set_prepared(self, agent: Agent, branch: str) -> None:
         """Record that the agent's worktree and this branch were made."""
         await self._write("set_prepared", lambda q: q.set_prepared(number=agent.number, branch=branch))

@@ -1,18 +1,26 @@
 """Reaching the daemon from outside: connect to its socket, start it where none answers, say hello.
 
-Standard library only: relay and command line both begin here.
+The newest version wins: a daemon that is older than what would be started in its place is ended, which its agents
+survive, and followed by that. A newer one is left alone: it serves older relays. Standard library only: relay and
+command line both begin here.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import re
+import select
+import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from forkjoin import version
 from forkjoin.paths import SOCKET, Home
 from forkjoin.version import PROTOCOL, __version__
 
@@ -21,10 +29,15 @@ if TYPE_CHECKING:
 
 #: How long a daemon may take from its start until it answers; seconds on a busy machine, milliseconds on an idle one.
 START_S = 30.0
+#: How long one that was told to leave may take before it is killed.
+_LEAVE_S = 15.0
 _PAUSE_S = 0.01
 #: How often a connection that breaks off at once is tried again.
 _TRIES = 5
-_HELLO_LIMIT = 1024 * 1024
+#: Bytes of the hello, which holds the environment.
+HELLO_LIMIT = 1024 * 1024
+#: The longest message: a hundred specs with tasks of some size, or one of the largest allowed, escaped.
+LINE_LIMIT = 32 * 1024 * 1024
 #: What marks an agent, or belongs to the client that started us: neither daemon nor shims may inherit it.
 _MARKS = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
@@ -37,6 +50,10 @@ class DaemonError(Exception):
     """The daemon can't be reached or would not have us; the message says why."""
 
 
+class RefusedError(DaemonError):
+    """It is there, and would not have us."""
+
+
 def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple[socket.socket, dict[str, Any]]:
     """A connection to the daemon, over which hello has been said, and the daemon's answer.
 
@@ -45,15 +62,85 @@ def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple
     Raises:
         DaemonError: It did not come up, or said no in the words of the message.
     """
+    connection = connect(home)
     for left in reversed(range(_TRIES)):
-        connection = connect(home)
         try:
-            return connection, hello(connection, kind, relay, folder)
+            answer = hello(connection, kind, relay, folder)
         except _BrokenError as error:
             connection.close()  # that one was leaving; the next is found or started
             if not left:
                 raise DaemonError(f"the daemon did not answer: {error}; see {home.log}") from error
+            connection = connect(home)
+            continue
+        if left and _is_outdated(str(answer.get("version", "0"))):
+            connection = _succeed(home, connection)
+        elif not answer.get("ok"):
+            connection.close()
+            raise RefusedError(str(answer.get("error")))
+        else:
+            return connection, answer
     raise AssertionError
+
+
+def _is_outdated(daemon: str) -> bool:
+    """Whether a daemon of this version is older than the one that would follow it: what lies on the disk now.
+
+    That may be older than we are, who began before it was put there; to end the daemon for it would never cease.
+    """
+    if _order(daemon) >= _order(__version__):
+        return False
+    installed = re.search(r'__version__ = "(.+?)"', Path(version.__file__).read_text("utf-8"))
+    return installed is not None and _order(daemon) < _order(installed[1])
+
+
+def _order(version: str) -> tuple[list[int], bool, list[int]]:
+    """Where a version stands among others: 0.9 before 0.10, 1.0rc1 before 1.0."""
+    rest = version.lstrip("0123456789.")
+    return _numbers(version.removesuffix(rest)), not rest, _numbers(rest)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def retire(connection: socket.socket) -> None:
+    """End the daemon at the other end, and return once it is gone. Agents live on: it is as safe as `kill -9` is.
+
+    Raises:
+        DaemonError: It runs where it can't be seen from here.
+    """
+    try:
+        pid, _ = peer_of(connection)
+        daemon = os.pidfd_open(pid)
+    except OSError as error:
+        raise DaemonError(
+            f"the daemon can't be ended from here ({error.strerror}): do so where it was started"
+        ) from error
+    try:
+        if _is_open(connection):  # else it is gone, and its pid may be another's
+            for signum, patience in ((signal.SIGTERM, _LEAVE_S), (signal.SIGKILL, None)):
+                signal.pidfd_send_signal(daemon, signum)
+                if select.select([daemon], [], [], patience)[0]:
+                    break
+    finally:
+        os.close(daemon)
+        connection.close()
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """The process at the other end, and its user (SO_PEERCRED of unix(7)): who listened, or who connected."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid
+
+
+def _is_open(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def connect(home: Home) -> socket.socket:
@@ -67,8 +154,19 @@ def connect(home: Home) -> socket.socket:
     if found is not None:
         return found
     with _lock(home):
-        found = try_connect(home)  # two that start at once start one daemon
-        return found if found is not None else _start(home)
+        return _connect(home)
+
+
+def _succeed(home: Home, connection: socket.socket) -> socket.socket:
+    """A connection to what follows a daemon, which is ended; no older relay starts one of its own meanwhile."""
+    with _lock(home):
+        retire(connection)
+        return _connect(home)
+
+
+def _connect(home: Home) -> socket.socket:
+    found = try_connect(home)  # two that start at once start one daemon
+    return found if found is not None else _start(home)
 
 
 def try_connect(home: Home) -> socket.socket | None:
@@ -98,7 +196,7 @@ def _lock(home: Home) -> Generator[None]:
 
 
 def _start(home: Home) -> socket.socket:
-    """Start a daemon and connect to it; once more where it gave way to one that was still leaving."""
+    """Start a daemon and connect to it; once more where it gave way to one that was still leaving, or was killed."""
     with home.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         began = log.tell()
@@ -110,14 +208,21 @@ def _start(home: Home) -> socket.socket:
                 daemon.returncode = 0  # it is meant to outlive us: nobody waits for it
                 return found
             if daemon.poll() is not None:
-                if daemon.returncode != 0:
-                    break
+                if daemon.returncode > 0:
+                    break  # it has said why
                 daemon = _launch(home, log)
             time.sleep(_PAUSE_S)
+    raise DaemonError(f"the daemon did not come up ({home.log}):\n{_last_words(home, began)}")
+
+
+def _last_words(home: Home, began: int) -> str:
+    """What a daemon that did not come up had to say."""
+    from forkjoin import journal  # logging is a third of the relay's start
+
     with home.log.open("rb") as log:
-        log.seek(began)
-        words = log.read()[-2000:].decode(errors="replace").strip()
-    raise DaemonError(f"the daemon did not come up ({home.log}):\n{words}")
+        log.seek(began if began <= home.log.stat().st_size else 0)  # it may have begun a new one
+        entries = log.read()[-8000:].decode(errors="replace").splitlines()
+    return "\n".join(filter(None, map(journal.complaint, entries)))[-2000:] or "it said nothing"
 
 
 def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
@@ -150,11 +255,13 @@ def draw_number() -> str:
 
 
 def hello(connection: socket.socket, kind: str, relay: str, folder: str | None = None) -> dict[str, Any]:
-    """Say hello over a connection; the daemon's answer.
+    """Say hello over a connection; the daemon's answer, which may be a no in words.
 
     Raises:
-        DaemonError: It said no, in the words of the message.
+        DaemonError: It is another user's, or our environment is too large.
     """
+    if peer_of(connection)[1] != os.getuid():
+        raise DaemonError("the daemon is another user's; set FORKJOIN_HOME to a folder of your own")
     environment = dict(os.environ)
     greeting = {
         "protocol": PROTOCOL,
@@ -168,15 +275,13 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
         "environment": environment,
     }
     line = json.dumps(greeting).encode() + b"\n"
-    if len(line) > _HELLO_LIMIT:
+    if len(line) > HELLO_LIMIT:
         raise DaemonError("the environment is larger than 1 MB")
     try:
-        connection.sendall(line)
+        connection.sendall(line, socket.MSG_NOSIGNAL)
         answer: dict[str, Any] = json.loads(_read_line(connection))
     except (OSError, ValueError) as error:
         raise _BrokenError(str(error)) from error
-    if not answer.get("ok"):
-        raise DaemonError(str(answer.get("error")))
     return answer
 
 

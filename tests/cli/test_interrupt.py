@@ -1,0 +1,154 @@
+"""^C in any command: exit 130, no traceback, nothing stopped; and commands whose daemon goes away."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from forkjoin.connection import reach
+from forkjoin.paths import Home
+from harness import GIVE_UP_S, forkjoin, running
+
+COMMANDS = [
+    ("spawn", "true"),
+    ("ps",),
+    ("ps", "--watch"),
+    ("logs", "-f", "a1"),
+    ("wait",),
+    ("result", "a1"),
+    ("diff", "a1"),
+    ("stop", "a1"),
+    ("rm", "a1"),
+    ("merge", "a1"),
+    ("status",),
+    ("doctor",),
+    ("daemon", "start"),
+    ("daemon", "status"),
+    ("daemon", "stop"),
+]
+
+
+def _daemon_pid(home: Home) -> int:
+    connection = reach.try_connect(home)
+    assert connection
+    with connection:
+        return reach.peer_of(connection)[0]
+
+
+def _until_it_asks(process: "subprocess.Popen[str]") -> None:
+    """Return once the command is connected, and waits for an answer."""
+    give_up = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < give_up:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        folder = Path(f"/proc/{process.pid}/fd")
+        if [link for link in folder.iterdir() if link.is_symlink() and os.readlink(link).startswith("socket:")]:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never asked")
+
+
+def _interrupt(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=GIVE_UP_S)
+    assert process.returncode == 130, words
+    assert "Traceback" not in words
+
+
+def test_an_interrupt_ends_any_command_in_silence_and_nothing_else(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "sleep 1000", "--name", "goes-on")
+    daemon = _daemon_pid(home)
+    for command in COMMANDS:
+        os.kill(daemon, signal.SIGSTOP)  # so that each is still waiting for its answer
+        try:
+            with running(repository, *command) as process:
+                _until_it_asks(process)
+                _interrupt(process)
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+    assert _daemon_pid(home) == daemon
+    states = {row["name"]: row["state"] for row in json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"]}
+    assert states["goes-on"] in ("preparing", "running")
+
+
+def test_an_interrupted_merge_is_carried_out_all_the_same(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "echo x > x.txt", "--name", "lands")
+    forkjoin(repository, "wait")
+    verify = f"touch {home.state}/verifying; until test -e {home.state}/go; do sleep 0.02; done"
+    with running(repository, "merge", "lands", "--verify", verify) as process:
+        give_up = time.monotonic() + GIVE_UP_S
+        while not (home.state / "verifying").exists():
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        _interrupt(process)
+    (home.state / "go").touch()
+    give_up = time.monotonic() + GIVE_UP_S
+    while not (repository / "x.txt").exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def test_an_interrupt_while_tasks_are_typed_spawns_nothing(repository: Path, home: Home) -> None:
+    forkjoin(repository, "daemon", "start")
+    with running(repository, "spawn") as process:
+        assert process.stdin
+        process.stdin.write("true\n")
+        process.stdin.flush()
+        give_up = time.monotonic() + GIVE_UP_S
+        while b"forkjoin.cli" not in _modules_read(process):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        _interrupt(process)
+    assert json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"] == []
+
+
+def _modules_read(process: "subprocess.Popen[str]") -> bytes:
+    """Something that tells of a command that reads its stdin: it sleeps there with nothing else to do."""
+    state = Path(f"/proc/{process.pid}/wchan").read_bytes()
+    return b"forkjoin.cli" if b"pipe" in state else b""
+
+
+@pytest.mark.parametrize("command", [("wait",), ("logs", "-f", "a1"), ("stop", "a1")])
+def test_a_command_goes_on_with_the_next_daemon(repository: Path, home: Home, command: tuple[str, ...]) -> None:
+    forkjoin(repository, "spawn", f"echo up; until test -e {home.state}/go; do sleep 0.02; done; echo done")
+    daemon = _daemon_pid(home)
+    os.kill(daemon, signal.SIGSTOP)
+    with running(repository, *command) as process:
+        _until_it_asks(process)
+        os.kill(daemon, signal.SIGKILL)
+        (home.state / "go").touch()
+        shown, words = process.communicate(timeout=2 * GIVE_UP_S)
+    assert process.returncode == 0, words
+    assert "a1" in shown or "done" in shown
+
+
+def test_two_terminals_see_the_same(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", f"until test -e {home.state}/go; do sleep 0.02; done", "--name", "shared")
+    with running(repository, "wait", "shared") as first, running(repository, "wait", "shared") as second:
+        assert "shared" in forkjoin(repository, "ps").stdout
+        (home.state / "go").touch()
+        for process in (first, second):
+            shown, _ = process.communicate(timeout=GIVE_UP_S)
+            assert (process.returncode, "succeeded" in shown) == (0, True)
+
+
+WRONG = [
+    (("nonsense",), 2, "No such command"),
+    (("spawn", "--nonsense", "x"), 2, "No such option"),
+    (("spawn", ""), 1, "must not be empty"),
+    (("logs", "a99"), 1, "No agent 'a99'"),
+    (("wait", "--timeout", "soon"), 2, "soon"),
+    (("daemon", "logs", "-n", "0"), 2, "-n"),
+    (("mcp", "now"), 2, "unexpected extra argument"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "says"), WRONG, ids=lambda value: str(value)[:20])
+def test_wrong_input_is_told_in_words(
+    repository: Path, home: Home, command: tuple[str, ...], code: int, says: str
+) -> None:
+    done = forkjoin(repository, *command, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert says in done.stderr

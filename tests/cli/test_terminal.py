@@ -1,0 +1,96 @@
+"""Nothing that an agent printed reaches the terminal as a command to it."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from forkjoin.cli.say import visible
+from forkjoin.paths import Home
+from fuzzing import fuzzed
+from harness import forkjoin
+from hypothesis import given
+from hypothesis import strategies as st
+
+#: Clears the screen, sets the title, moves the cursor, rings, erases, turns what follows around.
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\x08\x7f\u202eevil"
+COMMANDS = [
+    ("ps",),
+    ("ps", "--json"),
+    ("wait", "a1"),
+    ("wait", "a1", "--json"),
+    ("result", "a1"),
+    ("result", "a1", "--full", "--json"),
+    ("logs", "a1"),
+    ("logs", "a1", "--tail", "3"),
+    ("diff", "a1"),
+    ("status",),
+    ("merge", "a1"),
+]
+
+
+@given(st.text())
+@fuzzed(200)
+def test_what_is_visible_holds_line_ends_tabs_and_what_can_be_printed(text: str) -> None:
+    shown = visible(text)
+    assert [letter for letter in shown if ord(letter) < 32 and letter not in "\n\t"] == []
+    assert not set(shown) & {"\x7f", "\x9b", "\u202e", "\u2066"}
+    shown.encode()
+
+
+def test_what_needs_no_change_has_none() -> None:
+    text = "plain, ünïcödé, 🙂, tab\tand\nline"
+    assert (visible(text), visible("a\r\nb")) == (text, "a\nb")
+
+
+def _obeyed(output: bytes) -> set[str]:
+    """What of the hostile text came through; the terminal's own colours are let pass."""
+    text = output.decode()
+    return {part for part in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\x08", "\x7f", "\u202e") if part in text}
+
+
+def _in_terminal(where: Path, *arguments: str) -> bytes:
+    """What a command prints to a terminal."""
+    leader, follower = pty.openpty()
+    argv = [sys.executable, "-m", "forkjoin", *arguments]
+    with subprocess.Popen(argv, cwd=where, stdin=follower, stdout=follower, stderr=follower):
+        os.close(follower)
+        output = b""
+        try:
+            while chunk := os.read(leader, 65536):
+                output += chunk
+        except OSError:  # the terminal has no other end any more
+            pass
+    os.close(leader)
+    return output
+
+
+@pytest.fixture
+def hostile(repository: Path, home: Home, tmp_path: Path) -> Path:
+    """A repository in which an agent has printed and written hostile text, and failed in it."""
+    (tmp_path / "hostile").write_bytes(f"{HOSTILE}\n".encode())
+    task = f"cat {tmp_path}/hostile; cat {tmp_path}/hostile >&2; cat {tmp_path}/hostile > shown.txt; exit 3"
+    forkjoin(repository, "spawn", task, "--name", "hostile")
+    forkjoin(repository, "wait", check=False)
+    return repository
+
+
+def test_no_command_passes_on_what_a_terminal_would_obey(hostile: Path) -> None:
+    for command in COMMANDS:
+        done = forkjoin(hostile, *command, check=False)
+        assert _obeyed((done.stdout + done.stderr).encode()) == set(), command
+    assert "\\u001b[2J" in forkjoin(hostile, "logs", "a1").stdout
+    assert "\\u001b[2J" in forkjoin(hostile, "diff", "a1").stdout
+
+
+def test_to_a_terminal_even_the_raw_log_and_errors_are_made_visible(hostile: Path) -> None:
+    for command in (("logs", "a1", "--raw"), ("ps",), ("result", "a1"), ("result", HOSTILE), ("diff", "a1")):
+        shown = _in_terminal(hostile, *command)
+        assert _obeyed(shown) == set(), command
+        assert b"evil" in shown or command == ("ps",), command
+
+
+def test_the_raw_log_goes_into_a_pipe_as_it_was(hostile: Path) -> None:
+    assert forkjoin(hostile, "logs", "a1", "--raw").stdout.startswith(HOSTILE)

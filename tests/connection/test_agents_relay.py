@@ -1,0 +1,106 @@
+"""What forkjoin is to an agent's own program: no tools, whoever registered it; and what it says to strangers."""
+
+import json
+import os
+import shlex
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forkjoin.paths import Home
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, tool_call
+
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+
+
+def _relayed(folder: Path, *requests: Any) -> str:
+    """A shell's words for a relay that is asked these, with its answers in `folder`/answers."""
+    (folder / "requests").write_text("".join(json.dumps(one) + "\n" for one in (INITIALIZE, INITIALIZED, *requests)))
+    return f"{shlex.join(RELAY)} < {folder}/requests > {folder}/answers"
+
+
+def _answers(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "answers").read_text().splitlines()]
+
+
+async def _run(lead: Lead, home: Home, task: str) -> None:
+    await lead.run(f"export FORKJOIN_HOME={home.state}; {task}")
+
+
+async def test_an_agents_relay_has_instructions_and_no_tools(lead: Lead, home: Home, tmp_path: Path) -> None:
+    await _run(lead, home, _relayed(tmp_path, LIST))
+    begun, listed = _answers(tmp_path)
+    assert "You are an agent of forkjoin" in begun["result"]["instructions"]
+    assert listed["result"]["tools"] == []
+
+
+@pytest.mark.parametrize("tool", ["spawn_agent", "list_agents", "no_such"])
+async def test_an_agent_that_calls_the_leads_tools_is_refused_and_that_is_logged(
+    lead: Lead, home: Home, tmp_path: Path, tool: str
+) -> None:
+    await _run(lead, home, _relayed(tmp_path, tool_call(1, tool)))
+    answer = _answers(tmp_path)[1]["result"]
+    assert answer["isError"] is True
+    assert "is the lead's alone, and you are agent a1" in answer["content"][0]["text"]
+    assert f"called {tool}: refused" in home.log.read_text()
+
+
+async def test_an_agents_commands_read_and_change_nothing(lead: Lead, home: Home, tmp_path: Path) -> None:
+    changing = ("spawn another", "stop a1", "rm a1", "merge a1")
+    command = shlex.join([*RELAY[:-1]])
+    lines = [f"{command} ps --json > {tmp_path}/read; echo $? >> {tmp_path}/codes"]
+    lines += [f"{command} {words} 2>> {tmp_path}/refused; echo $? >> {tmp_path}/codes" for words in changing]
+    await _run(lead, home, "\n".join(lines))
+    assert (tmp_path / "codes").read_text().split() == ["0", "1", "1", "1", "1"]
+    assert (tmp_path / "refused").read_text().count("is the lead's alone, and you are agent a1") == len(changing)
+    assert [agent["id"] for agent in json.loads((tmp_path / "read").read_text())["agents"]] == ["a1"]
+    assert len((await lead.call("list_agents"))["agents"]) == 1
+
+
+async def test_what_an_agents_command_was_told_is_still_told_to_the_person(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path
+) -> None:
+    await lead.run("true")
+    await _run(lead, home, f"{shlex.join(RELAY[:-1])} wait a1 > {tmp_path}/told")
+    assert "a1" in (tmp_path / "told").read_text()
+    assert "a1" in forkjoin(repository, "wait").stdout
+
+
+async def test_the_records_hold_a_digest_of_the_token_alone(lead: Lead, home: Home, tmp_path: Path) -> None:
+    await lead.run(f"printf %s $FORKJOIN_TOKEN > {tmp_path}/token", verify="true")
+    token = (tmp_path / "token").read_text()
+    assert len(token) >= 24
+    with sqlite3.connect(home.records) as records:
+        digests = [row[0] for row in records.execute("SELECT digest FROM token")]
+    records.close()
+    assert len(digests) == 2  # the program's, and verify's
+    held = [file for file in home.state.rglob("*") if file.is_file() and token.encode() in file.read_bytes()]
+    assert held == []
+
+
+@pytest.mark.parametrize("kind", ["relay", "cli"])
+def test_a_guessed_token_is_refused_in_words_and_logged(repository: Path, home: Home, kind: str) -> None:
+    environment = {"FORKJOIN_TOKEN": "guessed"}
+    if kind == "cli":
+        done = forkjoin(repository, "ps", check=False, env=environment)
+        words = done.stderr
+    else:
+        done = subprocess.run(
+            RELAY,
+            input=f"{json.dumps(INITIALIZE)}\n",
+            capture_output=True,
+            text=True,
+            cwd=repository,
+            env={**os.environ, **environment},
+            check=False,
+            timeout=GIVE_UP_S,
+        )
+        words = json.loads(done.stdout)["error"]["message"]
+    assert done.returncode == 1
+    assert "FORKJOIN_TOKEN is set to what is no agent's token here" in words
+    give_up = time.monotonic() + GIVE_UP_S
+    while "refused process" not in home.log.read_text():
+        assert time.monotonic() < give_up

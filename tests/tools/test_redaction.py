@@ -1,0 +1,114 @@
+"""No key reaches a lead or the records, whatever an agent prints; the raw output stays as it was, its owner's alone."""
+
+import json
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forkjoin.paths import Home
+from forkjoin.redact import MARK
+from harness import Lead, forkjoin, open_lead
+
+PASSWORD = "correct-horse-battery"
+KEY = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7"
+#: Prints what claude would, with keys in all that it says.
+CLAUDE = r"""#!/bin/sh
+read -r task; K=$KEY P=$MY_PASSWORD SAID='{"type":"assistant","message":{"content":['
+printf '{"type":"system","subtype":"init","session_id":"s","model":"m"}\n'
+printf '%s{"type":"text","text":"found:\\n%s and %s"}]}}\n' "$SAID" "$K" "$P"
+printf '%s{"type":"tool_use","name":"Bash","input":{"command":"curl -H %s"}}]}}\n' "$SAID" "$K"
+printf 'no JSON: %s\n' "$KEY"
+printf '{"type":"result","subtype":"success","result":"it is %s"}\n' "$MY_PASSWORD"
+"""
+
+
+@pytest.fixture
+async def lead(repository: Path, home: Home, tmp_path: Path) -> AsyncIterator[Lead]:
+    """A lead whose environment holds a password and a key."""
+    program = tmp_path / "claude"
+    program.write_text(CLAUDE)
+    program.chmod(0o755)
+    home.config_file.write_text(
+        home.config_file.read_text()
+        + f"[agents.fake]\nkind = 'claude'\ncommand = ['{program}']\n"
+        + "environment = { THEIR_TOKEN = 'of-the-settings' }\n"
+    )
+    async with open_lead(repository, MY_PASSWORD=PASSWORD, KEY=KEY) as found:
+        yield found
+
+
+def _without_keys(answer: Any) -> str:
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    assert KEY not in text
+    assert PASSWORD not in text
+    assert "of-the-settings" not in text
+    return text
+
+
+async def test_what_a_command_prints_and_complains_of_has_no_key_for_the_lead(lead: Lead) -> None:
+    task = 'echo "$MY_PASSWORD"; echo "$KEY" >&2; echo "last: $KEY"; exit 3'
+    ended = await lead.call("wait_agents", ids=await lead.spawn(task))
+    assert MARK in _without_keys(ended)
+    for tool, arguments in (
+        ("get_result", {"detail": "full"}),
+        ("get_result", {}),
+        ("read_log", {}),
+        ("read_log", {"raw": True, "tail": 5}),
+    ):
+        assert MARK in _without_keys(await lead.call(tool, id="a1", **arguments)), tool
+    assert MARK in _without_keys((await lead.call("list_agents"))["agents"][0]["last_event"])
+
+
+async def test_a_verify_and_a_diff_have_no_key_for_the_lead(lead: Lead) -> None:
+    (first,) = await lead.run('echo "$KEY" > leaked.txt', verify='echo "$MY_PASSWORD"; exit 1')
+    assert MARK in _without_keys(await lead.call("get_result", id=first))
+    assert f"+{MARK}" in _without_keys(await lead.call("read_diff", id=first))
+
+
+async def test_an_error_repeats_no_key(lead: Lead) -> None:
+    for arguments in ({"task": "x", "base": KEY}, {"task": "x", "name": PASSWORD + "/x"}, {"task": "x", KEY: 1}):
+        assert MARK in _without_keys(await lead.refusal("spawn_agent", **arguments))
+    assert MARK in _without_keys(await lead.refusal("get_result", id=KEY))
+
+
+async def test_a_name_stays_a_name_even_where_it_is_somebodys_password(lead: Lead) -> None:
+    answer = await lead.call("spawn_agent", task="true", name=PASSWORD)
+    assert (answer["name"], PASSWORD in answer["branch"]) == (PASSWORD, True)
+
+
+async def test_events_and_results_on_disk_hold_no_key_and_raw_pages_are_json_without_any(
+    lead: Lead, repository: Path, home: Home
+) -> None:
+    (first,) = await lead.run("work", agent="fake")
+    shown = _without_keys(await lead.call("read_log", id=first))
+    assert f"said: found: {MARK} and {MARK}" in shown
+    assert f"unreadable: no JSON: {MARK}" in shown
+    assert (await lead.call("get_result", id=first))["output"] == f"it is {MARK}"
+    raw = _without_keys(await lead.call("read_log", id=first, raw=True))
+    lines = [json.loads(line) for line in raw.splitlines() if line.startswith("{")]
+    assert lines[1]["message"]["content"][0]["text"] == f"found:\n{MARK} and {MARK}"
+    with sqlite3.connect(home.records) as records:
+        for table in ("event", "result", "agent"):
+            _without_keys(str(records.execute(f"SELECT * FROM {table}").fetchall()))
+    records.close()
+    output = home.attempts / "a1-1" / "output"
+    assert KEY in output.read_text()
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    assert _without_keys(forkjoin(repository, "logs", first, "--raw").stdout)
+
+
+async def test_a_key_that_a_page_would_cut_in_two_is_on_the_next_whole(lead: Lead) -> None:
+    (first,) = await lead.run("printf '%0190d ' 0; printf '%s' \"$KEY\"; printf '%0300d' 0")
+    offset, pages = 0, ""
+    while True:
+        page = await lead.call("read_log", id=first, offset=offset, limit=200)
+        body, _, where = page.rpartition("\n[")
+        pages += f"{body}|"
+        if "offset=" not in where:
+            break
+        offset = int(where.rstrip("]").partition("offset=")[2])
+    assert "api03" not in pages
+    assert MARK in pages
