@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 from typing import Any, cast
 
@@ -70,7 +71,8 @@ class Relay:
             if ready.get(self.source, 0):
                 self.read_client()
             if ready.get(self.daemon.fileno(), 0) & select.POLLOUT:
-                self.to_daemon = self.to_daemon[self.daemon.send(self.to_daemon[:_CHUNK]) :]
+                sent = self.daemon.send(self.to_daemon[:_CHUNK], socket.MSG_NOSIGNAL)  # if it is gone, we are not
+                self.to_daemon = self.to_daemon[sent:]
             if ready.get(self.daemon.fileno(), 0) & ~select.POLLOUT:
                 self.read_daemon()
 

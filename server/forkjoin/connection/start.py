@@ -19,8 +19,8 @@ from forkjoin.version import PROTOCOL, __version__
 if TYPE_CHECKING:
     import subprocess
 
-#: How long a daemon may take from its start until it answers; seconds on a busy machine, milliseconds on an idle one.
-START_S = 30.0
+#: How long a daemon may take from its start until it answers: a second, and a minute where the machine is out of memory.
+START_S = 120.0
 _PAUSE_S = 0.01
 #: How often a connection that breaks off at once is tried again.
 _TRIES = 5
@@ -98,7 +98,7 @@ def _lock(home: Home) -> Generator[None]:
 
 
 def _start(home: Home) -> socket.socket:
-    """Start a daemon and connect to it; once more where it gave way to one that was still leaving."""
+    """Start a daemon and connect to it; once more where it gave way to one that was still leaving, or was killed."""
     with home.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         began = log.tell()
@@ -110,8 +110,8 @@ def _start(home: Home) -> socket.socket:
                 daemon.returncode = 0  # it is meant to outlive us: nobody waits for it
                 return found
             if daemon.poll() is not None:
-                if daemon.returncode != 0:
-                    break
+                if daemon.returncode > 0:
+                    break  # it has said why
                 daemon = _launch(home, log)
             time.sleep(_PAUSE_S)
     with home.log.open("rb") as log:
@@ -171,7 +171,7 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
     if len(line) > _HELLO_LIMIT:
         raise DaemonError("the environment is larger than 1 MB")
     try:
-        connection.sendall(line)
+        connection.sendall(line, socket.MSG_NOSIGNAL)
         answer: dict[str, Any] = json.loads(_read_line(connection))
     except (OSError, ValueError) as error:
         raise _BrokenError(str(error)) from error
