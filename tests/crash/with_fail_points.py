@@ -1,0 +1,53 @@
+"""A daemon that kills itself: `with_fail_points.py WHEN N FELL` is `forkjoin daemon run` until the Nth recorded step.
+
+The one place where a step is recorded is the store's `_write`; it is wrapped here, and nowhere in forkjoin itself. The
+daemon falls `before` it, `within` its transaction, or `after` it, and leaves a line in the file FELL just before that.
+"""
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from forkjoin.main import run_daemon
+from forkjoin.record.store import Store
+
+
+def arm(when: str, number: int, fell: str) -> None:
+    """Let this process fall at the step of this number."""
+    write: Callable[..., Any] = Store._write
+    steps = itertools.count(1)
+
+    def fall(step: str) -> None:
+        with open(fell, "a") as file:
+            file.write(f"{when} step {number}: {step}\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def write_or_fall(store: Store, *arguments: Any, **named: Any) -> Any:
+        if next(steps) != number:
+            return await write(store, *arguments, **named)
+        step = next(word.__qualname__ for word in arguments if callable(word))
+        if when == "before":
+            fall(step)
+        if when == "within":
+            arguments = tuple(_then(word, lambda: fall(step)) if callable(word) else word for word in arguments)
+        result = await write(store, *arguments, **named)
+        fall(step)
+        return result
+
+    setattr(Store, "_write", write_or_fall)  # noqa: B010 (it has another signature)
+
+
+def _then(act: Callable[..., Any], fall: Callable[[], None]) -> Callable[..., Any]:
+    def act_and_fall(*arguments: Any) -> None:
+        act(*arguments)
+        fall()
+
+    return act_and_fall
+
+
+if __name__ == "__main__":
+    arm(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    sys.exit(run_daemon())
