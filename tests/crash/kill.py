@@ -79,6 +79,7 @@ def kill_daemon(world: World) -> None:
     for one in running(world):
         if one.is_daemon:
             _kill(world, "daemon", one)
+            world.until(lambda: not process.is_alive(one.entry.identity), "a killed daemon was gone")  # noqa: B023
 
 
 def let_daemon_fall(world: World) -> None:
