@@ -19,8 +19,9 @@ from forkjoin.model import number_of
 from crash.world import World
 
 _FAIL_POINTS = Path(__file__).with_name("with_fail_points.py")
-#: A daemon falls at one of so many steps; a round has more.
-_STEPS = 8
+#: The steps that a daemon falls at, by the store's names for them, and at most so many of each later.
+_STEPS = {"any": 8, "spawn": 1, "move": 6, "set_prepared": 2, "finish": 2, "set_landing": 2, "set_removed": 2}
+#: How long something to be killed is waited for.
 _PATIENCE_S = 1.0
 
 
@@ -84,19 +85,20 @@ def kill_daemon(world: World) -> None:
 
 def let_daemon_fall(world: World) -> None:
     """Kill the daemon, and start one in its place that will kill itself at some step."""
-    when, step = world.random.choice(("before", "within", "after")), world.random.randint(1, _STEPS)
+    when, step = world.random.choice(("before", "within", "after")), world.random.choice(list(_STEPS))
+    number = world.random.randint(1, _STEPS[step])
     lock = os.open(world.home / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # no relay starts one meanwhile
         kill_daemon(world)
-        argv = [sys.executable, "-P", "-E", str(_FAIL_POINTS), when, str(step), str(world.fell)]
+        argv = [sys.executable, "-P", "-E", str(_FAIL_POINTS), when, str(number), step, str(world.fell)]
         environment = {**world.environment, process.KEEPER: "1"}
         with (world.home / "daemon.log").open("ab") as log:
             daemon = subprocess.Popen(
                 argv, cwd=world.home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        world.note(f"a daemon that falls {when} step {step}: pid {daemon.pid}")
+        world.note(f"a daemon that falls {when} step {number} of {step}: pid {daemon.pid}")
         world.until(lambda: daemon.poll() is not None or world.answers(), "a daemon answered")
     finally:
         os.close(lock)

@@ -18,14 +18,14 @@ def bring_to_rest(world: World) -> None:
     for lead in world.leads:
         if lead.killed:
             world.reopen(lead)
-    world.until(lambda: _is_quiet(world), f"all were at rest: {_unrest(world)}")
+    world.until(lambda: _is_quiet(world), "all were at rest:", lambda: _unrest(world))
     for command in world.commands:
         command.wait(GIVE_UP_S)
     world.commands.clear()
     _remove_again(world)
     for person in world.people:
         world.until(lambda: not person.owes_commit or person.commit(), "a person could commit")  # noqa: B023
-    world.until(lambda: _strays(world) == [], f"no process was left: {_strays(world)}")
+    world.until(lambda: _strays(world) == [], "no process was left:", lambda: _strays(world))
 
 
 def _is_quiet(world: World) -> bool:

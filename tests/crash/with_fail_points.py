@@ -1,5 +1,6 @@
-"""A daemon that kills itself: `with_fail_points.py WHEN N FELL` is `forkjoin daemon run` until the Nth recorded step.
+"""A daemon that kills itself: `with_fail_points.py WHEN N STEP FELL` is `forkjoin daemon run` until it records a step.
 
+It is the Nth of those whose function is called STEP, or of all where that is `any`.
 The one place where a step is recorded is the store's `_write`; it is wrapped here, and nowhere in forkjoin itself. The
 daemon falls `before` it, `within` its transaction, or `after` it, and leaves a line in the file FELL just before that.
 """
@@ -15,7 +16,7 @@ from forkjoin.main import run_daemon
 from forkjoin.record.store import Store
 
 
-def arm(when: str, number: int, fell: str) -> None:
+def arm(when: str, number: int, wanted: str, fell: str) -> None:
     """Let this process fall at the step of this number."""
     write: Callable[..., Any] = Store._write
     steps = itertools.count(1)
@@ -26,9 +27,9 @@ def arm(when: str, number: int, fell: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     async def write_or_fall(store: Store, *arguments: Any, **named: Any) -> Any:
-        if next(steps) != number:
-            return await write(store, *arguments, **named)
         step = next(word.__qualname__ for word in arguments if callable(word))
+        if wanted not in ("any", step.split(".")[1]) or next(steps) != number:
+            return await write(store, *arguments, **named)
         if when == "before":
             fall(step)
         if when == "within":
@@ -49,5 +50,5 @@ def _then(act: Callable[..., Any], fall: Callable[[], None]) -> Callable[..., An
 
 
 if __name__ == "__main__":
-    arm(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    arm(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
     sys.exit(run_daemon())

@@ -125,8 +125,8 @@ class World:
             found[token].append(word)
         return found
 
-    def until(self, is_so: Callable[[], object], what: str) -> None:
-        """Return once it is so.
+    def until(self, is_so: Callable[[], object], what: str, tell: Callable[[], object] = str) -> None:
+        """Return once it is so; `tell` says what there is instead.
 
         Raises:
             WrongError: That took too long.
@@ -134,7 +134,7 @@ class World:
         give_up = time.monotonic() + GIVE_UP_S
         while not is_so():
             if time.monotonic() > give_up:
-                raise WrongError(f"it never came that {what}")
+                raise WrongError(f"it never came that {what} {tell()}")
             time.sleep(0.02)
 
     def answers(self) -> bool:
