@@ -104,3 +104,11 @@ async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
     """A lead in the repository, through the real relay."""
     async with open_lead(repository) as found:
         yield found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests have measured."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = [dict(report.user_properties).get("figures") for report in reports if isinstance(report, pytest.TestReport)]
+    for line in dict.fromkeys(line for line in told if line):
+        terminalreporter.write_line(str(line))

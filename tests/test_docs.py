@@ -8,10 +8,11 @@ import pytest
 from forkjoin_tools.server import lead_tools
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md", "docs/reliability.md"]
 PATHS = re.compile(r"`((?:server|tools|tests|docs|bench)/[\w./-]*\w/?)`|\]\(([\w./-]+)\)")
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md"])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_each_file_that_a_document_names_exists(name: str) -> None:
     document = ROOT / name
     found = [first or second for first, second in PATHS.findall(document.read_text())]

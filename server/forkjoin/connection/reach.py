@@ -27,8 +27,8 @@ from forkjoin.version import PROTOCOL, __version__
 if TYPE_CHECKING:
     import subprocess
 
-#: How long a daemon may take from its start until it answers; seconds on a busy machine, milliseconds on an idle one.
-START_S = 30.0
+#: How long a daemon may take from its start until it answers: a second, or a minute where there is no memory left.
+START_S = 120.0
 #: How long one that was told to leave may take before it is killed.
 _LEAVE_S = 15.0
 _PAUSE_S = 0.01

@@ -61,6 +61,10 @@ WHERE number = :number AND state = :from_;
 -- name: set_merge!
 UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 
+-- name: set_landed!
+-- What is in a target stays merged, however another merge of it fares: its name may be another's by now.
+UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR :merge = 'merged');
+
 -- name: agents_numbered
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
 

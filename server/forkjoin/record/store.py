@@ -258,7 +258,7 @@ class Store(Upkeep):
         def act(q: Any) -> None:
             q.set_landing(number=landing.number, state=state, move=move, answer=answer)
             for number, merge in (merges or {}).items():
-                q.set_merge(number=number, merge=merge)
+                q.set_landed(number=number, merge=merge)
 
         await self._write("set_landing", act)
 

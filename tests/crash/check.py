@@ -1,0 +1,249 @@
+"""What must hold once all is at rest: what was answered, records, git, files and the process table tell the same.
+
+Each question yields what is wrong, in words; nothing is what must come.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crash.lead import Call
+from crash.person import Person
+from crash.rest import agents
+from crash.world import World
+
+#: What git and forkjoin leave in a git folder while something is under way.
+_UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "forkjoin-index", "forkjoin-index-2")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A world at rest: what its records say, and what its agents' scripts did."""
+
+    world: World
+    agents: list[dict[str, Any]]
+    results: dict[int, dict[str, Any]]
+    said: dict[str, list[str]]
+
+    def of(self, person: Person) -> list[dict[str, Any]]:
+        return [agent for agent in self.agents if agent["common_dir"] == str(person.common_dir)]
+
+
+def check(world: World) -> list[str]:
+    """All that does not hold."""
+    results = {row["agent"]: json.loads(row["result"]) for row in world.rows("SELECT * FROM result")}
+    seen = Seen(world, agents(world), results, world.said())
+    found = [*_records(world), *_answers(seen), *_repeats(seen), *_spawns(seen), *_ends(seen)]
+    for person in world.people:
+        for question in (_work, _targets, _worktrees, _tidiness):
+            found += [f"{person.folder.name}: {wrong}" for wrong in question(seen, person)]
+        found += [f"{person.folder.name}: lost of the person's: {lost}" for lost in person.losses()]
+    return found
+
+
+# -- records and answers
+
+
+def _records(world: World) -> Iterator[str]:
+    for pragma, well in (("integrity_check", [{"integrity_check": "ok"}]), ("foreign_key_check", [])):
+        if (told := world.rows(f"PRAGMA {pragma}")) != well:
+            yield f"records: {pragma} tells {told}"
+
+
+def _answers(seen: Seen) -> Iterator[str]:
+    """Every call was answered in JSON-RPC, by its result, and by no fault of ours."""
+    for lead, call in seen.world.every_call():
+        if call in lead.unanswered and not lead.killed:
+            yield f"{lead.name} {call}: never answered"
+        for answer in call.answers:
+            if "error" in answer:
+                yield f"{lead.name} {call}: {answer['error']}"
+        if "not through you" in call.refusal:
+            yield f"{lead.name} {call}: {call.refusal}"
+    for lead in (*seen.world.leads, *seen.world.gone):
+        yield from (f"{lead.name} was sent what it had not asked for: {line}" for line in lead.strange)
+
+
+def _repeats(seen: Seen) -> Iterator[str]:
+    """What was answered once is answered the same ever after."""
+    states = {agent["id"]: agent["state"] for agent in seen.agents}
+    for lead, call in seen.world.every_call():
+        results = [answer["result"].get("structuredContent") for answer in call.answers if "result" in answer]
+        if call.tool in ("spawn_agents", "merge_worktree") and any(_gist(one) != _gist(results[0]) for one in results):
+            yield f"{lead.name} {call} was answered {results}"
+        if call.tool == "wait_agents" and call.content:
+            for one in call.content["finished"]:
+                if states.get(one["id"]) != one["state"]:
+                    yield f"{lead.name} was told that {one['id']} {one['state']}, and it is {states.get(one['id'])}"
+
+
+def _gist(content: Any) -> Any:
+    """Of an answer what may not change: a spawn tells places in the queue, too."""
+    return [one["id"] for one in content["agents"]] if content and "agents" in content else content
+
+
+def _spawns(seen: Seen) -> Iterator[str]:
+    """Each spawn is one spawn: all of its agents are there, in the order asked for, and once; or none, unanswered."""
+    by_token = {agent["token"]: agent["id"] for agent in seen.agents}
+    if len(by_token) != len(seen.agents):
+        yield f"agents that were asked for once, or never: {Counter(agent['token'] for agent in seen.agents)}"
+    for lead, call in seen.world.every_call():
+        there = [by_token[token] for token in call.tokens if token in by_token]
+        if call.tokens and call.answers and not call.content:
+            yield f"{lead.name} {call} was refused: {call.refusal}"
+        elif call.tokens and call.content and [one["id"] for one in call.content["agents"]] != there:
+            yield f"{lead.name} {call} was answered {call.content}, and there are {there}"
+        elif there and len(there) != len(call.tokens):
+            yield f"{lead.name} {call}: only {there} are there"
+
+
+# -- agents
+
+
+def _ends(seen: Seen) -> Iterator[str]:
+    """Each agent is in a state that its work can end in, with a result that says so, and has run once at most."""
+    for agent in seen.agents:
+        name = f"{agent['id']} {agent['token']} ({seen.world.works[agent['token']].kind})"
+        said, state, result = seen.said[agent["token"]], agent["state"], seen.results.get(agent["number"])
+        if state not in _possible(seen.world, agent):
+            error = (result or {}).get("error")
+            yield f"{name} is {state}, its processes killed: {seen.world.hurt.get(agent['id'])}; {error}"
+        if result is None or result["state"] != state:
+            yield f"{name} is {state}, its result says {result}"
+        if said.count("start") > 1 or said.count("end") > 1:
+            yield f"{name} ran more than once: {said}"
+        if state == "succeeded" and "end" not in said:
+            yield f"{name} is said to have succeeded, and did {said}"
+        if agent["merge"] == "queued":
+            yield f"{name} waits for no landing"
+
+
+def _possible(world: World, agent: dict[str, Any]) -> set[str]:
+    states = {world.works[agent["token"]].expected.ends}
+    if agent["id"] in world.stopped:
+        states.add("stopped")
+    if agent["id"] in world.hurt:
+        states |= {"failed", "lost", "succeeded"}
+    return states
+
+
+def _work(seen: Seen, person: Person) -> Iterator[str]:
+    """All that agents have left is reachable, byte for byte, whatever became of them."""
+    reachable = {line.split(" ")[0] for line in person.git("rev-list", "--objects", "--all").splitlines()}
+    for agent in seen.of(person):
+        for word, blob in seen.world.works[agent["token"]].blobs(set(seen.said[agent["token"]])).items():
+            if blob not in reachable:
+                yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; gone: what it {word}"
+
+
+# -- git
+
+
+def _targets(seen: Seen, person: Person) -> Iterator[str]:
+    """Targets hold what landings say they do, each agent once, and a person's commits: nothing else, nothing less."""
+    landed: Counter[tuple[str, str]] = Counter()
+    for target in ("main", "release"):
+        commits: list[str] = []
+        form = "--format=%s%x00%P%x00%(trailers:key=Forkjoin-Agent,valueonly,separator=%x2C)"
+        for line in person.git("log", "--first-parent", "--reverse", form, f"{person.first}..{target}").splitlines():
+            subject, parents, agent = line.split("\0")
+            if subject.startswith("person "):
+                commits.append(subject)
+            elif agent and len(parents.split()) == 2:
+                landed[target, agent] += 1
+            else:
+                yield f"{target} has {subject!r} of {agent}"
+        if target == "main" and commits != person.commits:
+            yield f"main has the person's {commits}, not {person.commits}"
+    told = Counter(_told(seen, person))
+    if landed != told or any(count > 1 for count in told.values()):
+        yield f"landed, and not told: {landed - told}; told, and not landed: {told - landed}; of {told}"
+    yield from _contents(seen, person, landed)
+
+
+def _told(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
+    """Which agents have landed where, as the records' landings say, and as the leads were told."""
+    query = "SELECT landing.* FROM landing JOIN project ON project.number = landing.project WHERE common_dir = ?"
+    for landing in seen.world.rows(query, str(person.common_dir)):
+        answer = json.loads(landing["answer"])
+        for one in answer["merged"] if not landing["dry_run"] else ():
+            yield landing["target"].removeprefix("refs/heads/"), one["id"]
+
+
+def _contents(seen: Seen, person: Person, landed: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The files of those that have landed are in their target; in main, which agents start from, no others'."""
+    names = {target: set(person.git("ls-tree", "--name-only", target).splitlines()) for target in ("main", "release")}
+    for agent in seen.of(person):
+        file, left = f"{agent['token']}.txt", "left" in seen.said[agent["token"]]
+        where = {target for target, one in landed if one == agent["id"]}
+        for target in ("main", "release"):
+            if target in where and left and file not in names[target]:
+                yield f"{agent['id']} has landed on {target}, and {file} is not there"
+        if "main" not in where and file in names["main"]:
+            yield f"{agent['id']} has not landed on main, and {file} is there"
+        if where and agent["merge"] != "merged":
+            yield f"{agent['id']} has landed on {where}, and is {agent['merge']}"
+        if agent["merge"] == "merged" and not where:
+            yield f"{agent['id']} is merged, and has landed nowhere"
+
+
+def _worktrees(seen: Seen, person: Person) -> Iterator[str]:
+    """Worktrees and branches are those of the records, and what was removed with work in it is kept."""
+    standing = {agent["id"]: agent for agent in seen.of(person) if agent["prepared"] and agent["removed"] is None}
+    listing = person.git("worktree", "list", "--porcelain").splitlines()
+    listed = {line.removeprefix("worktree ") for line in listing if line.startswith("worktree ")}
+    recorded = {str(person.folder), *(agent["worktree"] for agent in standing.values())}
+    if listed != recorded:
+        yield f"worktrees listed and not recorded: {listed - recorded}; recorded and not listed: {recorded - listed}"
+    there = {path for path in listed if Path(path, ".git").exists()}
+    if there != listed:
+        yield f"worktrees that are not there: {listed - there}"
+    refs = dict(
+        line.split(" ") for line in person.git("for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+    )
+    branches = {ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")} - {"main", "release"}
+    if branches != {agent["branch"] for agent in standing.values()}:
+        yield f"branches that are not as recorded: {branches ^ {agent['branch'] for agent in standing.values()}}"
+    for agent in standing.values():
+        tip, commit = refs.get(f"refs/heads/{agent['branch']}"), seen.results.get(agent["number"], {}).get("commit")
+        if commit is not None and tip != commit:
+            yield f"{agent['id']}: its branch is at {tip}, and its result says {commit}"
+    yield from _kept(seen, person, {ref for ref in refs if ref.startswith("refs/forkjoin/kept/")})
+
+
+def _kept(seen: Seen, person: Person, refs: set[str]) -> Iterator[str]:
+    slugs = {f"{agent['id']}-{agent['name']}" for agent in seen.of(person)}
+    for ref in refs:
+        name = ref.removeprefix("refs/forkjoin/kept/")
+        if name not in slugs and name.rpartition("-")[0] not in slugs:
+            yield f"{ref} is of no agent"
+    for lead, call in seen.world.every_call():
+        if lead.where == person.folder and call.tool == "remove_worktrees" and call.content:
+            yield from _removed(seen, call, refs)
+
+
+def _removed(seen: Seen, call: Call, refs: set[str]) -> Iterator[str]:
+    removed = {agent["id"]: agent["removed"] for agent in seen.agents}
+    for one in call.content["removed"]:
+        if one.get("kept_as") and one["kept_as"] not in refs:
+            yield f"{one['id']} was said to be kept as {one['kept_as']}"
+        if removed[one["id"]] is None:
+            yield f"{one['id']} was said to be removed"
+
+
+def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
+    """No lock, nothing under way, nothing broken, and no folder that no record knows."""
+    locks = [str(path) for path in person.common_dir.rglob("*.lock") if path.name != "forkjoin.lock"]
+    if left := locks + [name for name in _UNDER_WAY if (person.common_dir / name).exists()]:
+        yield f"left behind: {left}"
+    done = person.run("git", "fsck", "--no-dangling", "--no-progress")
+    if done.returncode or done.stdout or done.stderr:
+        yield f"git fsck: {done.stdout}{done.stderr}"
+    recorded = {agent["worktree"] for agent in seen.agents if agent["prepared"] and agent["removed"] is None}
+    folders = {str(path) for path in (seen.world.home / "worktrees").glob("*/*")}
+    scratch = {str(path) for path in (seen.world.home / "worktrees").glob("landing-*")}
+    if stray := (folders | scratch) - recorded:
+        yield f"folders without a record: {stray}"

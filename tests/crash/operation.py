@@ -1,0 +1,155 @@
+"""What leads and people do: each operation is one function, drawn at random, and waits for no answer."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from crash import kill
+from crash.lead import Call, Lead
+from crash.world import World
+
+
+def some_ids(world: World, lead: Lead, most: int) -> list[str]:
+    """Ids of this lead's project, the newest rather than old ones."""
+    known = sorted(set(world.known(lead.where)), key=lambda agent: int(agent[1:]))[-20:]
+    return world.random.sample(known, min(len(known), world.random.randint(1, most)))
+
+
+def ask(world: World, lead: Lead, tool: str, arguments: dict[str, Any], tokens: tuple[str, ...] = ()) -> Call:
+    call = lead.send(tool, arguments, tokens)
+    world.note(f"{lead.name} {call} {json.dumps(arguments) if not tokens else ' '.join(tokens)}")
+    world.counts["calls"] += 1
+    return call
+
+
+# -- what a lead does
+
+
+def spawn(world: World) -> None:
+    works = [world.new_work() for _ in range(world.random.randint(1, 6))]
+    named = [work.spec(f"n-{work.token}" if world.random.random() < 0.5 else None) for work in works]
+    for work, spec in zip(works, named, strict=True):
+        world.note(f"{work.token} {spec.get('name', 'without a name')}: {work.kind}")
+    ask(world, world.a_lead(), "spawn_agents", {"agents": named}, tuple(work.token for work in works))
+
+
+def wait(world: World) -> None:
+    lead = world.a_lead()
+    until, timeout_s = world.random.choice(("all", "any")), world.random.choice((0, 0.2, 2))
+    ids = {"ids": found} if world.random.random() < 0.5 and (found := some_ids(world, lead, 5)) else {}
+    ask(world, lead, "wait_agents", {"until": until, "timeout_s": timeout_s, **ids})
+
+
+def look(world: World) -> None:
+    lead = world.a_lead()
+    found = some_ids(world, lead, 1)
+    tool = world.random.choice(("list_agents", "get_status", "get_result", "read_log", "read_diff"))
+    if tool in ("list_agents", "get_status"):
+        ask(world, lead, tool, {})
+    elif found:
+        ask(world, lead, tool, {"id": found[0]})
+
+
+def merge(world: World) -> None:
+    lead = world.a_lead()
+    into = world.random.choice((None, None, "release"))
+    verify = world.random.choice((None, None, None, "test -f README.md", 'test "$FORKJOIN_AGENT" != a1', "false"))
+    said = {"into": into, "verify": verify, "dry_run": True if world.random.random() < 0.1 else None}
+    if ids := some_ids(world, lead, 4):
+        ask(world, lead, "merge_worktree", {"ids": ids, **{name: value for name, value in said.items() if value}})
+
+
+def stop(world: World) -> None:
+    lead = world.a_lead()
+    if ids := some_ids(world, lead, 2):
+        world.stopped.update(ids)
+        ask(world, lead, "stop_agents", {"ids": ids})
+
+
+def remove(world: World) -> None:
+    lead = world.a_lead()
+    if ids := some_ids(world, lead, 3):
+        discard = world.random.random() < 0.5
+        ask(world, lead, "remove_worktrees", {"ids": ids, "discard_unmerged": discard})
+
+
+def ask_again(world: World) -> None:
+    """Send a request once more, as a client does that lost its connection before the answer came."""
+    lead = world.a_lead()
+    again = [call for call in lead.calls.values() if call.tool in ("spawn_agents", "merge_worktree") and call.content]
+    if again:
+        call = world.random.choice(again)
+        world.note(f"{lead.name} {call} again")
+        lead.send_again(call)
+
+
+# -- what a person does
+
+
+def commit(world: World) -> None:
+    person = world.random.choice(world.people)
+    world.note(f"a person commits in {person.folder.name}: {person.commit()}")
+
+
+def collect_garbage(world: World) -> None:
+    person = world.random.choice(world.people)
+    done = person.run("git", "gc", "--quiet")
+    world.note(f"gc in {person.folder.name}: {done.stderr.strip()}")
+
+
+def type_command(world: World) -> None:
+    """A second terminal."""
+    lead = world.a_lead()
+    ids = some_ids(world, lead, 2)
+    commands = [["ps", "--json"], ["status"], ["wait", "--timeout", "0"]]
+    if ids:
+        commands += [["merge", *ids], ["stop", *ids], ["logs", ids[0]], ["result", ids[0]]]
+    command = world.random.choice(commands)
+    if command[0] == "stop":
+        world.stopped.update(ids)
+    world.note(f"a person in {lead.where.name} types: {' '.join(command)}")
+    world.counts["commands"] += 1
+    with (world.folder / "typed").open("ab") as output:
+        argv = [sys.executable, "-m", "forkjoin", *command]
+        world.commands.append(
+            subprocess.Popen(
+                argv, cwd=lead.where, env=world.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        )
+
+
+def let_pass(world: World) -> None:
+    """Let others go on for a moment, so that kills meet all their steps."""
+    time.sleep(world.random.random() * 0.3)
+
+
+#: What may be done next, and how often beside the others.
+OPERATIONS: dict[Callable[[World], None], int] = {
+    spawn: 6,
+    wait: 3,
+    look: 4,
+    merge: 5,
+    stop: 2,
+    remove: 3,
+    ask_again: 2,
+    commit: 2,
+    collect_garbage: 1,
+    type_command: 1,
+    let_pass: 8,
+    kill.kill_daemon: 1,
+    kill.let_daemon_fall: 2,
+    kill.kill_relay: 1,
+    kill.kill_shim: 1,
+    kill.kill_program: 1,
+}
+#: How many a round has.
+COUNT = 25
+
+
+def operate(world: World) -> None:
+    """A round's operations."""
+    for chosen in world.random.choices(list(OPERATIONS), list(OPERATIONS.values()), k=COUNT):
+        chosen(world)

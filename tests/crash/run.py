@@ -1,0 +1,75 @@
+"""Running rounds, world after world, and telling how it went."""
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from crash.check import check
+from crash.operation import operate
+from crash.rest import bring_to_rest
+from crash.world import World, WrongError
+
+#: After so many rounds another world is begun: a long run must not slow down with what it has piled up.
+ROUNDS_A_WORLD = 25
+
+
+def run(seed: str, rounds: int, folder: Path, at_least_s: float = 0.0) -> str:
+    """Run so many rounds, and more until so many seconds are over; the figures.
+
+    Raises:
+        WrongError: An invariant does not hold; its world's folder stays.
+    """
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    while counts["rounds"] < rounds or time.monotonic() - began < at_least_s:
+        number = counts["rounds"] // ROUNDS_A_WORLD
+        world = World(Path(tempfile.mkdtemp(prefix=f"{seed}-{number}-", dir=folder)), f"{seed}.{number}")
+        try:
+            _run_world(world, counts, rounds, began + at_least_s)
+        finally:
+            world.end()
+        world.remove()
+    return told(seed, counts, time.monotonic() - began)
+
+
+def _run_world(world: World, counts: Counter[str], rounds: int, until: float) -> None:
+    for number in range(ROUNDS_A_WORLD):
+        if counts["rounds"] >= rounds and time.monotonic() >= until:
+            return
+        run_round(world, number)
+        counts["rounds"] += 1
+        counts.update(world.take_counts())
+
+
+def run_round(world: World, number: int) -> None:
+    """Operations, rest, and the invariants.
+
+    Raises:
+        WrongError: One does not hold.
+    """
+    world.note(f"-- round {number}")
+    try:
+        operate(world)
+        bring_to_rest(world)
+        wrong = check(world)
+    except Exception as error:
+        raise WrongError(_report(world, number, [repr(error)])) from error
+    if wrong:
+        raise WrongError(_report(world, number, wrong))
+
+
+def _report(world: World, number: int, wrong: list[str]) -> str:
+    lines = "\n  ".join(wrong)
+    world.note(f"wrong:\n  {lines}")
+    return f"seed {world.seed}, round {number}; see {world.folder}/trace and home/daemon.log there:\n  {lines}"
+
+
+def told(seed: str, counts: Counter[str], seconds: float) -> str:
+    """The figures in a line."""
+    killed = ", ".join(f"{counts[what]} {what}" for what in ("daemons", "relays", "shims", "programs"))
+    return (
+        f"crash test, seed {seed}: {counts['rounds']} rounds in {seconds:.0f} s, {counts['agents']} agents, "
+        f"{counts['calls']} calls, {counts['merged']} branches merged; killed: {killed}, "
+        f"{counts['fallen']} daemons at fail points"
+    )
