@@ -5,7 +5,7 @@ import logging
 from anyio import to_thread
 
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.verify import run_verify
+from forkjoin.attempt.verify import handles, run_verify
 from forkjoin.branch import git, worktree
 from forkjoin.landing.order import Order
 from forkjoin.model import Agent, Outcome
@@ -13,8 +13,6 @@ from forkjoin.model import Agent, Outcome
 log = logging.getLogger(__name__)
 
 _WORDS = 2_000
-#: How often a run of verify is begun that is lost, or is not even started.
-_RUNS = 3
 
 
 class Scratch:
@@ -46,15 +44,7 @@ class Scratch:
             await self._end(commit)
 
     async def _run(self, agent: Agent, commit: str, command: str) -> tuple[Outcome, str]:
-        """How verify went, and what it printed; one that is lost, as by a reboot, is run again."""
-        for _ in range(_RUNS - 1):
-            outcome, printed = await self._run_once(agent, commit, command)
-            if outcome.kind not in ("lost", "not_started"):
-                return outcome, printed
-            log.warning("landing %d: verify %s; it is run again", self._order.landing.number, outcome)
-        return await self._run_once(agent, commit, command)
-
-    async def _run_once(self, agent: Agent, commit: str, command: str) -> tuple[Outcome, str]:
+        """How verify went, and what it printed."""
         rooms, landing = self._order.rooms, self._order.landing
         ours = {
             **rooms.home.variables,
@@ -64,8 +54,16 @@ class Scratch:
             "FORKJOIN_TARGET": git.short(landing.target),
         }
         environment = compose(self._order.environment or {}, {}, ours)
-        cwd, minutes = str(self._order.scratch), rooms.settings.limits.verify_minutes
-        ran = await run_verify(rooms.executor, self._handle(commit), command, cwd, environment, minutes)
+        limits = rooms.settings.limits
+        ran = await run_verify(
+            rooms.executor,
+            self._handle(commit),
+            command,
+            str(self._order.scratch),
+            environment,
+            limits.verify_minutes,
+            limits.log_megabytes * 1024 * 1024,
+        )
         await self._end(commit)
         return ran
 
@@ -75,6 +73,7 @@ class Scratch:
     async def _end(self, commit: str) -> None:
         """Leave nothing of the run on this commit, neither processes nor files."""
         executor, grace = self._order.rooms.executor, self._order.rooms.settings.limits.stop_grace_s
-        if left := await executor.cancel(self._handle(commit), grace):
-            log.warning("landing %d: can't be ended: %s", self._order.landing.number, ", ".join(left))
-        await executor.forget(self._handle(commit))
+        for handle in handles(self._handle(commit)):
+            if left := await executor.cancel(handle, grace):
+                log.warning("landing %d: can't be ended: %s", self._order.landing.number, ", ".join(left))
+            await executor.forget(handle)
