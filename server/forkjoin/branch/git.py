@@ -235,6 +235,11 @@ def short(ref: str) -> str:
     return ref.removeprefix("refs/heads/")
 
 
+async def sync(common_dir: str) -> None:
+    """Put a repository's whole file system on disk: quicker than each of many objects by itself."""
+    await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)
+
+
 async def version() -> tuple[int, ...]:
     """git's version as numbers."""
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", await git("/", "version"))

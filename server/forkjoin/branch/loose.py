@@ -20,6 +20,9 @@ from forkjoin.branch.worktree import git_folder, is_folder, is_linked
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import open_regular
 
+#: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
+_MANY = 100
+
 #: How many files, and bytes, `.worktreeinclude` may name.
 _BROUGHT, _BROUGHT_BYTES = 100_000, 4 * 1024**3
 _CHUNK = 1024 * 1024
@@ -197,14 +200,18 @@ async def _stage(place: _Place, status: _Status, warnings: list[str]) -> str:
         [*status.repositories, *await _list_submodules(place)]
     )  # there git would ask a git of theirs
     paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in others)])
-    add = ("-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
+    quick = ("-c", "core.fsync=none") if len(status.loose) > _MANY else ()
+    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
     try:
         await place.git(*add, stdin=paths)
     except GitError as error:
         warnings.append(f"Not all of the uncommitted work could be committed: {error.stderr.splitlines()[0][:300]}")
         with contextlib.suppress(GitError):
             await place.git(*add, "--ignore-errors", stdin=paths)
-    return await place.git("write-tree")
+    tree = await place.git(*quick, "write-tree")
+    if quick:
+        await git.sync(place.common_dir)
+    return tree
 
 
 async def _list_submodules(place: _Place) -> list[str]:
