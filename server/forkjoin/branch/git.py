@@ -124,7 +124,11 @@ async def _overrides(where: str | Path, extra: Mapping[str, str]) -> dict[str, s
 
 
 async def _list_configuration(folder: Path) -> str:
-    listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
+    try:
+        with anyio.fail_after(_GIVE_UP_S):  # it may include what never ends
+            listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
+    except TimeoutError:
+        raise GitError(guard.LISTING, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
     if len(listing) == _CONFIGURATION:
         raise CallerError(f"The git configuration of {folder} is larger than {_CONFIGURATION // 1024} KB; clear it.")
     return os.fsdecode(listing)

@@ -196,10 +196,9 @@ async def _move_head(place: _Place, status: _Status, branch: str, tip: str) -> N
 
 async def _stage(place: _Place, status: _Status, warnings: list[str]) -> str:
     """Stage all that is there, but no other repository; the tree it makes."""
-    others = dict.fromkeys(
-        [*status.repositories, *await _list_submodules(place)]
-    )  # there git would ask a git of theirs
-    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in others)])
+    # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
+    others = {*status.repositories, *await _list_submodules(place)}
+    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
     quick = ("-c", "core.fsync=none") if len(status.loose) > _MANY else ()
     add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
     try:
