@@ -1,12 +1,14 @@
 """What git is told in place of commands that nobody trusts."""
 
+import os
 from pathlib import Path
 
 import pytest
 from branches import commit, put_counting_git
 from forkjoin.branch import git as asked
 from forkjoin.branch.guard import Entry, Guard, override, read_listing
-from forkjoin.error import CallerError
+from forkjoin.branch.repository import look
+from forkjoin.error import CallerError, GitError
 from forkjoin.trust import Trust, Trusted
 from harness import git
 
@@ -144,6 +146,23 @@ async def test_a_configuration_without_end_is_refused_in_words(repository: Path)
         config.write("[x]\n" + "a = b\n" * 200_000)
     with pytest.raises(CallerError, match="is larger than 1024 KB"):
         await asked.git(repository, "status")
+
+
+async def test_a_configuration_that_never_ends_is_given_up(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (repository / ".git" / "config").open("a") as config:
+        config.write(f"[include]\npath = {tmp_path}/pipe\n")
+    monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
+    with pytest.raises(GitError, match="hung"):
+        await asked.git(repository, "status")
+
+
+async def test_a_repository_whose_configuration_is_broken_is_refused_in_words(repository: Path) -> None:
+    (repository / ".git" / "config").write_text("[broken\n")
+    with pytest.raises(CallerError, match=r"git will not use the repository .*bad config line 1"):
+        await look(repository)
 
 
 async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repository: Path, tmp_path: Path) -> None:

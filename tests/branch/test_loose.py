@@ -109,6 +109,27 @@ async def test_a_change_within_the_second_of_the_checkout_is_seen(fork: Fork) ->
     assert (await leave_twice(fork)).loose == 1
 
 
+@pytest.mark.parametrize(("files", "how"), [(3, "core.fsync=committed"), (150, "--file-system")])
+async def test_objects_are_on_disk_before_a_ref_relies_on_them(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, how: str
+) -> None:
+    log = put_counting_git(tmp_path / "bin", monkeypatch)
+    (tmp_path / "bin" / "sync").write_text(f'#!/bin/sh\necho "sync $*" >> {log}\n')
+    (tmp_path / "bin" / "sync").chmod(0o755)
+    for number in range(files):
+        (fork.path / f"{number}.txt").write_text(f"{number}\n")
+    await leave(fork)
+    calls = log.read_text().splitlines()
+    written = next(n for n, call in enumerate(calls) if call.endswith(" write-tree"))
+    assert [n for n, call in enumerate(calls) if how in call][-1] >= written
+    assert all("core.fsync=committed" in call for call in calls if not call.startswith("sync"))
+    quick = [call for call in calls if "core.fsync=none" in call]
+    moved = next(n for n, call in enumerate(calls) if " update-ref " in call)
+    synced = [n for n, call in enumerate(calls) if call.startswith("sync --file-system")]
+    assert bool(quick) == bool(synced)
+    assert all(written < n < moved for n in synced)
+
+
 async def test_files_are_kept_though_git_is_set_to_refuse_their_line_ends(fork: Fork) -> None:
     git(fork.repository, "config", "core.autocrlf", "input")
     git(fork.repository, "config", "core.safecrlf", "true")

@@ -9,7 +9,7 @@ the same name, else none: no filter, git's text merge, no fetch.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +73,18 @@ def override(entries: Sequence[Entry], trusted: Trusted) -> tuple[dict[str, str]
     Raises:
         CallerError: There is more of it than an environment has room for.
     """
-    strange = [entry for entry in entries if entry.is_repositorys and entry.digest not in trusted.commands]
-    own = {entry.key: entry.value for entry in entries if entry not in strange}
-    keys = list(dict.fromkeys(entry.key for entry in strange))
+    own: dict[str, str] = {}
+    strange: dict[str, None] = {}
+    for entry in entries:
+        if entry.is_repositorys and entry.digest not in trusted.commands:
+            strange[entry.key] = None
+        else:
+            own[entry.key] = entry.value
+    keys = list(strange)
+    filters = {named[1] for named in map(_FILTER.fullmatch, own) if named}
     told: dict[str, str] = {}
     for key in keys:
-        told |= _instead(key, own)
+        told |= _instead(key, own, filters)
     if sum(len(key) + len(value) for key, value in told.items()) > _LIMIT:
         raise CallerError("The repository's git configuration names more commands than can be overridden; clear it.")
     environment = {f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(told)}
@@ -88,11 +94,10 @@ def override(entries: Sequence[Entry], trusted: Trusted) -> tuple[dict[str, str]
     return environment | ({"GIT_CONFIG_COUNT": str(len(told))} if told else {}), keys
 
 
-def _instead(key: str, own: Mapping[str, str]) -> dict[str, str]:
+def _instead(key: str, own: Mapping[str, str], filters: Set[str]) -> dict[str, str]:
     """What git is told in place of an entry that is nobody's."""
     if named := _FILTER.fullmatch(key):
-        alone = not any(other and other[1] == named[1] for other in map(_FILTER.fullmatch, own))
-        return {key: own.get(key, "")} | ({f"filter.{named[1]}.required": "false"} if alone else {})
+        return {key: own.get(key, "")} | ({} if named[1] in filters else {f"filter.{named[1]}.required": "false"})
     if _MERGE.fullmatch(key):
         return {key: own.get(key, _TEXT_MERGE)}
     if hook := _HOOK.fullmatch(key):

@@ -20,6 +20,9 @@ from forkjoin.branch.worktree import git_folder, is_folder, is_linked
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import open_regular
 
+#: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
+_MANY = 100
+
 #: How many files, and bytes, `.worktreeinclude` may name.
 _BROUGHT, _BROUGHT_BYTES = 100_000, 4 * 1024**3
 _CHUNK = 1024 * 1024
@@ -202,18 +205,21 @@ async def _move_head(place: _Place, status: _Status, branch: str, tip: str) -> N
 
 async def _stage(place: _Place, status: _Status, warnings: list[str]) -> str:
     """Stage all that is there, but no other repository; the tree it makes."""
-    others = dict.fromkeys(
-        [*status.repositories, *await _list_submodules(place)]
-    )  # there git would ask a git of theirs
-    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in others)])
-    add = ("-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
+    # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
+    others = {*status.repositories, *await _list_submodules(place)}
+    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
+    quick = ("-c", "core.fsync=none") if len(status.loose) > _MANY else ()
+    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
     try:
         await place.git(*add, stdin=paths)
     except GitError as error:
         warnings.append(f"Not all of the uncommitted work could be committed: {error.stderr.splitlines()[0][:300]}")
         with contextlib.suppress(GitError):
             await place.git(*add, "--ignore-errors", stdin=paths)
-    return await place.git("write-tree")
+    tree = await place.git(*quick, "write-tree")
+    if quick:
+        await git.sync(place.common_dir)
+    return tree
 
 
 async def _list_submodules(place: _Place) -> list[str]:

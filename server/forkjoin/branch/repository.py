@@ -7,7 +7,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, GitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,10 @@ async def _ask(folder: Path) -> list[str]:
     asked = ("--path-format=absolute", "--git-common-dir", "--is-inside-work-tree", "--show-cdup")
     head = ("--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
     around = {"GIT_CEILING_DIRECTORIES": ""}  # the one call that may look further up
-    code, out, err = await git.run(folder, "rev-parse", *asked, *head, extra=around)
+    try:
+        code, out, err = await git.run(folder, "rev-parse", *asked, *head, extra=around)
+    except GitError as error:  # its configuration can't be read
+        code, out, err = -1, b"", error.stderr
     if code == 0:
         return os.fsdecode(out).removesuffix("\n").split("\n")
     if "not a git repository" in err or "cannot change to" in err:
