@@ -205,6 +205,13 @@ class RawRelay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        try:
+            self.end()
+        finally:
+            self.process.kill()
+
+    def end(self) -> None:
+        """Have no more to ask, and see it end."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()

@@ -107,7 +107,10 @@ def logs(
             text = client.call("read_log", id=id, raw=raw, offset=offset if tail is None else None, tail=tail)
             body, _, where = text.rpartition("[")
             if body.strip():
-                (typer.echo if raw and not sys.stdout.isatty() else say)(body.rstrip("\n"))
+                if raw and not sys.stdout.isatty():
+                    sys.stdout.write(body.rstrip("\n") + "\n")
+                else:
+                    say(body.rstrip("\n"))
             word, _, number = where.rstrip("]").partition("offset=")
             if not number or (tail is not None and not follow):
                 return

@@ -278,8 +278,10 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
     if len(line) > HELLO_LIMIT:
         raise DaemonError("the environment is larger than 1 MB")
     try:
+        connection.settimeout(START_S)  # one that hangs is not waited for, for ever
         connection.sendall(line, socket.MSG_NOSIGNAL)
         answer: dict[str, Any] = json.loads(_read_line(connection))
+        connection.settimeout(None)
     except (OSError, ValueError) as error:
         raise _BrokenError(str(error)) from error
     return answer
