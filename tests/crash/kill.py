@@ -83,8 +83,8 @@ def kill_daemon(world: World) -> None:
             world.until(lambda: not process.is_alive(one.entry.identity), "a killed daemon was gone")  # noqa: B023
 
 
-def let_daemon_fall(world: World) -> None:
-    """Kill the daemon, and start one in its place that will kill itself at some step."""
+def let_daemon_fall(world: World) -> str:
+    """Kill the daemon, and start one in its place that will kill itself at a step; the step's name."""
     when, step = world.random.choice(("before", "within", "after")), world.random.choice(list(_STEPS))
     number = world.random.randint(1, _STEPS[step])
     lock = os.open(world.home / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -103,6 +103,7 @@ def let_daemon_fall(world: World) -> None:
     finally:
         os.close(lock)
     world.daemons.append(daemon)
+    return step
 
 
 def kill_relay(world: World) -> None:

@@ -126,6 +126,12 @@ def let_pass(world: World) -> None:
     time.sleep(world.random.random() * 0.3)
 
 
+def let_daemon_fall(world: World) -> None:
+    """Let the daemon fall at a step, and do what leads there."""
+    leads_there = {"set_landing": merge, "set_removed": remove}
+    leads_there.get(kill.let_daemon_fall(world), spawn)(world)
+
+
 #: What may be done next, and how often beside the others.
 OPERATIONS: dict[Callable[[World], None], int] = {
     spawn: 6,
@@ -140,7 +146,7 @@ OPERATIONS: dict[Callable[[World], None], int] = {
     type_command: 1,
     let_pass: 8,
     kill.kill_daemon: 1,
-    kill.let_daemon_fall: 2,
+    let_daemon_fall: 2,
     kill.kill_relay: 1,
     kill.kill_shim: 1,
     kill.kill_program: 1,
