@@ -118,6 +118,7 @@ async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
         "worktree": agent.worktree,
         "checkout": agent.checkout,
         "conversation": agent.conversation,
+        "environment": agent.environment,
         "spec": agent.spec.model_dump(mode="json", exclude_defaults=True),
         "task_sha256": hashlib.sha256(task.encode()).hexdigest(),
     }

@@ -19,6 +19,7 @@ _TABLES = {
     "result": "agent",
     "progress": "agent",
     "event": "agent",
+    "token": "agent",
     "landing": "number",
     "told": None,
     "call": None,
