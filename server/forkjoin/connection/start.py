@@ -19,7 +19,7 @@ from forkjoin.version import PROTOCOL, __version__
 if TYPE_CHECKING:
     import subprocess
 
-#: How long a daemon may take from its start until it answers: a second, and a minute where the machine is out of memory.
+#: How long a daemon may take from its start until it answers: a second, or a minute where memory is short.
 START_S = 120.0
 _PAUSE_S = 0.01
 #: How often a connection that breaks off at once is tried again.
