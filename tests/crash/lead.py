@@ -96,16 +96,6 @@ class Lead:
         self.process.kill()
         self._end()
 
-    def close(self, give_up_s: float) -> None:
-        """End as a client does: no more requests come, and the relay leaves once all are answered."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        try:
-            self.process.wait(give_up_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self._end()
-
     def _end(self) -> None:
         assert self.process.stdin
         assert self.process.stdout

@@ -166,9 +166,9 @@ class World:
             lead.kill()
         argv = [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"]
         subprocess.run(argv, cwd=self.folder, env=self.environment, check=False, capture_output=True, timeout=GIVE_UP_S)
-        for command in self.commands:
-            command.kill()
-            command.wait()
+        for started in (*self.commands, *self.daemons):
+            started.kill()
+            started.wait()
         self._trace.close()
 
     def remove(self) -> None:
