@@ -41,7 +41,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     merged, and uncommitted changes in the checkout stay as they are."""
     agents = await desk.find_all(arguments.ids)
     verify, note = arguments.verify, None
-    if not verify and not arguments.dry_run:
+    if not verify and not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
         verify, note = await find_verify(desk.rooms.home, await look(desk.caller.session.folder))
     landing = await enqueue(desk.store, desk.caller, agents, arguments.into, verify, dry_run=arguments.dry_run)
     landed = await wait_until_landed(desk.store, landing)
