@@ -47,8 +47,8 @@ def soak(folder: Path, agents: int) -> tuple[Sample, Sample]:
         assert first
         return first, sample(home)
     finally:
+        lead.kill()  # first: its relay would start another daemon
         person.run(sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents")
-        lead.kill()
 
 
 def _run(lead: Lead, number: int) -> None:

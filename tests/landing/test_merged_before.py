@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio
 from harness import GIVE_UP_S, Lead, git
 
 
@@ -13,7 +14,8 @@ async def test_what_is_merged_stays_so_when_another_target_rejects_it_and_its_na
     await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
     await lead.call("merge_worktree", ids=[first])
     await lead.call("spawn_agent", task="echo two > two.txt", name="again")
-    landed = await lead.call("merge_worktree", ids=[first], into="release", verify="false")
+    with anyio.fail_after(GIVE_UP_S):
+        landed = await lead.call("merge_worktree", ids=[first], into="release", verify="false")
     assert [one["id"] for one in landed["rejected"]] == [first]
     (listed,) = (await lead.call("list_agents", ids=[first]))["agents"]
     assert listed["merge"] == "merged"
