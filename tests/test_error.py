@@ -6,8 +6,7 @@ import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing
 
 
-def _caused(cause: Exception) -> Exception:
-    error = CallerError("it can't be brought there")
+def _caused(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
 
@@ -24,7 +23,7 @@ def _caused(cause: Exception) -> Exception:
         GitError(
             ["update-ref"], 128, "fatal: Unable to create '/x/.git/packed-refs.lock': File exists.\n\nAnother git"
         ),
-        _caused(OSError(errno.EROFS, "Read-only file system")),
+        _caused(BrokenPromiseError("it stands half moved"), OSError(errno.EROFS, "Read-only file system")),
         ExceptionGroup("both", [OSError(errno.ENFILE, ""), RecordsError("locked")]),
     ],
     ids=repr,
@@ -42,7 +41,7 @@ def test_what_will_pass(error: BaseException) -> None:
         GitError(["merge-tree"], 128, "fatal: not something we can merge"),
         GitError(["update-ref"], 128, "fatal: cannot lock ref 'refs/heads/main': is at 1 but expected 2"),
         ExceptionGroup("both", [OSError(errno.ENFILE, ""), ValueError("ours")]),
-        _caused(ValueError("ours")),
+        _caused(CallerError("it can't be brought there"), OSError(errno.ENOSPC, "No space left on device")),
     ],
     ids=repr,
 )

@@ -36,13 +36,16 @@ class BrokenPromiseError(ForkjoinError):
 def is_passing(error: BaseException) -> bool:
     """Whether an error is of the moment: a full disk, no descriptor left, a lock that another holds.
 
-    What failed so is to be tried again, and is nobody's failure. An error that was raised from such a one is one.
+    What failed so is to be tried again, and is nobody's failure. An error that was raised from such a one is one too,
+    unless it says what the caller is to do.
     """
     if isinstance(error, BaseExceptionGroup):
         inside: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(is_passing(one) for one in inside)
     if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
+    if isinstance(error, CallerError):
+        return False
     if isinstance(error, GitError):
         return bool(_PASSING_WORDS.search(error.stderr))
     return error.__cause__ is not None and is_passing(error.__cause__)

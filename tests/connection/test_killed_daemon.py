@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from forkjoin.connection import reach
 from forkjoin.paths import Home
+from forkjoin.version import __version__
 from harness import GIVE_UP_S, INITIALIZE, RawRelay
 
 
@@ -29,16 +30,20 @@ def test_a_relay_outlives_daemons_that_go_while_it_sends(
     assert relay.process.returncode == 0
 
 
+#: Without a version it would be taken for an old daemon, and ended: it is this very process.
+_WELCOME = json.dumps({"ok": True, "version": __version__}).encode() + b"\n"
+
+
 def _go_three_times_then_answer(listener: socket.socket) -> None:
     for _ in range(3):
         connection, _ = listener.accept()
         with connection, connection.makefile("rb") as lines:
             lines.readline()
-            connection.sendall(b'{"ok": true}\n')
+            connection.sendall(_WELCOME)
     connection, _ = listener.accept()
     with connection, connection.makefile("rwb", buffering=0) as lines:
         lines.readline()
-        lines.write(b'{"ok": true}\n')
+        lines.write(_WELCOME)
         assert json.loads(lines.readline())["id"] == 0
         lines.write(b'{"id": 0, "result": {}}\n')
         lines.read()

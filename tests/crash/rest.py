@@ -1,6 +1,5 @@
 """Bringing a world to rest: everything that was asked is answered or its relay dead, and nothing is under way."""
 
-import json
 from typing import Any
 
 from crash.kill import running
@@ -48,10 +47,11 @@ def _unrest(world: World) -> str:
 def agents(world: World) -> list[dict[str, Any]]:
     """The records' agents, each with its id, and its token, or '' where nobody here has spawned it."""
     tokens = {work.task: token for token, work in world.works.items()}
-    found = world.rows("SELECT agent.*, common_dir FROM agent JOIN project ON project.number = agent.project")
-    return [
-        {**row, "id": f"a{row['number']}", "token": tokens.get(json.loads(row["spec"])["task"], "")} for row in found
-    ]
+    found = world.rows(
+        "SELECT agent.*, common_dir, task FROM agent "
+        "JOIN project ON project.number = agent.project JOIN task ON task.agent = agent.number"
+    )
+    return [{**row, "id": f"a{row['number']}", "token": tokens.get(row["task"], "")} for row in found]
 
 
 _FINAL = ("succeeded", "failed", "stopped", "timed_out", "lost")

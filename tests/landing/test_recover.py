@@ -180,8 +180,8 @@ async def test_what_a_person_put_where_a_file_was_is_not_replaced(target: Target
 
 
 async def test_in_a_checkout_with_filters_and_line_ends_of_its_own_all_is_put_back(repository: Path) -> None:
-    git(repository, "config", "filter.rot.clean", "tr a-z n-za-m")
-    git(repository, "config", "filter.rot.smudge", "tr a-z n-za-m")
+    git(repository, "config", "--global", "filter.rot.clean", "tr a-z n-za-m")
+    git(repository, "config", "--global", "filter.rot.smudge", "tr a-z n-za-m")
     commit(repository, {".gitattributes": "*.txt text eol=crlf\nnew/* filter=rot\n"})
     git(repository, "rm", "-q", "--cached", "shared.txt")
     git(repository, "reset", "-q", "--hard")

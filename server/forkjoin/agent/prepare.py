@@ -1,6 +1,6 @@
 """Before an agent's program starts: its worktree, what is brought there, and what to run in which environment."""
 
-import hashlib
+import functools
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,14 +119,13 @@ async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
         "checkout": agent.checkout,
         "conversation": agent.conversation,
         "environment": agent.environment,
-        "spec": agent.spec.model_dump(mode="json", exclude_defaults=True),
-        "task_sha256": hashlib.sha256(task.encode()).hexdigest(),
+        "spec": {**agent.spec.model_dump(mode="json", exclude_defaults=True), "task": task},
     }
 
 
 async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
     """What an agent's program, and its verify command, find in their environment."""
-    token = secrets.token_urlsafe(24)  # tells of a relay, or a command, that an agent started it
+    token = _token(handle_of(agent))
     await rooms.store.add_token(agent.number, digest_of(token))
     return {
         "FORKJOIN_AGENT": agent.id,
@@ -136,3 +135,9 @@ async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
         "FORKJOIN_WORKTREE": agent.worktree,
         "FORKJOIN_TOKEN": token,
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _token(handle: str) -> str:  # noqa: ARG001
+    """What tells of a relay, or a command, that this attempt started it: one for all that runs for it, on no disk."""
+    return secrets.token_urlsafe(24)

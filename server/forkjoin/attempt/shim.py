@@ -316,8 +316,11 @@ def write_whole(name: str, content: object) -> None:
 
 
 def read_grace() -> float:
-    with open("cancel", encoding="utf-8") as file:
-        return float(file.read() or _GRACE_S)  # empty where there was no room for more
+    try:
+        with open("cancel", encoding="utf-8") as file:
+            return float(file.read())
+    except ValueError:  # it is empty where there was no room for more
+        return _GRACE_S
 
 
 def read_released() -> int:

@@ -6,6 +6,7 @@ Only the agent's own branch is ever moved; what that can't take is kept under re
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from anyio import to_thread
 from forkjoin.branch import git, kept
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.worktree import git_folder, is_folder, is_linked
-from forkjoin.error import CallerError, GitError
+from forkjoin.error import CallerError, GitError, is_passing
 from forkjoin.regular import open_regular
 
 #: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
@@ -316,6 +317,8 @@ async def bring_ignored(checkout: Path, worktree: Path) -> int:
     try:
         return await to_thread.run_sync(_copy, checkout, worktree, names)
     except OSError as error:
+        if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # those a person must mend
+            raise
         raise CallerError(f"What .worktreeinclude names can't be brought to the worktree: {error}") from error
 
 

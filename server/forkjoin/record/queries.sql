@@ -75,7 +75,7 @@ UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merg
 UPDATE agent SET branch = :branch, prepared = 1 WHERE number = :number;
 
 -- name: add_token!
-INSERT INTO token (digest, agent) VALUES (:digest, :agent);
+INSERT INTO token (digest, agent) VALUES (:digest, :agent) ON CONFLICT DO NOTHING;
 
 -- name: agent_of_token^
 SELECT agent.* FROM agent JOIN token ON token.agent = agent.number WHERE token.digest = :digest;
