@@ -25,13 +25,14 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def roomy(small: Path, tmp_path: Path, home: Home) -> Home:
+def roomy(small: Path, tmp_path: Path, home: Home) -> Iterator[Home]:
     """The home on that disk, whose attempts and worktrees are elsewhere."""
     for name in ("attempts", "worktrees"):
-        (small / name).rmdir()
         (tmp_path / name).mkdir(mode=0o700)
-        (small / name).symlink_to(tmp_path / name)
-    return home
+        subprocess.run(["mount", "--bind", str(tmp_path / name), str(small / name)], check=True)
+    yield home
+    for name in ("attempts", "worktrees"):
+        subprocess.run(["umount", "--lazy", str(small / name)], check=True)
 
 
 def fill(folder: Path) -> Path:
