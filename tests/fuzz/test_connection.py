@@ -148,7 +148,7 @@ def test_each_request_gets_one_reply_whatever_else_comes_and_memory_stays(wire: 
     def attack(drawn: list[Any]) -> None:
         asked: list[int] = []
         for message in drawn:
-            if isinstance(message, dict):
+            if not isinstance(message, bytes):
                 message["id"] = wire.next_number()
                 if message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str):
                     asked.append(message["id"])
@@ -228,7 +228,12 @@ def test_the_relays_stdout_holds_messages_alone(home: Home, repository: Path) ->
 
 
 def test_a_repeated_id_and_a_cancelled_call_leave_the_connection_well(wire: Wire) -> None:
-    call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "get_status", "arguments": {}}}
+    call: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "tools/call",
+        "params": {"name": "get_status", "arguments": {}},
+    }
     wire.send(call)
     assert [one["id"] for one in wire.answers(7)] == [7]
     wire.send(call)

@@ -27,7 +27,7 @@ KEYS = ["default_agent", "limits", "agents", "max_running", "idle_minutes", "kin
 TOML = st.lists(
     st.one_of(
         st.sampled_from(["[limits]", "[agents.x]", "[agents.claude]", "[[agents]]", "[agents.'../x']", "["]),
-        st.builds(lambda key, value: f"{key} = {json.dumps(value)}", st.sampled_from(KEYS), VALUES),
+        st.tuples(st.sampled_from(KEYS), VALUES).map(lambda pair: f"{pair[0]} = {json.dumps(pair[1])}"),
         st.text(max_size=20),
     )
 ).map("\n".join)
