@@ -13,5 +13,5 @@ def fuzzed(examples: int) -> settings:
         database=None,
         deadline=None,
         max_examples=examples * times,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )

@@ -5,6 +5,7 @@ else is imported. The socket stands in the state folder and is always named rela
 deep for the 108 bytes that a socket's path may have (see unix(7)).
 """
 
+import contextlib
 import os
 import stat
 import sys
@@ -40,18 +41,20 @@ class Home:
             PermissionError: A folder is a symlink, or belongs to somebody else.
         """
         for folder in (self.state, self.attempts, self.worktrees):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = self.state.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise PermissionError(f"{self.state} is not a folder of your own; move it away or set FORKJOIN_HOME")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            self.state.chmod(0o700)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700, parents=True)
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise PermissionError(f"{folder} is not a folder of your own; move it away or set FORKJOIN_HOME")
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                folder.chmod(0o700)
 
 
 def find_home(environment: Mapping[str, str] = os.environ) -> Home:
     """The home that `environment` names: $FORKJOIN_HOME, else the platform's own state and config folders."""
     if given := environment.get("FORKJOIN_HOME"):
-        folder = Path(given).expanduser().resolve()
+        folder = Path(os.path.abspath(Path(given).expanduser()))  # noqa: PTH100
+        folder = folder.parent.resolve() / folder.name  # which may be no link: whose it is would be another's to say
         return Home(folder, folder, named=True)
     user = Path(environment.get("HOME") or "~").expanduser()
     if sys.platform == "darwin":

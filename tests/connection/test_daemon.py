@@ -146,11 +146,58 @@ def test_another_users_connection_is_refused(home: Home, tmp_path: Path) -> None
         assert time.monotonic() < give_up
 
 
-def test_a_home_that_is_a_symlink_to_elsewhere_is_used_under_its_real_name(tmp_path: Path, home: Home) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(home.state)
-    forkjoin(tmp_path, "daemon", "start", env={"FORKJOIN_HOME": str(link)})
+@pytest.mark.parametrize("part", ["", "worktrees", "attempts"])
+def test_a_home_that_leads_elsewhere_by_a_link_is_refused_in_words(tmp_path: Path, home: Home, part: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    link = home.state / part if part else tmp_path / "link"
+    if part:
+        link.rmdir()
+    link.symlink_to(elsewhere)
+    environment = {} if part else {"FORKJOIN_HOME": str(link)}
+    done = forkjoin(tmp_path, "daemon", "start", check=False, env=environment)
+    assert done.returncode == 1
+    assert f"{link} is not a folder of your own; move it away or set FORKJOIN_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (list(elsewhere.iterdir()), stat.S_IMODE(elsewhere.stat().st_mode)) == ([], 0o755)
+    if part:
+        link.unlink()
+
+
+def test_a_home_below_a_link_is_used_under_its_real_name(tmp_path: Path, home: Home) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    environment = {"FORKJOIN_HOME": str(tmp_path / "link" / "forkjoin")}
+    forkjoin(tmp_path, "daemon", "start", env=environment)
     assert "is up" in forkjoin(tmp_path, "daemon", "status").stdout
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_home_of_another_user_is_refused_in_words(tmp_path: Path, home: Home) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    os.chown(other, 65534, 65534)
+    done = forkjoin(tmp_path, "daemon", "start", check=False, env={"FORKJOIN_HOME": str(other)})
+    assert (done.returncode, "is not a folder of your own" in done.stderr) == (1, True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_the_environment_is_told_to_no_daemon_of_another_user(home: Home) -> None:
+    script = (
+        "import os, socket, sys; s = socket.socket(socket.AF_UNIX); os.chdir(sys.argv[1]); os.setuid(65534); "
+        "s.bind('daemon.sock'); s.listen(); print(flush=True); c, _ = s.accept(); print(c.recv(1))"
+    )
+    home.state.chmod(0o777)
+    argv = [sys.executable, "-c", script, str(home.state)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout
+        stranger.stdout.readline()
+        (connection := reach.try_connect(home))
+        assert connection
+        with connection, pytest.raises(reach.DaemonError, match="another user's"):
+            reach.hello(connection, "cli", "x")
+        assert stranger.stdout.read() == "b''\n"
+    (home.state / "daemon.sock").unlink()
+    home.state.chmod(0o700)
 
 
 def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, repository: Path) -> None:

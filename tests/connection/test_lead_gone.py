@@ -9,31 +9,32 @@ from conftest import processes_of
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RawRelay, open_lead
 
+#: How its relay ends: by a signal, to itself or to its process group, or because stdin is closed.
 ENDS = [
-    "stdin",
+    (0, False),
     *((signum, group) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) for group in (False, True)),
 ]
 
 
-def _end(relay: RawRelay, how: object) -> None:
-    process = relay.process
-    assert process.stdin
-    if not isinstance(how, tuple):
-        process.stdin.close()
+def _end(relay: RawRelay, signum: int, group: bool) -> None:
+    if signum:
+        (os.killpg if group else os.kill)(relay.process.pid, signum)
     else:
-        signum, group = how
-        (os.killpg if group else os.kill)(process.pid, signum)
-    process.wait(GIVE_UP_S)
+        assert relay.process.stdin
+        relay.process.stdin.close()
+    relay.process.wait(GIVE_UP_S)
 
 
-@pytest.mark.parametrize("how", ENDS, ids=str)
-async def test_agents_outlive_their_lead_and_a_new_one_finds_them(repository: Path, home: Home, how: object) -> None:
+@pytest.mark.parametrize(("signum", "group"), ENDS)
+async def test_agents_outlive_their_lead_and_a_new_one_finds_them(
+    repository: Path, home: Home, signum: int, group: bool
+) -> None:
     task = f"echo up > up.txt; until test -e {home.state}/go; do sleep 0.02; done; echo lived on"
     with RawRelay(repository, own_group=True) as relay:
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
         relay.call(1, "spawn_agents", agents=[{"task": task}, {"task": task}])
-        _end(relay, how)
+        _end(relay, signum, group)
     async with open_lead(repository, "another") as lead:
         listed = (await lead.call("list_agents"))["agents"]
         assert sorted(agent["id"] for agent in listed) == ["a1", "a2"]

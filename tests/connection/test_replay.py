@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class FakeDaemon:
         self._listener.listen()
 
     @contextmanager
-    def connection(self) -> Iterator["FakeConnection"]:
+    def connection(self) -> Generator["FakeConnection"]:
         """The next connection, to which hello was said; gone at the end."""
         accepted, _ = self._listener.accept()
         accepted.settimeout(GIVE_UP_S)
@@ -226,7 +226,7 @@ async def test_a_stateless_client_notices_no_new_daemon_either(repository: Path,
 
 
 def test_a_discovering_clients_first_request_is_sent_again_like_any_other(repository: Path, fake: FakeDaemon) -> None:
-    discover = {"jsonrpc": "2.0", "id": "d", "method": "server/discover", "params": {}}
+    discover: dict[str, Any] = {"jsonrpc": "2.0", "id": "d", "method": "server/discover", "params": {}}
     with RawRelay(repository) as relay:
         relay.send(discover)
         for _ in range(2):

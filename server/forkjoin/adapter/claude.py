@@ -5,6 +5,7 @@ rule there holds even where permissions are skipped. `--resume` finds a conversa
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -166,7 +167,10 @@ def _read_result(said: _Line) -> TurnEnded:
     ok = said.subtype == "success" and not said.is_error
     output = said.result or "; ".join(str(error) for error in said.errors) or ("" if ok else said.subtype)
     denied = (f"{d.get('tool_name', '?')} {_brief_use(d.get('tool_input') or {})}" for d in said.permission_denials)
-    return TurnEnded(ok, output, said.total_cost_usd, _read_usage(said.usage or {}), tuple(dict.fromkeys(denied)))
+    cost = said.total_cost_usd
+    if cost is not None and not 0 <= cost < math.inf:  # it would be no number in the records, nor in JSON
+        cost = None
+    return TurnEnded(ok, output, cost, _read_usage(said.usage or {}), tuple(dict.fromkeys(denied)))
 
 
 def _read_usage(usage: dict[str, Any]) -> Usage:

@@ -62,7 +62,7 @@ def _innermost(error: BaseException) -> BaseException:
 def _end(error: BaseException) -> int:
     """Say what ended a command; its exit code."""
     match error:
-        case CallerError() | DaemonError():
+        case CallerError() | DaemonError() | PermissionError():
             say(f"forkjoin: {error}", err=True)
             return 1
         case KeyboardInterrupt() | typer.Abort():

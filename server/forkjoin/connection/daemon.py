@@ -26,6 +26,8 @@ from forkjoin.version import PROTOCOL, __version__
 log = logging.getLogger(__name__)
 
 _HELLO_S = 10.0
+#: Of an error that says what is wrong with a message.
+_ERROR_CHARACTERS = 2000
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]
@@ -166,7 +168,9 @@ def _parse(line: bytes | None) -> SessionMessage | types.JSONRPCError | None:
     if not line.strip():
         return None
     try:
-        return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
+        message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+        if isinstance(message, types.JSONRPCRequest | types.JSONRPCNotification) or "method" not in json.loads(line):
+            return SessionMessage(message)  # a request that holds a result as well is neither
     except ValidationError:
         pass
     try:
@@ -186,6 +190,8 @@ async def _write(stream: SocketStream, session: Session, messages: MemoryObjectR
     async with messages:
         async for sent in messages:
             message = sent.message
+            if isinstance(message, types.JSONRPCError):
+                _bound(message.error)
             data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
             try:
                 await stream.send(data)
@@ -194,6 +200,13 @@ async def _write(stream: SocketStream, session: Session, messages: MemoryObjectR
             if isinstance(message, types.JSONRPCResponse):
                 for act in session.written.pop(message.id, []):
                     await act()
+
+
+def _bound(error: types.ErrorData) -> None:
+    """Cut what an error repeats of the request: a method's name may have megabytes."""
+    error.message = error.message[:_ERROR_CHARACTERS]
+    if error.data is not None and len(json.dumps(error.data, default=str)) > _ERROR_CHARACTERS:
+        error.data = None
 
 
 async def _send(stream: SocketStream, answer: dict[str, object]) -> None:
