@@ -25,6 +25,7 @@ def make_agent(number: int, *, state: State = State.QUEUED, priority: int = 0, t
         created=0.0,
         started=None,
         ended=None,
+        removing=False,
         removed=None,
         last_event="",
         cost_usd=None,

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from forkjoin import journal
 from forkjoin.agent.life import Life
+from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import git
@@ -107,6 +108,7 @@ class Loop:
             capacity = await self.rooms.executor.capacity()
             self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
         await self._lander.sweep()
+        await finish_removals(self.rooms)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy_daily)
             while True:

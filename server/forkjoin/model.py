@@ -184,6 +184,7 @@ class Agent:
     created: float  #: seconds since the epoch, as are the next three
     started: float | None
     ended: float | None
+    removing: bool  #: whether its worktree is being taken away, or that was cut off
     removed: float | None  #: when its worktree was taken away
     last_event: str
     cost_usd: float | None

@@ -6,8 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 from branches import everything
+from forkjoin.branch import worktree
 from forkjoin.paths import Home
-from harness import Lead, git, open_lead_in_memory
+from harness import GIVE_UP_S, Lead, git, lead_of, open_lead_in_memory, open_loop_in_memory
 
 
 @pytest.fixture
@@ -115,18 +116,48 @@ async def test_an_agent_whose_branch_is_gone_keeps_what_its_result_has(near: Lea
 
 async def test_of_removals_at_once_each_agent_is_in_one(near: Lead, repository: Path) -> None:
     ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(4)))
-    removed: list[str] = []
+    answers: list[object] = []
 
     async def remove() -> None:
-        answer = await near.call("remove_worktrees", ids=ids, discard_unmerged=True)
-        removed.extend(one["id"] for one in answer["removed"])
+        answers.append(await near.call("remove_worktrees", ids=ids, discard_unmerged=True))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(remove)
-    assert removed == ids
+    assert len(answers) == 3
+    assert answers[0] == answers[1] == answers[2]
     kept = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept").splitlines()
     assert len(kept) == 4
+
+
+@pytest.mark.parametrize("falls_at", ["remove", "retire_branch", "set_removed"])
+async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, falls_at: str
+) -> None:
+    """Fault 2."""
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.run("echo x > x.txt", "echo y > y.txt")
+        (worktree_of(home, ids[0]) / "later.txt").write_text("later\n")
+        with monkeypatch.context() as fault:
+            where = loop.store if falls_at == "set_removed" else worktree
+            fault.setattr(where, falls_at, _fall)
+            assert "falls" in await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        with anyio.fail_after(GIVE_UP_S):
+            while await loop.store.half_removed():
+                await anyio.sleep(0.02)
+        assert (await lead.call("list_agents"))["agents"] == []
+        assert git(repository, "for-each-ref", "refs/heads/forkjoin") == ""
+        assert len(git(repository, "worktree", "list").splitlines()) == 1
+        answer = await lead.call("remove_worktrees", ids=ids, discard_unmerged=True)
+    kept = [one["kept_as"] for one in answer["removed"]]
+    assert git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept").splitlines() == sorted(kept)
+    assert git(repository, "show", f"{kept[0]}:later.txt") == "later"
+    assert git(repository, "show", f"{kept[1]}:y.txt") == "y"
+
+
+async def _fall(*_: object) -> None:
+    raise RuntimeError("the daemon falls")
 
 
 async def test_uncommitted_files_are_kept_and_ignored_ones_go(near: Lead, repository: Path, home: Home) -> None:

@@ -20,7 +20,16 @@ from crash.world import World
 
 _FAIL_POINTS = Path(__file__).with_name("with_fail_points.py")
 #: The steps that a daemon falls at, by the store's names for them, and at most so many of each later.
-_STEPS = {"any": 8, "spawn": 1, "move": 6, "set_prepared": 2, "finish": 2, "set_landing": 2, "set_removed": 2}
+_STEPS = {
+    "any": 8,
+    "spawn": 1,
+    "move": 6,
+    "set_prepared": 2,
+    "finish": 2,
+    "set_landing": 2,
+    "set_removing": 1,
+    "set_removed": 2,
+}
 #: How long something to be killed is waited for.
 _PATIENCE_S = 1.0
 

@@ -128,7 +128,7 @@ def let_pass(world: World) -> None:
 
 def let_daemon_fall(world: World) -> None:
     """Let the daemon fall at a step, and do what leads there."""
-    leads_there = {"set_landing": merge, "set_removed": remove}
+    leads_there = {"set_landing": merge, "set_removing": remove, "set_removed": remove}
     leads_there.get(kill.let_daemon_fall(world), spawn)(world)
 
 

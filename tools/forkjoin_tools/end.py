@@ -63,6 +63,4 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
     kept = await remove(desk.rooms, agents, discard_unmerged=arguments.discard_unmerged)
-    return RemoveAnswer(
-        removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents if a.number in kept]
-    )
+    return RemoveAnswer(removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents])

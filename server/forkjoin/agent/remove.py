@@ -1,9 +1,11 @@
 """Removing: an agent's worktree and branch go; what it did stays reachable unless it is merged.
 
 Whether it is merged git is asked, not the record: a target may have been set back since, or somebody merged by hand.
-Everything is looked at before the first thing goes.
+Everything is looked at before the first thing goes. From then on, which is recorded, it all goes: what a daemon leaves
+that is killed in between, the next one takes away.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
 from forkjoin.rooms import Rooms
 
+log = logging.getLogger(__name__)
+
 
 async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: bool) -> dict[int, str | None]:
     """Take away the agents' worktrees and branches; where the work of each that was unmerged is kept, as a ref.
@@ -27,17 +31,24 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
             would be lost or can't be told; nothing went.
     """
     async with rooms.removing.setdefault(agents[0].project, anyio.Lock()):
-        agents = [one for one in await rooms.store.agents_numbered(a.number for a in agents) if one.removed is None]
-        _check_ended(agents)
-        kept_as: dict[int, str | None] = dict.fromkeys(agent.number for agent in agents)
-        standing = [await _examine(rooms, agent) for agent in agents if agent.prepared]
+        agents = await rooms.store.agents_numbered(agent.number for agent in agents)
+        whole = [agent for agent in agents if agent.removed is None and not agent.removing]
+        _check_ended(whole)
+        standing = [await _examine(rooms, agent) for agent in whole if agent.prepared]
         _check_merged([one for one in standing if one.unmerged], discard_unmerged)
-        tips = [await _commit_loose(one) for one in standing]
-        for one, tip in zip(standing, tips, strict=True):
-            kept_as[one.agent.number] = await _take_away(one, tip)
-        for agent in agents:
-            await rooms.store.set_removed(agent.number)
-        return kept_as
+        for one in standing:
+            await _commit_loose(one)
+        await rooms.store.set_removing(whole)
+        return {agent.number: await _take_away(rooms, agent) for agent in agents}
+
+
+async def finish_removals(rooms: Rooms) -> None:
+    """Take away what a daemon that died had begun to take away."""
+    for agent in await rooms.store.half_removed():
+        try:
+            await _take_away(rooms, agent)
+        except Exception:  # a boundary: one agent's trouble is that agent's alone
+            log.exception("%s could not be removed; call remove_worktrees again", agent.label)
 
 
 def _check_ended(agents: Sequence[Agent]) -> None:
@@ -98,8 +109,8 @@ def _check_merged(unmerged: Sequence[_Standing], discard_unmerged: bool) -> None
         )
 
 
-async def _commit_loose(one: _Standing) -> str | None:
-    """Commit what was left in the worktree since the agent's end; the branch's commit then."""
+async def _commit_loose(one: _Standing) -> None:
+    """See that the branch has what was left in the worktree since the agent's end."""
     agent, message = one.agent, f"Left in the worktree of {one.agent.label}"
     try:
         left = await loose.commit_loose(one.common_dir, one.path, agent.branch, message, None, agent.slug)
@@ -108,20 +119,38 @@ async def _commit_loose(one: _Standing) -> str | None:
     if left.repositories:
         names = ", ".join(git.readable(name) for name in left.repositories[:5])
         raise _refuse(agent, f"repositories in its worktree have commits of their own ({names}); move them away first")
-    return left.tip or one.tip
 
 
-async def _take_away(one: _Standing, tip: str | None) -> str | None:
-    """Take worktree and branch away; the ref that keeps what was on it, where nothing else does."""
-    agent, kept_as = one.agent, None
-    if tip and not await kept.is_elsewhere(one.common_dir, tip, agent.base):
-        kept_as = await kept.keep(one.common_dir, tip, agent.slug)
-    try:
-        await worktree.remove(one.common_dir, one.path)
-    except OSError as error:
-        raise CallerError(
-            f"{agent.label}: its worktree can't be taken away ({error}). Its commits are kept."
-        ) from error
-    if tip:
-        await worktree.retire_branch(one.common_dir, agent.branch, tip)
+async def _take_away(rooms: Rooms, agent: Agent) -> str | None:
+    """Take worktree and branch away; the ref that keeps what was on it, where nothing else does.
+
+    Doing so twice is harmless, and has the same answer.
+    """
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    kept_as = await _keep(rooms, agent, common_dir) if agent.prepared else None
+    if agent.removed is not None:
+        return kept_as
+    if agent.prepared:
+        try:
+            await worktree.remove(common_dir, Path(agent.worktree))
+        except OSError as error:
+            raise CallerError(
+                f"{agent.label}: its worktree can't be taken away ({error}). Its commits are kept."
+            ) from error
+        if tip := await git.tip(common_dir, f"refs/heads/{agent.branch}"):
+            await worktree.retire_branch(common_dir, agent.branch, tip)
+    await rooms.store.set_removed(agent.number)
     return kept_as
+
+
+async def _keep(rooms: Rooms, agent: Agent, common_dir: str) -> str | None:
+    """Keep what was on an agent's branch, where nothing else does; the ref that keeps it."""
+    tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    if tip is None:  # an agent has deleted it, or it went before
+        if found := await kept.find(common_dir, agent.slug):
+            return found
+        result = await rooms.store.result(agent.number)
+        tip = result.commit if result else None
+    if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
+        return None
+    return await kept.keep(common_dir, tip, agent.slug)

@@ -38,3 +38,10 @@ async def keep(common_dir: str, commit: str, name: str) -> str:
             if found == commit:
                 return ref
     raise AssertionError("there is always a next number")
+
+
+async def find(common_dir: str, name: str) -> str | None:
+    """The ref that has kept something under this name, the newest where several have."""
+    tips = [f"refs/forkjoin/kept/{name}", f"refs/forkjoin/kept/{name}-*"]
+    listing = await git.git(common_dir, "for-each-ref", "--sort=-version:refname", "--format=%(refname)", "--", *tips)
+    return next(iter(listing.splitlines()), None)

@@ -86,6 +86,12 @@ UPDATE agent SET stop_asked = 1 WHERE number = :number;
 -- name: set_cost!
 UPDATE agent SET cost_usd = :cost_usd WHERE number = :number;
 
+-- name: set_removing!
+UPDATE agent SET removing = 1 WHERE number IN (SELECT value FROM json_each(:numbers));
+
+-- name: half_removed_agents
+SELECT * FROM agent WHERE removing AND removed IS NULL;
+
 -- name: set_removed!
 UPDATE agent SET removed = :removed WHERE number = :number;
 

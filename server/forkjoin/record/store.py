@@ -171,6 +171,15 @@ class Store(Upkeep):
         """Record that the agent's worktree and this branch were made."""
         await self._write("set_prepared", lambda q: q.set_prepared(number=agent.number, branch=branch))
 
+    async def set_removing(self, agents: Iterable[Agent]) -> None:
+        """Note that worktrees and branches of these are about to go: from now on they do."""
+        numbers = json.dumps([agent.number for agent in agents])
+        await self._write("set_removing", lambda q: q.set_removing(numbers=numbers))
+
+    async def half_removed(self) -> list[Agent]:
+        """Those whose removal was begun and not ended."""
+        return [rows.agent(row) for row in await self._rows("half_removed_agents")]
+
     async def set_removed(self, number: int) -> None:
         await self._write("set_removed", lambda q: q.set_removed(number=number, removed=time.time()))
 

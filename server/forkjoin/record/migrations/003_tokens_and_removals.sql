@@ -5,3 +5,6 @@ CREATE TABLE token (
   agent   INTEGER NOT NULL REFERENCES agent ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX token_agent ON token (agent);
+
+-- Recorded before the first of an agent's worktree and branch goes: a removal that is cut off is finished.
+ALTER TABLE agent ADD COLUMN removing INTEGER NOT NULL DEFAULT 0;
