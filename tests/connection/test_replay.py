@@ -3,18 +3,17 @@
 import json
 import os
 import signal
-import socket
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin import lock
+from fakes.daemon import FakeDaemon
 from forkjoin.connection import reach
 from forkjoin.connection.relay import Memory
-from forkjoin.paths import SOCKET, Home
+from forkjoin.paths import Home
 from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, RawRelay, tool_call
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -52,58 +51,6 @@ def test_a_daemon_killed_between_every_pair_of_lines_is_not_noticed(repository: 
         _kill(home)
         listed = relay.call(4, "list_agents")["result"]["structuredContent"]
         assert [agent["name"] for agent in listed["agents"]] == ["once"]
-
-
-class FakeDaemon:
-    """A daemon that says what the test wants, and goes when it is told to."""
-
-    def __init__(self, home: Home) -> None:
-        home.make()
-        self._home = home
-        self._lock = lock.take(home.daemon_lock)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.settimeout(GIVE_UP_S)
-        here = Path.cwd()
-        os.chdir(home.state)
-        Path(SOCKET).unlink(missing_ok=True)
-        self._listener.bind(SOCKET)
-        os.chdir(here)
-        self._listener.listen()
-
-    @contextmanager
-    def connection(self) -> Generator["FakeConnection"]:
-        """The next connection, to which hello was said; gone at the end."""
-        accepted, _ = self._listener.accept()
-        accepted.settimeout(GIVE_UP_S)
-        with accepted, accepted.makefile("rb") as file:
-            found = FakeConnection(accepted, file)
-            found.read()
-            found.say({"ok": True, "version": "99", "protocol": 1, "pid": os.getpid()})
-            yield found
-
-    def close(self) -> None:
-        self._listener.close()
-        (self._home.state / SOCKET).unlink(missing_ok=True)
-        os.close(self._lock or 0)
-
-
-class FakeConnection:
-    def __init__(self, accepted: socket.socket, file: Any) -> None:
-        self._socket = accepted
-        self._file = file
-
-    def read(self) -> Any:
-        return json.loads(self._file.readline())
-
-    def read_all(self, number: int) -> list[Any]:
-        return [self.read() for _ in range(number)]
-
-    def say(self, *messages: Any) -> None:
-        for message in messages:
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def say_half(self, message: Any) -> None:
-        self._socket.sendall(json.dumps(message).encode()[:20])
 
 
 @pytest.fixture
@@ -163,6 +110,18 @@ def test_what_was_answered_or_cancelled_is_not_sent_again_and_notifications_come
         "notifications/progress",
         3,
     ]
+
+
+def test_a_daemon_that_goes_while_it_is_written_to_takes_no_relay_with_it(repository: Path, fake: FakeDaemon) -> None:
+    long = tool_call(1, "x" * 3_000_000)  # more than a socket holds
+    with RawRelay(repository) as relay:
+        with fake.connection():
+            relay.send(INITIALIZE, INITIALIZED, long)
+        with fake.connection() as connection:
+            assert connection.read_all(3)[2] == long
+            connection.say(_result(0), _result(1))
+            assert [relay.answer()["id"] for _ in range(2)] == [0, 1]
+            relay.end()
 
 
 def test_a_daemon_that_never_answers_anything_is_told_of_in_words(repository: Path, fake: FakeDaemon) -> None:

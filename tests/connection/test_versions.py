@@ -92,6 +92,7 @@ def test_a_relay_that_began_before_a_downgrade_does_not_end_what_would_only_come
         assert second[1] == __version__
         assert "result" in relay.call(2, "get_status")
         assert _daemon(home) == second
+    assert home.log.read_text().count(" is up: ") == 2
 
 
 def test_a_daemon_that_can_not_serve_says_what_to_do_and_that_works(

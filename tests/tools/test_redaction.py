@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from forkjoin.paths import Home
 from forkjoin.redact import MARK
-from harness import Lead, forkjoin, open_lead
+from harness import GIVE_UP_S, Lead, forkjoin, open_lead
 
 PASSWORD = "correct-horse-battery"
 KEY = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7"
@@ -60,6 +61,19 @@ async def test_what_a_command_prints_and_complains_of_has_no_key_for_the_lead(le
     ):
         assert MARK in _without_keys(await lead.call(tool, id="a1", **arguments)), tool
     assert MARK in _without_keys((await lead.call("list_agents"))["agents"][0]["last_event"])
+
+
+async def test_what_a_running_command_prints_and_what_is_committed_have_no_key_for_the_lead(
+    lead: Lead, home: Home
+) -> None:
+    commit = 'git commit -q --allow-empty -m "by $MY_PASSWORD"'
+    (first,) = await lead.spawn(f'{commit}; echo "$KEY"; until test -e {home.state}/go; do sleep 0.02; done')
+    with anyio.fail_after(GIVE_UP_S):
+        while MARK not in _without_keys(await lead.call("list_agents")):
+            await anyio.sleep(0.02)
+    (home.state / "go").touch()
+    await lead.call("wait_agents", ids=[first])
+    assert f"by {MARK}" in _without_keys((await lead.call("get_result", id=first))["commits"])
 
 
 async def test_a_verify_and_a_diff_have_no_key_for_the_lead(lead: Lead) -> None:
