@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from forkjoin.attempt import cgroup
 from forkjoin.branch.git import OLDEST_GIT
 from forkjoin.cli.agents import Json
 from forkjoin.cli.client import Client
@@ -96,6 +97,7 @@ def examine(home: Home) -> Iterator[Finding]:
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
     yield _limits(settings)
+    yield _cgroup()
     yield _daemon(home)
     yield _repository()
     if (strange := untrusted(home)) is not None:
@@ -155,6 +157,12 @@ def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
 def _limits(settings: Settings) -> Finding:
     said = settings.limits.max_running
     return Finding("limits", True, f"max_running {said}" if said else "max_running from cores and free memory")
+
+
+def _cgroup() -> Finding:
+    base = cgroup.find_base()
+    found = base or "none can be made: a process that clears its environment and outlives its shim escapes a stop"
+    return Finding("cgroup", True, found)
 
 
 def _daemon(home: Home) -> Finding:
