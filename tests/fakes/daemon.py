@@ -62,5 +62,8 @@ class FakeConnection:
         for message in messages:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
+    def hear_no_more(self) -> None:
+        self._socket.shutdown(socket.SHUT_RD)
+
     def say_half(self, message: Any) -> None:
         self._socket.sendall(json.dumps(message).encode()[:20])
