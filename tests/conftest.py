@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from forkjoin.paths import Home, find_home
 from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
+from hypothesis import HealthCheck, settings
 
 CONFIG = """
 default_agent = "sh"
@@ -22,6 +23,13 @@ stop_grace_s = 1
 kind = "command"
 command = ["sh"]
 """
+
+
+#: Each run tries the same examples, however slow the machine is; tests/fuzzing.py tries others.
+settings.register_profile(
+    "the same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("the same")
 
 
 @pytest.fixture

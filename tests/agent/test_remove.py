@@ -156,6 +156,20 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
     assert git(repository, "show", f"{kept[1]}:y.txt") == "y"
 
 
+async def test_who_asks_again_for_a_removal_that_was_cut_off_waits_for_its_end(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.run(*(f"echo {n} > {n}.txt" for n in range(6)))
+        with monkeypatch.context() as fault:
+            fault.setattr(worktree, "remove", _fall)
+            await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        answer = await lead.call("remove_worktrees", ids=ids, discard_unmerged=True)
+    assert [one["id"] for one in answer["removed"]] == ids
+    assert all(one["kept_as"] for one in answer["removed"])
+
+
 async def _fall(*_: object) -> None:
     raise RuntimeError("the daemon falls")
 

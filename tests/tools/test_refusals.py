@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from forkjoin.paths import Home
-from harness import Lead, git, open_lead
+from harness import Lead, forkjoin, git, open_lead
 
 #: (arguments of spawn_agent, what the error must say)
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [
@@ -123,3 +123,4 @@ async def test_a_home_within_the_checkout_is_refused(repository: Path, monkeypat
     monkeypatch.setenv("FORKJOIN_HOME", str(repository / "inside"))
     async with open_lead(repository) as lead:
         assert "lies within this checkout" in await lead.refusal("spawn_agent", task="true", agent="claude")
+    forkjoin(repository, "daemon", "stop")

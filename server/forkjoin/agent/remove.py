@@ -30,7 +30,7 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
         CallerError: One is still at work, has unmerged work and `discard_unmerged` was not given, or something of it
             would be lost or can't be told; nothing went.
     """
-    async with rooms.removing.setdefault(agents[0].project, anyio.Lock()):
+    async with _alone(rooms, agents[0].project):
         agents = await rooms.store.agents_numbered(agent.number for agent in agents)
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
         _check_ended(whole)
@@ -46,9 +46,15 @@ async def finish_removals(rooms: Rooms) -> None:
     """Take away what a daemon that died had begun to take away."""
     for agent in await rooms.store.half_removed():
         try:
-            await _take_away(rooms, agent)
+            async with _alone(rooms, agent.project):
+                await _take_away(rooms, await rooms.store.agent(agent.number))  # somebody may have asked for it again
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
+
+
+def _alone(rooms: Rooms, project: int) -> anyio.Lock:
+    """One removal at a time in a project."""
+    return rooms.removing.setdefault(project, anyio.Lock())
 
 
 def _check_ended(agents: Sequence[Agent]) -> None:
