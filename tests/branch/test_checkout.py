@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio import run_process
-from branches import OWNER, commit, contents, everything, write
+from branches import OWNER, commit, contents, everything, put_git, write
 from forkjoin.branch import checkout
 from forkjoin.branch.checkout import TargetMovedError, check_free, find_checkout, hold
 from forkjoin.branch.join import Move, carry_out
@@ -212,3 +212,12 @@ async def test_while_it_is_moved_nobody_else_can_commit(target: Target) -> None:
         refused = await run_process(["git", "-C", str(target.repository), "add", "."], check=False)
         assert b"index.lock" in refused.stderr
     git(target.repository, "add", ".")
+
+
+async def test_a_worktree_that_is_just_being_added_is_waited_for(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git's own race: it lists a worktree of which the folder is there and the files in it are not."""
+    once = f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo 'failed to read commondir' >&2; exit 128; }}"
+    put_git(tmp_path / "bin", monkeypatch, f'case "$*" in *"worktree list"*) {once};; esac')
+    assert await find_checkout(target.common_dir, "refs/heads/main") == str(target.repository)

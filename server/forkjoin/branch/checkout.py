@@ -33,6 +33,8 @@ _UNDER_WAY = {
 #: How long somebody else's git command may take that has the index locked; an editor for a commit message may for ever.
 _LOCK_GIVE_UP_S = 20.0
 _LOCK_PAUSE_S = 0.01
+#: How often the list of worktrees is asked for again, and after which rest.
+_LIST_TRIES, _LIST_REST_S = 20, 0.1
 
 #: The copy of the index that git works on, in the git folder of the checkout.
 _COPY = "forkjoin-index"
@@ -51,8 +53,7 @@ async def find_checkout(common_dir: str, ref: str) -> str | None:
     Raises:
         CallerError: `ref` is being rebased in one, is checked out in two, or where it is can't be reached.
     """
-    listing = await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
-    blocks = [block.split("\0") for block in listing.strip("\0").split("\0\0")]
+    blocks = [block.split("\0") for block in (await _list_worktrees(common_dir)).strip("\0").split("\0\0")]
     found = [lines[0].removeprefix("worktree ") for lines in blocks if f"branch {ref}" in lines and not _is_gone(lines)]
     if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
         raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
@@ -61,6 +62,15 @@ async def find_checkout(common_dir: str, ref: str) -> str | None:
             f"{git.short(ref)} is checked out more than once: in {', '.join(found)}. Leave it in all but one."
         )
     return await _work_tree(common_dir, ref, found[0]) if found else None
+
+
+async def _list_worktrees(common_dir: str) -> str:
+    """git's list of worktrees; it fails for a moment where it meets one that is just being added, by whomever."""
+    for _ in range(_LIST_TRIES):
+        with contextlib.suppress(GitError):
+            return await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
+        await anyio.sleep(_LIST_REST_S)
+    return await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
 
 
 def _is_gone(lines: Iterable[str]) -> bool:

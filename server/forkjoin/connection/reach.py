@@ -33,7 +33,7 @@ START_S = 120.0
 _LEAVE_S = 15.0
 _PAUSE_S = 0.01
 #: How often a connection that breaks off at once is tried again.
-_TRIES = 5
+_TRIES = 20
 #: Bytes of the hello, which holds the environment.
 HELLO_LIMIT = 1024 * 1024
 #: The longest message: a hundred specs with tasks of some size, or one of the largest allowed, escaped.
