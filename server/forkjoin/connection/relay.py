@@ -21,7 +21,7 @@ _CHUNK = 65536
 #: What a slow reader has not taken may grow to this many bytes before no more is read for it.
 _BACKLOG = 1024 * 1024
 #: How often a daemon that goes before it has answered anything is followed by another.
-_TRIES = 20
+_TRIES = 5
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
