@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +80,6 @@ async def lines(executor: Executor, handle: str, count: int) -> list[str]:
 async def pids(executor: Executor, handle: str, count: int) -> list[int]:
     """The pids that it has printed, a line each."""
     return [int(line) for line in await lines(executor, handle, count)]
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    """Return once it is so."""
-    with anyio.fail_after(GIVE_UP_S):
-        while not is_so():
-            await anyio.sleep(0.005)
 
 
 def shim_of(place: Place, handle: str) -> int:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,13 @@ RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
 #: How long a test waits for what must come; generous, since no test is about time.
 GIVE_UP_S = 120
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Return once it is so."""
+    with anyio.fail_after(GIVE_UP_S):
+        while not is_so():
+            await anyio.sleep(0.01)
 
 
 def git(where: Path, *arguments: str, check: bool = True) -> str:
@@ -101,6 +108,18 @@ class Lead:
         """Ids of agents with these tasks."""
         answer = await self.call("spawn_agents", agents=[{"task": task} for task in tasks], **defaults)
         return [agent["id"] for agent in answer["agents"]]
+
+    async def listed(self, agent: str) -> Any:
+        """What `list_agents` tells of one agent."""
+        (found,) = (await self.call("list_agents", ids=[agent]))["agents"]
+        return found
+
+    async def until(self, agent: str, **wanted: Any) -> Any:
+        """What `list_agents` tells of it, once these fields are so: `await lead.until(first, state="running")`."""
+        with anyio.fail_after(GIVE_UP_S):
+            while wanted.items() - (found := await self.listed(agent)).items():
+                await anyio.sleep(0.02)
+        return found
 
     async def run(self, *tasks: str, **defaults: Any) -> list[str]:
         """As `spawn`, once they have ended."""

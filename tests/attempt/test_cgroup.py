@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of, until
+from attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of
 from forkjoin.attempt import cgroup, process
 from forkjoin.attempt.local import LocalExecutor
+from harness import until
 
 #: Clears its environment and forks twice into a session of its own: only its cgroup still tells whose it is.
 ESCAPED = "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"

@@ -1,44 +1,21 @@
 """The disk that attempts' folders are on is full: nothing is torn, and nothing passes for a success."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from attempts import is_running, lines, pids, printed, run, shell
+from disks import fill, small_disk
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.model import Outcome
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    folder = tmp_path / "attempts"
-    folder.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
-    mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.fail(f"no small disk can be mounted, which takes root: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture
-def filler(tmp_path: Path) -> Path:
-    """The file that fills the disk, once `fill` is called."""
-    return tmp_path / "attempts" / "filler"
-
-
-def fill(filler: Path) -> None:
-    """Fill a disk to its last byte."""
-    with filler.open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                continue
+    """The attempts' folder: a disk of one megabyte."""
+    with small_disk(tmp_path / "attempts", 1) as folder:
+        yield folder
 
 
 async def test_a_program_whose_output_was_cut_has_not_succeeded(local: LocalExecutor) -> None:
@@ -48,21 +25,20 @@ async def test_a_program_whose_output_was_cut_has_not_succeeded(local: LocalExec
     assert len(await printed(local, "a1-1")) < 2_000_000
 
 
-async def test_a_disk_that_has_room_again_at_the_end_leaves_no_trace(local: LocalExecutor, filler: Path) -> None:
+async def test_a_disk_that_has_room_again_at_the_end_leaves_no_trace(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "echo up; read -r line; exit 3", stdin=None))
     await lines(local, "a1-1", 1)
-    fill(filler)
-    filler.unlink()
+    fill(folder).unlink()
     await local.close_input("a1-1")
     outcome = await local.outcome("a1-1")
     assert (outcome.kind, outcome.code) == ("exited", 3)
 
 
-async def test_nothing_arrives_of_a_message_that_there_was_no_room_for(local: LocalExecutor, filler: Path) -> None:
+async def test_nothing_arrives_of_a_message_that_there_was_no_room_for(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "cat", stdin=None))
     await local.send("a1-1", b"first\n")
     await lines(local, "a1-1", 1)
-    fill(filler)
+    filler = fill(folder)
     os.truncate(filler, filler.stat().st_size - 10_000)
     with pytest.raises(OSError, match="No space left"):
         await local.send("a1-1", b"second\n" * 10_000)
@@ -72,17 +48,17 @@ async def test_nothing_arrives_of_a_message_that_there_was_no_room_for(local: Lo
     assert await printed(local, "a1-1") == b"first\nthird\n"
 
 
-async def test_an_attempt_can_be_ended_on_a_full_disk(local: LocalExecutor, filler: Path) -> None:
+async def test_an_attempt_can_be_ended_on_a_full_disk(local: LocalExecutor, folder: Path) -> None:
     await local.submit(shell("a1-1", "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"))
     tree = await pids(local, "a1-1", 2)
-    fill(filler)
+    fill(folder)
     assert await local.cancel("a1-1", 1) == []
     assert not any(is_running(pid) for pid in tree)
     assert (await local.outcome("a1-1")).kind == "lost"
 
 
-async def test_what_cannot_be_written_down_is_not_started(local: LocalExecutor, filler: Path, tmp_path: Path) -> None:
-    fill(filler)
+async def test_what_cannot_be_written_down_is_not_started(local: LocalExecutor, folder: Path, tmp_path: Path) -> None:
+    filler = fill(folder)
     spec = shell("a1-1", 'echo started >> "$1"', str(tmp_path / "log"))
     with pytest.raises(OSError, match="No space left"):
         await local.submit(spec)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attempts import Place, is_running, lines, pids, printed, program, run, shell, until
+from attempts import Place, is_running, lines, pids, printed, program, run, shell
 from forkjoin.attempt import open_files, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
+from harness import until
 
 # -- time and silence
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from attempts import ENVIRONMENT, is_running, lines, pids, printed, program, python, run, shell, until
+from attempts import ENVIRONMENT, is_running, lines, pids, printed, program, python, run, shell
 from forkjoin.attempt.executor import Executor
 from forkjoin.model import Outcome
-from harness import GIVE_UP_S
+from harness import GIVE_UP_S, until
 
 #: Reads stdin to its end, and prints what came.
 DIGEST = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"

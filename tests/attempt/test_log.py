@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from attempts import Place, printed, program, run, until
+from attempts import Place, printed, program, run
 from forkjoin.attempt import log
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
+from harness import until
 
 MEGABYTE = 1024 * 1024
 

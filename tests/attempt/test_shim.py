@@ -26,13 +26,12 @@ from attempts import (
     run,
     shell,
     shim_of,
-    until,
 )
 from forkjoin import lock
 from forkjoin.attempt import cgroup, process, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
-from harness import GIVE_UP_S
+from harness import GIVE_UP_S, until
 
 SECRET = "correct-horse-battery-staple"
 

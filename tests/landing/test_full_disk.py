@@ -1,12 +1,12 @@
 """A repository's disk is full while a landing moves its checkout: before or after, never between (fault 17)."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from branches import commit, contents, write
+from disks import small_disk
 from forkjoin.error import GitError
 from forkjoin.landing.land import Lander
 from forkjoin.paths import Home
@@ -17,14 +17,8 @@ from landings import carry_to_its_end, open_daemon, record_landing
 @pytest.fixture
 def disk(tmp_path: Path, user: Path) -> Iterator[Path]:
     """A disk of eight megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(folder)]
-    mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted, which takes root: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 8) as folder:
+        yield folder
 
 
 async def test_a_disk_that_fills_midway_leaves_all_as_it_was_and_with_room_it_lands(disk: Path, home: Home) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from disks import fill, small_disk
 from forkjoin.paths import Home
 from forkjoin.record.damage import find_damage
 from harness import GIVE_UP_S, Lead, ToolRefusedError, forkjoin, lead_of, open_lead, open_loop_in_memory
@@ -14,14 +15,8 @@ from harness import GIVE_UP_S, Lead, ToolRefusedError, forkjoin, lead_of, open_l
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A disk of a few megabytes where the home will be; attempts and worktrees stand on another."""
-    folder = tmp_path / "forkjoin"
-    folder.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)]
-    mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted, which takes root: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "forkjoin", 4) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -35,23 +30,6 @@ def roomy(small: Path, tmp_path: Path, home: Home) -> Iterator[Home]:
         subprocess.run(["umount", "--lazy", str(small / name)], check=True)
 
 
-def fill(folder: Path) -> Path:
-    """Fill a disk to its last byte; the file that does."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                continue
-    return filler
-
-
-async def _state(lead: Lead, agent: str) -> str:
-    return str((await lead.call("list_agents", ids=[agent]))["agents"][0]["state"])
-
-
 async def _until_refused(lead: Lead) -> str:
     """Spawn until there is no room for another record: SQLite may have some left in its log."""
     with anyio.fail_after(GIVE_UP_S):
@@ -62,24 +40,26 @@ async def _until_refused(lead: Lead) -> str:
                 return str(error)
 
 
+async def _until_told_of(lead: Lead, agent: str) -> None:
+    with anyio.fail_after(GIVE_UP_S):
+        while agent not in " ".join((await lead.call("get_status"))["trouble"]):
+            await anyio.sleep(0.02)
+
+
 async def test_spawns_are_refused_in_words_and_what_runs_goes_on_while_the_disk_is_full(
     roomy: Home, repository: Path, tmp_path: Path
 ) -> None:
     wait = f"until test -e {tmp_path}/go; do sleep 0.02; done; echo x > x.txt; echo told"
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(wait)
-        with anyio.fail_after(GIVE_UP_S):
-            while await _state(lead, first) != "running":
-                await anyio.sleep(0.02)
+        await lead.until(first, state="running")
         filler = fill(roomy.state)
         refusal = await _until_refused(lead)
         assert "the disk that they are on is full; free space there" in refusal
         listed = {agent["id"] for agent in (await lead.call("list_agents", limit=200))["agents"]}
         (tmp_path / "go").touch()
-        with anyio.fail_after(GIVE_UP_S):
-            while first not in " ".join((await lead.call("get_status"))["trouble"]):
-                await anyio.sleep(0.02)
-        assert await _state(lead, first) == "running"  # its end is not recorded yet, nor is it a failure
+        await _until_told_of(lead, first)
+        assert (await lead.listed(first))["state"] == "running"  # its end is not recorded yet, nor is it a failure
         trouble = "\n".join((await lead.call("get_status"))["trouble"])
         assert "MB are free on the disk" in trouble
         filler.unlink()
@@ -108,17 +88,13 @@ async def test_records_that_can_only_be_read_are_told_of_and_used_again_once_the
 ) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
-        with anyio.fail_after(GIVE_UP_S):
-            while await _state(lead, first) != "running":
-                await anyio.sleep(0.02)
+        await lead.until(first, state="running")
         loop.store._connection.execute("PRAGMA query_only = ON")  # SQLite says what it does of a read-only file
         refusal = await lead.refusal("spawn_agent", task="true")
         assert "can only be read" in refusal
         (home.state / "go").touch()
-        with anyio.fail_after(GIVE_UP_S):
-            while first not in " ".join((await lead.call("get_status"))["trouble"]):
-                await anyio.sleep(0.02)
-        assert await _state(lead, first) == "running"
+        await _until_told_of(lead, first)
+        assert (await lead.listed(first))["state"] == "running"
         loop.store._connection.execute("PRAGMA query_only = OFF")
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
