@@ -79,7 +79,8 @@ def remove(world: World) -> None:
 def ask_again(world: World) -> None:
     """Send a request once more, as a client does that lost its connection before the answer came."""
     lead = world.a_lead()
-    again = [call for call in lead.calls.values() if call.tool in ("spawn_agents", "merge_worktree") and call.content]
+    calls = (call for call in lead.calls.values() if call.is_answered)  # two of one id at once no client may have
+    again = [call for call in calls if call.tool in ("spawn_agents", "merge_worktree") and call.content]
     if again:
         call = world.random.choice(again)
         world.note(f"{lead.name} {call} again")

@@ -30,6 +30,7 @@ def run(seed: str, rounds: int, folder: Path, at_least_s: float = 0.0) -> str:
         finally:
             world.end()
         world.remove()
+        print(told(seed, counts, time.monotonic() - began), flush=True)
     return told(seed, counts, time.monotonic() - began)
 
 
