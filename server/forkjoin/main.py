@@ -74,7 +74,7 @@ async def serve(home: Home) -> None:
             tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
             tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
             tasks.start_soon(loop.run)
-            await listener.serve(door.handle, tasks)
+            await door.serve(listener, tasks)
     log.info("down")
 
 

@@ -96,6 +96,17 @@ def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, re
     assert "the daemon is up" in forkjoin(repository, "daemon", "status").stdout
 
 
+def test_a_client_that_goes_while_it_is_refused_is_no_fault_of_ours(home: Home, repository: Path) -> None:
+    with Peer(home) as found:
+        assert reach.hello(found.socket, "relay", "peer", str(repository))["ok"]
+        found.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                found.socket.sendall(b"no JSON\n" * 1000)  # until it waits for us to read, which we never do
+    forkjoin(repository, "daemon", "stop")
+    assert "a connection failed" not in home.log.read_text()
+
+
 BAD_HELLOS = [
     (b"no hello at all", "it is no JSON"),
     (b"[]", "the hello was not understood"),
