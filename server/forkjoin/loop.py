@@ -8,7 +8,7 @@ does exactly the same, and so takes over what another left.
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from weakref import WeakSet
 
@@ -38,14 +38,10 @@ _REST_S = 2.0
 _TIDY_EVERY_S = 3600.0
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
-
-
 class Loop:
     """The daemon's heart. Tools reach everything through it."""
 
-    def __init__(self, rooms: Rooms, today: Callable[[], date] = _today) -> None:
+    def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
@@ -56,7 +52,6 @@ class Loop:
         self._life = Life(rooms)
         self._lander = Lander(rooms)
         self._attended: set[str] = set()  #: what a task sees to
-        self._today = today
         self._connected: WeakSet[Session] = WeakSet()
 
     def __repr__(self) -> str:
@@ -123,7 +118,7 @@ class Loop:
             try:
                 await self._lander.sweep()
                 await finish_removals(self.rooms)
-                await tidy(self.rooms, self._today(), list(self._connected))
+                await tidy(self.rooms, datetime.now(UTC).date(), list(self._connected))
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
             await anyio.sleep(_TIDY_EVERY_S)
@@ -181,8 +176,8 @@ class Loop:
             await act()
         except Exception as error:  # a boundary: the trouble of one agent, or landing, is its own
             self.held_up[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
-            trace = None if is_passing(error) else error
-            log.error("%s could not be carried on; trying again: %s", what, words_of(error), exc_info=trace)
+            tell = log.error if is_passing(error) else log.exception
+            tell("%s could not be carried on; trying again: %s", what, words_of(error))
             await anyio.sleep(_REST_S)
         finally:
             self._attended.discard(key)

@@ -8,7 +8,6 @@ deep for the 108 bytes that a socket's path may have (see unix(7)).
 import contextlib
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """More connections than the daemon may have files open: it stays, and lets in who comes when there is room again."""
 
-import os
 import resource
 import subprocess
 from contextlib import ExitStack

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ from fakes.daemon import FakeDaemon
 from forkjoin.connection import reach
 from forkjoin.paths import Home
 from harness import GIVE_UP_S
-
-
-@pytest.fixture
-def fake(home: Home) -> Iterator[FakeDaemon]:
-    found = FakeDaemon(home)
-    yield found
-    found.close()
 
 
 def test_a_daemon_that_hangs_is_not_asked_again_and_again(
