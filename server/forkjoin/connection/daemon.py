@@ -74,20 +74,16 @@ class Door:
     async def handle(self, stream: SocketStream) -> None:
         """Serve one connection to its end; its trouble is its own."""
         self.connected += 1
-        try:
-            with journal.concerning(connection=next(self._numbers)):
-                await self._handle(stream)
-        finally:
-            self.connected -= 1
-
-    async def _handle(self, stream: SocketStream) -> None:
-        try:
-            async with stream:
-                await self._serve_connection(stream)
-        except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
-            log.info("a connection broke off")
-        except Exception:  # a boundary: the other connections live on
-            log.exception("a connection failed; its client connects again and repeats what had no answer")
+        with journal.concerning(connection=next(self._numbers)):
+            try:
+                async with stream:
+                    await self._serve_connection(stream)
+            except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
+                log.info("a connection broke off")
+            except Exception:  # a boundary: the other connections live on
+                log.exception("a connection failed; its client connects again and repeats what had no answer")
+            finally:
+                self.connected -= 1
 
     async def _serve_connection(self, stream: SocketStream) -> None:
         pid, user = peer_of(stream.extra(SocketAttribute.raw_socket))  # noqa: S610

@@ -42,10 +42,6 @@ LINE_LIMIT = 32 * 1024 * 1024
 _MARKS = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
 
-class _BrokenError(Exception):
-    """The connection broke off before the hello was answered."""
-
-
 class DaemonError(Exception):
     """The daemon can't be reached or would not have us; the message says why."""
 
@@ -66,19 +62,17 @@ def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple
         connection = connect(home)
         try:
             answer = hello(connection, kind, relay, folder)
-        except _BrokenError:
-            connection.close()  # that one was leaving; the next is found or started
-            continue
-        except DaemonError:
+            if _is_outdated(str(answer.get("version", "0"))):
+                _replace(home, connection)
+            elif answer.get("ok"):
+                return connection, answer
+            else:
+                raise RefusedError(str(answer.get("error")))  # noqa: TRY301
+        except ConnectionError:  # that one was leaving; the next is found or started
+            connection.close()
+        except BaseException:
             connection.close()
             raise
-        if _is_outdated(str(answer.get("version", "0"))):
-            _replace(home, connection)
-        elif answer.get("ok"):
-            return connection, answer
-        else:
-            connection.close()
-            raise RefusedError(str(answer.get("error")))
     raise DaemonError(f"the daemon keeps going away before it has answered; see {home.log}")
 
 
@@ -210,25 +204,20 @@ def _last_words(home: Home, began: int) -> str:
 def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
     import subprocess  # a sixth of the relay's start, and most relays find a daemon
 
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
     return subprocess.Popen(
         daemon_command(),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         cwd=home.state,
-        env=daemon_environment(home),
+        env={**kept, **home.variables, "FORKJOIN_KEEPER": "1"},  # whoever stops an agent lets a keeper be
         start_new_session=True,
     )
 
 
 def daemon_command() -> list[str]:
     return [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
-
-
-def daemon_environment(home: Home) -> dict[str, str]:
-    """Our environment, without the marks of whoever started us; stopping an agent must not end the daemon."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
-    return {**kept, **home.variables, "FORKJOIN_KEEPER": "1"}
 
 
 def draw_number() -> str:
@@ -241,6 +230,7 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
 
     Raises:
         DaemonError: It is another user's, or hangs, or our environment is too large.
+        ConnectionError: It went before it had answered.
     """
     if peer_of(connection)[1] != os.getuid():
         raise DaemonError("the daemon is another user's; set FORKJOIN_HOME to a folder of your own")
@@ -267,8 +257,6 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
     except TimeoutError as error:
         pid, _ = peer_of(connection)
         raise DaemonError(f"the daemon hangs: end it with `kill -9 {pid}` (agents go on), and call again") from error
-    except (OSError, ValueError) as error:
-        raise _BrokenError from error
     return answer
 
 

@@ -212,7 +212,7 @@ def _refusal(number: str | int | None, code: int, why: str) -> bytes:
 _TOO_LONG = _refusal(None, -32600, f"a message may have {LINE_LIMIT // 1024 // 1024} MB at most")
 
 
-def main() -> int:
+def run() -> int:
     """Relay between stdin, stdout and the daemon; the exit code."""
     for signum in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_DFL)
