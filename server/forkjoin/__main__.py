@@ -14,19 +14,13 @@ def main() -> None:
         argv = [sys.executable, "-P", "-E", "-m", "forkjoin", *sys.argv[1:]]
         os.execv(sys.executable, argv)  # noqa: S606
     try:
-        _run()
+        if sys.argv[1:] == ["mcp"]:
+            from forkjoin.connection.relay import run
+        else:
+            from forkjoin.main import run
+        sys.exit(run())
     except KeyboardInterrupt:  # while it was being imported
         sys.exit(130)
-
-
-def _run() -> None:
-    if sys.argv[1:] == ["mcp"]:
-        from forkjoin.connection import relay
-
-        sys.exit(relay.main())
-    from forkjoin.main import run
-
-    run()
 
 
 if __name__ == "__main__":

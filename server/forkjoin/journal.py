@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -45,9 +46,7 @@ def open_journal(file: Path, hide: Callable[[str], str]) -> None:
 
 class _File(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
-        def private(path: str, flags: int) -> int:
-            return os.open(path, flags, 0o600)
-
+        private = partial(os.open, mode=0o600)
         file = open(self.baseFilename, "a", encoding="utf-8", errors="replace", opener=private)  # noqa: SIM115
         for descriptor in (1, 2):  # whoever started us: a shim's own log is not where one looks
             os.dup2(file.fileno(), descriptor)

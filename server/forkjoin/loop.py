@@ -6,9 +6,10 @@ does exactly the same, and so takes over what another left.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from functools import partial
 from weakref import WeakSet
 
 import anyio
@@ -31,31 +32,26 @@ from forkjoin.session import Session
 
 log = logging.getLogger(__name__)
 
-#: How long what has failed for reasons of ours is let rest before it is tried again.
+#: How long what has failed is let rest before it is tried again.
 _REST_S = 2.0
-#: How often it is looked whether a new day has begun.
+#: How often it is looked for what is due.
 _TIDY_EVERY_S = 3600.0
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
 
 
 class Loop:
     """The daemon's heart. Tools reach everything through it."""
 
-    def __init__(self, rooms: Rooms, today: Callable[[], date] = _today) -> None:
+    def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
-        self.held_up: dict[str, str] = {}  #: why what is under way can't be carried on now; by agent's id, or landing
+        self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose end was seen to
+        self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose processes were ended
         self._life = Life(rooms)
         self._lander = Lander(rooms)
-        self._attended: set[str] = set()
-        self._today = today
+        self._attended: set[str] = set()  #: what a task sees to
         self._connected: WeakSet[Session] = WeakSet()
 
     def __repr__(self) -> str:
@@ -87,30 +83,25 @@ class Loop:
         Raises:
             CallerError: It shows a token that is no agent's.
         """
-        if session.is_agent:
-            session.agent = await self._whose(session.token)
+        if not session.is_agent:
+            with suppress(ForkjoinError):
+                await self.admit(session, session.lead(""))
             return
-        with suppress(ForkjoinError):
-            await self.admit(session, session.lead(""))
-
-    async def _whose(self, token: str) -> str:
-        agent = await self.store.agent_of_token(token)
+        agent = await self.store.agent_of_token(session.token)
         if agent is None:
             raise CallerError(
                 "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
                 "if you are none, unset it and call again."
             )
-        return agent.label
+        session.agent = agent.label
 
     async def run(self) -> None:
         """Decide and act for ever."""
         if self.rooms.settings.limits.max_running is None:
             capacity = await self.rooms.executor.capacity()
             self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
-        await self._lander.sweep()
-        await finish_removals(self.rooms)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._tidy_daily)
+            tasks.start_soon(self._tidy)
             while True:
                 seen = self.store.changes.version
                 try:
@@ -121,101 +112,88 @@ class Loop:
                     continue
                 await self.store.changes.after(seen)
 
+    async def _tidy(self) -> None:
+        """Take away what earlier daemons left half done, and what is due."""
+        while True:
+            try:
+                await self._lander.sweep()
+                await finish_removals(self.rooms)
+                await tidy(self.rooms, datetime.now(UTC).date(), list(self._connected))
+            except Exception:  # a boundary, as above
+                log.exception("what is due could not be let go of; trying again in an hour")
+            await anyio.sleep(_TIDY_EVERY_S)
+
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
         for agent in await self._start_what_may(await self.store.live()):
             if agent.state is not State.QUEUED:
-                self._attend(tasks, agent)
+                self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
             if agent.stop_asked and (agent.number, agent.attempt) not in self._stopped:
-                self._stopped.add((agent.number, agent.attempt))
-                tasks.start_soon(self._stop, agent)
-        self._attend_landings(tasks, await self.store.open_landings())
-
-    async def _stop(self, agent: Agent) -> None:
-        try:
-            await end_processes(self.rooms, agent)
-        except Exception:  # a boundary, as below
-            log.exception("%s could not be stopped; trying again", agent.label)
-            await anyio.sleep(_REST_S)
-            self._stopped.discard((agent.number, agent.attempt))
-
-    async def _tidy_daily(self) -> None:
-        while True:
-            try:
-                await tidy(self.rooms, self._today(), list(self._connected))
-            except Exception:  # a boundary: there is another day
-                log.exception("what is due could not be let go of; trying again")
-            await anyio.sleep(_TIDY_EVERY_S)
+                self._attend(tasks, f"stop {agent.id}", f"the stop of {agent.label}", partial(self._stop, agent))
+        for landing in self._next_landings(await self.store.open_landings()):
+            act = partial(self._land, landing.number)
+            self._attend(tasks, f"landing in {landing.project}", f"landing {landing.number}", act)
 
     async def _start_what_may(self, live: list[Agent]) -> list[Agent]:
         """Start those queued ones that may; all that are under way or queued then."""
         queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
-        without_environment = {
-            n for n, a in queued.items() if not self.rooms.environments.find(a.environment, a.project, a.lead)
-        }
+        without_environment = {n for n, agent in queued.items() if not self._environment_of(agent)}
         decision = scheduler.decide(live, self.max_running, without_environment)
         self.waiting = decision.waiting
         started: dict[int, Agent] = {}
         for number in decision.start:
             try:
-                moved = await self.store.move(queued[number], State.PREPARING, Noted("preparing its worktree"))
-                started[number] = moved
+                started[number] = await self.store.move(
+                    queued[number], State.PREPARING, Noted("preparing its worktree")
+                )
             except BrokenPromiseError:
                 log.info("a%d was stopped before it could start", number)
         return [started.get(agent.number, agent) for agent in live]
 
-    def _attend(self, tasks: TaskGroup, agent: Agent) -> None:
-        if agent.id not in self._attended:
-            self._attended.add(agent.id)
-            tasks.start_soon(self._live, agent)
-
-    async def _live(self, agent: Agent) -> None:
-        try:
-            with journal.concerning(agent=agent.id):
-                await self._life.live(await self.store.agent(agent.number))  # it may have ended since it was listed
-        except Exception as error:  # a boundary: one agent's trouble is that agent's alone
-            await self._rest(agent.id, agent.label, error)
-        finally:
-            self._leave(agent.id)
-
-    def _attend_landings(self, tasks: TaskGroup, landings: list[Landing]) -> None:
-        """Let each project's first landing that can be carried out be so; the others wait for it."""
+    def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
+        """Each project's first landing that can be carried out; the others wait for it."""
         able = [landing for landing in landings if not self._lacks_environment(landing)]
         self.waiting_landings = len(landings) - len(able)
-        for project in {landing.project for landing in able}:
-            first = next(landing for landing in able if landing.project == project)
-            key = f"landing in {project}"
-            if key not in self._attended:
-                self._attended.add(key)
-                tasks.start_soon(self._land, first, key)
+        return {landing.project: landing for landing in reversed(able)}.values()
 
     def _lacks_environment(self, landing: Landing) -> bool:
         """Whether it must run verify and a restart has lost what that runs in. A move in midst is settled without."""
-        runs_verify = bool(landing.verify) and not landing.dry_run and landing.state is LandingState.QUEUED
-        return runs_verify and self._environment_of(landing) is None
+        runs_verify = landing.verify and not landing.dry_run and landing.state is LandingState.QUEUED
+        return bool(runs_verify) and self._environment_of(landing) is None
 
-    async def _land(self, landing: Landing, key: str) -> None:
+    def _environment_of(self, whose: Agent | Landing) -> dict[str, str] | None:
+        return self.rooms.environments.find(whose.environment, whose.project, whose.lead)
+
+    def _attend(self, tasks: TaskGroup, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Let a task see to this, unless one does."""
+        if key not in self._attended:
+            self._attended.add(key)
+            tasks.start_soon(self._see_to, key, what, act)
+
+    async def _see_to(self, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do this; where it fails, say so and let it rest. Then the loop looks again at what is to be done."""
         try:
-            landing = await self.store.landing(landing.number)  # it may be done since it was listed
-            if landing.state is not LandingState.DONE:
-                with journal.concerning(landing=landing.number):
-                    await self._lander.land(landing, self._environment_of(landing))
-        except Exception as error:  # a boundary, as above
-            await self._rest(key, f"landing {landing.number}", error)
+            await act()
+        except Exception as error:  # a boundary: the trouble of one agent, or landing, is its own
+            self.held_up[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
+            tell = log.error if is_passing(error) else log.exception
+            tell("%s could not be carried on; trying again: %s", what, words_of(error))
+            await anyio.sleep(_REST_S)
         finally:
-            self._leave(key)
+            self._attended.discard(key)
+            self.held_up.pop(key, None)
+            self.store.changes.announce()
 
-    async def _rest(self, key: str, what: str, error: Exception) -> None:
-        """Say what can't be carried on, and let it rest before it is tried again."""
-        self.held_up[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
-        trace = None if is_passing(error) else error
-        log.error("%s could not be carried on; trying again: %s", what, words_of(error), exc_info=trace)
-        await anyio.sleep(_REST_S)
+    async def _live(self, number: int) -> None:
+        with journal.concerning(agent=f"a{number}"):
+            await self._life.live(await self.store.agent(number))  # it may have ended since it was listed
 
-    def _environment_of(self, landing: Landing) -> dict[str, str] | None:
-        return self.rooms.environments.find(landing.environment, landing.project, landing.lead)
+    async def _stop(self, agent: Agent) -> None:
+        await end_processes(self.rooms, agent)
+        self._stopped.add((agent.number, agent.attempt))
 
-    def _leave(self, key: str) -> None:
-        self._attended.discard(key)
-        self.held_up.pop(key, None)
-        self.store.changes.announce()
+    async def _land(self, number: int) -> None:
+        landing = await self.store.landing(number)  # it may be done since it was listed
+        if landing.state is not LandingState.DONE:
+            with journal.concerning(landing=number):
+                await self._lander.land(landing, self._environment_of(landing))

@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 _IDLE_CHECK_S = 5.0
 
 
-def run() -> None:
-    """What `forkjoin …` does, except for `forkjoin mcp`."""
+def run() -> int:
+    """What `forkjoin …` does, except for `forkjoin mcp`; the exit code."""
     if sys.argv[1:] == ["daemon", "run"]:
-        sys.exit(run_daemon())
+        return run_daemon()
     from forkjoin.cli import app
 
-    sys.exit(app.run())
+    return app.run()
 
 
 def run_daemon() -> int:
@@ -74,7 +74,7 @@ async def serve(home: Home) -> None:
             tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
             tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
             tasks.start_soon(loop.run)
-            await listener.serve(door.handle, tasks)
+            await door.serve(listener, tasks)
     log.info("down")
 
 

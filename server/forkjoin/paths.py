@@ -8,7 +8,6 @@ deep for the 108 bytes that a socket's path may have (see unix(7)).
 import contextlib
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,13 +52,13 @@ class Home:
 def find_home(environment: Mapping[str, str] = os.environ) -> Home:
     """The home that `environment` names: $FORKJOIN_HOME, else the platform's own state and config folders."""
     if given := environment.get("FORKJOIN_HOME"):
-        folder = Path(os.path.abspath(Path(given).expanduser()))  # noqa: PTH100
+        folder = Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 (pathlib refuses who is unknown)
         folder = folder.parent.resolve() / folder.name  # which may be no link: whose it is would be another's to say
         return Home(folder, folder, named=True)
     user = Path(environment.get("HOME") or "~").expanduser()
-    if sys.platform == "darwin":
-        folder = user / "Library" / "Application Support" / "forkjoin"
-        return Home(folder, folder)
-    state = Path(environment.get("XDG_STATE_HOME") or user / ".local" / "state")
-    config = Path(environment.get("XDG_CONFIG_HOME") or user / ".config")
-    return Home(state / "forkjoin", config / "forkjoin")
+
+    def folder_of(variable: str, default: str) -> Path:
+        given = Path(environment.get(variable, ""))
+        return (given if given.is_absolute() else user / default) / "forkjoin"  # a relative one is to be ignored
+
+    return Home(folder_of("XDG_STATE_HOME", ".local/state"), folder_of("XDG_CONFIG_HOME", ".config"))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
@@ -16,12 +16,6 @@ def _check_string(value: object) -> str:
     if isinstance(value, str):
         return value
     raise ValueError("must be a string")
-
-
-def _check_environment(value: object) -> dict[str, str]:
-    if isinstance(value, dict):
-        return {_check_string(name): _check_string(text) for name, text in cast("dict[object, object]", value).items()}
-    raise ValueError("must be an object of strings")
 
 
 #: Strings from the operating system: what is no UTF-8 in them is there as lone surrogates (PEP 383), which
@@ -42,7 +36,7 @@ class Hello(BaseModel):
     project_dir: OsString = ""
     session_id: str = Field(default="", max_length=256)
     token: str = Field(default="", max_length=256)
-    environment: Annotated[dict[str, str], PlainValidator(_check_environment)] = Field(default_factory=dict[str, str])
+    environment: dict[OsString, OsString] = Field(default_factory=dict[str, str])
 
 
 Written = Callable[[], Awaitable[None]]

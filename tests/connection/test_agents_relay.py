@@ -6,13 +6,12 @@ import os
 import shlex
 import sqlite3
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, tool_call
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, tool_call, until
 
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
@@ -83,7 +82,7 @@ async def test_the_records_hold_a_digest_of_the_token_alone(lead: Lead, home: Ho
 
 
 @pytest.mark.parametrize("kind", ["relay", "cli"])
-def test_a_guessed_token_is_refused_in_words_and_logged(repository: Path, home: Home, kind: str) -> None:
+async def test_a_guessed_token_is_refused_in_words_and_logged(repository: Path, home: Home, kind: str) -> None:
     environment = {"FORKJOIN_TOKEN": "guessed"}
     if kind == "cli":
         done = forkjoin(repository, "ps", check=False, env=environment)
@@ -102,6 +101,4 @@ def test_a_guessed_token_is_refused_in_words_and_logged(repository: Path, home: 
         words = json.loads(done.stdout)["error"]["message"]
     assert done.returncode == 1
     assert "FORKJOIN_TOKEN is set to what is no agent's token here" in words
-    give_up = time.monotonic() + GIVE_UP_S
-    while "refused process" not in home.log.read_text():
-        assert time.monotonic() < give_up
+    await until(lambda: "refused process" in home.log.read_text())

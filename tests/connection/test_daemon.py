@@ -6,7 +6,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from forkjoin import lock
 from forkjoin.connection import reach
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, forkjoin
+from harness import GIVE_UP_S, forkjoin, until
 
 
 class Peer:
@@ -96,6 +95,17 @@ def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, re
     assert "the daemon is up" in forkjoin(repository, "daemon", "status").stdout
 
 
+def test_a_client_that_goes_while_it_is_refused_is_no_fault_of_ours(home: Home, repository: Path) -> None:
+    with Peer(home) as found:
+        assert reach.hello(found.socket, "relay", "peer", str(repository))["ok"]
+        found.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                found.socket.sendall(b"no JSON\n" * 1000)  # until it waits for us to read, which we never do
+    forkjoin(repository, "daemon", "stop")
+    assert "a connection failed" not in home.log.read_text()
+
+
 BAD_HELLOS = [
     (b"no hello at all", "it is no JSON"),
     (b"[]", "the hello was not understood"),
@@ -128,7 +138,7 @@ def test_socket_folder_and_files_are_the_users_alone(home: Home) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_another_users_connection_is_refused(home: Home, tmp_path: Path) -> None:
+async def test_another_users_connection_is_refused(home: Home, tmp_path: Path) -> None:
     with Peer(home):
         for folder in (home.state, *tmp_path.parents, tmp_path):
             if str(folder).startswith("/tmp/"):
@@ -141,9 +151,7 @@ def test_another_users_connection_is_refused(home: Home, tmp_path: Path) -> None
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "b''" or "ConnectionResetError" in done.stderr or "BrokenPipeError" in done.stderr
-    give_up = time.monotonic() + GIVE_UP_S
-    while "user 65534 tried to connect" not in home.log.read_text():
-        assert time.monotonic() < give_up
+    await until(lambda: "user 65534 tried to connect" in home.log.read_text())
 
 
 @pytest.mark.parametrize("part", ["", "worktrees", "attempts"])
@@ -191,7 +199,7 @@ def test_the_environment_is_told_to_no_daemon_of_another_user(home: Home) -> Non
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as stranger:
         assert stranger.stdout
         stranger.stdout.readline()
-        (connection := reach.try_connect(home))
+        connection = reach.try_connect(home)
         assert connection
         with connection, pytest.raises(reach.DaemonError, match="another user's"):
             reach.hello(connection, "cli", "x")
@@ -209,11 +217,10 @@ def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, reposito
         forkjoin(repository, "daemon", "stop", env=environment)
 
 
-def test_a_daemon_with_nothing_to_do_leaves(home: Home, repository: Path) -> None:
+async def test_a_daemon_with_nothing_to_do_leaves(home: Home, repository: Path) -> None:
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nidle_minutes = 0.001"))
     forkjoin(repository, "daemon", "start")
-    while lock.is_held(home.daemon_lock):
-        pass
+    await until(lambda: not lock.is_held(home.daemon_lock))
     assert "leaving: nothing to do" in home.log.read_text()
 
 
@@ -272,13 +279,11 @@ def test_a_daemon_starts_beside_damaged_records_which_are_set_aside_as_they_are(
     assert copy.read_bytes() == b"this is no database" * 100
 
 
-def test_a_daemon_logs_where_one_looks_whoever_started_it(home: Home, repository: Path, tmp_path: Path) -> None:
+async def test_a_daemon_logs_where_one_looks_whoever_started_it(home: Home, repository: Path, tmp_path: Path) -> None:
     with (tmp_path / "elsewhere").open("wb") as elsewhere:
-        argv = [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
-        daemon = subprocess.Popen(argv, stdout=elsewhere, stderr=elsewhere, cwd=home.state)
-        while not (found := reach.try_connect(home)):
-            pass
-        found.close()
+        argv = reach.daemon_command()
+        daemon = subprocess.Popen(argv, stdout=elsewhere, stderr=elsewhere, cwd=home.state)  # noqa: ASYNC220
+        await until(lambda: home.log.exists() and "the daemon is up" in home.log.read_text())
         forkjoin(repository, "daemon", "stop")
         daemon.wait(GIVE_UP_S)
     assert " up: " in home.log.read_text()

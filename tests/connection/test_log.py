@@ -1,20 +1,17 @@
 """The daemon's log: a line of JSON each, who is concerned, bounded, its owner's alone; and how a person reads it."""
 
 import json
-import logging
 import os
 import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from forkjoin import journal
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, forkjoin, running
+from harness import GIVE_UP_S, forkjoin, running, until
 
 #: What keeps this process's own loggers and descriptors out of it.
 SCRIPT = """
@@ -113,23 +110,22 @@ def test_a_person_reads_the_log_also_when_the_daemon_is_not_up(repository: Path,
 
 
 @pytest.fixture
-def written(home: Home) -> Iterator[logging.Logger]:
+def written(home: Home) -> None:
     """A log at the home that the test writes: the kept one, and the present one."""
     (home.state / "daemon.log.1").write_text('{"time": "t0", "level": "info", "words": "oldest"}\n')
     home.log.write_text(
         '{"time": "t1", "level": "error", "agent": "a3", "words": "fell\\u001b[2J", "traceback": "A\\nB"}\n'
     )
-    yield logging.getLogger("unused")
 
 
 def test_the_kept_log_comes_first_tracebacks_are_set_in_and_nothing_moves_the_terminal(
-    home: Home, repository: Path, written: object
+    home: Home, repository: Path, written: None
 ) -> None:
     shown = forkjoin(repository, "daemon", "logs").stdout
     assert shown == "t0 info oldest\nt1 error a3: fell\\u001b[2J\n    A\n    B\n"
 
 
-def test_following_the_log_goes_on_when_it_is_begun_anew(home: Home, repository: Path, written: object) -> None:
+def test_following_the_log_goes_on_when_it_is_begun_anew(home: Home, repository: Path, written: None) -> None:
     with running(repository, "daemon", "logs", "-f", "-n", "1") as reader:
         assert reader.stdout
         assert reader.stderr
@@ -148,7 +144,7 @@ def test_following_the_log_goes_on_when_it_is_begun_anew(home: Home, repository:
         assert "Traceback" not in reader.stderr.read()
 
 
-def test_an_agents_trouble_is_logged_with_its_id(home: Home, repository: Path) -> None:
+async def test_an_agents_trouble_is_logged_with_its_id(home: Home, repository: Path) -> None:
     forkjoin(repository, "spawn", "true", "--name", "poor")
     forkjoin(repository, "wait")
     forkjoin(repository, "spawn", "true")
@@ -159,8 +155,6 @@ def test_an_agents_trouble_is_logged_with_its_id(home: Home, repository: Path) -
     folder.write_text("a file stands where the worktrees go")
     forkjoin(repository, "spawn", "true")
     assert forkjoin(repository, "wait", check=False).returncode == 1
-    give_up = time.monotonic() + GIVE_UP_S
-    while not [one for one in _entries(home.log) if one.get("agent") == "a3" and "traceback" in one]:
-        assert time.monotonic() < give_up
+    await until(lambda: any(one.get("agent") == "a3" and "traceback" in one for one in _entries(home.log)))
     folder.unlink()
     moved.rename(folder)

@@ -12,7 +12,19 @@ import anyio
 import pytest
 from forkjoin.attempt.process import identify
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, RawRelay, forkjoin, git, open_lead, tool_call
+from harness import (
+    GIVE_UP_S,
+    INITIALIZE,
+    INITIALIZED,
+    RELAY,
+    Lead,
+    RawRelay,
+    forkjoin,
+    git,
+    open_lead,
+    tool_call,
+    until,
+)
 
 
 def _daemon_pid(where: Path) -> int:
@@ -176,10 +188,7 @@ async def test_stopping_an_agent_whose_relay_started_the_daemon_ends_neither_it_
     forkjoin(repository, "daemon", "status")
     os.kill(_daemon_pid(repository), signal.SIGKILL)
     first = (await lead.spawn(task))[0]
-    with anyio.fail_after(GIVE_UP_S):
-        worktree = Path(home.worktrees)
-        while not [file for file in worktree.glob("*/*/answers") if file.stat().st_size]:
-            await anyio.sleep(0.02)
+    await until(lambda: any(file.stat().st_size for file in home.worktrees.glob("*/*/answers")))
     daemon = _daemon_pid(repository)
     await lead.call("stop_agents", ids=[first])
     assert identify(daemon)

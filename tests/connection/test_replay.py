@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from fakes.daemon import FakeDaemon
 from forkjoin.connection import reach
 from forkjoin.connection.relay import Memory
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, RawRelay, tool_call
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, RawRelay, tool_call, until
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
@@ -51,13 +50,6 @@ def test_a_daemon_killed_between_every_pair_of_lines_is_not_noticed(repository: 
         _kill(home)
         listed = relay.call(4, "list_agents")["result"]["structuredContent"]
         assert [agent["name"] for agent in listed["agents"]] == ["once"]
-
-
-@pytest.fixture
-def fake(home: Home) -> Iterator[FakeDaemon]:
-    found = FakeDaemon(home)
-    yield found
-    found.close()
 
 
 def _result(number: int, **result: Any) -> dict[str, Any]:
@@ -137,6 +129,23 @@ def test_a_daemon_that_never_answers_anything_is_told_of_in_words(repository: Pa
         assert "keeps going away" in relay.answer()["error"]["message"]
         going.join(GIVE_UP_S)
         assert relay.process.wait(GIVE_UP_S) == 1
+
+
+async def test_an_answer_that_is_half_written_is_written_whole_though_no_daemon_comes_up_again(
+    repository: Path, home: Home
+) -> None:
+    fake = FakeDaemon(home)
+    with RawRelay(repository) as relay:
+        relay.send(INITIALIZE, INITIALIZED, tool_call(1, "long"))
+        with fake.connection() as connection:
+            connection.read_all(3)
+            home.config_file.write_text("[limits]\nmax_runing = 3\n")
+            connection.say(_result(0), _result(1, text="x" * 200_000))  # more than the pipe to the client takes
+            fake.close()
+        await until(lambda: home.log.exists() and "max_runing" in home.log.read_text())
+        assert relay.process.stdin
+        relay.process.stdin.close()
+        assert [relay.answer()["id"] for _ in range(2)] == [0, 1]
 
 
 def test_a_client_that_does_not_read_holds_up_nobody_and_loses_nothing(repository: Path, home: Home) -> None:

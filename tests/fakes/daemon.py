@@ -1,5 +1,6 @@
 """A daemon that says what a test wants, and goes when the test is through with a connection."""
 
+import contextlib
 import json
 import os
 import socket
@@ -32,13 +33,28 @@ class FakeDaemon:
     @contextmanager
     def connection(self) -> Generator["FakeConnection"]:
         """The next connection, to which hello was said; gone at the end."""
-        accepted, _ = self._listener.accept()
-        accepted.settimeout(GIVE_UP_S)
+        accepted = self.accept()
         with accepted, accepted.makefile("rb") as file:
             found = FakeConnection(accepted, file)
             found.hello = found.read()
             found.say({"ok": True, "version": "99", "protocol": 1, "pid": os.getpid()})
             yield found
+
+    def accept(self) -> socket.socket:
+        """The next connection, from which nothing was read yet."""
+        accepted, _ = self._listener.accept()
+        accepted.settimeout(GIVE_UP_S)
+        return accepted
+
+    def asked(self) -> int:
+        """How many connections there were that nobody has accepted; they are gone then."""
+        self._listener.setblocking(False)
+        number = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.accept().close()
+                number += 1
+        return number
 
     def close(self) -> None:
         self._listener.close()

@@ -126,3 +126,11 @@ async def test_a_key_that_a_page_would_cut_in_two_is_on_the_next_whole(lead: Lea
         offset = int(where.rstrip("]").partition("offset=")[2])
     assert "api03" not in pages
     assert MARK in pages
+
+
+async def test_the_end_of_a_log_begins_with_no_half_of_a_key(lead: Lead) -> None:
+    after = "and more " * 21 + "end"  # a page of 200 bytes begins within the key
+    (first,) = await lead.run(f'echo "a long line: $KEY {after}"')
+    text = await lead.call("read_log", id=first, tail=1, limit=200)
+    assert text.endswith("and more end\n[end]")
+    assert "Q7" not in text

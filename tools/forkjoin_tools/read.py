@@ -174,7 +174,7 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     executor = desk.rooms.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
-        lines = page.data.splitlines(keepends=True)[-arguments.tail :]
+        lines = _from_whole_line(page.data, page.start).splitlines(keepends=True)[-arguments.tail :]
         data, end = fit_bytes(b"".join(lines)), page.size
     else:
         page = await executor.read_output(handle, arguments.offset, arguments.limit)
@@ -189,6 +189,11 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
         words = fit_bytes(words)
         text = f"[stderr]\n{words.decode(errors='replace')}" if words and arguments.offset == 0 else ""
     return _page(text, end, more=end < page.size, live=agent.state not in FINAL)
+
+
+def _from_whole_line(page: bytes, start: int) -> bytes:
+    """The page without the end of the line, or else of the word, in whose midst it may begin: it may be half a key."""
+    return page.partition(b"\n")[2] or page.lstrip(_WORD) or page if start else page
 
 
 def _whole_lines(page: bytes, *, more: bool) -> bytes:

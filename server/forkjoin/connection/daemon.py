@@ -4,20 +4,20 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import anyio
 import mcp_types as types
-from anyio.abc import SocketAttribute, SocketListener, SocketStream
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
 from forkjoin import journal
 from forkjoin.connection.reach import HELLO_LIMIT, LINE_LIMIT, peer_of
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, is_passing
 from forkjoin.lines import Lines
 from forkjoin.paths import SOCKET, Home
 from forkjoin.session import Hello, Session
@@ -26,6 +26,8 @@ from forkjoin.version import PROTOCOL, __version__
 log = logging.getLogger(__name__)
 
 _HELLO_S = 10.0
+#: How long nobody is let in after one could not be.
+_REST_S = 1.0
 #: Of an error that says what is wrong with a message.
 _ERROR_CHARACTERS = 2000
 
@@ -56,62 +58,71 @@ class Door:
         self.connected = 0
         self._numbers = itertools.count(1)
 
+    async def serve(self, listener: SocketListener, tasks: TaskGroup) -> None:
+        """Let in whoever comes; while no descriptor is left for another, they wait at the door."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except anyio.BrokenResourceError as error:
+                if not is_passing(error):
+                    raise
+                log.warning("no connection can be let in now: %s", error.__cause__)
+                await anyio.sleep(_REST_S)
+            else:
+                tasks.start_soon(self.handle, stream)
+
     async def handle(self, stream: SocketStream) -> None:
         """Serve one connection to its end; its trouble is its own."""
         self.connected += 1
-        try:
-            with journal.concerning(connection=next(self._numbers)):
-                await self._handle(stream)
-        finally:
-            self.connected -= 1
-
-    async def _handle(self, stream: SocketStream) -> None:
-        try:
-            async with stream:
-                await self._serve_connection(stream)
-        except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
-            log.info("a connection broke off")
-        except Exception:
-            log.exception("a connection failed; its client connects again and repeats what had no answer")
+        with journal.concerning(connection=next(self._numbers)):
+            try:
+                async with stream:
+                    await self._serve_connection(stream)
+            except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
+                log.info("a connection broke off")
+            except Exception:  # a boundary: the other connections live on
+                log.exception("a connection failed; its client connects again and repeats what had no answer")
+            finally:
+                self.connected -= 1
 
     async def _serve_connection(self, stream: SocketStream) -> None:
         pid, user = peer_of(stream.extra(SocketAttribute.raw_socket))  # noqa: S610
         if user != os.getuid():
             log.warning("user %d tried to connect, by process %d: refused", user, pid)
             return
-        lines = Lines(LINE_LIMIT)
+        lines = _Reader(stream)
         try:
             with anyio.fail_after(_HELLO_S):
-                session, first = await _read_hello(stream, lines)
+                session = Session(_parse_hello(await lines.next()))
             await self._welcome(session)
         except CallerError as error:
             log.warning("refused process %d: %s", pid, error)
             await _refuse(stream, str(error))
             return
-        await _send(stream, {"ok": True, **_about()})
-        await _converse(stream, session, lines, first, self._serve)
+        await _answer_hello(stream, ok=True)
+        await _converse(stream, lines, session, self._serve)
 
 
-def _about() -> dict[str, object]:
-    """What every answer to a hello says, be it yes or no: a newer relay ends an older daemon by it."""
-    return {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()}
+class _Reader:
+    """The lines that come over a connection; None for one that is longer than any message may be."""
 
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._lines = Lines(LINE_LIMIT)
+        self._found: Iterator[tuple[int, bytes | None]] = iter(())
 
-async def _read_hello(stream: SocketStream, lines: Lines) -> tuple[Session, list[bytes | None]]:
-    """The session that a hello makes, and what came right behind it."""
-    received = 0
-    while received <= HELLO_LIMIT:
-        chunk = await stream.receive()
-        received += len(chunk)
-        found = [line for _, line in lines.feed(chunk)]
-        if found:
-            return Session(_parse_hello(found[0])), found[1:]
-    raise CallerError("the hello is longer than 1 MB")
+    async def next(self) -> bytes | None:
+        while True:
+            for _, line in self._found:
+                return line
+            self._found = self._lines.feed(await self._stream.receive())
 
 
 def _parse_hello(line: bytes | None) -> Hello:
+    if line is None or len(line) > HELLO_LIMIT:
+        raise CallerError("the hello is longer than 1 MB")
     try:
-        hello = Hello.model_validate(json.loads(line or b""))
+        hello = Hello.model_validate(json.loads(line))
     except (ValueError, RecursionError) as error:
         what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is no JSON"}
         where = ".".join(map(str, what["loc"]))
@@ -124,41 +135,41 @@ def _parse_hello(line: bytes | None) -> Hello:
     return hello
 
 
-async def _converse(
-    stream: SocketStream, session: Session, lines: Lines, first: list[bytes | None], serve: Serve
-) -> None:
+async def _answer_hello(stream: SocketStream, **answer: object) -> None:
+    """Answer a hello, and say of which version we are: a newer relay ends an older daemon, be it a yes or a no."""
+    about = {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()}
+    await stream.send(json.dumps({**answer, **about}).encode() + b"\n")
+
+
+async def _refuse(stream: SocketStream, why: str) -> None:
+    """Say why not, and take what the other end is still sending: else the answer would be lost with the connection."""
+    await _answer_hello(stream, ok=False, error=why)
+    with anyio.move_on_after(_HELLO_S), suppress(anyio.EndOfStream):
+        while True:
+            await stream.receive()
+
+
+async def _converse(stream: SocketStream, lines: _Reader, session: Session, serve: Serve) -> None:
     """Pass messages between the socket and `serve` until the other end closes."""
     to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_write, stream, session, from_serve)
-        tasks.start_soon(_read, stream, lines, first, to_serve, outgoing.clone())
+        tasks.start_soon(_read, lines, to_serve, outgoing.clone())
         async with incoming, outgoing:
             await serve(session, incoming, outgoing)
         tasks.cancel_scope.cancel()
 
 
-async def _read(
-    stream: SocketStream,
-    lines: Lines,
-    first: list[bytes | None],
-    to_serve: MemoryObjectSendStream[SessionMessage | Exception],
-    refuse: Outgoing,
-) -> None:
+async def _read(lines: _Reader, to_serve: MemoryObjectSendStream[SessionMessage | Exception], refuse: Outgoing) -> None:
     async with to_serve, refuse:
-        found = first
-        while True:
-            for line in found:
-                message = _parse(line)
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the other end is gone, or does not listen
+            while True:
+                message = _parse(await lines.next())
                 if isinstance(message, SessionMessage):
                     await to_serve.send(message)
                 elif message is not None:
                     await refuse.send(SessionMessage(message))
-            try:
-                chunk = await stream.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return
-            found = [line for _, line in lines.feed(chunk)]
 
 
 def _parse(line: bytes | None) -> SessionMessage | types.JSONRPCError | None:
@@ -168,15 +179,13 @@ def _parse(line: bytes | None) -> SessionMessage | types.JSONRPCError | None:
     if not line.strip():
         return None
     try:
-        message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-        if isinstance(message, types.JSONRPCRequest | types.JSONRPCNotification) or "method" not in json.loads(line):
-            return SessionMessage(message)  # a request that holds a result as well is neither
-    except ValidationError:
-        pass
-    try:
         content: Any = json.loads(line)
     except (ValueError, RecursionError):
         return _refusal(None, types.PARSE_ERROR, "that is no JSON")
+    with suppress(ValidationError):
+        message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+        if isinstance(message, types.JSONRPCRequest | types.JSONRPCNotification) or "method" not in content:
+            return SessionMessage(message)  # a request that holds a result as well is neither
     identity: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
     known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
     return _refusal(known, types.INVALID_REQUEST, "that is no JSON-RPC 2.0 message")
@@ -195,7 +204,7 @@ async def _write(stream: SocketStream, session: Session, messages: MemoryObjectR
             data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
             try:
                 await stream.send(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except anyio.BrokenResourceError:  # the other end is gone, as the reader will find
                 return
             if isinstance(message, types.JSONRPCResponse):
                 for act in session.written.pop(message.id, []):
@@ -207,16 +216,3 @@ def _bound(error: types.ErrorData) -> None:
     error.message = error.message[:_ERROR_CHARACTERS]
     if error.data is not None and len(json.dumps(error.data, default=str)) > _ERROR_CHARACTERS:
         error.data = None
-
-
-async def _send(stream: SocketStream, answer: dict[str, object]) -> None:
-    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        await stream.send(json.dumps(answer).encode() + b"\n")
-
-
-async def _refuse(stream: SocketStream, why: str) -> None:
-    """Say why not, and take what the other end is still sending: else the answer would be lost with the connection."""
-    await _send(stream, {"ok": False, "error": why, **_about()})
-    with anyio.move_on_after(_HELLO_S), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-        while True:
-            await stream.receive()

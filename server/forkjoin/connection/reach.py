@@ -42,10 +42,6 @@ LINE_LIMIT = 32 * 1024 * 1024
 _MARKS = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
 
-class _BrokenError(Exception):
-    """The connection broke off before the hello was answered."""
-
-
 class DaemonError(Exception):
     """The daemon can't be reached or would not have us; the message says why."""
 
@@ -62,24 +58,22 @@ def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple
     Raises:
         DaemonError: It did not come up, or said no in the words of the message.
     """
-    connection = connect(home)
-    for left in reversed(range(_TRIES)):
+    for _ in range(_TRIES):
+        connection = connect(home)
         try:
             answer = hello(connection, kind, relay, folder)
-        except _BrokenError as error:
-            connection.close()  # that one was leaving; the next is found or started
-            if not left:
-                raise DaemonError(f"the daemon did not answer: {error}; see {home.log}") from error
-            connection = connect(home)
-            continue
-        if left and _is_outdated(str(answer.get("version", "0"))):
-            connection = _succeed(home, connection)
-        elif not answer.get("ok"):
+            if _is_outdated(str(answer.get("version", "0"))):
+                _replace(home, connection)
+            elif answer.get("ok"):
+                return connection, answer
+            else:
+                raise RefusedError(str(answer.get("error")))  # noqa: TRY301
+        except ConnectionError:  # that one was leaving; the next is found or started
             connection.close()
-            raise RefusedError(str(answer.get("error")))
-        else:
-            return connection, answer
-    raise AssertionError
+        except BaseException:
+            connection.close()
+            raise
+    raise DaemonError(f"the daemon keeps going away before it has answered; see {home.log}")
 
 
 def _is_outdated(daemon: str) -> bool:
@@ -93,14 +87,10 @@ def _is_outdated(daemon: str) -> bool:
     return installed is not None and _order(daemon) < _order(installed[1])
 
 
-def _order(version: str) -> tuple[list[int], bool, list[int]]:
-    """Where a version stands among others: 0.9 before 0.10, 1.0rc1 before 1.0."""
-    rest = version.lstrip("0123456789.")
-    return _numbers(version.removesuffix(rest)), not rest, _numbers(rest)
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)]
+def _order(version: str) -> list[tuple[int, int, str]]:
+    """Where a version stands among others: 0.9 before 0.10, 1.0rc1 before 1.0, and that before 1.0.1."""
+    parts = re.findall(r"\d+|[a-z]+", version)
+    return [*((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts), (0, 0, "")]
 
 
 def retire(connection: socket.socket) -> None:
@@ -110,18 +100,19 @@ def retire(connection: socket.socket) -> None:
         DaemonError: It runs where it can't be seen from here.
     """
     try:
-        pid, _ = peer_of(connection)
-        daemon = os.pidfd_open(pid)
+        daemon = os.pidfd_open(peer_of(connection)[0])
     except OSError as error:
         raise DaemonError(
             f"the daemon can't be ended from here ({error.strerror}): do so where it was started"
         ) from error
+    gone = select.poll()
+    gone.register(connection, 0)  # a hang-up is told unasked, also before what it said last was read
     try:
-        if _is_open(connection):  # else it is gone, and its pid may be another's
-            for signum, patience in ((signal.SIGTERM, _LEAVE_S), (signal.SIGKILL, None)):
-                signal.pidfd_send_signal(daemon, signum)
-                if select.select([daemon], [], [], patience)[0]:
-                    break
+        if not gone.poll(0):  # else its pid may be another's by now
+            signal.pidfd_send_signal(daemon, signal.SIGTERM)
+            if not select.select([daemon], [], [], _LEAVE_S)[0]:
+                signal.pidfd_send_signal(daemon, signal.SIGKILL)
+                select.select([daemon], [], [])
     finally:
         os.close(daemon)
         connection.close()
@@ -134,15 +125,6 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _is_open(connection: socket.socket) -> bool:
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
 def connect(home: Home) -> socket.socket:
     """A connection to the daemon of this home, which is started first if none answers.
 
@@ -151,37 +133,31 @@ def connect(home: Home) -> socket.socket:
     """
     home.make()
     found = try_connect(home)
-    if found is not None:
-        return found
-    with _lock(home):
-        return _connect(home)
+    if found is None:
+        with _lock(home):
+            found = try_connect(home) or _start(home)  # two that start at once start one daemon
+    return found
 
 
-def _succeed(home: Home, connection: socket.socket) -> socket.socket:
-    """A connection to what follows a daemon, which is ended; no older relay starts one of its own meanwhile."""
+def _replace(home: Home, connection: socket.socket) -> None:
+    """End a daemon, and start the next; no older relay starts one of its own meanwhile."""
     with _lock(home):
         retire(connection)
-        return _connect(home)
-
-
-def _connect(home: Home) -> socket.socket:
-    found = try_connect(home)  # two that start at once start one daemon
-    return found if found is not None else _start(home)
+        (try_connect(home) or _start(home)).close()
 
 
 def try_connect(home: Home) -> socket.socket | None:
     """A connection to the daemon, if one answers."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    here = os.open(".", os.O_RDONLY)
     try:
-        os.chdir(home.state)  # a socket's path may have 108 bytes; relative to its folder every one is short
-        connection.connect(SOCKET)
+        folder = os.open(home.state, os.O_PATH)
+        try:
+            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")  # short, as a socket's path must be (unix(7))
+        finally:
+            os.close(folder)
     except OSError:
         connection.close()
         return None
-    finally:
-        os.fchdir(here)
-        os.close(here)
     return connection
 
 
@@ -228,25 +204,20 @@ def _last_words(home: Home, began: int) -> str:
 def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
     import subprocess  # a sixth of the relay's start, and most relays find a daemon
 
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
     return subprocess.Popen(
         daemon_command(),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         cwd=home.state,
-        env=daemon_environment(home),
+        env={**kept, **home.variables, "FORKJOIN_KEEPER": "1"},  # whoever stops an agent lets a keeper be
         start_new_session=True,
     )
 
 
 def daemon_command() -> list[str]:
     return [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
-
-
-def daemon_environment(home: Home) -> dict[str, str]:
-    """Our environment, without the marks of whoever started us; stopping an agent must not end the daemon."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
-    return {**kept, **home.variables, "FORKJOIN_KEEPER": "1"}
 
 
 def draw_number() -> str:
@@ -258,7 +229,8 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
     """Say hello over a connection; the daemon's answer, which may be a no in words.
 
     Raises:
-        DaemonError: It is another user's, or our environment is too large.
+        DaemonError: It is another user's, or hangs, or our environment is too large.
+        ConnectionError: It went before it had answered.
     """
     if peer_of(connection)[1] != os.getuid():
         raise DaemonError("the daemon is another user's; set FORKJOIN_HOME to a folder of your own")
@@ -276,14 +248,15 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
     }
     line = json.dumps(greeting).encode() + b"\n"
     if len(line) > HELLO_LIMIT:
-        raise DaemonError("the environment is larger than 1 MB")
+        raise DaemonError("the environment is larger than 1 MB: unset what is large in it, and call again")
     try:
         connection.settimeout(START_S)  # one that hangs is not waited for, for ever
         connection.sendall(line, socket.MSG_NOSIGNAL)
         answer: dict[str, Any] = json.loads(_read_line(connection))
         connection.settimeout(None)
-    except (OSError, ValueError) as error:
-        raise _BrokenError(str(error)) from error
+    except TimeoutError as error:
+        pid, _ = peer_of(connection)
+        raise DaemonError(f"the daemon hangs: end it with `kill -9 {pid}` (agents go on), and call again") from error
     return answer
 
 
@@ -300,6 +273,6 @@ def _read_line(connection: socket.socket) -> bytes:
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
         if not byte:
-            raise ValueError("it closed the connection")
+            raise ConnectionResetError
         line += byte
     return line

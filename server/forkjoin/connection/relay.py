@@ -36,8 +36,8 @@ class Relay:
         self.sink = sink
         self.from_client = Lines(LINE_LIMIT)
         self.from_daemon = Lines(LINE_LIMIT)
-        self.to_client = b""  #: whole lines that are to be written
-        self.to_daemon = b""
+        self.to_client = bytearray()  #: whole lines that are to be written
+        self.to_daemon = bytearray()
         self.memory = Memory()
 
     def run(self) -> None:
@@ -53,18 +53,20 @@ class Relay:
                 return self.attend()
             except (ConnectionError, EOFError):
                 failures = 0 if self.memory.answers > answers else failures + 1
+                if failures < _TRIES:
+                    continue
+                why = f"forkjoin's daemon keeps going away; see {self.home.log}"
             except (reach.DaemonError, OSError) as error:
-                self.refuse(str(error))
-            if failures >= _TRIES:
-                failures = 0
-                self.refuse(f"forkjoin's daemon keeps going away; see {self.home.log}")
+                why = str(error)
+            failures = 0
+            self.refuse(why)
 
     def attend(self) -> None:
         """Reach a daemon, tell it what the last one did not answer, and relay."""
         daemon, _ = reach.greet(self.home, "relay", self.number)
         with daemon:
             self.from_daemon = Lines(LINE_LIMIT)
-            self.to_daemon = self.memory.repeat()
+            self.to_daemon = bytearray(self.memory.repeat())
             self.relay(daemon)
 
     def refuse(self, why: str) -> None:
@@ -73,13 +75,13 @@ class Relay:
         Raises:
             DaemonError: The client could not begin, or has gone: it starts us again when it wants.
         """
-        if self.memory.unanswered:
-            words = f"{why}\nWhether this was carried out is not known: call list_agents once that is mended."
-            self.to_client += self.memory.refuse_all(words)
-            while self.to_client:
-                self.to_client = self.to_client[os.write(self.sink, self.to_client) :]
-            if not self.memory.answers:
-                raise reach.DaemonError(why)
+        words = f"{why}\nWhether this was carried out is not known: call list_agents once that is mended."
+        refused = self.memory.refuse_all(words)
+        self.to_client += refused
+        while self.to_client:
+            del self.to_client[: os.write(self.sink, self.to_client)]
+        if refused and not self.memory.answers:
+            raise reach.DaemonError(why)
         while self.source_open and not self.memory.unanswered:
             self.read_client()
         if not self.memory.unanswered:
@@ -97,12 +99,12 @@ class Relay:
                 return
             if ready.get(self.sink, 0):
                 # So much a pipe that poll calls writable takes without blocking.
-                self.to_client = self.to_client[os.write(self.sink, self.to_client[: select.PIPE_BUF]) :]
+                del self.to_client[: os.write(self.sink, self.to_client[: select.PIPE_BUF])]
             if ready.get(self.source, 0):
                 self.read_client()
             if ready.get(daemon.fileno(), 0) & select.POLLOUT:
-                sent = daemon.send(self.to_daemon[:_CHUNK], socket.MSG_NOSIGNAL)  # that it is gone must not end us
-                self.to_daemon = self.to_daemon[sent:]
+                # That it is gone must not end us.
+                del self.to_daemon[: daemon.send(self.to_daemon[:_CHUNK], socket.MSG_NOSIGNAL)]
             if ready.get(daemon.fileno(), 0) & ~select.POLLOUT:
                 self.read_daemon(daemon)
 
@@ -210,7 +212,7 @@ def _refusal(number: str | int | None, code: int, why: str) -> bytes:
 _TOO_LONG = _refusal(None, -32600, f"a message may have {LINE_LIMIT // 1024 // 1024} MB at most")
 
 
-def main() -> int:
+def run() -> int:
     """Relay between stdin, stdout and the daemon; the exit code."""
     for signum in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_DFL)
