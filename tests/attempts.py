@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import pytest
+from forkjoin.attempt import shim
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.attempt.local import LocalExecutor
 from harness import GIVE_UP_S
@@ -28,6 +30,14 @@ class Place:
 
 #: What a small program needs, and nothing of whoever runs the tests.
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+def change_shims(monkeypatch: pytest.MonkeyPatch, folder: Path, change: str) -> None:
+    """Have shims execute these lines of Python before they begin; `shim` is their module."""
+    script = folder / "shim.py"
+    where = f"import sys; sys.path.append({str(Path(shim.__file__).parents[2])!r})"
+    script.write_text(f"{where}\nfrom forkjoin.attempt import shim\n{change}\nshim.main()\n")
+    monkeypatch.setattr(shim, "__file__", str(script))
 
 
 def program(

@@ -16,6 +16,7 @@ import pytest
 from attempts import (
     ENVIRONMENT,
     Place,
+    change_shims,
     is_running,
     is_sleep,
     lines,
@@ -59,15 +60,7 @@ async def order_by_hand(local: LocalExecutor, place: Place, handle: str, spec: A
 @pytest.fixture
 def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shims whose minute and whose grace are a moment."""
-    script = tmp_path / "shim.py"
-    server = Path(shim.__file__).parents[2]
-    script.write_text(
-        f"import sys; sys.path.append({str(server)!r})\n"
-        "from forkjoin.attempt import shim\n"
-        "shim._WAKE_EVERY_S = shim._LOOK_EVERY_S = shim._GRACE_S = 0.05\n"
-        "shim.main()\n"
-    )
-    monkeypatch.setattr(shim, "__file__", str(script))
+    change_shims(monkeypatch, tmp_path, "shim._WAKE_EVERY_S = shim._LOOK_EVERY_S = shim._GRACE_S = 0.05")
 
 
 # -- killed
@@ -202,6 +195,45 @@ async def test_what_is_printed_right_before_the_end_is_read(
     await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
     await until((place.folder / "a1-1" / "output").exists)
     assert await printed(local, "a1-1") == b"late\n"
+
+
+async def test_why_nothing_can_be_forked_is_told(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = "def refuse(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
+    change_shims(monkeypatch, tmp_path, f"{refuse}\nshim.os.fork = refuse")
+    await local.submit(shell("a1-1", "true"))
+    outcome = await local.outcome("a1-1")
+    assert (outcome.kind, outcome.error) == ("not_started", "a process for it: Resource temporarily unavailable")
+
+
+async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_there(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "copied"
+    note = f"copy(*words); open({str(copied)!r}, 'a').write('!')"
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        f"copy = shim.Feed.copy\ndef note(*words): {note}\nshim.Feed.copy = note; shim._LOOK_EVERY_S = 0.02",
+    )
+    await local.submit(shell("a1-1", "cat", stdin=None))
+    await local.send("a1-1", b"first\n")
+    await lines(local, "a1-1", 1)
+
+    def refuse(_: int) -> None:
+        before = copied.stat().st_size
+        while copied.stat().st_size < before + 2:
+            time.sleep(0.005)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            await local.send("a1-1", b"second, which is long\n")
+    await local.send("a1-1", b"third\n")
+    await local.close_input("a1-1")
+    assert await printed(local, "a1-1") == b"first\nthird\n"
 
 
 # -- who is of the tree, and who is not

@@ -361,8 +361,8 @@ def _end_tree(folder: Path, grace: float) -> list[str]:
     """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
     identity = _read_shim(folder)
     owner = process.read_entry(identity.pid) if identity and process.is_alive(identity) else None
-    mark, group, shim_pid = _mark(folder), _group(folder), owner.identity.pid if owner else None
-    left = process.end(lambda: process.tree(mark, shim_pid, group), grace)
+    mark, group = _mark(folder), _group(folder)
+    left = process.end(lambda: process.tree(mark, identity, group), grace)
     if owner and not left:
         left = process.end(lambda: [owner] if process.is_alive(owner.identity) else [], 0)
     cgroup.remove(group)

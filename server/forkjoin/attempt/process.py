@@ -81,17 +81,18 @@ def table() -> list[Entry]:
     return [entry for entry in entries if entry]
 
 
-def tree(mark: str, shim: int | None, group: str | None = None) -> list[Entry]:
+def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Entry]:
     """The processes of the attempt with this mark, in its cgroup's folder and, where it lives, below its shim.
 
-    The shim itself is not among them.
-
-    A daemon or another shim below it, and what is below these, is not of this attempt.
+    The shim itself is not among them, nor a daemon or another shim below it, nor what is below these.
     """
     marked, keeper = _variable(MARK, mark), _variable(KEEPER, "1")
     found: set[int] = set()
+    roots: set[int] = set()
     entries: list[Entry] = []
     for entry in table():
+        if entry.identity == shim:
+            roots.add(shim.pid)
         environment = _environment(entry.identity.pid)
         if marked in environment:
             found.add(entry.identity.pid)
@@ -99,7 +100,7 @@ def tree(mark: str, shim: int | None, group: str | None = None) -> list[Entry]:
             entries.append(entry)
     # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
     found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
-    found |= _below(found if shim is None else found | {shim}, entries)
+    found |= _below(found | roots, entries)
     sessions = found & {entry.session for entry in entries}
     never = {1, os.getpid()}
     return [e for e in entries if (e.identity.pid in found or e.session in sessions) and e.identity.pid not in never]

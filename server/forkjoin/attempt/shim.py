@@ -20,6 +20,7 @@ Standard library only; its own 6 MB are paid for every agent that runs.
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -70,10 +71,13 @@ class Shim:
 
     def run(self, environment: dict[bytes, bytes]) -> None:
         """Start the program, serve it to its end, and write how that was."""
-        write_whole("started.json", process.identify(os.getpid()))
-        how = {"kind": "not_started", "error": "it was stopped before it started"}
-        if not os.path.exists("cancel"):
+        self.owner = process.identify(os.getpid())
+        write_whole("started.json", self.owner)
+        if os.path.exists("cancel"):
+            how = not_started("it was stopped before it started")
+        else:
             how = self.live(environment)
+            cgroup.remove(self.spec["cgroup"])
         self.write_end(how)
         self.wake_daemon()
 
@@ -85,13 +89,11 @@ class Shim:
         failure = self.start(program_stdin, environment)
         os.close(program_stdin)
         if failure:
-            cgroup.remove(self.spec["cgroup"])
-            return {"kind": "not_started", "error": failure}
+            return not_started(failure)
         os.set_blocking(stdin, False)
         self.logs.open()
         how = self.describe(self.serve(stdin, wakeup))
         self.logs.look()
-        cgroup.remove(self.spec["cgroup"])
         return how
 
     def listen_to_signals(self) -> int:
@@ -111,7 +113,10 @@ class Shim:
     def start(self, stdin: int, environment: dict[bytes, bytes]) -> str:
         """Start the program; why it could not be, if so."""
         report, reported = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError as error:  # as many run as may
+            return f"a process for it: {error.strerror}"
         if self.pid == 0:
             self.become_program(stdin, reported, environment)
         os.close(reported)
@@ -149,7 +154,7 @@ class Shim:
     def serve(self, stdin: int, wakeup: int) -> int:
         """Copy input to the program until it has ended and its tree with it; its wait status."""
         poke = os.open("poke", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        feed = Feed(stdin, os.open("input", os.O_RDONLY | os.O_CLOEXEC))
+        feed = Feed(stdin)
         with selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             selector.register(poke, selectors.EVENT_READ)
@@ -161,8 +166,9 @@ class Shim:
                     continue
                 for key, _ in selector.select(self.patience()):
                     if key.fd in (wakeup, poke):
-                        drain(key.fd)
-                self.wake_daemon_now_and_then()
+                        os.read(key.fd, _CHUNK)
+                if time.monotonic() >= self.next_wake:
+                    self.wake_daemon()
         self.end_tree(_LEFTOVER_GRACE_S)
         return status
 
@@ -180,7 +186,7 @@ class Shim:
         self.logs.look()
         self.late = self.find_late()
         if os.path.exists("cancel"):
-            return read_grace()
+            return read_number("cancel", _GRACE_S)  # it is empty where there was no room for more
         return _GRACE_S if self.late or self.terminated else None
 
     def find_late(self) -> str:
@@ -202,7 +208,7 @@ class Shim:
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
         group: str | None = self.spec["cgroup"]
-        self.left = process.end(lambda: process.tree(mark, os.getpid(), group), grace)
+        self.left = process.end(lambda: process.tree(mark, self.owner, group), grace)
 
     # -- ending
 
@@ -218,14 +224,9 @@ class Shim:
             with contextlib.suppress(OSError):  # the whole folder may be gone
                 os.replace("full.json", "end.json")
 
-    def wake_daemon_now_and_then(self) -> None:
-        now = time.monotonic()
-        if now >= self.next_wake:
-            self.next_wake = now + _WAKE_EVERY_S
-            self.wake_daemon()
-
     def wake_daemon(self) -> None:
         """Start a daemon, if none is there: it holds its lock for as long as it lives."""
+        self.next_wake = time.monotonic() + _WAKE_EVERY_S
         argv: list[str] = self.spec["wake"]
         try:
             if not lock.is_held(self.spec["daemon_lock"]):
@@ -264,15 +265,15 @@ class Logs:
             self.complained = True
 
     def released(self, name: str) -> int:
-        return read_released() if name == "output" and self.keeps_unread else sys.maxsize
+        return int(read_number("released", 0)) if name == "output" and self.keeps_unread else sys.maxsize
 
 
 class Feed:
     """Copies the file `input` into the program's stdin, as far as it has grown and the program reads."""
 
-    def __init__(self, stdin: int, source: int) -> None:
+    def __init__(self, stdin: int) -> None:
         self.stdin = stdin
-        self.source = source
+        self.source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
         self.pending = b""
         self.open = True
 
@@ -280,25 +281,30 @@ class Feed:
         """Copy what can be copied now; leave stdin in `selector` while the program does not read."""
         if not self.open:
             return
+        waits = self.stdin in selector.get_map()
         complete = os.path.exists("input.end")  # looked for before the last read, so that nothing is missed
         try:
             while self.refill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]
         except BlockingIOError:
-            if self.stdin not in selector.get_map():
+            if not waits:
                 selector.register(self.stdin, selectors.EVENT_WRITE)
             return
         except BrokenPipeError:
             complete = True
-        if self.stdin in selector.get_map():
+        if waits:
             selector.unregister(self.stdin)
         if complete:
             os.close(self.stdin)
             self.open = False
 
     def refill(self) -> bool:
-        """Whether there is something to copy."""
-        self.pending = self.pending or os.read(self.source, _CHUNK)
+        """Whether there is something to copy. What is still being written is not: for want of room it is taken back."""
+        if not self.pending:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self.source, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self.pending = os.read(self.source, _CHUNK)
+                fcntl.flock(self.source, fcntl.LOCK_UN)
         return bool(self.pending)
 
 
@@ -315,20 +321,17 @@ def write_whole(name: str, content: object) -> None:
     os.replace(f"{name}.new", name)
 
 
-def read_grace() -> float:
+def read_number(name: str, otherwise: float) -> float:
+    """What stands in a file; something else where that is missing, or half written."""
     try:
-        with open("cancel", encoding="utf-8") as file:
+        with open(name, encoding="utf-8") as file:
             return float(file.read())
-    except ValueError:  # it is empty where there was no room for more
-        return _GRACE_S
-
-
-def read_released() -> int:
-    try:
-        with open("released", encoding="utf-8") as file:
-            return int(file.read() or 0)
     except (OSError, ValueError):
-        return 0
+        return otherwise
+
+
+def not_started(why: str) -> dict[str, Any]:
+    return {"kind": "not_started", "error": why}
 
 
 def spell(seconds: float) -> str:
@@ -341,14 +344,6 @@ def restore_signals() -> None:
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def drain(descriptor: int) -> None:
-    try:
-        while os.read(descriptor, _CHUNK):
-            pass
-    except BlockingIOError:
-        pass
 
 
 def read_environment() -> dict[bytes, bytes] | None:
