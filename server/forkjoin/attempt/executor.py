@@ -61,7 +61,6 @@ class Page(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Capacity:
     cores: int
-    memory_bytes: int
     free_memory_bytes: int
 
 

@@ -7,6 +7,7 @@ of these leads. Without a cgroup, what cleared its environment, forked twice *an
 so does, in any case, what cleared it and poses as a daemon.
 """
 
+import functools
 import os
 import signal
 import time
@@ -47,11 +48,12 @@ class Entry(NamedTuple):
         return f"{self.name} (pid {self.identity.pid})"
 
 
-def boot_id() -> str:
+@functools.cache
+def _boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
-def read_entry(pid: int, boot: str | None = None) -> Entry | None:
+def read_entry(pid: int) -> Entry | None:
     """The process with this pid, unless it has ended; a zombie has, if no thread of it goes on."""
     try:
         name, fields = _read_stat(pid)
@@ -60,7 +62,7 @@ def read_entry(pid: int, boot: str | None = None) -> Entry | None:
     state, threads = fields[0], int(fields[17])
     if state in (b"Z", b"X") and threads <= 1:
         return None
-    identity = Identity(boot or boot_id(), pid, int(fields[19]))
+    identity = Identity(_boot_id(), pid, int(fields[19]))
     return Entry(identity, int(fields[1]), int(fields[3]), name.decode(errors="replace"))
 
 
@@ -76,9 +78,7 @@ def is_alive(identity: Identity) -> bool:
 
 def table() -> list[Entry]:
     """Every process that runs."""
-    boot = boot_id()
-    entries = (read_entry(int(name), boot) for name in os.listdir("/proc") if name.isdigit())
-    return [entry for entry in entries if entry]
+    return [entry for name in os.listdir("/proc") if name.isdigit() and (entry := read_entry(int(name)))]
 
 
 def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Entry]:
@@ -91,7 +91,7 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
     roots: set[int] = set()
     entries: list[Entry] = []
     for entry in table():
-        if entry.identity == shim:
+        if shim and entry.identity == shim:
             roots.add(shim.pid)
         environment = _environment(entry.identity.pid)
         if marked in environment:
@@ -127,7 +127,7 @@ def _environment(pid: int) -> bytes:
 
 
 def _has_none(pid: int) -> bool:
-    """Whether a process has no environment, and is not about to get one: the kernel's, what ends, what was cleared."""
+    """Whether it has no environment, and is not about to get one: the kernel's own, what ends, what was cleared."""
     _, fields = _read_stat(pid)
     flags, begin, end = int(fields[6]), fields[47], fields[48]
     return bool(flags & (_PF_EXITING | _PF_KTHREAD)) or begin == end != b"0"

@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import math
 import os
 import resource
 import selectors
@@ -64,7 +65,6 @@ class Shim:
             self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
         self.began = time.monotonic()
         self.next_wake = self.began + _WAKE_EVERY_S
-        self.logs = Logs(self.spec)
         self.late = ""  #: the limit that ended it, in words
         self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
         self.left: list[process.Entry] = []
@@ -91,7 +91,7 @@ class Shim:
         if failure:
             return not_started(failure)
         os.set_blocking(stdin, False)
-        self.logs.open()
+        self.logs = Logs(self.spec)
         how = self.describe(self.serve(stdin, wakeup))
         self.logs.look()
         return how
@@ -164,7 +164,7 @@ class Shim:
                 if grace is not None:
                     self.end_tree(grace)
                     continue
-                for key, _ in selector.select(self.patience()):
+                for key, _ in selector.select(max(0.0, min(_LOOK_EVERY_S, self.time_left()))):
                     if key.fd in (wakeup, poke):
                         os.read(key.fd, _CHUNK)
                 if time.monotonic() >= self.next_wake:
@@ -191,19 +191,16 @@ class Shim:
 
     def find_late(self) -> str:
         """The limit that it is past, in words; '' where it is past none."""
-        now = time.monotonic()
-        whole: float | None = self.spec["timeout_s"]
         silence: float | None = self.spec["silence_s"]
-        if whole is not None and now >= self.began + whole:
-            return f"by its time limit of {spell(whole)}"
-        if silence is not None and now >= self.logs.heard + silence:
+        if self.time_left() <= 0:
+            return f"by its time limit of {spell(self.spec['timeout_s'])}"
+        if silence is not None and time.monotonic() >= self.logs.heard + silence:
             return f"after {spell(silence)} of silence"
         return ""
 
-    def patience(self) -> float:
-        whole: float | None = self.spec["timeout_s"]
-        left = _LOOK_EVERY_S if whole is None else self.began + whole - time.monotonic()
-        return max(0.0, min(_LOOK_EVERY_S, left))
+    def time_left(self) -> float:
+        limit: float | None = self.spec["timeout_s"]
+        return math.inf if limit is None else self.began + limit - time.monotonic()
 
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
@@ -241,15 +238,13 @@ class Logs:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.limit: int = spec["log_bytes"]
         self.keeps_unread: bool = spec["keeps_unread"]
-        self.names = ("output",) if spec["together"] else ("output", "errors")
         self.files: dict[str, int] = {}
         self.sizes: list[int] = []
         self.heard = time.monotonic()
         self.complained = False
-
-    def open(self) -> None:
         with contextlib.suppress(OSError):  # the whole folder may be gone
-            self.files = {name: os.open(name, os.O_RDWR | os.O_CLOEXEC) for name in self.names}
+            for name in ("output",) if spec["together"] else ("output", "errors"):
+                self.files[name] = os.open(name, os.O_RDWR | os.O_CLOEXEC)
 
     def look(self) -> None:
         """See whether they have grown, and shorten those that are too long."""
@@ -261,8 +256,8 @@ class Logs:
                 log.shorten(file, self.limit, self.released(name))
         except OSError as error:
             if not self.complained:
+                self.complained = True
                 sys.stderr.write(f"what is printed can't be kept to its limit here: {error}\n")
-            self.complained = True
 
     def released(self, name: str) -> int:
         return int(read_number("released", 0)) if name == "output" and self.keeps_unread else sys.maxsize
