@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from forkjoin import lock
 from forkjoin.attempt import shim
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.attempt.local import LocalExecutor
@@ -30,6 +31,17 @@ class Place:
 
 #: What a small program needs, and nothing of whoever runs the tests.
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+#: A tree that ignores what asks it to end: a grandchild, forked twice, in a session of its own; a child that is
+#: stopped; itself. Prints their three pids.
+HOSTILE = """
+trap '' HUP INT TERM
+setsid sh -c 'sleep 1000 & echo $!'
+sleep 1000 & kill -STOP $!; echo $!
+echo $$
+while :; do sleep 1; done
+"""
 
 
 def change_shims(monkeypatch: pytest.MonkeyPatch, folder: Path, change: str) -> None:
@@ -95,6 +107,11 @@ async def pids(executor: Executor, handle: str, count: int) -> list[int]:
 def shim_of(place: Place, handle: str) -> int:
     """The pid of its shim."""
     return int(json.loads((place.folder / handle / "started.json").read_text())[1])
+
+
+def is_held(place: Place, handle: str) -> bool:
+    """Whether a shim, or whoever starts one, has the attempt."""
+    return lock.is_held(place.folder / handle / "lock")
 
 
 def is_running(pid: int) -> bool:

@@ -76,7 +76,6 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
     for name in ("output", "errors"):
         Path(name).touch()
     logs = shim.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
-    logs.open()
     heard: list[float] = []
     for now[0], printed_to in enumerate([None, "output", None, "errors", None]):
         if printed_to:
@@ -137,7 +136,7 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """We have raised our limit, as a daemon does; the limits that it was started with."""
     former = resource.getrlimit(resource.RLIMIT_NOFILE)
     given = (256, former[1])
-    monkeypatch.setattr(open_files, "_given", None)
+    monkeypatch.setattr(open_files, "GIVEN", given)
     resource.setrlimit(resource.RLIMIT_NOFILE, given)
     open_files.raise_limit()
     yield given
@@ -148,7 +147,6 @@ async def test_a_daemon_may_open_all_the_files_it_is_allowed_and_its_programs_as
     local: LocalExecutor, raised: tuple[int, int]
 ) -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised[1], raised[1])
-    open_files.raise_limit()  # again: it does not forget what it was given
     told = await run(local, program("a1-1", "sh", "-c", "ulimit -Sn; ulimit -Hn"))
     assert [int(word) for word in told.split()] == list(raised)
 

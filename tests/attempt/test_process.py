@@ -52,13 +52,18 @@ def read_line(started: "subprocess.Popen[bytes]") -> str:
 
 
 def read_sleeper(started: "subprocess.Popen[bytes]") -> int:
-    """The pid of a sleep that it prints, once it is one: before, it is a fork of whoever starts it."""
+    """The pid of a sleep that it prints, once it is one."""
     pid = int(read_line(started))
+    wait_for_sleep(pid)
+    return pid
+
+
+def wait_for_sleep(pid: int) -> None:
+    """Return once it is a sleep: before, it is a fork of whoever starts it."""
     give_up = time.monotonic() + GIVE_UP_S
     while not is_sleep(pid):
         assert time.monotonic() < give_up
         time.sleep(0.005)
-    return pid
 
 
 def pids(entries: list[Entry]) -> set[int]:
@@ -161,8 +166,7 @@ def test_what_is_becoming_another_program_is_found(monkeypatch: pytest.MonkeyPat
 
 def test_what_cleared_its_environment_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
     with start("env", "-i", "sleep", "1000") as cleared:
-        while not is_sleep(cleared.pid):
-            time.sleep(0.005)
+        wait_for_sleep(cleared.pid)
         waits: list[float] = []
         monkeypatch.setattr("forkjoin.attempt.process._TRIES", 5000)
         monkeypatch.setattr("forkjoin.attempt.process.time.sleep", waits.append)
