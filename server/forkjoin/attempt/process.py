@@ -7,6 +7,7 @@ of these leads. Without a cgroup, what cleared its environment, forked twice *an
 so does, in any case, what cleared it and poses as a daemon.
 """
 
+import contextlib
 import functools
 import os
 import signal
@@ -88,11 +89,11 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
     """
     marked, keeper = _variable(MARK, mark), _variable(KEEPER, "1")
     found: set[int] = set()
-    roots: set[int] = set()
+    above: set[int] = set()
     entries: list[Entry] = []
     for entry in table():
-        if shim and entry.identity == shim:
-            roots.add(shim.pid)
+        if entry.identity == shim:
+            above.add(entry.identity.pid)
         environment = _environment(entry.identity.pid)
         if marked in environment:
             found.add(entry.identity.pid)
@@ -100,7 +101,7 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
             entries.append(entry)
     # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
     found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
-    found |= _below(found | roots, entries)
+    found |= _below(found | above, entries)
     sessions = found & {entry.session for entry in entries}
     never = {1, os.getpid()}
     return [e for e in entries if (e.identity.pid in found or e.session in sessions) and e.identity.pid not in never]
@@ -111,18 +112,13 @@ def _variable(name: str, value: str) -> bytes:
 
 
 def _environment(pid: int) -> bytes:
-    """What a process was started with, between NULs; empty for those that are not ours to read.
-
-    One that is just becoming another program has none for a moment: it is read again.
-    """
-    try:
-        for _ in range(_TRIES):
+    """What a process was started with, between NULs; empty for those that are not ours to read."""
+    with contextlib.suppress(OSError):
+        for _ in range(_TRIES):  # one that is just becoming another program has none for a moment
             data = _read(f"/proc/{pid}/environ")
             if data or _has_none(pid):
                 return b"\0" + data
             time.sleep(0.001)
-    except OSError:
-        pass
     return b""
 
 
@@ -183,12 +179,9 @@ def send(identity: Identity, signum: signal.Signals) -> None:
     handle = open_handle(identity)
     if handle is None:
         return
-    try:
+    with contextlib.suppress(OSError):  # it ended meanwhile, or may not be signalled: whoever looks again will see it
         signal.pidfd_send_signal(handle, signum)
-    except OSError:
-        pass  # it ended meanwhile, or may not be signalled: whoever looks again will see it
-    finally:
-        os.close(handle)
+    os.close(handle)
 
 
 def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:

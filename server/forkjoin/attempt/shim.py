@@ -354,12 +354,6 @@ def read_environment() -> dict[bytes, bytes] | None:
     return {name: value for name, _, value in pairs}
 
 
-def limit_open_files(soft: int, hard: int) -> None:
-    """Have the limits that the daemon was started with; it has raised its own."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def main() -> None:
     os.set_inheritable(int(sys.argv[2]), False)  # the lock is the shim's: what it starts must not have it
     environment = read_environment()
@@ -367,7 +361,8 @@ def main() -> None:
         return
     os.chdir(sys.argv[1])
     shim = Shim()
-    limit_open_files(*shim.spec["open_files"])
+    with contextlib.suppress(ValueError, OSError):  # as the daemon was started with; it has raised its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, shim.spec["open_files"])
     shim.run(environment)
 
 
