@@ -193,9 +193,10 @@ def test_what_is_below_another_that_came_to_the_shim_s_pid_is_not_found(mark: st
 
 
 def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_session(mark: str) -> None:
-    script = "sh -c 'env -i sleep 1000 & echo $!'; exec sleep 1000"
+    script = "sh -c 'env -i sleep 1000 & echo $!'; echo its parent has ended; exec sleep 1000"
     with start("sh", "-c", script, mark=mark) as program:
         orphan = read_sleeper(program)
+        assert read_line(program) == "its parent has ended"
         assert entry_of(orphan).parent != program.pid
         assert pids(process.tree(mark, None)) == {program.pid, orphan}
 

@@ -275,8 +275,10 @@ def _append(file: Path, data: bytes) -> None:
 
 def _poke(folder: Path) -> None:
     """Tell the shim to look; where none reads the fifo (ENXIO), there is nobody to tell."""
-    with contextlib.suppress(OSError), open(os.open(folder / "poke", os.O_WRONLY | os.O_NONBLOCK), "wb", 0) as fifo:
-        fifo.write(b"!")
+    with contextlib.suppress(OSError):
+        fifo = os.open(folder / "poke", os.O_WRONLY | os.O_NONBLOCK)
+        with os.fdopen(fifo, "wb", buffering=0) as opened:
+            opened.write(b"!")
 
 
 def _read_on(file: Path, start: int) -> bytes:
