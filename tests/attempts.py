@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import pytest
+from forkjoin import lock
+from forkjoin.attempt import shim
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.attempt.local import LocalExecutor
 from harness import GIVE_UP_S
@@ -28,6 +31,25 @@ class Place:
 
 #: What a small program needs, and nothing of whoever runs the tests.
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+#: A tree that ignores what asks it to end: a grandchild, forked twice, in a session of its own; a child that is
+#: stopped; itself. Prints their three pids.
+HOSTILE = """
+trap '' HUP INT TERM
+setsid sh -c 'sleep 1000 & echo $!'
+sleep 1000 & kill -STOP $!; echo $!
+echo $$
+while :; do sleep 1; done
+"""
+
+
+def change_shims(monkeypatch: pytest.MonkeyPatch, folder: Path, change: str) -> None:
+    """Have shims execute these lines of Python before they begin; `shim` is their module."""
+    script = folder / "shim.py"
+    where = f"import sys; sys.path.append({str(Path(shim.__file__).parents[2])!r})"
+    script.write_text(f"{where}\nfrom forkjoin.attempt import shim\n{change}\nshim.main()\n")
+    monkeypatch.setattr(shim, "__file__", str(script))
 
 
 def program(
@@ -85,6 +107,11 @@ async def pids(executor: Executor, handle: str, count: int) -> list[int]:
 def shim_of(place: Place, handle: str) -> int:
     """The pid of its shim."""
     return int(json.loads((place.folder / handle / "started.json").read_text())[1])
+
+
+def is_held(place: Place, handle: str) -> bool:
+    """Whether a shim, or whoever starts one, has the attempt."""
+    return lock.is_held(place.folder / handle / "lock")
 
 
 def is_running(pid: int) -> bool:

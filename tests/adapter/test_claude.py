@@ -101,6 +101,19 @@ def test_a_result_ends_the_turn_with_cost_usage_and_what_was_denied() -> None:
     assert _read(RESULT) == [TurnEnded(True, "Done: committed.", 0.0123, Usage(10, 4, 7, 2), ("Bash git stash",))]
 
 
+@pytest.mark.parametrize("cut", [b"\\ud83d", b"\\ude42 \\ud83d", b"\xff"])
+def test_a_result_that_was_cut_within_a_character_ends_the_turn(cut: bytes) -> None:
+    """A program in JavaScript, which cuts text where it likes, writes half of a surrogate pair so."""
+    line = json.dumps({**RESULT, "result": "Done \U0001f642: CUT"}).encode().replace(b"CUT", cut)
+    (ended,) = claude.read(line)
+    assert isinstance(ended, TurnEnded)
+    assert ended.ok
+    assert ended.output.startswith("Done \U0001f642: ")
+    ended.output.encode()
+    (begun,) = claude.read_beginning(line.partition(b'", "total_cost')[0] + b" and much more")
+    assert isinstance(begun, TurnEnded)
+
+
 @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (529, RateLimited), (401, Noted)])
 def test_a_retry_says_what_the_api_answered(status: int, kind: type[RateLimited | Noted]) -> None:
     retry = {"type": "system", "subtype": "api_retry", "attempt": 2, "max_retries": 10, "error_status": status}

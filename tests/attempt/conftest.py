@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from attempts import Place, processes_of
+from attempts import Place, change_shims, processes_of
 from forkjoin import lock
 from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.local import LocalExecutor
@@ -65,3 +65,9 @@ def sibling() -> Iterator[int]:
     with subprocess.Popen(["sleep", "1000"]) as process:
         yield process.pid
         process.kill()
+
+
+@pytest.fixture
+def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shims whose minute and whose grace are a moment."""
+    change_shims(monkeypatch, tmp_path, "shim._WAKE_EVERY_S = shim._LOOK_EVERY_S = shim._GRACE_S = 0.05")

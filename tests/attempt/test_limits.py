@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attempts import Place, is_running, lines, pids, printed, program, run, shell
+from attempts import Place, change_shims, is_running, lines, pids, printed, program, run, shell
 from forkjoin.attempt import open_files, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
@@ -18,25 +18,22 @@ from harness import until
 # -- time and silence
 
 
-def jumping(tmp_path: Path, clock: str, seconds: float) -> str:
-    """A shim whose clock (of `time`) jumps by so many seconds once the file `jump` is there.
+def let_jump(monkeypatch: pytest.MonkeyPatch, folder: Path, clock: str, seconds: float) -> None:
+    """Have the clock of shims (of `time`) jump by so many seconds once the file `jump` is there.
 
-    It leaves the file `seen` once it has seen that something was printed.
+    They leave the file `seen` once they have seen that something was printed.
     """
-    script = tmp_path / "shim.py"
-    script.write_text(
-        f"import os, sys, time; sys.path.append({str(Path(shim.__file__).parents[2])!r})\n"
-        f"really = time.{clock}\n"
-        f"time.{clock} = lambda: really() + ({seconds} if os.path.exists({str(tmp_path / 'jump')!r}) else 0)\n"
-        "from forkjoin.attempt import shim\n"
-        "look = shim.Logs.look\n"
+    change_shims(
+        monkeypatch,
+        folder,
+        "import os, time\n"
+        f"really, look = time.{clock}, shim.Logs.look\n"
+        f"time.{clock} = lambda: really() + ({seconds} if os.path.exists({str(folder / 'jump')!r}) else 0)\n"
         "def note(logs):\n"
         "    look(logs)\n"
-        f"    if any(logs.sizes): open({str(tmp_path / 'seen')!r}, 'w').close()\n"
-        "shim.Logs.look = note; shim._LOOK_EVERY_S = 0.02\n"
-        "shim.main()\n"
+        f"    if any(logs.sizes): open({str(folder / 'seen')!r}, 'w').close()\n"
+        "shim.Logs.look = note; shim._LOOK_EVERY_S = 0.02",
     )
-    return str(script)
 
 
 #: Stopped by itself; silent; deaf; waiting for a child.
@@ -57,7 +54,7 @@ async def test_a_program_that_hangs_is_ended_by_its_limit_which_is_named(
     local: LocalExecutor, hang: str, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 23: nothing of it lives, and what it printed is kept."""
-    monkeypatch.setattr(shim, "__file__", jumping(tmp_path, "monotonic", 7200))
+    let_jump(monkeypatch, tmp_path, "monotonic", 7200)
     whole, silence = (3600, None) if limit == "time" else (None, 3600)
     spec = shell("a1-1", hang, timeout_s=whole)
     await local.submit(replace(spec, silence_s=silence))
@@ -79,7 +76,6 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
     for name in ("output", "errors"):
         Path(name).touch()
     logs = shim.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
-    logs.open()
     heard: list[float] = []
     for now[0], printed_to in enumerate([None, "output", None, "errors", None]):
         if printed_to:
@@ -104,7 +100,7 @@ async def test_no_limit_is_reached_because_the_clock_was_set_forward(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 26: forward a day."""
-    monkeypatch.setattr(shim, "__file__", jumping(tmp_path, "time", 24 * 3600))
+    let_jump(monkeypatch, tmp_path, "time", 24 * 3600)
     script = "echo up; read -r line; echo $line"
     environment = {"PATH": os.environ["PATH"]}
     await local.submit(
@@ -123,7 +119,7 @@ async def test_a_limit_is_reached_although_the_clock_was_set_back(
     local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """Fault 26: back an hour."""
-    monkeypatch.setattr(shim, "__file__", jumping(tmp_path, "time", -3600))
+    let_jump(monkeypatch, tmp_path, "time", -3600)
     (tmp_path / "jump").touch()
     spec = shell("a1-1", "exec sleep 1000")
     await local.submit(replace(spec, timeout_s=0.3) if limit == "time" else replace(spec, silence_s=0.3))
@@ -140,7 +136,7 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """We have raised our limit, as a daemon does; the limits that it was started with."""
     former = resource.getrlimit(resource.RLIMIT_NOFILE)
     given = (256, former[1])
-    monkeypatch.setattr(open_files, "_given", None)
+    monkeypatch.setattr(open_files, "GIVEN", given)
     resource.setrlimit(resource.RLIMIT_NOFILE, given)
     open_files.raise_limit()
     yield given
@@ -151,7 +147,6 @@ async def test_a_daemon_may_open_all_the_files_it_is_allowed_and_its_programs_as
     local: LocalExecutor, raised: tuple[int, int]
 ) -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised[1], raised[1])
-    open_files.raise_limit()  # again: it does not forget what it was given
     told = await run(local, program("a1-1", "sh", "-c", "ulimit -Sn; ulimit -Hn"))
     assert [int(word) for word in told.split()] == list(raised)
 

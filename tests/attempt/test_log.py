@@ -1,11 +1,13 @@
 """Logs that are too long: head and tail are kept, and every offset stays true (fault 9)."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from attempts import Place, printed, program, run
+from attempts import Place, change_shims, printed, program, run
+from forkjoin.attempt import local as module
 from forkjoin.attempt import log
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
@@ -172,17 +174,13 @@ async def test_of_output_that_somebody_must_read_only_that_is_dropped_which_was_
 async def test_where_a_file_can_not_be_shortened_it_is_said_once_and_the_program_goes_on(
     place: Place, local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forkjoin.attempt import shim
-
-    script = tmp_path / "shim.py"
-    script.write_text(
-        f"import sys; sys.path.append({str(Path(shim.__file__).parents[2])!r})\n"
-        "from forkjoin.attempt import log, shim\n"
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        "from forkjoin.attempt import log\n"
         "def refuse(*_): raise OSError(95, 'Operation not supported')\n"
-        "log._punch = refuse; shim._LOOK_EVERY_S = 0.01\n"
-        "shim.main()\n"
+        "log._punch = refuse; shim._LOOK_EVERY_S = 0.01",
     )
-    monkeypatch.setattr(shim, "__file__", str(script))
     words = place.folder / "a1-1" / "shim.log"
     await local.submit(printer("a1-1"))
     await local.send("a1-1", b"8\n")
@@ -201,8 +199,6 @@ async def test_zeros_that_a_program_printed_are_its_output(local: LocalExecutor)
 
 
 async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -> None:
-    import json
-
     about = {"agent": 1, "name": "one", "spec": {"task": "t"}}
     await run(local, AttemptSpec("a1-1", ("true",), "/", {}, about=about))
     file = place.folder / "a1-1" / "about.json"
@@ -213,10 +209,6 @@ async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -
 async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without_what_that_did_not_say(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import json
-
-    from forkjoin.attempt import local as module
-
     really = module._write
 
     def forget_to_say(file: Path, data: bytes) -> None:

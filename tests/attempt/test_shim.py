@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -14,15 +13,15 @@ import anyio.to_thread
 import psutil
 import pytest
 from attempts import (
-    ENVIRONMENT,
     Place,
+    change_shims,
+    is_held,
     is_running,
     is_sleep,
     lines,
     pids,
     printed,
     processes_of,
-    program,
     run,
     shell,
     shim_of,
@@ -32,12 +31,6 @@ from forkjoin.attempt import cgroup, process, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import GIVE_UP_S, until
-
-SECRET = "correct-horse-battery-staple"
-
-
-def is_held(place: Place, handle: str) -> bool:
-    return lock.is_held(place.folder / handle / "lock")
 
 
 async def order_by_hand(local: LocalExecutor, place: Place, handle: str, spec: AttemptSpec, environment: bytes) -> None:
@@ -54,20 +47,6 @@ async def order_by_hand(local: LocalExecutor, place: Place, handle: str, spec: A
     )
     os.close(held)
     assert done.stderr == b""
-
-
-@pytest.fixture
-def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shims whose minute and whose grace are a moment."""
-    script = tmp_path / "shim.py"
-    server = Path(shim.__file__).parents[2]
-    script.write_text(
-        f"import sys; sys.path.append({str(server)!r})\n"
-        "from forkjoin.attempt import shim\n"
-        "shim._WAKE_EVERY_S = shim._LOOK_EVERY_S = shim._GRACE_S = 0.05\n"
-        "shim.main()\n"
-    )
-    monkeypatch.setattr(shim, "__file__", str(script))
 
 
 # -- killed
@@ -148,21 +127,37 @@ async def test_a_stopped_shim_is_woken_to_end_its_tree(local: LocalExecutor, pla
     assert (await local.outcome("a1-1")).kind == "signalled"
 
 
-async def test_a_shim_that_does_not_answer_is_ended_after_its_tree(
-    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("forkjoin.attempt.local._SHIM_WAIT_S", 0)
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shims that are not reached by a cancel, and are not waited for."""
 
     def do_not_reach(folder: Path, grace: float) -> bool:
         return True
 
+    monkeypatch.setattr("forkjoin.attempt.local._SHIM_WAIT_S", 0)
     monkeypatch.setattr("forkjoin.attempt.local._ask_to_end", do_not_reach)
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_a_shim_that_does_not_answer_is_ended_after_its_tree(local: LocalExecutor, place: Place) -> None:
     await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
     assert await local.cancel("a1-1", 0) == []
     assert not is_running(pid)
     assert not is_held(place, "a1-1")
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_cancelling_ends_once_a_shim_has_gone_of_which_nobody_knows_who_it_is(
+    local: LocalExecutor, place: Place
+) -> None:
+    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    await pids(local, "a1-1", 1)
+    (place.folder / "a1-1" / "started.json").write_bytes(b"")
+    assert await local.cancel("a1-1", 0) == []
+    assert not is_held(place, "a1-1")
+    assert (await local.outcome("a1-1")).kind == "signalled"
 
 
 @pytest.mark.usefixtures("hurried")
@@ -202,6 +197,45 @@ async def test_what_is_printed_right_before_the_end_is_read(
     await local.submit(shell("a1-1", 'while [ ! -e "$1" ]; do sleep 0.01; done; echo late', str(go)))
     await until((place.folder / "a1-1" / "output").exists)
     assert await printed(local, "a1-1") == b"late\n"
+
+
+async def test_why_nothing_can_be_forked_is_told(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = "def refuse(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
+    change_shims(monkeypatch, tmp_path, f"{refuse}\nshim.os.fork = refuse")
+    await local.submit(shell("a1-1", "true"))
+    outcome = await local.outcome("a1-1")
+    assert (outcome.kind, outcome.error) == ("not_started", "a process for it: Resource temporarily unavailable")
+
+
+async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_there(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "copied"
+    note = f"copy(*words); open({str(copied)!r}, 'a').write('!')"
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        f"copy = shim.Feed.copy\ndef note(*words): {note}\nshim.Feed.copy = note; shim._LOOK_EVERY_S = 0.02",
+    )
+    await local.submit(shell("a1-1", "cat", stdin=None))
+    await local.send("a1-1", b"first\n")
+    await lines(local, "a1-1", 1)
+
+    def refuse(_: int) -> None:
+        before = copied.stat().st_size
+        while copied.stat().st_size < before + 2:
+            time.sleep(0.005)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            await local.send("a1-1", b"second, which is long\n")
+    await local.send("a1-1", b"third\n")
+    await local.close_input("a1-1")
+    assert await printed(local, "a1-1") == b"first\nthird\n"
 
 
 # -- who is of the tree, and who is not
@@ -289,135 +323,6 @@ async def test_an_attempt_whose_folder_was_removed_is_over_when_its_program_is(
     assert await local.cancel("a1-1", 1) == []
     assert not is_running(pid)
     await until(lambda: not processes_of(place.folder))
-
-
-# -- records
-
-
-async def test_the_environment_is_written_nowhere(local: LocalExecutor, place: Place) -> None:
-    await local.submit(
-        program("a1-1", "sh", "-c", "echo up; read go", environment=ENVIRONMENT | {"KEY": SECRET}, stdin=None)
-    )
-    await lines(local, "a1-1", 1)
-    files = [file for file in place.folder.rglob("*") if file.is_file()]
-    assert len(files) >= 6
-    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
-    own = psutil.Process(shim_of(place, "a1-1"))
-    assert SECRET not in " ".join([*own.cmdline(), *own.environ().values()])
-
-
-async def test_all_files_are_their_owner_s_alone(local: LocalExecutor, place: Place) -> None:
-    former = os.umask(0)
-    try:
-        await local.submit(shell("a1-1", "umask; echo >&2; read go", stdin=None))
-        assert await lines(local, "a1-1", 1) == ["0000"]
-    finally:
-        os.umask(former)
-    await local.send("a1-1", b"go\n")
-    await local.close_input("a1-1")
-    await local.outcome("a1-1")
-    await local.cancel("a1-1", 0)
-    folder = place.folder / "a1-1"
-    modes = {file.name: stat.S_IMODE(file.lstat().st_mode) for file in folder.iterdir()}
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {"lock", "spec.json", "started.json", "end.json", "input", "output", "errors", "shim.log"} <= set(modes)
-    assert {name for name, mode in modes.items() if mode != 0o600} == set()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [b"", b'{"kind": "exi', b"\x00\xff", b'{"kind": "odd"}', b"[]", b'{"kind": "exited", "code": "x"}'],
-    ids=["empty", "halved", "random", "odd kind", "other JSON", "other type"],
-)
-async def test_an_attempt_whose_end_record_is_damaged_is_lost(
-    local: LocalExecutor, place: Place, damage: bytes
-) -> None:
-    await run(local, shell("a1-1", "echo printed"))
-    (place.folder / "a1-1" / "end.json").write_bytes(damage)
-    assert (await local.outcome("a1-1")).kind == "lost"
-    assert await printed(local, "a1-1") == b"printed\n"
-    await local.submit(shell("a1-1", "echo again"))
-    assert await printed(local, "a1-1") == b"printed\n"
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [b"", b'["boot', b"\x00\xff", b"{}", b'["boot", "pid", 0]'],
-    ids=["empty", "halved", "random", "other JSON", "other type"],
-)
-async def test_damaged_records_do_not_keep_a_tree_from_being_ended(
-    local: LocalExecutor, place: Place, damage: bytes
-) -> None:
-    await local.submit(shell("a1-1", "echo $$; exec sleep 1000"))
-    [pid] = await pids(local, "a1-1", 1)
-    for name in ("spec.json", "started.json"):
-        (place.folder / "a1-1" / name).write_bytes(damage)
-    assert await local.cancel("a1-1", 1) == []
-    assert not is_running(pid)
-
-
-async def test_a_program_finds_all_signals_as_they_are_by_default(local: LocalExecutor) -> None:
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    try:
-        words = await run(local, shell("a1-1", "grep -E 'Sig(Blk|Ign)' /proc/self/status"))
-    finally:
-        signal.signal(signal.SIGHUP, former)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    assert [int(word, 16) for word in words.split()[1::2]] == [0, 0]
-
-
-# -- the daemon
-
-
-async def test_a_shim_starts_a_daemon_at_its_end_where_none_is(place: Place) -> None:
-    await run(place.open(), shell("a1-1", "true"))
-    await until(place.woken.exists)
-    assert place.woken.read_text() == "woken\n"
-
-
-async def test_a_shim_starts_no_daemon_where_one_is(local: LocalExecutor, place: Place) -> None:
-    await run(local, shell("a1-1", "true"))
-    await local.outcome("a1-1")
-    await until(lambda: not processes_of(place.folder))
-    assert not place.woken.exists()
-
-
-@pytest.mark.usefixtures("hurried")
-async def test_a_shim_starts_a_daemon_where_none_is_while_its_program_runs(place: Place) -> None:
-    executor = place.open()
-    await executor.submit(shell("a1-1", "read go", stdin=None))
-    await until(place.woken.exists)
-    assert is_held(place, "a1-1")
-    await executor.close_input("a1-1")
-    assert (await executor.outcome("a1-1")).kind == "exited"
-
-
-@pytest.mark.usefixtures("hurried")
-async def test_a_daemon_that_a_shim_started_outlives_the_attempt(place: Place) -> None:
-    place.wake.write_text(
-        f"#!/bin/sh\nexec 9>>'{place.daemon_lock}'; flock -xn 9 || exit; echo $$ > '{place.woken}'; exec sleep 1000"
-    )
-    executor = place.open()
-    await executor.submit(shell("a1-1", "read go", stdin=None))
-    await until(lambda: place.woken.exists() and place.woken.read_text())
-    daemon = int(place.woken.read_text())
-    assert await executor.cancel("a1-1", 1) == []
-    assert is_running(daemon)
-    os.kill(daemon, signal.SIGKILL)
-    await until(lambda: not is_running(daemon))
-
-
-@pytest.mark.usefixtures("hurried")
-async def test_a_daemon_that_cannot_be_started_does_not_hurt_the_attempt(place: Place) -> None:
-    place.wake.unlink()
-    executor = place.open()
-    await executor.submit(shell("a1-1", "read -r line; echo $line", stdin=None))
-    log = place.folder / "a1-1" / "shim.log"
-    await until(lambda: log.exists() and b"no daemon could be started" in log.read_bytes())
-    await executor.send("a1-1", b"done\n")
-    assert await printed(executor, "a1-1") == b"done\n"
-    assert (await executor.outcome("a1-1")).ok
 
 
 # -- space

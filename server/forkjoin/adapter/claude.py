@@ -116,33 +116,51 @@ class _Line(BaseModel):
 def read(line: bytes) -> Sequence[Event]:
     if not line.strip():
         return ()
+    unreadable = (Unreadable(line[:500].decode(errors="replace")),)
     if not line.lstrip().startswith(b"{"):  # seen at once: a flood may be made of such lines
-        return (Unreadable(line[:500].decode(errors="replace")),)
-    try:
-        said = _Line.model_validate_json(line)
-    except ValidationError:
-        return (Unreadable(line[:500].decode(errors="replace")),)
-    match said.type, said.subtype:
-        case "system", "init":
-            return (Started(said.session_id, said.model),)
-        case "system", "api_retry":
-            words = f"the API answered {said.error_status} ({said.error}); try {said.attempt} of {said.max_retries}"
-            return (RateLimited(words) if said.error_status in _LIMITED else Noted(words),)
-        case "assistant" | "user", _:
-            return tuple(_read_blocks(said.message or _Message()))
-        case "result", _:
-            return (_read_result(said),)
-        case _:
-            return ()
+        return unreadable
+    said = _parse(line) or _parse(_mend(line))
+    return unreadable if said is None else tuple(_read_line(said))
 
 
 def read_beginning(beginning: bytes) -> Sequence[Event]:
     """A turn's end alone: its text comes last but for figures, is cut anyway, and without it the turn would not end."""
-    for cut in range(_TORN):
-        ends = [e for e in read(beginning[: len(beginning) - cut] + b'"}') if isinstance(e, TurnEnded)]
-        if ends:
-            return ends
+    closed = [beginning[: len(beginning) - cut] + b'"}' for cut in range(_TORN)]
+    for line in (*closed, *map(_mend, closed)):
+        said = _parse(line)
+        if said and said.type == "result":
+            return (_read_result(said),)
     return ()
+
+
+def _parse(line: bytes) -> _Line | None:
+    try:
+        return _Line.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _mend(line: bytes) -> bytes:
+    """The line, with a `?` for half of a surrogate pair, which JavaScript may print and no strict parser takes."""
+    try:
+        return json.dumps(json.loads(line.decode(errors="replace")), ensure_ascii=False).encode(errors="replace")
+    except (ValueError, RecursionError):
+        return b""
+
+
+def _read_line(said: _Line) -> Iterator[Event]:
+    match said.type, said.subtype:
+        case "system", "init":
+            yield Started(said.session_id, said.model)
+        case "system", "api_retry":
+            words = f"the API answered {said.error_status} ({said.error}); try {said.attempt} of {said.max_retries}"
+            yield RateLimited(words) if said.error_status in _LIMITED else Noted(words)
+        case "assistant" | "user", _:
+            yield from _read_blocks(said.message or _Message())
+        case "result", _:
+            yield _read_result(said)
+        case _:
+            pass
 
 
 def _read_blocks(message: _Message) -> Iterator[Event]:

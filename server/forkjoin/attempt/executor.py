@@ -10,9 +10,6 @@ from typing import NamedTuple, Protocol
 
 from forkjoin.model import Outcome
 
-#: How much is kept of what a program prints, where nobody says otherwise.
-LOG_BYTES = 64 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
@@ -40,7 +37,7 @@ class AttemptSpec:
     timeout_s: float | None = None
     together: bool = False
     silence_s: float | None = None
-    log_bytes: int = LOG_BYTES
+    log_bytes: int = 64 * 1024 * 1024
     keeps_unread: bool = False
     about: Mapping[str, object] = field(default_factory=dict[str, object])
 
@@ -61,7 +58,6 @@ class Page(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Capacity:
     cores: int
-    memory_bytes: int
     free_memory_bytes: int
 
 

@@ -68,9 +68,6 @@ class LocalExecutor:
         self._threads = CapacityLimiter(40)
         self._enders = CapacityLimiter(40)  # those take seconds: nobody is to wait for them
 
-    def __repr__(self) -> str:
-        return f"LocalExecutor({str(self._folder)!r})"
-
     def _at(self, handle: str) -> Path:
         assert _HANDLE.fullmatch(handle), handle
         return self._folder / handle
@@ -88,7 +85,7 @@ class LocalExecutor:
         if taken is None:
             return  # a shim has it already
         try:
-            if not any((folder / name).exists() for name in ("started.json", "end.json", "cancel")):
+            if not any((folder / name).exists() for name in ("started.json", "cancel")):
                 _write_orders(folder, spec, str(self._daemon_lock), self._wake)
                 _start_shim(folder, taken, spec.environment)
         finally:
@@ -163,7 +160,7 @@ class LocalExecutor:
 
     async def capacity(self) -> Capacity:
         memory = await self._do(psutil.virtual_memory)
-        return Capacity(os.cpu_count() or 1, memory.total, memory.available)
+        return Capacity(os.cpu_count() or 1, memory.available)
 
 
 def _forget(folder: Path) -> None:
@@ -189,7 +186,7 @@ def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[
         "log_bytes": spec.log_bytes,
         "keeps_unread": spec.keeps_unread,
         "cgroup": _group(folder),
-        "open_files": open_files.given(),
+        "open_files": open_files.GIVEN,
         "daemon_lock": daemon_lock,
         "wake": wake,
     }
@@ -279,11 +276,9 @@ def _append(file: Path, data: bytes) -> None:
 def _poke(folder: Path) -> None:
     """Tell the shim to look; where none reads the fifo (ENXIO), there is nobody to tell."""
     with contextlib.suppress(OSError):
-        fifo = os.open(folder / "poke", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(fifo, b"!")
-        finally:
-            os.close(fifo)
+        fifo = os.open(folder / "poke", os.O_WRONLY | os.O_NONBLOCK)
+        with os.fdopen(fifo, "wb", buffering=0) as opened:
+            opened.write(b"!")
 
 
 def _read_on(file: Path, start: int) -> bytes:
@@ -323,10 +318,9 @@ def _read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
 
 
 def _read_outcome(folder: Path) -> Outcome:
-    end = _read_record(folder / "end.json", _OUTCOME)
-    if end is not None:
+    if end := _read_record(folder / "end.json", _OUTCOME):
         return end
-    if (folder / "started.json").exists() or (folder / "end.json").exists():
+    if (folder / "started.json").exists():
         return Outcome("lost")
     if (folder / "cancel").exists():
         return Outcome("not_started", error="it was stopped before it started")
@@ -339,8 +333,8 @@ def _read_shim(folder: Path) -> process.Identity | None:
 
 
 def _open_shim(folder: Path) -> int | None:
-    identity = _read_shim(folder)
-    return process.open_handle(identity) if identity else None
+    owner = _read_shim(folder)
+    return owner and process.open_handle(owner)
 
 
 def _ask_to_end(folder: Path, grace: float) -> bool:
@@ -350,20 +344,17 @@ def _ask_to_end(folder: Path, grace: float) -> bool:
         _write(folder / "cancel.new", str(grace).encode())
     with contextlib.suppress(OSError):  # where the disk is full there is an empty one, or its tree is ended without
         (folder / "cancel.new").replace(folder / "cancel")
-    identity = _read_shim(folder)
-    if identity:
-        process.send(identity, signal.SIGCONT)  # its own program may have stopped it
+    if owner := _read_shim(folder):
+        process.send(owner, signal.SIGCONT)  # its own program may have stopped it
     _poke(folder)
     return lock.is_held(folder / "lock")
 
 
 def _end_tree(folder: Path, grace: float) -> list[str]:
     """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
-    identity = _read_shim(folder)
-    owner = process.read_entry(identity.pid) if identity and process.is_alive(identity) else None
-    mark, group, shim_pid = _mark(folder), _group(folder), owner.identity.pid if owner else None
-    left = process.end(lambda: process.tree(mark, shim_pid, group), grace)
-    if owner and not left:
-        left = process.end(lambda: [owner] if process.is_alive(owner.identity) else [], 0)
+    mark, group, owner = _mark(folder), _group(folder), _read_shim(folder)
+    left = process.end(lambda: process.tree(mark, owner, group), grace)
+    if not left:
+        left = process.end(lambda: [entry for entry in process.table() if entry.identity == owner], 0)
     cgroup.remove(group)
     return [str(entry) for entry in left]

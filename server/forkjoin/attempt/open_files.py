@@ -7,18 +7,12 @@ default would slow it down or break it.
 import contextlib
 import resource
 
-_given: tuple[int, int] | None = None
+#: The limits, soft and hard, that this process was started with: its programs' own.
+GIVEN = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def raise_limit() -> None:
     """Let this process have as many open files as it may; done once, at the daemon's start."""
-    global _given
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _given = _given or (soft, hard)
+    _, hard = GIVEN
     with contextlib.suppress(ValueError, OSError):  # some systems let nobody have what they call the limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def given() -> tuple[int, int]:
-    """The limits, soft and hard, that this process was started with: its programs' own."""
-    return _given or resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -7,6 +7,8 @@ of these leads. Without a cgroup, what cleared its environment, forked twice *an
 so does, in any case, what cleared it and poses as a daemon.
 """
 
+import contextlib
+import functools
 import os
 import signal
 import time
@@ -47,11 +49,12 @@ class Entry(NamedTuple):
         return f"{self.name} (pid {self.identity.pid})"
 
 
-def boot_id() -> str:
+@functools.cache
+def _boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
-def read_entry(pid: int, boot: str | None = None) -> Entry | None:
+def read_entry(pid: int) -> Entry | None:
     """The process with this pid, unless it has ended; a zombie has, if no thread of it goes on."""
     try:
         name, fields = _read_stat(pid)
@@ -60,7 +63,7 @@ def read_entry(pid: int, boot: str | None = None) -> Entry | None:
     state, threads = fields[0], int(fields[17])
     if state in (b"Z", b"X") and threads <= 1:
         return None
-    identity = Identity(boot or boot_id(), pid, int(fields[19]))
+    identity = Identity(_boot_id(), pid, int(fields[19]))
     return Entry(identity, int(fields[1]), int(fields[3]), name.decode(errors="replace"))
 
 
@@ -76,22 +79,21 @@ def is_alive(identity: Identity) -> bool:
 
 def table() -> list[Entry]:
     """Every process that runs."""
-    boot = boot_id()
-    entries = (read_entry(int(name), boot) for name in os.listdir("/proc") if name.isdigit())
-    return [entry for entry in entries if entry]
+    return [entry for name in os.listdir("/proc") if name.isdigit() and (entry := read_entry(int(name)))]
 
 
-def tree(mark: str, shim: int | None, group: str | None = None) -> list[Entry]:
+def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Entry]:
     """The processes of the attempt with this mark, in its cgroup's folder and, where it lives, below its shim.
 
-    The shim itself is not among them.
-
-    A daemon or another shim below it, and what is below these, is not of this attempt.
+    The shim itself is not among them, nor a daemon or another shim below it, nor what is below these.
     """
     marked, keeper = _variable(MARK, mark), _variable(KEEPER, "1")
     found: set[int] = set()
+    above: set[int] = set()
     entries: list[Entry] = []
     for entry in table():
+        if entry.identity == shim:
+            above.add(entry.identity.pid)
         environment = _environment(entry.identity.pid)
         if marked in environment:
             found.add(entry.identity.pid)
@@ -99,7 +101,7 @@ def tree(mark: str, shim: int | None, group: str | None = None) -> list[Entry]:
             entries.append(entry)
     # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
     found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
-    found |= _below(found if shim is None else found | {shim}, entries)
+    found |= _below(found | above, entries)
     sessions = found & {entry.session for entry in entries}
     never = {1, os.getpid()}
     return [e for e in entries if (e.identity.pid in found or e.session in sessions) and e.identity.pid not in never]
@@ -110,23 +112,18 @@ def _variable(name: str, value: str) -> bytes:
 
 
 def _environment(pid: int) -> bytes:
-    """What a process was started with, between NULs; empty for those that are not ours to read.
-
-    One that is just becoming another program has none for a moment: it is read again.
-    """
-    try:
-        for _ in range(_TRIES):
+    """What a process was started with, between NULs; empty for those that are not ours to read."""
+    with contextlib.suppress(OSError):
+        for _ in range(_TRIES):  # one that is just becoming another program has none for a moment
             data = _read(f"/proc/{pid}/environ")
             if data or _has_none(pid):
                 return b"\0" + data
             time.sleep(0.001)
-    except OSError:
-        pass
     return b""
 
 
 def _has_none(pid: int) -> bool:
-    """Whether a process has no environment, and is not about to get one: the kernel's, what ends, what was cleared."""
+    """Whether it has no environment, and is not about to get one: the kernel's own, what ends, what was cleared."""
     _, fields = _read_stat(pid)
     flags, begin, end = int(fields[6]), fields[47], fields[48]
     return bool(flags & (_PF_EXITING | _PF_KTHREAD)) or begin == end != b"0"
@@ -182,12 +179,9 @@ def send(identity: Identity, signum: signal.Signals) -> None:
     handle = open_handle(identity)
     if handle is None:
         return
-    try:
+    with contextlib.suppress(OSError):  # it ended meanwhile, or may not be signalled: whoever looks again will see it
         signal.pidfd_send_signal(handle, signum)
-    except OSError:
-        pass  # it ended meanwhile, or may not be signalled: whoever looks again will see it
-    finally:
-        os.close(handle)
+    os.close(handle)
 
 
 def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:

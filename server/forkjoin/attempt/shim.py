@@ -20,7 +20,9 @@ Standard library only; its own 6 MB are paid for every agent that runs.
 
 import contextlib
 import ctypes
+import fcntl
 import json
+import math
 import os
 import resource
 import selectors
@@ -63,17 +65,19 @@ class Shim:
             self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
         self.began = time.monotonic()
         self.next_wake = self.began + _WAKE_EVERY_S
-        self.logs = Logs(self.spec)
         self.late = ""  #: the limit that ended it, in words
         self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
         self.left: list[process.Entry] = []
 
     def run(self, environment: dict[bytes, bytes]) -> None:
         """Start the program, serve it to its end, and write how that was."""
-        write_whole("started.json", process.identify(os.getpid()))
-        how = {"kind": "not_started", "error": "it was stopped before it started"}
-        if not os.path.exists("cancel"):
+        self.owner = process.identify(os.getpid())
+        write_whole("started.json", self.owner)
+        if os.path.exists("cancel"):
+            how = not_started("it was stopped before it started")
+        else:
             how = self.live(environment)
+            cgroup.remove(self.spec["cgroup"])
         self.write_end(how)
         self.wake_daemon()
 
@@ -85,13 +89,11 @@ class Shim:
         failure = self.start(program_stdin, environment)
         os.close(program_stdin)
         if failure:
-            cgroup.remove(self.spec["cgroup"])
-            return {"kind": "not_started", "error": failure}
+            return not_started(failure)
         os.set_blocking(stdin, False)
-        self.logs.open()
+        self.logs = Logs(self.spec)
         how = self.describe(self.serve(stdin, wakeup))
         self.logs.look()
-        cgroup.remove(self.spec["cgroup"])
         return how
 
     def listen_to_signals(self) -> int:
@@ -111,7 +113,10 @@ class Shim:
     def start(self, stdin: int, environment: dict[bytes, bytes]) -> str:
         """Start the program; why it could not be, if so."""
         report, reported = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError as error:  # as many run as may
+            return f"a process for it: {error.strerror}"
         if self.pid == 0:
             self.become_program(stdin, reported, environment)
         os.close(reported)
@@ -149,7 +154,7 @@ class Shim:
     def serve(self, stdin: int, wakeup: int) -> int:
         """Copy input to the program until it has ended and its tree with it; its wait status."""
         poke = os.open("poke", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        feed = Feed(stdin, os.open("input", os.O_RDONLY | os.O_CLOEXEC))
+        feed = Feed(stdin)
         with selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             selector.register(poke, selectors.EVENT_READ)
@@ -159,10 +164,11 @@ class Shim:
                 if grace is not None:
                     self.end_tree(grace)
                     continue
-                for key, _ in selector.select(self.patience()):
+                for key, _ in selector.select(max(0.0, min(_LOOK_EVERY_S, self.time_left()))):
                     if key.fd in (wakeup, poke):
-                        drain(key.fd)
-                self.wake_daemon_now_and_then()
+                        os.read(key.fd, _CHUNK)
+                if time.monotonic() >= self.next_wake:
+                    self.wake_daemon()
         self.end_tree(_LEFTOVER_GRACE_S)
         return status
 
@@ -180,29 +186,26 @@ class Shim:
         self.logs.look()
         self.late = self.find_late()
         if os.path.exists("cancel"):
-            return read_grace()
+            return read_number("cancel", _GRACE_S)  # it is empty where there was no room for more
         return _GRACE_S if self.late or self.terminated else None
 
     def find_late(self) -> str:
         """The limit that it is past, in words; '' where it is past none."""
-        now = time.monotonic()
-        whole: float | None = self.spec["timeout_s"]
         silence: float | None = self.spec["silence_s"]
-        if whole is not None and now >= self.began + whole:
-            return f"by its time limit of {spell(whole)}"
-        if silence is not None and now >= self.logs.heard + silence:
+        if self.time_left() <= 0:
+            return f"by its time limit of {spell(self.spec['timeout_s'])}"
+        if silence is not None and time.monotonic() >= self.logs.heard + silence:
             return f"after {spell(silence)} of silence"
         return ""
 
-    def patience(self) -> float:
-        whole: float | None = self.spec["timeout_s"]
-        left = _LOOK_EVERY_S if whole is None else self.began + whole - time.monotonic()
-        return max(0.0, min(_LOOK_EVERY_S, left))
+    def time_left(self) -> float:
+        limit: float | None = self.spec["timeout_s"]
+        return math.inf if limit is None else self.began + limit - time.monotonic()
 
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
         group: str | None = self.spec["cgroup"]
-        self.left = process.end(lambda: process.tree(mark, os.getpid(), group), grace)
+        self.left = process.end(lambda: process.tree(mark, self.owner, group), grace)
 
     # -- ending
 
@@ -218,14 +221,9 @@ class Shim:
             with contextlib.suppress(OSError):  # the whole folder may be gone
                 os.replace("full.json", "end.json")
 
-    def wake_daemon_now_and_then(self) -> None:
-        now = time.monotonic()
-        if now >= self.next_wake:
-            self.next_wake = now + _WAKE_EVERY_S
-            self.wake_daemon()
-
     def wake_daemon(self) -> None:
         """Start a daemon, if none is there: it holds its lock for as long as it lives."""
+        self.next_wake = time.monotonic() + _WAKE_EVERY_S
         argv: list[str] = self.spec["wake"]
         try:
             if not lock.is_held(self.spec["daemon_lock"]):
@@ -240,15 +238,13 @@ class Logs:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.limit: int = spec["log_bytes"]
         self.keeps_unread: bool = spec["keeps_unread"]
-        self.names = ("output",) if spec["together"] else ("output", "errors")
         self.files: dict[str, int] = {}
         self.sizes: list[int] = []
         self.heard = time.monotonic()
         self.complained = False
-
-    def open(self) -> None:
         with contextlib.suppress(OSError):  # the whole folder may be gone
-            self.files = {name: os.open(name, os.O_RDWR | os.O_CLOEXEC) for name in self.names}
+            for name in ("output",) if spec["together"] else ("output", "errors"):
+                self.files[name] = os.open(name, os.O_RDWR | os.O_CLOEXEC)
 
     def look(self) -> None:
         """See whether they have grown, and shorten those that are too long."""
@@ -260,19 +256,19 @@ class Logs:
                 log.shorten(file, self.limit, self.released(name))
         except OSError as error:
             if not self.complained:
+                self.complained = True
                 sys.stderr.write(f"what is printed can't be kept to its limit here: {error}\n")
-            self.complained = True
 
     def released(self, name: str) -> int:
-        return read_released() if name == "output" and self.keeps_unread else sys.maxsize
+        return int(read_number("released", 0)) if name == "output" and self.keeps_unread else sys.maxsize
 
 
 class Feed:
     """Copies the file `input` into the program's stdin, as far as it has grown and the program reads."""
 
-    def __init__(self, stdin: int, source: int) -> None:
+    def __init__(self, stdin: int) -> None:
         self.stdin = stdin
-        self.source = source
+        self.source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
         self.pending = b""
         self.open = True
 
@@ -280,25 +276,30 @@ class Feed:
         """Copy what can be copied now; leave stdin in `selector` while the program does not read."""
         if not self.open:
             return
+        waits = self.stdin in selector.get_map()
         complete = os.path.exists("input.end")  # looked for before the last read, so that nothing is missed
         try:
             while self.refill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]
         except BlockingIOError:
-            if self.stdin not in selector.get_map():
+            if not waits:
                 selector.register(self.stdin, selectors.EVENT_WRITE)
             return
         except BrokenPipeError:
             complete = True
-        if self.stdin in selector.get_map():
+        if waits:
             selector.unregister(self.stdin)
         if complete:
             os.close(self.stdin)
             self.open = False
 
     def refill(self) -> bool:
-        """Whether there is something to copy."""
-        self.pending = self.pending or os.read(self.source, _CHUNK)
+        """Whether there is something to copy. What is still being written is not: for want of room it is taken back."""
+        if not self.pending:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self.source, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self.pending = os.read(self.source, _CHUNK)
+                fcntl.flock(self.source, fcntl.LOCK_UN)
         return bool(self.pending)
 
 
@@ -315,20 +316,17 @@ def write_whole(name: str, content: object) -> None:
     os.replace(f"{name}.new", name)
 
 
-def read_grace() -> float:
+def read_number(name: str, otherwise: float) -> float:
+    """What stands in a file; something else where that is missing, or half written."""
     try:
-        with open("cancel", encoding="utf-8") as file:
+        with open(name, encoding="utf-8") as file:
             return float(file.read())
-    except ValueError:  # it is empty where there was no room for more
-        return _GRACE_S
-
-
-def read_released() -> int:
-    try:
-        with open("released", encoding="utf-8") as file:
-            return int(file.read() or 0)
     except (OSError, ValueError):
-        return 0
+        return otherwise
+
+
+def not_started(why: str) -> dict[str, Any]:
+    return {"kind": "not_started", "error": why}
 
 
 def spell(seconds: float) -> str:
@@ -341,14 +339,6 @@ def restore_signals() -> None:
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def drain(descriptor: int) -> None:
-    try:
-        while os.read(descriptor, _CHUNK):
-            pass
-    except BlockingIOError:
-        pass
 
 
 def read_environment() -> dict[bytes, bytes] | None:
@@ -364,12 +354,6 @@ def read_environment() -> dict[bytes, bytes] | None:
     return {name: value for name, _, value in pairs}
 
 
-def limit_open_files(soft: int, hard: int) -> None:
-    """Have the limits that the daemon was started with; it has raised its own."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def main() -> None:
     os.set_inheritable(int(sys.argv[2]), False)  # the lock is the shim's: what it starts must not have it
     environment = read_environment()
@@ -377,7 +361,8 @@ def main() -> None:
         return
     os.chdir(sys.argv[1])
     shim = Shim()
-    limit_open_files(*shim.spec["open_files"])
+    with contextlib.suppress(ValueError, OSError):  # as the daemon was started with; it has raised its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, shim.spec["open_files"])
     shim.run(environment)
 
 

@@ -7,7 +7,7 @@ its own.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from forkjoin.attempt.executor import LOG_BYTES, AttemptSpec, Executor
+from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.model import Outcome
 from forkjoin.redact import redact, secrets_of
 
@@ -29,7 +29,7 @@ async def run_verify(
     cwd: str,
     environment: Mapping[str, str],
     minutes: float,
-    log_bytes: int = LOG_BYTES,
+    log_bytes: int,
 ) -> tuple[Outcome, str]:
     """How the command went, and the end of what it printed, stdout and stderr as in a terminal.
 
