@@ -122,6 +122,8 @@ def check_text(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(check_text)]
 Name = Annotated[str, AfterValidator(check_name)]
+#: A limit of time: a week at most.
+Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
 class SpecParts(BaseModel):
@@ -138,12 +140,8 @@ class SpecParts(BaseModel):
     verify: Text | None = Field(
         default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
     )
-    timeout_minutes: float | None = Field(
-        default=None, gt=0, le=7 * 24 * 60, description="Ends the agent after so long."
-    )
-    silence_minutes: float | None = Field(
-        default=None, gt=0, le=7 * 24 * 60, description="Ends it when it printed nothing for so long."
-    )
+    timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
+    silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
 
 
 class Spec(SpecParts):

@@ -1,5 +1,6 @@
 """Fault 18: what damaged records held is told again by the files of attempts; and other files of a home, damaged."""
 
+import json
 import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,6 +15,7 @@ from forkjoin import lock
 from forkjoin.config import read_settings
 from forkjoin.error import CallerError
 from forkjoin.main import _leave_when_damaged, open_loop
+from forkjoin.model import SpecParts
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.record.rows import RESTORED
@@ -148,6 +150,17 @@ async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(
         assert (await loop.store.agent(1)).restored
         assert await loop.store.task(1) == "the task"
         await loop.store.ask_stop([await loop.store.agent(2)])
+    async with left.taken_over() as lead:
+        await lead.call("stop_agents", ids=["a2"])
+
+
+async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: Home, left: Left) -> None:
+    about = home.attempts / "a1-1" / "about.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "spec": {"priority": "high", "task": "a task"}}))
+    home.records.unlink()
+    async with open_loop(home) as loop:
+        assert (await loop.store.agent(1)).spec == SpecParts()
+        assert "unknown" in await loop.store.task(1)
     async with left.taken_over() as lead:
         await lead.call("stop_agents", ids=["a2"])
 

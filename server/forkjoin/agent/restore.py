@@ -9,41 +9,21 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from anyio import to_thread
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from forkjoin.branch import git
 from forkjoin.error import GitError
-from forkjoin.model import SpecParts
 from forkjoin.paths import Home
 from forkjoin.record.damage import note_damage, set_aside_copies
-from forkjoin.record.rows import Restored
+from forkjoin.record.rows import About, Restored
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
 _ATTEMPT = re.compile(r"a([1-9]\d{0,8})-([1-9]\d{0,8})")
 _WORKTREE = re.compile(r"a([1-9]\d{0,8})-.*")
-_UNKNOWN_TASK = "(unknown: the record was damaged)"
-
-
-class About(BaseModel):
-    """What about.json in an attempt's folder says of its agent."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: str
-    project: str  #: its common git folder
-    lead: str = ""
-    branch: str
-    base: str
-    worktree: str
-    checkout: str = ""
-    conversation: str = ""
-    environment: str = ""
-    spec: dict[str, Any] = {}
 
 
 async def restore(rooms: Rooms) -> None:
@@ -57,7 +37,7 @@ async def restore(rooms: Rooms) -> None:
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
     abouts, highest = await to_thread.run_sync(_look, home)
     lost = [
-        await _describe(home, number, attempt, about)
+        Restored(number, attempt, about, _is_cancelled(home, number, attempt), await _is_removed(about))
         for number, (attempt, about) in abouts.items()
         if number not in known and (damaged or number > handed_out)
     ]
@@ -92,17 +72,8 @@ def _attempt_of(folder: Path) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-async def _describe(home: Home, number: int, attempt: int, about: About) -> Restored:
-    spec = {name: part for name, part in about.spec.items() if name in SpecParts.model_fields}
-    return Restored(
-        number=number,
-        attempt=attempt,
-        spec=SpecParts.model_validate(spec),
-        task=str(about.spec.get("task") or _UNKNOWN_TASK),
-        stop_asked=(home.attempts / f"a{number}-{attempt}" / "cancel").exists(),
-        removed=await _is_removed(about),
-        **about.model_dump(exclude={"spec"}),
-    )
+def _is_cancelled(home: Home, number: int, attempt: int) -> bool:
+    return (home.attempts / f"a{number}-{attempt}" / "cancel").exists()
 
 
 async def _is_removed(about: About) -> bool:

@@ -3,6 +3,7 @@
 Its copy stays until the person removes it, and as long as it is there, status and doctor tell of it.
 """
 
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ _BESIDE = ("", "-wal", "-shm")
 #: Up to this size a database is looked through at each start, which takes a second for a gigabyte; beyond it only after
 #: an end that left a log.
 _LOOKED_THROUGH = 256 * 1024 * 1024
+#: Bytes; a disk with less free is soon too full to record anything.
+_LEAST_FREE = 100 * 1024 * 1024
 #: How SQLite's log begins (the file format's section 4.1).
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -86,6 +89,19 @@ def set_aside_copies(file: Path) -> list[Path]:
     """The damaged databases that were set aside, oldest first."""
     found = file.parent.glob(f"{file.name}.damaged-*")
     return sorted(copy for copy in found if not copy.name.endswith(_BESIDE[1:]))
+
+
+def find_trouble(file: Path) -> list[str]:
+    """What is wrong with the records at `file` and their disk, a line each, with what to do about it. Blocks."""
+    told = [
+        f"the records were damaged and begun anew with all that could still be read; see that no agent is missing "
+        f"(forkjoin ps --all), then remove {copy}"
+        for copy in set_aside_copies(file)
+    ]
+    free = shutil.disk_usage(file.parent).free
+    if free < _LEAST_FREE:
+        told.append(f"only {free // 1024 // 1024} MB are free on the disk of {file.parent}; free space there")
+    return told
 
 
 def _aside(file: Path) -> Path:

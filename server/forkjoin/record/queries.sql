@@ -161,7 +161,9 @@ UPDATE agent SET settled = :day WHERE settled IS NULL AND merge IN ('merged', 'n
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
 -- name: settled_agents
-SELECT * FROM agent WHERE settled <= :day ORDER BY number;
+SELECT * FROM agent WHERE settled <= :day AND number NOT IN (
+  SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done')
+ORDER BY number;
 
 -- name: delete_agent!
 DELETE FROM agent WHERE number = :agent;

@@ -34,7 +34,7 @@ class Store(Upkeep):
         """The project of this common git folder, recorded if it is new."""
         found = await self._read("project", common_dir=common_dir)
         if found is None:
-            await self._write("project", lambda q: q.add_project(common_dir=common_dir))
+            await self._set("add_project", common_dir=common_dir)
             found = await self._read("project", common_dir=common_dir)
         return Project(**found)
 
@@ -75,8 +75,7 @@ class Store(Upkeep):
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
         """The agents with these numbers, in that order."""
         wanted = list(numbers)
-        found = await self._rows("agents_numbered", numbers=json.dumps(wanted))
-        known = {row["number"]: rows.agent(row) for row in found}
+        known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=json.dumps(wanted))}
         return [known[number] for number in wanted]
 
     async def find(self, project: int, asked: str) -> Agent | None:
@@ -99,17 +98,15 @@ class Store(Upkeep):
 
     async def live(self) -> list[Agent]:
         """Every agent that is in no final state, oldest first."""
-        return [rows.agent(row) for row in await self._rows("live_agents")]
+        return await self._agents("live_agents")
 
     async def agents(self, project: int, *, everything: bool) -> list[Agent]:
         """The project's agents, newest first; with `everything`, removed ones too."""
-        found = await self._rows("project_agents", project=project, everything=everything)
-        return [rows.agent(row) for row in found]
+        return await self._agents("project_agents", project=project, everything=everything)
 
     async def untold(self, project: int, lead: str, *, everyone: bool) -> list[Agent]:
         """What a wait without ids is for."""
-        found = await self._rows("untold_agents", project=project, lead=lead, everyone=everyone)
-        return [rows.agent(row) for row in found]
+        return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
 
     async def move(self, agent: Agent, to: State, event: Event | None = None) -> Agent:
         """Move an agent to another state, and record why; the agent as it is then.
@@ -127,12 +124,14 @@ class Store(Upkeep):
         return await self._write("move", act)
 
     async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
-        """Record an attempt's result and its end, in one transaction; what is there already stays."""
+        """Record an attempt's result and its end.
+
+        Raises:
+            BrokenPromiseError: It has ended before: what is recorded stays.
+        """
 
         def act(q: Any) -> None:
-            _add_result(q, agent, result)
-            _move(q, agent, result.state)
-            q.set_merge(number=agent.number, merge=merge)
+            _end(q, agent, result, merge)
             q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
             if result.cost_usd is not None:
                 q.set_cost(number=agent.number, cost_usd=result.cost_usd)
@@ -152,16 +151,13 @@ class Store(Upkeep):
                 now = rows.agent(q.agent_numbered(number=agent.number))
                 q.ask_stop(number=now.number)
                 if now.state is State.QUEUED:
-                    _move(q, now, State.STOPPED)
-                    result = Result(now.attempt, State.STOPPED, "Stopped before it started.", "")
-                    _add_result(q, now, result)
-                    q.set_merge(number=now.number, merge=Merge.NOTHING)
+                    _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
         await self._write("ask_stop", act)
 
     async def add_token(self, agent: int, digest: str) -> None:
         """Note that who shows the token of this digest is the agent's."""
-        await self._write("add_token", lambda q: q.add_token(agent=agent, digest=digest))
+        await self._set("add_token", agent=agent, digest=digest)
 
     async def agent_of_token(self, digest: str) -> Agent | None:
         found = await self._read("agent_of_token", digest=digest)
@@ -169,19 +165,18 @@ class Store(Upkeep):
 
     async def set_prepared(self, agent: Agent, branch: str) -> None:
         """Record that the agent's worktree and this branch were made."""
-        await self._write("set_prepared", lambda q: q.set_prepared(number=agent.number, branch=branch))
+        await self._set("set_prepared", number=agent.number, branch=branch)
 
     async def set_removing(self, agents: Iterable[Agent]) -> None:
         """Note that worktrees and branches of these are about to go: from now on they do."""
-        numbers = json.dumps([agent.number for agent in agents])
-        await self._write("set_removing", lambda q: q.set_removing(numbers=numbers))
+        await self._set("set_removing", numbers=json.dumps([agent.number for agent in agents]))
 
     async def half_removed(self) -> list[Agent]:
         """Those whose removal was begun and not ended."""
-        return [rows.agent(row) for row in await self._rows("half_removed_agents")]
+        return await self._agents("half_removed_agents")
 
     async def set_removed(self, number: int) -> None:
-        await self._write("set_removed", lambda q: q.set_removed(number=number, removed=time.time()))
+        await self._set("set_removed", number=number, removed=time.time())
 
     async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
@@ -201,7 +196,7 @@ class Store(Upkeep):
     async def note(
         self, agent: Agent, events: Sequence[tuple[Event, int]], progress: rows.Progress | None = None
     ) -> None:
-        """Record events with the offsets of their lines, and how far the output was read, in one transaction."""
+        """Record events with the offsets of their lines, and how far the output was read."""
 
         def act(q: Any) -> None:
             for event, offset in events:
@@ -262,7 +257,7 @@ class Store(Upkeep):
         answer: str | None = None,
         merges: Mapping[int, Merge] | None = None,
     ) -> None:
-        """Record how far a landing is and how its branches fared, in one transaction."""
+        """Record how far a landing is and how its branches fared."""
 
         def act(q: Any) -> None:
             q.set_landing(number=landing.number, state=state, move=move, answer=answer)
@@ -301,8 +296,11 @@ def _move(q: Any, agent: Agent, to: State) -> None:
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
 
 
-def _add_result(q: Any, agent: Agent, result: Result) -> None:
+def _end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
+    """Record an attempt's end with its result."""
+    _move(q, agent, result.state)
     q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
+    q.set_merge(number=agent.number, merge=merge)
 
 
 def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
