@@ -14,7 +14,7 @@ from forkjoin import lock
 from forkjoin.agent import stop
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory
+from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory, until
 
 #: A grandchild, forked twice, in a session of its own; a child that is stopped; all deaf. It leaves work behind.
 HOSTILE = """
@@ -72,32 +72,72 @@ async def test_when_a_stop_is_answered_no_process_of_a_hostile_tree_lives(lead: 
     assert (await lead.call("get_result", id=agent))["files_changed"] == 1
 
 
+class Immortal:
+    """A process that not even KILL ends, in every attempt there is, until it is mortal."""
+
+    words = "can't be ended: immortal (pid 7)"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lives = True
+        really = LocalExecutor.cancel
+
+        async def cancel(executor: LocalExecutor, handle: str, grace: float) -> list[str]:
+            return await really(executor, handle, grace) or (["immortal (pid 7)"] if self.lives else [])
+
+        monkeypatch.setattr(LocalExecutor, "cancel", cancel)
+        monkeypatch.setattr(stop, "_AGAIN_S", 0.02)
+        monkeypatch.setattr(stop, "_FINISH_S", 0)
+
+
+@pytest.fixture
+def immortal(monkeypatch: pytest.MonkeyPatch) -> Immortal:
+    return Immortal(monkeypatch)
+
+
 async def test_what_can_not_be_ended_is_named_and_the_agent_is_not_stopped_before_it_is(
-    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, repository: Path, immortal: Immortal
 ) -> None:
-    """Fault 7: what not even KILL ends; stopping again is no error."""
-    really = LocalExecutor.cancel
-    immortal = True
-
-    async def cancel(self: LocalExecutor, handle: str, grace: float) -> list[str]:
-        return await really(self, handle, grace) or (["immortal (pid 7)"] if immortal else [])
-
-    monkeypatch.setattr(LocalExecutor, "cancel", cancel)
-    monkeypatch.setattr(stop, "_AGAIN_S", 0.02)
-    monkeypatch.setattr(stop, "_FINISH_S", 0)
+    """Fault 7: stopping again is no error."""
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.spawn("echo up; exec sleep 1000")
-        await until_said(lead, agent, "up")
+        await lead.until(agent, last_event="up")
         await lead.call("stop_agents", ids=[agent])
-        with anyio.fail_after(GIVE_UP_S):
-            while (listed := await until_state(lead, agent, "finishing"))["last_event"].startswith("ended"):
-                await anyio.sleep(0.02)
+        await lead.until(agent, state="finishing", last_event=immortal.words)
         (again,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
-        assert (again["state"], again["note"]) == ("finishing", "can't be ended: immortal (pid 7)")
-        assert listed["last_event"] == again["note"]
-        immortal = False
-        await until_state(lead, agent, "stopped")
+        assert (again["state"], again["note"]) == ("finishing", immortal.words)
+        immortal.lives = False
+        await lead.until(agent, state="stopped")
         assert "could not be ended" not in str((await lead.call("get_result", id=agent))["warnings"])
+
+
+async def test_an_agent_whose_verify_can_not_be_ended_is_not_stopped_before_it_is(
+    home: Home, repository: Path, immortal: Immortal
+) -> None:
+    """Fault 7: the stop comes while verify runs."""
+    async with open_lead_in_memory(home, repository) as lead:
+        (agent,) = await lead.spawn("true", verify=f"touch {home.state}/verifying; exec sleep 1000")
+        await until((home.state / "verifying").exists)
+        (stopped,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
+        assert stopped["state"] == "finishing"
+        await lead.until(agent, state="finishing", last_event=immortal.words)
+        immortal.lives = False
+        await lead.until(agent, state="stopped")
+
+
+async def test_an_agent_that_we_can_not_carry_on_has_failed_once_nothing_of_it_runs(
+    home: Home, repository: Path, immortal: Immortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("forkjoin.agent.life.listen", fail)
+    async with open_lead_in_memory(home, repository) as lead:
+        (agent,) = await lead.spawn("exec sleep 1000")
+        await lead.until(agent, last_event=immortal.words)
+        assert (await lead.listed(agent))["state"] == "running"
+        immortal.lives = False
+        await lead.until(agent, state="failed")
+        assert (await lead.call("get_result", id=agent))["error"] == "RuntimeError: a fault of ours"
 
 
 async def test_a_child_that_holds_stdout_ends_with_its_agent_which_has_its_result(lead: Lead, home: Home) -> None:
@@ -216,6 +256,14 @@ async def test_a_verify_has_the_token_of_its_agent_s_program_which_is_on_no_disk
 
 
 # -- the machine
+
+
+async def test_of_a_lost_agent_nothing_runs_any_more_when_its_end_is_told(lead: Lead, home: Home) -> None:
+    """Fault 27: its shim was killed, and what that ran goes on, deaf, until it is ended without it."""
+    (agent,) = await lead.run("trap '' HUP INT TERM; (sleep 1000) & echo x > x.txt; kill -9 $PPID; sleep 1000")
+    result = await lead.call("get_result", id=agent)
+    assert marked(home) == set()
+    assert (result["state"], result["files_changed"]) == ("lost", 1)
 
 
 async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_again(repository: Path, home: Home) -> None:

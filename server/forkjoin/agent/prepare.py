@@ -84,7 +84,6 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
     ours = {
-        **rooms.home.variables,
         **await variables(rooms, agent),
         "FORKJOIN_TASK_FILE": await _task_file(agent),
         **await git.author(agent.worktree),
@@ -98,7 +97,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
         silence_s=silence * 60 if silence else None,
-        log_bytes=limits.log_megabytes * 1024 * 1024,
+        log_bytes=limits.log_bytes,
         keeps_unread=ADAPTERS[program.kind].MAKES_EVENTS,
         about=await _about(rooms, agent, task),
     )
@@ -128,6 +127,7 @@ async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
     token = _token(handle_of(agent))
     await rooms.store.add_token(agent.number, digest_of(token))
     return {
+        **rooms.home.variables,
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
         "FORKJOIN_BRANCH": agent.branch,

@@ -35,9 +35,11 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
         _check_ended(whole)
         standing = [await _examine(rooms, agent) for agent in whole if agent.prepared]
-        _check_merged([one for one in standing if one.unmerged], discard_unmerged)
+        if not discard_unmerged:
+            _check_merged(standing)
         for one in standing:
-            await _commit_loose(one)
+            if not one.forgotten:
+                await _commit_loose(one)
         await rooms.store.set_removing(whole)
         return {agent.number: await _take_away(rooms, agent) for agent in agents}
 
@@ -67,36 +69,50 @@ def _check_ended(agents: Sequence[Agent]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """An agent, and how its branch stands; `unmerged` is whether no other branch, and no tag, has its commits."""
+    """An agent that has ended, and how its work stands.
+
+    Attributes:
+        unmerged: Whether no other branch, and no tag, has its commits.
+        forgotten: Whether its repository is gone, and they with it.
+    """
 
     agent: Agent
     common_dir: str
-    tip: str | None
-    unmerged: bool
-
-    @property
-    def path(self) -> Path:
-        return Path(self.agent.worktree)
+    unmerged: bool = False
+    forgotten: bool = False
 
 
 async def _examine(rooms: Rooms, agent: Agent) -> _Standing:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    result = await rooms.store.result(agent.number)
-    ref = f"refs/heads/{agent.branch}"
+    if await _is_forgotten(common_dir, agent):
+        return _Standing(agent, common_dir, forgotten=True)
     if await to_thread.run_sync(worktree.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
+    ref = f"refs/heads/{agent.branch}"
     try:
         where = await find_checkout(common_dir, ref)
     except CallerError as error:
         raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(_is_same, where, agent.worktree):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
-    tip = await git.tip(common_dir, ref) or (result.commit if result else None)
+    tip = await git.tip(common_dir, ref) or await _ended_at(rooms, agent)
     try:
         unmerged = tip is not None and not await kept.is_elsewhere(common_dir, tip, agent.base)
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
-    return _Standing(agent, common_dir, tip, unmerged)
+    return _Standing(agent, common_dir, unmerged)
+
+
+async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
+    """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
+    if await to_thread.run_sync(worktree.git_folder, common_dir, Path(agent.worktree)):
+        return False
+    return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
+
+
+async def _ended_at(rooms: Rooms, agent: Agent) -> str | None:
+    result = await rooms.store.result(agent.number)
+    return result.commit if result else None
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -107,19 +123,26 @@ def _refuse(agent: Agent, why: str) -> CallerError:
     return CallerError(f"{agent.label}: {why}. Nothing was removed.")
 
 
-def _check_merged(unmerged: Sequence[_Standing], discard_unmerged: bool) -> None:
-    if unmerged and not discard_unmerged:
+def _check_merged(standing: Sequence[_Standing]) -> None:
+    if unmerged := [one.agent.label for one in standing if one.unmerged]:
         raise CallerError(
-            f"Unmerged work: {', '.join(one.agent.label for one in unmerged)}. Call merge_worktree first, or pass "
-            "discard_unmerged=true (it stays reachable under refs/forkjoin/kept/); nothing was removed."
+            f"Unmerged work: {', '.join(unmerged)}. Call merge_worktree first, or pass discard_unmerged=true "
+            "(it stays reachable under refs/forkjoin/kept/); nothing was removed."
         )
+    for agent in (one.agent for one in standing if one.forgotten):
+        if Path(agent.worktree).exists():
+            raise _refuse(
+                agent,
+                f"its repository is gone, and what it had committed with it. Copy what you want to keep from "
+                f"{agent.worktree}, then pass discard_unmerged=true",
+            )
 
 
 async def _commit_loose(one: _Standing) -> None:
     """See that the branch has what was left in the worktree since the agent's end."""
-    agent, message = one.agent, f"Left in the worktree of {one.agent.label}"
+    agent, path, message = one.agent, Path(one.agent.worktree), f"Left in the worktree of {one.agent.label}"
     try:
-        left = await loose.commit_loose(one.common_dir, one.path, agent.branch, message, None, agent.slug)
+        left = await loose.commit_loose(one.common_dir, path, agent.branch, message, None, agent.slug)
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
     if left.repositories:
@@ -151,12 +174,13 @@ async def _take_away(rooms: Rooms, agent: Agent) -> str | None:
 
 async def _keep(rooms: Rooms, agent: Agent, common_dir: str) -> str | None:
     """Keep what was on an agent's branch, where nothing else does; the ref that keeps it."""
+    if await _is_forgotten(common_dir, agent):
+        return None
     tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
     if tip is None:  # an agent has deleted it, or it went before
         if found := await kept.find(common_dir, agent.slug):
             return found
-        result = await rooms.store.result(agent.number)
-        tip = result.commit if result else None
+        tip = await _ended_at(rooms, agent)
     if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
         return None
     return await kept.keep(common_dir, tip, agent.slug)

@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from forkjoin.agent.remove import remove
 from forkjoin.branch import git, loose
+from forkjoin.error import CallerError
 from forkjoin.model import Agent, Landing
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.rooms import Rooms
@@ -33,8 +34,10 @@ async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> Non
         for agent in await store.settled(day - days):
             try:
                 await _let_go(rooms, agent)
+            except CallerError as error:
+                log.info("%s stays: %s", agent.label, error)
             except Exception:  # a boundary: the others are not to stay for it
-                log.exception("%s can't be let go of; trying again tomorrow", agent.label)
+                log.exception("%s can't be let go of; trying again later", agent.label)
         await _forget_leftovers(rooms)
     await store.prune(day, [session.hello.relay for session in connected])
     await _prune_environments(rooms, connected)
