@@ -35,9 +35,8 @@ class Limits(_Strict):
 
 
 class Retention(_Strict):
-    days: Annotated[int, Field(ge=0, le=100_000)] = (
-        30  #: that what is merged stays, counted in days forkjoin ran; 0: for ever
-    )
+    #: That what is merged stays, counted in days on which forkjoin ran; 0: for ever.
+    days: Annotated[int, Field(ge=0, le=100_000)] = 30
 
 
 class AgentProgram(_Strict):

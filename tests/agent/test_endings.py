@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -24,19 +23,6 @@ setsid sh -c 'trap "" HUP INT TERM; (while :; do sleep 1; done) & echo up'
 sleep 1000 & kill -STOP $!
 while :; do sleep 1; done
 """
-
-
-async def until_said(lead: Lead, agent: str, wanted: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while (await lead.call("list_agents", ids=[agent]))["agents"][0]["last_event"] != wanted:
-            await anyio.sleep(0.02)
-
-
-async def until_state(lead: Lead, agent: str, wanted: str) -> Any:
-    with anyio.fail_after(GIVE_UP_S):
-        while (listed := (await lead.call("list_agents", ids=[agent]))["agents"][0])["state"] != wanted:
-            await anyio.sleep(0.02)
-    return listed
 
 
 def of_attempts(home: Home) -> dict[int, str]:
@@ -63,7 +49,7 @@ def marked(home: Home) -> set[int]:
 async def test_when_a_stop_is_answered_no_process_of_a_hostile_tree_lives(lead: Lead, home: Home) -> None:
     """Fault 7."""
     (agent,) = await lead.spawn(HOSTILE)
-    await until_said(lead, agent, "up")
+    await lead.until(agent, last_event="up")
     assert len(marked(home)) >= 3
     for _ in range(2):  # again: no error
         answer = await lead.call("stop_agents", ids=[agent])
@@ -166,7 +152,7 @@ async def test_an_agent_that_hangs_is_timed_out_by_the_limit_that_its_error_name
 async def test_a_wait_with_a_limit_answers_while_an_agent_hangs_whose_last_activity_shows(lead: Lead) -> None:
     """Fault 23: without a limit."""
     (agent,) = await lead.spawn("echo step 3 of 7; kill -STOP $$")
-    await until_said(lead, agent, "step 3 of 7")
+    await lead.until(agent, last_event="step 3 of 7")
     with anyio.fail_after(GIVE_UP_S):
         waited = await lead.call("wait_agents", ids=[agent], timeout_s=0.2)
     assert (waited["timed_out"], waited["pending"][0]["state"]) == (True, "running")
@@ -273,10 +259,8 @@ async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_agai
     async with open_lead(repository) as lead:
         (running,) = await lead.spawn("echo x > x.txt; echo up; exec sleep 1000")
         (verified,) = await lead.spawn("echo y > y.txt", verify=verify)
-        await until_said(lead, running, "up")
-        with anyio.fail_after(GIVE_UP_S):
-            while not runs.exists():
-                await anyio.sleep(0.02)
+        await lead.until(running, last_event="up")
+        await until(runs.exists)
         (daemon,) = (pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words)
         for pid in (daemon, *of_attempts(home), *marked(home)):  # the daemon first: it is to see nothing of it
             with contextlib.suppress(ProcessLookupError):
@@ -299,9 +283,7 @@ async def test_agents_start_in_the_order_of_the_queue(repository: Path, home: Ho
         task = f"echo $FORKJOIN_NAME >> {log}; until test -e {go}; do sleep 0.02; done"
         agents = [{"name": f"n{n}", "priority": n % 3 - 1} for n in range(10)]
         await lead.spawn("first; " + task)
-        with anyio.fail_after(GIVE_UP_S):
-            while not log.exists():
-                await anyio.sleep(0.02)
+        await until(log.exists)
         spawned = await lead.call("spawn_agents", agents=agents, task=task)
         go.touch()
         ids = [agent["id"] for agent in spawned["agents"]]

@@ -8,7 +8,6 @@ that is killed in between, the next one takes away.
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -30,18 +29,22 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
         CallerError: One is still at work, has unmerged work and `discard_unmerged` was not given, or something of it
             would be lost or can't be told; nothing went.
     """
-    async with _alone(rooms, agents[0].project):
+    project = agents[0].project
+    async with _alone(rooms, project):
+        common_dir = (await rooms.store.project_numbered(project)).common_dir
         agents = await rooms.store.agents_numbered(agent.number for agent in agents)
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
         _check_ended(whole)
-        standing = [await _examine(rooms, agent) for agent in whole if agent.prepared]
+        made = [agent for agent in whole if agent.prepared]
+        forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
+        known = [agent for agent in made if agent not in forgotten]
+        unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
         if not discard_unmerged:
-            _check_merged(standing)
-        for one in standing:
-            if not one.forgotten:
-                await _commit_loose(one)
+            _check_merged(unmerged, forgotten)
+        for agent in known:
+            await _commit_loose(common_dir, agent)
         await rooms.store.set_removing(whole)
-        return {agent.number: await _take_away(rooms, agent) for agent in agents}
+        return {agent.number: await _take_away(rooms, common_dir, agent) for agent in agents}
 
 
 async def finish_removals(rooms: Rooms) -> None:
@@ -49,7 +52,9 @@ async def finish_removals(rooms: Rooms) -> None:
     for agent in await rooms.store.half_removed():
         try:
             async with _alone(rooms, agent.project):
-                await _take_away(rooms, await rooms.store.agent(agent.number))  # somebody may have asked for it again
+                common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+                now = await rooms.store.agent(agent.number)  # somebody may have asked for it again
+                await _take_away(rooms, common_dir, now)
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
 
@@ -67,25 +72,19 @@ def _check_ended(agents: Sequence[Agent]) -> None:
         raise CallerError(f"Being merged: {', '.join(landing)}. Wait for merge_worktree; nothing was removed.")
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """An agent that has ended, and how its work stands.
+async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
+    """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
+    if await to_thread.run_sync(worktree.git_folder, common_dir, Path(agent.worktree)):
+        return False
+    return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
 
-    Attributes:
-        unmerged: Whether no other branch, and no tag, has its commits.
-        forgotten: Whether its repository is gone, and they with it.
+
+async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
+    """Whether no other branch, and no tag, has the agent's commits.
+
+    Raises:
+        CallerError: That can't be told, or its worktree or branch are in use.
     """
-
-    agent: Agent
-    common_dir: str
-    unmerged: bool = False
-    forgotten: bool = False
-
-
-async def _examine(rooms: Rooms, agent: Agent) -> _Standing:
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    if await _is_forgotten(common_dir, agent):
-        return _Standing(agent, common_dir, forgotten=True)
     if await to_thread.run_sync(worktree.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
     ref = f"refs/heads/{agent.branch}"
@@ -97,17 +96,9 @@ async def _examine(rooms: Rooms, agent: Agent) -> _Standing:
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
     tip = await git.tip(common_dir, ref) or await _ended_at(rooms, agent)
     try:
-        unmerged = tip is not None and not await kept.is_elsewhere(common_dir, tip, agent.base)
+        return tip is not None and not await kept.is_elsewhere(common_dir, tip, agent.base)
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
-    return _Standing(agent, common_dir, unmerged)
-
-
-async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
-    """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
-    if await to_thread.run_sync(worktree.git_folder, common_dir, Path(agent.worktree)):
-        return False
-    return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
 
 
 async def _ended_at(rooms: Rooms, agent: Agent) -> str | None:
@@ -123,26 +114,25 @@ def _refuse(agent: Agent, why: str) -> CallerError:
     return CallerError(f"{agent.label}: {why}. Nothing was removed.")
 
 
-def _check_merged(standing: Sequence[_Standing]) -> None:
-    if unmerged := [one.agent.label for one in standing if one.unmerged]:
+def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None:
+    if unmerged:
         raise CallerError(
-            f"Unmerged work: {', '.join(unmerged)}. Call merge_worktree first, or pass discard_unmerged=true "
-            "(it stays reachable under refs/forkjoin/kept/); nothing was removed."
+            f"Unmerged work: {', '.join(agent.label for agent in unmerged)}. Call merge_worktree first, or pass "
+            "discard_unmerged=true (it stays reachable under refs/forkjoin/kept/); nothing was removed."
         )
-    for agent in (one.agent for one in standing if one.forgotten):
-        if Path(agent.worktree).exists():
-            raise _refuse(
-                agent,
-                f"its repository is gone, and what it had committed with it. Copy what you want to keep from "
-                f"{agent.worktree}, then pass discard_unmerged=true",
-            )
+    if left := next((agent for agent in forgotten if Path(agent.worktree).exists()), None):
+        raise _refuse(
+            left,
+            "its repository is gone, and what it had committed with it. Copy what you want to keep from "
+            f"{left.worktree}, then pass discard_unmerged=true",
+        )
 
 
-async def _commit_loose(one: _Standing) -> None:
+async def _commit_loose(common_dir: str, agent: Agent) -> None:
     """See that the branch has what was left in the worktree since the agent's end."""
-    agent, path, message = one.agent, Path(one.agent.worktree), f"Left in the worktree of {one.agent.label}"
+    path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
     try:
-        left = await loose.commit_loose(one.common_dir, path, agent.branch, message, None, agent.slug)
+        left = await loose.commit_loose(common_dir, path, agent.branch, message, None, agent.slug)
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
     if left.repositories:
@@ -150,13 +140,12 @@ async def _commit_loose(one: _Standing) -> None:
         raise _refuse(agent, f"repositories in its worktree have commits of their own ({names}); move them away first")
 
 
-async def _take_away(rooms: Rooms, agent: Agent) -> str | None:
+async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     """Take worktree and branch away; the ref that keeps what was on it, where nothing else does.
 
     Doing so twice is harmless, and has the same answer.
     """
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    kept_as = await _keep(rooms, agent, common_dir) if agent.prepared else None
+    kept_as = await _keep(rooms, common_dir, agent) if agent.prepared else None
     if agent.removed is not None:
         return kept_as
     if agent.prepared:
@@ -172,7 +161,7 @@ async def _take_away(rooms: Rooms, agent: Agent) -> str | None:
     return kept_as
 
 
-async def _keep(rooms: Rooms, agent: Agent, common_dir: str) -> str | None:
+async def _keep(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     """Keep what was on an agent's branch, where nothing else does; the ref that keeps it."""
     if await _is_forgotten(common_dir, agent):
         return None

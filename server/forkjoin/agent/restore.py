@@ -6,7 +6,6 @@ they ended, and what they did; their events are read again from their output.
 
 import logging
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,24 +51,15 @@ async def restore(rooms: Rooms) -> None:
 def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
     """What is told of each agent's newest attempt, and the largest number seen."""
     abouts: dict[int, tuple[int, About]] = {}
-    highest = max(_numbers(home.worktrees.glob("*/*")), default=0)
-    for folder in sorted(home.attempts.iterdir(), key=_attempt_of):
-        number, attempt = _attempt_of(folder)
-        highest = max(highest, number)
+    worktrees = (_WORKTREE.fullmatch(folder.name) for folder in home.worktrees.glob("*/*"))
+    attempts = (_ATTEMPT.fullmatch(folder.name) for folder in home.attempts.iterdir())
+    handles = sorted((int(found[1]), int(found[2]), found[0]) for found in attempts if found)
+    for number, attempt, handle in handles:
         with suppress(OSError, ValidationError):
-            abouts[number] = (attempt, About.model_validate_json((folder / "about.json").read_bytes()))
-    abouts.pop(0, None)
-    return abouts, highest
-
-
-def _numbers(folders: Iterable[Path]) -> list[int]:
-    return [int(found[1]) for folder in folders if (found := _WORKTREE.fullmatch(folder.name))]
-
-
-def _attempt_of(folder: Path) -> tuple[int, int]:
-    """The agent's number and the attempt's; 0 for what is none."""
-    found = _ATTEMPT.fullmatch(folder.name)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+            about = About.model_validate_json((home.attempts / handle / "about.json").read_bytes())
+            abouts[number] = (attempt, about)
+    seen = [*(int(found[1]) for found in worktrees if found), *(number for number, *_ in handles)]
+    return abouts, max(seen, default=0)
 
 
 def _is_cancelled(home: Home, number: int, attempt: int) -> bool:

@@ -50,8 +50,7 @@ async def _let_go(rooms: Rooms, agent: Agent) -> None:
             log.info("%s stays: there is something in its worktree, or on its branch, that is not merged", agent.label)
             return
         await remove(rooms, [agent], discard_unmerged=False)
-    of_agent = re.compile(rf"{agent.id}-.*")
-    await _forget(rooms, (handle for handle in await rooms.executor.handles() if of_agent.fullmatch(handle)))
+    await _forget(rooms, (name for name in await rooms.executor.handles() if name.startswith(f"{agent.id}-")))
     await rooms.store.forget_agent(agent.number)
     log.info("%s went, as all that is merged does after %d days", agent.label, rooms.settings.retention.days)
 
@@ -81,12 +80,10 @@ async def _forget_leftovers(rooms: Rooms) -> None:
     handed_out, known = await rooms.store.numbers()
     landings = {landing.number for landing in await rooms.store.open_landings()}
     for handle in handles:
-        found = _HANDLE.fullmatch(handle)
-        if found is None:
-            continue
-        number = int(found[2])
-        if number not in (known if found[1] == "a" else landings) and (number <= handed_out or found[1] == "l"):
-            await _forget(rooms, [handle])
+        if found := _HANDLE.fullmatch(handle):
+            number = int(found[2])
+            if number not in (known if found[1] == "a" else landings) and (found[1] == "l" or number <= handed_out):
+                await _forget(rooms, [handle])
 
 
 async def _prune_environments(rooms: Rooms, connected: Collection[Session]) -> None:

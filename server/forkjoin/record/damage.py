@@ -45,7 +45,7 @@ def find_damage(file: Path, *, thorough: bool = False) -> str | None:
         thorough: Whether to look through it whatever its size, and compare its indexes too.
     """
     log = _beside(file, "-wal")
-    if _suspicion(file).exists():
+    if _beside(file, ".suspect").exists():
         return "it was found to be damaged while it was in use"
     if not _size(file):
         return "it is empty, and its log is not" if _size(log) else None
@@ -66,7 +66,7 @@ def find_damage(file: Path, *, thorough: bool = False) -> str | None:
 
 def suspect(file: Path) -> None:
     """Leave word that the database was found to be damaged in use: the next start sets it aside."""
-    _suspicion(file).touch(0o600)
+    _beside(file, ".suspect").touch(0o600)
 
 
 def set_aside(file: Path) -> Path:
@@ -76,7 +76,7 @@ def set_aside(file: Path) -> Path:
     for end in _BESIDE:
         if _beside(file, end).exists():
             _beside(file, end).rename(_beside(aside, end))
-    _suspicion(file).unlink(missing_ok=True)
+    _beside(file, ".suspect").unlink(missing_ok=True)
     return aside
 
 
@@ -106,10 +106,6 @@ def find_trouble(file: Path) -> list[str]:
 
 def _aside(file: Path) -> Path:
     return file.with_name(f"{file.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
-
-
-def _suspicion(file: Path) -> Path:
-    return file.with_name(f"{file.name}.suspect")
 
 
 def _beside(file: Path, end: str) -> Path:

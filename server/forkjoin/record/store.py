@@ -7,7 +7,8 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ class Store(Upkeep):
 
         def act(q: Any) -> list[Agent]:
             agents: list[Agent] = []
+            suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
             for one in new:
-                name = _free_name(q, one)
+                name = _free_name(q, one, suffixes[one.name])
                 number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
                 branch, worktree = place(number, name)
                 q.place_agent(number=number, branch=branch, worktree=worktree)
@@ -80,12 +82,8 @@ class Store(Upkeep):
 
     async def find(self, project: int, asked: str) -> Agent | None:
         """The project's agent with this id or name."""
-        number = number_of(asked)
-        if number is not None:
-            found = await self._read("agent", number=number, project=project)
-        else:
-            found = await self._read("agent_named", name=asked, project=project)
-        return rows.agent(found) if found else None
+        found = await self._agents("find_agent", number=number_of(asked), name=asked, project=project)
+        return found[0] if found else None
 
     async def newest(self, project: int) -> list[str]:
         """Ids and names of the project's newest agents, for an error that helps."""
@@ -156,7 +154,7 @@ class Store(Upkeep):
         await self._write("ask_stop", act)
 
     async def add_token(self, agent: int, digest: str) -> None:
-        """Note that who shows the token of this digest is the agent's."""
+        """Note that whoever shows the token of this digest is the agent's."""
         await self._set("add_token", agent=agent, digest=digest)
 
     async def agent_of_token(self, digest: str) -> Agent | None:
@@ -272,8 +270,8 @@ class Store(Upkeep):
         return rows.JSON.validate_json(found) if found else None
 
 
-def _free_name(q: Any, one: rows.NewAgent) -> str:
-    """The agent's name, or that name with a number where it was ours to choose."""
+def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
+    """The agent's name, or that name with the first of these numbers that is free where it was ours to choose."""
     holder: int | None = q.name_holder(project=one.project, name=one.name)
     if holder is None:
         return one.name
@@ -282,7 +280,7 @@ def _free_name(q: Any, one: rows.NewAgent) -> str:
             f"The name {one.name!r} is taken by a{holder}, which is not merged yet. "
             "Give another name, or merge or remove that agent first."
         )
-    names = (f"{one.name}-{n}" for n in itertools.count(2))
+    names = (f"{one.name}-{n}" for n in suffixes)
     return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
 
 
