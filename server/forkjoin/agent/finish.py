@@ -5,7 +5,6 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,19 +42,47 @@ async def finish(
     verified = _Verified(Verify.NONE, "")
     if concluded.ok and agent.spec.verify and not agent.stop_asked:
         verified = await _verify(rooms, agent, agent.spec.verify, environment)
-        agent = await rooms.store.agent(agent.number)
-        if agent.stop_asked:  # meanwhile
-            await end_processes(rooms, agent)
-    tip = left.tip or agent.base
-    commits = await repository.commits(common_dir, agent.base, tip, _COMMITS_NAMED)
-    result = Result(
+    now = await rooms.store.agent(agent.number)
+    if now.stop_asked and not agent.stop_asked:  # meanwhile
+        await end_processes(rooms, now)
+    tip = left.tip or now.base
+    commits = await repository.commits(common_dir, now.base, tip, _COMMITS_NAMED)
+    stat = await diff.measure(common_dir, now.base, tip)
+    found = _Found(outcome, concluded, left, commits, stat, verified, await git.warn(common_dir))
+    await rooms.store.finish(now, _result(now, adapter, found), Merge.UNMERGED if commits else Merge.NOTHING)
+
+
+class _Verified(NamedTuple):
+    """How verify went, and the end of what it printed."""
+
+    verdict: Verify
+    words: str
+
+
+class _Found(NamedTuple):
+    """What came of an attempt, as each that was asked tells it."""
+
+    outcome: Outcome
+    concluded: Conclusion
+    left: loose.Left
+    commits: list[str]
+    stat: diff.Stat
+    verified: _Verified
+    warnings: list[str]
+
+
+def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
+    outcome, concluded, left, commits, stat, verified, warnings = found
+    return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
         summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verified),
         output=_beginning_of(concluded.output, agent),
         commits=tuple(commits),
         commit=left.tip,
-        **asdict(await diff.measure(common_dir, agent.base, tip)),
+        files_changed=stat.files_changed,
+        insertions=stat.insertions,
+        deletions=stat.deletions,
         verify=verified.verdict,
         verify_output=verified.words,
         cost_usd=concluded.cost_usd,
@@ -67,10 +94,9 @@ async def finish(
             *concluded.warnings,
             *left.warnings,
             *_warn(outcome, commits),
-            *await git.warn(common_dir),
+            *warnings,
         ),
     )
-    await rooms.store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
 
 
 async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
@@ -98,13 +124,6 @@ def _beginning_of(output: str, agent: Agent) -> str:
     if len(output) <= OUTPUT_LIMIT:
         return output
     return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
-
-
-class _Verified(NamedTuple):
-    """How verify went, and the end of what it printed."""
-
-    verdict: Verify
-    words: str
 
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
