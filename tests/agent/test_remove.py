@@ -147,6 +147,26 @@ async def test_a_removal_that_was_cut_off_is_finished_though_the_repository_is_g
     assert not repository.exists()
 
 
+async def test_a_branch_that_moves_while_its_worktree_goes_is_kept_as_it_is_then(
+    near: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    later = git(repository, "commit-tree", "-p", branch, "-m", "later", f"{branch}^{{tree}}")
+    really = worktree.remove
+
+    async def remove(common_dir: str, path: Path) -> None:
+        await really(common_dir, path)
+        git(repository, "update-ref", f"refs/heads/{branch}", later)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(worktree, "remove", remove)
+        told = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert "call remove_worktrees again" in told
+    kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
+    assert git(repository, "rev-parse", kept) == later
+
+
 async def test_of_removals_at_once_each_agent_is_in_one(near: Lead, repository: Path) -> None:
     ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(4)))
     answers: list[object] = []

@@ -145,27 +145,27 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
 
     Doing so twice is harmless, and has the same answer.
     """
-    kept_as = await _keep(rooms, common_dir, agent) if agent.prepared else None
+    forgotten = await _is_forgotten(common_dir, agent)
+    tip = None if forgotten else await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    kept_as = None if forgotten or not agent.prepared else await _keep(rooms, common_dir, agent, tip)
     if agent.removed is not None:
         return kept_as
     if agent.prepared:
         try:
             await worktree.remove(common_dir, Path(agent.worktree))
-        except OSError as error:
+            if tip:
+                await worktree.retire_branch(common_dir, agent.branch, tip)
+        except (OSError, GitError) as error:
             raise CallerError(
-                f"{agent.label}: its worktree can't be taken away ({error}). Its commits are kept."
+                f"{agent.label}: not all of it can be taken away ({error}). Its commits are kept; "
+                "call remove_worktrees again."
             ) from error
-        if tip := await git.tip(common_dir, f"refs/heads/{agent.branch}"):
-            await worktree.retire_branch(common_dir, agent.branch, tip)
     await rooms.store.set_removed(agent.number)
     return kept_as
 
 
-async def _keep(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
-    """Keep what was on an agent's branch, where nothing else does; the ref that keeps it."""
-    if await _is_forgotten(common_dir, agent):
-        return None
-    tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
+async def _keep(rooms: Rooms, common_dir: str, agent: Agent, tip: str | None) -> str | None:
+    """Keep what is on an agent's branch, at `tip`, where nothing else does; the ref that keeps it."""
     if tip is None:  # an agent has deleted it, or it went before
         if found := await kept.find(common_dir, agent.slug):
             return found
