@@ -12,6 +12,11 @@ WRONG = [
     ("[agents.x]\nkind = 'nothing'\ncommand = ['x']\n", "agents.x.kind"),
     ("[agents.x]\nkind = 'command'\ncommand = []\n", "agents.x.command"),
     ("[agents.a1]\nkind = 'command'\ncommand = ['x']\n", "agents.a1.[key]: Value error, a name is"),
+    ("[limits]\ntimeout_minutes = inf\n", "limits.timeout_minutes"),
+    ("[limits]\nsilence_minutes = 1e300\n", "limits.silence_minutes"),
+    ("[limits]\nverify_minutes = inf\n", "limits.verify_minutes"),
+    ("[limits]\nlog_megabytes = 99999999999999999999\n", "limits.log_megabytes"),
+    ("[retention]\ndays = 99999999999999999999\n", "retention.days"),
     ("limits = \n", "Invalid value"),
     ("\xff", "codec can't decode"),
 ]

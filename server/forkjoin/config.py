@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import Name, Text
+from forkjoin.model import Minutes, Name, Text
 
 
 class _Strict(BaseModel):
@@ -22,16 +22,21 @@ _Kind = TypeVar("_Kind", bound=_Strict)
 
 class Limits(_Strict):
     max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: none: from cores and free memory
-    timeout_minutes: Annotated[float, Field(gt=0)] | None = None  #: of an agent whose spec names none
-    silence_minutes: Annotated[float, Field(gt=0)] | None = None  #: as above: without a byte printed
-    log_megabytes: Annotated[int, Field(ge=2)] = 64  #: kept of what a program prints, beginning and end; of stderr too
-    verify_minutes: Annotated[float, Field(gt=0)] = 30  #: of one run of verify
+    timeout_minutes: Minutes | None = None  #: of an agent whose spec names none
+    silence_minutes: Minutes | None = None  #: as above: without a byte printed
+    log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: kept of what is printed, beginning and end
+    verify_minutes: Minutes = 30  #: of one run of verify
     stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between TERM and KILL
     idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves
 
+    @property
+    def log_bytes(self) -> int:
+        return self.log_megabytes * 1024 * 1024
+
 
 class Retention(_Strict):
-    days: Annotated[int, Field(ge=0)] = 30  #: that what is merged stays, counted in days forkjoin ran; 0: for ever
+    #: That what is merged stays, counted in days on which forkjoin ran; 0: for ever.
+    days: Annotated[int, Field(ge=0, le=100_000)] = 30
 
 
 class AgentProgram(_Strict):

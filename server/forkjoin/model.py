@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
-NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
+_AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
+_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
 TASK_DESCRIPTION = "All the agent will know: goal, files, limits, acceptance. It sees nothing of this session."
 NAME_DESCRIPTION = "Short and unique, e.g. fix-login; stands for the id. Default: from the task."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -77,16 +77,16 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: It may not; the message gives the rule and, where there is one, a name near it.
     """
-    if _NAME.fullmatch(name) and not AGENT_ID.fullmatch(name):
+    if _NAME.fullmatch(name) and not _AGENT_ID.fullmatch(name):
         return name
     near = slug(name)
     hint = f" {near!r} would do." if near and near != name else ""
-    raise ValueError(f"a name is {NAME_RULE}.{hint}")
+    raise ValueError(f"a name is {_NAME_RULE}.{hint}")
 
 
 def number_of(asked: str) -> int | None:
     """The number in an agent's id; none in what is a name."""
-    return int(asked[1:]) if AGENT_ID.fullmatch(asked) else None
+    return int(asked[1:]) if _AGENT_ID.fullmatch(asked) else None
 
 
 def slug(text: str, limit: int = 32) -> str:
@@ -98,7 +98,7 @@ def slug(text: str, limit: int = 32) -> str:
         if len(longer) > limit:
             break
         made = longer
-    return f"{made}-x" if AGENT_ID.fullmatch(made) else made
+    return f"{made}-x" if _AGENT_ID.fullmatch(made) else made
 
 
 def check_text(text: str) -> str:
@@ -122,6 +122,8 @@ def check_text(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(check_text)]
 Name = Annotated[str, AfterValidator(check_name)]
+#: A limit of time: a week at most.
+Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
 class SpecParts(BaseModel):
@@ -138,12 +140,8 @@ class SpecParts(BaseModel):
     verify: Text | None = Field(
         default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
     )
-    timeout_minutes: float | None = Field(
-        default=None, gt=0, le=7 * 24 * 60, description="Ends the agent after so long."
-    )
-    silence_minutes: float | None = Field(
-        default=None, gt=0, le=7 * 24 * 60, description="Ends it when it printed nothing for so long."
-    )
+    timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
+    silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
 
 
 class Spec(SpecParts):

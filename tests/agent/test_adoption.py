@@ -11,7 +11,7 @@ import anyio
 from conftest import processes_of
 from forkjoin import lock
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, open_lead
+from harness import GIVE_UP_S, Lead, forkjoin, open_lead, until
 
 
 def _kill_daemon(where: Path, home: Home) -> None:
@@ -30,16 +30,10 @@ def _kill(pid: int, home: Home) -> None:
         pass
 
 
-async def _until_running(lead: Lead, agent: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while (await lead.call("list_agents", ids=[agent]))["agents"][0]["state"] != "running":
-            await anyio.sleep(0.02)
-
-
 async def test_an_agent_that_ended_while_no_daemon_was_there_gets_its_result(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo x > x.txt; echo told")
-        await _until_running(lead, first)
+        await lead.until(first, state="running")
         _kill_daemon(repository, home)
         (home.state / "go").touch()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
@@ -50,12 +44,10 @@ async def test_an_agent_that_ended_while_no_daemon_was_there_gets_its_result(rep
 async def test_a_shim_that_ends_starts_the_daemon_where_none_is_there(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
-        await _until_running(lead, first)
+        await lead.until(first, state="running")
     _kill_daemon(repository, home)
     (home.state / "go").touch()
-    with anyio.fail_after(GIVE_UP_S):
-        while not lock.is_held(home.daemon_lock):
-            await anyio.sleep(0.02)
+    await until(lambda: lock.is_held(home.daemon_lock))
     assert "told" in forkjoin(repository, "wait", first).stdout
 
 
@@ -65,7 +57,7 @@ async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_say
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
     async with open_lead(repository, MINE="theirs") as lead:
         blocker, second = await lead.spawn("sleep 1000", 'echo "$MINE"')
-        await _until_running(lead, blocker)
+        await lead.until(blocker, state="running")
     _kill_daemon(repository, home)
     forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
     status = forkjoin(tmp_path, "status").stdout
@@ -89,9 +81,7 @@ async def test_a_merge_whose_lead_is_gone_holds_up_nobody_elses_and_is_told(repo
     async with open_lead(repository, "gone") as gone, anyio.create_task_group() as tasks:
         first, second = await gone.run("echo 1 > 1.txt", "echo 2 > 2.txt")
         tasks.start_soon(partial(gone.call, "merge_worktree", ids=[first], verify=verify))
-        with anyio.fail_after(GIVE_UP_S):
-            while not (home.state / "verifying").exists():
-                await anyio.sleep(0.02)
+        await until((home.state / "verifying").exists)
         subprocess.run(["pkill", "-9", "-P", str(os.getpid()), "-f", "forkjoin mcp"], check=True)
         _kill_daemon_at(home)
         tasks.cancel_scope.cancel()
@@ -101,15 +91,13 @@ async def test_a_merge_whose_lead_is_gone_holds_up_nobody_elses_and_is_told(repo
         assert "1 merge(s) wait" in (await other.call("get_status"))["trouble"][0]
         (home.state / "go").touch()
         forkjoin(repository, "status")  # a person's command brings an environment
-        with anyio.fail_after(GIVE_UP_S):
-            while (await other.call("list_agents", ids=[first]))["agents"][0]["merge"] != "merged":
-                await anyio.sleep(0.02)
+        await other.until(first, merge="merged")
 
 
 async def test_a_stop_that_a_kill_broke_off_is_seen_to_by_the_next_daemon(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn("trap '' TERM; while :; do sleep 0.1; done")
-        await _until_running(lead, first)
+        await lead.until(first, state="running")
         with sqlite3.connect(home.records) as records:  # as it stands when the daemon was killed right after that
             _kill_daemon(repository, home)
             records.execute("UPDATE agent SET stop_asked = 1")
@@ -123,7 +111,7 @@ async def test_an_agent_keeps_the_program_that_was_the_default_when_it_was_spawn
 ) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
-        await _until_running(lead, first)
+        await lead.until(first, state="running")
         home.config_file.write_text(home.config_file.read_text().replace('= "sh"', '= "claude"', 1))
         _kill_daemon(repository, home)
         (home.state / "go").touch()
@@ -136,14 +124,12 @@ async def test_records_that_are_locked_for_a_while_hurt_neither_an_agent_nor_the
 ) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
-        await _until_running(lead, first)
+        await lead.until(first, state="running")
         before = home.log.read_text().count(" up: ")
         records = sqlite3.connect(home.records, isolation_level=None)
         records.execute("BEGIN IMMEDIATE")
         (home.state / "go").touch()
-        with anyio.fail_after(GIVE_UP_S):
-            while "could not be carried on; trying again" not in home.log.read_text():
-                await anyio.sleep(0.02)
+        await until(lambda: "could not be carried on; trying again" in home.log.read_text())
         records.execute("ROLLBACK")
         records.close()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)

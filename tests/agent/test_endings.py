@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -14,7 +13,7 @@ from forkjoin import lock
 from forkjoin.agent import stop
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory
+from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory, until
 
 #: A grandchild, forked twice, in a session of its own; a child that is stopped; all deaf. It leaves work behind.
 HOSTILE = """
@@ -24,19 +23,6 @@ setsid sh -c 'trap "" HUP INT TERM; (while :; do sleep 1; done) & echo up'
 sleep 1000 & kill -STOP $!
 while :; do sleep 1; done
 """
-
-
-async def until_said(lead: Lead, agent: str, wanted: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while (await lead.call("list_agents", ids=[agent]))["agents"][0]["last_event"] != wanted:
-            await anyio.sleep(0.02)
-
-
-async def until_state(lead: Lead, agent: str, wanted: str) -> Any:
-    with anyio.fail_after(GIVE_UP_S):
-        while (listed := (await lead.call("list_agents", ids=[agent]))["agents"][0])["state"] != wanted:
-            await anyio.sleep(0.02)
-    return listed
 
 
 def of_attempts(home: Home) -> dict[int, str]:
@@ -63,7 +49,7 @@ def marked(home: Home) -> set[int]:
 async def test_when_a_stop_is_answered_no_process_of_a_hostile_tree_lives(lead: Lead, home: Home) -> None:
     """Fault 7."""
     (agent,) = await lead.spawn(HOSTILE)
-    await until_said(lead, agent, "up")
+    await lead.until(agent, last_event="up")
     assert len(marked(home)) >= 3
     for _ in range(2):  # again: no error
         answer = await lead.call("stop_agents", ids=[agent])
@@ -72,32 +58,72 @@ async def test_when_a_stop_is_answered_no_process_of_a_hostile_tree_lives(lead: 
     assert (await lead.call("get_result", id=agent))["files_changed"] == 1
 
 
+class Immortal:
+    """A process that not even KILL ends, in every attempt there is, until it is mortal."""
+
+    words = "can't be ended: immortal (pid 7)"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lives = True
+        really = LocalExecutor.cancel
+
+        async def cancel(executor: LocalExecutor, handle: str, grace: float) -> list[str]:
+            return await really(executor, handle, grace) or (["immortal (pid 7)"] if self.lives else [])
+
+        monkeypatch.setattr(LocalExecutor, "cancel", cancel)
+        monkeypatch.setattr(stop, "_AGAIN_S", 0.02)
+        monkeypatch.setattr(stop, "_FINISH_S", 0)
+
+
+@pytest.fixture
+def immortal(monkeypatch: pytest.MonkeyPatch) -> Immortal:
+    return Immortal(monkeypatch)
+
+
 async def test_what_can_not_be_ended_is_named_and_the_agent_is_not_stopped_before_it_is(
-    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, repository: Path, immortal: Immortal
 ) -> None:
-    """Fault 7: what not even KILL ends; stopping again is no error."""
-    really = LocalExecutor.cancel
-    immortal = True
-
-    async def cancel(self: LocalExecutor, handle: str, grace: float) -> list[str]:
-        return await really(self, handle, grace) or (["immortal (pid 7)"] if immortal else [])
-
-    monkeypatch.setattr(LocalExecutor, "cancel", cancel)
-    monkeypatch.setattr(stop, "_AGAIN_S", 0.02)
-    monkeypatch.setattr(stop, "_FINISH_S", 0)
+    """Fault 7: stopping again is no error."""
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.spawn("echo up; exec sleep 1000")
-        await until_said(lead, agent, "up")
+        await lead.until(agent, last_event="up")
         await lead.call("stop_agents", ids=[agent])
-        with anyio.fail_after(GIVE_UP_S):
-            while (listed := await until_state(lead, agent, "finishing"))["last_event"].startswith("ended"):
-                await anyio.sleep(0.02)
+        await lead.until(agent, state="finishing", last_event=immortal.words)
         (again,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
-        assert (again["state"], again["note"]) == ("finishing", "can't be ended: immortal (pid 7)")
-        assert listed["last_event"] == again["note"]
-        immortal = False
-        await until_state(lead, agent, "stopped")
+        assert (again["state"], again["note"]) == ("finishing", immortal.words)
+        immortal.lives = False
+        await lead.until(agent, state="stopped")
         assert "could not be ended" not in str((await lead.call("get_result", id=agent))["warnings"])
+
+
+async def test_an_agent_whose_verify_can_not_be_ended_is_not_stopped_before_it_is(
+    home: Home, repository: Path, immortal: Immortal
+) -> None:
+    """Fault 7: the stop comes while verify runs."""
+    async with open_lead_in_memory(home, repository) as lead:
+        (agent,) = await lead.spawn("true", verify=f"touch {home.state}/verifying; exec sleep 1000")
+        await until((home.state / "verifying").exists)
+        (stopped,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
+        assert stopped["state"] == "finishing"
+        await lead.until(agent, state="finishing", last_event=immortal.words)
+        immortal.lives = False
+        await lead.until(agent, state="stopped")
+
+
+async def test_an_agent_that_we_can_not_carry_on_has_failed_once_nothing_of_it_runs(
+    home: Home, repository: Path, immortal: Immortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("forkjoin.agent.life.listen", fail)
+    async with open_lead_in_memory(home, repository) as lead:
+        (agent,) = await lead.spawn("exec sleep 1000")
+        await lead.until(agent, last_event=immortal.words)
+        assert (await lead.listed(agent))["state"] == "running"
+        immortal.lives = False
+        await lead.until(agent, state="failed")
+        assert (await lead.call("get_result", id=agent))["error"] == "RuntimeError: a fault of ours"
 
 
 async def test_a_child_that_holds_stdout_ends_with_its_agent_which_has_its_result(lead: Lead, home: Home) -> None:
@@ -126,7 +152,7 @@ async def test_an_agent_that_hangs_is_timed_out_by_the_limit_that_its_error_name
 async def test_a_wait_with_a_limit_answers_while_an_agent_hangs_whose_last_activity_shows(lead: Lead) -> None:
     """Fault 23: without a limit."""
     (agent,) = await lead.spawn("echo step 3 of 7; kill -STOP $$")
-    await until_said(lead, agent, "step 3 of 7")
+    await lead.until(agent, last_event="step 3 of 7")
     with anyio.fail_after(GIVE_UP_S):
         waited = await lead.call("wait_agents", ids=[agent], timeout_s=0.2)
     assert (waited["timed_out"], waited["pending"][0]["state"]) == (True, "running")
@@ -218,6 +244,14 @@ async def test_a_verify_has_the_token_of_its_agent_s_program_which_is_on_no_disk
 # -- the machine
 
 
+async def test_of_a_lost_agent_nothing_runs_any_more_when_its_end_is_told(lead: Lead, home: Home) -> None:
+    """Fault 27: its shim was killed, and what that ran goes on, deaf, until it is ended without it."""
+    (agent,) = await lead.run("trap '' HUP INT TERM; (sleep 1000) & echo x > x.txt; kill -9 $PPID; sleep 1000")
+    result = await lead.call("get_result", id=agent)
+    assert marked(home) == set()
+    assert (result["state"], result["files_changed"]) == ("lost", 1)
+
+
 async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_again(repository: Path, home: Home) -> None:
     """Fault 27: all processes gone at once, another boot id; no half state, work kept."""
     runs = home.state / "runs"
@@ -225,10 +259,8 @@ async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_agai
     async with open_lead(repository) as lead:
         (running,) = await lead.spawn("echo x > x.txt; echo up; exec sleep 1000")
         (verified,) = await lead.spawn("echo y > y.txt", verify=verify)
-        await until_said(lead, running, "up")
-        with anyio.fail_after(GIVE_UP_S):
-            while not runs.exists():
-                await anyio.sleep(0.02)
+        await lead.until(running, last_event="up")
+        await until(runs.exists)
         (daemon,) = (pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words)
         for pid in (daemon, *of_attempts(home), *marked(home)):  # the daemon first: it is to see nothing of it
             with contextlib.suppress(ProcessLookupError):
@@ -251,9 +283,7 @@ async def test_agents_start_in_the_order_of_the_queue(repository: Path, home: Ho
         task = f"echo $FORKJOIN_NAME >> {log}; until test -e {go}; do sleep 0.02; done"
         agents = [{"name": f"n{n}", "priority": n % 3 - 1} for n in range(10)]
         await lead.spawn("first; " + task)
-        with anyio.fail_after(GIVE_UP_S):
-            while not log.exists():
-                await anyio.sleep(0.02)
+        await until(log.exists)
         spawned = await lead.call("spawn_agents", agents=agents, task=task)
         go.touch()
         ids = [agent["id"] for agent in spawned["agents"]]

@@ -1,11 +1,11 @@
 """The disk that worktrees are on is full: it is said, all is as before, and with room again the next spawn works."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from branches import commit, everything
+from disks import small_disk
 from forkjoin.paths import Home
 from harness import open_lead_in_memory
 
@@ -13,12 +13,9 @@ from harness import open_lead_in_memory
 @pytest.fixture
 def small(home: Home) -> Iterator[Path]:
     """The folder of worktrees, on a disk of four megabytes."""
-    argv = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(home.worktrees)]
-    mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted, which takes root: {mounted.stderr.strip()}")
-    yield home.worktrees
-    subprocess.run(["umount", "--lazy", str(home.worktrees)], check=True)
+    home.worktrees.rmdir()
+    with small_disk(home.worktrees, 4) as folder:
+        yield folder
 
 
 #: What fills the disk: the base itself, or an ignored file that is to be brought.

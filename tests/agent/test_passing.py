@@ -43,9 +43,8 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (first,) = await lead.spawn("echo x > x.txt; echo told")
         await _until_told(lead, "a1 (")
-        with anyio.fail_after(GIVE_UP_S):
-            while "No space left" not in (await lead.call("list_agents"))["agents"][0]["last_event"]:
-                await anyio.sleep(0.02)
+        words = "a1 (echo-x-x-txt-echo-told) can't be carried on now, and is tried again"
+        await lead.until(first, last_event=f"{words}: OSError: {FULL}")
         fault.mended = True
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]

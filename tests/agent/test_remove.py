@@ -1,5 +1,6 @@
 """What removing takes, and what it refuses to: git is asked, and nothing goes by halves."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from branches import everything
 from forkjoin.branch import worktree
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, git, lead_of, open_lead_in_memory, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
 
 
 @pytest.fixture
@@ -112,6 +113,58 @@ async def test_an_agent_whose_branch_is_gone_keeps_what_its_result_has(near: Lea
     await refused(near, repository, "Unmerged work", first, discard=False)
     kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
     assert git(repository, "show", f"{kept}:x.txt") == "x"
+
+
+async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_known(
+    near: Lead, repository: Path, home: Home
+) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    shutil.rmtree(repository / ".git")
+    git(repository, "init", "-q")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "anew")
+    await refused(near, repository, "its repository is gone, and what it had committed", first, discard=False)
+    assert (worktree_of(home, first) / "x.txt").exists()
+    answer = await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert answer["removed"] == [{"id": first, "name": "echo-x-x-txt"}]
+    assert list(home.worktrees.glob("*/*")) == []
+    assert (await near.call("list_agents"))["agents"] == []
+    assert await near.call("remove_worktrees", ids=[first]) == answer
+    await near.run("echo y > y.txt")
+
+
+async def test_a_removal_that_was_cut_off_is_finished_though_the_repository_is_gone(
+    repository: Path, home: Home
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
+        await loop.store.set_removing([await loop.store.agent(1)])
+    shutil.rmtree(repository)
+    async with open_loop_in_memory(home) as loop:
+        await until(lambda: not list(home.worktrees.glob("*/*")))
+        with anyio.fail_after(GIVE_UP_S):
+            while await loop.store.half_removed():
+                await anyio.sleep(0.01)
+    assert not repository.exists()
+
+
+async def test_a_branch_that_moves_while_its_worktree_goes_is_kept_as_it_is_then(
+    near: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    branch = (await near.call("get_result", id=first))["branch"]
+    later = git(repository, "commit-tree", "-p", branch, "-m", "later", f"{branch}^{{tree}}")
+    really = worktree.remove
+
+    async def remove(common_dir: str, path: Path) -> None:
+        await really(common_dir, path)
+        git(repository, "update-ref", f"refs/heads/{branch}", later)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(worktree, "remove", remove)
+        told = await near.refusal("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert "call remove_worktrees again" in told
+    kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
+    assert git(repository, "rev-parse", kept) == later
 
 
 async def test_of_removals_at_once_each_agent_is_in_one(near: Lead, repository: Path) -> None:

@@ -1,5 +1,6 @@
 """Fault 18: what damaged records held is told again by the files of attempts; and other files of a home, damaged."""
 
+import json
 import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,17 +15,12 @@ from forkjoin import lock
 from forkjoin.config import read_settings
 from forkjoin.error import CallerError
 from forkjoin.main import _leave_when_damaged, open_loop
+from forkjoin.model import SpecParts
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.record.rows import RESTORED
-from harness import GIVE_UP_S, Lead, git, open_lead_in_memory
+from harness import GIVE_UP_S, Lead, git, open_lead_in_memory, until
 from records import DAMAGES, damage
-
-
-async def _until(lead: Lead, agent: str, *states: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while (await lead.call("list_agents", ids=[agent], all=True))["agents"][0]["state"] not in states:
-            await anyio.sleep(0.02)
 
 
 async def _listed(lead: Lead) -> dict[str, dict[str, Any]]:
@@ -63,13 +59,11 @@ async def left(repository: Path, home: Home) -> AsyncIterator[Left]:
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("echo one > one.txt; echo first")
         await lead.spawn(_waits(home))
-        await _until(lead, "a2", "running")
+        await lead.until("a2", state="running")
         await lead.run("true")
         await lead.call("remove_worktrees", ids=["a3"])
         await lead.spawn(f"echo four > four.txt; echo up > {home.state}/up; exec sleep 1000")
-        with anyio.fail_after(GIVE_UP_S):
-            while not (home.state / "up").exists():
-                await anyio.sleep(0.02)
+        await until((home.state / "up").exists)
         agents = await _listed(lead)
     for agent in agents.values():
         write_about(home, repository, agent)
@@ -102,8 +96,8 @@ async def test_agents_are_restored_as_they_are(repository: Path, home: Home, lef
     else:
         damage(home.records, how)
     async with left.taken_over() as lead:
-        await _until(lead, "a1", "succeeded")
-        await _until(lead, "a4", "lost")
+        await lead.until("a1", state="succeeded")
+        await lead.until("a4", state="lost")
         now = await _listed(lead)
         assert {id_: (one["name"], one["branch"]) for id_, one in now.items()} == {
             id_: (one["name"], one["branch"]) for id_, one in left.agents.items()
@@ -111,7 +105,7 @@ async def test_agents_are_restored_as_they_are(repository: Path, home: Home, lef
         (line,) = [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
         assert str(set_aside_copies(home.records)[-1]) in line
         (home.state / "go").touch()
-        await _until(lead, "a2", "succeeded")
+        await lead.until("a2", state="succeeded")
         for agent, files in (("a1", 1), ("a2", 1), ("a4", 1)):
             result = await lead.call("get_result", id=agent)
             assert result["files_changed"] == files
@@ -130,7 +124,7 @@ async def test_agents_are_restored_as_they_are(repository: Path, home: Home, lef
 async def test_what_was_restored_once_is_not_restored_again(repository: Path, home: Home, left: Left) -> None:
     home.records.unlink()
     async with left.taken_over() as lead:
-        await _until(lead, "a1", "succeeded")
+        await lead.until("a1", state="succeeded")
         await lead.call("stop_agents", ids=["a2"])
         before = await _listed(lead)
     async with left.taken_over() as lead:
@@ -150,6 +144,32 @@ async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(
         await loop.store.ask_stop([await loop.store.agent(2)])
     async with left.taken_over() as lead:
         await lead.call("stop_agents", ids=["a2"])
+
+
+async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: Home, left: Left) -> None:
+    about = home.attempts / "a1-1" / "about.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "spec": {"priority": "high", "task": "a task"}}))
+    home.records.unlink()
+    async with open_loop(home) as loop:
+        assert (await loop.store.agent(1)).spec == SpecParts()
+        assert "unknown" in await loop.store.task(1)
+    async with left.taken_over() as lead:
+        await lead.call("stop_agents", ids=["a2"])
+
+
+async def test_what_tells_of_an_agent_is_on_the_disk_before_its_program_starts(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, synced = os.fdatasync, set[str]()
+
+    def sync(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+    assert {str(home.attempts / "a1-1" / name) for name in ("about.json", "input")} <= synced
 
 
 @pytest.mark.parametrize("seen", ["attempts/a9-1", "worktrees/repository-0/a9-name"])
@@ -185,7 +205,7 @@ async def test_an_ended_agent_outlives_its_attempts_files(repository: Path, home
     async with left.taken_over() as lead:
         assert (await lead.call("get_result", id="a1"))["output"].strip() == "first"
         (home.state / "go").touch()
-        await _until(lead, "a2", "succeeded")
+        await lead.until("a2", state="succeeded")
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -196,7 +216,7 @@ async def test_a_running_agent_outlives_what_of_its_files_is_damaged(
         damage(home.attempts / "a2-1" / name, how)
     async with left.taken_over() as lead:
         (home.state / "go").touch()
-        await _until(lead, "a2", "succeeded")
+        await lead.until("a2", state="succeeded")
         assert (await lead.call("get_result", id="a2"))["output"].strip() == "told"
 
 
@@ -205,12 +225,10 @@ async def test_an_end_that_cannot_be_read_is_never_a_success(
     repository: Path, home: Home, left: Left, how: str
 ) -> None:
     (home.state / "go").touch()
-    with anyio.fail_after(GIVE_UP_S):
-        while lock.is_held(home.attempts / "a2-1" / "lock"):
-            await anyio.sleep(0.02)
+    await until(lambda: not lock.is_held(home.attempts / "a2-1" / "lock"))
     damage(home.attempts / "a2-1" / "end.json", how)
     async with left.taken_over() as lead:
-        await _until(lead, "a2", "lost")
+        await lead.until("a2", state="lost")
         assert (await lead.call("get_result", id="a2"))["files_changed"] == 1
 
 

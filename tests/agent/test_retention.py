@@ -9,7 +9,9 @@ import pytest
 from forkjoin.agent.retention import tidy
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
+from forkjoin.model import LandingState
 from forkjoin.paths import Home
+from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call, Environments, Hello, Session
 from forkjoin.version import PROTOCOL
 from harness import git, open_lead_in_memory
@@ -62,6 +64,17 @@ async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> No
         for _ in range(40):
             await tidy(loop.rooms, FIRST, [])
         assert await _known(loop) == {"a1", "a2", "a3", "a4"}
+
+
+async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: Home, ended: None) -> None:
+    landing = NewLanding(1, "gone", (1,), "refs/heads/main", "true", dry_run=False, environment="lost")
+    async with open_loop(home) as loop:
+        waits = await loop.store.add_landing(landing, Call("", ""))
+        await _see_days(loop, 40)
+        assert await _known(loop) == {"a1", "a2", "a4"}
+        await loop.store.set_landing(waits, LandingState.DONE)
+        await _see_days(loop, 1, FIRST + timedelta(days=40))
+        assert await _known(loop) == {"a2", "a4"}
 
 
 async def test_with_zero_days_nothing_ever_goes(home: Home, ended: None) -> None:

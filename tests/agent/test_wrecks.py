@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from branches import everything
 from forkjoin.paths import Home
-from harness import Lead, git, open_lead_in_memory
+from harness import Lead, git, open_lead_in_memory, until
 
 #: What an agent does, what its result must say of it, and the files that a merge brings into the target.
 WRECKS: list[tuple[str, str, str, set[str]]] = [
@@ -101,8 +101,7 @@ async def test_a_diff_of_a_running_agent_does_not_follow_what_it_has_put_for_git
     wait = f"touch {home.state}/up; until test -e {home.state}/go; do sleep 0.02; done"
     script = f"{make}; echo y >> shared.txt; echo gitdir: {evil}/.git > .git; {wait}"
     (first,) = await near.spawn(script)
-    while not (home.state / "up").exists():
-        await near.call("list_agents")
+    await until((home.state / "up").exists)
     assert "+y" in await near.call("read_diff", id=first)
     (home.state / "go").touch()
     await near.call("wait_agents", ids=[first])

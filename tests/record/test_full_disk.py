@@ -14,7 +14,7 @@ from harness import GIVE_UP_S, Lead, ToolRefusedError, forkjoin, lead_of, open_l
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a few megabytes where the home will be; attempts and worktrees stand on another."""
+    """A disk of a few megabytes where the home will be."""
     with small_disk(tmp_path / "forkjoin", 4) as folder:
         yield folder
 

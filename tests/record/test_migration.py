@@ -14,6 +14,7 @@ import pytest
 from forkjoin.error import CallerError
 from forkjoin.model import SpecParts
 from forkjoin.paths import Home
+from forkjoin.record.damage import set_aside_copies, suspect
 from forkjoin.record.store import open_store
 from harness import forkjoin
 from records import NOBODY, fill, new_agent, place
@@ -52,6 +53,15 @@ async def test_records_of_the_first_release_are_carried_over_and_a_copy_is_kept(
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("SELECT spec FROM agent").fetchone() == (SPEC,)
     connection.close()
+
+
+async def test_of_damaged_records_of_the_first_release_what_is_read_is_carried_over(old: Path) -> None:
+    suspect(old)
+    store = await open_store(old)
+    assert len(set_aside_copies(old)) == 1
+    assert (await store.agent(1)).name == "old"
+    assert await store.task(1) == 'say "hi"\n\tto 🦊'
+    await store.close()
 
 
 BEFORE_THE_COPY_IS_WHOLE = """

@@ -77,6 +77,14 @@ async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> Non
     assert [agent.name for agent in agents] == ["task", "task-2", "task-3"]
 
 
+async def test_of_many_with_one_name_no_name_is_tried_twice(store: Store) -> None:
+    asked: list[str] = []
+    store._connection.set_trace_callback(lambda sql: asked.append(sql) if "merge <> 'merged'" in sql else None)
+    agents = await store.spawn([new_agent("task", derived=True) for _ in range(50)], place, NOBODY)
+    assert [agent.name for agent in agents[1:]] == [f"task-{n}" for n in range(2, 51)]
+    assert len(asked) == 50 + 49
+
+
 async def test_a_number_is_never_used_again(store: Store) -> None:
     await _spawn(store, "gone")
     await store.forget_agent(1)

@@ -11,7 +11,7 @@ from forkjoin.agent.wait import wait
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import Agent, Merge, State, Verify, number_of
-from forkjoin.record.trouble import find_trouble
+from forkjoin.record.damage import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 

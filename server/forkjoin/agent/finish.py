@@ -6,10 +6,12 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion, Ended
 from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of, variables
+from forkjoin.agent.stop import end_processes
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import Page
 from forkjoin.attempt.verify import run_verify
@@ -33,49 +35,68 @@ async def finish(
     rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome, environment: Mapping[str, str]
 ) -> None:
     """Write the attempt's result, and the agent's final state with it."""
-    store = rooms.store
-    project = await store.project_numbered(agent.project)
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await _conclude(rooms, adapter, agent, outcome)
-    left = await loose.commit_loose(
-        project.common_dir,
-        Path(agent.worktree),
-        agent.branch,
-        f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}",
-        None,
-        agent.slug,
-    )
-    tip = left.tip or agent.base
-    commits = await repository.commits(project.common_dir, agent.base, tip, _COMMITS_NAMED)
-    stat = await diff.measure(project.common_dir, agent.base, tip)
-    verify, words = Verify.NONE, ""
+    message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
+    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, None, agent.slug)
+    verified = _Verified(Verify.NONE, "")
     if concluded.ok and agent.spec.verify and not agent.stop_asked:
-        verify, words = await _verify(rooms, agent, agent.spec.verify, environment)
-    agent = await store.agent(agent.number)  # a stop may have been asked for meanwhile
-    result = Result(
+        verified = await _verify(rooms, agent, agent.spec.verify, environment)
+    now = await rooms.store.agent(agent.number)
+    if now.stop_asked and not agent.stop_asked:  # meanwhile
+        await end_processes(rooms, now)
+    tip = left.tip or now.base
+    commits = await repository.commits(common_dir, now.base, tip, _COMMITS_NAMED)
+    stat = await diff.measure(common_dir, now.base, tip)
+    found = _Found(outcome, concluded, left, commits, stat, verified, await git.warn(common_dir))
+    await rooms.store.finish(now, _result(now, adapter, found), Merge.UNMERGED if commits else Merge.NOTHING)
+
+
+class _Verified(NamedTuple):
+    """How verify went, and the end of what it printed."""
+
+    verdict: Verify
+    words: str
+
+
+class _Found(NamedTuple):
+    """What came of an attempt, as each that was asked tells it."""
+
+    outcome: Outcome
+    concluded: Conclusion
+    left: loose.Left
+    commits: list[str]
+    stat: diff.Stat
+    verified: _Verified
+    warnings: list[str]
+
+
+def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
+    outcome, concluded, left, commits, stat, verified, warnings = found
+    return Result(
         attempt=agent.attempt,
-        state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verify),
-        summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verify, words),
+        state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
+        summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verified),
         output=_beginning_of(concluded.output, agent),
         commits=tuple(commits),
         commit=left.tip,
         files_changed=stat.files_changed,
         insertions=stat.insertions,
         deletions=stat.deletions,
-        verify=verify,
-        verify_output=words,
+        verify=verified.verdict,
+        verify_output=verified.words,
         cost_usd=concluded.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
-        error=None if agent.stop_asked else _error(concluded, verify),
+        error=None if agent.stop_asked else _error(concluded, verified),
         warnings=(
             *([RESTORED] if agent.restored else []),
             *concluded.warnings,
             *left.warnings,
             *_warn(outcome, commits),
-            *await git.warn(project.common_dir),
+            *warnings,
         ),
     )
-    await store.finish(agent, result, Merge.UNMERGED if commits else Merge.NOTHING)
 
 
 async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
@@ -105,30 +126,29 @@ def _beginning_of(output: str, agent: Agent) -> str:
     return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
-async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> tuple[Verify, str]:
-    """Run verify in the agent's worktree; how it went, and the end of what it printed."""
+async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
+    """Run verify in the agent's worktree."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
-        return Verify.FAILED, "the agent removed its worktree"
-    composed = compose(environment, {}, {**rooms.home.variables, **await variables(rooms, agent)})
+        return _Verified(Verify.FAILED, "the agent removed its worktree")
     limits = rooms.settings.limits
     outcome, printed = await run_verify(
         rooms.executor,
         handle_of(agent, "verify"),
         command,
         agent.worktree,
-        composed,
+        compose(environment, {}, await variables(rooms, agent)),
         limits.verify_minutes,
-        limits.log_megabytes * 1024 * 1024,
+        limits.log_bytes,
     )
-    return Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip()
+    return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())
 
 
-def _summarize(concluded: Conclusion, adapter: Adapter, verify: Verify, verify_words: str) -> str:
+def _summarize(concluded: Conclusion, adapter: Adapter, verified: _Verified) -> str:
     """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
     if concluded.error:
         text = concluded.error
-    elif verify is Verify.FAILED:
-        text = f"verify failed: {_last_line(verify_words.rpartition('[')[0])}"
+    elif verified.verdict is Verify.FAILED:
+        text = f"verify failed: {_last_line(verified.words.rpartition('[')[0])}"
     elif adapter.MAKES_EVENTS:
         text = concluded.output
     else:
@@ -140,10 +160,10 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _error(concluded: Conclusion, verify: Verify) -> str | None:
+def _error(concluded: Conclusion, verified: _Verified) -> str | None:
     if concluded.error:
         return concluded.error[:_ERROR_LIMIT]
-    return "verify failed: see verify_output" if verify is Verify.FAILED else None
+    return "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
 
 
 def _warn(outcome: Outcome, commits: list[str]) -> list[str]:

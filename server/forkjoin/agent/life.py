@@ -11,7 +11,7 @@ from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
-from forkjoin.agent.prepare import handle_of, handles_of, order, prepare
+from forkjoin.agent.prepare import handle_of, order, prepare
 from forkjoin.agent.stop import end_processes
 from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted
@@ -92,12 +92,11 @@ class Life:
 
     async def _give_up(self, agent: Agent, error: Exception) -> None:
         """Record that we could not carry the agent further, whatever state that was in."""
-        words = words_of(error)
-        for handle in handles_of(agent):
-            await self._executor.cancel(handle, self._rooms.settings.limits.stop_grace_s)
+        await end_processes(self._rooms, agent)
         if agent.state is State.RUNNING:
             agent = await self._store.move(agent, State.FINISHING)
         if agent.state in FINAL:
             return
+        words = words_of(error)
         result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words)
         await self._store.finish(agent, result, Merge.UNMERGED if agent.prepared else Merge.NOTHING)

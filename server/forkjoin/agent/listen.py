@@ -5,7 +5,7 @@ What was stored is released: from then on it may be dropped where the log is too
 the last turn, which is read once more at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from anyio import to_thread
@@ -19,7 +19,7 @@ from forkjoin.record.rows import Progress
 from forkjoin.rooms import Rooms
 
 #: The longest line that is read; a vendor's longest honest ones hold a file.
-LINE_LIMIT = 4 * 1024 * 1024
+_LINE_LIMIT = 4 * 1024 * 1024
 #: What is read of a longer one: more than a result keeps of a last message.
 _BEGINNING = 128 * 1024
 #: How far the output may have been read without an event before that is stored.
@@ -36,10 +36,10 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
         await executor.close_input(handle)
     reader = _Reader(adapter, progress, rooms.environments.redact)
     async for chunk in executor.output(handle, progress.offset):
-        await to_thread.run_sync(reader.read, chunk)  # of a flood that takes long
+        await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # of a flood that takes long
         if reader.events or reader.lines.needed - reader.stored >= _UNSTORED:
             await _store(rooms, agent, reader)
-    reader.read_rest()
+    reader.read(reader.lines.rest())
     await _store(rooms, agent, reader)
 
 
@@ -65,29 +65,22 @@ class _Reader:
     """
 
     def __init__(self, adapter: Adapter, progress: Progress, hide: Callable[[str], str]) -> None:
-        self.lines = Lines(LINE_LIMIT, progress.offset, keep=_BEGINNING)
+        self.lines = Lines(_LINE_LIMIT, progress.offset, keep=_BEGINNING)
         self.events: list[tuple[Event, int]] = []
         self.stored = progress.offset
         self.turn_end = progress.turn_end
         self._adapter = adapter
         self._hide = hide
 
-    def read(self, chunk: bytes) -> None:
-        for offset, line in self.lines.feed(chunk):
-            self._take(offset, line)
-
-    def read_rest(self) -> None:
-        for offset, line in self.lines.rest():
-            self._take(offset, line)
-
-    def _take(self, offset: int, line: bytes | None) -> None:
-        if line is None:
-            self._add(Unreadable(f"a line of over {LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset)
-            events = self._adapter.read_beginning(self.lines.beginning)
-        else:
-            events = self._adapter.read(line.lstrip(b"\0"))  # zeros: what came before it was dropped
-        for event in events:
-            self._add(event, offset)
+    def read(self, lines: Iterable[tuple[int, bytes | None]]) -> None:
+        for offset, line in lines:
+            if line is None:
+                self._add(Unreadable(f"a line of over {_LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset)
+                events = self._adapter.read_beginning(self.lines.beginning)
+            else:
+                events = self._adapter.read(line.lstrip(b"\0"))  # zeros: what came before it was dropped
+            for event in events:
+                self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
         """Keep an event; of unreadable lines that follow each other, the first, and how many there are."""
@@ -103,9 +96,9 @@ async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded |
     progress = await rooms.store.progress(agent)
     if progress.turn_end is None:
         return None
-    page = await rooms.executor.read_output(handle_of(agent), progress.turn_end, LINE_LIMIT + 1)
+    page = await rooms.executor.read_output(handle_of(agent), progress.turn_end, _LINE_LIMIT + 1)
     line, ending, _ = page.data.partition(b"\n")
-    whole = ending or len(line) <= LINE_LIMIT
+    whole = ending or len(line) <= _LINE_LIMIT
     events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])
     ends = [event for event in events if isinstance(event, TurnEnded)]
     if ends and page.start == progress.turn_end:

@@ -3,6 +3,7 @@
 import functools
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,7 @@ from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
+from forkjoin.record.rows import About
 from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
 
@@ -84,7 +86,6 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
     ours = {
-        **rooms.home.variables,
         **await variables(rooms, agent),
         "FORKJOIN_TASK_FILE": await _task_file(agent),
         **await git.author(agent.worktree),
@@ -98,7 +99,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
         silence_s=silence * 60 if silence else None,
-        log_bytes=limits.log_megabytes * 1024 * 1024,
+        log_bytes=limits.log_bytes,
         keeps_unread=ADAPTERS[program.kind].MAKES_EVENTS,
         about=await _about(rooms, agent, task),
     )
@@ -107,20 +108,9 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
 async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
     project = await rooms.store.project_numbered(agent.project)
-    return {
-        "agent": agent.number,
-        "attempt": agent.attempt,
-        "name": agent.name,
-        "project": project.common_dir,
-        "lead": agent.lead,
-        "branch": agent.branch,
-        "base": agent.base,
-        "worktree": agent.worktree,
-        "checkout": agent.checkout,
-        "conversation": agent.conversation,
-        "environment": agent.environment,
-        "spec": {**agent.spec.model_dump(mode="json", exclude_defaults=True), "task": task},
-    }
+    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": task}
+    about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec})
+    return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 
 async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
@@ -128,6 +118,7 @@ async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
     token = _token(handle_of(agent))
     await rooms.store.add_token(agent.number, digest_of(token))
     return {
+        **rooms.home.variables,
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
         "FORKJOIN_BRANCH": agent.branch,

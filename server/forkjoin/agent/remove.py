@@ -8,7 +8,6 @@ that is killed in between, the next one takes away.
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -30,16 +29,22 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
         CallerError: One is still at work, has unmerged work and `discard_unmerged` was not given, or something of it
             would be lost or can't be told; nothing went.
     """
-    async with _alone(rooms, agents[0].project):
+    project = agents[0].project
+    async with _alone(rooms, project):
+        common_dir = (await rooms.store.project_numbered(project)).common_dir
         agents = await rooms.store.agents_numbered(agent.number for agent in agents)
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
         _check_ended(whole)
-        standing = [await _examine(rooms, agent) for agent in whole if agent.prepared]
-        _check_merged([one for one in standing if one.unmerged], discard_unmerged)
-        for one in standing:
-            await _commit_loose(one)
+        made = [agent for agent in whole if agent.prepared]
+        forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
+        known = [agent for agent in made if agent not in forgotten]
+        unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
+        if not discard_unmerged:
+            _check_merged(unmerged, forgotten)
+        for agent in known:
+            await _commit_loose(common_dir, agent)
         await rooms.store.set_removing(whole)
-        return {agent.number: await _take_away(rooms, agent) for agent in agents}
+        return {agent.number: await _take_away(rooms, common_dir, agent) for agent in agents}
 
 
 async def finish_removals(rooms: Rooms) -> None:
@@ -47,7 +52,9 @@ async def finish_removals(rooms: Rooms) -> None:
     for agent in await rooms.store.half_removed():
         try:
             async with _alone(rooms, agent.project):
-                await _take_away(rooms, await rooms.store.agent(agent.number))  # somebody may have asked for it again
+                common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+                now = await rooms.store.agent(agent.number)  # somebody may have asked for it again
+                await _take_away(rooms, common_dir, now)
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
 
@@ -65,38 +72,38 @@ def _check_ended(agents: Sequence[Agent]) -> None:
         raise CallerError(f"Being merged: {', '.join(landing)}. Wait for merge_worktree; nothing was removed.")
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """An agent, and how its branch stands; `unmerged` is whether no other branch, and no tag, has its commits."""
-
-    agent: Agent
-    common_dir: str
-    tip: str | None
-    unmerged: bool
-
-    @property
-    def path(self) -> Path:
-        return Path(self.agent.worktree)
+async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
+    """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
+    if await to_thread.run_sync(worktree.git_folder, common_dir, Path(agent.worktree)):
+        return False
+    return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
 
 
-async def _examine(rooms: Rooms, agent: Agent) -> _Standing:
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    result = await rooms.store.result(agent.number)
-    ref = f"refs/heads/{agent.branch}"
+async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
+    """Whether no other branch, and no tag, has the agent's commits.
+
+    Raises:
+        CallerError: That can't be told, or its worktree or branch are in use.
+    """
     if await to_thread.run_sync(worktree.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
+    ref = f"refs/heads/{agent.branch}"
     try:
         where = await find_checkout(common_dir, ref)
     except CallerError as error:
         raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(_is_same, where, agent.worktree):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
-    tip = await git.tip(common_dir, ref) or (result.commit if result else None)
+    tip = await git.tip(common_dir, ref) or await _ended_at(rooms, agent)
     try:
-        unmerged = tip is not None and not await kept.is_elsewhere(common_dir, tip, agent.base)
+        return tip is not None and not await kept.is_elsewhere(common_dir, tip, agent.base)
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
-    return _Standing(agent, common_dir, tip, unmerged)
+
+
+async def _ended_at(rooms: Rooms, agent: Agent) -> str | None:
+    result = await rooms.store.result(agent.number)
+    return result.commit if result else None
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -107,19 +114,25 @@ def _refuse(agent: Agent, why: str) -> CallerError:
     return CallerError(f"{agent.label}: {why}. Nothing was removed.")
 
 
-def _check_merged(unmerged: Sequence[_Standing], discard_unmerged: bool) -> None:
-    if unmerged and not discard_unmerged:
+def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None:
+    if unmerged:
         raise CallerError(
-            f"Unmerged work: {', '.join(one.agent.label for one in unmerged)}. Call merge_worktree first, or pass "
+            f"Unmerged work: {', '.join(agent.label for agent in unmerged)}. Call merge_worktree first, or pass "
             "discard_unmerged=true (it stays reachable under refs/forkjoin/kept/); nothing was removed."
+        )
+    if left := next((agent for agent in forgotten if Path(agent.worktree).exists()), None):
+        raise _refuse(
+            left,
+            "its repository is gone, and what it had committed with it. Copy what you want to keep from "
+            f"{left.worktree}, then pass discard_unmerged=true",
         )
 
 
-async def _commit_loose(one: _Standing) -> None:
+async def _commit_loose(common_dir: str, agent: Agent) -> None:
     """See that the branch has what was left in the worktree since the agent's end."""
-    agent, message = one.agent, f"Left in the worktree of {one.agent.label}"
+    path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
     try:
-        left = await loose.commit_loose(one.common_dir, one.path, agent.branch, message, None, agent.slug)
+        left = await loose.commit_loose(common_dir, path, agent.branch, message, None, agent.slug)
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
     if left.repositories:
@@ -127,36 +140,36 @@ async def _commit_loose(one: _Standing) -> None:
         raise _refuse(agent, f"repositories in its worktree have commits of their own ({names}); move them away first")
 
 
-async def _take_away(rooms: Rooms, agent: Agent) -> str | None:
+async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     """Take worktree and branch away; the ref that keeps what was on it, where nothing else does.
 
     Doing so twice is harmless, and has the same answer.
     """
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    kept_as = await _keep(rooms, agent, common_dir) if agent.prepared else None
+    forgotten = await _is_forgotten(common_dir, agent)
+    tip = None if forgotten else await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    kept_as = None if forgotten or not agent.prepared else await _keep(rooms, common_dir, agent, tip)
     if agent.removed is not None:
         return kept_as
     if agent.prepared:
         try:
             await worktree.remove(common_dir, Path(agent.worktree))
-        except OSError as error:
+            if tip:
+                await worktree.retire_branch(common_dir, agent.branch, tip)
+        except (OSError, GitError) as error:
             raise CallerError(
-                f"{agent.label}: its worktree can't be taken away ({error}). Its commits are kept."
+                f"{agent.label}: not all of it can be taken away ({error}). Its commits are kept; "
+                "call remove_worktrees again."
             ) from error
-        if tip := await git.tip(common_dir, f"refs/heads/{agent.branch}"):
-            await worktree.retire_branch(common_dir, agent.branch, tip)
     await rooms.store.set_removed(agent.number)
     return kept_as
 
 
-async def _keep(rooms: Rooms, agent: Agent, common_dir: str) -> str | None:
-    """Keep what was on an agent's branch, where nothing else does; the ref that keeps it."""
-    tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
+async def _keep(rooms: Rooms, common_dir: str, agent: Agent, tip: str | None) -> str | None:
+    """Keep what is on an agent's branch, at `tip`, where nothing else does; the ref that keeps it."""
     if tip is None:  # an agent has deleted it, or it went before
         if found := await kept.find(common_dir, agent.slug):
             return found
-        result = await rooms.store.result(agent.number)
-        tip = result.commit if result else None
+        tip = await _ended_at(rooms, agent)
     if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
         return None
     return await kept.keep(common_dir, tip, agent.slug)

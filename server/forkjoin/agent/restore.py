@@ -6,44 +6,23 @@ they ended, and what they did; their events are read again from their output.
 
 import logging
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from anyio import to_thread
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from forkjoin.branch import git
 from forkjoin.error import GitError
-from forkjoin.model import SpecParts
 from forkjoin.paths import Home
 from forkjoin.record.damage import note_damage, set_aside_copies
-from forkjoin.record.rows import Restored
+from forkjoin.record.rows import About, Restored
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
 _ATTEMPT = re.compile(r"a([1-9]\d{0,8})-([1-9]\d{0,8})")
 _WORKTREE = re.compile(r"a([1-9]\d{0,8})-.*")
-_UNKNOWN_TASK = "(unknown: the record was damaged)"
-
-
-class About(BaseModel):
-    """What about.json in an attempt's folder says of its agent."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: str
-    project: str  #: its common git folder
-    lead: str = ""
-    branch: str
-    base: str
-    worktree: str
-    checkout: str = ""
-    conversation: str = ""
-    environment: str = ""
-    spec: dict[str, Any] = {}
 
 
 async def restore(rooms: Rooms) -> None:
@@ -57,7 +36,7 @@ async def restore(rooms: Rooms) -> None:
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
     abouts, highest = await to_thread.run_sync(_look, home)
     lost = [
-        await _describe(home, number, attempt, about)
+        Restored(number, attempt, about, _is_cancelled(home, number, attempt), await _is_removed(about))
         for number, (attempt, about) in abouts.items()
         if number not in known and (damaged or number > handed_out)
     ]
@@ -72,37 +51,19 @@ async def restore(rooms: Rooms) -> None:
 def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
     """What is told of each agent's newest attempt, and the largest number seen."""
     abouts: dict[int, tuple[int, About]] = {}
-    highest = max(_numbers(home.worktrees.glob("*/*")), default=0)
-    for folder in sorted(home.attempts.iterdir(), key=_attempt_of):
-        number, attempt = _attempt_of(folder)
-        highest = max(highest, number)
+    worktrees = (_WORKTREE.fullmatch(folder.name) for folder in home.worktrees.glob("*/*"))
+    attempts = (_ATTEMPT.fullmatch(folder.name) for folder in home.attempts.iterdir())
+    handles = sorted((int(found[1]), int(found[2]), found[0]) for found in attempts if found)
+    for number, attempt, handle in handles:
         with suppress(OSError, ValidationError):
-            abouts[number] = (attempt, About.model_validate_json((folder / "about.json").read_bytes()))
-    abouts.pop(0, None)
-    return abouts, highest
+            about = About.model_validate_json((home.attempts / handle / "about.json").read_bytes())
+            abouts[number] = (attempt, about)
+    seen = [*(int(found[1]) for found in worktrees if found), *(number for number, *_ in handles)]
+    return abouts, max(seen, default=0)
 
 
-def _numbers(folders: Iterable[Path]) -> list[int]:
-    return [int(found[1]) for folder in folders if (found := _WORKTREE.fullmatch(folder.name))]
-
-
-def _attempt_of(folder: Path) -> tuple[int, int]:
-    """The agent's number and the attempt's; 0 for what is none."""
-    found = _ATTEMPT.fullmatch(folder.name)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-async def _describe(home: Home, number: int, attempt: int, about: About) -> Restored:
-    spec = {name: part for name, part in about.spec.items() if name in SpecParts.model_fields}
-    return Restored(
-        number=number,
-        attempt=attempt,
-        spec=SpecParts.model_validate(spec),
-        task=str(about.spec.get("task") or _UNKNOWN_TASK),
-        stop_asked=(home.attempts / f"a{number}-{attempt}" / "cancel").exists(),
-        removed=await _is_removed(about),
-        **about.model_dump(exclude={"spec"}),
-    )
+def _is_cancelled(home: Home, number: int, attempt: int) -> bool:
+    return (home.attempts / f"a{number}-{attempt}" / "cancel").exists()
 
 
 async def _is_removed(about: About) -> bool:

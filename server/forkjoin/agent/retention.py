@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from forkjoin.agent.remove import remove
 from forkjoin.branch import git, loose
+from forkjoin.error import CallerError
 from forkjoin.model import Agent, Landing
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.rooms import Rooms
@@ -33,8 +34,10 @@ async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> Non
         for agent in await store.settled(day - days):
             try:
                 await _let_go(rooms, agent)
+            except CallerError as error:
+                log.info("%s stays: %s", agent.label, error)
             except Exception:  # a boundary: the others are not to stay for it
-                log.exception("%s can't be let go of; trying again tomorrow", agent.label)
+                log.exception("%s can't be let go of; trying again later", agent.label)
         await _forget_leftovers(rooms)
     await store.prune(day, [session.hello.relay for session in connected])
     await _prune_environments(rooms, connected)
@@ -47,8 +50,7 @@ async def _let_go(rooms: Rooms, agent: Agent) -> None:
             log.info("%s stays: there is something in its worktree, or on its branch, that is not merged", agent.label)
             return
         await remove(rooms, [agent], discard_unmerged=False)
-    of_agent = re.compile(rf"{agent.id}-.*")
-    await _forget(rooms, (handle for handle in await rooms.executor.handles() if of_agent.fullmatch(handle)))
+    await _forget(rooms, (name for name in await rooms.executor.handles() if name.startswith(f"{agent.id}-")))
     await rooms.store.forget_agent(agent.number)
     log.info("%s went, as all that is merged does after %d days", agent.label, rooms.settings.retention.days)
 
@@ -78,12 +80,10 @@ async def _forget_leftovers(rooms: Rooms) -> None:
     handed_out, known = await rooms.store.numbers()
     landings = {landing.number for landing in await rooms.store.open_landings()}
     for handle in handles:
-        found = _HANDLE.fullmatch(handle)
-        if found is None:
-            continue
-        number = int(found[2])
-        if number not in (known if found[1] == "a" else landings) and (number <= handed_out or found[1] == "l"):
-            await _forget(rooms, [handle])
+        if found := _HANDLE.fullmatch(handle):
+            number = int(found[2])
+            if number not in (known if found[1] == "a" else landings) and (found[1] == "l" or number <= handed_out):
+                await _forget(rooms, [handle])
 
 
 async def _prune_environments(rooms: Rooms, connected: Collection[Session]) -> None:

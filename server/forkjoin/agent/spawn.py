@@ -51,7 +51,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
         for spec in specs
     ]
     prefix = await _branch_prefix(checkout.common_dir)
-    folder = worktree_folder(home, checkout.common_dir)
+    folder = _worktree_folder(home, checkout.common_dir)
 
     def place(number: int, name: str) -> tuple[str, str]:
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
@@ -60,7 +60,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
     return Spawned(await store.spawn(new, place, caller.call), " ".join(notes) or None)
 
 
-def worktree_folder(home: Home, common_dir: str) -> Path:
+def _worktree_folder(home: Home, common_dir: str) -> Path:
     """Where this home keeps the worktrees of a repository."""
     top = Path(common_dir)
     name = slug(top.parent.name if top.name == ".git" else top.name) or "repository"

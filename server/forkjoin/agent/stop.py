@@ -25,9 +25,8 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     An agent is left in `finishing` only if processes of it can't be ended.
     """
     await rooms.store.ask_stop(agent for agent in agents if agent.state not in FINAL)
-    waited = await wait(rooms.store, agents, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
-    now = {agent.number: agent for agent in (*waited.finished, *waited.pending)}
-    return [now[agent.number] for agent in agents]
+    await wait(rooms.store, agents, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
+    return await rooms.store.agents_numbered(agent.number for agent in agents)
 
 
 async def end_processes(rooms: Rooms, agent: Agent) -> None:

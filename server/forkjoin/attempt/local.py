@@ -170,7 +170,7 @@ def _forget(folder: Path) -> None:
 
 def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[str]) -> None:
     """Put on disk all that the shim reads, except the environment."""
-    for stale in ("input", "input.end", "poke"):
+    for stale in ("about.json", "input", "input.end", "poke"):
         (folder / stale).unlink(missing_ok=True)
     os.mkfifo(folder / "poke", 0o600)
     _append(folder / "input", spec.input)
@@ -190,7 +190,7 @@ def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[
         "daemon_lock": daemon_lock,
         "wake": wake,
     }
-    _write(folder / "about.json", json.dumps(dict(spec.about)).encode())
+    _append(folder / "about.json", json.dumps(dict(spec.about)).encode())
     _write(folder / "full.json", _OUTCOME.dump_json(_FULL))
     _write(folder / "spec.json", json.dumps(orders).encode())
 

@@ -277,6 +277,9 @@ async def remove(common_dir: str, path: Path) -> None:
     Doing so twice is harmless. A lock (`git worktree lock`) does not save it: it keeps git from pruning what is gone
     only for a while, and an agent may set it; whoever removes has named this worktree.
     """
+    if not await to_thread.run_sync(os.path.exists, common_dir):  # nobody registers anything there
+        await to_thread.run_sync(_clear, common_dir, path)
+        return
     async with registering(common_dir):
         await to_thread.run_sync(_clear, common_dir, path)
 

@@ -22,8 +22,7 @@ from forkjoin.config import AgentProgram, Settings, read_settings
 from forkjoin.connection.reach import DaemonError, try_connect
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
-from forkjoin.record.damage import find_damage
-from forkjoin.record.trouble import find_trouble
+from forkjoin.record.damage import find_damage, find_trouble
 
 _VERSION_S = 20
 

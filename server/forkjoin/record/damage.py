@@ -3,6 +3,7 @@
 Its copy stays until the person removes it, and as long as it is there, status and doctor tell of it.
 """
 
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ _BESIDE = ("", "-wal", "-shm")
 #: Up to this size a database is looked through at each start, which takes a second for a gigabyte; beyond it only after
 #: an end that left a log.
 _LOOKED_THROUGH = 256 * 1024 * 1024
+#: Bytes; a disk with less free is soon too full to record anything.
+_LEAST_FREE = 100 * 1024 * 1024
 #: How SQLite's log begins (the file format's section 4.1).
 _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -42,7 +45,7 @@ def find_damage(file: Path, *, thorough: bool = False) -> str | None:
         thorough: Whether to look through it whatever its size, and compare its indexes too.
     """
     log = _beside(file, "-wal")
-    if _suspicion(file).exists():
+    if _beside(file, ".suspect").exists():
         return "it was found to be damaged while it was in use"
     if not _size(file):
         return "it is empty, and its log is not" if _size(log) else None
@@ -63,7 +66,7 @@ def find_damage(file: Path, *, thorough: bool = False) -> str | None:
 
 def suspect(file: Path) -> None:
     """Leave word that the database was found to be damaged in use: the next start sets it aside."""
-    _suspicion(file).touch(0o600)
+    _beside(file, ".suspect").touch(0o600)
 
 
 def set_aside(file: Path) -> Path:
@@ -73,7 +76,7 @@ def set_aside(file: Path) -> Path:
     for end in _BESIDE:
         if _beside(file, end).exists():
             _beside(file, end).rename(_beside(aside, end))
-    _suspicion(file).unlink(missing_ok=True)
+    _beside(file, ".suspect").unlink(missing_ok=True)
     return aside
 
 
@@ -88,12 +91,21 @@ def set_aside_copies(file: Path) -> list[Path]:
     return sorted(copy for copy in found if not copy.name.endswith(_BESIDE[1:]))
 
 
+def find_trouble(file: Path) -> list[str]:
+    """What is wrong with the records at `file` and their disk, a line each, with what to do about it. Blocks."""
+    told = [
+        f"the records were damaged and begun anew with all that could still be read; see that no agent is missing "
+        f"(forkjoin ps --all), then remove {copy}"
+        for copy in set_aside_copies(file)
+    ]
+    free = shutil.disk_usage(file.parent).free
+    if free < _LEAST_FREE:
+        told.append(f"only {free // 1024 // 1024} MB are free on the disk of {file.parent}; free space there")
+    return told
+
+
 def _aside(file: Path) -> Path:
     return file.with_name(f"{file.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
-
-
-def _suspicion(file: Path) -> Path:
-    return file.with_name(f"{file.name}.suspect")
 
 
 def _beside(file: Path, end: str) -> Path:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,8 @@ class Queries:
         self._named: Any = aiosql.from_path(file, "sqlite3", mandatory_parameters=False)  # pyright: ignore[reportUnknownMemberType]
         self._connection = connection
 
-    def __call__(self, query: str, values: dict[str, object]) -> Any:
-        return getattr(self._named, query)(self._connection, **values)
-
     def __getattr__(self, query: str) -> Callable[..., Any]:
-        def ask(**values: object) -> Any:
-            return self(query, values)
-
-        return ask
+        return partial(getattr(self._named, query), self._connection)
 
 
 def open_database(file: Path) -> sqlite3.Connection:
@@ -72,11 +67,10 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 def _refuse_newer(file: Path) -> None:
-    known = len(_steps())
     version = _read_version(file)
-    if known < version < _LAST_VERSION:
+    if len(_steps()) < version < _LAST_VERSION:
         raise CallerError(
-            f"{file} was written by a newer forkjoin (schema {version}, this one knows {known}). "
+            f"{file} was written by a newer forkjoin (schema {version}, this one knows {len(_steps())}). "
             "Install that version again; nothing was changed."
         )
 

@@ -22,15 +22,12 @@ SELECT task FROM task WHERE agent = :agent;
 -- name: place_agent!
 UPDATE agent SET branch = :branch, worktree = :worktree WHERE number = :number;
 
--- name: agent^
-SELECT * FROM agent WHERE number = :number AND project = :project;
-
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;
 
--- name: agent_named^
--- A name that is free again means the newest agent that had it.
-SELECT * FROM agent WHERE name = :name AND project = :project
+-- name: find_agent
+-- No name looks like an id. A name that is free again means the newest agent that had it.
+SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND name = :name)
 ORDER BY (removed IS NULL AND merge <> 'merged') DESC, number DESC LIMIT 1;
 
 -- name: name_holder$
@@ -161,7 +158,9 @@ UPDATE agent SET settled = :day WHERE settled IS NULL AND merge IN ('merged', 'n
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
 -- name: settled_agents
-SELECT * FROM agent WHERE settled <= :day ORDER BY number;
+SELECT * FROM agent WHERE settled <= :day AND number NOT IN (
+  SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done')
+ORDER BY number;
 
 -- name: delete_agent!
 DELETE FROM agent WHERE number = :agent;

@@ -2,11 +2,11 @@
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from forkjoin.event import Recorded
 from forkjoin.model import Agent, Landing, Result, Spec, SpecParts
@@ -19,6 +19,24 @@ RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
 _LANDING = TypeAdapter(Landing)
 JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+#: What is known of what an agent was asked to do, where nothing is.
+_UNKNOWN = Spec(task="(unknown: the record was damaged)")
+
+
+def _columns_of(spec: Spec) -> dict[str, Any]:
+    """A spec without its task, which stands in a table of its own."""
+    return {"spec": spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"}), "priority": spec.priority}
+
+
+def _read_spec(told: object) -> Spec:
+    """A spec that was written down, without what this forkjoin does not know; all of it is unknown if it is wrong."""
+    known = {name: part for name, part in JSON.validate_python(told).items() if name in Spec.model_fields}
+    try:
+        return Spec.model_validate(_UNKNOWN.model_dump() | known)
+    except ValidationError:
+        return _UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +62,24 @@ class NewAgent:
     environment: str
 
     def columns(self) -> dict[str, Any]:
-        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "derived"}
-        spec = self.spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
-        return columns | {"spec": spec, "priority": self.spec.priority}
+        return asdict(self) | _columns_of(self.spec)
+
+
+class About(BaseModel):
+    """What the folder of an attempt tells of its agent, in about.json."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    project: str  #: its common git folder
+    lead: str = ""
+    branch: str
+    base: str
+    worktree: str
+    checkout: str = ""
+    conversation: str = ""
+    environment: str = ""
+    spec: Annotated[Spec, BeforeValidator(_read_spec)] = _UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +88,12 @@ class Restored:
 
     number: int
     attempt: int
-    project: str  #: its common git folder
-    lead: str
-    name: str
-    spec: SpecParts
-    task: str
-    base: str
-    branch: str
-    worktree: str
-    checkout: str
-    conversation: str
-    environment: str
+    about: About
     stop_asked: bool
     removed: bool
 
     def columns(self) -> dict[str, Any]:
-        """What is recorded as it is."""
-        kept = ("number", "attempt", "lead", "base", "branch", "worktree", "checkout", "conversation", "environment")
-        columns = {name: getattr(self, name) for name in (*kept, "stop_asked")}
-        return columns | {"spec": self.spec.model_dump_json(exclude_defaults=True), "priority": self.spec.priority}
+        return asdict(self) | self.about.model_dump() | _columns_of(self.about.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -40,10 +40,12 @@ def salvage(connection: sqlite3.Connection, copy: Path) -> int:
     with closing(open_read_only(copy, damaged=True)) as old:
         highest = _highest(old)
         for table, key in _TABLES.items():
-            rows = _by_number(old, table, key, highest) if key else _from_both_ends(old, table)
-            for row in rows:
-                if _is_sound(table, row):
-                    _insert(connection, table, row)
+            columns = [column["name"] for column in connection.execute(f"PRAGMA table_info({table})")]
+            insert = f"INSERT INTO {table} VALUES ({', '.join(f':{column}' for column in columns)})"  # noqa: S608
+            for row in _by_number(old, table, key, highest) if key else _from_both_ends(old, table):
+                if row.keys() == set(columns) and _is_sound(table, row):
+                    with suppress(sqlite3.IntegrityError):  # what it refers to was not read, or it was read before
+                        connection.execute(insert, row)
     connection.execute("DELETE FROM sqlite_sequence WHERE name = 'agent'")
     handed_out = "INSERT INTO sqlite_sequence SELECT 'agent', max(?, coalesce(max(number), 0)) FROM agent"
     connection.execute(handed_out, (highest,))
@@ -85,10 +87,3 @@ def _is_sound(table: str, row: Row) -> bool:
                 json.loads(row[column])
         return all(row[column] in allowed for column, allowed in words.items())
     return False
-
-
-def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
-    columns: Iterable[str] = row.keys()
-    marks = ", ".join(f":{column}" for column in columns)
-    with suppress(sqlite3.IntegrityError):  # what it refers to was not read, or it was read before
-        connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row)  # noqa: S608

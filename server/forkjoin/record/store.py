@@ -7,7 +7,8 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Store(Upkeep):
         """The project of this common git folder, recorded if it is new."""
         found = await self._read("project", common_dir=common_dir)
         if found is None:
-            await self._write("project", lambda q: q.add_project(common_dir=common_dir))
+            await self._set("add_project", common_dir=common_dir)
             found = await self._read("project", common_dir=common_dir)
         return Project(**found)
 
@@ -54,8 +55,9 @@ class Store(Upkeep):
 
         def act(q: Any) -> list[Agent]:
             agents: list[Agent] = []
+            suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
             for one in new:
-                name = _free_name(q, one)
+                name = _free_name(q, one, suffixes[one.name])
                 number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
                 branch, worktree = place(number, name)
                 q.place_agent(number=number, branch=branch, worktree=worktree)
@@ -75,18 +77,13 @@ class Store(Upkeep):
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
         """The agents with these numbers, in that order."""
         wanted = list(numbers)
-        found = await self._rows("agents_numbered", numbers=json.dumps(wanted))
-        known = {row["number"]: rows.agent(row) for row in found}
+        known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=json.dumps(wanted))}
         return [known[number] for number in wanted]
 
     async def find(self, project: int, asked: str) -> Agent | None:
         """The project's agent with this id or name."""
-        number = number_of(asked)
-        if number is not None:
-            found = await self._read("agent", number=number, project=project)
-        else:
-            found = await self._read("agent_named", name=asked, project=project)
-        return rows.agent(found) if found else None
+        found = await self._agents("find_agent", number=number_of(asked), name=asked, project=project)
+        return found[0] if found else None
 
     async def newest(self, project: int) -> list[str]:
         """Ids and names of the project's newest agents, for an error that helps."""
@@ -99,17 +96,15 @@ class Store(Upkeep):
 
     async def live(self) -> list[Agent]:
         """Every agent that is in no final state, oldest first."""
-        return [rows.agent(row) for row in await self._rows("live_agents")]
+        return await self._agents("live_agents")
 
     async def agents(self, project: int, *, everything: bool) -> list[Agent]:
         """The project's agents, newest first; with `everything`, removed ones too."""
-        found = await self._rows("project_agents", project=project, everything=everything)
-        return [rows.agent(row) for row in found]
+        return await self._agents("project_agents", project=project, everything=everything)
 
     async def untold(self, project: int, lead: str, *, everyone: bool) -> list[Agent]:
         """What a wait without ids is for."""
-        found = await self._rows("untold_agents", project=project, lead=lead, everyone=everyone)
-        return [rows.agent(row) for row in found]
+        return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
 
     async def move(self, agent: Agent, to: State, event: Event | None = None) -> Agent:
         """Move an agent to another state, and record why; the agent as it is then.
@@ -127,12 +122,14 @@ class Store(Upkeep):
         return await self._write("move", act)
 
     async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
-        """Record an attempt's result and its end, in one transaction; what is there already stays."""
+        """Record an attempt's result and its end.
+
+        Raises:
+            BrokenPromiseError: It has ended before: what is recorded stays.
+        """
 
         def act(q: Any) -> None:
-            _add_result(q, agent, result)
-            _move(q, agent, result.state)
-            q.set_merge(number=agent.number, merge=merge)
+            _end(q, agent, result, merge)
             q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
             if result.cost_usd is not None:
                 q.set_cost(number=agent.number, cost_usd=result.cost_usd)
@@ -152,16 +149,13 @@ class Store(Upkeep):
                 now = rows.agent(q.agent_numbered(number=agent.number))
                 q.ask_stop(number=now.number)
                 if now.state is State.QUEUED:
-                    _move(q, now, State.STOPPED)
-                    result = Result(now.attempt, State.STOPPED, "Stopped before it started.", "")
-                    _add_result(q, now, result)
-                    q.set_merge(number=now.number, merge=Merge.NOTHING)
+                    _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
         await self._write("ask_stop", act)
 
     async def add_token(self, agent: int, digest: str) -> None:
-        """Note that who shows the token of this digest is the agent's."""
-        await self._write("add_token", lambda q: q.add_token(agent=agent, digest=digest))
+        """Note that whoever shows the token of this digest is the agent's."""
+        await self._set("add_token", agent=agent, digest=digest)
 
     async def agent_of_token(self, digest: str) -> Agent | None:
         found = await self._read("agent_of_token", digest=digest)
@@ -169,19 +163,18 @@ class Store(Upkeep):
 
     async def set_prepared(self, agent: Agent, branch: str) -> None:
         """Record that the agent's worktree and this branch were made."""
-        await self._write("set_prepared", lambda q: q.set_prepared(number=agent.number, branch=branch))
+        await self._set("set_prepared", number=agent.number, branch=branch)
 
     async def set_removing(self, agents: Iterable[Agent]) -> None:
         """Note that worktrees and branches of these are about to go: from now on they do."""
-        numbers = json.dumps([agent.number for agent in agents])
-        await self._write("set_removing", lambda q: q.set_removing(numbers=numbers))
+        await self._set("set_removing", numbers=json.dumps([agent.number for agent in agents]))
 
     async def half_removed(self) -> list[Agent]:
         """Those whose removal was begun and not ended."""
-        return [rows.agent(row) for row in await self._rows("half_removed_agents")]
+        return await self._agents("half_removed_agents")
 
     async def set_removed(self, number: int) -> None:
-        await self._write("set_removed", lambda q: q.set_removed(number=number, removed=time.time()))
+        await self._set("set_removed", number=number, removed=time.time())
 
     async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
@@ -201,7 +194,7 @@ class Store(Upkeep):
     async def note(
         self, agent: Agent, events: Sequence[tuple[Event, int]], progress: rows.Progress | None = None
     ) -> None:
-        """Record events with the offsets of their lines, and how far the output was read, in one transaction."""
+        """Record events with the offsets of their lines, and how far the output was read."""
 
         def act(q: Any) -> None:
             for event, offset in events:
@@ -262,7 +255,7 @@ class Store(Upkeep):
         answer: str | None = None,
         merges: Mapping[int, Merge] | None = None,
     ) -> None:
-        """Record how far a landing is and how its branches fared, in one transaction."""
+        """Record how far a landing is and how its branches fared."""
 
         def act(q: Any) -> None:
             q.set_landing(number=landing.number, state=state, move=move, answer=answer)
@@ -277,8 +270,8 @@ class Store(Upkeep):
         return rows.JSON.validate_json(found) if found else None
 
 
-def _free_name(q: Any, one: rows.NewAgent) -> str:
-    """The agent's name, or that name with a number where it was ours to choose."""
+def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
+    """The agent's name, or that name with the first of these numbers that is free where it was ours to choose."""
     holder: int | None = q.name_holder(project=one.project, name=one.name)
     if holder is None:
         return one.name
@@ -287,7 +280,7 @@ def _free_name(q: Any, one: rows.NewAgent) -> str:
             f"The name {one.name!r} is taken by a{holder}, which is not merged yet. "
             "Give another name, or merge or remove that agent first."
         )
-    names = (f"{one.name}-{n}" for n in itertools.count(2))
+    names = (f"{one.name}-{n}" for n in suffixes)
     return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
 
 
@@ -301,8 +294,11 @@ def _move(q: Any, agent: Agent, to: State) -> None:
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
 
 
-def _add_result(q: Any, agent: Agent, result: Result) -> None:
+def _end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
+    """Record an attempt's end with its result."""
+    _move(q, agent, result.state)
     q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
+    q.set_merge(number=agent.number, merge=merge)
 
 
 def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:

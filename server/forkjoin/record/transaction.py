@@ -9,6 +9,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from forkjoin.error import RecordsError
+from forkjoin.model import Agent
 from forkjoin.record import rows
 from forkjoin.record.changes import Changes
 from forkjoin.record.damage import is_damage
@@ -38,10 +39,13 @@ class Transactions:
         await to_thread.run_sync(self._connection.close, limiter=self._thread)
 
     async def _read(self, query: str, **values: object) -> Any:
-        return await self._in_thread(lambda: self._queries(query, values))
+        return await self._in_thread(lambda: getattr(self._queries, query)(**values))
 
     async def _rows(self, query: str, **values: object) -> list[rows.Row]:
-        return await self._in_thread(lambda: list(self._queries(query, values)))
+        return await self._in_thread(lambda: list(getattr(self._queries, query)(**values)))
+
+    async def _agents(self, query: str, **values: object) -> list[Agent]:
+        return [rows.agent(row) for row in await self._rows(query, **values)]
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
         """Run `act` in the database's thread; one that was begun is waited for, cancelled or not.
@@ -84,6 +88,10 @@ class Transactions:
         if not quiet:
             self.changes.announce()
         return result
+
+    async def _set(self, query: str, **values: object) -> None:
+        """Run this one query as a step of its name."""
+        await self._write(query, lambda q: getattr(q, query)(**values))
 
 
 def _explain(error: sqlite3.Error) -> str:

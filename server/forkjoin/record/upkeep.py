@@ -29,7 +29,7 @@ class Upkeep(Transactions):
 
     async def settled(self, day: int) -> list[Agent]:
         """The agents that had ended and had nothing unmerged on that day, and ever since."""
-        return [rows.agent(row) for row in await self._rows("settled_agents", day=day)]
+        return await self._agents("settled_agents", day=day)
 
     async def forget_agent(self, number: int) -> None:
         """Delete an agent's record; its number stays used."""
@@ -69,19 +69,19 @@ class Upkeep(Transactions):
 
 def _restore(q: Any, one: rows.Restored) -> None:
     """Record an agent as running: what became of it is found out as after any restart. One that is removed stays so."""
-    q.add_project(common_dir=one.project)
-    project: int = q.project(common_dir=one.project)["number"]
-    taken = not one.removed and q.name_holder(project=project, name=one.name) is not None
-    now = time.time()
-    q.restore_agent(
-        **one.columns(),
-        project=project,
-        name=f"{one.name[:50]}-{one.number}" if taken else one.name,
-        state=State.LOST if one.removed else State.RUNNING,
-        now=now,
-        removed=now if one.removed else None,
-    )
-    q.add_task(agent=one.number, task=one.task)
+    about, now = one.about, time.time()
+    q.add_project(common_dir=about.project)
+    project: int = q.project(common_dir=about.project)["number"]
+    taken = not one.removed and q.name_holder(project=project, name=about.name) is not None
+    columns = {
+        "project": project,
+        "name": f"{about.name[:50]}-{one.number}" if taken else about.name,
+        "state": State.LOST if one.removed else State.RUNNING,
+        "now": now,
+        "removed": now if one.removed else None,
+    }
+    q.restore_agent(**one.columns() | columns)
+    q.add_task(agent=one.number, task=about.spec.task)
     if one.removed:
         result = Result(one.attempt, State.LOST, rows.RESTORED, "", warnings=(rows.RESTORED,))
         q.add_result(agent=one.number, attempt=one.attempt, result=rows.RESULT.dump_json(result).decode())
