@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, open_lead, open_lead_in_memory, until
+from harness import GIVE_UP_S, Lead, forkjoin, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
 
 FOREVER = "sleep 1000"
 
@@ -128,16 +128,19 @@ def test_a_persons_wait_fails_when_an_agent_did(repository: Path, home: Home) ->
 
 
 async def test_a_repository_whose_configuration_is_too_large_is_told_of_and_hides_nothing_else(
-    repository: Path, home: Home
+    repository: Path, home: Home, tmp_path: Path
 ) -> None:
-    async with open_lead_in_memory(home, repository) as lead:
-        await lead.call("get_status")
-        config = repository / ".git" / "config"
-        sound = config.read_text()
+    config = repository / ".git" / "config"
+    sound = config.read_text()
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, lead_of(loop, tmp_path) as other:
+        (first,) = await lead.spawn(FOREVER)
+        await lead.until(first, state="running")
         config.write_text(sound + f"[x]\n\ty = {'z' * 1_100_000}\n")
-        status = await lead.call("get_status")
+        status = await other.call("get_status")
         config.write_text(sound)
+        await lead.call("stop_agents", ids=[first])
     assert [line for line in status["trouble"] if "is larger than 1024 KB" in line]
+    assert status["running"] == 1
 
 
 async def test_an_agent_whose_program_is_no_longer_in_the_settings_is_listed_and_read(
