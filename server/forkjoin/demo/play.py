@@ -60,8 +60,9 @@ def _config(agent: str) -> str:
 
 async def _play(home: Path, repository: Path, out: Console) -> None:
     environment = {**os.environ, "FORKJOIN_HOME": str(home), "CLAUDE_PROJECT_DIR": str(repository)}
-    program, *arguments = (*_FORKJOIN, "mcp")
-    relay = StdioServerParameters(command=program, args=arguments, env=environment, cwd=str(repository))
+    relay = StdioServerParameters(
+        command=_FORKJOIN[0], args=[*_FORKJOIN[1:], "mcp"], env=environment, cwd=str(repository)
+    )
     async with Client(stdio_client(relay)) as lead:
         agents = [{"name": task.name, "task": task.text} for task in TASKS]
         await _call(lead, "spawn_agents", agents=agents, verify=VERIFY)
