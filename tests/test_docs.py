@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from forkjoin_tools.server import lead_tools
+from forkjoin_tools.server import TOOLS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md", "docs/reliability.md"]
@@ -23,7 +23,7 @@ def test_each_file_that_a_document_names_exists(name: str) -> None:
 
 def test_the_readme_names_every_tool_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().partition("## The tools")[2].partition("\n\nThe command line")[0]
-    assert set(re.findall(r"`([a-z]+_[a-z]+)`", table)) == {tool.name for tool in lead_tools()}
+    assert set(re.findall(r"`([a-z]+_[a-z]+)`", table)) == {*TOOLS}
 
 
 def test_the_example_configuration_is_json_and_names_the_isolated_python() -> None:

@@ -152,7 +152,7 @@ async def test_commands_that_flood_end_with_the_end_of_what_they_printed(
 async def _check_pages(lead: Lead, agent: str) -> None:
     """Pages say what was dropped, go on after it, and never hold what a hole reads as."""
     head = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE - 500)
-    assert head.endswith(f"\n[more: offset={MEGABYTE}]")
+    assert head.endswith(f"\n[more, in mid-line: offset={MEGABYTE}]")
     after = await lead.call("read_log", id=agent, raw=True, offset=MEGABYTE, limit=5000)
     note, _, rest = after.partition("\n")
     assert note.startswith("[cut: ")

@@ -2,9 +2,13 @@
 
 import re
 import shutil
+import signal
 from pathlib import Path
 
-from harness import forkjoin, git
+import pytest
+from conftest import processes_of
+from forkjoin.demo.sample import make_repository
+from harness import GIVE_UP_S, forkjoin, git, running
 
 
 def test_the_demo_merges_what_is_good_and_names_the_rest(tmp_path: Path) -> None:
@@ -31,3 +35,30 @@ def test_the_demo_merges_what_is_good_and_names_the_rest(tmp_path: Path) -> None
 def test_an_unknown_demo_agent_is_refused(tmp_path: Path) -> None:
     done = forkjoin(tmp_path, "demo", "--agent", "nobody", check=False)
     assert (done.returncode, "the demo knows scripted and claude" in done.stderr) == (1, True)
+
+
+def test_an_interrupted_demo_ends_all_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running(tmp_path, "demo") as process:
+        assert process.stdout
+        shown = ""
+        while "multiply" not in shown:
+            line = process.stdout.readline()
+            assert line, "it ended"
+            shown += line
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate(timeout=GIVE_UP_S)
+    assert (process.returncode, "Traceback" in words) == (130, False), words
+    assert processes_of(tmp_path) == {}
+    assert list(tmp_path.glob("forkjoin-demo-*")) == []
+
+
+def test_the_demo_leaves_a_repository_alone_that_git_was_told_of(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    (tmp_path / "calc").mkdir()
+    make_repository(tmp_path / "calc")
+    monkeypatch.delenv("GIT_DIR")
+    assert git(repository, "log", "--format=%s") == "first"
+    assert git(tmp_path / "calc", "log", "--format=%s") == "A tiny calculator"

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import termios
-import time
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+import anyio
 import pytest
 from forkjoin.connection import reach
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, forkjoin, running
+from harness import GIVE_UP_S, forkjoin, running, until
 
 COMMANDS = [
     ("spawn", "true"),
@@ -44,14 +45,13 @@ def _daemon_pid(home: Home) -> int:
 
 def _until_it_asks(process: "subprocess.Popen[str]") -> None:
     """Return once the command is connected, and waits for an answer."""
-    give_up = time.monotonic() + GIVE_UP_S
-    while time.monotonic() < give_up:
+
+    def asks() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        folder = Path(f"/proc/{process.pid}/fd")
-        if [link for link in folder.iterdir() if link.is_symlink() and os.readlink(link).startswith("socket:")]:
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never asked")
+        links = [link for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.is_symlink()]
+        return any(os.readlink(link).startswith("socket:") for link in links)
+
+    anyio.run(until, asks)
 
 
 def _interrupt(process: "subprocess.Popen[str]") -> None:
@@ -82,16 +82,10 @@ def test_an_interrupted_merge_is_carried_out_all_the_same(repository: Path, home
     forkjoin(repository, "wait")
     verify = f"touch {home.state}/verifying; until test -e {home.state}/go; do sleep 0.02; done"
     with running(repository, "merge", "lands", "--verify", verify) as process:
-        give_up = time.monotonic() + GIVE_UP_S
-        while not (home.state / "verifying").exists():
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
+        anyio.run(until, (home.state / "verifying").exists)
         _interrupt(process)
     (home.state / "go").touch()
-    give_up = time.monotonic() + GIVE_UP_S
-    while not (repository / "x.txt").exists():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
+    anyio.run(until, (repository / "x.txt").exists)
 
 
 def test_an_interrupt_while_tasks_are_typed_spawns_nothing(repository: Path, home: Home) -> None:
@@ -100,18 +94,14 @@ def test_an_interrupt_while_tasks_are_typed_spawns_nothing(repository: Path, hom
         assert process.stdin
         process.stdin.write("true\n")
         process.stdin.flush()
-        give_up = time.monotonic() + GIVE_UP_S
-        while _unread(process.stdin):
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
+        anyio.run(until, partial(_nothing_unread, process.stdin))
         _interrupt(process)
     assert json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"] == []
 
 
-def _unread(pipe: IO[str]) -> int:
-    """Bytes in a pipe that nobody has read yet."""
-    size = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
-    return int.from_bytes(size, sys.byteorder)
+def _nothing_unread(pipe: IO[str]) -> bool:
+    """Whether all that is in a pipe has been read."""
+    return not int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
 
 
 @pytest.mark.parametrize("command", [("wait",), ("logs", "-f", "a1"), ("stop", "a1")])

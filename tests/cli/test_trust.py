@@ -97,6 +97,8 @@ async def test_commands_in_the_configuration_are_run_once_they_are_trusted(repos
             (id_,) = await lead.run("echo x > x.up")
             branch = (await lead.call("get_result", id=id_))["branch"]
             assert git(repository, "cat-file", "blob", f"{branch}:x.up") == blob
+            landed = await lead.call("merge_worktree", ids=[id_], dry_run=True)
+            assert ("filter.up.clean" in landed.get("note", "")) == (code != 0)
         assert (await lead.call("get_status"))["trouble"] == []
         assert forkjoin(repository, "trust", "--show").stdout.startswith("trusted")
     (record,) = home.trust.iterdir()

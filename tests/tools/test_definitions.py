@@ -1,9 +1,10 @@
 """What a model is given: the definitions of the tools, their size, and what they say of themselves."""
 
 import json
+from collections.abc import Iterable
 
 import pytest
-from forkjoin_tools.server import INSTRUCTIONS, lead_tools
+from forkjoin_tools.server import INSTRUCTIONS, TOOLS
 from forkjoin_tools.strict import StrictTool
 
 READERS = {"list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status"}
@@ -11,7 +12,7 @@ ALWAYS_LOADED = {"spawn_agents", "spawn_agent", "wait_agents", "merge_worktree"}
 NAMES = READERS | {"spawn_agent", "spawn_agents", "merge_worktree", "stop_agents", "remove_worktrees"}
 
 
-def _size(tools: list[StrictTool]) -> int:
+def _size(tools: Iterable[StrictTool]) -> int:
     """Bytes of the definitions as a model gets them."""
     return sum(
         len(json.dumps({"name": t.name, "description": t.description, "input_schema": t.parameters})) for t in tools
@@ -19,15 +20,15 @@ def _size(tools: list[StrictTool]) -> int:
 
 
 def test_the_tools_are_those_of_the_contract() -> None:
-    assert {tool.name for tool in lead_tools()} == NAMES
+    assert {tool.name for tool in TOOLS.values()} == NAMES
 
 
 def test_all_definitions_together_stay_under_12_kilobytes() -> None:
-    assert _size(lead_tools()) < 12_000
+    assert _size(TOOLS.values()) < 12_000
 
 
 def test_the_definitions_that_are_always_loaded_stay_under_6_kilobytes() -> None:
-    always = [tool for tool in lead_tools() if (tool.meta or {}).get("anthropic/alwaysLoad")]
+    always = [tool for tool in TOOLS.values() if (tool.meta or {}).get("anthropic/alwaysLoad")]
     assert {tool.name for tool in always} == ALWAYS_LOADED
     assert _size(always) < 6_000
 
@@ -37,10 +38,10 @@ def test_the_instructions_are_not_cut_by_the_client() -> None:
 
 
 def test_only_true_readers_say_that_they_read_only() -> None:
-    assert {tool.name for tool in lead_tools() if tool.annotations and tool.annotations.read_only_hint} == READERS
+    assert {tool.name for tool in TOOLS.values() if tool.annotations and tool.annotations.read_only_hint} == READERS
 
 
-@pytest.mark.parametrize("tool", lead_tools(), ids=lambda tool: tool.name)
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
 def test_a_tool_refuses_unknown_arguments_in_its_schema_and_describes_itself(tool: StrictTool) -> None:
     assert tool.parameters["additionalProperties"] is False
     assert tool.description.endswith(".")

@@ -2,23 +2,16 @@
 
 from pathlib import Path
 
-import anyio
 from forkjoin.attempt.process import identify
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead
+from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, until
 
 FOREVER = "sleep 1000"
 
 
-async def _last_event(lead: Lead, agent: str, wanted: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while (await lead.call("list_agents", ids=[agent]))["agents"][0]["last_event"] != wanted:
-            await anyio.sleep(0.02)
-
-
 async def test_a_stopped_agents_work_is_committed_and_kept(any_lead: Lead, repository: Path) -> None:
     (first,) = await any_lead.spawn(f"echo half > half.txt; echo ready; {FOREVER}")
-    await _last_event(any_lead, first, "ready")
+    await any_lead.until(first, last_event="ready")
     answer = await any_lead.call("stop_agents", ids=[first])
     assert [one["state"] for one in answer["agents"]] == ["stopped"]
     result = await any_lead.call("get_result", id=first)
@@ -45,10 +38,8 @@ async def test_stopping_ends_grandchildren_in_sessions_of_their_own(any_lead: Le
     grandchild = f"trap '' HUP INT TERM; echo $$ >> {pids}; {FOREVER}"
     task = f'(setsid sh -c "{grandchild}" &) ; echo $$ >> {pids}; echo up; {FOREVER}'.replace("$$", "\\$\\$", 1)
     (first,) = await any_lead.spawn(task)
-    await _last_event(any_lead, first, "up")
-    with anyio.fail_after(GIVE_UP_S):
-        while len(pids.read_text().split()) < 2:
-            await anyio.sleep(0.02)
+    await any_lead.until(first, last_event="up")
+    await until(lambda: len(pids.read_text().split()) == 2)
     await any_lead.call("stop_agents", ids=[first])
     assert [pid for pid in pids.read_text().split() if identify(int(pid))] == []
 

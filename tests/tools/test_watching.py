@@ -1,10 +1,12 @@
 """wait_agents, list_agents and get_status."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import anyio
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, open_lead
+from harness import GIVE_UP_S, Lead, forkjoin, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
 
 FOREVER = "sleep 1000"
 
@@ -63,8 +65,6 @@ async def test_ten_ends_are_told_in_under_4_kilobytes(any_lead: Lead) -> None:
     task = "printf 'x%.0s' $(seq 1 1000); echo"
     await any_lead.spawn(*[task] * 10)
     answer = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
-    import json
-
     assert len(answer["finished"]) == 10
     assert {len(one["summary"]) for one in answer["finished"]} == {240}
     assert len(json.dumps(answer, separators=(",", ":"))) < 4_000
@@ -94,9 +94,7 @@ async def test_removed_agents_are_listed_only_when_all_are_asked_for(any_lead: L
 
 async def test_a_running_commands_last_line_is_its_last_event(any_lead: Lead) -> None:
     (first,) = await any_lead.spawn(f"echo working hard; {FOREVER}")
-    with anyio.fail_after(GIVE_UP_S):
-        while (await any_lead.call("list_agents"))["agents"][0]["last_event"] != "working hard":
-            await anyio.sleep(0.02)
+    await any_lead.until(first, last_event="working hard")
     await any_lead.call("stop_agents", ids=[first])
 
 
@@ -104,9 +102,8 @@ async def test_the_status_says_what_runs_what_waits_and_why(repository: Path, ho
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
     async with open_lead(repository) as lead:
         ids = await lead.spawn(FOREVER, "true")
-        with anyio.fail_after(GIVE_UP_S):
-            while (status := await lead.call("get_status"))["running"] == 0:
-                await anyio.sleep(0.02)
+        await lead.until(ids[0], state="running")
+        status = await lead.call("get_status")
         assert (status["running"], status["queued"], status["max_running"]) == (1, 1, 1)
         assert status["waiting"] == "all 1 slots are taken"
         assert status["projects"] == {str(repository / ".git"): ids}
@@ -114,8 +111,6 @@ async def test_the_status_says_what_runs_what_waits_and_why(repository: Path, ho
 
 
 def test_a_person_sees_agents_as_a_table_or_as_json(repository: Path, home: Home) -> None:
-    import json
-
     forkjoin(repository, "spawn", "echo hello", "--name", "greeter")
     forkjoin(repository, "wait", "greeter")
     table = forkjoin(repository, "ps").stdout
@@ -130,3 +125,44 @@ def test_a_persons_wait_fails_when_an_agent_did(repository: Path, home: Home) ->
     done = forkjoin(repository, "wait", check=False)
     assert done.returncode == 1
     assert "failed" in done.stdout
+
+
+async def test_a_repository_whose_configuration_is_too_large_is_told_of_and_hides_nothing_else(
+    repository: Path, home: Home, tmp_path: Path
+) -> None:
+    config = repository / ".git" / "config"
+    sound = config.read_text()
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, lead_of(loop, tmp_path) as other:
+        (first,) = await lead.spawn(FOREVER)
+        await lead.until(first, state="running")
+        config.write_text(sound + f"[x]\n\ty = {'z' * 1_100_000}\n")
+        status = await other.call("get_status")
+        config.write_text(sound)
+        await lead.call("stop_agents", ids=[first])
+    assert [line for line in status["trouble"] if "is larger than 1024 KB" in line]
+    assert status["running"] == 1
+
+
+async def test_an_agent_whose_program_is_no_longer_in_the_settings_is_listed_and_read(
+    repository: Path, home: Home
+) -> None:
+    settings = home.config_file.read_text()
+    home.config_file.write_text(settings + "[agents.old]\nkind = 'command'\ncommand = ['sh']\n")
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run("echo said", agent="old")
+    home.config_file.write_text(settings)
+    async with open_lead_in_memory(home, repository) as lead:
+        assert (await lead.listed(first))["agent"] == "old"
+        assert await lead.call("read_log", id=first) == "said\n[end]"
+
+
+async def test_the_status_names_a_merge_that_is_under_way(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead, anyio.create_task_group() as tasks:
+        (first,) = await lead.run("echo x > x.txt")
+        verify = f"touch {home.state}/on; until test -e {home.state}/go; do sleep 0.02; done"
+        tasks.start_soon(partial(lead.call, "merge_worktree", ids=[first], verify=verify))
+        await until((home.state / "on").exists)
+        assert (await lead.call("get_status"))["merges"] == [f"landing 1: {first} into main"]
+        (home.state / "go").touch()
+    async with open_lead_in_memory(home, repository) as lead:
+        assert (await lead.call("get_status"))["merges"] == []

@@ -5,15 +5,26 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from forkjoin.error import CallerError, UnknownAgentError
+from forkjoin.branch import git
+from forkjoin.error import CallerError, GitError, UnknownAgentError
 from forkjoin.loop import Loop
-from forkjoin.model import Agent
+from forkjoin.model import Agent, State
 from forkjoin.session import Call, Caller, Session
 from mcp.server.mcpserver.context import Context
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Id = Annotated[str, Field(description="Agent id or name.")]
 Ids = Annotated[list[str], Field(max_length=500, description="Agent ids or names.")]
+
+
+class Row(BaseModel):
+    """An agent as an answer names it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str
+    state: State
 
 
 class Desk:
@@ -40,6 +51,14 @@ class Desk:
     @property
     def project(self) -> int:
         return self.caller.project.number
+
+    def program_of(self, agent: Agent) -> str:
+        return agent.spec.agent or self.rooms.settings.default_agent
+
+    def is_command(self, agent: Agent) -> bool:
+        """Whether what its program prints is its log; so it is where the settings know that program no more."""
+        program = self.rooms.settings.programs().get(self.program_of(agent))
+        return program is None or program.kind == "command"
 
     async def find(self, asked: str) -> Agent:
         """The agent that an id or name means.
@@ -73,6 +92,16 @@ class Desk:
 
         if ends:
             self.caller.session.when_written(self._request, note)
+
+
+async def not_obeyed(repository: str) -> list[str]:
+    """What in a repository's configuration is not run, in a sentence, if there is such."""
+    try:
+        return await git.warn(repository)
+    except CallerError as error:
+        return [str(error)]
+    except GitError:  # it is gone
+        return []
 
 
 async def open_desk(context: Context[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:

@@ -7,13 +7,9 @@ from forkjoin.model import Text
 from forkjoin.wanted import find_verify
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids
+from forkjoin_tools.desk import Desk, Ids, not_obeyed
 from forkjoin_tools.size import ROOM, wire_size
-from forkjoin_tools.strict import Arguments, StrictTool, make_tool
-
-
-def tools() -> list[StrictTool]:
-    return [make_tool(merge_worktree, always_loaded=True)]
+from forkjoin_tools.strict import Arguments, tool
 
 
 class MergeWorktree(Arguments):
@@ -35,6 +31,7 @@ class MergeAnswer(BaseModel):
     note: str | None = None
 
 
+@tool(always_loaded=True)
 async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     """Merge the branches of agents that succeeded into a branch, in the order given, each verified first. Waits until
     done. What conflicts (files named) or fails verify is left out, the others land together; nothing is ever half
@@ -45,6 +42,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         verify, note = await find_verify(desk.rooms.home, await look(desk.caller.session.folder))
     landing = await enqueue(desk.store, desk.caller, agents, arguments.into, verify, dry_run=arguments.dry_run)
     landed = await wait_until_landed(desk.store, landing)
+    note = " ".join(filter(None, (note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
         answer = _answer(landed, files, words, note)
         if wire_size(answer) <= ROOM:

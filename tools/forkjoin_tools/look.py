@@ -1,41 +1,35 @@
 """Watching: list_agents, wait_agents and get_status."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import dropwhile
 from typing import Annotated, Literal
 
 from anyio import to_thread
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
-from forkjoin.error import CallerError, GitError
-from forkjoin.model import Agent, Merge, State, Verify, number_of
+from forkjoin.error import CallerError
+from forkjoin.model import Agent, Landing, Merge, State, Verify, number_of
 from forkjoin.record.damage import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids
-from forkjoin_tools.size import fit
-from forkjoin_tools.strict import Arguments, StrictTool, make_tool
+from forkjoin_tools.desk import Desk, Ids, Row, not_obeyed
+from forkjoin_tools.size import end_of, fit
+from forkjoin_tools.strict import Arguments, tool
 
 _PAGE = 50
 _MOST = 200
 _TAIL_BYTES = 400
-#: How many of those that can't be carried on are named.
-_HELD_UP_NAMED = 10
+#: How many merges, agents of one, and what can't be carried on, are named in a status.
+_NAMED = 10
 #: What a wait tells at once; of more ends than that the rest is told by the next.
 _ENDS_BYTES, _PENDING_BYTES = 40_000, 15_000
 #: Bytes of a page of the list.
 _PAGE_BYTES = 20_000
-
-
-def tools() -> list[StrictTool]:
-    return [
-        make_tool(wait_agents, reads_only=True, always_loaded=True),
-        make_tool(list_agents, reads_only=True),
-        make_tool(get_status, reads_only=True),
-    ]
 
 
 # -- wait_agents
@@ -47,28 +41,20 @@ class Wait(Arguments):
     timeout_s: Annotated[float, Field(ge=0, le=3600)] = 600
 
 
-class Finished(BaseModel):
-    id: str
-    name: str
-    state: State
+class Finished(Row):
     summary: str
     verify: Verify
 
 
-class Pending(BaseModel):
-    id: str
-    name: str
-    state: State
-
-
 class WaitedFor(BaseModel):
     finished: list[Finished]
-    pending: list[Pending]
+    pending: list[Row]
     requests: list[str] = []  #: none yet: agents can't ask
     timed_out: bool
     more: int | None = None  #: ends, and agents pending, that there was no room for
 
 
+@tool(reads_only=True, always_loaded=True)
 async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     """Wait until agents have ended (all, or any), then return a one-line summary of each. Blocks up to timeout_s and
     then says who is still pending; call it again to go on waiting. Cancelling it hurts no agent. Next: get_result,
@@ -80,7 +66,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
     waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
-    pending = fit([Pending(id=a.id, name=a.name, state=a.state) for a in waited.pending], _PENDING_BYTES)
+    pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)])
     return WaitedFor(
         finished=finished,
@@ -112,11 +98,8 @@ class List(Arguments):
     cursor: str | None = Field(None, description="From the last page.")
 
 
-class Listed(BaseModel):
-    id: str
-    name: str
+class Listed(Row):
     agent: str
-    state: State
     branch: str
     merge: Merge
     elapsed_s: int
@@ -126,10 +109,11 @@ class Listed(BaseModel):
 
 class Listing(BaseModel):
     agents: list[Listed]
-    counts: dict[str, int]
+    counts: dict[State, int]
     cursor: str | None = None
 
 
+@tool(reads_only=True)
 async def list_agents(desk: Desk, arguments: List) -> Listing:
     """List this project's agents, newest first, with state, branch and how its merge fared; use it to find agents of an
     earlier session. To wait for ends, call wait_agents instead of this again and again."""
@@ -137,26 +121,25 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
         found = await desk.find_all(arguments.ids)
     else:
         found = await desk.store.agents(desk.project, everything=arguments.all)
-    chosen = [agent for agent in found if not arguments.state or agent.state in arguments.state]
-    below = _read_cursor(arguments.cursor)
-    rest = chosen if below is None else [agent for agent in chosen if agent.number < below]
-    page = fit([await _listed(desk, agent) for agent in rest[: arguments.limit]], _PAGE_BYTES)
-    counts = {state.value: sum(agent.state is state for agent in found) for state in State}
-    more = rest[len(page) :] if page else []
+    wanted = [agent for agent in _after(arguments, found) if not arguments.state or agent.state in arguments.state]
+    page = fit([await _listed(desk, agent) for agent in wanted[: arguments.limit]], _PAGE_BYTES)
     return Listing(
         agents=page,
-        counts={state: count for state, count in counts.items() if count},
-        cursor=page[-1].id if more else None,
+        counts=Counter(agent.state for agent in found),
+        cursor=page[-1].id if len(page) < len(wanted) else None,
     )
 
 
-def _read_cursor(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    number = number_of(cursor)
-    if number is not None:
-        return number
-    raise CallerError(f"cursor {cursor[:40]!r} is none of list_agents; leave it out for the first page.")
+def _after(arguments: List, found: list[Agent]) -> list[Agent]:
+    """Those behind the last page: of a list the older, of those that were named what follows in their order."""
+    if arguments.cursor is None:
+        return found
+    last = number_of(arguments.cursor)
+    if last is None:
+        raise CallerError(f"cursor {arguments.cursor[:40]!r} is none of list_agents; leave it out for the first page.")
+    if arguments.ids is None:
+        return [agent for agent in found if agent.number < last]
+    return list(dropwhile(lambda agent: agent.number != last, found))[1:]
 
 
 async def _listed(desk: Desk, agent: Agent) -> Listed:
@@ -165,7 +148,7 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
     return Listed(
         id=agent.id,
         name=agent.name,
-        agent=agent.spec.agent or desk.rooms.settings.default_agent,
+        agent=desk.program_of(agent),
         state=agent.state,
         branch=agent.branch,
         merge=agent.merge,
@@ -180,10 +163,11 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
 
 async def _last_words(desk: Desk, agent: Agent) -> str:
     """The last line that a running command has printed: it makes no events."""
-    if agent.state is not State.RUNNING or desk.rooms.settings.program(agent.spec.agent).kind != "command":
+    if agent.state is not State.RUNNING or not desk.is_command(agent):
         return ""
     printed = await desk.rooms.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
-    lines = printed.data.decode(errors="replace").split("\n")
+    text = end_of(printed.data, cut=printed.start > 0).decode(errors="replace")
+    lines = desk.rooms.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
 
 
@@ -201,21 +185,23 @@ class Status(BaseModel):
     max_running: int
     waiting: str | None = None  #: why no more run, if something is queued
     projects: dict[str, list[str]]  #: what is under way in each repository
+    merges: list[str]  #: those under way and queued
     trouble: list[str]
 
 
+@tool(reads_only=True)
 async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
     """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
     live = await desk.store.live()
-    reasons = list(dict.fromkeys(desk.loop.waiting.values()))
     projects = await _by_project(desk, live)
     return Status(
         version=__version__,
         running=sum(agent.state is not State.QUEUED for agent in live),
         queued=sum(agent.state is State.QUEUED for agent in live),
         max_running=desk.loop.max_running,
-        waiting="; ".join(reasons) or None,
+        waiting="; ".join(dict.fromkeys(desk.loop.waiting.values())) or None,
         projects=projects,
+        merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
     )
 
@@ -226,16 +212,22 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
     return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
 
 
+def _merge(landing: Landing) -> str:
+    ids = _first([f"a{number}" for number in landing.agents])
+    return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first of many, and how many more there are."""
+    return [*lines[:_NAMED], f"… and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else lines
+
+
 async def _not_obeyed(desk: Desk, busy: Iterable[str]) -> list[str]:
     """What is not run in the repositories where something is under way, and in the caller's own."""
     repositories = dict.fromkeys(busy)
-    with suppress(CallerError):
+    with suppress(CallerError):  # who stands in none
         repositories[desk.caller.project.common_dir] = None
-    lines: list[str] = []
-    for repository in repositories:
-        with suppress(GitError):  # it is gone
-            lines += await git.warn(repository)
-    return lines
+    return [line for repository in repositories for line in await not_obeyed(repository)]
 
 
 async def _trouble(desk: Desk) -> list[str]:
@@ -248,6 +240,4 @@ async def _trouble(desk: Desk) -> list[str]:
             "session, or with any forkjoin command in that repository"
         )
     trouble += await to_thread.run_sync(find_trouble, desk.rooms.home.records)
-    held_up = list(desk.loop.held_up.values())
-    more = [f"… and {len(held_up) - _HELD_UP_NAMED} more"] if len(held_up) > _HELD_UP_NAMED else []
-    return [*trouble, *held_up[:_HELD_UP_NAMED], *more]
+    return [*trouble, *_first(list(desk.loop.held_up.values()))]

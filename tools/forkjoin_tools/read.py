@@ -1,9 +1,9 @@
 """Reading what came of an agent: get_result, read_log and read_diff."""
 
 import re
-import string
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,27 +12,17 @@ from forkjoin.branch import diff
 from forkjoin.error import CallerError
 from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from forkjoin_tools.desk import Desk, Id
-from forkjoin_tools.size import ROOM, fit_bytes, wire_size
-from forkjoin_tools.strict import Arguments, StrictTool, make_tool
+from forkjoin_tools.desk import Desk, Id, Row
+from forkjoin_tools.size import ROOM, end_of, fit_bytes, whole_lines, wire_size
+from forkjoin_tools.strict import Arguments, tool
 
 #: Bytes of a page of text.
 PAGE_BYTES = 20_000
 _MOST_BYTES = 48_000
 _CONCISE = 2_000
 _FULL = OUTPUT_LIMIT
-#: What keys are made of.
-_WORD = (string.ascii_letters + string.digits + "_-./+=~").encode()
-
-
-def tools() -> list[StrictTool]:
-    return [
-        make_tool(get_result, reads_only=True),
-        make_tool(read_diff, reads_only=True),
-        make_tool(read_log, reads_only=True),
-    ]
 
 
 # -- get_result
@@ -43,10 +33,7 @@ class GetResult(Arguments):
     detail: Literal["concise", "full"] = Field("concise", description="full: longer output, error and commits.")
 
 
-class AgentResult(BaseModel):
-    id: str
-    name: str
-    state: State
+class AgentResult(Row):
     summary: str
     output: str
     commits: list[str]
@@ -64,6 +51,7 @@ class AgentResult(BaseModel):
     warnings: list[str]
 
 
+@tool(reads_only=True)
 async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
     """Get what came of an agent that has ended: its last message, commits, size of the diff, verify, cost, error and
     warnings. Small; for the changes themselves call read_diff."""
@@ -73,8 +61,7 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
     desk.tell_when_written([agent])
     room = _FULL if arguments.detail == "full" else _CONCISE
-    program = desk.rooms.settings.programs().get(agent.spec.agent or desk.rooms.settings.default_agent)
-    cut = _cut_before if program and program.kind == "command" else _cut
+    cut = _cut_before if desk.is_command(agent) else _cut
     while wire_size(answer := _answer(agent, result, room, cut)) > ROOM:
         room //= 2
     return answer
@@ -82,32 +69,25 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
 
 def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
     """A result, with at most `room` characters of what may be long."""
-    return AgentResult(
-        id=agent.id,
-        name=agent.name,
-        state=agent.state,
-        summary=result.summary,
-        output=cut(result.output, room, agent),
-        commits=list(result.commits if room == _FULL else result.commits[:10]),
-        files_changed=result.files_changed,
-        insertions=result.insertions,
-        deletions=result.deletions,
-        verify=result.verify,
-        verify_output=_end(result.verify_output, room // 2) or None,
-        branch=agent.branch,
-        merge=agent.merge,
-        cost_usd=result.cost_usd,
-        usage=result.usage,
-        duration_s=result.duration_s,
-        error=result.error and _end(result.error, room // 2),
-        warnings=[warning[:500] for warning in result.warnings[:20]],
+    return AgentResult.model_validate(
+        {
+            **asdict(result),
+            **Row.model_validate(agent).model_dump(),
+            "branch": agent.branch,
+            "merge": agent.merge,
+            "output": cut(result.output, room, agent),
+            "commits": result.commits if room == _FULL else result.commits[:10],
+            "verify_output": _end(result.verify_output, room // 2) or None,
+            "error": result.error and _end(result.error, room // 2),
+            "warnings": [warning[:500] for warning in result.warnings[:20]],
+        }
     )
 
 
 def _cut(text: str, room: int, agent: Agent) -> str:
     if len(text) <= room:
         return text
-    return f"{text[:room]}\n[cut: {len(text) - room} more characters; read_log({agent.id!r}, raw=true) has all]"
+    return f"{text[:room]}\n{_where_all(len(text) - room, agent)}"
 
 
 def _cut_before(text: str, room: int, agent: Agent) -> str:
@@ -117,8 +97,11 @@ def _cut_before(text: str, room: int, agent: Agent) -> str:
     end = text[-room:]
     end = end.partition("\n")[2] or end
     before = re.match(r"\[cut: (\d+) bytes before this", text)
-    more = len(text) - len(end) + (int(before[1]) if before else 0)
-    return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]\n{end}"
+    return f"{_where_all(len(text) - len(end) + (int(before[1]) if before else 0), agent)}\n{end}"
+
+
+def _where_all(more: int, agent: Agent) -> str:
+    return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]"
 
 
 def _end(text: str, room: int) -> str:
@@ -137,82 +120,77 @@ class ReadLog(Arguments):
     raw: bool = Field(False, description="The program's output as it was.")
 
 
+@tool(reads_only=True)
 async def read_log(desk: Desk, arguments: ReadLog) -> str:
     """Read what an agent said and did, a line per event; use it when one failed or takes long. Of a command agent, and
     with raw, its output as it was. Ends with the offset of the next page."""
     agent = await desk.find(arguments.id)
-    program = desk.rooms.settings.program(agent.spec.agent)
-    if arguments.raw or program.kind == "command":
-        return await _read_raw(desk, agent, arguments)
-    return await _read_events(desk, agent, arguments)
+    read = _read_raw if arguments.raw or desk.is_command(agent) else _read_events
+    return await read(desk, agent, arguments)
 
 
 async def _read_events(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     after = arguments.offset
     if arguments.tail is not None:
         after = max(0, await desk.store.last_event_number(agent.number) - arguments.tail)
-    lines: list[str] = []
-    size = 0
+    text, size = "", 0
     for event in await desk.store.events(agent.number, after, 500):
         line = _line(event)
         size += wire_size(line)
-        if size > arguments.limit and lines:
+        if size > arguments.limit and text:
             break
-        lines.append(line)
+        text += line
         after = event.number
     last = await desk.store.last_event_number(agent.number)
-    return _page("\n".join(lines), after, more=after < last, live=agent.state not in FINAL)
+    return _page(text, after, more=after < last, live=agent.state not in FINAL)
 
 
 def _line(event: Recorded) -> str:
     moment = time.strftime("%H:%M:%S", time.localtime(event.at))
-    return f"{moment} {event.kind}: {' '.join(event.text.split())}"
+    return f"{moment} {event.kind}: {' '.join(event.text.split())}\n"
 
 
 async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
-    handle = handle_of(agent)
+    handle, live = handle_of(agent), agent.state not in FINAL
     executor = desk.rooms.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
-        lines = _from_whole_line(page.data, page.start).splitlines(keepends=True)[-arguments.tail :]
-        data, end = fit_bytes(b"".join(lines)), page.size
-    else:
-        page = await executor.read_output(handle, arguments.offset, arguments.limit)
-        data = fit_bytes(page.data)
-        data = _whole_lines(data, more=page.start + len(data) < page.size)
-        end = min(page.start, page.size) + len(data)
-    text = data.decode(errors="replace")
-    if arguments.tail is None and (dropped := min(page.start, page.size) - arguments.offset) > 0:
-        text = f"[cut: {dropped} bytes were dropped here]\n{text}"
-    if not page.size and agent.state in FINAL:
-        words = (await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)).data
-        words = fit_bytes(words)
-        text = f"[stderr]\n{words.decode(errors='replace')}" if words and arguments.offset == 0 else ""
-    return _page(text, end, more=end < page.size, live=agent.state not in FINAL)
+        whole = end_of(page.data, cut=page.start > 0)
+        text = _text(b"".join(whole.splitlines(keepends=True)[-arguments.tail :]))
+        return _page(text, page.size, more=False, live=live)
+    page = await executor.read_output(handle, arguments.offset, arguments.limit)
+    start = min(page.start, page.size)
+    data, more = _fit_page(page.data, page.size - start)
+    if not page.size and not live:
+        errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
+        words = end_of(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
+        return _page(f"[stderr]\n{_text(words)}" if words else "", 0, more=False, live=False)
+    dropped = start - arguments.offset
+    note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
+    return _page(note + _text(data), start + len(data), more=more, live=live)
 
 
-def _from_whole_line(page: bytes, start: int) -> bytes:
-    """The page without the end of the line, or else of the word, in whose midst it may begin: it may be half a key."""
-    return page.partition(b"\n")[2] or page.lstrip(_WORD) or page if start else page
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
-def _whole_lines(page: bytes, *, more: bool) -> bytes:
-    """The page without the line that it would cut in two, or else the word, unless that is all there is.
-
-    Half a key is not known for one, and its other half would be on the next page.
-    """
-    return page[: page.rfind(b"\n") + 1] or page.rstrip(_WORD) or page if more else page
+def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
+    """The beginning of `size` bytes, of which these are the first, as a page; and whether there is more."""
+    page = fit_bytes(data)
+    if len(page) < size:
+        page = whole_lines(page)
+    return page, len(page) < size
 
 
 def _page(text: str, offset: int, *, more: bool, live: bool) -> str:
-    if more:
-        where = f"more: offset={offset}"
-    elif live:
-        where = f"end so far, still running: offset={offset}"
-    else:
+    """A page and where it ends; what goes on in its last line, on the next page or later, says so."""
+    if not more and not live:
         where = "end"
+    else:
+        within = ", in mid-line" if text and not text.endswith("\n") else ""
+        where = f"{'more' if more else 'end so far, still running'}{within}: offset={offset}"
     body = text.removesuffix("\n")
-    return f"{body}\n[{where}]" if body else f"[{where}]"
+    return f"{body}\n[{where}]" if text else f"[{where}]"
 
 
 # -- read_diff
@@ -226,6 +204,7 @@ class ReadDiff(Arguments):
     stat: bool = Field(False, description="Only names and sizes.")
 
 
+@tool(reads_only=True)
 async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
     """Read what an agent changed since its base, as a unified diff (or only names and sizes, with stat); of a running
     one, its worktree as it is now. Review it before you merge. Ends with the offset of the next page."""
@@ -233,12 +212,12 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")
     data = await _diff(desk, agent, arguments.path, stat=arguments.stat)
-    page = fit_bytes(data[arguments.offset : arguments.offset + arguments.limit])
-    page = _whole_lines(page, more=arguments.offset + len(page) < len(data))
-    end = min(arguments.offset, len(data)) + len(page)
     if not data:
-        return f"{agent.label} changed nothing{f' in {arguments.path}' if arguments.path else ''} so far."
-    return _page(page.decode(errors="replace"), end, more=end < len(data), live=False)
+        where = f" in {arguments.path}" if arguments.path else ""
+        return f"{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
+    start = min(arguments.offset, len(data))
+    page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
+    return _page(_text(page), start + len(page), more=more, live=False)
 
 
 async def _diff(desk: Desk, agent: Agent, path: str | None, *, stat: bool) -> bytes:

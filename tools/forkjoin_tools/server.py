@@ -1,7 +1,7 @@
 """The MCP server: every tool, and what a model that has never seen forkjoin must know to use it well."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -39,6 +39,15 @@ AGENT_INSTRUCTIONS = (
     "You are an agent of forkjoin. It has no tools for you: do your task, and commit it on your branch."
 )
 
+_ALL: tuple[StrictTool, ...] = (
+    *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
+    *(read.get_result, read.read_diff, read.read_log, join.merge_worktree, end.stop_agents, end.remove_worktrees),
+)
+#: The lead's tools, those that start the work first.
+TOOLS = {tool.name: tool for tool in _ALL}
+#: Those that change nothing.
+READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
+
 _session: ContextVar[Session] = ContextVar("session")
 
 
@@ -59,7 +68,7 @@ class Tools:
             "forkjoin",
             instructions=instructions,
             version=__version__,
-            tools=[*lead_tools()],
+            tools=list(TOOLS.values()),
             lifespan=lifespan,
             subscriptions=False,
             log_level="WARNING",
@@ -100,14 +109,3 @@ class _AgentServer(_Server):
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
             )
         return await super().call_tool(name, arguments, context)
-
-
-def lead_tools() -> list[StrictTool]:
-    """The lead's tools, those that start the work first."""
-    groups: tuple[Callable[[], list[StrictTool]], ...] = (spawn.tools, look.tools, read.tools, join.tools, end.tools)
-    return [tool for group in groups for tool in group()]
-
-
-TOOLS = {tool.name: tool for tool in lead_tools()}
-#: Those that change nothing.
-READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)

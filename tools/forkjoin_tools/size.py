@@ -1,7 +1,9 @@
 """How large an answer is on the wire, and how it is made to fit: no reply line is over 64 KB, text and structure
 together, escapes included."""
 
+import codecs
 import json
+import string
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -11,6 +13,8 @@ Row = TypeVar("Row", bound=BaseModel)
 
 #: Bytes of an answer's structure, or of a page of text, as JSON; the rest is the reply's envelope.
 ROOM = 60_000
+#: What keys are made of.
+_WORD = (string.ascii_letters + string.digits + "_-./+=~").encode()
 
 
 def wire_size(value: object) -> int:
@@ -34,3 +38,21 @@ def fit_bytes(page: bytes) -> bytes:
     while wire_size(page.decode(errors="replace")) > ROOM:
         page = page[: len(page) // 2]
     return page
+
+
+def whole_lines(page: bytes) -> bytes:
+    """The page without the line that its end cuts in two, or else the word, or the character, unless that is all.
+
+    Half a key is not known for one, and its other half would be on the next page.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(page)
+    whole = page.removesuffix(decoder.getstate()[0])
+    return page[: page.rfind(b"\n") + 1] or whole.rstrip(_WORD) or whole or page
+
+
+def end_of(page: bytes, *, cut: bool) -> bytes:
+    """The end of a page that has room, as above; in whole lines, or else words, also where it was cut before."""
+    while wire_size(page.decode(errors="replace")) > ROOM:
+        page, cut = page[len(page) // 2 :], True
+    return page.partition(b"\n")[2] or page.lstrip(_WORD) or page if cut else page

@@ -6,11 +6,11 @@ from typing import Any
 from forkjoin.agent.spawn import spawn
 from forkjoin.decision.scheduler import in_order
 from forkjoin.error import CallerError
-from forkjoin.model import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, State, Text
+from forkjoin.model import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forkjoin_tools.desk import Desk
-from forkjoin_tools.strict import Arguments, StrictTool, explain, make_tool
+from forkjoin_tools.desk import Desk, Row
+from forkjoin_tools.strict import Arguments, explain, tool
 
 #: More at once is a mistake, or an attack on the person's purse.
 MOST_AT_ONCE = 250
@@ -43,10 +43,7 @@ class ManyAgents(SpecParts, Arguments):
     agents: list[_Item] = Field(min_length=1, max_length=MOST_AT_ONCE, description="One entry per agent.")
 
 
-class Spawned(BaseModel):
-    id: str
-    name: str
-    state: State
+class Spawned(Row):
     branch: str
     queue_position: int | None = None
 
@@ -60,10 +57,7 @@ class SpawnedAll(BaseModel):
     note: str | None = None
 
 
-def tools() -> list[StrictTool]:
-    return [make_tool(spawn_agents, always_loaded=True), make_tool(spawn_agent, always_loaded=True)]
-
-
+@tool(always_loaded=True)
 async def spawn_agents(desk: Desk, arguments: ManyAgents) -> SpawnedAll:
     """Start many coding agents at once, each on its own task in its own git worktree and branch; use it whenever work
     splits into independent parts. Answers at once with ids; the agents run in the background, those beyond the limit
@@ -71,6 +65,7 @@ async def spawn_agents(desk: Desk, arguments: ManyAgents) -> SpawnedAll:
     return await _spawn(desk, [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)])
 
 
+@tool(always_loaded=True)
 async def spawn_agent(desk: Desk, arguments: OneAgent) -> SpawnedOne:
     """Start one coding agent on a task in its own git worktree and branch. Answers at once; for several, spawn_agents
     in one call is quicker."""

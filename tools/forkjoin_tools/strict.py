@@ -82,41 +82,39 @@ def _hidden(value: Json, hide: Callable[[str], str]) -> Json:
     return hide(value) if isinstance(value, str) and len(value) >= SHORTEST else value
 
 
-def make_tool(
-    function: Function,
-    *,
-    reads_only: bool = False,
-    destroys: bool = False,
-    repeatable: bool = False,
-    always_loaded: bool = False,
-) -> StrictTool:
-    """A tool of this function: its name, its docstring as description, its argument model as schema.
+def tool(
+    *, reads_only: bool = False, destroys: bool = False, always_loaded: bool = False
+) -> Callable[[Function], StrictTool]:
+    """Make a function a tool: its name, its docstring as description, its argument model as schema.
 
     Args:
-        destroys: Whether it may take something away, rather than only add.
-        repeatable: Whether calling it again with the same arguments changes nothing more.
+        destroys: Whether it may take something away, rather than only add; done again it takes away no more.
         always_loaded: Whether Claude Code shows it at once instead of behind its tool search.
     """
-    hints = get_type_hints(function)
-    model: type[Arguments] = hints["arguments"]
-    shape = hints["return"]
-    return StrictTool(
-        fn=function,
-        name=function.__name__,
-        title=None,
-        description=" ".join((function.__doc__ or "").split()),
-        parameters=cast("dict[str, Any]", _slim(model.model_json_schema())),
-        fn_metadata=FuncMetadata(arg_model=model, output_model=None if shape is str else shape),
-        is_async=True,
-        context_kwarg=None,
-        annotations=ToolAnnotations(
-            read_only_hint=reads_only,
-            destructive_hint=destroys,
-            idempotent_hint=repeatable or reads_only,
-            open_world_hint=False,
-        ),
-        meta={"anthropic/alwaysLoad": True} if always_loaded else None,
-    )
+
+    def make(function: Function) -> StrictTool:
+        hints = get_type_hints(function)
+        model: type[Arguments] = hints["arguments"]
+        shape = hints["return"]
+        return StrictTool(
+            fn=function,
+            name=function.__name__,
+            title=None,
+            description=" ".join((function.__doc__ or "").split()),
+            parameters=cast("dict[str, Any]", _slim(model.model_json_schema())),
+            fn_metadata=FuncMetadata(arg_model=model, output_model=None if shape is str else shape),
+            is_async=True,
+            context_kwarg=None,
+            annotations=ToolAnnotations(
+                read_only_hint=reads_only,
+                destructive_hint=destroys,
+                idempotent_hint=destroys or reads_only,
+                open_world_hint=False,
+            ),
+            meta={"anthropic/alwaysLoad": True} if always_loaded else None,
+        )
+
+    return make
 
 
 def _slim(schema: Json) -> Json:
@@ -141,8 +139,11 @@ def _slim(schema: Json) -> Json:
 def explain(tool: str, errors: Sequence[ErrorDetails], schema: dict[str, Any]) -> str:
     """What is wrong with a call's arguments, and what would be right, a line each."""
     lines = [_explain_one(error) for error in errors[:5]]
-    if any(error["type"] == "extra_forbidden" and len(error["loc"]) == 1 for error in errors):
+    depths = {len(error["loc"]) for error in errors if error["type"] == "extra_forbidden"}
+    if 1 in depths:
         lines.append(f"{tool} takes: {', '.join(schema.get('properties', {})) or 'no arguments'}.")
+    if 3 in depths:
+        lines.append(f"An agent takes: {', '.join(schema['$defs']['_Item']['properties'])}.")
     return "\n".join([f"{tool} refused, nothing was changed:", *lines])
 
 

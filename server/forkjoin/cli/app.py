@@ -3,15 +3,18 @@
 It ends in one of four ways: 0; 1, the person can put it right; 130, ^C; 3, our fault, with a report to paste.
 """
 
+import os
 import platform
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, daemon, demo, doctor, landing, trust
+from forkjoin.cli import agents, daemon, doctor, read, trust
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -25,8 +28,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (agents, landing, doctor, trust, demo):
-    group.add_to(app)
+for command in (
+    *(agents.spawn, agents.ps, read.logs, agents.wait, read.result, read.diff, agents.stop, agents.rm, agents.merge),
+    *(doctor.status, doctor.doctor, trust.trust),
+):
+    app.command()(command)
 app.add_typer(daemon.app, name="daemon")
 
 
@@ -37,7 +43,17 @@ def main(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-@app.command(name="mcp", help="Be the MCP server on stdin and stdout, as Claude Code starts it.")
+@app.command()
+def demo(agent: Annotated[str, typer.Option(help="scripted (needs no account) or claude.")] = "scripted") -> None:
+    """Watch five agents work on a sample repository, and their branches being merged, through the real MCP server."""
+    if agent not in ("scripted", "claude"):
+        raise CallerError(f"--agent {agent}: the demo knows scripted and claude")
+    from forkjoin.demo.play import play
+
+    play(Path(tempfile.mkdtemp(prefix="forkjoin-demo-")), agent)
+
+
+@app.command(help="Be the MCP server on stdin and stdout, as Claude Code starts it.")
 def mcp() -> None:
     # Only reached with arguments: `forkjoin mcp` alone is the relay, which imports nothing of this.
     raise CallerError("forkjoin mcp takes no arguments")
@@ -48,6 +64,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = None if arguments is None else list(arguments)
     try:
         result: Any = app(args=given, prog_name="forkjoin", standalone_mode=False)
+        sys.stdout.flush()
     except BaseException as error:  # the boundary to the person
         return _end(_innermost(error))
     return result if isinstance(result, int) else 0
@@ -69,8 +86,10 @@ def _end(error: BaseException) -> int:
             sys.stderr.write("\n")
             return 130
         case BrokenPipeError():
+            _drop_output()
             return 0  # whoever read our output has had enough
-        case OSError() if is_passing(error):  # a disk that is full, or can only be read
+        case OSError() if error.filename or is_passing(error):  # a home that can't be, a disk that is full
+            _drop_output()
             sys.stderr.write(f"forkjoin: {error}\n")
             return 1
         case SystemExit():
@@ -80,6 +99,12 @@ def _end(error: BaseException) -> int:
         case _:
             _report(error)
             return 3
+
+
+def _drop_output() -> None:
+    """Let what could not be printed go: Python would try again at its end, and say so."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _usage_error(error: BaseException) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
-from forkjoin.paths import Home
+from forkjoin.paths import Home, find_home
 from forkjoin.version import __version__
 
 #: Any version with a handshake does; this one has structured results.
@@ -16,6 +16,12 @@ _MCP_VERSION = "2025-06-18"
 _TRIES = 5
 
 T = TypeVar("T")
+
+
+def ask(tool: str, **arguments: Any) -> Any:
+    """What a tool answers over a connection of its own; as `Client.call`."""
+    with Client(find_home()) as client:
+        return client.call(tool, **arguments)
 
 
 class Client:
@@ -60,7 +66,8 @@ class Client:
             CallerError: The tool refused; the message is its own.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
-        result = self._request("tools/call", {"name": tool, "arguments": given})
+        self._number += 1
+        result = self._retry(lambda: self._ask(self._number, "tools/call", {"name": tool, "arguments": given}))
         text = "".join(part.get("text", "") for part in result["content"])
         if result.get("isError"):
             raise CallerError(text)
@@ -69,10 +76,6 @@ class Client:
     def retire(self) -> None:
         """End the daemon; agents live on."""
         reach.retire(self._socket)
-
-    def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        self._number += 1
-        return self._retry(lambda: self._ask(self._number, method, params))
 
     def _retry(self, act: Callable[[], T]) -> T:
         """Do this with a daemon, and again with the next when it goes: a call is known by its number, and done once."""
@@ -89,7 +92,7 @@ class Client:
         self._send({"id": number, "method": method, "params": params})
         while (line := self._file.readline()).endswith(b"\n"):
             message = json.loads(line)
-            if message.get("id") == number:
+            if "method" not in message and message["id"] in (number, None):  # none: it could not be read at all
                 if "error" in message:
                     raise CallerError(str(message["error"]["message"]))
                 result: dict[str, Any] = message["result"]

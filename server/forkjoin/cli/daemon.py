@@ -10,9 +10,8 @@ from typing import Annotated, TextIO
 import typer
 
 from forkjoin import journal
-from forkjoin.cli.agents import Json
 from forkjoin.cli.client import Client
-from forkjoin.cli.say import say
+from forkjoin.cli.say import Json, say
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
@@ -63,13 +62,20 @@ def stop(
 
 
 def _stop_agents(client: Client, home: Home, *, agents: bool) -> None:
-    live: dict[str, list[str]] = client.call("get_status")["projects"]
-    if live and not agents:
-        ids = [one for several in live.values() for one in several]
-        raise CallerError(f"agents are under way ({', '.join(ids[:10])}); stop them first, or pass --agents")
-    for project, ids in live.items():
-        with Client(home, project) as in_project:
-            in_project.call("stop_agents", ids=ids)
+    """Stop all that is under way; a status names so many at once, and what can't be stopped is asked once."""
+    asked: set[str] = set()
+    while rest := {
+        project: left
+        for project, ids in client.call("get_status")["projects"].items()
+        if (left := [one for one in ids if one not in asked])
+    }:
+        if not agents:
+            ids = [one for several in rest.values() for one in several]
+            raise CallerError(f"agents are under way ({', '.join(ids[:10])}); stop them first, or pass --agents")
+        for project, ids in rest.items():
+            with Client(home, project) as in_project:
+                in_project.call("stop_agents", ids=ids)
+            asked.update(ids)
 
 
 @app.command()

@@ -13,10 +13,9 @@ from pathlib import Path
 import typer
 
 from forkjoin.attempt import cgroup
-from forkjoin.branch.git import OLDEST_GIT
-from forkjoin.cli.agents import Json
-from forkjoin.cli.client import Client
-from forkjoin.cli.say import say
+from forkjoin.branch import git
+from forkjoin.cli.client import Client, ask
+from forkjoin.cli.say import Json, say_json, tell
 from forkjoin.cli.trust import untrusted
 from forkjoin.config import AgentProgram, Settings, read_settings
 from forkjoin.connection.reach import DaemonError, try_connect
@@ -27,27 +26,16 @@ from forkjoin.record.damage import find_damage, find_trouble
 _VERSION_S = 20
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("status")(status)
-    app.command("doctor")(doctor)
-
-
 def status(json: Json = False) -> None:
     """What runs, what is queued, and why not more."""
-    from forkjoin.cli import show
-
-    with Client(find_home()) as client:
-        answer = client.call("get_status")
-    if json:
-        return show.as_json(answer)
-    say(f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once")
+    answer = ask("get_status")
+    lines = [f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once"]
     if answer.get("waiting"):
-        say(f"waiting: {answer['waiting']}")
-    for project, ids in answer["projects"].items():
-        say(f"{project}: {', '.join(ids)}")
-    for line in answer["trouble"]:
-        say(f"trouble: {line}")
-    return None
+        lines.append(f"waiting: {answer['waiting']}")
+    lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
+    lines += [f"merge: {line}" for line in answer["merges"]]
+    lines += [f"trouble: {line}" for line in answer["trouble"]]
+    tell(answer, lines, json=json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +54,7 @@ def doctor(json: Json = False) -> None:
 
     findings = list(examine(find_home()))
     if json:
-        show.as_json([asdict(finding) for finding in findings])
+        say_json([asdict(finding) for finding in findings])
     else:
         rows = [
             (
@@ -85,8 +73,9 @@ def examine(home: Home) -> Iterator[Finding]:
     """Everything that forkjoin needs, one after the other."""
     yield Finding("system", sys.platform == "linux", sys.platform, "only Linux is supported")
     yield _git()
-    yield _folder(home)
-    yield from _records(home)
+    yield (folder := _folder(home))
+    if folder.ok:
+        yield from _records(home)
     try:
         settings = read_settings(home.config_file)
         yield Finding("settings", True, f"{home.config_file}{'' if home.config_file.exists() else ' (none: defaults)'}")
@@ -95,11 +84,13 @@ def examine(home: Home) -> Iterator[Finding]:
         yield Finding("settings", False, str(error), "correct the file, then: forkjoin daemon stop")
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
-    yield _limits(settings)
-    yield _cgroup()
+    said = settings.limits.max_running
+    yield Finding("limits", True, f"max_running {said}" if said else "max_running from cores and free memory")
+    escape = "none can be made: a process that clears its environment and outlives its shim escapes a stop"
+    yield Finding("cgroup", True, cgroup.find_base() or escape)
     yield _daemon(home)
     yield _repository()
-    if (strange := untrusted(home)) is not None:
+    if folder.ok and (strange := untrusted(home)) is not None:
         yield Finding("trust", not strange, ", ".join(strange) or "nothing new wants to be executed", "forkjoin trust")
 
 
@@ -107,7 +98,13 @@ def _ask(*argv: str) -> str | None:
     """The first line that a program prints; none if it can't be run or fails."""
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_VERSION_S, check=False, stdin=subprocess.DEVNULL
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=git.environment(),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -117,7 +114,7 @@ def _ask(*argv: str) -> str | None:
 def _git() -> Finding:
     found = _ask("git", "version")
     version = tuple(map(int, re.findall(r"\d+", found or "")[:2]))
-    return Finding("git", version >= OLDEST_GIT, found or "not found", "install git 2.38 or newer")
+    return Finding("git", version >= git.OLDEST_GIT, found or "not found", "install git 2.38 or newer")
 
 
 def _folder(home: Home) -> Finding:
@@ -151,17 +148,6 @@ def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
         return Finding(f"agent {name}", not needed, f"{program.command[0]} is not in PATH", remedy)
     version = _ask(path, "--version") if program.kind == "claude" else None
     return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
-
-
-def _limits(settings: Settings) -> Finding:
-    said = settings.limits.max_running
-    return Finding("limits", True, f"max_running {said}" if said else "max_running from cores and free memory")
-
-
-def _cgroup() -> Finding:
-    base = cgroup.find_base()
-    found = base or "none can be made: a process that clears its environment and outlives its shim escapes a stop"
-    return Finding("cgroup", True, found)
 
 
 def _daemon(home: Home) -> Finding:

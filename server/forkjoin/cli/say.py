@@ -1,8 +1,14 @@
 """What a command prints. A terminal obeys what it is sent, and much of that comes from agents' programs."""
 
+import json as json_
 import re
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import typer
+
+#: The option of what can also be printed for programs.
+Json = Annotated[bool, typer.Option("--json", help="Print what the tool answered, as JSON.")]
 
 #: Control characters (escape sequences begin with one), what turns the direction of reading, and halves of pairs.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -13,5 +19,20 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
 
 
-def say(text: str, *, err: bool = False) -> None:
-    typer.echo(visible(text), err=err)
+def say(text: str, *, err: bool = False, end: str = "\n") -> None:
+    typer.echo(visible(text) + end, err=err, nl=False)
+
+
+def say_json(value: Any) -> None:
+    say(json_.dumps(value, indent=2, ensure_ascii=False))
+
+
+def tell(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
+    """Print what a tool answered: as JSON, or these lines of it, with its note beside them."""
+    if json:
+        return say_json(answer)
+    for line in lines:
+        say(line)
+    if answer.get("note"):
+        say(answer["note"], err=True)
+    return None

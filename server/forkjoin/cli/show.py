@@ -1,6 +1,6 @@
-"""How the command line shows things: tables on a terminal, JSON where it is asked for."""
+"""How the command line shows things on a terminal: tables, colours, durations."""
 
-import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from forkjoin.cli.say import say, visible
+from forkjoin.cli.say import visible
 
 #: How each state and merge is coloured.
 COLOURS = {
@@ -30,13 +30,16 @@ COLOURS = {
     "passed": "green",
 }
 
+#: What is told of agents in a terminal of less than so many columns.
+_COLUMNS = (
+    (50, ("id", "state", "name")),
+    (100, ("id", "name", "state", "merge", "time", "last")),
+    (math.inf, ("id", "name", "agent", "state", "merge", "time", "cost", "last")),
+)
+
 
 def console(*, stderr: bool = False) -> Console:
     return Console(highlight=False, emoji=False, stderr=stderr)
-
-
-def as_json(value: Any) -> None:
-    say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def coloured(word: str) -> str:
@@ -69,21 +72,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
     return made
 
 
-def agents_table(rows: Sequence[dict[str, Any]]) -> Table:
-    return table(
-        ("id", "name", "agent", "state", "merge", "time", "cost", "last"),
-        [
-            (
-                row["id"],
-                plain(row["name"]),
-                plain(row["agent"]),
-                coloured(row["state"]),
-                coloured(row["merge"]),
-                duration(row["elapsed_s"]),
-                f"${row['cost_usd']:.2f}" if row.get("cost_usd") is not None else "",
-                plain(row["last_event"]),
-            )
-            for row in rows
-        ],
-        wrap=False,
-    )
+def agents_table(rows: Sequence[dict[str, Any]], width: int) -> Table:
+    """A line for each agent, with as much of it as a terminal of that width has room for."""
+    names = next(names for limit, names in _COLUMNS if width < limit)
+    cells = [_cells(row) for row in rows]
+    made = table(names, [[row[name] for name in names] for row in cells], wrap=False)
+    made.columns[names.index("name")].max_width = width // 4
+    return made
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "id": row["id"],
+        "name": plain(row["name"]),
+        "agent": plain(row["agent"]),
+        "state": coloured(row["state"]),
+        "merge": coloured(row["merge"]),
+        "time": duration(row["elapsed_s"]),
+        "cost": f"${row['cost_usd']:.2f}" if row.get("cost_usd") is not None else "",
+        "last": plain(row["last_event"]),
+    }

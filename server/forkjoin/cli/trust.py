@@ -18,17 +18,12 @@ from forkjoin.trust import Trust, Trusted
 from forkjoin.wanted import Wanted, read_wanted
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("trust")(trust)
-
-
 def trust(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Only show it. Exit code 1 if some is not trusted.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
 ) -> None:
-    """Look at what this repository wants executed, its forkjoin.toml and commands in its git configuration, and allow
-    exactly that."""
+    """Look at what this repository's forkjoin.toml and git configuration want executed, and allow exactly that."""
     if os.environ.get("FORKJOIN_TOKEN"):
         raise CallerError("An agent can't trust anything; the person whose repository this is can.")
     home = find_home()

@@ -1,10 +1,12 @@
 """Playing the demo: a lead that speaks MCP to the real relay, and a table that shows what its agents do."""
 
+import json
 import os
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,71 +23,75 @@ from forkjoin.demo.sample import TASKS, VERIFY, make_repository
 from forkjoin.error import CallerError
 
 _LOOK_EVERY_S = 0.25
-
-
-class Lead:
-    """An MCP client, as Claude Code is one."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """What a tool answers.
-
-        Raises:
-            CallerError: It refused.
-        """
-        result = await self._client.call_tool(tool, arguments)
-        if result.is_error:
-            raise CallerError("".join(part.text for part in result.content if isinstance(part, TextContent)))
-        return result.structured_content or {}
+_FORKJOIN = (sys.executable, "-P", "-E", "-m", "forkjoin")
 
 
 def play(folder: Path, agent: str) -> None:
-    """Play the demo in an empty folder, and leave there what can be looked at afterwards."""
+    """Play the demo in an empty folder, and leave there what can be looked at afterwards; nothing once interrupted."""
     home, repository = folder / "home", folder / "calc"
-    home.mkdir(mode=0o700)
-    repository.mkdir()
-    (home / "config.toml").write_text(_config(agent))
-    make_repository(repository)
     out = show.console()
-    out.print(f"A sample repository is in [bold]{repository}[/]. Five agents ({agent}) get a task each:\n")
-    anyio.run(_play, home, repository, out)
+    try:
+        home.mkdir(mode=0o700)
+        repository.mkdir()
+        (home / "config.toml").write_text(_config(agent))
+        make_repository(repository)
+        out.print(f"A sample repository is in [bold]{repository}[/]. Five agents ({agent}) get a task each:\n")
+        anyio.run(_play, home, repository, out)
+    except KeyboardInterrupt:
+        _clear(folder, home)
+        raise
     _explain(home, repository, out)
 
 
+def _clear(folder: Path, home: Path) -> None:
+    """End the demo's agents and daemon, and take away its folder; another ^C must not keep us from it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    environment = {**os.environ, "FORKJOIN_HOME": str(home)}
+    argv = [*_FORKJOIN, "daemon", "stop", "--agents"]
+    subprocess.run(argv, env=environment, check=False, stdout=subprocess.DEVNULL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _config(agent: str) -> str:
-    scripted = f'[agents.scripted]\nkind = "command"\ncommand = ["{sys.executable}", "-m", "forkjoin.demo.agent"]\n'
+    command = json.dumps([sys.executable, "-m", "forkjoin.demo.agent"])
+    scripted = f'[agents.scripted]\nkind = "command"\ncommand = {command}\n'
     return f'default_agent = "{agent}"\n[limits]\nmax_running = 3\nidle_minutes = 5\n{scripted}'
 
 
 async def _play(home: Path, repository: Path, out: Console) -> None:
-    async with _open_lead(home, repository) as lead:
+    environment = {**os.environ, "FORKJOIN_HOME": str(home), "CLAUDE_PROJECT_DIR": str(repository)}
+    relay = StdioServerParameters(
+        command=_FORKJOIN[0], args=[*_FORKJOIN[1:], "mcp"], env=environment, cwd=str(repository)
+    )
+    async with Client(stdio_client(relay)) as lead:
         agents = [{"name": task.name, "task": task.text} for task in TASKS]
-        await lead.call("spawn_agents", agents=agents, verify=VERIFY)
+        await _call(lead, "spawn_agents", agents=agents, verify=VERIFY)
         ended = await _watch(lead, out)
         out.print("\nThey have ended. Now their branches are joined, each merged state tested first:\n")
-        landed = await lead.call("merge_worktree", ids=[one["id"] for one in ended], verify=VERIFY)
+        landed = await _call(lead, "merge_worktree", ids=[one["id"] for one in ended], verify=VERIFY)
         out.print(show.table(("id", "name", "state", "on main?", "why"), [_row(one, landed) for one in ended]))
 
 
-@asynccontextmanager
-async def _open_lead(home: Path, repository: Path) -> AsyncGenerator[Lead]:
-    environment = {**os.environ, "FORKJOIN_HOME": str(home), "CLAUDE_PROJECT_DIR": str(repository)}
-    arguments = ["-P", "-E", "-m", "forkjoin", "mcp"]
-    relay = StdioServerParameters(command=sys.executable, args=arguments, env=environment, cwd=str(repository))
-    async with Client(stdio_client(relay)) as client:
-        yield Lead(client)
+async def _call(lead: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """What a tool answers.
+
+    Raises:
+        CallerError: It refused.
+    """
+    result = await lead.call_tool(tool, arguments)
+    if result.is_error:
+        raise CallerError("".join(part.text for part in result.content if isinstance(part, TextContent)))
+    return result.structured_content or {}
 
 
-async def _watch(lead: Lead, out: Console) -> list[dict[str, Any]]:
+async def _watch(lead: Client, out: Console) -> list[dict[str, Any]]:
     """Show the agents until all have ended; how they did."""
     ids = [task.name for task in TASKS]
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            waited = await lead.call("wait_agents", ids=ids, timeout_s=_LOOK_EVERY_S)
-            rows = (await lead.call("list_agents", ids=ids))["agents"]
-            live.update(show.agents_table(rows), refresh=True)
+            waited = await _call(lead, "wait_agents", ids=ids, timeout_s=_LOOK_EVERY_S)
+            rows = (await _call(lead, "list_agents", ids=ids))["agents"]
+            live.update(show.agents_table(rows, out.width), refresh=True)
             if not waited["pending"]:
                 finished: list[dict[str, Any]] = waited["finished"]
                 return finished
@@ -104,14 +110,15 @@ def _row(one: dict[str, Any], landed: dict[str, Any]) -> tuple[str, ...]:
 
 def _explain(home: Path, repository: Path, out: Console) -> None:
     command = "forkjoin" if shutil.which("forkjoin") else str(Path(sys.executable).with_name("forkjoin"))
+    there, kept, all_ = (shlex.quote(str(path)) for path in (repository, home, repository.parent))
     lines = (
-        (f"cd {repository} && export FORKJOIN_HOME={home}", ""),
+        (f"cd {there} && export FORKJOIN_HOME={kept}", ""),
         ("git log --graph --oneline", "what landed on main"),
         (f"{command} ps", "the agents"),
         (f"{command} result power", "why one failed"),
         (f"{command} diff slogan", "what was left out"),
         (f"{command} logs multiply", "what one said"),
-        (f"{command} daemon stop && rm -r {repository.parent}", "when you have seen enough"),
+        (f"{command} daemon stop && rm -r {all_}", "when you have seen enough"),
     )
     out.print("\nTo look closer:")
     for line, why in lines:

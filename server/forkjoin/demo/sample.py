@@ -4,6 +4,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from forkjoin.branch import git
+
 FILES = {
     "README.md": "# calc\n\nA tiny calculator.\n",
     "calc/__init__.py": "",
@@ -57,4 +59,5 @@ def make_repository(folder: Path) -> None:
 
 def _git(folder: Path, *arguments: str) -> None:
     author = ("-c", "user.name=forkjoin demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgSign=false")
-    subprocess.run(["git", "-C", str(folder), *author, *arguments], check=True, stdin=subprocess.DEVNULL)
+    argv = ["git", "-C", str(folder), *author, *arguments]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, env=git.environment())

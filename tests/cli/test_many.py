@@ -1,0 +1,46 @@
+"""The command line where there is more than one answer holds: hundreds of agents, long logs, too large a message."""
+
+import json
+from pathlib import Path
+
+import pytest
+from forkjoin.connection.reach import LINE_LIMIT
+from forkjoin.paths import Home
+from harness import forkjoin
+
+
+@pytest.fixture
+def queued(repository: Path, home: Home) -> list[str]:
+    """Names of more agents than one answer tells of; all but one of them are queued."""
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    forkjoin(repository, "spawn", stdin="\n".join(f"sleep 1000 # {'n' * 30} {n}" for n in range(250)))
+    rows = json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"]
+    assert len(rows) == 250
+    return [row["name"] for row in rows]
+
+
+def test_stopping_the_daemon_with_its_agents_stops_each_of_hundreds_and_a_wait_tells_of_each(
+    repository: Path, queued: list[str]
+) -> None:
+    forkjoin(repository, "daemon", "stop", "--agents")
+    rows = json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"]
+    assert {row["state"] for row in rows} == {"stopped"}
+    waited = forkjoin(repository, "wait", check=False)
+    assert sorted(line.split()[1] for line in waited.stdout.splitlines()) == sorted(queued)
+    assert waited.returncode == 1
+    named = forkjoin(repository, "wait", *queued, "--json", check=False)
+    assert (len(json.loads(named.stdout)["finished"]), named.returncode) == (250, 1)
+
+
+def test_a_log_of_many_pages_is_printed_as_it_was(repository: Path, home: Home, tmp_path: Path) -> None:
+    output = "x" * 50_000 + "\n\n\n\nword " + "é" * 30_001 + "\nend\n\n\n"
+    (tmp_path / "output").write_text(output)
+    forkjoin(repository, "spawn", f"cat {tmp_path}/output", "--name", "long")
+    assert forkjoin(repository, "logs", "long", "--follow", "--raw").stdout == output
+    assert forkjoin(repository, "logs", "long").stdout == output
+
+
+def test_a_message_that_is_too_large_is_refused_in_words(repository: Path, home: Home) -> None:
+    task = "#" + "x" * (LINE_LIMIT // 5)
+    done = forkjoin(repository, "spawn", stdin=f"{task}\n" * 6, check=False)
+    assert (done.returncode, "32 MB at most" in done.stderr) == (1, True)

@@ -1,0 +1,43 @@
+"""Where a command prints to: a narrow terminal, a pipe, a full disk; and a home that can't be."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from forkjoin.paths import Home
+from harness import forkjoin
+
+
+def test_a_narrow_terminal_still_shows_which_agent_stands_where(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "true", "--name", "n" * 64)
+    forkjoin(repository, "wait")
+    for columns in ("30", "80", "200"):
+        row = forkjoin(repository, "ps", env={"COLUMNS": columns}).stdout.splitlines()[2]
+        assert row.split()[0] == "a1"
+        assert "succeeded" in row
+
+
+def test_a_result_in_a_pipe_has_the_lines_that_it_has(repository: Path, home: Home) -> None:
+    line = "word " * 50 + "end"
+    forkjoin(repository, "spawn", f"echo {line}", "--name", "wide")
+    forkjoin(repository, "wait")
+    assert line in forkjoin(repository, "result", "wide").stdout.splitlines()
+
+
+def test_output_that_can_not_be_written_is_told_in_one_line(repository: Path, home: Home) -> None:
+    with Path("/dev/full").open("w") as full:
+        argv = [sys.executable, "-m", "forkjoin", "ps"]
+        done = subprocess.run(argv, cwd=repository, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "No space left on device" in done.stderr
+
+
+def test_a_home_that_can_not_be_made_is_told_in_words(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    nowhere = {"FORKJOIN_HOME": f"{tmp_path}/file/home"}
+    done = forkjoin(repository, "ps", env=nowhere, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert f"{tmp_path}/file/home" in done.stderr
+    found = json.loads(forkjoin(repository, "doctor", "--json", env=nowhere, check=False).stdout)
+    assert [one["remedy"] for one in found if one["what"] == "home"] == ["set FORKJOIN_HOME to a folder of your own"]
