@@ -25,3 +25,21 @@ def open_regular(file: Path) -> BinaryIO | None:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     return None
+
+
+def read_regular(file: Path, limit: int = -1) -> bytes | None:
+    """What is in it, `limit` bytes at most; none where there is no such file. Raises as `open_regular` does."""
+    opened = open_regular(file)
+    if opened is None:
+        return None
+    with opened:
+        return opened.read(limit)
+
+
+def read_line(file: Path) -> str | None:
+    """What stands in a file of one line, as git keeps many; none where it can't be read."""
+    try:
+        data = read_regular(file)
+    except OSError:
+        return None
+    return None if data is None else os.fsdecode(data).removesuffix("\n")

@@ -12,7 +12,7 @@ from forkjoin.branch.repository import Checkout
 from forkjoin.config import RepositorySettings, check_settings
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
-from forkjoin.regular import open_regular
+from forkjoin.regular import read_regular
 from forkjoin.trust import Trust, Trusted, digest
 
 #: Bytes; what is larger is no file of settings.
@@ -45,14 +45,10 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
 
 def _read(file: Path) -> bytes | None:
     try:
-        opened = open_regular(file)
-        if opened is None:
-            return None
-        with opened:
-            content = opened.read(_LIMIT + 1)
+        content = read_regular(file, _LIMIT + 1)
     except OSError as error:
         raise CallerError(f"{file}: {error.strerror}") from error
-    if len(content) > _LIMIT:
+    if content is not None and len(content) > _LIMIT:
         raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
     return content
 

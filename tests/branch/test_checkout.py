@@ -1,5 +1,6 @@
 """A target is moved where it is checked out, and while nobody else is at work there."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -107,6 +108,15 @@ async def test_a_checkout_that_was_switched_meanwhile_is_not_moved(target: Targe
         async with hold(target.common_dir, move.checkout, move.ref, OWNER):
             raise AssertionError("not reached")
     assert everything(target.repository) == before
+
+
+async def test_a_pipe_in_another_worktrees_git_folder_holds_nobody_up(target: Target, tmp_path: Path) -> None:
+    git(target.repository, "worktree", "add", "-q", "--detach", str(tmp_path / "work"))
+    folder = target.repository / ".git" / "worktrees" / "work" / "rebase-merge"
+    folder.mkdir()
+    os.mkfifo(folder / "head-name")
+    with anyio.fail_after(GIVE_UP_S):
+        assert await target.land() == []
 
 
 # -- something else is under way

@@ -161,9 +161,10 @@ async def test_a_git_that_ends_without_reading_what_it_was_given_is_heard_all_th
 async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 1000")
     monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
-    with pytest.raises(GitError, match="hung"):
-        await asked.git(repository, "status")
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+    for call in (asked.git(repository, "status"), asked.read(repository, "status", limit=1)):
+        with pytest.raises(GitError, match="hung"):
+            await call
+        assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
 #: A git that says it has begun, goes on once it may, and says that it has ended.

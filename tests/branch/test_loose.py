@@ -2,27 +2,23 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from branches import (
     Fork,
     blob,
     commit,
-    contents,
     everything,
     files_of,
     make_fork,
     put_counting_git,
+    put_git,
     put_hooks,
 )
-from forkjoin.branch import loose
-from forkjoin.branch.loose import Left, bring_ignored, commit_loose
-from forkjoin.error import CallerError
-from forkjoin.regular import open_regular
+from forkjoin.branch.loose import Left, commit_loose
+from forkjoin.error import GitError
 from harness import git
 
 
@@ -32,7 +28,7 @@ async def fork(repository: Path) -> Fork:
 
 
 async def leave(fork: Fork, keep_as: str = "a1-left") -> Left:
-    return await commit_loose(fork.common_dir, fork.path, fork.branch, "Uncommitted work", None, keep_as)
+    return await commit_loose(fork.common_dir, fork.path, fork.branch, "Uncommitted work", keep_as)
 
 
 async def leave_twice(fork: Fork) -> Left:
@@ -136,6 +132,33 @@ async def test_files_are_kept_though_git_is_set_to_refuse_their_line_ends(fork: 
     (fork.path / "windows").write_bytes(b"a\r\nb\n")
     assert (await leave_twice(fork)).warnings == ["1 uncommitted path was committed for the agent."]
     assert blob(fork.repository, fork.branch, "windows") == b"a\nb\n"
+
+
+@pytest.mark.parametrize("call", ["add", "status"])
+async def test_what_passes_is_no_reason_to_commit_less_or_to_make_the_index_anew(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (fork.path / "loose").write_text("y")
+    before = (fork.folder / "index").read_bytes()
+    with monkeypatch.context() as patch:
+        full = 'echo "error: unable to create temporary file: No space left on device" >&2; exit 128'
+        put_git(tmp_path / "bin", patch, f'case " $* " in *" {call} "*) {full};; esac')
+        with pytest.raises(GitError, match="No space left"):
+            await leave(fork)
+    assert (fork.folder / "index").read_bytes() == before
+    assert (await leave_twice(fork)).loose == 1
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".gitattributes", "deep/er/.gitignore", "deep/er/.gitattributes"])
+async def test_pipes_where_git_reads_its_settings_hold_nobody_up(fork: Fork, name: str) -> None:
+    commit(fork.path, {"deep/er/file": "x\n"})
+    for file in ("shared.txt", "deep/er/file"):
+        (fork.path / file).write_text("edited\n")
+    os.mkfifo(fork.path / name)
+    left = await leave(fork)
+    assert left.warnings[0] == f"The agent left pipes that git would wait for, which were removed: {name}."
+    assert left.loose == 2
+    assert (await leave_twice(fork)).tip == left.tip
 
 
 async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fork) -> None:
@@ -315,6 +338,20 @@ async def test_loose_work_on_a_deleted_branch_goes_on_top_of_the_commits_that_we
     assert git(fork.path, "status", "--porcelain", "--branch") == f"## {fork.branch}"
 
 
+async def test_where_the_branch_cannot_be_made_again_what_was_on_it_is_kept(fork: Fork) -> None:
+    git(fork.path, "switch", "-q", "--detach")
+    done = commit(fork.path, {"done": "x"})
+    git(fork.path, "branch", "-qD", fork.branch)
+    git(fork.repository, "branch", f"{fork.branch}/below", fork.base)
+    left = await leave(fork)
+    assert left == Left(None, 0, [left.warnings[-1]])
+    assert left.warnings[-1] == (
+        "The agent's HEAD had left its branch; what was there is kept as refs/forkjoin/kept/a1-left, and is not merged."
+    )
+    assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/a1-left") == done
+    assert await leave(fork) == left
+
+
 async def test_a_branch_deleted_from_a_detached_head_is_made_again(fork: Fork) -> None:
     git(fork.path, "switch", "-q", "--detach")
     done = commit(fork.path, {"done": "x"})
@@ -347,6 +384,13 @@ async def test_a_rebase_with_conflicts_is_kept_beside_the_branch(fork: Fork) -> 
 async def test_locks_of_a_git_that_was_killed_are_in_nobodys_way(fork: Fork) -> None:
     for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
         lock.write_bytes(b"")
+    (fork.path / "loose").write_text("y")
+    assert (await leave_twice(fork)).loose == 1
+
+
+async def test_folders_in_place_of_locks_are_in_nobodys_way(fork: Fork) -> None:
+    for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
+        (lock / "deep").mkdir(parents=True)
     (fork.path / "loose").write_text("y")
     assert (await leave_twice(fork)).loose == 1
 
@@ -392,8 +436,17 @@ def link_git_to_the_users(fork: Fork) -> None:
     (fork.path / ".git").symlink_to(fork.common_dir)
 
 
+def put_a_pipe_for_git(fork: Fork) -> None:
+    (fork.path / ".git").unlink()
+    os.mkfifo(fork.path / ".git")
+
+
 @pytest.mark.parametrize(
-    "meddle", [delete_git, start_a_repository, point_git_at_the_users_checkout, link_git_to_the_users]
+    "meddle",
+    [
+        *(delete_git, start_a_repository, point_git_at_the_users_checkout, link_git_to_the_users),
+        put_a_pipe_for_git,
+    ],
 )
 async def test_files_are_committed_though_git_was_taken_from_the_worktree(
     fork: Fork, meddle: Callable[[Fork], None]
@@ -477,155 +530,3 @@ async def test_of_many_ignored_files_ten_are_named_and_the_rest_is_counted(fork:
         (fork.path / f"{number:02}.log").touch()
     [warning] = (await leave(fork)).warnings
     assert warning.endswith("08.log, 09.log and 15 more.")
-
-
-# -- what is brought along
-
-
-@pytest.fixture
-def checkout(repository: Path) -> Path:
-    """The user's checkout, with ignored files, of which .worktreeinclude names some."""
-    lines = {
-        ".gitignore": ".env\n*.secret\nbuild/\n",
-        ".worktreeinclude": "# ours\n.env\n*.secret\n!not.secret\n/deep/**/x\n",
-    }
-    commit(repository, lines)
-    for name in (".env", "one.secret", "not.secret", "deep/er/.env", "build/.env", "build/out", "unignored"):
-        (repository / name).parent.mkdir(parents=True, exist_ok=True)
-        (repository / name).write_text(name)
-    (repository / ".env").chmod(0o600)
-    return repository
-
-
-async def test_worktreeinclude_brings_ignored_files_by_the_rules_of_gitignore(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    before = everything(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-    brought = {name for name in contents(fork.path) if name not in git(fork.path, "ls-files").splitlines()}
-    assert brought == {".env", "one.secret", "deep/er/.env", "build/.env"}
-    assert (fork.path / ".env").stat().st_mode & 0o777 == 0o600
-    assert everything(checkout) == before
-
-
-async def test_only_what_is_ignored_is_brought(checkout: Path) -> None:
-    commit(checkout, {".worktreeinclude": "*\n"})
-    fork = await make_fork(checkout)
-    await bring_ignored(checkout, fork.path)
-    assert not (fork.path / "unignored").exists()
-    assert (fork.path / "build" / "out").exists()
-    assert git(fork.path, "status", "--porcelain") == ""
-
-
-async def test_what_was_brought_is_not_named_as_left_behind(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    await bring_ignored(checkout, fork.path)
-    (fork.path / "build" / "out").touch()
-    assert (await leave(fork)).warnings == ["Ignored files stay in the worktree and are not merged: build/."]
-
-
-async def test_what_is_there_already_is_not_overwritten(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    (fork.path / ".env").write_text("the agent's\n")
-    (fork.path / "one.secret").symlink_to("nowhere")
-    assert await bring_ignored(checkout, fork.path) == 2
-    assert (fork.path / ".env").read_text() == "the agent's\n"
-    assert (fork.path / "one.secret").is_symlink()
-
-
-async def test_nothing_is_written_through_a_symlink_that_leads_out_of_the_worktree(
-    checkout: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "outside").mkdir()
-    fork = await make_fork(checkout)
-    (fork.path / "deep").symlink_to(tmp_path / "outside")
-    (fork.path / "build").write_text("a file where a folder would be\n")
-    assert await bring_ignored(checkout, fork.path) == 2
-    assert list((tmp_path / "outside").iterdir()) == []
-
-
-async def test_of_a_symlink_what_it_points_to_is_brought_so_that_nobody_writes_through_it(
-    checkout: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "central.env").write_text("central\n")
-    (checkout / ".env").unlink()
-    (checkout / ".env").symlink_to(tmp_path / "central.env")
-    (checkout / "dangling.secret").symlink_to("nowhere")
-    (checkout / "folder.secret").symlink_to(tmp_path)
-    fork = await make_fork(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-    assert not (fork.path / ".env").is_symlink()
-    assert (fork.path / ".env").read_text() == "central\n"
-
-
-async def test_a_repository_among_what_is_named_is_passed_over(checkout: Path) -> None:
-    git(checkout, "init", "-q", "build/inner.secret")
-    fork = await make_fork(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-
-
-async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(file: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(file))
-
-    monkeypatch.setattr(loose, "open_regular", refuse)
-    fork = await make_fork(checkout)
-    with pytest.raises(CallerError, match=r"\.worktreeinclude .*Permission denied: '.*\.env'"):
-        await bring_ignored(checkout, fork.path)
-
-
-async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(checkout.parent / "pipe")  # git itself names no pipe, but what leads to one
-    (checkout / "pipe.secret").symlink_to(checkout.parent / "pipe")
-    monkeypatch.chdir(checkout)  # a socket's path may have 108 bytes
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("socket.secret")
-        (checkout / "device.secret").symlink_to("/dev/zero")
-        fork = await make_fork(checkout)
-        assert await bring_ignored(checkout, fork.path) == 4
-
-
-async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    (checkout / ".worktreeinclude").unlink()
-    os.mkfifo(checkout / ".worktreeinclude")
-    assert await bring_ignored(checkout, fork.path) == 0
-
-
-@pytest.mark.parametrize(("limit", "size"), [("_BROUGHT", 3), ("_BROUGHT_BYTES", 10)])
-async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_file(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
-) -> None:
-    monkeypatch.setattr(loose, limit, size)
-    fork = await make_fork(checkout)
-    with pytest.raises(CallerError, match=r"\.worktreeinclude names"):
-        await bring_ignored(checkout, fork.path)
-    for name in contents(fork.path).keys() - set(git(fork.path, "ls-files").splitlines()):
-        assert (fork.path / name).read_text() == (checkout / name).read_text()
-
-
-async def test_a_copy_that_was_cut_off_is_made_anew(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    (fork.path / ".forkjoin-new").write_text("ha")
-    assert await bring_ignored(checkout, fork.path) == 4
-    assert not (fork.path / ".forkjoin-new").exists()
-    assert (fork.path / ".env").read_text() == ".env"
-
-
-async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_whole(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def swap(file: Path) -> BinaryIO | None:
-        opened = open_regular(file)
-        file.unlink()
-        file.symlink_to("/dev/zero")
-        return opened
-
-    monkeypatch.setattr(loose, "open_regular", swap)
-    fork = await make_fork(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-    assert (fork.path / ".env").read_text() == ".env"
-
-
-async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Path) -> None:
-    fork = await make_fork(repository)
-    assert await bring_ignored(repository, fork.path) == 0

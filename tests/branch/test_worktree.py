@@ -327,6 +327,17 @@ async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
     assert everything(repository) == before
 
 
+async def test_a_pipe_in_its_place_is_taken_away(repository: Path) -> None:
+    before = everything(repository)
+    fork = await make_fork(repository)
+    shutil.rmtree(fork.path)
+    os.mkfifo(fork.path)
+    await worktree.remove(fork.common_dir, fork.path)
+    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    assert everything(repository) == before
+    assert not os.path.lexists(fork.path)
+
+
 async def test_one_that_is_locked_is_taken_away_and_can_be_made_again(repository: Path) -> None:
     fork = await make_fork(repository)
     git(repository, "worktree", "lock", str(fork.path))
@@ -482,10 +493,31 @@ def clone_within(scratch: Fork) -> None:
     git(scratch.path, "clone", "-q", str(scratch.repository), "inner")
 
 
+def leave_pipes(scratch: Fork) -> None:
+    os.mkfifo(scratch.path / "deep.cache")
+    (scratch.path / "deep").mkdir()
+    for name in (".gitattributes", "deep/.gitignore"):
+        os.mkfifo(scratch.path / name)
+
+
+def put_a_pipe_for_git(scratch: Fork) -> None:
+    (scratch.path / ".git").unlink()
+    os.mkfifo(scratch.path / ".git")
+
+
 @pytest.mark.parametrize(
     "wreck",
     [
-        *(delete_git, leave_a_lock, break_the_index, delete_the_folder, start_a_repository, clone_within),
+        *(
+            leave_pipes,
+            put_a_pipe_for_git,
+            delete_git,
+            leave_a_lock,
+            break_the_index,
+            delete_the_folder,
+            start_a_repository,
+            clone_within,
+        ),
         point_git_at_the_users_checkout,
     ],
 )

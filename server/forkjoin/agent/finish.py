@@ -14,7 +14,7 @@ from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import Page
 from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, git, loose, repository
-from forkjoin.branch.worktree import is_folder
+from forkjoin.branch.place import is_folder
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
 from forkjoin.record.rows import RESTORED
@@ -41,7 +41,6 @@ async def finish(
         Path(agent.worktree),
         agent.branch,
         f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}",
-        None,
         agent.slug,
     )
     tip = left.tip or agent.base

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from forkjoin.branch import git, kept, loose, worktree
+from forkjoin.branch import git, kept, loose, place, worktree
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
@@ -83,7 +83,7 @@ async def _examine(rooms: Rooms, agent: Agent) -> _Standing:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     result = await rooms.store.result(agent.number)
     ref = f"refs/heads/{agent.branch}"
-    if await to_thread.run_sync(worktree.is_locked, common_dir, Path(agent.worktree)):
+    if await to_thread.run_sync(place.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
     try:
         where = await find_checkout(common_dir, ref)
@@ -119,7 +119,7 @@ async def _commit_loose(one: _Standing) -> None:
     """See that the branch has what was left in the worktree since the agent's end."""
     agent, message = one.agent, f"Left in the worktree of {one.agent.label}"
     try:
-        left = await loose.commit_loose(one.common_dir, one.path, agent.branch, message, None, agent.slug)
+        left = await loose.commit_loose(one.common_dir, one.path, agent.branch, message, agent.slug)
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
     if left.repositories:

@@ -17,8 +17,9 @@ from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.index_lock import is_there, let_go, try_lock_index
-from forkjoin.branch.worktree import git_folder, git_folders
+from forkjoin.branch.place import git_folder, git_folders
 from forkjoin.error import CallerError, GitError
+from forkjoin.regular import read_regular
 
 #: What git leaves in a worktree's git folder while an operation is under way there.
 _UNDER_WAY = {
@@ -83,7 +84,8 @@ def _find_rebase(common_dir: str, ref: str) -> Path | None:
     for where, folder in [(Path(common_dir).parent, Path(common_dir)), *git_folders(common_dir)]:
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):
             with contextlib.suppress(OSError):
-                if ref in (folder / name).read_text(errors="replace").splitlines() and where.exists():
+                lines = (read_regular(folder / name) or b"").splitlines()
+                if os.fsencode(ref) in lines and where.exists():
                     return where
     return None
 

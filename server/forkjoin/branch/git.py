@@ -13,14 +13,14 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream
+from anyio.abc import ByteReceiveStream, Process
 
 from forkjoin.branch import guard
 from forkjoin.error import CallerError, GitError
@@ -31,6 +31,7 @@ OLDEST_GIT = (2, 38)
 
 #: A git that takes longer than this hangs, on a lock or on a network file system.
 _GIVE_UP_S = 600
+_HUNG = "hung, and was ended after {} s"
 
 #: How much of what git complains of is kept.
 _WORDS = 10_000
@@ -55,17 +56,14 @@ _QUIET = (
     *("-c", "submodule.recurse=false"),
     *("-c", "safe.bareRepository=all"),  # a bare repository is only ever named outright
     *("-c", "core.fsync=committed", "-c", "core.fsyncMethod=fsync"),  # a batch loses objects to a gc beside it
-)
-
-#: What our calls are kept from running. Without a home's records of what is trusted that is everything.
-_guard = guard.Guard()
-
-#: How long git waits for locks on refs: by itself 0.1 s for one, and 1 s for packed ones, which a `git gc` rewrites.
-_PATIENT = (
+    # How long locks on refs are waited for: by itself 0.1 s for one, and 1 s for packed ones, which `git gc` rewrites.
     *("-c", "core.filesRefLockTimeout=10000"),
     *("-c", "core.packedRefsTimeout=10000"),
     *("-c", "reftable.lockTimeout=10000"),
 )
+
+#: What our calls are kept from running. Without a home's records of what is trusted that is everything.
+_guard = guard.Guard()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -80,6 +78,7 @@ async def run(
     stdin: bytes | None = None,
     extra: Mapping[str, str] | None = None,
     holding: Sequence[int] = (),
+    fine: Container[int] | None = None,
 ) -> tuple[int, bytes, str]:
     """git's exit code, stdout and stderr.
 
@@ -87,15 +86,18 @@ async def run(
     If we are killed, it goes on; `holding` are descriptors of locks that are held until it has ended too.
 
     Raises:
-        GitError: It hung, and was ended.
+        GitError: It hung, and was ended; or it exited with another code than those that are `fine`.
     """
-    argv, env = _call(where, arguments, {**(extra or {}), **await _overrides(where, extra or {})})
+    argv, env = _call(where, arguments, await _safe(where, extra))
     try:
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
             done = await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
     except TimeoutError:
-        raise GitError(arguments, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
-    return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+        raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+    said = done.stderr.decode(errors="replace")
+    if fine is not None and done.returncode not in fine:
+        raise GitError(arguments, done.returncode, said)
+    return done.returncode, done.stdout, said
 
 
 @contextlib.contextmanager
@@ -121,21 +123,14 @@ def _call(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str])
 # -- what git is kept from running
 
 
-async def _overrides(where: str | Path, extra: Mapping[str, str]) -> dict[str, str]:
-    place = await to_thread.run_sync(_guard.find, where, extra.get("GIT_DIR"))
-    if place is None:
-        return {}
-    if (known := _guard.known(place)) is None:
-        known = await to_thread.run_sync(_guard.learn, place, await _list_configuration(place.folder))
-    return known
+async def _safe(where: str | Path, extra: Mapping[str, str] | None) -> dict[str, str]:
+    """What a call's environment has beside ours, and what keeps it from running what is nobody's."""
+    seen = await _guard.look(where, (extra or {}).get("GIT_DIR"), _list_configuration)
+    return {**(extra or {}), **(seen.environment if seen else {})}
 
 
 async def _list_configuration(folder: Path) -> str:
-    try:
-        with anyio.fail_after(_GIVE_UP_S):  # it may include what never ends
-            listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
-    except TimeoutError:
-        raise GitError(guard.LISTING, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
+    listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
     if len(listing) == _CONFIGURATION:
         raise CallerError(f"The git configuration of {folder} is larger than {_CONFIGURATION // 1024} KB; clear it.")
     return os.fsdecode(listing)
@@ -164,9 +159,8 @@ async def commands(common_dir: str) -> list[guard.Entry]:
 
 async def warn(common_dir: str) -> list[str]:
     """A sentence on what of a repository's configuration is not obeyed, if there is such."""
-    await _overrides(common_dir, {"GIT_DIR": common_dir})
-    place = await to_thread.run_sync(_guard.find, common_dir, common_dir)
-    names = [readable(key)[:100] for key in _guard.strange(place)] if place else []
+    seen = await _guard.look(common_dir, common_dir, _list_configuration)
+    names = [readable(key)[:100] for key in seen.strange] if seen else []
     if not names:
         return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -179,28 +173,37 @@ async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[st
     """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing.
 
     Raises:
-        GitError: It exited with another code than 0.
+        GitError: It exited with another code than 0, or hung.
     """
-    return await _read(where, arguments, limit, {**(extra or {}), **await _overrides(where, extra or {})})
+    return await _read(where, arguments, limit, await _safe(where, extra))
 
 
 async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
     argv, env = _call(where, arguments, extra)
     data, said = bytearray(), bytearray()
-    async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, env=env) as process:
-        assert process.stdout
-        assert process.stderr
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_gather, process.stderr, said)
-            async for chunk in process.stdout:
-                data += chunk
-                if len(data) >= limit:
-                    process.kill()
-                    break
-        code = await process.wait()
+    try:
+        with anyio.fail_after(_GIVE_UP_S):  # its configuration, or a worktree, may lead to what never ends
+            async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, env=env) as process:
+                await _gather_both(process, data, said, limit)
+                code = await process.wait()
+    except TimeoutError:
+        raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
     if code != 0 and len(data) < limit:
         raise GitError(arguments, code, said.decode(errors="replace"))
     return bytes(data[:limit])
+
+
+async def _gather_both(process: Process, data: bytearray, said: bytearray, limit: int) -> None:
+    """Gather what a process prints; it is ended once that is more than is wanted."""
+    assert process.stdout
+    assert process.stderr
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_gather, process.stderr, said)
+        async for chunk in process.stdout:
+            data += chunk
+            if len(data) >= limit:
+                process.kill()
+                break
 
 
 async def _gather(stream: ByteReceiveStream, said: bytearray) -> None:
@@ -220,9 +223,7 @@ async def git(
     Raises:
         GitError: It exited with another code than 0.
     """
-    code, out, err = await run(where, *arguments, stdin=stdin, extra=extra, holding=holding)
-    if code != 0:
-        raise GitError(arguments, code, err)
+    _, out, _ = await run(where, *arguments, stdin=stdin, extra=extra, holding=holding, fine=(0,))
     return os.fsdecode(out).removesuffix("\n")
 
 
@@ -246,17 +247,6 @@ def short(ref: str) -> str:
     return ref.removeprefix("refs/heads/")
 
 
-async def sync(common_dir: str) -> None:
-    """Put a repository's whole file system on disk: quicker than each of many objects by itself."""
-    await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)
-
-
-async def version() -> tuple[int, ...]:
-    """git's version as numbers."""
-    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", await git("/", "version"))
-    return tuple(int(part) for part in found.groups(default="0")) if found else (0,)
-
-
 async def require_version() -> None:
     """Check that git is young enough.
 
@@ -264,11 +254,13 @@ async def require_version() -> None:
         CallerError: It is older than `OLDEST_GIT`, or missing.
     """
     try:
-        found = await version()
+        said = await git("/", "version")
     except FileNotFoundError:
         raise CallerError("git was not found in PATH; install git 2.38 or newer") from None
-    if found < OLDEST_GIT:
-        raise CallerError(f"git {'.'.join(map(str, found))} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
+    found = re.search(r"(\d+)\.(\d+)\S*", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+        words = found[0] if found else said
+        raise CallerError(f"git {words} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
 
 
 async def resolve(where: str | Path, revision: str) -> str | None:
@@ -319,7 +311,12 @@ async def find_branch(repository: str | Path, name: str) -> str | None:
 
 
 async def is_ancestor(repository: str | Path, old: str, new: str) -> bool:
-    return (await run(repository, "merge-base", "--is-ancestor", old, new))[0] == 0
+    """Whether `new` has all that `old` has.
+
+    Raises:
+        GitError: One of them is missing, or git could not tell.
+    """
+    return (await run(repository, "merge-base", "--is-ancestor", old, new, fine=(0, 1)))[0] == 0
 
 
 async def is_branch_name(name: str) -> bool:
@@ -353,4 +350,4 @@ async def update_refs(
     """
     script = "".join(f"{line}\n" for line in ("start", *lines, "prepare", "commit"))
     update = ("update-ref", "--create-reflog", "-m", why, "--stdin")
-    await git(repository, *_PATIENT, *update, stdin=os.fsencode(script), extra=extra, holding=holding)
+    await git(repository, *update, stdin=os.fsencode(script), extra=extra, holding=holding)

@@ -53,11 +53,7 @@ async def has_landed(common_dir: str, move: Move) -> bool:
     now = await git.tip(common_dir, move.ref)
     if now is None or now == move.old:
         return False
-    arguments = ("merge-base", "--is-ancestor", move.new, now)
-    code, _, err = await git.run(common_dir, *arguments)
-    if code not in (0, 1):
-        raise GitError(arguments, code, err)
-    return code == 0
+    return await git.is_ancestor(common_dir, move.new, now)
 
 
 async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:

@@ -5,6 +5,7 @@ same ones and finds the very same runs of verify.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from forkjoin.branch import conflict, git, join
@@ -99,8 +100,9 @@ class _Train:
 
     async def _why_gone(self, agent: Agent) -> str:
         result = await self.order.rooms.store.result(agent.number)
-        if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
-            return NOTHING if result.commit == agent.base else MERGED_BEFORE
+        with suppress(GitError):  # the commit went with the branch
+            if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
+                return NOTHING if result.commit == agent.base else MERGED_BEFORE
         return "its branch is gone"
 
     def _note(
