@@ -14,6 +14,8 @@ from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
 from forkjoin.model import LandingState
 from forkjoin.paths import Home
+from forkjoin.record.rows import NewLanding
+from forkjoin.session import Call
 from harness import GIVE_UP_S, git
 from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
 
@@ -86,19 +88,29 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     assert left_in(home) == []
 
 
-async def test_what_a_done_landing_has_left_goes_with_the_next_daemon_and_an_open_ones_stays(
+async def test_scratch_worktrees_of_landings_that_are_done_or_recorded_no_more_go_with_the_next_daemon(
     repository: Path, home: Home, loop: Loop
 ) -> None:
     done = await record_landing_in(loop, repository, None)
     await carry_to_its_end(Lander(loop.rooms), loop.store, done)
-    for number in (done, done + 1):
+    agent = await loop.store.agent(1)
+    new = NewLanding(agent.project, "lead", (1,), "refs/heads/main", "true", False, "")
+    waiting = (await loop.store.add_landing(new, Call("", ""))).number
+    forgotten = waiting + 1
+    for number in (done, waiting, forgotten):
         await worktree.make_scratch(str(repository / ".git"), home.worktrees / f"landing-{number}", "main")
-    (home.worktrees / "landing-of-a-person").mkdir()
-    landing = await loop.store.landing(done)
-    await loop.store.set_landing(landing, LandingState.DONE, answer=landing.answer)
+    handle = f"l{forgotten}-main"
+    await loop.rooms.executor.submit(AttemptSpec(handle, ("sleep", "1000"), str(home.worktrees), ENVIRONMENT))
+    precious = home.worktrees / "landing-of-a-person" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    git(repository, "worktree", "add", "-q", "--detach", str(home.worktrees / "landing-9"))
     await Lander(loop.rooms).sweep()
-    assert sorted(path.name for path in home.worktrees.glob("landing-*")) == ["landing-2", "landing-of-a-person"]
-    assert git(repository, "worktree", "list").count("landing-") == 1
+    left = sorted(path.name for path in home.worktrees.glob("landing-*"))
+    assert left == [f"landing-{waiting}", "landing-9", "landing-of-a-person"]
+    assert precious.exists()
+    assert git(repository, "worktree", "list").count("landing-") == 2
+    assert processes_of(home.attempts) == {}
 
 
 async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(

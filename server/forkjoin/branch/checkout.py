@@ -8,7 +8,7 @@ index, which then replaces it.
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,7 +55,7 @@ async def find_checkout(common_dir: str, ref: str) -> str | None:
         CallerError: `ref` is being rebased in one, is checked out in two, or where it is can't be reached.
     """
     blocks = [block.split("\0") for block in (await _list_worktrees(common_dir)).strip("\0").split("\0\0")]
-    found = [lines[0].removeprefix("worktree ") for lines in blocks if f"branch {ref}" in lines and not _is_gone(lines)]
+    found = [lines[0].removeprefix("worktree ") for lines in blocks if _has(lines, ref)]
     if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
         raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
     if len(found) > 1:
@@ -74,9 +74,9 @@ async def _list_worktrees(common_dir: str) -> str:
     return await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
 
 
-def _is_gone(lines: Iterable[str]) -> bool:
-    """Whether a worktree's folder was deleted behind git's back; not where it is locked: then it is only away."""
-    return any(line.split(" ")[0] == "prunable" for line in lines)
+def _has(lines: Sequence[str], ref: str) -> bool:
+    """Whether a worktree has `ref` checked out, and was not deleted behind git's back; a locked one is only away."""
+    return f"branch {ref}" in lines and not any(line.startswith("prunable") for line in lines)
 
 
 def _find_rebase(common_dir: str, ref: str) -> Path | None:

@@ -20,7 +20,6 @@ from typing import IO
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream, Process
 
 from forkjoin.branch import guard
 from forkjoin.error import CallerError, GitError
@@ -180,35 +179,24 @@ async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[st
 
 async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
     argv, env = _call(where, arguments, extra)
-    data, said = bytearray(), bytearray()
-    try:
-        with anyio.fail_after(_GIVE_UP_S):  # its configuration, or a worktree, may lead to what never ends
-            async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, env=env) as process:
-                await _gather_both(process, data, said, limit)
-                code = await process.wait()
-    except TimeoutError:
-        raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
-    if code != 0 and len(data) < limit:
-        raise GitError(arguments, code, said.decode(errors="replace"))
+    data = bytearray()
+    with tempfile.TemporaryFile() as said:
+        try:
+            with anyio.fail_after(_GIVE_UP_S):  # its configuration, or a worktree, may lead to what never ends
+                async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, stderr=said, env=env) as process:
+                    assert process.stdout
+                    async for chunk in process.stdout:
+                        data += chunk
+                        if len(data) >= limit:
+                            process.kill()
+                            break
+                    code = await process.wait()
+        except TimeoutError:
+            raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+        if code != 0 and len(data) < limit:
+            said.seek(0)
+            raise GitError(arguments, code, said.read(_WORDS).decode(errors="replace"))
     return bytes(data[:limit])
-
-
-async def _gather_both(process: Process, data: bytearray, said: bytearray, limit: int) -> None:
-    """Gather what a process prints; it is ended once that is more than is wanted."""
-    assert process.stdout
-    assert process.stderr
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_gather, process.stderr, said)
-        async for chunk in process.stdout:
-            data += chunk
-            if len(data) >= limit:
-                process.kill()
-                break
-
-
-async def _gather(stream: ByteReceiveStream, said: bytearray) -> None:
-    async for chunk in stream:
-        said += chunk[: _WORDS - len(said)]
 
 
 async def git(

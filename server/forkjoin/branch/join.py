@@ -66,8 +66,6 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
         BrokenPromiseError: Files of the checkout were moved and can't be put back now.
     """
     with CancelScope(shield=True):
-        if await has_landed(common_dir, move):
-            return
         if (held.tip if held else await git.tip(common_dir, move.ref)) != move.old:
             raise TargetMovedError
         try:

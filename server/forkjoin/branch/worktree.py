@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git
-from forkjoin.branch.place import git_folder, is_folder, is_linked, remove_pipes
+from forkjoin.branch.place import git_folder, is_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
 
@@ -193,6 +193,14 @@ def scratch_commit(common_dir: str, path: Path) -> str | None:
     folder = git_folder(common_dir, path)
     mark = _read_mark(folder) if folder else None
     return mark[1] if mark and mark[0] == _SCRATCH else None
+
+
+def find_scratch(path: Path) -> tuple[str, str] | None:
+    """The repository of the scratch worktree at `path`, and its commit, by what is there; none where it is no such."""
+    folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
+    mark = _read_mark(folder)
+    is_one = mark and mark[0] == _SCRATCH and worktree_of(folder) == path.resolve()
+    return (str(folder.parent.parent), mark[1]) if mark and is_one else None
 
 
 async def _switch(common_dir: str, path: Path, commit: str) -> bool:
