@@ -37,20 +37,15 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
     if checkout.top is None or Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         return None
     file = Path(checkout.top, "forkjoin.toml")
-    content = _read(file)
-    if content is None:
-        return None
-    return Wanted(file, digest(content), check_settings(RepositorySettings, file, content))
-
-
-def _read(file: Path) -> bytes | None:
     try:
         content = read_regular(file, _LIMIT + 1)
     except OSError as error:
         raise CallerError(f"{file}: {error.strerror}") from error
-    if content is not None and len(content) > _LIMIT:
+    if content is None:
+        return None
+    if len(content) > _LIMIT:
         raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
-    return content
+    return Wanted(file, digest(content), check_settings(RepositorySettings, file, content))
 
 
 async def find_verify(home: Home, checkout: Checkout) -> tuple[str | None, str | None]:

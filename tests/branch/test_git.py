@@ -10,7 +10,7 @@ from forkjoin import lock
 from forkjoin.branch import git as asked
 from forkjoin.branch.git import Tip
 from forkjoin.error import CallerError, GitError
-from harness import GIVE_UP_S, git
+from harness import GIVE_UP_S, git, until
 
 
 async def test_a_call_does_not_see_the_git_variables_around_it(
@@ -178,7 +178,7 @@ async def test_a_call_that_was_begun_is_let_finish_though_cancelled(
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked.run, repository, "status")
-            await appears(tmp_path / "begun")
+            await until((tmp_path / "begun").exists)
             tasks.cancel_scope.cancel()
             (tmp_path / "go").touch()
     assert (tmp_path / "ended").exists()
@@ -194,7 +194,7 @@ async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: asked.run(repository, "status", holding=(held,)))
-            await appears(tmp_path / "begun")
+            await until((tmp_path / "begun").exists)
             os.close(held)  # as it is when its daemon is killed
             was_held = lock.is_held(tmp_path / "lock")
             (tmp_path / "go").touch()
@@ -218,8 +218,3 @@ async def test_reading_less_than_the_limit_reads_all_or_fails(repository: Path) 
 
 def test_a_name_of_any_bytes_can_be_told() -> None:
     assert asked.readable(os.fsdecode(b"a\nb\xff.txt")) == "a\\nb\\xff.txt"
-
-
-async def appears(file: Path) -> None:
-    while not await anyio.Path(file).exists():
-        await anyio.sleep(0.01)

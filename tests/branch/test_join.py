@@ -6,11 +6,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio import to_thread
 from branches import OWNER, REAL_GIT, commit, contents, everything, put_git, put_hooks, write
 from forkjoin.branch.checkout import TargetMovedError, hold
 from forkjoin.branch.join import carry_out, merge_commit
-from harness import GIVE_UP_S, git
+from harness import GIVE_UP_S, git, until
 from moves import AFTER, CHANGES, Target
 
 # -- a checkout is moved
@@ -232,8 +231,7 @@ async def test_cancelled_midway_it_is_moved_wholly(
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(target.land)
-            while not await to_thread.run_sync((tmp_path / "on").exists):
-                await anyio.sleep(0.01)
+            await until((tmp_path / "on").exists)
             tasks.cancel_scope.cancel()
             (tmp_path / "go").touch()
     assert target.tip() == target.new

@@ -16,7 +16,7 @@ from forkjoin.model import LandingState
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call
-from harness import GIVE_UP_S, git
+from harness import GIVE_UP_S, git, until
 from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
 
 
@@ -24,11 +24,6 @@ from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
 async def loop(home: Home) -> AsyncIterator[Loop]:
     async with open_daemon(home) as found:
         yield found
-
-
-async def until(file: Path) -> None:
-    while not await anyio.Path(file).exists():
-        await anyio.sleep(0.02)
 
 
 def left_in(home: Home) -> list[str]:
@@ -79,9 +74,9 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
     handle = f"l{number}-{other[:16]}"
     await loop.rooms.executor.submit(AttemptSpec(handle, ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
+    await until((home.state / "on").exists)
+    commit(repository, {"person": "x\n"})
     with anyio.fail_after(GIVE_UP_S):
-        await until(home.state / "on")
-        commit(repository, {"person": "x\n"})
         landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert processes_of(home.attempts) == {}

@@ -6,6 +6,7 @@ index, which then replaces it.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import AsyncGenerator, Sequence
@@ -20,6 +21,8 @@ from forkjoin.branch.index_lock import is_there, let_go, try_lock_index
 from forkjoin.branch.place import git_folder, git_folders
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_regular
+
+log = logging.getLogger(__name__)
 
 #: What git leaves in a worktree's git folder while an operation is under way there.
 _UNDER_WAY = {
@@ -171,9 +174,10 @@ async def hold_as_it_is(path: str, folder: Path, owner: str) -> AsyncGenerator[H
     try:
         yield Held(path, folder, lock, "")
     finally:
-        if is_there(folder / "index.lock", lock):  # else the copies may be another's by now
-            _clear(folder)
-        let_go(folder / "index.lock", lock)
+        try:
+            _leave(folder, lock)
+        except OSError:  # a boundary: what was done is done, and whoever holds it next takes over what is left
+            log.exception("%s: the lock on its index, or the copy of that, stays", path)
 
 
 async def find_folder(common_dir: str, path: str) -> Path | None:
@@ -214,6 +218,14 @@ async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
         f"Another git command is under way in {checkout} ({folder / 'index.lock'} is there); let it end, "
         "or remove that file if there is none, then merge again."
     )
+
+
+def _leave(folder: Path, lock: int) -> None:
+    try:
+        if is_there(folder / "index.lock", lock):  # else the copies may be another's by now
+            _clear(folder)
+    finally:
+        let_go(folder / "index.lock", lock)
 
 
 def _clear(folder: Path) -> None:

@@ -30,11 +30,8 @@ async def measure(common_dir: str, base: str, tip: str) -> Stat:
         return Stat(0, 0, 0)
     listing = await git.git(common_dir, "diff", *_PLAIN, "--numstat", "-z", "--no-renames", base, tip, "--")
     rows = [row.split("\t") for row in git.names_in(listing)]
-    return Stat(len(rows), sum(_lines(row[0]) for row in rows), sum(_lines(row[1]) for row in rows))
-
-
-def _lines(field: str) -> int:
-    return 0 if field == "-" else int(field)
+    inserted, deleted = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
+    return Stat(len(rows), inserted, deleted)
 
 
 async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:

@@ -41,9 +41,6 @@ _NAME_LIMIT = 4_000
 #: Bytes of a repository's configuration that are read; what is longer is an attack, or a mistake.
 _CONFIGURATION = 1024 * 1024
 
-#: How many keys of a configuration are named before the rest is only counted.
-_NAMED = 10
-
 _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false"),
@@ -159,11 +156,9 @@ async def commands(common_dir: str) -> list[guard.Entry]:
 async def warn(common_dir: str) -> list[str]:
     """A sentence on what of a repository's configuration is not obeyed, if there is such."""
     seen = await _guard.look(common_dir, common_dir, _list_configuration)
-    names = [readable(key)[:100] for key in seen.strange] if seen else []
-    if not names:
+    if seen is None or not seen.strange:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    what = f"Not obeyed in the git configuration of {common_dir}: {', '.join(names[:_NAMED])}{more}"
+    what = f"Not obeyed in the git configuration of {common_dir}: {listed(seen.strange)}"
     why = "It can run commands, and came after the project was first used"
     return [f"{what}. {why}; a person can look, and trust it, with: forkjoin trust"]
 
@@ -228,6 +223,12 @@ def as_input(names: Iterable[str]) -> bytes:
 def readable(name: str) -> str:
     """A file's name as it can be told: one line of text, whatever bytes it is made of."""
     return os.fsencode(name).decode(errors="backslashreplace").replace("\n", "\\n")
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first of these names as they can be told, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(readable(name)[:100] for name in names[:most]) + more
 
 
 def short(ref: str) -> str:

@@ -119,5 +119,5 @@ async def take_back(held: Held, move: Move) -> None:
 async def _names(held: Held, move: Move) -> str:
     with suppress(GitError, OSError):
         changes = await changes_between(held.path, move.old, move.new)
-        return ", ".join(git.readable(change.path) for change in changes[:_FILES_NAMED])
+        return git.listed([change.path for change in changes], _FILES_NAMED)
     return "what it changes"

@@ -12,6 +12,7 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git, kept
+from forkjoin.branch.change import SUBMODULE, changes_between
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.include import included
 from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remove_pipes
@@ -21,9 +22,6 @@ from forkjoin.error import CallerError, GitError, is_passing
 
 #: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
 _MANY = 100
-
-#: How many files or folders are named before the rest is only counted.
-_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def _mend(place: Place, branch: str) -> list[str]:
         return ["The agent removed its worktree: only what it had committed is left."]
     warnings: list[str] = []
     if pipes := remove_pipes(place.path):
-        warnings.append(f"The agent left pipes that git would wait for, which were removed: {_name(pipes)}.")
+        warnings.append(f"The agent left pipes that git would wait for, which were removed: {git.listed(pipes)}.")
     link = place.path / ".git"
     if not link.exists() and not link.is_symlink():
         link.write_bytes(b"gitdir: %s\n" % os.fsencode(place.folder))
@@ -120,16 +118,16 @@ async def _commit(place: Place, status: Status, branch: str, message: str, warni
     if parent and not status.loose:
         return parent, 0
     tree = await _stage(place, status, warnings)
-    paths = await _list_differing(place, parent, tree) if parent else status.loose
-    if parent and not paths:
+    loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
+    if parent and not loose:
         return parent, 0
     who = await git.author(place.common_dir)
     tip = await place.git("commit-tree", *(("-p", parent) if parent else ()), "-m", message, tree, extra=who)
     await _move_head(place, status, branch, tip)
-    warnings.append(f"{len(paths)} uncommitted path{'s were' if len(paths) != 1 else ' was'} committed for the agent.")
+    warnings.append(f"{loose} uncommitted path{'s were' if loose != 1 else ' was'} committed for the agent.")
     if status.unmerged:
-        warnings.append(f"They were in the middle of a merge, with conflicts in: {_name(status.unmerged)}.")
-    return tip, len(paths)
+        warnings.append(f"They were in the middle of a merge, with conflicts in: {git.listed(status.unmerged)}.")
+    return tip, loose
 
 
 async def _move_head(place: Place, status: Status, branch: str, tip: str) -> None:
@@ -146,7 +144,9 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
 async def _stage(place: Place, status: Status, warnings: list[str]) -> str:
     """Stage all that is there, but no other repository; the tree it makes."""
     # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
-    others = {*status.repositories, *await _list_submodules(place)}
+    rows = git.names_in(await place.git("ls-files", "-z", "--stage"))
+    submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
+    others = {*status.repositories, *submodules}
     paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
     quick = ("-c", "core.fsync=none") if len(status.loose) > _MANY else ()
     add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
@@ -162,15 +162,6 @@ async def _stage(place: Place, status: Status, warnings: list[str]) -> str:
     if quick:
         await anyio.run_process(["sync", "--file-system", "--", f"{place.common_dir}/objects"], check=False)
     return tree
-
-
-async def _list_submodules(place: Place) -> list[str]:
-    rows = git.names_in(await place.git("ls-files", "-z", "--stage"))
-    return [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
-
-
-async def _list_differing(place: Place, commit: str, tree: str) -> list[str]:
-    return git.names_in(await place.git("diff-tree", "-r", "-z", "--no-renames", "--name-only", commit, tree))
 
 
 async def _last_head(place: Place) -> str | None:
@@ -225,11 +216,13 @@ async def _may_move(place: Place, ref: str) -> bool:
 async def _name_what_stays(place: Place, status: Status) -> list[str]:
     said: list[str] = []
     if status.repositories:
-        said.append(f"Repositories within the worktree stay there, and are not merged: {_name(status.repositories)}.")
+        said.append(
+            f"Repositories within the worktree stay there, and are not merged: {git.listed(status.repositories)}."
+        )
     if status.ignored:
         brought = set(await included(place.path, place.here))
         if names := [name for name in status.ignored if name not in brought]:
-            said.append(f"Ignored files stay in the worktree and are not merged: {_name(names)}.")
+            said.append(f"Ignored files stay in the worktree and are not merged: {git.listed(names)}.")
     return said
 
 
@@ -249,8 +242,3 @@ def _has_commits(place: Place, link: Path) -> bool:
     detached = head.is_file() and not head.read_bytes().startswith(b"ref:")
     heads = (file for file in (top / "refs" / "heads").rglob("*") if file.is_file())
     return detached or (top / "packed-refs").exists() or any(heads)
-
-
-def _name(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(git.readable(name)[:100] for name in names[:_NAMED]) + more

@@ -157,11 +157,6 @@ def _read_mark(folder: Path) -> tuple[str, str] | None:
     return owner, made
 
 
-def _take_mark(folder: Path) -> None:
-    """Take the mark off, so that what is half changed is not taken for ready."""
-    (folder / _MARK).unlink(missing_ok=True)
-
-
 async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
     """Take a worktree in which no program has run away again, with its branch."""
     with CancelScope(shield=True):
@@ -219,7 +214,7 @@ def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
     if folder is None or not is_linked(path, folder):
         return False
-    _take_mark(folder)
+    (folder / _MARK).unlink(missing_ok=True)
     remove_pipes(path)
     return True
 
@@ -240,8 +235,8 @@ async def remove(common_dir: str, path: Path) -> None:
 def _clear(common_dir: str, path: Path) -> None:
     """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
-    if folder:
-        _take_mark(folder)
+    if folder:  # what is half gone is not ready
+        (folder / _MARK).unlink(missing_ok=True)
     take_away(path)
     if folder:
         take_away(folder)

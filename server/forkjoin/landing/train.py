@@ -5,7 +5,6 @@ same ones and finds the very same runs of verify.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from forkjoin.branch import conflict, git, join
@@ -110,9 +109,12 @@ class _Train:
 
     async def _why_gone(self, agent: Agent) -> str:
         result = await self.order.rooms.store.result(agent.number)
-        with suppress(GitError):  # the commit went with the branch
+        try:
             if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
                 return NOTHING if result.commit == agent.base else MERGED_BEFORE
+        except GitError as error:  # the commit went with the branch
+            if is_passing(error):
+                raise
         return "its branch is gone"
 
 
