@@ -10,11 +10,7 @@ _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
 
 
 def open_regular(file: Path) -> BinaryIO | None:
-    """The file, opened for reading; none where there is none, or something else.
-
-    Raises:
-        OSError: It can't be read.
-    """
+    """The file, opened for reading; none where there is none, or something else."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -28,7 +24,7 @@ def open_regular(file: Path) -> BinaryIO | None:
 
 
 def read_regular(file: Path, limit: int = -1) -> bytes | None:
-    """What is in it, `limit` bytes at most; none where there is no such file. Raises as `open_regular` does."""
+    """What is in it, `limit` bytes at most; none where there is no such file."""
     opened = open_regular(file)
     if opened is None:
         return None

@@ -49,11 +49,7 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
 
 
 async def find_verify(home: Home, checkout: Checkout) -> tuple[str | None, str | None]:
-    """The verify that the caller's repository wants, if a person has trusted that; if not so, a note of what to do.
-
-    Raises:
-        CallerError: Its forkjoin.toml is wrong.
-    """
+    """The verify that the caller's repository wants, if a person has trusted that; if not so, a note of what to do."""
     wanted = await to_thread.run_sync(read_wanted, home, checkout)
     if wanted is None or wanted.settings.verify is None:
         return None, None

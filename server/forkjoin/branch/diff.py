@@ -35,11 +35,7 @@ async def measure(common_dir: str, base: str, tip: str) -> Stat:
 
 
 async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
-    """The diff between two commits; of `path` alone, or of all.
-
-    Raises:
-        GitError: There is no such commit or repository.
-    """
+    """The diff between two commits; of `path` alone, or of all."""
     return await git.read(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
 
 

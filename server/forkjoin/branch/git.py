@@ -164,11 +164,7 @@ async def warn(common_dir: str) -> list[str]:
 
 
 async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
-    """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing.
-
-    Raises:
-        GitError: It exited with another code than 0, or hung.
-    """
+    """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing."""
     return await _read(where, arguments, limit, await _safe(where, extra))
 
 
@@ -201,11 +197,7 @@ async def git(
     extra: Mapping[str, str] | None = None,
     holding: Sequence[int] = (),
 ) -> str:
-    """git's stdout, without the line end after it.
-
-    Raises:
-        GitError: It exited with another code than 0.
-    """
+    """git's stdout, without the line end after it; a GitError where it exited with another code than 0."""
     _, out, _ = await run(where, *arguments, stdin=stdin, extra=extra, holding=holding, fine=(0,))
     return os.fsdecode(out).removesuffix("\n")
 
@@ -237,11 +229,7 @@ def short(ref: str) -> str:
 
 
 async def require_version() -> None:
-    """Check that git is young enough.
-
-    Raises:
-        CallerError: It is older than `OLDEST_GIT`, or missing.
-    """
+    """Check that git is there, and young enough; a CallerError says what is needed."""
     try:
         said = await git("/", "version")
     except FileNotFoundError:
@@ -300,11 +288,7 @@ async def find_branch(repository: str | Path, name: str) -> str | None:
 
 
 async def is_ancestor(repository: str | Path, old: str, new: str) -> bool:
-    """Whether `new` has all that `old` has.
-
-    Raises:
-        GitError: One of them is missing, or git could not tell.
-    """
+    """Whether `new` has all that `old` has; a GitError where one of them is missing, or git could not tell."""
     return (await run(repository, "merge-base", "--is-ancestor", old, new, fine=(0, 1)))[0] == 0
 
 

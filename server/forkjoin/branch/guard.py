@@ -110,17 +110,11 @@ def _instead(key: str, own: Mapping[str, str], filters: Set[str]) -> dict[str, s
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a configuration was found to be.
+    """What a configuration was found to be."""
 
-    Attributes:
-        stamp: Of the files that it was in then.
-        environment: What keeps git from running what is nobody's.
-        strange: The keys of that.
-    """
-
-    stamp: tuple[object, ...]
-    environment: dict[str, str]
-    strange: list[str]
+    stamp: tuple[object, ...]  #: of the files that it was in then
+    environment: dict[str, str]  #: what keeps git from running what is nobody's
+    strange: list[str]  #: the keys of that
 
 
 class Guard:

@@ -21,19 +21,14 @@ _FILES_NAMED = 30
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A target on its way from one commit to another.
-
-    Attributes:
-        checkout: Where it is checked out, if it is.
-        folder: The git folder of that, by which it is found again where it was moved away.
-    """
+    """A target on its way from one commit to another."""
 
     ref: str
     old: str
     new: str
-    checkout: str | None
+    checkout: str | None  #: where it is checked out, if it is
     why: str
-    folder: str | None = None
+    folder: str | None = None  #: the git folder of that, by which it is found again where it was moved away
 
 
 async def merge_commit(

@@ -26,18 +26,12 @@ _MANY = 100
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How an agent's branch stands once its loose work is committed.
+    """How an agent's branch stands once its loose work is committed."""
 
-    Attributes:
-        tip: The branch's commit; none where nothing of it is left.
-        loose: How many paths were uncommitted, and are committed now.
-        warnings: What the lead should know, each a sentence.
-        repositories: Folders of the worktree that are repositories with commits of their own, which are in no other.
-    """
-
-    tip: str | None
-    loose: int
-    warnings: list[str]
+    tip: str | None  #: the branch's commit; none where nothing of it is left
+    loose: int  #: how many paths were uncommitted, and are committed now
+    warnings: list[str]  #: what the lead should know, each a sentence
+    #: folders of the worktree that are repositories with commits of their own, which are in no other
     repositories: list[str] = field(default_factory=list[str])
 
 

@@ -15,18 +15,12 @@ _AROUND = {"GIT_CEILING_DIRECTORIES": ""}
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A folder's repository as it stands.
-
-    Attributes:
-        top: The work tree's root; none in a bare repository.
-        branch: Its full ref name; none where HEAD is detached.
-        head: The commit; none in a repository without one.
-    """
+    """A folder's repository as it stands."""
 
     common_dir: str
-    top: str | None
-    branch: str | None
-    head: str | None
+    top: str | None  #: the work tree's root; none in a bare repository
+    branch: str | None  #: its full ref name; none where HEAD is detached
+    head: str | None  #: the commit; none in a repository without one
     dirty: bool
 
 

@@ -10,21 +10,13 @@ _FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodule
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is in a worktree beside its commit.
+    """What is in a worktree beside its commit."""
 
-    Attributes:
-        head: The commit that HEAD is at; none where its branch is gone.
-        branch: The short name of the branch that HEAD is on; none where it is detached.
-        loose: Paths that differ from HEAD, new ones too.
-        unmerged: Those of them that are in conflict.
-        repositories: Folders that are repositories of their own, and changed: new ones, and submodules.
-    """
-
-    head: str | None
-    branch: str | None
-    loose: list[str]
-    unmerged: list[str]
-    repositories: list[str]
+    head: str | None  #: the commit that HEAD is at; none where its branch is gone
+    branch: str | None  #: the short name of the branch that HEAD is on; none where it is detached
+    loose: list[str]  #: paths that differ from HEAD, new ones too
+    unmerged: list[str]  #: those of them that are in conflict
+    repositories: list[str]  #: folders that are repositories of their own, and changed: new ones, and submodules
     ignored: list[str]
 
 

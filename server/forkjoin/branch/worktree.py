@@ -261,11 +261,7 @@ def take_away(path: Path) -> None:
 
 
 async def retire_branch(common_dir: str, branch: str, tip: str) -> None:
-    """Delete a branch that is at `tip`, if it is there.
-
-    Raises:
-        GitError: It is somewhere else.
-    """
+    """Delete a branch that is at `tip`, if it is there; a GitError where it is somewhere else."""
     ref = f"refs/heads/{branch}"
     if await git.tip(common_dir, ref) is not None:
         await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
