@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.branch import worktree
+from forkjoin.branch.place import git_folder
 from harness import git
 
 REAL_GIT = shutil.which("git") or "git"
@@ -36,7 +37,7 @@ class Fork:
     @property
     def folder(self) -> Path:
         """Its git folder."""
-        found = worktree.git_folder(self.common_dir, self.path)
+        found = git_folder(self.common_dir, self.path)
         assert found
         return found
 

@@ -6,8 +6,9 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from branches import commit
+from branches import commit, everything
 from forkjoin import lock
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.land import Lander
@@ -84,3 +85,21 @@ async def carry_to_its_end(lander: Lander, store: Store, number: int) -> Landed:
     answer = (await store.landing(number)).answer
     assert answer is not None
     return LANDED.validate_json(answer)
+
+
+def ids_of(answer: dict[str, Any], group: str) -> list[str]:
+    """The agents that `merge_worktree` tells of in this group."""
+    return [one["id"] for one in answer[group]]
+
+
+def scratch_of(repository: Path, home: Home) -> list[str]:
+    """What is left of scratch worktrees."""
+    listed = git(repository, "worktree", "list", "--porcelain").splitlines()
+    return [line for line in listed if "landing-" in line] + [str(path) for path in home.worktrees.glob("landing-*")]
+
+
+def check_sound(repository: Path) -> None:
+    """See that its user finds a clean checkout, a sound repository and no lock."""
+    assert git(repository, "status", "--porcelain") == ""
+    assert git(repository, "fsck", "--no-dangling") == ""
+    assert everything(repository)["locks"] == []

@@ -10,11 +10,7 @@ _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
 
 
 def open_regular(file: Path) -> BinaryIO | None:
-    """The file, opened for reading; none where there is none, or something else.
-
-    Raises:
-        OSError: It can't be read.
-    """
+    """The file, opened for reading; none where there is none, or something else."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -25,3 +21,21 @@ def open_regular(file: Path) -> BinaryIO | None:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     return None
+
+
+def read_regular(file: Path, limit: int = -1) -> bytes | None:
+    """What is in it, `limit` bytes at most; none where there is no such file."""
+    opened = open_regular(file)
+    if opened is None:
+        return None
+    with opened:
+        return opened.read(limit)
+
+
+def read_line(file: Path) -> str | None:
+    """What stands in a file of one line, as git keeps many; none where it can't be read."""
+    try:
+        data = read_regular(file)
+    except OSError:
+        return None
+    return None if data is None else os.fsdecode(data).removesuffix("\n")

@@ -12,7 +12,7 @@ from forkjoin.branch.repository import Checkout
 from forkjoin.config import RepositorySettings, check_settings
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
-from forkjoin.regular import open_regular
+from forkjoin.regular import read_regular
 from forkjoin.trust import Trust, Trusted, digest
 
 #: Bytes; what is larger is no file of settings.
@@ -37,32 +37,19 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
     if checkout.top is None or Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         return None
     file = Path(checkout.top, "forkjoin.toml")
-    content = _read(file)
+    try:
+        content = read_regular(file, _LIMIT + 1)
+    except OSError as error:
+        raise CallerError(f"{file}: {error.strerror}") from error
     if content is None:
         return None
+    if len(content) > _LIMIT:
+        raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
     return Wanted(file, digest(content), check_settings(RepositorySettings, file, content))
 
 
-def _read(file: Path) -> bytes | None:
-    try:
-        opened = open_regular(file)
-        if opened is None:
-            return None
-        with opened:
-            content = opened.read(_LIMIT + 1)
-    except OSError as error:
-        raise CallerError(f"{file}: {error.strerror}") from error
-    if len(content) > _LIMIT:
-        raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
-    return content
-
-
 async def find_verify(home: Home, checkout: Checkout) -> tuple[str | None, str | None]:
-    """The verify that the caller's repository wants, if a person has trusted that; if not so, a note of what to do.
-
-    Raises:
-        CallerError: Its forkjoin.toml is wrong.
-    """
+    """The verify that the caller's repository wants, if a person has trusted that; if not so, a note of what to do."""
     wanted = await to_thread.run_sync(read_wanted, home, checkout)
     if wanted is None or wanted.settings.verify is None:
         return None, None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from branches import Fork, make_fork
 from moves import Target, make_target
 
 
@@ -10,3 +11,9 @@ from moves import Target, make_target
 def target(repository: Path) -> Target:
     """A repository whose main is about to move; it is checked out there."""
     return make_target(repository)
+
+
+@pytest.fixture
+async def fork(repository: Path) -> Fork:
+    """An agent's worktree."""
+    return await make_fork(repository)

@@ -1,5 +1,7 @@
 """A target is moved where it is checked out, and while nobody else is at work there."""
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -109,6 +111,15 @@ async def test_a_checkout_that_was_switched_meanwhile_is_not_moved(target: Targe
     assert everything(target.repository) == before
 
 
+async def test_a_pipe_in_another_worktrees_git_folder_holds_nobody_up(target: Target, tmp_path: Path) -> None:
+    git(target.repository, "worktree", "add", "-q", "--detach", str(tmp_path / "work"))
+    folder = target.repository / ".git" / "worktrees" / "work" / "rebase-merge"
+    folder.mkdir()
+    os.mkfifo(folder / "head-name")
+    with anyio.fail_after(GIVE_UP_S):
+        assert await target.land() == []
+
+
 # -- something else is under way
 
 
@@ -212,6 +223,25 @@ async def test_while_it_is_moved_nobody_else_can_commit(target: Target) -> None:
         refused = await run_process(["git", "-C", str(target.repository), "add", "."], check=False)
         assert b"index.lock" in refused.stderr
     git(target.repository, "add", ".")
+
+
+async def test_a_target_is_moved_and_its_lock_let_go_though_the_copy_of_the_index_cannot_be_removed(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clear = checkout._clear
+    calls: list[Path] = []
+
+    def refuse_the_second(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == 2:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        clear(folder)
+
+    monkeypatch.setattr(checkout, "_clear", refuse_the_second)
+    assert await target.land() == []
+    assert len(calls) == 2
+    assert not (target.repository / ".git" / "index.lock").exists()
+    assert target.tip() == target.new
 
 
 async def test_a_worktree_that_is_just_being_added_is_waited_for(

@@ -10,7 +10,7 @@ from forkjoin import lock
 from forkjoin.branch import git as asked
 from forkjoin.branch.git import Tip
 from forkjoin.error import CallerError, GitError
-from harness import GIVE_UP_S, git
+from harness import GIVE_UP_S, git, until
 
 
 async def test_a_call_does_not_see_the_git_variables_around_it(
@@ -161,9 +161,10 @@ async def test_a_git_that_ends_without_reading_what_it_was_given_is_heard_all_th
 async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 1000")
     monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
-    with pytest.raises(GitError, match="hung"):
-        await asked.git(repository, "status")
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+    for call in (asked.git(repository, "status"), asked.read(repository, "status", limit=1)):
+        with pytest.raises(GitError, match="hung"):
+            await call
+        assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
 #: A git that says it has begun, goes on once it may, and says that it has ended.
@@ -177,7 +178,7 @@ async def test_a_call_that_was_begun_is_let_finish_though_cancelled(
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked.run, repository, "status")
-            await appears(tmp_path / "begun")
+            await until((tmp_path / "begun").exists)
             tasks.cancel_scope.cancel()
             (tmp_path / "go").touch()
     assert (tmp_path / "ended").exists()
@@ -193,7 +194,7 @@ async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: asked.run(repository, "status", holding=(held,)))
-            await appears(tmp_path / "begun")
+            await until((tmp_path / "begun").exists)
             os.close(held)  # as it is when its daemon is killed
             was_held = lock.is_held(tmp_path / "lock")
             (tmp_path / "go").touch()
@@ -217,8 +218,3 @@ async def test_reading_less_than_the_limit_reads_all_or_fails(repository: Path) 
 
 def test_a_name_of_any_bytes_can_be_told() -> None:
     assert asked.readable(os.fsdecode(b"a\nb\xff.txt")) == "a\\nb\\xff.txt"
-
-
-async def appears(file: Path) -> None:
-    while not await anyio.Path(file).exists():
-        await anyio.sleep(0.01)

@@ -93,3 +93,18 @@ def test_what_a_person_took_away_is_not_taken_from_the_next(file: Path) -> None:
     file.write_text("of a git")
     let_go(file, lock)
     assert file.read_text() == "of a git"
+
+
+def test_one_that_could_not_be_removed_is_taken_over_later(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    lock = try_lock_index(file, OURS)
+    assert lock is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            let_go(file, lock)
+    again = try_lock_index(file, OURS)
+    assert again is not None
+    let_go(file, again)

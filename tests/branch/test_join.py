@@ -6,11 +6,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio import to_thread
-from branches import OWNER, commit, contents, everything, put_git, put_hooks, write
+from branches import OWNER, REAL_GIT, commit, contents, everything, put_git, put_hooks, write
 from forkjoin.branch.checkout import TargetMovedError, hold
 from forkjoin.branch.join import carry_out, merge_commit
-from harness import GIVE_UP_S, git
+from harness import GIVE_UP_S, git, until
 from moves import AFTER, CHANGES, Target
 
 # -- a checkout is moved
@@ -172,6 +171,23 @@ async def test_a_ref_that_is_nowhere_checked_out_is_not_moved_on_either(target: 
     assert target.tip() == theirs
 
 
+@pytest.mark.parametrize("switch", ["main", "--detach"])
+async def test_a_ref_that_is_moved_at_the_last_moment_is_not_overwritten(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    here = target.repository
+    git(here, "switch", "-q", switch)
+    theirs = git(here, "commit-tree", "-p", target.old, "-m", "theirs", f"{target.old}^{{tree}}")
+    before = everything(here)["files"]
+    first = f"{REAL_GIT} -C {here} update-ref refs/heads/main {theirs}"
+    with monkeypatch.context() as patch:
+        put_git(tmp_path / "bin", patch, f'case "$*" in *update-ref*) {first};; esac')
+        with pytest.raises(TargetMovedError):
+            await target.land()
+    assert target.tip() == theirs
+    assert everything(here)["files"] == before
+
+
 async def test_carrying_it_out_again_is_harmless(target: Target) -> None:
     await target.land()
     write(target.repository, "shared.txt", "edited since\n")
@@ -215,8 +231,7 @@ async def test_cancelled_midway_it_is_moved_wholly(
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(target.land)
-            while not await to_thread.run_sync((tmp_path / "on").exists):
-                await anyio.sleep(0.01)
+            await until((tmp_path / "on").exists)
             tasks.cancel_scope.cancel()
             (tmp_path / "go").touch()
     assert target.tip() == target.new

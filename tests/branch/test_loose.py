@@ -1,50 +1,23 @@
 """What an agent leaves in its worktree is committed byte for byte on its branch, whatever it did to the worktree."""
 
 import os
-import shutil
-import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from branches import (
     Fork,
     blob,
     commit,
-    contents,
-    everything,
     files_of,
     make_fork,
     put_counting_git,
+    put_git,
     put_hooks,
 )
-from forkjoin.branch import loose
-from forkjoin.branch.loose import Left, bring_ignored, commit_loose
-from forkjoin.error import CallerError
-from forkjoin.regular import open_regular
+from forkjoin.branch.loose import Left
+from forkjoin.error import GitError
 from harness import git
-
-
-@pytest.fixture
-async def fork(repository: Path) -> Fork:
-    return await make_fork(repository)
-
-
-async def leave(fork: Fork, keep_as: str = "a1-left") -> Left:
-    return await commit_loose(fork.common_dir, fork.path, fork.branch, "Uncommitted work", None, keep_as)
-
-
-async def leave_twice(fork: Fork) -> Left:
-    """As it is left the first time, once the second has changed nothing and kept nothing more."""
-    left = await leave(fork)
-    before = everything(fork.repository)
-    again = await leave(fork)
-    assert (again.tip, again.loose) == (left.tip, 0)
-    assert everything(fork.repository) == before
-    assert left.tip == git(fork.repository, "rev-parse", fork.branch)
-    return left
-
+from leaving import leave, leave_twice
 
 # -- loose work of every kind
 
@@ -138,6 +111,33 @@ async def test_files_are_kept_though_git_is_set_to_refuse_their_line_ends(fork: 
     assert blob(fork.repository, fork.branch, "windows") == b"a\nb\n"
 
 
+@pytest.mark.parametrize("call", ["add", "status"])
+async def test_what_passes_is_no_reason_to_commit_less_or_to_make_the_index_anew(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (fork.path / "loose").write_text("y")
+    before = (fork.folder / "index").read_bytes()
+    with monkeypatch.context() as patch:
+        full = 'echo "error: unable to create temporary file: No space left on device" >&2; exit 128'
+        put_git(tmp_path / "bin", patch, f'case " $* " in *" {call} "*) {full};; esac')
+        with pytest.raises(GitError, match="No space left"):
+            await leave(fork)
+    assert (fork.folder / "index").read_bytes() == before
+    assert (await leave_twice(fork)).loose == 1
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".gitattributes", "deep/er/.gitignore", "deep/er/.gitattributes"])
+async def test_pipes_where_git_reads_its_settings_hold_nobody_up(fork: Fork, name: str) -> None:
+    commit(fork.path, {"deep/er/file": "x\n"})
+    for file in ("shared.txt", "deep/er/file"):
+        (fork.path / file).write_text("edited\n")
+    os.mkfifo(fork.path / name)
+    left = await leave(fork)
+    assert left.warnings[0] == f"The agent left pipes that git would wait for, which were removed: {name}."
+    assert left.loose == 2
+    assert (await leave_twice(fork)).tip == left.tip
+
+
 async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fork) -> None:
     (fork.path / "GIT~1").mkdir()
     (fork.path / "GIT~1" / "refused").touch()
@@ -218,246 +218,6 @@ async def test_a_clean_worktree_takes_a_single_call_of_git(
     assert len(log.read_text().splitlines()) == 1
 
 
-# -- where HEAD is
-
-
-async def test_commits_on_the_branch_are_its_tip(fork: Fork) -> None:
-    tip = commit(fork.path, {"done": "x"})
-    assert await leave_twice(fork) == Left(tip, 0, [])
-
-
-async def test_loose_work_goes_on_top_of_the_agents_own_commits(fork: Fork) -> None:
-    tip = commit(fork.path, {"done": "x"})
-    (fork.path / "loose").write_text("y")
-    left = await leave_twice(fork)
-    assert git(fork.repository, "rev-parse", f"{left.tip}^") == tip
-    assert git(fork.path, "status", "--porcelain", "--branch") == f"## {fork.branch}"
-
-
-async def test_work_on_a_detached_head_is_brought_to_the_branch(fork: Fork) -> None:
-    git(fork.path, "switch", "-q", "--detach")
-    done = commit(fork.path, {"done": "x"})
-    (fork.path / "loose").write_text("y")
-    left = await leave_twice(fork)
-    assert git(fork.repository, "rev-parse", f"{left.tip}^") == done
-    assert "The agent worked off its branch; the branch was moved to its last commit." in left.warnings
-
-
-async def test_work_on_another_branch_is_brought_to_the_agents_and_that_one_does_not_move(fork: Fork) -> None:
-    git(fork.repository, "branch", "develop")
-    git(fork.path, "switch", "-q", "develop")
-    (fork.path / "loose").write_text("y")
-    left = await leave_twice(fork)
-    assert blob(fork.repository, fork.branch, "loose") == b"y"
-    assert git(fork.repository, "rev-parse", "develop") == fork.base
-    assert left.loose == 1
-
-
-async def test_work_that_the_branch_cannot_take_is_kept_under_a_ref(fork: Fork) -> None:
-    mine = commit(fork.path, {"mine": "x"})
-    git(fork.path, "switch", "-qc", "other", fork.base)
-    (fork.path / "loose").write_text("y")
-    left = await leave_twice(fork)
-    assert left.tip == mine
-    assert left.warnings[-1] == (
-        "The agent's HEAD had left its branch; what was there is kept as refs/forkjoin/kept/a1-left, and is not merged."
-    )
-    assert blob(fork.repository, "refs/forkjoin/kept/a1-left", "loose") == b"y"
-
-
-async def test_what_was_kept_of_an_earlier_attempt_stays_kept(fork: Fork) -> None:
-    commit(fork.path, {"mine": "x"})
-    for name in ("first", "second"):
-        git(fork.path, "switch", "-q", "--detach", fork.base)
-        (fork.path / name).write_text("y")
-        await leave(fork)
-    assert blob(fork.repository, "refs/forkjoin/kept/a1-left", "first") == b"y"
-    assert blob(fork.repository, "refs/forkjoin/kept/a1-left-2", "second") == b"y"
-
-
-async def test_a_branch_that_a_person_has_checked_out_is_not_moved_under_them(fork: Fork) -> None:
-    git(fork.path, "switch", "-q", "--detach")
-    git(fork.repository, "switch", "-q", fork.branch)
-    commit(fork.path, {"done": "x"})
-    left = await leave_twice(fork)
-    assert left.tip == fork.base
-    assert git(fork.repository, "status", "--porcelain") == ""
-    assert blob(fork.repository, "refs/forkjoin/kept/a1-left", "done") == b"x"
-
-
-async def test_an_older_commit_checked_out_leaves_the_branch_where_it_is(fork: Fork) -> None:
-    tip = commit(fork.path, {"done": "x"})
-    git(fork.path, "switch", "-q", "--detach", fork.base)
-    assert await leave_twice(fork) == Left(tip, 0, [])
-
-
-async def test_a_branch_that_was_reset_is_where_it_was_reset_to(fork: Fork) -> None:
-    commit(fork.path, {"done": "x"})
-    git(fork.path, "reset", "-q", "--soft", fork.base)
-    left = await leave_twice(fork)
-    assert git(fork.repository, "rev-parse", f"{left.tip}^") == fork.base
-    assert left.loose == 1
-
-
-async def test_a_deleted_branch_is_made_again_with_the_commits_that_were_on_it(fork: Fork) -> None:
-    done = commit(fork.path, {"done": "x"})
-    git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
-    left = await leave_twice(fork)
-    assert left == Left(done, 0, ["The agent's branch was gone; it was made again at the agent's last commit."])
-
-
-async def test_loose_work_on_a_deleted_branch_goes_on_top_of_the_commits_that_were_on_it(fork: Fork) -> None:
-    done = commit(fork.path, {"done": "x"})
-    git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
-    (fork.path / "loose").write_text("y")
-    left = await leave_twice(fork)
-    assert git(fork.repository, "rev-parse", f"{left.tip}^") == done
-    assert git(fork.path, "status", "--porcelain", "--branch") == f"## {fork.branch}"
-
-
-async def test_a_branch_deleted_from_a_detached_head_is_made_again(fork: Fork) -> None:
-    git(fork.path, "switch", "-q", "--detach")
-    done = commit(fork.path, {"done": "x"})
-    git(fork.path, "branch", "-qD", fork.branch)
-    assert (await leave_twice(fork)).tip == done
-
-
-# -- operations that were under way
-
-
-async def test_a_merge_with_conflicts_is_committed_as_it_stands_and_said(fork: Fork) -> None:
-    commit(fork.repository, {"shared.txt": "theirs\n"})
-    done = commit(fork.path, {"shared.txt": "mine\n"})
-    git(fork.path, "merge", "main", check=False)
-    left = await leave_twice(fork)
-    assert git(fork.repository, "rev-parse", f"{left.tip}^@") == done
-    assert b"<<<<<<<" in blob(fork.repository, str(left.tip), "shared.txt")
-    assert "They were in the middle of a merge, with conflicts in: shared.txt." in left.warnings
-
-
-async def test_a_rebase_with_conflicts_is_kept_beside_the_branch(fork: Fork) -> None:
-    commit(fork.repository, {"shared.txt": "theirs\n"})
-    done = commit(fork.path, {"shared.txt": "mine\n"})
-    git(fork.path, "rebase", "main", check=False)
-    left = await leave_twice(fork)
-    assert left.tip == done
-    assert b"<<<<<<<" in blob(fork.repository, "refs/forkjoin/kept/a1-left", "shared.txt")
-
-
-async def test_locks_of_a_git_that_was_killed_are_in_nobodys_way(fork: Fork) -> None:
-    for lock in (fork.folder / "index.lock", fork.folder / "HEAD.lock", _ref_lock(fork)):
-        lock.write_bytes(b"")
-    (fork.path / "loose").write_text("y")
-    assert (await leave_twice(fork)).loose == 1
-
-
-def _ref_lock(fork: Fork) -> Path:
-    return fork.repository / ".git" / "refs" / "heads" / f"{fork.branch}.lock"
-
-
-@pytest.mark.parametrize("damage", [b"garbage", b"", None])
-async def test_a_damaged_index_loses_nothing_that_is_in_the_files(fork: Fork, damage: bytes | None) -> None:
-    commit(fork.path, {".gitignore": "ignored\n", "ignored": "but committed\n"})
-    (fork.path / "loose").write_text("y")
-    if damage is None:
-        (fork.folder / "index").unlink()
-    else:
-        (fork.folder / "index").write_bytes(damage)
-    await leave_twice(fork)
-    assert files_of(fork.repository, fork.branch) == [
-        *("100644 .gitignore", "100644 README.md", "100644 ignored", "100644 loose", "100644 shared.txt")
-    ]
-
-
-# -- a worktree that is none any more
-
-
-def delete_git(fork: Fork) -> None:
-    (fork.path / ".git").unlink()
-
-
-def start_a_repository(fork: Fork) -> None:
-    (fork.path / ".git").unlink()
-    git(fork.path, "init", "-q")
-    git(fork.path, "add", ".")
-    git(fork.path, "commit", "-qm", "in another repository")
-
-
-def point_git_at_the_users_checkout(fork: Fork) -> None:
-    (fork.path / ".git").write_text(f"gitdir: {fork.common_dir}\n")
-
-
-def link_git_to_the_users(fork: Fork) -> None:
-    (fork.path / ".git").unlink()
-    (fork.path / ".git").symlink_to(fork.common_dir)
-
-
-@pytest.mark.parametrize(
-    "meddle", [delete_git, start_a_repository, point_git_at_the_users_checkout, link_git_to_the_users]
-)
-async def test_files_are_committed_though_git_was_taken_from_the_worktree(
-    fork: Fork, meddle: Callable[[Fork], None]
-) -> None:
-    done = commit(fork.path, {"done": "x"})
-    (fork.path / "loose").write_text("y")
-    meddle(fork)
-    before = everything(fork.repository)
-    left = await leave(fork)
-    assert git(fork.repository, "rev-parse", f"{left.tip}^") == done
-    assert blob(fork.repository, fork.branch, "loose") == b"y"
-    assert ".git" in left.warnings[0]
-    after = everything(fork.repository)
-    for same in ("HEAD", "index", "files", "stash", "worktrees"):
-        assert after[same] == before[same]
-    assert (await leave(fork)).tip == left.tip
-
-
-async def test_a_deleted_git_is_put_back(fork: Fork) -> None:
-    delete_git(fork)
-    await leave(fork)
-    assert git(fork.path, "status", "--porcelain", "--branch") == f"## {fork.branch}"
-
-
-async def test_a_repository_around_the_worktrees_is_not_touched(repository: Path, tmp_path: Path) -> None:
-    git(tmp_path, "init", "-q")
-    fork = await make_fork(repository)
-    shutil.rmtree(fork.folder)
-    (fork.path / ".git").unlink()
-    (fork.path / "loose").write_text("y")
-    left = await leave(fork)
-    assert left == Left(fork.base, 0, ["git knows the agent's worktree no more: only what its branch had is left."])
-    assert not (tmp_path / ".git" / "index").exists()
-
-
-@pytest.mark.parametrize("instead", ["nothing", "a file", "a symlink"])
-async def test_of_a_worktree_whose_folder_is_gone_the_commits_are_left(
-    fork: Fork, tmp_path: Path, instead: str
-) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "precious").touch()
-    git(fork.path, "switch", "-q", "--detach")
-    done = commit(fork.path, {"done": "x"})
-    shutil.rmtree(fork.path)
-    if instead == "a file":
-        fork.path.touch()
-    if instead == "a symlink":
-        fork.path.symlink_to(tmp_path / "outside")
-    left = await leave_twice(fork)
-    assert left.tip == done
-    assert left.warnings[0] == "The agent removed its worktree: only what it had committed is left."
-    assert files_of(fork.repository, done) == ["100644 README.md", "100644 done", "100644 shared.txt"]
-
-
-async def test_a_folder_of_the_worktree_that_is_a_symlink_outward_is_committed_as_a_symlink(
-    fork: Fork, tmp_path: Path
-) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "precious").touch()
-    (fork.path / "link").symlink_to(tmp_path / "outside")
-    await leave_twice(fork)
-    assert "120000 link" in files_of(fork.repository, fork.branch)
-
-
 # -- what stays
 
 
@@ -477,155 +237,3 @@ async def test_of_many_ignored_files_ten_are_named_and_the_rest_is_counted(fork:
         (fork.path / f"{number:02}.log").touch()
     [warning] = (await leave(fork)).warnings
     assert warning.endswith("08.log, 09.log and 15 more.")
-
-
-# -- what is brought along
-
-
-@pytest.fixture
-def checkout(repository: Path) -> Path:
-    """The user's checkout, with ignored files, of which .worktreeinclude names some."""
-    lines = {
-        ".gitignore": ".env\n*.secret\nbuild/\n",
-        ".worktreeinclude": "# ours\n.env\n*.secret\n!not.secret\n/deep/**/x\n",
-    }
-    commit(repository, lines)
-    for name in (".env", "one.secret", "not.secret", "deep/er/.env", "build/.env", "build/out", "unignored"):
-        (repository / name).parent.mkdir(parents=True, exist_ok=True)
-        (repository / name).write_text(name)
-    (repository / ".env").chmod(0o600)
-    return repository
-
-
-async def test_worktreeinclude_brings_ignored_files_by_the_rules_of_gitignore(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    before = everything(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-    brought = {name for name in contents(fork.path) if name not in git(fork.path, "ls-files").splitlines()}
-    assert brought == {".env", "one.secret", "deep/er/.env", "build/.env"}
-    assert (fork.path / ".env").stat().st_mode & 0o777 == 0o600
-    assert everything(checkout) == before
-
-
-async def test_only_what_is_ignored_is_brought(checkout: Path) -> None:
-    commit(checkout, {".worktreeinclude": "*\n"})
-    fork = await make_fork(checkout)
-    await bring_ignored(checkout, fork.path)
-    assert not (fork.path / "unignored").exists()
-    assert (fork.path / "build" / "out").exists()
-    assert git(fork.path, "status", "--porcelain") == ""
-
-
-async def test_what_was_brought_is_not_named_as_left_behind(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    await bring_ignored(checkout, fork.path)
-    (fork.path / "build" / "out").touch()
-    assert (await leave(fork)).warnings == ["Ignored files stay in the worktree and are not merged: build/."]
-
-
-async def test_what_is_there_already_is_not_overwritten(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    (fork.path / ".env").write_text("the agent's\n")
-    (fork.path / "one.secret").symlink_to("nowhere")
-    assert await bring_ignored(checkout, fork.path) == 2
-    assert (fork.path / ".env").read_text() == "the agent's\n"
-    assert (fork.path / "one.secret").is_symlink()
-
-
-async def test_nothing_is_written_through_a_symlink_that_leads_out_of_the_worktree(
-    checkout: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "outside").mkdir()
-    fork = await make_fork(checkout)
-    (fork.path / "deep").symlink_to(tmp_path / "outside")
-    (fork.path / "build").write_text("a file where a folder would be\n")
-    assert await bring_ignored(checkout, fork.path) == 2
-    assert list((tmp_path / "outside").iterdir()) == []
-
-
-async def test_of_a_symlink_what_it_points_to_is_brought_so_that_nobody_writes_through_it(
-    checkout: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "central.env").write_text("central\n")
-    (checkout / ".env").unlink()
-    (checkout / ".env").symlink_to(tmp_path / "central.env")
-    (checkout / "dangling.secret").symlink_to("nowhere")
-    (checkout / "folder.secret").symlink_to(tmp_path)
-    fork = await make_fork(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-    assert not (fork.path / ".env").is_symlink()
-    assert (fork.path / ".env").read_text() == "central\n"
-
-
-async def test_a_repository_among_what_is_named_is_passed_over(checkout: Path) -> None:
-    git(checkout, "init", "-q", "build/inner.secret")
-    fork = await make_fork(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-
-
-async def test_what_cannot_be_copied_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(file: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(file))
-
-    monkeypatch.setattr(loose, "open_regular", refuse)
-    fork = await make_fork(checkout)
-    with pytest.raises(CallerError, match=r"\.worktreeinclude .*Permission denied: '.*\.env'"):
-        await bring_ignored(checkout, fork.path)
-
-
-async def test_what_would_hold_a_reader_up_is_passed_over(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(checkout.parent / "pipe")  # git itself names no pipe, but what leads to one
-    (checkout / "pipe.secret").symlink_to(checkout.parent / "pipe")
-    monkeypatch.chdir(checkout)  # a socket's path may have 108 bytes
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("socket.secret")
-        (checkout / "device.secret").symlink_to("/dev/zero")
-        fork = await make_fork(checkout)
-        assert await bring_ignored(checkout, fork.path) == 4
-
-
-async def test_a_pipe_in_place_of_worktreeinclude_names_nothing(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    (checkout / ".worktreeinclude").unlink()
-    os.mkfifo(checkout / ".worktreeinclude")
-    assert await bring_ignored(checkout, fork.path) == 0
-
-
-@pytest.mark.parametrize(("limit", "size"), [("_BROUGHT", 3), ("_BROUGHT_BYTES", 10)])
-async def test_more_than_a_limit_is_refused_in_words_and_leaves_no_part_of_a_file(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
-) -> None:
-    monkeypatch.setattr(loose, limit, size)
-    fork = await make_fork(checkout)
-    with pytest.raises(CallerError, match=r"\.worktreeinclude names"):
-        await bring_ignored(checkout, fork.path)
-    for name in contents(fork.path).keys() - set(git(fork.path, "ls-files").splitlines()):
-        assert (fork.path / name).read_text() == (checkout / name).read_text()
-
-
-async def test_a_copy_that_was_cut_off_is_made_anew(checkout: Path) -> None:
-    fork = await make_fork(checkout)
-    (fork.path / ".forkjoin-new").write_text("ha")
-    assert await bring_ignored(checkout, fork.path) == 4
-    assert not (fork.path / ".forkjoin-new").exists()
-    assert (fork.path / ".env").read_text() == ".env"
-
-
-async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_whole(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def swap(file: Path) -> BinaryIO | None:
-        opened = open_regular(file)
-        file.unlink()
-        file.symlink_to("/dev/zero")
-        return opened
-
-    monkeypatch.setattr(loose, "open_regular", swap)
-    fork = await make_fork(checkout)
-    assert await bring_ignored(checkout, fork.path) == 4
-    assert (fork.path / ".env").read_text() == ".env"
-
-
-async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Path) -> None:
-    fork = await make_fork(repository)
-    assert await bring_ignored(repository, fork.path) == 0

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import anyio
@@ -10,7 +9,6 @@ import pytest
 from anyio import run_process, to_thread
 from branches import (
     OWNER,
-    Fork,
     commit,
     contents,
     everything,
@@ -23,7 +21,7 @@ from branches import (
 )
 from forkjoin.branch import worktree
 from forkjoin.error import CallerError, GitError
-from harness import GIVE_UP_S, git
+from harness import GIVE_UP_S, git, until
 
 
 @pytest.fixture
@@ -257,6 +255,30 @@ async def test_it_is_its_owners_though_commits_are_signed_and_git_is_to_show_tha
     assert not (tmp_path / "told").exists()
 
 
+async def test_files_of_a_base_are_executable_and_linked_as_they_were(repository: Path) -> None:
+    (repository / "run").write_text("#!/bin/sh\n")
+    (repository / "run").chmod(0o755)
+    (repository / "link").symlink_to("run")
+    commit(repository, {"other": "x"})
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "modes")
+    fork = await make_fork(repository)
+    assert os.access(fork.path / "run", os.X_OK)
+    assert os.readlink(fork.path / "link") == "run"
+    assert "120000 link" in files_of(fork.path, "HEAD")
+
+
+async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
+    common_dir: str, path: Path, base: str
+) -> None:
+    with anyio.fail_after(GIVE_UP_S):
+        async with anyio.create_task_group() as tasks, worktree.registering(common_dir):
+            tasks.start_soon(worktree.make, common_dir, path, "forkjoin/a1-left", base, OWNER)
+            await until(lambda: git(Path(common_dir), "branch", "--list", "forkjoin/*"))
+            assert not path.exists()
+    assert (path / "README.md").exists()
+
+
 # -- what is at its path already
 
 
@@ -302,228 +324,3 @@ async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
     await worktree.retire_branch(common_dir, "forkjoin/a1-left", base)
     assert everything(repository) == before
     assert os.listdir(tmp_path / "real") == []
-
-
-# -- taking away
-
-
-async def test_a_worktree_that_is_taken_away_leaves_all_as_before(repository: Path) -> None:
-    before = everything(repository)
-    fork = await make_fork(repository)
-    (fork.path / "loose").write_text("x")
-    for _ in range(2):
-        await worktree.remove(fork.common_dir, fork.path)
-        await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
-    assert everything(repository) == before
-    assert not fork.path.exists()
-
-
-async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
-    before = everything(repository)
-    fork = await make_fork(repository)
-    shutil.rmtree(fork.path)
-    await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
-    assert everything(repository) == before
-
-
-async def test_one_that_is_locked_is_taken_away_and_can_be_made_again(repository: Path) -> None:
-    fork = await make_fork(repository)
-    git(repository, "worktree", "lock", str(fork.path))
-    await worktree.remove(fork.common_dir, fork.path)
-    assert len(git(repository, "worktree", "list").splitlines()) == 1
-    assert (await make_fork(repository)).branch == fork.branch
-
-
-async def test_one_whose_git_folder_is_damaged_is_taken_away(repository: Path) -> None:
-    before = everything(repository)
-    fork = await make_fork(repository)
-    for name in ("HEAD", "commondir", "index"):
-        (fork.folder / name).unlink()
-    (fork.path / ".git").write_text("nonsense")
-    await worktree.remove(fork.common_dir, fork.path)
-    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
-    assert everything(repository) == before
-
-
-async def test_a_users_worktree_on_a_disk_that_is_away_stays_known(repository: Path, tmp_path: Path) -> None:
-    git(repository, "worktree", "add", "-q", "--detach", str(tmp_path / "disk"))
-    commit(tmp_path / "disk", {"own": "x"})
-    (tmp_path / "disk").rename(tmp_path / "away")
-    fork = await make_fork(repository)
-    await worktree.remove(fork.common_dir, fork.path)
-    (tmp_path / "away").rename(tmp_path / "disk")
-    assert git(tmp_path / "disk", "status", "--porcelain") == ""
-
-
-async def test_a_symlink_in_a_worktree_or_in_its_place_is_never_followed(repository: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "precious").write_text("mine\n")
-    left, right = await make_fork(repository, "a1-left"), await make_fork(repository, "a2-right")
-    (left.path / "link").symlink_to(outside)
-    shutil.rmtree(right.path)
-    right.path.symlink_to(outside)
-    for fork in (left, right):
-        await worktree.remove(fork.common_dir, fork.path)
-        assert not os.path.lexists(fork.path)
-    assert contents(outside) == {"precious": b"mine\n"}
-    assert len(git(repository, "worktree", "list").splitlines()) == 1
-
-
-#: As its owner who must heed permissions: even root, without his capabilities.
-BOUND = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-
-
-async def test_read_only_folders_are_taken_away(repository: Path, tmp_path: Path) -> None:
-    if BOUND and not shutil.which(BOUND[0]):
-        pytest.skip("root, and no setpriv")
-    fork = await make_fork(repository)
-    (fork.path / "a" / "b").mkdir(parents=True)
-    (fork.path / "a" / "b" / "file").touch()
-    (fork.path / "a" / "link").symlink_to(tmp_path)
-    tmp_path.chmod(0o750)
-    for folder, mode in (("a/b", 0o500), ("a", 0), (".", 0o500)):
-        (fork.path / folder).chmod(mode)
-    script = f"""
-import anyio, pathlib
-from forkjoin.branch import worktree
-anyio.run(worktree.remove, {fork.common_dir!r}, pathlib.Path({str(fork.path)!r}))
-"""
-    await run_process([*BOUND, sys.executable, "-c", script])
-    assert not fork.path.exists()
-    assert tmp_path.stat().st_mode & 0o777 == 0o750
-
-
-async def test_a_branch_that_moved_meanwhile_is_not_deleted(repository: Path) -> None:
-    fork = await make_fork(repository)
-    tip = commit(fork.path, {"new": "x"})
-    with pytest.raises(GitError, match=fork.branch):
-        await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
-    await worktree.retire_branch(fork.common_dir, fork.branch, tip)
-    assert git(repository, "branch", "--list", "forkjoin/*") == ""
-
-
-# -- scratch
-
-
-@pytest.fixture
-async def scratch(repository: Path, tmp_path: Path) -> Fork:
-    """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
-    tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
-    path = tmp_path / "worktrees" / "landing-1"
-    await worktree.make_scratch(str(repository / ".git"), path, tip)
-    return Fork(repository, path, "", tip)
-
-
-async def switch(scratch: Fork) -> None:
-    """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
-    tip = commit(scratch.repository, {"old": None, "new": "y\n"})
-    await worktree.make_scratch(scratch.common_dir, scratch.path, tip)
-    assert git(scratch.path, "rev-parse", "HEAD") == tip
-    assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
-    tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
-    assert sorted(tracked) == [".gitignore", "README.md", "new", "shared.txt"]
-    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
-
-
-async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_keeps_its_caches(scratch: Fork) -> None:
-    (scratch.path / "shared.txt").write_text("edited by verify\n")
-    (scratch.path / "untracked" / "deep").mkdir(parents=True)
-    (scratch.path / "untracked" / "deep" / "file").touch()
-    (scratch.path / "x.cache").write_text("warm")
-    await switch(scratch)
-    assert (scratch.path / "x.cache").read_text() == "warm"
-
-
-async def test_one_that_is_ready_for_its_commit_is_left_to_whatever_runs_in_it(scratch: Fork) -> None:
-    (scratch.path / "untracked").write_text("of the run\n")
-    (scratch.path / "shared.txt").write_text("of the run\n")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
-    assert (scratch.path / "untracked").exists()
-    assert (scratch.path / "shared.txt").read_text() == "of the run\n"
-
-
-async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
-    (scratch.folder / "forkjoin-ready").unlink()
-    (scratch.folder / "index").unlink()
-    (scratch.path / "shared.txt").write_text("half written")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
-    assert git(scratch.path, "status", "--porcelain") == ""
-    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
-
-
-def delete_git(scratch: Fork) -> None:
-    (scratch.path / ".git").unlink()
-
-
-def leave_a_lock(scratch: Fork) -> None:
-    (scratch.folder / "index.lock").touch()
-
-
-def break_the_index(scratch: Fork) -> None:
-    (scratch.folder / "index").write_text("garbage")
-
-
-def delete_the_folder(scratch: Fork) -> None:
-    shutil.rmtree(scratch.path)
-
-
-def start_a_repository(scratch: Fork) -> None:
-    (scratch.path / ".git").unlink()
-    git(scratch.path, "init", "-q")
-
-
-def point_git_at_the_users_checkout(scratch: Fork) -> None:
-    (scratch.path / ".git").write_text(f"gitdir: {scratch.common_dir}\n")
-
-
-def clone_within(scratch: Fork) -> None:
-    git(scratch.path, "clone", "-q", str(scratch.repository), "inner")
-
-
-@pytest.mark.parametrize(
-    "wreck",
-    [
-        *(delete_git, leave_a_lock, break_the_index, delete_the_folder, start_a_repository, clone_within),
-        point_git_at_the_users_checkout,
-    ],
-)
-async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: Fork, wreck: object) -> None:
-    assert callable(wreck)
-    wreck(scratch)
-    await switch(scratch)
-    assert git(scratch.repository, "status", "--porcelain", "--branch") == "## main"
-    assert len(git(scratch.repository, "worktree", "list").splitlines()) == 2
-
-
-async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:
-    git(scratch.repository, "branch", "develop")
-    git(scratch.path, "switch", "-q", "develop")
-    await switch(scratch)
-    assert git(scratch.repository, "rev-parse", "develop") == scratch.base
-
-
-async def test_files_of_a_base_are_executable_and_linked_as_they_were(repository: Path) -> None:
-    (repository / "run").write_text("#!/bin/sh\n")
-    (repository / "run").chmod(0o755)
-    (repository / "link").symlink_to("run")
-    commit(repository, {"other": "x"})
-    git(repository, "add", ".")
-    git(repository, "commit", "-qm", "modes")
-    fork = await make_fork(repository)
-    assert os.access(fork.path / "run", os.X_OK)
-    assert os.readlink(fork.path / "link") == "run"
-    assert "120000 link" in files_of(fork.path, "HEAD")
-
-
-async def test_a_repository_that_somebody_else_registers_in_is_waited_for(
-    common_dir: str, path: Path, base: str
-) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        async with anyio.create_task_group() as tasks, worktree.registering(common_dir):
-            tasks.start_soon(worktree.make, common_dir, path, "forkjoin/a1-left", base, OWNER)
-            while not git(Path(common_dir), "branch", "--list", "forkjoin/*"):
-                await anyio.sleep(0.01)
-            assert not path.exists()
-    assert (path / "README.md").exists()

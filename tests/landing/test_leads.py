@@ -9,7 +9,7 @@ import anyio
 from branches import contents, everything
 from conftest import CONFIG
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, Lead, RawRelay, forkjoin, git, open_lead, tool_call
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, Lead, RawRelay, forkjoin, git, open_lead, tool_call, until
 
 
 @asynccontextmanager
@@ -55,11 +55,6 @@ async def test_two_homes_merge_into_one_target_at_once_and_nothing_is_lost(
     assert everything(repository)["locks"] == []
 
 
-async def until(file: Path) -> None:
-    while not await anyio.Path(file).exists():
-        await anyio.sleep(0.02)
-
-
 async def test_a_landing_goes_on_though_its_call_is_cancelled_and_its_agents_are_told_to_stop_or_go(
     repository: Path, home: Home
 ) -> None:
@@ -71,8 +66,7 @@ async def test_a_landing_goes_on_though_its_call_is_cancelled_and_its_agents_are
         relay.call(1, "spawn_agents", agents=[{"task": "echo > one"}])
         relay.call(2, "wait_agents", ids=["a1"], timeout_s=GIVE_UP_S)
         relay.send(tool_call(3, "merge_worktree", ids=["a1"], verify=verify))
-        with anyio.fail_after(GIVE_UP_S):
-            await until(on)
+        await until(on.exists)
         cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}
         relay.send(cancelled)
         removed = relay.call(4, "remove_worktrees", ids=["a1"], discard_unmerged=True)

@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
-from branches import REAL_GIT, everything, put_git
+from branches import REAL_GIT, everything, put_counting_git, put_git
 from forkjoin.error import GitError, RecordsError
 from forkjoin.landing import land
 from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
 from forkjoin.model import LandingState, Merge
 from forkjoin.paths import Home
-from harness import git
+from harness import git, until
 from landings import carry_to_its_end, open_daemon, record_landing
 
 
@@ -116,12 +117,13 @@ async def test_records_that_cannot_be_written_end_no_landing(
 async def test_a_lock_on_a_ref_is_waited_for(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
 ) -> None:
+    calls = put_counting_git(tmp_path / "bin", monkeypatch)
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
-    put_git(
-        tmp_path / "bin",
-        monkeypatch,
-        f'case "$*" in *update-ref*) (sleep 0.5; rm {lock}) & ;; esac',
-    )
-    assert [merged.id for merged in (await carry_to_its_end(Lander(loop.rooms), loop.store, number)).merged] == ["a1"]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(carry_to_its_end, Lander(loop.rooms), loop.store, number)
+        await until(lambda: " update-ref " in calls.read_text())
+        lock.unlink()
     assert git(repository, "show", "main:one") == "1"
+    [call] = [call for call in calls.read_text().splitlines() if " update-ref " in call]
+    assert "core.filesRefLockTimeout=10000" in call

@@ -14,7 +14,9 @@ from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
 from forkjoin.model import LandingState
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, git
+from forkjoin.record.rows import NewLanding
+from forkjoin.session import Call
+from harness import GIVE_UP_S, git, until
 from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
 
 
@@ -22,11 +24,6 @@ from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
 async def loop(home: Home) -> AsyncIterator[Loop]:
     async with open_daemon(home) as found:
         yield found
-
-
-async def until(file: Path) -> None:
-    while not await anyio.Path(file).exists():
-        await anyio.sleep(0.02)
 
 
 def left_in(home: Home) -> list[str]:
@@ -77,28 +74,38 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
     handle = f"l{number}-{other[:16]}"
     await loop.rooms.executor.submit(AttemptSpec(handle, ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
+    await until((home.state / "on").exists)
+    commit(repository, {"person": "x\n"})
     with anyio.fail_after(GIVE_UP_S):
-        await until(home.state / "on")
-        commit(repository, {"person": "x\n"})
         landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert processes_of(home.attempts) == {}
     assert left_in(home) == []
 
 
-async def test_what_a_done_landing_has_left_goes_with_the_next_daemon_and_an_open_ones_stays(
+async def test_scratch_worktrees_of_landings_that_are_done_or_recorded_no_more_go_with_the_next_daemon(
     repository: Path, home: Home, loop: Loop
 ) -> None:
     done = await record_landing_in(loop, repository, None)
     await carry_to_its_end(Lander(loop.rooms), loop.store, done)
-    for number in (done, done + 1):
+    agent = await loop.store.agent(1)
+    new = NewLanding(agent.project, "lead", (1,), "refs/heads/main", "true", False, "")
+    waiting = (await loop.store.add_landing(new, Call("", ""))).number
+    forgotten = waiting + 1
+    for number in (done, waiting, forgotten):
         await worktree.make_scratch(str(repository / ".git"), home.worktrees / f"landing-{number}", "main")
-    (home.worktrees / "landing-of-a-person").mkdir()
-    landing = await loop.store.landing(done)
-    await loop.store.set_landing(landing, LandingState.DONE, answer=landing.answer)
+    handle = f"l{forgotten}-main"
+    await loop.rooms.executor.submit(AttemptSpec(handle, ("sleep", "1000"), str(home.worktrees), ENVIRONMENT))
+    precious = home.worktrees / "landing-of-a-person" / "precious"
+    precious.parent.mkdir()
+    precious.touch()
+    git(repository, "worktree", "add", "-q", "--detach", str(home.worktrees / "landing-9"))
     await Lander(loop.rooms).sweep()
-    assert sorted(path.name for path in home.worktrees.glob("landing-*")) == ["landing-2", "landing-of-a-person"]
-    assert git(repository, "worktree", "list").count("landing-") == 1
+    left = sorted(path.name for path in home.worktrees.glob("landing-*"))
+    assert left == [f"landing-{waiting}", "landing-9", "landing-of-a-person"]
+    assert precious.exists()
+    assert git(repository, "worktree", "list").count("landing-") == 2
+    assert processes_of(home.attempts) == {}
 
 
 async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(

@@ -16,7 +16,7 @@ from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import Page
 from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, git, loose, repository
-from forkjoin.branch.worktree import is_folder
+from forkjoin.branch.place import is_folder
 from forkjoin.decision.verdict import final_state
 from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
 from forkjoin.record.rows import RESTORED
@@ -38,7 +38,7 @@ async def finish(
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await _conclude(rooms, adapter, agent, outcome)
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, None, agent.slug)
+    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
     verified = _Verified(Verify.NONE, "")
     if concluded.ok and agent.spec.verify and not agent.stop_asked:
         verified = await _verify(rooms, agent, agent.spec.verify, environment)

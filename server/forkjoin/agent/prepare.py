@@ -13,7 +13,8 @@ from forkjoin.adapter.contract import Brief
 from forkjoin.attempt import verify
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.branch import git, loose, worktree
+from forkjoin.branch import git, worktree
+from forkjoin.branch.include import bring_ignored
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.record.rows import About
@@ -58,7 +59,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
 async def _fill(agent: Agent, path: Path, task: str) -> None:
     """Bring what is in no commit: the ignored files that are wanted there, and the task."""
     if agent.checkout:
-        await loose.bring_ignored(Path(agent.checkout), path)
+        await bring_ignored(Path(agent.checkout), path)
     await anyio.Path(await _task_file(agent)).write_text(task, "utf-8", newline="")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from forkjoin.branch import git, kept, loose, worktree
+from forkjoin.branch import git, kept, loose, place, worktree
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
@@ -74,7 +74,7 @@ def _check_ended(agents: Sequence[Agent]) -> None:
 
 async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
     """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
-    if await to_thread.run_sync(worktree.git_folder, common_dir, Path(agent.worktree)):
+    if await to_thread.run_sync(place.git_folder, common_dir, Path(agent.worktree)):
         return False
     return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
 
@@ -85,7 +85,7 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
     Raises:
         CallerError: That can't be told, or its worktree or branch are in use.
     """
-    if await to_thread.run_sync(worktree.is_locked, common_dir, Path(agent.worktree)):
+    if await to_thread.run_sync(place.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
     ref = f"refs/heads/{agent.branch}"
     try:
@@ -132,7 +132,7 @@ async def _commit_loose(common_dir: str, agent: Agent) -> None:
     """See that the branch has what was left in the worktree since the agent's end."""
     path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
     try:
-        left = await loose.commit_loose(common_dir, path, agent.branch, message, None, agent.slug)
+        left = await loose.commit_loose(common_dir, path, agent.branch, message, agent.slug)
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
     if left.repositories:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from forkjoin.branch import git
 
 #: The mode of a submodule: a commit of another repository.
-_SUBMODULE = "160000"
+SUBMODULE = "160000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Change:
 
     @property
     def is_submodule(self) -> bool:
-        return _SUBMODULE in (self.old[0], self.new[0])
+        return SUBMODULE in (self.old[0], self.new[0])
 
 
 async def changes_between(repository: str, old: str, new: str) -> list[Change]:

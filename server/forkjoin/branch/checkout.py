@@ -6,9 +6,10 @@ index, which then replaces it.
 """
 
 import contextlib
+import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.index_lock import is_there, let_go, try_lock_index
-from forkjoin.branch.worktree import git_folder, git_folders
+from forkjoin.branch.place import git_folder, git_folders
 from forkjoin.error import CallerError, GitError
+from forkjoin.regular import read_regular
+
+log = logging.getLogger(__name__)
 
 #: What git leaves in a worktree's git folder while an operation is under way there.
 _UNDER_WAY = {
@@ -54,7 +58,7 @@ async def find_checkout(common_dir: str, ref: str) -> str | None:
         CallerError: `ref` is being rebased in one, is checked out in two, or where it is can't be reached.
     """
     blocks = [block.split("\0") for block in (await _list_worktrees(common_dir)).strip("\0").split("\0\0")]
-    found = [lines[0].removeprefix("worktree ") for lines in blocks if f"branch {ref}" in lines and not _is_gone(lines)]
+    found = [lines[0].removeprefix("worktree ") for lines in blocks if _has(lines, ref)]
     if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
         raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
     if len(found) > 1:
@@ -73,9 +77,9 @@ async def _list_worktrees(common_dir: str) -> str:
     return await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
 
 
-def _is_gone(lines: Iterable[str]) -> bool:
-    """Whether a worktree's folder was deleted behind git's back; not where it is locked: then it is only away."""
-    return any(line.split(" ")[0] == "prunable" for line in lines)
+def _has(lines: Sequence[str], ref: str) -> bool:
+    """Whether a worktree has `ref` checked out, and was not deleted behind git's back; a locked one is only away."""
+    return f"branch {ref}" in lines and not any(line.startswith("prunable") for line in lines)
 
 
 def _find_rebase(common_dir: str, ref: str) -> Path | None:
@@ -83,7 +87,8 @@ def _find_rebase(common_dir: str, ref: str) -> Path | None:
     for where, folder in [(Path(common_dir).parent, Path(common_dir)), *git_folders(common_dir)]:
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):
             with contextlib.suppress(OSError):
-                if ref in (folder / name).read_text(errors="replace").splitlines() and where.exists():
+                lines = (read_regular(folder / name) or b"").splitlines()
+                if os.fsencode(ref) in lines and where.exists():
                     return where
     return None
 
@@ -169,9 +174,10 @@ async def hold_as_it_is(path: str, folder: Path, owner: str) -> AsyncGenerator[H
     try:
         yield Held(path, folder, lock, "")
     finally:
-        if is_there(folder / "index.lock", lock):  # else the copies may be another's by now
-            _clear(folder)
-        let_go(folder / "index.lock", lock)
+        try:
+            _leave(folder, lock)
+        except OSError:  # a boundary: what was done is done, and whoever holds it next takes over what is left
+            log.exception("%s: the lock on its index, or the copy of that, stays", path)
 
 
 async def find_folder(common_dir: str, path: str) -> Path | None:
@@ -212,6 +218,14 @@ async def _lock_index(folder: Path, checkout: str, owner: str) -> int:
         f"Another git command is under way in {checkout} ({folder / 'index.lock'} is there); let it end, "
         "or remove that file if there is none, then merge again."
     )
+
+
+def _leave(folder: Path, lock: int) -> None:
+    try:
+        if is_there(folder / "index.lock", lock):  # else the copies may be another's by now
+            _clear(folder)
+    finally:
+        let_go(folder / "index.lock", lock)
 
 
 def _clear(folder: Path) -> None:

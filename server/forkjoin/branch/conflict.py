@@ -4,7 +4,6 @@ import itertools
 from dataclasses import dataclass
 
 from forkjoin.branch import git
-from forkjoin.error import GitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +21,7 @@ async def try_merge(common_dir: str, ours: str, theirs: str) -> Merged:
         GitError: They can't be merged at all (unrelated histories).
     """
     arguments = ("merge-tree", "--write-tree", "--name-only", "-z", ours, theirs)
-    code, out, err = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours})
-    if code not in (0, 1):
-        raise GitError(arguments, code, err)
+    code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours}, fine=(0, 1))
     tree, *told = out.decode(errors="replace").split("\0")
     return Merged(tree, _conflicts(told) if code else ())
 

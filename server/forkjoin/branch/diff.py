@@ -6,7 +6,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.branch.worktree import git_folder, is_folder
+from forkjoin.branch.place import find_place, is_folder
 
 #: Bytes of a diff that are read; an agent may have added files of any size.
 LIMIT = 32 * 1024 * 1024
@@ -30,30 +30,22 @@ async def measure(common_dir: str, base: str, tip: str) -> Stat:
         return Stat(0, 0, 0)
     listing = await git.git(common_dir, "diff", *_PLAIN, "--numstat", "-z", "--no-renames", base, tip, "--")
     rows = [row.split("\t") for row in git.names_in(listing)]
-    return Stat(len(rows), sum(_lines(row[0]) for row in rows), sum(_lines(row[1]) for row in rows))
-
-
-def _lines(field: str) -> int:
-    return 0 if field == "-" else int(field)
+    inserted, deleted = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
+    return Stat(len(rows), inserted, deleted)
 
 
 async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
-    """The diff between two commits; of `path` alone, or of all.
-
-    Raises:
-        GitError: There is no such commit or repository.
-    """
+    """The diff between two commits; of `path` alone, or of all."""
     return await git.read(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
 
 
 async def text_now(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
     """The diff from `base` to the files in a worktree as they are now, and what is new there."""
-    folder = await to_thread.run_sync(git_folder, common_dir, worktree)
-    if folder is None or not await to_thread.run_sync(is_folder, worktree):
+    place = await find_place(common_dir, worktree)
+    if place is None or not await to_thread.run_sync(is_folder, worktree):
         return b""
-    here = {"GIT_DIR": str(folder), "GIT_WORK_TREE": str(worktree)}  # whatever its `.git` says
-    text = await git.read(worktree, *_diff(stat), base, "--", *_only(path), limit=LIMIT, extra=here)
-    new = git.names_in(await git.git(worktree, "ls-files", "-z", "--others", "--exclude-standard", extra=here))
+    text = await git.read(worktree, *_diff(stat), base, "--", *_only(path), limit=LIMIT, extra=place.here)
+    new = git.names_in(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
     return text + b"".join(b"new, not in git yet: %s\n" % git.readable(name).encode() for name in new[:_NAMED])
 
 

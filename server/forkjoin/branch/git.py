@@ -13,14 +13,13 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream
 
 from forkjoin.branch import guard
 from forkjoin.error import CallerError, GitError
@@ -31,6 +30,7 @@ OLDEST_GIT = (2, 38)
 
 #: A git that takes longer than this hangs, on a lock or on a network file system.
 _GIVE_UP_S = 600
+_HUNG = "hung, and was ended after {} s"
 
 #: How much of what git complains of is kept.
 _WORDS = 10_000
@@ -40,9 +40,6 @@ _NAME_LIMIT = 4_000
 
 #: Bytes of a repository's configuration that are read; what is longer is an attack, or a mistake.
 _CONFIGURATION = 1024 * 1024
-
-#: How many keys of a configuration are named before the rest is only counted.
-_NAMED = 10
 
 _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
@@ -55,17 +52,14 @@ _QUIET = (
     *("-c", "submodule.recurse=false"),
     *("-c", "safe.bareRepository=all"),  # a bare repository is only ever named outright
     *("-c", "core.fsync=committed", "-c", "core.fsyncMethod=fsync"),  # a batch loses objects to a gc beside it
-)
-
-#: What our calls are kept from running. Without a home's records of what is trusted that is everything.
-_guard = guard.Guard()
-
-#: How long git waits for locks on refs: by itself 0.1 s for one, and 1 s for packed ones, which a `git gc` rewrites.
-_PATIENT = (
+    # How long locks on refs are waited for: by itself 0.1 s for one, and 1 s for packed ones, which `git gc` rewrites.
     *("-c", "core.filesRefLockTimeout=10000"),
     *("-c", "core.packedRefsTimeout=10000"),
     *("-c", "reftable.lockTimeout=10000"),
 )
+
+#: What our calls are kept from running. Without a home's records of what is trusted that is everything.
+_guard = guard.Guard()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -80,6 +74,7 @@ async def run(
     stdin: bytes | None = None,
     extra: Mapping[str, str] | None = None,
     holding: Sequence[int] = (),
+    fine: Container[int] | None = None,
 ) -> tuple[int, bytes, str]:
     """git's exit code, stdout and stderr.
 
@@ -87,15 +82,18 @@ async def run(
     If we are killed, it goes on; `holding` are descriptors of locks that are held until it has ended too.
 
     Raises:
-        GitError: It hung, and was ended.
+        GitError: It hung, and was ended; or it exited with another code than those that are `fine`.
     """
-    argv, env = _call(where, arguments, {**(extra or {}), **await _overrides(where, extra or {})})
+    argv, env = _call(where, arguments, await _safe(where, extra))
     try:
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
             done = await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
     except TimeoutError:
-        raise GitError(arguments, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
-    return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+        raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+    said = done.stderr.decode(errors="replace")
+    if fine is not None and done.returncode not in fine:
+        raise GitError(arguments, done.returncode, said)
+    return done.returncode, done.stdout, said
 
 
 @contextlib.contextmanager
@@ -121,21 +119,14 @@ def _call(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str])
 # -- what git is kept from running
 
 
-async def _overrides(where: str | Path, extra: Mapping[str, str]) -> dict[str, str]:
-    place = await to_thread.run_sync(_guard.find, where, extra.get("GIT_DIR"))
-    if place is None:
-        return {}
-    if (known := _guard.known(place)) is None:
-        known = await to_thread.run_sync(_guard.learn, place, await _list_configuration(place.folder))
-    return known
+async def _safe(where: str | Path, extra: Mapping[str, str] | None) -> dict[str, str]:
+    """What a call's environment has beside ours, and what keeps it from running what is nobody's."""
+    seen = await _guard.look(where, (extra or {}).get("GIT_DIR"), _list_configuration)
+    return {**(extra or {}), **(seen.environment if seen else {})}
 
 
 async def _list_configuration(folder: Path) -> str:
-    try:
-        with anyio.fail_after(_GIVE_UP_S):  # it may include what never ends
-            listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
-    except TimeoutError:
-        raise GitError(guard.LISTING, -1, f"hung, and was ended after {_GIVE_UP_S} s") from None
+    listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
     if len(listing) == _CONFIGURATION:
         raise CallerError(f"The git configuration of {folder} is larger than {_CONFIGURATION // 1024} KB; clear it.")
     return os.fsdecode(listing)
@@ -164,48 +155,39 @@ async def commands(common_dir: str) -> list[guard.Entry]:
 
 async def warn(common_dir: str) -> list[str]:
     """A sentence on what of a repository's configuration is not obeyed, if there is such."""
-    await _overrides(common_dir, {"GIT_DIR": common_dir})
-    place = await to_thread.run_sync(_guard.find, common_dir, common_dir)
-    names = [readable(key)[:100] for key in _guard.strange(place)] if place else []
-    if not names:
+    seen = await _guard.look(common_dir, common_dir, _list_configuration)
+    if seen is None or not seen.strange:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    what = f"Not obeyed in the git configuration of {common_dir}: {', '.join(names[:_NAMED])}{more}"
+    what = f"Not obeyed in the git configuration of {common_dir}: {listed(seen.strange)}"
     why = "It can run commands, and came after the project was first used"
     return [f"{what}. {why}; a person can look, and trust it, with: forkjoin trust"]
 
 
 async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
-    """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing.
-
-    Raises:
-        GitError: It exited with another code than 0.
-    """
-    return await _read(where, arguments, limit, {**(extra or {}), **await _overrides(where, extra or {})})
+    """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing."""
+    return await _read(where, arguments, limit, await _safe(where, extra))
 
 
 async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
     argv, env = _call(where, arguments, extra)
-    data, said = bytearray(), bytearray()
-    async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, env=env) as process:
-        assert process.stdout
-        assert process.stderr
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_gather, process.stderr, said)
-            async for chunk in process.stdout:
-                data += chunk
-                if len(data) >= limit:
-                    process.kill()
-                    break
-        code = await process.wait()
-    if code != 0 and len(data) < limit:
-        raise GitError(arguments, code, said.decode(errors="replace"))
+    data = bytearray()
+    with tempfile.TemporaryFile() as said:
+        try:
+            with anyio.fail_after(_GIVE_UP_S):  # its configuration, or a worktree, may lead to what never ends
+                async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, stderr=said, env=env) as process:
+                    assert process.stdout
+                    async for chunk in process.stdout:
+                        data += chunk
+                        if len(data) >= limit:
+                            process.kill()
+                            break
+                    code = await process.wait()
+        except TimeoutError:
+            raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+        if code != 0 and len(data) < limit:
+            said.seek(0)
+            raise GitError(arguments, code, said.read(_WORDS).decode(errors="replace"))
     return bytes(data[:limit])
-
-
-async def _gather(stream: ByteReceiveStream, said: bytearray) -> None:
-    async for chunk in stream:
-        said += chunk[: _WORDS - len(said)]
 
 
 async def git(
@@ -215,14 +197,8 @@ async def git(
     extra: Mapping[str, str] | None = None,
     holding: Sequence[int] = (),
 ) -> str:
-    """git's stdout, without the line end after it.
-
-    Raises:
-        GitError: It exited with another code than 0.
-    """
-    code, out, err = await run(where, *arguments, stdin=stdin, extra=extra, holding=holding)
-    if code != 0:
-        raise GitError(arguments, code, err)
+    """git's stdout, without the line end after it; a GitError where it exited with another code than 0."""
+    _, out, _ = await run(where, *arguments, stdin=stdin, extra=extra, holding=holding, fine=(0,))
     return os.fsdecode(out).removesuffix("\n")
 
 
@@ -241,34 +217,27 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace").replace("\n", "\\n")
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first of these names as they can be told, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(readable(name)[:100] for name in names[:most]) + more
+
+
 def short(ref: str) -> str:
     """A branch's name as people say it."""
     return ref.removeprefix("refs/heads/")
 
 
-async def sync(common_dir: str) -> None:
-    """Put a repository's whole file system on disk: quicker than each of many objects by itself."""
-    await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)
-
-
-async def version() -> tuple[int, ...]:
-    """git's version as numbers."""
-    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", await git("/", "version"))
-    return tuple(int(part) for part in found.groups(default="0")) if found else (0,)
-
-
 async def require_version() -> None:
-    """Check that git is young enough.
-
-    Raises:
-        CallerError: It is older than `OLDEST_GIT`, or missing.
-    """
+    """Check that git is there, and young enough; a CallerError says what is needed."""
     try:
-        found = await version()
+        said = await git("/", "version")
     except FileNotFoundError:
         raise CallerError("git was not found in PATH; install git 2.38 or newer") from None
-    if found < OLDEST_GIT:
-        raise CallerError(f"git {'.'.join(map(str, found))} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
+    found = re.search(r"(\d+)\.(\d+)\S*", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+        words = found[0] if found else said
+        raise CallerError(f"git {words} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
 
 
 async def resolve(where: str | Path, revision: str) -> str | None:
@@ -319,7 +288,8 @@ async def find_branch(repository: str | Path, name: str) -> str | None:
 
 
 async def is_ancestor(repository: str | Path, old: str, new: str) -> bool:
-    return (await run(repository, "merge-base", "--is-ancestor", old, new))[0] == 0
+    """Whether `new` has all that `old` has; a GitError where one of them is missing, or git could not tell."""
+    return (await run(repository, "merge-base", "--is-ancestor", old, new, fine=(0, 1)))[0] == 0
 
 
 async def is_branch_name(name: str) -> bool:
@@ -353,4 +323,4 @@ async def update_refs(
     """
     script = "".join(f"{line}\n" for line in ("start", *lines, "prepare", "commit"))
     update = ("update-ref", "--create-reflog", "-m", why, "--stdin")
-    await git(repository, *_PATIENT, *update, stdin=os.fsencode(script), extra=extra, holding=holding)
+    await git(repository, *update, stdin=os.fsencode(script), extra=extra, holding=holding)

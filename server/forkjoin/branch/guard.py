@@ -9,11 +9,14 @@ the same name, else none: no filter, git's text merge, no fetch.
 
 import os
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from anyio import to_thread
+
 from forkjoin.error import CallerError
+from forkjoin.regular import read_line
 from forkjoin.trust import Trust, Trusted, digest
 
 #: What tells all of a configuration, with the scope of each entry.
@@ -106,12 +109,12 @@ def _instead(key: str, own: Mapping[str, str], filters: Set[str]) -> dict[str, s
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Whose configuration counts for a call, and the files that it is in as they are now."""
+class Seen:
+    """What a configuration was found to be."""
 
-    common_dir: str
-    folder: Path  #: the git folder that is asked for it
-    stamp: tuple[object, ...]
+    stamp: tuple[object, ...]  #: of the files that it was in then
+    environment: dict[str, str]  #: what keeps git from running what is nobody's
+    strange: list[str]  #: the keys of that
 
 
 class Guard:
@@ -119,37 +122,35 @@ class Guard:
 
     def __init__(self, trust: Trust | None = None) -> None:
         self.trust = trust
-        self._known: dict[Path, tuple[tuple[object, ...], dict[str, str], list[str]]] = {}
+        self._seen: dict[Path, Seen] = {}
 
-    def find(self, where: str | Path, git_dir: str | None) -> Place | None:
-        """The place that a call of git in `where` is about, if it is about one. Blocks."""
-        folder = Path(git_dir) if git_dir else _git_dir(Path(where))
+    async def look(self, where: str | Path, git_dir: str | None, ask: Callable[[Path], Awaitable[str]]) -> Seen | None:
+        """What counts for a call of git in `where`, if it is about a repository; `ask` tells a git folder's listing."""
+        found = await to_thread.run_sync(self._find, Path(where), git_dir)
+        if found is None:
+            return None
+        common_dir, folder, stamp = found
+        seen = self._seen.get(folder)
+        if seen is None or seen.stamp != stamp:
+            entries, includes = read_listing(await ask(folder))
+            trusted = await to_thread.run_sync(self.trust.read, common_dir) if self.trust else None
+            environment, strange = override(entries, trusted or Trusted())
+            # Which files are included we do not follow: such a configuration is asked for anew each time.
+            seen = Seen((*stamp, *(["once"] if includes else [])), environment, strange)
+            self._seen[folder] = seen
+        return seen
+
+    def _find(self, where: Path, git_dir: str | None) -> tuple[str, Path, tuple[object, ...]] | None:
+        """The common git folder, the one that is asked for its configuration, and a stamp of the files of that."""
+        folder = Path(git_dir) if git_dir else _git_dir(where)
         if folder is None:
             return None
-        common = _common_dir(folder)
+        common = os.path.realpath(folder / (read_line(folder / "commondir") or ""))
         asked = folder if (folder / "config.worktree").exists() else Path(common)
         files = [Path(common, "config"), asked / "config.worktree"]
         if self.trust:
             files.append(self.trust.file(common))
-        return Place(common, asked, tuple(map(_stamp, files)))
-
-    def known(self, place: Place) -> dict[str, str] | None:
-        """The environment for calls there, if it was learned and still holds."""
-        found = self._known.get(place.folder)
-        return found[1] if found and found[0] == place.stamp else None
-
-    def learn(self, place: Place, listing: str) -> dict[str, str]:
-        """The environment for calls there, from what git told of its configuration. Blocks."""
-        entries, includes = read_listing(listing)
-        trusted = (self.trust and self.trust.read(place.common_dir)) or Trusted()
-        environment, keys = override(entries, trusted)
-        # Which files are included we do not follow: such a configuration is asked for anew each time.
-        self._known[place.folder] = ((*place.stamp, *(["once"] if includes else [])), environment, keys)
-        return environment
-
-    def strange(self, place: Place) -> list[str]:
-        """The keys that are not obeyed there, as far as was learned."""
-        return self._known[place.folder][2] if place.folder in self._known else []
+        return common, asked, tuple(map(_stamp, files))
 
 
 def _git_dir(where: Path) -> Path | None:
@@ -157,18 +158,9 @@ def _git_dir(where: Path) -> Path | None:
     link = where / ".git"
     if link.is_dir():
         return link
-    try:
-        return where / os.fsdecode(link.read_bytes()).removeprefix("gitdir:").strip()
-    except OSError:
-        return where if (where / "HEAD").exists() else None
-
-
-def _common_dir(folder: Path) -> str:
-    try:
-        link = os.fsdecode((folder / "commondir").read_bytes()).removesuffix("\n")
-    except OSError:
-        link = ""
-    return os.path.realpath(folder / link)
+    if leads_to := read_line(link):
+        return where / leads_to.removeprefix("gitdir:").strip()
+    return where if (where / "HEAD").exists() else None
 
 
 def _stamp(file: Path) -> object:

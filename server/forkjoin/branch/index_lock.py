@@ -86,7 +86,8 @@ def is_there(file: Path, lock: int) -> bool:
 
 def let_go(file: Path, lock: int) -> None:
     """Unlock the index, unless that was done for us."""
-    with contextlib.suppress(FileNotFoundError):
+    try:
         if is_there(file, lock):
-            file.unlink()
-    os.close(lock)
+            file.unlink(missing_ok=True)
+    finally:
+        os.close(lock)

@@ -21,19 +21,14 @@ _FILES_NAMED = 30
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A target on its way from one commit to another.
-
-    Attributes:
-        checkout: Where it is checked out, if it is.
-        folder: The git folder of that, by which it is found again where it was moved away.
-    """
+    """A target on its way from one commit to another."""
 
     ref: str
     old: str
     new: str
-    checkout: str | None
+    checkout: str | None  #: where it is checked out, if it is
     why: str
-    folder: str | None = None
+    folder: str | None = None  #: the git folder of that, by which it is found again where it was moved away
 
 
 async def merge_commit(
@@ -53,11 +48,7 @@ async def has_landed(common_dir: str, move: Move) -> bool:
     now = await git.tip(common_dir, move.ref)
     if now is None or now == move.old:
         return False
-    arguments = ("merge-base", "--is-ancestor", move.new, now)
-    code, _, err = await git.run(common_dir, *arguments)
-    if code not in (0, 1):
-        raise GitError(arguments, code, err)
-    return code == 0
+    return await git.is_ancestor(common_dir, move.new, now)
 
 
 async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
@@ -70,8 +61,6 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
         BrokenPromiseError: Files of the checkout were moved and can't be put back now.
     """
     with CancelScope(shield=True):
-        if await has_landed(common_dir, move):
-            return
         if (held.tip if held else await git.tip(common_dir, move.ref)) != move.old:
             raise TargetMovedError
         try:
@@ -125,5 +114,5 @@ async def take_back(held: Held, move: Move) -> None:
 async def _names(held: Held, move: Move) -> str:
     with suppress(GitError, OSError):
         changes = await changes_between(held.path, move.old, move.new)
-        return ", ".join(git.readable(change.path) for change in changes[:_FILES_NAMED])
+        return git.listed([change.path for change in changes], _FILES_NAMED)
     return "what it changes"

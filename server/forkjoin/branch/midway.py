@@ -5,7 +5,7 @@ edit that came in between met as any other.
 """
 
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
@@ -13,7 +13,6 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.change import Change, above, changes_between, is_file, standing
 from forkjoin.branch.checkout import Held
-from forkjoin.error import GitError
 
 
 async def put_back(held: Held, old: str, new: str) -> None:
@@ -29,8 +28,9 @@ async def put_back(held: Held, old: str, new: str) -> None:
     """
     await held.copy_index()
     changes = await changes_between(held.path, old, new)
-    index_was_moved = await _put_index_back(held, changes)
     before, kept = await _entries(held)
+    if index_was_moved := await _put_index_back(held, changes, before):
+        before, kept = await _entries(held)
     files = [one for one in changes if not one.is_submodule and one.path not in kept]
     moved = await _find_moved(held, new, files, before)
     await to_thread.run_sync(_take_away, held.path, moved)
@@ -54,12 +54,11 @@ async def _entries(held: Held) -> tuple[dict[str, tuple[str, str]], set[str]]:
     return found, kept
 
 
-async def _put_index_back(held: Held, changes: Sequence[Change]) -> bool:
+async def _put_index_back(held: Held, changes: Sequence[Change], before: Mapping[str, tuple[str, str]]) -> bool:
     """Put the old side of these changes into the copy of the index, if the move had come so far.
 
     Not where HEAD has the new side: then somebody has committed it.
     """
-    before, _ = await _entries(held)
     if not changes or any(before.get(one.path) != (one.new if one.kind != "D" else None) for one in changes):
         return False
     form = ("--cached", "--no-renames", "--name-only", "-z")
@@ -95,10 +94,7 @@ def _read(top: str, path: str) -> tuple[bytes, bool] | None:
 
 async def _begins(held: Held, revision: str, data: bytes, is_symlink: bool) -> bool:
     """Whether this is what the move writes there, or what it had written when it was ended."""
-    arguments = ("cat-file", "--filters", revision)
-    code, whole, err = await git.run(held.path, *arguments)
-    if code != 0:
-        raise GitError(arguments, code, err)
+    _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, fine=(0,))
     return whole == data if is_symlink else whole.startswith(data)
 
 

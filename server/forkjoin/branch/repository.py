@@ -9,21 +9,18 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 
+#: Lets a call look further up for a repository, as none but those of `look` may.
+_AROUND = {"GIT_CEILING_DIRECTORIES": ""}
+
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A folder's repository as it stands.
-
-    Attributes:
-        top: The work tree's root; none in a bare repository.
-        branch: Its full ref name; none where HEAD is detached.
-        head: The commit; none in a repository without one.
-    """
+    """A folder's repository as it stands."""
 
     common_dir: str
-    top: str | None
-    branch: str | None
-    head: str | None
+    top: str | None  #: the work tree's root; none in a bare repository
+    branch: str | None  #: its full ref name; none where HEAD is detached
+    head: str | None  #: the commit; none in a repository without one
     dirty: bool
 
 
@@ -35,7 +32,7 @@ async def look(folder: Path, *, dirt: bool = False) -> Checkout:
     """
     common_dir, inside, *more = await _ask(folder)
     top = await to_thread.run_sync(os.path.realpath, folder / more.pop(0)) if inside == "true" else None
-    head, branch = more or (None, await _unborn(folder))
+    head, branch = more or (None, await git.git(folder, "symbolic-ref", "HEAD", extra=_AROUND))  # where none is yet
     return Checkout(
         common_dir=await to_thread.run_sync(os.path.realpath, common_dir),
         top=top,
@@ -52,9 +49,8 @@ async def _ask(folder: Path) -> list[str]:
     """
     asked = ("--path-format=absolute", "--git-common-dir", "--is-inside-work-tree", "--show-cdup")
     head = ("--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
-    around = {"GIT_CEILING_DIRECTORIES": ""}  # the one call that may look further up
     try:
-        code, out, err = await git.run(folder, "rev-parse", *asked, *head, extra=around)
+        code, out, err = await git.run(folder, "rev-parse", *asked, *head, extra=_AROUND)
     except GitError as error:  # its configuration can't be read
         code, out, err = -1, b"", error.stderr
     if code == 0:
@@ -62,11 +58,6 @@ async def _ask(folder: Path) -> list[str]:
     if "not a git repository" in err or "cannot change to" in err:
         raise CallerError(f"{folder} is in no git repository; start the lead in one, or run git init there.")
     raise CallerError(f"git will not use the repository of {folder}: {err.strip()[:500]}")
-
-
-async def _unborn(folder: Path) -> str:
-    """The branch that the first commit will be on."""
-    return await git.git(folder, "symbolic-ref", "HEAD", extra={"GIT_CEILING_DIRECTORIES": ""})
 
 
 async def _is_dirty(top: str) -> bool:

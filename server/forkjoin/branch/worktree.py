@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
@@ -20,7 +20,9 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git
+from forkjoin.branch.place import git_folder, is_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.error import CallerError, GitError
+from forkjoin.regular import read_line
 
 _LOCK_PAUSE_S = 0.005
 _LOCK_GIVE_UP_S = 120
@@ -34,61 +36,6 @@ _ROOM = 1024 * 1024
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
 _MARK = "forkjoin-ready"
 _SCRATCH = "scratch"
-
-
-# -- where git keeps a worktree
-
-
-def git_folder(common_dir: str, path: Path) -> Path | None:
-    """The folder that stands for the worktree at `path` in its repository, whatever became of the worktree itself.
-
-    Its file `gitdir` names the worktree's `.git` (gitrepository-layout(5)).
-    """
-    wanted = Path(os.path.realpath(path.parent), path.name)
-    likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
-    if worktree_of(likely) == wanted:
-        return likely
-    return next((folder for where, folder in git_folders(common_dir) if where == wanted), None)
-
-
-def git_folders(common_dir: str) -> Iterator[tuple[Path, Path]]:
-    """Every worktree but the main one, with its git folder."""
-    top = Path(common_dir, "worktrees")
-    with contextlib.suppress(FileNotFoundError):
-        for folder in top.iterdir():
-            if where := worktree_of(folder):
-                yield where, folder
-
-
-def worktree_of(folder: Path) -> Path | None:
-    """Where the worktree stands that this git folder is of."""
-    try:
-        text = os.fsdecode((folder / "gitdir").read_bytes()).removesuffix("\n")
-    except OSError:
-        return None
-    return Path(os.path.normpath(folder / text)).parent  # relative with worktree.useRelativePaths
-
-
-def is_linked(path: Path, folder: Path) -> bool:
-    """Whether the `.git` of the worktree at `path` leads to its git folder, as it does unless somebody meddled."""
-    link = path / ".git"
-    try:
-        text = os.fsdecode(link.read_bytes()).removesuffix("\n")
-    except OSError:
-        return False
-    target = os.path.realpath(path / text.removeprefix("gitdir: "))
-    return not link.is_symlink() and target == os.path.realpath(folder)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether the worktree at `path` is there, and no symlink that somebody put in its place."""
-    return path.is_dir() and not path.is_symlink()
-
-
-def is_locked(common_dir: str, path: Path) -> bool:
-    """Whether somebody has said `git worktree lock` to the worktree at `path`."""
-    folder = git_folder(common_dir, path)
-    return folder is not None and (folder / "locked").exists()
 
 
 # -- the lock
@@ -184,7 +131,7 @@ async def _register(common_dir: str, path: Path, start: str, *options: str) -> N
     async with registering(common_dir) as held:
         for left in reversed(range(_TRIES)):
             await to_thread.run_sync(_clear, common_dir, path)
-            await to_thread.run_sync(_make_parent, path)
+            await to_thread.run_sync(lambda: path.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
             try:
                 await git.git(common_dir, *arguments, holding=(held,))
                 return
@@ -192,10 +139,6 @@ async def _register(common_dir: str, path: Path, start: str, *options: str) -> N
                 if not left:
                     raise
             await anyio.sleep(_REST_S)
-
-
-def _make_parent(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _mark(common_dir: str, path: Path, owner: str, made: str) -> None:
@@ -207,20 +150,11 @@ def _mark(common_dir: str, path: Path, owner: str, made: str) -> None:
 
 
 def _read_mark(folder: Path) -> tuple[str, str] | None:
-    try:
-        owner, _, made = (folder / _MARK).read_text().partition("\0")
-    except FileNotFoundError:
+    said = read_line(folder / _MARK)
+    if said is None:
         return None
+    owner, _, made = said.partition("\0")
     return owner, made
-
-
-def _take_mark(folder: Path) -> bool:
-    """Take the mark off, so that what is half changed is not taken for ready; whether there was one."""
-    try:
-        (folder / _MARK).unlink()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
@@ -240,10 +174,10 @@ async def make_scratch(common_dir: str, path: Path, commit: str) -> None:
 
     One that has been made ready for this commit is left as it is, whatever has happened in it since.
     """
-    folder = await to_thread.run_sync(git_folder, common_dir, path)
-    if await to_thread.run_sync(scratch_commit, common_dir, path) == commit:
+    mark = await to_thread.run_sync(scratch_commit, common_dir, path)
+    if mark == commit:
         return
-    if not (folder and await _switch(folder, path, commit)):
+    if mark is None or not await _switch(common_dir, path, commit):
         await _register(common_dir, path, commit, "--detach")
         await git.git(path, "reset", "--quiet", "--hard")
     await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, commit)
@@ -256,15 +190,32 @@ def scratch_commit(common_dir: str, path: Path) -> str | None:
     return mark[1] if mark and mark[0] == _SCRATCH else None
 
 
-async def _switch(folder: Path, path: Path, commit: str) -> bool:
+def find_scratch(path: Path) -> tuple[str, str] | None:
+    """The repository of the scratch worktree at `path`, and its commit, by what is there; none where it is no such."""
+    folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
+    mark = _read_mark(folder)
+    is_one = mark and mark[0] == _SCRATCH and worktree_of(folder) == path.resolve()
+    return (str(folder.parent.parent), mark[1]) if mark and is_one else None
+
+
+async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
-    if not await to_thread.run_sync(_take_mark, folder) or not await to_thread.run_sync(is_linked, path, folder):
+    if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
     try:
         await git.git(path, "clean", "--quiet", "-ffd")
         await git.git(path, "checkout", "--quiet", "--force", "--detach", commit)
     except GitError:
         return False
+    return True
+
+
+def _ready_to_switch(common_dir: str, path: Path) -> bool:
+    folder = git_folder(common_dir, path)
+    if folder is None or not is_linked(path, folder):
+        return False
+    (folder / _MARK).unlink(missing_ok=True)
+    remove_pipes(path)
     return True
 
 
@@ -285,42 +236,35 @@ async def remove(common_dir: str, path: Path) -> None:
 
 
 def _clear(common_dir: str, path: Path) -> None:
-    """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does.
-
-    A symlink is unlinked, never followed.
-    """
+    """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
+    if folder:  # what is half gone is not ready
+        (folder / _MARK).unlink(missing_ok=True)
+    take_away(path)
     if folder:
-        _take_mark(folder)
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        _remove_tree(path)
-    if folder:
-        shutil.rmtree(folder)
+        take_away(folder)
         with contextlib.suppress(OSError):  # there are others
             folder.parent.rmdir()
 
 
-def _remove_tree(top: Path) -> None:
-    """Remove a folder, with the read-only ones in it."""
+def take_away(path: Path) -> None:
+    """Leave nothing at `path`, whatever it is: of a symlink itself, of a folder the read-only ones in it too."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
     try:
-        shutil.rmtree(top)
+        shutil.rmtree(path)
     except PermissionError:
-        top.chmod(stat.S_IRWXU)
-        for above, names, _ in os.walk(top):
+        path.chmod(stat.S_IRWXU)
+        for above, names, _ in os.walk(path):
             for folder in (Path(above, name) for name in names):
                 if not folder.is_symlink():
                     folder.chmod(stat.S_IRWXU)
-        shutil.rmtree(top)
+        shutil.rmtree(path)
 
 
 async def retire_branch(common_dir: str, branch: str, tip: str) -> None:
-    """Delete a branch that is at `tip`, if it is there.
-
-    Raises:
-        GitError: It is somewhere else.
-    """
+    """Delete a branch that is at `tip`, if it is there; a GitError where it is somewhere else."""
     ref = f"refs/heads/{branch}"
     if await git.tip(common_dir, ref) is not None:
         await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")

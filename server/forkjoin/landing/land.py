@@ -6,7 +6,7 @@ for: whoever calls tries again, and the landing goes on from its record.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from anyio import to_thread
 
@@ -15,9 +15,9 @@ from forkjoin.branch.checkout import TargetMovedError, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
 from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed
-from forkjoin.landing.order import Order
+from forkjoin.landing.order import PREFIX, Order
 from forkjoin.landing.recover import recover
-from forkjoin.landing.scratch import Scratch
+from forkjoin.landing.scratch import Scratch, sweep
 from forkjoin.landing.train import first, merge_all
 from forkjoin.model import Landing, LandingState, Merge
 from forkjoin.rooms import Rooms
@@ -61,14 +61,14 @@ class Lander:
             self._tried.pop(landing.number, None)
 
     async def sweep(self) -> None:
-        """Take away what is left of the scratch worktrees of landings that are done."""
+        """Take away what is left of the scratch worktrees of landings that are done, or recorded no more."""
         folder = self._rooms.home.worktrees
-        for path in await to_thread.run_sync(lambda: sorted(folder.glob("landing-*"))):
+        open_ones = {f"{PREFIX}{landing.number}" for landing in await self._store.open_landings()}
+        for path in await to_thread.run_sync(lambda: sorted(folder.glob(f"{PREFIX}*"))):
+            if path.name in open_ones:
+                continue
             try:
-                landing = await self._store.landing(int(path.name.removeprefix("landing-")))
-                if landing.state is LandingState.DONE:
-                    project = await self._store.project_numbered(landing.project)
-                    await Scratch(Order(self._rooms, landing, project.common_dir, None)).clear()
+                await sweep(self._rooms, path)
             except Exception:  # a boundary: one that stays is no reason for another to
                 log.exception("%s stays", path)
 
@@ -105,34 +105,32 @@ def _words(landing: Landing, error: Exception) -> str:
     return words_of(error)
 
 
+@dataclass(frozen=True, slots=True)
 class _Carriage:
     """One landing, while it is carried out."""
 
-    def __init__(self, order: Order, scratch: Scratch) -> None:
-        self._order = order
-        self._scratch = scratch
-        self._landing = order.landing
-        self._store = order.rooms.store
+    order: Order
+    scratch: Scratch
 
     async def carry(self) -> Landed | None:
         """What came of it; none where it must wait for its environment."""
-        if self._landing.state is LandingState.MOVING and (landed := await self._go_on()):
+        if self.order.landing.state is LandingState.MOVING and (landed := await self._go_on()):
             return landed
-        if self._order.verify and self._order.environment is None:
+        if self.order.verify and self.order.environment is None:
             return None
         for _ in range(_TRIES):
-            intent = await merge_all(self._order, self._scratch)
-            if self._landing.dry_run or intent.move.new == intent.move.old:
+            intent = await merge_all(self.order, self.scratch)
+            if self.order.landing.dry_run or intent.move.new == intent.move.old:
                 return intent.landed
             if await self._move(intent):
                 return intent.landed
-        raise CallerError(f"{git.short(self._landing.target)} kept moving while it was merged into; try again.")
+        raise CallerError(f"{git.short(self.order.landing.target)} kept moving while it was merged into; try again.")
 
     async def _go_on(self) -> Landed | None:
         """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""
-        assert self._landing.move is not None
-        intent = INTENT.validate_json(self._landing.move)
-        if await recover(self._order.common_dir, intent.move, self._order.owner):
+        assert self.order.landing.move is not None
+        intent = INTENT.validate_json(self.order.landing.move)
+        if await recover(self.order.common_dir, intent.move, self.order.owner):
             return intent.landed
         return intent.landed if await self._move(intent) else None
 
@@ -141,10 +139,10 @@ class _Carriage:
 
         False where somebody else has moved it; then all is as it was.
         """
-        common_dir = self._order.common_dir
+        common_dir = self.order.common_dir
         try:
-            where = await find_checkout(common_dir, self._landing.target)
-            async with hold(common_dir, where, self._landing.target, self._order.owner) as held:
+            where = await find_checkout(common_dir, self.order.landing.target)
+            async with hold(common_dir, where, self.order.landing.target, self.order.owner) as held:
                 move = replace(intent.move, checkout=where, folder=str(held.folder) if held else None)
                 if held and (obstacles := await find_obstacles(held, move.old, move.new)):
                     raise CallerError(
@@ -152,9 +150,9 @@ class _Carriage:
                         "merged; commit them or move them away, then merge again."
                     )
                 recorded = INTENT.dump_json(replace(intent, move=move)).decode()
-                await self._store.set_landing(self._landing, LandingState.MOVING, move=recorded)
+                await self.order.rooms.store.set_landing(self.order.landing, LandingState.MOVING, move=recorded)
                 await join.carry_out(common_dir, move, held)
         except TargetMovedError:
-            await self._store.set_landing(self._landing, LandingState.QUEUED)
+            await self.order.rooms.store.set_landing(self.order.landing, LandingState.QUEUED)
             return False
         return True

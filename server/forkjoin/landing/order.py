@@ -7,6 +7,9 @@ from pathlib import Path
 from forkjoin.model import Landing
 from forkjoin.rooms import Rooms
 
+#: What scratch worktrees are called, before their landing's number.
+PREFIX = "landing-"
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -25,7 +28,7 @@ class Order:
     @property
     def scratch(self) -> Path:
         """Where its merged states are verified."""
-        return self.rooms.home.worktrees / f"landing-{self.landing.number}"
+        return self.rooms.home.worktrees / f"{PREFIX}{self.landing.number}"
 
     @property
     def verify(self) -> str | None:

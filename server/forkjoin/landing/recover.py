@@ -10,7 +10,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin.branch import git, join
 from forkjoin.branch.checkout import find_folder, hold_as_it_is
-from forkjoin.branch.worktree import worktree_of
+from forkjoin.branch.place import worktree_of
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, words_of
 
 
@@ -20,22 +20,18 @@ async def recover(common_dir: str, move: join.Move, owner: str) -> bool:
     Raises:
         BrokenPromiseError: It can't be settled now.
     """
+    landed = False
     try:
         found = await _find(common_dir, move)
         if found is None:
             return await join.has_landed(common_dir, move)
-        return await _settle(common_dir, move, *found, owner)
+        with CancelScope(shield=True):
+            async with hold_as_it_is(*found, owner) as held:
+                landed = await join.has_landed(common_dir, move)
+                if not landed:
+                    await join.take_back(held, move)
     except (CallerError, GitError, OSError) as error:
         raise BrokenPromiseError(f"A merge into {git.short(move.ref)} was cut off. {words_of(error)}") from error
-
-
-async def _settle(common_dir: str, move: join.Move, path: str, folder: Path, owner: str) -> bool:
-    landed = False
-    with CancelScope(shield=True):
-        async with hold_as_it_is(path, folder, owner) as held:
-            landed = await join.has_landed(common_dir, move)
-            if not landed:
-                await join.take_back(held, move)
     return landed
 
 

@@ -1,14 +1,16 @@
 """A landing's scratch worktree, in which verify is run on each merged state."""
 
 import logging
+from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.verify import handles, run_verify
 from forkjoin.branch import git, worktree
-from forkjoin.landing.order import Order
+from forkjoin.landing.order import PREFIX, Order
 from forkjoin.model import Agent, Outcome
+from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +43,11 @@ class Scratch:
         """End the run that a daemon which died has left here, unless it is the one that is wanted."""
         commit = await to_thread.run_sync(worktree.scratch_commit, self._order.common_dir, self._order.scratch)
         if commit and commit != but_for:
-            await self._end(commit)
+            await _end(self._order.rooms, self._order.landing.number, commit)
 
     async def _run(self, agent: Agent, commit: str, command: str) -> tuple[Outcome, str]:
         """How verify went, and what it printed."""
-        rooms, landing = self._order.rooms, self._order.landing
+        order, rooms, landing = self._order, self._order.rooms, self._order.landing
         ours = {
             **rooms.home.variables,
             "FORKJOIN_LANDING": str(landing.number),
@@ -53,27 +55,38 @@ class Scratch:
             "FORKJOIN_NAME": agent.name,
             "FORKJOIN_TARGET": git.short(landing.target),
         }
-        environment = compose(self._order.environment or {}, {}, ours)
+        environment = compose(order.environment or {}, {}, ours)
         limits = rooms.settings.limits
         ran = await run_verify(
             rooms.executor,
-            self._handle(commit),
+            _handle(landing.number, commit),
             command,
-            str(self._order.scratch),
+            str(order.scratch),
             environment,
             limits.verify_minutes,
             limits.log_megabytes * 1024 * 1024,
         )
-        await self._end(commit)
+        await _end(rooms, order.landing.number, commit)
         return ran
 
-    def _handle(self, commit: str) -> str:
-        return f"l{self._order.landing.number}-{commit[:16]}"
 
-    async def _end(self, commit: str) -> None:
-        """Leave nothing of the run on this commit, neither processes nor files."""
-        executor, grace = self._order.rooms.executor, self._order.rooms.settings.limits.stop_grace_s
-        for handle in handles(self._handle(commit)):
-            if left := await executor.cancel(handle, grace):
-                log.warning("landing %d: can't be ended: %s", self._order.landing.number, ", ".join(left))
-            await executor.forget(handle)
+async def sweep(rooms: Rooms, path: Path) -> None:
+    """Take away the scratch worktree at `path`, whose landing is done or recorded no more; else nothing."""
+    if found := await to_thread.run_sync(worktree.find_scratch, path):
+        common_dir, commit = found
+        await _end(rooms, int(path.name.removeprefix(PREFIX)), commit)
+        await worktree.remove(common_dir, path)
+    else:
+        log.warning("%s stays: it is no scratch worktree", path)
+
+
+async def _end(rooms: Rooms, landing: int, commit: str) -> None:
+    """Leave nothing of a landing's run on this commit, neither processes nor files."""
+    for handle in handles(_handle(landing, commit)):
+        if left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
+            log.warning("landing %d: can't be ended: %s", landing, ", ".join(left))
+        await rooms.executor.forget(handle)
+
+
+def _handle(landing: int, commit: str) -> str:
+    return f"l{landing}-{commit[:16]}"

@@ -5,7 +5,7 @@ same ones and finds the very same runs of verify.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from forkjoin.branch import conflict, git, join
 from forkjoin.branch.checkout import check_free
@@ -36,12 +36,19 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
     old = tips[landing.target]
     dates = {f"GIT_{role}_DATE": f"{int(landing.created)} +0000" for role in ("AUTHOR", "COMMITTER")}
     authorship = await git.author(order.common_dir) | dates
-    train = _Train(order, scratch, authorship, old.commit, old.tree, Landed(git.short(landing.target), None))
+    train = _Train(order, scratch, authorship, old.commit, old.tree)
     for agent in agents:
         tip = tips.get(refs.get(agent.number, ""))
         await train.couple(agent, tip.commit if tip else None)
-    landed = train.landed if landing.dry_run else replace(train.landed, commit=train.head)
-    why = f"forkjoin: merge {', '.join(merged.id for merged in landed.merged)}"
+    landed = Landed(
+        git.short(landing.target),
+        None if landing.dry_run else train.head,
+        tuple(train.merged),
+        tuple(train.conflicted),
+        tuple(train.rejected),
+        tuple(train.skipped),
+    )
+    why = f"forkjoin: merge {', '.join(merged.id for merged in train.merged)}"
     return Intent(join.Move(landing.target, old.commit, train.head, None, why), landed)
 
 
@@ -54,12 +61,15 @@ class _Train:
     authorship: Mapping[str, str]
     head: str
     tree: str
-    landed: Landed
+    merged: list[Merged] = field(default_factory=list[Merged])
+    conflicted: list[Conflicted] = field(default_factory=list[Conflicted])
+    rejected: list[Rejected] = field(default_factory=list[Rejected])
+    skipped: list[Skipped] = field(default_factory=list[Skipped])
 
     async def couple(self, agent: Agent, tip: str | None) -> None:
         """Put one branch on the train, or say why not."""
         if why := await self._why_not(agent, tip):
-            self._note(skipped=Skipped(agent.id, why))
+            self.skipped.append(Skipped(agent.id, why))
             return
         assert tip is not None
         try:
@@ -67,12 +77,12 @@ class _Train:
         except GitError as error:
             if is_passing(error):
                 raise
-            self._note(rejected=Rejected(agent.id, f"git can't merge it: {error.last_line}"))
+            self.rejected.append(Rejected(agent.id, f"git can't merge it: {error.last_line}"))
             return
         if merged.conflicts:
-            self._note(conflicted=Conflicted(agent.id, tuple(first(merged.conflicts))))
+            self.conflicted.append(Conflicted(agent.id, tuple(first(merged.conflicts))))
         elif merged.tree == self.tree and await git.is_ancestor(self.order.common_dir, tip, self.head):
-            self._note(skipped=Skipped(agent.id, MERGED_BEFORE))
+            self.skipped.append(Skipped(agent.id, MERGED_BEFORE))
         else:
             await self._add(agent, tip, merged.tree)
 
@@ -82,10 +92,10 @@ class _Train:
         message = _message(agent, await self.order.rooms.store.task(agent.number))
         commit = await join.merge_commit(self.order.common_dir, tree, parents, message, self.authorship)
         if self.order.verify and (why := await self.scratch.verify(agent, commit, self.order.verify)):
-            self._note(rejected=Rejected(agent.id, why))
+            self.rejected.append(Rejected(agent.id, why))
             return
         self.head, self.tree = commit, tree
-        self._note(merged=Merged(agent.id, None if self.order.landing.dry_run else commit))
+        self.merged.append(Merged(agent.id, None if self.order.landing.dry_run else commit))
 
     async def _why_not(self, agent: Agent, tip: str | None) -> str | None:
         """Why an agent's branch is not even tried, if there is a reason."""
@@ -99,26 +109,13 @@ class _Train:
 
     async def _why_gone(self, agent: Agent) -> str:
         result = await self.order.rooms.store.result(agent.number)
-        if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
-            return NOTHING if result.commit == agent.base else MERGED_BEFORE
+        try:
+            if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
+                return NOTHING if result.commit == agent.base else MERGED_BEFORE
+        except GitError as error:  # the commit went with the branch
+            if is_passing(error):
+                raise
         return "its branch is gone"
-
-    def _note(
-        self,
-        *,
-        merged: Merged | None = None,
-        conflicted: Conflicted | None = None,
-        rejected: Rejected | None = None,
-        skipped: Skipped | None = None,
-    ) -> None:
-        landed = self.landed
-        self.landed = replace(
-            landed,
-            merged=(*landed.merged, *([merged] if merged else [])),
-            conflicted=(*landed.conflicted, *([conflicted] if conflicted else [])),
-            rejected=(*landed.rejected, *([rejected] if rejected else [])),
-            skipped=(*landed.skipped, *([skipped] if skipped else [])),
-        )
 
 
 def first(names: Sequence[str]) -> list[str]:

@@ -1,0 +1,93 @@
+"""What is brought to a worktree before a program starts there: the ignored files that `.worktreeinclude` names."""
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.error import CallerError, is_passing
+from forkjoin.regular import open_regular
+
+#: How many files, and bytes, may be named.
+_FILES, _BYTES = 100_000, 4 * 1024**3
+_CHUNK = 1024 * 1024
+
+#: What a file is called while it is copied, so that it is there wholly or not at all.
+_NEW = ".forkjoin-new"
+
+
+async def bring_ignored(checkout: Path, worktree: Path) -> int:
+    """Copy what is named from the checkout to a worktree; how many files that were.
+
+    What is there already stays as it is.
+
+    Raises:
+        CallerError: A file of them can't be read.
+    """
+    names = await included(checkout)
+    try:
+        return await to_thread.run_sync(_copy, checkout, worktree, names)
+    except OSError as error:
+        if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # those a person must mend
+            raise
+        raise CallerError(f"What .worktreeinclude names can't be brought to the worktree: {error}") from error
+
+
+async def included(checkout: Path, extra: Mapping[str, str] | None = None) -> list[str]:
+    """The ignored files that `.worktreeinclude`, which reads as a .gitignore does, names in this checkout."""
+    if not await to_thread.run_sync((checkout / ".worktreeinclude").is_file):
+        return []  # git would wait for a FIFO's other end
+    others = ("ls-files", "-z", "--others", "--ignored", "--exclude-from=.worktreeinclude", "--", ".")
+    names = git.names_in(await git.git(checkout, *others, extra=extra))
+    if not names:
+        return []
+    # Exit 1 says that none of them is ignored.
+    _, out, _ = await git.run(checkout, "check-ignore", "-z", "--stdin", stdin=git.as_input(names), extra=extra)
+    return git.names_in(os.fsdecode(out))
+
+
+def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
+    if len(names) > _FILES:
+        raise CallerError(f".worktreeinclude names {len(names)} files, more than {_FILES}; name fewer.")
+    root, new = worktree.resolve(), worktree / _NEW
+    copied, room = 0, _BYTES
+    try:
+        for name in names:
+            target = worktree / name
+            if target.exists() or target.is_symlink() or _is_blocked(target.parent, root):
+                continue
+            # Of a symlink what it points to: through it the agent would write outside.
+            if source := open_regular(checkout / name):
+                with source:
+                    room -= _copy_file(source, new, room)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                new.replace(target)
+                copied += 1
+    finally:
+        new.unlink(missing_ok=True)
+    return copied
+
+
+def _copy_file(source: BinaryIO, new: Path, room: int) -> int:
+    """Copy a file with its mode and times; its size, in bytes."""
+    new.unlink(missing_ok=True)  # left by a daemon that was killed
+    said, copied = os.fstat(source.fileno()), 0
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
+        while chunk := source.read(_CHUNK):
+            copied += len(chunk)
+            if copied > room:  # it may grow while we read
+                raise CallerError(f".worktreeinclude names more than {_BYTES // 1024**3} GB; name less.")
+            copy.write(chunk)
+        os.fchmod(copy.fileno(), said.st_mode & 0o777)
+    os.utime(new, ns=(said.st_atime_ns, said.st_mtime_ns))
+    return copied
+
+
+def _is_blocked(folder: Path, root: Path) -> bool:
+    """Whether a symlink in the base leads out of the worktree here, or a file of it stands where a folder should."""
+    nearest = next(one for one in (folder, *folder.parents) if one.exists() or one.is_symlink())
+    return not nearest.is_dir() or not folder.resolve().is_relative_to(root)

@@ -1,0 +1,102 @@
+"""Where git keeps a worktree; and that worktree as git is told of it, whatever the worktree's own `.git` says.
+
+A program that has run in it may have left anything there. So its git folder is found from the repository's side and
+named outright in every call: neither a `.git` that is gone or replaced nor a repository around it leads git astray.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISLNK, S_ISREG
+
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.regular import read_line
+
+#: What git opens wherever it comes by, were it a pipe.
+_OPENED = frozenset({".gitignore", ".gitattributes"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worktree that its repository knows."""
+
+    common_dir: str
+    folder: Path  #: its git folder
+    path: Path
+
+    @property
+    def here(self) -> dict[str, str]:
+        """What tells git of it."""
+        return {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(self.path)}
+
+    async def git(self, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
+        return await git.git(self.path, *arguments, stdin=stdin, extra={**self.here, **(extra or {})})
+
+
+async def find_place(common_dir: str, path: Path) -> Place | None:
+    """The worktree at `path`, whatever became of that; none where its repository knows it no more."""
+    folder = await to_thread.run_sync(git_folder, common_dir, path)
+    return Place(common_dir, folder, path) if folder else None
+
+
+def git_folder(common_dir: str, path: Path) -> Path | None:
+    """The folder that stands for the worktree at `path` in its repository, whatever became of the worktree itself.
+
+    Its file `gitdir` names the worktree's `.git` (gitrepository-layout(5)).
+    """
+    wanted = Path(os.path.realpath(path.parent), path.name)
+    likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
+    if worktree_of(likely) == wanted:
+        return likely
+    return next((folder for where, folder in git_folders(common_dir) if where == wanted), None)
+
+
+def git_folders(common_dir: str) -> Iterator[tuple[Path, Path]]:
+    """Every worktree but the main one, with its git folder."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder in Path(common_dir, "worktrees").iterdir():
+            if where := worktree_of(folder):
+                yield where, folder
+
+
+def worktree_of(folder: Path) -> Path | None:
+    """Where the worktree stands that this git folder is of."""
+    link = read_line(folder / "gitdir")
+    return Path(os.path.normpath(folder / link)).parent if link else None  # relative with worktree.useRelativePaths
+
+
+def is_linked(path: Path, folder: Path) -> bool:
+    """Whether the `.git` of the worktree at `path` leads to its git folder, as it does unless somebody meddled."""
+    link = read_line(path / ".git")
+    if link is None or (path / ".git").is_symlink():
+        return False
+    return os.path.realpath(path / link.removeprefix("gitdir: ")) == os.path.realpath(folder)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether the worktree at `path` is there, and no symlink that somebody put in its place."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def is_locked(common_dir: str, path: Path) -> bool:
+    """Whether somebody has said `git worktree lock` to the worktree at `path`."""
+    folder = git_folder(common_dir, path)
+    return folder is not None and (folder / "locked").exists()
+
+
+def remove_pipes(top: Path) -> list[str]:
+    """Remove the pipes, and the like, that git would wait at in a worktree in which nothing runs; their names."""
+    named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
+    found = sorted(file for file in named if not _is_plain(file))
+    for file in found:
+        file.unlink(missing_ok=True)
+    return [str(file.relative_to(top)) for file in found]
+
+
+def _is_plain(file: Path) -> bool:
+    mode = file.lstat().st_mode
+    return S_ISREG(mode) or S_ISLNK(mode)  # a symlink of that name git does not follow

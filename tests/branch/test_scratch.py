@@ -1,0 +1,128 @@
+"""A scratch worktree is given exactly a commit's files, whatever was run in it before."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from branches import Fork, commit, contents
+from forkjoin.branch import worktree
+from harness import git
+
+
+@pytest.fixture
+async def scratch(repository: Path, tmp_path: Path) -> Fork:
+    """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
+    tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
+    path = tmp_path / "worktrees" / "landing-1"
+    await worktree.make_scratch(str(repository / ".git"), path, tip)
+    return Fork(repository, path, "", tip)
+
+
+async def switch(scratch: Fork) -> None:
+    """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
+    tip = commit(scratch.repository, {"old": None, "new": "y\n"})
+    await worktree.make_scratch(scratch.common_dir, scratch.path, tip)
+    assert git(scratch.path, "rev-parse", "HEAD") == tip
+    assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
+    tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
+    assert sorted(tracked) == [".gitignore", "README.md", "new", "shared.txt"]
+    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
+
+
+async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_keeps_its_caches(scratch: Fork) -> None:
+    (scratch.path / "shared.txt").write_text("edited by verify\n")
+    (scratch.path / "untracked" / "deep").mkdir(parents=True)
+    (scratch.path / "untracked" / "deep" / "file").touch()
+    (scratch.path / "x.cache").write_text("warm")
+    await switch(scratch)
+    assert (scratch.path / "x.cache").read_text() == "warm"
+
+
+async def test_one_that_is_ready_for_its_commit_is_left_to_whatever_runs_in_it(scratch: Fork) -> None:
+    (scratch.path / "untracked").write_text("of the run\n")
+    (scratch.path / "shared.txt").write_text("of the run\n")
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    assert (scratch.path / "untracked").exists()
+    assert (scratch.path / "shared.txt").read_text() == "of the run\n"
+
+
+async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
+    (scratch.folder / "forkjoin-ready").unlink()
+    (scratch.folder / "index").unlink()
+    (scratch.path / "shared.txt").write_text("half written")
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    assert git(scratch.path, "status", "--porcelain") == ""
+    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
+
+
+def delete_git(scratch: Fork) -> None:
+    (scratch.path / ".git").unlink()
+
+
+def leave_a_lock(scratch: Fork) -> None:
+    (scratch.folder / "index.lock").touch()
+
+
+def break_the_index(scratch: Fork) -> None:
+    (scratch.folder / "index").write_text("garbage")
+
+
+def delete_the_folder(scratch: Fork) -> None:
+    shutil.rmtree(scratch.path)
+
+
+def start_a_repository(scratch: Fork) -> None:
+    (scratch.path / ".git").unlink()
+    git(scratch.path, "init", "-q")
+
+
+def point_git_at_the_users_checkout(scratch: Fork) -> None:
+    (scratch.path / ".git").write_text(f"gitdir: {scratch.common_dir}\n")
+
+
+def clone_within(scratch: Fork) -> None:
+    git(scratch.path, "clone", "-q", str(scratch.repository), "inner")
+
+
+def leave_pipes(scratch: Fork) -> None:
+    os.mkfifo(scratch.path / "deep.cache")
+    (scratch.path / "deep").mkdir()
+    for name in (".gitattributes", "deep/.gitignore"):
+        os.mkfifo(scratch.path / name)
+
+
+def put_a_pipe_for_git(scratch: Fork) -> None:
+    (scratch.path / ".git").unlink()
+    os.mkfifo(scratch.path / ".git")
+
+
+@pytest.mark.parametrize(
+    "wreck",
+    [
+        *(
+            leave_pipes,
+            put_a_pipe_for_git,
+            delete_git,
+            leave_a_lock,
+            break_the_index,
+            delete_the_folder,
+            start_a_repository,
+            clone_within,
+        ),
+        point_git_at_the_users_checkout,
+    ],
+)
+async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: Fork, wreck: object) -> None:
+    assert callable(wreck)
+    wreck(scratch)
+    await switch(scratch)
+    assert git(scratch.repository, "status", "--porcelain", "--branch") == "## main"
+    assert len(git(scratch.repository, "worktree", "list").splitlines()) == 2
+
+
+async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:
+    git(scratch.repository, "branch", "develop")
+    git(scratch.path, "switch", "-q", "develop")
+    await switch(scratch)
+    assert git(scratch.repository, "rev-parse", "develop") == scratch.base
