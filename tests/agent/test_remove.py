@@ -223,6 +223,29 @@ async def test_who_asks_again_for_a_removal_that_was_cut_off_waits_for_its_end(
     assert all(one["kept_as"] for one in answer["removed"])
 
 
+async def test_what_can_not_be_taken_away_of_one_agent_keeps_no_other(
+    near: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await near.run(*(f"echo {n} > {n}.txt" for n in range(3)))
+    stuck, remove = worktree_of(home, ids[1]), worktree.remove
+
+    async def remove_others(common_dir: str, path: Path) -> None:
+        if path == stuck:
+            raise OSError("Device or resource busy")
+        await remove(common_dir, path)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(worktree, "remove", remove_others)
+        refusal = await near.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
+    assert f"{ids[1]} (" in refusal
+    assert "Device or resource busy" in refusal
+    assert f"The others went: {ids[0]}, {ids[2]}." in refusal
+    assert [path.name for path in stuck.parent.iterdir()] == [stuck.name]
+    answer = await near.call("remove_worktrees", ids=ids, discard_unmerged=True)
+    assert all(one["kept_as"] for one in answer["removed"])
+    assert git(repository, "branch", "--list", "forkjoin/*") == ""
+
+
 async def _fall(*_: object) -> None:
     raise RuntimeError("the daemon falls")
 

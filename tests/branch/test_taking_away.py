@@ -33,6 +33,22 @@ async def test_one_whose_folder_is_gone_is_taken_away(repository: Path) -> None:
     assert everything(repository) == before
 
 
+async def test_a_gc_that_prunes_it_meanwhile_is_no_fault(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = everything(repository)
+    fork = await make_fork(repository)
+    folder, take_away = fork.folder, worktree.take_away
+
+    def be_beaten(path: Path) -> None:
+        take_away(path)
+        if path == folder:
+            raise FileNotFoundError
+
+    monkeypatch.setattr(worktree, "take_away", be_beaten)
+    await worktree.remove(fork.common_dir, fork.path)
+    await worktree.retire_branch(fork.common_dir, fork.branch, fork.base)
+    assert everything(repository) == before
+
+
 async def test_a_pipe_in_its_place_is_taken_away(repository: Path) -> None:
     before = everything(repository)
     fork = await make_fork(repository)

@@ -27,7 +27,7 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
 
     Raises:
         CallerError: One is still at work, has unmerged work and `discard_unmerged` was not given, or something of it
-            would be lost or can't be told; nothing went.
+            would be lost or can't be told; nothing went. Or not all of one could be taken away; the others went.
     """
     project = agents[0].project
     async with _alone(rooms, project):
@@ -44,7 +44,7 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
         for agent in known:
             await _commit_loose(common_dir, agent)
         await rooms.store.set_removing(whole)
-        return {agent.number: await _take_away(rooms, common_dir, agent) for agent in agents}
+        return await _take_all_away(rooms, common_dir, agents)
 
 
 async def finish_removals(rooms: Rooms) -> None:
@@ -140,6 +140,24 @@ async def _commit_loose(common_dir: str, agent: Agent) -> None:
         raise _refuse(agent, f"repositories in its worktree have commits of their own ({names}); move them away first")
 
 
+async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:
+    kept_as: dict[int, str | None] = {}
+    failed: list[str] = []
+    for agent in agents:
+        try:
+            kept_as[agent.number] = await _take_away(rooms, common_dir, agent)
+        except (OSError, GitError) as error:
+            log.warning("%s: not all of it could be taken away: %s", agent.label, error)
+            failed.append(f"{agent.label} ({error})")
+    if failed:
+        others = f" The others went: {git.listed([f'a{number}' for number in kept_as], 20)}." if kept_as else ""
+        raise CallerError(
+            f"Not all could be taken away of {'; '.join(failed[:5])}. Its commits are kept; call remove_worktrees "
+            f"again.{others}"
+        )
+    return kept_as
+
+
 async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     """Take worktree and branch away; the ref that keeps what was on it, where nothing else does.
 
@@ -151,15 +169,9 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     if agent.removed is not None:
         return kept_as
     if agent.prepared:
-        try:
-            await worktree.remove(common_dir, Path(agent.worktree))
-            if tip:
-                await worktree.retire_branch(common_dir, agent.branch, tip)
-        except (OSError, GitError) as error:
-            raise CallerError(
-                f"{agent.label}: not all of it can be taken away ({error}). Its commits are kept; "
-                "call remove_worktrees again."
-            ) from error
+        await worktree.remove(common_dir, Path(agent.worktree))
+        if tip:
+            await worktree.retire_branch(common_dir, agent.branch, tip)
     await rooms.store.set_removed(agent.number)
     return kept_as
 

@@ -242,7 +242,9 @@ def _clear(common_dir: str, path: Path) -> None:
         (folder / _MARK).unlink(missing_ok=True)
     take_away(path)
     if folder:
-        take_away(folder)
+        while folder.exists():  # what is half gone a gc beside us prunes, and may be quicker
+            with contextlib.suppress(FileNotFoundError):
+                take_away(folder)
         with contextlib.suppress(OSError):  # there are others
             folder.parent.rmdir()
 
