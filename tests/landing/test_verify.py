@@ -12,7 +12,7 @@ from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import worktree
 from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
-from forkjoin.model import LandingState
+from forkjoin.model import Landing, LandingState
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call
@@ -106,6 +106,23 @@ async def test_scratch_worktrees_of_landings_that_are_done_or_recorded_no_more_g
     assert precious.exists()
     assert git(repository, "worktree", "list").count("landing-") == 2
     assert processes_of(home.attempts) == {}
+
+
+async def test_a_landing_that_begins_while_others_are_swept_keeps_its_scratch_worktree(
+    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await record_landing_in(loop, repository, None)
+    await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    scratch, open_landings = home.worktrees / f"landing-{number + 1}", loop.store.open_landings
+
+    async def list_before_it_is_recorded() -> list[Landing]:
+        listed = await open_landings()
+        await worktree.make_scratch(str(repository / ".git"), scratch, "main")
+        return listed
+
+    monkeypatch.setattr(loop.store, "open_landings", list_before_it_is_recorded)
+    await Lander(loop.rooms).sweep()
+    assert (scratch / "README.md").exists()
 
 
 async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(

@@ -63,8 +63,9 @@ class Lander:
     async def sweep(self) -> None:
         """Take away what is left of the scratch worktrees of landings that are done, or recorded no more."""
         folder = self._rooms.home.worktrees
+        found = await to_thread.run_sync(lambda: sorted(folder.glob(f"{PREFIX}*")))  # first: a landing may begin now
         open_ones = {f"{PREFIX}{landing.number}" for landing in await self._store.open_landings()}
-        for path in await to_thread.run_sync(lambda: sorted(folder.glob(f"{PREFIX}*"))):
+        for path in found:
             if path.name in open_ones:
                 continue
             try:
