@@ -46,7 +46,8 @@ async def test_two_leads_and_a_person_lose_nothing_to_each_other(
         answer = await lead.call("spawn_agents", agents=agents, task=task, base=base)
         ids = [agent["id"] for agent in answer["agents"]]
         ended = await lead.call("wait_agents", ids=ids, timeout_s=3 * GIVE_UP_S)
-        assert [one["state"] for one in ended["finished"]] == ["succeeded"] * EACH
+        assert [one for one in ended["finished"] if one["state"] != "succeeded"] == []
+        assert len(ended["finished"]) == EACH
         found.extend((await lead.call("list_agents", ids=ids))["agents"])
 
     env = {"FORKJOIN_HOME": str(other_home)} if homes == 2 else {}

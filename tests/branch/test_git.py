@@ -158,6 +158,25 @@ async def test_a_git_that_ends_without_reading_what_it_was_given_is_heard_all_th
     assert await asked.run(repository, "status", stdin=b"x" * 1_000_000) == (3, b"said\n", "")
 
 
+#: A git that can't write an object, once.
+BEATEN = """
+if mkdir {0}/beaten 2>/dev/null; then
+    echo error: unable to create temporary file: No such file or directory >&2
+    echo fatal: git-write-tree: error building trees >&2
+    exit 128
+fi
+"""
+
+
+async def test_an_object_whose_folder_a_gc_takes_away_is_written_the_next_time(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_git(tmp_path / "bin", monkeypatch, BEATEN.format(tmp_path))
+    written = await asked.git(repository, "hash-object", "-w", "--stdin", stdin=b"content")
+    assert (tmp_path / "beaten").exists()
+    assert git(repository, "cat-file", "blob", written) == "content"
+
+
 async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 1000")
     monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)

@@ -32,6 +32,11 @@ OLDEST_GIT = (2, 38)
 _GIVE_UP_S = 600
 _HUNG = "hung, and was ended after {} s"
 
+#: What git says where it was about to write an object, and a gc beside it took the empty folder for it away; that is
+#: tried again. Seen on 2.47: twice in 1,200 objects, while one gc followed the other.
+_BESIDE_A_GC = b"unable to create temporary file: No such file or directory"
+_TRIES_MORE = 4
+
 #: How much of what git complains of is kept.
 _WORDS = 10_000
 
@@ -85,9 +90,16 @@ async def run(
         GitError: It hung, and was ended; or it exited with another code than those that are `fine`.
     """
     argv, env = _call(where, arguments, await _safe(where, extra))
-    try:
+
+    async def once() -> "subprocess.CompletedProcess[bytes]":
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
-            done = await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
+            return await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
+
+    try:
+        done = await once()
+        for _ in range(_TRIES_MORE):
+            if done.returncode and _BESIDE_A_GC in done.stderr:
+                done = await once()
     except TimeoutError:
         raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
     said = done.stderr.decode(errors="replace")
