@@ -247,3 +247,5 @@ def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
     scratch = {str(path) for path in (seen.world.home / "worktrees").glob("landing-*")}
     if stray := (folders | scratch) - recorded:
         yield f"folders without a record: {stray}"
+    if runs := [path.name for path in (seen.world.home / "attempts").glob("l*")]:
+        yield f"runs of landings' verify that are over and not forgotten: {runs}"
