@@ -1,16 +1,25 @@
 """Agents for tests of pure code."""
 
+from collections.abc import Sequence
+
 from forkjoin.model import Agent, Merge, SpecParts, State
 
 
-def make_agent(number: int, *, state: State = State.QUEUED, priority: int = 0, task: str = "a task") -> Agent:
-    """An agent's record, as far as a decision looks at it."""
+def make_agent(
+    number: int,
+    *,
+    state: State = State.QUEUED,
+    lead: str = "lead",
+    after: Sequence[int] = (),
+    **spec: object,
+) -> Agent:
+    """An agent's record, as far as a decision looks at it; `spec` is what its spec says."""
     return Agent(
         number=number,
         project=1,
-        lead="lead",
+        lead=lead,
         name=f"agent-{number}",
-        spec=SpecParts(priority=priority),
+        spec=SpecParts.model_validate(spec),
         state=state,
         merge=Merge.UNMERGED,
         base="0" * 40,
@@ -29,4 +38,5 @@ def make_agent(number: int, *, state: State = State.QUEUED, priority: int = 0, t
         removed=None,
         last_event="",
         cost_usd=None,
+        after=tuple(after),
     )

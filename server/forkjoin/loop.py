@@ -19,12 +19,12 @@ from forkjoin import journal
 from forkjoin.agent.life import Life
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
+from forkjoin.agent.start import start_what_may
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.decision import scheduler
-from forkjoin.error import BrokenPromiseError, CallerError, ForkjoinError, is_passing, words_of
-from forkjoin.event import Noted
+from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.landing.land import Lander
 from forkjoin.model import Agent, Landing, LandingState, Project, State
 from forkjoin.rooms import Rooms
@@ -125,7 +125,9 @@ class Loop:
 
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
-        for agent in await self._start_what_may(await self.store.live()):
+        started = await start_what_may(self.rooms, await self.store.live(), self.max_running)
+        self.waiting = started.waiting
+        for agent in started.agents:
             if agent.state is not State.QUEUED:
                 self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
             if agent.stop_asked and (agent.number, agent.attempt) not in self._stopped:
@@ -133,22 +135,6 @@ class Loop:
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing in {landing.project}", f"landing {landing.number}", act)
-
-    async def _start_what_may(self, live: list[Agent]) -> list[Agent]:
-        """Start those queued ones that may; all that are under way or queued then."""
-        queued = {agent.number: agent for agent in live if agent.state is State.QUEUED}
-        without_environment = {n for n, agent in queued.items() if not self._environment_of(agent)}
-        decision = scheduler.decide(live, self.max_running, without_environment)
-        self.waiting = decision.waiting
-        started: dict[int, Agent] = {}
-        for number in decision.start:
-            try:
-                started[number] = await self.store.move(
-                    queued[number], State.PREPARING, Noted("preparing its worktree")
-                )
-            except BrokenPromiseError:
-                log.info("a%d was stopped before it could start", number)
-        return [started.get(agent.number, agent) for agent in live]
 
     def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
         """Each project's first landing that can be carried out; the others wait for it."""

@@ -44,7 +44,7 @@ ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHI
 
 #: The one table of allowed moves; the store refuses every other.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.PREPARING, State.STOPPED}),
+    State.QUEUED: frozenset({State.PREPARING, State.STOPPED, State.FAILED}),
     State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
     State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
     State.WAITING: frozenset({State.RUNNING, State.FINISHING}),
@@ -136,6 +136,12 @@ class SpecParts(BaseModel):
     base: Text | None = Field(
         default=None, description="Commit or branch to start from. Default: your checkout's HEAD."
     )
+    after: tuple[Text, ...] = Field(
+        default=(), max_length=250, description="Ids or names of agents that must succeed first."
+    )
+    on_failed_dependency: Literal["skip", "run"] = "skip"
+    exclusive: Text | None = Field(default=None, description="Key: of those that share it one runs at a time.")
+    paths: tuple[Text, ...] = Field(default=(), max_length=250, description="Files it will change, for overlaps.")
     priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
     verify: Text | None = Field(
         default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
@@ -186,6 +192,7 @@ class Agent:
     removed: float | None  #: when its worktree was taken away
     last_event: str
     cost_usd: float | None
+    after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
     restored: bool = False  #: from the files of its attempt, after its record was damaged
 
     @property

@@ -1,49 +1,146 @@
 """The scheduler: any history keeps its promises."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from agents import make_agent
-from forkjoin.decision.scheduler import decide, default_max_running, in_order
+from forkjoin.decision.scheduler import Situation, decide, default_max_running, foresee, queue
 from forkjoin.model import ACTIVE, FINAL, Agent, State
 from hypothesis import given
 from hypothesis import strategies as st
 
 LIVE = [state for state in State if state not in FINAL]
-agents = st.lists(st.tuples(st.sampled_from(LIVE), st.integers(-3, 3)), max_size=30).map(
-    lambda rows: [make_agent(n, state=state, priority=priority) for n, (state, priority) in enumerate(rows, 1)]
-)
 
 
-@given(agents, st.integers(1, 10), st.sets(st.integers(1, 30)))
-def test_no_more_run_than_may_and_no_slot_stays_free_while_one_could_start(
-    live: list[Agent], most: int, homeless: set[int]
-) -> None:
-    decision = decide(live, most, homeless)
-    active = sum(agent.state in ACTIVE for agent in live)
-    able = [a for a in live if a.state is State.QUEUED and a.number not in homeless]
-    assert len(decision.start) == max(0, min(len(able), most - active))
+@st.composite
+def agents(draw: st.DrawFn) -> list[Agent]:
+    """Up to twenty agents of three leads, that come after older ones and share keys."""
+    made: list[Agent] = []
+    for number in range(1, draw(st.integers(0, 20)) + 1):
+        after = draw(st.sets(st.integers(1, number - 1), max_size=2)) if number > 1 else ()
+        made.append(
+            make_agent(
+                number,
+                state=draw(st.sampled_from([State.QUEUED, State.QUEUED, *LIVE])),
+                lead=draw(st.sampled_from("xyz")),
+                after=sorted(after),
+                priority=draw(st.integers(-2, 2)),
+                exclusive=draw(st.sampled_from([None, None, "database", "port"])),
+                on_failed_dependency=draw(st.sampled_from(["skip", "run"])),
+            )
+        )
+    return made
 
 
-@given(agents, st.integers(1, 10), st.sets(st.integers(1, 30)))
-def test_every_queued_agent_starts_or_is_told_why_not(live: list[Agent], most: int, homeless: set[int]) -> None:
-    decision = decide(live, most, homeless)
-    queued = {agent.number for agent in live if agent.state is State.QUEUED}
-    assert set(decision.start) | set(decision.waiting) == queued
-    assert not set(decision.start) & set(decision.waiting)
-    assert all(decision.waiting.values())
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    """Some of the agents have ended, in one way or another."""
+    made = draw(agents())
+    over = {agent.number: draw(st.sampled_from(sorted(FINAL))) for agent in made if draw(st.integers(0, 3)) == 0}
+    live = [agent for agent in made if agent.number not in over]
+    homeless = draw(st.sets(st.integers(1, 20), max_size=2))
+    return Situation(live, draw(st.integers(1, 6)), over, homeless)
 
 
-@given(agents, st.integers(1, 10))
-def test_whoever_starts_comes_before_all_who_wait(live: list[Agent], most: int) -> None:
-    decision = decide(live, most, frozenset())
-    order = [agent.number for agent in in_order(live)]
-    assert order == [*decision.start, *decision.waiting]
+@given(situations())
+def test_every_queued_agent_starts_or_is_skipped_or_is_told_why_it_waits(situation: Situation) -> None:
+    decision = decide(situation)
+    queued = sorted(agent.number for agent in situation.live if agent.state is State.QUEUED)
+    assert sorted([*decision.start, *decision.skip, *decision.waiting]) == queued
+    assert all([*decision.skip.values(), *decision.waiting.values()])
+
+
+@given(situations())
+def test_no_more_run_than_may_and_of_those_that_share_a_key_one(situation: Situation) -> None:
+    begun = _begun(situation, decide(situation).start)
+    before = sum(agent.state in ACTIVE for agent in situation.live)
+    assert sum(agent.state in ACTIVE for agent in begun) <= max(situation.max_running, before)
+    held = Counter(agent.spec.exclusive for agent in begun if agent.state is not State.QUEUED)
+    taken = Counter(agent.spec.exclusive for agent in situation.live if agent.state is not State.QUEUED)
+    assert all(held[key] <= max(1, taken[key]) for key in held if key)
+
+
+@given(situations())
+def test_nothing_starts_before_those_that_it_comes_after_or_once_they_have_failed(situation: Situation) -> None:
+    by_number = {agent.number: agent for agent in situation.live}
+    decision = decide(situation)
+    for number in decision.start:
+        agent = by_number[number]
+        assert not any(one in by_number for one in agent.after)
+        failed = [one for one in agent.after if situation.ended[one] is not State.SUCCEEDED]
+        assert not failed or agent.spec.on_failed_dependency == "run"
+    for number in decision.skip:
+        assert any(situation.ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED for one in by_number[number].after)
+
+
+@given(situations())
+def test_no_slot_stays_free_while_one_could_start(situation: Situation) -> None:
+    decision = decide(situation)
+    again = decide(replace(situation, live=_begun(situation, decision.start)))
+    assert again.start == ()
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.integers(-2, 2)), max_size=40), st.integers(1, 12))
+def test_leads_share_the_slots_and_each_has_its_own_in_order(rows: list[tuple[str, int]], most: int) -> None:
+    queued = [make_agent(n, lead=lead, priority=priority) for n, (lead, priority) in enumerate(rows, 1)]
+    start = decide(Situation(queued, most)).start
+    started = Counter(queued[number - 1].lead for number in start)
+    for lead in {agent.lead for agent in queued}:
+        own = [agent for agent in queued if agent.lead == lead]
+        first = sorted(own, key=lambda agent: (-agent.spec.priority, agent.number))[: started[lead]]
+        assert [agent.number for agent in first] == [n for n in start if queued[n - 1].lead == lead]
+        if started[lead] < len(own):  # whoever has some left has no fewer than another has, but for one
+            assert all(started[lead] >= started[other] - 1 for other in started)
+
+
+@given(agents(), st.integers(1, 6))
+def test_everybody_is_in_one_wave_and_after_those_that_it_comes_after(made: list[Agent], most: int) -> None:
+    queued = [agent for agent in made if agent.state is not State.PAUSED]
+    queued = [replace(agent, state=State.QUEUED) for agent in queued]
+    waves = foresee(Situation(queued, most), {agent.number for agent in queued})
+    place = {number: wave for wave, numbers in enumerate(waves) for number in numbers}
+    assert sorted(place) == [agent.number for agent in queued]
+    assert all(len(numbers) <= most for numbers in waves)
+    for agent in queued:
+        assert all(place[one] < place[agent.number] for one in agent.after if one in place)
+
+
+def test_a_circle_waits_and_is_in_no_wave() -> None:
+    circle = [make_agent(1, after=[2]), make_agent(2, after=[1]), make_agent(3)]
+    assert foresee(Situation(circle, 4), {1, 2, 3}) == [(3,)]
+    assert decide(Situation(circle, 4)).waiting == {1: "it comes after a2 (agent-2)", 2: "it comes after a1 (agent-1)"}
+
+
+def test_a_lead_with_a_hundred_agents_does_not_hold_up_another_with_one() -> None:
+    many = [make_agent(n, lead="x", state=State.RUNNING if n <= 8 else State.QUEUED) for n in range(1, 101)]
+    assert decide(Situation([*many, make_agent(101, lead="y")], 9)).start == (101,)
+
+
+def test_the_reasons_name_who_is_in_the_way() -> None:
+    running = make_agent(1, state=State.RUNNING, exclusive="port")
+    late = make_agent(3, after=[1, 2, 4, 5, 6])
+    live = [running, make_agent(2, exclusive="port"), late, make_agent(4), make_agent(5)]
+    decision = decide(Situation(live, 2, {6: State.SUCCEEDED}))
+    assert decision.start == (4,)
+    assert decision.waiting == {
+        2: "a1 (agent-1) has 'port' to itself",
+        3: "it comes after a1 (agent-1), a2 (agent-2), a4 (agent-4) and 1 more",
+        5: "all 2 slots are taken",
+    }
+    skipped = decide(Situation([make_agent(7, after=[1, 2])], 2, {1: State.SUCCEEDED, 2: State.TIMED_OUT})).skip
+    assert skipped == {7: "skipped: a2 timed_out"}
+
+
+def test_who_is_paused_keeps_its_key() -> None:
+    live = [make_agent(1, state=State.PAUSED, exclusive="port"), make_agent(2, exclusive="port")]
+    assert decide(Situation(live, 8)).start == ()
 
 
 def test_higher_priority_goes_first_and_then_the_older() -> None:
-    queue = [make_agent(1), make_agent(2, priority=1), make_agent(3, priority=1), make_agent(4, priority=-1)]
-    assert [agent.number for agent in in_order(queue)] == [2, 3, 1, 4]
-    assert in_order([replace(agent, state=State.RUNNING) for agent in queue]) == []
+    queued = [make_agent(1), make_agent(2, priority=1), make_agent(3, priority=1), make_agent(4, priority=-1)]
+    assert queue(Situation(queued, 1)) == [2, 3, 1, 4]
+    assert queue(Situation([replace(agent, state=State.RUNNING) for agent in queued], 1)) == []
 
 
 def test_the_machine_carries_at_least_one_agent_and_no_more_than_its_memory() -> None:
@@ -51,3 +148,7 @@ def test_the_machine_carries_at_least_one_agent_and_no_more_than_its_memory() ->
     assert default_max_running(2, 64 << 30) == 8
     assert default_max_running(64, 6 << 30) == 6
     assert default_max_running(64, 640 << 30) == 16
+
+
+def _begun(situation: Situation, start: Sequence[int]) -> list[Agent]:
+    return [replace(a, state=State.PREPARING) if a.number in start else a for a in situation.live]

@@ -8,7 +8,7 @@ from forkjoin_tools.server import INSTRUCTIONS, TOOLS
 from forkjoin_tools.strict import StrictTool
 
 READERS = {"list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status"}
-ALWAYS_LOADED = {"spawn_agents", "spawn_agent", "wait_agents", "merge_worktree"}
+ALWAYS_LOADED = {"spawn_agents", "wait_agents", "merge_worktree"}
 NAMES = READERS | {"spawn_agent", "spawn_agents", "merge_worktree", "stop_agents", "remove_worktrees"}
 
 

@@ -105,7 +105,7 @@ async def test_the_status_says_what_runs_what_waits_and_why(repository: Path, ho
         await lead.until(ids[0], state="running")
         status = await lead.call("get_status")
         assert (status["running"], status["queued"], status["max_running"]) == (1, 1, 1)
-        assert status["waiting"] == "all 1 slots are taken"
+        assert status["waiting"] == [f"{ids[1]}: the only slot is taken"]
         assert status["projects"] == {str(repository / ".git"): ids}
         await lead.call("stop_agents", ids=ids)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import dropwhile
 from typing import Annotated, Literal
@@ -183,7 +183,7 @@ class Status(BaseModel):
     running: int
     queued: int
     max_running: int
-    waiting: str | None = None  #: why no more run, if something is queued
+    waiting: list[str]  #: why those that are queued do not run
     projects: dict[str, list[str]]  #: what is under way in each repository
     merges: list[str]  #: those under way and queued
     trouble: list[str]
@@ -199,7 +199,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         running=sum(agent.state is not State.QUEUED for agent in live),
         queued=sum(agent.state is State.QUEUED for agent in live),
         max_running=desk.loop.max_running,
-        waiting="; ".join(dict.fromkeys(desk.loop.waiting.values())) or None,
+        waiting=_first(_why_they_wait(desk.loop.waiting)),
         projects=projects,
         merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
@@ -215,6 +215,14 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
 def _merge(landing: Landing) -> str:
     ids = _first([f"a{number}" for number in landing.agents])
     return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
+
+
+def _why_they_wait(waiting: Mapping[int, str]) -> list[str]:
+    """Each reason, with who waits for it."""
+    whom: dict[str, list[str]] = {}
+    for number, why in waiting.items():
+        whom.setdefault(why, []).append(f"a{number}")
+    return [f"{', '.join(_first(ids))}: {why}" for why, ids in whom.items()]
 
 
 def _first(lines: list[str]) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from forkjoin.agent.spawn import spawn
-from forkjoin.decision.scheduler import in_order
+from forkjoin.decision.overlap import find_overlaps
+from forkjoin.decision.scheduler import Situation, foresee, queue
 from forkjoin.error import CallerError
-from forkjoin.model import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
+from forkjoin.model import NAME_DESCRIPTION, TASK_DESCRIPTION, Agent, Name, Spec, SpecParts, Text
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin_tools.desk import Desk, Row
@@ -14,6 +15,8 @@ from forkjoin_tools.strict import Arguments, explain, tool
 
 #: More at once is a mistake, or an attack on the person's purse.
 MOST_AT_ONCE = 250
+#: How many pairs that declare the same files are named.
+_OVERLAPS_NAMED = 20
 
 
 class OneAgent(Spec, Arguments):
@@ -41,6 +44,7 @@ class ManyAgents(SpecParts, Arguments):
 
     task: Text | None = None
     agents: list[_Item] = Field(min_length=1, max_length=MOST_AT_ONCE, description="One entry per agent.")
+    dry_run: bool = Field(False, description="Spawn nothing; tell waves, overlaps of paths, and who has no verify.")
 
 
 class Spawned(Row):
@@ -54,30 +58,36 @@ class SpawnedOne(Spawned):
 
 class SpawnedAll(BaseModel):
     agents: list[Spawned]
+    waves: list[list[str]] | None = None  #: in which order they start, if not all at once; names in a dry run
+    overlaps: list[str] | None = None  #: who has said that they will change the same files
+    without_verify: list[str] | None = None  #: in a dry run
     note: str | None = None
 
 
 @tool(always_loaded=True)
 async def spawn_agents(desk: Desk, arguments: ManyAgents) -> SpawnedAll:
     """Start many coding agents at once, each on its own task in its own git worktree and branch; use it whenever work
-    splits into independent parts. Answers at once with ids; the agents run in the background, those beyond the limit
-    queue. Then call wait_agents. Parts given beside `agents` are the defaults for all. One bad spec refuses all."""
-    return await _spawn(desk, [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)])
+    splits into parts. Answers at once with ids; the agents run in the background, those beyond the limit queue, those
+    with `after` start from the work of these. Then call wait_agents. Parts given beside `agents` are the defaults for
+    all. One bad spec refuses all."""
+    specs = [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)]
+    return await _spawn(desk, specs, keep=not arguments.dry_run)
 
 
-@tool(always_loaded=True)
+@tool()
 async def spawn_agent(desk: Desk, arguments: OneAgent) -> SpawnedOne:
     """Start one coding agent on a task in its own git worktree and branch. Answers at once; for several, spawn_agents
     in one call is quicker."""
-    all_ = await _spawn(desk, [arguments])
+    all_ = await _spawn(desk, [arguments], keep=True)
     return SpawnedOne(**all_.agents[0].model_dump(), note=all_.note)
 
 
 def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
-    """The spec of one agent, with what it lacks taken from the defaults."""
-    parts = defaults.model_dump(exclude_unset=True, exclude={"agents"}) | item.model_dump(exclude_unset=True)
+    """The spec of one agent, with what it lacks taken from the defaults; by default none comes after itself."""
+    common = defaults.model_dump(exclude_unset=True, exclude={"agents", "dry_run"})
+    common["after"] = tuple(one for one in defaults.after if one != item.name)
     try:
-        return Spec.model_validate(parts)
+        return Spec.model_validate(common | item.model_dump(exclude_unset=True))
     except ValidationError as error:
         errors = error.errors()
         for one in errors:
@@ -85,11 +95,32 @@ def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
         raise CallerError(explain("spawn_agents", errors, {})) from None
 
 
-async def _spawn(desk: Desk, specs: Sequence[Spec]) -> SpawnedAll:
-    spawned = await spawn(desk.rooms, desk.caller, specs)
-    queue = {agent.number: place for place, agent in enumerate(in_order(await desk.store.live()), 1)}
-    agents = [
-        Spawned(id=a.id, name=a.name, state=a.state, branch=a.branch, queue_position=queue.get(a.number))
+async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll:
+    spawned = await spawn(desk.rooms, desk.caller, specs, keep=keep)
+    agents = {agent.number: agent for agent in spawned.agents}
+    live = [agent for agent in await desk.store.live() if agent.number not in agents] + spawned.agents
+    situation = Situation(live, desk.loop.max_running)
+    places = {number: place for place, number in enumerate(queue(situation), 1)}
+    waves = [[_called(agents[number], keep=keep) for number in wave] for wave in foresee(situation, agents.keys())]
+    rows = [
+        Spawned(id=a.id, name=a.name, state=a.state, branch=a.branch, queue_position=places.get(a.number))
         for a in spawned.agents
     ]
-    return SpawnedAll(agents=agents, note=spawned.note)
+    without = [agent.name for agent in spawned.agents if not agent.spec.verify]
+    return SpawnedAll(
+        agents=rows if keep else [],
+        waves=waves if len(waves) > 1 or not keep else None,
+        overlaps=_overlaps(spawned.agents) or None,
+        without_verify=None if keep else without or None,
+        note=spawned.note if keep else f"Nothing was spawned: this was a dry run. {spawned.note or ''}".strip(),
+    )
+
+
+def _called(agent: Agent, *, keep: bool) -> str:
+    return agent.id if keep else agent.name
+
+
+def _overlaps(agents: Sequence[Agent]) -> list[str]:
+    found = find_overlaps({agent.name: agent.spec.paths for agent in agents})
+    more = [f"… and {len(found) - _OVERLAPS_NAMED} more"] if len(found) > _OVERLAPS_NAMED else []
+    return [f"{one} and {other}: {path}" for one, other, path in found[:_OVERLAPS_NAMED]] + more

@@ -10,6 +10,7 @@ import anyio
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
+from forkjoin.agent.base import settle_base
 from forkjoin.attempt import verify
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
@@ -37,13 +38,15 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
 
     Raises:
         GitError: git would not; nothing is left of it.
-        CallerError: The worktree's path is not where it should be, or the disk is full; nothing is left of it.
+        CallerError: The worktree's path is not where it should be, the disk is full, or the work of those that it comes
+            after conflicts; nothing is left of it.
     """
     home, store = rooms.home, rooms.store
     path = Path(agent.worktree)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
     project = await store.project_numbered(agent.project)
+    agent = await settle_base(rooms, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forkjoin.agent.after import find_after
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.error import CallerError
@@ -23,8 +24,11 @@ class Spawned:
     note: str | None  #: what the lead should know of where they start
 
 
-async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
+async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> Spawned:
     """Record agents for these specs, all or none.
+
+    Args:
+        keep: Whether they are recorded; else all is checked alike, and the agents are only as they would be.
 
     Raises:
         CallerError: A spec can't be met; nothing was recorded.
@@ -35,6 +39,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
     checkout = await look(caller.session.folder, dirt=True)
     _check(checkout, rooms, specs)
     specs, untrusted = await _complete(home, checkout, specs)
+    afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
     new = [
         NewAgent(
@@ -47,8 +52,10 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
             checkout=checkout.top or "",
             conversation=str(uuid.uuid4()),
             environment=caller.environment,
+            after=after.older,
+            after_new=after.new,
         )
-        for spec in specs
+        for spec, after in zip(specs, afters, strict=True)
     ]
     prefix = await _branch_prefix(checkout.common_dir)
     folder = _worktree_folder(home, checkout.common_dir)
@@ -57,7 +64,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec]) -> Spawned:
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
 
     notes = [note for note in (_note(checkout, specs), untrusted) if note]
-    return Spawned(await store.spawn(new, place, caller.call), " ".join(notes) or None)
+    return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
 
 def _worktree_folder(home: Home, common_dir: str) -> Path:

@@ -30,8 +30,7 @@ def status(json: Json = False) -> None:
     """What runs, what is queued, and why not more."""
     answer = ask("get_status")
     lines = [f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once"]
-    if answer.get("waiting"):
-        lines.append(f"waiting: {answer['waiting']}")
+    lines += [f"waiting: {line}" for line in answer["waiting"]]
     lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
     lines += [f"merge: {line}" for line in answer["merges"]]
     lines += [f"trouble: {line}" for line in answer["trouble"]]

@@ -20,7 +20,7 @@ INSERT INTO task (agent, task) VALUES (:agent, :task);
 SELECT task FROM task WHERE agent = :agent;
 
 -- name: place_agent!
-UPDATE agent SET branch = :branch, worktree = :worktree WHERE number = :number;
+UPDATE agent SET branch = :branch, worktree = :worktree, after = :after WHERE number = :number;
 
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;
@@ -64,6 +64,14 @@ UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR
 
 -- name: agents_numbered
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
+
+-- name: ended_agents
+-- How those ended that these come after; what is merged may have no record any more.
+SELECT number, state FROM agent WHERE number IN (SELECT value FROM json_each(:numbers))
+AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
+
+-- name: set_base!
+UPDATE agent SET base = :base WHERE number = :number;
 
 -- name: queue_merge!
 UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merged', 'nothing');

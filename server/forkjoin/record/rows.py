@@ -60,6 +60,8 @@ class NewAgent:
     checkout: str
     conversation: str
     environment: str
+    after: tuple[int, ...] = ()  #: numbers of those that it comes after
+    after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
 
     def columns(self) -> dict[str, Any]:
         return asdict(self) | _columns_of(self.spec)
@@ -117,7 +119,7 @@ def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    return _AGENT.validate_python({**row, "spec": _spec(row["spec"])})
+    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), "after": json.loads(row["after"])})
 
 
 @lru_cache(maxsize=4096)

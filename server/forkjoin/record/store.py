@@ -45,28 +45,34 @@ class Store(Upkeep):
     # -- agents
 
     async def spawn(
-        self, new: Sequence[rows.NewAgent], place: Callable[[int, str], tuple[str, str]], call: Call
+        self,
+        new: Sequence[rows.NewAgent],
+        place: Callable[[int, str], tuple[str, str]],
+        call: Call,
+        *,
+        keep: bool = True,
     ) -> list[Agent]:
         """Record new agents, all or none; `place` gives a number and name their branch and worktree.
+
+        Args:
+            keep: Whether they are recorded; else the agents are only as they would be.
 
         Raises:
             CallerError: A name is taken; the message names its holder.
         """
 
         def act(q: Any) -> list[Agent]:
-            agents: list[Agent] = []
             suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-            for one in new:
-                name = _free_name(q, one, suffixes[one.name])
-                number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
+            names = (_free_name(q, one, suffixes[one.name]) for one in new)  # free while each before it is recorded
+            added = [(_add_agent(q, one, name), name) for one, name in zip(new, names, strict=True)]
+            for one, (number, name) in zip(new, added, strict=True):
                 branch, worktree = place(number, name)
-                q.place_agent(number=number, branch=branch, worktree=worktree)
-                q.add_task(agent=number, task=one.spec.task)
-                agents.append(rows.agent(q.agent_numbered(number=number)))
-            _remember(q, call, {"agents": [agent.number for agent in agents]})
-            return agents
+                after = json.dumps([*one.after, *(added[before][0] for before in one.after_new)])
+                q.place_agent(number=number, branch=branch, worktree=worktree, after=after)
+            _remember(q, call, {"agents": [number for number, _ in added]})
+            return [rows.agent(q.agent_numbered(number=number)) for number, _ in added]
 
-        return await self._write("spawn", act)
+        return await self._write("spawn", act, keep=keep)
 
     async def agent(self, number: int) -> Agent:
         found = await self._read("agent_numbered", number=number)
@@ -97,6 +103,11 @@ class Store(Upkeep):
     async def live(self) -> list[Agent]:
         """Every agent that is in no final state, oldest first."""
         return await self._agents("live_agents")
+
+    async def ended(self, numbers: Iterable[int]) -> dict[int, State]:
+        """How those of these agents ended that have, and are recorded still."""
+        rows_ = await self._rows("ended_agents", numbers=json.dumps(list(numbers)))
+        return {row["number"]: State(row["state"]) for row in rows_}
 
     async def agents(self, project: int, *, everything: bool) -> list[Agent]:
         """The project's agents, newest first; with `everything`, removed ones too."""
@@ -164,6 +175,10 @@ class Store(Upkeep):
     async def set_prepared(self, agent: Agent, branch: str) -> None:
         """Record that the agent's worktree and this branch were made."""
         await self._set("set_prepared", number=agent.number, branch=branch)
+
+    async def set_base(self, agent: Agent, base: str) -> None:
+        """Record that the agent starts from this commit."""
+        await self._set("set_base", number=agent.number, base=base)
 
     async def set_removing(self, agents: Iterable[Agent]) -> None:
         """Note that worktrees and branches of these are about to go: from now on they do."""
@@ -268,6 +283,12 @@ class Store(Upkeep):
         """What was recorded for this call, if it was made before."""
         found = await self._read("call", relay=call.relay, request=call.request)
         return rows.JSON.validate_json(found) if found else None
+
+
+def _add_agent(q: Any, one: rows.NewAgent, name: str) -> int:
+    number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
+    q.add_task(agent=number, task=one.spec.task)
+    return number
 
 
 def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:

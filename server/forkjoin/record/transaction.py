@@ -60,12 +60,15 @@ class Transactions:
                 self.damaged.set()
             raise RecordsError(_explain(error)) from error
 
-    async def _write(self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False) -> T:
+    async def _write(
+        self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
+    ) -> T:
         """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters.
 
         Args:
             name: Of the step that this records.
             quiet: Whether nobody waits for what this changes.
+            keep: Whether it stays; else it is undone, and what `act` returns tells how it would be.
         """
 
         def transact() -> T:
@@ -73,7 +76,7 @@ class Transactions:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 result = act(self._queries)
-                self._connection.execute("COMMIT")
+                self._connection.execute("COMMIT" if keep else "ROLLBACK")
             except BaseException:
                 if self._connection.in_transaction:  # a full disk ends it by itself
                     self._connection.execute("ROLLBACK")
@@ -85,7 +88,7 @@ class Transactions:
         except RecordsError as error:
             log.warning("%s could not be recorded: %s", name, error.__cause__)
             raise
-        if not quiet:
+        if keep and not quiet:
             self.changes.announce()
         return result
 

@@ -1,0 +1,53 @@
+"""What an agent starts from: its base and, where it comes after others, what these have done."""
+
+from dataclasses import replace
+
+from forkjoin.branch import conflict, git, join
+from forkjoin.error import CallerError
+from forkjoin.model import Agent, State
+from forkjoin.rooms import Rooms
+
+_FILES_NAMED = 10
+
+
+async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
+    """The agent, with the commit that it starts from, which is recorded. Doing so twice is harmless.
+
+    A base that was named stays as it is.
+
+    Raises:
+        CallerError: The work of those that it comes after conflicts.
+    """
+    if agent.spec.base is not None or agent.prepared:
+        return agent
+    base, ended = agent.base, await rooms.store.ended(agent.after)
+    succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
+    for other in await rooms.store.agents_numbered(succeeded):
+        if tip := await _tip(rooms, common_dir, other):
+            base = await _with(common_dir, base, tip, agent, other)
+    if base != agent.base:
+        await rooms.store.set_base(agent, base)
+    return replace(agent, base=base)
+
+
+async def _tip(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
+    """The end of an agent's work, whether or not its branch is still there."""
+    result = await rooms.store.result(agent.number)
+    return await git.tip(common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
+
+
+async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:
+    """A commit that has both: one of the two, if that is enough."""
+    if await git.is_ancestor(common_dir, tip, base):
+        return base
+    if await git.is_ancestor(common_dir, base, tip):
+        return tip
+    merged = await conflict.try_merge(common_dir, base, tip)
+    if merged.conflicts:
+        files = git.listed(merged.conflicts, _FILES_NAMED)
+        raise CallerError(
+            f"What it comes after conflicts: the work of {other.label} with the others', in {files}. Merge them with "
+            "merge_worktree, then spawn it again."
+        )
+    message = f"What {agent.label} starts from: with the work of {other.label}\n"
+    return await join.merge_commit(common_dir, merged.tree, (base, tip), message, await git.author(common_dir))
