@@ -5,7 +5,7 @@ Each question yields what is wrong, in words; nothing is what must come.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ class Seen:
     agents: list[dict[str, Any]]
     results: dict[int, dict[str, Any]]
     said: dict[str, list[str]]
+
+    @property
+    def states(self) -> dict[int, str]:
+        return {agent["number"]: agent["state"] for agent in self.agents}
+
+    def started_from(self, agent: dict[str, Any]) -> set[str]:
+        """Ids of those that start from an agent's work, or from the work of such."""
+        after = [one for one in self.agents if agent["number"] in json.loads(one["after"])]
+        return {one["id"] for one in after}.union(*(self.started_from(one) for one in after))
 
     def of(self, person: Person) -> list[dict[str, Any]]:
         return [agent for agent in self.agents if agent["common_dir"] == str(person.common_dir)]
@@ -108,7 +117,9 @@ def _ends(seen: Seen) -> Iterator[str]:
     for agent in seen.agents:
         name = f"{agent['id']} {agent['token']} ({seen.world.works[agent['token']].kind})"
         said, state, result = seen.said[agent["token"]], agent["state"], seen.results.get(agent["number"])
-        if state not in _possible(seen.world, agent):
+        if "start" in said and _is_skipped(seen, agent):
+            yield f"{name} comes after {agent['after']}, not all of which have succeeded, and has run"
+        if state not in _possible(seen, agent):
             error = (result or {}).get("error")
             yield f"{name} is {state}, its processes killed: {seen.world.hurt.get(agent['id'])}; {error}"
         if result is None or result["state"] != state:
@@ -121,8 +132,14 @@ def _ends(seen: Seen) -> Iterator[str]:
             yield f"{name} waits for no landing"
 
 
-def _possible(world: World, agent: dict[str, Any]) -> set[str]:
-    states = {world.works[agent["token"]].expected.ends}
+def _is_skipped(seen: Seen, agent: dict[str, Any]) -> bool:
+    """Whether it comes after one that has not succeeded."""
+    return any(seen.states[number] != "succeeded" for number in json.loads(agent["after"]))
+
+
+def _possible(seen: Seen, agent: dict[str, Any]) -> set[str]:
+    world = seen.world
+    states = {"failed" if _is_skipped(seen, agent) else world.works[agent["token"]].expected.ends}
     if agent["id"] in world.stopped:
         states.add("stopped")
     if agent["id"] in world.hurt:
@@ -173,7 +190,7 @@ def _told(seen: Seen, person: Person) -> Iterator[tuple[str, str]]:
             yield landing["target"].removeprefix("refs/heads/"), one["id"]
 
 
-def _contents(seen: Seen, person: Person, landed: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _contents(seen: Seen, person: Person, landed: Collection[tuple[str, str]]) -> Iterator[str]:
     """The files of those that have landed are in their target; in main, which agents start from, no others'."""
     names = {target: set(person.git("ls-tree", "--name-only", target).splitlines()) for target in ("main", "release")}
     for agent in seen.of(person):
@@ -182,12 +199,17 @@ def _contents(seen: Seen, person: Person, landed: Iterable[tuple[str, str]]) -> 
         for target in ("main", "release"):
             if target in where and left and file not in names[target]:
                 yield f"{agent['id']} has landed on {target}, and {file} is not there"
-        if "main" not in where and file in names["main"]:
+        if "main" not in where and file in names["main"] and not _is_brought(seen, agent, landed):
             yield f"{agent['id']} has not landed on main, and {file} is there"
         if where and agent["merge"] != "merged":
             yield f"{agent['id']} has landed on {where}, and is {agent['merge']}"
         if agent["merge"] == "merged" and not where:
             yield f"{agent['id']} is merged, and has landed nowhere"
+
+
+def _is_brought(seen: Seen, agent: dict[str, Any], landed: Collection[tuple[str, str]]) -> bool:
+    """Whether an agent that starts from its work has landed on main."""
+    return any(("main", one) in landed for one in seen.started_from(agent))
 
 
 def _worktrees(seen: Seen, person: Person) -> Iterator[str]:

@@ -31,8 +31,14 @@ def ask(world: World, lead: Lead, tool: str, arguments: dict[str, Any], tokens: 
 def spawn(world: World) -> None:
     works = [world.new_work() for _ in range(world.random.randint(1, 6))]
     named = [work.spec(f"n-{work.token}" if world.random.random() < 0.5 else None) for work in works]
+    for spec in named:
+        others = [
+            str(other["name"]) for other in named if other is not spec and "name" in other and "after" not in other
+        ]
+        if others and world.random.random() < 0.2:
+            spec["after"] = [world.random.choice(others)]
     for work, spec in zip(works, named, strict=True):
-        world.note(f"{work.token} {spec.get('name', 'without a name')}: {work.kind}")
+        world.note(f"{work.token} {spec.get('name', 'without a name')}: {work.kind}, after {spec.get('after', 'none')}")
     ask(world, world.a_lead(), "spawn_agents", {"agents": named}, tuple(work.token for work in works))
 
 
