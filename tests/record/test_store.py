@@ -65,6 +65,17 @@ async def test_a_move_from_a_state_that_has_passed_is_refused(store: Store) -> N
         await store.move(agent, State.PREPARING)
 
 
+async def test_what_an_older_attempt_brings_late_is_refused(store: Store) -> None:
+    (agent,) = await _spawn(store, "again")
+    for state in (State.PREPARING, State.RUNNING, State.FINISHING):
+        agent = await store.move(agent, state)
+    store._connection.execute("UPDATE agent SET attempt = 2")
+    with pytest.raises(BrokenPromiseError):
+        await store.finish(agent, Result(1, State.SUCCEEDED, "", ""), Merge.NOTHING)
+    assert (await store.agent(agent.number)).state is State.FINISHING
+    assert await store.result(agent.number) is None
+
+
 async def test_a_taken_name_refuses_all_of_a_spawn(store: Store) -> None:
     await _spawn(store, "taken")
     with pytest.raises(CallerError, match="'taken' is taken by a1"):

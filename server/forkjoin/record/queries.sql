@@ -53,7 +53,7 @@ ORDER BY number;
 
 -- name: move_agent!
 UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended)
-WHERE number = :number AND state = :from_;
+WHERE number = :number AND state = :from_ AND attempt = :attempt;
 
 -- name: set_merge!
 UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
@@ -107,7 +107,7 @@ INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) O
 SELECT result FROM result WHERE agent = :agent ORDER BY attempt DESC LIMIT 1;
 
 -- name: progress^
-SELECT offset, turn_end FROM progress WHERE agent = :agent AND attempt = :attempt;
+SELECT offset, turn_end FROM progress WHERE agent = :agent;
 
 -- name: set_progress!
 INSERT INTO progress (agent, attempt, offset, turn_end) VALUES (:agent, :attempt, :offset, :turn_end)

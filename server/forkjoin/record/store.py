@@ -310,8 +310,8 @@ def _move(q: Any, agent: Agent, to: State) -> None:
     allowed = to in TRANSITIONS[agent.state]
     started = now if to is State.RUNNING else None
     ended = now if to in FINAL else None
-    changed = allowed and q.move_agent(number=agent.number, from_=agent.state, to=to, started=started, ended=ended)
-    if not changed:
+    now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt}
+    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended)):
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
 
 
