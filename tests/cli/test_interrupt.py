@@ -48,8 +48,11 @@ def _until_it_asks(process: "subprocess.Popen[str]") -> None:
 
     def asks() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        links = [link for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.is_symlink()]
-        return any(os.readlink(link).startswith("socket:") for link in links)
+        links = Path(f"/proc/{process.pid}/fd").iterdir()
+        try:
+            return any(os.readlink(link).startswith("socket:") for link in links)
+        except FileNotFoundError:  # it was closed meanwhile
+            return False
 
     anyio.run(until, asks)
 

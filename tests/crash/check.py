@@ -199,17 +199,18 @@ def _contents(seen: Seen, person: Person, landed: Collection[tuple[str, str]]) -
         for target in ("main", "release"):
             if target in where and left and file not in names[target]:
                 yield f"{agent['id']} has landed on {target}, and {file} is not there"
-        if "main" not in where and file in names["main"] and not _is_brought(seen, agent, landed):
+        if "main" not in where and file in names["main"] and not _is_brought(seen, agent, landed, "main"):
             yield f"{agent['id']} has not landed on main, and {file} is there"
         if where and agent["merge"] != "merged":
             yield f"{agent['id']} has landed on {where}, and is {agent['merge']}"
-        if agent["merge"] == "merged" and not where:
+        if agent["merge"] == "merged" and not where and not _is_brought(seen, agent, landed):
             yield f"{agent['id']} is merged, and has landed nowhere"
 
 
-def _is_brought(seen: Seen, agent: dict[str, Any], landed: Collection[tuple[str, str]]) -> bool:
-    """Whether an agent that starts from its work has landed on main."""
-    return any(("main", one) in landed for one in seen.started_from(agent))
+def _is_brought(seen: Seen, agent: dict[str, Any], landed: Collection[tuple[str, str]], *targets: str) -> bool:
+    """Whether an agent that starts from its work has landed, on one of these targets or on any."""
+    brought = {target for target, one in landed if one in seen.started_from(agent)}
+    return bool(brought & {*targets} if targets else brought)
 
 
 def _worktrees(seen: Seen, person: Person) -> Iterator[str]:

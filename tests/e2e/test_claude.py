@@ -95,7 +95,7 @@ async def test_a_lead_whose_tools_hide_behind_a_search_has_those_it_begins_with(
     await ask_claude(repository, "What have you?")
     assert "ToolSearch" in api.asked[0].tools
     assert {tool for tool in api.asked[0].tools if tool.startswith("mcp__")} == {
-        f"mcp__forkjoin__{tool}" for tool in ("spawn_agents", "spawn_agent", "wait_agents", "merge_worktree")
+        f"mcp__forkjoin__{tool}" for tool in ("spawn_agents", "wait_agents", "merge_worktree")
     }
 
 
