@@ -65,6 +65,13 @@ async def test_a_move_from_a_state_that_has_passed_is_refused(store: Store) -> N
         await store.move(agent, State.PREPARING)
 
 
+async def test_each_attempt_has_progress_of_its_own(store: Store) -> None:
+    (agent,) = await _spawn(store, "again")
+    await store.note(agent, [], Progress(700, 600))
+    assert await store.progress(agent) == Progress(700, 600)
+    assert await store.progress(replace(agent, attempt=2)) == Progress(0, None)
+
+
 async def test_what_an_older_attempt_brings_late_is_refused(store: Store) -> None:
     (agent,) = await _spawn(store, "again")
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):

@@ -107,7 +107,7 @@ INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) O
 SELECT result FROM result WHERE agent = :agent ORDER BY attempt DESC LIMIT 1;
 
 -- name: progress^
-SELECT offset, turn_end FROM progress WHERE agent = :agent;
+SELECT offset, turn_end FROM progress WHERE agent = :agent AND attempt = :attempt;
 
 -- name: set_progress!
 INSERT INTO progress (agent, attempt, offset, turn_end) VALUES (:agent, :attempt, :offset, :turn_end)
