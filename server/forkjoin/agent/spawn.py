@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forkjoin.agent.after import find_after
+from forkjoin.agent.after import After, find_after
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.error import CallerError
@@ -33,7 +33,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     Raises:
         CallerError: A spec can't be met; nothing was recorded.
     """
-    store, settings, home = rooms.store, rooms.settings, rooms.home
+    store, home = rooms.store, rooms.home
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
@@ -41,22 +41,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     specs, untrusted = await _complete(home, checkout, specs)
     afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
-    new = [
-        NewAgent(
-            project=caller.project.number,
-            lead=caller.lead,
-            name=spec.name or slug(spec.task) or "task",
-            derived=spec.name is None,
-            spec=spec.model_copy(update={"agent": spec.agent or settings.default_agent}),
-            base=bases[spec.base],
-            checkout=checkout.top or "",
-            conversation=str(uuid.uuid4()),
-            environment=caller.environment,
-            after=after.older,
-            after_new=after.new,
-        )
-        for spec, after in zip(specs, afters, strict=True)
-    ]
+    specs = [spec.model_copy(update={"agent": spec.agent or rooms.settings.default_agent}) for spec in specs]
+    new = [_new(caller, checkout, spec, bases[spec.base], after) for spec, after in zip(specs, afters, strict=True)]
     prefix = await _branch_prefix(checkout.common_dir)
     folder = _worktree_folder(home, checkout.common_dir)
 
@@ -65,6 +51,22 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
 
     notes = [note for note in (_note(checkout, specs), untrusted) if note]
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
+
+
+def _new(caller: Caller, checkout: Checkout, spec: Spec, base: str, after: After) -> NewAgent:
+    return NewAgent(
+        project=caller.project.number,
+        lead=caller.lead,
+        name=spec.name or slug(spec.task) or "task",
+        derived=spec.name is None,
+        spec=spec,
+        base=base,
+        checkout=checkout.top or "",
+        conversation=str(uuid.uuid4()),
+        environment=caller.environment,
+        after=after.older,
+        after_new=after.new,
+    )
 
 
 def _worktree_folder(home: Home, common_dir: str) -> Path:
