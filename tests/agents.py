@@ -11,6 +11,10 @@ def make_agent(
     state: State = State.QUEUED,
     lead: str = "lead",
     after: Sequence[int] = (),
+    account: str = "",
+    frozen: bool = False,
+    not_before: float = 0,
+    attempt: int = 1,
     **spec: object,
 ) -> Agent:
     """An agent's record, as far as a decision looks at it; `spec` is what its spec says."""
@@ -28,7 +32,7 @@ def make_agent(
         checkout="/checkout",
         conversation="00000000-0000-0000-0000-000000000000",
         environment="",
-        attempt=1,
+        attempt=attempt,
         prepared=True,
         stop_asked=False,
         created=0.0,
@@ -39,4 +43,7 @@ def make_agent(
         last_event="",
         cost_usd=None,
         after=tuple(after),
+        account=account,
+        frozen=frozen,
+        not_before=not_before,
     )

@@ -40,9 +40,16 @@ class UsedTool:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """The vendor takes no more for now; the program tries again by itself."""
+    """The vendor takes no more for now; the program tries again by itself, or ends.
+
+    Attributes:
+        wait_s: For how long, where the vendor says.
+        until: Seconds since the epoch: when a limit of use is reset.
+    """
 
     text: str
+    wait_s: float | None = None
+    until: float | None = None
     kind: Literal["rate_limited"] = "rate_limited"
 
 
@@ -63,6 +70,7 @@ class TurnEnded:
     cost_usd: float | None = None  #: of the whole conversation, where the program says
     usage: Usage = field(default_factory=Usage)
     denied: tuple[str, ...] = ()  #: what it was not permitted to do
+    status: int | None = None  #: the HTTP status with which the vendor's API refused the last call
     kind: Literal["turn_ended"] = "turn_ended"
 
 

@@ -6,6 +6,7 @@ does exactly the same, and so takes over what another left.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from forkjoin import journal
 from forkjoin.agent.life import Life
+from forkjoin.agent.pace import Pace
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.start import start_what_may
@@ -26,7 +28,7 @@ from forkjoin.branch.repository import look
 from forkjoin.decision import scheduler
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.landing.land import Lander
-from forkjoin.model import Agent, Landing, LandingState, Project, State
+from forkjoin.model import Agent, Landing, LandingState, Project
 from forkjoin.rooms import Rooms
 from forkjoin.session import Session
 
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: How long what has failed is let rest before it is tried again.
 _REST_S = 2.0
+#: No sooner is it looked again where nothing has happened.
+_SOONEST_S = 0.1
 #: How often it is looked for what is due.
 _TIDY_EVERY_S = 3600.0
 
@@ -46,10 +50,12 @@ class Loop:
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
+        self._again_s = math.inf  #: when to look again though nothing has happened
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose processes were ended
         self._life = Life(rooms)
+        self._pace = Pace(rooms)
         self._lander = Lander(rooms)
         self._attended: set[str] = set()  #: what a task sees to
         self._connected: WeakSet[Session] = WeakSet()
@@ -110,7 +116,8 @@ class Loop:
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
                     continue
-                await self.store.changes.after(seen)
+                with anyio.move_on_after(self._again_s):
+                    await self.store.changes.after(seen)
 
     async def _tidy(self) -> None:
         """Take away what earlier daemons left half done, and what is due."""
@@ -126,10 +133,14 @@ class Loop:
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
         started = await start_what_may(self.rooms, await self.store.live(), self.max_running)
-        self.waiting = started.waiting
-        for agent in started.agents:
-            if agent.state is not State.QUEUED:
-                self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
+        self.waiting, self._again_s = started.waiting, max(_SOONEST_S, started.again_s)
+        busy = [agent for agent in started.agents if not agent.rests]
+        self._pace.forget_all_but(busy)
+        for agent in busy:
+            self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
+            if self._pace.is_due(agent):
+                pace = partial(self._pace.follow, agent.number)
+                self._attend(tasks, f"pace {agent.id}", f"the pause of {agent.label}", pace)
             if agent.stop_asked and (agent.number, agent.attempt) not in self._stopped:
                 self._attend(tasks, f"stop {agent.id}", f"the stop of {agent.label}", partial(self._stop, agent))
         for landing in self._next_landings(await self.store.open_landings()):

@@ -24,7 +24,7 @@ TASK_LIMIT = 8 * 1024 * 1024
 class State(StrEnum):
     """Where an agent stands. The last five are final, until a message queues its next attempt."""
 
-    QUEUED = "queued"  #: it waits for its turn
+    QUEUED = "queued"  #: it waits for its turn, for the first time or once more
     PREPARING = "preparing"  #: its worktree is being made
     RUNNING = "running"  #: its program runs
     WAITING = "waiting"  #: its program runs, and has asked something
@@ -44,11 +44,11 @@ ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHI
 
 #: The one table of allowed moves; the store refuses every other.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.PREPARING, State.STOPPED, State.FAILED}),
+    State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
     State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
     State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
     State.WAITING: frozenset({State.RUNNING, State.FINISHING}),
-    State.PAUSED: frozenset({State.RUNNING, State.QUEUED, State.FINISHING}),
+    State.PAUSED: frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.FINISHING}),
     State.FINISHING: FINAL,
     **dict.fromkeys(FINAL, frozenset({State.QUEUED})),
 }
@@ -148,6 +148,9 @@ class SpecParts(BaseModel):
     )
     timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
     silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
+    retries: int | None = Field(
+        default=None, ge=0, le=20, description="Tries after passing trouble: API errors, a lost process, exit 75."
+    )
 
 
 class Spec(SpecParts):
@@ -192,12 +195,21 @@ class Agent:
     removed: float | None  #: when its worktree was taken away
     last_event: str
     cost_usd: float | None
+    account: str = ""  #: whose rate limit its model calls count against
+    frozen: bool = False  #: paused, its program is stopped in midst; else that has ended
+    not_before: float = 0  #: seconds since the epoch: until then it rests
+    retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
     restored: bool = False  #: from the files of its attempt, after its record was damaged
 
     @property
     def id(self) -> str:
         return f"a{self.number}"
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is to be done for it before it has its turn, or a message."""
+        return self.state is State.QUEUED or self.state in FINAL or (self.state is State.PAUSED and not self.frozen)
 
     @property
     def label(self) -> str:

@@ -258,6 +258,18 @@ def test_what_is_started_while_others_end_is_ended_too(mark: str) -> None:
         assert not is_running(int(read_line(program)))
 
 
+def test_what_one_look_has_missed_is_ended_all_the_same(mark: str) -> None:
+    looks: list[int] = []
+
+    def find() -> list[process.Entry]:
+        looks.append(1)
+        return process.tree(mark, None) if len(looks) > 1 else []
+
+    with start("sleep", "1000", mark=mark) as program:
+        assert process.end(find, 1000) == []
+        assert program.wait(GIVE_UP_S) == -signal.SIGTERM
+
+
 def test_what_can_not_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "KILL_WAIT_S", 0.05)
     immortal = Entry(Identity("another boot", 1, 1), 0, 0, "immortal")

@@ -1,28 +1,36 @@
 """The scheduler: any history keeps its promises."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from agents import make_agent
+from forkjoin.decision.governor import CALLING, Account
 from forkjoin.decision.scheduler import Situation, decide, default_max_running, foresee, queue
 from forkjoin.model import ACTIVE, FINAL, Agent, State
 from hypothesis import given
 from hypothesis import strategies as st
 
+#: Seconds since the epoch.
+NOW = 1_000_000_000
 LIVE = [state for state in State if state not in FINAL]
 
 
 @st.composite
 def agents(draw: st.DrawFn) -> list[Agent]:
-    """Up to twenty agents of three leads, that come after older ones and share keys."""
+    """Up to twenty agents of three leads and two accounts, that come after older ones and share keys."""
     made: list[Agent] = []
     for number in range(1, draw(st.integers(0, 20)) + 1):
         after = draw(st.sets(st.integers(1, number - 1), max_size=2)) if number > 1 else ()
+        state = draw(st.sampled_from([State.QUEUED, State.QUEUED, *LIVE]))
         made.append(
             make_agent(
                 number,
-                state=draw(st.sampled_from([State.QUEUED, State.QUEUED, *LIVE])),
+                state=state,
+                account=draw(st.sampled_from(["", "here", "there"])),
+                frozen=state is State.PAUSED and draw(st.booleans()),
+                not_before=draw(st.sampled_from([0, 0, NOW + 60])),
+                attempt=draw(st.integers(1, 2)),
                 lead=draw(st.sampled_from("xyz")),
                 after=sorted(after),
                 priority=draw(st.integers(-2, 2)),
@@ -33,6 +41,20 @@ def agents(draw: st.DrawFn) -> list[Agent]:
     return made
 
 
+accounts = st.dictionaries(
+    st.sampled_from(["here", "there"]),
+    st.builds(
+        Account,
+        st.integers(1, 4),
+        st.sampled_from([0, NOW + 30]),
+        st.just(NOW - 5),
+        st.just(NOW - 5),
+        st.just(1),
+        st.just("no more"),
+    ),
+)
+
+
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
     """Some of the agents have ended, in one way or another."""
@@ -40,14 +62,14 @@ def situations(draw: st.DrawFn) -> Situation:
     over = {agent.number: draw(st.sampled_from(sorted(FINAL))) for agent in made if draw(st.integers(0, 3)) == 0}
     live = [agent for agent in made if agent.number not in over]
     homeless = draw(st.sets(st.integers(1, 20), max_size=2))
-    return Situation(live, draw(st.integers(1, 6)), over, homeless)
+    return Situation(live, draw(st.integers(1, 6)), over, homeless, NOW, draw(accounts))
 
 
 @given(situations())
-def test_every_queued_agent_starts_or_is_skipped_or_is_told_why_it_waits(situation: Situation) -> None:
+def test_whoever_rests_starts_or_is_skipped_or_is_told_why_it_waits(situation: Situation) -> None:
     decision = decide(situation)
-    queued = sorted(agent.number for agent in situation.live if agent.state is State.QUEUED)
-    assert sorted([*decision.start, *decision.skip, *decision.waiting]) == queued
+    resting = sorted(agent.number for agent in situation.live if agent.state in (State.QUEUED, State.PAUSED))
+    assert sorted([*decision.start, *decision.skip, *decision.waiting]) == resting
     assert all([*decision.skip.values(), *decision.waiting.values()])
 
 
@@ -62,11 +84,37 @@ def test_no_more_run_than_may_and_of_those_that_share_a_key_one(situation: Situa
 
 
 @given(situations())
+def test_of_an_account_no_more_call_than_its_vendor_takes_and_none_starts_before_its_time(situation: Situation) -> None:
+    decision = decide(situation)
+    begun = _begun(situation, decision.start, decision.pause)
+    for name, account in situation.accounts.items():
+        calling = [one for one in begun if one.account == name and one.state in CALLING]
+        assert sum(one.state is State.RUNNING for one in calling) <= account.most  # whoever prepares can't pause yet
+        assert len(calling) <= account.most or not {one.number for one in calling} & set(decision.start)
+    for agent in (one for one in situation.live if one.number in decision.start):
+        assert agent.not_before <= NOW
+        assert agent.account not in situation.accounts or situation.accounts[agent.account].closed_until <= NOW
+    assert decision.again > NOW
+
+
+@given(situations())
+def test_who_pauses_is_the_youngest_and_only_where_a_limit_says_so(situation: Situation) -> None:
+    by_number = {agent.number: agent for agent in situation.live}
+    for number in decide(situation).pause:
+        paused = by_number[number]
+        assert paused.state is State.RUNNING
+        others = [one for one in situation.live if one.account == paused.account and one.state in CALLING]
+        assert sum(one.number < number for one in others) >= situation.accounts[paused.account].most
+
+
+@given(situations())
 def test_nothing_starts_before_those_that_it_comes_after_or_once_they_have_failed(situation: Situation) -> None:
     by_number = {agent.number: agent for agent in situation.live}
     decision = decide(situation)
     for number in decision.start:
         agent = by_number[number]
+        if agent.attempt > 1 or agent.state is State.PAUSED:  # it has begun
+            continue
         assert not any(one in by_number for one in agent.after)
         failed = [one for one in agent.after if situation.ended[one] is not State.SUCCEEDED]
         assert not failed or agent.spec.on_failed_dependency == "run"
@@ -77,7 +125,7 @@ def test_nothing_starts_before_those_that_it_comes_after_or_once_they_have_faile
 @given(situations())
 def test_no_slot_stays_free_while_one_could_start(situation: Situation) -> None:
     decision = decide(situation)
-    again = decide(replace(situation, live=_begun(situation, decision.start)))
+    again = decide(replace(situation, live=_begun(situation, decision.start, decision.pause)))
     assert again.start == ()
 
 
@@ -96,8 +144,7 @@ def test_leads_share_the_slots_and_each_has_its_own_in_order(rows: list[tuple[st
 
 @given(agents(), st.integers(1, 6))
 def test_everybody_is_in_one_wave_and_after_those_that_it_comes_after(made: list[Agent], most: int) -> None:
-    queued = [agent for agent in made if agent.state is not State.PAUSED]
-    queued = [replace(agent, state=State.QUEUED) for agent in queued]
+    queued = [replace(agent, state=State.QUEUED, attempt=1) for agent in made]
     waves = foresee(Situation(queued, most), {agent.number for agent in queued})
     place = {number: wave for wave, numbers in enumerate(waves) for number in numbers}
     assert sorted(place) == [agent.number for agent in queued]
@@ -133,8 +180,40 @@ def test_the_reasons_name_who_is_in_the_way() -> None:
 
 
 def test_who_is_paused_keeps_its_key() -> None:
-    live = [make_agent(1, state=State.PAUSED, exclusive="port"), make_agent(2, exclusive="port")]
-    assert decide(Situation(live, 8)).start == ()
+    live = [make_agent(1, state=State.PAUSED, exclusive="port", not_before=60), make_agent(2, exclusive="port")]
+    assert decide(Situation(live, 8, now=59)).start == ()
+    assert decide(Situation(live, 8, now=60)).start == (1,)
+
+
+def test_who_has_begun_goes_on_before_others_start() -> None:
+    begun = [make_agent(3, state=State.PAUSED, frozen=True), make_agent(4, attempt=2)]
+    live = [make_agent(1), make_agent(2, priority=1), *begun]
+    assert decide(Situation(live, 3)).start == (3, 4, 2)
+    assert queue(Situation(live, 3)) == [4, 2, 1]
+
+
+def test_a_limit_pauses_the_youngest_of_its_account_and_holds_no_other() -> None:
+    live = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
+    accounts = {"here": Account(2, closed_until=100, halved=90, changed=90, refusals=1, why="429")}
+    decision = decide(Situation([*live, make_agent(7, account="there")], 9, now=95, accounts=accounts))
+    assert (decision.start, decision.pause) == ((7,), {3: "429", 4: "429"})
+    paused = [replace(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in live]
+    long = {"here": replace(accounts["here"], closed_until=1000)}
+    assert decide(Situation(live, 9, now=95, accounts=long)).pause == {}
+    closed = decide(Situation(paused, 9, now=95, accounts=accounts))
+    assert (closed.start, closed.again) == ((), 100)
+    assert closed.waiting[3].startswith("here takes no more until ")
+    limited = decide(Situation(paused, 9, now=100, accounts=accounts))
+    assert (limited.waiting[3], limited.again) == ("here takes 2 at once for now: 429", 110)
+    more = {"here": replace(accounts["here"], most=3)}
+    assert decide(Situation(paused, 9, now=110, accounts=more)).start == (3,)
+
+
+def test_it_is_looked_again_when_the_first_has_rested() -> None:
+    live = [make_agent(1, state=State.PAUSED, not_before=70), make_agent(2, state=State.PAUSED, not_before=65)]
+    decision = decide(Situation(live, 9, now=60))
+    assert decision.again == 65
+    assert decision.waiting[2].startswith("it rests until ")
 
 
 def test_higher_priority_goes_first_and_then_the_older() -> None:
@@ -150,5 +229,6 @@ def test_the_machine_carries_at_least_one_agent_and_no_more_than_its_memory() ->
     assert default_max_running(64, 640 << 30) == 16
 
 
-def _begun(situation: Situation, start: Sequence[int]) -> list[Agent]:
-    return [replace(a, state=State.PREPARING) if a.number in start else a for a in situation.live]
+def _begun(situation: Situation, start: Sequence[int], pause: Collection[int] = ()) -> list[Agent]:
+    to = {**dict.fromkeys(pause, State.PAUSED), **dict.fromkeys(start, State.PREPARING)}
+    return [replace(agent, state=to.get(agent.number, agent.state)) for agent in situation.live]

@@ -12,7 +12,7 @@ from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Landing, Merge, State, Verify, number_of
+from forkjoin.model import ACTIVE, Agent, Landing, Merge, State, Verify, number_of
 from forkjoin.record.damage import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
@@ -182,8 +182,9 @@ class Status(BaseModel):
     version: str
     running: int
     queued: int
+    paused: int
     max_running: int
-    waiting: list[str]  #: why those that are queued do not run
+    waiting: list[str]  #: why those that are queued or paused do not run
     projects: dict[str, list[str]]  #: what is under way in each repository
     merges: list[str]  #: those under way and queued
     trouble: list[str]
@@ -196,8 +197,9 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
     projects = await _by_project(desk, live)
     return Status(
         version=__version__,
-        running=sum(agent.state is not State.QUEUED for agent in live),
+        running=sum(agent.state in ACTIVE for agent in live),
         queued=sum(agent.state is State.QUEUED for agent in live),
+        paused=sum(agent.state is State.PAUSED for agent in live),
         max_running=desk.loop.max_running,
         waiting=_first(_why_they_wait(desk.loop.waiting)),
         projects=projects,

@@ -1,18 +1,21 @@
 """Claude Code, headless: stream-json both ways, so that it can be given further turns while it is up.
 
 Measured on 2.1.197 and 2.1.330: `acceptEdits` alone denies `git commit`, so Bash is allowed in `--settings`; a deny
-rule there holds even where permissions are skipped. `--resume` finds a conversation only from the folder it began in.
+rule there holds even where permissions are skipped. `--resume` finds a conversation only from the folder it began in,
+and none before the first answer in it (`init` comes earlier); until then `--session-id` may be given again. What a
+resumed program says it cost is without what its conversation had cost before.
 """
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program
+from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Trouble
 from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Usage
@@ -24,10 +27,22 @@ MAKES_EVENTS = True
 _DENIED = "File is in a directory that is denied by your permission settings"
 #: What the API answers when it takes no more for now: rate limited, overloaded.
 _LIMITED = (429, 529)
+#: What it answers when it has trouble of its own, and a later call may succeed.
+_BROKEN = (408, 409, *range(500, 600))
+#: How the result begins of a program that could not reach the API: it has no status then.
+_UNREACHED = "API Error: Unable to connect"
+#: Whose credentials count: the first of these that is set, and where it is sent.
+_CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "HOME")
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
 #: What says most about a tool's use, in this order.
 _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
+
+
+def account(environment: Mapping[str, str]) -> str:
+    credentials = next(((name, environment[name]) for name in _CREDENTIALS if environment.get(name)), None)
+    known = repr((credentials, environment.get("ANTHROPIC_BASE_URL")))
+    return f"claude-{hashlib.sha256(known.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def start(brief: Brief, program: AgentProgram) -> Program:
@@ -93,6 +108,14 @@ class _Message(BaseModel):
     content: list[_Block] | str = ""
 
 
+class _RateLimit(BaseModel):
+    """How the limits of use stand of whoever has a subscription."""
+
+    status: str = ""
+    resetsAt: float | None = None  # noqa: N815
+    rateLimitType: str = ""  # noqa: N815
+
+
 class _Line(BaseModel):
     """A line of stream-json: what we read of it. Other fields, and other types of line, are let pass."""
 
@@ -109,7 +132,10 @@ class _Line(BaseModel):
     errors: list[Any] = []
     attempt: int = 0
     max_retries: int = 0
+    retry_delay_ms: float | None = None
     error_status: int | None = None
+    api_error_status: int | None = None
+    rate_limit_info: _RateLimit | None = None
     error: str = ""
 
 
@@ -154,13 +180,21 @@ def _read_line(said: _Line) -> Iterator[Event]:
             yield Started(said.session_id, said.model)
         case "system", "api_retry":
             words = f"the API answered {said.error_status} ({said.error}); try {said.attempt} of {said.max_retries}"
-            yield RateLimited(words) if said.error_status in _LIMITED else Noted(words)
+            wait_s = _number(said.retry_delay_ms)
+            yield RateLimited(words, wait_s and wait_s / 1000) if said.error_status in _LIMITED else Noted(words)
+        case "rate_limit_event", _:
+            yield from _read_rate_limit(said.rate_limit_info or _RateLimit())
         case "assistant" | "user", _:
             yield from _read_blocks(said.message or _Message())
         case "result", _:
             yield _read_result(said)
         case _:
             pass
+
+
+def _read_rate_limit(limit: _RateLimit) -> Iterator[Event]:
+    if limit.status == "rejected":
+        yield RateLimited(f"its limit of use is reached ({limit.rateLimitType})", until=_number(limit.resetsAt))
 
 
 def _read_blocks(message: _Message) -> Iterator[Event]:
@@ -185,10 +219,15 @@ def _read_result(said: _Line) -> TurnEnded:
     ok = said.subtype == "success" and not said.is_error
     output = said.result or "; ".join(str(error) for error in said.errors) or ("" if ok else said.subtype)
     denied = (f"{d.get('tool_name', '?')} {_brief_use(d.get('tool_input') or {})}" for d in said.permission_denials)
-    cost = said.total_cost_usd
-    if cost is not None and not 0 <= cost < math.inf:  # it would be no number in the records, nor in JSON
-        cost = None
-    return TurnEnded(ok, output, cost, _read_usage(said.usage or {}), tuple(dict.fromkeys(denied)))
+    usage = _read_usage(said.usage or {})
+    return TurnEnded(
+        ok, output, _number(said.total_cost_usd), usage, tuple(dict.fromkeys(denied)), said.api_error_status
+    )
+
+
+def _number(told: float | None) -> float | None:
+    """What is a number in the records, and in JSON, too."""
+    return told if told is not None and 0 <= told < math.inf else None
 
 
 def _read_usage(usage: dict[str, Any]) -> Usage:
@@ -208,7 +247,9 @@ def conclude(ended: Ended) -> Conclusion:
     """A turn that ended well, and a program that then exited 0, are both needed."""
     turn_end, outcome = ended.turn, ended.outcome
     if turn_end is None:
-        return Conclusion(ok=False, output="", error=f"{outcome}, without a result\n{ended.errors.strip()}".strip())
+        why = f"{outcome}, without a result\n{ended.errors.strip()}".strip()
+        cut_off = Trouble.PASSING if outcome.kind in ("lost", "signalled") else Trouble.LASTING
+        return Conclusion(ok=False, output="", error=why, trouble=cut_off)
     edits = any(what.startswith(("Write", "Edit", "NotebookEdit")) for what in turn_end.denied)
     denied = tuple(f"It was not permitted: {what}" for what in (*turn_end.denied, *(() if edits else ended.denied)))
     error = None
@@ -216,4 +257,13 @@ def conclude(ended: Ended) -> Conclusion:
         error = turn_end.output or "it reported an error"
     elif not outcome.ok:
         error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
-    return Conclusion(error is None, turn_end.output, error, turn_end.cost_usd, turn_end.usage, denied)
+    return Conclusion(
+        error is None, turn_end.output, error, turn_end.cost_usd, turn_end.usage, denied, _trouble(turn_end)
+    )
+
+
+def _trouble(turn_end: TurnEnded) -> Trouble:
+    if turn_end.status in _LIMITED:
+        return Trouble.REFUSED
+    unreached = not turn_end.ok and turn_end.output.startswith(_UNREACHED)
+    return Trouble.PASSING if unreached or turn_end.status in _BROKEN else Trouble.LASTING

@@ -1,13 +1,22 @@
-"""Any program: the task on its stdin and in `$FORKJOIN_TASK_FILE`; its stdout is its log, its exit code all it says."""
+"""Any program: the task on its stdin and in `$FORKJOIN_TASK_FILE`; its stdout is its log, its exit code all it says.
 
-from collections.abc import Sequence
+With exit code 75 (EX_TEMPFAIL, sysexits(3)) it asks to be started again later.
+"""
 
-from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program
+from collections.abc import Mapping, Sequence
+
+from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Trouble
 from forkjoin.config import AgentProgram
 from forkjoin.event import Event
 
 TAKES_TURNS = False
 MAKES_EVENTS = False
+
+_TRY_AGAIN = 75
+
+
+def account(environment: Mapping[str, str]) -> str:  # noqa: ARG001
+    return ""  # we know nothing of any
 
 
 def start(brief: Brief, program: AgentProgram) -> Program:
@@ -35,4 +44,6 @@ def conclude(ended: Ended) -> Conclusion:
         return Conclusion(ok=True, output=ended.output)
     last_words = ended.errors.strip() or ended.output.strip()
     error = f"{ended.outcome}\n{last_words}".strip()
-    return Conclusion(ok=False, output=ended.output, error=error)
+    again = ended.outcome.kind == "exited" and ended.outcome.code == _TRY_AGAIN
+    trouble = Trouble.PASSING if again else Trouble.LASTING
+    return Conclusion(ok=False, output=ended.output, error=error, trouble=trouble)

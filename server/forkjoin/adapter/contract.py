@@ -1,12 +1,14 @@
 """What every vendor's adapter is: a module with these names, listed in `all.py`.
 
-An adapter is pure: it starts nothing and keeps nothing. `start` and `resume` say what to run; `turn` what to write for
+An adapter is pure: it starts nothing and keeps nothing. `account` says whose rate limit it counts against; `start` and
+`resume` what to run; `turn` what to write for
 a further turn; `read` what a line of output means, and `read_beginning` what one does that is too long; `conclude` what
 the attempt came to. Stopping is the same for all (TERM to the whole tree, then KILL), and belongs to the executor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from forkjoin.config import AgentProgram
@@ -56,6 +58,14 @@ class Ended:
     denied: tuple[str, ...] = ()
 
 
+class Trouble(StrEnum):
+    """Why an attempt failed, as far as it says whether another would do better."""
+
+    LASTING = "lasting"  #: it would not
+    PASSING = "passing"  #: it may, after a rest
+    REFUSED = "refused"  #: the vendor takes no more for now: it will, once it does
+
+
 @dataclass(frozen=True, slots=True)
 class Conclusion:
     """What an attempt came to, the same for all vendors. `output` is the program's last message."""
@@ -66,6 +76,7 @@ class Conclusion:
     cost_usd: float | None = None
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
+    trouble: Trouble = Trouble.LASTING
 
 
 class Adapter(Protocol):
@@ -79,6 +90,10 @@ class Adapter(Protocol):
     @property
     def MAKES_EVENTS(self) -> bool:  # noqa: N802
         """Whether its output is lines that `read` understands."""
+        ...
+
+    def account(self, environment: Mapping[str, str]) -> str:
+        """Whose rate limit a program counts against that runs in this environment; no secret can be told by it."""
         ...
 
     def start(self, brief: Brief, program: AgentProgram) -> Program:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from forkjoin.adapter.contract import Adapter, Conclusion, Ended
-from forkjoin.agent.listen import last_turn
+from forkjoin.adapter.contract import Adapter, Conclusion
+from forkjoin.agent.conclude import ERROR_LIMIT, OUTPUT_BYTES, conclude
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.agent.stop import end_processes
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.executor import Page
 from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.place import is_folder
@@ -23,11 +22,6 @@ from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
 
 SUMMARY_LIMIT = 240
-_ERROR_LIMIT = 4_000
-#: What is told of the end of stderr: the exit code stands before it.
-_ERROR_BYTES = _ERROR_LIMIT - 200
-#: What is kept of an output that is longer than a result may be: there must be room to say so.
-_OUTPUT_BYTES = OUTPUT_LIMIT - 200
 _COMMITS_NAMED = 50
 
 
@@ -36,7 +30,7 @@ async def finish(
 ) -> None:
     """Write the attempt's result, and the agent's final state with it."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    concluded = await _conclude(rooms, adapter, agent, outcome)
+    concluded = await conclude(rooms, adapter, agent, outcome)
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
     verified = _Verified(Verify.NONE, "")
@@ -99,31 +93,11 @@ def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
     )
 
 
-async def _conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
-    handle = handle_of(agent)
-    hide = rooms.environments.redact
-    turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
-    printed = hide(_end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
-    errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
-    denials = await rooms.store.denials(agent)
-    return adapter.conclude(Ended(outcome, turn, printed, hide(errors.decode(errors="replace")), denials))
-
-
-def _end_of(page: Page, agent: Agent) -> str:
-    """The end of what was printed, in whole lines, and where the rest is."""
-    if page.start == 0:
-        return page.data.decode(errors="replace")
-    whole = page.data.partition(b"\n")[2] or page.data
-    before = page.size - len(whole)
-    note = f"[cut: {before} bytes before this; read_log({agent.id!r}, raw=true) has them]"
-    return f"{note}\n{whole.decode(errors='replace')}"
-
-
 def _beginning_of(output: str, agent: Agent) -> str:
     """As much of the last message as a result keeps, and where the rest is."""
     if len(output) <= OUTPUT_LIMIT:
         return output
-    return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
+    return f"{output[:OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
@@ -162,7 +136,7 @@ def _last_line(text: str) -> str:
 
 def _error(concluded: Conclusion, verified: _Verified) -> str | None:
     if concluded.error:
-        return concluded.error[:_ERROR_LIMIT]
+        return concluded.error[:ERROR_LIMIT]
     return "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
 
 

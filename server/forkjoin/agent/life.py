@@ -9,13 +9,15 @@ from dataclasses import replace
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter
+from forkjoin.agent.conclude import conclude
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
+from forkjoin.agent.rest import find_rest
 from forkjoin.agent.stop import end_processes
 from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted
-from forkjoin.model import FINAL, Agent, Merge, Result, State
+from forkjoin.model import FINAL, Agent, Merge, Outcome, Result, State
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,9 @@ class Life:
         self._executor = rooms.executor
 
     async def live(self, agent: Agent) -> None:
-        """Carry an agent that was started on to its end; its trouble is its own."""
+        """Carry an agent that was started on to its end, or to where it rests; its trouble is its own."""
         try:
-            while agent.state not in FINAL:
+            while not agent.rests:
                 agent = await self._step(agent)
         except Exception as error:
             if is_passing(error):
@@ -44,7 +46,7 @@ class Life:
         match agent.state:
             case State.PREPARING:
                 return await self._prepare(agent)
-            case State.RUNNING:
+            case State.RUNNING | State.PAUSED:
                 return await self._run(agent)
             case State.FINISHING:
                 return await self._finish(agent)
@@ -61,16 +63,24 @@ class Life:
         return await self._store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
     async def _run(self, agent: Agent) -> Agent:
-        await listen(self._rooms, self._adapter(agent), agent)
-        outcome = await self._executor.outcome(handle_of(agent))
-        agent = await self._store.agent(agent.number)
-        return await self._store.move(agent, State.FINISHING, Noted(f"ended: {outcome}"))
+        adapter = self._adapter(agent)
+        await listen(self._rooms, adapter, agent)
+        outcome = await self._end(agent)
+        concluded = await conclude(self._rooms, adapter, agent, outcome)
+        rest = await find_rest(self._rooms, agent, concluded)
+        how = (rest and concluded.error and f"{concluded.error.splitlines()[0]}; it is to go on") or str(outcome)
+        return await self._store.leave(agent, Noted(f"ended: {how}"), rest)
 
-    async def _finish(self, agent: Agent) -> Agent:
+    async def _end(self, agent: Agent) -> Outcome:
+        """How the newest attempt ended, with nothing of it left where that may be."""
         outcome = await self._executor.outcome(handle_of(agent))
         if agent.stop_asked or outcome.kind in ("lost", "timed_out"):  # its shim may be gone, what it ran may not
             await end_processes(self._rooms, agent)
             outcome = replace(outcome, left=())
+        return outcome
+
+    async def _finish(self, agent: Agent) -> Agent:
+        outcome = await self._end(agent)
         environment = await self._environment(agent) if agent.spec.verify else None
         await finish(self._rooms, self._adapter(agent), agent, outcome, environment or {})
         return await self._store.agent(agent.number)
@@ -93,7 +103,7 @@ class Life:
     async def _give_up(self, agent: Agent, error: Exception) -> None:
         """Record that we could not carry the agent further, whatever state that was in."""
         await end_processes(self._rooms, agent)
-        if agent.state is State.RUNNING:
+        if agent.state in (State.RUNNING, State.PAUSED):
             agent = await self._store.move(agent, State.FINISHING)
         if agent.state in FINAL:
             return

@@ -12,7 +12,8 @@ from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.event import FAILED, Event, TurnEnded, Unreadable, with_text
+from forkjoin.agent.rest import note_refusal
+from forkjoin.event import FAILED, Event, RateLimited, TurnEnded, Unreadable, with_text
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
@@ -48,6 +49,8 @@ async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
     if ends:
         reader.turn_end = ends[-1]
     await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end))
+    for refused in [event for event, _ in reader.events if isinstance(event, RateLimited)][-1:]:
+        await note_refusal(rooms, agent, refused)
     reader.events, reader.stored = [], reader.lines.needed
     if ends:
         await rooms.executor.close_input(handle_of(agent))

@@ -16,6 +16,7 @@ from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, worktree
 from forkjoin.branch.include import bring_ignored
+from forkjoin.branch.place import is_folder
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.record.rows import About
@@ -36,6 +37,8 @@ def handle_of(agent: Agent, kind: str = "") -> str:
 async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     """Make the agent's worktree; the agent, with the branch that it got. Doing so twice is harmless.
 
+    A later attempt finds the worktree as the one before it has left it.
+
     Raises:
         GitError: git would not; nothing is left of it.
         CallerError: The worktree's path is not where it should be, the disk is full, or the work of those that it comes
@@ -45,6 +48,8 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     path = Path(agent.worktree)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
+    if agent.attempt > 1 and is_folder(path):
+        return agent
     project = await store.project_numbered(agent.project)
     agent = await settle_base(rooms, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
@@ -85,7 +90,10 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         model=agent.spec.model,
         conversation=agent.conversation,
     )
-    run = ADAPTERS[program.kind].start(brief, program)
+    adapter = ADAPTERS[program.kind]
+    message = await rooms.store.message(agent)
+    going_on = message and await rooms.store.has_answered(agent) and adapter.resume(brief, program, message)
+    run = going_on or adapter.start(brief, program)
     limits = rooms.settings.limits
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
@@ -104,7 +112,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         timeout_s=minutes * 60 if minutes else None,
         silence_s=silence * 60 if silence else None,
         log_bytes=limits.log_bytes,
-        keeps_unread=ADAPTERS[program.kind].MAKES_EVENTS,
+        keeps_unread=adapter.MAKES_EVENTS,
         about=await _about(rooms, agent, task),
     )
 

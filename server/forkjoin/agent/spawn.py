@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
+from forkjoin.attempt.environment import compose
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.error import CallerError
@@ -42,7 +44,11 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
     specs = [spec.model_copy(update={"agent": spec.agent or rooms.settings.default_agent}) for spec in specs]
-    new = [_new(caller, checkout, spec, bases[spec.base], after) for spec, after in zip(specs, afters, strict=True)]
+    accounts = {agent: _account(rooms, caller, agent) for agent in {spec.agent for spec in specs}}
+    new = [
+        _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], after)
+        for spec, after in zip(specs, afters, strict=True)
+    ]
     prefix = await _branch_prefix(checkout.common_dir)
     folder = _worktree_folder(home, checkout.common_dir)
 
@@ -53,7 +59,14 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
 
-def _new(caller: Caller, checkout: Checkout, spec: Spec, base: str, after: After) -> NewAgent:
+def _account(rooms: Rooms, caller: Caller, agent: str | None) -> str:
+    """Whose rate limit the model calls of this program count against."""
+    program = rooms.settings.program(agent)
+    environment = compose(caller.session.hello.environment, program.environment, {})
+    return ADAPTERS[program.kind].account(environment)
+
+
+def _new(caller: Caller, checkout: Checkout, spec: Spec, base: str, account: str, after: After) -> NewAgent:
     return NewAgent(
         project=caller.project.number,
         lead=caller.lead,
@@ -64,6 +77,7 @@ def _new(caller: Caller, checkout: Checkout, spec: Spec, base: str, after: After
         checkout=checkout.top or "",
         conversation=str(uuid.uuid4()),
         environment=caller.environment,
+        account=account,
         after=after.older,
         after_new=after.new,
     )

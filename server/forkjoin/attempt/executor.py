@@ -108,6 +108,18 @@ class Executor(Protocol):
         """
         ...
 
+    async def freeze(self, handle: str) -> None:
+        """Stop its whole tree in midst, and its limits of time with it; idempotent, and nothing for one that has ended.
+
+        Raises:
+            OSError: There is no room to note so. It goes on.
+        """
+        ...
+
+    async def thaw(self, handle: str) -> None:
+        """Let what was frozen go on; idempotent."""
+        ...
+
     async def forget(self, handle: str) -> None:
         """Remove its files. Only for what has ended."""
         ...

@@ -152,6 +152,12 @@ class LocalExecutor:
             await self.outcome(handle)
         return left
 
+    async def freeze(self, handle: str) -> None:
+        await self._do(_freeze, self._at(handle))
+
+    async def thaw(self, handle: str) -> None:
+        await self._do(_thaw, self._at(handle))
+
     async def forget(self, handle: str) -> None:
         await self._do(_forget, self._at(handle))
 
@@ -348,6 +354,23 @@ def _ask_to_end(folder: Path, grace: float) -> bool:
         process.send(owner, signal.SIGCONT)  # its own program may have stopped it
     _poke(folder)
     return lock.is_held(folder / "lock")
+
+
+def _freeze(folder: Path) -> None:
+    if lock.is_held(folder / "lock"):
+        _write(folder / "frozen", b"")
+        process.stop(lambda: _tree(folder))
+
+
+def _thaw(folder: Path) -> None:
+    if (folder / "frozen").exists():
+        for entry in _tree(folder):
+            process.send(entry.identity, signal.SIGCONT)
+        (folder / "frozen").unlink(missing_ok=True)
+
+
+def _tree(folder: Path) -> list[process.Entry]:
+    return process.tree(_mark(folder), _read_shim(folder), _group(folder))
 
 
 def _end_tree(folder: Path, grace: float) -> list[str]:

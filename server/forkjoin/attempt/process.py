@@ -26,7 +26,7 @@ KEEPER = "FORKJOIN_KEEPER"
 KILL_WAIT_S = 5.0
 #: How soon processes are looked for again; each look reads the whole process table.
 _SOONEST_S, _LATEST_S = 0.01, 0.2
-#: How often a process that is becoming another program is looked at, a millisecond apart.
+#: How often a process that is becoming another program is looked at, a millisecond apart; and a tree that grows.
 _TRIES = 50
 _PF_EXITING, _PF_KTHREAD = 0x4, 0x200000
 
@@ -184,6 +184,18 @@ def send(identity: Identity, signum: signal.Signals) -> None:
     os.close(handle)
 
 
+def stop(find: Callable[[], list[Entry]]) -> None:
+    """Stop all that `find` finds, and what these have started meanwhile, until nothing is new. Blocks."""
+    stopped: set[Identity] = set()
+    for _ in range(_TRIES):
+        new = [entry for entry in _look(find) if entry.identity not in stopped]
+        if not new:
+            return
+        for entry in new:
+            send(entry.identity, signal.SIGSTOP)
+        stopped.update(entry.identity for entry in new)
+
+
 def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:
     """End all that `find` finds: TERM, `grace` seconds, then KILL until none is left. Blocks.
 
@@ -195,7 +207,7 @@ def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:
     told: set[Identity] = set()
     give_up = time.monotonic() + grace
     pause = _SOONEST_S
-    while (left := find()) and (remaining := give_up - time.monotonic()) > 0:
+    while (left := _look(find)) and (remaining := give_up - time.monotonic()) > 0:
         theirs = _below({entry.identity.pid for entry in left if entry.identity in told}, left)
         for entry in left:
             if entry.identity not in told and entry.identity.pid not in theirs:
@@ -214,5 +226,14 @@ def _kill(find: Callable[[], list[Entry]], left: list[Entry]) -> list[Entry]:
             for entry in left:
                 send(entry.identity, signum)
         time.sleep(_SOONEST_S)
-        left = find()
+        left = _look(find)
     return left
+
+
+def _look(find: Callable[[], list[Entry]]) -> list[Entry]:
+    """What is found; where that is nothing, in a second look.
+
+    The first may have missed a process that was started after the table was listed, by one that ended before it was
+    read.
+    """
+    return find() or find()

@@ -9,6 +9,7 @@ stands in files of FOLDER, except the program's environment, which comes through
     input         what goes to the program's stdin; the daemon appends to it      input.end  nothing more will come
     poke          a fifo: a byte in it says that input, input.end or cancel has changed
     output errors what the program printed; `errors` only where it is kept apart
+    frozen        the program is stopped in midst: no time passes for its limits
     cancel        the attempt is to end, within the grace that stands in it; nothing is started where it is there
     end.json      how it ended; written last, and by rename, so that it is whole or not there
     full.json     what becomes end.json where the disk is too full to write one
@@ -65,6 +66,8 @@ class Shim:
             self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
         self.began = time.monotonic()
         self.next_wake = self.began + _WAKE_EVERY_S
+        self.looked = self.began  #: when it was last looked whether the program is frozen
+        self.frozen = False
         self.late = ""  #: the limit that ended it, in words
         self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
         self.left: list[process.Entry] = []
@@ -164,7 +167,8 @@ class Shim:
                 if grace is not None:
                     self.end_tree(grace)
                     continue
-                for key, _ in selector.select(max(0.0, min(_LOOK_EVERY_S, self.time_left()))):
+                patience = _LOOK_EVERY_S if self.frozen else max(0.0, min(_LOOK_EVERY_S, self.time_left()))
+                for key, _ in selector.select(patience):
                     if key.fd in (wakeup, poke):
                         os.read(key.fd, _CHUNK)
                 if time.monotonic() >= self.next_wake:
@@ -184,10 +188,19 @@ class Shim:
     def grace_to_end(self) -> float | None:
         """The grace within which the tree is to end now; none where it may go on."""
         self.logs.look()
+        self.hold_time()
         self.late = self.find_late()
         if os.path.exists("cancel"):
             return read_number("cancel", _GRACE_S)  # it is empty where there was no room for more
         return _GRACE_S if self.late or self.terminated else None
+
+    def hold_time(self) -> None:
+        """Let no time pass for the limits while the program is frozen."""
+        now = time.monotonic()
+        if self.frozen:
+            self.began += now - self.looked
+            self.logs.heard += now - self.looked
+        self.looked, self.frozen = now, os.path.exists("frozen")
 
     def find_late(self) -> str:
         """The limit that it is past, in words; '' where it is past none."""

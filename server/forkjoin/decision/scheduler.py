@@ -1,19 +1,24 @@
-"""Who starts next. Pure: what is → what to do, and why not more.
+"""Who starts next, goes on, or pauses. Pure: what is → what to do, and why not more.
 
-The lead with the fewest agents at work has the next turn; of its own the highest priority, then the oldest. Whoever
-has the turn is asked at each gate (`gate.py`) whether something holds it, and starts when nothing does.
+The lead with the fewest agents at work has the next turn; of its own those that have begun, then the highest priority,
+then the oldest. Whoever has the turn is asked at each gate (`gate.py`) whether something holds it, and starts, or goes
+on, when nothing does.
 """
 
 import heapq
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Slots
+from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Governor, Rest, Slots
+from forkjoin.decision.governor import Account, next_growth, too_many
 from forkjoin.model import ACTIVE, Agent, State
 
 #: What an agent takes, until its own peak is known: a claude of about 400 MB, and what it runs.
 _AGENT_BYTES = 1 << 30
+#: Who waits for a turn.
+_WAITS = frozenset({State.QUEUED, State.PAUSED})
 #: Agents mostly wait for a model: more run than there are cores.
 _AGENTS_PER_CORE = 4
 _MOST_BY_DEFAULT = 16
@@ -26,28 +31,44 @@ class Situation:
     live: Sequence[Agent]  #: all that are in no final state
     max_running: int  #: how many may be active at once
     ended: Mapping[int, State] = field(default_factory=dict[int, State])  #: of those that queued ones come after
-    without_environment: Set[int] = frozenset()  #: queued ones whose lead's environment a restart has lost
+    without_environment: Set[int] = frozenset()  #: those to be started whose lead's environment a restart has lost
+    now: float = 0  #: seconds since the epoch
+    accounts: Mapping[str, Account] = field(default_factory=dict[str, Account])  #: those with a rate limit, by name
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which queued agents start now, in that order; why others never will, and why the rest waits, by number."""
+    """What to do with whom, by number.
+
+    Attributes:
+        start: Who starts now, or goes on, in that order.
+        skip: Why others never will.
+        waiting: Why the rest waits.
+        pause: Why those that run are to pause.
+        again: When, in seconds since the epoch, it is to be decided again though nothing has happened.
+    """
 
     start: tuple[int, ...]
     skip: dict[int, str]
     waiting: dict[int, str]
+    pause: dict[int, str]
+    again: float = math.inf
 
 
 def decide(situation: Situation) -> Decision:
-    """What to start of the queued ones, what to skip, and why each of the others waits."""
+    """What to start, what to skip, what to pause, and why each of the others waits."""
+    crowd = too_many(situation.live, situation.accounts, situation.now)
+    pause = {agent.number: situation.accounts[agent.account].why for agent in crowd}
     dependencies = Dependencies(situation.live, situation.ended)
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
+        Governor(situation.live, situation.accounts, situation.now),
+        Rest(situation.now),
         Exclusive(situation.live),
         Slots(situation.live, situation.max_running),
     )
-    decision = Decision((), {}, {})
+    decision = Decision((), {}, {}, pause)
     start: list[int] = []
     turns = _Turns(situation.live)
     for agent in turns:
@@ -60,17 +81,28 @@ def decide(situation: Situation) -> Decision:
             turns.started(agent)
             for gate in gates:
                 gate.started(agent)
-    return replace(decision, start=tuple(start))
+    waiting = [agent for agent in situation.live if agent.number in decision.waiting]
+    return replace(decision, start=tuple(start), again=_next_look(situation, waiting))
+
+
+def _next_look(situation: Situation, waiting: Sequence[Agent]) -> float:
+    """When the first of those that wait may go on for no other reason than that time has passed."""
+    rested = [agent.not_before for agent in waiting if agent.not_before > situation.now]
+    known = {
+        agent.account: situation.accounts[agent.account] for agent in waiting if agent.account in situation.accounts
+    }
+    opened = [one.closed_until for one in known.values() if one.closed_until > situation.now]
+    return min([*rested, *opened, *map(next_growth, known.values())], default=math.inf)
 
 
 class _Turns:
-    """The queued agents, each once, in the order in which they have their turns; a start changes what follows."""
+    """Those that wait, each once, in the order in which they have their turns; a start changes what follows."""
 
     def __init__(self, live: Sequence[Agent]) -> None:
         self._at_work = Counter(_lead(agent) for agent in live if agent.state in ACTIVE)
         self._queues: dict[tuple[int, str], list[Agent]] = defaultdict(list)
-        queued = (agent for agent in live if agent.state is State.QUEUED)
-        for agent in sorted(queued, key=lambda agent: (agent.spec.priority, -agent.number)):
+        waiting = (agent for agent in live if agent.state in _WAITS)
+        for agent in sorted(waiting, key=_rank, reverse=True):
             self._queues[_lead(agent)].append(agent)  # the next one last
         self._heap = [self._entry(lead) for lead in self._queues]
         heapq.heapify(self._heap)
@@ -85,9 +117,14 @@ class _Turns:
     def started(self, agent: Agent) -> None:
         self._at_work[_lead(agent)] += 1
 
-    def _entry(self, lead: tuple[int, str]) -> tuple[int, int, int, tuple[int, str]]:
+    def _entry(self, lead: tuple[int, str]) -> tuple[int, bool, int, int, tuple[int, str]]:
         following = self._queues[lead][-1]
-        return self._at_work[lead], -following.spec.priority, following.number, lead
+        return self._at_work[lead], *_rank(following), lead
+
+
+def _rank(agent: Agent) -> tuple[bool, int, int]:
+    """The lower, the earlier among its lead's."""
+    return agent.state is State.QUEUED and agent.attempt == 1, -agent.spec.priority, agent.number
 
 
 def _lead(agent: Agent) -> tuple[int, str]:
@@ -96,7 +133,7 @@ def _lead(agent: Agent) -> tuple[int, str]:
 
 def queue(situation: Situation) -> list[int]:
     """Numbers of the queued ones in the order of their turns, were there slots enough."""
-    return [agent.number for agent in _Turns(situation.live)]
+    return [agent.number for agent in _Turns(situation.live) if agent.state is State.QUEUED]
 
 
 def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
@@ -105,7 +142,8 @@ def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
     As if none were queued but these and whom they come after; those that would wait for ever, or be skipped, are in
     none.
     """
-    situation = replace(situation, live=_with_those_before(situation.live, wanted))
+    live = _with_those_before(situation.live, wanted)
+    situation = replace(situation, live=live, now=math.inf, accounts={})
     waves: list[tuple[int, ...]] = []
     while (decision := decide(situation)).start or any(agent.state in ACTIVE for agent in situation.live):
         waves.append(tuple(number for number in decision.start if number in wanted))

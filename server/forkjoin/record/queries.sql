@@ -9,9 +9,9 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, created)
+                   environment, account, created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :created);
+        :environment, :account, :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -52,8 +52,22 @@ AND (state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') OR (re
 ORDER BY number;
 
 -- name: move_agent!
-UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended)
+UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended),
+                 frozen = :frozen, not_before = :not_before, retried = retried + :retried
 WHERE number = :number AND state = :from_ AND attempt = :attempt;
+
+-- name: begin_attempt!
+UPDATE agent SET attempt = attempt + 1 WHERE number = :number;
+
+-- name: add_message!
+INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text);
+
+-- name: message$
+SELECT text FROM message WHERE agent = :agent AND attempt = :attempt;
+
+-- name: has_answered$
+-- Whether the agent's program was given an answer in any attempt.
+SELECT EXISTS (SELECT 1 FROM event WHERE agent = :agent AND kind IN ('said', 'used', 'turn_ended'));
 
 -- name: set_merge!
 UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
@@ -212,6 +226,7 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, attempt, prepared, stop_asked, created, started, ended, removed, restored)
+                   conversation, environment, account, attempt, prepared, stop_asked, created, started, ended, removed,
+                   restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);

@@ -48,6 +48,14 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Between two attempts: until when, in seconds since the epoch, and whether it counts as one of `retries`."""
+
+    not_before: float
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NewAgent:
     """An agent that is about to be recorded."""
 
@@ -60,6 +68,7 @@ class NewAgent:
     checkout: str
     conversation: str
     environment: str
+    account: str = ""
     after: tuple[int, ...] = ()  #: numbers of those that it comes after
     after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
 
@@ -81,6 +90,7 @@ class About(BaseModel):
     checkout: str = ""
     conversation: str = ""
     environment: str = ""
+    account: str = ""
     spec: Annotated[Spec, BeforeValidator(_read_spec)] = _UNKNOWN
 
 

@@ -117,20 +117,57 @@ class Store(Upkeep):
         """What a wait without ids is for."""
         return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
 
-    async def move(self, agent: Agent, to: State, event: Event | None = None) -> Agent:
-        """Move an agent to another state, and record why; the agent as it is then.
+    async def move(self, agent: Agent, to: State, event: Event | None = None, *, frozen: bool = False) -> Agent:
+        """Move an agent to another state, and record why; the agent as it is then, `frozen` or not.
 
         Raises:
             BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
         """
 
         def act(q: Any) -> Agent:
-            _move(q, agent, to)
+            _move(q, agent, to, frozen=frozen)
             if event:
                 _add_event(q, agent, event, -1)
             return rows.agent(q.agent_numbered(number=agent.number))
 
         return await self._write("move", act)
+
+    async def leave(self, agent: Agent, event: Event, rest: rows.Rest | None = None) -> Agent:
+        """Record that an attempt's program has ended, in whatever state that finds the agent; the agent as it is then.
+
+        It is finishing, unless it is to `rest` before another attempt, and nobody has asked for its stop.
+        """
+
+        def act(q: Any) -> Agent:
+            now = rows.agent(q.agent_numbered(number=agent.number))
+            if rest and not now.stop_asked:
+                _move(q, now, State.PAUSED, not_before=rest.not_before, retried=rest.counts)
+            else:
+                _move(q, now, State.FINISHING)
+            _add_event(q, now, event, -1)
+            return rows.agent(q.agent_numbered(number=agent.number))
+
+        return await self._write("leave", act)
+
+    async def queue_again(self, agent: Agent, text: str) -> Agent:
+        """Queue an agent's next attempt, which is told `text`; the agent as it is then."""
+
+        def act(q: Any) -> Agent:
+            _move(q, agent, State.QUEUED)
+            q.begin_attempt(number=agent.number)
+            q.add_message(agent=agent.number, attempt=agent.attempt + 1, text=text)
+            return rows.agent(q.agent_numbered(number=agent.number))
+
+        return await self._write("queue_again", act)
+
+    async def message(self, agent: Agent) -> str | None:
+        """What the agent's newest attempt is told; none where that is its task."""
+        text: str | None = await self._read("message", agent=agent.number, attempt=agent.attempt)
+        return text
+
+    async def has_answered(self, agent: Agent) -> bool:
+        """Whether the agent's program has answered in any attempt."""
+        return bool(await self._read("has_answered", agent=agent.number))
 
     async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end.
@@ -153,13 +190,15 @@ class Store(Upkeep):
         return rows.RESULT.validate_json(found) if found else None
 
     async def ask_stop(self, agents: Iterable[Agent]) -> None:
-        """Note that these are to be stopped; those that are queued are stopped at once."""
+        """Note that these are to be stopped; those that never started are stopped at once."""
 
         def act(q: Any) -> None:
             for agent in agents:
                 now = rows.agent(q.agent_numbered(number=agent.number))
                 q.ask_stop(number=now.number)
-                if now.state is State.QUEUED:
+                if now.rests and (now.attempt > 1 or now.state is State.PAUSED):
+                    _move(q, now, State.FINISHING)
+                elif now.state is State.QUEUED:
                     _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
         await self._write("ask_stop", act)
@@ -305,13 +344,16 @@ def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
     return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
 
 
-def _move(q: Any, agent: Agent, to: State) -> None:
+def _move(
+    q: Any, agent: Agent, to: State, *, frozen: bool = False, not_before: float = 0, retried: bool = False
+) -> None:
     now = time.time()
     allowed = to in TRANSITIONS[agent.state]
     started = now if to is State.RUNNING else None
     ended = now if to in FINAL else None
     now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt}
-    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended)):
+    pause = {"frozen": frozen, "not_before": not_before, "retried": retried}
+    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **pause)):
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
 
 

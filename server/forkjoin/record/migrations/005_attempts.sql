@@ -1,0 +1,14 @@
+-- An agent may have several attempts: it rests between them, is tried again, and is told how to go on.
+
+ALTER TABLE agent ADD COLUMN account TEXT NOT NULL DEFAULT '';         -- whose rate limit it counts against
+ALTER TABLE agent ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;        -- paused with its program stopped in midst
+ALTER TABLE agent ADD COLUMN not_before REAL NOT NULL DEFAULT 0;       -- until then it rests
+ALTER TABLE agent ADD COLUMN retried INTEGER NOT NULL DEFAULT 0;       -- of what its spec allows
+
+-- What a later attempt is told; the first has its task.
+CREATE TABLE message (
+  agent    INTEGER NOT NULL REFERENCES agent ON DELETE CASCADE,
+  attempt  INTEGER NOT NULL,
+  text     TEXT NOT NULL,
+  PRIMARY KEY (agent, attempt)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,55 @@
+"""A program that speaks as claude does, and does what its task says: Python, run in each attempt.
+
+The task finds `run`, which counts the attempts from 1, `resumed`, `told`, which is what this attempt was told, and the
+functions below. What its conversation is, a file in the user's home folder remembers.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+def say(**line: object) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def answer(text: str) -> None:
+    """A model has answered."""
+    say(type="assistant", message={"content": [{"type": "text", "text": text}]})
+
+
+def refused(wait_s: float, status: int = 429) -> None:
+    """The API has taken no more; claude says so, and would try again after so long."""
+    retry = {"attempt": 1, "max_retries": 10, "retry_delay_ms": wait_s * 1000, "error_status": status, "error": "limit"}
+    say(type="system", subtype="api_retry", **retry)
+
+
+def reach_limit(resets_at: float) -> None:
+    """The limit of use of a subscription is reached."""
+    info = {"status": "rejected", "resetsAt": resets_at, "rateLimitType": "five_hour"}
+    say(type="rate_limit_event", rate_limit_info=info)
+
+
+def succeed(text: str) -> None:
+    say(type="result", subtype="success", is_error=False, result=text, total_cost_usd=0.25)
+
+
+def fail(text: str, status: int | None = None) -> NoReturn:
+    say(type="result", subtype="success", is_error=True, result=text, api_error_status=status, total_cost_usd=0.25)
+    sys.exit(1)
+
+
+def main() -> None:
+    option, conversation = sys.argv[-2:]
+    told = json.loads(sys.stdin.readline())["message"]["content"][0]["text"]
+    memory = Path.home() / conversation
+    task, run = json.loads(memory.read_text()) if memory.exists() else (told, 0)
+    memory.write_text(json.dumps([task, run + 1]))
+    say(type="system", subtype="init", session_id=conversation, model="scripted")
+    exec(task, {**globals(), "run": run + 1, "resumed": option == "--resume", "told": told})
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
