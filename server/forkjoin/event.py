@@ -67,7 +67,7 @@ class TurnEnded:
 
     ok: bool
     output: str
-    cost_usd: float | None = None  #: of the whole conversation, where the program says
+    cost_usd: float | None = None  #: of this attempt so far, where the program says
     usage: Usage = field(default_factory=Usage)
     denied: tuple[str, ...] = ()  #: what it was not permitted to do
     status: int | None = None  #: the HTTP status with which the vendor's API refused the last call

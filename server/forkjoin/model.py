@@ -47,7 +47,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
     State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
     State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
-    State.WAITING: frozenset({State.RUNNING, State.FINISHING}),
+    State.WAITING: frozenset({State.RUNNING, State.PAUSED, State.FINISHING}),
     State.PAUSED: frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.FINISHING}),
     State.FINISHING: FINAL,
     **dict.fromkeys(FINAL, frozenset({State.QUEUED})),

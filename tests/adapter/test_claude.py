@@ -4,7 +4,7 @@ import json
 
 import pytest
 from forkjoin.adapter import claude
-from forkjoin.adapter.contract import Brief, Ended
+from forkjoin.adapter.contract import Brief, Ended, Trouble
 from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
@@ -118,6 +118,54 @@ def test_a_result_that_was_cut_within_a_character_ends_the_turn(cut: bytes) -> N
 def test_a_retry_says_what_the_api_answered(status: int, kind: type[RateLimited | Noted]) -> None:
     retry = {"type": "system", "subtype": "api_retry", "attempt": 2, "max_retries": 10, "error_status": status}
     assert _read({**retry, "error": "e"}) == [kind(f"the API answered {status} (e); try 2 of 10")]
+    (timed,) = _read({**retry, "error": "e", "retry_delay_ms": 3000})
+    assert not isinstance(timed, RateLimited) or timed.wait_s == 3
+
+
+def test_a_limit_of_use_that_is_reached_is_told_with_its_reset() -> None:
+    info = {"status": "rejected", "resetsAt": 1795725715, "rateLimitType": "five_hour", "isUsingOverage": False}
+    limit = {"type": "rate_limit_event", "rate_limit_info": info, "uuid": "257c", "session_id": "3a4c"}
+    assert _read(limit) == [RateLimited("its limit of use is reached (five_hour)", until=1795725715)]
+    assert _read({**limit, "rate_limit_info": {**info, "status": "allowed"}}) == []
+    (endless,) = claude.read(json.dumps(limit).replace("1795725715", "1e999").encode())
+    assert isinstance(endless, RateLimited)
+    assert endless.until is None
+
+
+#: How a program ended, its result, and what may be hoped for after that.
+ENDS = [
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 429}, Trouble.REFUSED),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 529}, Trouble.REFUSED),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 500}, Trouble.PASSING),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 400}, Trouble.LASTING),
+    (Outcome("exited", 1), {"is_error": True, "result": "API Error: Unable to connect to API (x)"}, Trouble.PASSING),
+    (Outcome("exited", 0), {"result": "API Error: Unable to connect to API is what it said"}, Trouble.LASTING),
+    (Outcome("signalled", 9), None, Trouble.PASSING),
+    (Outcome("lost"), None, Trouble.PASSING),
+    (Outcome("exited", 1), None, Trouble.LASTING),
+    (Outcome("timed_out"), None, Trouble.LASTING),
+]
+
+
+@pytest.mark.parametrize(("outcome", "change", "trouble"), ENDS)
+def test_an_end_tells_whether_another_attempt_may_do_better(
+    outcome: Outcome, change: dict[str, object] | None, trouble: Trouble
+) -> None:
+    turn = None
+    if change is not None:
+        (turn,) = _read({**RESULT, **change})
+    assert turn is None or isinstance(turn, TurnEnded)
+    assert claude.conclude(Ended(outcome, turn, "", "")).trouble is trouble
+
+
+def test_an_account_is_its_credentials_and_where_they_are_sent_and_tells_neither() -> None:
+    base = {"HOME": "/home/me", "PATH": "/bin"}
+    keyed = {**base, "ANTHROPIC_API_KEY": "sk-ant-secret"}
+    environments = [base, keyed, {**keyed, "ANTHROPIC_BASE_URL": "http://proxy"}, {"HOME": "/home/you"}]
+    accounts = [claude.account(one) for one in environments]
+    assert len(set(accounts)) == 4
+    assert claude.account({**keyed, "PATH": "/usr/bin", "HOME": "/tmp"}) == accounts[1]
+    assert all(one.startswith("claude-") and len(one) == 15 for one in accounts)
 
 
 REFUSED = "File is in a directory that is denied by your permission settings"

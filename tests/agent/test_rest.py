@@ -14,6 +14,7 @@ import pytest
 from fakes import claude
 from forkjoin.decision import governor, retry
 from forkjoin.loop import Loop
+from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, git, lead_of, open_lead, open_loop_in_memory, until
 
@@ -128,6 +129,7 @@ async def test_a_claude_that_met_with_passing_trouble_goes_on_in_its_conversatio
     task = f"import os\nif run == 1:\n    answer('I begin.')\n    {trouble}\nsucceed(f'{{resumed}} {{told}}')"
     (result,) = await ended(near, *await near.spawn(task, agent="talker"))
     assert result["state"] == "succeeded"
+    assert result["cost_usd"] == (0.25 if "kill" in trouble else 0.5)  # all attempts together
     assert result["output"].startswith("True Your program was cut off in the midst of your work (ended: ")
 
 
@@ -178,6 +180,26 @@ async def test_a_daemon_that_takes_over_lets_go_on_who_rests(
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (result,) = await ended(lead, first)
         assert (result["state"], result["output"]) == ("succeeded", "again\n")
+
+
+async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "_FIRST_S", 1000)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.spawn(*["test -e x.txt && echo again || { touch x.txt; exit 75; }"] * 2)
+        for one in ids:
+            await lead.until(one, state="paused")
+    async with open_loop(home) as loop:  # nobody runs it
+        for number in (1, 2):
+            await loop.store.queue_again(await loop.store.agent(number), "Go on.")
+        await loop.store.ask_stop([await loop.store.agent(2)])
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        results = await ended(lead, *ids)
+    assert [(one["state"], one["output"]) for one in results] == [("succeeded", "again\n"), ("stopped", "")]
+    assert [one["files_changed"] for one in results] == [1, 1]
+    assert (home.attempts / "a1-2" / "started.json").exists()
+    assert not (home.attempts / "a2-2" / "started.json").exists()
 
 
 # -- what a vendor refuses

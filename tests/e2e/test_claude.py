@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import anyio
 import pytest
 from fakes.messages_api import USAGE, MessagesApi
 from fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
+from forkjoin.decision import governor
 from forkjoin.demo.agent import WORK
 from forkjoin.demo.sample import TASKS
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, RELAY, forkjoin, git, open_lead
+from harness import GIVE_UP_S, RELAY, forkjoin, git, open_lead, open_lead_in_memory
 
 pytestmark = pytest.mark.vendor
 
@@ -242,7 +244,6 @@ async def test_a_checkout_whose_path_reads_as_a_pattern_is_kept_from_an_agent_to
     [
         (400, "invalid_request_error", "prompt is too odd", "API Error: 400 prompt is too odd"),
         (401, "authentication_error", "invalid x-api-key", "Invalid API key"),
-        (529, "overloaded_error", "Overloaded", "API Error: 529 Overloaded"),
     ],
 )
 async def test_an_agent_whose_api_answers_an_error_failed_with_it(
@@ -258,6 +259,75 @@ async def test_an_agent_whose_api_answers_an_error_failed_with_it(
     assert result["state"] == "failed"
     assert result["error"].startswith(told)
     assert result["summary"] == result["error"]
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a vendor refuses rest for a moment only."""
+    monkeypatch.setattr(governor, "_FIRST_REST_S", 0.1)
+    monkeypatch.setattr(governor, "GROWS_EVERY_S", 0.5)
+
+
+async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_conversation(
+    api: MessagesApi, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    overloaded = ApiError(529, "overloaded_error", "Overloaded")
+    work: Iterator[ApiError | Sequence[Block]] = iter(
+        [overloaded, overloaded, [bash("echo x > x.txt")], overloaded, overloaded, [Text("All done.")]]
+    )
+
+    def answers(asked: Asked) -> Sequence[Block]:
+        if isinstance(answer := next(work), ApiError):
+            raise answer
+        return answer
+
+    api.script = answers
+    async with open_lead_in_memory(home, repository) as lead:
+        [id_] = await lead.run("Write x.txt.")
+        result = await lead.call("get_result", id=id_)
+    assert (result["state"], result["output"], result["files_changed"]) == ("succeeded", "All done.", 1)
+    told = json.dumps(api.asked[-1].body["messages"])
+    assert "Write x.txt." in told
+    assert told.count("Your program was cut off in the midst of your work") == 2
+
+
+def limit_of_use(resets_at: float) -> dict[str, str]:
+    """How the API tells whoever has a subscription, and no key, that a limit of use is reached."""
+    return {
+        "anthropic-ratelimit-unified-status": "rejected",
+        "anthropic-ratelimit-unified-reset": str(int(resets_at)),
+        "anthropic-ratelimit-unified-representative-claim": "five_hour",
+    }
+
+
+async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
+    api: MessagesApi, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    config = home.config_file.read_text()
+    home.config_file.write_text(config.replace("environment = {", 'environment = { CLAUDE_CODE_OAUTH_TOKEN = "x",'))
+    reset: list[float] = []  #: when: ten seconds after the first has asked
+    does = by_prompt({task(name): does_task(name) for name in NAMES})
+
+    def answers(asked: Asked) -> Sequence[Block]:
+        reset.append(time.time() + 10)
+        if time.time() < reset[0]:
+            raise ApiError(429, "rate_limit_error", "You have hit your limit", limit_of_use(reset[0]))
+        return does(asked)
+
+    api.script = answers
+    async with open_lead_in_memory(home, repository) as lead:
+        ids = await lead.spawn(*map(task, NAMES))
+        await lead.until(ids[0], state="paused")
+        while not (why := (await lead.call("get_status"))["waiting"]):
+            await anyio.sleep(0.05)
+        assert "takes no more until" in why[0]
+        await lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
+        states = [(await lead.listed(one))["state"] for one in ids]
+    assert states == ["succeeded"] * 3
+    refused = [asked for asked in api.asked if len(asked.body["messages"]) == 1]
+    assert len(refused) <= 2 * len(NAMES)  # none asks again before the reset
 
 
 def processes_in(folder: Path) -> list[str]:

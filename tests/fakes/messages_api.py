@@ -7,7 +7,7 @@ dull answer. Every request is kept, to be measured.
 import itertools
 import json
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -91,23 +91,24 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             message = self._api.answer(asked)
         except ApiError as error:
-            self._send(error.status, error.body)
+            self._send(error.status, error.body, error.headers)
         except Exception as error:  # so that the program, and whoever reads its log, learns of a script's fault
             self._send(400, ApiError(400, "invalid_request_error", f"the script failed: {error!r}").body)
         else:
             if asked.body.get("stream"):
                 events = (f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _stream(message))
-                self._write(200, "text/event-stream", "".join(events).encode())
+                self._write(200, "text/event-stream", "".join(events).encode(), {})
             else:
                 self._send(200, message)
 
-    def _send(self, status: int, content: JsonObject) -> None:
-        self._write(status, "application/json", json.dumps(content).encode())
+    def _send(self, status: int, content: JsonObject, headers: Mapping[str, str] | None = None) -> None:
+        self._write(status, "application/json", json.dumps(content).encode(), headers or {})
 
-    def _write(self, status: int, kind: str, content: bytes) -> None:
+    def _write(self, status: int, kind: str, content: bytes, headers: Mapping[str, str]) -> None:
         try:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            for name, value in {**headers, "Content-Type": kind}.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":

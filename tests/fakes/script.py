@@ -31,9 +31,10 @@ class ToolResult:
 class ApiError(Exception):
     """A script raises it for the API to answer with an error."""
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    def __init__(self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = dict(headers or {})
         self.body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_scripted"}
 
 
@@ -49,9 +50,12 @@ class Asked:
 
     @property
     def prompt(self) -> list[str]:
-        """The texts that the model was given before its first answer: the user's own is one of them."""
+        """The texts that the model was given before its first answer: the user's own is one of them.
+
+        Where that answer was an error, claude has put its own words after it, and a line end between.
+        """
         first = itertools.takewhile(lambda message: message.get("role") != "assistant", self._messages)
-        return [text for message in first for text in _texts(message.get("content"))]
+        return [text.strip() for message in first for text in _texts(message.get("content"))]
 
     @property
     def answers(self) -> int:

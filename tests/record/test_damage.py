@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.error import RecordsError
+from forkjoin.record import salvage
 from forkjoin.record.damage import find_trouble, set_aside, set_aside_copies
 from forkjoin.record.store import Store, open_store
 from records import DAMAGES, NOBODY, damage, fill, new_agent, place
@@ -191,6 +192,13 @@ async def test_damage_that_is_met_in_use_is_nobodys_failure_and_is_seen_to_at_th
             await store.events(number, 0, 100)
     assert store.damaged.is_set()
     await store.close()
+
+
+async def test_all_tables_are_read_but_the_days_which_are_counted_anew(file: Path) -> None:
+    connection = sqlite3.connect(file)
+    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    assert {name for (name,) in names} - {"day"} == set(salvage._TABLES)
+    connection.close()
 
 
 async def test_the_copy_is_told_of_until_it_is_removed(file: Path) -> None:

@@ -5,8 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from forkjoin.agent.find import find
 from forkjoin.branch import git
-from forkjoin.error import CallerError, GitError, UnknownAgentError
+from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
 from forkjoin.model import Agent, State
 from forkjoin.session import Call, Caller, Session
@@ -66,10 +67,7 @@ class Desk:
         Raises:
             UnknownAgentError: None in this project.
         """
-        found = await self.store.find(self.project, asked)
-        if found is None:
-            raise UnknownAgentError(asked, await self.store.newest(self.project))
-        return found
+        return await find(self.store, self.project, asked)
 
     async def find_all(self, asked: Sequence[str]) -> list[Agent]:
         """As `find`, for each once, in the order asked for.

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import dropwhile
 from typing import Annotated, Literal
@@ -11,6 +11,8 @@ from anyio import to_thread
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
+from forkjoin.decision.gate import clock
+from forkjoin.decision.governor import Account
 from forkjoin.error import CallerError
 from forkjoin.model import ACTIVE, Agent, Landing, Merge, State, Verify, number_of
 from forkjoin.record.damage import find_trouble
@@ -50,6 +52,7 @@ class WaitedFor(BaseModel):
     finished: list[Finished]
     pending: list[Row]
     requests: list[str] = []  #: none yet: agents can't ask
+    waiting: list[str] = []  #: why those that are pending do not run
     timed_out: bool
     more: int | None = None  #: ends, and agents pending, that there was no room for
 
@@ -71,6 +74,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     return WaitedFor(
         finished=finished,
         pending=pending,
+        waiting=_first(_why_they_wait(desk, waited.pending)),
         timed_out=not waited.is_over(arguments.until),
         more=len(agents) - len(finished) - len(pending) or None,
     )
@@ -185,6 +189,7 @@ class Status(BaseModel):
     paused: int
     max_running: int
     waiting: list[str]  #: why those that are queued or paused do not run
+    rate_limits: list[str]  #: what vendors take of an account for now
     projects: dict[str, list[str]]  #: what is under way in each repository
     merges: list[str]  #: those under way and queued
     trouble: list[str]
@@ -201,7 +206,8 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         queued=sum(agent.state is State.QUEUED for agent in live),
         paused=sum(agent.state is State.PAUSED for agent in live),
         max_running=desk.loop.max_running,
-        waiting=_first(_why_they_wait(desk.loop.waiting)),
+        waiting=_first(_why_they_wait(desk, live)),
+        rate_limits=_first([_limit(name, known) for name, known in desk.rooms.accounts.items()]),
         projects=projects,
         merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
@@ -219,11 +225,16 @@ def _merge(landing: Landing) -> str:
     return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
 
 
-def _why_they_wait(waiting: Mapping[int, str]) -> list[str]:
-    """Each reason, with who waits for it."""
+def _limit(name: str, known: Account) -> str:
+    return f"{name}: {known.most} at once, none starts before {clock(known.closed_until)}: {known.why}"
+
+
+def _why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
+    """Each reason, with who of these waits for it."""
     whom: dict[str, list[str]] = {}
-    for number, why in waiting.items():
-        whom.setdefault(why, []).append(f"a{number}")
+    for agent in agents:
+        if why := desk.loop.waiting.get(agent.number):
+            whom.setdefault(why, []).append(agent.id)
     return [f"{', '.join(_first(ids))}: {why}" for why, ids in whom.items()]
 
 

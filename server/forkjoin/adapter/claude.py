@@ -257,9 +257,7 @@ def conclude(ended: Ended) -> Conclusion:
         error = turn_end.output or "it reported an error"
     elif not outcome.ok:
         error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
-    return Conclusion(
-        error is None, turn_end.output, error, turn_end.cost_usd, turn_end.usage, denied, _trouble(turn_end)
-    )
+    return Conclusion(error is None, turn_end.output, error, turn_end.usage, denied, _trouble(turn_end))
 
 
 def _trouble(turn_end: TurnEnded) -> Trouble:

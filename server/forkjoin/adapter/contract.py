@@ -73,7 +73,6 @@ class Conclusion:
     ok: bool
     output: str
     error: str | None = None
-    cost_usd: float | None = None
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
     trouble: Trouble = Trouble.LASTING

@@ -4,7 +4,8 @@ import graphlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from forkjoin.error import CallerError, UnknownAgentError
+from forkjoin.agent.find import find
+from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Spec, State
 from forkjoin.record.store import Store
 
@@ -22,7 +23,7 @@ async def find_after(store: Store, project: int, specs: Sequence[Spec]) -> list[
     """
     places = {spec.name: place for place, spec in enumerate(specs) if spec.name}
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in places)
-    older = {one: await _find(store, project, one) for one in asked}
+    older = {one: await find(store, project, one) for one in asked}
     for spec in specs:
         _check_may_start(spec, older)
     found = [
@@ -33,13 +34,6 @@ async def find_after(store: Store, project: int, specs: Sequence[Spec]) -> list[
         for spec in specs
     ]
     _check_no_circle(specs, found)
-    return found
-
-
-async def _find(store: Store, project: int, asked: str) -> Agent:
-    found = await store.find(project, asked)
-    if found is None:
-        raise UnknownAgentError(asked, await store.newest(project))
     return found
 
 

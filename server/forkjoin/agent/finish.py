@@ -79,7 +79,7 @@ def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
         deletions=stat.deletions,
         verify=verified.verdict,
         verify_output=verified.words,
-        cost_usd=concluded.cost_usd,
+        cost_usd=agent.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         error=None if agent.stop_asked else _error(concluded, verified),

@@ -115,4 +115,4 @@ async def _recorded_turn(rooms: Rooms, agent: Agent) -> TurnEnded | None:
     if text is None:
         return None
     output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"
-    return TurnEnded(not text.startswith(FAILED), output, agent.cost_usd)
+    return TurnEnded(not text.startswith(FAILED), output)

@@ -29,8 +29,12 @@ _VERSION_S = 20
 def status(json: Json = False) -> None:
     """What runs, what is queued, and why not more."""
     answer = ask("get_status")
-    lines = [f"{answer['running']} running, {answer['queued']} queued, at most {answer['max_running']} at once"]
+    counts = (
+        f"{answer[state]} {state}" for state in ("running", "paused", "queued") if answer[state] or state != "paused"
+    )
+    lines = [f"{', '.join(counts)}, at most {answer['max_running']} at once"]
     lines += [f"waiting: {line}" for line in answer["waiting"]]
+    lines += [f"rate limit: {line}" for line in answer["rate_limits"]]
     lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
     lines += [f"merge: {line}" for line in answer["merges"]]
     lines += [f"trouble: {line}" for line in answer["trouble"]]

@@ -38,6 +38,8 @@ _TRIES = 20
 HELLO_LIMIT = 1024 * 1024
 #: The longest message: a hundred specs with tasks of some size, or one of the largest allowed, escaped.
 LINE_LIMIT = 32 * 1024 * 1024
+#: For the daemon, whose many threads come and go: else each new one begins a heap of its own, which stays (mallopt(3)).
+_FRUGAL = {"MALLOC_ARENA_MAX": "2"}
 #: What marks an agent, or belongs to the client that started us: neither daemon nor shims may inherit it.
 _MARKS = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
@@ -211,7 +213,7 @@ def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
         stdout=log,
         stderr=log,
         cwd=home.state,
-        env={**kept, **home.variables, "FORKJOIN_KEEPER": "1"},  # whoever stops an agent lets a keeper be
+        env={**_FRUGAL, **kept, **home.variables, "FORKJOIN_KEEPER": "1"},  # whoever stops an agent lets a keeper be
         start_new_session=True,
     )
 

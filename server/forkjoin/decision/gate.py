@@ -89,7 +89,7 @@ class Rest:
         self._now = now
 
     def why_wait(self, agent: Agent) -> str | None:
-        return f"it rests until {_clock(agent.not_before)}" if self._now < agent.not_before else None
+        return f"it rests until {clock(agent.not_before)}" if self._now < agent.not_before else None
 
     def started(self, agent: Agent) -> None: ...
 
@@ -107,7 +107,7 @@ class Governor:
         if account is None:
             return None
         if self._now < account.closed_until:
-            return f"{agent.account} takes no more until {_clock(account.closed_until)}: {account.why}"
+            return f"{agent.account} takes no more until {clock(account.closed_until)}: {account.why}"
         if self._at_work[agent.account] >= account.most:
             return f"{agent.account} takes {account.most} at once for now: {account.why}"
         return None
@@ -137,7 +137,7 @@ def _has_begun(agent: Agent) -> bool:
     return agent.attempt > 1 or agent.state is not State.QUEUED
 
 
-def _clock(at: float) -> str:
+def clock(at: float) -> str:
     """A time, as a person's clock shows it."""
     return datetime.fromtimestamp(at).astimezone().strftime("%a %H:%M:%S %Z")
 

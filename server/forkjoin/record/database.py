@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _HERE = resources.files("forkjoin.record")
 #: No forkjoin has come this far: a larger schema number is damage.
 _LAST_VERSION = 10_000
+#: Pages that SQLite keeps: what is asked for again and again. It would fill its 2 MB and take them for nothing.
+_CACHE_KB = 512
 
 
 class Queries:
@@ -95,6 +97,7 @@ def _connect(file: Path) -> sqlite3.Connection:
     connection.row_factory = as_dict
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
     return connection
 
 

@@ -103,7 +103,11 @@ SELECT agent.* FROM agent JOIN token ON token.agent = agent.number WHERE token.d
 UPDATE agent SET stop_asked = 1 WHERE number = :number;
 
 -- name: set_cost!
-UPDATE agent SET cost_usd = :cost_usd WHERE number = :number;
+INSERT INTO progress (agent, attempt, offset, cost_usd) VALUES (:agent, :attempt, 0, :cost_usd)
+ON CONFLICT DO UPDATE SET cost_usd = :cost_usd;
+
+-- name: sum_costs!
+UPDATE agent SET cost_usd = (SELECT sum(cost_usd) FROM progress WHERE agent = number) WHERE number = :agent;
 
 -- name: set_removing!
 UPDATE agent SET removing = 1 WHERE number IN (SELECT value FROM json_each(:numbers));

@@ -16,6 +16,7 @@ _TABLES = {
     "project": "number",
     "agent": "number",
     "task": "agent",
+    "message": "agent",
     "result": "agent",
     "progress": "agent",
     "event": "agent",

@@ -179,8 +179,6 @@ class Store(Upkeep):
         def act(q: Any) -> None:
             _end(q, agent, result, merge)
             q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
-            if result.cost_usd is not None:
-                q.set_cost(number=agent.number, cost_usd=result.cost_usd)
 
         await self._write("finish", act)
 
@@ -254,7 +252,8 @@ class Store(Upkeep):
             for event, offset in events:
                 _add_event(q, agent, event, offset)
                 if event.kind == "turn_ended" and event.cost_usd is not None:
-                    q.set_cost(number=agent.number, cost_usd=event.cost_usd)
+                    q.set_cost(agent=agent.number, attempt=agent.attempt, cost_usd=event.cost_usd)
+                    q.sum_costs(agent=agent.number)
             if progress:
                 q.set_progress(
                     agent=agent.number, attempt=agent.attempt, offset=progress.offset, turn_end=progress.turn_end

@@ -5,6 +5,9 @@ ALTER TABLE agent ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;        -- paused
 ALTER TABLE agent ADD COLUMN not_before REAL NOT NULL DEFAULT 0;       -- until then it rests
 ALTER TABLE agent ADD COLUMN retried INTEGER NOT NULL DEFAULT 0;       -- of what its spec allows
 
+ALTER TABLE progress ADD COLUMN cost_usd REAL;                         -- of this attempt; an agent's is the sum
+UPDATE progress SET cost_usd = (SELECT cost_usd FROM agent WHERE number = agent) WHERE attempt = 1;
+
 -- What a later attempt is told; the first has its task.
 CREATE TABLE message (
   agent    INTEGER NOT NULL REFERENCES agent ON DELETE CASCADE,

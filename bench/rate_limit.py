@@ -1,0 +1,192 @@
+"""Twelve real claudes on one account whose API refuses: through forkjoin, and from a plain thread pool beside it.
+
+`python -m bench.rate_limit`. The API (scripted, on loopback) takes so many calls a second and answers the rest with 429
+and retry-after, is overloaded now and then, and in midst says that the limit of use is reached, with its reset.
+"""
+
+import collections
+import concurrent.futures
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+import vendors
+from fakes.messages_api import MessagesApi, serve
+from fakes.script import ApiError, Asked, Block, Text, ToolUse
+
+from bench.stdio import Stdio
+
+AGENTS = 12
+CALLS = 5  #: of each, the last of which is its report
+A_SECOND = 2  #: calls that the API takes
+WINDOW_S = 2.0
+THINKS_S = 1.0
+OVERLOADED_EVERY = 17
+LIMIT_AFTER = 40  #: calls, until the limit of use is reached
+RESET_S = 20.0
+
+CONFIG = """
+default_agent = "claude"
+[limits]
+max_running = 12
+[agents.claude]
+kind = "claude"
+command = ["claude"]
+environment = { CLAUDE_CODE_OAUTH_TOKEN = "x", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1" }
+"""
+
+
+@dataclass
+class Account:
+    """What the API takes, and what it has counted."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    taken: collections.deque[float] = field(default_factory=collections.deque[float])
+    counted: collections.Counter[str] = field(default_factory=collections.Counter[str])
+    times: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    reset: float | None = None
+
+    def answer(self, asked: Asked) -> Sequence[Block]:
+        now = time.time()
+        with self.lock:
+            kind = self.judge(now)
+            self.counted[kind] += 1
+            self.times.append((now, kind))
+        if kind == "limit of use":
+            assert self.reset
+            raise ApiError(429, "rate_limit_error", "You have hit your limit", _limit_of_use(self.reset))
+        if kind == "429":
+            raise ApiError(429, "rate_limit_error", "Too many requests", {"retry-after": f"{WINDOW_S:.0f}"})
+        if kind == "overloaded":
+            raise ApiError(529, "overloaded_error", "Overloaded")
+        time.sleep(THINKS_S)
+        done = len(asked.results)
+        if done >= CALLS - 1:
+            return [Text("All done.")]
+        return [ToolUse("Bash", {"command": f"echo {done} >> work.txt", "description": "work"})]
+
+    def judge(self, now: float) -> str:
+        while self.taken and self.taken[0] < now - WINDOW_S:
+            self.taken.popleft()
+        if self.reset is None and self.counted["answered"] >= LIMIT_AFTER:
+            self.reset = now + RESET_S
+        if self.reset and now < self.reset:
+            return "limit of use"
+        if len(self.taken) >= A_SECOND * WINDOW_S:
+            return "429"
+        self.taken.append(now)
+        return "answered" if sum(self.counted.values()) % OVERLOADED_EVERY else "overloaded"
+
+    def rates(self) -> tuple[float, float]:
+        """Calls a second until the first refusal, and from two windows after it until the limit of use."""
+        first = next(at for at, kind in self.times if kind == "429")
+        until = next((at for at, kind in self.times if kind == "limit of use"), self.times[-1][0])
+        before = [at for at, _ in self.times if first - WINDOW_S < at <= first]
+        after = [at for at, _ in self.times if first + 2 * WINDOW_S < at < until]
+        return len(before) / WINDOW_S, len(after) / max(WINDOW_S, until - first - 2 * WINDOW_S)
+
+
+def _limit_of_use(reset: float) -> dict[str, str]:
+    return {
+        "anthropic-ratelimit-unified-status": "rejected",
+        "anthropic-ratelimit-unified-reset": str(int(reset) + 1),
+        "anthropic-ratelimit-unified-representative-claim": "five_hour",
+    }
+
+
+def environment(folder: Path, api: MessagesApi) -> dict[str, str]:
+    user = folder / "user"
+    user.mkdir()
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CLAUDE", "ANTHROPIC", "FORKJOIN"))
+    }
+    program = vendors.program("claude")
+    return {
+        **kept,
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(user),
+        "FORKJOIN_HOME": str(folder / "home"),
+        "ANTHROPIC_BASE_URL": api.url,
+        "HTTPS_PROXY": api.url,
+        "NO_PROXY": "127.0.0.1",
+        "IS_SANDBOX": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "DISABLE_TELEMETRY": "1",
+        "GIT_AUTHOR_NAME": "bench",
+        "GIT_AUTHOR_EMAIL": "bench@localhost",
+        "GIT_COMMITTER_NAME": "bench",
+        "GIT_COMMITTER_EMAIL": "bench@localhost",
+    }
+
+
+def make_repository(folder: Path, variables: dict[str, str]) -> Path:
+    repository = folder / "repository"
+    for command in (["init", "-q", str(repository)], ["-C", str(repository), "commit", "-qm", "x", "--allow-empty"]):
+        subprocess.run(["git", *command], env=variables, check=True)
+    return repository
+
+
+def through_forkjoin(folder: Path, api: MessagesApi) -> collections.Counter[str]:
+    variables = environment(folder, api)
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text(CONFIG)
+    repository = make_repository(folder, variables)
+    variables["CLAUDE_PROJECT_DIR"] = str(repository)
+    try:
+        with Stdio([sys.executable, "-P", "-E", "-m", "forkjoin", "mcp"], variables, repository) as lead:
+            lead.call("spawn_agents", agents=[{"task": f"Do the work number {n}."} for n in range(AGENTS)])
+            ended = lead.call("wait_agents", timeout_s=900)
+        return collections.Counter(one["state"] for one in [*ended["finished"], *ended["pending"]])
+    finally:
+        stop = [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"]
+        subprocess.run(stop, env=variables, cwd=repository, check=True, stdout=subprocess.DEVNULL)
+
+
+def from_a_pool(folder: Path, api: MessagesApi) -> collections.Counter[str]:
+    variables = environment(folder, api) | {"CLAUDE_CODE_OAUTH_TOKEN": "x"}
+    repository = make_repository(folder, variables)
+
+    def run(number: int) -> str:
+        worktree = str(folder / f"worktree-{number}")
+        argv = ["git", "worktree", "add", "--detach", "-q", worktree]
+        while subprocess.run(argv, cwd=repository, env=variables, check=False, capture_output=True).returncode:
+            time.sleep(0.1)  # it races with the others
+        claude = ["claude", "-p", f"Do the work number {number}.", "--permission-mode", "acceptEdits"]
+        done = subprocess.run(
+            [*claude, "--allowedTools", "Bash"],
+            cwd=worktree,
+            env=variables,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return "succeeded" if done.returncode == 0 else f"failed: {done.stdout.strip()[:60]}"
+
+    with concurrent.futures.ThreadPoolExecutor(AGENTS) as pool:
+        return collections.Counter(pool.map(run, range(AGENTS)))
+
+
+def main() -> None:
+    print(f"{AGENTS} claudes, {CALLS} calls each; the API takes {A_SECOND} calls a second")
+    for name, way in (("through forkjoin", through_forkjoin), ("from a thread pool", from_a_pool)):
+        with tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder, serve() as api:
+            account = Account()
+            api.script = account.answer
+            began = time.monotonic()
+            ends = way(Path(folder), api)
+            before, after = account.rates()
+            print(f"{name}: {dict(ends)} in {time.monotonic() - began:.0f} s; the API counted {dict(account.counted)}")
+            print(f"  calls a second: {before:.1f} before the first refusal, {after:.1f} from 4 s after it")
+
+
+if __name__ == "__main__":
+    main()
