@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from forkjoin import lock
+from forkjoin.cli import daemon
 from forkjoin.connection import reach
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, forkjoin, until
@@ -234,6 +236,23 @@ def test_stopping_the_daemon_is_refused_while_agents_live_unless_they_are_stoppe
     forkjoin(tmp_path, "daemon", "stop", "--agents")
     assert forkjoin(repository, "daemon", "status", check=False).returncode == 1
     assert "stopped" in forkjoin(repository, "ps").stdout
+
+
+def test_a_daemon_that_hangs_is_ended_without_a_question_and_agents_go_on(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forkjoin(repository, "spawn", f"until test -e {home.state}/go; do sleep 0.02; done; echo done")
+    status = json.loads(forkjoin(repository, "daemon", "status", "--json").stdout)
+    os.kill(status["pid"], signal.SIGSTOP)
+    monkeypatch.setattr(reach, "START_S", 0.2)
+    monkeypatch.setattr(reach, "_LEAVE_S", 0.2)
+    with pytest.raises(reach.DaemonError, match="the daemon hangs: end it with `forkjoin daemon stop --now`"):
+        reach.greet(home, "cli", "peer")
+    daemon.stop(agents=False, now=True)
+    assert json.loads(forkjoin(repository, "daemon", "status", "--json", check=False).stdout) == {"up": False}
+    (home.state / "go").touch()
+    assert "done" in forkjoin(repository, "wait", "a1").stdout
+    assert "give one of the two" in forkjoin(repository, "daemon", "stop", "--now", "--agents", check=False).stderr
 
 
 def test_a_wrong_setting_stops_the_daemon_and_names_file_and_key(home: Home, repository: Path) -> None:

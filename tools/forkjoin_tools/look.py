@@ -30,6 +30,8 @@ _TAIL_BYTES = 400
 _NAMED = 10
 #: What a wait tells at once; of more ends than that the rest is told by the next.
 _ENDS_BYTES, _PENDING_BYTES = 40_000, 15_000
+#: How many repositories a status tells of.
+_PROJECTS = 20
 #: Bytes of a page of the list.
 _PAGE_BYTES = 20_000
 
@@ -190,7 +192,7 @@ class Status(BaseModel):
     max_running: int
     waiting: list[str]  #: why those that are queued or paused do not run
     rate_limits: list[str]  #: what vendors take of an account for now
-    projects: dict[str, list[str]]  #: what is under way in each repository
+    projects: dict[str, list[str]]  #: what is under way in each repository; of many, in some
     merges: list[str]  #: those under way and queued
     trouble: list[str]
 
@@ -215,7 +217,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
 
 
 async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
-    numbers = dict.fromkeys(agent.project for agent in live)
+    numbers = list(dict.fromkeys(agent.project for agent in live))[:_PROJECTS]
     paths = {number: (await desk.store.project_numbered(number)).common_dir for number in numbers}
     return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
 

@@ -11,7 +11,7 @@ import typer
 
 from forkjoin import journal
 from forkjoin.cli.client import Client
-from forkjoin.cli.say import Json, say
+from forkjoin.cli.say import Json, say, tell
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_UP = "the daemon is up (pid {}, version {})"
 _LOOK_EVERY_S = 0.3
 
 
@@ -28,34 +29,42 @@ _LOOK_EVERY_S = 0.3
 def start() -> None:
     """Start the daemon, if it is not there."""
     with Client(find_home()) as client:
-        say(f"the daemon is up (pid {client.daemon['pid']}, version {client.daemon['version']})")
+        say(_UP.format(client.daemon["pid"], client.daemon["version"]))
 
 
 @app.command()
-def status() -> None:
+def status(json: Json = False) -> None:
     """Whether the daemon is up. Exit code 1 if it is not."""
     home = find_home()
     if (found := reach.try_connect(home)) is None:
-        say("the daemon is not up; it starts when it is needed")
+        tell({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
         raise typer.Exit(1)
     found.close()
-    start()
+    with Client(home) as client:
+        pid, version = client.daemon["pid"], client.daemon["version"]
+    tell({"up": True, "pid": pid, "version": version}, [_UP.format(pid, version)], json=json)
 
 
 @app.command()
 def stop(
     agents: Annotated[bool, typer.Option("--agents", help="Stop every agent first.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Ask nothing, as of one that hangs; agents go on.")] = False,
 ) -> None:
     """Stop the daemon. Refused while agents are under way, unless --agents stops them first."""
+    if agents and now:
+        raise CallerError("--agents asks the daemon to stop them, --now asks it nothing: give one of the two")
     home = find_home()
     if (found := reach.try_connect(home)) is None:
         say("the daemon is not up")
         return
     with found:
         try:
-            with Client(home) as client:
-                _stop_agents(client, home, agents=agents)
-                client.retire()
+            if now:
+                reach.retire(found)
+            else:
+                with Client(home) as client:
+                    _stop_agents(client, home, agents=agents)
+                    client.retire()
         except reach.RefusedError:  # of another version: it is ended without a question, which harms no agent
             reach.retire(found)
     say("the daemon has left")

@@ -257,8 +257,8 @@ def hello(connection: socket.socket, kind: str, relay: str, folder: str | None =
         answer: dict[str, Any] = json.loads(_read_line(connection))
         connection.settimeout(None)
     except TimeoutError as error:
-        pid, _ = peer_of(connection)
-        raise DaemonError(f"the daemon hangs: end it with `kill -9 {pid}` (agents go on), and call again") from error
+        why = "the daemon hangs: end it with `forkjoin daemon stop --now` (agents go on), and call again"
+        raise DaemonError(why) from error
     return answer
 
 
