@@ -5,12 +5,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import pytest
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
@@ -121,12 +124,24 @@ class Lead:
                 await anyio.sleep(0.02)
         return found
 
+    async def why_waits(self, agent: str, beginning: str) -> None:
+        """Return once it is said to wait for a reason that begins so."""
+        with anyio.fail_after(GIVE_UP_S):
+            while not (await self.listed(agent))["last_event"].startswith(beginning):
+                await anyio.sleep(0.02)
+
     async def run(self, *tasks: str, **defaults: Any) -> list[str]:
         """As `spawn`, once they have ended."""
         ids = await self.spawn(*tasks, **defaults)
         answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
         assert not answer["timed_out"], answer
         return ids
+
+    async def results(self, *ids: str) -> list[Any]:
+        """What came of them, once they have ended."""
+        answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
+        assert not answer["timed_out"], answer
+        return [await self.call("get_result", id=one) for one in ids]
 
 
 @asynccontextmanager
@@ -157,6 +172,12 @@ async def open_loop_in_memory(home: Home) -> AsyncGenerator[Loop]:
             tasks.cancel_scope.cancel()
     finally:
         os.close(lock)
+
+
+def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let so many seconds have passed for whatever waits."""
+    monkeypatch.setattr("forkjoin.agent.schedule.time", SimpleNamespace(time=lambda: time.time() + seconds))
+    loop.store.changes.announce()
 
 
 @asynccontextmanager

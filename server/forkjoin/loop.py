@@ -18,11 +18,10 @@ from anyio.abc import TaskGroup
 
 from forkjoin import journal
 from forkjoin.agent.life import Life
-from forkjoin.agent.pace import Pace
+from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
-from forkjoin.agent.start import start_what_may
-from forkjoin.agent.stop import end_processes
+from forkjoin.agent.schedule import schedule
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.decision import scheduler
@@ -38,6 +37,8 @@ log = logging.getLogger(__name__)
 _REST_S = 2.0
 #: No sooner is it looked again where nothing has happened.
 _SOONEST_S = 0.1
+#: No later, where something waits for a time of day: this machine's sleep is none of ours (a laptop that was shut).
+_LATEST_S = 30.0
 #: How often it is looked for what is due.
 _TIDY_EVERY_S = 3600.0
 
@@ -49,13 +50,12 @@ class Loop:
         self.rooms = rooms
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
-        self.waiting: dict[int, str] = {}  #: why each queued agent waits, by number
-        self._again_s = math.inf  #: when to look again though nothing has happened
+        self.waiting: dict[int, str] = {}  #: why each queued or paused agent waits, by number
+        self._next_look_s = math.inf
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._stopped: set[tuple[int, int]] = set()  #: (agent, attempt) whose processes were ended
         self._life = Life(rooms)
-        self._pace = Pace(rooms)
+        self._obey = Obey(rooms)
         self._lander = Lander(rooms)
         self._attended: set[str] = set()  #: what a task sees to
         self._connected: WeakSet[Session] = WeakSet()
@@ -116,7 +116,7 @@ class Loop:
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
                     continue
-                with anyio.move_on_after(self._again_s):
+                with anyio.move_on_after(self._next_look_s):
                     await self.store.changes.after(seen)
 
     async def _tidy(self) -> None:
@@ -132,17 +132,14 @@ class Loop:
 
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
-        started = await start_what_may(self.rooms, await self.store.live(), self.max_running)
-        self.waiting, self._again_s = started.waiting, max(_SOONEST_S, started.again_s)
-        busy = [agent for agent in started.agents if not agent.rests]
-        self._pace.forget_all_but(busy)
-        for agent in busy:
+        scheduled = await schedule(self.rooms, self.max_running)
+        self.waiting, self._next_look_s = scheduled.waiting, min(max(_SOONEST_S, scheduled.next_look_s), _LATEST_S)
+        self._obey.forget_all_but(scheduled.under_way)
+        for agent in scheduled.under_way:
             self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
-            if self._pace.is_due(agent):
-                pace = partial(self._pace.follow, agent.number)
-                self._attend(tasks, f"pace {agent.id}", f"the pause of {agent.label}", pace)
-            if agent.stop_asked and (agent.number, agent.attempt) not in self._stopped:
-                self._attend(tasks, f"stop {agent.id}", f"the stop of {agent.label}", partial(self._stop, agent))
+            if self._obey.is_due(agent):
+                follow = partial(self._obey.follow, agent.number)
+                self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing in {landing.project}", f"landing {landing.number}", act)
@@ -184,10 +181,6 @@ class Loop:
     async def _live(self, number: int) -> None:
         with journal.concerning(agent=f"a{number}"):
             await self._life.live(await self.store.agent(number))  # it may have ended since it was listed
-
-    async def _stop(self, agent: Agent) -> None:
-        await end_processes(self.rooms, agent)
-        self._stopped.add((agent.number, agent.attempt))
 
     async def _land(self, number: int) -> None:
         landing = await self.store.landing(number)  # it may be done since it was listed

@@ -28,7 +28,7 @@ class State(StrEnum):
     PREPARING = "preparing"  #: its worktree is being made
     RUNNING = "running"  #: its program runs
     WAITING = "waiting"  #: its program runs, and has asked something
-    PAUSED = "paused"  #: frozen, or ended to be resumed in the same conversation
+    PAUSED = "paused"  #: frozen, or between two attempts
     FINISHING = "finishing"  #: its program has ended; work is committed, counted and verified
     SUCCEEDED = "succeeded"  #: the program said so, and verify passed
     FAILED = "failed"  #: the program or verify failed, or it could not be prepared
@@ -41,6 +41,9 @@ FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT
 
 #: States that hold one of the `max_running` slots.
 ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHING})
+
+#: Whose programs make model calls.
+CALLING = ACTIVE - {State.FINISHING}
 
 #: The one table of allowed moves; the store refuses every other.
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -197,7 +200,8 @@ class Agent:
     cost_usd: float | None
     account: str = ""  #: whose rate limit its model calls count against
     frozen: bool = False  #: paused, its program is stopped in midst; else that has ended
-    not_before: float = 0  #: seconds since the epoch: until then it rests
+    not_before: float = 0  #: paused, until when; seconds since the epoch
+    paused_why: str = ""
     retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
     restored: bool = False  #: from the files of its attempt, after its record was damaged
@@ -207,9 +211,14 @@ class Agent:
         return f"a{self.number}"
 
     @property
-    def rests(self) -> bool:
-        """Whether nothing is to be done for it before it has its turn, or a message."""
-        return self.state is State.QUEUED or self.state in FINAL or (self.state is State.PAUSED and not self.frozen)
+    def under_way(self) -> bool:
+        """Whether there is something to carry on: it neither waits for a turn nor has ended."""
+        return self.state in ACTIVE or self.frozen
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has had a turn before."""
+        return self.attempt > 1 or self.state is not State.QUEUED
 
     @property
     def label(self) -> str:
@@ -220,6 +229,16 @@ class Agent:
     def slug(self) -> str:
         """Id and name, for a path or a ref."""
         return f"{self.id}-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why and how an agent pauses: frozen in midst, or between two attempts."""
+
+    why: str
+    frozen: bool = False
+    not_before: float = 0  #: seconds since the epoch: it does not go on before
+    counts: bool = False  #: as one of `retries`
 
 
 @dataclass(frozen=True, slots=True)

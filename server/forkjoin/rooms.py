@@ -6,7 +6,7 @@ import anyio
 
 from forkjoin.attempt.executor import Executor
 from forkjoin.config import Settings
-from forkjoin.decision.governor import Account
+from forkjoin.decision.governor import RateLimit
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
 from forkjoin.session import Environments
@@ -21,7 +21,7 @@ class Rooms:
     store: Store
     executor: Executor
     environments: Environments
-    #: what is known of accounts whose vendor has refused a call, by name
-    accounts: dict[str, Account] = field(default_factory=dict[str, Account])
+    #: of accounts whose vendor has refused a call
+    rate_limits: dict[str, RateLimit] = field(default_factory=dict[str, RateLimit])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from forkjoin.adapter import claude
-from forkjoin.adapter.contract import Brief, Ended, Trouble
+from forkjoin.adapter.contract import Brief, Ended, Retry
 from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
@@ -134,28 +134,33 @@ def test_a_limit_of_use_that_is_reached_is_told_with_its_reset() -> None:
 
 #: How a program ended, its result, and what may be hoped for after that.
 ENDS = [
-    (Outcome("exited", 1), {"is_error": True, "api_error_status": 429}, Trouble.REFUSED),
-    (Outcome("exited", 1), {"is_error": True, "api_error_status": 529}, Trouble.REFUSED),
-    (Outcome("exited", 1), {"is_error": True, "api_error_status": 500}, Trouble.PASSING),
-    (Outcome("exited", 1), {"is_error": True, "api_error_status": 400}, Trouble.LASTING),
-    (Outcome("exited", 1), {"is_error": True, "result": "API Error: Unable to connect to API (x)"}, Trouble.PASSING),
-    (Outcome("exited", 0), {"result": "API Error: Unable to connect to API is what it said"}, Trouble.LASTING),
-    (Outcome("signalled", 9), None, Trouble.PASSING),
-    (Outcome("lost"), None, Trouble.PASSING),
-    (Outcome("exited", 1), None, Trouble.LASTING),
-    (Outcome("timed_out"), None, Trouble.LASTING),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 429}, Retry.WHEN_TAKEN),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 529}, Retry.WHEN_TAKEN),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 500}, Retry.LATER),
+    (Outcome("exited", 1), {"is_error": True, "api_error_status": 400}, Retry.NO),
+    (Outcome("exited", 1), {"is_error": True, "result": "API Error: Unable to connect to API (x)"}, Retry.LATER),
+    (Outcome("exited", 0), {"result": "API Error: Unable to connect to API is what it said"}, Retry.NO),
+    (Outcome("exited", 1), {"is_error": True, "result": "API Error: Connection closed mid-response"}, Retry.LATER),
+    (Outcome("exited", 1), {"is_error": True, "result": 'API Error: {"type":"overloaded_error"}'}, Retry.WHEN_TAKEN),
+    (Outcome("exited", 1), {"is_error": True, "result": "API Error: Unable to connect to API: SSL"}, Retry.NO),
+    (Outcome("exited", 0), {"api_error_status": 529}, Retry.NO),
+    (Outcome("exited", 143), None, Retry.LATER),
+    (Outcome("signalled", 9), None, Retry.LATER),
+    (Outcome("lost"), None, Retry.LATER),
+    (Outcome("exited", 1), None, Retry.NO),
+    (Outcome("timed_out"), None, Retry.NO),
 ]
 
 
-@pytest.mark.parametrize(("outcome", "change", "trouble"), ENDS)
+@pytest.mark.parametrize(("outcome", "change", "retry"), ENDS)
 def test_an_end_tells_whether_another_attempt_may_do_better(
-    outcome: Outcome, change: dict[str, object] | None, trouble: Trouble
+    outcome: Outcome, change: dict[str, object] | None, retry: Retry
 ) -> None:
     turn = None
     if change is not None:
         (turn,) = _read({**RESULT, **change})
     assert turn is None or isinstance(turn, TurnEnded)
-    assert claude.conclude(Ended(outcome, turn, "", "")).trouble is trouble
+    assert claude.conclude(Ended(outcome, turn, "", "")).retry is retry
 
 
 def test_an_account_is_its_credentials_and_where_they_are_sent_and_tells_neither() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attempts import change_shims, lines, pids, printed, run, shell
+from attempts import Place, change_shims, lines, pids, printed, processes_of, run, shell
 from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.local import LocalExecutor
 from harness import until
@@ -31,6 +31,17 @@ async def test_a_whole_tree_stops_and_goes_on(executor: Executor, reopen: Callab
     await executor.thaw("a1-1")
     assert (await lines(executor, "a1-1", 4))[3] == "heard"
     assert (await executor.outcome("a1-1")).ok
+
+
+async def test_what_was_only_just_submitted_is_frozen_once_it_is_there(executor: Executor, place: Place) -> None:
+    await executor.submit(shell("a1-1", "read line; echo $line", stdin=None))
+    await executor.freeze("a1-1")
+    marked = f"FORKJOIN_MARK={place.folder / 'a1-1'}".encode()
+    programs = [pid for pid in processes_of(place.folder) if marked in Path(f"/proc/{pid}/environ").read_bytes()]
+    assert states(programs) == {"T"}
+    await executor.send("a1-1", b"heard\n")
+    await executor.thaw("a1-1")
+    assert await lines(executor, "a1-1", 1) == ["heard"]
 
 
 async def test_what_has_ended_or_never_was_is_let_be(executor: Executor) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from agents import make_agent
-from forkjoin.decision.governor import CALLING, Account
-from forkjoin.decision.scheduler import Situation, decide, default_max_running, foresee, queue
-from forkjoin.model import ACTIVE, FINAL, Agent, State
+from forkjoin.decision.governor import RateLimit
+from forkjoin.decision.scheduler import Situation, decide, foresee, queue
+from forkjoin.model import ACTIVE, CALLING, FINAL, Agent, State
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,17 +41,9 @@ def agents(draw: st.DrawFn) -> list[Agent]:
     return made
 
 
-accounts = st.dictionaries(
+rate_limits = st.dictionaries(
     st.sampled_from(["here", "there"]),
-    st.builds(
-        Account,
-        st.integers(1, 4),
-        st.sampled_from([0, NOW + 30]),
-        st.just(NOW - 5),
-        st.just(NOW - 5),
-        st.just(1),
-        st.just("no more"),
-    ),
+    st.builds(RateLimit, st.integers(1, 4), st.sampled_from([0, NOW + 30]), changed=st.just(NOW - 5)),
 )
 
 
@@ -62,7 +54,7 @@ def situations(draw: st.DrawFn) -> Situation:
     over = {agent.number: draw(st.sampled_from(sorted(FINAL))) for agent in made if draw(st.integers(0, 3)) == 0}
     live = [agent for agent in made if agent.number not in over]
     homeless = draw(st.sets(st.integers(1, 20), max_size=2))
-    return Situation(live, draw(st.integers(1, 6)), over, homeless, NOW, draw(accounts))
+    return Situation(live, draw(st.integers(1, 6)), over, homeless, NOW, draw(rate_limits))
 
 
 @given(situations())
@@ -78,8 +70,8 @@ def test_no_more_run_than_may_and_of_those_that_share_a_key_one(situation: Situa
     begun = _begun(situation, decide(situation).start)
     before = sum(agent.state in ACTIVE for agent in situation.live)
     assert sum(agent.state in ACTIVE for agent in begun) <= max(situation.max_running, before)
-    held = Counter(agent.spec.exclusive for agent in begun if agent.state is not State.QUEUED)
-    taken = Counter(agent.spec.exclusive for agent in situation.live if agent.state is not State.QUEUED)
+    held = Counter(agent.spec.exclusive for agent in begun if agent.has_begun)
+    taken = Counter(agent.spec.exclusive for agent in situation.live if agent.has_begun)
     assert all(held[key] <= max(1, taken[key]) for key in held if key)
 
 
@@ -87,14 +79,15 @@ def test_no_more_run_than_may_and_of_those_that_share_a_key_one(situation: Situa
 def test_of_an_account_no_more_call_than_its_vendor_takes_and_none_starts_before_its_time(situation: Situation) -> None:
     decision = decide(situation)
     begun = _begun(situation, decision.start, decision.pause)
-    for name, account in situation.accounts.items():
+    closed = {name for name, known in situation.rate_limits.items() if known.closed_until > NOW}
+    for name, known in situation.rate_limits.items():
         calling = [one for one in begun if one.account == name and one.state in CALLING]
-        assert sum(one.state is State.RUNNING for one in calling) <= account.most  # whoever prepares can't pause yet
-        assert len(calling) <= account.most or not {one.number for one in calling} & set(decision.start)
+        assert sum(one.state is State.RUNNING for one in calling) <= known.most  # whoever prepares can't pause yet
+        assert len(calling) <= known.most or not {one.number for one in calling} & set(decision.start)
     for agent in (one for one in situation.live if one.number in decision.start):
         assert agent.not_before <= NOW
-        assert agent.account not in situation.accounts or situation.accounts[agent.account].closed_until <= NOW
-    assert decision.again > NOW
+        assert agent.account not in closed
+    assert decision.next_look > NOW
 
 
 @given(situations())
@@ -104,7 +97,7 @@ def test_who_pauses_is_the_youngest_and_only_where_a_limit_says_so(situation: Si
         paused = by_number[number]
         assert paused.state is State.RUNNING
         others = [one for one in situation.live if one.account == paused.account and one.state in CALLING]
-        assert sum(one.number < number for one in others) >= situation.accounts[paused.account].most
+        assert sum(one.number < number for one in others) >= situation.rate_limits[paused.account].most
 
 
 @given(situations())
@@ -113,7 +106,7 @@ def test_nothing_starts_before_those_that_it_comes_after_or_once_they_have_faile
     decision = decide(situation)
     for number in decision.start:
         agent = by_number[number]
-        if agent.attempt > 1 or agent.state is State.PAUSED:  # it has begun
+        if agent.has_begun:
             continue
         assert not any(one in by_number for one in agent.after)
         failed = [one for one in agent.after if situation.ended[one] is not State.SUCCEEDED]
@@ -192,41 +185,42 @@ def test_who_has_begun_goes_on_before_others_start() -> None:
     assert queue(Situation(live, 3)) == [4, 2, 1]
 
 
-def test_a_limit_pauses_the_youngest_of_its_account_and_holds_no_other() -> None:
-    live = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
-    accounts = {"here": Account(2, closed_until=100, halved=90, changed=90, refusals=1, why="429")}
-    decision = decide(Situation([*live, make_agent(7, account="there")], 9, now=95, accounts=accounts))
-    assert (decision.start, decision.pause) == ((7,), {3: "429", 4: "429"})
-    paused = [replace(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in live]
-    long = {"here": replace(accounts["here"], closed_until=1000)}
-    assert decide(Situation(live, 9, now=95, accounts=long)).pause == {}
-    closed = decide(Situation(paused, 9, now=95, accounts=accounts))
-    assert (closed.start, closed.again) == ((), 100)
+#: Four run of one account, two of another.
+RUNNING = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
+#: The same, of which the youngest of the one were frozen.
+PAUSED = [replace(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in RUNNING]
+TWO = RateLimit(2, closed_until=100, changed=90, why="429")
+
+
+def test_a_rate_limit_pauses_the_youngest_of_its_account_and_holds_no_other() -> None:
+    live = [*RUNNING, make_agent(7, account="there")]
+    decision = decide(Situation(live, 9, now=95, rate_limits={"here": TWO}))
+    assert decision.start == (7,)
+    assert {number: pause.why for number, pause in decision.pause.items()} == {3: "429", 4: "429"}
+    assert all(pause.frozen for pause in decision.pause.values())
+
+
+def test_nobody_is_frozen_for_long() -> None:
+    long = {"here": replace(TWO, closed_until=5000)}
+    assert decide(Situation(RUNNING, 9, now=95, rate_limits=long)).pause == {}
+    assert decide(Situation(PAUSED, 9, now=95, rate_limits=long)).start == (3, 4)
+
+
+def test_what_is_frozen_goes_on_one_by_one_once_the_vendor_takes_more() -> None:
+    closed = decide(Situation(PAUSED, 9, now=95, rate_limits={"here": TWO}))
+    assert (closed.start, closed.next_look) == ((), 100)
     assert closed.waiting[3].startswith("here takes no more until ")
-    limited = decide(Situation(paused, 9, now=100, accounts=accounts))
-    assert (limited.waiting[3], limited.again) == ("here takes 2 at once for now: 429", 110)
-    more = {"here": replace(accounts["here"], most=3)}
-    assert decide(Situation(paused, 9, now=110, accounts=more)).start == (3,)
+    limited = decide(Situation(PAUSED, 9, now=100, rate_limits={"here": TWO}))
+    assert (limited.waiting[3], limited.next_look) == ("here takes 2 at once for now: 429", 110)
+    more = {"here": replace(TWO, most=3)}
+    assert decide(Situation(PAUSED, 9, now=110, rate_limits=more)).start == (3,)
 
 
 def test_it_is_looked_again_when_the_first_has_rested() -> None:
     live = [make_agent(1, state=State.PAUSED, not_before=70), make_agent(2, state=State.PAUSED, not_before=65)]
     decision = decide(Situation(live, 9, now=60))
-    assert decision.again == 65
+    assert decision.next_look == 65
     assert decision.waiting[2].startswith("it rests until ")
-
-
-def test_higher_priority_goes_first_and_then_the_older() -> None:
-    queued = [make_agent(1), make_agent(2, priority=1), make_agent(3, priority=1), make_agent(4, priority=-1)]
-    assert queue(Situation(queued, 1)) == [2, 3, 1, 4]
-    assert queue(Situation([replace(agent, state=State.RUNNING) for agent in queued], 1)) == []
-
-
-def test_the_machine_carries_at_least_one_agent_and_no_more_than_its_memory() -> None:
-    assert default_max_running(1, 0) == 1
-    assert default_max_running(2, 64 << 30) == 8
-    assert default_max_running(64, 6 << 30) == 6
-    assert default_max_running(64, 640 << 30) == 16
 
 
 def _begun(situation: Situation, start: Sequence[int], pause: Collection[int] = ()) -> list[Agent]:

@@ -12,7 +12,7 @@ from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
 from forkjoin.decision.gate import clock
-from forkjoin.decision.governor import Account
+from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
 from forkjoin.model import ACTIVE, Agent, Landing, Merge, State, Verify, number_of
 from forkjoin.record.damage import find_trouble
@@ -209,7 +209,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         paused=sum(agent.state is State.PAUSED for agent in live),
         max_running=desk.loop.max_running,
         waiting=_first(_why_they_wait(desk, live)),
-        rate_limits=_first([_limit(name, known) for name, known in desk.rooms.accounts.items()]),
+        rate_limits=_first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
         projects=projects,
         merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
@@ -227,7 +227,7 @@ def _merge(landing: Landing) -> str:
     return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
 
 
-def _limit(name: str, known: Account) -> str:
+def _limit(name: str, known: RateLimit) -> str:
     return f"{name}: {known.most} at once, none starts before {clock(known.closed_until)}: {known.why}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Trouble
+from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Retry
 from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Usage
@@ -29,8 +29,19 @@ _DENIED = "File is in a directory that is denied by your permission settings"
 _LIMITED = (429, 529)
 #: What it answers when it has trouble of its own, and a later call may succeed.
 _BROKEN = (408, 409, *range(500, 600))
-#: How the result begins of a program that could not reach the API: it has no status then.
-_UNREACHED = "API Error: Unable to connect"
+#: How the result begins of a program that could not reach the API, or whose answer broke off: it has no status then.
+_CUT_OFF = tuple(
+    f"API Error: {words}"
+    for words in (
+        "Unable to connect to API (",
+        "Unable to connect to API. ",
+        "Request timed out",
+        "Connection closed mid-response",
+        "Response stalled",
+    )
+)
+#: The exit codes of one that was told to end, as by a machine that goes down: HUP, INT, TERM.
+_TOLD_TO_END = (129, 130, 143)
 #: Whose credentials count: the first of these that is set, and where it is sent.
 _CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "HOME")
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
@@ -248,8 +259,9 @@ def conclude(ended: Ended) -> Conclusion:
     turn_end, outcome = ended.turn, ended.outcome
     if turn_end is None:
         why = f"{outcome}, without a result\n{ended.errors.strip()}".strip()
-        cut_off = Trouble.PASSING if outcome.kind in ("lost", "signalled") else Trouble.LASTING
-        return Conclusion(ok=False, output="", error=why, trouble=cut_off)
+        told = outcome.kind == "exited" and outcome.code in _TOLD_TO_END
+        retry = Retry.LATER if told or outcome.kind in ("lost", "signalled") else Retry.NO
+        return Conclusion(ok=False, output="", error=why, retry=retry)
     edits = any(what.startswith(("Write", "Edit", "NotebookEdit")) for what in turn_end.denied)
     denied = tuple(f"It was not permitted: {what}" for what in (*turn_end.denied, *(() if edits else ended.denied)))
     error = None
@@ -257,11 +269,12 @@ def conclude(ended: Ended) -> Conclusion:
         error = turn_end.output or "it reported an error"
     elif not outcome.ok:
         error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
-    return Conclusion(error is None, turn_end.output, error, turn_end.usage, denied, _trouble(turn_end))
+    return Conclusion(error is None, turn_end.output, error, turn_end.usage, denied, _retry(turn_end))
 
 
-def _trouble(turn_end: TurnEnded) -> Trouble:
-    if turn_end.status in _LIMITED:
-        return Trouble.REFUSED
-    unreached = not turn_end.ok and turn_end.output.startswith(_UNREACHED)
-    return Trouble.PASSING if unreached or turn_end.status in _BROKEN else Trouble.LASTING
+def _retry(turn_end: TurnEnded) -> Retry:
+    if turn_end.ok:
+        return Retry.NO
+    if turn_end.status in _LIMITED or "overloaded_error" in turn_end.output:
+        return Retry.WHEN_TAKEN
+    return Retry.LATER if turn_end.status in _BROKEN or turn_end.output.startswith(_CUT_OFF) else Retry.NO

@@ -5,7 +5,7 @@ With exit code 75 (EX_TEMPFAIL, sysexits(3)) it asks to be started again later.
 
 from collections.abc import Mapping, Sequence
 
-from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Trouble
+from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Retry
 from forkjoin.config import AgentProgram
 from forkjoin.event import Event
 
@@ -44,6 +44,6 @@ def conclude(ended: Ended) -> Conclusion:
         return Conclusion(ok=True, output=ended.output)
     last_words = ended.errors.strip() or ended.output.strip()
     error = f"{ended.outcome}\n{last_words}".strip()
-    again = ended.outcome.kind == "exited" and ended.outcome.code == _TRY_AGAIN
-    trouble = Trouble.PASSING if again else Trouble.LASTING
-    return Conclusion(ok=False, output=ended.output, error=error, trouble=trouble)
+    asks_for_another = ended.outcome.kind == "exited" and ended.outcome.code == _TRY_AGAIN
+    retry = Retry.LATER if asks_for_another else Retry.NO
+    return Conclusion(ok=False, output=ended.output, error=error, retry=retry)

@@ -58,12 +58,12 @@ class Ended:
     denied: tuple[str, ...] = ()
 
 
-class Trouble(StrEnum):
-    """Why an attempt failed, as far as it says whether another would do better."""
+class Retry(StrEnum):
+    """Whether another attempt may do better."""
 
-    LASTING = "lasting"  #: it would not
-    PASSING = "passing"  #: it may, after a rest
-    REFUSED = "refused"  #: the vendor takes no more for now: it will, once it does
+    NO = "no"
+    LATER = "later"  #: what was in its way passes
+    WHEN_TAKEN = "when taken"  #: the vendor takes no more for now
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Conclusion:
     error: str | None = None
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
-    trouble: Trouble = Trouble.LASTING
+    retry: Retry = Retry.NO
 
 
 class Adapter(Protocol):

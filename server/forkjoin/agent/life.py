@@ -8,15 +8,16 @@ import logging
 from dataclasses import replace
 
 from forkjoin.adapter.all import ADAPTERS
-from forkjoin.adapter.contract import Adapter
+from forkjoin.adapter.contract import Adapter, Retry
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
-from forkjoin.agent.rest import find_rest
+from forkjoin.agent.rate_limit import note_refusal
+from forkjoin.agent.rest import rest_after
 from forkjoin.agent.stop import end_processes
 from forkjoin.error import is_passing, words_of
-from forkjoin.event import Noted
+from forkjoin.event import Noted, RateLimited
 from forkjoin.model import FINAL, Agent, Merge, Outcome, Result, State
 from forkjoin.rooms import Rooms
 
@@ -32,9 +33,9 @@ class Life:
         self._executor = rooms.executor
 
     async def live(self, agent: Agent) -> None:
-        """Carry an agent that was started on to its end, or to where it rests; its trouble is its own."""
+        """Carry an agent that is under way on to its end, or to where it waits for a turn; its trouble is its own."""
         try:
-            while not agent.rests:
+            while agent.under_way:
                 agent = await self._step(agent)
         except Exception as error:
             if is_passing(error):
@@ -65,14 +66,16 @@ class Life:
     async def _run(self, agent: Agent) -> Agent:
         adapter = self._adapter(agent)
         await listen(self._rooms, adapter, agent)
-        outcome = await self._end(agent)
+        outcome = await self._outcome(agent)
         concluded = await conclude(self._rooms, adapter, agent, outcome)
-        rest = await find_rest(self._rooms, agent, concluded)
-        how = (rest and concluded.error and f"{concluded.error.splitlines()[0]}; it is to go on") or str(outcome)
-        return await self._store.leave(agent, Noted(f"ended: {how}"), rest)
+        if concluded.retry is Retry.WHEN_TAKEN:
+            await note_refusal(self._rooms, agent, RateLimited(concluded.error or str(outcome)))
+        rest = rest_after(self._rooms, agent, concluded)
+        how = f"{rest.why}; it is to go on" if rest else str(outcome)
+        return await self._store.end_attempt(agent, Noted(f"ended: {how}"), rest)
 
-    async def _end(self, agent: Agent) -> Outcome:
-        """How the newest attempt ended, with nothing of it left where that may be."""
+    async def _outcome(self, agent: Agent) -> Outcome:
+        """How the newest attempt ended; what may be left of it is ended first."""
         outcome = await self._executor.outcome(handle_of(agent))
         if agent.stop_asked or outcome.kind in ("lost", "timed_out"):  # its shim may be gone, what it ran may not
             await end_processes(self._rooms, agent)
@@ -80,7 +83,7 @@ class Life:
         return outcome
 
     async def _finish(self, agent: Agent) -> Agent:
-        outcome = await self._end(agent)
+        outcome = await self._outcome(agent)
         environment = await self._environment(agent) if agent.spec.verify else None
         await finish(self._rooms, self._adapter(agent), agent, outcome, environment or {})
         return await self._store.agent(agent.number)

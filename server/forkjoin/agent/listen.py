@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.agent.rest import note_refusal
+from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.event import FAILED, Event, RateLimited, TurnEnded, Unreadable, with_text
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
@@ -49,8 +49,9 @@ async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
     if ends:
         reader.turn_end = ends[-1]
     await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end))
-    for refused in [event for event, _ in reader.events if isinstance(event, RateLimited)][-1:]:
-        await note_refusal(rooms, agent, refused)
+    refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
+    if refusals:
+        await note_refusal(rooms, agent, max(refusals, key=lambda refused: refused.until or 0))
     reader.events, reader.stored = [], reader.lines.needed
     if ends:
         await rooms.executor.close_input(handle_of(agent))

@@ -14,7 +14,7 @@ from forkjoin.agent.base import settle_base
 from forkjoin.attempt import verify
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.branch import git, worktree
+from forkjoin.branch import git, loose, worktree
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import is_folder
 from forkjoin.error import CallerError, ForkjoinError
@@ -48,9 +48,10 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     path = Path(agent.worktree)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
-    if agent.attempt > 1 and is_folder(path):
-        return agent
     project = await store.project_numbered(agent.project)
+    if agent.attempt > 1 and is_folder(path):
+        await loose.mend(project.common_dir, path, agent.branch)
+        return agent
     agent = await settle_base(rooms, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
@@ -92,8 +93,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     )
     adapter = ADAPTERS[program.kind]
     message = await rooms.store.message(agent)
-    going_on = message and await rooms.store.has_answered(agent) and adapter.resume(brief, program, message)
-    run = going_on or adapter.start(brief, program)
+    run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
     limits = rooms.settings.limits
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -357,9 +358,11 @@ def _ask_to_end(folder: Path, grace: float) -> bool:
 
 
 def _freeze(folder: Path) -> None:
-    if lock.is_held(folder / "lock"):
+    while lock.is_held(folder / "lock"):
         _write(folder / "frozen", b"")
-        process.stop(lambda: _tree(folder))
+        if process.stop(lambda: _tree(folder)):
+            return
+        time.sleep(_SOONEST_S)  # its program is about to come up, or its shim to go
 
 
 def _thaw(folder: Path) -> None:

@@ -184,16 +184,17 @@ def send(identity: Identity, signum: signal.Signals) -> None:
     os.close(handle)
 
 
-def stop(find: Callable[[], list[Entry]]) -> None:
-    """Stop all that `find` finds, and what these have started meanwhile, until nothing is new. Blocks."""
+def stop(find: Callable[[], list[Entry]]) -> bool:
+    """Stop all that `find` finds, and what these have started meanwhile, until nothing is new; whether that was any."""
     stopped: set[Identity] = set()
     for _ in range(_TRIES):
         new = [entry for entry in _look(find) if entry.identity not in stopped]
         if not new:
-            return
+            break
         for entry in new:
             send(entry.identity, signal.SIGSTOP)
         stopped.update(entry.identity for entry in new)
+    return bool(stopped)
 
 
 def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:

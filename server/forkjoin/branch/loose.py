@@ -65,6 +65,12 @@ async def is_at(common_dir: str, worktree: Path, commit: str) -> bool:
     return status.head == commit and not status.loose and not status.repositories
 
 
+async def mend(common_dir: str, worktree: Path, branch: str) -> None:
+    """Take away what keeps git from working in the worktree of an agent whose program was killed."""
+    if place := await find_place(common_dir, worktree):
+        await to_thread.run_sync(_mend, place, branch)
+
+
 def _mend(place: Place, branch: str) -> list[str]:
     """Put back a `.git` that is gone, and take away what git would stop at: nothing runs there any more."""
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):

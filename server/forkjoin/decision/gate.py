@@ -1,43 +1,52 @@
-"""Gates: each looks for one reason why an agent that rests can't start, or go on, now. Pure.
+"""Gates: each looks for one reason why an agent that waits for its turn can't start, or go on, now. Pure.
 
 A gate is made for one decision of what is at work, and told of each agent that the decision starts. The words of its
 answer are what the lead reads of an agent that waits.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple
 
-from forkjoin.decision.governor import CALLING, Account
-from forkjoin.model import ACTIVE, Agent, State
+from forkjoin.decision.governor import LONGEST_REST_S, RateLimit
+from forkjoin.model import ACTIVE, CALLING, Agent, Pause, State
 
 
-class Gate(Protocol):
-    def why_wait(self, agent: Agent) -> str | None:
-        """Why this agent can't start, or go on, now; none where this gate lets it through."""
-        ...
+class Hold(NamedTuple):
+    """Why an agent waits, and when, in seconds since the epoch, that may end without anything having happened."""
+
+    why: str
+    until: float = math.inf
+
+
+class Gate:
+    def hold(self, agent: Agent) -> Hold | None:
+        """What holds this agent; none where this gate lets it through."""
+        raise NotImplementedError
 
     def started(self, agent: Agent) -> None:
         """Count with this agent from now on."""
-        ...
+
+    def to_pause(self) -> Mapping[int, Pause]:
+        """Who of those that run is to pause, by number."""
+        return {}
 
 
-class Environment:
+class Environment(Gate):
     """An agent starts in the environment of its lead, which is on no disk."""
 
     def __init__(self, without: Set[int]) -> None:
         self._without = without
 
-    def why_wait(self, agent: Agent) -> str | None:
+    def hold(self, agent: Agent) -> Hold | None:
         if agent.number in self._without:
-            return "its lead's environment is gone since a restart; it comes back with its session"
+            return Hold("its lead's environment is gone since a restart; it comes back with its session")
         return None
 
-    def started(self, agent: Agent) -> None: ...
 
-
-class Dependencies:
+class Dependencies(Gate):
     """An agent starts once those that it comes `after` have ended, and is skipped where one has not succeeded.
 
     One that has no record any more counts as succeeded: only what is merged is ever let go of.
@@ -47,94 +56,107 @@ class Dependencies:
         self._live = {agent.number: agent for agent in live}
         self._ended = ended
 
-    def why_wait(self, agent: Agent) -> str | None:
-        if _has_begun(agent):
+    def hold(self, agent: Agent) -> Hold | None:
+        if agent.has_begun:
             return None
         pending = [self._live[number].label for number in agent.after if number in self._live]
-        return f"it comes after {_some(pending)}" if pending else None
+        return Hold(f"it comes after {_some(pending)}") if pending else None
 
     def why_skip(self, agent: Agent) -> str | None:
         """Why it can never start; none where it may yet, or shall run all the same."""
-        if agent.spec.on_failed_dependency == "run" or _has_begun(agent):
+        if agent.spec.on_failed_dependency == "run" or agent.has_begun:
             return None
         failed = [n for n in agent.after if self._ended.get(n, State.SUCCEEDED) is not State.SUCCEEDED]
         return f"skipped: {_some([f'a{n} {self._ended[n]}' for n in failed])}" if failed else None
 
-    def started(self, agent: Agent) -> None: ...
 
-
-class Exclusive:
+class Exclusive(Gate):
     """Of a project's agents with the same `exclusive` key one is at work at a time."""
 
     def __init__(self, live: Sequence[Agent]) -> None:
         self._holders: dict[tuple[int, str], Agent] = {}
         for agent in live:
-            if agent.state is not State.QUEUED:  # one that is paused is in the midst of it
+            if agent.has_begun:  # one that pauses is in the midst of it
                 self.started(agent)
 
-    def why_wait(self, agent: Agent) -> str | None:
+    def hold(self, agent: Agent) -> Hold | None:
         key = agent.spec.exclusive
         holder = self._holders.get((agent.project, key)) if key else None
-        return f"{holder.label} has {key!r} to itself" if holder and holder.number != agent.number else None
+        return Hold(f"{holder.label} has {key!r} to itself") if holder and holder.number != agent.number else None
 
     def started(self, agent: Agent) -> None:
         if agent.spec.exclusive:
             self._holders[agent.project, agent.spec.exclusive] = agent
 
 
-class Rest:
+class Rest(Gate):
     """What has met with passing trouble goes on after a rest."""
 
     def __init__(self, now: float) -> None:
         self._now = now
 
-    def why_wait(self, agent: Agent) -> str | None:
-        return f"it rests until {clock(agent.not_before)}" if self._now < agent.not_before else None
-
-    def started(self, agent: Agent) -> None: ...
-
-
-class Governor:
-    """Of an account no more are at work than its vendor takes."""
-
-    def __init__(self, live: Sequence[Agent], accounts: Mapping[str, Account], now: float) -> None:
-        self._accounts = accounts
-        self._now = now
-        self._at_work = Counter(agent.account for agent in live if agent.state in CALLING)
-
-    def why_wait(self, agent: Agent) -> str | None:
-        account = self._accounts.get(agent.account)
-        if account is None:
+    def hold(self, agent: Agent) -> Hold | None:
+        if self._now >= agent.not_before:
             return None
-        if self._now < account.closed_until:
-            return f"{agent.account} takes no more until {clock(account.closed_until)}: {account.why}"
-        if self._at_work[agent.account] >= account.most:
-            return f"{agent.account} takes {account.most} at once for now: {account.why}"
+        return Hold(f"it rests until {clock(agent.not_before)}: {agent.paused_why}", agent.not_before)
+
+
+class Governor(Gate):
+    """Of an account no more run than its vendor takes; where more do, the youngest pause.
+
+    Where the vendor takes nothing for long, nobody is frozen, which would keep its memory: whoever calls is refused,
+    ends, and is resumed.
+    """
+
+    def __init__(self, live: Sequence[Agent], rate_limits: Mapping[str, RateLimit], now: float) -> None:
+        self._live = live
+        self._rate_limits = rate_limits
+        self._now = now
+        self._calling = Counter(agent.account for agent in live if agent.state in CALLING)
+
+    def hold(self, agent: Agent) -> Hold | None:
+        known = self._rate_limits.get(agent.account)
+        if known is None:
+            return None
+        if agent.frozen and self._is_closed_for_long(known):
+            return None
+        if self._now < known.closed_until:
+            why = f"{agent.account} takes no more until {clock(known.closed_until)}: {known.why}"
+            return Hold(why, known.closed_until)
+        if self._calling[agent.account] >= known.most:
+            return Hold(f"{agent.account} takes {known.most} at once for now: {known.why}", known.grows_at)
         return None
 
     def started(self, agent: Agent) -> None:
-        self._at_work[agent.account] += 1
+        self._calling[agent.account] += 1
+
+    def to_pause(self) -> Mapping[int, Pause]:
+        found: dict[int, Pause] = {}
+        for account, known in self._rate_limits.items():
+            if not self._is_closed_for_long(known):
+                calling = [one for one in self._live if one.account == account and one.state in CALLING]
+                crowd = [one.number for one in calling[known.most :] if one.state is State.RUNNING]
+                found |= dict.fromkeys(crowd, Pause(known.why, frozen=True))
+        return found
+
+    def _is_closed_for_long(self, known: RateLimit) -> bool:
+        return known.closed_until > self._now + 2 * LONGEST_REST_S
 
 
-class Slots:
+class Slots(Gate):
     """No more than `max_running` are at work."""
 
     def __init__(self, live: Sequence[Agent], most: int) -> None:
         self._most = most
         self._free = most - sum(agent.state in ACTIVE for agent in live)
 
-    def why_wait(self, agent: Agent) -> str | None:  # noqa: ARG002
+    def hold(self, agent: Agent) -> Hold | None:  # noqa: ARG002
         if self._free > 0:
             return None
-        return "the only slot is taken" if self._most == 1 else f"all {self._most} slots are taken"
+        return Hold("the only slot is taken" if self._most == 1 else f"all {self._most} slots are taken")
 
     def started(self, agent: Agent) -> None:  # noqa: ARG002
         self._free -= 1
-
-
-def _has_begun(agent: Agent) -> bool:
-    """Whether it has had a turn before."""
-    return agent.attempt > 1 or agent.state is not State.QUEUED
 
 
 def clock(at: float) -> str:

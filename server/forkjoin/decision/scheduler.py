@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Governor, Rest, Slots
-from forkjoin.decision.governor import Account, next_growth, too_many
-from forkjoin.model import ACTIVE, Agent, State
+from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Governor, Hold, Rest, Slots
+from forkjoin.decision.governor import RateLimit
+from forkjoin.model import ACTIVE, Agent, Pause, State
 
 #: What an agent takes, until its own peak is known: a claude of about 400 MB, and what it runs.
 _AGENT_BYTES = 1 << 30
@@ -26,14 +26,14 @@ _MOST_BY_DEFAULT = 16
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that is looked at."""
+    """All that is looked at; times are seconds since the epoch."""
 
     live: Sequence[Agent]  #: all that are in no final state
     max_running: int  #: how many may be active at once
     ended: Mapping[int, State] = field(default_factory=dict[int, State])  #: of those that queued ones come after
     without_environment: Set[int] = frozenset()  #: those to be started whose lead's environment a restart has lost
-    now: float = 0  #: seconds since the epoch
-    accounts: Mapping[str, Account] = field(default_factory=dict[str, Account])  #: those with a rate limit, by name
+    now: float = 0
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict[str, RateLimit])  #: by account
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +44,45 @@ class Decision:
         start: Who starts now, or goes on, in that order.
         skip: Why others never will.
         waiting: Why the rest waits.
-        pause: Why those that run are to pause.
-        again: When, in seconds since the epoch, it is to be decided again though nothing has happened.
+        pause: Who of those that run is to pause.
+        next_look: When it is to be decided again though nothing has happened.
     """
 
     start: tuple[int, ...]
-    skip: dict[int, str]
-    waiting: dict[int, str]
-    pause: dict[int, str]
-    again: float = math.inf
+    skip: Mapping[int, str]
+    waiting: Mapping[int, str]
+    pause: Mapping[int, Pause]
+    next_look: float
 
 
 def decide(situation: Situation) -> Decision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
-    crowd = too_many(situation.live, situation.accounts, situation.now)
-    pause = {agent.number: situation.accounts[agent.account].why for agent in crowd}
     dependencies = Dependencies(situation.live, situation.ended)
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
-        Governor(situation.live, situation.accounts, situation.now),
+        Governor(situation.live, situation.rate_limits, situation.now),
         Rest(situation.now),
         Exclusive(situation.live),
         Slots(situation.live, situation.max_running),
     )
-    decision = Decision((), {}, {}, pause)
     start: list[int] = []
+    skip: dict[int, str] = {}
+    holds: dict[int, Hold] = {}
     turns = _Turns(situation.live)
     for agent in turns:
         if why := dependencies.why_skip(agent):
-            decision.skip[agent.number] = why
-        elif why := next((why for gate in gates if (why := gate.why_wait(agent))), None):
-            decision.waiting[agent.number] = why
+            skip[agent.number] = why
+        elif hold := next((hold for gate in gates if (hold := gate.hold(agent))), None):
+            holds[agent.number] = hold
         else:
             start.append(agent.number)
             turns.started(agent)
             for gate in gates:
                 gate.started(agent)
-    waiting = [agent for agent in situation.live if agent.number in decision.waiting]
-    return replace(decision, start=tuple(start), again=_next_look(situation, waiting))
-
-
-def _next_look(situation: Situation, waiting: Sequence[Agent]) -> float:
-    """When the first of those that wait may go on for no other reason than that time has passed."""
-    rested = [agent.not_before for agent in waiting if agent.not_before > situation.now]
-    known = {
-        agent.account: situation.accounts[agent.account] for agent in waiting if agent.account in situation.accounts
-    }
-    opened = [one.closed_until for one in known.values() if one.closed_until > situation.now]
-    return min([*rested, *opened, *map(next_growth, known.values())], default=math.inf)
+    waiting = {number: hold.why for number, hold in holds.items()}
+    pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
+    return Decision(tuple(start), skip, waiting, pause, min((hold.until for hold in holds.values()), default=math.inf))
 
 
 class _Turns:
@@ -124,7 +114,7 @@ class _Turns:
 
 def _rank(agent: Agent) -> tuple[bool, int, int]:
     """The lower, the earlier among its lead's."""
-    return agent.state is State.QUEUED and agent.attempt == 1, -agent.spec.priority, agent.number
+    return not agent.has_begun, -agent.spec.priority, agent.number
 
 
 def _lead(agent: Agent) -> tuple[int, str]:
@@ -143,7 +133,7 @@ def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
     none.
     """
     live = _with_those_before(situation.live, wanted)
-    situation = replace(situation, live=live, now=math.inf, accounts={})
+    situation = replace(situation, live=live, now=math.inf, rate_limits={})
     waves: list[tuple[int, ...]] = []
     while (decision := decide(situation)).start or any(agent.state in ACTIVE for agent in situation.live):
         waves.append(tuple(number for number in decision.start if number in wanted))

@@ -53,21 +53,18 @@ ORDER BY number;
 
 -- name: move_agent!
 UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended),
-                 frozen = :frozen, not_before = :not_before, retried = retried + :retried
-WHERE number = :number AND state = :from_ AND attempt = :attempt;
+                 paused_why = :why, frozen = :frozen, not_before = :not_before, retried = retried + :counts
+WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :was_frozen;
 
 -- name: begin_attempt!
 UPDATE agent SET attempt = attempt + 1 WHERE number = :number;
 
 -- name: add_message!
-INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text);
+INSERT OR REPLACE INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text);
 
 -- name: message$
-SELECT text FROM message WHERE agent = :agent AND attempt = :attempt;
-
--- name: has_answered$
--- Whether the agent's program was given an answer in any attempt.
-SELECT EXISTS (SELECT 1 FROM event WHERE agent = :agent AND kind IN ('said', 'used', 'turn_ended'));
+SELECT text FROM message WHERE agent = :agent AND attempt = :attempt
+AND EXISTS (SELECT 1 FROM event WHERE event.agent = :agent AND kind IN ('said', 'used', 'turn_ended'));
 
 -- name: set_merge!
 UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;

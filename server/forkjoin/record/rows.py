@@ -48,14 +48,6 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """Between two attempts: until when, in seconds since the epoch, and whether it counts as one of `retries`."""
-
-    not_before: float
-    counts: bool
-
-
-@dataclass(frozen=True, slots=True)
 class NewAgent:
     """An agent that is about to be recorded."""
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from forkjoin.model import LandingState, Merge, State
+from forkjoin.model import LandingState
+from forkjoin.record import rows
 from forkjoin.record.damage import open_read_only
 from forkjoin.record.rows import Row
 
@@ -27,11 +28,12 @@ _TABLES = {
 }
 _JSON = frozenset({"spec", "result", "agents", "answer", "move"})
 _WORDS: dict[str, dict[str, frozenset[str]]] = {
-    "agent": {"state": frozenset(State), "merge": frozenset(Merge)},
     "landing": {"state": frozenset(LandingState)},
 }
 #: No home has handed out more numbers; a larger one is damage.
 _MOST = 1_000_000
+#: Nor has one ever paused until then, in seconds since the epoch.
+_LATEST = 1e11
 #: How far beyond the last number that was read others are looked for.
 _BEYOND = 1_000
 
@@ -86,5 +88,7 @@ def _is_sound(table: str, row: Row) -> bool:
         for column in _JSON & row.keys():
             if row[column] is not None:
                 json.loads(row[column])
+        if table == "agent":
+            return rows.agent(row).not_before < _LATEST
         return all(row[column] in allowed for column, allowed in words.items())
     return False

@@ -9,6 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,19 @@ from anyio import to_thread
 
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Landing, LandingState, Merge, Project, Result, State, number_of
+from forkjoin.model import (
+    FINAL,
+    TRANSITIONS,
+    Agent,
+    Landing,
+    LandingState,
+    Merge,
+    Pause,
+    Project,
+    Result,
+    State,
+    number_of,
+)
 from forkjoin.record import rows
 from forkjoin.record.database import open_database
 from forkjoin.record.upkeep import Upkeep
@@ -117,37 +130,37 @@ class Store(Upkeep):
         """What a wait without ids is for."""
         return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
 
-    async def move(self, agent: Agent, to: State, event: Event | None = None, *, frozen: bool = False) -> Agent:
-        """Move an agent to another state, and record why; the agent as it is then, `frozen` or not.
+    async def move(self, agent: Agent, to: State, event: Event | None = None, pause: Pause | None = None) -> Agent:
+        """Move an agent to another state, and record why, and how it pauses where it does; the agent as it is then.
 
         Raises:
             BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
         """
 
         def act(q: Any) -> Agent:
-            _move(q, agent, to, frozen=frozen)
+            _move(q, agent, to, pause)
             if event:
                 _add_event(q, agent, event, -1)
             return rows.agent(q.agent_numbered(number=agent.number))
 
         return await self._write("move", act)
 
-    async def leave(self, agent: Agent, event: Event, rest: rows.Rest | None = None) -> Agent:
+    async def end_attempt(self, agent: Agent, event: Event, pause: Pause | None) -> Agent:
         """Record that an attempt's program has ended, in whatever state that finds the agent; the agent as it is then.
 
-        It is finishing, unless it is to `rest` before another attempt, and nobody has asked for its stop.
+        It is finishing, unless it is to pause before another attempt, and nobody has asked for its stop.
         """
 
         def act(q: Any) -> Agent:
             now = rows.agent(q.agent_numbered(number=agent.number))
-            if rest and not now.stop_asked:
-                _move(q, now, State.PAUSED, not_before=rest.not_before, retried=rest.counts)
+            if pause and not now.stop_asked:
+                _move(q, now, State.PAUSED, pause)
             else:
                 _move(q, now, State.FINISHING)
             _add_event(q, now, event, -1)
             return rows.agent(q.agent_numbered(number=agent.number))
 
-        return await self._write("leave", act)
+        return await self._write("end_attempt", act)
 
     async def queue_again(self, agent: Agent, text: str) -> Agent:
         """Queue an agent's next attempt, which is told `text`; the agent as it is then."""
@@ -161,13 +174,9 @@ class Store(Upkeep):
         return await self._write("queue_again", act)
 
     async def message(self, agent: Agent) -> str | None:
-        """What the agent's newest attempt is told; none where that is its task."""
+        """What the agent's newest attempt is told; none where that is its task, since no model has answered yet."""
         text: str | None = await self._read("message", agent=agent.number, attempt=agent.attempt)
         return text
-
-    async def has_answered(self, agent: Agent) -> bool:
-        """Whether the agent's program has answered in any attempt."""
-        return bool(await self._read("has_answered", agent=agent.number))
 
     async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end.
@@ -193,10 +202,12 @@ class Store(Upkeep):
         def act(q: Any) -> None:
             for agent in agents:
                 now = rows.agent(q.agent_numbered(number=agent.number))
+                if now.state in FINAL:
+                    continue  # it ended meanwhile
                 q.ask_stop(number=now.number)
-                if now.rests and (now.attempt > 1 or now.state is State.PAUSED):
+                if now.has_begun and not now.under_way:
                     _move(q, now, State.FINISHING)
-                elif now.state is State.QUEUED:
+                elif not now.has_begun:
                     _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
         await self._write("ask_stop", act)
@@ -343,16 +354,14 @@ def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
     return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
 
 
-def _move(
-    q: Any, agent: Agent, to: State, *, frozen: bool = False, not_before: float = 0, retried: bool = False
-) -> None:
+def _move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
     now = time.time()
     allowed = to in TRANSITIONS[agent.state]
     started = now if to is State.RUNNING else None
     ended = now if to in FINAL else None
-    now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt}
-    pause = {"frozen": frozen, "not_before": not_before, "retried": retried}
-    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **pause)):
+    now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt, "was_frozen": agent.frozen}
+    how = asdict(pause or Pause(""))
+    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **how)):
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
 
 

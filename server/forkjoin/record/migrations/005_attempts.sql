@@ -1,8 +1,10 @@
 -- An agent may have several attempts: it rests between them, is tried again, and is told how to go on.
 
 ALTER TABLE agent ADD COLUMN account TEXT NOT NULL DEFAULT '';         -- whose rate limit it counts against
+UPDATE agent SET account = 'claude' WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 ALTER TABLE agent ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;        -- paused with its program stopped in midst
-ALTER TABLE agent ADD COLUMN not_before REAL NOT NULL DEFAULT 0;       -- until then it rests
+ALTER TABLE agent ADD COLUMN paused_why TEXT NOT NULL DEFAULT '';
+ALTER TABLE agent ADD COLUMN not_before REAL NOT NULL DEFAULT 0;       -- paused until then
 ALTER TABLE agent ADD COLUMN retried INTEGER NOT NULL DEFAULT 0;       -- of what its spec allows
 
 ALTER TABLE progress ADD COLUMN cost_usd REAL;                         -- of this attempt; an agent's is the sum

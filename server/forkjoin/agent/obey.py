@@ -1,0 +1,54 @@
+"""Doing to agents' programs what their records say: stop in midst, go on, end."""
+
+from collections.abc import Iterable
+
+from forkjoin.agent.prepare import handle_of
+from forkjoin.agent.stop import end_processes
+from forkjoin.model import Agent, State
+from forkjoin.rooms import Rooms
+
+
+class Obey:
+    """Does each once; of what an earlier daemon did, it knows nothing, and does that again, which is harmless."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._done: dict[tuple[int, int], str] = {}  #: by agent and attempt
+
+    def forget_all_but(self, agents: Iterable[Agent]) -> None:
+        """Know nothing of others any more."""
+        keys = {(agent.number, agent.attempt) for agent in agents}
+        self._done = {key: done for key, done in self._done.items() if key in keys}
+
+    def is_due(self, agent: Agent) -> bool:
+        """Whether there is something to do for what is recorded of this agent."""
+        return _wanted(agent) not in (None, self._done.get((agent.number, agent.attempt)))
+
+    async def follow(self, number: int) -> None:
+        """Do what is recorded now.
+
+        Raises:
+            OSError: There is no room to note that it is frozen.
+        """
+        agent = await self._rooms.store.agent(number)
+        if not self.is_due(agent):
+            return
+        wanted = _wanted(agent)
+        match wanted:
+            case "ended":
+                await end_processes(self._rooms, agent)
+            case "frozen":
+                await self._rooms.executor.freeze(handle_of(agent))
+            case _:
+                await self._rooms.executor.thaw(handle_of(agent))
+        if wanted:
+            self._done[agent.number, agent.attempt] = wanted
+
+
+def _wanted(agent: Agent) -> str | None:
+    """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
+    if agent.stop_asked:
+        return "ended"
+    if agent.frozen:
+        return "frozen"
+    return "running" if agent.state in (State.RUNNING, State.WAITING) else None

@@ -1,0 +1,77 @@
+"""Who starts, goes on, pauses or is skipped: that is decided, and recorded. What is to be done, others see there."""
+
+import logging
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from forkjoin.agent.rate_limit import let_grow
+from forkjoin.agent.rest import words_to_go_on
+from forkjoin.decision.scheduler import Situation, decide
+from forkjoin.error import BrokenPromiseError
+from forkjoin.event import Noted
+from forkjoin.model import Agent, Merge, Result, State
+from forkjoin.rooms import Rooms
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    under_way: Sequence[Agent]
+    waiting: dict[int, str]  #: why each that waits for its turn does, by number
+    next_look_s: float  #: after so many seconds it is to be looked again, though nothing has happened
+
+
+async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
+    """Let start, go on, pause and be skipped whoever is to, of all agents, so that `max_running` run at once."""
+    now = time.time()
+    let_grow(rooms, now, max_running)
+    agents = {agent.number: agent for agent in await rooms.store.live()}
+    decision = decide(await _look(rooms, list(agents.values()), max_running, now))
+    for number in decision.start:
+        with _unless_moved(number):
+            agents[number] = await _start(rooms, agents[number])
+    for number, pause in decision.pause.items():
+        with _unless_moved(number):
+            agents[number] = await rooms.store.move(agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause)
+    for number, why in decision.skip.items():
+        with _unless_moved(number):
+            result = Result(agents[number].attempt, State.FAILED, why, "", error=why)
+            await rooms.store.finish(agents[number], result, Merge.NOTHING)
+        del agents[number]
+    under_way = [agent for agent in agents.values() if agent.under_way]
+    return Scheduled(under_way, dict(decision.waiting), decision.next_look - now)
+
+
+async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: float) -> Situation:
+    """All that a decision looks at."""
+    find = rooms.environments.find
+    to_start = [agent for agent in live if not agent.under_way]
+    before = {number for agent in to_start for number in agent.after}
+    return Situation(
+        live,
+        max_running,
+        ended=await rooms.store.ended(before) if before else {},
+        without_environment={one.number for one in to_start if not find(one.environment, one.project, one.lead)},
+        now=now,
+        rate_limits=dict(rooms.rate_limits),
+    )
+
+
+async def _start(rooms: Rooms, agent: Agent) -> Agent:
+    """The agent, as it is once its start, or its going on, is recorded."""
+    if agent.frozen:
+        return await rooms.store.move(agent, State.RUNNING, Noted("goes on"))
+    if agent.state is State.PAUSED:
+        agent = await rooms.store.queue_again(agent, words_to_go_on(agent))
+    return await rooms.store.move(agent, State.PREPARING, Noted("preparing its worktree"))
+
+
+@contextmanager
+def _unless_moved(number: int) -> Generator[None]:
+    try:
+        yield
+    except BrokenPromiseError:
+        log.info("a%d was stopped, or ended, before what was decided of it", number)

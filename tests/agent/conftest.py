@@ -1,0 +1,41 @@
+"""Agents' programs that speak as claude does, of two accounts, and a loop that runs them in this process."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes import claude
+from forkjoin.loop import Loop
+from forkjoin.paths import Home
+from harness import Lead, lead_of, open_loop_in_memory
+
+CONFIG = """
+[agents.talker]
+kind = "claude"
+command = ["{python}", "{script}"]
+[agents.other]
+kind = "claude"
+command = ["{python}", "{script}"]
+environment = {{ ANTHROPIC_API_KEY = "another" }}
+"""
+
+
+@pytest.fixture
+def talkers(home: Home) -> None:
+    """`talker` and `other`: their tasks are Python (fakes/claude.py)."""
+    with home.config_file.open("a") as file:
+        file.write(CONFIG.format(python=sys.executable, script=claude.__file__))
+
+
+@pytest.fixture
+async def loop(talkers: None, home: Home) -> AsyncIterator[Loop]:
+    async with open_loop_in_memory(home) as loop:
+        yield loop
+
+
+@pytest.fixture
+async def talking(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
+    """A lead of that loop."""
+    async with lead_of(loop, repository) as lead:
+        yield lead
