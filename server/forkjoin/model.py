@@ -287,6 +287,7 @@ class Outcome:
     error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
     duration_s: float = 0
     left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
+    passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
 
     @property
     def ok(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from attempts import change_shims
 from forkjoin.agent import rest
 from forkjoin.error import BrokenPromiseError
 from forkjoin.loop import Loop
@@ -82,6 +83,21 @@ async def test_a_claude_whose_shim_was_killed_goes_on_and_a_command_is_lost(talk
         os.kill(int(started.split(",")[1]), signal.SIGKILL)
     results = await talking.results(talker, command)
     assert [result["state"] for result in results] == ["succeeded", "lost"]
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_whose_shim_was_killed_before_anything_ran_is_started_once_more(
+    talking: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fell = str(tmp_path / "fell")
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        f"import os\nif not os.path.exists({fell!r}):\n    open({fell!r}, 'w').close()\n    os.kill(os.getpid(), 9)",
+    )
+    (result,) = await talking.results(*await talking.spawn("echo x >> x.txt; echo done"))
+    assert (result["state"], result["insertions"]) == ("succeeded", 1)
+    assert Path(fell).exists()
 
 
 async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(

@@ -86,8 +86,10 @@ def _words(file: Path) -> list[str]:
 
 
 def kill_daemon(world: World) -> None:
-    for one in running(world):
-        if one.is_daemon:
+    daemons = [one for one in running(world) if one.is_daemon]
+    pids = {one.entry.identity.pid for one in daemons}
+    for one in daemons:
+        if one.entry.parent not in pids:  # else it is about to become a shim, or a git
             _kill(world, "daemon", one)
             world.until(lambda: not process.is_alive(one.entry.identity), "a killed daemon was gone")  # noqa: B023
 

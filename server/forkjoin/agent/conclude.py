@@ -1,28 +1,40 @@
 """What an attempt came to: its end, its last turn and what it printed, given to its adapter."""
 
-from forkjoin.adapter.contract import Adapter, Conclusion, Ended
+from dataclasses import replace
+
+from forkjoin.adapter.contract import Adapter, Conclusion, Ended, Retry
 from forkjoin.agent.listen import last_turn
 from forkjoin.agent.prepare import handle_of
 from forkjoin.attempt.executor import Page
 from forkjoin.model import OUTPUT_LIMIT, Agent, Outcome
 from forkjoin.rooms import Rooms
 
-ERROR_LIMIT = 4_000
+_ERROR_LIMIT = 4_000
 #: What is told of the end of stderr: the exit code stands before it.
-_ERROR_BYTES = ERROR_LIMIT - 200
+_ERROR_BYTES = _ERROR_LIMIT - 200
 #: What is kept of an output that is longer than a result may be: there must be room to say so.
-OUTPUT_BYTES = OUTPUT_LIMIT - 200
+_OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 
 async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
-    """What the agent's newest attempt came to, as its adapter reads it. Asking twice is harmless."""
+    """What the agent's newest attempt came to, as its adapter reads it, cut to what a result keeps."""
     handle = handle_of(agent)
     hide = rooms.environments.redact
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
-    printed = hide(_end_of(await rooms.executor.read_output(handle, -OUTPUT_BYTES, OUTPUT_BYTES), agent))
+    printed = hide(_end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
     errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)
-    return adapter.conclude(Ended(outcome, turn, printed, hide(errors.decode(errors="replace")), denials))
+    concluded = adapter.conclude(Ended(outcome, turn, printed, hide(errors.decode(errors="replace")), denials))
+    error = concluded.error and concluded.error[:_ERROR_LIMIT]
+    retry = Retry.LATER if outcome.passing else concluded.retry
+    return replace(concluded, output=_beginning_of(concluded.output, agent), error=error, retry=retry)
+
+
+def _beginning_of(output: str, agent: Agent) -> str:
+    """As much of the last message as a result keeps, and where the rest is."""
+    if len(output) <= OUTPUT_LIMIT:
+        return output
+    return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
 def _end_of(page: Page, agent: Agent) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
-from forkjoin.agent.conclude import ERROR_LIMIT, OUTPUT_BYTES, conclude
+from forkjoin.agent.conclude import conclude
 from forkjoin.agent.prepare import handle_of, variables
 from forkjoin.agent.stop import end_processes
 from forkjoin.attempt.environment import compose
@@ -17,7 +17,7 @@ from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.place import is_folder
 from forkjoin.decision.verdict import final_state
-from forkjoin.model import OUTPUT_LIMIT, Agent, Merge, Outcome, Result, Verify
+from forkjoin.model import Agent, Merge, Outcome, Result, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
 
@@ -71,7 +71,7 @@ def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
         summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verified),
-        output=_beginning_of(concluded.output, agent),
+        output=concluded.output,
         commits=tuple(commits),
         commit=left.tip,
         files_changed=stat.files_changed,
@@ -91,13 +91,6 @@ def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
             *warnings,
         ),
     )
-
-
-def _beginning_of(output: str, agent: Agent) -> str:
-    """As much of the last message as a result keeps, and where the rest is."""
-    if len(output) <= OUTPUT_LIMIT:
-        return output
-    return f"{output[:OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
@@ -135,9 +128,7 @@ def _last_line(text: str) -> str:
 
 
 def _error(concluded: Conclusion, verified: _Verified) -> str | None:
-    if concluded.error:
-        return concluded.error[:ERROR_LIMIT]
-    return "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
+    return concluded.error or ("verify failed: see verify_output" if verified.verdict is Verify.FAILED else None)
 
 
 def _warn(outcome: Outcome, commits: list[str]) -> list[str]:

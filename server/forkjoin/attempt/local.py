@@ -331,7 +331,7 @@ def _read_outcome(folder: Path) -> Outcome:
         return Outcome("lost")
     if (folder / "cancel").exists():
         return Outcome("not_started", error="it was stopped before it started")
-    return Outcome("not_started", error="its supervisor did not come up (see shim.log in its folder)")
+    return Outcome("not_started", error="its supervisor did not come up (see shim.log in its folder)", passing=True)
 
 
 def _read_shim(folder: Path) -> process.Identity | None:
@@ -360,27 +360,29 @@ def _ask_to_end(folder: Path, grace: float) -> bool:
 def _freeze(folder: Path) -> None:
     while lock.is_held(folder / "lock"):
         _write(folder / "frozen", b"")
-        if process.stop(lambda: _tree(folder)):
+        if process.stop(_finder(folder)):
             return
         time.sleep(_SOONEST_S)  # its program is about to come up, or its shim to go
 
 
 def _thaw(folder: Path) -> None:
     if (folder / "frozen").exists():
-        for entry in _tree(folder):
+        for entry in _finder(folder)():
             process.send(entry.identity, signal.SIGCONT)
         (folder / "frozen").unlink(missing_ok=True)
 
 
-def _tree(folder: Path) -> list[process.Entry]:
-    return process.tree(_mark(folder), _read_shim(folder), _group(folder))
+def _finder(folder: Path) -> Callable[[], list[process.Entry]]:
+    """What finds the processes of an attempt, time and again."""
+    mark, group, owner = _mark(folder), _group(folder), _read_shim(folder)
+    return lambda: process.tree(mark, owner, group)
 
 
 def _end_tree(folder: Path, grace: float) -> list[str]:
     """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
-    mark, group, owner = _mark(folder), _group(folder), _read_shim(folder)
-    left = process.end(lambda: process.tree(mark, owner, group), grace)
+    owner = _read_shim(folder)
+    left = process.end(_finder(folder), grace)
     if not left:
         left = process.end(lambda: [entry for entry in process.table() if entry.identity == owner], 0)
-    cgroup.remove(group)
+    cgroup.remove(_group(folder))
     return [str(entry) for entry in left]

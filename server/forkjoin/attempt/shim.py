@@ -163,6 +163,8 @@ class Shim:
             selector.register(poke, selectors.EVENT_READ)
             while (status := self.reap()) is None:
                 feed.copy(selector)
+                self.logs.look()
+                self.hold_time()
                 grace = self.grace_to_end()
                 if grace is not None:
                     self.end_tree(grace)
@@ -187,8 +189,6 @@ class Shim:
 
     def grace_to_end(self) -> float | None:
         """The grace within which the tree is to end now; none where it may go on."""
-        self.logs.look()
-        self.hold_time()
         self.late = self.find_late()
         if os.path.exists("cancel"):
             return read_number("cancel", _GRACE_S)  # it is empty where there was no room for more
