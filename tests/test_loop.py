@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from forkjoin import loop
+from forkjoin.agent import obey
 from forkjoin.agent.stop import end_processes
 from forkjoin.model import Agent
 from forkjoin.paths import Home
@@ -21,7 +21,7 @@ async def test_a_stop_that_failed_is_tried_again_though_nothing_else_happens(
             raise troubles.pop()
         await end_processes(rooms, agent)
 
-    monkeypatch.setattr(loop, "end_processes", end)
+    monkeypatch.setattr(obey, "end_processes", end)
     async with open_lead_in_memory(home, repository) as lead:
         (agent,) = await lead.spawn("sleep 1000")
         await lead.until(agent, state="running")

@@ -137,10 +137,12 @@ async def test_rows_that_hold_nonsense_are_left(file: Path) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE agent SET state = 'runnimg' WHERE number = 3")
         connection.execute("UPDATE agent SET spec = '{' WHERE number = 4")
+        connection.execute("UPDATE agent SET frozen = 2 WHERE number = 5")
+        connection.execute("UPDATE agent SET not_before = 1e300 WHERE number = 6")
     connection.close()
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
-    assert (await store.numbers())[1] == set(range(1, COUNT + 1)) - {3, 4}
+    assert (await store.numbers())[1] == set(range(1, COUNT + 1)) - {3, 4, 5, 6}
     await store.close()
 
 

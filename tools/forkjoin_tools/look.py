@@ -54,7 +54,7 @@ class WaitedFor(BaseModel):
     finished: list[Finished]
     pending: list[Row]
     requests: list[str] = []  #: none yet: agents can't ask
-    waiting: list[str] = []  #: why those that are pending do not run
+    waiting: list[str] | None = None  #: why those that are pending do not run
     timed_out: bool
     more: int | None = None  #: ends, and agents pending, that there was no room for
 
@@ -76,7 +76,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     return WaitedFor(
         finished=finished,
         pending=pending,
-        waiting=_first(_why_they_wait(desk, waited.pending)),
+        waiting=_first(_why_they_wait(desk, waited.pending)) or None,
         timed_out=not waited.is_over(arguments.until),
         more=len(agents) - len(finished) - len(pending) or None,
     )

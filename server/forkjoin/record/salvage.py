@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from forkjoin.model import LandingState
-from forkjoin.record import rows
+from forkjoin.model import LandingState, Merge, State
 from forkjoin.record.damage import open_read_only
 from forkjoin.record.rows import Row
 
@@ -27,7 +26,8 @@ _TABLES = {
     "call": None,
 }
 _JSON = frozenset({"spec", "result", "agents", "answer", "move"})
-_WORDS: dict[str, dict[str, frozenset[str]]] = {
+_WORDS: dict[str, dict[str, frozenset[object]]] = {
+    "agent": {"state": frozenset(State), "merge": frozenset(Merge), "frozen": frozenset({0, 1, None})},
     "landing": {"state": frozenset(LandingState)},
 }
 #: No home has handed out more numbers; a larger one is damage.
@@ -88,7 +88,7 @@ def _is_sound(table: str, row: Row) -> bool:
         for column in _JSON & row.keys():
             if row[column] is not None:
                 json.loads(row[column])
-        if table == "agent":
-            return rows.agent(row).not_before < _LATEST
-        return all(row[column] in allowed for column, allowed in words.items())
+        return row.get("not_before", 0) < _LATEST and all(
+            row.get(column) in allowed for column, allowed in words.items()
+        )
     return False
