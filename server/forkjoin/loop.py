@@ -116,7 +116,8 @@ class Loop:
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
                     continue
-                with anyio.move_on_after(self._next_look_s):
+                latest_s = math.inf if self._next_look_s == math.inf else _LATEST_S
+                with anyio.move_on_after(min(self._next_look_s, latest_s)):
                     await self.store.changes.after(seen)
 
     async def _tidy(self) -> None:
@@ -133,7 +134,7 @@ class Loop:
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
         scheduled = await schedule(self.rooms, self.max_running)
-        self.waiting, self._next_look_s = scheduled.waiting, min(max(_SOONEST_S, scheduled.next_look_s), _LATEST_S)
+        self.waiting, self._next_look_s = scheduled.waiting, max(_SOONEST_S, scheduled.next_look_s)
         self._obey.forget_all_but(scheduled.under_way)
         for agent in scheduled.under_way:
             self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))

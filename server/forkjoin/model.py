@@ -152,7 +152,10 @@ class SpecParts(BaseModel):
     timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
     silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
     retries: int | None = Field(
-        default=None, ge=0, le=20, description="Tries after passing trouble: API errors, a lost process, exit 75."
+        default=None,
+        ge=0,
+        le=20,
+        description="Tries after passing trouble: an API error, a killed claude, a command's exit 75.",
     )
 
 

@@ -149,6 +149,7 @@ ENDS = [
     (Outcome("lost"), None, Retry.LATER),
     (Outcome("exited", 1), None, Retry.NO),
     (Outcome("timed_out"), None, Retry.NO),
+    (Outcome("timed_out"), {"is_error": True, "api_error_status": 529}, Retry.NO),
 ]
 
 

@@ -24,8 +24,8 @@ environment = {{ ANTHROPIC_API_KEY = "another" }}
 @pytest.fixture
 def talkers(home: Home) -> None:
     """`talker` and `other`: their tasks are Python (fakes/claude.py)."""
-    with home.config_file.open("a") as file:
-        file.write(CONFIG.format(python=sys.executable, script=claude.__file__))
+    config = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 8")
+    home.config_file.write_text(config + CONFIG.format(python=sys.executable, script=claude.__file__))
 
 
 @pytest.fixture

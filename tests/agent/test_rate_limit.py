@@ -125,6 +125,7 @@ async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, loop: Loop
     await talking.until(second, state="running")
     folder = Path((await loop.store.agent(2)).worktree)
     await goes_on(folder)
+    await goes_on(Path((await loop.store.agent(1)).worktree))
     await limit_to_one(loop, 2)
     await talking.until(second, state="paused")
     await is_frozen(home, second)

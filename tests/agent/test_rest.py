@@ -75,9 +75,9 @@ async def test_one_that_was_never_answered_begins_anew(talking: Lead) -> None:
 async def test_a_claude_whose_shim_was_killed_goes_on_and_a_command_is_lost(talking: Lead, home: Home) -> None:
     task = "import time\nif run == 1:\n    answer('I begin.')\n    time.sleep(1000)\nsucceed('done')"
     (talker,) = await talking.spawn(task, agent="talker")
-    (command,) = await talking.spawn("sleep 1000")
+    (command,) = await talking.spawn("echo up; sleep 1000")
     await talking.until(talker, last_event="I begin.")
-    await talking.until(command, state="running")
+    await talking.until(command, last_event="up")
     for one in (talker, command):
         started = (home.attempts / f"{one}-1" / "started.json").read_text()
         os.kill(int(started.split(",")[1]), signal.SIGKILL)

@@ -19,7 +19,17 @@ from forkjoin.decision import governor
 from forkjoin.demo.agent import WORK
 from forkjoin.demo.sample import TASKS
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, RELAY, forkjoin, git, open_lead, open_lead_in_memory
+from harness import (
+    GIVE_UP_S,
+    RELAY,
+    forkjoin,
+    git,
+    lead_of,
+    let_pass,
+    open_lead,
+    open_lead_in_memory,
+    open_loop_in_memory,
+)
 
 pytestmark = pytest.mark.vendor
 
@@ -291,11 +301,11 @@ async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_convers
     assert told.count("Your program was cut off in the midst of your work") == 2
 
 
-def limit_of_use(resets_at: float) -> dict[str, str]:
+def limit_of_use(resets_at: int) -> dict[str, str]:
     """How the API tells whoever has a subscription, and no key, that a limit of use is reached."""
     return {
         "anthropic-ratelimit-unified-status": "rejected",
-        "anthropic-ratelimit-unified-reset": str(int(resets_at)),
+        "anthropic-ratelimit-unified-reset": str(resets_at),
         "anthropic-ratelimit-unified-representative-claim": "five_hour",
     }
 
@@ -307,27 +317,26 @@ async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     config = home.config_file.read_text()
     home.config_file.write_text(config.replace("environment = {", 'environment = { CLAUDE_CODE_OAUTH_TOKEN = "x",'))
-    reset: list[float] = []  #: when: ten seconds after the first has asked
     does = by_prompt({task(name): does_task(name) for name in NAMES})
+    resets_at = int(time.time()) + 5000
+    is_reset: list[bool] = []
 
     def answers(asked: Asked) -> Sequence[Block]:
-        reset.append(time.time() + 10)
-        if time.time() < reset[0]:
-            raise ApiError(429, "rate_limit_error", "You have hit your limit", limit_of_use(reset[0]))
+        if not is_reset:
+            raise ApiError(429, "rate_limit_error", "You have hit your limit", limit_of_use(resets_at))
         return does(asked)
 
     api.script = answers
-    async with open_lead_in_memory(home, repository) as lead:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         ids = await lead.spawn(*map(task, NAMES))
-        await lead.until(ids[0], state="paused")
-        while not (why := (await lead.call("get_status"))["waiting"]):
-            await anyio.sleep(0.05)
-        assert "takes no more until" in why[0]
-        await lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
-        states = [(await lead.listed(one))["state"] for one in ids]
-    assert states == ["succeeded"] * 3
-    refused = [asked for asked in api.asked if len(asked.body["messages"]) == 1]
-    assert len(refused) <= 2 * len(NAMES)  # none asks again before the reset
+        for one in ids:
+            await lead.until(one, state="paused")
+            await lead.why_waits(one, "claude-")
+        assert len(api.asked) == len(NAMES)  # none asks again before the reset
+        is_reset.append(True)
+        let_pass(loop, monkeypatch, 6000)
+        results = await lead.results(*ids)
+    assert [(one["state"], one["files_changed"]) for one in results] == [("succeeded", 1)] * 3
 
 
 def processes_in(folder: Path) -> list[str]:

@@ -228,7 +228,8 @@ def _merge(landing: Landing) -> str:
 
 
 def _limit(name: str, known: RateLimit) -> str:
-    return f"{name}: {known.most} at once, none starts before {clock(known.closed_until)}: {known.why}"
+    closed = f", none starts before {clock(known.closed_until)}" if known.closed_until > time.time() else ""
+    return f"{name}: {known.most} at once{closed}: {known.why}"
 
 
 def _why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Retry
 from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
-from forkjoin.model import Usage
+from forkjoin.model import Outcome, Usage
 
 TAKES_TURNS = True
 MAKES_EVENTS = True
@@ -269,11 +269,11 @@ def conclude(ended: Ended) -> Conclusion:
         error = turn_end.output or "it reported an error"
     elif not outcome.ok:
         error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
-    return Conclusion(error is None, turn_end.output, error, turn_end.usage, denied, _retry(turn_end))
+    return Conclusion(error is None, turn_end.output, error, turn_end.usage, denied, _retry(turn_end, outcome))
 
 
-def _retry(turn_end: TurnEnded) -> Retry:
-    if turn_end.ok:
+def _retry(turn_end: TurnEnded, outcome: Outcome) -> Retry:
+    if turn_end.ok or outcome.kind == "timed_out":
         return Retry.NO
     if turn_end.status in _LIMITED or "overloaded_error" in turn_end.output:
         return Retry.WHEN_TAKEN

@@ -51,7 +51,7 @@ async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
     await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end))
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
-        await note_refusal(rooms, agent, max(refusals, key=lambda refused: refused.until or 0))
+        await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
     reader.events, reader.stored = [], reader.lines.needed
     if ends:
         await rooms.executor.close_input(handle_of(agent))

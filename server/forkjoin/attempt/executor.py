@@ -112,7 +112,7 @@ class Executor(Protocol):
         """Stop its whole tree in midst, and its limits of time with it; idempotent, and nothing for one that has ended.
 
         Raises:
-            OSError: There is no room to note so. It goes on.
+            OSError: There is no room to note so, and it goes on; or it does not come up.
         """
         ...
 

@@ -154,7 +154,7 @@ class LocalExecutor:
         return left
 
     async def freeze(self, handle: str) -> None:
-        await self._do(_freeze, self._at(handle))
+        await to_thread.run_sync(_freeze, self._at(handle), limiter=self._enders)
 
     async def thaw(self, handle: str) -> None:
         await self._do(_thaw, self._at(handle))
@@ -358,11 +358,15 @@ def _ask_to_end(folder: Path, grace: float) -> bool:
 
 
 def _freeze(folder: Path) -> None:
+    give_up, pause = time.monotonic() + process.KILL_WAIT_S, _SOONEST_S
     while lock.is_held(folder / "lock"):
         _write(folder / "frozen", b"")
         if process.stop(_finder(folder)):
             return
-        time.sleep(_SOONEST_S)  # its program is about to come up, or its shim to go
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"nothing of {folder.name} is there to be stopped")
+        time.sleep(pause)  # its program is about to come up, or its shim to go
+        pause = min(pause * 1.5, _LATEST_S)
 
 
 def _thaw(folder: Path) -> None:

@@ -82,7 +82,7 @@ class About(BaseModel):
     checkout: str = ""
     conversation: str = ""
     environment: str = ""
-    account: str = ""
+    account: str = "claude"
     spec: Annotated[Spec, BeforeValidator(_read_spec)] = _UNKNOWN
 
 

@@ -1,7 +1,7 @@
 -- An agent may have several attempts: it rests between them, is tried again, and is told how to go on.
 
 ALTER TABLE agent ADD COLUMN account TEXT NOT NULL DEFAULT '';         -- whose rate limit it counts against
-UPDATE agent SET account = 'claude' WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
+UPDATE agent SET account = 'claude' WHERE coalesce(json_extract(spec, '$.agent'), 'claude') = 'claude';
 ALTER TABLE agent ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;        -- paused with its program stopped in midst
 ALTER TABLE agent ADD COLUMN paused_why TEXT NOT NULL DEFAULT '';
 ALTER TABLE agent ADD COLUMN not_before REAL NOT NULL DEFAULT 0;       -- paused until then
