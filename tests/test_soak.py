@@ -89,7 +89,7 @@ def test_a_daemon_takes_no_more_after_many_agents_than_after_some(
 ) -> None:
     first, last = soak(tmp_path, 300)
     record_property("figures", told(300, first, last))
-    assert last.memory_mb - first.memory_mb < 16
+    assert last.memory_mb - first.memory_mb < 8
     assert abs(last.descriptors - first.descriptors) <= 3
     assert last.threads - first.threads <= 12
 

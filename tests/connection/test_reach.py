@@ -1,6 +1,5 @@
 """Reaching the daemon: from anywhere, without waiting for one that hangs, and ending no process but the daemon."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ def test_a_daemon_that_hangs_is_not_asked_again_and_again(
     home: Home, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reach, "START_S", 0.1)
-    with pytest.raises(reach.DaemonError, match=rf"the daemon hangs: end it with `kill -9 {os.getpid()}`"):
+    with pytest.raises(reach.DaemonError, match="the daemon hangs: end it with `forkjoin daemon stop --now`"):
         reach.greet(home, "cli", "x")
     assert fake.asked() == 1
 
