@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -32,12 +32,22 @@ RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 #: How long a test waits for what must come; generous, since no test is about time.
 GIVE_UP_S = 120
 
+T = TypeVar("T")
+
 
 async def until(is_so: Callable[[], object]) -> None:
     """Return once it is so."""
     with anyio.fail_after(GIVE_UP_S):
         while not is_so():
             await anyio.sleep(0.01)
+
+
+async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """The first answer that is not empty, false or none; asked again and again."""
+    with anyio.fail_after(GIVE_UP_S):
+        while not (answer := await ask()):
+            await anyio.sleep(0.01)
+    return answer
 
 
 def git(where: Path, *arguments: str, check: bool = True) -> str:
@@ -119,16 +129,21 @@ class Lead:
 
     async def until(self, agent: str, **wanted: Any) -> Any:
         """What `list_agents` tells of it, once these fields are so: `await lead.until(first, state="running")`."""
-        with anyio.fail_after(GIVE_UP_S):
-            while wanted.items() - (found := await self.listed(agent)).items():
-                await anyio.sleep(0.02)
-        return found
 
-    async def why_waits(self, agent: str, beginning: str) -> None:
-        """Return once it is said to wait for a reason that begins so."""
-        with anyio.fail_after(GIVE_UP_S):
-            while not (await self.listed(agent))["last_event"].startswith(beginning):
-                await anyio.sleep(0.02)
+        async def look() -> Any:
+            found = await self.listed(agent)
+            return found if wanted.items() <= found.items() else None
+
+        return await first_answer(look)
+
+    async def last_event(self, agent: str, part: str) -> str:
+        """The last thing that it did, or why it waits, once that has this part."""
+
+        async def look() -> str:
+            last: str = (await self.listed(agent))["last_event"]
+            return last if part in last else ""
+
+        return await first_answer(look)
 
     async def run(self, *tasks: str, **defaults: Any) -> list[str]:
         """As `spawn`, once they have ended."""

@@ -168,8 +168,9 @@ def test_an_account_is_its_credentials_and_where_they_are_sent_and_tells_neither
     base = {"HOME": "/home/me", "PATH": "/bin"}
     keyed = {**base, "ANTHROPIC_API_KEY": "sk-ant-secret"}
     environments = [base, keyed, {**keyed, "ANTHROPIC_BASE_URL": "http://proxy"}, {"HOME": "/home/you"}]
+    environments += [{**base, "CLAUDE_CODE_USE_BEDROCK": "1", "AWS_PROFILE": profile} for profile in ("one", "two")]
     accounts = [claude.account(one) for one in environments]
-    assert len(set(accounts)) == 4
+    assert len(set(accounts)) == 6
     assert claude.account({**keyed, "PATH": "/usr/bin", "HOME": "/tmp"}) == accounts[1]
     assert all(one.startswith("claude-") and len(one) == 15 for one in accounts)
 

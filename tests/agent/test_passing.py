@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, lead_of, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, first_answer, lead_of, open_loop_in_memory
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -27,9 +27,11 @@ class Fault:
 
 
 async def _until_told(lead: Lead, what: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while not any(what in line and "No space left" in line for line in (await lead.call("get_status"))["trouble"]):
-            await anyio.sleep(0.02)
+    async def is_told() -> bool:
+        trouble = (await lead.call("get_status"))["trouble"]
+        return any(what in line and "No space left" in line for line in trouble)
+
+    await first_answer(is_told)
 
 
 @pytest.mark.parametrize("moment", ["prepare", "finish"])

@@ -97,10 +97,10 @@ succeed(f'{resumed}')"""
     first, second = await talking.spawn(task, "succeed('done')", agent="talker", retries=0)
     (other,) = await talking.spawn("succeed('done')", agent="other")
     await talking.until(first, state="paused")
-    await talking.why_waits(first, "claude-")
+    await talking.last_event(first, "takes no more until ")
     assert {result["state"] for result in await talking.results(second, other)} == {"succeeded"}
     (third,) = await talking.spawn("succeed('done')", agent="talker")
-    await talking.why_waits(third, "claude-")
+    await talking.last_event(third, "takes no more until ")
     let_pass(loop, monkeypatch, 4000)
     await talking.run("succeed('done')", agent="other")  # meanwhile it was looked at all of them
     assert [(await talking.listed(one))["state"] for one in (first, third)] == ["paused", "queued"]

@@ -8,8 +8,14 @@ import anyio
 import pytest
 from branches import everything
 from forkjoin.branch import worktree
+from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+from harness import Lead, first_answer, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+
+
+async def _is_whole(loop: Loop) -> bool:
+    """Whether no removal is half done."""
+    return not await loop.store.half_removed()
 
 
 @pytest.fixture
@@ -141,9 +147,7 @@ async def test_a_removal_that_was_cut_off_is_finished_though_the_repository_is_g
     shutil.rmtree(repository)
     async with open_loop_in_memory(home) as loop:
         await until(lambda: not list(home.worktrees.glob("*/*")))
-        with anyio.fail_after(GIVE_UP_S):
-            while await loop.store.half_removed():
-                await anyio.sleep(0.01)
+        await first_answer(lambda: _is_whole(loop))
     assert not repository.exists()
 
 
@@ -196,9 +200,7 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
             fault.setattr(where, falls_at, _fall)
             assert "falls" in await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        with anyio.fail_after(GIVE_UP_S):
-            while await loop.store.half_removed():
-                await anyio.sleep(0.02)
+        await first_answer(lambda: _is_whole(loop))
         assert (await lead.call("list_agents"))["agents"] == []
         assert git(repository, "for-each-ref", "refs/heads/forkjoin") == ""
         assert len(git(repository, "worktree", "list").splitlines()) == 1

@@ -106,7 +106,7 @@ async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(
     monkeypatch.setattr(rest, "_FIRST_S", 1000)
     (first,) = await talking.spawn("echo x > x.txt; exit 75")
     await talking.until(first, state="paused")
-    await talking.why_waits(first, "it rests until ")
+    await talking.last_event(first, "it rests until ")
     status = await talking.call("get_status")
     assert (status["running"], status["queued"], status["paused"]) == (0, 0, 1)
     assert status["waiting"][0].startswith("a1: it rests until ")
@@ -124,7 +124,7 @@ async def test_a_daemon_that_takes_over_lets_go_on_who_rests(
         (first,) = await lead.spawn("test -e x.txt && echo again || { touch x.txt; exit 75; }")
         await lead.until(first, state="paused")
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        await lead.why_waits(first, "it rests until ")
+        await lead.last_event(first, "it rests until ")
         let_pass(loop, monkeypatch, 3000)
         (result,) = await lead.results(first)
         assert (result["state"], result["output"]) == ("succeeded", "again\n")

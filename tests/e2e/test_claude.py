@@ -6,8 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import anyio
 import pytest
 from fakes.messages_api import USAGE, MessagesApi
 from fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
-from forkjoin.decision import governor
 from forkjoin.demo.agent import WORK
 from forkjoin.demo.sample import TASKS
 from forkjoin.paths import Home
@@ -24,11 +22,7 @@ from harness import (
     RELAY,
     forkjoin,
     git,
-    lead_of,
-    let_pass,
     open_lead,
-    open_lead_in_memory,
-    open_loop_in_memory,
 )
 
 pytestmark = pytest.mark.vendor
@@ -269,73 +263,6 @@ async def test_an_agent_whose_api_answers_an_error_failed_with_it(
     assert result["state"] == "failed"
     assert result["error"].startswith(told)
     assert result["summary"] == result["error"]
-
-
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what a vendor refuses rest for a moment only."""
-    monkeypatch.setattr(governor, "_FIRST_REST_S", 0.1)
-    monkeypatch.setattr(governor, "GROWS_EVERY_S", 0.5)
-
-
-async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_conversation(
-    api: MessagesApi, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hurry(monkeypatch)
-    overloaded = ApiError(529, "overloaded_error", "Overloaded")
-    work: Iterator[ApiError | Sequence[Block]] = iter(
-        [overloaded, overloaded, [bash("echo x > x.txt")], overloaded, overloaded, [Text("All done.")]]
-    )
-
-    def answers(asked: Asked) -> Sequence[Block]:
-        if isinstance(answer := next(work), ApiError):
-            raise answer
-        return answer
-
-    api.script = answers
-    async with open_lead_in_memory(home, repository) as lead:
-        [id_] = await lead.run("Write x.txt.")
-        result = await lead.call("get_result", id=id_)
-    assert (result["state"], result["output"], result["files_changed"]) == ("succeeded", "All done.", 1)
-    told = json.dumps(api.asked[-1].body["messages"])
-    assert "Write x.txt." in told
-    assert told.count("Your program was cut off in the midst of your work") == 2
-
-
-def limit_of_use(resets_at: int) -> dict[str, str]:
-    """How the API tells whoever has a subscription, and no key, that a limit of use is reached."""
-    return {
-        "anthropic-ratelimit-unified-status": "rejected",
-        "anthropic-ratelimit-unified-reset": str(resets_at),
-        "anthropic-ratelimit-unified-representative-claim": "five_hour",
-    }
-
-
-async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
-    api: MessagesApi, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hurry(monkeypatch)
-    monkeypatch.delenv("ANTHROPIC_API_KEY")
-    config = home.config_file.read_text()
-    home.config_file.write_text(config.replace("environment = {", 'environment = { CLAUDE_CODE_OAUTH_TOKEN = "x",'))
-    resets_at = int(time.time()) + 5000
-    is_reset: list[bool] = []
-
-    def answers(asked: Asked) -> Sequence[Block]:
-        if not is_reset:
-            raise ApiError(429, "rate_limit_error", "You have hit your limit", limit_of_use(resets_at))
-        return [Text("All done.")] if asked.results else [bash("echo x > x.txt")]
-
-    api.script = answers
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        ids = await lead.spawn(*map(task, NAMES))
-        for one in ids:
-            await lead.until(one, state="paused")
-            await lead.why_waits(one, "claude-")
-        assert len(api.asked) == len(NAMES)  # none asks again before the reset
-        is_reset.append(True)
-        let_pass(loop, monkeypatch, 6000)
-        results = await lead.results(*ids)
-    assert [(one["state"], one["files_changed"]) for one in results] == [("succeeded", 1)] * 3
 
 
 def processes_in(folder: Path) -> list[str]:

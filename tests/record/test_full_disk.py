@@ -9,7 +9,7 @@ import pytest
 from disks import fill, small_disk
 from forkjoin.paths import Home
 from forkjoin.record.damage import find_damage
-from harness import GIVE_UP_S, Lead, ToolRefusedError, forkjoin, lead_of, open_lead, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, ToolRefusedError, first_answer, forkjoin, lead_of, open_lead, open_loop_in_memory
 
 
 @pytest.fixture
@@ -41,9 +41,10 @@ async def _until_refused(lead: Lead) -> str:
 
 
 async def _until_told_of(lead: Lead, agent: str) -> None:
-    with anyio.fail_after(GIVE_UP_S):
-        while agent not in " ".join((await lead.call("get_status"))["trouble"]):
-            await anyio.sleep(0.02)
+    async def is_told() -> bool:
+        return agent in " ".join((await lead.call("get_status"))["trouble"])
+
+    await first_answer(is_told)
 
 
 async def test_spawns_are_refused_in_words_and_what_runs_goes_on_while_the_disk_is_full(

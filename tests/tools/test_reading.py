@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-import anyio
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin
+from harness import Lead, first_answer, forkjoin
 
 FOREVER = "sleep 1000"
 
@@ -89,12 +88,12 @@ async def test_a_diff_shows_what_changed_whole_or_by_path_or_in_numbers(any_lead
 
 async def test_the_diff_of_a_running_agent_is_of_its_worktree_now(any_lead: Lead) -> None:
     (first,) = await any_lead.spawn(f"echo more >> shared.txt; echo u > untracked.txt; {FOREVER}")
-    with anyio.fail_after(GIVE_UP_S):
-        while True:
-            diff = await any_lead.call("read_diff", id=first)
-            if "+more" in diff and "new, not in git yet: untracked.txt" in diff:
-                break
-            await anyio.sleep(0.02)
+
+    async def has_both() -> bool:
+        diff = await any_lead.call("read_diff", id=first)
+        return "+more" in diff and "new, not in git yet: untracked.txt" in diff
+
+    await first_answer(has_both)
     await any_lead.call("stop_agents", ids=[first])
 
 

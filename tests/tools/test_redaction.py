@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from forkjoin.paths import Home
 from forkjoin.redact import MARK
-from harness import GIVE_UP_S, Lead, forkjoin, open_lead
+from harness import Lead, first_answer, forkjoin, open_lead
 
 PASSWORD = "correct-horse-battery"
 KEY = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7"
@@ -68,9 +67,11 @@ async def test_what_a_running_command_prints_and_what_is_committed_have_no_key_f
 ) -> None:
     commit = 'git commit -q --allow-empty -m "by $MY_PASSWORD"'
     (first,) = await lead.spawn(f'{commit}; echo "$KEY"; until test -e {home.state}/go; do sleep 0.02; done')
-    with anyio.fail_after(GIVE_UP_S):
-        while MARK not in _without_keys(await lead.call("list_agents")):
-            await anyio.sleep(0.02)
+
+    async def is_told_without_key() -> bool:
+        return MARK in _without_keys(await lead.call("list_agents"))
+
+    await first_answer(is_told_without_key)
     (home.state / "go").touch()
     await lead.call("wait_agents", ids=[first])
     assert f"by {MARK}" in _without_keys((await lead.call("get_result", id=first))["commits"])

@@ -42,8 +42,13 @@ _CUT_OFF = tuple(
 )
 #: The exit codes of one that was told to end, as by a machine that goes down: HUP, INT, TERM.
 _TOLD_TO_END = (129, 130, 143)
-#: Whose credentials count: the first of these that is set, and where it is sent.
+#: Whose credentials count: the first of these that is set.
 _CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "HOME")
+#: What says to whom calls are sent, and there for whom.
+_ADDRESS = (
+    *("ANTHROPIC_BASE_URL", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
+    *("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
+)
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
 #: What says most about a tool's use, in this order.
@@ -52,7 +57,7 @@ _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "p
 
 def account(environment: Mapping[str, str]) -> str:
     credentials = next(((name, environment[name]) for name in _CREDENTIALS if environment.get(name)), None)
-    known = repr((credentials, environment.get("ANTHROPIC_BASE_URL")))
+    known = repr((credentials, [environment.get(name) for name in _ADDRESS]))
     return f"claude-{hashlib.sha256(known.encode(errors='replace')).hexdigest()[:8]}"
 
 

@@ -1,6 +1,7 @@
 """Doing to agents' programs what their records say: stop in midst, go on, end."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.stop import end_processes
@@ -28,24 +29,23 @@ class Obey:
         """Do what is recorded now.
 
         Raises:
-            OSError: There is no room to note that it is frozen.
+            OSError: It can't be frozen now.
         """
         agent = await self._rooms.store.agent(number)
-        if not self.is_due(agent):
-            return
         wanted = _wanted(agent)
+        if wanted is None or not self.is_due(agent):
+            return
         match wanted:
             case "ended":
                 await end_processes(self._rooms, agent)
             case "frozen":
                 await self._rooms.executor.freeze(handle_of(agent))
-            case _:
+            case "running":
                 await self._rooms.executor.thaw(handle_of(agent))
-        if wanted:
-            self._done[agent.number, agent.attempt] = wanted
+        self._done[agent.number, agent.attempt] = wanted
 
 
-def _wanted(agent: Agent) -> str | None:
+def _wanted(agent: Agent) -> Literal["ended", "frozen", "running"] | None:
     """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
     if agent.stop_asked:
         return "ended"
