@@ -15,15 +15,19 @@ def make_agent(
     frozen: bool = False,
     not_before: float = 0,
     attempt: int = 1,
+    cost_usd: float | None = None,
+    reserved_usd: float = 0,
+    ending: bool = False,
     **spec: object,
 ) -> Agent:
     """An agent's record, as far as a decision looks at it; `spec` is what its spec says."""
+    parts = SpecParts.model_validate(spec)
     return Agent(
         number=number,
         project=1,
         lead=lead,
         name=f"agent-{number}",
-        spec=SpecParts.model_validate(spec),
+        spec=parts,
         state=state,
         merge=Merge.UNMERGED,
         base="0" * 40,
@@ -41,9 +45,12 @@ def make_agent(
         removing=False,
         removed=None,
         last_event="",
-        cost_usd=None,
+        cost_usd=cost_usd,
         after=tuple(after),
         account=account,
         frozen=frozen,
         not_before=not_before,
+        budget_usd=parts.budget_usd,
+        reserved_usd=reserved_usd,
+        ending=ending,
     )

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 import pytest
@@ -196,13 +196,15 @@ def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Non
 
 
 @asynccontextmanager
-async def lead_of(loop: Loop, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
-    """A lead that speaks to the tools of this loop."""
+async def lead_of(
+    loop: Loop, where: Path, session: str = "session-1", kind: Literal["relay", "cli"] = "relay"
+) -> AsyncGenerator[Lead]:
+    """A lead that speaks to the tools of this loop, or, of kind `cli`, a person."""
     hello = Hello(
         protocol=PROTOCOL,
         version=__version__,
-        kind="relay",
-        relay=f"memory-{session}",
+        kind=kind,
+        relay=f"memory-{session}-{kind}",
         cwd=str(where),
         session_id=session,
         environment=dict(os.environ),

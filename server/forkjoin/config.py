@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import Minutes, Name, Text
+from forkjoin.model import Dollars, Minutes, Name, Text
 
 
 class _Strict(BaseModel):
@@ -40,6 +40,16 @@ class Retention(_Strict):
     days: Annotated[int, Field(ge=0, le=100_000)] = 30
 
 
+class Money(_Strict):
+    """Budgets, where the person has set none with `forkjoin budget`."""
+
+    repository_usd: Dollars | None = None
+    lead_usd: Dollars | None = None
+    agent_usd: Dollars | None = None  #: of an agent whose spec names none
+    #: What is reserved at a time for an agent that has no budget, in a repository or of a lead that has one.
+    reserve_usd: Dollars = 1
+
+
 class AgentProgram(_Strict):
     """One way to run an agent: an adapter, and what it is to start."""
 
@@ -54,6 +64,7 @@ class Settings(_Strict):
     default_agent: str = "claude"
     limits: Limits = Limits()
     retention: Retention = Retention()
+    budget: Money = Money()
     agents: dict[Name, AgentProgram] = {}
 
     def program(self, name: str | None) -> AgentProgram:

@@ -84,6 +84,21 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """A part of what a model call has used. It is counted, and not logged.
+
+    Attributes:
+        part: Which: one that comes again is counted once.
+        model: Where it is told; else that of the call before it.
+    """
+
+    part: str
+    usage: Usage
+    model: str = ""
+    kind: Literal["spent"] = "spent"
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """Something that forkjoin itself did or found: a state, a warning."""
 
@@ -91,7 +106,7 @@ class Noted:
     kind: Literal["noted"] = "noted"
 
 
-Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Noted
+Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Spent | Noted
 
 
 E = TypeVar("E", bound=Event)
@@ -100,7 +115,7 @@ E = TypeVar("E", bound=Event)
 def with_text(event: E, change: Callable[[str], str]) -> E:
     """The event with what it says changed."""
     match event:
-        case Started():
+        case Started() | Spent():
             return event
         case TurnEnded(output=output, denied=denied):
             return replace(event, output=change(output), denied=tuple(map(change, denied)))
@@ -127,6 +142,8 @@ def text_of(event: Event) -> str:
             return f"{model or 'started'} in conversation {conversation}"
         case UsedTool(tool, text):
             return f"{tool} {text}".rstrip()
+        case Spent(model=model, usage=usage):
+            return f"{model} {usage}".lstrip()
         case TurnEnded(ok, output):
             return output if ok else f"{FAILED}{output}"
         case Unreadable(text, more):

@@ -125,6 +125,8 @@ def check_text(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(check_text)]
 Name = Annotated[str, AfterValidator(check_name)]
+#: An amount of money that may be spent.
+Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
 #: A limit of time: a week at most.
 Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
@@ -151,6 +153,7 @@ class SpecParts(BaseModel):
     )
     timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
     silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
+    budget_usd: Dollars | None = Field(default=None, description="Most it may spend; then it pauses, its work kept.")
     retries: int | None = Field(
         default=None,
         ge=0,
@@ -202,21 +205,30 @@ class Agent:
     last_event: str
     cost_usd: float | None
     account: str = ""  #: whose rate limit its model calls count against
-    frozen: bool = False  #: paused, its program is stopped in midst; else that has ended
+    frozen: bool = False  #: paused, its program is stopped in midst
+    ending: bool = False  #: paused, its program is to end, and the next attempt to go on; else that has ended
     not_before: float = 0  #: paused, until when; seconds since the epoch
     paused_why: str = ""
     retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
     restored: bool = False  #: from the files of its attempt, after its record was damaged
+    budget_usd: float | None = None  #: the most that it may spend
+    reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
+    wind_up: bool = False  #: it is asked to come to an end, since its budget does
 
     @property
     def id(self) -> str:
         return f"a{self.number}"
 
     @property
+    def spent_usd(self) -> float:
+        """What it has spent, as far as is known."""
+        return self.cost_usd or 0
+
+    @property
     def under_way(self) -> bool:
         """Whether there is something to carry on: it neither waits for a turn nor has ended."""
-        return self.state in ACTIVE or self.frozen
+        return self.state in ACTIVE or self.frozen or self.ending
 
     @property
     def has_begun(self) -> bool:
@@ -240,8 +252,19 @@ class Pause:
 
     why: str
     frozen: bool = False
+    ending: bool = False  #: its program runs, and is to end
     not_before: float = 0  #: seconds since the epoch: it does not go on before
     counts: bool = False  #: as one of `retries`
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a repository's agents, or those of one lead in it, spend together."""
+
+    project: int
+    lead: str  #: '' for the whole repository
+    limit_usd: float | None  #: none where nobody has set one
+    spent_usd: float = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """The claude adapter, on lines that Claude Code printed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from forkjoin.adapter import claude
 from forkjoin.adapter.contract import Brief, Ended, Retry
 from forkjoin.config import AgentProgram
-from forkjoin.event import Denied, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
+from forkjoin.event import Denied, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,41 @@ def test_the_task_goes_through_stdin_and_never_through_argv() -> None:
     assert json.loads(program.input)["message"]["content"] == [{"type": "text", "text": "Fix it\n-- now"}]
     assert program.input.count(b"\n") == 1
     assert program.closed is False
+
+
+def test_the_parts_of_answers_are_asked_for_only_where_spending_must_be_told() -> None:
+    assert "--include-partial-messages" not in claude.start(BRIEF, PROGRAM).argv
+    assert "--include-partial-messages" in claude.start(replace(BRIEF, metered=True), PROGRAM).argv
+
+
+USED = {"input_tokens": 100, "output_tokens": 1, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("told", "model"),
+    [
+        ("claude-opus-4-8", "claude-opus-4-8"),
+        ("claude-opus-4-8[1m]", "claude-opus-4-8"),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5-20250929"),
+    ],
+)
+def test_what_a_call_has_read_is_told_with_its_answer_and_at_its_beginning(told: str, model: str) -> None:
+    message = {"id": "msg_1", "model": told, "content": [], "usage": USED}
+    spent = Spent("msg_1", Usage(input_tokens=100, cache_read_tokens=1000, cache_write_tokens=5), model)
+    assert _read({"type": "assistant", "message": message}) == [spent]
+    assert _read({"type": "stream_event", "event": {"type": "message_start", "message": message}}) == [spent]
+
+
+def test_what_a_call_has_written_is_told_at_its_end() -> None:
+    delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 500}}
+    assert _read({"type": "stream_event", "uuid": "u1", "event": delta}) == [Spent("u1", Usage(output_tokens=500))]
+    stop = {"type": "stream_event", "uuid": "u2", "event": {"type": "content_block_stop", "index": 0}}
+    assert _read(stop) == []
+
+
+def test_what_claude_says_itself_costs_nothing() -> None:
+    message = {"id": "x", "model": "<synthetic>", "content": [{"type": "text", "text": "No"}], "usage": USED}
+    assert _read({"type": "assistant", "message": message}) == [Said("No")]
 
 
 def test_edits_and_commands_are_allowed_and_the_checkout_and_the_stash_denied() -> None:

@@ -6,8 +6,12 @@ functions below. What its conversation is, a file in the user's home folder reme
 
 import json
 import sys
+import uuid
 from pathlib import Path
 from typing import NoReturn
+
+#: What claude-opus-4-8 takes for a token that it writes.
+USD_PER_TOKEN = 25e-6
 
 
 def say(**line: object) -> None:
@@ -17,6 +21,20 @@ def say(**line: object) -> None:
 def answer(text: str) -> None:
     """A model has answered."""
     say(type="assistant", message={"content": [{"type": "text", "text": text}]})
+
+
+def spend(usd: float, model: str = "claude-opus-4-8") -> None:
+    """A call has cost so much, for what it wrote."""
+    call = str(uuid.uuid4())
+    say(type="assistant", message={"id": call, "model": model, "content": [], "usage": {"input_tokens": 0}})
+    told = {"type": "message_delta", "usage": {"output_tokens": round(usd / USD_PER_TOKEN)}}
+    say(type="stream_event", uuid=f"{call} end", event=told)
+
+
+def hear() -> str:
+    """The next message that it is sent."""
+    text: str = json.loads(sys.stdin.readline())["message"]["content"][0]["text"]
+    return text
 
 
 def refused(wait_s: float, status: int = 429) -> None:
@@ -31,8 +49,8 @@ def reach_limit(resets_at: float) -> None:
     say(type="rate_limit_event", rate_limit_info=info)
 
 
-def succeed(text: str) -> None:
-    say(type="result", subtype="success", is_error=False, result=text, total_cost_usd=0.25)
+def succeed(text: str, cost_usd: float = 0.25) -> None:
+    say(type="result", subtype="success", is_error=False, result=text, total_cost_usd=cost_usd)
 
 
 def fail(text: str, status: int | None = None) -> NoReturn:
@@ -42,7 +60,7 @@ def fail(text: str, status: int | None = None) -> NoReturn:
 
 def main() -> None:
     option, conversation = sys.argv[-2:]
-    told = json.loads(sys.stdin.readline())["message"]["content"][0]["text"]
+    told = hear()
     memory = Path.home() / conversation
     task, run = json.loads(memory.read_text()) if memory.exists() else (told, 0)
     memory.write_text(json.dumps([task, run + 1]))

@@ -141,7 +141,8 @@ def _block(block: Block) -> JsonObject:
 
 def _stream(message: JsonObject) -> Iterator[JsonObject]:
     """The message as the events that the API streams."""
-    yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
+    begun: JsonObject = {"content": [], "stop_reason": None, "usage": USAGE | {"output_tokens": 1}}
+    yield {"type": "message_start", "message": message | begun}
     blocks: list[JsonObject] = message["content"]
     for index, block in enumerate(blocks):
         empty: JsonObject = {"text": ""} if block["type"] == "text" else {"input": {}}

@@ -12,9 +12,11 @@ from forkjoin.loop import Loop
 from forkjoin.model import Agent, State
 from forkjoin.session import Call, Caller, Session
 from mcp.server.mcpserver.context import Context
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Id = Annotated[str, Field(description="Agent id or name.")]
+#: An amount of money, without what adding left behind its cents' cents.
+Usd = Annotated[float, AfterValidator(lambda usd: round(usd, 6))]
 Ids = Annotated[list[str], Field(max_length=500, description="Agent ids or names.")]
 
 

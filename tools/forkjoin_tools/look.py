@@ -8,18 +8,20 @@ from itertools import dropwhile
 from typing import Annotated, Literal
 
 from anyio import to_thread
+from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
+from forkjoin.decision.budget import reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
-from forkjoin.model import ACTIVE, Agent, Landing, Merge, State, Verify, number_of
+from forkjoin.model import ACTIVE, Agent, Budget, Landing, Merge, State, Verify, number_of
 from forkjoin.record.damage import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids, Row, not_obeyed
+from forkjoin_tools.desk import Desk, Ids, Row, Usd, not_obeyed
 from forkjoin_tools.size import end_of, fit
 from forkjoin_tools.strict import Arguments, tool
 
@@ -109,7 +111,7 @@ class Listed(Row):
     branch: str
     merge: Merge
     elapsed_s: int
-    cost_usd: float | None = None
+    cost_usd: Usd | None = None
     last_event: str
 
 
@@ -192,6 +194,7 @@ class Status(BaseModel):
     max_running: int
     waiting: list[str]  #: why those that are queued or paused do not run
     rate_limits: list[str]  #: what vendors take of an account for now
+    budgets: list[str]  #: those that are limited
     projects: dict[str, list[str]]  #: what is under way in each repository; of many, in some
     merges: list[str]  #: those under way and queued
     trouble: list[str]
@@ -210,6 +213,9 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         max_running=desk.loop.max_running,
         waiting=_first(_why_they_wait(desk, live)),
         rate_limits=_first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
+        budgets=_first(
+            [await _budget(desk, one, live) for one in await find_budgets(desk.rooms, live) if one.limit_usd]
+        ),
         projects=projects,
         merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
@@ -230,6 +236,13 @@ def _merge(landing: Landing) -> str:
 def _limit(name: str, known: RateLimit) -> str:
     closed = f", none starts before {clock(known.closed_until)}" if known.closed_until > time.time() else ""
     return f"{name}: {known.most} at once{closed}: {known.why}"
+
+
+async def _budget(desk: Desk, budget: Budget, live: list[Agent]) -> str:
+    where = (await desk.store.project_numbered(budget.project)).common_dir
+    whose = f"{where}, lead {budget.lead}" if budget.lead else where
+    told = f"{usd(budget.spent_usd)} of {usd(budget.limit_usd or 0)} spent"
+    return f"{whose}: {told}, {usd(reserved(budget, live))} reserved"
 
 
 def _why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:

@@ -14,7 +14,7 @@ from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
 from pydantic import Field
 
-from forkjoin_tools.desk import Desk, Id, Row
+from forkjoin_tools.desk import Desk, Id, Row, Usd
 from forkjoin_tools.size import ROOM, end_of, fit_bytes, whole_lines, wire_size
 from forkjoin_tools.strict import Arguments, tool
 
@@ -44,7 +44,7 @@ class AgentResult(Row):
     verify_output: str | None = None
     branch: str
     merge: Merge
-    cost_usd: float | None = None
+    cost_usd: Usd | None = None
     usage: Usage | None = None
     duration_s: float
     error: str | None = None

@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
-from forkjoin_tools import end, join, look, read, spawn
+from forkjoin_tools import end, join, look, money, read, spawn
 from forkjoin_tools.strict import StrictTool
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ AGENT_INSTRUCTIONS = (
 _ALL: tuple[StrictTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
     *(read.get_result, read.read_diff, read.read_log, join.merge_worktree, end.stop_agents, end.remove_worktrees),
+    money.set_budget,
 )
 #: The lead's tools, those that start the work first.
 TOOLS = {tool.name: tool for tool in _ALL}
@@ -52,11 +53,12 @@ _session: ContextVar[Session] = ContextVar("session")
 
 
 class Tools:
-    """Serves MCP to sessions: the lead's tools, or an agent's."""
+    """Serves MCP to sessions: the lead's tools, a person's, or an agent's."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.lead = self._make(_Server, INSTRUCTIONS)
+        self.person = self._make(_PersonServer, INSTRUCTIONS)
         self.agent = self._make(_AgentServer, AGENT_INSTRUCTIONS)
 
     def _make(self, kind: "type[_Server]", instructions: str) -> MCPServer[Any]:
@@ -68,7 +70,7 @@ class Tools:
             "forkjoin",
             instructions=instructions,
             version=__version__,
-            tools=list(TOOLS.values()),
+            tools=list(kind.offered.values()),
             lifespan=lifespan,
             subscriptions=False,
             log_level="WARNING",
@@ -79,7 +81,7 @@ class Tools:
     ) -> None:
         """Serve one session until `incoming` is at its end."""
         _session.set(session)
-        server = self.agent if session.is_agent else self.lead
+        server = self.agent if session.is_agent else self.person if session.is_person else self.lead
         # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
         low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         await low.run(incoming, outgoing, low.create_initialization_options())
@@ -88,10 +90,18 @@ class Tools:
 class _Server(MCPServer[Any]):
     """The lead's."""
 
+    offered = TOOLS
+
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
-        if name not in TOOLS:
-            raise ToolError(f"There is no tool {name[:80]!r}. There are: {', '.join(TOOLS)}.")
+        if name not in self.offered:
+            raise ToolError(f"There is no tool {name[:80]!r}. There are: {', '.join(self.offered)}.")
         return await super().call_tool(name, arguments, context)
+
+
+class _PersonServer(_Server):
+    """The command line's: what no lead may do, too."""
+
+    offered = TOOLS | {money.budget.name: money.budget}
 
 
 class _AgentServer(_Server):

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.spawn import spawn
+from forkjoin.decision.budget import Budgets
 from forkjoin.decision.overlap import find_overlaps
 from forkjoin.decision.scheduler import Situation, foresee, queue
 from forkjoin.error import CallerError
@@ -33,7 +35,7 @@ class _Item(SpecParts):
 def _describe_once(schema: dict[str, Any]) -> None:
     """The parts are described in `agents`; beside it they mean the same."""
     for name, part in schema["properties"].items():
-        if name != "agents":
+        if name not in ("agents", "dry_run"):
             part.pop("description", None)
 
 
@@ -44,7 +46,10 @@ class ManyAgents(SpecParts, Arguments):
 
     task: Text | None = None
     agents: list[_Item] = Field(min_length=1, max_length=MOST_AT_ONCE, description="One entry per agent.")
-    dry_run: bool = Field(False, description="Spawn nothing; tell waves, overlaps of paths, and who has no verify.")
+    dry_run: bool = Field(
+        False,
+        description="Spawn nothing; tell waves, overlaps of paths, who has no verify, and what would be reserved.",
+    )
 
 
 class Spawned(Row):
@@ -61,6 +66,7 @@ class SpawnedAll(BaseModel):
     waves: list[list[str]] | None = None  #: in which order they start, if not all at once; names in a dry run
     overlaps: list[str] | None = None  #: who has said that they will change the same files
     without_verify: list[str] | None = None  #: in a dry run
+    to_reserve_usd: float | None = None  #: in a dry run, where money is limited
     note: str | None = None
 
 
@@ -111,9 +117,16 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
         agents=rows if keep else [],
         waves=waves if len(waves) > 1 or not keep else None,
         overlaps=_overlaps(spawned.agents) or None,
+        to_reserve_usd=None if keep else await _to_reserve(desk, spawned.agents) or None,
         without_verify=None if keep else without or None,
         note=spawned.note if keep else f"Nothing was spawned: this was a dry run. {spawned.note or ''}".strip(),
     )
+
+
+async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
+    """What would be reserved for all of these, before they spend anything."""
+    budgets = Budgets((), await find_budgets(desk.rooms, agents), desk.rooms.settings.budget.reserve_usd)
+    return sum(budgets.wanted(agent)[0] for agent in agents)
 
 
 def _called(agent: Agent, *, keep: bool) -> str:

@@ -117,13 +117,18 @@ def tool(
     return make
 
 
+#: Bounds are generous, and whoever is beyond one is told: no model has to read them before.
+_BOUNDS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems"})
+
+
 def _slim(schema: Json) -> Json:
-    """A schema without what tells a model nothing: titles, and `null` as another way to leave something out."""
+    """A schema without what tells a model little: titles, bounds, and `null` as another way to leave something out."""
     if isinstance(schema, list):
         return [_slim(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    slim = {key: _slim(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    told = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
+    slim = {key: _slim(value) for key, value in told.items() if key not in _BOUNDS}
     if "properties" in slim:
         slim.pop("description", None)  # our own docstring
     choices = slim.pop("anyOf", None)

@@ -11,13 +11,14 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Retry
 from forkjoin.config import AgentProgram
-from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Started, TurnEnded, Unreadable, UsedTool
+from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
 
 TAKES_TURNS = True
@@ -49,6 +50,10 @@ _ADDRESS = (
     *("ANTHROPIC_BASE_URL", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
     *("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
 )
+#: What Bedrock, and claude itself, put around a model's name: us.anthropic.…-v1:0, …[1m].
+_DRESS = re.compile(r"^.*anthropic\.|-v\d+:\d+$|\[\w+\]$")
+#: The model of what claude says itself, where no model was asked.
+_OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
 #: What says most about a tool's use, in this order.
@@ -81,6 +86,7 @@ def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, 
         *program.command,
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
+        *(("--include-partial-messages",) if brief.metered else ()),  # an answer's first lines count none of its output
         *skip,
         *("--settings", json.dumps({"permissions": _permissions(brief)})),
         *("--append-system-prompt", _instructions(brief)),
@@ -121,7 +127,18 @@ class _Block(BaseModel):
 
 
 class _Message(BaseModel):
+    id: str = ""
+    model: str = ""
     content: list[_Block] | str = ""
+    usage: dict[str, Any] | None = None
+
+
+class _Streamed(BaseModel):
+    """A part of an answer, as the API streams it."""
+
+    type: str
+    message: _Message | None = None
+    usage: dict[str, Any] | None = None
 
 
 class _RateLimit(BaseModel):
@@ -138,8 +155,10 @@ class _Line(BaseModel):
     type: str
     subtype: str = ""
     session_id: str = ""
+    uuid: str = ""
     model: str = ""
     message: _Message | None = None
+    event: _Streamed | None = None
     is_error: bool = False
     result: str = ""
     total_cost_usd: float | None = None
@@ -201,7 +220,10 @@ def _read_line(said: _Line) -> Iterator[Event]:
         case "rate_limit_event", _:
             yield from _read_rate_limit(said.rate_limit_info or _RateLimit())
         case "assistant" | "user", _:
+            yield from _read_input(said.message or _Message())
             yield from _read_blocks(said.message or _Message())
+        case "stream_event", _:
+            yield from _read_streamed(said.event or _Streamed(type=""), said.uuid)
         case "result", _:
             yield _read_result(said)
         case _:
@@ -224,6 +246,20 @@ def _read_blocks(message: _Message) -> Iterator[Event]:
                 yield Denied(_DENIED)
             case _:
                 pass
+
+
+def _read_input(message: _Message) -> Iterator[Event]:
+    """What a call has read, which is told with each of its blocks; what it wrote is told at its end alone."""
+    if message.usage and message.id and message.model != _OUR_OWN_WORDS:
+        usage = replace(_read_usage(message.usage), output_tokens=0)
+        yield Spent(message.id, usage, _DRESS.sub("", message.model))
+
+
+def _read_streamed(streamed: _Streamed, uuid: str) -> Iterator[Event]:
+    if streamed.type == "message_start":
+        yield from _read_input(streamed.message or _Message())
+    elif streamed.type == "message_delta" and streamed.usage:
+        yield Spent(uuid, Usage(output_tokens=_read_usage(streamed.usage).output_tokens))
 
 
 def _brief_use(given: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ class Brief:
     checkout: str  #: the user's, in which an agent must write nothing; '' if there is none
     model: str | None
     conversation: str  #: a uuid, drawn for this agent
+    metered: bool = False  #: whether what it spends must be told as it spends it
 
 
 @dataclass(frozen=True, slots=True)

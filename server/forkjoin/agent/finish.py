@@ -42,7 +42,8 @@ async def finish(
     tip = left.tip or now.base
     commits = await repository.commits(common_dir, now.base, tip, _COMMITS_NAMED)
     stat = await diff.measure(common_dir, now.base, tip)
-    found = _Found(outcome, concluded, left, commits, stat, verified, await git.warn(common_dir))
+    warnings = [*await _warn_of_cost(rooms, now), *await git.warn(common_dir)]
+    found = _Found(outcome, concluded, left, commits, stat, verified, warnings)
     await rooms.store.finish(now, _result(now, adapter, found), Merge.UNMERGED if commits else Merge.NOTHING)
 
 
@@ -108,6 +109,11 @@ async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping
         limits.log_bytes,
     )
     return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())
+
+
+async def _warn_of_cost(rooms: Rooms, agent: Agent) -> list[str]:
+    models = await rooms.store.unpriced(agent)
+    return [f"Its cost is more than is told: no price is known of {', '.join(models)}."] if models else []
 
 
 def _summarize(concluded: Conclusion, adapter: Adapter, verified: _Verified) -> str:

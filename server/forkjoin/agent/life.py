@@ -72,7 +72,8 @@ class Life:
             await note_refusal(self._rooms, agent, RateLimited(concluded.error or str(outcome)))
         rest = rest_after(self._rooms, agent, concluded)
         how = f"{rest.why}; it is to go on" if rest else str(outcome)
-        return await self._store.end_attempt(agent, Noted(f"ended: {how}"), rest)
+        done = concluded.ok or outcome.kind == "timed_out"
+        return await self._store.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
 
     async def _outcome(self, agent: Agent) -> Outcome:
         """How the newest attempt ended; what may be left of it is ended first."""

@@ -12,8 +12,9 @@ from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
+from forkjoin.agent.price import price
 from forkjoin.agent.rate_limit import note_refusal
-from forkjoin.event import FAILED, Event, RateLimited, TurnEnded, Unreadable, with_text
+from forkjoin.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
 from forkjoin.lines import Lines
 from forkjoin.model import Agent
 from forkjoin.record.rows import Progress
@@ -36,9 +37,10 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
     if progress.turn_end is not None:
         await executor.close_input(handle)
     reader = _Reader(adapter, progress, rooms.environments.redact)
+    reader.model = await rooms.store.last_model(agent)
     async for chunk in executor.output(handle, progress.offset):
         await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # of a flood that takes long
-        if reader.events or reader.lines.needed - reader.stored >= _UNSTORED:
+        if reader.events or reader.spent or reader.lines.needed - reader.stored >= _UNSTORED:
             await _store(rooms, agent, reader)
     reader.read(reader.lines.rest())
     await _store(rooms, agent, reader)
@@ -48,11 +50,13 @@ async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
     ends = [offset for event, offset in reader.events if isinstance(event, TurnEnded)]
     if ends:
         reader.turn_end = ends[-1]
-    await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end))
+    costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
+    await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
         await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
-    reader.events, reader.stored = [], reader.lines.needed
+    reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
+    reader.model = costs[-1].model if costs else reader.model
     if ends:
         await rooms.executor.close_input(handle_of(agent))
     kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
@@ -64,6 +68,8 @@ class _Reader:
 
     Attributes:
         events: With the offsets of their lines; not stored yet.
+        spent: What was spent; not stored yet.
+        model: That of the last call of which something is stored.
         stored: What comes before this offset is stored, or will never be looked at.
         turn_end: Where the line is that ended the last turn.
     """
@@ -71,6 +77,8 @@ class _Reader:
     def __init__(self, adapter: Adapter, progress: Progress, hide: Callable[[str], str]) -> None:
         self.lines = Lines(_LINE_LIMIT, progress.offset, keep=_BEGINNING)
         self.events: list[tuple[Event, int]] = []
+        self.spent: list[Spent] = []
+        self.model = ""
         self.stored = progress.offset
         self.turn_end = progress.turn_end
         self._adapter = adapter
@@ -84,7 +92,10 @@ class _Reader:
             else:
                 events = self._adapter.read(line.lstrip(b"\0"))  # zeros: what came before it was dropped
             for event in events:
-                self._add(event, offset)
+                if isinstance(event, Spent):
+                    self.spent.append(event)
+                else:
+                    self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
         """Keep an event; of unreadable lines that follow each other, the first, and how many there are."""

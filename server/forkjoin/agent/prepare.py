@@ -90,6 +90,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         checkout=agent.checkout,
         model=agent.spec.model,
         conversation=agent.conversation,
+        metered=agent.reserved_usd > 0,
     )
     adapter = ADAPTERS[program.kind]
     message = await rooms.store.message(agent)

@@ -6,8 +6,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
+from forkjoin.decision.budget import usd
 from forkjoin.decision.scheduler import Situation, decide
 from forkjoin.error import BrokenPromiseError
 from forkjoin.event import Noted
@@ -30,6 +32,8 @@ async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
     let_grow(rooms, now, max_running)
     agents = {agent.number: agent for agent in await rooms.store.live()}
     decision = decide(await _look(rooms, list(agents.values()), max_running, now))
+    if decision.give:
+        await rooms.store.give(decision.give)
     for number in decision.start:
         with _unless_moved(number):
             agents[number] = await _start(rooms, agents[number])
@@ -41,6 +45,8 @@ async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
             result = Result(agents[number].attempt, State.FAILED, why, "", error=why)
             await rooms.store.finish(agents[number], result, Merge.NOTHING)
         del agents[number]
+    for number in decision.wind_up:
+        await _ask_to_wind_up(rooms, agents[number])
     under_way = [agent for agent in agents.values() if agent.under_way]
     return Scheduled(under_way, dict(decision.waiting), decision.next_look - now)
 
@@ -57,6 +63,8 @@ async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: floa
         without_environment={one.number for one in to_start if not find(one.environment, one.project, one.lead)},
         now=now,
         rate_limits=dict(rooms.rate_limits),
+        budgets=await find_budgets(rooms, live),
+        step_usd=rooms.settings.budget.reserve_usd,
     )
 
 
@@ -67,6 +75,12 @@ async def _start(rooms: Rooms, agent: Agent) -> Agent:
     if agent.state is State.PAUSED:
         agent = await rooms.store.queue_again(agent, words_to_go_on(agent))
     return await rooms.store.move(agent, State.PREPARING, Noted("preparing its worktree"))
+
+
+async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
+    await rooms.store.set_wind_up(agent)
+    spent = f"it has spent {usd(agent.spent_usd)} of {usd(agent.reserved_usd)}"
+    await rooms.store.note(agent, [(Noted(f"asked to wind up: {spent}"), -1)])
 
 
 @contextmanager

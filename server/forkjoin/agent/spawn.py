@@ -11,6 +11,7 @@ from forkjoin.agent.after import After, find_after
 from forkjoin.attempt.environment import compose
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
+from forkjoin.config import Settings
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Spec, slug
 from forkjoin.paths import Home
@@ -43,7 +44,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     specs, untrusted = await _complete(home, checkout, specs)
     afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
-    specs = [spec.model_copy(update={"agent": spec.agent or rooms.settings.default_agent}) for spec in specs]
+    specs = [_fill(rooms.settings, spec) for spec in specs]
     accounts = {agent: _account(rooms, caller, agent) for agent in {spec.agent for spec in specs}}
     new = [
         _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], after)
@@ -57,6 +58,12 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
 
     notes = [note for note in (_note(checkout, specs), untrusted) if note]
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
+
+
+def _fill(settings: Settings, spec: Spec) -> Spec:
+    """The spec, with what the settings say where it says nothing, and may change."""
+    budget_usd = spec.budget_usd or settings.budget.agent_usd
+    return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "budget_usd": budget_usd})
 
 
 def _account(rooms: Rooms, caller: Caller, agent: str | None) -> str:

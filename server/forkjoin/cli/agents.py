@@ -33,6 +33,7 @@ def spawn(
     verify: Annotated[str | None, typer.Option(help="Command that must exit 0 at the agent's end.")] = None,
     timeout_minutes: Annotated[float | None, typer.Option(help="Ends the agent after so long.")] = None,
     silence_minutes: Annotated[float | None, typer.Option(help="Ends it when it printed nothing for so long.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Most it may spend; at that it pauses.")] = None,
     retries: Annotated[int | None, typer.Option(help="Tries after passing trouble; default 2.")] = None,
     json: Json = False,
 ) -> None:
@@ -56,6 +57,7 @@ def spawn(
         verify=verify,
         timeout_minutes=timeout_minutes,
         silence_minutes=silence_minutes,
+        budget_usd=budget_usd,
         retries=retries,
     )
     tell(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, daemon, doctor, read, trust
+from forkjoin.cli import agents, budget, daemon, doctor, read, trust
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 for command in (
     *(agents.spawn, agents.ps, read.logs, agents.wait, read.result, read.diff, agents.stop, agents.rm, agents.merge),
-    *(doctor.status, doctor.doctor, trust.trust),
+    *(doctor.status, doctor.doctor, trust.trust, budget.budget),
 ):
     app.command()(command)
 app.add_typer(daemon.app, name="daemon")

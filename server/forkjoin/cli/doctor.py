@@ -34,6 +34,7 @@ def status(json: Json = False) -> None:
     )
     lines = [f"{', '.join(counts)}, at most {answer['max_running']} at once"]
     lines += [f"waiting: {line}" for line in answer["waiting"]]
+    lines += [f"budget: {line}" for line in answer["budgets"]]
     lines += [f"rate limit: {line}" for line in answer["rate_limits"]]
     lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
     lines += [f"merge: {line}" for line in answer["merges"]]

@@ -90,12 +90,14 @@ class Exclusive(Gate):
 
 
 class Rest(Gate):
-    """What has met with passing trouble goes on after a rest."""
+    """What has met with passing trouble goes on after a rest; what is to end first, once it has ended."""
 
     def __init__(self, now: float) -> None:
         self._now = now
 
     def hold(self, agent: Agent) -> Hold | None:
+        if agent.ending:
+            return Hold(agent.paused_why)
         if self._now >= agent.not_before:
             return None
         return Hold(f"it rests until {clock(agent.not_before)}: {agent.paused_why}", agent.not_before)

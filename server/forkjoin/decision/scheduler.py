@@ -11,9 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
+from forkjoin.decision.budget import Budgets
 from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Governor, Hold, Rest, Slots
 from forkjoin.decision.governor import RateLimit
-from forkjoin.model import ACTIVE, Agent, Pause, State
+from forkjoin.model import ACTIVE, Agent, Budget, Pause, State
 
 #: What an agent takes, until its own peak is known: a claude of about 400 MB, and what it runs.
 _AGENT_BYTES = 1 << 30
@@ -34,6 +35,8 @@ class Situation:
     without_environment: Set[int] = frozenset()  #: those to be started whose lead's environment a restart has lost
     now: float = 0
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict[str, RateLimit])  #: by account
+    budgets: Sequence[Budget] = ()  #: of leads and repositories
+    step_usd: float = 1  #: what is given at a time to those that have no budget of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Decision:
         skip: Why others never will.
         waiting: Why the rest waits.
         pause: Who of those that run is to pause.
+        give: How much who may spend from now on, in all.
+        wind_up: Who of those that run is to be asked to come to an end.
         next_look: When it is to be decided again though nothing has happened.
     """
 
@@ -52,18 +57,22 @@ class Decision:
     skip: Mapping[int, str]
     waiting: Mapping[int, str]
     pause: Mapping[int, Pause]
+    give: Mapping[int, float]
+    wind_up: tuple[int, ...]
     next_look: float
 
 
 def decide(situation: Situation) -> Decision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
     dependencies = Dependencies(situation.live, situation.ended)
+    budgets = Budgets(situation.live, situation.budgets, situation.step_usd)
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
         Governor(situation.live, situation.rate_limits, situation.now),
         Rest(situation.now),
         Exclusive(situation.live),
+        budgets,
         Slots(situation.live, situation.max_running),
     )
     start: list[int] = []
@@ -82,7 +91,9 @@ def decide(situation: Situation) -> Decision:
                 gate.started(agent)
     waiting = {number: hold.why for number, hold in holds.items()}
     pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
-    return Decision(tuple(start), skip, waiting, pause, min((hold.until for hold in holds.values()), default=math.inf))
+    wind_up = tuple(number for number in budgets.to_wind_up() if number not in pause)
+    next_look = min((hold.until for hold in holds.values()), default=math.inf)
+    return Decision(tuple(start), skip, waiting, pause, budgets.given, wind_up, next_look)
 
 
 class _Turns:
@@ -133,7 +144,7 @@ def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
     none.
     """
     live = _with_those_before(situation.live, wanted)
-    situation = replace(situation, live=live, now=math.inf, rate_limits={})
+    situation = replace(situation, live=live, now=math.inf, rate_limits={}, budgets=())
     waves: list[tuple[int, ...]] = []
     while (decision := decide(situation)).start or any(agent.state in ACTIVE for agent in situation.live):
         waves.append(tuple(number for number in decision.start if number in wanted))

@@ -9,9 +9,9 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, created)
+                   environment, account, budget_usd, created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :created);
+        :environment, :account, :budget_usd, :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -53,7 +53,7 @@ ORDER BY number;
 
 -- name: move_agent!
 UPDATE agent SET state = :to, settled = NULL, started = coalesce(started, :started), ended = coalesce(:ended, ended),
-                 paused_why = :why, frozen = :frozen, not_before = :not_before, retried = retried + :counts
+                 paused_why = :why, frozen = :frozen, ending = :ending, not_before = :not_before, retried = retried + :counts
 WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :was_frozen;
 
 -- name: begin_attempt!
@@ -103,8 +103,46 @@ UPDATE agent SET stop_asked = 1 WHERE number = :number;
 INSERT INTO progress (agent, attempt, offset, cost_usd) VALUES (:agent, :attempt, 0, :cost_usd)
 ON CONFLICT DO UPDATE SET cost_usd = :cost_usd;
 
+-- name: add_spent!
+INSERT INTO spent (agent, attempt, part, model, cost_usd) VALUES (:agent, :attempt, :part, :model, :cost_usd)
+ON CONFLICT DO NOTHING;
+
+-- name: delete_spent!
+DELETE FROM spent WHERE agent = :agent AND attempt = :attempt;
+
+-- name: last_model$
+SELECT model FROM spent WHERE agent = :agent AND attempt = :attempt ORDER BY rowid DESC LIMIT 1;
+
+-- name: unpriced
+SELECT DISTINCT model FROM spent WHERE agent = :agent AND cost_usd IS NULL;
+
+-- name: cost$
+SELECT coalesce(cost_usd, 0) FROM agent WHERE number = :agent;
+
 -- name: sum_costs!
-UPDATE agent SET cost_usd = (SELECT sum(cost_usd) FROM progress WHERE agent = number) WHERE number = :agent;
+UPDATE agent SET cost_usd = (SELECT sum(cost_usd) FROM (SELECT cost_usd FROM progress WHERE agent = number
+                                                        UNION ALL SELECT cost_usd FROM spent WHERE agent = number))
+WHERE number = :agent;
+
+-- name: add_to_budget!
+INSERT INTO budget (project, lead, spent_usd) VALUES (:project, :lead, :usd)
+ON CONFLICT DO UPDATE SET spent_usd = spent_usd + :usd;
+
+-- name: budgets
+SELECT * FROM budget ORDER BY project, lead;
+
+-- name: set_limit!
+INSERT INTO budget (project, lead, limit_usd) VALUES (:project, :lead, :limit_usd)
+ON CONFLICT DO UPDATE SET limit_usd = coalesce(:limit_usd, limit_usd), spent_usd = CASE WHEN :anew THEN 0 ELSE spent_usd END;
+
+-- name: set_budget!
+UPDATE agent SET budget_usd = :budget_usd WHERE number = :number;
+
+-- name: give!
+UPDATE agent SET reserved_usd = :usd, wind_up = 0 WHERE number = :number;
+
+-- name: set_wind_up!
+UPDATE agent SET wind_up = 1 WHERE number = :number;
 
 -- name: set_removing!
 UPDATE agent SET removing = 1 WHERE number IN (SELECT value FROM json_each(:numbers));
@@ -227,7 +265,7 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, attempt, prepared, stop_asked, created, started, ended, removed,
-                   restored)
+                   conversation, environment, account, budget_usd, attempt, prepared, stop_asked, created, started,
+                   ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :budget_usd, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);

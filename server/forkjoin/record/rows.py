@@ -27,7 +27,8 @@ _UNKNOWN = Spec(task="(unknown: the record was damaged)")
 
 def _columns_of(spec: Spec) -> dict[str, Any]:
     """A spec without its task, which stands in a table of its own."""
-    return {"spec": spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"}), "priority": spec.priority}
+    told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
+    return {"spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd}
 
 
 def _read_spec(told: object) -> Spec:
@@ -45,6 +46,15 @@ class Progress:
 
     offset: int
     turn_end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a part of a model call cost; none where no price is known."""
+
+    part: str
+    model: str
+    cost_usd: float | None
 
 
 @dataclass(frozen=True, slots=True)

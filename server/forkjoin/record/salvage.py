@@ -21,13 +21,16 @@ _TABLES = {
     "progress": "agent",
     "event": "agent",
     "token": "agent",
+    "spent": "agent",
+    "budget": "project",
     "landing": "number",
     "told": None,
     "call": None,
 }
 _JSON = frozenset({"spec", "result", "agents", "answer", "move"})
+_FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
-    "agent": {"state": frozenset(State), "merge": frozenset(Merge), "frozen": frozenset({0, 1, None})},
+    "agent": {"state": frozenset(State), "merge": frozenset(Merge), "frozen": _FLAG, "ending": _FLAG},
     "landing": {"state": frozenset(LandingState)},
 }
 #: No home has handed out more numbers; a larger one is damage.

@@ -32,6 +32,7 @@ from forkjoin.model import (
 )
 from forkjoin.record import rows
 from forkjoin.record.database import open_database
+from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
 
@@ -39,7 +40,7 @@ from forkjoin.session import Call
 _LAST_EVENT = 120
 
 
-class Store(Upkeep):
+class Store(Ledger, Upkeep):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -145,16 +146,18 @@ class Store(Upkeep):
 
         return await self._write("move", act)
 
-    async def end_attempt(self, agent: Agent, event: Event, pause: Pause | None) -> Agent:
+    async def end_attempt(self, agent: Agent, event: Event, pause: Pause | None, *, done: bool) -> Agent:
         """Record that an attempt's program has ended, in whatever state that finds the agent; the agent as it is then.
 
-        It is finishing, unless it is to pause before another attempt, and nobody has asked for its stop.
+        It is finishing, unless nobody has asked for its stop, and it is to pause before another attempt: as `pause`
+        says, or because its program was to end for that, unless it was `done` all the same.
         """
 
         def act(q: Any) -> Agent:
             now = rows.agent(q.agent_numbered(number=agent.number))
-            if pause and not now.stop_asked:
-                _move(q, now, State.PAUSED, pause)
+            how = Pause(now.paused_why) if now.ending and not done else pause
+            if how and not now.stop_asked:
+                _move(q, now, State.PAUSED, how)
             else:
                 _move(q, now, State.FINISHING)
             _add_event(q, now, event, -1)
@@ -255,22 +258,28 @@ class Store(Upkeep):
         return rows.Progress(**found) if found else rows.Progress(0, None)
 
     async def note(
-        self, agent: Agent, events: Sequence[tuple[Event, int]], progress: rows.Progress | None = None
+        self,
+        agent: Agent,
+        events: Sequence[tuple[Event, int]],
+        progress: rows.Progress | None = None,
+        costs: Sequence[rows.Cost] = (),
     ) -> None:
-        """Record events with the offsets of their lines, and how far the output was read."""
+        """Record events with the offsets of their lines, how far the output was read, and what was spent."""
+        attempt = {"agent": agent.number, "attempt": agent.attempt}
 
         def act(q: Any) -> None:
+            for cost in costs:
+                q.add_spent(**attempt, **asdict(cost))
             for event, offset in events:
                 _add_event(q, agent, event, offset)
                 if event.kind == "turn_ended" and event.cost_usd is not None:
-                    q.set_cost(agent=agent.number, attempt=agent.attempt, cost_usd=event.cost_usd)
-                    q.sum_costs(agent=agent.number)
+                    q.set_cost(**attempt, cost_usd=event.cost_usd)
+                    q.delete_spent(**attempt)
+            count_spending(q, agent)
             if progress:
-                q.set_progress(
-                    agent=agent.number, attempt=agent.attempt, offset=progress.offset, turn_end=progress.turn_end
-                )
+                q.set_progress(**attempt, offset=progress.offset, turn_end=progress.turn_end)
 
-        await self._write("note", act, durable=False, quiet=True)
+        await self._write("note", act, durable=False, quiet=not costs)
 
     async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
         found = await self._rows("events_after", agent=agent, after=after, limit=limit)

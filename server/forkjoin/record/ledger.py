@@ -1,0 +1,54 @@
+"""Money in the records: what agents may spend, were given and have spent, each and together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forkjoin.model import Agent, Budget
+from forkjoin.record.transaction import Transactions
+
+
+class Ledger(Transactions):
+    """The part of the store that budgets use."""
+
+    async def budgets(self) -> list[Budget]:
+        """What each repository's agents, and each lead's, have spent, and may."""
+        return [Budget(**row) for row in await self._rows("budgets")]
+
+    async def set_limit(self, budget: Budget, *, anew: bool) -> None:
+        """Set how much may be spent together, where that is said; `anew`, what was spent before counts no more."""
+        await self._set("set_limit", project=budget.project, lead=budget.lead, limit_usd=budget.limit_usd, anew=anew)
+
+    async def set_budget(self, agent: Agent, budget_usd: float) -> None:
+        """Set how much the agent may spend."""
+        await self._set("set_budget", number=agent.number, budget_usd=budget_usd)
+
+    async def give(self, given: Mapping[int, float]) -> None:
+        """Record how much each of these agents may spend, in all, of what its budgets have."""
+
+        def act(q: Any) -> None:
+            for number, usd in given.items():
+                q.give(number=number, usd=usd)
+
+        await self._write("give", act)
+
+    async def set_wind_up(self, agent: Agent) -> None:
+        """Record that the agent is asked to come to an end."""
+        await self._set("set_wind_up", number=agent.number)
+
+    async def last_model(self, agent: Agent) -> str:
+        """The model that the last call of the agent's newest attempt was made of, as far as that is known."""
+        model: str | None = await self._read("last_model", agent=agent.number, attempt=agent.attempt)
+        return model or ""
+
+    async def unpriced(self, agent: Agent) -> list[str]:
+        """Models of which the agent's calls were counted as nothing, since no price is known."""
+        return [row["model"] for row in await self._rows("unpriced", agent=agent.number)]
+
+
+def count_spending(q: Any, agent: Agent) -> None:
+    """Sum up what the agent has spent, and count what is new of it against the budgets that it is under."""
+    before: float = q.cost(agent=agent.number)
+    q.sum_costs(agent=agent.number)
+    spent: float = q.cost(agent=agent.number) - before
+    for lead in (agent.lead, "") if spent else ():
+        q.add_to_budget(project=agent.project, lead=lead, usd=spent)

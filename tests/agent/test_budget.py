@@ -1,0 +1,161 @@
+"""Money: what agents spend is seen as they spend it, and they pause with their work kept where there is no more."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.loop import Loop
+from forkjoin.paths import Home
+from harness import Lead, first_answer, git, lead_of, open_loop_in_memory
+
+#: Spends until nobody lets it, in calls of ten cents each, then says what it was told.
+SPENDER = """
+import time, pathlib
+answer('I begin.')
+if run == 1:
+    pathlib.Path('work').write_text('half')
+    while True:
+        spend(0.1)
+        time.sleep(0.2)
+succeed(told, 0.05)"""
+
+#: Ends once the file is there that its name is put in for.
+WAITER = """
+import os, time
+answer('I begin.')
+while not os.path.exists({go!r}):
+    time.sleep(0.02)
+succeed('done', 0.2)"""
+
+
+async def test_what_an_agent_spends_is_told_while_it_runs_and_settled_by_its_own_sum(talking: Lead, home: Home) -> None:
+    go = home.state / "go"
+    (first,) = await talking.spawn("spend(0.1)\nspend(0.02)" + WAITER.format(go=str(go)), agent="talker")
+    await talking.until(first, cost_usd=0.12)
+    go.touch()
+    (result,) = await talking.results(first)
+    assert result["cost_usd"] == 0.2
+
+
+async def test_the_cost_of_attempts_that_told_no_sum_is_kept(talking: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forkjoin.agent.rest._FIRST_S", 0.01)
+    task = (
+        "import os\nanswer('I begin.')\nif run == 1:\n    spend(0.1)\n    os.kill(os.getpid(), 9)\nsucceed('done', 0.2)"
+    )
+    (first,) = await talking.spawn(task, agent="talker")
+    (result,) = await talking.results(first)
+    assert result["cost_usd"] == pytest.approx(0.3)
+
+
+async def test_at_its_budget_an_agent_pauses_and_with_more_goes_on_in_its_conversation(
+    talking: Lead, repository: Path
+) -> None:
+    (first,) = await talking.spawn(SPENDER, agent="talker", budget_usd=0.3, retries=0)
+    why = await talking.last_event(first, "its budget of 0.3 USD is used up; set_budget raises it")
+    assert why
+    paused = await talking.until(first, state="paused")
+    assert 0.3 <= paused["cost_usd"] < 0.6
+    refused = await talking.refusal("set_budget", id=first, budget_usd=0)
+    assert "greater than 0" in refused
+    funded = await talking.call("set_budget", id=first, budget_usd=2)
+    assert (funded["budget_usd"], funded["spent_usd"]) == (2, paused["cost_usd"])
+    (result,) = await talking.results(first)
+    assert result["state"] == "succeeded"
+    assert "Your program was cut off" in result["output"]
+    assert result["cost_usd"] == pytest.approx(paused["cost_usd"] + 0.05)
+    assert git(repository, "show", f"{(await talking.listed(first))['branch']}:work") == "half"
+
+
+async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) -> None:
+    (first,) = await talking.spawn("spend(0.45)\nsucceed(hear(), 0.46)", agent="talker", budget_usd=0.5)
+    (result,) = await talking.results(first)
+    assert result["output"].startswith("You have spent 0.45 USD of the 0.5 USD that you may. Wind up now")
+    log = await talking.call("read_log", id=first)
+    assert log.count("asked to wind up") == 1
+
+
+async def test_of_a_dollar_of_a_repository_two_leads_agents_run_as_far_as_it_reaches(
+    talkers: None, loop: Loop, repository: Path, home: Home
+) -> None:
+    go = home.state / "go"
+    async with (
+        lead_of(loop, repository) as one,
+        lead_of(loop, repository, "session-2") as other,
+        lead_of(loop, repository, kind="cli") as person,
+    ):
+        await person.call("budget", budget_usd=1)
+        for lead in (one, other):
+            await lead.spawn(*[WAITER.format(go=str(go))] * 3, agent="talker", budget_usd=0.3)
+        everyone = [f"a{number}" for number in range(1, 7)]
+
+        async def run(wanted: int) -> None:
+            """Return once so many do."""
+
+            async def look() -> bool:
+                agents = (await one.call("list_agents"))["agents"]
+                return [agent["state"] for agent in agents].count("running") == wanted
+
+            await first_answer(look)
+
+        await run(3)
+        status = await one.call("get_status")
+        assert (status["running"], status["queued"]) == (3, 3)
+        (why,) = status["waiting"]
+        assert why.endswith(
+            "the repository's budget of 1.00 USD has 0.1 USD left, and it needs 0.3 USD; "
+            "a person raises it with: forkjoin budget"
+        )
+        assert status["budgets"] == [f"{repository}/.git: 0 USD of 1.00 USD spent, 0.9 USD reserved"]
+        shares = await person.call("budget", budget_usd=1.9)
+        assert shares["budgets"][0]["limit_usd"] == 1.9
+        await run(6)
+        go.touch()
+        assert {result["state"] for result in await one.results(*everyone)} == {"succeeded"}
+        spent = (await person.call("budget"))["budgets"]
+    assert [(share.get("lead"), share["spent_usd"], share["reserved_usd"]) for share in spent] == [
+        (None, 1.2, 0),
+        ("session-1", 0.6, 0),
+        ("session-2", 0.6, 0),
+    ]
+
+
+async def test_a_lead_raises_an_agents_budget_only_within_its_own(talking: Lead, loop: Loop, repository: Path) -> None:
+    async with lead_of(loop, repository, kind="cli") as person:
+        await person.call("budget", budget_usd=0.5)
+    (first,) = await talking.spawn(SPENDER, agent="talker", budget_usd=0.3)
+    await talking.last_event(first, "its budget of 0.3 USD is used up")
+    await talking.until(first, state="paused")
+    refused = await talking.refusal("set_budget", id=first, budget_usd=5)
+    assert "the repository's budget of 0.5 USD has" in refused
+    assert "There is no tool 'budget'" in await talking.refusal("budget", budget_usd=50)
+    assert "budget" not in {tool.name for tool in (await talking.client.list_tools()).tools}
+
+
+async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
+    (first,) = await talking.spawn("spend(0.1, 'gpt-of-tomorrow')\nimport os\nos._exit(3)", agent="talker")
+    (result,) = await talking.results(first)
+    assert "Its cost is more than is told: no price is known of gpt-of-tomorrow." in result["warnings"]
+
+
+async def _never(handle: str, grace: float) -> None:
+    await anyio.sleep_forever()
+
+
+async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_next(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignores = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        monkeypatch.setattr(loop.rooms.executor, "cancel", _never)
+        (first,) = await lead.spawn(ignores + SPENDER, agent="talker", budget_usd=0.3)
+        await lead.until(first, state="paused")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+
+        async def ended() -> bool:
+            return not (await loop.store.agent(1)).ending
+
+        await first_answer(ended)
+        assert (await loop.store.agent(1)).state == "paused"
+        await lead.call("set_budget", id=first, budget_usd=10)
+        (result,) = await lead.results(first)
+    assert result["state"] == "succeeded"

@@ -1,0 +1,24 @@
+"""What model calls cost."""
+
+import pytest
+from forkjoin.agent.price import price
+from forkjoin.event import Spent
+from forkjoin.model import Usage
+from forkjoin.record.rows import Cost
+
+
+def test_what_was_read_from_a_cache_and_written_to_it_has_its_own_price() -> None:
+    used = Usage(input_tokens=1000, output_tokens=500, cache_read_tokens=20_000, cache_write_tokens=5000)
+    (cost,) = price([Spent("p", used, "claude-opus-4-6")], "")
+    assert cost.cost_usd == pytest.approx((1000 * 5 + 500 * 25 + 20_000 * 0.5 + 5000 * 6.25) / 1e6)
+
+
+def test_a_part_without_a_model_is_of_the_one_before_it() -> None:
+    tokens = Usage(output_tokens=400)
+    first, second = price([Spent("p", tokens), Spent("q", tokens, "claude-haiku-4-5")], "claude-opus-4-8")
+    assert first == Cost("p", "claude-opus-4-8", pytest.approx(0.01))
+    assert second == Cost("q", "claude-haiku-4-5", pytest.approx(0.002))
+
+
+def test_of_a_model_that_nobody_knows_there_is_no_price() -> None:
+    assert price([Spent("p", Usage(output_tokens=400), "gpt-of-tomorrow")], "") == [Cost("p", "gpt-of-tomorrow", None)]

@@ -1,0 +1,45 @@
+"""forkjoin budget, as a person types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import forkjoin
+
+
+@pytest.fixture(autouse=True)
+def _not_in_claude(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLAUDECODE", raising=False)
+
+
+def test_a_person_sets_a_repositorys_budget_and_sees_it(repository: Path) -> None:
+    assert forkjoin(repository, "budget").stdout == ""
+    assert forkjoin(repository, "budget", "2.50").stdout == "the repository: 0.00 of 2.50 USD spent\n"
+    assert json.loads(forkjoin(repository, "budget", "--json").stdout) == {
+        "budgets": [{"limit_usd": 2.5, "spent_usd": 0.0, "reserved_usd": 0.0}]
+    }
+    assert "0 USD of 2.50 USD spent" in forkjoin(repository, "status").stdout
+    assert forkjoin(repository, "budget", "unlimited").stdout == "the repository: 0.00 USD spent\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("much",), "much: give an amount in USD, such as 2.50"),
+        (("0",), "greater than 0"),
+        (("5", "--lead", "nobody"), "No lead 'nobody' in this repository; there are: none."),
+        (("--agent", "a1"), "no amount: give an amount in USD"),
+        (("5", "--agent", "a1"), "No agent 'a1'"),
+    ],
+)
+def test_what_is_wrong_is_said(repository: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = forkjoin(repository, "budget", *arguments, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_a_lead_that_calls_it_raises_nothing(repository: Path) -> None:
+    done = forkjoin(repository, "budget", "100", check=False, env={"CLAUDECODE": "1"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a person can, in a terminal of their own" in done.stderr
+    assert forkjoin(repository, "budget", env={"CLAUDECODE": "1"}).returncode == 0

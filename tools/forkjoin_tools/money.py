@@ -1,0 +1,101 @@
+"""Money: set_budget for the lead, and budget for the person alone."""
+
+import math
+from dataclasses import replace
+from typing import Annotated
+
+from forkjoin.agent.budgets import find_budgets
+from forkjoin.decision.budget import Budgets, reserved, usd
+from forkjoin.error import CallerError
+from forkjoin.model import FINAL, Agent, Budget, Dollars
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.desk import Desk, Id, Row, Usd
+from forkjoin_tools.strict import Arguments, tool
+
+# -- set_budget
+
+
+class SetBudget(Arguments):
+    id: Id
+    budget_usd: Annotated[Dollars, Field(description="In all, with what it has spent.")]
+
+
+class Funded(Row):
+    budget_usd: float
+    spent_usd: Usd
+
+
+@tool()
+async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
+    """Set the most an agent may spend; with more, one that paused at its limit goes on. It comes out of the budgets of
+    this session and repository, which only a person can raise."""
+    agent = await desk.find(arguments.id)
+    await _check(desk, agent, arguments.budget_usd)
+    await desk.store.set_budget(agent, arguments.budget_usd)
+    row = Row.model_validate(agent)
+    return Funded(**row.model_dump(), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd)
+
+
+async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
+    if agent.state in FINAL:
+        raise CallerError(f"{agent.label} has ended ({agent.state}) and spends no more; nothing was changed.")
+    wanted = replace(agent, budget_usd=budget_usd)
+    live = [wanted if one.number == agent.number else one for one in await desk.store.live()]
+    step_usd = desk.rooms.settings.budget.reserve_usd
+    hold = Budgets(live, await find_budgets(desk.rooms, live), step_usd).hold(wanted)
+    if hold and budget_usd > max(agent.budget_usd or 0, agent.spent_usd):
+        raise CallerError(f"{agent.label} can't have {usd(budget_usd)}: {hold.why}. Nothing was changed.")
+
+
+# -- budget
+
+
+class SetLimit(Arguments):
+    budget_usd: Dollars | None = None
+    unlimited: bool = False
+    lead: str | None = None
+    anew: bool = False
+
+
+class Shared(BaseModel):
+    """What the agents of a lead, or of the whole repository, may spend together."""
+
+    lead: str | None = None
+    limit_usd: float | None = None
+    spent_usd: Usd
+    reserved_usd: Usd
+
+
+class Shares(BaseModel):
+    budgets: list[Shared]
+
+
+@tool()
+async def budget(desk: Desk, arguments: SetLimit) -> Shares:
+    """Tell what this repository's agents have spent and may, and set it. A person's: no lead is offered this."""
+    live = [agent for agent in await desk.store.live() if agent.project == desk.project]
+    limit = math.inf if arguments.unlimited else arguments.budget_usd
+    known = await _known(desk, live)
+    if arguments.lead and arguments.lead not in known:
+        leads = ", ".join(sorted(filter(None, known))) or "none"
+        raise CallerError(f"No lead {arguments.lead[:80]!r} in this repository; there are: {leads}.")
+    if limit is not None or arguments.anew:
+        await desk.store.set_limit(Budget(desk.project, arguments.lead or "", limit), anew=arguments.anew)
+        known = await _known(desk, live)
+    return Shares(budgets=[_share(one, live) for one in known.values()])
+
+
+async def _known(desk: Desk, live: list[Agent]) -> dict[str, Budget]:
+    """The budgets of the caller's repository, by lead."""
+    found = await find_budgets(desk.rooms, live)
+    return {one.lead: one for one in sorted(found, key=lambda one: one.lead) if one.project == desk.project}
+
+
+def _share(budget: Budget, live: list[Agent]) -> Shared:
+    return Shared(
+        lead=budget.lead or None,
+        limit_usd=budget.limit_usd,
+        spent_usd=budget.spent_usd,
+        reserved_usd=reserved(budget, live),
+    )
