@@ -27,6 +27,9 @@ class Limits(_Strict):
     log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: kept of what is printed, beginning and end
     verify_minutes: Minutes = 30  #: of one run of verify
     retries: Annotated[int, Field(ge=0, le=20)] = 2  #: of an agent whose spec names none: after passing trouble
+    rest_s: Annotated[float, Field(ge=0, le=3600)] = (
+        5  #: before the first of these tries; twice as long before each next
+    )
     stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between TERM and KILL
     idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves
 

@@ -89,12 +89,13 @@ class Spent:
 
     Attributes:
         part: Which: one that comes again is counted once.
-        model: Where it is told; else that of the call before it.
+        model: Where it is told; else that of the last call which is said to begin.
     """
 
     part: str
     usage: Usage
     model: str = ""
+    begins: bool = False
     kind: Literal["spent"] = "spent"
 
 

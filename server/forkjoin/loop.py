@@ -51,6 +51,7 @@ class Loop:
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued or paused agent waits, by number
+        self.need_lead: frozenset[int] = frozenset()  #: who of these waits for its lead
         self._next_look_s = math.inf
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
@@ -105,7 +106,7 @@ class Loop:
         """Decide and act for ever."""
         if self.rooms.settings.limits.max_running is None:
             capacity = await self.rooms.executor.capacity()
-            self.max_running = scheduler.default_max_running(capacity.cores, capacity.free_memory_bytes)
+            self.max_running = scheduler.default_max_running(capacity.cores)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
             while True:
@@ -135,6 +136,9 @@ class Loop:
         """See to all that is, once."""
         scheduled = await schedule(self.rooms, self.max_running)
         self.waiting, self._next_look_s = scheduled.waiting, max(_SOONEST_S, scheduled.next_look_s)
+        if scheduled.need_lead != self.need_lead:
+            self.need_lead = scheduled.need_lead
+            self.store.changes.announce()
         self._obey.forget_all_but(scheduled.under_way)
         for agent in scheduled.under_way:
             self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))

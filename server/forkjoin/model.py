@@ -226,6 +226,11 @@ class Agent:
         return self.cost_usd or 0
 
     @property
+    def converses(self) -> bool:
+        """Whether its program speaks with a model: that costs money, and can be gone on with."""
+        return bool(self.account)
+
+    @property
     def under_way(self) -> bool:
         """Whether there is something to carry on: it neither waits for a turn nor has ended."""
         return self.state in ACTIVE or self.frozen or self.ending
@@ -255,6 +260,7 @@ class Pause:
     ending: bool = False  #: its program runs, and is to end
     not_before: float = 0  #: seconds since the epoch: it does not go on before
     counts: bool = False  #: as one of `retries`
+    anew: bool = False  #: the next attempt begins with its task
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +320,7 @@ class Outcome:
     duration_s: float = 0
     left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
     passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
+    asked: bool = False  #: whether it was asked to end
 
     @property
     def ok(self) -> bool:

@@ -65,9 +65,11 @@ def test_the_task_goes_through_stdin_and_never_through_argv() -> None:
     assert program.closed is False
 
 
-def test_the_parts_of_answers_are_asked_for_only_where_spending_must_be_told() -> None:
-    assert "--include-partial-messages" not in claude.start(BRIEF, PROGRAM).argv
-    assert "--include-partial-messages" in claude.start(replace(BRIEF, metered=True), PROGRAM).argv
+def test_where_a_budget_binds_it_is_told_its_limit_and_to_tell_what_it_spends() -> None:
+    assert "--max-budget-usd" not in claude.start(BRIEF, PROGRAM).argv
+    argv = claude.start(replace(BRIEF, budget_usd=0.25), PROGRAM).argv
+    assert argv[argv.index("--max-budget-usd") + 1] == "0.250000"
+    assert "--include-partial-messages" in argv
 
 
 USED = {"input_tokens": 100, "output_tokens": 1, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 5}
@@ -82,10 +84,25 @@ USED = {"input_tokens": 100, "output_tokens": 1, "cache_read_input_tokens": 1000
     ],
 )
 def test_what_a_call_has_read_is_told_with_its_answer_and_at_its_beginning(told: str, model: str) -> None:
-    message = {"id": "msg_1", "model": told, "content": [], "usage": USED}
+    message: dict[str, object] = {"id": "msg_1", "model": told, "content": [], "usage": USED}
     spent = Spent("msg_1", Usage(input_tokens=100, cache_read_tokens=1000, cache_write_tokens=5), model)
     assert _read({"type": "assistant", "message": message}) == [spent]
-    assert _read({"type": "stream_event", "event": {"type": "message_start", "message": message}}) == [spent]
+    began: dict[str, object] = {"type": "stream_event", "event": {"type": "message_start", "message": message}}
+    assert _read(began) == [replace(spent, begins=True)]
+    assert _read(began | {"parent_tool_use_id": "a subagent's"}) == [spent]
+
+
+@pytest.mark.parametrize("count", [-5, 10**320, True, "5", 1.5, None])
+def test_what_is_no_count_of_tokens_counts_as_nothing(count: object) -> None:
+    delta = {"type": "message_delta", "usage": {"output_tokens": count}}
+    assert _read({"type": "stream_event", "uuid": "u", "event": delta}) == [Spent("u", Usage())]
+
+
+@pytest.mark.parametrize("cost", [-1, 1e308])
+def test_what_no_turn_costs_is_not_told(cost: float) -> None:
+    (ended,) = _read(RESULT | {"total_cost_usd": cost, "uuid": None})
+    assert isinstance(ended, TurnEnded)
+    assert ended.cost_usd is None
 
 
 def test_what_a_call_has_written_is_told_at_its_end() -> None:
@@ -96,7 +113,12 @@ def test_what_a_call_has_written_is_told_at_its_end() -> None:
 
 
 def test_what_claude_says_itself_costs_nothing() -> None:
-    message = {"id": "x", "model": "<synthetic>", "content": [{"type": "text", "text": "No"}], "usage": USED}
+    message: dict[str, object] = {
+        "id": "x",
+        "model": "<synthetic>",
+        "content": [{"type": "text", "text": "No"}],
+        "usage": USED,
+    }
     assert _read({"type": "assistant", "message": message}) == [Said("No")]
 
 
@@ -168,11 +190,20 @@ def test_a_limit_of_use_that_is_reached_is_told_with_its_reset() -> None:
     assert endless.until is None
 
 
+SPENT_ALL = {
+    "is_error": True,
+    "subtype": "error_max_budget_usd",
+    "errors": ["Reached maximum budget ($0.03)"],
+    "result": "",
+}
+
 #: How a program ended, its result, and what may be hoped for after that.
 ENDS = [
     (Outcome("exited", 1), {"is_error": True, "api_error_status": 429}, Retry.WHEN_TAKEN),
     (Outcome("exited", 1), {"is_error": True, "api_error_status": 529}, Retry.WHEN_TAKEN),
     (Outcome("exited", 1), {"is_error": True, "api_error_status": 500}, Retry.LATER),
+    (Outcome("exited", 1), SPENT_ALL, Retry.WHEN_FUNDED),
+    (Outcome("exited", 1), {"is_error": True, "result": "No conversation found with session ID: x"}, Retry.ANEW),
     (Outcome("exited", 1), {"is_error": True, "api_error_status": 400}, Retry.NO),
     (Outcome("exited", 1), {"is_error": True, "result": "API Error: Unable to connect to API (x)"}, Retry.LATER),
     (Outcome("exited", 0), {"result": "API Error: Unable to connect to API is what it said"}, Retry.NO),

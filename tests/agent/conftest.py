@@ -29,6 +29,22 @@ def talkers(home: Home) -> None:
 
 
 @pytest.fixture
+def hurried(home: Home) -> None:
+    """Rests of a moment between attempts."""
+    _rest(home, 0.01)
+
+
+@pytest.fixture
+def unhurried(home: Home) -> None:
+    """Rests that do not end within a test."""
+    _rest(home, 1000)
+
+
+def _rest(home: Home, seconds: float) -> None:
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]\nrest_s = {seconds}"))
+
+
+@pytest.fixture
 async def loop(talkers: None, home: Home) -> AsyncIterator[Loop]:
     async with open_loop_in_memory(home) as loop:
         yield loop

@@ -37,8 +37,8 @@ async def test_what_an_agent_spends_is_told_while_it_runs_and_settled_by_its_own
     assert result["cost_usd"] == 0.2
 
 
-async def test_the_cost_of_attempts_that_told_no_sum_is_kept(talking: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forkjoin.agent.rest._FIRST_S", 0.01)
+@pytest.mark.usefixtures("hurried")
+async def test_the_cost_of_attempts_that_told_no_sum_is_kept(talking: Lead) -> None:
     task = (
         "import os\nanswer('I begin.')\nif run == 1:\n    spend(0.1)\n    os.kill(os.getpid(), 9)\nsucceed('done', 0.2)"
     )
@@ -129,6 +129,7 @@ async def test_a_lead_raises_an_agents_budget_only_within_its_own(talking: Lead,
     assert "the repository's budget of 0.5 USD has" in refused
     assert "There is no tool 'budget'" in await talking.refusal("budget", budget_usd=50)
     assert "budget" not in {tool.name for tool in (await talking.client.list_tools()).tools}
+    await talking.call("stop_agents", ids=[first])
 
 
 async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
@@ -159,3 +160,46 @@ async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_nex
         await lead.call("set_budget", id=first, budget_usd=10)
         (result,) = await lead.results(first)
     assert result["state"] == "succeeded"
+
+
+async def test_an_agent_whose_program_has_spent_what_it_may_pauses_and_goes_on_with_more(talking: Lead) -> None:
+    task = "answer('I begin.')\nif run == 1: end_spent()\nsucceed(told, 0.1)"
+    (first,) = await talking.spawn(task, agent="talker", budget_usd=0.25, retries=0)
+    await talking.last_event(first, "its budget of 0.25 USD is used up")
+    await talking.call("set_budget", id=first, budget_usd=1)
+    (result,) = await talking.results(first)
+    assert (result["state"], result["cost_usd"]) == ("succeeded", 0.35)
+    assert "(what it may spend is spent)" in result["output"]
+
+
+async def test_a_wait_ends_where_nothing_can_go_on_without_its_lead(talking: Lead) -> None:
+    (first,) = await talking.spawn("answer('I begin.')\nend_spent()", agent="talker", budget_usd=0.25)
+    waited = await talking.call("wait_agents", ids=[first], timeout_s=3000)
+    assert (waited["timed_out"], [one["state"] for one in waited["pending"]]) == (False, ["paused"])
+    assert waited["waiting"] == ["a1: its budget of 0.25 USD is used up; set_budget raises it"]
+
+
+async def test_one_that_had_answered_when_its_money_was_spent_is_done(talking: Lead, loop: Loop) -> None:
+    lingers = "succeed('done', 0.6)\nimport sys, time\nsys.stdin.read()\ntime.sleep(60)"
+    (first,) = await talking.spawn(f"spend(0.1)\n{lingers}", agent="talker", budget_usd=0.5)
+    await talking.until(first, cost_usd=0.6)
+    loop.store.changes.announce()
+    (result,) = await talking.results(first)
+    assert (result["state"], result["output"]) == ("succeeded", "done")
+
+
+async def test_a_command_needs_no_money(talking: Lead, loop: Loop, repository: Path) -> None:
+    async with lead_of(loop, repository, kind="cli") as person:
+        await person.call("budget", budget_usd=0.5)
+    answer = await talking.call("spawn_agents", agents=[{"task": "echo x"}], budget_usd=5)
+    assert "budget_usd means nothing for a command" in answer["note"]
+    (result,) = await talking.results(answer["agents"][0]["id"])
+    assert result["state"] == "succeeded"
+
+
+async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(talking: Lead, loop: Loop, home: Home) -> None:
+    huge = "say(type='stream_event', uuid='u', event={'type': 'message_delta', 'usage': {'output_tokens': 10**320}})"
+    negative = "say(type='assistant', message={'id': 'm', 'model': 'claude-opus-4-8', 'usage': {'input_tokens': -5}})"
+    ids = await talking.spawn(f"{huge}\n{negative}\nsucceed('done', 1e308)", "succeed('done')", agent="talker")
+    assert [one["state"] for one in await talking.results(*ids)] == ["succeeded"] * 2
+    assert [one.spent_usd for one in await loop.store.budgets([1])] == [0.25]

@@ -13,11 +13,17 @@ def test_what_was_read_from_a_cache_and_written_to_it_has_its_own_price() -> Non
     assert cost.cost_usd == pytest.approx((1000 * 5 + 500 * 25 + 20_000 * 0.5 + 5000 * 6.25) / 1e6)
 
 
-def test_a_part_without_a_model_is_of_the_one_before_it() -> None:
+def test_a_part_without_a_model_is_of_the_call_that_began_last() -> None:
     tokens = Usage(output_tokens=400)
-    first, second = price([Spent("p", tokens), Spent("q", tokens, "claude-haiku-4-5")], "claude-opus-4-8")
-    assert first == Cost("p", "claude-opus-4-8", pytest.approx(0.01))
-    assert second == Cost("q", "claude-haiku-4-5", pytest.approx(0.002))
+    told = [Spent("a", tokens), Spent("b", tokens, "claude-haiku-4-5"), Spent("c", tokens)]
+    began = [Spent("d", tokens, "claude-sonnet-4-5", begins=True), Spent("e", tokens)]
+    assert [(cost.model, round(cost.cost_usd or 0, 6)) for cost in price([*told, *began], "claude-opus-4-8")] == [
+        ("claude-opus-4-8", 0.01),
+        ("claude-haiku-4-5", 0.002),
+        ("claude-opus-4-8", 0.01),
+        ("claude-sonnet-4-5", 0.006),
+        ("claude-sonnet-4-5", 0.006),
+    ]
 
 
 def test_of_a_model_that_nobody_knows_there_is_no_price() -> None:

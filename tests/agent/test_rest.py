@@ -7,19 +7,12 @@ from pathlib import Path
 
 import pytest
 from attempts import change_shims
-from forkjoin.agent import rest
 from forkjoin.error import BrokenPromiseError
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.model import State
 from forkjoin.paths import Home
 from harness import Lead, git, lead_of, let_pass, open_loop_in_memory
-
-
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rests of a moment."""
-    monkeypatch.setattr(rest, "_FIRST_S", 0.01)
 
 
 @pytest.mark.usefixtures("hurried")
@@ -45,6 +38,15 @@ async def test_other_failures_are_not_tried_again(talking: Lead, repository: Pat
     ids += await talking.spawn("fail('no such model', 404)", "fail('prompt is too long')", agent="talker")
     assert {result["state"] for result in await talking.results(*ids)} == {"failed"}
     assert git(repository, "log", "--all", "--format=%s").count("Uncommitted work") == 3
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_claude_whose_conversation_is_gone_begins_anew_with_its_task(talking: Lead) -> None:
+    gone = "fail('No conversation found with session ID: 1')"
+    task = f"import os\nif run == 1:\n    answer('I begin.')\n    os.kill(os.getpid(), 9)\nif resumed: {gone}"
+    (first,) = await talking.spawn(f"{task}\nsucceed(f'{{run}} {{told[:9]}}')", agent="talker")
+    (result,) = await talking.results(first)
+    assert (result["state"], result["output"]) == ("succeeded", "3 import os")
 
 
 @pytest.mark.usefixtures("hurried")
@@ -100,10 +102,8 @@ async def test_one_whose_shim_was_killed_before_anything_ran_is_started_once_mor
     assert Path(fell).exists()
 
 
-async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(
-    talking: Lead, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rest, "_FIRST_S", 1000)
+@pytest.mark.usefixtures("unhurried")
+async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(talking: Lead, home: Home) -> None:
     (first,) = await talking.spawn("echo x > x.txt; exit 75")
     await talking.until(first, state="paused")
     await talking.last_event(first, "it rests until ")
@@ -116,10 +116,10 @@ async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(
     assert not (home.attempts / "a1-2").exists()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_daemon_that_takes_over_lets_go_on_who_rests(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "_FIRST_S", 1000)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (first,) = await lead.spawn("test -e x.txt && echo again || { touch x.txt; exit 75; }")
         await lead.until(first, state="paused")
@@ -156,10 +156,8 @@ async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talkin
     assert (result["state"], [one.split()[1] for one in result["commits"]]) == ("succeeded", ["both"])
 
 
-async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(
-    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rest, "_FIRST_S", 1000)
+@pytest.mark.usefixtures("unhurried")
+async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, loop: Loop) -> None:
     await talking.spawn("exit 75")
     await talking.until("a1", state="paused")
     frozen = replace(await loop.store.agent(1), frozen=True)
@@ -167,10 +165,8 @@ async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(
         await loop.store.move(frozen, State.RUNNING)
 
 
-async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(
-    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rest, "_FIRST_S", 1000)
+@pytest.mark.usefixtures("unhurried")
+async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(repository: Path, home: Home) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         ids = await lead.spawn(*["test -e x.txt && echo again || { touch x.txt; exit 75; }"] * 2)
         for one in ids:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from forkjoin.paths import Home
 from harness import forkjoin
 
 
@@ -13,13 +14,20 @@ def _not_in_claude(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_person_sets_a_repositorys_budget_and_sees_it(repository: Path) -> None:
-    assert forkjoin(repository, "budget").stdout == ""
-    assert forkjoin(repository, "budget", "2.50").stdout == "the repository: 0.00 of 2.50 USD spent\n"
+    assert forkjoin(repository, "budget").stdout == "the repository: 0 USD spent\n"
+    assert forkjoin(repository, "budget", "2.50").stdout == "the repository: 0 of 2.5 USD spent\n"
     assert json.loads(forkjoin(repository, "budget", "--json").stdout) == {
         "budgets": [{"limit_usd": 2.5, "spent_usd": 0.0, "reserved_usd": 0.0}]
     }
     assert "0 USD of 2.50 USD spent" in forkjoin(repository, "status").stdout
-    assert forkjoin(repository, "budget", "unlimited").stdout == "the repository: 0.00 USD spent\n"
+    assert forkjoin(repository, "budget", "unlimited").stdout == "the repository: 0 USD spent\n"
+
+
+def test_a_person_overrides_the_settings_and_goes_back_to_them(repository: Path, home: Home) -> None:
+    home.config_file.write_text(home.config_file.read_text() + "\n[budget]\nrepository_usd = 20\n")
+    assert forkjoin(repository, "budget").stdout == "the repository: 0 of 20 USD spent\n"
+    assert forkjoin(repository, "budget", "unlimited").stdout == "the repository: 0 USD spent\n"
+    assert forkjoin(repository, "budget", "default").stdout == "the repository: 0 of 20 USD spent\n"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +35,7 @@ def test_a_person_sets_a_repositorys_budget_and_sees_it(repository: Path) -> Non
     [
         (("much",), "much: give an amount in USD, such as 2.50"),
         (("0",), "greater than 0"),
-        (("5", "--lead", "nobody"), "No lead 'nobody' in this repository; there are: none."),
+        (("5", "--lead", "nobody"), "No lead 'nobody' in this repository has spent anything; these have: none."),
         (("--agent", "a1"), "no amount: give an amount in USD"),
         (("5", "--agent", "a1"), "No agent 'a1'"),
     ],

@@ -113,7 +113,7 @@ def _spawns(seen: Seen) -> Iterator[str]:
 
 
 def _ends(seen: Seen) -> Iterator[str]:
-    """Each agent is in a state that its work can end in, with a result that says so, and has run once at most."""
+    """Each agent is in a state that its work can end in, with a result that says so, and has run as often as it may."""
     for agent in seen.agents:
         name = f"{agent['id']} {agent['token']} ({seen.world.works[agent['token']].kind})"
         said, state, result = seen.said[agent["token"]], agent["state"], seen.results.get(agent["number"])
@@ -124,8 +124,8 @@ def _ends(seen: Seen) -> Iterator[str]:
             yield f"{name} is {state}, its processes killed: {seen.world.hurt.get(agent['id'])}; {error}"
         if result is None or result["state"] != state:
             yield f"{name} is {state}, its result says {result}"
-        if said.count("start") > 1 or said.count("end") > 1:
-            yield f"{name} ran more than once: {said}"
+        if said.count("start") > seen.world.works[agent["token"]].expected.runs or said.count("end") > 1:
+            yield f"{name} ran too often: {said}"
         if state == "succeeded" and "end" not in said:
             yield f"{name} is said to have succeeded, and did {said}"
         if agent["merge"] == "queued":

@@ -25,6 +25,8 @@ _STEPS = {
     "spawn": 1,
     "move": 6,
     "set_prepared": 2,
+    "end_attempt": 4,
+    "queue_again": 1,
     "finish": 2,
     "set_landing": 2,
     "set_removing": 1,

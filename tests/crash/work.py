@@ -14,7 +14,7 @@ IN_THE_WAY = "notes/untracked.txt"
 
 _BEGIN = "say() { echo \"$1 @TOKEN@ $$\" >> '@LOG@'; }\nsay start\n"
 _LEAVE = "printf 'the work of @TOKEN@\\n' > @TOKEN@.txt\nsay left\n"
-_MORE = "mkdir @TOKEN@.d; printf 'more of @TOKEN@\\n' > @TOKEN@.d/more; chmod +x @TOKEN@.d/more; say more\n"
+_MORE = "mkdir -p @TOKEN@.d; printf 'more of @TOKEN@\\n' > @TOKEN@.d/more; chmod +x @TOKEN@.d/more; say more\n"
 #: A person's gc may hold a ref's lock for a moment: that is between git and git, and tried again.
 _COMMIT = 'git add -A\nuntil git commit -qm @TOKEN@ || test -z "$(git status --porcelain)"; do sleep 0.05; done\n'
 _END = "say end\necho did @TOKEN@\n"
@@ -29,6 +29,7 @@ class Kind:
     verify: str | None = None
     timeout_minutes: float | None = None
     endless: bool = False  #: somebody has to stop it
+    runs: int = 1  #: how often its script is started at most
 
 
 KINDS = {
@@ -43,6 +44,7 @@ KINDS = {
     "forks away": Kind(_LEAVE + "(setsid sh -c 'trap \"\" HUP; sleep 1000' > /dev/null 2>&1 &)\n"),
     "is verified": Kind(_LEAVE, verify="test -f @TOKEN@.txt"),
     "is refused": Kind(_LEAVE, ends="failed", verify="echo no; false"),
+    "tries again": Kind(_LEAVE + "test -f again || { touch again; exit 75; }\n" + _MORE, runs=2),
     "fails": Kind(_LEAVE + "exit 3\n", ends="failed"),
     "is late": Kind(_LEAVE + "sleep 1000\n", ends="timed_out", timeout_minutes=0.01),
     "waits": Kind(_LEAVE + "sleep 1000\n", ends="stopped", endless=True),

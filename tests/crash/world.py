@@ -26,6 +26,7 @@ default_agent = "sh"
 [limits]
 max_running = 5
 stop_grace_s = 0.2
+rest_s = 0.2
 [agents.sh]
 kind = "command"
 command = ["sh"]

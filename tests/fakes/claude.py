@@ -26,7 +26,8 @@ def answer(text: str) -> None:
 def spend(usd: float, model: str = "claude-opus-4-8") -> None:
     """A call has cost so much, for what it wrote."""
     call = str(uuid.uuid4())
-    say(type="assistant", message={"id": call, "model": model, "content": [], "usage": {"input_tokens": 0}})
+    message = {"id": call, "model": model, "content": [], "usage": {"input_tokens": 0}}
+    say(type="stream_event", event={"type": "message_start", "message": message})
     told = {"type": "message_delta", "usage": {"output_tokens": round(usd / USD_PER_TOKEN)}}
     say(type="stream_event", uuid=f"{call} end", event=told)
 
@@ -51,6 +52,13 @@ def reach_limit(resets_at: float) -> None:
 
 def succeed(text: str, cost_usd: float = 0.25) -> None:
     say(type="result", subtype="success", is_error=False, result=text, total_cost_usd=cost_usd)
+
+
+def end_spent() -> NoReturn:
+    """It has spent what it may, and ends by itself."""
+    why = ["Reached maximum budget ($0.25)"]
+    say(type="result", subtype="error_max_budget_usd", is_error=True, errors=why, total_cost_usd=0.25)
+    sys.exit(1)
 
 
 def fail(text: str, status: int | None = None) -> NoReturn:

@@ -71,7 +71,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         agents = await desk.find_all(arguments.ids)
     else:
         agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
-    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s)
+    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, desk.needs_lead)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)])
@@ -79,7 +79,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         finished=finished,
         pending=pending,
         waiting=_first(_why_they_wait(desk, waited.pending)) or None,
-        timed_out=not waited.is_over(arguments.until),
+        timed_out=not (waited.is_over(arguments.until) or all(map(desk.needs_lead, waited.pending))),
         more=len(agents) - len(finished) - len(pending) or None,
     )
 
@@ -213,9 +213,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         max_running=desk.loop.max_running,
         waiting=_first(_why_they_wait(desk, live)),
         rate_limits=_first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
-        budgets=_first(
-            [await _budget(desk, one, live) for one in await find_budgets(desk.rooms, live) if one.limit_usd]
-        ),
+        budgets=await _budgets(desk, live),
         projects=projects,
         merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
@@ -236,6 +234,15 @@ def _merge(landing: Landing) -> str:
 def _limit(name: str, known: RateLimit) -> str:
     closed = f", none starts before {clock(known.closed_until)}" if known.closed_until > time.time() else ""
     return f"{name}: {known.most} at once{closed}: {known.why}"
+
+
+async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
+    own: list[int] = []
+    with suppress(CallerError):  # who stands in no repository
+        own.append(desk.project)
+    limited = [one for one in await find_budgets(desk.rooms, live, *own) if one.limit_usd is not None]
+    more = [f"… and {len(limited) - _NAMED} more"] if len(limited) > _NAMED else []
+    return [*[await _budget(desk, one, live) for one in limited[:_NAMED]], *more]
 
 
 async def _budget(desk: Desk, budget: Budget, live: list[Agent]) -> str:

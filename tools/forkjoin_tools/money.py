@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
-from forkjoin.agent.budgets import find_budgets
+from forkjoin.agent.budgets import find_budgets, find_project_budgets
 from forkjoin.decision.budget import Budgets, reserved, usd
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Budget, Dollars
@@ -52,8 +52,7 @@ async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
 
 
 class SetLimit(Arguments):
-    budget_usd: Dollars | None = None
-    unlimited: bool = False
+    budget_usd: Dollars | Literal["unlimited", "default"] | None = None
     lead: str | None = None
     anew: bool = False
 
@@ -74,22 +73,26 @@ class Shares(BaseModel):
 @tool()
 async def budget(desk: Desk, arguments: SetLimit) -> Shares:
     """Tell what this repository's agents have spent and may, and set it. A person's: no lead is offered this."""
-    live = [agent for agent in await desk.store.live() if agent.project == desk.project]
-    limit = math.inf if arguments.unlimited else arguments.budget_usd
-    known = await _known(desk, live)
-    if arguments.lead and arguments.lead not in known:
-        leads = ", ".join(sorted(filter(None, known))) or "none"
-        raise CallerError(f"No lead {arguments.lead[:80]!r} in this repository; there are: {leads}.")
-    if limit is not None or arguments.anew:
-        await desk.store.set_limit(Budget(desk.project, arguments.lead or "", limit), anew=arguments.anew)
-        known = await _known(desk, live)
-    return Shares(budgets=[_share(one, live) for one in known.values()])
+    lead = arguments.lead or ""
+    if arguments.budget_usd is not None or arguments.anew:
+        await _check_may_set(desk, lead)
+    if arguments.budget_usd is not None:
+        words: dict[object, float | None] = {"unlimited": math.inf, "default": None}
+        limit = arguments.budget_usd if isinstance(arguments.budget_usd, float) else words[arguments.budget_usd]
+        await desk.store.set_limit(desk.project, lead, limit)
+    if arguments.anew:
+        await desk.store.count_anew(desk.project, lead)
+    live = await desk.store.live()
+    return Shares(budgets=[_share(one, live) for one in await find_project_budgets(desk.rooms, desk.project)])
 
 
-async def _known(desk: Desk, live: list[Agent]) -> dict[str, Budget]:
-    """The budgets of the caller's repository, by lead."""
-    found = await find_budgets(desk.rooms, live)
-    return {one.lead: one for one in sorted(found, key=lambda one: one.lead) if one.project == desk.project}
+async def _check_may_set(desk: Desk, lead: str) -> None:
+    if "CLAUDECODE" in desk.caller.session.hello.environment:
+        raise CallerError("A lead can't raise what it may spend; a person can, in a terminal of their own.")
+    known = sorted(one.lead for one in await find_project_budgets(desk.rooms, desk.project) if one.lead)
+    if lead and lead not in known:
+        leads = ", ".join(known[:20]) or "none"
+        raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")
 
 
 def _share(budget: Budget, live: list[Agent]) -> Shared:

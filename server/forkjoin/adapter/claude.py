@@ -41,6 +41,10 @@ _CUT_OFF = tuple(
         "Response stalled",
     )
 )
+#: What it says that is to resume a conversation which its last program was killed before it had written down.
+_FORGOTTEN = "No conversation found with session ID"
+#: How the result begins of one that has spent what it may; and the least that it can be told.
+_SPENT_ALL, _LEAST_USD = "Reached maximum budget (", 0.000001
 #: The exit codes of one that was told to end, as by a machine that goes down: HUP, INT, TERM.
 _TOLD_TO_END = (129, 130, 143)
 #: Whose credentials count: the first of these that is set.
@@ -52,6 +56,10 @@ _ADDRESS = (
 )
 #: What Bedrock, and claude itself, put around a model's name: us.anthropic.…-v1:0, …[1m].
 _DRESS = re.compile(r"^.*anthropic\.|-v\d+:\d+$|\[\w+\]$")
+#: Characters of a call's id, and of a model's name, that are kept: all of an honest one's.
+_NAME_LIMIT = 100
+#: More tokens no call has, and more dollars no turn.
+_MOST_TOKENS, _MOST_USD = 10**9, 100_000.0
 #: The model of what claude says itself, where no model was asked.
 _OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
@@ -86,13 +94,18 @@ def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, 
         *program.command,
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
-        *(("--include-partial-messages",) if brief.metered else ()),  # an answer's first lines count none of its output
+        *(() if brief.budget_usd is None else _budget(brief.budget_usd)),
         *skip,
         *("--settings", json.dumps({"permissions": _permissions(brief)})),
         *("--append-system-prompt", _instructions(brief)),
         *(("--model", model) if model else ()),
         *(conversation, brief.conversation),
     )
+
+
+def _budget(usd: float) -> tuple[str, ...]:
+    """It ends by itself at this limit, subagents' calls counted; an answer's first lines count none of its output."""
+    return "--max-budget-usd", f"{max(usd, _LEAST_USD):.6f}", "--include-partial-messages"
 
 
 def _permissions(brief: Brief) -> dict[str, list[str]]:
@@ -127,8 +140,8 @@ class _Block(BaseModel):
 
 
 class _Message(BaseModel):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     content: list[_Block] | str = ""
     usage: dict[str, Any] | None = None
 
@@ -155,7 +168,8 @@ class _Line(BaseModel):
     type: str
     subtype: str = ""
     session_id: str = ""
-    uuid: str = ""
+    uuid: str | None = None
+    parent_tool_use_id: str | None = None
     model: str = ""
     message: _Message | None = None
     event: _Streamed | None = None
@@ -223,7 +237,7 @@ def _read_line(said: _Line) -> Iterator[Event]:
             yield from _read_input(said.message or _Message())
             yield from _read_blocks(said.message or _Message())
         case "stream_event", _:
-            yield from _read_streamed(said.event or _Streamed(type=""), said.uuid)
+            yield from _read_streamed(said)
         case "result", _:
             yield _read_result(said)
         case _:
@@ -248,18 +262,21 @@ def _read_blocks(message: _Message) -> Iterator[Event]:
                 pass
 
 
-def _read_input(message: _Message) -> Iterator[Event]:
+def _read_input(message: _Message, *, begins: bool = False) -> Iterator[Event]:
     """What a call has read, which is told with each of its blocks; what it wrote is told at its end alone."""
-    if message.usage and message.id and message.model != _OUR_OWN_WORDS:
+    if message.usage and message.id and message.model not in (None, _OUR_OWN_WORDS):
         usage = replace(_read_usage(message.usage), output_tokens=0)
-        yield Spent(message.id, usage, _DRESS.sub("", message.model))
+        yield Spent(message.id[:_NAME_LIMIT], usage, _DRESS.sub("", message.model or "")[:_NAME_LIMIT], begins)
 
 
-def _read_streamed(streamed: _Streamed, uuid: str) -> Iterator[Event]:
-    if streamed.type == "message_start":
-        yield from _read_input(streamed.message or _Message())
-    elif streamed.type == "message_delta" and streamed.usage:
-        yield Spent(uuid, Usage(output_tokens=_read_usage(streamed.usage).output_tokens))
+def _read_streamed(said: _Line) -> Iterator[Event]:
+    match said.event:
+        case _Streamed(type="message_start", message=_Message() as message):
+            yield from _read_input(message, begins=said.parent_tool_use_id is None)
+        case _Streamed(type="message_delta", usage=dict() as usage) if said.uuid:
+            yield Spent(said.uuid[:_NAME_LIMIT], Usage(output_tokens=_read_usage(usage).output_tokens))
+        case _:
+            pass
 
 
 def _brief_use(given: dict[str, Any]) -> str:
@@ -273,7 +290,7 @@ def _read_result(said: _Line) -> TurnEnded:
     denied = (f"{d.get('tool_name', '?')} {_brief_use(d.get('tool_input') or {})}" for d in said.permission_denials)
     usage = _read_usage(said.usage or {})
     return TurnEnded(
-        ok, output, _number(said.total_cost_usd), usage, tuple(dict.fromkeys(denied)), said.api_error_status
+        ok, output, _dollars(said.total_cost_usd), usage, tuple(dict.fromkeys(denied)), said.api_error_status
     )
 
 
@@ -282,10 +299,14 @@ def _number(told: float | None) -> float | None:
     return told if told is not None and 0 <= told < math.inf else None
 
 
+def _dollars(told: float | None) -> float | None:
+    return told if told is not None and 0 <= told <= _MOST_USD else None
+
+
 def _read_usage(usage: dict[str, Any]) -> Usage:
     def count(name: str) -> int:
         found = usage.get(name)
-        return found if isinstance(found, int) else 0
+        return found if type(found) is int and 0 <= found <= _MOST_TOKENS else 0
 
     return Usage(
         input_tokens=count("input_tokens"),
@@ -318,4 +339,8 @@ def _retry(turn_end: TurnEnded, outcome: Outcome) -> Retry:
         return Retry.NO
     if turn_end.status in _LIMITED or "overloaded_error" in turn_end.output:
         return Retry.WHEN_TAKEN
+    if turn_end.output.startswith(_SPENT_ALL):
+        return Retry.WHEN_FUNDED
+    if _FORGOTTEN in turn_end.output:
+        return Retry.ANEW
     return Retry.LATER if turn_end.status in _BROKEN or turn_end.output.startswith(_CUT_OFF) else Retry.NO

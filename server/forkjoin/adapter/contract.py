@@ -28,7 +28,7 @@ class Brief:
     checkout: str  #: the user's, in which an agent must write nothing; '' if there is none
     model: str | None
     conversation: str  #: a uuid, drawn for this agent
-    metered: bool = False  #: whether what it spends must be told as it spends it
+    budget_usd: float | None = None  #: what this attempt may spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Retry(StrEnum):
 
     NO = "no"
     LATER = "later"  #: what was in its way passes
+    ANEW = "anew"  #: as above, but of the conversation nothing is left: it begins with its task
+    WHEN_FUNDED = "when funded"  #: it may spend no more for now
     WHEN_TAKEN = "when taken"  #: the vendor takes no more for now
 
 

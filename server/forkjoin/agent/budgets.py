@@ -1,4 +1,4 @@
-"""The budgets of leads and repositories, as a person has set them, else as the settings say: infinite is none."""
+"""The budgets of leads and repositories, as a person has set them, else as the settings say."""
 
 import dataclasses
 import math
@@ -8,14 +8,29 @@ from forkjoin.model import Agent, Budget
 from forkjoin.rooms import Rooms
 
 
-async def find_budgets(rooms: Rooms, agents: Sequence[Agent]) -> list[Budget]:
-    """The budgets that have been spent of, and those that these agents are under."""
-    recorded = {(one.project, one.lead): one for one in await rooms.store.budgets()}
-    under = {key: Budget(*key, None) for a in agents for key in ((a.project, a.lead), (a.project, ""))}
-    return [_complete(rooms, one) for one in (under | recorded).values()]
+async def find_budgets(rooms: Rooms, agents: Sequence[Agent], *projects: int) -> list[Budget]:
+    """The budgets that these agents are under, or others that have not ended, and those of these projects."""
+    recorded = await rooms.store.budgets(projects)
+    keys = [key for one in agents for key in ((one.project, one.lead), (one.project, ""))]
+    keys += [(project, "") for project in projects]
+    return _complete(
+        rooms, {key: Budget(*key, None) for key in keys} | {(one.project, one.lead): one for one in recorded}
+    )
 
 
-def _complete(rooms: Rooms, budget: Budget) -> Budget:
-    said = rooms.settings.budget.lead_usd if budget.lead else rooms.settings.budget.repository_usd
-    limit = said if budget.limit_usd is None else budget.limit_usd
-    return dataclasses.replace(budget, limit_usd=limit if limit != math.inf else None)
+async def find_project_budgets(rooms: Rooms, project: int) -> list[Budget]:
+    """The budgets of a project and of its leads."""
+    recorded = await rooms.store.project_budgets(project)
+    return _complete(
+        rooms, {(project, ""): Budget(project, "", None)} | {(one.project, one.lead): one for one in recorded}
+    )
+
+
+def _complete(rooms: Rooms, found: dict[tuple[int, str], Budget]) -> list[Budget]:
+    """With the settings' limits where a person has set none; infinite is none."""
+    said = rooms.settings.budget
+    limits = {True: said.lead_usd, False: said.repository_usd}
+    known = {key: limits[bool(key[1])] if one.limit_usd is None else one.limit_usd for key, one in found.items()}
+    return [
+        dataclasses.replace(one, limit_usd=None if known[key] == math.inf else known[key]) for key, one in found.items()
+    ]

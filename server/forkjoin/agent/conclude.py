@@ -24,6 +24,8 @@ async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcom
     printed = hide(_end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
     errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)
+    if outcome.asked and turn and turn.ok:  # it was done when it was ended
+        outcome = replace(outcome, kind="exited", code=0)
     concluded = adapter.conclude(Ended(outcome, turn, printed, hide(errors.decode(errors="replace")), denials))
     error = concluded.error and concluded.error[:_ERROR_LIMIT]
     retry = Retry.LATER if outcome.passing else concluded.retry

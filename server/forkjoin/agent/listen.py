@@ -55,8 +55,8 @@ async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
         await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
+    reader.model = next((part.model for part in reversed(reader.spent) if part.begins), reader.model)
     reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
-    reader.model = costs[-1].model if costs else reader.model
     if ends:
         await rooms.executor.close_input(handle_of(agent))
     kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
@@ -69,7 +69,7 @@ class _Reader:
     Attributes:
         events: With the offsets of their lines; not stored yet.
         spent: What was spent; not stored yet.
-        model: That of the last call of which something is stored.
+        model: That of the call under way, as far as is stored.
         stored: What comes before this offset is stored, or will never be looked at.
         turn_end: Where the line is that ended the last turn.
     """
@@ -94,8 +94,10 @@ class _Reader:
             for event in events:
                 if isinstance(event, Spent):
                     self.spent.append(event)
-                else:
-                    self._add(event, offset)
+                    continue
+                if isinstance(event, TurnEnded) and event.cost_usd is not None:
+                    self.spent.clear()  # that sum has it
+                self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
         """Keep an event; of unreadable lines that follow each other, the first, and how many there are."""

@@ -1,19 +1,12 @@
-"""Doing to agents' programs what their records say: stop in midst, go on, wind up, end."""
+"""Doing to agents' programs what their records say: stop in midst, go on, end."""
 
 from collections.abc import Iterable
 from typing import Literal
 
-from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.stop import end_processes
-from forkjoin.decision.budget import usd
 from forkjoin.model import Agent, State
 from forkjoin.rooms import Rooms
-
-_WIND_UP = (
-    "You have spent {spent} of the {most} that you may. Wind up now: commit what is done, and end with your report, "
-    "also of what is left. If you have given it already, give it again."
-)
 
 
 class Obey:
@@ -36,7 +29,7 @@ class Obey:
         """Do what is recorded now.
 
         Raises:
-            OSError: It can't be frozen, or told something, now.
+            OSError: It can't be frozen now.
         """
         agent = await self._rooms.store.agent(number)
         wanted = _wanted(agent)
@@ -49,24 +42,13 @@ class Obey:
                 await self._rooms.executor.freeze(handle_of(agent))
             case "running":
                 await self._rooms.executor.thaw(handle_of(agent))
-            case "winding up":
-                await self._rooms.executor.thaw(handle_of(agent))
-                await self._ask_to_wind_up(agent)
         self._done[agent.number, agent.attempt] = wanted
 
-    async def _ask_to_wind_up(self, agent: Agent) -> None:
-        adapter = ADAPTERS[self._rooms.settings.program(agent.spec.agent).kind]
-        if adapter.TAKES_TURNS:
-            words = _WIND_UP.format(spent=usd(agent.spent_usd), most=usd(agent.reserved_usd))
-            await self._rooms.executor.send(handle_of(agent), adapter.turn(words))
 
-
-def _wanted(agent: Agent) -> Literal["ended", "frozen", "running", "winding up"] | None:
+def _wanted(agent: Agent) -> Literal["ended", "frozen", "running"] | None:
     """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
     if agent.stop_asked or agent.ending:
         return "ended"
     if agent.frozen:
         return "frozen"
-    if agent.state not in (State.RUNNING, State.WAITING):
-        return None
-    return "winding up" if agent.wind_up else "running"
+    return "running" if agent.state in (State.RUNNING, State.WAITING) else None

@@ -90,7 +90,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         checkout=agent.checkout,
         model=agent.spec.model,
         conversation=agent.conversation,
-        metered=agent.reserved_usd > 0,
+        budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
     )
     adapter = ADAPTERS[program.kind]
     message = await rooms.store.message(agent)

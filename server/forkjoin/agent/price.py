@@ -8,19 +8,20 @@ from forkjoin.record.rows import Cost
 
 
 def price(spent: Iterable[Spent], model: str) -> list[Cost]:
-    """The cost of each; `model` is that of the call before them, where that is known. Blocks."""
+    """The cost of each; `model` is that of the call under way before them, where that is known. Blocks."""
     return list(_price(spent, model))
 
 
 def _price(spent: Iterable[Spent], model: str) -> Iterator[Cost]:
     for part in spent:
-        model = part.model or model
-        yield Cost(part.part, model, _cost(model, part.usage))
+        own = part.model or model
+        model = own if part.begins else model
+        yield Cost(part.part, own, _cost(own, part.usage))
 
 
 def _cost(model: str, usage: Usage) -> float | None:
     """In USD; none where the model's price is not known."""
-    import genai_prices  # 0.2 s and 33 MB, which a daemon is spared in which no program tells its usage
+    import genai_prices  # 0.2 s, which a daemon is spared in which no program tells its usage
 
     read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     counted = genai_prices.Usage(
@@ -31,5 +32,5 @@ def _cost(model: str, usage: Usage) -> float | None:
     )
     try:
         return float(genai_prices.calc_price(counted, model).total_price)
-    except LookupError:
+    except (LookupError, ValueError):
         return None

@@ -8,7 +8,9 @@ from forkjoin.decision.backoff import backoff_s
 from forkjoin.model import Agent, Pause
 from forkjoin.rooms import Rooms
 
-_FIRST_S, _LONGEST_S = 5.0, 300.0
+_LONGEST_S = 300.0
+#: Why one pauses that may spend no more; its gate says until when.
+_SPENT = "what it may spend is spent"
 #: Characters of the error that a pause tells.
 _WHY_LIMIT = 200
 
@@ -19,18 +21,23 @@ def rest_after(rooms: Rooms, agent: Agent, concluded: Conclusion) -> Pause | Non
     match concluded.retry:
         case Retry.NO:
             return None
+        case Retry.WHEN_FUNDED:
+            return Pause(_SPENT)
         case Retry.WHEN_TAKEN:  # the governor's gate says when
             return Pause(why)
-        case Retry.LATER:
-            most = rooms.settings.limits.retries if agent.spec.retries is None else agent.spec.retries
+        case Retry.LATER | Retry.ANEW:
+            limits = rooms.settings.limits
+            most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
-            rest_s = backoff_s(agent.retried, _FIRST_S, _LONGEST_S, jitter)
-            return Pause(why, not_before=time.time() + rest_s, counts=True) if agent.retried < most else None
+            rest_s = backoff_s(agent.retried, limits.rest_s, _LONGEST_S, jitter)
+            pause = Pause(why, not_before=time.time() + rest_s, counts=True, anew=concluded.retry is Retry.ANEW)
+            return pause if agent.retried < most else None
 
 
 def words_to_go_on(agent: Agent) -> str:
     """What an attempt is told that goes on where another was cut off."""
+    why = agent.paused_why.partition(";")[0]  # what follows is for its lead
     return (
-        f"Your program was cut off in the midst of your work ({agent.paused_why}), and runs again now. Your "
+        f"Your program was cut off in the midst of your work ({why}), and runs again now. Your "
         "worktree is as you left it. Look where you stand and go on; where all is done, end with your report."
     )

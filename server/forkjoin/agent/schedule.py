@@ -1,4 +1,4 @@
-"""Who starts, goes on, pauses or is skipped: that is decided, and recorded. What is to be done, others see there."""
+"""Who starts, goes on, pauses, winds up or is skipped: that is decided, and recorded. The rest others see there."""
 
 import logging
 import time
@@ -6,7 +6,9 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.budgets import find_budgets
+from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
 from forkjoin.decision.budget import usd
@@ -18,11 +20,17 @@ from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
+_WIND_UP = (
+    "You have spent {spent} of the {most} that you may. Wind up now: commit what is done, and end with your report, "
+    "also of what is left. If you have given it already, give it again."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
     under_way: Sequence[Agent]
     waiting: dict[int, str]  #: why each that waits for its turn does, by number
+    need_lead: frozenset[int]  #: who of these waits for its lead
     next_look_s: float  #: after so many seconds it is to be looked again, though nothing has happened
 
 
@@ -48,7 +56,7 @@ async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
     for number in decision.wind_up:
         await _ask_to_wind_up(rooms, agents[number])
     under_way = [agent for agent in agents.values() if agent.under_way]
-    return Scheduled(under_way, dict(decision.waiting), decision.next_look - now)
+    return Scheduled(under_way, dict(decision.waiting), decision.need_lead, decision.next_look - now)
 
 
 async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: float) -> Situation:
@@ -78,9 +86,13 @@ async def _start(rooms: Rooms, agent: Agent) -> Agent:
 
 
 async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
+    """Ask for that once: another message could be another turn."""
+    spent, most = usd(agent.spent_usd), usd(agent.reserved_usd)
     await rooms.store.set_wind_up(agent)
-    spent = f"it has spent {usd(agent.spent_usd)} of {usd(agent.reserved_usd)}"
-    await rooms.store.note(agent, [(Noted(f"asked to wind up: {spent}"), -1)])
+    await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
+    adapter = ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
+    if adapter.TAKES_TURNS:
+        await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
 
 
 @contextmanager

@@ -44,8 +44,9 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     specs, untrusted = await _complete(home, checkout, specs)
     afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
-    specs = [_fill(rooms.settings, spec) for spec in specs]
+    specs = [spec.model_copy(update={"agent": spec.agent or rooms.settings.default_agent}) for spec in specs]
     accounts = {agent: _account(rooms, caller, agent) for agent in {spec.agent for spec in specs}}
+    specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
         _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], after)
         for spec, after in zip(specs, afters, strict=True)
@@ -56,14 +57,13 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     def place(number: int, name: str) -> tuple[str, str]:
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
 
-    notes = [note for note in (_note(checkout, specs), untrusted) if note]
+    notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
 
-def _fill(settings: Settings, spec: Spec) -> Spec:
-    """The spec, with what the settings say where it says nothing, and may change."""
-    budget_usd = spec.budget_usd or settings.budget.agent_usd
-    return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "budget_usd": budget_usd})
+def _fund(settings: Settings, spec: Spec) -> Spec:
+    """The spec, with the budget that the settings give where it says nothing."""
+    return spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd})
 
 
 def _account(rooms: Rooms, caller: Caller, agent: str | None) -> str:
@@ -135,6 +135,12 @@ async def _resolve_base(checkout: Checkout, base: str | None) -> str:
 async def _branch_prefix(common_dir: str) -> str:
     """`forkjoin/`, unless a branch called `forkjoin` stands where git would need a folder."""
     return "forkjoin-" if await git.tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"
+
+
+def _note_money(new: Sequence[NewAgent]) -> str | None:
+    if any(one.spec.budget_usd and not one.account for one in new):
+        return "budget_usd means nothing for a command: it tells no cost."
+    return None
 
 
 def _note(checkout: Checkout, specs: Sequence[Spec]) -> str | None:

@@ -225,7 +225,9 @@ class Shim:
     def describe(self, status: int) -> dict[str, Any]:
         code = os.waitstatus_to_exitcode(status)
         kind = "timed_out" if self.late else "signalled" if code < 0 else "exited"
-        return {"kind": kind, "code": abs(code), "error": self.late, "left": [str(entry) for entry in self.left]}
+        left = [str(entry) for entry in self.left]
+        asked = os.path.exists("cancel")
+        return {"kind": kind, "code": abs(code), "error": self.late, "left": left, "asked": asked}
 
     def write_end(self, how: dict[str, Any]) -> None:
         try:

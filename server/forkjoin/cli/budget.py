@@ -1,6 +1,5 @@
 """forkjoin budget: what agents have spent and may; a person alone raises what a lead or a repository may spend."""
 
-import os
 from typing import Annotated, Any
 
 import typer
@@ -9,11 +8,14 @@ from forkjoin.cli.client import ask
 from forkjoin.cli.say import Json, tell
 from forkjoin.error import CallerError
 
-_UNLIMITED = "unlimited"
+_WORDS = ("unlimited", "default")
 
 
 def budget(
-    amount: Annotated[str | None, typer.Argument(help="USD in all, or unlimited; without it, only show.")] = None,
+    amount: Annotated[
+        str | None,
+        typer.Argument(help="USD in all, unlimited, or default (as the settings say); without it, only show."),
+    ] = None,
     agent: Annotated[str | None, typer.Option(help="Of this agent, instead of the whole repository.")] = None,
     lead: Annotated[str | None, typer.Option(help="Of this lead in it, as forkjoin budget names them.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Count from now: what was spent before counts no more.")] = False,
@@ -22,15 +24,8 @@ def budget(
     """Show what this repository's agents have spent and may, or set it."""
     if agent:
         return _fund(agent, _read(amount), json=json)
-    if (amount or anew) and os.environ.get("CLAUDECODE"):
-        raise CallerError("A lead can't raise what it may spend; a person can, in a terminal of their own.")
-    answer = ask(
-        "budget",
-        budget_usd=None if amount in (None, _UNLIMITED) else _read(amount),
-        unlimited=True if amount == _UNLIMITED else None,
-        lead=lead,
-        anew=anew or None,
-    )
+    limit = amount if amount in (None, *_WORDS) else _read(amount)
+    answer = ask("budget", budget_usd=limit, lead=lead, anew=anew or None)
     return tell(answer, map(_line, answer["budgets"]), json=json)
 
 
@@ -43,12 +38,12 @@ def _read(amount: str | None) -> float:
 
 def _fund(agent: str, usd: float, *, json: bool) -> None:
     answer = ask("set_budget", id=agent, budget_usd=usd)
-    spent, most = f"{answer['spent_usd']:.2f}", f"{answer['budget_usd']:.2f}"
-    tell(answer, [f"{answer['id']}  {answer['name']}  {answer['state']}  {spent} of {most} USD spent"], json=json)
+    money = f"{answer['spent_usd']:g} of {answer['budget_usd']:g} USD spent"
+    tell(answer, [f"{answer['id']}  {answer['name']}  {answer['state']}  {money}"], json=json)
 
 
 def _line(shared: dict[str, Any]) -> str:
     whose = f"lead {shared['lead']}" if shared.get("lead") else "the repository"
-    most = f" of {shared['limit_usd']:.2f}" if "limit_usd" in shared else ""
-    reserved = f", {shared['reserved_usd']:.2f} reserved" if shared["reserved_usd"] else ""
-    return f"{whose}: {shared['spent_usd']:.2f}{most} USD spent{reserved}"
+    most = f" of {shared['limit_usd']:g}" if "limit_usd" in shared else ""
+    reserved = f", {shared['reserved_usd']:g} reserved" if shared["reserved_usd"] else ""
+    return f"{whose}: {shared['spent_usd']:g}{most} USD spent{reserved}"

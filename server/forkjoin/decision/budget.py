@@ -2,25 +2,24 @@
 
 An agent has a budget of its own, or none; its lead and its repository may have one, for all of theirs together. Money
 is given to an agent before it starts, out of every budget that it is under, and settled as it spends: what it has not
-spent at its end is free again. Under a budget, one that has none of its own is given money step by step. Near the end
-of what it was given an agent is asked to wind up; at the end it pauses, and goes on once there is more.
+spent when it runs no more is free again. Under a budget, one that has none of its own is given money step by step. Near
+the end of what it has an agent is asked to wind up; at the end it pauses, and goes on once there is more. A program
+that converses with no model spends nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from forkjoin.decision.gate import Gate, Hold
-from forkjoin.model import Agent, Budget, Pause, State
+from forkjoin.model import CALLING, Agent, Budget, Pause, State
 
-#: The part of what it was given after which an agent is asked to wind up.
-_NEAR_END = 0.9
-#: The part of a step without which it is not worth while to begin.
-_LEAST = 0.1
+#: The part of its budget, or of a step, at which what is left is little; and without which nobody goes on.
+_LITTLE = 0.1
 #: USD: less than this is rounding.
 _NOTHING = 1e-9
 
 
 class Budgets(Gate):
-    """Nothing is spent that was not reserved.
+    """Nothing is spent that was not given.
 
     Attributes:
         given: What agents are given by this decision, in all, by number.
@@ -35,59 +34,57 @@ class Budgets(Gate):
         self._unspent = {key: limit - limited[key].spent_usd for key, limit in self._limits.items()}
         self._free = dict(self._unspent)
         for agent in live:
-            self._take(agent, max(0.0, agent.reserved_usd - agent.spent_usd))
+            self._take(agent, unspent(agent))
         for agent in live:
-            if agent.under_way:
+            if _may_spend(agent):
                 self.started(agent)
 
     def hold(self, agent: Agent) -> Hold | None:
         offer = self._offer(agent)
-        return offer if isinstance(offer, Hold) else self._used_up(agent)
+        return offer if isinstance(offer, Hold) else None
 
     def started(self, agent: Agent) -> None:
         """Give the agent what it lacks, where that is there."""
         offer = self._offer(agent)
         if not isinstance(offer, Hold) and abs(offer) > _NOTHING:
             self._take(agent, offer)
-            self.given[agent.number] = self._had(agent) + offer
+            self.given[agent.number] = self._has(agent) + offer
 
     def to_pause(self) -> Mapping[int, Pause]:
-        holds = {agent.number: self._hold_running(agent) for agent in self._live if agent.state is State.RUNNING}
+        holds = {one.number: self._hold_running(one) for one in self._live if one.state is State.RUNNING or one.frozen}
         return {number: Pause(hold.why, ending=True) for number, hold in holds.items() if hold}
 
     def to_wind_up(self) -> tuple[int, ...]:
         """Who of those that run is near the end of what it has, and was not told."""
         running = [one for one in self._live if one.state is State.RUNNING and not one.wind_up and self._is_bound(one)]
-        return tuple(agent.number for agent in running if _is_near_end(agent, self._had(agent)))
+        return tuple(agent.number for agent in running if self._has_little(agent))
 
     def wanted(self, agent: Agent) -> tuple[float, float]:
-        """What the agent is to be given, beside what it had, and the least of it that will do."""
-        if agent.budget_usd is not None:
-            most = max(agent.budget_usd, agent.spent_usd) - self._had(agent)
-            return most, most
-        if self._is_bound(agent) and _is_near_end(agent, self._had(agent)):
-            return self._step_usd, self._step_usd * _LEAST
+        """What the agent is to be given, beside what it has, and the least of it that will do."""
+        if self._is_bound(agent) and agent.budget_usd is not None:
+            most = max(agent.budget_usd, agent.spent_usd) - self._has(agent)
+            return most, min(most, self._step_usd * _LITTLE) if agent.has_begun else most
+        if self._is_bound(agent) and self._has_little(agent):
+            return self._step_usd, self._step_usd * _LITTLE
         return 0.0, 0.0
 
     def _hold_running(self, agent: Agent) -> Hold | None:
         if not self._is_bound(agent):
             return None
         is_over = any(self._unspent[key] <= _NOTHING for key in self._over(agent))
-        return self.hold(agent) if is_over or agent.spent_usd >= self._had(agent) - _NOTHING else None
-
-    def _used_up(self, agent: Agent) -> Hold | None:
-        if agent.budget_usd is None or agent.spent_usd < agent.budget_usd - _NOTHING:
-            return None
-        return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it")
+        return self.hold(agent) if is_over or agent.spent_usd >= self._has(agent) - _NOTHING else None
 
     def _offer(self, agent: Agent) -> float | Hold:
-        """What the agent is given now, beside what it had; negative where that is more than it may have by now."""
+        """What the agent is given now, beside what it has; negative where that is more than it may have by now."""
+        if not self._is_bound(agent):
+            return 0.0
+        if agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - _NOTHING:
+            return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it", needs_lead=True)
         wanted, least = self.wanted(agent)
-        budgets = self._over(agent) if self._is_bound(agent) else []
-        for key in budgets:
+        for key in self._over(agent):
             if self._unspent[key] <= _NOTHING or max(0.0, self._free[key]) < least - _NOTHING:
                 return self._explain(key, least)
-        return min([wanted, *(max(self._free[key], least) for key in budgets)])
+        return min([wanted, *(max(self._free[key], least) for key in self._over(agent))])
 
     def _explain(self, key: tuple[int, str], least: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
@@ -96,29 +93,41 @@ class Budgets(Gate):
 
     def _is_bound(self, agent: Agent) -> bool:
         """Whether a budget says how much it may spend."""
-        return agent.budget_usd is not None or bool(agent.account and self._over(agent))
+        return agent.converses and (agent.budget_usd is not None or bool(self._over(agent)))
 
     def _over(self, agent: Agent) -> list[tuple[int, str]]:
         """The limited budgets that it is under, besides its own."""
-        return [key for key in ((agent.project, agent.lead), (agent.project, "")) if key in self._limits]
+        keys = dict.fromkeys([(agent.project, agent.lead), (agent.project, "")])
+        return [key for key in keys if key in self._limits]
 
-    def _had(self, agent: Agent) -> float:
-        """What it was given, or has spent without."""
-        return max(self.given.get(agent.number, agent.reserved_usd), agent.spent_usd)
+    def _has(self, agent: Agent) -> float:
+        """What the agent may spend in all, or has spent without being asked."""
+        given = agent.reserved_usd if _may_spend(agent) else 0.0
+        return max(self.given.get(agent.number, given), agent.spent_usd)
+
+    def _has_little(self, agent: Agent) -> bool:
+        """Whether little is left of its budget; without one, of a step."""
+        whole = self._step_usd if agent.budget_usd is None else agent.budget_usd
+        return self._has(agent) - agent.spent_usd <= whole * _LITTLE + _NOTHING
 
     def _take(self, agent: Agent, amount: float) -> None:
         for key in self._over(agent):
             self._free[key] -= amount
 
 
-def _is_near_end(agent: Agent, has: float) -> bool:
-    return agent.spent_usd >= _NEAR_END * has - _NOTHING
+def unspent(agent: Agent) -> float:
+    """What the agent was given and has not spent; nothing where it can't spend it now."""
+    return max(0.0, agent.reserved_usd - agent.spent_usd) if _may_spend(agent) else 0.0
 
 
 def reserved(budget: Budget, live: Sequence[Agent]) -> float:
-    """What agents under this budget were given, and have not spent."""
-    under = (agent for agent in live if agent.project == budget.project and budget.lead in ("", agent.lead))
-    return sum(max(0.0, agent.reserved_usd - agent.spent_usd) for agent in under)
+    """What the agents under this budget were given, and have not spent."""
+    return sum(unspent(one) for one in live if one.project == budget.project and budget.lead in ("", one.lead))
+
+
+def _may_spend(agent: Agent) -> bool:
+    """Whether a program of it is there, or about to be, that calls a model."""
+    return agent.state in CALLING or agent.frozen or agent.ending
 
 
 def usd(amount: float) -> str:

@@ -15,10 +15,16 @@ from forkjoin.model import ACTIVE, CALLING, Agent, Pause, State
 
 
 class Hold(NamedTuple):
-    """Why an agent waits, and when, in seconds since the epoch, that may end without anything having happened."""
+    """Why an agent waits.
+
+    Attributes:
+        until: When, in seconds since the epoch, that may end without anything having happened.
+        needs_lead: Whether it can't end unless its lead does something.
+    """
 
     why: str
     until: float = math.inf
+    needs_lead: bool = False
 
 
 class Gate:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from forkjoin.decision.budget import Budgets
 from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Governor, Hold, Rest, Slots
 from forkjoin.decision.governor import RateLimit
+from forkjoin.decision.machine import Machine, Room
 from forkjoin.model import ACTIVE, Agent, Budget, Pause, State
 
-#: What an agent takes, until its own peak is known: a claude of about 400 MB, and what it runs.
-_AGENT_BYTES = 1 << 30
 #: Who waits for a turn.
 _WAITS = frozenset({State.QUEUED, State.PAUSED})
 #: Agents mostly wait for a model: more run than there are cores.
@@ -37,6 +36,7 @@ class Situation:
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict[str, RateLimit])  #: by account
     budgets: Sequence[Budget] = ()  #: of leads and repositories
     step_usd: float = 1  #: what is given at a time to those that have no budget of their own
+    machine: Machine | None = None  #: none where that is not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Decision:
         start: Who starts now, or goes on, in that order.
         skip: Why others never will.
         waiting: Why the rest waits.
+        need_lead: Who of these waits for its lead.
         pause: Who of those that run is to pause.
         give: How much who may spend from now on, in all.
         wind_up: Who of those that run is to be asked to come to an end.
@@ -56,6 +57,7 @@ class Decision:
     start: tuple[int, ...]
     skip: Mapping[int, str]
     waiting: Mapping[int, str]
+    need_lead: frozenset[int]
     pause: Mapping[int, Pause]
     give: Mapping[int, float]
     wind_up: tuple[int, ...]
@@ -66,6 +68,7 @@ def decide(situation: Situation) -> Decision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
     dependencies = Dependencies(situation.live, situation.ended)
     budgets = Budgets(situation.live, situation.budgets, situation.step_usd)
+    rooms = [Room(situation.live, situation.machine, situation.now)] if situation.machine else []
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
@@ -73,6 +76,7 @@ def decide(situation: Situation) -> Decision:
         Rest(situation.now),
         Exclusive(situation.live),
         budgets,
+        *rooms,
         Slots(situation.live, situation.max_running),
     )
     start: list[int] = []
@@ -90,10 +94,11 @@ def decide(situation: Situation) -> Decision:
             for gate in gates:
                 gate.started(agent)
     waiting = {number: hold.why for number, hold in holds.items()}
+    need_lead = frozenset(number for number, hold in holds.items() if hold.needs_lead)
     pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
     wind_up = tuple(number for number in budgets.to_wind_up() if number not in pause)
-    next_look = min((hold.until for hold in holds.values()), default=math.inf)
-    return Decision(tuple(start), skip, waiting, pause, budgets.given, wind_up, next_look)
+    next_look = min((*(hold.until for hold in holds.values()), *(room.next_look() for room in rooms)), default=math.inf)
+    return Decision(tuple(start), skip, waiting, need_lead, pause, budgets.given, wind_up, next_look)
 
 
 class _Turns:
@@ -144,7 +149,7 @@ def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
     none.
     """
     live = _with_those_before(situation.live, wanted)
-    situation = replace(situation, live=live, now=math.inf, rate_limits={}, budgets=())
+    situation = replace(situation, live=live, now=math.inf, rate_limits={}, budgets=(), machine=None)
     waves: list[tuple[int, ...]] = []
     while (decision := decide(situation)).start or any(agent.state in ACTIVE for agent in situation.live):
         waves.append(tuple(number for number in decision.start if number in wanted))
@@ -168,6 +173,6 @@ def _with_those_before(live: Sequence[Agent], wanted: Set[int]) -> list[Agent]:
     return [agent for agent in live if agent.number in kept]
 
 
-def default_max_running(cores: int, free_memory_bytes: int) -> int:
-    """How many agents this machine carries, where the settings don't say."""
-    return max(1, min(cores * _AGENTS_PER_CORE, free_memory_bytes // _AGENT_BYTES, _MOST_BY_DEFAULT))
+def default_max_running(cores: int) -> int:
+    """How many agents may run at once where the settings don't say: as many as there is room for, and no more."""
+    return min(cores * _AGENTS_PER_CORE, _MOST_BY_DEFAULT)

@@ -1,6 +1,7 @@
 """Money in the records: what agents may spend, were given and have spent, each and together."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from forkjoin.model import Agent, Budget
@@ -10,13 +11,21 @@ from forkjoin.record.transaction import Transactions
 class Ledger(Transactions):
     """The part of the store that budgets use."""
 
-    async def budgets(self) -> list[Budget]:
-        """What each repository's agents, and each lead's, have spent, and may."""
-        return [Budget(**row) for row in await self._rows("budgets")]
+    async def budgets(self, projects: Iterable[int] = ()) -> list[Budget]:
+        """What was spent, and may be, together with each agent that has not ended; and in each of these projects."""
+        return [Budget(**row) for row in await self._rows("budgets", projects=json.dumps(list(projects)))]
 
-    async def set_limit(self, budget: Budget, *, anew: bool) -> None:
-        """Set how much may be spent together, where that is said; `anew`, what was spent before counts no more."""
-        await self._set("set_limit", project=budget.project, lead=budget.lead, limit_usd=budget.limit_usd, anew=anew)
+    async def project_budgets(self, project: int) -> list[Budget]:
+        """What was spent, and may be, in a project and by its leads; of very many, the limited and largest."""
+        return [Budget(**row) for row in await self._rows("project_budgets", project=project)]
+
+    async def set_limit(self, project: int, lead: str, limit_usd: float | None) -> None:
+        """Set how much may be spent together; none: as the settings say."""
+        await self._set("set_limit", project=project, lead=lead, limit_usd=limit_usd)
+
+    async def count_anew(self, project: int, lead: str) -> None:
+        """Let what was spent together before count no more."""
+        await self._set("count_anew", project=project, lead=lead)
 
     async def set_budget(self, agent: Agent, budget_usd: float) -> None:
         """Set how much the agent may spend."""
@@ -50,5 +59,5 @@ def count_spending(q: Any, agent: Agent) -> None:
     before: float = q.cost(agent=agent.number)
     q.sum_costs(agent=agent.number)
     spent: float = q.cost(agent=agent.number) - before
-    for lead in (agent.lead, "") if spent else ():
+    for lead in {agent.lead, ""} if spent else ():
         q.add_to_budget(project=agent.project, lead=lead, usd=spent)

@@ -60,10 +60,11 @@ WHERE number = :number AND state = :from_ AND attempt = :attempt AND frozen = :w
 UPDATE agent SET attempt = attempt + 1 WHERE number = :number;
 
 -- name: add_message!
-INSERT OR REPLACE INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text);
+-- One that is there says that this attempt begins anew: it is empty.
+INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text) ON CONFLICT DO NOTHING;
 
 -- name: message$
-SELECT text FROM message WHERE agent = :agent AND attempt = :attempt
+SELECT text FROM message WHERE agent = :agent AND attempt = :attempt AND text <> ''
 AND EXISTS (SELECT 1 FROM event WHERE event.agent = :agent AND kind IN ('said', 'used', 'turn_ended'));
 
 -- name: set_merge!
@@ -125,15 +126,29 @@ UPDATE agent SET cost_usd = (SELECT sum(cost_usd) FROM (SELECT cost_usd FROM pro
 WHERE number = :agent;
 
 -- name: add_to_budget!
-INSERT INTO budget (project, lead, spent_usd) VALUES (:project, :lead, :usd)
-ON CONFLICT DO UPDATE SET spent_usd = spent_usd + :usd;
+INSERT INTO budget (project, lead, spent_usd) VALUES (:project, :lead, max(0, :usd))
+ON CONFLICT DO UPDATE SET spent_usd = max(0, spent_usd + :usd);
 
 -- name: budgets
-SELECT * FROM budget ORDER BY project, lead;
+-- Of those that have agents under way or queued, and of these projects.
+SELECT * FROM budget WHERE project IN (SELECT value FROM json_each(:projects)) AND lead = ''
+OR EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project AND budget.lead IN (agent.lead, '')
+           AND state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'))
+ORDER BY project, lead;
+
+-- name: project_budgets
+SELECT * FROM budget WHERE project = :project ORDER BY limit_usd IS NULL, spent_usd DESC LIMIT 100;
+
+-- name: delete_budgets!
+DELETE FROM budget WHERE limit_usd IS NULL AND lead <> ''
+AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project AND agent.lead = budget.lead);
 
 -- name: set_limit!
 INSERT INTO budget (project, lead, limit_usd) VALUES (:project, :lead, :limit_usd)
-ON CONFLICT DO UPDATE SET limit_usd = coalesce(:limit_usd, limit_usd), spent_usd = CASE WHEN :anew THEN 0 ELSE spent_usd END;
+ON CONFLICT DO UPDATE SET limit_usd = :limit_usd;
+
+-- name: count_anew!
+UPDATE budget SET spent_usd = 0 WHERE project = :project AND lead = :lead;
 
 -- name: set_budget!
 UPDATE agent SET budget_usd = :budget_usd WHERE number = :number;
@@ -269,3 +284,10 @@ INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, ba
                    ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
         :conversation, :environment, :account, :budget_usd, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);
+
+-- name: peaks
+SELECT * FROM peak;
+
+-- name: set_peak!
+INSERT INTO peak (project, program, bytes) VALUES (:project, :program, :bytes)
+ON CONFLICT DO UPDATE SET bytes = :bytes;

@@ -158,6 +158,8 @@ class Store(Ledger, Upkeep):
             how = Pause(now.paused_why) if now.ending and not done else pause
             if how and not now.stop_asked:
                 _move(q, now, State.PAUSED, how)
+                if how.anew:
+                    q.add_message(agent=now.number, attempt=now.attempt + 1, text="")
             else:
                 _move(q, now, State.FINISHING)
             _add_event(q, now, event, -1)
@@ -166,7 +168,7 @@ class Store(Ledger, Upkeep):
         return await self._write("end_attempt", act)
 
     async def queue_again(self, agent: Agent, text: str) -> Agent:
-        """Queue an agent's next attempt, which is told `text`; the agent as it is then."""
+        """Queue an agent's next attempt, which is told `text`, unless it begins anew; the agent as it is then."""
 
         def act(q: Any) -> Agent:
             _move(q, agent, State.QUEUED)
@@ -264,22 +266,25 @@ class Store(Ledger, Upkeep):
         progress: rows.Progress | None = None,
         costs: Sequence[rows.Cost] = (),
     ) -> None:
-        """Record events with the offsets of their lines, how far the output was read, and what was spent."""
+        """Record events with the offsets of their lines, how far the output was read, and what was spent since."""
         attempt = {"agent": agent.number, "attempt": agent.attempt}
 
         def act(q: Any) -> None:
-            for cost in costs:
-                q.add_spent(**attempt, **asdict(cost))
+            told = False
             for event, offset in events:
                 _add_event(q, agent, event, offset)
                 if event.kind == "turn_ended" and event.cost_usd is not None:
+                    told = True
                     q.set_cost(**attempt, cost_usd=event.cost_usd)
                     q.delete_spent(**attempt)
-            count_spending(q, agent)
+            for cost in costs:
+                q.add_spent(**attempt, **asdict(cost))
+            if costs or told:
+                count_spending(q, agent)
             if progress:
                 q.set_progress(**attempt, offset=progress.offset, turn_end=progress.turn_end)
 
-        await self._write("note", act, durable=False, quiet=not costs)
+        await self._write("note", act, durable=False, quiet=not (costs and agent.reserved_usd))
 
     async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
         found = await self._rows("events_after", agent=agent, after=after, limit=limit)

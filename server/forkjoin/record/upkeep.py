@@ -46,6 +46,7 @@ class Upkeep(Transactions):
         def act(q: Any) -> None:
             q.delete_told()
             q.delete_landings()
+            q.delete_budgets()
             q.delete_calls(day=day - _CALL_DAYS, relays=json.dumps(list(relays)))
 
         await self._write("prune", act, quiet=True)

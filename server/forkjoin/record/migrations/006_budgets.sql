@@ -25,5 +25,5 @@ CREATE TABLE budget (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO budget (project, lead, spent_usd)
-SELECT project, lead, sum(coalesce(cost_usd, 0)) FROM agent GROUP BY project, lead
+SELECT project, lead, sum(coalesce(cost_usd, 0)) FROM agent WHERE lead <> '' GROUP BY project, lead
 UNION ALL SELECT project, '', sum(coalesce(cost_usd, 0)) FROM agent GROUP BY project;
