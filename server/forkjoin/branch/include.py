@@ -58,7 +58,7 @@ def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
     try:
         for name in names:
             target = worktree / name
-            if target.exists() or target.is_symlink() or _is_blocked(target.parent, root):
+            if target.exists() or target.is_symlink() or is_blocked(target.parent, root):
                 continue
             # Of a symlink what it points to: through it the agent would write outside.
             if source := open_regular(checkout / name):
@@ -87,7 +87,7 @@ def _copy_file(source: BinaryIO, new: Path, room: int) -> int:
     return copied
 
 
-def _is_blocked(folder: Path, root: Path) -> bool:
-    """Whether a symlink in the base leads out of the worktree here, or a file of it stands where a folder should."""
+def is_blocked(folder: Path, root: Path) -> bool:
+    """Whether a symlink leads out of `root` here, a worktree or a checkout, or a file stands where a folder should."""
     nearest = next(one for one in (folder, *folder.parents) if one.exists() or one.is_symlink())
     return not nearest.is_dir() or not folder.resolve().is_relative_to(root)

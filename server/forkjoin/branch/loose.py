@@ -16,6 +16,7 @@ from forkjoin.branch.change import SUBMODULE, changes_between
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.include import included
 from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remove_pipes
+from forkjoin.branch.share import shared
 from forkjoin.branch.status import Status, read_status
 from forkjoin.branch.worktree import take_away
 from forkjoin.error import CallerError, GitError, is_passing
@@ -220,8 +221,8 @@ async def _name_what_stays(place: Place, status: Status) -> list[str]:
             f"Repositories within the worktree stay there, and are not merged: {git.listed(status.repositories)}."
         )
     if status.ignored:
-        brought = set(await included(place.path, place.here))
-        if names := [name for name in status.ignored if name not in brought]:
+        brought = {*await included(place.path, place.here), *await to_thread.run_sync(shared, place)}
+        if names := [name for name in status.ignored if name.removesuffix("/") not in brought]:
             said.append(f"Ignored files stay in the worktree and are not merged: {git.listed(names)}.")
     return said
 

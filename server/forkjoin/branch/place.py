@@ -7,7 +7,7 @@ named outright in every call: neither a `.git` that is gone or replaced nor a re
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 
@@ -27,6 +27,12 @@ class Place:
     common_dir: str
     folder: Path  #: its git folder
     path: Path
+    ignores: bool = False  #: whether what is shared with it is listed in `ignore`
+
+    @property
+    def ignore(self) -> Path:
+        """What git is told of as core.excludesFile there, and so is no work of an agent (see share.py)."""
+        return self.folder / "forkjoin-ignore"
 
     @property
     def here(self) -> dict[str, str]:
@@ -34,13 +40,17 @@ class Place:
         return {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(self.path)}
 
     async def git(self, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
-        return await git.git(self.path, *arguments, stdin=stdin, extra={**self.here, **(extra or {})})
+        ignore = ("-c", f"core.excludesFile={self.ignore}") if self.ignores else ()
+        return await git.git(self.path, *ignore, *arguments, stdin=stdin, extra={**self.here, **(extra or {})})
 
 
 async def find_place(common_dir: str, path: Path) -> Place | None:
     """The worktree at `path`, whatever became of that; none where its repository knows it no more."""
     folder = await to_thread.run_sync(git_folder, common_dir, path)
-    return Place(common_dir, folder, path) if folder else None
+    if folder is None:
+        return None
+    place = Place(common_dir, folder, path)
+    return replace(place, ignores=await to_thread.run_sync(place.ignore.is_file))
 
 
 def git_folder(common_dir: str, path: Path) -> Path | None:

@@ -1,0 +1,103 @@
+"""What a worktree shares with its user's checkout: what git ignores there, such as dependencies, by link or as a copy.
+
+A pattern such as `node_modules/` ignores no symlink. So what is shared is listed in a file of the worktree's own git
+folder, after what the user's own core.excludesFile has, and git is told of that one instead: by us where loose work is
+committed, and in the environment of whatever runs there. `info/exclude` would be every worktree's, the user's too.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.branch.include import is_blocked
+from forkjoin.branch.place import Place
+from forkjoin.regular import read_regular
+
+#: What a copy is called until it is whole.
+_HALF = ".forkjoin-new"
+#: What stands in the list of what is ignored before what is shared.
+_MARK = f"*{_HALF}\n# shared with the checkout by forkjoin:\n".encode()
+#: Bytes of the user's own list of what is ignored that are heeded.
+_LIMIT = 1024 * 1024
+
+#: Makes copies, given two names each: blocks that are the same stay one where the file system can do so.
+COPY = f"""
+while [ $# -gt 0 ]; do
+  if [ ! -e "$2" ]; then
+    rm -rf -- "$2{_HALF}" && cp -a --reflink=auto -T -- "$1" "$2{_HALF}" && mv -T -- "$2{_HALF}" "$2" || exit 1
+  fi
+  shift 2
+done
+"""
+
+
+async def share(checkout: Path, place: Place, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Link what is to be linked, and see that git ignores all that is shared. Doing so twice is harmless.
+
+    What is there already stays as it is, and git's business.
+
+    Returns:
+        What is to be copied, as the words that `COPY` takes; and why what is not shared is not, a sentence each.
+    """
+    new: list[str] = []
+    notes: list[str] = []
+    for name in wanted:
+        if await to_thread.run_sync(os.path.lexists, place.path / name):
+            continue
+        if why := await _why_not(checkout, place, name):
+            notes.append(f"{name} is not shared: {why}")
+        else:
+            new.append(name)
+    known = await to_thread.run_sync(shared, place)
+    await to_thread.run_sync(place.ignore.write_bytes, await _ignored(place, sorted({*known, *new})))
+    copies: list[str] = []
+    for name in new:
+        act = _link if wanted[name] == "link" else _name_copy
+        copies += await to_thread.run_sync(act, checkout / name, place.path / name)
+    return copies, notes
+
+
+async def _ignored(place: Place, names: Iterable[str]) -> bytes:
+    """What git is to ignore in a worktree: what the user's own list says, and what is shared."""
+    _, said, _ = await git.run(place.path, "config", "--type=path", "core.excludesFile", extra=place.here)
+    folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    file = Path(os.fsdecode(said).removesuffix("\n") or Path(folder, "git", "ignore"))
+    own = await to_thread.run_sync(read_regular, file, _LIMIT)
+    return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
+
+
+def shared(place: Place) -> set[str]:
+    """What is shared with a worktree."""
+    _, _, names = (read_regular(place.ignore) or b"").rpartition(_MARK)
+    return {line.removeprefix("/") for line in names.decode(errors="replace").splitlines()}
+
+
+async def _why_not(checkout: Path, place: Place, name: str) -> str:
+    """Why this can't be shared; empty where it can."""
+    if why := await to_thread.run_sync(_look, checkout, place.path, name):
+        return why
+    code, _, _ = await git.run(checkout, "check-ignore", "--quiet", "--", name)
+    return "" if code == 0 else f"git does not ignore it in {checkout}"
+
+
+def _look(checkout: Path, worktree: Path, name: str) -> str:
+    source = checkout / name
+    if is_blocked(source.parent, checkout.resolve()) or is_blocked((worktree / name).parent, worktree.resolve()):
+        return "a symlink leads elsewhere on the way to it"
+    if not source.exists():
+        return f"there is none in {checkout}"
+    return "" if source.is_dir() or source.is_file() else "it is neither a folder nor a file"
+
+
+def _link(source: Path, target: Path) -> list[str]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)
+    return []
+
+
+def _name_copy(source: Path, target: Path) -> list[str]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return [str(source.resolve()), str(target)]  # of a symlink what it leads to: through it an agent would write there
