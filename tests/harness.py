@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import anyio
 import pytest
+from forkjoin import lock
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
@@ -73,6 +75,18 @@ def forkjoin(
     )
     assert done.returncode == 0 or not check, f"{done.stdout}\n{done.stderr}"
     return done
+
+
+def kill_daemon(where: Path, home: Home) -> None:
+    """Kill the daemon, as a person in this folder finds it."""
+    kill_daemon_of(home, int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0]))
+
+
+def kill_daemon_of(home: Home, pid: int) -> None:
+    """Kill the home's daemon, and return once it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    while lock.is_held(home.daemon_lock):
+        pass
 
 
 @contextmanager

@@ -3,14 +3,23 @@
 A setting that is unknown or wrong is an error that names the file and the key: none is dropped in silence.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
 from forkjoin.model import Dollars, Minutes, Name, Text
+
+#: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
+NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
+
+_PART = re.compile(r"[\w.@+~-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: These put code into every program, git and forkjoin's own among them.
+_LOADERS = ("LD_PRELOAD", "LD_AUDIT")
 
 
 class _Strict(BaseModel):
@@ -88,10 +97,53 @@ class Settings(_Strict):
         return {"claude": AgentProgram(kind="claude", command=["claude"]), **self.agents}
 
 
-class RepositorySettings(_Strict):
-    """A repository's own, in its forkjoin.toml."""
+def _check_shared(path: str) -> str:
+    """`path`, without a slash at its end, if it can only lead to what is within a checkout."""
+    parts = path.removesuffix("/").split("/")
+    if all(_PART.fullmatch(part) and part not in (".", "..") and part.lower() != ".git" for part in parts):
+        return "/".join(parts)
+    raise ValueError(
+        "must be a path within the checkout, such as packages/web/node_modules, of letters, digits, ._-@+~"
+    )
+
+
+def _check_variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("a variable's name is letters, digits and '_', and does not begin with a digit")
+    if name.startswith(NOT_THEIRS) or name in _LOADERS:
+        raise ValueError("can't be set here: it is for forkjoin, git or the agent's program to say")
+    return name
+
+
+def _check_value(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+class Recipe(_Strict):
+    """What a repository itself wants, in its forkjoin.toml; recorded with each agent and landing that it is for."""
 
     verify: Text | None = None  #: of agents and merges whose call names none
+    setup: Text | None = None  #: run in a new worktree, before the agent's program
+    setup_minutes: Minutes = 15
+    teardown: Text | None = None  #: run in a worktree that is about to go
+    teardown_minutes: Minutes = 5
+    #: What of the checkout, and ignored there, a worktree is to have: as a symlink to it, or as a copy.
+    share: dict[Annotated[str, AfterValidator(_check_shared)], Literal["link", "copy"]] = {}
+    ports: Annotated[int, Field(ge=1, le=1000)] = 10  #: how many, from $FORKJOIN_PORT_BASE on
+    environment: dict[
+        Annotated[str, AfterValidator(_check_variable)], Annotated[str, AfterValidator(_check_value)]
+    ] = {}
+
+    def lines(self) -> list[str]:
+        """All that it says, a line each, as a person reads it."""
+        said = self.model_dump(exclude_defaults=True)
+        tables = {name: said.pop(name) for name in ("share", "environment") if name in said}
+        return [
+            *(f"{key} = {value}" for key, value in said.items()),
+            *(f"{table}: {key} = {value}" for table, rows in tables.items() for key, value in rows.items()),
+        ]
 
 
 def read_settings(file: Path) -> Settings:

@@ -215,6 +215,7 @@ class Agent:
     budget_usd: float | None = None  #: the most that it may spend
     reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
     wind_up: bool = False  #: it is asked to come to an end, since its budget does
+    port_base: int = 0  #: the first of its block of ports; 0: it has none
 
     @property
     def id(self) -> str:
@@ -365,3 +366,5 @@ class Landing:
     created: float
     move: str | None = None  #: JSON of what is being moved, while `MOVING`
     answer: str | None = None  #: JSON of what was answered, once `DONE`
+    checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
+    port_base: int = 0  #: the first of the ports of its scratch worktree; 0: it has none

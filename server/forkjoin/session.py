@@ -147,6 +147,11 @@ class Environments:
         known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, "cli")))
         return next((self._by_digest[d] for d in known if d in self._by_digest), None)
 
+    def find_any(self, project: int) -> dict[str, str] | None:
+        """What anybody has brought who is, or was lately, in this project."""
+        known = (digest for (where, _), digest in self._by_lead.items() if where == project)
+        return next((self._by_digest[digest] for digest in known if digest in self._by_digest), None)
+
     def redact(self, text: str) -> str:
         """The text without what looks like a key, or is one in any of these environments."""
         if self._secrets is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch.repository import Checkout
-from forkjoin.config import RepositorySettings, check_settings
+from forkjoin.config import Recipe, check_settings
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
 from forkjoin.regular import read_regular
@@ -25,7 +25,7 @@ class Wanted:
 
     file: Path
     digest: str
-    settings: RepositorySettings
+    recipe: Recipe
 
 
 def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
@@ -45,18 +45,18 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
         return None
     if len(content) > _LIMIT:
         raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
-    return Wanted(file, digest(content), check_settings(RepositorySettings, file, content))
+    return Wanted(file, digest(content), check_settings(Recipe, file, content))
 
 
-async def find_verify(home: Home, checkout: Checkout) -> tuple[str | None, str | None]:
-    """The verify that the caller's repository wants, if a person has trusted that; if not so, a note of what to do."""
+async def find_recipe(home: Home, checkout: Checkout) -> tuple[Recipe, str | None]:
+    """What the caller's repository wants, if a person has trusted that; else nothing, and a note of what to do."""
     wanted = await to_thread.run_sync(read_wanted, home, checkout)
-    if wanted is None or wanted.settings.verify is None:
-        return None, None
+    if wanted is None or wanted.recipe == Recipe():
+        return Recipe(), None
     trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
     if wanted.digest in trusted.files:
-        return wanted.settings.verify, None
-    return None, (
-        f"{wanted.file} names a verify command, which was not used: nobody has trusted what that file says now. "
+        return wanted.recipe, None
+    return Recipe(), (
+        f"{wanted.file} was not used: nobody has trusted what that file says now. "
         "A person can look at it and say so with: forkjoin trust"
     )

@@ -1,7 +1,6 @@
 """A daemon that takes over: what another has left goes on, and what it lost is waited for and said."""
 
 import os
-import signal
 import sqlite3
 import subprocess
 from functools import partial
@@ -11,30 +10,19 @@ import anyio
 from conftest import processes_of
 from forkjoin import lock
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, open_lead, until
-
-
-def _kill_daemon(where: Path, home: Home) -> None:
-    pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
-    _kill(pid, home)
+from harness import GIVE_UP_S, Lead, forkjoin, kill_daemon, kill_daemon_of, open_lead, until
 
 
 def _kill_daemon_at(home: Home) -> None:
-    """As `_kill_daemon`, without a command that would bring an environment."""
-    _kill(next(pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words), home)
-
-
-def _kill(pid: int, home: Home) -> None:
-    os.kill(pid, signal.SIGKILL)
-    while lock.is_held(home.daemon_lock):
-        pass
+    """As `kill_daemon`, without a command that would bring an environment."""
+    kill_daemon_of(home, next(pid for pid, words in processes_of(home.state).items() if "daemon\0run" in words))
 
 
 async def test_an_agent_that_ended_while_no_daemon_was_there_gets_its_result(repository: Path, home: Home) -> None:
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo x > x.txt; echo told")
         await lead.until(first, state="running")
-        _kill_daemon(repository, home)
+        kill_daemon(repository, home)
         (home.state / "go").touch()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
@@ -45,7 +33,7 @@ async def test_a_shim_that_ends_starts_the_daemon_where_none_is_there(repository
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")
-    _kill_daemon(repository, home)
+    kill_daemon(repository, home)
     (home.state / "go").touch()
     await until(lambda: lock.is_held(home.daemon_lock))
     assert "told" in forkjoin(repository, "wait", first).stdout
@@ -58,7 +46,7 @@ async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_say
     async with open_lead(repository, MINE="theirs") as lead:
         blocker, second = await lead.spawn("sleep 1000", 'echo "$MINE"')
         await lead.until(blocker, state="running")
-    _kill_daemon(repository, home)
+    kill_daemon(repository, home)
     forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
     status = forkjoin(tmp_path, "status").stdout
     assert "environment is gone since a restart" in status
@@ -99,7 +87,7 @@ async def test_a_stop_that_a_kill_broke_off_is_seen_to_by_the_next_daemon(reposi
         (first,) = await lead.spawn("trap '' TERM; while :; do sleep 0.1; done")
         await lead.until(first, state="running")
         with sqlite3.connect(home.records) as records:  # as it stands when the daemon was killed right after that
-            _kill_daemon(repository, home)
+            kill_daemon(repository, home)
             records.execute("UPDATE agent SET stop_asked = 1")
         records.close()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
@@ -113,7 +101,7 @@ async def test_an_agent_keeps_the_program_that_was_the_default_when_it_was_spawn
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")
         home.config_file.write_text(home.config_file.read_text().replace('= "sh"', '= "claude"', 1))
-        _kill_daemon(repository, home)
+        kill_daemon(repository, home)
         (home.state / "go").touch()
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]

@@ -93,3 +93,20 @@ def test_git_starts_no_maintenance(repository: Path) -> None:
 
 def test_the_person_s_own_configuration_stays_in_force(repository: Path) -> None:
     assert run_git(repository, compose(os.environ, {}, {}), "config", "user.email").stdout.strip() == "test@example.com"
+
+
+def test_a_repository_adds_before_the_settings_and_may_name_what_is_known() -> None:
+    wanted = {"URL": "http://localhost:$PORT/${HOME}", "B": "wanted", "PORT": "wanted", "X": "$$5 $unknown $TOKEN"}
+    lead = {"HOME": "/me", "B": "lead", "FORKJOIN_TOKEN": "x"}
+    found = compose(lead, {"B": "settings"}, {"PORT": "20000"}, wanted=wanted)
+    assert (found["URL"], found["B"], found["PORT"]) == ("http://localhost:20000//me", "settings", "20000")
+    assert found["X"] == "$5 $unknown $TOKEN"
+
+
+def test_git_ignores_what_it_is_told_to_in_this_environment_alone(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "ignore").write_text("/x\n")
+    (repository / "x").touch()
+    told = compose(os.environ, {}, {}, ignore=tmp_path / "ignore")
+    assert run_git(repository, told, "status", "--porcelain").stdout == ""
+    assert run_git(repository, told, "config", "commit.gpgSign").stdout == "false\n"
+    assert run_git(repository, compose(os.environ, {}, {}), "status", "--porcelain").stdout == "?? x\n"

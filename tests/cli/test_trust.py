@@ -57,6 +57,17 @@ async def test_a_repositorys_verify_is_used_only_once_it_is_trusted_for_exactly_
     assert not Path(f"{ran}2").exists()
 
 
+def test_all_that_a_forkjoin_toml_wants_is_shown_before_it_is_trusted(repository: Path, home: Home) -> None:
+    commands = 'setup = "npm ci"\nteardown = "x\\ny"\nports = 3\n'
+    (repository / "forkjoin.toml").write_text(f'{commands}[share]\n".venv" = "link"\n[environment]\nA = "$HOME"\n')
+    lines = ("setup = npm ci", r"teardown = x\ny", "ports = 3", "share: .venv = link", "environment: A = $HOME")
+    shown = forkjoin(repository, "trust", stdin="n\n", check=False).stdout
+    assert shown.splitlines()[: len(lines)] == [f"NEW      {repository}/forkjoin.toml: {line}" for line in lines]
+    assert "share: .venv = link" in forkjoin(repository, "doctor", "--json", check=False).stdout
+    forkjoin(repository, "trust", stdin="y\n")
+    assert forkjoin(repository, "trust", "--show").stdout.startswith("trusted")
+
+
 async def test_what_is_wrong_in_a_forkjoin_toml_is_said_in_words(repository: Path, home: Home) -> None:
     file = repository / "forkjoin.toml"
     async with open_lead_in_memory(home, repository) as lead:

@@ -72,7 +72,7 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     other = git(repository, "rev-parse", "main")
     await worktree.make_scratch(common_dir, scratch, other)
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
-    handle = f"l{number}-{other[:16]}"
+    handle = f"l{number}-{other[:16]}-verify"
     await loop.rooms.executor.submit(AttemptSpec(handle, ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
     await until((home.state / "on").exists)
     commit(repository, {"person": "x\n"})

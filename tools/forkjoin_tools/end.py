@@ -8,6 +8,9 @@ from pydantic import BaseModel, Field
 from forkjoin_tools.desk import Desk, Ids, Row
 from forkjoin_tools.strict import Arguments, tool
 
+#: How many teardowns that failed are told of.
+_WARNINGS = 20
+
 
 class Stop(Arguments):
     ids: Ids
@@ -47,6 +50,7 @@ class Removed(BaseModel):
 
 class RemoveAnswer(BaseModel):
     removed: list[Removed]
+    warnings: list[str] | None = None  #: teardowns that failed
 
 
 @tool(destroys=True)
@@ -54,5 +58,16 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
     is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
-    kept = await remove(desk.rooms, agents, discard_unmerged=arguments.discard_unmerged)
-    return RemoveAnswer(removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents])
+    environment = desk.rooms.environments.find(desk.caller.environment, desk.project, desk.caller.lead)
+    kept, warnings = await remove(
+        desk.rooms, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
+    )
+    return RemoveAnswer(
+        removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents],
+        warnings=_first(warnings) or None,
+    )
+
+
+def _first(warnings: list[str]) -> list[str]:
+    more = [f"… and {len(warnings) - _WARNINGS} more"] if len(warnings) > _WARNINGS else []
+    return [*warnings[:_WARNINGS], *more]

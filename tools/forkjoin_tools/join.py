@@ -1,10 +1,11 @@
 """Joining: merge_worktree."""
 
 from forkjoin.branch.repository import look
+from forkjoin.config import Recipe
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped
 from forkjoin.landing.queue import enqueue, wait_until_landed
 from forkjoin.model import Text
-from forkjoin.wanted import find_verify
+from forkjoin.wanted import find_recipe
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, not_obeyed
@@ -37,10 +38,11 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     done. What conflicts (files named) or fails verify is left out, the others land together; nothing is ever half
     merged, and uncommitted changes in the checkout stay as they are."""
     agents = await desk.find_all(arguments.ids)
-    verify, note = arguments.verify, None
-    if not verify and not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
-        verify, note = await find_verify(desk.rooms.home, await look(desk.caller.session.folder))
-    landing = await enqueue(desk.store, desk.caller, agents, arguments.into, verify, dry_run=arguments.dry_run)
+    recipe, note = Recipe(), None
+    if not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
+        recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
+    verify, dry_run = arguments.verify or recipe.verify, arguments.dry_run
+    landing = await enqueue(desk.store, desk.caller, agents, arguments.into, verify, recipe, dry_run=dry_run)
     landed = await wait_until_landed(desk.store, landing)
     note = " ".join(filter(None, (note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):

@@ -170,10 +170,12 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
 
 
 async def _last_words(desk: Desk, agent: Agent) -> str:
-    """The last line that a running command has printed: it makes no events."""
-    if agent.state is not State.RUNNING or not desk.is_command(agent):
+    """The last line that a running command, or the setup of a worktree, has printed: they make no events."""
+    is_set_up = agent.state is State.PREPARING
+    if not is_set_up and (agent.state is not State.RUNNING or not desk.is_command(agent)):
         return ""
-    printed = await desk.rooms.executor.read_output(handle_of(agent), -_TAIL_BYTES, _TAIL_BYTES)
+    handle = handle_of(agent, "setup" if is_set_up else "")
+    printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
     text = end_of(printed.data, cut=printed.start > 0).decode(errors="replace")
     lines = desk.rooms.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")

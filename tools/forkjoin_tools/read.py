@@ -151,7 +151,8 @@ def _line(event: Recorded) -> str:
 
 
 async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
-    handle, live = handle_of(agent), agent.state not in FINAL
+    live = agent.state not in FINAL
+    handle = handle_of(agent, "" if live or agent.started else "setup")  # of what never started that is all there is
     executor = desk.rooms.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)

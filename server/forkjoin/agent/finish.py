@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
-from forkjoin.agent.prepare import handle_of, variables
+from forkjoin.agent.prepare import open_shell
 from forkjoin.agent.stop import end_processes
-from forkjoin.attempt.environment import compose
-from forkjoin.attempt.verify import run_verify
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.place import is_folder
 from forkjoin.decision.verdict import final_state
@@ -98,16 +96,8 @@ async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping
     """Run verify in the agent's worktree."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
         return _Verified(Verify.FAILED, "the agent removed its worktree")
-    limits = rooms.settings.limits
-    outcome, printed = await run_verify(
-        rooms.executor,
-        handle_of(agent, "verify"),
-        command,
-        agent.worktree,
-        compose(environment, {}, await variables(rooms, agent)),
-        limits.verify_minutes,
-        limits.log_bytes,
-    )
+    shell = await open_shell(rooms, agent, environment)
+    outcome, printed = await shell.run("verify", command, rooms.settings.limits.verify_minutes)
     return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())
 
 

@@ -15,6 +15,7 @@ from forkjoin.agent.listen import listen
 from forkjoin.agent.prepare import handle_of, order, prepare
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
+from forkjoin.agent.setup import set_up
 from forkjoin.agent.stop import end_processes
 from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted, RateLimited
@@ -57,7 +58,7 @@ class Life:
     async def _prepare(self, agent: Agent) -> Agent:
         agent = await prepare(self._rooms, agent)
         environment = await self._environment(agent)
-        if environment is None:
+        if environment is None or not await set_up(self._rooms, agent, environment):
             return await self._store.move(agent, State.FINISHING, Noted("stopped before it started"))
         spec = await order(self._rooms, agent, environment)
         await self._executor.submit(spec)
@@ -113,4 +114,4 @@ class Life:
             return
         words = words_of(error)
         result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words)
-        await self._store.finish(agent, result, Merge.UNMERGED if agent.prepared else Merge.NOTHING)
+        await self._store.finish(agent, result, Merge.UNMERGED if agent.started else Merge.NOTHING)

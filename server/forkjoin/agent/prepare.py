@@ -8,15 +8,16 @@ from pathlib import Path
 
 import anyio
 
+from forkjoin import recipe
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
 from forkjoin.agent.base import settle_base
-from forkjoin.attempt import verify
+from forkjoin.attempt import shell
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
 from forkjoin.branch.include import bring_ignored
-from forkjoin.branch.place import is_folder
+from forkjoin.branch.place import find_place, is_folder
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.record.rows import About
@@ -24,9 +25,10 @@ from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
 
 
-def handles_of(agent: Agent) -> tuple[str, ...]:
+async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
     """The handles of all that may run for an agent's newest attempt."""
-    return handle_of(agent), *verify.handles(handle_of(agent, "verify"))
+    handle, wanted = handle_of(agent), await rooms.store.recipe(agent)
+    return [handle, *shell.handles(handle, "verify"), *recipe.handles_of(handle, wanted)]
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:
@@ -77,6 +79,12 @@ async def _task_file(agent: Agent) -> str:
     return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
 
 
+async def open_shell(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> shell.Shell:
+    """Where the command lines of an agent's repository are run."""
+    made = await compose_for(rooms, agent, environment)
+    return shell.Shell(rooms.executor, handle_of(agent), agent.worktree, made, rooms.settings.limits.log_bytes)
+
+
 async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
     program = rooms.settings.program(agent.spec.agent)
@@ -96,18 +104,15 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     message = await rooms.store.message(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
     limits = rooms.settings.limits
+    settings = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
-    ours = {
-        **await variables(rooms, agent),
-        "FORKJOIN_TASK_FILE": await _task_file(agent),
-        **await git.author(agent.worktree),
-    }
+    ours = {"FORKJOIN_TASK_FILE": await _task_file(agent), **await git.author(agent.worktree)}
     return AttemptSpec(
         handle=handle_of(agent),
         argv=run.argv,
         cwd=agent.worktree,
-        environment=compose(environment, {**program.environment, **run.environment}, ours),
+        environment=await compose_for(rooms, agent, environment, settings, ours),
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -122,12 +127,26 @@ async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
     project = await rooms.store.project_numbered(agent.project)
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": task}
-    about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec})
+    wanted = (await rooms.store.recipe(agent)).model_dump(exclude_defaults=True)
+    about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 
-async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
-    """What an agent's program, and its verify command, find in their environment."""
+async def compose_for(
+    rooms: Rooms,
+    agent: Agent,
+    environment: Mapping[str, str],
+    settings: Mapping[str, str] | None = None,
+    ours: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment in which an agent's program, and its repository's commands, run, made of its lead's."""
+    wanted, project = await rooms.store.recipe(agent), await rooms.store.project_numbered(agent.project)
+    place = await find_place(project.common_dir, Path(agent.worktree)) if wanted.share and agent.checkout else None
+    ours = {**await _variables(rooms, agent), **(ours or {})}
+    return compose(environment, settings or {}, ours, wanted=wanted.environment, ignore=place.ignore if place else None)
+
+
+async def _variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
     token = _token(handle_of(agent))
     await rooms.store.add_token(agent.number, digest_of(token))
     return {
@@ -138,6 +157,7 @@ async def variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
         "FORKJOIN_BASE": agent.base,
         "FORKJOIN_WORKTREE": agent.worktree,
         "FORKJOIN_TOKEN": token,
+        **({"FORKJOIN_PORT_BASE": str(agent.port_base)} if agent.port_base else {}),
     }
 
 

@@ -7,12 +7,14 @@ that is killed in between, the next one takes away.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 from anyio import to_thread
 
+from forkjoin.agent.teardown import tear_down
 from forkjoin.branch import git, kept, loose, place, worktree
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.error import CallerError, GitError
@@ -22,8 +24,20 @@ from forkjoin.rooms import Rooms
 log = logging.getLogger(__name__)
 
 
-async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: bool) -> dict[int, str | None]:
-    """Take away the agents' worktrees and branches; where the work of each that was unmerged is kept, as a ref.
+class Removed(NamedTuple):
+    """What came of a removal: where the work of each that was unmerged is kept, as a ref; and what went wrong."""
+
+    kept_as: dict[int, str | None]
+    warnings: list[str]
+
+
+async def remove(
+    rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: bool, environment: Mapping[str, str] | None
+) -> Removed:
+    """Take away the agents' worktrees and branches, after their teardown.
+
+    Args:
+        environment: What a teardown runs in where that of an agent's own lead is gone.
 
     Raises:
         CallerError: One is still at work, has unmerged work and `discard_unmerged` was not given, or something of it
@@ -43,8 +57,9 @@ async def remove(rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: boo
             _check_merged(unmerged, forgotten)
         for agent in known:
             await _commit_loose(common_dir, agent)
+        warnings = await tear_down(rooms, known, environment)
         await rooms.store.set_removing(whole)
-        return await _take_all_away(rooms, common_dir, agents)
+        return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
 
 
 async def finish_removals(rooms: Rooms) -> None:

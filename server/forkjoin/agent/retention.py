@@ -49,7 +49,10 @@ async def _let_go(rooms: Rooms, agent: Agent) -> None:
         if not await _is_as_it_ended(rooms, agent):
             log.info("%s stays: there is something in its worktree, or on its branch, that is not merged", agent.label)
             return
-        await remove(rooms, [agent], discard_unmerged=False)
+        anybodys = rooms.environments.find_any(agent.project)
+        removed = await remove(rooms, [agent], discard_unmerged=False, environment=anybodys)
+        for warning in removed.warnings:
+            log.warning("%s", warning)
     await _forget(rooms, (name for name in await rooms.executor.handles() if name.startswith(f"{agent.id}-")))
     await rooms.store.forget_agent(agent.number)
     log.info("%s went, as all that is merged does after %d days", agent.label, rooms.settings.retention.days)

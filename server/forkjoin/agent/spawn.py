@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anyio import to_thread
+
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
 from forkjoin.attempt.environment import compose
+from forkjoin.attempt.listening import listening
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
-from forkjoin.config import Settings
+from forkjoin.config import Recipe, Settings
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Spec, slug
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
-from forkjoin.wanted import find_verify
+from forkjoin.wanted import find_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,14 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
     _check(checkout, rooms, specs)
-    specs, untrusted = await _complete(home, checkout, specs)
+    recipe, untrusted = await find_recipe(home, checkout)
     afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
-    specs = [spec.model_copy(update={"agent": spec.agent or rooms.settings.default_agent}) for spec in specs]
-    accounts = {agent: _account(rooms, caller, agent) for agent in {spec.agent for spec in specs}}
+    specs = [_complete(rooms.settings, recipe, spec) for spec in specs]
+    accounts = {agent: _account(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
-        _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], after)
+        _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], recipe, after)
         for spec, after in zip(specs, afters, strict=True)
     ]
     prefix = await _branch_prefix(checkout.common_dir)
@@ -58,7 +61,14 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
 
     notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
-    return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
+    busy = await to_thread.run_sync(listening)
+    return Spawned(await store.spawn(new, place, caller.call, busy=busy, keep=keep), " ".join(notes) or None)
+
+
+def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
+    """The spec, with the program that the settings, and the verify that the repository, give where it names none."""
+    said = {"agent": spec.agent or settings.default_agent, "verify": spec.verify or recipe.verify}
+    return spec.model_copy(update=said)
 
 
 def _fund(settings: Settings, spec: Spec) -> Spec:
@@ -66,14 +76,16 @@ def _fund(settings: Settings, spec: Spec) -> Spec:
     return spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd})
 
 
-def _account(rooms: Rooms, caller: Caller, agent: str | None) -> str:
+def _account(rooms: Rooms, caller: Caller, agent: str | None, recipe: Recipe) -> str:
     """Whose rate limit the model calls of this program count against."""
     program = rooms.settings.program(agent)
-    environment = compose(caller.session.hello.environment, program.environment, {})
+    environment = compose(caller.session.hello.environment, program.environment, {}, wanted=recipe.environment)
     return ADAPTERS[program.kind].account(environment)
 
 
-def _new(caller: Caller, checkout: Checkout, spec: Spec, base: str, account: str, after: After) -> NewAgent:
+def _new(
+    caller: Caller, checkout: Checkout, spec: Spec, base: str, account: str, recipe: Recipe, after: After
+) -> NewAgent:
     return NewAgent(
         project=caller.project.number,
         lead=caller.lead,
@@ -85,6 +97,7 @@ def _new(caller: Caller, checkout: Checkout, spec: Spec, base: str, account: str
         conversation=str(uuid.uuid4()),
         environment=caller.environment,
         account=account,
+        recipe=recipe,
         after=after.older,
         after_new=after.new,
     )
@@ -113,14 +126,6 @@ def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
     names = [spec.name for spec in specs if spec.name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
-
-
-async def _complete(home: Home, checkout: Checkout, specs: Sequence[Spec]) -> tuple[Sequence[Spec], str | None]:
-    """The specs, with the repository's verify where they name none, and a note where that is not trusted."""
-    if all(spec.verify for spec in specs):
-        return specs, None
-    verify, note = await find_verify(home, checkout)
-    return [spec if spec.verify else spec.model_copy(update={"verify": verify}) for spec in specs], note
 
 
 async def _resolve_base(checkout: Checkout, base: str | None) -> str:

@@ -31,7 +31,7 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
 
 async def end_processes(rooms: Rooms, agent: Agent) -> None:
     """End whatever runs for an agent; what would be started for it from now on never starts."""
-    for handle in handles_of(agent):
+    for handle in await handles_of(rooms, agent):
         named: list[str] = []
         while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
             if left != named:

@@ -1,22 +1,40 @@
-"""The environment in which agents' programs, and verify, run: the lead's own, less what is not theirs, plus ours."""
+"""The environment in which agents' programs, and their repositories' commands, run: the lead's own, less what is not
+theirs, plus ours."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from string import Template
 
-_NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
+from forkjoin.config import NOT_THEIRS
 
 
-def compose(environment: Mapping[str, str], settings: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
-    """What the lead had, cleaned, then what the settings add, then `ours`.
+def compose(
+    environment: Mapping[str, str],
+    settings: Mapping[str, str],
+    ours: Mapping[str, str],
+    *,
+    wanted: Mapping[str, str] | None = None,
+    ignore: Path | None = None,
+) -> dict[str, str]:
+    """What the lead had, cleaned, then what the repository wants, then what the settings add, then `ours`.
 
     git in it asks for nothing, opens no editor, signs nothing and starts no maintenance, by variables alone: nobody's
     configuration is touched.
+
+    Args:
+        wanted: In its values `$NAME` stands for what the lead had, or ours; `$$` for a dollar.
+        ignore: What git is told of as core.excludesFile.
     """
-    kept = {name: value for name, value in environment.items() if not name.startswith(_NOT_THEIRS)}
-    return kept | dict(settings) | _calm_git() | dict(ours)
+    kept = {name: value for name, value in environment.items() if not name.startswith(NOT_THEIRS)}
+    known = {**kept, **ours}
+    asked = {name: Template(value).safe_substitute(known) for name, value in (wanted or {}).items()}
+    return kept | asked | dict(settings) | _calm_git(ignore) | dict(ours)
 
 
-def _calm_git() -> dict[str, str]:
+def _calm_git(ignore: Path | None) -> dict[str, str]:
     config = {"commit.gpgSign": "false", "tag.gpgSign": "false", "maintenance.auto": "false", "gc.auto": "0"}
+    if ignore:
+        config["core.excludesFile"] = str(ignore)
     numbered = {
         f"GIT_CONFIG_{part}_{number}": text
         for number, pair in enumerate(config.items())

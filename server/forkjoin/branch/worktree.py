@@ -190,12 +190,12 @@ def scratch_commit(common_dir: str, path: Path) -> str | None:
     return mark[1] if mark and mark[0] == _SCRATCH else None
 
 
-def find_scratch(path: Path) -> tuple[str, str] | None:
-    """The repository of the scratch worktree at `path`, and its commit, by what is there; none where it is no such."""
+def find_scratch(path: Path) -> str | None:
+    """The repository of the scratch worktree at `path`, by what is there; none where it is no such."""
     folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
     mark = _read_mark(folder)
     is_one = mark and mark[0] == _SCRATCH and worktree_of(folder) == path.resolve()
-    return (str(folder.parent.parent), mark[1]) if mark and is_one else None
+    return str(folder.parent.parent) if is_one else None
 
 
 async def _switch(common_dir: str, path: Path, commit: str) -> bool:

@@ -168,7 +168,7 @@ def rm(
     answer = ask("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
-    tell(answer, lines, json=json)
+    tell(answer, [*lines, *answer.get("warnings", [])], json=json)
 
 
 def merge(

@@ -23,7 +23,7 @@ def trust(
     show: Annotated[bool, typer.Option("--show", help="Only show it. Exit code 1 if some is not trusted.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
 ) -> None:
-    """Look at what this repository's forkjoin.toml and git configuration want executed, and allow exactly that."""
+    """Look at what this repository's forkjoin.toml and git configuration want done, and allow exactly that."""
     if os.environ.get("FORKJOIN_TOKEN"):
         raise CallerError("An agent can't trust anything; the person whose repository this is can.")
     home = find_home()
@@ -43,7 +43,7 @@ def trust(
     if show or not fresh:
         raise typer.Exit(1 if fresh else 0)
     if not yes:
-        typer.confirm("May all of this be executed, as it stands here?", abort=True)
+        typer.confirm("May all of this be done, as it stands here?", abort=True)
     files = {found.wanted.digest} if found.wanted else set[str]()
     records.write(common_dir, Trusted(frozenset(one.digest for one in found.commands), known.files | files))
     typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
@@ -73,8 +73,8 @@ class _Found:
         for one in self.commands:
             yield _plain(f"git configuration: {one.key} = {one.value}"), one.digest in known.commands
         if self.wanted:
-            verify = self.wanted.settings.verify or "(none)"
-            yield _plain(f"{self.wanted.file}: verify = {verify}"), self.wanted.digest in known.files
+            for line in self.wanted.recipe.lines():
+                yield _plain(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
 
     def new(self, known: Trusted) -> Sequence[str]:
         return [text for text, trusted in self.list(known) if not trusted]

@@ -45,7 +45,7 @@ class Lander:
             Exception: It is to be called again after a rest.
         """
         common_dir = (await self._store.project_numbered(landing.project)).common_dir
-        order = Order(self._rooms, landing, common_dir, environment)
+        order = Order(self._rooms, landing, common_dir, environment, await self._store.recipe(landing))
         scratch = Scratch(order)
         try:
             landed = await _Carriage(order, scratch).carry()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from forkjoin.config import Recipe
 from forkjoin.model import Landing
 from forkjoin.rooms import Rooms
 
@@ -19,6 +20,7 @@ class Order:
     landing: Landing
     common_dir: str
     environment: Mapping[str, str] | None
+    recipe: Recipe
 
     @property
     def owner(self) -> str:

@@ -9,15 +9,26 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, budget_usd, created)
+                   environment, account, budget_usd, recipe, port_base, created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :budget_usd, :created);
+        :environment, :account, :budget_usd, :recipe, :port_base, :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
 
 -- name: task$
 SELECT task FROM task WHERE agent = :agent;
+
+-- name: recipe$
+SELECT recipe FROM agent WHERE number = :number;
+
+-- name: landing_recipe$
+SELECT recipe FROM landing WHERE number = :number;
+
+-- name: port_blocks
+-- Those that are given out: a worktree may be gone on with as long as it is there.
+SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
+UNION ALL SELECT port_base, recipe FROM landing WHERE state <> 'done' AND port_base > 0;
 
 -- name: place_agent!
 UPDATE agent SET branch = :branch, worktree = :worktree, after = :after WHERE number = :number;
@@ -205,8 +216,10 @@ SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent, :attempt) ON CONFLICT DO NOTHING;
 
 -- name: add_landing<!
-INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, state, created)
-VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, 'queued', :created);
+INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, port_base, state,
+                     created)
+VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :port_base, 'queued',
+        :created);
 
 -- name: landing^
 SELECT * FROM landing WHERE number = :number;
@@ -280,10 +293,11 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, budget_usd, attempt, prepared, stop_asked, created, started,
-                   ended, removed, restored)
+                   conversation, environment, account, budget_usd, recipe, port_base, attempt, prepared, stop_asked,
+                   created, started, ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :budget_usd, :attempt, 1, :stop_asked, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :attempt, 1, :stop_asked,
+        :now, :now, :removed, :removed, 1);
 
 -- name: peaks
 SELECT * FROM peak;

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from forkjoin.config import Recipe
 from forkjoin.event import Recorded
 from forkjoin.model import Agent, Landing, Result, Spec, SpecParts
 
@@ -25,6 +26,10 @@ JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 _UNKNOWN = Spec(task="(unknown: the record was damaged)")
 
 
+#: What a repository wants without a forkjoin.toml.
+_NONE = Recipe()
+
+
 def _columns_of(spec: Spec) -> dict[str, Any]:
     """A spec without its task, which stands in a table of its own."""
     told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
@@ -38,6 +43,14 @@ def _read_spec(told: object) -> Spec:
         return Spec.model_validate(_UNKNOWN.model_dump() | known)
     except ValidationError:
         return _UNKNOWN
+
+
+def _read_recipe(told: object) -> Recipe:
+    """A recipe that was written down; none of it where this forkjoin knows better."""
+    try:
+        return Recipe.model_validate(told)
+    except ValidationError:
+        return _NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +84,12 @@ class NewAgent:
     conversation: str
     environment: str
     account: str = ""
+    recipe: Recipe = _NONE
     after: tuple[int, ...] = ()  #: numbers of those that it comes after
     after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
 
     def columns(self) -> dict[str, Any]:
-        return asdict(self) | _columns_of(self.spec)
+        return asdict(self) | _columns_of(self.spec) | {"recipe": write_recipe(self.recipe)}
 
 
 class About(BaseModel):
@@ -93,6 +107,8 @@ class About(BaseModel):
     conversation: str = ""
     environment: str = ""
     account: str = "claude"
+    recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] = _NONE
+    port_base: int = 0
     spec: Annotated[Spec, BeforeValidator(_read_spec)] = _UNKNOWN
 
 
@@ -107,7 +123,8 @@ class Restored:
     removed: bool
 
     def columns(self) -> dict[str, Any]:
-        return asdict(self) | self.about.model_dump() | _columns_of(self.about.spec)
+        about = self.about.model_dump() | {"recipe": write_recipe(self.about.recipe)}
+        return asdict(self) | about | _columns_of(self.about.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +138,11 @@ class NewLanding:
     verify: str | None
     dry_run: bool
     environment: str
+    checkout: str = ""
+    recipe: Recipe = _NONE
 
     def columns(self) -> dict[str, Any]:
-        return asdict(self) | {"agents": json.dumps(self.agents)}
+        return asdict(self) | {"agents": json.dumps(self.agents), "recipe": write_recipe(self.recipe)}
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
@@ -138,6 +157,16 @@ def agent(row: Row) -> Agent:
 def _spec(text: str) -> SpecParts:
     """A spec, parsed once: the loop looks at all that wait again and again, and many are alike."""
     return SpecParts.model_validate_json(text)
+
+
+def write_recipe(wanted: Recipe) -> str:
+    return wanted.model_dump_json(exclude_defaults=True)
+
+
+@lru_cache(maxsize=256)
+def recipe(text: str) -> Recipe:
+    """A recipe, parsed once: many are alike."""
+    return Recipe.model_validate_json(text)
 
 
 def recorded(row: Row) -> Recorded:

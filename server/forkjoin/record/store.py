@@ -8,13 +8,14 @@ import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 
+from forkjoin.config import Recipe
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import (
@@ -22,7 +23,6 @@ from forkjoin.model import (
     TRANSITIONS,
     Agent,
     Landing,
-    LandingState,
     Merge,
     Pause,
     Project,
@@ -32,6 +32,7 @@ from forkjoin.model import (
 )
 from forkjoin.record import rows
 from forkjoin.record.database import open_database
+from forkjoin.record.landings import Landings, find_ports, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
@@ -40,7 +41,7 @@ from forkjoin.session import Call
 _LAST_EVENT = 120
 
 
-class Store(Ledger, Upkeep):
+class Store(Ledger, Upkeep, Landings):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -64,26 +65,32 @@ class Store(Ledger, Upkeep):
         place: Callable[[int, str], tuple[str, str]],
         call: Call,
         *,
+        busy: Iterable[int] = (),
         keep: bool = True,
     ) -> list[Agent]:
         """Record new agents, all or none; `place` gives a number and name their branch and worktree.
 
         Args:
+            busy: Ports that are in nobody's block.
             keep: Whether they are recorded; else the agents are only as they would be.
 
         Raises:
-            CallerError: A name is taken; the message names its holder.
+            CallerError: A name is taken; the message names its holder. Or no ports are left.
         """
 
         def act(q: Any) -> list[Agent]:
+            ports = find_ports(q, busy)
             suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
             names = (_free_name(q, one, suffixes[one.name]) for one in new)  # free while each before it is recorded
-            added = [(_add_agent(q, one, name), name) for one, name in zip(new, names, strict=True)]
+            added = [
+                (_add_agent(q, one, name, ports.take(one.recipe.ports)), name)
+                for one, name in zip(new, names, strict=True)
+            ]
             for one, (number, name) in zip(new, added, strict=True):
                 branch, worktree = place(number, name)
                 after = json.dumps([*one.after, *(added[before][0] for before in one.after_new)])
                 q.place_agent(number=number, branch=branch, worktree=worktree, after=after)
-            _remember(q, call, {"agents": [number for number, _ in added]})
+            remember(q, call, {"agents": [number for number, _ in added]})
             return [rows.agent(q.agent_numbered(number=number)) for number, _ in added]
 
         return await self._write("spawn", act, keep=keep)
@@ -113,6 +120,11 @@ class Store(Ledger, Upkeep):
         """What the agent was asked to do."""
         task: str = await self._read("task", agent=number)
         return task
+
+    async def recipe(self, of: Agent | Landing) -> Recipe:
+        """What the repository wanted, and was trusted with, when this was asked for."""
+        query = "recipe" if isinstance(of, Agent) else "landing_recipe"
+        return rows.recipe(await self._read(query, number=of.number))
 
     async def live(self) -> list[Agent]:
         """Every agent that is in no final state, oldest first."""
@@ -304,52 +316,9 @@ class Store(Ledger, Upkeep):
         number: int = await self._read("last_event_number", agent=agent)
         return number
 
-    # -- landings, and calls that must not be done twice
 
-    async def add_landing(self, landing: rows.NewLanding, call: Call) -> Landing:
-        def act(q: Any) -> Landing:
-            number: int = q.add_landing(**landing.columns(), created=time.time())
-            if not landing.dry_run:
-                for agent in landing.agents:
-                    q.queue_merge(number=agent)
-            _remember(q, call, {"landing": number})
-            return rows.landing(q.landing(number=number))
-
-        return await self._write("add_landing", act)
-
-    async def landing(self, number: int) -> Landing:
-        return rows.landing(await self._read("landing", number=number))
-
-    async def open_landings(self) -> list[Landing]:
-        """Landings that are not done, in the order they were asked for."""
-        return [rows.landing(row) for row in await self._rows("open_landings")]
-
-    async def set_landing(
-        self,
-        landing: Landing,
-        state: LandingState,
-        *,
-        move: str | None = None,
-        answer: str | None = None,
-        merges: Mapping[int, Merge] | None = None,
-    ) -> None:
-        """Record how far a landing is and how its branches fared."""
-
-        def act(q: Any) -> None:
-            q.set_landing(number=landing.number, state=state, move=move, answer=answer)
-            for number, merge in (merges or {}).items():
-                q.set_landed(number=number, merge=merge)
-
-        await self._write("set_landing", act)
-
-    async def answered(self, call: Call) -> dict[str, Any] | None:
-        """What was recorded for this call, if it was made before."""
-        found = await self._read("call", relay=call.relay, request=call.request)
-        return rows.JSON.validate_json(found) if found else None
-
-
-def _add_agent(q: Any, one: rows.NewAgent, name: str) -> int:
-    number: int = q.add_agent(**one.columns() | {"name": name}, created=time.time())
+def _add_agent(q: Any, one: rows.NewAgent, name: str, port_base: int) -> int:
+    number: int = q.add_agent(**one.columns() | {"name": name, "port_base": port_base}, created=time.time())
     q.add_task(agent=number, task=one.spec.task)
     return number
 
@@ -390,11 +359,6 @@ def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
     text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
     q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
     q.set_last_event(agent=agent.number, text=" ".join(text.split())[:_LAST_EVENT])
-
-
-def _remember(q: Any, call: Call, answer: dict[str, Any]) -> None:
-    if call.relay:
-        q.add_call(relay=call.relay, request=call.request, answer=rows.JSON.dump_json(answer).decode(), at=time.time())
 
 
 async def open_store(file: Path) -> Store:

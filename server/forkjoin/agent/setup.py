@@ -1,0 +1,38 @@
+"""Before an agent's first program starts: its worktree is made ready as its repository wants it, once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+
+from forkjoin.agent.prepare import open_shell
+from forkjoin.branch.place import find_place
+from forkjoin.error import CallerError
+from forkjoin.event import Noted
+from forkjoin.model import Agent
+from forkjoin.recipe import make_ready
+from forkjoin.rooms import Rooms
+
+
+async def set_up(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> bool:
+    """Make the agent's worktree ready, unless that was done; false where the agent is to be stopped.
+
+    Raises:
+        CallerError: It can't be made ready; the message has the end of what was printed.
+    """
+    recipe = await rooms.store.recipe(agent)
+    if not (recipe.share or recipe.setup):
+        return True
+    place = await find_place((await rooms.store.project_numbered(agent.project)).common_dir, Path(agent.worktree))
+    assert place
+    done = anyio.Path(place.folder, "forkjoin-set-up")
+    if await done.exists():
+        return True
+    ready = await make_ready(await open_shell(rooms, agent, environment), recipe, agent.checkout, place)
+    await rooms.store.note(agent, [(Noted(note), -1) for note in ready.notes])
+    if (await rooms.store.agent(agent.number)).stop_asked:
+        return False
+    if ready.failed:
+        raise CallerError(ready.failed)
+    await done.touch()
+    return True

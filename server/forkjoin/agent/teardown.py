@@ -1,0 +1,60 @@
+"""Before agents' worktrees go: what their repository wants done there, such as ending what setup has started."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anyio
+
+from forkjoin.agent.prepare import open_shell
+from forkjoin.branch.place import is_folder
+from forkjoin.config import Recipe
+from forkjoin.error import CallerError, ForkjoinError, words_of
+from forkjoin.model import Agent
+from forkjoin.rooms import Rooms
+
+#: How many are run at once.
+_AT_ONCE = 8
+#: Characters of the end of what one has printed that are told.
+_WORDS = 400
+
+
+async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[str, str] | None) -> list[str]:
+    """Run the teardown of each that has one, which is not done twice; what went wrong, in a sentence each.
+
+    Args:
+        environment: What it runs in where that of an agent's own lead is gone.
+
+    Raises:
+        CallerError: Of one neither is known; none was run.
+    """
+    recipes = {agent.number: await rooms.store.recipe(agent) for agent in agents}
+    wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree))]
+    found = {one.number: rooms.environments.find(one.environment, one.project, one.lead) for one in wanting}
+    if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
+        raise CallerError(
+            f"{lacking.label}: its teardown needs the environment of a session, or of any forkjoin command, in its "
+            "project. Nothing was removed."
+        )
+    trouble: list[str] = []
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def run(agent: Agent) -> None:
+        async with limiter:
+            why = await _run(rooms, agent, recipes[agent.number], found[agent.number] or environment or {})
+        if why:
+            trouble.append(f"The teardown of {agent.label} failed: {why}")
+
+    async with anyio.create_task_group() as tasks:
+        for agent in wanting:
+            tasks.start_soon(run, agent)
+    return sorted(trouble)
+
+
+async def _run(rooms: Rooms, agent: Agent, recipe: Recipe, environment: Mapping[str, str]) -> str:
+    """Run a teardown; how it failed, if it did."""
+    try:
+        shell = await open_shell(rooms, agent, environment)
+        outcome, printed = await shell.run("teardown", recipe.teardown or "", recipe.teardown_minutes)
+    except (ForkjoinError, OSError) as error:  # it keeps no worktree from going
+        return words_of(error)
+    return "" if outcome.ok else f"{outcome}. {printed[-_WORDS:]}".strip()

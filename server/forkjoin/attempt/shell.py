@@ -1,0 +1,67 @@
+"""Running a command line: an attempt like any other, `sh -c` in a worktree, for an agent or a landing.
+
+A run that was lost, with the machine or its shim, says nothing of the work: it is made once more, under a handle of
+its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from forkjoin.attempt.executor import AttemptSpec, Executor
+from forkjoin.model import Outcome
+from forkjoin.redact import redact, secrets_of
+
+#: Bytes of the end of what it printed that are told: that is where it says what went wrong.
+_WORDS = 4_000
+#: Until what a lost run has left behind is ended by force.
+_GRACE_S = 1.0
+
+
+class Ran(NamedTuple):
+    """How a command line went, and the end of what it printed, stdout and stderr as in a terminal."""
+
+    outcome: Outcome
+    printed: str
+
+
+def handles(handle: str, *kinds: str) -> list[str]:
+    """The handles of the first runs of these kinds, and of their second ones, which are seldom needed."""
+    return [name for kind in kinds for name in (f"{handle}-{kind}", f"{handle}-{kind}-2")]
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Where command lines are run for somebody, who is known by a handle, and in which environment."""
+
+    executor: Executor
+    handle: str
+    cwd: str
+    environment: Mapping[str, str]
+    log_bytes: int
+
+    async def run(self, kind: str, command: str, minutes: float, *words: str) -> Ran:
+        """How the command line of this kind went, which finds the words as $1, $2 …
+
+        With a kind that was run before, that run is what is told of.
+        """
+        first, second = handles(self.handle, kind)
+        spec = AttemptSpec(
+            handle=first,
+            argv=("/bin/sh", "-c", command, "sh", *words),
+            cwd=self.cwd,
+            environment=self.environment,
+            timeout_s=minutes * 60,
+            together=True,
+            log_bytes=self.log_bytes,
+        )
+        ran = await self._run(spec)
+        return await self._run(replace(spec, handle=second)) if ran.outcome.kind in ("lost", "not_started") else ran
+
+    async def _run(self, spec: AttemptSpec) -> Ran:
+        await self.executor.submit(spec)
+        outcome = await self.executor.outcome(spec.handle)
+        if outcome.kind == "lost":  # its shim is gone, what it ran may not be
+            await self.executor.cancel(spec.handle, _GRACE_S)
+        printed = await self.executor.read_output(spec.handle, -_WORDS, _WORDS)
+        return Ran(outcome, redact(printed.data.decode(errors="replace"), secrets_of(spec.environment)).strip())

@@ -1,0 +1,72 @@
+"""The records of landings, and of calls that must not be done twice."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from forkjoin.model import Landing, LandingState, Merge
+from forkjoin.record import rows
+from forkjoin.record.ports import Ports
+from forkjoin.record.transaction import Transactions
+from forkjoin.session import Call
+
+
+class Landings(Transactions):
+    """The part of the store that tells of landings."""
+
+    async def add_landing(self, landing: rows.NewLanding, call: Call, *, busy: Iterable[int] = ()) -> Landing:
+        """Record a landing; one that runs something has ports for that, as in `spawn`."""
+
+        def act(q: Any) -> Landing:
+            runs = landing.verify and not landing.dry_run
+            base = find_ports(q, busy).take(landing.recipe.ports) if runs else 0
+            number: int = q.add_landing(**landing.columns(), port_base=base, created=time.time())
+            if not landing.dry_run:
+                for agent in landing.agents:
+                    q.queue_merge(number=agent)
+            remember(q, call, {"landing": number})
+            return rows.landing(q.landing(number=number))
+
+        return await self._write("add_landing", act)
+
+    async def landing(self, number: int) -> Landing:
+        return rows.landing(await self._read("landing", number=number))
+
+    async def open_landings(self) -> list[Landing]:
+        """Landings that are not done, in the order they were asked for."""
+        return [rows.landing(row) for row in await self._rows("open_landings")]
+
+    async def set_landing(
+        self,
+        landing: Landing,
+        state: LandingState,
+        *,
+        move: str | None = None,
+        answer: str | None = None,
+        merges: Mapping[int, Merge] | None = None,
+    ) -> None:
+        """Record how far a landing is and how its branches fared."""
+
+        def act(q: Any) -> None:
+            q.set_landing(number=landing.number, state=state, move=move, answer=answer)
+            for number, merge in (merges or {}).items():
+                q.set_landed(number=number, merge=merge)
+
+        await self._write("set_landing", act)
+
+    async def answered(self, call: Call) -> dict[str, Any] | None:
+        """What was recorded for this call, if it was made before."""
+        found = await self._read("call", relay=call.relay, request=call.request)
+        return rows.JSON.validate_json(found) if found else None
+
+
+def find_ports(q: Any, busy: Iterable[int]) -> Ports:
+    """The ports that are nobody's, among the agents and landings that are recorded, nor busy."""
+    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports) for row in q.port_blocks()]
+    return Ports([*given_out, *((port, 1) for port in busy)])
+
+
+def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:
+    """Record the answer to a call, with what it has changed."""
+    if call.relay:
+        q.add_call(relay=call.relay, request=call.request, answer=rows.JSON.dump_json(answer).decode(), at=time.time())
