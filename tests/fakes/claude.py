@@ -26,7 +26,7 @@ def answer(text: str) -> None:
 def spend(usd: float, model: str = "claude-opus-4-8") -> None:
     """A call has cost so much, for what it wrote."""
     call = str(uuid.uuid4())
-    message = {"id": call, "model": model, "content": [], "usage": {"input_tokens": 0}}
+    message: dict[str, object] = {"id": call, "model": model, "content": [], "usage": {"input_tokens": 0}}
     say(type="stream_event", event={"type": "message_start", "message": message})
     told = {"type": "message_delta", "usage": {"output_tokens": round(usd / USD_PER_TOKEN)}}
     say(type="stream_event", uuid=f"{call} end", event=told)
