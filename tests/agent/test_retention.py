@@ -139,7 +139,7 @@ async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_
 async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: None) -> None:
     async with open_loop(home) as loop:
         call = Call(
-            "memory-session-1", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
+            "memory-session-1-relay", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
         )
         await loop.store.set_told(1, "session-1", [(1, 1), (3, 1)])
         await _see_days(loop, 40)
@@ -151,10 +151,10 @@ async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: No
 async def test_a_relay_that_is_connected_can_ask_again_whenever_it_does(home: Home, ended: None) -> None:
     async with open_loop(home) as loop:
         call = Call(
-            "memory-session-1", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
+            "memory-session-1-relay", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
         )
         for n in range(40):
-            await tidy(loop.rooms, FIRST + timedelta(days=n), [_session("memory-session-1", {})])
+            await tidy(loop.rooms, FIRST + timedelta(days=n), [_session("memory-session-1-relay", {})])
         assert await loop.store.answered(call) is not None
 
 

@@ -11,7 +11,18 @@ from forkjoin import lock
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.record.ports import FIRST
-from harness import Lead, forkjoin, git, kill_daemon, open_lead, open_lead_in_memory, until
+from harness import (
+    Lead,
+    forkjoin,
+    git,
+    kill_daemon,
+    lead_of,
+    let_pass,
+    open_lead,
+    open_lead_in_memory,
+    open_loop_in_memory,
+    until,
+)
 from recipes import put_dependencies, want
 
 
@@ -37,11 +48,14 @@ async def test_setup_is_run_in_the_worktree_before_the_program(near: Lead, repos
 
 
 async def test_it_is_run_once_for_a_worktree_and_not_for_a_later_attempt(
-    near: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forkjoin.agent.rest._FIRST_S", 0.01)
     want(repository, home, f"setup = 'echo ran >> {home.state}/ran'\n")
-    result = await result_of(near, f"echo x >> {home.state}/tries; [ $(wc -l < {home.state}/tries) = 2 ] || exit 75")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (id_,) = await lead.spawn(f"echo x >> {home.state}/tries; [ $(wc -l < {home.state}/tries) = 2 ] || exit 75")
+        await lead.until(id_, state="paused")
+        let_pass(loop, monkeypatch, 1000)
+        (result,) = await lead.results(id_)
     assert result["state"] == "succeeded"
     assert (home.state / "ran").read_text() == "ran\n"
 
