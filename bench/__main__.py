@@ -25,7 +25,9 @@ class Place:
         home = folder / "home"
         home.mkdir(mode=0o700)
         program = '[agents.sh]\nkind = "command"\ncommand = ["sh"]\n'
-        (home / "config.toml").write_text(f'default_agent = "sh"\n[limits]\nmax_running = 5\n{program}')
+        (home / "config.toml").write_text(
+            f'default_agent = "sh"\n[limits]\nmax_running = 5\nmax_load = 1000\n{program}'
+        )
         self.environment = {**os.environ, "FORKJOIN_HOME": str(home), "CLAUDE_PROJECT_DIR": str(self.repository)}
         for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
             author = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]

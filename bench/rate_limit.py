@@ -36,6 +36,7 @@ RESET_S = 20.0
 CONFIG = """
 default_agent = "claude"
 [limits]
+max_load = 1000
 max_running = 12
 [agents.claude]
 kind = "claude"

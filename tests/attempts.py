@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -13,6 +13,7 @@ from forkjoin import lock
 from forkjoin.attempt import shim
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.attempt.local import LocalExecutor
+from forkjoin.model import Outcome, TreeLimits
 from harness import GIVE_UP_S
 
 
@@ -77,6 +78,11 @@ def python(handle: str, script: str, *words: str, stdin: bytes | None = b"") -> 
     return program(handle, sys.executable, "-S", "-E", "-c", script, *words, stdin=stdin)
 
 
+def limited(spec: AttemptSpec, **limits: float) -> AttemptSpec:
+    """The spec, with these limits."""
+    return replace(spec, limits=TreeLimits(**limits))  # type: ignore[arg-type]
+
+
 async def run(executor: Executor, spec: AttemptSpec) -> bytes:
     """All that a program prints, once it has ended."""
     await executor.submit(spec)
@@ -87,6 +93,12 @@ async def printed(executor: Executor, handle: str, after: int = 0) -> bytes:
     """All that it prints from a byte on, once it has ended."""
     with anyio.fail_after(GIVE_UP_S):
         return b"".join([chunk async for chunk in executor.output(handle, after)])
+
+
+async def ended(executor: Executor, handle: str) -> Outcome:
+    """How it ended, once it has."""
+    with anyio.fail_after(GIVE_UP_S):
+        return await executor.outcome(handle)
 
 
 async def lines(executor: Executor, handle: str, count: int) -> list[str]:

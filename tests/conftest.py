@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 CONFIG = """
 default_agent = "sh"
 [limits]
+max_load = 1000
 stop_grace_s = 1
 [agents.sh]
 kind = "command"

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 from forkjoin.config import Settings, read_settings
 from forkjoin.error import CallerError
+from forkjoin.model import TreeLimits
 
 WRONG = [
     ("[limits]\nmax_runing = 3\n", "limits.max_runing: Extra inputs are not permitted"),
@@ -16,6 +18,10 @@ WRONG = [
     ("[limits]\nsilence_minutes = 1e300\n", "limits.silence_minutes"),
     ("[limits]\nverify_minutes = inf\n", "limits.verify_minutes"),
     ("[limits]\nlog_megabytes = 99999999999999999999\n", "limits.log_megabytes"),
+    ("[limits]\nmemory_per_agent = 'much'\n", "limits.memory_per_agent"),
+    ("[limits]\nmemory = 99999999999999999999\n", "limits.memory"),
+    ("[limits]\ncpus = 0\n", "limits.cpus"),
+    ("[limits]\nprocesses_per_agent = -1\n", "limits.processes_per_agent"),
     ("[retention]\ndays = 99999999999999999999\n", "retention.days"),
     ("limits = \n", "Invalid value"),
     ("\xff", "codec can't decode"),
@@ -37,6 +43,19 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert settings == Settings()
     assert settings.program(None).command == ["claude"]
     assert settings.program(None).skip_permissions is False
+
+
+def test_limits_are_given_as_people_say_them_and_by_default_no_agent_takes_the_whole_machine(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        "[limits]\nmemory_per_agent = '4GB'\ncpu_minutes_per_agent = 2\nprocesses_per_agent = 0\nmemory = '8 GB'\n"
+    )
+    limits = read_settings(file).limits
+    assert limits.per_agent == TreeLimits(memory=4_000_000_000, cpu_s=120)
+    assert limits.in_all == TreeLimits(memory=8_000_000_000)
+    default = Settings().limits
+    assert 0 < (default.per_agent.memory or 0) < psutil.virtual_memory().total
+    assert default.in_all == TreeLimits()
 
 
 def test_the_built_in_program_can_be_changed(tmp_path: Path) -> None:

@@ -46,4 +46,5 @@ def test_every_state_can_be_reached_and_only_final_ones_lead_back_to_the_queue()
 def test_an_outcome_says_in_words_how_it_ended() -> None:
     assert str(Outcome("exited", 3)) == "exit 3"
     assert str(Outcome("signalled", 9)) == "killed by signal 9"
+    assert str(Outcome("limited", 9, "by its memory limit")) == "ended by its memory limit"
     assert str(Outcome("not_started", error="no such file")) == "could not be started: no such file"

@@ -14,7 +14,15 @@ from crash.lead import Lead
 from crash.person import Person, environment
 from harness import GIVE_UP_S
 
-_CONFIG = 'default_agent = "sh"\n[limits]\nmax_running = 10\n[agents.sh]\nkind = "command"\ncommand = ["sh"]\n'
+_CONFIG = """
+default_agent = "sh"
+[limits]
+max_running = 10
+max_load = 1000
+[agents.sh]
+kind = "command"
+command = ["sh"]
+"""
 _AT_ONCE = 50
 #: After so many agents a daemon has all that it needs: caches filled, threads started.
 _WARM = 100

@@ -3,15 +3,16 @@
 A setting that is unknown or wrong is an error that names the file and the key: none is dropped in silence.
 """
 
+import os
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import Dollars, Minutes, Name, Text
+from forkjoin.model import Dollars, Minutes, Name, Text, TreeLimits
 
 #: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
 NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
@@ -26,6 +27,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_Bytes = Annotated[ByteSize, Field(ge=0, le=2**60)]
+_Cpus = Annotated[float, Field(ge=0.01, le=10_000)]
+_Processes = Annotated[int, Field(ge=0, le=4_000_000)]
 _Kind = TypeVar("_Kind", bound=_Strict)
 
 
@@ -36,15 +40,45 @@ class Limits(_Strict):
     log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: kept of what is printed, beginning and end
     verify_minutes: Minutes = 30  #: of one run of verify
     retries: Annotated[int, Field(ge=0, le=20)] = 2  #: of an agent whose spec names none: after passing trouble
-    rest_s: Annotated[float, Field(ge=0, le=3600)] = (
-        5  #: before the first of these tries; twice as long before each next
-    )
+    #: Before the first of these tries; twice as long before each next.
+    rest_s: Annotated[float, Field(ge=0, le=3600)] = 5
     stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between TERM and KILL
     idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves
+    #: None that does its work is near these two, whose lack makes a machine unusable; 0: no limit.
+    memory_per_agent: _Bytes = Field(default_factory=lambda: ByteSize(_machine_memory() // 2))
+    processes_per_agent: _Processes = 2048  #: and threads; as many as podman gives a container
+    cpus_per_agent: _Cpus | None = None  #: at once
+    cpu_minutes_per_agent: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    file_size: _Bytes | None = None  #: of the largest file that an agent may write
+    open_files: Annotated[int, Field(ge=16, le=2**30)] | None = None  #: of each of its processes
+    free_memory: _Bytes | None = None  #: nothing starts that would leave less free; none: a twentieth, or 500 MB
+    max_load: Annotated[float, Field(gt=0, le=100_000)] | None = None  #: nothing starts above; none: 4 for each core
+    memory: _Bytes | None = None  #: this and the next two: of all agents together
+    cpus: _Cpus | None = None
+    processes: _Processes | None = None
 
     @property
     def log_bytes(self) -> int:
         return self.log_megabytes * 1024 * 1024
+
+    @property
+    def per_agent(self) -> TreeLimits:
+        return TreeLimits(
+            memory=self.memory_per_agent or None,
+            cpus=self.cpus_per_agent,
+            cpu_s=self.cpu_minutes_per_agent and self.cpu_minutes_per_agent * 60,
+            processes=self.processes_per_agent or None,
+            file_size=self.file_size or None,
+            open_files=self.open_files,
+        )
+
+    @property
+    def in_all(self) -> TreeLimits:
+        return TreeLimits(memory=self.memory or None, cpus=self.cpus, processes=self.processes or None)
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Retention(_Strict):

@@ -109,6 +109,7 @@ class Loop:
             self.max_running = scheduler.default_max_running(capacity.cores)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
+            tasks.start_soon(self.rooms.executor.watch)
             while True:
                 seen = self.store.changes.version
                 try:

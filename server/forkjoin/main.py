@@ -11,7 +11,7 @@ import anyio
 from anyio import CancelScope
 
 from forkjoin import lock
-from forkjoin.attempt import cgroup, open_files
+from forkjoin.attempt import hierarchy, limit, open_files
 from forkjoin.connection.reach import daemon_command
 from forkjoin.error import CallerError, RecordsError
 from forkjoin.journal import open_journal
@@ -43,7 +43,8 @@ def run_daemon() -> int:
     home.make()
     if lock.take(home.daemon_lock) is None:
         return 0  # one is there already
-    cgroup.leave()
+    hierarchy.settle()
+    limit.lift()
     open_files.raise_limit()
     open_journal(home.log, redact)
     try:
@@ -96,7 +97,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     git.use(Trust(home.trust))
     store = await open_store(home.records)
     try:
-        executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command())
+        executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         rooms = Rooms(home, settings, store, executor, environments)
         await restore(rooms)
         yield Loop(rooms)

@@ -300,6 +300,7 @@ class Result:
     cost_usd: float | None = None
     usage: Usage | None = None
     duration_s: float = 0
+    peak_memory_bytes: int | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -309,17 +310,33 @@ OUTPUT_LIMIT = 16_000
 
 
 @dataclass(frozen=True, slots=True)
+class TreeLimits:
+    """What an attempt's processes may take together, or those of all attempts; none: as much as there is."""
+
+    memory: int | None = None  #: bytes
+    cpus: float | None = None  #: at once
+    cpu_s: float | None = None  #: seconds of CPU time in all
+    processes: int | None = None  #: threads count as such
+    file_size: int | None = None  #: bytes of each file that one writes, what it prints among them
+    open_files: int | None = None  #: of each process
+
+
+UNLIMITED = TreeLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt's process ended, as its executor tells it.
 
     `lost` means that no end record was left: the machine or the shim vanished.
     """
 
-    kind: Literal["exited", "signalled", "not_started", "timed_out", "lost"]
+    kind: Literal["exited", "signalled", "not_started", "timed_out", "limited", "lost"]
     code: int = 0  #: exit code, or the signal's number
     error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
     duration_s: float = 0
     left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
+    peak_memory_bytes: int | None = None  #: the most that was seen; none where nobody has looked
     passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
     asked: bool = False  #: whether it was asked to end
 
@@ -335,7 +352,7 @@ class Outcome:
                 return f"killed by signal {self.code}"
             case "not_started":
                 return f"could not be started: {self.error}"
-            case "timed_out":
+            case "timed_out" | "limited":
                 return f"ended {self.error or 'by its time limit'}"
             case "lost":
                 why = self.error or "the machine went down, or its supervisor was killed"

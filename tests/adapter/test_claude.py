@@ -217,6 +217,8 @@ ENDS = [
     (Outcome("exited", 1), None, Retry.NO),
     (Outcome("timed_out"), None, Retry.NO),
     (Outcome("timed_out"), {"is_error": True, "api_error_status": 529}, Retry.NO),
+    (Outcome("limited", 9), None, Retry.NO),
+    (Outcome("limited", 9), {"is_error": True, "api_error_status": 529}, Retry.NO),
 ]
 
 

@@ -1,15 +1,18 @@
 """An attempt's own cgroup: fault 7, where mark, shim and session find nothing any more, and fault 25 in its pids."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of
-from forkjoin.attempt import cgroup, process
+from forkjoin.attempt import cgroup, groups, hierarchy, process
 from forkjoin.attempt.local import LocalExecutor
+from forkjoin.attempt.usage import Meter
 from harness import until
 
 #: Clears its environment and forks twice into a session of its own: only its cgroup still tells whose it is.
@@ -18,31 +21,25 @@ ESCAPED = "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"
 
 @pytest.fixture
 def base() -> str:
-    """Where cgroups can be made."""
-    found = cgroup.find_base()
+    """Where cgroups can be made by which processes are found."""
+    found = next((base.folder for base in hierarchy.find_bases()), "")
     probe = f"{found}/forkjoin-probe-{os.getpid()}"
     try:
         os.mkdir(probe)
     except OSError as error:
         pytest.skip(f"no cgroup can be made here ({error}): mark, shim and session alone find an attempt's processes")
     os.rmdir(probe)
-    assert found
     return found
 
 
 @pytest.fixture
 def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "find_base", lambda: None)
+    monkeypatch.setattr(groups, "find_bases", list)
 
 
 def group_of(place: Place, handle: str) -> Path:
-    """The folder of its cgroup."""
-    [found] = [path for path in Path(cgroup.find_base() or "").glob(f"forkjoin-{handle}-*") if is_of(path, place)]
-    return found
-
-
-def is_of(group: Path, place: Place) -> bool:
-    return str(group).encode() in b"".join(file.read_bytes() for file in place.folder.glob("*/spec.json"))
+    """The folder of the cgroup that its processes are found by."""
+    return Path(groups.find(place.folder / handle)[0])
 
 
 @pytest.mark.usefixtures("base")
@@ -70,6 +67,7 @@ async def test_a_cgroup_goes_with_its_attempt(local: LocalExecutor, place: Place
     await local.close_input("a1-1")
     await local.outcome("a1-1")
     assert not group.exists()
+    assert not group.parent.exists()
 
 
 @pytest.mark.usefixtures("base")
@@ -101,23 +99,42 @@ async def test_a_daemon_that_was_started_in_an_attempt_s_cgroup_is_not_ended_wit
     await local.forget("a1-1")
 
 
+def test_a_cgroup_that_takes_nobody_is_removed_and_holds_no_limit(tmp_path: Path) -> None:
+    folder = tmp_path / "forkjoin-x" / "forkjoin-a1-1"
+    (folder / "cgroup.procs").mkdir(parents=True)
+    cgroup.join([str(folder)])
+    assert not folder.exists()
+    assert not Meter([str(folder)], {f"{folder}/pids.max"}).processes_are_held
+
+
+def test_the_single_cgroup_of_an_attempt_that_an_older_forkjoin_has_begun_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "a1-1"
+    folder.mkdir()
+    name = f"forkjoin-{groups._name(folder)}"
+    (folder / "spec.json").write_text(json.dumps({"log_bytes": 1, "cgroup": f"/elsewhere/{name}"}))
+    assert groups.find(folder) == [f"/elsewhere/{name}"]
+    (folder / "spec.json").write_text(json.dumps({"log_bytes": 1, "cgroup": "/another's"}))
+    assert "/another's" not in groups.find(folder)
+
+
 @pytest.fixture
 def group(base: str, tmp_path: Path) -> Iterator[Path]:
     """An attempt's cgroup that nobody is in."""
     folder = Path(base) / f"forkjoin-test-{tmp_path.name}-{os.getpid()}"
     folder.mkdir()
     yield folder
-    cgroup.remove(str(folder))
+    cgroup.remove([str(folder)])
     assert not folder.exists()
 
 
 def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_it_was_started_in(group: Path) -> None:
     script = (
-        "import os, sys; from forkjoin.attempt import cgroup\n"
-        "cgroup.join(sys.argv[1]); print(os.getpid() in cgroup.members(sys.argv[1]), cgroup.find_base())\n"
-        "cgroup.leave(); print(os.getpid() in cgroup.members(sys.argv[1]))"
+        "import os, sys; from forkjoin.attempt import cgroup, hierarchy\n"
+        "cgroup.enter(sys.argv[1])\n"
+        "print(os.getpid() in cgroup.members(sys.argv[1]), hierarchy.find_bases()[0].folder)\n"
+        "hierarchy.settle(); print(os.getpid() in cgroup.members(sys.argv[1]))"
     )
-    argv = ["python3", "-c", script, str(group)]
+    argv = [sys.executable, "-c", script, str(group)]
     environment = {**os.environ, "PYTHONPATH": str(Path(cgroup.__file__).parents[2])}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"True {group.parent}\nFalse\n"
@@ -159,6 +176,6 @@ async def test_a_cgroup_that_cannot_be_made_hurts_nobody(
     local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cgroup, "find_base", lambda: str(tmp_path / "file"))
+    monkeypatch.setattr(groups, "find_bases", lambda: [hierarchy.Base(str(tmp_path / "file"), 2, ())])
     await local.submit(shell("a1-1", "exit 3"))
     assert (await local.outcome("a1-1")).code == 3

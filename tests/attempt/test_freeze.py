@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attempts import Place, change_shims, lines, pids, printed, processes_of, run, shell
+from attempts import Place, change_shims, ended, lines, pids, printed, processes_of, run, shell
 from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.local import LocalExecutor
 from harness import until
@@ -50,6 +50,14 @@ async def test_what_has_ended_or_never_was_is_let_be(executor: Executor) -> None
     for handle in ("a1-1", "a2-1"):
         await executor.freeze(handle)
         await executor.thaw(handle)
+
+
+async def test_what_is_frozen_is_ended_where_all_together_take_too_much(executor: Executor, place: Place) -> None:
+    await executor.submit(shell("a1-1", "echo up; exec sleep 1000"))
+    await lines(executor, "a1-1", 1)
+    await executor.freeze("a1-1")
+    (place.folder / "a1-1" / "over").write_text("by the limit of all agents together")
+    assert str(await ended(executor, "a1-1")) == "ended by the limit of all agents together"
 
 
 async def test_what_is_frozen_may_obey_when_it_is_to_end(executor: Executor) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attempts import Place, change_shims, is_running, lines, pids, printed, program, run, shell
-from forkjoin.attempt import open_files, shim
+from forkjoin.attempt import limit, open_files, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import until
@@ -90,7 +90,7 @@ def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, mon
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.3, "0.3 s"), (59, "59 s"), (60, "1 min"), (150, "2.5 min")])
 def test_a_limit_is_told_as_a_person_would(seconds: float, words: str) -> None:
-    assert shim.spell(seconds) == words
+    assert limit.spell(seconds) == words
 
 
 # -- clocks

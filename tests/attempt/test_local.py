@@ -198,4 +198,4 @@ async def test_a_hundred_attempts_leave_no_descriptor_and_no_zombie(executor: Ex
 async def test_capacity_says_what_there_is(executor: Executor) -> None:
     capacity = await executor.capacity()
     assert capacity.cores >= 1
-    assert 0 < capacity.free_memory_bytes <= psutil.virtual_memory().total
+    assert 0 < capacity.free_memory <= psutil.virtual_memory().total

@@ -27,7 +27,7 @@ from attempts import (
     shim_of,
 )
 from forkjoin import lock
-from forkjoin.attempt import cgroup, process, shim
+from forkjoin.attempt import groups, process, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import GIVE_UP_S, until
@@ -244,7 +244,7 @@ async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_t
 async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup, "find_base", lambda: None)
+    monkeypatch.setattr(groups, "find_bases", list)
     await local.submit(shell("a1-1", "setsid sh -c 'env -i setsid sleep 1000 & echo $!'; exec sleep 1000"))
     [pid] = await pids(local, "a1-1", 1)
     await until(lambda: is_sleep(pid))

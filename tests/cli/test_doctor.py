@@ -1,18 +1,30 @@
-"""forkjoin doctor and status name what is wrong with the records, a line each, with what to do."""
+"""forkjoin doctor and status name what is wrong with the records, with what to do; doctor tells of the limits, too."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from forkjoin.attempt import hierarchy
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from harness import forkjoin
 from records import damage
 
 
+def test_it_is_told_what_holds_which_limit(repository: Path, home: Home) -> None:
+    (told,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
+    held = {name: f"cgroup v{base.version}" for base in hierarchy.find_bases() for name in base.controllers}
+    memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
+    assert f"2048 processes; held: memory by {memory}, processes by {processes}, processors by " in told["found"]
+
+
+def _all(where: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(forkjoin(where, "doctor", "--json", check=False).stdout)
+    return found
+
+
 def _findings(where: Path) -> list[dict[str, Any]]:
-    found = json.loads(forkjoin(where, "doctor", "--json", check=False).stdout)
-    return [finding for finding in found if finding["what"] == "records"]
+    return [finding for finding in _all(where) if finding["what"] == "records"]
 
 
 def test_damaged_records_are_found_and_told_of_until_their_copy_is_removed(repository: Path, home: Home) -> None:

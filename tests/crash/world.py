@@ -24,6 +24,7 @@ GIVE_UP_S = 120.0
 _CONFIG = """
 default_agent = "sh"
 [limits]
+max_load = 1000
 max_running = 5
 stop_grace_s = 0.2
 rest_s = 0.2

@@ -16,6 +16,7 @@ CASES = [
     (Outcome("signalled", 9), False, False, Verify.NONE, State.FAILED),
     (Outcome("signalled", 9), True, False, Verify.NONE, State.STOPPED),
     (Outcome("timed_out"), False, False, Verify.NONE, State.TIMED_OUT),
+    (Outcome("limited", 9, "by its memory limit"), False, False, Verify.NONE, State.FAILED),
     (Outcome("lost"), False, True, Verify.NONE, State.LOST),
     (Outcome("not_started", error="no such file"), False, False, Verify.NONE, State.FAILED),
 ]

@@ -13,6 +13,7 @@ from forkjoin.paths import Home
 CONFIG = """
 default_agent = "claude"
 [limits]
+max_load = 1000
 max_running = 4
 stop_grace_s = 1
 [agents.claude]

@@ -47,6 +47,7 @@ class AgentResult(Row):
     cost_usd: Usd | None = None
     usage: Usage | None = None
     duration_s: float
+    peak_memory_mb: int | None = None  #: with `full`
     error: str | None = None
     warnings: list[str]
 
@@ -78,6 +79,7 @@ def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Ag
             "output": cut(result.output, room, agent),
             "commits": result.commits if room == _FULL else result.commits[:10],
             "verify_output": _end(result.verify_output, room // 2) or None,
+            "peak_memory_mb": (result.peak_memory_bytes or 0) // 1_000_000 or None if room == _FULL else None,
             "error": result.error and _end(result.error, room // 2),
             "warnings": [warning[:500] for warning in result.warnings[:20]],
         }

@@ -47,6 +47,8 @@ _FORGOTTEN = "No conversation found with session ID"
 _SPENT_ALL, _LEAST_USD = "Reached maximum budget (", 0.000001
 #: The exit codes of one that was told to end, as by a machine that goes down: HUP, INT, TERM.
 _TOLD_TO_END = (129, 130, 143)
+#: How it ended where that says more than its last turn does, and another attempt would end so, too.
+_BY_A_LIMIT = ("timed_out", "limited")
 #: Whose credentials count: the first of these that is set.
 _CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "HOME")
 #: What says to whom calls are sent, and there for whom.
@@ -327,7 +329,7 @@ def conclude(ended: Ended) -> Conclusion:
     edits = any(what.startswith(("Write", "Edit", "NotebookEdit")) for what in turn_end.denied)
     denied = tuple(f"It was not permitted: {what}" for what in (*turn_end.denied, *(() if edits else ended.denied)))
     error = None
-    if not turn_end.ok:
+    if not turn_end.ok and outcome.kind not in _BY_A_LIMIT:
         error = turn_end.output or "it reported an error"
     elif not outcome.ok:
         error = f"{outcome}, after its result\n{ended.errors.strip()}".strip()
@@ -335,7 +337,7 @@ def conclude(ended: Ended) -> Conclusion:
 
 
 def _retry(turn_end: TurnEnded, outcome: Outcome) -> Retry:
-    if turn_end.ok or outcome.kind == "timed_out":
+    if turn_end.ok or outcome.kind in _BY_A_LIMIT:
         return Retry.NO
     if turn_end.status in _LIMITED or "overloaded_error" in turn_end.output:
         return Retry.WHEN_TAKEN

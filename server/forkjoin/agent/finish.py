@@ -81,6 +81,7 @@ def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
         cost_usd=agent.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
+        peak_memory_bytes=outcome.peak_memory_bytes,
         error=None if agent.stop_asked else _error(concluded, verified),
         warnings=(
             *([RESTORED] if agent.restored else []),

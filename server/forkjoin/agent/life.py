@@ -12,6 +12,7 @@ from forkjoin.adapter.contract import Adapter, Retry
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.finish import SUMMARY_LIMIT, finish
 from forkjoin.agent.listen import listen
+from forkjoin.agent.machine import note_peak
 from forkjoin.agent.prepare import handle_of, order, prepare
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
@@ -68,6 +69,7 @@ class Life:
         adapter = self._adapter(agent)
         await listen(self._rooms, adapter, agent)
         outcome = await self._outcome(agent)
+        await note_peak(self._rooms, agent, outcome)
         concluded = await conclude(self._rooms, adapter, agent, outcome)
         if concluded.retry is Retry.WHEN_TAKEN:
             await note_refusal(self._rooms, agent, RateLimited(concluded.error or str(outcome)))
@@ -79,7 +81,11 @@ class Life:
     async def _outcome(self, agent: Agent) -> Outcome:
         """How the newest attempt ended; what may be left of it is ended first."""
         outcome = await self._executor.outcome(handle_of(agent))
-        if agent.stop_asked or outcome.kind in ("lost", "timed_out"):  # its shim may be gone, what it ran may not
+        if agent.stop_asked or outcome.kind in (
+            "lost",
+            "timed_out",
+            "limited",
+        ):  # its shim may be gone, what it ran may not
             await end_processes(self._rooms, agent)
             outcome = replace(outcome, left=())
         return outcome

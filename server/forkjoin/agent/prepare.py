@@ -81,8 +81,8 @@ async def _task_file(agent: Agent) -> str:
 
 async def open_shell(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> shell.Shell:
     """Where the command lines of an agent's repository are run."""
-    made = await compose_for(rooms, agent, environment)
-    return shell.Shell(rooms.executor, handle_of(agent), agent.worktree, made, rooms.settings.limits.log_bytes)
+    made, limits = await compose_for(rooms, agent, environment), rooms.settings.limits
+    return shell.Shell(rooms.executor, handle_of(agent), agent.worktree, made, limits.log_bytes, limits.per_agent)
 
 
 async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
@@ -119,6 +119,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         silence_s=silence * 60 if silence else None,
         log_bytes=limits.log_bytes,
         keeps_unread=adapter.MAKES_EVENTS,
+        limits=limits.per_agent,
         about=await _about(rooms, agent, task),
     )
 

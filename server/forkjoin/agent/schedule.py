@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.budgets import find_budgets
+from forkjoin.agent.machine import look_at_machine
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
@@ -72,6 +73,7 @@ async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: floa
         now=now,
         rate_limits=dict(rooms.rate_limits),
         budgets=await find_budgets(rooms, live),
+        machine=await look_at_machine(rooms, live),
         step_usd=rooms.settings.budget.reserve_usd,
     )
 

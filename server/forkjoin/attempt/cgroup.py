@@ -1,59 +1,21 @@
-"""A cgroup of the attempt's own, where one can be made: a process leaves it only by writing to it, whatever it forks.
+"""The cgroups of an attempt, where they can be made: a process leaves one only by writing to it, whatever it forks.
 
 Standard library only, since the shim uses it too. Without the right to make one (which root has, and whoever is given
-a part of the hierarchy, as systemd does for a user's services) there is none, and an attempt's processes are found by
-mark, shim and session alone. No limits are set here.
+a part of the hierarchy, as systemd does for a user's services) there is none: an attempt's processes are found by
+mark, shim and session alone, and its limits are kept by looking (see limit.py). Where they are made is told in
+hierarchy.py.
 """
 
 import contextlib
-import functools
 import os
+from collections.abc import Iterable, Sequence
 
-_PREFIX = "forkjoin-"
-#: Where no cgroup of version 2 can be made, one of these hierarchies of version 1 will do.
-_HIERARCHIES = ("pids", "freezer")
-
-
-@functools.cache
-def find_base() -> str | None:
-    """The folder in which this process may make cgroups, if there is one."""
-    folders = [folder for folder in map(_strip, _own_folders()) if os.access(folder, os.W_OK)]
-    return folders[0] if folders else None
+#: How whatever we make in a hierarchy is called.
+PREFIX = "forkjoin-"
 
 
-def _strip(folder: str) -> str:
-    """Without the cgroup of an attempt that we happen to be in: one is not made within another."""
-    return folder.partition(f"/{_PREFIX}")[0]
-
-
-def _own_folders() -> list[str]:
-    """The folders of the cgroups that this process is in, best first (cgroups(7), proc_pid_mountinfo(5))."""
-    mounts = _mounts()
-    found: dict[str, str] = {}
-    for line in _read("/proc/self/cgroup").splitlines():
-        _, names, path = line.split(":", 2)
-        for name in names.split(","):
-            if name in mounts:
-                root, point = mounts[name]
-                found[name] = point + path.removeprefix(root.rstrip("/")).rstrip("/")
-    return [found[name] for name in ("", *_HIERARCHIES) if name in found]
-
-
-def _mounts() -> dict[str, tuple[str, str]]:
-    """Root and mount point of the hierarchies, by what /proc/self/cgroup calls them: '' is version 2."""
-    found: dict[str, tuple[str, str]] = {}
-    for line in _read("/proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        where = (before.split()[3], before.split()[4])
-        if kind == "cgroup2":
-            found.setdefault("", where)
-        elif kind == "cgroup":
-            found |= {name: where for name in _HIERARCHIES if name in options.split(",")}
-    return found
-
-
-def _read(file: str) -> str:
+def read(file: str) -> str:
+    """What stands in a file; nothing where that is missing."""
     try:
         with open(file, encoding="utf-8", errors="surrogateescape") as opened:
             return opened.read()
@@ -61,29 +23,39 @@ def _read(file: str) -> str:
         return ""
 
 
-def place(name: str) -> str | None:
-    """Where the cgroup of that name would be; none where there can be none."""
-    base = find_base()
-    return base and f"{base}/{_PREFIX}{name}"
+def write(file: str, value: str) -> bool:
+    """Write to a file of the kernel's; whether it took that."""
+    try:
+        with open(file, "w") as opened:
+            opened.write(value)
+    except OSError:
+        return False
+    return True
 
 
-def join(folder: str | None) -> None:
-    """Be a member of this cgroup, which is made first; or be none, where that is refused."""
-    if folder:
+def make(folders: Iterable[str], settings: Iterable[Sequence[str]]) -> set[str]:
+    """Make cgroups and then write these settings, file and value; the files of those that hold."""
+    for folder in folders:  # all first: so nobody can remove, as empty, those that they are in
         with contextlib.suppress(OSError):
             os.makedirs(folder, exist_ok=True)
-            _enter(folder)
+    return {file for file, value in settings if write(file, value)}
 
 
-def leave() -> None:
-    """Leave the cgroup of the attempt in whose tree this process was started, if it was."""
-    for folder in _own_folders():
-        if _strip(folder) != folder:
-            with contextlib.suppress(OSError):
-                _enter(_strip(folder))
+def join(folders: Iterable[str]) -> None:
+    """Be a member of these cgroups. One that refuses is removed: it holds no limit, and that can be seen."""
+    for folder in folders:
+        try:
+            enter(folder)
+        except OSError:
+            remove([folder])
 
 
-def _enter(folder: str) -> None:
+def enter(folder: str) -> None:
+    """Be a member of this cgroup.
+
+    Raises:
+        OSError: It refuses.
+    """
     with open(f"{folder}/cgroup.procs", "w") as file:
         file.write("0")
 
@@ -93,11 +65,16 @@ def members(folder: str | None) -> set[int]:
     if not folder:
         return set()
     files = [f"{at}/cgroup.procs" for at, _, _ in os.walk(folder)]
-    return {int(pid) for file in files for pid in _read(file).split()}
+    return {int(pid) for file in files for pid in read(file).split()}
 
 
-def remove(folder: str | None) -> None:
-    """Remove a cgroup that nobody is in any more."""
-    for at, _, _ in os.walk(folder or "", topdown=False):
-        with contextlib.suppress(OSError):  # a daemon that was started there is still on its way out
-            os.rmdir(at)
+def remove(folders: Iterable[str]) -> None:
+    """Remove cgroups that nobody is in any more, and their home's with the last of them."""
+    for folder in folders:
+        for at, _, _ in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):  # a daemon that was started there is still on its way out
+                os.rmdir(at)
+        home = os.path.dirname(folder)
+        if os.path.basename(home).startswith(PREFIX):
+            with contextlib.suppress(OSError):
+                os.rmdir(home)

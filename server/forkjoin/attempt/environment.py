@@ -1,6 +1,7 @@
 """The environment in which agents' programs, and their repositories' commands, run: the lead's own, less what is not
 theirs, plus ours."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -29,6 +30,18 @@ def compose(
     known = {**kept, **ours}
     asked = {name: Template(value).safe_substitute(known) for name, value in (wanted or {}).items()}
     return kept | asked | dict(settings) | _calm_git(ignore) | dict(ours)
+
+
+def encode(environment: Mapping[str, str]) -> bytes:
+    """An environment as the shim reads it.
+
+    Raises:
+        ValueError: A variable can't be given to any program.
+    """
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"no program can be given the variable {name!r}")
+    return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items()) + b"\0"
 
 
 def _calm_git(ignore: Path | None) -> dict[str, str]:

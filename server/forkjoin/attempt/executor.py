@@ -4,11 +4,11 @@ A spec says everything that is needed and nothing about where. A handle is a pla
 starts, so that it can be on disk first; submitting the same handle again after a crash starts nothing twice.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from forkjoin.model import Outcome
+from forkjoin.model import UNLIMITED, Outcome, TreeLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class AttemptSpec:
         silence_s: Seconds without a byte printed until its tree is ended.
         log_bytes: How much is kept of what it prints, and of its errors: the beginning, and the end.
         keeps_unread: Whether of its output only that may be dropped which was given to `release`.
+        limits: What it may take; the limits of all together are the executor's own.
         about: Whose attempt it is, for whoever finds its files without the records; small, and what JSON can hold.
     """
 
@@ -39,6 +40,7 @@ class AttemptSpec:
     silence_s: float | None = None
     log_bytes: int = 64 * 1024 * 1024
     keeps_unread: bool = False
+    limits: TreeLimits = UNLIMITED
     about: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
@@ -57,8 +59,12 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
+    """What there is; memory in bytes, the load as an average over the last minute."""
+
     cores: int
-    free_memory_bytes: int
+    memory: int
+    free_memory: int
+    load: float
 
 
 class Executor(Protocol):
@@ -126,6 +132,14 @@ class Executor(Protocol):
 
     async def handles(self) -> list[str]:
         """All that is there of, until it is forgotten."""
+        ...
+
+    async def watch(self) -> None:
+        """See to it, for ever, that all together keep to their limits; return where that needs nobody to."""
+        ...
+
+    async def taken(self, handles: Iterable[str]) -> dict[str, int]:
+        """Bytes of memory that those of these take which run."""
         ...
 
     async def capacity(self) -> Capacity: ...

@@ -8,7 +8,6 @@ in shim.py.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -17,8 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -28,9 +27,10 @@ from anyio import CapacityLimiter, to_thread
 from pydantic import TypeAdapter, ValidationError
 
 from forkjoin import lock
-from forkjoin.attempt import cgroup, log, open_files, process, shim
+from forkjoin.attempt import groups, hierarchy, in_all, log, open_files, process, shim, usage
+from forkjoin.attempt.environment import encode
 from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
-from forkjoin.model import Outcome
+from forkjoin.model import UNLIMITED, Outcome, TreeLimits
 
 _CHUNK = 256 * 1024
 #: How soon output is looked for again: at once while it flows, more seldom the longer it is silent.
@@ -51,7 +51,6 @@ class _Orders:
     """What a daemon reads again of spec.json."""
 
     log_bytes: int
-    cgroup: str | None = None
 
 
 _ORDERS = TypeAdapter(_Orders)
@@ -60,12 +59,16 @@ _OUTCOME = TypeAdapter(Outcome)
 
 
 class LocalExecutor:
-    """Runs attempts under `folder`; `wake` is what a shim executes to start a daemon where none has `daemon_lock`."""
+    """Runs attempts under `folder`; `wake` is what a shim executes to start a daemon where none has `daemon_lock`.
 
-    def __init__(self, folder: Path, daemon_lock: Path, wake: Sequence[str]) -> None:
+    `together` is what all of them may take.
+    """
+
+    def __init__(self, folder: Path, daemon_lock: Path, wake: Sequence[str], together: TreeLimits = UNLIMITED) -> None:
         self._folder = folder.resolve()  # it is in the marks, too
         self._daemon_lock = daemon_lock
         self._wake = list(wake)
+        self._together = together
         self._threads = CapacityLimiter(40)
         self._enders = CapacityLimiter(40)  # those take seconds: nobody is to wait for them
 
@@ -87,7 +90,7 @@ class LocalExecutor:
             return  # a shim has it already
         try:
             if not any((folder / name).exists() for name in ("started.json", "cancel")):
-                _write_orders(folder, spec, str(self._daemon_lock), self._wake)
+                _write_orders(folder, spec, self._together, {"daemon_lock": str(self._daemon_lock), "wake": self._wake})
                 _start_shim(folder, taken, spec.environment)
         finally:
             os.close(taken)
@@ -165,19 +168,39 @@ class LocalExecutor:
     async def handles(self) -> list[str]:
         return [name for name in await self._do(os.listdir, self._folder) if _HANDLE.fullmatch(name)]
 
+    async def watch(self) -> None:
+        limits = in_all.to_watch(self._together, groups.find_bases())
+        live = dict.fromkeys((self._at(handle) for handle in await self.handles()), 0)
+        while limits != UNLIMITED:
+            live = await self._do(_find_live, [*live, *(at for at in [*_shims] if at.parent == self._folder)])
+            with contextlib.suppress(OSError):  # no room to leave word, or no descriptor to look; it is tried again
+                await self._do(in_all.end_largest, live, limits)
+            await anyio.sleep(in_all.LOOK_EVERY_S)
+
+    async def taken(self, handles: Iterable[str]) -> dict[str, int]:
+        return await self._do(_taken, [self._at(handle) for handle in handles])
+
     async def capacity(self) -> Capacity:
-        memory = await self._do(psutil.virtual_memory)
-        return Capacity(os.cpu_count() or 1, memory.available)
+        return await self._do(_capacity)
+
+
+def _capacity() -> Capacity:
+    memory, limit = psutil.virtual_memory(), hierarchy.memory_left()
+    return Capacity(os.cpu_count() or 1, memory.total, int(min(memory.available, limit)), os.getloadavg()[0])
+
+
+def _taken(folders: Iterable[Path]) -> dict[str, int]:
+    return {folder.name: usage.of_tree(pid).memory for folder, pid in _find_live(folders).items()}
 
 
 def _forget(folder: Path) -> None:
-    cgroup.remove(_group(folder))
+    groups.remove(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[str]) -> None:
+def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon: dict[str, object]) -> None:
     """Put on disk all that the shim reads, except the environment."""
-    for stale in ("about.json", "input", "input.end", "poke"):
+    for stale in ("about.json", "input", "input.end", "over", "poke"):
         (folder / stale).unlink(missing_ok=True)
     os.mkfifo(folder / "poke", 0o600)
     _append(folder / "input", spec.input)
@@ -192,10 +215,11 @@ def _write_orders(folder: Path, spec: AttemptSpec, daemon_lock: str, wake: list[
         "silence_s": spec.silence_s,
         "log_bytes": spec.log_bytes,
         "keeps_unread": spec.keeps_unread,
-        "cgroup": _group(folder),
         "open_files": open_files.GIVEN,
-        "daemon_lock": daemon_lock,
-        "wake": wake,
+        "limits": asdict(spec.limits),
+        "in_all": asdict(together),
+        **groups.order(folder, spec.limits, together),
+        **daemon,
     }
     _append(folder / "about.json", json.dumps(dict(spec.about)).encode())
     _write(folder / "full.json", _OUTCOME.dump_json(_FULL))
@@ -207,17 +231,9 @@ def _mark(folder: Path) -> str:
     return str(folder)
 
 
-def _group(folder: Path) -> str | None:
-    """Where the attempt's cgroup is, if it has one; a daemon that took over may have another base than its first."""
-    name = f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    orders = _read_record(folder / "spec.json", _ORDERS)
-    recorded = orders.cgroup if orders else None
-    return recorded if recorded and recorded.endswith(name) else cgroup.place(name)
-
-
 def _start_shim(folder: Path, taken: int, environment: Mapping[str, str]) -> None:
     """Fork the shim, which inherits the lock, and send it the program's environment."""
-    sent = _encode({**environment, process.MARK: _mark(folder)})
+    sent = encode({**environment, process.MARK: _mark(folder)})
     own = {name: value for name, value in os.environ.items() if name != process.MARK}
     argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(taken)]
     with os.fdopen(os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
@@ -246,18 +262,6 @@ def _reap(folder: Path) -> None:
     if (folder / "lock").exists() and (pid := _shims.pop(folder, None)):
         with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
             os.waitpid(pid, 0)
-
-
-def _encode(environment: Mapping[str, str]) -> bytes:
-    """An environment as the shim reads it.
-
-    Raises:
-        ValueError: A variable can't be given to any program.
-    """
-    for name, value in environment.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"no program can be given the variable {name!r}")
-    return b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items()) + b"\0"
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -344,6 +348,12 @@ def _open_shim(folder: Path) -> int | None:
     return owner and process.open_handle(owner)
 
 
+def _find_live(folders: Iterable[Path]) -> dict[Path, int]:
+    """The pids of their shims, of those that are there."""
+    live = {folder for folder in folders if lock.is_held(folder / "lock")}
+    return {folder: owner.pid for folder in live if (owner := _read_shim(folder))}
+
+
 def _ask_to_end(folder: Path, grace: float) -> bool:
     """Leave word that the attempt is to end, for its shim or for whoever would start one; whether a shim has it."""
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -378,7 +388,7 @@ def _thaw(folder: Path) -> None:
 
 def _finder(folder: Path) -> Callable[[], list[process.Entry]]:
     """What finds the processes of an attempt, time and again."""
-    mark, group, owner = _mark(folder), _group(folder), _read_shim(folder)
+    mark, group, owner = _mark(folder), next(iter(groups.find(folder)), None), _read_shim(folder)
     return lambda: process.tree(mark, owner, group)
 
 
@@ -388,5 +398,5 @@ def _end_tree(folder: Path, grace: float) -> list[str]:
     left = process.end(_finder(folder), grace)
     if not left:
         left = process.end(lambda: [entry for entry in process.table() if entry.identity == owner], 0)
-    cgroup.remove(_group(folder))
+    groups.remove(folder)
     return [str(entry) for entry in left]

@@ -57,7 +57,7 @@ def _boot_id() -> str:
 def read_entry(pid: int) -> Entry | None:
     """The process with this pid, unless it has ended; a zombie has, if no thread of it goes on."""
     try:
-        name, fields = _read_stat(pid)
+        name, fields = read_stat(pid)
     except OSError:
         return None
     state, threads = fields[0], int(fields[17])
@@ -107,6 +107,14 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
     return [e for e in entries if (e.identity.pid in found or e.session in sessions) and e.identity.pid not in never]
 
 
+def is_keeper(pid: int) -> bool:
+    """Whether it is a daemon or a shim, which are of nobody's tree."""
+    try:
+        return _variable(KEEPER, "1") in b"\0" + _read(f"/proc/{pid}/environ")
+    except OSError:
+        return False
+
+
 def _variable(name: str, value: str) -> bytes:
     return b"\0" + os.fsencode(f"{name}={value}") + b"\0"
 
@@ -124,12 +132,12 @@ def _environment(pid: int) -> bytes:
 
 def _has_none(pid: int) -> bool:
     """Whether it has no environment, and is not about to get one: the kernel's own, what ends, what was cleared."""
-    _, fields = _read_stat(pid)
+    _, fields = read_stat(pid)
     flags, begin, end = int(fields[6]), fields[47], fields[48]
     return bool(flags & (_PF_EXITING | _PF_KTHREAD)) or begin == end != b"0"
 
 
-def _read_stat(pid: int) -> tuple[bytes, list[bytes]]:
+def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
     """A process's name, and the fields that follow it (proc_pid_stat(5)).
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from forkjoin.attempt.executor import AttemptSpec, Executor
-from forkjoin.model import Outcome
+from forkjoin.model import UNLIMITED, Outcome, TreeLimits
 from forkjoin.redact import redact, secrets_of
 
 #: Bytes of the end of what it printed that are told: that is where it says what went wrong.
@@ -39,6 +39,7 @@ class Shell:
     cwd: str
     environment: Mapping[str, str]
     log_bytes: int
+    limits: TreeLimits = UNLIMITED
 
     async def run(self, kind: str, command: str, minutes: float, *words: str) -> Ran:
         """How the command line of this kind went, which finds the words as $1, $2 …
@@ -54,6 +55,7 @@ class Shell:
             timeout_s=minutes * 60,
             together=True,
             log_bytes=self.log_bytes,
+            limits=self.limits,
         )
         ran = await self._run(spec)
         return await self._run(replace(spec, handle=second)) if ran.outcome.kind in ("lost", "not_started") else ran

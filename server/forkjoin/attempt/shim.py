@@ -14,6 +14,7 @@ stands in files of FOLDER, except the program's environment, which comes through
     end.json      how it ended; written last, and by rename, so that it is whole or not there
     full.json     what becomes end.json where the disk is too full to write one
     released      up to where the output was read by whoever must read all of it
+    over          the limit of all attempts together that this one is to be ended for, in words
     about.json    whose attempt it is, for whoever finds this folder without the records
 
 Standard library only; its own 6 MB are paid for every agent that runs.
@@ -21,7 +22,6 @@ Standard library only; its own 6 MB are paid for every agent that runs.
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import math
 import os
@@ -36,7 +36,8 @@ from typing import Any, NoReturn
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from forkjoin import lock
-from forkjoin.attempt import cgroup, log, process
+from forkjoin.attempt import cgroup, limit, log, process, usage
+from forkjoin.attempt.feed import Feed
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHUNK = 65536
@@ -45,11 +46,15 @@ _WAKE_EVERY_S = 60.0
 #: How often the logs are looked at: how long they are, and whether they have grown.
 _LOOK_EVERY_S = 1.0
 #: What a daemon does not say that was running when a newer forkjoin was installed, this file with it.
-_NOT_TOLD = {
+_NOT_TOLD: dict[str, Any] = {
     "silence_s": None,
     "log_bytes": sys.maxsize,
     "keeps_unread": False,
     "cgroup": None,
+    "cgroups": None,
+    "cgroup_settings": (),
+    "limits": {},
+    "in_all": {},
     "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
 }
 #: From TERM to KILL where nobody says otherwise: at the deadline, or when somebody ends the shim itself.
@@ -64,11 +69,13 @@ class Shim:
     def __init__(self) -> None:
         with open("spec.json", encoding="utf-8") as file:
             self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
+        group: str | None = self.spec["cgroup"]
+        self.groups: list[str] = self.spec["cgroups"] or ([group] if group else [])
         self.began = time.monotonic()
         self.next_wake = self.began + _WAKE_EVERY_S
         self.looked = self.began  #: when it was last looked whether the program is frozen
         self.frozen = False
-        self.late = ""  #: the limit that ended it, in words
+        self.late = ""  #: the limit of time that ended it, in words
         self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
         self.left: list[process.Entry] = []
 
@@ -80,7 +87,7 @@ class Shim:
             how = not_started("it was stopped before it started")
         else:
             how = self.live(environment)
-            cgroup.remove(self.spec["cgroup"])
+            cgroup.remove(self.groups)
         self.write_end(how)
         self.wake_daemon()
 
@@ -89,12 +96,15 @@ class Shim:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         wakeup = self.listen_to_signals()
         program_stdin, stdin = os.pipe2(os.O_CLOEXEC)
+        self.held = cgroup.make(self.groups, self.spec["cgroup_settings"])
         failure = self.start(program_stdin, environment)
         os.close(program_stdin)
         if failure:
             return not_started(failure)
         os.set_blocking(stdin, False)
         self.logs = Logs(self.spec)
+        meter = usage.Meter(self.groups, self.held)  # of those that the program is in by now
+        self.watch = limit.Watch(self.spec["limits"], self.spec["in_all"], meter)
         how = self.describe(self.serve(stdin, wakeup))
         self.logs.look()
         return how
@@ -141,7 +151,8 @@ class Shim:
             for number, descriptor in enumerate((stdin, output, errors)):
                 os.dup2(descriptor, number)
             restore_signals()
-            cgroup.join(self.spec["cgroup"])
+            cgroup.join(self.groups)
+            limit.impose(self.spec["limits"], nice=not any(file.endswith(limit.FAIR) for file in self.held))
             doing = f"its folder {cwd}"
             os.chdir(os.fsencode(cwd))
             doing = f"the program {argv[0]}"
@@ -165,16 +176,17 @@ class Shim:
                 feed.copy(selector)
                 self.logs.look()
                 self.hold_time()
+                self.watch.look()
                 grace = self.grace_to_end()
                 if grace is not None:
                     self.end_tree(grace)
                     continue
-                patience = _LOOK_EVERY_S if self.frozen else max(0.0, min(_LOOK_EVERY_S, self.time_left()))
-                for key, _ in selector.select(patience):
+                for key, _ in selector.select(self.patience()):
                     if key.fd in (wakeup, poke):
                         os.read(key.fd, _CHUNK)
                 if time.monotonic() >= self.next_wake:
                     self.wake_daemon()
+        self.watch.look_last(os.waitstatus_to_exitcode(status))
         self.end_tree(_LEFTOVER_GRACE_S)
         return status
 
@@ -192,6 +204,8 @@ class Shim:
         self.late = self.find_late()
         if os.path.exists("cancel"):
             return read_number("cancel", _GRACE_S)  # it is empty where there was no room for more
+        if self.watch.reached:
+            return self.watch.grace
         return _GRACE_S if self.late or self.terminated else None
 
     def hold_time(self) -> None:
@@ -206,14 +220,20 @@ class Shim:
         """The limit that it is past, in words; '' where it is past none."""
         silence: float | None = self.spec["silence_s"]
         if self.time_left() <= 0:
-            return f"by its time limit of {spell(self.spec['timeout_s'])}"
+            return f"by its time limit of {limit.spell(self.spec['timeout_s'])}"
         if silence is not None and time.monotonic() >= self.logs.heard + silence:
-            return f"after {spell(silence)} of silence"
+            return f"after {limit.spell(silence)} of silence"
         return ""
 
+    def patience(self) -> float:
+        """Until it is looked again, though nothing has happened."""
+        if self.frozen:
+            return _LOOK_EVERY_S
+        return max(0.0, min(_LOOK_EVERY_S, self.time_left(), self.watch.next_look - time.monotonic()))
+
     def time_left(self) -> float:
-        limit: float | None = self.spec["timeout_s"]
-        return math.inf if limit is None else self.began + limit - time.monotonic()
+        longest: float | None = self.spec["timeout_s"]
+        return math.inf if longest is None else self.began + longest - time.monotonic()
 
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
@@ -224,10 +244,15 @@ class Shim:
 
     def describe(self, status: int) -> dict[str, Any]:
         code = os.waitstatus_to_exitcode(status)
-        kind = "timed_out" if self.late else "signalled" if code < 0 else "exited"
-        left = [str(entry) for entry in self.left]
-        asked = os.path.exists("cancel")
-        return {"kind": kind, "code": abs(code), "error": self.late, "left": left, "asked": asked}
+        by_itself = "signalled" if code < 0 else "exited"
+        return {
+            "kind": "timed_out" if self.late else "limited" if self.watch.reached else by_itself,
+            "code": abs(code),
+            "error": self.late or self.watch.reached,
+            "left": [str(entry) for entry in self.left],
+            "peak_memory_bytes": self.watch.peak or None,
+            "asked": os.path.exists("cancel"),
+        }
 
     def write_end(self, how: dict[str, Any]) -> None:
         try:
@@ -278,46 +303,6 @@ class Logs:
         return int(read_number("released", 0)) if name == "output" and self.keeps_unread else sys.maxsize
 
 
-class Feed:
-    """Copies the file `input` into the program's stdin, as far as it has grown and the program reads."""
-
-    def __init__(self, stdin: int) -> None:
-        self.stdin = stdin
-        self.source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
-        self.pending = b""
-        self.open = True
-
-    def copy(self, selector: selectors.BaseSelector) -> None:
-        """Copy what can be copied now; leave stdin in `selector` while the program does not read."""
-        if not self.open:
-            return
-        waits = self.stdin in selector.get_map()
-        complete = os.path.exists("input.end")  # looked for before the last read, so that nothing is missed
-        try:
-            while self.refill():
-                self.pending = self.pending[os.write(self.stdin, self.pending) :]
-        except BlockingIOError:
-            if not waits:
-                selector.register(self.stdin, selectors.EVENT_WRITE)
-            return
-        except BrokenPipeError:
-            complete = True
-        if waits:
-            selector.unregister(self.stdin)
-        if complete:
-            os.close(self.stdin)
-            self.open = False
-
-    def refill(self) -> bool:
-        """Whether there is something to copy. What is still being written is not: for want of room it is taken back."""
-        if not self.pending:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self.source, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                self.pending = os.read(self.source, _CHUNK)
-                fcntl.flock(self.source, fcntl.LOCK_UN)
-        return bool(self.pending)
-
-
 def open_private(name: str, flags: int) -> int:
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
 
@@ -342,10 +327,6 @@ def read_number(name: str, otherwise: float) -> float:
 
 def not_started(why: str) -> dict[str, Any]:
     return {"kind": "not_started", "error": why}
-
-
-def spell(seconds: float) -> str:
-    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
 def restore_signals() -> None:

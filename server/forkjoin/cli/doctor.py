@@ -6,24 +6,31 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
 
-from forkjoin.attempt import cgroup
+from forkjoin.attempt import hierarchy
+from forkjoin.attempt.limit import spell_bytes
 from forkjoin.branch import git
 from forkjoin.cli.client import Client, ask
 from forkjoin.cli.say import Json, say_json, tell
 from forkjoin.cli.trust import untrusted
-from forkjoin.config import AgentProgram, Settings, read_settings
-from forkjoin.connection.reach import DaemonError, try_connect
+from forkjoin.config import AgentProgram, Limits, Settings, read_settings
+from forkjoin.connection.reach import DaemonError, peer_of, try_connect
 from forkjoin.error import CallerError
 from forkjoin.paths import Home, find_home
 from forkjoin.record.damage import find_damage, find_trouble
 
 _VERSION_S = 20
+#: What limits what, and what does where there is no such cgroup.
+_TIERS = (
+    ("memory", "memory", "the watchdog"),
+    ("pids", "processes", "the watchdog"),
+    ("cpu", "processors", "niceness alone"),
+)
 
 
 def status(json: Json = False) -> None:
@@ -88,10 +95,10 @@ def examine(home: Home) -> Iterator[Finding]:
         yield Finding("settings", False, str(error), "correct the file, then: forkjoin daemon stop")
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
-    said = settings.limits.max_running
-    yield Finding("limits", True, f"max_running {said}" if said else "max_running from cores and free memory")
+    bases = hierarchy.find_bases(_daemon_pid(home) or "self")
+    yield _limits(settings.limits, bases)
     escape = "none can be made: a process that clears its environment and outlives its shim escapes a stop"
-    yield Finding("cgroup", True, cgroup.find_base() or escape)
+    yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
     yield _daemon(home)
     yield _repository()
     if folder.ok and (strange := untrusted(home)) is not None:
@@ -152,6 +159,27 @@ def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
         return Finding(f"agent {name}", not needed, f"{program.command[0]} is not in PATH", remedy)
     version = _ask(path, "--version") if program.kind == "claude" else None
     return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
+
+
+def _limits(limits: Limits, bases: Sequence[hierarchy.Base]) -> Finding:
+    """How much there may be, and what sees to that."""
+    most = f"max_running {limits.max_running or 'from cores and free memory'}"
+    memory, processes = limits.per_agent.memory, limits.per_agent.processes
+    each = f"an agent {spell_bytes(memory) if memory else 'any'} memory, {processes or 'any number of'} processes"
+    held = [
+        f"{what} by {next((f'cgroup v{base.version}' for base in bases if controller in base.controllers), otherwise)}"
+        for controller, what, otherwise in _TIERS
+    ]
+    return Finding("limits", True, f"{most}; {each}; held: {', '.join(held)}")
+
+
+def _daemon_pid(home: Home) -> str | None:
+    """The daemon's pid, where one is up: its cgroup is what counts."""
+    found = try_connect(home)
+    if found is None:
+        return None
+    with found:
+        return str(peer_of(found)[0])
 
 
 def _daemon(home: Home) -> Finding:

@@ -27,10 +27,11 @@ Kind = tuple[int, str]
 class Machine:
     """What the machine has now, in bytes, and what agents take and need of it."""
 
-    free: int
+    free: float
     kept_free: int  #: for the person, the lead and the daemon
     load: float = 0  #: programs that want a processor, as an average over the last minute
     most_load: float = 1
+    first_need: float = FIRST_NEED  #: of a kind that nothing is known of
     taken: Mapping[int, int] = field(default_factory=dict[int, int])  #: by number
     needs: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
 
@@ -54,7 +55,7 @@ class Room(Gate):
         self._machine = machine
         self._now = now
         self._working = [agent for agent in live if agent.state in ACTIVE]
-        self._promised = sum(map(self._lacks, self._working))
+        self._promised: float = sum(map(self._lacks, self._working))
 
     def hold(self, agent: Agent) -> Hold | None:
         if not self._working:
@@ -85,9 +86,13 @@ class Room(Gate):
         """When memory may be short though nothing has happened."""
         return self._now + _AGAIN_S if len(self._working) > 1 else math.inf
 
-    def _lacks(self, agent: Agent) -> int:
+    def _lacks(self, agent: Agent) -> float:
         """What the agent has yet to take, at its most."""
-        return max(0, self._machine.needs.get(kind_of(agent), FIRST_NEED) - self._machine.taken.get(agent.number, 0))
+        return max(
+            0,
+            self._machine.needs.get(kind_of(agent), self._machine.first_need)
+            - self._machine.taken.get(agent.number, 0),
+        )
 
     def _again(self, why: str) -> Hold:
         return Hold(why, self._now + _AGAIN_S)

@@ -16,7 +16,7 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
             return State.TIMED_OUT
         case "lost":
             return State.LOST
-        case "exited" | "signalled" | "not_started":
+        case "exited" | "signalled" | "not_started" | "limited":
             return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 

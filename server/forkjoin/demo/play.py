@@ -55,7 +55,7 @@ def _clear(folder: Path, home: Path) -> None:
 def _config(agent: str) -> str:
     command = json.dumps([sys.executable, "-m", "forkjoin.demo.agent"])
     scripted = f'[agents.scripted]\nkind = "command"\ncommand = {command}\n'
-    return f'default_agent = "{agent}"\n[limits]\nmax_running = 3\nidle_minutes = 5\n{scripted}'
+    return f'default_agent = "{agent}"\n[limits]\nmax_running = 3\nmax_load = 1000\nidle_minutes = 5\n{scripted}'
 
 
 async def _play(home: Path, repository: Path, out: Console) -> None:

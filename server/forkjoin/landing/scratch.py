@@ -96,7 +96,8 @@ class Scratch:
         place = await find_place(order.common_dir, order.scratch) if order.recipe.share and landing.checkout else None
         wanted, ignore = order.recipe.environment, place.ignore if place else None
         environment = compose(order.environment or {}, {}, ours, wanted=wanted, ignore=ignore)
-        return Shell(rooms.executor, handle, str(order.scratch), environment, rooms.settings.limits.log_bytes)
+        limits = rooms.settings.limits
+        return Shell(rooms.executor, handle, str(order.scratch), environment, limits.log_bytes, limits.per_agent)
 
 
 def _why(kind: str, ran: Ran) -> str | None:

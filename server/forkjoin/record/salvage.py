@@ -23,6 +23,7 @@ _TABLES = {
     "token": "agent",
     "spent": "agent",
     "budget": "project",
+    "peak": "project",
     "landing": "number",
     "told": None,
     "call": None,

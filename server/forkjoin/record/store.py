@@ -265,6 +265,13 @@ class Store(Ledger, Upkeep, Landings):
 
         await self._write("set_told", act, quiet=True)
 
+    async def peaks(self) -> dict[tuple[int, str], int]:
+        """The most memory, in bytes, that agents of a project had which ran a program, as it is remembered."""
+        return {(row["project"], row["program"]): row["bytes"] for row in await self._rows("peaks")}
+
+    async def set_peak(self, project: int, program: str, size: int) -> None:
+        await self._set("set_peak", project=project, program=program, bytes=size)
+
     # -- events
 
     async def progress(self, agent: Agent) -> rows.Progress:

@@ -1,0 +1,68 @@
+"""Room: what agents need is learned; without it they wait, and the youngest gives its memory back."""
+
+from pathlib import Path
+
+import pytest
+from forkjoin.attempt.executor import Capacity
+from forkjoin.loop import Loop
+from forkjoin.model import Agent
+from forkjoin.paths import Home
+from harness import Lead, first_answer, lead_of, open_loop_in_memory
+
+GB = 1_000_000_000
+TAKES = "python3 -c \"import time; x = b'x' * 200_000_000; time.sleep(0.5)\""
+
+#: Goes on until it is told to end.
+TALKS = """
+import os, time
+answer('I begin.')
+while run == 1:
+    time.sleep(0.02)
+succeed(told)"""
+
+
+def let_have(loop: Loop, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    """Let so much memory be free of ten gigabytes."""
+
+    async def capacity() -> Capacity:
+        return Capacity(2, 10 * GB, int(free), 0)
+
+    monkeypatch.setattr(loop.rooms.executor, "capacity", capacity)
+    loop.store.changes.announce()
+
+
+async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.run(TAKES)
+        ((kind, peak),) = (await loop.store.peaks()).items()
+        assert kind == (1, "sh")
+        assert 200_000_000 < peak < 400_000_000
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:  # it is kept
+        let_have(loop, monkeypatch, 0.9 * GB)
+        first, second, third = await lead.spawn(*["sleep 60"] * 3)
+        await lead.last_event(third, "of memory free, 0.")
+        await lead.call("stop_agents", ids=[first, second, third])
+
+
+async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conversation(
+    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_have(loop, monkeypatch, 8 * GB)
+    first, second = [(await talking.spawn(TALKS, agent="talker"))[0] for _ in range(2)]
+    for one in (first, second):
+        await talking.last_event(one, "I begin.")
+    let_have(loop, monkeypatch, 0.1 * GB)
+
+    async def paused() -> list[Agent]:
+        return [one for one in await loop.store.live() if one.state == "paused" and not one.ending]
+
+    (youngest,) = await first_answer(paused)
+    assert "of memory free, " in await talking.last_event(youngest.id, "needed")
+    (other,) = {first, second} - {youngest.id}
+    assert (await talking.listed(other))["state"] == "running"
+    let_have(loop, monkeypatch, 8 * GB)
+    (result,) = await talking.results(youngest.id)
+    assert (result["state"], "(memory is short)" in result["output"]) == ("succeeded", True)
+    await talking.call("stop_agents", ids=[other])

@@ -1,0 +1,82 @@
+"""What a tree takes, as the watchdog sees it; and what a daemon is free of that was started within one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from forkjoin.attempt import limit, usage
+
+MB = 1_000_000
+
+
+@contextmanager
+def running(*argv: str) -> Generator[int]:
+    """A process that has printed a line, once its tree is up; it and those in its session are ended after."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout
+        try:
+            process.stdout.readline()
+            yield process.pid
+        finally:
+            os.killpg(process.pid, 9)
+
+
+def python(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-E", "-c", f"import os, mmap, sys, threading, time\n{script}")
+
+
+def test_what_processes_share_counts_once_and_what_each_has_alone_for_each() -> None:
+    """Two that share 60 MB, and have 20 MB each."""
+    script = (
+        "shared = mmap.mmap(-1, 60_000_000); shared.write(bytes(60_000_000)); told, tell = os.pipe()\n"
+        "for _ in range(2):\n"
+        "    if os.fork() == 0:\n"
+        "        own, seen = bytearray(os.urandom(20_000_000)), sum(shared[::4096])\n"
+        "        os.write(tell, b'!'); time.sleep(1000)\n"
+        "for _ in range(2): os.read(told, 1)\n"
+        "print(flush=True); time.sleep(1000)"
+    )
+    with running(*python(script)) as pid:
+        found = usage.of_tree(pid)
+    assert found.processes == 2
+    assert 100 * MB < found.memory < 140 * MB
+
+
+def test_a_child_that_a_thread_has_started_counts() -> None:
+    script = (
+        "def start():\n"
+        "    if os.fork() == 0: time.sleep(1000)\n"
+        "    print(flush=True); time.sleep(1000)\n"
+        "threading.Thread(target=start).start()"
+    )
+    with running(*python(script)) as pid:
+        assert usage.of_tree(pid).processes == 1
+
+
+def test_a_daemon_that_was_started_there_does_not_count_nor_what_is_below_it() -> None:
+    daemon = "FORKJOIN_KEEPER=1 setsid sh -c 'sleep 1000 & echo up; wait'"
+    with running("sh", "-c", f"sleep 1000 & {daemon} & wait") as pid:
+        keeper = subprocess.run(["pgrep", "-P", str(pid), "sh"], capture_output=True, text=True, check=True).stdout
+        found = usage.of_tree(pid)
+        os.killpg(int(keeper), 9)
+    assert found.processes == 1
+
+
+def test_of_a_process_that_is_gone_nothing_is_taken() -> None:
+    assert usage.of_tree(2**22 + 1) == usage.Usage()
+
+
+def test_a_daemon_that_an_agent_s_relay_has_started_is_free_of_what_must_not_hold_it() -> None:
+    script = (
+        "import resource; from pathlib import Path; from forkjoin.attempt import limit\n"
+        "limit.impose({'file_size': 5_000_000}, nice=False); limit.lift()\n"
+        "print(*resource.getrlimit(resource.RLIMIT_FSIZE), Path('/proc/self/oom_score_adj').read_text())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(limit.__file__).parents[2])}
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    soft, hard, score = map(int, told.stdout.split())
+    assert soft == hard
+    assert score == int(Path("/proc/self/oom_score_adj").read_text())
