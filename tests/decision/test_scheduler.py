@@ -1,5 +1,6 @@
 """The scheduler: any history keeps its promises."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -204,6 +205,13 @@ def test_nobody_is_frozen_for_long() -> None:
     long = {"here": replace(TWO, closed_until=5000)}
     assert decide(Situation(RUNNING, 9, now=95, rate_limits=long)).pause == {}
     assert decide(Situation(PAUSED, 9, now=95, rate_limits=long)).start == (3, 4)
+
+
+def test_it_is_looked_again_when_those_that_an_account_closed_for_long_let_run_are_to_pause() -> None:
+    long = {"here": replace(TWO, closed_until=5000)}
+    assert decide(Situation(RUNNING, 9, now=95, rate_limits=long)).next_look == 3800
+    assert decide(Situation(RUNNING, 9, now=3800, rate_limits=long)).pause.keys() == {3, 4}
+    assert decide(Situation(RUNNING[:2], 9, now=95, rate_limits=long)).next_look == math.inf
 
 
 def test_what_is_frozen_goes_on_one_by_one_once_the_vendor_takes_more() -> None:

@@ -14,6 +14,10 @@ from forkjoin.decision.governor import LONGEST_REST_S, RateLimit
 from forkjoin.model import ACTIVE, CALLING, Agent, Pause, State
 
 
+#: For longer than that nobody is frozen.
+_LONG_S = 2 * LONGEST_REST_S
+
+
 class Hold(NamedTuple):
     """Why an agent waits.
 
@@ -38,6 +42,10 @@ class Gate:
     def to_pause(self) -> Mapping[int, Pause]:
         """Who of those that run is to pause, by number."""
         return {}
+
+    def next_pause(self) -> float:
+        """When others are to pause without anything having happened, in seconds since the epoch."""
+        return math.inf
 
 
 class Environment(Gate):
@@ -147,8 +155,13 @@ class Governor(Gate):
                 found |= dict.fromkeys(crowd, Pause(known.why, frozen=True))
         return found
 
+    def next_pause(self) -> float:
+        crowded = [known for account, known in self._rate_limits.items() if self._calling[account] > known.most]
+        soon = [known.closed_until - _LONG_S for known in crowded if self._is_closed_for_long(known)]
+        return min(soon, default=math.inf)
+
     def _is_closed_for_long(self, known: RateLimit) -> bool:
-        return known.closed_until > self._now + 2 * LONGEST_REST_S
+        return known.closed_until - _LONG_S > self._now
 
 
 class Slots(Gate):

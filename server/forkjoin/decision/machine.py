@@ -82,7 +82,7 @@ class Room(Gate):
         ends = youngest.converses
         return {youngest.number: Pause("memory is short", frozen=not ends, ending=ends)}
 
-    def next_look(self) -> float:
+    def next_pause(self) -> float:
         """When memory may be short though nothing has happened."""
         return self._now + _AGAIN_S if len(self._working) > 1 else math.inf
 

@@ -68,7 +68,7 @@ def decide(situation: Situation) -> Decision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
     dependencies = Dependencies(situation.live, situation.ended)
     budgets = Budgets(situation.live, situation.budgets, situation.step_usd)
-    rooms = [Room(situation.live, situation.machine, situation.now)] if situation.machine else []
+    rooms = (Room(situation.live, situation.machine, situation.now),) if situation.machine else ()
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
@@ -97,7 +97,7 @@ def decide(situation: Situation) -> Decision:
     need_lead = frozenset(number for number, hold in holds.items() if hold.needs_lead)
     pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
     wind_up = tuple(number for number in budgets.to_wind_up() if number not in pause)
-    next_look = min((*(hold.until for hold in holds.values()), *(room.next_look() for room in rooms)), default=math.inf)
+    next_look = min([*(hold.until for hold in holds.values()), *(gate.next_pause() for gate in gates)])
     return Decision(tuple(start), skip, waiting, need_lead, pause, budgets.given, wind_up, next_look)
 
 
