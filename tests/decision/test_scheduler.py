@@ -179,6 +179,13 @@ def test_who_is_paused_keeps_its_key() -> None:
     assert decide(Situation(live, 8, now=60)).start == (1,)
 
 
+def test_whose_next_attempt_is_queued_takes_no_key_from_who_is_at_work() -> None:
+    for state in (State.RUNNING, State.PAUSED):
+        holder, other = make_agent(1, state=state, exclusive="port", not_before=60), make_agent(2, exclusive="port")
+        live = [holder, replace(other, attempt=2)]
+        assert 2 not in decide(Situation(live, 8, now=59)).start
+
+
 def test_who_has_begun_goes_on_before_others_start() -> None:
     begun = [make_agent(3, state=State.PAUSED, frozen=True), make_agent(4, attempt=2)]
     live = [make_agent(1), make_agent(2, priority=1), *begun]

@@ -89,7 +89,7 @@ class Exclusive(Gate):
 
     def __init__(self, live: Sequence[Agent]) -> None:
         self._holders: dict[tuple[int, str], Agent] = {}
-        for agent in live:
+        for agent in sorted(live, key=lambda one: one.state is not State.QUEUED):  # whoever has begun again keeps it
             if agent.has_begun:  # one that pauses is in the midst of it
                 self.started(agent)
 
