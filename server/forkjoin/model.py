@@ -242,6 +242,11 @@ class Agent:
         return self.attempt > 1 or self.state is not State.QUEUED
 
     @property
+    def whose(self) -> tuple[int, str]:
+        """Its lead, and what that is known by: a project and a session in it."""
+        return self.project, self.lead
+
+    @property
     def label(self) -> str:
         """Id and name, for a sentence."""
         return f"{self.id} ({self.name})"

@@ -158,6 +158,15 @@ def test_a_lead_with_a_hundred_agents_does_not_hold_up_another_with_one() -> Non
     assert decide(Situation([*many, make_agent(101, lead="y")], 9)).start == (101,)
 
 
+def test_of_leads_with_as_many_at_work_the_one_goes_on_whose_last_turn_is_longest_ago() -> None:
+    many = [make_agent(n, lead="x", priority=9) for n in range(2, 9)]
+    live = [*many, make_agent(9, lead="y"), make_agent(10, lead="z")]
+    turns = {(1, "x"): 300.0, (1, "y"): 200.0, (1, "z"): 250.0}
+    assert decide(Situation(live, 1, last_turns=turns)).start == (9,)
+    assert decide(Situation(live, 4, last_turns=turns)).start == (9, 10, 2, 3)
+    assert decide(Situation(live, 1, last_turns={(1, "x"): 300.0, (1, "y"): 200.0})).start == (10,)
+
+
 def test_the_reasons_name_who_is_in_the_way() -> None:
     running = make_agent(1, state=State.RUNNING, exclusive="port")
     late = make_agent(3, after=[1, 2, 4, 5, 6])

@@ -46,6 +46,7 @@ async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
     for number in decision.start:
         with _unless_moved(number):
             agents[number] = await _start(rooms, agents[number])
+            rooms.last_turns[agents[number].whose] = now
     for number, pause in decision.pause.items():
         with _unless_moved(number):
             agents[number] = await rooms.store.move(agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause)
@@ -75,6 +76,7 @@ async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: floa
         budgets=await find_budgets(rooms, live),
         machine=await look_at_machine(rooms, live),
         step_usd=rooms.settings.budget.reserve_usd,
+        last_turns=dict(rooms.last_turns),
     )
 
 

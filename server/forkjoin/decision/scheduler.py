@@ -1,8 +1,8 @@
 """Who starts next, goes on, or pauses. Pure: what is → what to do, and why not more.
 
-The lead with the fewest agents at work has the next turn; of its own those that have begun, then the highest priority,
-then the oldest. Whoever has the turn is asked at each gate (`gate.py`) whether something holds it, and starts, or goes
-on, when nothing does.
+The lead with the fewest agents at work has the next turn, of several the one whose last turn is longest ago; of its own
+those that have begun, then the highest priority, then the oldest. Whoever has the turn is asked at each gate
+(`gate.py`) whether something holds it, and starts, or goes on, when nothing does.
 """
 
 import heapq
@@ -37,6 +37,7 @@ class Situation:
     budgets: Sequence[Budget] = ()  #: of leads and repositories
     step_usd: float = 1  #: what is given at a time to those that have no budget of their own
     machine: Machine | None = None  #: none where that is not looked at
+    last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def decide(situation: Situation) -> Decision:
     start: list[int] = []
     skip: dict[int, str] = {}
     holds: dict[int, Hold] = {}
-    turns = _Turns(situation.live)
+    turns = _Turns(situation)
     for agent in turns:
         if why := dependencies.why_skip(agent):
             skip[agent.number] = why
@@ -104,12 +105,13 @@ def decide(situation: Situation) -> Decision:
 class _Turns:
     """Those that wait, each once, in the order in which they have their turns; a start changes what follows."""
 
-    def __init__(self, live: Sequence[Agent]) -> None:
-        self._at_work = Counter(_lead(agent) for agent in live if agent.state in ACTIVE)
+    def __init__(self, situation: Situation) -> None:
+        self._last_turns = situation.last_turns
+        self._at_work = Counter(agent.whose for agent in situation.live if agent.state in ACTIVE)
         self._queues: dict[tuple[int, str], list[Agent]] = defaultdict(list)
-        waiting = (agent for agent in live if agent.state in _WAITS)
+        waiting = (agent for agent in situation.live if agent.state in _WAITS)
         for agent in sorted(waiting, key=_rank, reverse=True):
-            self._queues[_lead(agent)].append(agent)  # the next one last
+            self._queues[agent.whose].append(agent)  # the next one last
         self._heap = [self._entry(lead) for lead in self._queues]
         heapq.heapify(self._heap)
 
@@ -121,11 +123,11 @@ class _Turns:
                 heapq.heappush(self._heap, self._entry(lead))
 
     def started(self, agent: Agent) -> None:
-        self._at_work[_lead(agent)] += 1
+        self._at_work[agent.whose] += 1
 
-    def _entry(self, lead: tuple[int, str]) -> tuple[int, bool, int, int, tuple[int, str]]:
+    def _entry(self, lead: tuple[int, str]) -> tuple[int, float, bool, int, int, tuple[int, str]]:
         following = self._queues[lead][-1]
-        return self._at_work[lead], *_rank(following), lead
+        return self._at_work[lead], self._last_turns.get(lead, 0), *_rank(following), lead
 
 
 def _rank(agent: Agent) -> tuple[bool, int, int]:
@@ -133,13 +135,9 @@ def _rank(agent: Agent) -> tuple[bool, int, int]:
     return not agent.has_begun, -agent.spec.priority, agent.number
 
 
-def _lead(agent: Agent) -> tuple[int, str]:
-    return agent.project, agent.lead
-
-
 def queue(situation: Situation) -> list[int]:
     """Numbers of the queued ones in the order of their turns, were there slots enough."""
-    return [agent.number for agent in _Turns(situation.live) if agent.state is State.QUEUED]
+    return [agent.number for agent in _Turns(situation) if agent.state is State.QUEUED]
 
 
 def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
