@@ -167,6 +167,12 @@ def test_of_leads_with_as_many_at_work_the_one_goes_on_whose_last_turn_is_longes
     assert decide(Situation(live, 1, last_turns={(1, "x"): 300.0, (1, "y"): 200.0})).start == (10,)
 
 
+def test_of_equals_the_one_starts_first_that_most_others_wait_for_and_priority_counts_before_that() -> None:
+    chain = [make_agent(4), make_agent(5, after=[4]), make_agent(6, after=[5]), make_agent(7, after=[5])]
+    live = [make_agent(1), make_agent(2, priority=1), make_agent(3), *chain, make_agent(8, after=[3])]
+    assert queue(Situation(live, 1)) == [2, 4, 5, 3, 1, 6, 7, 8]
+
+
 def test_the_reasons_name_who_is_in_the_way() -> None:
     running = make_agent(1, state=State.RUNNING, exclusive="port")
     late = make_agent(3, after=[1, 2, 4, 5, 6])

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from forkjoin.decision.governor import LONGEST_REST_S, RateLimit
 from forkjoin.model import ACTIVE, CALLING, Agent, Pause, State
 
-
 #: For longer than that nobody is frozen.
 _LONG_S = 2 * LONGEST_REST_S
 

@@ -1,7 +1,8 @@
 """Who starts next, goes on, or pauses. Pure: what is → what to do, and why not more.
 
 The lead with the fewest agents at work has the next turn, of several the one whose last turn is longest ago; of its own
-those that have begun, then the highest priority, then the oldest. Whoever has the turn is asked at each gate
+those that have begun, then the highest priority, then the one that most others wait for, directly or not (of work that
+hangs together the long chains are to begin first), then the oldest. Whoever has the turn is asked at each gate
 (`gate.py`) whether something holds it, and starts, or goes on, when nothing does.
 """
 
@@ -107,10 +108,11 @@ class _Turns:
 
     def __init__(self, situation: Situation) -> None:
         self._last_turns = situation.last_turns
+        self._awaited = _count_those_after(situation.live)
         self._at_work = Counter(agent.whose for agent in situation.live if agent.state in ACTIVE)
         self._queues: dict[tuple[int, str], list[Agent]] = defaultdict(list)
         waiting = (agent for agent in situation.live if agent.state in _WAITS)
-        for agent in sorted(waiting, key=_rank, reverse=True):
+        for agent in sorted(waiting, key=self._rank, reverse=True):
             self._queues[agent.whose].append(agent)  # the next one last
         self._heap = [self._entry(lead) for lead in self._queues]
         heapq.heapify(self._heap)
@@ -125,14 +127,22 @@ class _Turns:
     def started(self, agent: Agent) -> None:
         self._at_work[agent.whose] += 1
 
-    def _entry(self, lead: tuple[int, str]) -> tuple[int, float, bool, int, int, tuple[int, str]]:
+    def _entry(self, lead: tuple[int, str]) -> tuple[int, float, bool, int, int, int, tuple[int, str]]:
         following = self._queues[lead][-1]
-        return self._at_work[lead], self._last_turns.get(lead, 0), *_rank(following), lead
+        return self._at_work[lead], self._last_turns.get(lead, 0), *self._rank(following), lead
+
+    def _rank(self, agent: Agent) -> tuple[bool, int, int, int]:
+        """The lower, the earlier among its lead's."""
+        return not agent.has_begun, -agent.spec.priority, -self._awaited.get(agent.number, 0), agent.number
 
 
-def _rank(agent: Agent) -> tuple[bool, int, int]:
-    """The lower, the earlier among its lead's."""
-    return not agent.has_begun, -agent.spec.priority, agent.number
+def _count_those_after(live: Sequence[Agent]) -> dict[int, int]:
+    """How many younger ones wait for each, directly or not; within one call an older may too, and is not counted."""
+    waiting = defaultdict[int, int](int)  # a bit for each
+    for place, agent in enumerate(reversed(live)):
+        for number in agent.after:
+            waiting[number] |= waiting[agent.number] | 1 << place
+    return {number: bits.bit_count() for number, bits in waiting.items()}
 
 
 def queue(situation: Situation) -> list[int]:
