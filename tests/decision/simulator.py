@@ -1,0 +1,350 @@
+"""A simulator of the scheduler: what the daemon decides and records, on a clock of its own.
+
+All that decides, or records, is forkjoin's own code: `schedule` with its gates, the governor, rests between attempts,
+the store with its table of states. The clock, the agents' programs and their vendors are played. What may differ is the
+order of steps in `loop.py` and `life.py`, which is imitated: each change is looked at once nothing else happens in that
+moment; preparing, finishing and ending a program take a fixed time; what is recorded of a program is done at once.
+"""
+
+import heapq
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from unittest.mock import patch
+
+from decision.script import History, Program, Script
+from decision.stores import TableStore
+from forkjoin.adapter.contract import Conclusion, Retry
+from forkjoin.agent import rate_limit, rest, schedule
+from forkjoin.attempt.local import LocalExecutor
+from forkjoin.config import Settings
+from forkjoin.decision.scheduler import Decision, Situation, decide
+from forkjoin.decision.verdict import final_state
+from forkjoin.event import Noted, RateLimited
+from forkjoin.model import FINAL, Agent, Merge, Outcome, Result, State, Verify
+from forkjoin.paths import Home
+from forkjoin.record import rows, store
+from forkjoin.record.rows import NewAgent
+from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
+from forkjoin.session import Environments
+from records import NOBODY, place
+
+T = TypeVar("T")
+
+#: When a history begins, in seconds since the epoch.
+BEGIN = 1_000_000.0
+#: How long it takes until a program that is to be stopped has ended.
+GRACE_S = 2.0
+#: How long a program waits before it tries a refused call again by itself, and an agent before it looks for its lead.
+AGAIN_S = 3.0
+#: How long before something happens it is glanced.
+_BEFORE_S = 0.001
+#: The loop looks no sooner again where nothing has happened.
+_SOONEST_S = 0.1
+#: More looks than any history needs.
+_TOO_MANY = 20_000
+
+
+class Look(NamedTuple):
+    """A decision: what was, and what was decided."""
+
+    situation: Situation
+    decision: Decision
+    is_glance: bool  #: nothing had happened, nor was a look due
+
+
+class World:
+    """Agents with their scripts, from the first spawn until nothing happens any more.
+
+    Attributes:
+        looks: Every decision, in order.
+        asked: When each agent was asked to stop that had not ended.
+        spent: What the calls of each agent have cost.
+    """
+
+    def __init__(self, history: History, *, records: Store | None = None, glances: bool = False) -> None:
+        """A world in which nothing has happened.
+
+        Args:
+            records: Where it is recorded; by default in a table.
+            glances: Whether it is looked just before something happens, too.
+        """
+        self.now = BEGIN
+        self.history = history
+        self.looks: list[Look] = []
+        self.asked: dict[int, float] = {}
+        self.spent = defaultdict[int, float](float)
+        home = Home(Path("/home"), Path("/home"))
+        executor = LocalExecutor(home.attempts, home.daemon_lock, [])  # it is never asked for anything
+        self._rooms = Rooms(home, Settings(), records or TableStore(), executor, Environments())
+        self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
+        self._draw = random.Random(history.seed)
+        self._glances = glances
+        self._is_glance = False
+        self._events: list[_Event] = []
+        self._pushed = 0
+        self._seen_to: dict[int, tuple[State, int, bool]] = {}  #: what of each agent is being seen to
+        self._next: dict[int, _Event] = {}  #: the next step of each agent
+        self._wake: _Event | None = None  #: the next look that was asked for
+        self._plan()
+
+    def __repr__(self) -> str:
+        return f"World({self.history})"
+
+    def _plan(self) -> None:
+        """Let happen what people do, and daemons."""
+        for number, script in self.history.numbered():
+            self._at(script.spawned, partial(self._spawn, f"agent-{number}", script))
+            for after_s, act in ((script.stopped_s, self._stop), (script.told_s, self._tell)):
+                if after_s is not None:
+                    self._at(script.spawned + after_s, partial(act, number))
+        for restart in self.history.restarts:
+            self._at(restart.at, self._restart)
+            self._at(restart.at + restart.back_s, self._connect_all)
+
+    def time(self) -> float:
+        """The time, for those that ask the module of this name."""
+        return self.now
+
+    def run(self) -> "World":
+        """Let all happen; the world as it is then."""
+        with self._played():
+            while (event := self._following()) and len(self.looks) < _TOO_MANY:
+                self._glance(event.at)
+                self.now = event.at
+                heapq.heappop(self._events)
+                event.act()
+                following = self._following()
+                if following is None or following.at > self.now:
+                    self._look()
+        return self
+
+    def agents(self) -> list[Agent]:
+        with self._played():
+            return [_done(self._rooms.store.agent(number)) for number in self._programs]
+
+    def _played(self) -> ExitStack:
+        """Who asks for the time, or draws, asks us; nobody moves an agent while another does, so no move may fail."""
+        stack = ExitStack()
+        for module in (schedule, rate_limit, rest, store):
+            stack.enter_context(patch.object(module, "time", self))
+        for module in (rate_limit, rest):
+            stack.enter_context(patch.object(module, "random", self._draw))
+        stack.enter_context(patch.object(schedule, "decide", self._decide))
+        stack.enter_context(patch.object(schedule, "_unless_moved", nullcontext))
+        if isinstance(self._rooms.store, TableStore):
+            stack.enter_context(patch.object(rows, "agent", _as_it_is))
+        return stack
+
+    def _at(self, seconds: float, act: Callable[[], None]) -> "_Event":
+        """Let this happen so many seconds after the beginning."""
+        self._pushed += 1
+        event = _Event(BEGIN + seconds, self._pushed, act)
+        heapq.heappush(self._events, event)
+        return event
+
+    def _following(self) -> "_Event | None":
+        """What happens next."""
+        while self._events and self._events[0].is_off:
+            heapq.heappop(self._events)
+        return self._events[0] if self._events else None
+
+    # -- the loop
+
+    def _look(self) -> None:
+        """Decide, and see to what is under way, as long as that changes anything."""
+        changes, seen, soon = self._rooms.store.changes, None, math.inf
+        while changes.version != seen and len(self.looks) < _TOO_MANY:
+            seen = changes.version
+            scheduled = _done(schedule.schedule(self._rooms, self.history.max_running))
+            for agent in scheduled.under_way:
+                self._see_to(agent)
+            soon = max(_SOONEST_S, scheduled.next_look_s)
+        if self._wake:
+            self._wake.is_off = True
+        self._wake = self._at(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
+
+    def _glance(self, at: float) -> None:
+        """Decide just before something happens: that nothing comes of it, a test must see."""
+        if self._glances and at - _BEFORE_S > self.now:
+            self.now = at - _BEFORE_S
+            self._is_glance = True
+            _done(schedule.schedule(self._rooms, self.history.max_running))
+            self._is_glance = False
+
+    def _decide(self, situation: Situation) -> Decision:
+        decision = decide(situation)
+        self.looks.append(Look(situation, decision, self._is_glance))
+        return decision
+
+    # -- people
+
+    def _spawn(self, name: str, script: Script) -> None:
+        self._connect(script.lead)
+        environment = self._rooms.environments.keep({"LEAD": script.lead})
+        new = NewAgent(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, script.after)
+        _done(self._rooms.store.spawn([new], place, NOBODY))
+
+    def _stop(self, number: int) -> None:
+        agent = _done(self._rooms.store.agent(number))
+        if agent.state not in FINAL:
+            self.asked[number] = self.now
+            _done(self._rooms.store.ask_stop([agent]))
+
+    def _tell(self, number: int) -> None:
+        agent, program = _done(self._rooms.store.agent(number)), self._programs[number]
+        if agent.state in FINAL and not agent.stop_asked:
+            program.done, program.left_s = 0, program.script.turns[0].work_s
+            _done(self._rooms.store.queue_again(agent, "Do it again."))
+
+    def _restart(self) -> None:
+        rooms = self._rooms
+        self._rooms = Rooms(rooms.home, rooms.settings, rooms.store, rooms.executor, Environments())
+        self._rooms.store.changes.announce()
+
+    def _connect_all(self) -> None:
+        for script in self.history.scripts:
+            self._connect(script.lead)
+
+    def _connect(self, lead: str) -> None:
+        digest = self._rooms.environments.keep({"LEAD": lead})
+        if self._rooms.environments.lend(1, lead, digest):
+            self._rooms.store.changes.announce()
+
+    # -- an agent's life
+
+    def _see_to(self, agent: Agent) -> None:
+        """Let follow what an agent's state asks for, once."""
+        at_work = State.RUNNING if agent.stop_asked and agent.frozen else agent.state
+        state = at_work, agent.attempt, agent.stop_asked
+        if self._seen_to.get(agent.number) == state:
+            return
+        self._seen_to[agent.number] = state
+        program = self._programs[agent.number]
+        match agent.state:
+            case State.PREPARING:
+                self._after(agent, self.history.step_s, self._prepare)
+            case State.FINISHING:
+                self._after(agent, self.history.step_s, self._finish)
+            case _ if agent.stop_asked:
+                self._after(agent, GRACE_S, self._end)
+            case State.RUNNING:
+                self._after(agent, program.left_s, self._go_on)
+            case _:  # frozen
+                program.left_s = self._cancel(agent)
+
+    def _after(self, agent: Agent, seconds: float, act: Callable[[Agent], None]) -> None:
+        """Let this be the next step of the agent, so many seconds from now, and no other."""
+        self._cancel(agent)
+        number = agent.number
+        self._next[number] = self._at(self.now - BEGIN + seconds, lambda: act(_done(self._rooms.store.agent(number))))
+
+    def _cancel(self, agent: Agent) -> float:
+        """In how many seconds the agent's next step was due, which is not to be made."""
+        event = self._next.pop(agent.number, None)
+        if event is None:
+            return 0
+        event.is_off = True
+        return event.at - self.now
+
+    def _prepare(self, agent: Agent) -> None:
+        known = self._rooms.environments.find(agent.environment, agent.project, agent.lead)
+        if agent.stop_asked:
+            self._move(agent, State.FINISHING)
+        elif known is None:
+            self._after(agent, AGAIN_S, self._prepare)
+        else:
+            self._move(agent, State.RUNNING)
+
+    def _move(self, agent: Agent, to: State) -> None:
+        _done(self._rooms.store.move(agent, to))
+
+    def _go_on(self, agent: Agent) -> None:
+        """It has worked, and calls its model now."""
+        program = self._programs[agent.number]
+        script, program.left_s = program.script, 0
+        if agent.retried < script.stumbles:
+            self._end(agent, Conclusion(ok=False, output="", error="API Error: 500", retry=Retry.LATER))
+        elif refused := self._refuse(agent):
+            _done(rate_limit.note_refusal(self._rooms, agent, refused))
+            program.tried += 1
+            if program.tried > script.patience:
+                self._end(agent, Conclusion(ok=False, output="", error=refused.text, retry=Retry.WHEN_TAKEN))
+            else:
+                self._after(agent, AGAIN_S, self._go_on)
+        else:
+            self._call(agent, program)
+
+    def _refuse(self, agent: Agent) -> RateLimited | None:
+        """What the vendor says, where it takes no more."""
+        seconds = self.now - BEGIN
+        live = _done(self._rooms.store.live())
+        running = sum(one.account == agent.account and one.state is State.RUNNING for one in live)
+        for short in self.history.shortages:
+            lasts = 0 <= seconds - short.since < short.lasts.s
+            if short.account == agent.account and lasts and running > short.takes:
+                return short.refusal(BEGIN)
+        return None
+
+    def _call(self, agent: Agent, program: Program) -> None:
+        turns = program.script.turns
+        self.spent[agent.number] += turns[program.done].price_usd
+        program.done, program.tried = program.done + 1, 0
+        if program.done < len(turns):
+            self._after(agent, turns[program.done].work_s, self._go_on)
+        else:
+            self._end(agent, Conclusion(ok=program.script.end == "ok", output="done"))
+
+    def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
+        """Its program has ended, by itself or not."""
+        program = self._programs[agent.number]
+        program.concluded = concluded or Conclusion(ok=False, output="")
+        program.tried = 0
+        if program.concluded.retry is Retry.WHEN_TAKEN:
+            refused = RateLimited(program.concluded.error or "")
+            _done(rate_limit.note_refusal(self._rooms, agent, refused))
+        pause = rest.rest_after(self._rooms, agent, program.concluded)
+        _done(self._rooms.store.end_attempt(agent, Noted("ended"), pause))
+
+    def _finish(self, agent: Agent) -> None:
+        program = self._programs[agent.number]
+        end = program.script.end
+        outcome = Outcome(end if end in ("timed_out", "lost") and program.done else "exited")
+        ok = program.concluded.ok
+        state = final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=ok, verify=Verify.NONE)
+        _done(self._rooms.store.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
+
+
+@dataclass(order=True, slots=True)
+class _Event:
+    """What happens, and when."""
+
+    at: float
+    number: int
+    act: Callable[[], None] = field(compare=False)
+    is_off: bool = field(default=False, compare=False)
+
+
+def _nothing() -> None:
+    """It is only looked."""
+
+
+def _as_it_is(row: Agent) -> Agent:
+    return row
+
+
+def _done(work: Coroutine[Any, Any, T]) -> T:
+    """What it returns; there is nothing here that it could wait for."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        found: T = stop.value
+        return found
+    raise AssertionError("it waits for something")

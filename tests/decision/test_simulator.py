@@ -1,0 +1,292 @@
+"""The scheduler over whole histories: whatever agents, vendors, people and daemons do, its promises hold.
+
+Each test plays histories of its own. In none does a decision ask for a move that the table of states refuses: the
+store would raise.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any
+
+import pytest
+from decision.script import History, Lasts, Restart, Script, Shortage, Tells, Turn
+from decision.simulator import AGAIN_S, BEGIN, GRACE_S, Look, World
+from decision.stores import SQLiteStore
+from forkjoin.config import Limits
+from forkjoin.decision.governor import LONGEST_REST_S
+from forkjoin.model import ACTIVE, CALLING, FINAL, Agent, Spec, State
+from forkjoin.record.database import open_database
+from forkjoin.record.rows import as_dict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+#: Of each property.
+HISTORIES = 200
+PRICE_USD = 0.25
+
+
+def mostly(usual: object, *others: object) -> st.SearchStrategy[Any]:
+    return st.sampled_from([*[usual] * 3 * len(others), *others])
+
+
+accounts = mostly("here", "there", "")
+specs = st.builds(
+    Spec,
+    task=st.just("a task"),
+    priority=st.integers(-1, 1),
+    exclusive=st.sampled_from([None, None, "database", "port"]),
+    on_failed_dependency=st.sampled_from(["skip", "run"]),
+    retries=st.sampled_from([None, 0, 1]),
+)
+turns = st.lists(st.builds(Turn, st.sampled_from([0.5, 7, 45, 5000]), st.just(PRICE_USD)), min_size=1, max_size=3).map(
+    tuple[Turn, ...]
+)
+scripts = st.builds(
+    Script,
+    spec=specs,
+    lead=st.sampled_from("xyz"),
+    account=accounts,
+    turns=turns,
+    end=mostly("ok", "failed", "timed_out", "lost"),
+    stumbles=mostly(0, 1, 3),
+    patience=st.integers(0, 2),
+    stopped_s=mostly(None, 0, 4, 50),
+    told_s=mostly(None, 60),
+)
+afters = st.just(frozenset[int]()) | st.frozensets(st.integers(1, 8), max_size=2)  #: how many places before
+lasting = [Lasts(20), Lasts(20, Tells.WAIT), Lasts(90), Lasts(4000), *[Lasts(4000, Tells.RESET)] * 4]
+shortages = st.builds(
+    Shortage, accounts, st.sampled_from([0, 3]), st.sampled_from(lasting), st.sampled_from([0, 0, 1, 2])
+)
+restarts = st.builds(Restart, st.sampled_from([1, 12, 70]), st.sampled_from([0, 20]))
+spawns = st.lists(st.tuples(mostly(0, 3, 40), scripts, afters), min_size=1, max_size=9)
+
+
+def _history(
+    spawned: Sequence[tuple[float, Script, Iterable[int]]],
+    max_running: int,
+    shortages: Sequence[Shortage],
+    restarts: Sequence[Restart],
+    seed: int,
+) -> History:
+    """That in which agents are spawned so many seconds after each other."""
+    times = accumulate(after_s for after_s, _, _ in spawned)
+    scripts = [
+        replace(script, spawned=at, after=tuple(number - back for back in before if back < number))
+        for number, (at, (_, script, before)) in enumerate(zip(times, spawned, strict=True), 1)
+    ]
+    return History(scripts, max_running, shortages, restarts, seed=seed)
+
+
+#: Up to nine agents of three leads and two accounts, that come after each other and share keys.
+histories = st.builds(
+    _history,
+    spawns,
+    st.integers(1, 5),
+    st.lists(shortages, min_size=1, max_size=2),
+    st.lists(restarts, max_size=1),
+    st.integers(0, 3),
+)
+
+
+def play(history: History) -> World:
+    return World(history).run()
+
+
+def play_with_glances(history: History) -> World:
+    return World(history, glances=True).run()
+
+
+worlds = histories.map(play)
+often = settings(max_examples=HISTORIES)
+
+
+@given(worlds)
+@often
+def test_everything_ends_not_long_after_all_has_calmed_down(world: World) -> None:
+    """No order, key, rest or limit starves anybody, though each may have to wait for all others."""
+    agents = world.agents()
+    assert {agent.number: agent.state for agent in agents if agent.state not in FINAL} == {}
+    assert max(agent.ended or 0 for agent in agents) <= BEGIN + _latest(world)
+
+
+def _latest(world: World) -> float:
+    """When the last may end, in seconds since the beginning: as if one waited for the other with all it does."""
+    calm = max(
+        *(script.spawned + max(script.stopped_s or 0, script.told_s or 0) for script in world.history.scripts),
+        *(short.since + short.lasts.s for short in world.history.shortages),
+        *(restart.at + restart.back_s for restart in world.history.restarts),
+        0,
+    )
+    work = sum(2 * sum(turn.work_s for turn in script.turns) for script in world.history.scripts)
+    attempts = sum(2 + script.stumbles for script in world.history.scripts)
+    return calm + work + attempts * (2 * world.history.step_s + 2 * AGAIN_S + GRACE_S + 80) + 2 * LONGEST_REST_S + 60
+
+
+@given(worlds)
+@often
+def test_no_more_are_ever_at_work_than_may_be_but_those_that_are_being_stopped(world: World) -> None:
+    for look in world.looks:
+        at_work = [agent for agent in look.situation.live if agent.state in ACTIVE]
+        assert sum(not agent.stop_asked for agent in at_work) <= world.history.max_running
+
+
+@given(worlds)
+@often
+def test_a_key_has_one_holder_even_while_that_pauses(world: World) -> None:
+    for look in world.looks:
+        holders = Counter(one.spec.exclusive for one in look.situation.live if one.state is not State.QUEUED)
+        assert all(count == 1 for key, count in holders.items() if key)
+
+
+@given(worlds)
+@often
+def test_each_ends_as_its_program_does_or_after_as_many_retries_as_it_has(world: World) -> None:
+    ends = {"ok": State.SUCCEEDED, "failed": State.FAILED, "timed_out": State.TIMED_OUT, "lost": State.LOST}
+    for agent, script in zip(world.agents(), world.history.scripts, strict=True):
+        if agent.started and not agent.stop_asked:
+            most = Limits().retries if script.spec.retries is None else script.spec.retries
+            assert agent.retried == min(script.stumbles, most)
+            assert agent.state is (ends[script.end] if script.stumbles <= most else State.FAILED)
+            calls = 0 if script.stumbles > most else len(script.turns)
+            assert world.spent[agent.number] in (calls * PRICE_USD, 2 * calls * PRICE_USD)  # twice if told again
+
+
+@given(worlds)
+@often
+def test_nobody_starts_before_those_have_ended_that_it_comes_after_nor_in_its_rest_or_without_its_lead(
+    world: World,
+) -> None:
+    for look in world.looks:
+        live = {agent.number for agent in look.situation.live}
+        for agent in _started(look):
+            assert agent.has_begun or not live & set(agent.after)
+            assert agent.not_before <= look.situation.now
+            assert agent.number not in look.situation.without_environment
+
+
+@given(worlds)
+@often
+def test_who_comes_after_what_has_failed_is_skipped_unless_it_runs_all_the_same(world: World) -> None:
+    for agent in world.agents():
+        decided = [look for look in world.looks if agent.number in {*look.decision.start, *look.decision.skip}]
+        if decided:
+            ended = decided[0].situation.ended
+            failed = any(ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED for one in agent.after)
+            skipped = agent.number in decided[0].decision.skip
+            assert skipped == (failed and agent.spec.on_failed_dependency == "skip")
+
+
+@given(worlds)
+@often
+def test_whoever_waits_is_told_why(world: World) -> None:
+    for look in _at_rest(world):
+        resting = [agent.number for agent in look.situation.live if agent.state in (State.QUEUED, State.PAUSED)]
+        assert sorted(look.decision.waiting) == resting
+        assert all(look.decision.waiting.values())
+
+
+@given(worlds)
+@often
+def test_no_lead_starts_one_while_another_with_fewer_at_work_waits_for_a_slot_alone(world: World) -> None:
+    """So leads that both have always one that could start differ by one at most in what they start."""
+    for look in world.looks:
+        at_work = Counter(agent.lead for agent in look.situation.live if agent.state in ACTIVE)
+        waits = {one.lead for one in look.situation.live if "slot" in look.decision.waiting.get(one.number, "")}
+        for agent in _started(look):
+            assert all(at_work[agent.lead] <= at_work[other] for other in waits)
+            at_work[agent.lead] += 1
+
+
+@given(worlds)
+@often
+def test_no_lead_has_two_turns_while_another_with_as_few_at_work_waits_for_one(world: World) -> None:
+    turns: dict[str, float] = {}
+    for look in world.looks:
+        if not look.situation.last_turns:  # a daemon that begins knows of none
+            turns = {}
+        at_work = Counter(agent.lead for agent in look.situation.live if agent.state in ACTIVE)
+        waits = {one.lead for one in look.situation.live if "slot" in look.decision.waiting.get(one.number, "")}
+        for agent in _started(look):
+            equal = [other for other in waits if at_work[other] == at_work[agent.lead]]
+            assert all(turns.get(agent.lead, 0) <= turns.get(other, 0) for other in equal)
+            at_work[agent.lead] += 1
+        turns |= dict.fromkeys((agent.lead for agent in _started(look)), look.situation.now)
+
+
+@given(worlds)
+@often
+def test_of_an_account_none_starts_or_runs_beyond_what_its_vendor_takes_nor_is_frozen_for_long(world: World) -> None:
+    for look in world.looks:
+        for account, known in look.situation.rate_limits.items():
+            calling = sum(one.account == account and one.state in CALLING for one in look.situation.live)
+            started = [one for one in _started(look) if one.account == account]
+            for_long = known.closed_until > look.situation.now + 2 * LONGEST_REST_S
+            new = [one for one in started if not (one.frozen and for_long)]
+            assert not new or (known.closed_until <= look.situation.now and calling + len(started) <= known.most)
+    for look in _at_rest(world):
+        for account, known in look.situation.rate_limits.items():
+            of_account = [one for one in look.situation.live if one.account == account]
+            running = sum(one.state is State.RUNNING for one in of_account)
+            if known.closed_until > look.situation.now + 2 * LONGEST_REST_S:
+                frozen = [one.number for one in of_account if one.frozen]
+                assert all("slot" in look.decision.waiting[number] for number in frozen)
+            else:
+                assert running <= known.most
+
+
+@given(histories.map(play_with_glances))
+@often
+def test_nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_for(world: World) -> None:
+    for before, look in pairwise(world.looks):
+        if look.is_glance and look.situation.now < before.decision.next_look:
+            decision = look.decision
+            assert (decision.start, decision.skip, decision.pause) == ((), {}, {})
+            assert decision.waiting == before.decision.waiting
+
+
+@given(worlds)
+@often
+def test_a_stop_ends_an_agent_at_once_whatever_it_is_at(world: World) -> None:
+    for agent in (one for one in world.agents() if one.number in world.asked):
+        assert agent.state is State.STOPPED
+        assert agent.ended is not None
+        assert agent.ended <= world.asked[agent.number] + world.history.step_s + GRACE_S + world.history.step_s
+
+
+@given(worlds)
+@settings(max_examples=20)
+def test_the_table_of_the_simulator_is_as_sqlite_is(tables: sqlite3.Connection, world: World) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        tables.backup(connection)
+        connection.row_factory = as_dict
+        again = World(world.history, records=SQLiteStore(connection)).run()
+        assert [look.decision for look in again.looks] == [look.decision for look in world.looks]
+        assert [_fate(agent) for agent in again.agents()] == [_fate(agent) for agent in world.agents()]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """The tables of the records, empty but for a project."""
+    with closing(open_database(tmp_path_factory.mktemp("records") / "records.sqlite")) as connection:
+        connection.execute("INSERT INTO project (common_dir) VALUES ('/repository/.git')")
+        yield connection
+
+
+def _fate(agent: Agent) -> tuple[object, ...]:
+    return agent.state, agent.attempt, agent.started, agent.ended, agent.retried, agent.stop_asked
+
+
+def _started(look: Look) -> Iterator[Agent]:
+    by_number = {agent.number: agent for agent in look.situation.live}
+    return (by_number[number] for number in look.decision.start)
+
+
+def _at_rest(world: World) -> Iterator[Look]:
+    """Looks at which there was nothing to do."""
+    decisions = ((look, look.decision) for look in world.looks)
+    return (look for look, decided in decisions if not (decided.start or decided.skip or decided.pause))
