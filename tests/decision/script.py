@@ -1,5 +1,6 @@
 """What the simulator plays: agents' programs, vendors that refuse, daemons that begin anew."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -33,6 +34,7 @@ class Script:
     stumbles: int = 0  #: how many of its attempts end in passing trouble
     patience: int = 0  #: how often its program tries a refused call again by itself before it ends
     stopped_s: float | None = None  #: so long after its spawn somebody asks for its stop
+    takes_gb: float = 0  #: of memory, while it has a program
     told_s: float | None = None  #: so long after it somebody sends a message: if it has ended, that begins an attempt
 
     def __repr__(self) -> str:
@@ -81,6 +83,13 @@ class Restart(NamedTuple):
     back_s: float
 
 
+class Purse(NamedTuple):
+    """What all may spend together, until somebody gives all of them as much as they like."""
+
+    limit_usd: float
+    raised_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """All that is going to happen but for what is decided."""
@@ -91,6 +100,8 @@ class History:
     restarts: Sequence[Restart] = ()
     step_s: float = 1  #: how long it takes to prepare, and to finish, an agent
     seed: int = 0  #: of jitter
+    purse: Purse | None = None
+    memory_gb: float | None = None  #: that agents can have; none: as much as they like
 
     def numbered(self) -> Iterable[tuple[int, Script]]:
         return enumerate(self.scripts, 1)
@@ -104,4 +115,5 @@ class Program:
     done: int = 0  #: of its turns
     tried: int = 0  #: how often its next call was refused in this attempt
     left_s: float = 0  #: of its work until that
+    left_usd: float = math.inf  #: that it may spend in this attempt, as it was told
     concluded: Conclusion = field(default_factory=lambda: Conclusion(ok=False, output=""))

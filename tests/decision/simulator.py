@@ -10,7 +10,7 @@ import heapq
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,11 +23,12 @@ from decision.stores import TableStore
 from forkjoin.adapter.contract import Conclusion, Retry
 from forkjoin.agent import rate_limit, rest, schedule
 from forkjoin.attempt.local import LocalExecutor
-from forkjoin.config import Settings
+from forkjoin.config import Recipe, Settings
+from forkjoin.decision.machine import Machine, kind_of, learn
 from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.decision.verdict import final_state
 from forkjoin.event import Noted, RateLimited
-from forkjoin.model import FINAL, Agent, Merge, Outcome, Result, State, Verify
+from forkjoin.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.paths import Home
 from forkjoin.record import rows, store
 from forkjoin.record.rows import NewAgent
@@ -48,6 +49,8 @@ AGAIN_S = 3.0
 _BEFORE_S = 0.001
 #: The loop looks no sooner again where nothing has happened.
 _SOONEST_S = 0.1
+#: Money and memory that nobody lacks, or counts.
+RICH_USD, GB = 1000.0, 1_000_000_000
 #: More looks than any history needs.
 _TOO_MANY = 20_000
 
@@ -82,7 +85,7 @@ class World:
         self.asked: dict[int, float] = {}
         self.spent = defaultdict[int, float](float)
         home = Home(Path("/home"), Path("/home"))
-        executor = LocalExecutor(home.attempts, home.daemon_lock, [])  # it is never asked for anything
+        executor = _Executor(home.attempts, home.daemon_lock, [])
         self._rooms = Rooms(home, Settings(), records or TableStore(), executor, Environments())
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
         self._draw = random.Random(history.seed)
@@ -100,6 +103,9 @@ class World:
 
     def _plan(self) -> None:
         """Let happen what people do, and daemons."""
+        if purse := self.history.purse:
+            self._at(0, lambda: _done(self._rooms.store.set_limit(1, "", purse.limit_usd)))
+            self._at(purse.raised_s, self._raise)
         for number, script in self.history.numbered():
             self._at(script.spawned, partial(self._spawn, f"agent-{number}", script))
             for after_s, act in ((script.stopped_s, self._stop), (script.told_s, self._tell)):
@@ -139,6 +145,7 @@ class World:
             stack.enter_context(patch.object(module, "random", self._draw))
         stack.enter_context(patch.object(schedule, "decide", self._decide))
         stack.enter_context(patch.object(schedule, "_unless_moved", nullcontext))
+        stack.enter_context(patch.object(schedule, "look_at_machine", self._look_at_machine))
         if isinstance(self._rooms.store, TableStore):
             stack.enter_context(patch.object(rows, "agent", _as_it_is))
         return stack
@@ -184,12 +191,23 @@ class World:
         self.looks.append(Look(situation, decision, self._is_glance))
         return decision
 
+    async def _look_at_machine(self, rooms: Rooms, live: Sequence[Agent]) -> Machine | None:
+        """What there is; a program takes its memory as long as it is there."""
+        if self.history.memory_gb is None:
+            return None
+        there = [one for one in live if one.state in CALLING or one.frozen or one.ending]
+        taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
+        free = round(self.history.memory_gb * GB) - sum(taken.values())
+        return Machine(free, kept_free=GB, taken=taken, needs=await rooms.store.peaks())
+
     # -- people
 
     def _spawn(self, name: str, script: Script) -> None:
         self._connect(script.lead)
         environment = self._rooms.environments.keep({"LEAD": script.lead})
-        new = NewAgent(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, script.after)
+        new = NewAgent(
+            1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe(), script.after
+        )
         _done(self._rooms.store.spawn([new], place, NOBODY))
 
     def _stop(self, number: int) -> None:
@@ -203,6 +221,13 @@ class World:
         if agent.state in FINAL and not agent.stop_asked:
             program.done, program.left_s = 0, program.script.turns[0].work_s
             _done(self._rooms.store.queue_again(agent, "Do it again."))
+
+    def _raise(self) -> None:
+        """Nobody has to look at money any more."""
+        _done(self._rooms.store.set_limit(1, "", 100 * RICH_USD))
+        for agent in _done(self._rooms.store.live()):
+            if agent.budget_usd is not None:
+                _done(self._rooms.store.set_budget(agent, RICH_USD))
 
     def _restart(self) -> None:
         rooms = self._rooms
@@ -223,7 +248,7 @@ class World:
     def _see_to(self, agent: Agent) -> None:
         """Let follow what an agent's state asks for, once."""
         at_work = State.RUNNING if agent.stop_asked and agent.frozen else agent.state
-        state = at_work, agent.attempt, agent.stop_asked
+        state = at_work, agent.attempt, agent.stop_asked or agent.ending
         if self._seen_to.get(agent.number) == state:
             return
         self._seen_to[agent.number] = state
@@ -233,7 +258,8 @@ class World:
                 self._after(agent, self.history.step_s, self._prepare)
             case State.FINISHING:
                 self._after(agent, self.history.step_s, self._finish)
-            case _ if agent.stop_asked:
+            case _ if agent.stop_asked or agent.ending:
+                program.left_s = self._cancel(agent)
                 self._after(agent, GRACE_S, self._end)
             case State.RUNNING:
                 self._after(agent, program.left_s, self._go_on)
@@ -261,6 +287,8 @@ class World:
         elif known is None:
             self._after(agent, AGAIN_S, self._prepare)
         else:
+            bound = agent.reserved_usd > 0
+            self._programs[agent.number].left_usd = agent.reserved_usd - agent.spent_usd if bound else math.inf
             self._move(agent, State.RUNNING)
 
     def _move(self, agent: Agent, to: State) -> None:
@@ -295,12 +323,23 @@ class World:
 
     def _call(self, agent: Agent, program: Program) -> None:
         turns = program.script.turns
-        self.spent[agent.number] += turns[program.done].price_usd
+        if agent.converses:
+            self._spend(agent, program, turns[program.done].price_usd)
         program.done, program.tried = program.done + 1, 0
-        if program.done < len(turns):
-            self._after(agent, turns[program.done].work_s, self._go_on)
-        else:
+        if program.done == len(turns):
             self._end(agent, Conclusion(ok=program.script.end == "ok", output="done"))
+        elif program.left_usd <= 0:
+            program.left_s = turns[program.done].work_s
+            self._end(agent, Conclusion(ok=False, output="", retry=Retry.WHEN_FUNDED))
+        else:
+            self._after(agent, turns[program.done].work_s, self._go_on)
+
+    def _spend(self, agent: Agent, program: Program, price_usd: float) -> None:
+        """It tells what its call has cost."""
+        self.spent[agent.number] += price_usd
+        program.left_usd -= price_usd
+        cost = rows.Cost(str(self._pushed), "a model", price_usd)
+        _done(self._rooms.store.note(agent, [], None, [cost]))
 
     def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
         """Its program has ended, by itself or not."""
@@ -310,8 +349,10 @@ class World:
         if program.concluded.retry is Retry.WHEN_TAKEN:
             refused = RateLimited(program.concluded.error or "")
             _done(rate_limit.note_refusal(self._rooms, agent, refused))
+        kind, taken = kind_of(agent), round(program.script.takes_gb * GB)
+        _done(self._rooms.store.set_peak(*kind, learn(_done(self._rooms.store.peaks()).get(kind), taken)))
         pause = rest.rest_after(self._rooms, agent, program.concluded)
-        _done(self._rooms.store.end_attempt(agent, Noted("ended"), pause))
+        _done(self._rooms.store.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
 
     def _finish(self, agent: Agent) -> None:
         program = self._programs[agent.number]
@@ -320,6 +361,13 @@ class World:
         ok = program.concluded.ok
         state = final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=ok, verify=Verify.NONE)
         _done(self._rooms.store.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
+
+
+class _Executor(LocalExecutor):
+    """It is asked for nothing, but to tell a program something."""
+
+    async def send(self, handle: str, data: bytes) -> None:
+        pass
 
 
 @dataclass(order=True, slots=True)

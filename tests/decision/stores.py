@@ -5,7 +5,8 @@ The table imitates, of the named queries, those that scheduling uses. Its rows a
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,6 +25,10 @@ class Table:
 
     def __init__(self) -> None:
         self.agents: dict[int, Agent] = {}
+        self.limits: dict[tuple[int, str], float] = {}
+        self.spent: defaultdict[tuple[int, str], float] = defaultdict(float)
+        self.costs: defaultdict[int, float] = defaultdict(float)
+        self.kinds: dict[tuple[int, str], int] = {}
 
     def agent_numbered(self, number: int) -> Agent | None:
         return self.agents.get(number)
@@ -46,6 +51,7 @@ class Table:
             ended=agent.ended if to["ended"] is None else to["ended"],
             paused_why=to["why"],
             frozen=to["frozen"],
+            ending=to["ending"],
             not_before=to["not_before"],
             retried=agent.retried + to["counts"],
         )
@@ -59,6 +65,47 @@ class Table:
 
     def set_merge(self, number: int, merge: Merge) -> None:
         self.agents[number] = replace(self.agents[number], merge=merge)
+
+    # -- money
+
+    def budgets(self, projects: str) -> list[dict[str, Any]]:
+        keys = {*self.limits, *self.spent, *((number, "") for number in json.loads(projects))}
+        return [
+            {"project": key[0], "lead": key[1], "limit_usd": self.limits.get(key), "spent_usd": self.spent[key]}
+            for key in sorted(keys)
+        ]
+
+    def set_limit(self, project: int, lead: str, limit_usd: float) -> None:
+        self.limits[project, lead] = limit_usd
+
+    def set_budget(self, number: int, budget_usd: float) -> None:
+        self.agents[number] = replace(self.agents[number], budget_usd=budget_usd)
+
+    def give(self, number: int, usd: float) -> None:
+        self.agents[number] = replace(self.agents[number], reserved_usd=usd, wind_up=False)
+
+    def set_wind_up(self, number: int) -> None:
+        self.agents[number] = replace(self.agents[number], wind_up=True)
+
+    def add_spent(self, agent: int, attempt: int, part: str, model: str, cost_usd: float) -> None:
+        self.costs[agent] += cost_usd
+
+    def cost(self, agent: int) -> float:
+        return self.agents[agent].spent_usd
+
+    def sum_costs(self, agent: int) -> None:
+        self.agents[agent] = replace(self.agents[agent], cost_usd=self.costs[agent])
+
+    def add_to_budget(self, project: int, lead: str, usd: float) -> None:
+        self.spent[project, lead] += usd
+
+    # -- room
+
+    def peaks(self) -> list[dict[str, Any]]:
+        return [{"project": key[0], "program": key[1], "bytes": size} for key, size in self.kinds.items()]
+
+    def set_peak(self, project: int, program: str, bytes: int) -> None:  # noqa: A002
+        self.kinds[project, program] = bytes
 
     def ignore(self, **values: object) -> None:
         """Nothing that is decided depends on this."""
@@ -77,11 +124,18 @@ class TableStore(Store):
         self._table = Table()
 
     async def spawn(
-        self, new: Sequence[NewAgent], place: Callable[[int, str], tuple[str, str]], call: Call, *, keep: bool = True
+        self,
+        new: Sequence[NewAgent],
+        place: Callable[[int, str], tuple[str, str]],
+        call: Call,
+        *,
+        busy: Iterable[int] = (),
+        keep: bool = True,
     ) -> list[Agent]:
         for one in new:
             agent = make_agent(len(self._table.agents) + 1, lead=one.lead, account=one.account, after=one.after)
-            told = replace(agent, name=one.name, spec=one.spec, environment=one.environment)
+            budget_usd = one.spec.budget_usd
+            told = replace(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
             self._table.agents[agent.number] = told
         self.changes.announce()
         return list(self._table.agents.values())[-len(new) :]

@@ -4,6 +4,7 @@ Each test plays histories of its own. In none does a decision ask for a move tha
 store would raise.
 """
 
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +14,11 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
-from decision.script import History, Lasts, Restart, Script, Shortage, Tells, Turn
+from decision.script import History, Lasts, Purse, Restart, Script, Shortage, Tells, Turn
 from decision.simulator import AGAIN_S, BEGIN, GRACE_S, Look, World
 from decision.stores import SQLiteStore
 from forkjoin.config import Limits
+from forkjoin.decision.budget import reserved
 from forkjoin.decision.governor import LONGEST_REST_S
 from forkjoin.model import ACTIVE, CALLING, FINAL, Agent, Spec, State
 from forkjoin.record.database import open_database
@@ -25,8 +27,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 #: Of each property.
-HISTORIES = 200
+HISTORIES = 160
 PRICE_USD = 0.25
+#: USD: less than this is rounding.
+NOTHING = 1e-6
 
 
 def mostly(usual: object, *others: object) -> st.SearchStrategy[Any]:
@@ -41,6 +45,7 @@ specs = st.builds(
     exclusive=st.sampled_from([None, None, "database", "port"]),
     on_failed_dependency=st.sampled_from(["skip", "run"]),
     retries=st.sampled_from([None, 0, 1]),
+    budget_usd=mostly(None, 0.2, 0.5),
 )
 turns = st.lists(st.builds(Turn, st.sampled_from([0.5, 7, 45, 5000]), st.just(PRICE_USD)), min_size=1, max_size=3).map(
     tuple[Turn, ...]
@@ -53,6 +58,7 @@ scripts = st.builds(
     turns=turns,
     end=mostly("ok", "failed", "timed_out", "lost"),
     stumbles=mostly(0, 1, 3),
+    takes_gb=st.sampled_from([0.2, 1, 3]),
     patience=st.integers(0, 2),
     stopped_s=mostly(None, 0, 4, 50),
     told_s=mostly(None, 60),
@@ -72,6 +78,8 @@ def _history(
     shortages: Sequence[Shortage],
     restarts: Sequence[Restart],
     seed: int,
+    purse: Purse,
+    memory_gb: float | None,
 ) -> History:
     """That in which agents are spawned so many seconds after each other."""
     times = accumulate(after_s for after_s, _, _ in spawned)
@@ -79,7 +87,7 @@ def _history(
         replace(script, spawned=at, after=tuple(number - back for back in before if back < number))
         for number, (at, (_, script, before)) in enumerate(zip(times, spawned, strict=True), 1)
     ]
-    return History(scripts, max_running, shortages, restarts, seed=seed)
+    return History(scripts, max_running, shortages, restarts, seed=seed, purse=purse, memory_gb=memory_gb)
 
 
 #: Up to nine agents of three leads and two accounts, that come after each other and share keys.
@@ -90,6 +98,8 @@ histories = st.builds(
     st.lists(shortages, min_size=1, max_size=2),
     st.lists(restarts, max_size=1),
     st.integers(0, 3),
+    st.builds(Purse, st.sampled_from([0.3, 1, 2, 1000]), st.sampled_from([30, 6000])),
+    mostly(None, 4, 8),
 )
 
 
@@ -120,6 +130,7 @@ def _latest(world: World) -> float:
         *(script.spawned + max(script.stopped_s or 0, script.told_s or 0) for script in world.history.scripts),
         *(short.since + short.lasts.s for short in world.history.shortages),
         *(restart.at + restart.back_s for restart in world.history.restarts),
+        world.history.purse.raised_s if world.history.purse else 0,
         0,
     )
     work = sum(2 * sum(turn.work_s for turn in script.turns) for script in world.history.scripts)
@@ -152,7 +163,7 @@ def test_each_ends_as_its_program_does_or_after_as_many_retries_as_it_has(world:
             most = Limits().retries if script.spec.retries is None else script.spec.retries
             assert agent.retried == min(script.stumbles, most)
             assert agent.state is (ends[script.end] if script.stumbles <= most else State.FAILED)
-            calls = 0 if script.stumbles > most else len(script.turns)
+            calls = 0 if script.stumbles > most or not script.account else len(script.turns)
             assert world.spent[agent.number] in (calls * PRICE_USD, 2 * calls * PRICE_USD)  # twice if told again
 
 
@@ -247,6 +258,21 @@ def test_nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_
             decision = look.decision
             assert (decision.start, decision.skip, decision.pause) == ((), {}, {})
             assert decision.waiting == before.decision.waiting
+
+
+@given(worlds)
+@often
+def test_no_more_is_given_than_there_is_nor_spent_but_for_one_call_of_each_agent(world: World) -> None:
+    for look in world.looks:
+        given = look.decision.give
+        live = [replace(one, reserved_usd=given.get(one.number, one.reserved_usd)) for one in look.situation.live]
+        beyond = sum(max(0, agent.spent_usd - agent.reserved_usd) for agent in live)
+        for budget in look.situation.budgets:
+            limit = math.inf if budget.limit_usd is None else budget.limit_usd
+            assert budget.spent_usd <= limit + len(world.spent) * PRICE_USD + NOTHING
+            assert budget.spent_usd + reserved(budget, live) <= max(limit, budget.spent_usd) + beyond + NOTHING
+        for agent in live:
+            assert agent.budget_usd is None or agent.spent_usd <= agent.budget_usd + PRICE_USD + NOTHING
 
 
 @given(worlds)
