@@ -29,7 +29,7 @@ CORES = os.cpu_count() or 1
 #: Some seconds of what agents do: computing, allocating, and small files.
 WORK = """
 import hashlib, os
-for turn in range(60):
+for turn in range(30):
     data = os.urandom(2_000_000)
     for _ in range(12): data = hashlib.sha256(data).digest() + data[32:]
     sorted(range(300_000), key=lambda n: n * 7919 % 300_007)

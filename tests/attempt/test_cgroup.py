@@ -71,6 +71,27 @@ async def test_a_cgroup_goes_with_its_attempt(local: LocalExecutor, place: Place
 
 
 @pytest.mark.usefixtures("base")
+async def test_agents_get_as_much_of_the_processors_as_if_each_stood_beside_all_others(
+    local: LocalExecutor, place: Place
+) -> None:
+    """Though they are in one cgroup, so that their limits in all can be held."""
+    at = [index for index, base in enumerate(hierarchy.find_bases()) if "cpu" in base.controllers]
+    if not at:
+        pytest.skip("no cgroup that shares out the processors can be made here")
+    for handle in ("a1-1", "a2-1"):
+        await local.submit(shell(handle, "echo up; read go", stdin=None))
+        await lines(local, handle, 1)
+    home = Path(groups.find(place.folder / "a1-1")[at[0]]).parent
+    [weight] = [file for name in ("cpu.shares", "cpu.weight") if (file := home / name).exists()]
+    both = int(weight.read_text())
+    await local.close_input("a1-1")
+    await local.outcome("a1-1")
+    assert int(weight.read_text()) * 2 == both
+    assert both in (200, 2048)
+    await local.cancel("a2-1", 0)
+
+
+@pytest.mark.usefixtures("base")
 async def test_a_cgroup_that_a_killed_shim_left_empty_is_removed_by_the_next_daemon(
     local: LocalExecutor, place: Place
 ) -> None:

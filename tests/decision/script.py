@@ -50,10 +50,11 @@ class Tells(StrEnum):
     RESET = "reset"
 
 
-class Lasts(NamedTuple):
-    """For so many seconds, of which a vendor tells this."""
+class When(NamedTuple):
+    """A time, in seconds since the beginning, and what a vendor tells of it."""
 
-    s: float
+    since: float
+    lasts_s: float
     tells: Tells = Tells.NOTHING
 
 
@@ -61,19 +62,18 @@ class Shortage(NamedTuple):
     """A vendor refuses calls of an account while more than so many of its programs run."""
 
     account: str
-    since: float
-    lasts: Lasts
+    when: When
     takes: int
 
     def refusal(self, begin: float) -> RateLimited:
         """What it says, where all this begins then."""
-        match self.lasts.tells:
+        match self.when.tells:
             case Tells.NOTHING:
                 return RateLimited("429")
             case Tells.WAIT:
                 return RateLimited("429", wait_s=4)
             case Tells.RESET:
-                return RateLimited("limit of use", until=begin + self.since + self.lasts.s)
+                return RateLimited("limit of use", until=begin + self.when.since + self.when.lasts_s)
 
 
 class Restart(NamedTuple):

@@ -208,7 +208,9 @@ class World:
         new = NewAgent(
             1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe(), script.after
         )
-        _done(self._rooms.store.spawn([new], place, NOBODY))
+        (agent,) = _done(self._rooms.store.spawn([new], place, NOBODY))
+        if agent.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
+            _done(self._rooms.store.set_budget(agent, RICH_USD))
 
     def _stop(self, number: int) -> None:
         agent = _done(self._rooms.store.agent(number))
@@ -311,15 +313,12 @@ class World:
             self._call(agent, program)
 
     def _refuse(self, agent: Agent) -> RateLimited | None:
-        """What the vendor says, where it takes no more."""
-        seconds = self.now - BEGIN
+        """What the vendor says, where it takes no more: what it says of the longest time."""
         live = _done(self._rooms.store.live())
         running = sum(one.account == agent.account and one.state is State.RUNNING for one in live)
-        for short in self.history.shortages:
-            lasts = 0 <= seconds - short.since < short.lasts.s
-            if short.account == agent.account and lasts and running > short.takes:
-                return short.refusal(BEGIN)
-        return None
+        short = [one for one in self.history.shortages if one.account == agent.account and running > one.takes]
+        lasting = [one for one in short if 0 <= self.now - BEGIN - one.when.since < one.when.lasts_s]
+        return max(lasting, key=lambda one: one.when.lasts_s).refusal(BEGIN) if lasting else None
 
     def _call(self, agent: Agent, program: Program) -> None:
         turns = program.script.turns

@@ -25,6 +25,9 @@ from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
+#: Ends after which something of it may still run: its shim is gone, or could not end it.
+_LEFT_BEHIND = ("lost", "timed_out", "limited")
+
 
 class Life:
     """What it takes to carry agents through their states."""
@@ -81,11 +84,7 @@ class Life:
     async def _outcome(self, agent: Agent) -> Outcome:
         """How the newest attempt ended; what may be left of it is ended first."""
         outcome = await self._executor.outcome(handle_of(agent))
-        if agent.stop_asked or outcome.kind in (
-            "lost",
-            "timed_out",
-            "limited",
-        ):  # its shim may be gone, what it ran may not
+        if agent.stop_asked or outcome.kind in _LEFT_BEHIND:
             await end_processes(self._rooms, agent)
             outcome = replace(outcome, left=())
         return outcome

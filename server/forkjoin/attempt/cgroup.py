@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 #: How whatever we make in a hierarchy is called.
 PREFIX = "forkjoin-"
+#: What says how much of the processors a cgroup gets beside others: of version 1 and 2, by default and at most.
+_WEIGHTS = (("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000))
 
 
 def read(file: str) -> str:
@@ -33,12 +35,23 @@ def write(file: str, value: str) -> bool:
     return True
 
 
-def make(folders: Iterable[str], settings: Iterable[Sequence[str]]) -> set[str]:
+def make(folders: Sequence[str], settings: Iterable[Sequence[str]]) -> set[str]:
     """Make cgroups and then write these settings, file and value; the files of those that hold."""
     for folder in folders:  # all first: so nobody can remove, as empty, those that they are in
         with contextlib.suppress(OSError):
             os.makedirs(folder, exist_ok=True)
-    return {file for file, value in settings if write(file, value)}
+    held = {file for file, value in settings if write(file, value)}
+    for folder in folders:
+        _weigh(os.path.dirname(folder))
+    return held
+
+
+def _weigh(home: str) -> None:
+    """Let those in a home's cgroup get as much of the processors as they would side by side with all others."""
+    for file, each, most in _WEIGHTS:
+        if os.path.exists(f"{home}/{file}"):
+            count = sum(os.path.dirname(at) == home for at, _, _ in os.walk(home))
+            write(f"{home}/{file}", str(min(most, each * max(1, count))))
 
 
 def join(folders: Iterable[str]) -> None:
@@ -78,3 +91,4 @@ def remove(folders: Iterable[str]) -> None:
         if os.path.basename(home).startswith(PREFIX):
             with contextlib.suppress(OSError):
                 os.rmdir(home)
+            _weigh(home)

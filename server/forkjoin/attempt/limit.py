@@ -49,9 +49,7 @@ def impose(limits: Mapping[str, Any], *, nice: bool) -> None:
             cgroup.write(_OOM_SCORE, _GOES_FIRST)
     if nice:
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-        cgroup.write(
-            "/proc/self/autogroup", str(_NICENESS)
-        )  # where there are such groups, only theirs counts (sched(7))
+        cgroup.write("/proc/self/autogroup", str(_NICENESS))  # where there are such groups, theirs counts (sched(7))
 
 
 def lift() -> None:
@@ -107,12 +105,11 @@ class Watch:
     def past_memory(self, used: int) -> str:
         limit = self.limits.get("memory") or math.inf
         if not self.meter.memory_is_held:
-            return (
-                f"by its memory limit of {spell_bytes(limit)} (peak {spell_bytes(self.peak)})" if used > limit else ""
-            )
-        if not self.meter.memory_kills:
+            past = used > limit
+        elif past := bool(self.meter.memory_kills):
+            self.peak = self.meter.memory_peak or self.peak
+        if not past:
             return ""
-        self.peak = self.meter.memory_peak or self.peak
         if self.peak > 0.9 * limit:
             whose = f"its memory limit of {spell_bytes(limit)}"
         elif all_of_it := self.in_all.get("memory"):
@@ -127,8 +124,7 @@ class Watch:
             return ""
         if self.meter.processes_are_held:
             count = max(count, self.last.processes, self.meter.processes_peak)
-            # an older kernel counts here, too, what it refuses for the sake of the limit of all together
-            past = self.meter.refused_processes and (count > limit / 2 or not self.in_all.get("processes"))
+            past = self.meter.refused_processes and count > limit / 2  # else for the sake of a limit around it
         else:
             past = count > limit
         return f"by its limit of {limit} processes and threads (peak {count})" if past else ""

@@ -172,8 +172,9 @@ class LocalExecutor:
         limits = in_all.to_watch(self._together, groups.find_bases())
         live = dict.fromkeys((self._at(handle) for handle in await self.handles()), 0)
         while limits != UNLIMITED:
-            live = await self._do(_find_live, [*live, *(at for at in [*_shims] if at.parent == self._folder)])
+            ours = [folder for folder in [*_shims] if folder.parent == self._folder]
             with contextlib.suppress(OSError):  # no room to leave word, or no descriptor to look; it is tried again
+                live = await self._do(_find_live, [*live, *ours])
                 await self._do(in_all.end_largest, live, limits)
             await anyio.sleep(in_all.LOOK_EVERY_S)
 
