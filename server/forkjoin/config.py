@@ -165,7 +165,8 @@ class Recipe(_Strict):
     teardown_minutes: Minutes = 5
     #: What of the checkout, and ignored there, a worktree is to have: as a symlink to it, or as a copy.
     share: dict[Annotated[str, AfterValidator(_check_shared)], Literal["link", "copy"]] = {}
-    ports: Annotated[int, Field(ge=1, le=1000)] = 10  #: how many, from $FORKJOIN_PORT_BASE on
+    #: How many, from $FORKJOIN_PORT_BASE on; none: ten, as long as there are any.
+    ports: Annotated[int, Field(ge=1, le=1000)] | None = None
     environment: dict[
         Annotated[str, AfterValidator(_check_variable)], Annotated[str, AfterValidator(_check_value)]
     ] = {}

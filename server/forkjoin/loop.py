@@ -51,7 +51,6 @@ class Loop:
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
         self.waiting: dict[int, str] = {}  #: why each queued or paused agent waits, by number
-        self.need_lead: frozenset[int] = frozenset()  #: who of these waits for its lead
         self._next_look_s = math.inf
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
@@ -137,9 +136,6 @@ class Loop:
         """See to all that is, once."""
         scheduled = await schedule(self.rooms, self.max_running)
         self.waiting, self._next_look_s = scheduled.waiting, max(_SOONEST_S, scheduled.next_look_s)
-        if scheduled.need_lead != self.need_lead:
-            self.need_lead = scheduled.need_lead
-            self.store.changes.announce()
         self._obey.forget_all_but(scheduled.under_way)
         for agent in scheduled.under_way:
             self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))

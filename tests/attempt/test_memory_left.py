@@ -18,16 +18,16 @@ def be_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "left"),
-    [("max", math.inf), ("1000", 1000 - 900 + 300), ("500", 0)],
+    [("max", math.inf), ("1000", 1000 - 900 + 300 + 50), ("500", 0)],
 )
 def test_what_is_left_of_a_cgroups_limit_counts_files_as_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, left: float
 ) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 600\ninactive_file 300\n")
+    (tmp_path / "memory.stat").write_text("anon 550\ninactive_file 300\nactive_file 50\n")
     be_in(tmp_path, monkeypatch)
-    assert hierarchy.memory_left() == left
+    assert hierarchy.memory_bounds() == (float("inf") if limit == "max" else int(limit), left)
 
 
 def test_the_smallest_of_the_limits_around_a_process_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,4 +38,4 @@ def test_the_smallest_of_the_limits_around_a_process_counts(tmp_path: Path, monk
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text("100\n")
     be_in(inner, monkeypatch)
-    assert hierarchy.memory_left() == 900
+    assert hierarchy.memory_bounds() == (1000, 900)

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from forkjoin.attempt import limit, usage
 
 MB = 1_000_000
@@ -59,9 +60,9 @@ def test_a_child_that_a_thread_has_started_counts() -> None:
 def test_a_daemon_that_was_started_there_does_not_count_nor_what_is_below_it() -> None:
     daemon = "FORKJOIN_KEEPER=1 setsid sh -c 'sleep 1000 & echo up; wait'"
     with running("sh", "-c", f"sleep 1000 & {daemon} & wait") as pid:
-        keeper = subprocess.run(["pgrep", "-P", str(pid), "sh"], capture_output=True, text=True, check=True).stdout
+        (keeper,) = [child.pid for child in psutil.Process(pid).children() if os.getsid(child.pid) == child.pid]
         found = usage.of_tree(pid)
-        os.killpg(int(keeper), 9)
+        os.killpg(keeper, 9)
     assert found.processes == 1
 
 

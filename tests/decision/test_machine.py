@@ -61,8 +61,9 @@ def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_mean
     agents = [at_work(1), at_work(2), at_work(3)]
     pause = decide_on(short, *agents).pause
     assert [(number, one.ending, one.frozen) for number, one in pause.items()] == [(3, True, False)]
-    agents[2] = replace(agents[2], state=State.PAUSED, ending=True)
-    assert decide_on(short, *agents).pause == {}
+    paused = replace(agents[2], state=State.PAUSED, paused_why="memory is short", not_before=NOW + 5)
+    assert decide_on(short, *agents[:2], paused).pause == {}
+    assert decide_on(short, *agents[:2], replace(paused, not_before=NOW)).pause.keys() == {2}
 
 
 def test_what_can_not_be_resumed_is_frozen() -> None:

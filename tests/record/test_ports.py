@@ -72,3 +72,9 @@ async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do
         await store.spawn(many, place, NOBODY)
     assert await store.live() == []
     assert len(await store.spawn(many[:12], place, NOBODY)) == 12
+
+
+async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store) -> None:
+    await store.spawn([replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY)
+    (agent,) = await store.spawn([new_agent("more")], place, NOBODY)
+    assert agent.port_base == 0

@@ -63,10 +63,6 @@ class Desk:
         program = self.rooms.settings.programs().get(self.program_of(agent))
         return program is None or program.kind == "command"
 
-    def needs_lead(self, agent: Agent) -> bool:
-        """Whether it waits for something that a lead must do."""
-        return agent.number in self.loop.need_lead
-
     async def find(self, asked: str) -> Agent:
         """The agent that an id or name means.
 

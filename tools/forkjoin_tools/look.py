@@ -12,7 +12,7 @@ from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.wait import wait
 from forkjoin.branch import git
-from forkjoin.decision.budget import reserved, usd
+from forkjoin.decision.budget import is_used_up, reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
@@ -71,7 +71,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         agents = await desk.find_all(arguments.ids)
     else:
         agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
-    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, desk.needs_lead)
+    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, _needs_lead)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)])
@@ -79,9 +79,14 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         finished=finished,
         pending=pending,
         waiting=_first(_why_they_wait(desk, waited.pending)) or None,
-        timed_out=not (waited.is_over(arguments.until) or all(map(desk.needs_lead, waited.pending))),
+        timed_out=not (waited.is_over(arguments.until) or all(map(_needs_lead, waited.pending))),
         more=len(agents) - len(finished) - len(pending) or None,
     )
+
+
+def _needs_lead(agent: Agent) -> bool:
+    """Whether it can't go on unless a lead does something."""
+    return agent.state is State.PAUSED and not agent.under_way and is_used_up(agent)
 
 
 async def _tell(desk: Desk, agent: Agent) -> Finished:
@@ -258,7 +263,7 @@ def _why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
     """Each reason, with who of these waits for it."""
     whom: dict[str, list[str]] = {}
     for agent in agents:
-        if why := desk.loop.waiting.get(agent.number):
+        if why := desk.loop.waiting.get(agent.number) or agent.paused_why:
             whom.setdefault(why, []).append(agent.id)
     return [f"{', '.join(_first(ids))}: {why}" for why, ids in whom.items()]
 

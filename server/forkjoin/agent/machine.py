@@ -1,5 +1,6 @@
 """What the machine has, what agents take of it, and what of that is learned of their kind."""
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -7,6 +8,8 @@ from forkjoin.agent.prepare import handle_of
 from forkjoin.decision.machine import FIRST_NEED, Machine, kind_of, learn
 from forkjoin.model import Agent, Outcome
 from forkjoin.rooms import Rooms
+
+log = logging.getLogger(__name__)
 
 #: The part of the machine's memory that is kept free, and the least of it, where the settings don't say.
 _KEPT, _KEPT_BYTES = 0.05, 500_000_000
@@ -16,13 +19,22 @@ _FIRST_PART = 0.25
 _LOAD_PER_CORE = 4
 
 
-async def look_at_machine(rooms: Rooms, live: Sequence[Agent]) -> Machine:
-    """What there is room for now."""
+async def look_at_machine(rooms: Rooms, live: Sequence[Agent]) -> Machine | None:
+    """What there is room for now; none where that can't be told, and nobody is held for it."""
+    try:
+        return await _look(rooms, live)
+    except OSError as error:
+        log.warning("what the machine has can't be told now: %s", error)
+        return None
+
+
+async def _look(rooms: Rooms, live: Sequence[Agent]) -> Machine:
     limits = rooms.settings.limits
     has = await rooms.executor.capacity()
     found = await rooms.executor.taken(handle_of(agent) for agent in live if agent.under_way)
     in_all = limits.memory or math.inf
-    kept_free = limits.free_memory or max(_KEPT_BYTES, int(has.memory * _KEPT))
+    by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
+    kept_free = by_default if limits.free_memory is None else limits.free_memory
     return Machine(
         free=min(has.free_memory, in_all - sum(found.values()) + kept_free),
         kept_free=kept_free,

@@ -10,7 +10,7 @@ from forkjoin.rooms import Rooms
 
 _LONGEST_S = 300.0
 #: Why one pauses that may spend no more; its gate says until when.
-_SPENT = "what it may spend is spent"
+_SPENT = "what it may spend is spent; set_budget gives it more"
 #: Characters of the error that a pause tells.
 _WHY_LIMIT = 200
 

@@ -31,7 +31,6 @@ _WIND_UP = (
 class Scheduled:
     under_way: Sequence[Agent]
     waiting: dict[int, str]  #: why each that waits for its turn does, by number
-    need_lead: frozenset[int]  #: who of these waits for its lead
     next_look_s: float  #: after so many seconds it is to be looked again, though nothing has happened
 
 
@@ -58,7 +57,7 @@ async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
     for number in decision.wind_up:
         await _ask_to_wind_up(rooms, agents[number])
     under_way = [agent for agent in agents.values() if agent.under_way]
-    return Scheduled(under_way, dict(decision.waiting), decision.need_lead, decision.next_look - now)
+    return Scheduled(under_way, dict(decision.waiting), decision.next_look - now)
 
 
 async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: float) -> Situation:
@@ -92,11 +91,14 @@ async def _start(rooms: Rooms, agent: Agent) -> Agent:
 async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
     """Ask for that once: another message could be another turn."""
     spent, most = usd(agent.spent_usd), usd(agent.reserved_usd)
+    adapter = ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
+    try:
+        if adapter.TAKES_TURNS:
+            await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+    except OSError as error:  # no room for it, or its folder is gone
+        log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await rooms.store.set_wind_up(agent)
     await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
-    adapter = ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
-    if adapter.TAKES_TURNS:
-        await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
 
 
 @contextmanager

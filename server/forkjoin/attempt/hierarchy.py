@@ -129,20 +129,26 @@ def _mounts(process: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def memory_left() -> float:
-    """Bytes that this process's own cgroup, and those around it, still let it have: a container's limit, as a rule."""
+def memory_bounds() -> tuple[float, float]:
+    """Bytes that the cgroups around this process, a container's as a rule, let it have in all, and from now on."""
     folders = _folders_of("self")
     own = folders.get("memory") or folders.get("", "")
-    return min((_left(folder) for folder in (own, *_above(own))), default=math.inf)
+    bounds = [(limit, _left(folder, limit)) for folder in (own, *_above(own)) if (limit := _limit(folder))]
+    return min((limit for limit, _ in bounds), default=math.inf), min((left for _, left in bounds), default=math.inf)
 
 
-def _left(folder: str) -> float:
-    limit = cgroup.read(f"{folder}/memory.max") or cgroup.read(f"{folder}/memory.limit_in_bytes")
+def _limit(folder: str) -> int:
+    told = cgroup.read(f"{folder}/memory.max") or cgroup.read(f"{folder}/memory.limit_in_bytes")
+    return int(told) if told.strip().isdigit() else 0
+
+
+def _left(folder: str, limit: int) -> int:
+    """What is left of a limit: files that are cached can go."""
     used = cgroup.read(f"{folder}/memory.current") or cgroup.read(f"{folder}/memory.usage_in_bytes")
-    if not limit.strip().isdigit():
-        return math.inf
     told = dict(line.split(maxsplit=1) for line in cgroup.read(f"{folder}/memory.stat").splitlines())
-    return max(0, int(limit) - int(used or 0) + int(told.get("inactive_file", 0)))  # files can go
+    part = "total_{}" if "total_inactive_file" in told else "{}"  # version 1 counts those within apart
+    files = sum(int(told.get(part.format(name), 0)) for name in ("inactive_file", "active_file"))
+    return max(0, limit - int(used or 0) + files)
 
 
 # -- an attempt's

@@ -170,11 +170,14 @@ class LocalExecutor:
 
     async def watch(self) -> None:
         limits = in_all.to_watch(self._together, groups.find_bases())
-        live = dict.fromkeys((self._at(handle) for handle in await self.handles()), 0)
+        known: list[Path] | None = None
         while limits != UNLIMITED:
-            ours = [folder for folder in [*_shims] if folder.parent == self._folder]
             with contextlib.suppress(OSError):  # no room to leave word, or no descriptor to look; it is tried again
-                live = await self._do(_find_live, [*live, *ours])
+                if known is None:  # those that another daemon has left
+                    known = [self._at(handle) for handle in await self.handles()]
+                ours = [folder for folder in [*_shims] if folder.parent == self._folder]
+                live = await self._do(_find_live, [*known, *ours])
+                known = [*live]
                 await self._do(in_all.end_largest, live, limits)
             await anyio.sleep(in_all.LOOK_EVERY_S)
 
@@ -186,8 +189,9 @@ class LocalExecutor:
 
 
 def _capacity() -> Capacity:
-    memory, limit = psutil.virtual_memory(), hierarchy.memory_left()
-    return Capacity(os.cpu_count() or 1, memory.total, int(min(memory.available, limit)), os.getloadavg()[0])
+    memory, (limit, left) = psutil.virtual_memory(), hierarchy.memory_bounds()
+    total, free = int(min(memory.total, limit)), int(min(memory.available, left))
+    return Capacity(os.cpu_count() or 1, total, free, os.getloadavg()[0])
 
 
 def _taken(folders: Iterable[Path]) -> dict[str, int]:
@@ -351,8 +355,12 @@ def _open_shim(folder: Path) -> int | None:
 
 def _find_live(folders: Iterable[Path]) -> dict[Path, int]:
     """The pids of their shims, of those that are there."""
-    live = {folder for folder in folders if lock.is_held(folder / "lock")}
-    return {folder: owner.pid for folder in live if (owner := _read_shim(folder))}
+    live: dict[Path, int] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # one that can't be looked at keeps nobody from looking at the others
+            if lock.is_held(folder / "lock") and (owner := _read_shim(folder)):
+                live[folder] = owner.pid
+    return live
 
 
 def _ask_to_end(folder: Path, grace: float) -> bool:

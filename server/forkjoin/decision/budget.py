@@ -78,8 +78,8 @@ class Budgets(Gate):
         """What the agent is given now, beside what it has; negative where that is more than it may have by now."""
         if not self._is_bound(agent):
             return 0.0
-        if agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - _NOTHING:
-            return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it", needs_lead=True)
+        if agent.budget_usd is not None and is_used_up(agent):
+            return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it")
         wanted, least = self.wanted(agent)
         for key in self._over(agent):
             if self._unspent[key] <= _NOTHING or max(0.0, self._free[key]) < least - _NOTHING:
@@ -113,6 +113,11 @@ class Budgets(Gate):
     def _take(self, agent: Agent, amount: float) -> None:
         for key in self._over(agent):
             self._free[key] -= amount
+
+
+def is_used_up(agent: Agent) -> bool:
+    """Whether the agent has spent all of its own budget: only its lead can let it go on."""
+    return agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - _NOTHING
 
 
 def unspent(agent: Agent) -> float:

@@ -18,16 +18,10 @@ _LONG_S = 2 * LONGEST_REST_S
 
 
 class Hold(NamedTuple):
-    """Why an agent waits.
-
-    Attributes:
-        until: When, in seconds since the epoch, that may end without anything having happened.
-        needs_lead: Whether it can't end unless its lead does something.
-    """
+    """Why an agent waits, and when, in seconds since the epoch, that may end without anything having happened."""
 
     why: str
     until: float = math.inf
-    needs_lead: bool = False
 
 
 class Gate:

@@ -14,6 +14,7 @@ from forkjoin.model import ACTIVE, Agent, Pause, State
 
 #: What an agent needs until its kind is known: a claude of about 400 MB, and what it runs. Bytes.
 FIRST_NEED = 1_000_000_000
+_SHORT = "memory is short"
 #: Seconds until it is looked again where somebody waits for room, or runs.
 _AGAIN_S = 5.0
 #: By how much of the difference a kind's need follows a smaller peak; a larger one it follows at once.
@@ -72,15 +73,16 @@ class Room(Gate):
         self._promised += self._lacks(agent)
 
     def to_pause(self) -> Mapping[int, Pause]:
-        """The youngest, where memory is short, unless one is about to end already, or it is the only one."""
+        """The youngest, where memory is short, one after the other, and never the only one."""
         if self._machine.free >= self._machine.kept_free / 2:
             return {}
         running = [agent for agent in self._live if agent.state is State.RUNNING]
-        if len(self._working) < 2 or not running or any(agent.ending for agent in self._live):
+        just_now = any(one.paused_why == _SHORT and one.not_before > self._now for one in self._live)
+        if len(self._working) < 2 or not running or just_now:
             return {}
         youngest = max(running, key=lambda agent: (agent.started or 0, agent.number))
         ends = youngest.converses
-        return {youngest.number: Pause("memory is short", frozen=not ends, ending=ends)}
+        return {youngest.number: Pause(_SHORT, frozen=not ends, ending=ends, not_before=self._now + _AGAIN_S)}
 
     def next_pause(self) -> float:
         """When memory may be short though nothing has happened."""

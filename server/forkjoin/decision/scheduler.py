@@ -49,7 +49,6 @@ class Decision:
         start: Who starts now, or goes on, in that order.
         skip: Why others never will.
         waiting: Why the rest waits.
-        need_lead: Who of these waits for its lead.
         pause: Who of those that run is to pause.
         give: How much who may spend from now on, in all.
         wind_up: Who of those that run is to be asked to come to an end.
@@ -59,7 +58,6 @@ class Decision:
     start: tuple[int, ...]
     skip: Mapping[int, str]
     waiting: Mapping[int, str]
-    need_lead: frozenset[int]
     pause: Mapping[int, Pause]
     give: Mapping[int, float]
     wind_up: tuple[int, ...]
@@ -96,11 +94,10 @@ def decide(situation: Situation) -> Decision:
             for gate in gates:
                 gate.started(agent)
     waiting = {number: hold.why for number, hold in holds.items()}
-    need_lead = frozenset(number for number, hold in holds.items() if hold.needs_lead)
     pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
     wind_up = tuple(number for number in budgets.to_wind_up() if number not in pause)
     next_look = min([*(hold.until for hold in holds.values()), *(gate.next_pause() for gate in gates)])
-    return Decision(tuple(start), skip, waiting, need_lead, pause, budgets.given, wind_up, next_look)
+    return Decision(tuple(start), skip, waiting, pause, budgets.given, wind_up, next_look)
 
 
 class _Turns:

@@ -6,7 +6,7 @@ from typing import Any
 
 from forkjoin.model import Landing, LandingState, Merge
 from forkjoin.record import rows
-from forkjoin.record.ports import Ports
+from forkjoin.record.ports import UNASKED, Ports
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -62,7 +62,7 @@ class Landings(Transactions):
 
 def find_ports(q: Any, busy: Iterable[int]) -> Ports:
     """The ports that are nobody's, among the agents and landings that are recorded, nor busy."""
-    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports) for row in q.port_blocks()]
+    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
     return Ports([*given_out, *((port, 1) for port in busy)])
 
 

@@ -167,7 +167,7 @@ class Store(Ledger, Upkeep, Landings):
 
         def act(q: Any) -> Agent:
             now = rows.agent(q.agent_numbered(number=agent.number))
-            how = Pause(now.paused_why) if now.ending and not done else pause
+            how = Pause(now.paused_why, not_before=now.not_before) if now.ending and not done else pause
             if how and not now.stop_asked:
                 _move(q, now, State.PAUSED, how)
                 if how.anew:
