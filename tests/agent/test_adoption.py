@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import subprocess
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,24 @@ async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_say
         await lead.call("stop_agents", ids=[blocker])
         ended = await lead.call("wait_agents", ids=[second], timeout_s=GIVE_UP_S)
         assert ended["finished"][0]["summary"] == "theirs again"
+
+
+async def test_one_that_failed_needs_no_environment_for_a_verify_that_is_not_run(
+    repository: Path, home: Home, tmp_path: Path
+) -> None:
+    async with open_lead(repository) as lead:
+        (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; exit 3", verify="true")
+        await lead.until(first, state="running")
+    _kill_daemon_at(home)
+    (home.state / "go").touch()
+    forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
+
+    def state() -> str:
+        with closing(sqlite3.connect(f"file:{home.records}?mode=ro", uri=True)) as records:
+            found: str = records.execute("SELECT state FROM agent").fetchone()[0]
+            return found
+
+    await until(lambda: state() == "failed")
 
 
 async def test_an_environment_that_is_no_utf_8_arrives_as_it_was(repository: Path, home: Home) -> None:

@@ -205,3 +205,34 @@ async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(talking: Le
     ids = await talking.spawn(f"{huge}\n{negative}\nsucceed('done', 1e308)", "succeed('done')", agent="talker")
     assert [one["state"] for one in await talking.results(*ids)] == ["succeeded"] * 2
     assert [one.spent_usd for one in await loop.store.budgets([1])] == [0.25]
+
+
+async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_reserved(
+    talkers: None, home: Home, repository: Path
+) -> None:
+    said = "\n[budget]\nagent_usd = 0.4\nlead_usd = 1\n"
+    home.config_file.write_text(home.config_file.read_text() + said)
+    task = WAITER.format(go=str(home.state / "go"))
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        dry = await lead.call("spawn_agents", agents=[{"task": task}] * 3, agent="talker", dry_run=True)
+        assert dry["to_reserve_usd"] == pytest.approx(1.2)
+        ids = await lead.spawn(task, task, task, agent="talker")
+        why = await lead.last_event(ids[2], "its lead's budget of 1.00 USD has 0.2 USD left, and it needs 0.4 USD")
+        assert why.endswith("forkjoin budget")
+        (home.state / "go").touch()
+        assert {result["state"] for result in await lead.results(*ids)} == {"succeeded"}
+
+
+async def test_a_person_limits_one_lead_and_lets_what_it_spent_count_no_more(
+    talking: Lead, loop: Loop, repository: Path
+) -> None:
+    await talking.results(*await talking.spawn("succeed('done', 0.3)", agent="talker"))
+    async with lead_of(loop, repository, kind="cli") as person:
+        shares = (await person.call("budget", budget_usd=0.5, lead="session-1"))["budgets"]
+        assert {share.get("lead"): share.get("limit_usd") for share in shares} == {None: None, "session-1": 0.5}
+        (second,) = await talking.spawn("succeed('done', 0.1)", agent="talker", budget_usd=0.4)
+        await talking.last_event(second, "its lead's budget of 0.5 USD has 0.2 USD left")
+        await person.call("budget", lead="session-1", anew=True)
+        await talking.results(second)
+        shares = (await person.call("budget"))["budgets"]
+        assert {share.get("lead"): share["spent_usd"] for share in shares} == {None: 0.4, "session-1": 0.1}

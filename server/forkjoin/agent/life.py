@@ -91,7 +91,8 @@ class Life:
 
     async def _finish(self, agent: Agent) -> Agent:
         outcome = await self._outcome(agent)
-        environment = await self._environment(agent) if agent.spec.verify else None
+        may_verify = agent.spec.verify and (outcome.ok or outcome.asked)
+        environment = await self._environment(agent) if may_verify else None
         await finish(self._rooms, self._adapter(agent), agent, outcome, environment or {})
         return await self._store.agent(agent.number)
 

@@ -13,10 +13,8 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
@@ -27,8 +25,7 @@ from anyio import CapacityLimiter, to_thread
 from pydantic import TypeAdapter, ValidationError
 
 from forkjoin import lock
-from forkjoin.attempt import groups, hierarchy, in_all, log, open_files, process, shim, usage
-from forkjoin.attempt.environment import encode
+from forkjoin.attempt import groups, hierarchy, in_all, log, open_files, process, shims, usage
 from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
 from forkjoin.model import UNLIMITED, Outcome, TreeLimits
 
@@ -91,7 +88,7 @@ class LocalExecutor:
         try:
             if not any((folder / name).exists() for name in ("started.json", "cancel")):
                 _write_orders(folder, spec, self._together, {"daemon_lock": str(self._daemon_lock), "wake": self._wake})
-                _start_shim(folder, taken, spec.environment)
+                shims.start(folder, taken, {**spec.environment, process.MARK: _mark(folder)})
         finally:
             os.close(taken)
 
@@ -130,7 +127,7 @@ class LocalExecutor:
         folder = self._at(handle)
         while await self._do(lock.is_held, folder / "lock"):
             await self._ended_within(folder, 1.0)
-        await self._do(_reap, folder)
+        await self._do(shims.reap, folder)
         return await self._do(_read_outcome, folder)
 
     async def _ended_within(self, folder: Path, seconds: float) -> None:
@@ -175,8 +172,7 @@ class LocalExecutor:
             with contextlib.suppress(OSError):  # no room to leave word, or no descriptor to look; it is tried again
                 if known is None:  # those that another daemon has left
                     known = [self._at(handle) for handle in await self.handles()]
-                ours = [folder for folder in [*_shims] if folder.parent == self._folder]
-                live = await self._do(_find_live, [*known, *ours])
+                live = await self._do(_find_live, [*known, *shims.started(self._folder)])
                 known = [*live]
                 await self._do(in_all.end_largest, live, limits)
             await anyio.sleep(in_all.LOOK_EVERY_S)
@@ -234,39 +230,6 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
 def _mark(folder: Path) -> str:
     """What marks an attempt's processes: no other has its folder, and it is known whatever became of the files."""
     return str(folder)
-
-
-def _start_shim(folder: Path, taken: int, environment: Mapping[str, str]) -> None:
-    """Fork the shim, which inherits the lock, and send it the program's environment."""
-    sent = encode({**environment, process.MARK: _mark(folder)})
-    own = {name: value for name, value in os.environ.items() if name != process.MARK}
-    argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(taken)]
-    with os.fdopen(os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=(taken,),
-            start_new_session=True,
-            env={**own, process.KEEPER: "1"},
-        )
-    _shims[folder] = child.pid
-    child.returncode = 0  # that it ends is seen by its pid
-    assert child.stdin
-    with contextlib.suppress(BrokenPipeError), child.stdin:  # if it is gone, nothing is started
-        child.stdin.write(sent)
-
-
-#: The pids of shims that this process has started: an ended one stays a zombie until somebody waits for it.
-_shims: dict[Path, int] = {}
-
-
-def _reap(folder: Path) -> None:
-    """Wait for a shim of ours that has let go of its lock: it is all but gone."""
-    if (folder / "lock").exists() and (pid := _shims.pop(folder, None)):
-        with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
-            os.waitpid(pid, 0)
 
 
 def _write(file: Path, data: bytes) -> None:

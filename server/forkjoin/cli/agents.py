@@ -38,11 +38,7 @@ def spawn(
     json: Json = False,
 ) -> None:
     """Start agents in the background, each in a worktree of its own."""
-    if task in (None, "-") and sys.stdin.isatty():
-        say("a task a line, then ^D", err=True)
-    tasks = [task] if task not in (None, "-") else [line.strip() for line in sys.stdin if line.strip()]
-    if not tasks:
-        raise CallerError("no task: give one as an argument, or one a line on stdin")
+    tasks = _read_tasks(task)
     if name and len(tasks) > 1:
         raise CallerError("--name is for one task; without it, names are made from the tasks")
     answer = ask(
@@ -63,6 +59,17 @@ def spawn(
     tell(
         answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}" for one in answer["agents"]), json=json
     )
+
+
+def _read_tasks(task: str | None) -> list[str]:
+    """The task that was given, else those on stdin."""
+    if task not in (None, "-"):
+        return [task]
+    if sys.stdin.isatty():
+        say("a task a line, then ^D", err=True)
+    if tasks := [line.strip() for line in sys.stdin if line.strip()]:
+        return tasks
+    raise CallerError("no task: give one as an argument, or one a line on stdin")
 
 
 def ps(
