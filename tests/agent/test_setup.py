@@ -10,7 +10,7 @@ from conftest import processes_of
 from forkjoin import lock
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
-from forkjoin.record.ports import FIRST
+from forkjoin.record.ports import first_port
 from harness import (
     Lead,
     forkjoin,
@@ -69,15 +69,17 @@ async def test_program_setup_and_verify_have_the_ports_and_the_environment_that_
     )
     want(repository, home, wanted)
     result = await result_of(near, tell)
-    told = f"a1 http://:{FIRST}/ {FIRST} hi"
+    first = first_port(home.state)
+    told = f"a1 http://:{first}/ {first} hi"
     assert result["output"].strip() == told
     assert result["verify_output"] == f"{told}\n[exit 0]"
     assert (home.attempts / "a1-1-setup" / "output").read_text().strip() == told
 
 
-async def test_without_a_recipe_each_agent_has_ten_ports_all_the_same(near: Lead) -> None:
+async def test_without_a_recipe_each_agent_has_ten_ports_all_the_same(near: Lead, home: Home) -> None:
     results = await near.results(*await near.run(*["echo $FORKJOIN_PORT_BASE"] * 3))
-    assert sorted(int(result["output"]) for result in results) == [FIRST, FIRST + 10, FIRST + 20]
+    first = first_port(home.state)
+    assert sorted(int(result["output"]) for result in results) == [first, first + 10, first + 20]
 
 
 async def test_where_setup_fails_the_agent_fails_with_the_end_of_what_it_printed(
@@ -243,5 +245,5 @@ async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path,
     home.records.unlink()
     async with open_loop(home) as loop:
         agent = await loop.store.agent(2)
-        assert (agent.restored, agent.port_base) == (True, FIRST + 10)
+        assert (agent.restored, agent.port_base) == (True, first_port(home.state) + 10)
         assert (await loop.store.recipe(agent)).teardown == "true"

@@ -10,6 +10,7 @@ from conftest import processes_of
 from forkjoin.agent.retention import tidy
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
+from forkjoin.record.ports import first_port
 from harness import forkjoin, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
 from recipes import want
 
@@ -30,6 +31,7 @@ async def test_it_is_run_in_the_worktree_with_the_leads_environment_before_that_
 ) -> None:
     want(repository, home, _tells(home))
     monkeypatch.setenv("MINE", "theirs")
+    first = first_port(home.state)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (id_,) = await lead.run("echo x > x.txt")
         monkeypatch.setenv("MINE", "another's")
@@ -38,12 +40,12 @@ async def test_it_is_run_in_the_worktree_with_the_leads_environment_before_that_
         async with lead_of(loop, repository, "another") as other:
             answer = await other.call("remove_worktrees", ids=[id_], discard_unmerged=True)
         assert "warnings" not in answer
-        assert torn(home) == [f"{worktree} 20000 theirs", "README.md", "shared.txt", "x.txt"]
+        assert torn(home) == [f"{worktree} {first} theirs", "README.md", "shared.txt", "x.txt"]
         assert not worktree.exists()
         await lead.call("remove_worktrees", ids=[id_])
         assert len(torn(home)) == 4
         assert (await lead.run("echo $FORKJOIN_PORT_BASE")) == ["a2"]
-        assert (await lead.call("get_result", id="a2"))["output"].strip() == "20000", "the block is free again"
+        assert (await lead.call("get_result", id="a2"))["output"].strip() == str(first), "the block is free again"
 
 
 async def test_where_it_fails_or_hangs_the_removal_goes_on_and_says_so(repository: Path, home: Home) -> None:
@@ -91,7 +93,7 @@ async def test_after_a_restart_it_runs_in_the_environment_of_whoever_removes(
     monkeypatch.setenv("MINE", "the remover's")
     async with open_lead_in_memory(home, repository, "another") as lead:
         await lead.call("remove_worktrees", ids=["a1"])
-    assert torn(home)[0].endswith("20000 the remover's")
+    assert torn(home)[0].endswith(f"{first_port(home.state)} the remover's")
 
 
 async def test_a_teardown_in_whose_midst_a_daemon_died_is_run_once(repository: Path, home: Home) -> None:
@@ -107,7 +109,7 @@ async def test_a_teardown_in_whose_midst_a_daemon_died_is_run_once(repository: P
         assert list(home.worktrees.glob("*/a1-*"))
         (home.state / "go").touch()
         await lead.call("remove_worktrees", ids=["a1"])
-    assert len([line for line in torn(home) if line.endswith("20000 ")]) == 1
+    assert len([line for line in torn(home) if line.endswith(f"{first_port(home.state)} ")]) == 1
     assert list(home.worktrees.glob("*/*")) == []
 
 
@@ -126,7 +128,7 @@ async def test_retention_waits_for_an_environment_in_the_project(
             await lead.call("get_status")
             await _days_pass(loop)
         assert list(home.worktrees.glob("*/a1-*")) == []
-    assert torn(home)[0].endswith("20000 another's")
+    assert torn(home)[0].endswith(f"{first_port(home.state)} another's")
 
 
 async def _days_pass(loop: Loop) -> None:

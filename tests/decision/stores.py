@@ -6,7 +6,7 @@ The table imitates, of the named queries, those that scheduling uses. Its rows a
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -129,7 +129,6 @@ class TableStore(Store):
         place: Callable[[int, str], tuple[str, str]],
         call: Call,
         *,
-        busy: Iterable[int] = (),
         keep: bool = True,
     ) -> list[Agent]:
         for one in new:

@@ -10,6 +10,7 @@ from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.landing.land import Lander
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
+from forkjoin.record.ports import first_port
 from harness import GIVE_UP_S, git, kill_daemon, open_lead, open_lead_in_memory, until
 from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, scratch_of
 from recipes import put_dependencies, want
@@ -57,7 +58,7 @@ async def test_teardown_is_run_before_the_scratch_worktree_goes_and_once(reposit
         await lead.call("merge_worktree", ids=ids, verify="true")
         await lead.call("merge_worktree", ids=ids)
     (line,) = (home.state / "torn").read_text().splitlines()
-    assert line == f"{home.worktrees}/landing-1 20020"
+    assert line == f"{home.worktrees}/landing-1 {first_port(home.state) + 20}"
     assert [folder.name for folder in home.attempts.glob("l*")] == []
 
 

@@ -1,5 +1,6 @@
-"""Blocks of ports: no two meet, and what is given back is given out again."""
+"""Blocks of ports: no two meet, homes begin elsewhere, and what is given back is given out again."""
 
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
-from forkjoin.record.ports import END, FIRST, Ports
+from forkjoin.record.ports import END, FIRST, Ports, first_port
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store, open_store
 from hypothesis import given
@@ -17,9 +18,15 @@ from records import NOBODY, new_agent, place
 SIZES = st.integers(1, 1000)
 
 
-@given(st.lists(st.tuples(st.integers(FIRST - 100, END), SIZES), max_size=30), st.lists(SIZES, max_size=30))
-def test_no_block_meets_another_or_leaves_the_range(given_out: list[tuple[int, int]], sizes: list[int]) -> None:
-    ports, taken = Ports(given_out), [range(first, first + size) for first, size in given_out]
+@given(
+    st.lists(st.tuples(st.integers(FIRST - 100, END), SIZES), max_size=30),
+    st.integers(FIRST, END),
+    st.lists(SIZES, max_size=30),
+)
+def test_no_block_meets_another_or_leaves_the_range(
+    given_out: list[tuple[int, int]], begin: int, sizes: list[int]
+) -> None:
+    ports, taken = Ports(given_out, begin), [range(first, first + size) for first, size in given_out]
     for size in sizes:
         try:
             base = ports.take(size)
@@ -32,6 +39,18 @@ def test_no_block_meets_another_or_leaves_the_range(given_out: list[tuple[int, i
         assert FIRST <= base <= END - size
         assert not any(_meet(block, other) for other in taken)
         taken.append(block)
+
+
+def test_from_where_a_home_begins_the_next_is_looked_for_and_then_from_the_first_on() -> None:
+    ports = Ports([(FIRST + 5, 5)], END - 30)
+    assert [ports.take(size) for size in (20, 20, 10, 10)] == [END - 30, FIRST + 10, END - 10, FIRST + 30]
+
+
+def test_homes_begin_elsewhere_each_at_the_same_place_for_ever() -> None:
+    begins = [first_port(Path(f"/home/user-{n}/.local/state/forkjoin")) for n in range(100)]
+    assert len(set(begins)) > 80
+    assert all(FIRST <= begin <= END - 1000 for begin in begins)
+    assert first_port(Path("/home/me/.local/state/forkjoin")) == 23_800
 
 
 def _meet(one: range, other: range) -> bool:
@@ -49,24 +68,27 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Store) -> None:
     sizes = (10, 25, 10)
     new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
-    agents = await store.spawn(new, place, NOBODY)
-    assert [agent.port_base for agent in agents] == [FIRST, FIRST + 10, FIRST + 35]
+    agents, first = await store.spawn(new, place, NOBODY), store.first_port
+    assert [agent.port_base for agent in agents] == [first, first + 10, first + 35]
     await store.set_removed(agents[1].number)
-    again = await store.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY, busy=[FIRST + 12])
-    assert [agent.port_base for agent in again] == [FIRST + 13, FIRST + 23, FIRST + 45]
+    with socket.create_server(("127.0.0.1", first + 12)):
+        again = await store.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY)
+    assert [agent.port_base for agent in again] == [first + 13, first + 23, first + 45]
 
 
 async def test_a_landing_that_runs_something_has_a_block_until_it_is_done(store: Store) -> None:
     def new(verify: str | None, *, dry_run: bool = False) -> NewLanding:
         return NewLanding(1, "lead", (), "refs/heads/main", verify, dry_run, "", recipe=Recipe(ports=7))
 
+    first = store.first_port
     found = [await store.add_landing(one, NOBODY) for one in (new("x"), new(None), new("x", dry_run=True), new("x"))]
-    assert [landing.port_base for landing in found] == [FIRST, 0, 0, FIRST + 7]
+    assert [landing.port_base for landing in found] == [first, 0, 0, first + 7]
     (agent,) = await store.spawn([new_agent("a")], place, NOBODY)
-    assert agent.port_base == FIRST + 14
+    assert agent.port_base == first + 14
 
 
 async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(store: Store) -> None:
+    store.first_port = FIRST
     many = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(13)]
     with pytest.raises(CallerError, match="Call remove_worktrees"):
         await store.spawn(many, place, NOBODY)
@@ -75,6 +97,7 @@ async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do
 
 
 async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store) -> None:
+    store.first_port = FIRST
     await store.spawn([replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY)
     (agent,) = await store.spawn([new_agent("more")], place, NOBODY)
     assert agent.port_base == 0

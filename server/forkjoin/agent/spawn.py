@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyio import to_thread
-
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
 from forkjoin.attempt.environment import compose
-from forkjoin.attempt.listening import listening
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe, Settings
@@ -61,8 +58,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
 
     notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
-    busy = await to_thread.run_sync(listening)
-    return Spawned(await store.spawn(new, place, caller.call, busy=busy, keep=keep), " ".join(notes) or None)
+    return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
 
 def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:

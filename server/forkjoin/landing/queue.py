@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-from anyio import to_thread
-
-from forkjoin.attempt.listening import listening
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe
@@ -45,7 +42,7 @@ async def enqueue(
         checkout=checkout.top or "",
         recipe=recipe,
     )
-    return await store.add_landing(new, caller.call, busy=await to_thread.run_sync(listening))
+    return await store.add_landing(new, caller.call)
 
 
 async def _find_target(checkout: Checkout, into: str | None) -> str:

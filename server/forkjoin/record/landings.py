@@ -1,12 +1,12 @@
 """The records of landings, and of calls that must not be done twice."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from forkjoin.model import Landing, LandingState, Merge
 from forkjoin.record import rows
-from forkjoin.record.ports import UNASKED, Ports
+from forkjoin.record.ports import UNASKED, Ports, listening
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -14,12 +14,12 @@ from forkjoin.session import Call
 class Landings(Transactions):
     """The part of the store that tells of landings."""
 
-    async def add_landing(self, landing: rows.NewLanding, call: Call, *, busy: Iterable[int] = ()) -> Landing:
-        """Record a landing; one that runs something has ports for that, as in `spawn`."""
+    async def add_landing(self, landing: rows.NewLanding, call: Call) -> Landing:
+        """Record a landing; one that runs something has ports for that."""
 
         def act(q: Any) -> Landing:
             runs = landing.verify and not landing.dry_run
-            base = find_ports(q, busy).take(landing.recipe.ports) if runs else 0
+            base = find_ports(q, self.first_port).take(landing.recipe.ports) if runs else 0
             number: int = q.add_landing(**landing.columns(), port_base=base, created=time.time())
             if not landing.dry_run:
                 for agent in landing.agents:
@@ -60,10 +60,10 @@ class Landings(Transactions):
         return rows.JSON.validate_json(found) if found else None
 
 
-def find_ports(q: Any, busy: Iterable[int]) -> Ports:
-    """The ports that are nobody's, among the agents and landings that are recorded, nor busy."""
+def find_ports(q: Any, begin: int) -> Ports:
+    """The ports that are no agent's and no landing's, and on which nobody listens."""
     given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
-    return Ports([*given_out, *((port, 1) for port in busy)])
+    return Ports([*given_out, *((port, 1) for port in listening())], begin)
 
 
 def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:

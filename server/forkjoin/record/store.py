@@ -34,6 +34,7 @@ from forkjoin.record import rows
 from forkjoin.record.database import open_database
 from forkjoin.record.landings import Landings, find_ports, remember
 from forkjoin.record.ledger import Ledger, count_spending
+from forkjoin.record.ports import first_port
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
 
@@ -65,13 +66,11 @@ class Store(Ledger, Upkeep, Landings):
         place: Callable[[int, str], tuple[str, str]],
         call: Call,
         *,
-        busy: Iterable[int] = (),
         keep: bool = True,
     ) -> list[Agent]:
         """Record new agents, all or none; `place` gives a number and name their branch and worktree.
 
         Args:
-            busy: Ports that are in nobody's block.
             keep: Whether they are recorded; else the agents are only as they would be.
 
         Raises:
@@ -79,7 +78,7 @@ class Store(Ledger, Upkeep, Landings):
         """
 
         def act(q: Any) -> list[Agent]:
-            ports = find_ports(q, busy)
+            ports = find_ports(q, self.first_port)
             suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
             names = (_free_name(q, one, suffixes[one.name]) for one in new)  # free while each before it is recorded
             added = [
@@ -374,4 +373,4 @@ async def open_store(file: Path) -> Store:
     Raises:
         CallerError: They were written by a newer forkjoin.
     """
-    return await to_thread.run_sync(lambda: Store(open_database(file)))
+    return await to_thread.run_sync(lambda: Store(open_database(file), first_port(file.parent)))

@@ -14,6 +14,7 @@ from forkjoin.record import rows
 from forkjoin.record.changes import Changes
 from forkjoin.record.damage import is_damage
 from forkjoin.record.database import Queries
+from forkjoin.record.ports import FIRST
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ _WHY = {
 class Transactions:
     """What the store is made on. Every change of an agent or a landing wakes whoever waits for one (`changes`)."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, first_port: int = FIRST) -> None:
+        self.first_port = first_port
         self._connection = connection
         self._thread = CapacityLimiter(1)
         self._queries = Queries(connection)

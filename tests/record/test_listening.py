@@ -2,7 +2,7 @@
 
 import socket
 
-from forkjoin.attempt.listening import listening
+from forkjoin.record.ports import listening
 
 
 def test_a_port_is_told_as_long_as_somebody_listens_on_it() -> None:
