@@ -1,6 +1,7 @@
 """Before an agent's program starts its worktree is made ready as its repository wants it."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from forkjoin import lock
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.record.ports import first_port
+from forkjoin.workplace import _slug
 from harness import (
     Lead,
     forkjoin,
@@ -74,6 +76,17 @@ async def test_program_setup_and_verify_have_the_ports_and_the_environment_that_
     assert result["output"].strip() == told
     assert result["verify_output"] == f"{told}\n[exit 0]"
     assert (home.attempts / "a1-1-setup" / "output").read_text().strip() == told
+
+
+async def test_all_that_runs_for_an_agent_is_told_one_name_for_what_it_starts_and_another_homes_is_not_told_it(
+    near: Lead, repository: Path, home: Home
+) -> None:
+    tell = f"echo $FORKJOIN_SLUG >> {home.state}/told"
+    want(repository, home, f"setup = '{tell}'\nverify = '{tell}'\nteardown = '{tell}'\n")
+    await near.call("remove_worktrees", ids=await near.run(tell))
+    (name,) = set(told := (home.state / "told").read_text().split())
+    assert (len(told), bool(re.fullmatch(r"fj-[0-9a-f]{8}-a1", name))) == (4, True)
+    assert _slug(home, "a1-2") == name != _slug(Home(home.state / "another", home.state), "a1-1")
 
 
 async def test_without_a_recipe_each_agent_has_ten_ports_all_the_same(near: Lead, home: Home) -> None:

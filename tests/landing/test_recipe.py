@@ -1,5 +1,7 @@
 """A landing's scratch worktree is made ready as an agent's is: what is shared and ignored, setup, ports, teardown."""
 
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +9,10 @@ import anyio
 import pytest
 from branches import commit
 from forkjoin.attempt.executor import AttemptSpec
+from forkjoin.config import Recipe
 from forkjoin.landing.land import Lander
+from forkjoin.landing.order import Order
+from forkjoin.landing.scratch import Scratch
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.record.ports import first_port
@@ -60,6 +65,24 @@ async def test_teardown_is_run_before_the_scratch_worktree_goes_and_once(reposit
     (line,) = (home.state / "torn").read_text().splitlines()
     assert line == f"{home.worktrees}/landing-1 {first_port(home.state) + 20}"
     assert [folder.name for folder in home.attempts.glob("l*")] == []
+
+
+@pytest.mark.parametrize(("others", "told"), [({"MINE": "another's"}, "another's"), (None, "nobody's")])
+async def test_teardown_is_run_in_what_others_have_or_in_nothing_where_its_environment_is_lost(
+    repository: Path, home: Home, caplog: pytest.LogCaptureFixture, others: dict[str, str] | None, told: str
+) -> None:
+    number = await record_landing(home, repository, {"one": "x\n"}, "true")
+    recipe = Recipe(teardown=f'echo "$FORKJOIN_SLUG ${{MINE:-nobody\'s}}" >> {home.state}/torn')
+    async with open_daemon(home) as loop:
+        order = Order(loop.rooms, await loop.store.landing(number), str(repository / ".git"), ENVIRONMENT, recipe)
+        main = git(repository, "rev-parse", "main")
+        assert await Scratch(order).verify(await loop.store.agent(1), main, "true") is None
+        if others:
+            loop.rooms.environments.lend(order.landing.project, "another", loop.rooms.environments.keep(others))
+        await Scratch(replace(order, environment=None)).clear()
+    assert re.fullmatch(rf"fj-[0-9a-f]{{8}}-l{number} {told}\n", (home.state / "torn").read_text())
+    assert "its environment is lost" in caplog.text
+    assert scratch_of(repository, home) == []
 
 
 async def test_a_teardown_that_a_daemon_which_died_has_begun_is_ended_before_verify_is_run_anew(

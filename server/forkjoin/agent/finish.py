@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
-from forkjoin.agent.prepare import open_shell
+from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.place import is_folder
@@ -97,8 +97,8 @@ async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping
     """Run verify in the agent's worktree."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
         return _Verified(Verify.FAILED, "the agent removed its worktree")
-    shell = await open_shell(rooms, agent, environment)
-    outcome, printed = await shell.run("verify", command, rooms.settings.limits.verify_minutes)
+    workplace = await workplace_of(rooms, agent, environment)
+    outcome, printed = await workplace.run("verify", command, rooms.settings.limits.verify_minutes)
     return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())
 
 

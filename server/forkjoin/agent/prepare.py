@@ -8,27 +8,25 @@ from pathlib import Path
 
 import anyio
 
-from forkjoin import recipe
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
 from forkjoin.agent.base import settle_base
-from forkjoin.attempt import shell
-from forkjoin.attempt.environment import compose
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
 from forkjoin.branch.include import bring_ignored
-from forkjoin.branch.place import find_place, is_folder
+from forkjoin.branch.place import is_folder
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.record.rows import About
 from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
+from forkjoin.workplace import Workplace, handles_beside
 
 
 async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
     """The handles of all that may run for an agent's newest attempt."""
-    handle, wanted = handle_of(agent), await rooms.store.recipe(agent)
-    return [handle, *shell.handles(handle, "verify"), *recipe.handles_of(handle, wanted)]
+    handle = handle_of(agent)
+    return [handle, *handles_beside(handle, await rooms.store.recipe(agent))]
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:
@@ -79,10 +77,29 @@ async def _task_file(agent: Agent) -> str:
     return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
 
 
-async def open_shell(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> shell.Shell:
-    """Where the command lines of an agent's repository are run."""
-    made, limits = await compose_for(rooms, agent, environment), rooms.settings.limits
-    return shell.Shell(rooms.executor, handle_of(agent), agent.worktree, made, limits.log_bytes, limits.per_agent)
+async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
+    """Where all runs that runs for an agent, its program and its repository's commands."""
+    handle, project = handle_of(agent), await rooms.store.project_numbered(agent.project)
+    token = _token(handle)
+    await rooms.store.add_token(agent.number, digest_of(token))
+    ours = {
+        "FORKJOIN_AGENT": agent.id,
+        "FORKJOIN_NAME": agent.name,
+        "FORKJOIN_BRANCH": agent.branch,
+        "FORKJOIN_BASE": agent.base,
+        "FORKJOIN_TOKEN": token,
+    }
+    return Workplace(
+        rooms=rooms,
+        handle=handle,
+        common_dir=project.common_dir,
+        path=Path(agent.worktree),
+        checkout=agent.checkout,
+        recipe=await rooms.store.recipe(agent),
+        port_base=agent.port_base,
+        environment=environment,
+        ours=ours,
+    )
 
 
 async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
@@ -112,7 +129,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         handle=handle_of(agent),
         argv=run.argv,
         cwd=agent.worktree,
-        environment=await compose_for(rooms, agent, environment, settings, ours),
+        environment=await (await workplace_of(rooms, agent, environment)).compose(settings, ours),
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -131,35 +148,6 @@ async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
     wanted = (await rooms.store.recipe(agent)).model_dump(exclude_defaults=True)
     about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
-
-
-async def compose_for(
-    rooms: Rooms,
-    agent: Agent,
-    environment: Mapping[str, str],
-    settings: Mapping[str, str] | None = None,
-    ours: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """The environment in which an agent's program, and its repository's commands, run, made of its lead's."""
-    wanted, project = await rooms.store.recipe(agent), await rooms.store.project_numbered(agent.project)
-    place = await find_place(project.common_dir, Path(agent.worktree)) if wanted.share and agent.checkout else None
-    ours = {**await _variables(rooms, agent), **(ours or {})}
-    return compose(environment, settings or {}, ours, wanted=wanted.environment, ignore=place.ignore if place else None)
-
-
-async def _variables(rooms: Rooms, agent: Agent) -> dict[str, str]:
-    token = _token(handle_of(agent))
-    await rooms.store.add_token(agent.number, digest_of(token))
-    return {
-        **rooms.home.variables,
-        "FORKJOIN_AGENT": agent.id,
-        "FORKJOIN_NAME": agent.name,
-        "FORKJOIN_BRANCH": agent.branch,
-        "FORKJOIN_BASE": agent.base,
-        "FORKJOIN_WORKTREE": agent.worktree,
-        "FORKJOIN_TOKEN": token,
-        **({"FORKJOIN_PORT_BASE": str(agent.port_base)} if agent.port_base else {}),
-    }
 
 
 @functools.lru_cache(maxsize=4096)

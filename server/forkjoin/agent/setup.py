@@ -1,16 +1,14 @@
 """Before an agent's first program starts: its worktree is made ready as its repository wants it, once."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import anyio
 
-from forkjoin.agent.prepare import open_shell
+from forkjoin.agent.prepare import workplace_of
 from forkjoin.branch.place import find_place
 from forkjoin.error import CallerError
 from forkjoin.event import Noted
 from forkjoin.model import Agent
-from forkjoin.recipe import make_ready
 from forkjoin.rooms import Rooms
 
 
@@ -20,15 +18,15 @@ async def set_up(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> 
     Raises:
         CallerError: It can't be made ready; the message has the end of what was printed.
     """
-    recipe = await rooms.store.recipe(agent)
-    if not (recipe.share or recipe.setup):
+    workplace = await workplace_of(rooms, agent, environment)
+    if not (workplace.recipe.share or workplace.recipe.setup):
         return True
-    place = await find_place((await rooms.store.project_numbered(agent.project)).common_dir, Path(agent.worktree))
+    place = await find_place(workplace.common_dir, workplace.path)
     assert place
     done = anyio.Path(place.folder, "forkjoin-set-up")
     if await done.exists():
         return True
-    ready = await make_ready(await open_shell(rooms, agent, environment), recipe, agent.checkout, place)
+    ready = await workplace.make_ready()
     await rooms.store.note(agent, [(Noted(note), -1) for note in ready.notes])
     if (await rooms.store.agent(agent.number)).stop_asked:
         return False

@@ -5,17 +5,14 @@ from pathlib import Path
 
 import anyio
 
-from forkjoin.agent.prepare import open_shell
+from forkjoin.agent.prepare import workplace_of
 from forkjoin.branch.place import is_folder
-from forkjoin.config import Recipe
 from forkjoin.error import CallerError, ForkjoinError, words_of
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
 
 #: How many are run at once.
 _AT_ONCE = 8
-#: Characters of the end of what one has printed that are told.
-_WORDS = 400
 
 
 async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[str, str] | None) -> list[str]:
@@ -40,7 +37,7 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
 
     async def run(agent: Agent) -> None:
         async with limiter:
-            why = await _run(rooms, agent, recipes[agent.number], found[agent.number] or environment or {})
+            why = await _run(rooms, agent, found[agent.number] or environment or {})
         if why:
             trouble.append(f"The teardown of {agent.label} failed: {why}")
 
@@ -50,11 +47,9 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
     return sorted(trouble)
 
 
-async def _run(rooms: Rooms, agent: Agent, recipe: Recipe, environment: Mapping[str, str]) -> str:
+async def _run(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> str:
     """Run a teardown; how it failed, if it did."""
     try:
-        shell = await open_shell(rooms, agent, environment)
-        outcome, printed = await shell.run("teardown", recipe.teardown or "", recipe.teardown_minutes)
+        return await (await workplace_of(rooms, agent, environment)).tear_down()
     except (ForkjoinError, OSError) as error:  # it keeps no worktree from going
         return words_of(error)
-    return "" if outcome.ok else f"{outcome}. {printed[-_WORDS:]}".strip()

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.attempt.environment import compose
-from forkjoin.attempt.shell import Ran, Shell, handles
+from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, worktree
 from forkjoin.branch.include import bring_ignored
-from forkjoin.branch.place import find_place, is_folder
+from forkjoin.branch.place import is_folder
 from forkjoin.landing.order import PREFIX, Order
 from forkjoin.model import Agent
-from forkjoin.recipe import handles_of, make_ready
 from forkjoin.rooms import Rooms
+from forkjoin.workplace import Workplace, handles_beside
 
 log = logging.getLogger(__name__)
 
+#: Characters of why a branch is rejected.
 _WORDS = 2_000
 
 
@@ -36,14 +36,14 @@ class Scratch:
             await _end(order.rooms, handles(self._handle(), "teardown"))
             self._taken_over = True
         await worktree.make_scratch(order.common_dir, order.scratch, commit)
-        why = await self._run(await self._open_shell(self._handle(commit), agent), command)
-        await _end(order.rooms, self._handles(commit))
+        why = await self._verify(self._workplace(self._handle(commit), agent), command)
+        await _end(order.rooms, handles_beside(self._handle(commit), order.recipe))
         return why
 
     async def clear(self) -> None:
         """Leave nothing of it. Doing so twice is harmless."""
         await self._end_what_was_left("")
-        if await to_thread.run_sync(is_folder, self._order.scratch):
+        if self._order.recipe.teardown and await to_thread.run_sync(is_folder, self._order.scratch):
             await self._tear_down()
         await worktree.remove(self._order.common_dir, self._order.scratch)
 
@@ -51,58 +51,45 @@ class Scratch:
         """End the run that a daemon which died has left here, unless it is the one that is wanted."""
         commit = await to_thread.run_sync(worktree.scratch_commit, self._order.common_dir, self._order.scratch)
         if commit and commit != but_for:
-            await _end(self._order.rooms, self._handles(commit))
+            await _end(self._order.rooms, handles_beside(self._handle(commit), self._order.recipe))
 
     def _handle(self, commit: str = "") -> str:
         return f"l{self._order.landing.number}{commit and '-'}{commit[:16]}"
 
-    def _handles(self, commit: str) -> list[str]:
-        """The handles of all that may run on this commit."""
-        handle = self._handle(commit)
-        return [*handles(handle, "verify"), *handles_of(handle, self._order.recipe)]
-
-    async def _run(self, shell: Shell, command: str) -> str | None:
-        """Make the worktree ready and run verify; why it failed, if it did."""
-        order = self._order
-        place = await find_place(order.common_dir, order.scratch)
-        assert place
-        if order.landing.checkout:
-            await bring_ignored(Path(order.landing.checkout), order.scratch)
-        ready = await make_ready(shell, order.recipe, order.landing.checkout, place)
+    async def _verify(self, workplace: Workplace, command: str) -> str | None:
+        if workplace.checkout:
+            await bring_ignored(Path(workplace.checkout), workplace.path)
+        ready = await workplace.make_ready()
         if ready.failed:
             return ready.failed[-_WORDS:]
-        return _why("verify", await shell.run("verify", command, order.rooms.settings.limits.verify_minutes))
+        minutes = self._order.rooms.settings.limits.verify_minutes
+        outcome, printed = await workplace.run("verify", command, minutes)
+        return None if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
 
     async def _tear_down(self) -> None:
-        order = self._order
-        if order.recipe.teardown is None or order.environment is None:
-            return
-        shell = await self._open_shell(self._handle())
-        if why := _why("teardown", await shell.run("teardown", order.recipe.teardown, order.recipe.teardown_minutes)):
-            log.warning("landing %d: %s", order.landing.number, why)
-        await _end(order.rooms, handles(shell.handle, "teardown"))
+        workplace, number = self._workplace(self._handle()), self._order.landing.number
+        if self._order.environment is None:
+            log.warning("landing %d: its environment is lost; its teardown is run in what others have", number)
+        if why := await workplace.tear_down():
+            log.warning("landing %d: its teardown failed: %s", number, why)
+        await _end(self._order.rooms, handles(workplace.handle, "teardown"))
 
-    async def _open_shell(self, handle: str, agent: Agent | None = None) -> Shell:
-        """Where this landing's command lines are run, those for an agent's merged state or those for none."""
-        order, rooms, landing = self._order, self._order.rooms, self._order.landing
-        ours = {
-            **rooms.home.variables,
-            "FORKJOIN_LANDING": str(landing.number),
-            "FORKJOIN_TARGET": git.short(landing.target),
-            "FORKJOIN_WORKTREE": str(order.scratch),
-            **({"FORKJOIN_PORT_BASE": str(landing.port_base)} if landing.port_base else {}),
-            **({"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name} if agent else {}),
-        }
-        place = await find_place(order.common_dir, order.scratch) if order.recipe.share and landing.checkout else None
-        wanted, ignore = order.recipe.environment, place.ignore if place else None
-        environment = compose(order.environment or {}, {}, ours, wanted=wanted, ignore=ignore)
-        limits = rooms.settings.limits
-        return Shell(rooms.executor, handle, str(order.scratch), environment, limits.log_bytes, limits.per_agent)
-
-
-def _why(kind: str, ran: Ran) -> str | None:
-    """Why this failed, if it did, with the end of what it printed."""
-    return None if ran.outcome.ok else f"{kind}: {ran.outcome}\n{ran.printed[-_WORDS:]}".strip()
+    def _workplace(self, handle: str, agent: Agent | None = None) -> Workplace:
+        """Where what is run of this landing runs: for an agent's merged state, or for none."""
+        order, landing = self._order, self._order.landing
+        anybodys = order.rooms.environments.find_any(landing.project)
+        target = {"FORKJOIN_LANDING": str(landing.number), "FORKJOIN_TARGET": git.short(landing.target)}
+        return Workplace(
+            rooms=order.rooms,
+            handle=handle,
+            common_dir=order.common_dir,
+            path=order.scratch,
+            checkout=landing.checkout,
+            recipe=order.recipe,
+            port_base=landing.port_base,
+            environment=order.environment or anybodys or {},
+            ours=target | ({"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name} if agent else {}),
+        )
 
 
 async def sweep(rooms: Rooms, path: Path) -> None:

@@ -1,0 +1,101 @@
+"""A worktree in which an agent or a landing works: made ready as its repository wants it, run in, and torn down.
+
+Whatever is run there has one environment, and a handle of its own: a daemon that takes over goes on with what was
+begun, and does nothing twice.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forkjoin.attempt.environment import compose
+from forkjoin.attempt.shell import Ran, Shell, handles
+from forkjoin.branch.place import find_place
+from forkjoin.branch.share import COPY, share
+from forkjoin.config import Recipe
+from forkjoin.paths import Home
+from forkjoin.rooms import Rooms
+
+#: Characters of the end of what a teardown has printed that are told.
+_WORDS = 400
+
+
+@dataclass(slots=True)
+class Ready:
+    """How it went; `failed` says why the worktree is not ready."""
+
+    notes: list[str] = field(default_factory=list[str])
+    failed: str = ""
+
+    def add(self, kind: str, ran: Ran) -> None:
+        self.notes.append(f"{kind}: {ran.outcome} in {ran.outcome.duration_s:.1f} s")
+        if not ran.outcome.ok:
+            self.failed = f"{kind} failed: {ran.outcome}\n{ran.printed}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """A worktree that is there, whose it is, and what is wanted in it."""
+
+    rooms: Rooms
+    handle: str  #: begins with the id of whose it is: a1-1, l1
+    common_dir: str
+    path: Path
+    checkout: str  #: the user's, with which it shares; '' in a bare repository
+    recipe: Recipe
+    port_base: int
+    environment: Mapping[str, str]  #: of whoever asked for what is done there
+    ours: Mapping[str, str]  #: variables beside those that every workplace has
+
+    async def compose(
+        self, settings: Mapping[str, str] | None = None, ours: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """The environment in which all runs there, with what the settings, and we, add for a program."""
+        place = await find_place(self.common_dir, self.path) if self.recipe.share and self.checkout else None
+        everywhere = {
+            **self.rooms.home.variables,
+            "FORKJOIN_WORKTREE": str(self.path),
+            "FORKJOIN_SLUG": _slug(self.rooms.home, self.handle),
+            **({"FORKJOIN_PORT_BASE": str(self.port_base)} if self.port_base else {}),
+        }
+        ours = {**everywhere, **self.ours, **(ours or {})}
+        ignore = place.ignore if place else None
+        return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
+
+    async def run(self, kind: str, command: str, minutes: float, *words: str) -> Ran:
+        """How a command line of this kind went there, which is not run twice."""
+        made, limits = await self.compose(), self.rooms.settings.limits
+        shell = Shell(self.rooms.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
+        return await shell.run(kind, command, minutes, *words)
+
+    async def make_ready(self) -> Ready:
+        """Share with the checkout, and set up."""
+        ready, recipe = Ready(), self.recipe
+        if recipe.share and self.checkout:
+            place = await find_place(self.common_dir, self.path)
+            assert place
+            copies, ready.notes = await share(Path(self.checkout), place, recipe.share)
+            if copies:
+                ready.add("share", await self.run("share", COPY, recipe.setup_minutes, *copies))
+        if recipe.setup and not ready.failed:
+            ready.add("setup", await self.run("setup", recipe.setup, recipe.setup_minutes))
+        return ready
+
+    async def tear_down(self) -> str:
+        """Run the teardown, where there is one; how it failed, if it did."""
+        if self.recipe.teardown is None:
+            return ""
+        outcome, printed = await self.run("teardown", self.recipe.teardown, self.recipe.teardown_minutes)
+        return "" if outcome.ok else f"{outcome}. {printed[-_WORDS:]}".strip()
+
+
+def _slug(home: Home, handle: str) -> str:
+    """What to call containers, databases and the like of whose handle this is: no other home has it, nor user."""
+    return f"fj-{hashlib.sha256(os.fsencode(home.state)).hexdigest()[:8]}-{handle.partition('-')[0]}"
+
+
+def handles_beside(handle: str, recipe: Recipe) -> list[str]:
+    """The handles of all that may run in a workplace before its teardown, beside a program."""
+    return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
