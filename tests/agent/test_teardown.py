@@ -84,6 +84,68 @@ async def test_a_refused_removal_tears_nothing_down_and_what_a_teardown_changes_
     assert git(repository, "ls-tree", "--name-only", kept).split() == ["README.md", "later.txt", "shared.txt", "x.txt"]
 
 
+def _waits(home: Home) -> str:
+    return f"until test -e {home.state}/go; do sleep 0.02; done"
+
+
+async def test_what_is_written_while_it_runs_is_kept_and_what_it_takes_away_keeps_nothing(
+    repository: Path, home: Home
+) -> None:
+    want(repository, home, _tells(home, f"{_waits(home)}; rm shared.txt"))
+    async with (
+        open_loop_in_memory(home) as loop,
+        lead_of(loop, repository) as lead,
+        lead_of(loop, repository, "b") as b,
+    ):
+        await lead.run("true", "true")
+        (first, second) = sorted(home.worktrees.glob("*/a*"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(b.call, "remove_worktrees", ids=["a1", "a2"]))
+            await until(lambda: torn(home))
+            (first / "later.txt").write_text("later\n")
+            (home.state / "go").touch()
+        removed = (await lead.call("remove_worktrees", ids=["a1", "a2"]))["removed"]
+        assert git(repository, "show", f"{removed[0]['kept_as']}:later.txt") == "later"
+        assert "kept_as" not in removed[1]
+    assert (first.exists(), second.exists()) == (False, False)
+
+
+@pytest.mark.parametrize("what", ["a commit", "a merge"])
+async def test_who_goes_on_with_an_agent_while_it_runs_keeps_it_from_going(
+    repository: Path, home: Home, what: str
+) -> None:
+    want(repository, home, _tells(home, _waits(home)))
+    async with (
+        open_loop_in_memory(home) as loop,
+        lead_of(loop, repository) as lead,
+        lead_of(loop, repository, "b") as b,
+    ):
+        (id_,) = await lead.run("echo x > x.txt")
+        (worktree,) = home.worktrees.glob("*/a1-*")
+        said: list[str] = []
+
+        async def remove() -> None:
+            said.append(await b.refusal("remove_worktrees", ids=[id_], discard_unmerged=True))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(remove)
+            await until(lambda: torn(home))
+            if what == "a commit":
+                git(worktree, "commit", "-q", "--allow-empty", "-m", "later")
+            else:
+                verify = f"until test -e {home.state}/said; do sleep 0.02; done"
+                tasks.start_soon(partial(lead.call, "merge_worktree", ids=[id_], verify=verify))
+                await until((home.worktrees / "landing-1").exists)
+            (home.state / "go").touch()
+            await until(lambda: said)
+            (home.state / "said").touch()
+        assert worktree.exists()
+    assert "othing was removed" in said[0]
+    assert said[0].startswith(
+        "Being merged: a1" if what == "a merge" else f"a1 ({worktree.name[3:]}): its branch was moved"
+    )
+
+
 async def test_after_a_restart_it_runs_in_the_environment_of_whoever_removes(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,9 +55,9 @@ async def remove(
         unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
         if not discard_unmerged:
             _check_merged(unmerged, forgotten)
-        for agent in known:
-            await _commit_loose(common_dir, agent)
+        tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
+        await _check_again(rooms, common_dir, whole, tips)
         await rooms.store.set_removing(whole)
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
 
@@ -143,8 +143,20 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
         )
 
 
-async def _commit_loose(common_dir: str, agent: Agent) -> None:
-    """See that the branch has what was left in the worktree since the agent's end."""
+async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], tips: Mapping[int, str | None]) -> None:
+    """See that nobody has gone on with them meanwhile: a teardown may be long. What it adds is committed, too."""
+    now = await rooms.store.agents_numbered(agent.number for agent in agents)
+    _check_ended(now)
+    for agent in (one for one in now if one.number in tips):
+        tip = tips[agent.number]
+        if await git.tip(common_dir, f"refs/heads/{agent.branch}") != tip:
+            raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
+        if not await loose.is_at(common_dir, Path(agent.worktree), tip, or_less=True):
+            await _commit_loose(common_dir, agent)
+
+
+async def _commit_loose(common_dir: str, agent: Agent) -> str | None:
+    """See that the branch has what was left in the worktree since the agent's end; where the branch is then."""
     path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
     try:
         left = await loose.commit_loose(common_dir, path, agent.branch, message, agent.slug)
@@ -153,6 +165,7 @@ async def _commit_loose(common_dir: str, agent: Agent) -> None:
     if left.repositories:
         names = ", ".join(git.readable(name) for name in left.repositories[:5])
         raise _refuse(agent, f"repositories in its worktree have commits of their own ({names}); move them away first")
+    return left.tip
 
 
 async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:

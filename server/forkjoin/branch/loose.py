@@ -57,13 +57,22 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
     return Left(tip, loose, warnings, await to_thread.run_sync(_with_commits, place, status.repositories))
 
 
-async def is_at(common_dir: str, worktree: Path, commit: str) -> bool:
-    """Whether there is nothing in a worktree but this commit, and ignored files; so it is where it is gone."""
+async def is_at(common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False) -> bool:
+    """Whether there is nothing in a worktree but this commit, and ignored files; so it is where it is gone.
+
+    Args:
+        or_less: Whether files of it may be gone.
+    """
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return True
     status = await read_status(place)
-    return status.head == commit and not status.loose and not status.repositories
+    gone = await to_thread.run_sync(_gone, place, status.loose) if or_less else set[str]()
+    return status.head == commit and gone.issuperset(status.loose) and not status.repositories
+
+
+def _gone(place: Place, names: list[str]) -> set[str]:
+    return {name for name in names if not os.path.lexists(place.path / name)}
 
 
 async def mend(common_dir: str, worktree: Path, branch: str) -> None:

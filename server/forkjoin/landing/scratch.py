@@ -43,7 +43,7 @@ class Scratch:
     async def clear(self) -> None:
         """Leave nothing of it. Doing so twice is harmless."""
         await self._end_what_was_left("")
-        if self._order.recipe.teardown and await to_thread.run_sync(is_folder, self._order.scratch):
+        if self._order.recipe.teardown is not None and await to_thread.run_sync(is_folder, self._order.scratch):
             await self._tear_down()
         await worktree.remove(self._order.common_dir, self._order.scratch)
 
