@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,11 @@ from forkjoin import lock
 from forkjoin.config import read_settings
 from forkjoin.error import CallerError
 from forkjoin.main import _leave_when_damaged, open_loop
-from forkjoin.model import SpecParts
+from forkjoin.model import Pause, SpecParts, State
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.record.rows import RESTORED
-from harness import GIVE_UP_S, Lead, git, open_lead_in_memory, until
+from harness import GIVE_UP_S, Lead, git, lead_of, let_pass, open_lead_in_memory, open_loop_in_memory, until
 from records import DAMAGES, damage
 
 
@@ -119,6 +120,32 @@ async def test_agents_are_restored_as_they_are(repository: Path, home: Home, lef
         for copy in set_aside_copies(home.records):
             copy.unlink()
         assert not [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
+
+
+async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one_that_was_stopped_stays_stopped(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = f"echo x >> {home.state}/ran; [ $(wc -l < {home.state}/ran) = 1 ] && sleep 1000; echo went on"
+    pause = Pause("its budget is spent", ending=True, not_before=time.time() + 1000)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.spawn(task)
+        await until((home.state / "ran").exists)
+        await lead.spawn("sleep 1000")
+        for id_ in ("a1", "a2"):
+            await lead.until(id_, state="running")
+        await loop.store.move(await loop.store.agent(1), State.PAUSED, pause=pause)
+        await lead.call("stop_agents", ids=["a2"])
+        await until(lambda: not lock.is_held(home.attempts / "a1-1" / "lock"))
+    home.records.unlink()
+    async with open_loop(home) as loop:
+        assert [(await loop.store.agent(number)).state for number in (1, 2)] == [State.PAUSED, State.RUNNING]
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        assert "its budget is spent" in await lead.last_event("a1", "its budget is spent")
+        await lead.until("a2", state="stopped")
+        assert (await lead.listed("a1"))["state"] == "paused"
+        let_pass(loop, monkeypatch, 2000)
+        (result,) = await lead.results("a1")
+    assert (result["state"], result["output"].strip()) == ("succeeded", "went on")
 
 
 async def test_what_was_restored_once_is_not_restored_again(repository: Path, home: Home, left: Left) -> None:

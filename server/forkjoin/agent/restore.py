@@ -1,7 +1,7 @@
 """When records were lost: agents of which only the files of their attempts tell are recorded again.
 
-They are recorded as running, whatever they were: the loop finds out as after any restart whether they still are, how
-they ended, and what they did; their events are read again from their output.
+They are recorded as running, or as asked to stop or pause: the loop finds out as after any restart whether they still
+run, how they ended, and what they did; their events are read again from their output.
 """
 
 import logging
@@ -10,19 +10,35 @@ from contextlib import suppress
 from pathlib import Path
 
 from anyio import to_thread
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.error import GitError
+from forkjoin.model import Agent
 from forkjoin.paths import Home
 from forkjoin.record.damage import note_damage, set_aside_copies
-from forkjoin.record.rows import About, Restored
+from forkjoin.record.rows import About, Asked, Restored
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
 _ATTEMPT = re.compile(r"a([1-9]\d{0,8})-([1-9]\d{0,8})")
 _WORKTREE = re.compile(r"a([1-9]\d{0,8})-.*")
+_ASKED = TypeAdapter(Asked)
+
+
+def leave_word(home: Home, agent: Agent) -> None:
+    """Tell in its attempt's folder what the agent is asked for, before its program ends for it. Blocks."""
+    asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
+    file = _asked(home, handle_of(agent))
+    with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
+        file.with_suffix(".new").write_bytes(_ASKED.dump_json(asked))
+        file.with_suffix(".new").replace(file)
+
+
+def _asked(home: Home, handle: str) -> Path:
+    return home.attempts / handle / "asked.json"
 
 
 async def restore(rooms: Rooms) -> None:
@@ -36,7 +52,7 @@ async def restore(rooms: Rooms) -> None:
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
     abouts, highest = await to_thread.run_sync(_look, home)
     lost = [
-        Restored(number, attempt, about, _is_cancelled(home, number, attempt), await _is_removed(about))
+        Restored(number, attempt, about, _read_asked(home, number, attempt), await _is_removed(about))
         for number, (attempt, about) in abouts.items()
         if number not in known and (damaged or number > handed_out)
     ]
@@ -62,8 +78,10 @@ def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
     return abouts, max(seen, default=0)
 
 
-def _is_cancelled(home: Home, number: int, attempt: int) -> bool:
-    return (home.attempts / f"a{number}-{attempt}" / "cancel").exists()
+def _read_asked(home: Home, number: int, attempt: int) -> Asked:
+    with suppress(OSError, ValidationError):
+        return _ASKED.validate_json(_asked(home, f"a{number}-{attempt}").read_bytes())
+    return Asked()
 
 
 async def _is_removed(about: About) -> bool:

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Sequence
 
 import anyio
+from anyio import to_thread
 
 from forkjoin.agent.prepare import handles_of
+from forkjoin.agent.restore import leave_word
 from forkjoin.agent.wait import wait
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent
@@ -31,6 +33,7 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
 
 async def end_processes(rooms: Rooms, agent: Agent) -> None:
     """End whatever runs for an agent; what would be started for it from now on never starts."""
+    await to_thread.run_sync(leave_word, rooms.home, agent)
     for handle in await handles_of(rooms, agent):
         named: list[str] = []
         while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):

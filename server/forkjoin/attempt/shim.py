@@ -16,6 +16,7 @@ stands in files of FOLDER, except the program's environment, which comes through
     released      up to where the output was read by whoever must read all of it
     over          the limit of all attempts together that this one is to be ended for, in words
     about.json    whose attempt it is, for whoever finds this folder without the records
+    asked.json    whether its agent was asked to stop, or to pause, before `cancel`; for the same
 
 Standard library only; its own 6 MB are paid for every agent that runs.
 """

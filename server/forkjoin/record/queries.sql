@@ -294,10 +294,10 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
                    conversation, environment, account, budget_usd, recipe, port_base, attempt, prepared, stop_asked,
-                   created, started, ended, removed, restored)
+                   ending, paused_why, not_before, created, started, ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
         :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :attempt, 1, :stop_asked,
-        :now, :now, :removed, :removed, 1);
+        :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
 
 -- name: peaks
 SELECT * FROM peak;

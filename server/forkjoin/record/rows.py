@@ -113,18 +113,28 @@ class About(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What an agent was asked for when its program was to end, in its attempt's asked.json; as in its record."""
+
+    stop_asked: bool = False
+    ending: bool = False
+    paused_why: str = ""
+    not_before: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """An agent of which only the files of its attempts tell; `removed` where its worktree and branch are gone."""
 
     number: int
     attempt: int
     about: About
-    stop_asked: bool
+    asked: Asked
     removed: bool
 
     def columns(self) -> dict[str, Any]:
         about = self.about.model_dump() | {"recipe": write_recipe(self.about.recipe)}
-        return asdict(self) | about | _columns_of(self.about.spec)
+        return asdict(self) | asdict(self.asked) | about | _columns_of(self.about.spec)
 
 
 @dataclass(frozen=True, slots=True)

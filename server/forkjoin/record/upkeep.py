@@ -69,7 +69,7 @@ class Upkeep(Transactions):
 
 
 def _restore(q: Any, one: rows.Restored) -> None:
-    """Record an agent as running: what became of it is found out as after any restart. One that is removed stays so."""
+    """Record an agent as under way: what became of it is found out as after a restart. One that is removed stays so."""
     about, now = one.about, time.time()
     q.add_project(common_dir=about.project)
     project: int = q.project(common_dir=about.project)["number"]
@@ -77,7 +77,7 @@ def _restore(q: Any, one: rows.Restored) -> None:
     columns = {
         "project": project,
         "name": f"{about.name[:50]}-{one.number}" if taken else about.name,
-        "state": State.LOST if one.removed else State.RUNNING,
+        "state": State.LOST if one.removed else State.PAUSED if one.asked.ending else State.RUNNING,
         "now": now,
         "removed": now if one.removed else None,
     }
