@@ -37,7 +37,7 @@ async def record_agent(store: Store, repository: Path, files: Mapping[str, str |
     spec = Spec(task="x", agent="sh")
     new = NewAgent(project.number, "lead", "x", True, spec, base, str(repository), "c", "")
     (agent,) = await store.spawn([new], lambda _number, _name: (branch, str(work)), Call("", ""))
-    await store.set_prepared(agent, branch)
+    await store.set(agent, prepared=True, branch=branch)
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):
         agent = await store.move(agent, state)
     await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)

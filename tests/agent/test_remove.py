@@ -1,7 +1,8 @@
 """What removing takes, and what it refuses to: git is asked, and nothing goes by halves."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -9,6 +10,7 @@ import pytest
 from branches import everything
 from forkjoin.branch import worktree
 from forkjoin.loop import Loop
+from forkjoin.model import Agent
 from forkjoin.paths import Home
 from harness import Lead, first_answer, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
 
@@ -143,7 +145,7 @@ async def test_a_removal_that_was_cut_off_is_finished_though_the_repository_is_g
 ) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
-        await loop.store.set_removing([await loop.store.agent(1)])
+        await loop.store.set(await loop.store.agent(1), removing=True)
     shutil.rmtree(repository)
     async with open_loop_in_memory(home) as loop:
         await until(lambda: not list(home.worktrees.glob("*/*")))
@@ -187,6 +189,12 @@ async def test_of_removals_at_once_each_agent_is_in_one(near: Lead, repository: 
     assert len(kept) == 4
 
 
+async def _fall_at_removed(really: Callable[..., Awaitable[None]], *agents: Agent, **fields: object) -> None:
+    if "removed" in fields:
+        await _fall()
+    await really(*agents, **fields)
+
+
 @pytest.mark.parametrize("falls_at", ["remove", "retire_branch", "set_removed"])
 async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, falls_at: str
@@ -196,8 +204,8 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
         ids = await lead.run("echo x > x.txt", "echo y > y.txt")
         (worktree_of(home, ids[0]) / "later.txt").write_text("later\n")
         with monkeypatch.context() as fault:
-            where = loop.store if falls_at == "set_removed" else worktree
-            fault.setattr(where, falls_at, _fall)
+            where, name = (loop.store, "set") if falls_at == "set_removed" else (worktree, falls_at)
+            fault.setattr(where, name, partial(_fall_at_removed, loop.store.set) if name == "set" else _fall)
             assert "falls" in await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await first_answer(lambda: _is_whole(loop))

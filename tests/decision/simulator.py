@@ -210,7 +210,7 @@ class World:
         )
         (agent,) = _done(self._rooms.store.spawn([new], place, NOBODY))
         if agent.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
-            _done(self._rooms.store.set_budget(agent, RICH_USD))
+            _done(self._rooms.store.set(agent, budget_usd=RICH_USD))
 
     def _stop(self, number: int) -> None:
         agent = _done(self._rooms.store.agent(number))
@@ -229,7 +229,7 @@ class World:
         _done(self._rooms.store.set_limit(1, "", 100 * RICH_USD))
         for agent in _done(self._rooms.store.live()):
             if agent.budget_usd is not None:
-                _done(self._rooms.store.set_budget(agent, RICH_USD))
+                _done(self._rooms.store.set(agent, budget_usd=RICH_USD))
 
     def _restart(self) -> None:
         rooms = self._rooms

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from agents import make_agent
 from forkjoin.model import FINAL, Agent, Merge, State
-from forkjoin.record.changes import Changes
 from forkjoin.record.rows import NewAgent
 from forkjoin.record.store import Store
+from forkjoin.record.transaction import Changes
 from forkjoin.session import Call
 
 T = TypeVar("T")
@@ -78,14 +78,13 @@ class Table:
     def set_limit(self, project: int, lead: str, limit_usd: float) -> None:
         self.limits[project, lead] = limit_usd
 
-    def set_budget(self, number: int, budget_usd: float) -> None:
-        self.agents[number] = replace(self.agents[number], budget_usd=budget_usd)
+    def set_agents(self, numbers: str, **fields: Any) -> None:
+        said = {name: value for name, value in fields.items() if value is not None}
+        for number in json.loads(numbers):
+            self.agents[number] = replace(self.agents[number], **said)
 
     def give(self, number: int, usd: float) -> None:
         self.agents[number] = replace(self.agents[number], reserved_usd=usd, wind_up=False)
-
-    def set_wind_up(self, number: int) -> None:
-        self.agents[number] = replace(self.agents[number], wind_up=True)
 
     def add_spent(self, agent: int, attempt: int, part: str, model: str, cost_usd: float) -> None:
         self.costs[agent] += cost_usd

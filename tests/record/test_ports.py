@@ -70,7 +70,7 @@ async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Stor
     new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
     agents, first = await store.spawn(new, place, NOBODY), store.first_port
     assert [agent.port_base for agent in agents] == [first, first + 10, first + 35]
-    await store.set_removed(agents[1].number)
+    await store.set(agents[1], removed=1.0)
     with socket.create_server(("127.0.0.1", first + 12)):
         again = await store.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY)
     assert [agent.port_base for agent in again] == [first + 13, first + 23, first + 45]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.error import BrokenPromiseError, CallerError, RecordsError
+from forkjoin.error import BrokenPromiseError, CallerError, RecordsError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
 from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, SpecParts, State
 from forkjoin.record.database import open_database
@@ -39,7 +39,10 @@ async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     assert await store.task(1) == "a task"
     assert await store.agent(1) == agent
     assert await store.find(1, "a1") == await store.find(1, "first") == agent
-    assert await store.find(2, "a1") is None
+    with pytest.raises(UnknownAgentError, match="has no agents yet"):
+        await store.find(2, "a1")
+    with pytest.raises(UnknownAgentError, match=r"newest agents: a1 \(first\)"):
+        await store.find(1, "second")
 
 
 @pytest.mark.parametrize("before", list(State))

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from forkjoin.agent.find import find
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
@@ -69,7 +68,7 @@ class Desk:
         Raises:
             UnknownAgentError: None in this project.
         """
-        return await find(self.store, self.project, asked)
+        return await self.store.find(self.project, asked)
 
     async def find_all(self, asked: Sequence[str]) -> list[Agent]:
         """As `find`, for each once, in the order asked for.

@@ -32,7 +32,7 @@ async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
     this session and repository, which only a person can raise."""
     agent = await desk.find(arguments.id)
     await _check(desk, agent, arguments.budget_usd)
-    await desk.store.set_budget(agent, arguments.budget_usd)
+    await desk.store.set(agent, budget_usd=arguments.budget_usd)
     row = Row.model_validate(agent)
     return Funded(**row.model_dump(), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd)
 

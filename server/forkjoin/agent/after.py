@@ -4,7 +4,6 @@ import graphlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from forkjoin.agent.find import find
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Spec, State
 from forkjoin.record.store import Store
@@ -23,7 +22,7 @@ async def find_after(store: Store, project: int, specs: Sequence[Spec]) -> list[
     """
     places = {spec.name: place for place, spec in enumerate(specs) if spec.name}
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in places)
-    older = {one: await find(store, project, one) for one in asked}
+    older = {one: await store.find(project, one) for one in asked}
     for spec in specs:
         _check_may_start(spec, older)
     found = [

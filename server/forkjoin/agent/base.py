@@ -26,7 +26,7 @@ async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
         if tip := await _tip(rooms, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)
     if base != agent.base:
-        await rooms.store.set_base(agent, base)
+        await rooms.store.set(agent, base=base)
     return replace(agent, base=base)
 
 

@@ -61,7 +61,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
         if not agent.prepared:  # else its program may be there by now
             await worktree.undo(project.common_dir, path, branch, agent.base)
         raise
-    await store.set_prepared(agent, branch)
+    await store.set(agent, prepared=True, branch=branch)
     return await store.agent(agent.number)
 
 

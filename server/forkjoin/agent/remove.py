@@ -7,6 +7,7 @@ that is killed in between, the next one takes away.
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ async def remove(
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
         await _check_again(rooms, common_dir, whole, tips)
-        await rooms.store.set_removing(whole)
+        await rooms.store.set(*whole, removing=True)
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
 
 
@@ -200,7 +201,7 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
         await worktree.remove(common_dir, Path(agent.worktree))
         if tip:
             await worktree.retire_branch(common_dir, agent.branch, tip)
-    await rooms.store.set_removed(agent.number)
+    await rooms.store.set(agent, removed=time.time())
     return kept_as
 
 

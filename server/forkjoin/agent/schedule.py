@@ -97,7 +97,7 @@ async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
             await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
     except OSError as error:  # no room for it, or its folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
-    await rooms.store.set_wind_up(agent)
+    await rooms.store.set(agent, wind_up=True)
     await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
 
 

@@ -27,10 +27,6 @@ class Ledger(Transactions):
         """Let what was spent together before count no more."""
         await self._set("count_anew", project=project, lead=lead)
 
-    async def set_budget(self, agent: Agent, budget_usd: float) -> None:
-        """Set how much the agent may spend."""
-        await self._set("set_budget", number=agent.number, budget_usd=budget_usd)
-
     async def give(self, given: Mapping[int, float]) -> None:
         """Record how much each of these agents may spend, in all, of what its budgets have."""
 
@@ -40,14 +36,9 @@ class Ledger(Transactions):
 
         await self._write("give", act)
 
-    async def set_wind_up(self, agent: Agent) -> None:
-        """Record that the agent is asked to come to an end."""
-        await self._set("set_wind_up", number=agent.number)
-
     async def last_model(self, agent: Agent) -> str:
         """The model that the last call of the agent's newest attempt was made of, as far as that is known."""
-        model: str | None = await self._read("last_model", agent=agent.number, attempt=agent.attempt)
-        return model or ""
+        return await self._value(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
 
     async def unpriced(self, agent: Agent) -> list[str]:
         """Models of which the agent's calls were counted as nothing, since no price is known."""

@@ -93,14 +93,8 @@ SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
 SELECT number, state FROM agent WHERE number IN (SELECT value FROM json_each(:numbers))
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
--- name: set_base!
-UPDATE agent SET base = :base WHERE number = :number;
-
 -- name: queue_merge!
 UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merged', 'nothing');
-
--- name: set_prepared!
-UPDATE agent SET branch = :branch, prepared = 1 WHERE number = :number;
 
 -- name: add_token!
 INSERT INTO token (digest, agent) VALUES (:digest, :agent) ON CONFLICT DO NOTHING;
@@ -161,23 +155,18 @@ ON CONFLICT DO UPDATE SET limit_usd = :limit_usd;
 -- name: count_anew!
 UPDATE budget SET spent_usd = 0 WHERE project = :project AND lead = :lead;
 
--- name: set_budget!
-UPDATE agent SET budget_usd = :budget_usd WHERE number = :number;
-
 -- name: give!
 UPDATE agent SET reserved_usd = :usd, wind_up = 0 WHERE number = :number;
-
--- name: set_wind_up!
-UPDATE agent SET wind_up = 1 WHERE number = :number;
-
--- name: set_removing!
-UPDATE agent SET removing = 1 WHERE number IN (SELECT value FROM json_each(:numbers));
 
 -- name: half_removed_agents
 SELECT * FROM agent WHERE removing AND removed IS NULL;
 
--- name: set_removed!
-UPDATE agent SET removed = :removed WHERE number = :number;
+-- name: set_agents!
+-- What is not said stays as it is.
+UPDATE agent SET base = coalesce(:base, base), branch = coalesce(:branch, branch), prepared = coalesce(:prepared, prepared),
+                 removing = coalesce(:removing, removing), removed = coalesce(:removed, removed),
+                 budget_usd = coalesce(:budget_usd, budget_usd), wind_up = coalesce(:wind_up, wind_up)
+WHERE number IN (SELECT value FROM json_each(:numbers));
 
 -- name: add_result!
 INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) ON CONFLICT DO NOTHING;

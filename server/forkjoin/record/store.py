@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from anyio import to_thread
 
 from forkjoin.config import Recipe
-from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.error import BrokenPromiseError, CallerError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import (
     FINAL,
@@ -40,6 +40,18 @@ from forkjoin.session import Call
 
 #: Characters of the last event that a list shows.
 _LAST_EVENT = 120
+
+
+class Fields(TypedDict, total=False):
+    """What of an agent is set by itself; as in its record."""
+
+    base: str
+    prepared: bool
+    branch: str
+    removing: bool
+    removed: float
+    budget_usd: float
+    wind_up: bool
 
 
 class Store(Ledger, Upkeep, Landings):
@@ -106,19 +118,16 @@ class Store(Ledger, Upkeep, Landings):
         known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=json.dumps(wanted))}
         return [known[number] for number in wanted]
 
-    async def find(self, project: int, asked: str) -> Agent | None:
-        """The project's agent with this id or name."""
-        found = await self._agents("find_agent", number=number_of(asked), name=asked, project=project)
-        return found[0] if found else None
-
-    async def newest(self, project: int) -> list[str]:
-        """Ids and names of the project's newest agents, for an error that helps."""
-        return [f"a{row['number']} ({row['name']})" for row in await self._rows("newest_agents", project=project)]
+    async def find(self, project: int, asked: str) -> Agent:
+        """The project's agent that an id or name means; an UnknownAgentError, which tells the newest, for none."""
+        if found := await self._agents("find_agent", number=number_of(asked), name=asked, project=project):
+            return found[0]
+        newest = await self._rows("newest_agents", project=project)
+        raise UnknownAgentError(asked, [f"a{row['number']} ({row['name']})" for row in newest])
 
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
-        task: str = await self._read("task", agent=number)
-        return task
+        return await self._value(str, "task", agent=number) or ""
 
     async def recipe(self, of: Agent | Landing) -> Recipe:
         """What the repository wanted, and was trusted with, when this was asked for."""
@@ -191,8 +200,7 @@ class Store(Ledger, Upkeep, Landings):
 
     async def message(self, agent: Agent) -> str | None:
         """What the agent's newest attempt is told; none where that is its task, since no model has answered yet."""
-        text: str | None = await self._read("message", agent=agent.number, attempt=agent.attempt)
-        return text
+        return await self._value(str, "message", agent=agent.number, attempt=agent.attempt)
 
     async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end.
@@ -236,24 +244,15 @@ class Store(Ledger, Upkeep, Landings):
         found = await self._read("agent_of_token", digest=digest)
         return rows.agent(found) if found else None
 
-    async def set_prepared(self, agent: Agent, branch: str) -> None:
-        """Record that the agent's worktree and this branch were made."""
-        await self._set("set_prepared", number=agent.number, branch=branch)
-
-    async def set_base(self, agent: Agent, base: str) -> None:
-        """Record that the agent starts from this commit."""
-        await self._set("set_base", number=agent.number, base=base)
-
-    async def set_removing(self, agents: Iterable[Agent]) -> None:
-        """Note that worktrees and branches of these are about to go: from now on they do."""
-        await self._set("set_removing", numbers=json.dumps([agent.number for agent in agents]))
+    async def set(self, *agents: Agent, **fields: Unpack[Fields]) -> None:
+        """Record what has become of these agents; the step is called after the first of the fields."""
+        numbers = json.dumps([agent.number for agent in agents])
+        said = dict.fromkeys(Fields.__annotations__) | fields
+        await self._write(f"set_{next(iter(fields))}", lambda q: q.set_agents(numbers=numbers, **said))
 
     async def half_removed(self) -> list[Agent]:
         """Those whose removal was begun and not ended."""
         return await self._agents("half_removed_agents")
-
-    async def set_removed(self, number: int) -> None:
-        await self._set("set_removed", number=number, removed=time.time())
 
     async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
@@ -315,12 +314,10 @@ class Store(Ledger, Upkeep, Landings):
 
     async def last_turn_text(self, agent: Agent) -> str | None:
         """How the last turn of the agent's newest attempt ended, as its event tells it."""
-        text: str | None = await self._read("last_turn_text", agent=agent.number, attempt=agent.attempt)
-        return text
+        return await self._value(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
 
     async def last_event_number(self, agent: int) -> int:
-        number: int = await self._read("last_event_number", agent=agent)
-        return number
+        return await self._value(int, "last_event_number", agent=agent) or 0
 
 
 def _add_agent(q: Any, one: rows.NewAgent, name: str, port_base: int) -> int:

@@ -1,8 +1,8 @@
-"""How the records are reached: in one thread, and every step is recorded by one call, `_write`."""
+"""How the records are reached: in one thread; every step is recorded by one call, `_write`, which wakes who waits."""
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import anyio
@@ -11,7 +11,6 @@ from anyio import CapacityLimiter, to_thread
 from forkjoin.error import RecordsError
 from forkjoin.model import Agent
 from forkjoin.record import rows
-from forkjoin.record.changes import Changes
 from forkjoin.record.damage import is_damage
 from forkjoin.record.database import Queries
 from forkjoin.record.ports import FIRST
@@ -24,6 +23,33 @@ _WHY = {
     sqlite3.SQLITE_READONLY: "the disk that they are on can only be read; let it be written to",
     sqlite3.SQLITE_BUSY: "another program has locked them",
 }
+
+
+class Changes:
+    """Wakes waiters whenever the records have changed; none is missed between a look and the wait after it."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._event = anyio.Event()
+
+    def announce(self) -> None:
+        self.version += 1
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def after(self, version: int) -> None:
+        """Return once there was a change after this version."""
+        while self.version == version:
+            await self._event.wait()
+
+    async def until(self, ask: Callable[[], Awaitable[T | None]]) -> T:
+        """The first answer that is not None; asked now, and again after every change."""
+        while True:
+            seen = self.version
+            answer = await ask()
+            if answer is not None:
+                return answer
+            await self.after(seen)
 
 
 class Transactions:
@@ -42,6 +68,12 @@ class Transactions:
 
     async def _read(self, query: str, **values: object) -> Any:
         return await self._in_thread(lambda: getattr(self._queries, query)(**values))
+
+    async def _value(self, kind: type[T], query: str, **values: object) -> T | None:
+        """The one value that this query asks for, if there is one."""
+        found = await self._read(query, **values)
+        assert found is None or isinstance(found, kind)
+        return found
 
     async def _rows(self, query: str, **values: object) -> list[rows.Row]:
         return await self._in_thread(lambda: list(getattr(self._queries, query)(**values)))

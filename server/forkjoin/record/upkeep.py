@@ -53,8 +53,7 @@ class Upkeep(Transactions):
 
     async def numbers(self) -> tuple[int, set[int]]:
         """The largest number that was handed out, and those of the agents that have a record."""
-        handed_out: int = await self._read("handed_out")
-        return handed_out, {row["number"] for row in await self._rows("agent_numbers")}
+        return await self._value(int, "handed_out") or 0, {row["number"] for row in await self._rows("agent_numbers")}
 
     async def restore(self, found: Sequence[rows.Restored], highest: int) -> None:
         """Record these agents again, and see that no number up to `highest` is handed out again; all or none."""
