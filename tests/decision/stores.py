@@ -4,7 +4,6 @@ The table imitates, of the named queries, those that scheduling uses. Its rows a
 `rows.agent` take them as they are.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -36,8 +35,8 @@ class Table:
     def live_agents(self) -> list[Agent]:
         return [agent for agent in self.agents.values() if agent.state not in FINAL]
 
-    def ended_agents(self, numbers: str) -> list[dict[str, Any]]:
-        found = [self.agents[number] for number in json.loads(numbers) if number in self.agents]
+    def ended_agents(self, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
+        found = [self.agents[number] for number in numbers if number in self.agents]
         return [{"number": agent.number, "state": agent.state} for agent in found if agent.state in FINAL]
 
     def move_agent(self, number: int, from_: State, attempt: int, was_frozen: bool, **to: Any) -> int:
@@ -68,8 +67,8 @@ class Table:
 
     # -- money
 
-    def budgets(self, projects: str) -> list[dict[str, Any]]:
-        keys = {*self.limits, *self.spent, *((number, "") for number in json.loads(projects))}
+    def budgets(self, projects: tuple[int, ...]) -> list[dict[str, Any]]:
+        keys = {*self.limits, *self.spent, *((number, "") for number in projects)}
         return [
             {"project": key[0], "lead": key[1], "limit_usd": self.limits.get(key), "spent_usd": self.spent[key]}
             for key in sorted(keys)
@@ -78,9 +77,9 @@ class Table:
     def set_limit(self, project: int, lead: str, limit_usd: float) -> None:
         self.limits[project, lead] = limit_usd
 
-    def set_agents(self, numbers: str, **fields: Any) -> None:
+    def set_agents(self, numbers: tuple[int, ...], **fields: Any) -> None:
         said = {name: value for name, value in fields.items() if value is not None}
-        for number in json.loads(numbers):
+        for number in numbers:
             self.agents[number] = replace(self.agents[number], **said)
 
     def give(self, number: int, usd: float) -> None:

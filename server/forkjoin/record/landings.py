@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from forkjoin.model import Landing, LandingState, Merge
@@ -20,7 +21,7 @@ class Landings(Transactions):
         def act(q: Any) -> Landing:
             runs = landing.verify and not landing.dry_run
             base = find_ports(q, self.first_port).take(landing.recipe.ports) if runs else 0
-            number: int = q.add_landing(**landing.columns(), port_base=base, created=time.time())
+            number: int = q.add_landing(**asdict(landing), port_base=base, created=time.time())
             if not landing.dry_run:
                 for agent in landing.agents:
                     q.queue_merge(number=agent)
@@ -69,4 +70,4 @@ def find_ports(q: Any, begin: int) -> Ports:
 def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:
     """Record the answer to a call, with what it has changed."""
     if call.relay:
-        q.add_call(relay=call.relay, request=call.request, answer=rows.JSON.dump_json(answer).decode(), at=time.time())
+        q.add_call(relay=call.relay, request=call.request, answer=answer, at=time.time())

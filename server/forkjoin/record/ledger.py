@@ -1,6 +1,5 @@
 """Money in the records: what agents may spend, were given and have spent, each and together."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ class Ledger(Transactions):
 
     async def budgets(self, projects: Iterable[int] = ()) -> list[Budget]:
         """What was spent, and may be, together with each agent that has not ended; and in each of these projects."""
-        return [Budget(**row) for row in await self._rows("budgets", projects=json.dumps(list(projects)))]
+        return [Budget(**row) for row in await self._rows("budgets", projects=tuple(projects))]
 
     async def project_budgets(self, project: int) -> list[Budget]:
         """What was spent, and may be, in a project and by its leads; of very many, the limited and largest."""

@@ -189,7 +189,7 @@ SELECT :agent, coalesce(max(number), 0) + 1, :attempt, :at, :kind, :text, :offse
 UPDATE agent SET last_event = :text WHERE number = :agent;
 
 -- name: events_after
-SELECT * FROM event WHERE agent = :agent AND number > :after ORDER BY number LIMIT :limit;
+SELECT number, attempt, at, kind, text, offset FROM event WHERE agent = :agent AND number > :after ORDER BY number LIMIT :limit;
 
 -- name: denials
 SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'denied';

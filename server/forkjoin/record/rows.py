@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.config import Recipe
-from forkjoin.event import Recorded
 from forkjoin.model import Agent, Landing, Result, Spec, SpecParts
 
 Row = dict[str, Any]
@@ -21,36 +20,26 @@ _AGENT = TypeAdapter(Agent)
 _LANDING = TypeAdapter(Landing)
 JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
+# How in a query's values is written what SQLite has no type for.
+sqlite3.register_adapter(Recipe, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
+sqlite3.register_adapter(Result, lambda result: RESULT.dump_json(result).decode())
+sqlite3.register_adapter(tuple, json.dumps)
+sqlite3.register_adapter(dict, json.dumps)
 
-#: What is known of what an agent was asked to do, where nothing is.
-_UNKNOWN = Spec(task="(unknown: the record was damaged)")
-
-
-#: What a repository wants without a forkjoin.toml.
-_NONE = Recipe()
-
-
-def _columns_of(spec: Spec) -> dict[str, Any]:
-    """A spec without its task, which stands in a table of its own."""
-    told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
-    return {"spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd}
+#: What is known of an agent's task where nothing is, and what a repository wants without a forkjoin.toml.
+_UNKNOWN, _NONE = Spec(task="(unknown: the record was damaged)"), Recipe()
 
 
-def _read_spec(told: object) -> Spec:
-    """A spec that was written down, without what this forkjoin does not know; all of it is unknown if it is wrong."""
-    known = {name: part for name, part in JSON.validate_python(told).items() if name in Spec.model_fields}
-    try:
-        return Spec.model_validate(_UNKNOWN.model_dump() | known)
-    except ValidationError:
-        return _UNKNOWN
+def _or(unknown: object) -> WrapValidator:
+    """Takes what makes no sense for this."""
 
+    def read(told: object, known: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return known(told)
+        except ValidationError:
+            return unknown
 
-def _read_recipe(told: object) -> Recipe:
-    """A recipe that was written down; none of it where this forkjoin knows better."""
-    try:
-        return Recipe.model_validate(told)
-    except ValidationError:
-        return _NONE
+    return WrapValidator(read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +77,6 @@ class NewAgent:
     after: tuple[int, ...] = ()  #: numbers of those that it comes after
     after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
 
-    def columns(self) -> dict[str, Any]:
-        return asdict(self) | _columns_of(self.spec) | {"recipe": write_recipe(self.recipe)}
-
 
 class About(BaseModel):
     """What the folder of an attempt tells of its agent, in about.json."""
@@ -107,9 +93,9 @@ class About(BaseModel):
     conversation: str = ""
     environment: str = ""
     account: str = "claude"
-    recipe: Annotated[Recipe, BeforeValidator(_read_recipe)] = _NONE
+    recipe: Annotated[Recipe, _or(_NONE)] = _NONE
     port_base: int = 0
-    spec: Annotated[Spec, BeforeValidator(_read_spec)] = _UNKNOWN
+    spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +118,6 @@ class Restored:
     asked: Asked
     removed: bool
 
-    def columns(self) -> dict[str, Any]:
-        about = self.about.model_dump() | {"recipe": write_recipe(self.about.recipe)}
-        return asdict(self) | asdict(self.asked) | about | _columns_of(self.about.spec)
-
 
 @dataclass(frozen=True, slots=True)
 class NewLanding:
@@ -151,12 +133,15 @@ class NewLanding:
     checkout: str = ""
     recipe: Recipe = _NONE
 
-    def columns(self) -> dict[str, Any]:
-        return asdict(self) | {"agents": json.dumps(self.agents), "recipe": write_recipe(self.recipe)}
-
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
     return dict(zip([column[0] for column in cursor.description], row, strict=True))
+
+
+def of_spec(spec: Spec) -> Row:
+    """A spec's columns. Its task stands in a table of its own."""
+    told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
+    return {"spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd}
 
 
 def agent(row: Row) -> Agent:
@@ -169,18 +154,10 @@ def _spec(text: str) -> SpecParts:
     return SpecParts.model_validate_json(text)
 
 
-def write_recipe(wanted: Recipe) -> str:
-    return wanted.model_dump_json(exclude_defaults=True)
-
-
 @lru_cache(maxsize=256)
 def recipe(text: str) -> Recipe:
     """A recipe, parsed once: many are alike."""
     return Recipe.model_validate_json(text)
-
-
-def recorded(row: Row) -> Recorded:
-    return Recorded(row["number"], row["attempt"], row["at"], row["kind"], row["text"], row["offset"])
 
 
 def landing(row: Row) -> Landing:

@@ -5,7 +5,6 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
 import itertools
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,7 +98,7 @@ class Store(Ledger, Upkeep, Landings):
             ]
             for one, (number, name) in zip(new, added, strict=True):
                 branch, worktree = place(number, name)
-                after = json.dumps([*one.after, *(added[before][0] for before in one.after_new)])
+                after = (*one.after, *(added[before][0] for before in one.after_new))
                 q.place_agent(number=number, branch=branch, worktree=worktree, after=after)
             remember(q, call, {"agents": [number for number, _ in added]})
             return [rows.agent(q.agent_numbered(number=number)) for number, _ in added]
@@ -114,8 +113,8 @@ class Store(Ledger, Upkeep, Landings):
 
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
         """The agents with these numbers, in that order."""
-        wanted = list(numbers)
-        known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=json.dumps(wanted))}
+        wanted = tuple(numbers)
+        known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=wanted)}
         return [known[number] for number in wanted]
 
     async def find(self, project: int, asked: str) -> Agent:
@@ -140,8 +139,8 @@ class Store(Ledger, Upkeep, Landings):
 
     async def ended(self, numbers: Iterable[int]) -> dict[int, State]:
         """How those of these agents ended that have, and are recorded still."""
-        rows_ = await self._rows("ended_agents", numbers=json.dumps(list(numbers)))
-        return {row["number"]: State(row["state"]) for row in rows_}
+        found = await self._rows("ended_agents", numbers=tuple(numbers))
+        return {row["number"]: State(row["state"]) for row in found}
 
     async def agents(self, project: int, *, everything: bool) -> list[Agent]:
         """The project's agents, newest first; with `everything`, removed ones too."""
@@ -246,7 +245,7 @@ class Store(Ledger, Upkeep, Landings):
 
     async def set(self, *agents: Agent, **fields: Unpack[Fields]) -> None:
         """Record what has become of these agents; the step is called after the first of the fields."""
-        numbers = json.dumps([agent.number for agent in agents])
+        numbers = tuple(agent.number for agent in agents)
         said = dict.fromkeys(Fields.__annotations__) | fields
         await self._write(f"set_{next(iter(fields))}", lambda q: q.set_agents(numbers=numbers, **said))
 
@@ -304,8 +303,7 @@ class Store(Ledger, Upkeep, Landings):
         await self._write("note", act, durable=False, quiet=not (costs and agent.reserved_usd))
 
     async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
-        found = await self._rows("events_after", agent=agent, after=after, limit=limit)
-        return [rows.recorded(row) for row in found]
+        return [Recorded(**row) for row in await self._rows("events_after", agent=agent, after=after, limit=limit)]
 
     async def denials(self, agent: Agent) -> tuple[str, ...]:
         """What the agent's newest attempt was not permitted."""
@@ -321,7 +319,8 @@ class Store(Ledger, Upkeep, Landings):
 
 
 def _add_agent(q: Any, one: rows.NewAgent, name: str, port_base: int) -> int:
-    number: int = q.add_agent(**one.columns() | {"name": name, "port_base": port_base}, created=time.time())
+    said = asdict(one) | rows.of_spec(one.spec) | {"name": name}
+    number: int = q.add_agent(**said, port_base=port_base, created=time.time())
     q.add_task(agent=number, task=one.spec.task)
     return number
 
@@ -354,7 +353,7 @@ def _move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
 def _end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
     """Record an attempt's end with its result."""
     _move(q, agent, result.state)
-    q.add_result(agent=agent.number, attempt=result.attempt, result=rows.RESULT.dump_json(result).decode())
+    q.add_result(agent=agent.number, attempt=result.attempt, result=result)
     q.set_merge(number=agent.number, merge=merge)
 
 

@@ -1,8 +1,8 @@
 """What the records need over the years: days are counted, old agents go, and lost ones are recorded again."""
 
-import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from forkjoin.model import Agent, Result, State
@@ -47,7 +47,7 @@ class Upkeep(Transactions):
             q.delete_told()
             q.delete_landings()
             q.delete_budgets()
-            q.delete_calls(day=day - _CALL_DAYS, relays=json.dumps(list(relays)))
+            q.delete_calls(day=day - _CALL_DAYS, relays=tuple(relays))
 
         await self._write("prune", act, quiet=True)
 
@@ -74,14 +74,16 @@ def _restore(q: Any, one: rows.Restored) -> None:
     project: int = q.project(common_dir=about.project)["number"]
     taken = not one.removed and q.name_holder(project=project, name=about.name) is not None
     columns = {
+        "number": one.number,
+        "attempt": one.attempt,
         "project": project,
         "name": f"{about.name[:50]}-{one.number}" if taken else about.name,
         "state": State.LOST if one.removed else State.PAUSED if one.asked.ending else State.RUNNING,
         "now": now,
         "removed": now if one.removed else None,
     }
-    q.restore_agent(**one.columns() | columns)
+    q.restore_agent(**asdict(one.asked) | dict(about) | rows.of_spec(about.spec) | columns)
     q.add_task(agent=one.number, task=about.spec.task)
     if one.removed:
         result = Result(one.attempt, State.LOST, rows.RESTORED, "", warnings=(rows.RESTORED,))
-        q.add_result(agent=one.number, attempt=one.attempt, result=rows.RESULT.dump_json(result).decode())
+        q.add_result(agent=one.number, attempt=one.attempt, result=result)
