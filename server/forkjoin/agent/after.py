@@ -15,11 +15,7 @@ class After(NamedTuple):
 
 
 async def find_after(store: Store, project: int, specs: Sequence[Spec]) -> list[After]:
-    """For each spec, whom it comes after.
-
-    Raises:
-        CallerError: One names no agent, or one that has failed already, or they come after each other in a circle.
-    """
+    """For each spec, whom it comes after."""
     places = {spec.name: place for place, spec in enumerate(specs) if spec.name}
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in places)
     older = {one: await store.find(project, one) for one in asked}

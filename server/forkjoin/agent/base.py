@@ -14,9 +14,6 @@ async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
     """The agent, with the commit that it starts from, which is recorded. Doing so twice is harmless.
 
     A base that was named stays as it is.
-
-    Raises:
-        CallerError: The work of those that it comes after conflicts.
     """
     if agent.spec.base is not None or agent.prepared:
         return agent

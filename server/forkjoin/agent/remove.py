@@ -35,14 +35,10 @@ class Removed(NamedTuple):
 async def remove(
     rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: bool, environment: Mapping[str, str] | None
 ) -> Removed:
-    """Take away the agents' worktrees and branches, after their teardown.
+    """Take away the agents' worktrees and branches, after their teardown: all, or none where one is refused.
 
     Args:
         environment: What a teardown runs in where that of an agent's own lead is gone.
-
-    Raises:
-        CallerError: One is still at work, has unmerged work and `discard_unmerged` was not given, or something of it
-            would be lost or can't be told; nothing went. Or not all of one could be taken away; the others went.
     """
     project = agents[0].project
     async with _alone(rooms, project):
@@ -96,11 +92,7 @@ async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
 
 
 async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
-    """Whether no other branch, and no tag, has the agent's commits.
-
-    Raises:
-        CallerError: That can't be told, or its worktree or branch are in use.
-    """
+    """Whether no other branch, and no tag, has the agent's commits."""
     if await to_thread.run_sync(place.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
     ref = f"refs/heads/{agent.branch}"

@@ -13,11 +13,7 @@ from forkjoin.rooms import Rooms
 
 
 async def set_up(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> bool:
-    """Make the agent's worktree ready, unless that was done; false where the agent is to be stopped.
-
-    Raises:
-        CallerError: It can't be made ready; the message has the end of what was printed.
-    """
+    """Make the agent's worktree ready, unless that was done; false where the agent is to be stopped."""
     workplace = await workplace_of(rooms, agent, environment)
     if not (workplace.recipe.share or workplace.recipe.setup):
         return True

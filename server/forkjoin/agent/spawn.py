@@ -32,9 +32,6 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
 
     Args:
         keep: Whether they are recorded; else all is checked alike, and the agents are only as they would be.
-
-    Raises:
-        CallerError: A spec can't be met; nothing was recorded.
     """
     store, home = rooms.store, rooms.home
     if (before := await store.answered(caller.call)) is not None:

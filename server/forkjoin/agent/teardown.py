@@ -20,9 +20,6 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
 
     Args:
         environment: What it runs in where that of an agent's own lead is gone.
-
-    Raises:
-        CallerError: Of one neither is known; none was run.
     """
     recipes = {agent.number: await rooms.store.recipe(agent) for agent in agents}
     wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree))]

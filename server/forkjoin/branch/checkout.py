@@ -52,11 +52,7 @@ class TargetMovedError(Exception):
 
 
 async def find_checkout(common_dir: str, ref: str) -> str | None:
-    """The worktree that has `ref` checked out, if one has.
-
-    Raises:
-        CallerError: `ref` is being rebased in one, is checked out in two, or where it is can't be reached.
-    """
+    """The worktree that has `ref` checked out, if one has."""
     blocks = [block.split("\0") for block in (await _list_worktrees(common_dir)).strip("\0").split("\0\0")]
     found = [lines[0].removeprefix("worktree ") for lines in blocks if _has(lines, ref)]
     if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
@@ -165,11 +161,7 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
 
 @contextlib.asynccontextmanager
 async def hold_as_it_is(path: str, folder: Path, owner: str) -> AsyncGenerator[Held]:
-    """Hold the checkout at `path`, whose git folder this is, whatever it has checked out or is under way in it.
-
-    Raises:
-        CallerError: Another git command has its index.
-    """
+    """Hold the checkout at `path`, whose git folder this is, whatever it has checked out or is under way in it."""
     lock = await _lock_index(folder, path, owner)
     try:
         yield Held(path, folder, lock, "")
@@ -189,11 +181,7 @@ async def find_folder(common_dir: str, path: str) -> Path | None:
 
 
 async def check_free(common_dir: str, ref: str) -> None:
-    """See that a target could be moved: what takes long is not begun in vain.
-
-    Raises:
-        CallerError: Something is under way where it is checked out; the message names it.
-    """
+    """See that a target could be moved: what takes long is not begun in vain."""
     path = await find_checkout(common_dir, ref)
     if path is not None and (folder := await find_folder(common_dir, path)):
         await _check_nothing_under_way(folder, path)

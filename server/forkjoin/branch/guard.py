@@ -71,11 +71,7 @@ def read_listing(listing: str) -> tuple[list[Entry], bool]:
 
 
 def override(entries: Sequence[Entry], trusted: Trusted) -> tuple[dict[str, str], list[str]]:
-    """The environment that keeps git from running what is not the person's own, and the keys of that.
-
-    Raises:
-        CallerError: There is more of it than an environment has room for.
-    """
+    """The environment that keeps git from running what is not the person's own, and the keys of that."""
     own: dict[str, str] = {}
     strange: dict[str, None] = {}
     for entry in entries:

@@ -24,9 +24,6 @@ async def bring_ignored(checkout: Path, worktree: Path) -> int:
     """Copy what is named from the checkout to a worktree; how many files that were.
 
     What is there already stays as it is.
-
-    Raises:
-        CallerError: A file of them can't be read.
     """
     names = await included(checkout)
     try:

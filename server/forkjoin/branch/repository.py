@@ -25,11 +25,7 @@ class Checkout:
 
 
 async def look(folder: Path, *, dirt: bool = False) -> Checkout:
-    """How the repository around `folder` stands; `dirty` (tracked files alone) is only looked for if asked.
-
-    Raises:
-        CallerError: There is none, or git will not use it (git-config(1), safe.directory).
-    """
+    """How the repository around `folder` stands; `dirty` (tracked files alone) is only looked for if asked."""
     common_dir, inside, *more = await _ask(folder)
     top = await to_thread.run_sync(os.path.realpath, folder / more.pop(0)) if inside == "true" else None
     head, branch = more or (None, await git.git(folder, "symbolic-ref", "HEAD", extra=_AROUND))  # where none is yet

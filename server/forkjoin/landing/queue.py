@@ -23,11 +23,7 @@ async def enqueue(
     *,
     dry_run: bool,
 ) -> Landing:
-    """Record a landing of these agents' branches, in this order.
-
-    Raises:
-        CallerError: There is no such target; nothing was recorded.
-    """
+    """Record a landing of these agents' branches, in this order."""
     if (before := await store.answered(caller.call)) is not None:
         return await store.landing(before["landing"])
     checkout = await look(caller.session.folder)
@@ -58,11 +54,7 @@ async def _find_target(checkout: Checkout, into: str | None) -> str:
 
 
 async def wait_until_landed(store: Store, landing: Landing) -> Landed:
-    """What became of a landing, once it is done.
-
-    Raises:
-        CallerError: It could not be carried out at all; the target is as it was.
-    """
+    """What became of a landing, once it is done."""
 
     async def look() -> str | None:
         return (await store.landing(landing.number)).answer

@@ -20,11 +20,7 @@ _FILES_NAMED = 30
 
 
 async def merge_all(order: Order, scratch: Scratch) -> Intent:
-    """Merge what can be merged onto the target as it is now.
-
-    Raises:
-        CallerError: The target is gone, or something is under way where it is checked out.
-    """
+    """Merge what can be merged onto the target as it is now."""
     landing = order.landing
     if order.verify:
         await check_free(order.common_dir, landing.target)

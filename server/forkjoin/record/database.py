@@ -42,11 +42,7 @@ class Queries:
 
 
 def open_database(file: Path) -> sqlite3.Connection:
-    """The database at `file`, made or migrated first where that is due. Blocks.
-
-    Raises:
-        CallerError: It was written by a newer forkjoin, and is as it was; or it can't be used now.
-    """
+    """The database at `file`, made or migrated first where that is due. Blocks."""
     try:
         _refuse_newer(file)
         if damage := find_damage(file):

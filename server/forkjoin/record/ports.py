@@ -48,11 +48,7 @@ class Ports:
         self._begin = begin
 
     def take(self, asked: int | None) -> int:
-        """The first port of a block of that size that meets no other; 0 for none, unasked.
-
-        Raises:
-            CallerError: There is none.
-        """
+        """The first port of a block of that size that meets no other; for none 0, or an error if it was asked for."""
         size = asked or UNASKED
         base = self._find(self._begin, size) or self._find(FIRST, size)
         if base:

@@ -83,9 +83,6 @@ class Store(Ledger, Upkeep, Landings):
 
         Args:
             keep: Whether they are recorded; else the agents are only as they would be.
-
-        Raises:
-            CallerError: A name is taken; the message names its holder. Or no ports are left.
         """
 
         def act(q: Any) -> list[Agent]:
@@ -364,9 +361,5 @@ def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
 
 
 async def open_store(file: Path) -> Store:
-    """Open the records at `file`, made or migrated first where that is due.
-
-    Raises:
-        CallerError: They were written by a newer forkjoin.
-    """
+    """Open the records at `file`, made or migrated first where that is due."""
     return await to_thread.run_sync(lambda: Store(open_database(file), first_port(file.parent)))
