@@ -84,7 +84,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     """The rooms behind the tools, open."""
     from forkjoin.agent.restore import restore
     from forkjoin.attempt.local import LocalExecutor
-    from forkjoin.branch import git
+    from forkjoin.branch.guard import GUARD
     from forkjoin.config import read_settings
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
@@ -94,7 +94,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
 
     settings = read_settings(home.config_file)
     environments = Environments(program.environment for program in settings.programs().values())
-    git.use(Trust(home.trust))
+    GUARD.use(Trust(home.trust))
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)

@@ -7,12 +7,13 @@ begun, and does nothing twice.
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.shell import Ran, Shell, handles
-from forkjoin.branch.place import find_place
+from forkjoin.branch.place import Place, find_place
 from forkjoin.branch.share import COPY, share
 from forkjoin.config import Recipe
 from forkjoin.paths import Home
@@ -22,17 +23,11 @@ from forkjoin.rooms import Rooms
 _WORDS = 400
 
 
-@dataclass(slots=True)
-class Ready:
-    """How it went; `failed` says why the worktree is not ready."""
+class Ready(NamedTuple):
+    """How it went, a note for each step; `failed` says why the worktree is not ready."""
 
-    notes: list[str] = field(default_factory=list[str])
+    notes: list[str]
     failed: str = ""
-
-    def add(self, kind: str, ran: Ran) -> None:
-        self.notes.append(f"{kind}: {ran.outcome} in {ran.outcome.duration_s:.1f} s")
-        if not ran.outcome.ok:
-            self.failed = f"{kind} failed: {ran.outcome}\n{ran.printed}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class Workplace:
         self, settings: Mapping[str, str] | None = None, ours: Mapping[str, str] | None = None
     ) -> dict[str, str]:
         """The environment in which all runs there, with what the settings, and we, add for a program."""
-        place = await find_place(self.common_dir, self.path) if self.recipe.share and self.checkout else None
+        place = await self._place()
         everywhere = {
             **self.rooms.home.variables,
             "FORKJOIN_WORKTREE": str(self.path),
@@ -72,16 +67,21 @@ class Workplace:
 
     async def make_ready(self) -> Ready:
         """Share with the checkout, and set up."""
-        ready, recipe = Ready(), self.recipe
-        if recipe.share and self.checkout:
-            place = await find_place(self.common_dir, self.path)
-            assert place
-            copies, ready.notes = await share(Path(self.checkout), place, recipe.share)
-            if copies:
-                ready.add("share", await self.run("share", COPY, recipe.setup_minutes, *copies))
-        if recipe.setup and not ready.failed:
-            ready.add("setup", await self.run("setup", recipe.setup, recipe.setup_minutes))
-        return ready
+        notes: list[str] = []
+        steps: list[tuple[str, ...]] = [("setup", self.recipe.setup)] if self.recipe.setup else []
+        if place := await self._place():
+            copies, notes = await share(Path(self.checkout), place, self.recipe.share)
+            steps = [("share", COPY, *copies), *steps] if copies else steps
+        for kind, command, *words in steps:
+            outcome, printed = await self.run(kind, command, self.recipe.setup_minutes, *words)
+            notes.append(f"{kind}: {outcome} in {outcome.duration_s:.1f} s")
+            if not outcome.ok:
+                return Ready(notes, f"{kind} failed: {outcome}\n{printed}".strip())
+        return Ready(notes)
+
+    async def _place(self) -> Place | None:
+        """The worktree as its repository knows it, where something is shared with it."""
+        return await find_place(self.common_dir, self.path) if self.recipe.share and self.checkout else None
 
     async def tear_down(self) -> str:
         """Run the teardown, where there is one; how it failed, if it did."""

@@ -1,12 +1,13 @@
 """What git is told in place of commands that nobody trusts."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from branches import commit, put_counting_git
 from forkjoin.branch import git as asked
-from forkjoin.branch.guard import Entry, Guard, override, read_listing
+from forkjoin.branch.guard import GUARD, Entry, override, read_listing
 from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, GitError
 from forkjoin.trust import Trust, Trusted
@@ -81,7 +82,7 @@ async def test_a_configuration_is_listed_once_until_it_changes(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = put_counting_git(tmp_path / "bin", monkeypatch, everything=True)
-    asked.use(Trust(tmp_path / "trust"))
+    GUARD.use(Trust(tmp_path / "trust"))
 
     async def listings() -> int:
         log.write_text("")
@@ -114,7 +115,7 @@ async def test_what_a_new_project_has_is_its_persons_and_is_remembered(repositor
     common_dir = str(repository / ".git")
     trust = Trust(tmp_path / "trust")
     git(repository, "config", "filter.x.clean", "tr a-z A-Z")
-    asked.use(trust)
+    GUARD.use(trust)
     await asked.admit(common_dir)
     git(repository, "config", "filter.y.clean", "tr a-z A-Z")
     for _ in range(2):
@@ -122,7 +123,7 @@ async def test_what_a_new_project_has_is_its_persons_and_is_remembered(repositor
         [warning] = await asked.warn(common_dir)
         assert "filter.y.clean" in warning
         assert "filter.x.clean" not in warning
-        asked.use(trust)  # as after a restart
+        GUARD.use(trust)  # as after a restart
     assert trust.file(common_dir).stat().st_mode & 0o777 == 0o600
 
 
@@ -133,7 +134,7 @@ async def test_a_damaged_record_of_what_is_trusted_trusts_nothing(
     common_dir = str(repository / ".git")
     trust = Trust(tmp_path / "trust")
     git(repository, "config", "filter.x.clean", "tr a-z A-Z")
-    asked.use(trust)
+    GUARD.use(trust)
     await asked.admit(common_dir)
     assert await asked.warn(common_dir) == []
     trust.file(common_dir).write_bytes(damage)
@@ -180,6 +181,8 @@ async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repos
 
 
 @pytest.fixture(autouse=True)
-def no_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_trust() -> Iterator[None]:
     """Each test begins without a home's records, and leaves none to the next."""
-    monkeypatch.setattr(asked, "_guard", Guard())
+    GUARD.use(None)
+    yield
+    GUARD.use(None)

@@ -21,9 +21,9 @@ from typing import IO
 import anyio
 from anyio import to_thread
 
-from forkjoin.branch import guard
+from forkjoin.branch.guard import GUARD, LISTING, Entry, read_listing
 from forkjoin.error import CallerError, GitError
-from forkjoin.trust import Trust, Trusted
+from forkjoin.trust import Trusted
 
 #: The oldest git with `merge-tree --write-tree`.
 OLDEST_GIT = (2, 38)
@@ -62,9 +62,6 @@ _QUIET = (
     *("-c", "core.packedRefsTimeout=10000"),
     *("-c", "reftable.lockTimeout=10000"),
 )
-
-#: What our calls are kept from running. Without a home's records of what is trusted that is everything.
-_guard = guard.Guard()
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -133,41 +130,35 @@ def _call(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str])
 
 async def _safe(where: str | Path, extra: Mapping[str, str] | None) -> dict[str, str]:
     """What a call's environment has beside ours, and what keeps it from running what is nobody's."""
-    seen = await _guard.look(where, (extra or {}).get("GIT_DIR"), _list_configuration)
+    seen = await GUARD.look(where, (extra or {}).get("GIT_DIR"), _list_configuration)
     return {**(extra or {}), **(seen.environment if seen else {})}
 
 
 async def _list_configuration(folder: Path) -> str:
-    listing = await _read(folder, guard.LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
+    listing = await _read(folder, LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
     if len(listing) == _CONFIGURATION:
         raise CallerError(f"The git configuration of {folder} is larger than {_CONFIGURATION // 1024} KB; clear it.")
     return os.fsdecode(listing)
 
 
-def use(trust: Trust) -> None:
-    """Let this home's records say, from now on, which commands in repositories' configurations are trusted."""
-    global _guard
-    _guard = guard.Guard(trust)
-
-
 async def admit(common_dir: str) -> None:
     """See that a project is recorded among what is trusted; what it has when it is new there is the person's own."""
-    trust = _guard.trust
+    trust = GUARD.trust
     if trust and await to_thread.run_sync(trust.read, common_dir) is None:
         own = await commands(common_dir)
         trusted = Trusted(frozenset(entry.digest for entry in own))
         await to_thread.run_sync(trust.write, common_dir, trusted)
 
 
-async def commands(common_dir: str) -> list[guard.Entry]:
+async def commands(common_dir: str) -> list[Entry]:
     """What in the repository's own configuration can run a command."""
-    entries, _ = guard.read_listing(await _list_configuration(Path(common_dir)))
+    entries, _ = read_listing(await _list_configuration(Path(common_dir)))
     return [entry for entry in entries if entry.is_repositorys]
 
 
 async def warn(common_dir: str) -> list[str]:
     """A sentence on what of a repository's configuration is not obeyed, if there is such."""
-    seen = await _guard.look(common_dir, common_dir, _list_configuration)
+    seen = await GUARD.look(common_dir, common_dir, _list_configuration)
     if seen is None or not seen.strange:
         return []
     what = f"Not obeyed in the git configuration of {common_dir}: {listed(seen.strange)}"

@@ -116,9 +116,13 @@ class Seen:
 class Guard:
     """Knows what is not to be run where; looks again whenever a file of the configuration has changed."""
 
-    def __init__(self, trust: Trust | None = None) -> None:
-        self.trust = trust
+    def __init__(self) -> None:
+        self.trust: Trust | None = None
         self._seen: dict[Path, Seen] = {}
+
+    def use(self, trust: Trust | None) -> None:
+        """Let a home's records say, from now on, what is trusted; none: nothing is."""
+        self.trust, self._seen = trust, {}
 
     async def look(self, where: str | Path, git_dir: str | None, ask: Callable[[Path], Awaitable[str]]) -> Seen | None:
         """What counts for a call of git in `where`, if it is about a repository; `ask` tells a git folder's listing."""
@@ -147,6 +151,10 @@ class Guard:
         if self.trust:
             files.append(self.trust.file(common))
         return common, asked, tuple(map(_stamp, files))
+
+
+#: Looks at all our calls.
+GUARD = Guard()
 
 
 def _git_dir(where: Path) -> Path | None:

@@ -58,10 +58,9 @@ async def registering(common_dir: str) -> AsyncGenerator[int]:
 
 
 async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) -> str:
-    """Make a worktree at `path` on a new branch at `base`; doing so twice for one `owner` is harmless.
+    """Make a worktree at `path` on a new branch at `base`, and tell that; doing so twice for one `owner` is harmless.
 
-    Returns:
-        The branch: the one asked for, or one with a suffix where that was somebody else's.
+    The branch is the one asked for, or has a suffix where that was somebody else's.
 
     Raises:
         GitError: git would not; then neither worktree nor branch is left.
