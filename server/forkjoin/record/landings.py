@@ -15,20 +15,17 @@ from forkjoin.session import Call
 class Landings(Transactions):
     """The part of the store that tells of landings."""
 
-    async def add_landing(self, landing: rows.NewLanding, call: Call) -> Landing:
+    @Transactions.step()
+    def add_landing(self, q: Any, landing: rows.NewLanding, call: Call) -> Landing:
         """Record a landing; one that runs something has ports for that."""
-
-        def act(q: Any) -> Landing:
-            runs = landing.verify and not landing.dry_run
-            base = find_ports(q, self.first_port).take(landing.recipe.ports) if runs else 0
-            number: int = q.add_landing(**asdict(landing), port_base=base, created=time.time())
-            if not landing.dry_run:
-                for agent in landing.agents:
-                    q.queue_merge(number=agent)
-            remember(q, call, {"landing": number})
-            return rows.landing(q.landing(number=number))
-
-        return await self._write("add_landing", act)
+        runs = landing.verify and not landing.dry_run
+        base = find_ports(q, self.first_port).take(landing.recipe.ports) if runs else 0
+        number: int = q.add_landing(**asdict(landing), port_base=base, created=time.time())
+        if not landing.dry_run:
+            for agent in landing.agents:
+                q.queue_merge(number=agent)
+        remember(q, call, {"landing": number})
+        return rows.landing(q.landing(number=number))
 
     async def landing(self, number: int) -> Landing:
         return rows.landing(await self._read("landing", number=number))
@@ -37,8 +34,10 @@ class Landings(Transactions):
         """Landings that are not done, in the order they were asked for."""
         return [rows.landing(row) for row in await self._rows("open_landings")]
 
-    async def set_landing(
+    @Transactions.step()
+    def set_landing(
         self,
+        q: Any,
         landing: Landing,
         state: LandingState,
         *,
@@ -47,13 +46,9 @@ class Landings(Transactions):
         merges: Mapping[int, Merge] | None = None,
     ) -> None:
         """Record how far a landing is and how its branches fared."""
-
-        def act(q: Any) -> None:
-            q.set_landing(number=landing.number, state=state, move=move, answer=answer)
-            for number, merge in (merges or {}).items():
-                q.set_landed(number=number, merge=merge)
-
-        await self._write("set_landing", act)
+        q.set_landing(number=landing.number, state=state, move=move, answer=answer)
+        for number, merge in (merges or {}).items():
+            q.set_landed(number=number, merge=merge)
 
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""

@@ -26,14 +26,11 @@ class Ledger(Transactions):
         """Let what was spent together before count no more."""
         await self._set("count_anew", project=project, lead=lead)
 
-    async def give(self, given: Mapping[int, float]) -> None:
+    @Transactions.step()
+    def give(self, q: Any, given: Mapping[int, float]) -> None:
         """Record how much each of these agents may spend, in all, of what its budgets have."""
-
-        def act(q: Any) -> None:
-            for number, usd in given.items():
-                q.give(number=number, usd=usd)
-
-        await self._write("give", act)
+        for number, usd in given.items():
+            q.give(number=number, usd=usd)
 
     async def last_model(self, agent: Agent) -> str:
         """The model that the last call of the agent's newest attempt was made of, as far as that is known."""

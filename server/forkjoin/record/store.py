@@ -34,6 +34,7 @@ from forkjoin.record.database import open_database
 from forkjoin.record.landings import Landings, find_ports, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.ports import first_port
+from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
 
@@ -147,90 +148,75 @@ class Store(Ledger, Upkeep, Landings):
         """What a wait without ids is for."""
         return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
 
-    async def move(self, agent: Agent, to: State, event: Event | None = None, pause: Pause | None = None) -> Agent:
+    @Transactions.step()
+    def move(self, q: Any, agent: Agent, to: State, event: Event | None = None, pause: Pause | None = None) -> Agent:
         """Move an agent to another state, and record why, and how it pauses where it does; the agent as it is then.
 
         Raises:
             BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
         """
+        _move(q, agent, to, pause)
+        if event:
+            _add_event(q, agent, event, -1)
+        return rows.agent(q.agent_numbered(number=agent.number))
 
-        def act(q: Any) -> Agent:
-            _move(q, agent, to, pause)
-            if event:
-                _add_event(q, agent, event, -1)
-            return rows.agent(q.agent_numbered(number=agent.number))
-
-        return await self._write("move", act)
-
-    async def end_attempt(self, agent: Agent, event: Event, pause: Pause | None, *, done: bool) -> Agent:
+    @Transactions.step()
+    def end_attempt(self, q: Any, agent: Agent, event: Event, pause: Pause | None, *, done: bool) -> Agent:
         """Record that an attempt's program has ended, in whatever state that finds the agent; the agent as it is then.
 
         It is finishing, unless nobody has asked for its stop, and it is to pause before another attempt: as `pause`
         says, or because its program was to end for that, unless it was `done` all the same.
         """
+        now = rows.agent(q.agent_numbered(number=agent.number))
+        how = Pause(now.paused_why, not_before=now.not_before) if now.ending and not done else pause
+        if how and not now.stop_asked:
+            _move(q, now, State.PAUSED, how)
+            if how.anew:
+                q.add_message(agent=now.number, attempt=now.attempt + 1, text="")
+        else:
+            _move(q, now, State.FINISHING)
+        _add_event(q, now, event, -1)
+        return rows.agent(q.agent_numbered(number=agent.number))
 
-        def act(q: Any) -> Agent:
-            now = rows.agent(q.agent_numbered(number=agent.number))
-            how = Pause(now.paused_why, not_before=now.not_before) if now.ending and not done else pause
-            if how and not now.stop_asked:
-                _move(q, now, State.PAUSED, how)
-                if how.anew:
-                    q.add_message(agent=now.number, attempt=now.attempt + 1, text="")
-            else:
-                _move(q, now, State.FINISHING)
-            _add_event(q, now, event, -1)
-            return rows.agent(q.agent_numbered(number=agent.number))
-
-        return await self._write("end_attempt", act)
-
-    async def queue_again(self, agent: Agent, text: str) -> Agent:
+    @Transactions.step()
+    def queue_again(self, q: Any, agent: Agent, text: str) -> Agent:
         """Queue an agent's next attempt, which is told `text`, unless it begins anew; the agent as it is then."""
-
-        def act(q: Any) -> Agent:
-            _move(q, agent, State.QUEUED)
-            q.begin_attempt(number=agent.number)
-            q.add_message(agent=agent.number, attempt=agent.attempt + 1, text=text)
-            return rows.agent(q.agent_numbered(number=agent.number))
-
-        return await self._write("queue_again", act)
+        _move(q, agent, State.QUEUED)
+        q.begin_attempt(number=agent.number)
+        q.add_message(agent=agent.number, attempt=agent.attempt + 1, text=text)
+        return rows.agent(q.agent_numbered(number=agent.number))
 
     async def message(self, agent: Agent) -> str | None:
         """What the agent's newest attempt is told; none where that is its task, since no model has answered yet."""
         return await self._value(str, "message", agent=agent.number, attempt=agent.attempt)
 
-    async def finish(self, agent: Agent, result: Result, merge: Merge) -> None:
+    @Transactions.step()
+    def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end.
 
         Raises:
             BrokenPromiseError: It has ended before: what is recorded stays.
         """
-
-        def act(q: Any) -> None:
-            _end(q, agent, result, merge)
-            q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
-
-        await self._write("finish", act)
+        _end(q, agent, result, merge)
+        q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
 
     async def result(self, agent: int) -> Result | None:
         """The result of the newest attempt that has one."""
         found = await self._read("result", agent=agent)
         return rows.RESULT.validate_json(found) if found else None
 
-    async def ask_stop(self, agents: Iterable[Agent]) -> None:
+    @Transactions.step()
+    def ask_stop(self, q: Any, agents: Iterable[Agent]) -> None:
         """Note that these are to be stopped; those that never started are stopped at once."""
-
-        def act(q: Any) -> None:
-            for agent in agents:
-                now = rows.agent(q.agent_numbered(number=agent.number))
-                if now.state in FINAL:
-                    continue  # it ended meanwhile
-                q.ask_stop(number=now.number)
-                if now.has_begun and not now.under_way:
-                    _move(q, now, State.FINISHING)
-                elif not now.has_begun:
-                    _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
-
-        await self._write("ask_stop", act)
+        for agent in agents:
+            now = rows.agent(q.agent_numbered(number=agent.number))
+            if now.state in FINAL:
+                continue  # it ended meanwhile
+            q.ask_stop(number=now.number)
+            if now.has_begun and not now.under_way:
+                _move(q, now, State.FINISHING)
+            elif not now.has_begun:
+                _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
     async def add_token(self, agent: int, digest: str) -> None:
         """Note that whoever shows the token of this digest is the agent's."""
@@ -250,14 +236,11 @@ class Store(Ledger, Upkeep, Landings):
         """Those whose removal was begun and not ended."""
         return await self._agents("half_removed_agents")
 
-    async def set_told(self, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
+    @Transactions.step(quiet=True)
+    def set_told(self, q: Any, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
-
-        def act(q: Any) -> None:
-            for agent, attempt in ends:
-                q.add_told(project=project, lead=lead, agent=agent, attempt=attempt)
-
-        await self._write("set_told", act, quiet=True)
+        for agent, attempt in ends:
+            q.add_told(project=project, lead=lead, agent=agent, attempt=attempt)
 
     async def peaks(self) -> dict[tuple[int, str], int]:
         """The most memory, in bytes, that agents of a project had which ran a program, as it is remembered."""

@@ -1,9 +1,10 @@
 """How the records are reached: in one thread; every step is recorded by one call, `_write`, which wakes who waits."""
 
+import functools
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -16,6 +17,8 @@ from forkjoin.record.database import Queries
 from forkjoin.record.ports import FIRST
 
 T = TypeVar("T")
+P = ParamSpec("P")
+S = TypeVar("S", bound="Transactions")
 log = logging.getLogger(__name__)
 
 _WHY = {
@@ -125,6 +128,21 @@ class Transactions:
         if keep and not quiet:
             self.changes.announce()
         return result
+
+    @staticmethod
+    def step(
+        *, quiet: bool = False
+    ) -> Callable[[Callable[Concatenate[S, Any, P], T]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]]:
+        """Makes a step, of its name, of what is done with the queries in one transaction."""
+
+        def make(act: Callable[Concatenate[S, Any, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+            @functools.wraps(act)
+            async def write(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
+                return await self._write(act.__name__, lambda q: act(self, q, *arguments, **named), quiet=quiet)
+
+            return write
+
+        return make
 
     async def _set(self, query: str, **values: object) -> None:
         """Run this one query as a step of its name."""

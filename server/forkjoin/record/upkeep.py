@@ -16,55 +16,43 @@ _CALL_DAYS = 7
 class Upkeep(Transactions):
     """The part of the store that retention and the restoring of agents use."""
 
-    async def see_day(self, date: str) -> int:
+    @Transactions.step(quiet=True)
+    def see_day(self, q: Any, date: str) -> int:
         """Count this date, if it is new; the number of dates seen. What has nothing unmerged since, is noted so."""
-
-        def act(q: Any) -> int:
-            q.see_day(date=date)
-            day: int = q.days()
-            q.settle(day=day)
-            return day
-
-        return await self._write("see_day", act, quiet=True)
+        q.see_day(date=date)
+        day: int = q.days()
+        q.settle(day=day)
+        return day
 
     async def settled(self, day: int) -> list[Agent]:
         """The agents that had ended and had nothing unmerged on that day, and ever since."""
         return await self._agents("settled_agents", day=day)
 
-    async def forget_agent(self, number: int) -> None:
+    @Transactions.step()
+    def forget_agent(self, q: Any, number: int) -> None:
         """Delete an agent's record; its number stays used."""
+        for delete in (q.delete_task, q.delete_results, q.delete_progress, q.delete_events, q.delete_agent):
+            delete(agent=number)
 
-        def act(q: Any) -> None:
-            for delete in (q.delete_task, q.delete_results, q.delete_progress, q.delete_events, q.delete_agent):
-                delete(agent=number)
-
-        await self._write("forget_agent", act)
-
-    async def prune(self, day: int, relays: Iterable[str]) -> None:
+    @Transactions.step(quiet=True)
+    def prune(self, q: Any, day: int, relays: Iterable[str]) -> None:
         """Delete what nobody can ask for any more on that day, where only these relays are connected."""
-
-        def act(q: Any) -> None:
-            q.delete_told()
-            q.delete_landings()
-            q.delete_budgets()
-            q.delete_calls(day=day - _CALL_DAYS, relays=tuple(relays))
-
-        await self._write("prune", act, quiet=True)
+        q.delete_told()
+        q.delete_landings()
+        q.delete_budgets()
+        q.delete_calls(day=day - _CALL_DAYS, relays=tuple(relays))
 
     async def numbers(self) -> tuple[int, set[int]]:
         """The largest number that was handed out, and those of the agents that have a record."""
         return await self._value(int, "handed_out") or 0, {row["number"] for row in await self._rows("agent_numbers")}
 
-    async def restore(self, found: Sequence[rows.Restored], highest: int) -> None:
+    @Transactions.step()
+    def restore(self, q: Any, found: Sequence[rows.Restored], highest: int) -> None:
         """Record these agents again, and see that no number up to `highest` is handed out again; all or none."""
-
-        def act(q: Any) -> None:
-            for one in sorted(found, key=lambda one: -one.number):  # the newest keeps a name that several had
-                _restore(q, one)
-            q.begin_numbers()
-            q.skip_numbers(number=highest)
-
-        await self._write("restore", act)
+        for one in sorted(found, key=lambda one: -one.number):  # the newest keeps a name that several had
+            _restore(q, one)
+        q.begin_numbers()
+        q.skip_numbers(number=highest)
 
 
 def _restore(q: Any, one: rows.Restored) -> None:
