@@ -29,7 +29,9 @@ _ASKED = TypeAdapter(Asked)
 
 
 def leave_word(home: Home, agent: Agent) -> None:
-    """Tell in its attempt's folder what the agent is asked for, before its program ends for it. Blocks."""
+    """Tell in its attempt's folder what the agent is asked for, if anything, before its program ends for it. Blocks."""
+    if not (agent.stop_asked or agent.ending):
+        return
     asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
     file = _asked(home, handle_of(agent))
     with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended

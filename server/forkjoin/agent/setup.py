@@ -14,9 +14,10 @@ from forkjoin.rooms import Rooms
 
 async def set_up(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> bool:
     """Make the agent's worktree ready, unless that was done; false where the agent is to be stopped."""
-    workplace = await workplace_of(rooms, agent, environment)
-    if not (workplace.recipe.share or workplace.recipe.setup):
+    recipe = await rooms.store.recipe(agent)
+    if not (recipe.share or recipe.setup):
         return True
+    workplace = await workplace_of(rooms, agent, environment)
     place = await find_place(workplace.common_dir, workplace.path)
     assert place
     done = anyio.Path(place.folder, "forkjoin-set-up")

@@ -92,7 +92,7 @@ class About(BaseModel):
     checkout: str = ""
     conversation: str = ""
     environment: str = ""
-    account: str = "claude"
+    account: str = ""
     recipe: Annotated[Recipe, _or(_NONE)] = _NONE
     port_base: int = 0
     spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
