@@ -153,7 +153,7 @@ class Guard:
         return common, asked, tuple(map(_stamp, files))
 
 
-#: Looks at all our calls.
+#: Looks at all our calls. Until it is told of a home's records, nothing of a repository's own is trusted.
 GUARD = Guard()
 
 

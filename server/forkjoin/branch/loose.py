@@ -22,6 +22,7 @@ from forkjoin.error import CallerError, GitError, is_passing
 
 #: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
 _MANY = 100
+#: How git is to tell of a worktree.
 _FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
 
 

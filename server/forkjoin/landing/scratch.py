@@ -57,6 +57,7 @@ class Scratch:
         return f"l{self._order.landing.number}{commit and '-'}{commit[:16]}"
 
     async def _verify(self, workplace: Workplace, command: str) -> str | None:
+        """Make the worktree ready and run verify; why it failed, if it did."""
         if workplace.checkout:
             await bring_ignored(Path(workplace.checkout), workplace.path)
         ready = await workplace.make_ready()
