@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from attempts import Place, change_shims, printed, program, run
-from forkjoin.attempt import local as module
-from forkjoin.attempt import log
+from forkjoin.attempt import log, shims
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import until
@@ -209,7 +208,7 @@ async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -
 async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without_what_that_did_not_say(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = module._write
+    really = shims.write
 
     def forget_to_say(file: Path, data: bytes) -> None:
         if file.name == "spec.json":
@@ -217,6 +216,6 @@ async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without
             data = json.dumps({k: v for k, v in json.loads(data).items() if k not in news}).encode()
         really(file, data)
 
-    monkeypatch.setattr(module, "_write", forget_to_say)
+    monkeypatch.setattr(shims, "write", forget_to_say)
     assert await run(local, program("a1-1", "echo", "well")) == b"well\n"
     assert (await local.outcome("a1-1")).ok

@@ -134,8 +134,8 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     def do_not_reach(folder: Path, grace: float) -> bool:
         return True
 
-    monkeypatch.setattr("forkjoin.attempt.local._SHIM_WAIT_S", 0)
-    monkeypatch.setattr("forkjoin.attempt.local._ask_to_end", do_not_reach)
+    monkeypatch.setattr("forkjoin.attempt.shims.WAIT_S", 0)
+    monkeypatch.setattr("forkjoin.attempt.shims.ask_to_end", do_not_reach)
 
 
 @pytest.mark.usefixtures("deaf")

@@ -135,7 +135,7 @@ class Executor(Protocol):
         ...
 
     async def watch(self) -> None:
-        """See to it, for ever, that all together keep to their limits; return where that needs nobody to."""
+        """See to it, for ever, that all keep to their limits, whatever they do to who holds these."""
         ...
 
     async def taken(self, handles: Iterable[str]) -> dict[str, int]:

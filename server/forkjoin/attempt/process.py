@@ -192,6 +192,17 @@ def send(identity: Identity, signum: signal.Signals) -> None:
     os.close(handle)
 
 
+def wake(identity: Identity) -> bool:
+    """Let it go on where it is stopped; whether it was."""
+    try:
+        stopped = read_stat(identity.pid)[1][0] in (b"T", b"t")
+    except OSError:
+        return False
+    if stopped:
+        send(identity, signal.SIGCONT)
+    return stopped
+
+
 def stop(find: Callable[[], list[Entry]]) -> bool:
     """Stop all that `find` finds, and what these have started meanwhile, until nothing is new; whether that was any."""
     stopped: set[Identity] = set()

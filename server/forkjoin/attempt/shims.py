@@ -1,26 +1,42 @@
-"""The shims that this process has started: an ended one stays a zombie until somebody waits for it."""
+"""Shims, as a daemon sees them: started, found, asked to end; and what is done where one does not answer.
+
+Those that this process has started are waited for, too: an ended one stays a zombie until somebody does.
+"""
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from forkjoin.attempt import process, shim
+from pydantic import TypeAdapter, ValidationError
+
+from forkjoin import lock
+from forkjoin.attempt import groups, process, shim
 from forkjoin.attempt.environment import encode
+from forkjoin.model import Outcome
+
+#: How long a shim that was asked to end its tree may take beyond the grace, before that is done without it.
+WAIT_S = process.KILL_WAIT_S + 5.0
+#: How soon a program that is to be frozen is looked for again.
+_AGAIN_S = 0.05
+
+_T = TypeVar("_T")
+_IDENTITY = TypeAdapter(process.Identity)
+#: How an attempt's end is written down.
+OUTCOME = TypeAdapter(Outcome)
 
 #: Their pids, by the folders of their attempts.
 _pids: dict[Path, int] = {}
 
 
 def start(folder: Path, taken: int, environment: Mapping[str, str]) -> None:
-    """Fork a shim, which inherits the lock, and send it the program's environment.
-
-    Raises:
-        ValueError: No program can be given that environment.
-    """
-    sent = encode(environment)
+    """Fork a shim, which inherits the lock, and send it the program's environment, with the attempt's mark."""
+    sent = encode({**environment, process.MARK: str(folder)})
     own = {name: value for name, value in os.environ.items() if name != process.MARK}
     argv = [sys.executable, "-S", "-E", "-I", shim.__file__, str(folder), str(taken)]
     with os.fdopen(os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
@@ -50,3 +66,101 @@ def reap(folder: Path) -> None:
     if (folder / "lock").exists() and (pid := _pids.pop(folder, None)):
         with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
             os.waitpid(pid, 0)
+
+
+def write(file: Path, data: bytes) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
+        opened.write(data)
+
+
+def read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
+    """What a record says; nothing where it is missing or damaged."""
+    try:
+        return kind.validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def read(folder: Path) -> process.Identity | None:
+    """Who the shim is, or was."""
+    return read_record(folder / "started.json", _IDENTITY)
+
+
+def open_handle(folder: Path) -> int | None:
+    owner = read(folder)
+    return owner and process.open_handle(owner)
+
+
+def find_live(folders: Iterable[Path]) -> dict[Path, process.Identity]:
+    """The shims of those whose shim is there."""
+    live: dict[Path, process.Identity] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # one that can't be looked at keeps nobody from looking at the others
+            if lock.is_held(folder / "lock") and (owner := read(folder)):
+                live[folder] = owner
+    return live
+
+
+def poke(folder: Path) -> None:
+    """Tell the shim to look; where none reads the fifo (ENXIO), there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        fifo = os.open(folder / "poke", os.O_WRONLY | os.O_NONBLOCK)
+        with os.fdopen(fifo, "wb", buffering=0) as opened:
+            opened.write(b"!")
+
+
+def ask_to_end(folder: Path, grace: float) -> bool:
+    """Leave word that the attempt is to end, for its shim or for whoever would start one; whether a shim has it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):
+        write(folder / "cancel.new", str(grace).encode())
+    with contextlib.suppress(OSError):  # where the disk is full there is an empty one, or its tree is ended without
+        (folder / "cancel.new").replace(folder / "cancel")
+    if owner := read(folder):
+        process.send(owner, signal.SIGCONT)  # its own program may have stopped it
+    poke(folder)
+    return lock.is_held(folder / "lock")
+
+
+def freeze(folder: Path) -> None:
+    give_up = time.monotonic() + process.KILL_WAIT_S
+    while lock.is_held(folder / "lock"):
+        write(folder / "frozen", b"")
+        if process.stop(_finder(folder)):
+            return
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"nothing of {folder.name} is there to be stopped")
+        time.sleep(_AGAIN_S)  # its program is about to come up, or its shim to go
+
+
+def thaw(folder: Path) -> None:
+    if (folder / "frozen").exists():
+        for entry in _finder(folder)():
+            process.send(entry.identity, signal.SIGCONT)
+        (folder / "frozen").unlink(missing_ok=True)
+
+
+def _finder(folder: Path) -> Callable[[], list[process.Entry]]:
+    """What finds the processes of an attempt, time and again."""
+    group, owner = next(iter(groups.find(folder)), None), read(folder)
+    return lambda: process.tree(str(folder), owner, group)
+
+
+def end_tree(folder: Path, grace: float) -> list[str]:
+    """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
+    owner = read(folder)
+    left = process.end(_finder(folder), grace)
+    if not left:
+        left = process.end(lambda: [entry for entry in process.table() if entry.identity == owner], 0)
+    groups.remove(folder)
+    return [str(entry) for entry in left]
+
+
+def end_without(folder: Path) -> None:
+    """End an attempt whose shim does not heed its word to do so, and write down, in its stead, by what it ended."""
+    if owner := read(folder):
+        process.send(owner, signal.SIGSTOP)  # it is to write down no other end
+    with contextlib.suppress(OSError):  # where there is no room for that it is lost
+        write(folder / "ended.json", OUTCOME.dump_json(Outcome("limited", error=(folder / "over").read_text())))
+        (folder / "ended.json").replace(folder / "end.json")
+    end_tree(folder, 0)

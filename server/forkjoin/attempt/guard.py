@@ -1,0 +1,76 @@
+"""What no shim can see to by itself: that it goes on, that it heeds, and the limits of all attempts together.
+
+A program may stop its shim, which is its watchdog: it is woken, and ends by that where it is found so again and again.
+A cgroup around all attempts keeps their processors and their memory to a limit by itself; of their processes it can
+only refuse the next, to whoever asks for it, so that these are looked after here in any case, and it refuses only what
+comes too fast for that.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from forkjoin.attempt import process, shims
+from forkjoin.attempt.hierarchy import Base
+from forkjoin.attempt.limit import spell_bytes
+from forkjoin.attempt.usage import Usage, of_tree
+from forkjoin.model import UNLIMITED, TreeLimits
+
+#: How often it is looked; a look at a hundred agents of five processes takes some 50 ms.
+LOOK_EVERY_S = 1.0
+#: How often a shim may be found stopped.
+_MOST_STOPS = 3
+_STOPPED = b"after its supervisor, which holds its limits, was stopped time and again"
+
+
+def to_watch(in_all: TreeLimits, bases: Iterable[Base]) -> TreeLimits:
+    """Those limits that no cgroup keeps."""
+    is_held = any("memory" in base.controllers for base in bases)
+    return TreeLimits(memory=None if is_held else in_all.memory, processes=in_all.processes)
+
+
+class Guard:
+    """Looks at attempts and their shims; `in_all` are the limits of all together that it is to keep."""
+
+    def __init__(self, in_all: TreeLimits) -> None:
+        self._in_all = in_all
+        self._stops: dict[Path, int] = {}  #: how often each shim was found stopped
+        self._told: dict[Path, float] = {}  #: since when each was known to be told to end
+
+    def look(self, folders: Iterable[Path]) -> list[Path]:
+        """See to the attempts in these folders; those of them that live."""
+        live = shims.find_live(folders)
+        self._stops = {folder: self._stops.get(folder, 0) + process.wake(shim) for folder, shim in live.items()}
+        now = time.monotonic()
+        self._told = {folder: self._told.get(folder, now) for folder in live if (folder / "over").exists()}
+        for folder, since in self._told.items():
+            if now >= since + shims.WAIT_S:
+                shims.end_without(folder)
+        self._tell({folder: shim for folder, shim in live.items() if folder not in self._told})
+        return [*live]
+
+    def _tell(self, live: Mapping[Path, process.Identity]) -> None:
+        """Leave word for those that are to end."""
+        for folder in live:
+            if self._stops[folder] >= _MOST_STOPS:
+                shims.write(folder / "over", _STOPPED)
+        if self._in_all != UNLIMITED:
+            past = find_past(self._in_all, {folder: of_tree(shim.pid) for folder, shim in live.items()})
+            if past:
+                folder, words = past
+                shims.write(folder / "over", words.encode())
+
+
+def find_past(limits: TreeLimits, usages: Mapping[Path, Usage]) -> tuple[Path, str] | None:
+    """The folder of the attempt to be ended, and by which limit, in words; none while they are within."""
+    memory = sum(usage.memory for usage in usages.values())
+    processes = sum(usage.processes for usage in usages.values())
+    if limits.memory and memory > limits.memory:
+        largest = max(usages, key=lambda folder: usages[folder].memory)
+        own = spell_bytes(usages[largest].memory)
+        return largest, f"by the memory limit of {spell_bytes(limits.memory)} of all agents together (its own: {own})"
+    if limits.processes and processes > limits.processes:
+        largest = max(usages, key=lambda folder: usages[folder].processes)
+        limit = f"{limits.processes} processes and threads of all agents together"
+        return largest, f"by the limit of {limit} (its own: {usages[largest].processes})"
+    return None

@@ -1,0 +1,73 @@
+"""Limits hold although a program stops its shim, and in all although one does not heed the word to end."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from attempts import Place, change_shims, ended, is_held, is_running, limited, lines, pids, shell
+from forkjoin.attempt import groups, guard, shims
+from forkjoin.attempt.local import LocalExecutor
+from forkjoin.model import TreeLimits
+
+TAKES_MEMORY = "python3 -S -c 'taken = bytearray(300_000_000); import time; time.sleep(1000)'"
+STOPPED = "ended after its supervisor, which holds its limits, was stopped time and again"
+
+
+@pytest.fixture
+def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shims that keep no limit."""
+    change_shims(monkeypatch, tmp_path, "def find(*_): return ''\nshim.limit.Watch.find = find")
+
+
+@pytest.fixture
+async def guarded(local: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalExecutor]:
+    """An executor that is watched, by no cgroup, and without much patience."""
+    monkeypatch.setattr(groups, "find_bases", list)
+    monkeypatch.setattr(guard, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(shims, "WAIT_S", 0.3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local.watch)
+        yield local
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_program_that_stops_its_shim_is_held_to_its_limits_all_the_same(guarded: LocalExecutor) -> None:
+    await guarded.submit(limited(shell("a1-1", f"kill -STOP $PPID; {TAKES_MEMORY}"), memory=100_000_000))
+    assert str(await ended(guarded, "a1-1")).startswith("ended by its memory limit of 100 MB")
+
+
+async def test_a_program_that_stops_its_shim_time_and_again_is_ended_with_all_of_its_tree(
+    guarded: LocalExecutor,
+) -> None:
+    await guarded.submit(shell("a1-1", "(while :; do kill -STOP $PPID; done) & echo $!; echo $$; exec sleep 1000"))
+    tree = await pids(guarded, "a1-1", 2)
+    outcome = await ended(guarded, "a1-1")
+    assert (outcome.kind, str(outcome)) == ("limited", STOPPED)
+    assert not any(is_running(pid) for pid in tree)
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_what_does_not_heed_that_it_is_to_end_is_ended_without_its_shim(
+    guarded: LocalExecutor, place: Place
+) -> None:
+    await guarded.submit(shell("a1-1", "echo $$; exec sleep 1000"))
+    [pid] = await pids(guarded, "a1-1", 1)
+    (place.folder / "a1-1" / "over").write_text("by the limit of all agents together")
+    outcome = await ended(guarded, "a1-1")
+    assert (outcome.kind, str(outcome)) == ("limited", "ended by the limit of all agents together")
+    assert not is_running(pid)
+    assert not is_held(place, "a1-1")
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_one_that_does_not_heed_keeps_the_others_no_less_to_the_limits_of_all(
+    local: LocalExecutor, place: Place
+) -> None:
+    folders = {handle: place.folder / handle for handle in ("a1-1", "a2-1")}
+    for handle in folders:
+        await local.submit(shell(handle, "sleep 1000 & sleep 1000 & sleep 1000 & echo up; wait"))
+        await lines(local, handle, 1)
+    (folders["a1-1"] / "over").touch()
+    guard.Guard(TreeLimits(processes=3)).look(folders.values())
+    assert "by the limit of 3 processes and threads of all agents together" in (folders["a2-1"] / "over").read_text()
