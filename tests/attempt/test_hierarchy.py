@@ -192,9 +192,9 @@ def test_limits_that_are_no_more_are_taken_back() -> None:
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"memory.events": "oom 1\noom_kill 1\n", "memory.peak": "199000000\n"}, "its memory limit of 200 MB"),
+        ({"memory.events": "oom 1\noom_kill 1\n"}, "its memory limit of 200 MB (peak 200 MB)"),
         (
-            {"memory.events": "oom_kill 2\n", "memory.peak": "70000000\n"},
+            {"memory.events": "oom 0\noom_kill 2\n", "memory.peak": "199000000\n"},
             "the memory limit of 1 GB of all agents together",
         ),
         ({"pids.events": "max 3\n", "pids.peak": "50\n"}, "its limit of 50 processes and threads (peak 50)"),

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from attempts import Place, ended, limited, lines, program, python, run, shell, shim_of
+from attempts import Place, change_shims, ended, limited, lines, program, python, run, shell, shim_of
 from forkjoin.attempt import groups, hierarchy
 from forkjoin.attempt.local import LocalExecutor
+from harness import until
 
 MB = 1_000_000
 
@@ -46,6 +47,15 @@ def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     else:
         need_cgroups("memory", "pids")
     return str(request.param)
+
+
+def make_large(folder: Path) -> Path:
+    """A file of 150 MB that is cached for nobody."""
+    with (folder / "large").open("wb") as file:  # cached for us, until we let go of it; where that is no disk, for good
+        file.write(bytes(150 * MB))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return folder / "large"
 
 
 def is_left(place: Place, handle: str) -> bool:
@@ -136,18 +146,51 @@ async def test_a_program_that_stays_within_its_limits_ends_well_and_its_peak_is_
 async def test_files_that_the_kernel_caches_are_no_memory_of_the_program_s(
     local: LocalExecutor, tier: str, tmp_path: Path
 ) -> None:
-    large = tmp_path / "large"
-    with large.open("wb") as file:  # cached for us, until we let go of it; where that is no disk, for good
-        file.write(bytes(150_000_000))
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    spec = shell("a1-1", 'cat "$1" | wc -c; read go', str(large), stdin=None)
+    spec = shell("a1-1", 'cat "$1" | wc -c; read go', str(make_large(tmp_path)), stdin=None)
     await local.submit(limited(spec, memory=100 * MB))
     await lines(local, "a1-1", 1)
     await local.close_input("a1-1")
     outcome = await ended(local, "a1-1")
     assert outcome.kind == "exited"
     assert (outcome.peak_memory_bytes or 0) < 50 * MB
+
+
+@pytest.mark.usefixtures("tier")
+async def test_files_that_a_program_has_mapped_are_no_memory_of_its_own(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_shims(  # they leave `seen` once they have looked at what is up
+        monkeypatch,
+        tmp_path,
+        "look = shim.limit.Watch.look\n"
+        "def note(watch):\n"
+        "    is_up, before = shim.os.path.getsize('output'), watch.looked\n"
+        "    look(watch)\n"
+        f"    if is_up and watch.looked > before: open({str(tmp_path / 'seen')!r}, 'w').close()\n"
+        "shim.limit.Watch.look = note",
+    )
+    script = (
+        "import mmap, sys; file = open(sys.argv[1]); large = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+        "sum(large[::4096]); print('up', flush=True); sys.stdin.read()"
+    )
+    await local.submit(limited(python("a1-1", script, str(make_large(tmp_path)), stdin=None), memory=100 * MB))
+    await lines(local, "a1-1", 1)
+    await until((tmp_path / "seen").exists)
+    await local.close_input("a1-1")
+    outcome = await ended(local, "a1-1")
+    assert outcome.ok
+    assert (outcome.peak_memory_bytes or 0) < 50 * MB
+
+
+async def test_what_a_daemon_had_that_was_started_from_within_is_no_peak_of_the_attempt_s(
+    local: LocalExecutor, tmp_path: Path
+) -> None:
+    daemon = f'FORKJOIN_KEEPER=1 setsid python3 -S -c \'bytearray(150_000_000); open("{tmp_path}/done", "w")\''
+    script = f"({daemon} &); while [ ! -e {tmp_path}/done ]; do sleep 0.01; done; sleep 0.3; echo up; read go"
+    await local.submit(shell("a1-1", script, stdin=None))
+    await lines(local, "a1-1", 1)
+    await local.close_input("a1-1")
+    assert 0 < ((await ended(local, "a1-1")).peak_memory_bytes or 0) < 50 * MB
 
 
 # -- the watchdog

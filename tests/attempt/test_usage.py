@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from forkjoin.attempt import limit, usage
 
 MB = 1_000_000
@@ -81,3 +82,34 @@ def test_a_daemon_that_an_agent_s_relay_has_started_is_free_of_what_must_not_hol
     soft, hard, score = map(int, told.stdout.split())
     assert soft == hard
     assert score == int(Path("/proc/self/oom_score_adj").read_text())
+
+
+#: What an attempt's cgroup, of version 2 or 1, tells at each look, and whose limit has had one of it killed.
+KILLS = {
+    "its own": ([{"memory.events": "oom 1\noom_kill 1"}], "own"),
+    "its own, the kill a look later": ([{"memory.events": "oom 1"}, {"memory.events": "oom 1\noom_kill 1"}], "own"),
+    "one around": ([{"memory.peak": "200", "memory.events": "oom 0\noom_kill 1"}], "around"),
+    "one within": ([{"memory.events.local": "oom 0", "memory.events": "oom 1\noom_kill 1"}], ""),
+    "its own, 1": ([{"memory.max_usage_in_bytes": "200"}, {"memory.oom_control": "under_oom 0\noom_kill 1"}], "own"),
+    "one around, 1": ([{"memory.oom_control": "oom_kill 1"}], "around"),
+    "one around, 1, once full of files": (
+        [{"memory.max_usage_in_bytes": "200"}, {}, {"memory.oom_control": "oom_kill 1"}],
+        "around",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_whose_limit_of_memory_had_the_kernel_kill_is_asked_of_the_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(usage, "_STEP", 1)
+    (tmp_path / "memory.limit_in_bytes").write_text("200")
+    meter = usage.Meter([str(tmp_path)], ())
+    looks, killer = KILLS[name]
+    found: list[str] = []
+    for look in looks:
+        for file, told in look.items():
+            (tmp_path / file).write_text(told)
+        found.append(meter.find_killer())
+    assert found == [*[""] * (len(looks) - 1), killer]

@@ -13,6 +13,7 @@ import math
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +70,7 @@ class Watch:
         self.meter = meter
         self.reached = ""  #: the limit that it is past, in words
         self.grace = 0.0  #: within which it is to end then
-        self.peak = 0
+        self.peak = self.mapped = 0  #: the most that was seen, of memory and of mapped files
         self.last = Usage()
         self.looked = time.monotonic()
         self.next_look = self.looked + _SOONEST_S
@@ -79,7 +80,7 @@ class Watch:
         now = time.monotonic()
         if now >= self.next_look and not self.reached:
             usage = self.meter.read()
-            self.peak = max(self.peak, usage.memory)
+            self.peak, self.mapped = max(self.peak, usage.memory), max(self.mapped, usage.mapped)
             self.reached = self.find(usage)
             self.next_look = now + self.pause(usage, now - self.looked)
             self.last, self.looked = usage, now
@@ -103,14 +104,12 @@ class Watch:
         )
 
     def past_memory(self, used: int) -> str:
-        limit = self.limits.get("memory") or math.inf
-        if not self.meter.memory_is_held:
-            past = used > limit
-        elif past := bool(self.meter.memory_kills):
-            self.peak = self.meter.memory_peak or self.peak
-        if not past:
+        limit: int = self.limits.get("memory") or sys.maxsize
+        killer = self.meter.find_killer() if self.meter.memory_is_held else "own" if used > limit else ""
+        if not killer:
             return ""
-        if self.peak > 0.9 * limit:
+        if killer == "own":
+            self.peak = max(self.peak, limit)  # all of it: before that, cached files go
             whose = f"its memory limit of {spell_bytes(limit)}"
         elif all_of_it := self.in_all.get("memory"):
             whose = f"the memory limit of {spell_bytes(all_of_it)} of all agents together"
@@ -136,13 +135,13 @@ class Watch:
         self.grace = _GRACE_S
         return f"by its limit of {spell(limit)} of CPU time"
 
-    def look_last(self, code: int) -> None:
-        """See whether it was a limit that has made the program end so; and what the largest of its processes had."""
+    def look_last(self, code: int, largest: int) -> None:
+        """See whether it was a limit that has made the program end so; `largest` is what one process of it had."""
         if code and not self.reached:
             self.next_look = 0
             self.look()
             self.reached = self.reached or self.past_file_size(code)
-        self.peak = max(self.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+        self.peak = max(self.peak, largest - self.mapped)
 
     def past_file_size(self, code: int) -> str:
         """What is past it is killed, or, where it does not care for that signal, told so; and says so, as a rule."""

@@ -187,15 +187,16 @@ class Shim:
                         os.read(key.fd, _CHUNK)
                 if time.monotonic() >= self.next_wake:
                     self.wake_daemon()
-        self.watch.look_last(os.waitstatus_to_exitcode(status))
+        self.watch.look_last(os.waitstatus_to_exitcode(status), self.largest)
         self.end_tree(_LEFTOVER_GRACE_S)
         return status
 
     def reap(self) -> int | None:
         """Reap whoever has ended; the program's wait status once it has."""
         while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == self.pid:
+                self.largest = used.ru_maxrss * 1024  # of it or one that it has waited for, not of a daemon
                 return status
             if pid == 0:
                 return None

@@ -1,30 +1,32 @@
 """What an attempt takes: memory, processes, CPU time; asked of its cgroups where these tell, else of its tree.
 
 Standard library only, since the shim uses it too. Memory is what would be free if the attempt went: not the files that
-the kernel caches for it, which a cgroup counts until they are in the way. In a tree, what processes share is counted
-once, as the largest that one of them shares (its exact part, smaps_rollup's, takes a hundred times as long to ask), and
-what a fork has not written to yet is counted for both. Threads count as processes, as they do for a cgroup.
+the kernel caches or maps for it, which a cgroup counts until they are in the way. In a tree, what processes share is
+counted once, as the largest that one of them shares (its exact part, smaps_rollup's, takes a hundred times as long to
+ask), and what a fork has not written to yet is counted for both. Threads count as processes, as they do for a cgroup.
 """
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from forkjoin.attempt import cgroup, process
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
+#: The most that the kernel asks for at once before it ends somebody for want of it.
+_STEP = 65536
 #: What tells that a cgroup holds the limit, of version 2 or 1.
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
-#: What counts as memory, of version 2; 1 has a line for what those within take, too.
-_MEMORY_PARTS = ("anon", "shmem", "total_rss", "total_shmem")
+#: What counts as memory, and what does not though a process has it, of version 2; 1 has lines with those within, too.
+_MEMORY_PARTS, _MAPPED_PARTS = ("anon", "shmem", "total_rss", "total_shmem"), ("file_mapped", "total_mapped_file")
 
 
 class Usage(NamedTuple):
     memory: int = 0  #: bytes
     processes: int = 0
     cpu_s: float = 0
+    mapped: int = 0  #: bytes of files; in a tree, of the process that has most
 
 
 class Meter:
@@ -35,6 +37,7 @@ class Meter:
         here = {os.path.basename(file) for file in held if os.path.dirname(file) in folders and os.path.exists(file)}
         self.memory_is_held = any(name in here for name in _MEMORY_LIMITS)
         self.processes_are_held = "pids.max" in here
+        self.was_full = [False, False]  #: version 1: whether it was at its limit of memory, at the last two looks
 
     def read(self) -> Usage:
         """What is taken now."""
@@ -42,20 +45,27 @@ class Meter:
         tree = Usage() if held else of_tree(os.getpid())
         parts = self.ask("memory.stat")
         return Usage(
-            sum(parts.get(name, 0) for name in _MEMORY_PARTS) if self.memory_is_held else tree.memory,
+            _sum(parts, _MEMORY_PARTS) if self.memory_is_held else tree.memory,
             self.ask("pids.current").get("", 0) if self.processes_are_held else tree.processes,
             self.ask("cpuacct.usage").get("", 0) / 1e9 or self.ask("cpu.stat").get("usage_usec", 0) / 1e6 or tree.cpu_s,
+            _sum(parts, _MAPPED_PARTS) if self.memory_is_held else tree.mapped,
         )
 
-    @property
-    def memory_kills(self) -> int:
-        """How many processes of it the kernel has killed for want of memory."""
-        return self.ask("memory.events", "memory.oom_control").get("oom_kill", 0)
+    def find_killer(self) -> Literal["", "own", "around"]:
+        """Whose limit of memory has had the kernel kill one of it; '' for none, or one within. Asked each look."""
+        events = self.ask("memory.events", "memory.oom_control")
+        own = int(self.is_full()) if "oom" not in events else self.ask("memory.events.local").get("oom", events["oom"])
+        if not events.get("oom_kill") or events.get("oom", 0) > own:
+            return ""
+        return "own" if own else "around"
 
-    @property
-    def memory_peak(self) -> int:
-        """The most that the kernel has counted, with the files that it caches."""
-        return self.ask("memory.peak", "memory.max_usage_in_bytes").get("", 0)
+    def is_full(self) -> bool:
+        """Whether it was at its limit of late: all that version 1 tells, which counts files that are cached."""
+        most, limit = (self.ask(name).get("", 0) for name in ("memory.max_usage_in_bytes", "memory.limit_in_bytes"))
+        self.was_full = [self.was_full[-1], most > limit - _STEP]
+        for folder in self.folders:
+            cgroup.write(f"{folder}/memory.max_usage_in_bytes", "0")  # the most from now on
+        return any(self.was_full)
 
     @property
     def refused_processes(self) -> int:
@@ -74,18 +84,27 @@ class Meter:
         return {}
 
 
+def _sum(parts: Mapping[str, int], names: Iterable[str]) -> int:
+    return sum(parts.get(name, 0) for name in names)
+
+
 def of_tree(root: int) -> Usage:
     """What is taken by all below this process; of its own, only the CPU time of those that were below it."""
-    anonymous = shared = count = ticks = 0
+    anonymous = shared = mapped = count = ticks = 0
     for pid, fields in _tree(root):
         ticks += sum(map(int, fields[13 if pid == root else 11 : 15]))
         if pid != root:
-            with contextlib.suppress(ValueError):  # it has just ended
-                resident, of_files = map(int, cgroup.read(f"/proc/{pid}/statm").split()[1:3])
-                anonymous += resident - of_files
-                shared = max(shared, of_files)
-                count += int(fields[17])
-    return Usage((anonymous + shared) * _PAGE, count, ticks / _TICKS)
+            has = _resident(pid)
+            anonymous += has.get("RssAnon", 0)
+            shared, mapped = max(shared, has.get("RssShmem", 0)), max(mapped, has.get("RssFile", 0))
+            count += int(fields[17])
+    return Usage((anonymous + shared) * 1024, count, ticks / _TICKS, mapped * 1024)
+
+
+def _resident(pid: int) -> dict[str, int]:
+    """What of it is in memory, in KB, by kind (proc_pid_status(5)); nothing once it has ended."""
+    lines = (line.split() for line in cgroup.read(f"/proc/{pid}/status").splitlines() if line.startswith("Rss"))
+    return {name.rstrip(":"): int(size) for name, size, _ in lines}
 
 
 def _tree(root: int) -> Iterator[tuple[int, list[bytes]]]:
