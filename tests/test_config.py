@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import psutil
 import pytest
 from forkjoin.config import Settings, read_settings
 from forkjoin.error import CallerError
@@ -54,7 +53,8 @@ def test_limits_are_given_as_people_say_them_and_by_default_no_agent_takes_the_w
     assert limits.per_agent == TreeLimits(memory=4_000_000_000, cpu_s=120)
     assert limits.in_all == TreeLimits(memory=8_000_000_000)
     default = Settings().limits
-    assert 0 < (default.per_agent.memory or 0) < psutil.virtual_memory().total
+    assert Settings().on(6_000).limits.per_agent.memory == 3_000
+    assert read_settings(file).on(6_000) == read_settings(file)
     assert default.in_all == TreeLimits()
 
 

@@ -3,7 +3,6 @@
 A setting that is unknown or wrong is an error that names the file and the key: none is dropped in silence.
 """
 
-import os
 import re
 import tomllib
 from pathlib import Path
@@ -45,7 +44,7 @@ class Limits(_Strict):
     stop_grace_s: Annotated[float, Field(ge=0, le=600)] = 10  #: between TERM and KILL
     idle_minutes: Annotated[float, Field(gt=0)] = 10  #: until a daemon with nothing to do leaves
     #: None that does its work is near these two, whose lack makes a machine unusable; 0: no limit.
-    memory_per_agent: _Bytes = Field(default_factory=lambda: ByteSize(_machine_memory() // 2))
+    memory_per_agent: _Bytes | None = None  #: none: half of what there is (`Settings.on`)
     processes_per_agent: _Processes = 2048  #: and threads; as many as podman gives a container
     cpus_per_agent: _Cpus | None = None  #: at once
     cpu_minutes_per_agent: Annotated[float, Field(gt=0, le=1e9)] | None = None
@@ -75,10 +74,6 @@ class Limits(_Strict):
     @property
     def in_all(self) -> TreeLimits:
         return TreeLimits(memory=self.memory or None, cpus=self.cpus, processes=self.processes or None)
-
-
-def _machine_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Retention(_Strict):
@@ -112,6 +107,12 @@ class Settings(_Strict):
     retention: Retention = Retention()
     budget: Money = Money()
     agents: dict[Name, AgentProgram] = {}
+
+    def on(self, memory: int) -> "Settings":
+        """These, where there are so many bytes of memory for all."""
+        asked = self.limits.memory_per_agent
+        half = self.limits.model_copy(update={"memory_per_agent": memory // 2 if asked is None else asked})
+        return self.model_copy(update={"limits": half})
 
     def program(self, name: str | None) -> AgentProgram:
         """The agent program of that name; without one, the default.

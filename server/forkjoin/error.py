@@ -2,6 +2,7 @@
 
 A `CallerError` is shown as it is, to a model or a person: it says what was wrong, what would be right and, where it
 helps, which tool to call next. Anything else that reaches a boundary is ours, and is logged with its traceback.
+Standard library only, since the shim uses it too.
 """
 
 import errno
@@ -13,8 +14,8 @@ from typing import cast
 _PASSING = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
 )
-#: git's words for the same, and for a lock that another git holds for a moment.
-_PASSING_WORDS = re.compile(
+#: git's words for the same, and for a lock that another git holds for a moment; compiled where they are needed.
+_PASSING_WORDS = (
     r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
     r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
     r"|unable to write file"  # of a checkout: a full disk, as a rule; git does not say
@@ -47,7 +48,7 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, CallerError):
         return False
     if isinstance(error, GitError):
-        return bool(_PASSING_WORDS.search(error.stderr))
+        return bool(re.search(_PASSING_WORDS, error.stderr))
     return error.__cause__ is not None and is_passing(error.__cause__)
 
 

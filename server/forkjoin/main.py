@@ -11,7 +11,7 @@ import anyio
 from anyio import CancelScope
 
 from forkjoin import lock
-from forkjoin.attempt import hierarchy, limit, open_files
+from forkjoin.attempt import capacity, hierarchy, limit
 from forkjoin.connection.reach import daemon_command
 from forkjoin.error import CallerError, RecordsError
 from forkjoin.journal import open_journal
@@ -45,7 +45,6 @@ def run_daemon() -> int:
         return 0  # one is there already
     hierarchy.settle()
     limit.lift()
-    open_files.raise_limit()
     open_journal(home.log, redact)
     try:
         anyio.run(serve, home)
@@ -92,7 +91,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.session import Environments
     from forkjoin.trust import Trust
 
-    settings = read_settings(home.config_file)
+    settings = read_settings(home.config_file).on(capacity.find_memory())
     environments = Environments(program.environment for program in settings.programs().values())
     GUARD.use(Trust(home.trust))
     store = await open_store(home.records)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CONFIG
-from forkjoin.attempt import groups
+from forkjoin.attempt import capacity, groups
 from forkjoin.paths import Home
 from harness import open_lead_in_memory
 
@@ -116,3 +116,13 @@ async def test_where_all_agents_together_take_too_much_the_largest_is_ended(
         assert (result["state"], result["error"][: len(words)]) == ("failed", words)
         assert (await lead.listed(first))["state"] == "running"
         await lead.call("stop_agents", ids=[first])
+
+
+@pytest.mark.usefixtures("tier")
+async def test_by_default_an_agent_may_have_half_of_what_the_daemon_s_container_may(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "find_memory", lambda: 400_000_000)
+    async with open_lead_in_memory(home, repository) as lead:
+        [result] = await lead.results(*await lead.spawn(TAKES_MEMORY))
+        assert result["error"].startswith("ended by its memory limit of 200 MB (peak ")

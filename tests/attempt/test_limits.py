@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attempts import Place, change_shims, is_running, lines, pids, printed, program, run, shell
-from forkjoin.attempt import limit, open_files, shim
+from forkjoin.attempt import limit, shim
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.attempt.local import LocalExecutor
 from harness import until
@@ -136,9 +136,9 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """We have raised our limit, as a daemon does; the limits that it was started with."""
     former = resource.getrlimit(resource.RLIMIT_NOFILE)
     given = (256, former[1])
-    monkeypatch.setattr(open_files, "GIVEN", given)
+    monkeypatch.setattr(limit, "OPEN_FILES", given)
     resource.setrlimit(resource.RLIMIT_NOFILE, given)
-    open_files.raise_limit()
+    limit.lift()
     yield given
     resource.setrlimit(resource.RLIMIT_NOFILE, former)
 

@@ -1,5 +1,6 @@
 """The shim and its folder: what stands there, what it survives, and what is left when it does not survive."""
 
+import errno
 import json
 import os
 import signal
@@ -199,14 +200,29 @@ async def test_what_is_printed_right_before_the_end_is_read(
     assert await printed(local, "a1-1") == b"late\n"
 
 
-async def test_why_nothing_can_be_forked_is_told(
-    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("where", "number", "about", "passing"),
+    [
+        ("pipe2", errno.EMFILE, "", True),
+        ("fork", errno.EAGAIN, "", True),
+        ("setsid", errno.ENOSPC, "its output: ", True),
+        ("execvpe", errno.ENOMEM, "the program sh: ", True),
+        ("execvpe", errno.ENOENT, "the program sh: ", False),
+    ],
+)
+async def test_why_nothing_can_be_started_is_told_and_whether_that_passes(
+    local: LocalExecutor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    number: int,
+    about: str,
+    passing: bool,
 ) -> None:
-    refuse = "def refuse(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
-    change_shims(monkeypatch, tmp_path, f"{refuse}\nshim.os.fork = refuse")
+    change_shims(monkeypatch, tmp_path, f"def refuse(*_): raise OSError({number}, 'not now')\nshim.os.{where} = refuse")
     await local.submit(shell("a1-1", "true"))
     outcome = await local.outcome("a1-1")
-    assert (outcome.kind, outcome.error) == ("not_started", "a process for it: Resource temporarily unavailable")
+    assert (outcome.kind, outcome.error, outcome.passing) == ("not_started", f"{about}not now", passing)
 
 
 async def test_what_is_taken_back_for_want_of_room_is_not_read_while_it_stands_there(

@@ -7,7 +7,6 @@ delegated (https://systemd.io/CGROUP_DELEGATION), which is also the only way tha
 """
 
 import contextlib
-import math
 import os
 import pwd
 import subprocess
@@ -56,7 +55,7 @@ class Base:
 
 def find_bases(process: str = "self") -> list[Base]:
     """The folders in which that process may make cgroups; the first serves to find an attempt's processes."""
-    folders = {name: _strip(folder) for name, folder in _folders_of(process).items()}
+    folders = {name: _strip(folder) for name, folder in folders_of(process).items()}
     limiting = {name: folder for name, folder in folders.items() if name in _LIMITING[1]}
     bases = [Base(at, 1, tuple(_names_of(at, limiting))) for at in dict.fromkeys(limiting.values())]
     if "" in folders:
@@ -73,7 +72,7 @@ def _names_of(folder: str, folders: Mapping[str, str]) -> Iterator[str]:
 
 def _unified(own: str, process: str) -> Base:
     """The cgroup of version 2 to make others in: the nearest that may hand controllers on, else its own."""
-    for folder in (own, *(() if os.path.exists(_SYSTEMD) else _above(own))):
+    for folder in (own, *(() if os.path.exists(_SYSTEMD) else above(own))):
         there = cgroup.read(f"{folder}/cgroup.controllers").split()
         controllers = [name for name in _LIMITING[2] if name in there]
         if controllers and _may_hand_on(folder, process):
@@ -93,7 +92,7 @@ def _is_root(folder: str) -> bool:
     return not os.path.exists(f"{folder}/cgroup.type")
 
 
-def _above(folder: str) -> Iterator[str]:
+def above(folder: str) -> Iterator[str]:
     """The cgroups around one, nearest first."""
     while os.path.exists(f"{(folder := os.path.dirname(folder))}/cgroup.procs"):
         yield folder
@@ -104,7 +103,7 @@ def _strip(folder: str) -> str:
     return folder.partition(f"/{cgroup.PREFIX}")[0]
 
 
-def _folders_of(process: str) -> dict[str, str]:
+def folders_of(process: str) -> dict[str, str]:
     """The folders of the cgroups that a process is in, by controller, '' for version 2 (proc_pid_mountinfo(5))."""
     mounts = _mounts(process)
     paths: dict[str, str] = {}
@@ -127,28 +126,6 @@ def _mounts(process: str) -> dict[str, tuple[str, str]]:
         for name in names:
             found.setdefault(name, (before.split()[3], before.split()[4]))
     return found
-
-
-def memory_bounds() -> tuple[float, float]:
-    """Bytes that the cgroups around this process, a container's as a rule, let it have in all, and from now on."""
-    folders = _folders_of("self")
-    own = folders.get("memory") or folders.get("", "")
-    bounds = [(limit, _left(folder, limit)) for folder in (own, *_above(own)) if (limit := _limit(folder))]
-    return min((limit for limit, _ in bounds), default=math.inf), min((left for _, left in bounds), default=math.inf)
-
-
-def _limit(folder: str) -> int:
-    told = cgroup.read(f"{folder}/memory.max") or cgroup.read(f"{folder}/memory.limit_in_bytes")
-    return int(told) if told.strip().isdigit() else 0
-
-
-def _left(folder: str, limit: int) -> int:
-    """What is left of a limit: files that are cached can go."""
-    used = cgroup.read(f"{folder}/memory.current") or cgroup.read(f"{folder}/memory.usage_in_bytes")
-    told = dict(line.split(maxsplit=1) for line in cgroup.read(f"{folder}/memory.stat").splitlines())
-    part = "total_{}" if "total_inactive_file" in told else "{}"  # version 1 counts those within apart
-    files = sum(int(told.get(part.format(name), 0)) for name in ("inactive_file", "active_file"))
-    return max(0, limit - int(used or 0) + files)
 
 
 # -- an attempt's
@@ -204,7 +181,7 @@ def settle() -> None:
     """Be where a daemon should: in no attempt's cgroup, though started in one, and in a leaf of what is its own."""
     if _lacks_limits() and _asks_well():
         _ask_for_scope()
-    own = _folders_of("self").values()
+    own = folders_of("self").values()
     for base in find_bases():
         wanted = f"{base.folder}/{_LEAF}" if base.is_own else base.folder
         if wanted not in own:

@@ -28,6 +28,9 @@ _GRACE_S = 5.0
 #: What holds how much of the processors a cgroup gets, of either version: where one does, shares are fair.
 FAIR = ("/cpu.max", "/cpu.cfs_quota_us")
 _FILE_LIMITS = {"file_size": resource.RLIMIT_FSIZE, "open_files": resource.RLIMIT_NOFILE}
+#: How many files this process was started to have open, soft and hard: its programs, which may count or close all that
+#: they could have (select(2)), get that again, whatever the daemon has raised it to.
+OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 _OOM_SCORE = "/proc/self/oom_score_adj"
 #: As if it had half of the machine's memory more than it has: so an agent is killed before its lead, or a daemon, when
 #: the machine has none left, but not before what is far larger than that.
@@ -54,7 +57,12 @@ def impose(limits: Mapping[str, Any], *, nice: bool) -> None:
 
 
 def lift() -> None:
-    """Be under none, in a daemon: an agent's relay may have started it. Niceness stays, which only root can lower."""
+    """Be under none, in a daemon: an agent's relay may have started it. Niceness stays, which only root can lower.
+
+    It may have open as many files as it is allowed.
+    """
+    with contextlib.suppress(ValueError, OSError):  # some systems let nobody have what they call the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES[1], OPEN_FILES[1]))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     if cgroup.read(_OOM_SCORE).strip() == _GOES_FIRST:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import anyio
-import psutil
 from anyio import CapacityLimiter, to_thread
 from pydantic import TypeAdapter
 
 from forkjoin import lock
-from forkjoin.attempt import groups, guard, hierarchy, log, open_files, shims, usage
+from forkjoin.attempt import capacity, groups, guard, limit, log, shims, usage
 from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
 from forkjoin.model import UNLIMITED, Outcome, TreeLimits
 
@@ -174,13 +173,7 @@ class LocalExecutor:
         return await self._do(_taken, [self._at(handle) for handle in handles])
 
     async def capacity(self) -> Capacity:
-        return await self._do(_capacity)
-
-
-def _capacity() -> Capacity:
-    memory, (limit, left) = psutil.virtual_memory(), hierarchy.memory_bounds()
-    total, free = int(min(memory.total, limit)), int(min(memory.available, left))
-    return Capacity(os.cpu_count() or 1, total, free, os.getloadavg()[0])
+        return await self._do(capacity.find)
 
 
 def _taken(folders: Iterable[Path]) -> dict[str, int]:
@@ -209,7 +202,7 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
         "silence_s": spec.silence_s,
         "log_bytes": spec.log_bytes,
         "keeps_unread": spec.keeps_unread,
-        "open_files": open_files.GIVEN,
+        "open_files": limit.OPEN_FILES,
         "limits": asdict(spec.limits),
         "in_all": asdict(together),
         **groups.order(folder, spec.limits, together),

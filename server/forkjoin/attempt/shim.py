@@ -39,6 +39,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 from forkjoin import lock
 from forkjoin.attempt import cgroup, limit, log, process, usage
 from forkjoin.attempt.feed import Feed
+from forkjoin.error import is_passing
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHUNK = 65536
@@ -56,7 +57,7 @@ _NOT_TOLD: dict[str, Any] = {
     "cgroup_settings": (),
     "limits": {},
     "in_all": {},
-    "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+    "open_files": limit.OPEN_FILES,
 }
 #: From TERM to KILL where nobody says otherwise: at the deadline, or when somebody ends the shim itself.
 _GRACE_S = 5.0
@@ -95,13 +96,14 @@ class Shim:
     def live(self, environment: dict[bytes, bytes]) -> dict[str, Any]:
         """The program's life; how it ended."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        wakeup = self.listen_to_signals()
-        program_stdin, stdin = os.pipe2(os.O_CLOEXEC)
         self.held = cgroup.make(self.groups, self.spec["cgroup_settings"])
-        failure = self.start(program_stdin, environment)
+        try:
+            wakeup = self.listen_to_signals()
+            program_stdin, stdin = os.pipe2(os.O_CLOEXEC)
+            self.start(program_stdin, environment)
+        except OSError as error:
+            return not_started(str(error.strerror), passing=is_passing(error))
         os.close(program_stdin)
-        if failure:
-            return not_started(failure)
         os.set_blocking(stdin, False)
         self.logs = Logs(self.spec)
         meter = usage.Meter(self.groups, self.held)  # of those that the program is in by now
@@ -124,21 +126,18 @@ class Shim:
 
     # -- starting
 
-    def start(self, stdin: int, environment: dict[bytes, bytes]) -> str:
-        """Start the program; why it could not be, if so."""
+    def start(self, stdin: int, environment: dict[bytes, bytes]) -> None:
+        """Start the program, or raise the OSError that keeps it from that, which says what it was about."""
         report, reported = os.pipe2(os.O_CLOEXEC)
-        try:
-            self.pid = os.fork()
-        except OSError as error:  # as many run as may
-            return f"a process for it: {error.strerror}"
+        self.pid = os.fork()
         if self.pid == 0:
             self.become_program(stdin, reported, environment)
         os.close(reported)
         with os.fdopen(report, "rb") as file:
-            failure = file.read().decode(errors="replace")
-        if failure:
+            number, _, why = file.read().decode(errors="replace").partition(" ")
+        if number:
             os.waitpid(self.pid, 0)
-        return failure
+            raise OSError(int(number), why)
 
     def become_program(self, stdin: int, reported: int, environment: dict[bytes, bytes]) -> NoReturn:
         """In the child: become the program, or report why not and vanish."""
@@ -160,7 +159,7 @@ class Shim:
             os.execvpe(os.fsencode(argv[0]), [os.fsencode(word) for word in argv], environment)  # noqa: S606
         except Exception as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            os.write(reported, f"{doing}: {why}".encode(errors="replace"))
+            os.write(reported, f"{getattr(error, 'errno', 0)} {doing}: {why}".encode(errors="replace"))
         finally:
             os._exit(127)
 
@@ -327,8 +326,8 @@ def read_number(name: str, otherwise: float) -> float:
         return otherwise
 
 
-def not_started(why: str) -> dict[str, Any]:
-    return {"kind": "not_started", "error": why}
+def not_started(why: str, *, passing: bool = False) -> dict[str, Any]:
+    return {"kind": "not_started", "error": why, "passing": passing}
 
 
 def restore_signals() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from forkjoin.attempt import hierarchy
+from forkjoin.attempt import capacity, hierarchy
 from forkjoin.attempt.limit import spell_bytes
 from forkjoin.branch import git
 from forkjoin.cli.client import Client, ask
@@ -96,7 +96,7 @@ def examine(home: Home) -> Iterator[Finding]:
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
     bases = hierarchy.find_bases(_daemon_pid(home) or "self")
-    yield _limits(settings.limits, bases)
+    yield _limits(settings.on(capacity.find_memory()).limits, bases)
     escape = "none can be made: a process that clears its environment and outlives its shim escapes a stop"
     yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
     yield _daemon(home)
