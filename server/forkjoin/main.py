@@ -11,7 +11,7 @@ import anyio
 from anyio import CancelScope
 
 from forkjoin import lock
-from forkjoin.attempt import capacity, hierarchy, limit
+from forkjoin.attempt import capacity, limit, scope
 from forkjoin.connection.reach import daemon_command
 from forkjoin.error import CallerError, RecordsError
 from forkjoin.journal import open_journal
@@ -43,7 +43,7 @@ def run_daemon() -> int:
     home.make()
     if lock.take(home.daemon_lock) is None:
         return 0  # one is there already
-    hierarchy.settle()
+    scope.settle()
     limit.lift()
     open_journal(home.log, redact)
     try:

@@ -128,13 +128,10 @@ def test_a_cgroup_that_takes_nobody_is_removed_and_holds_no_limit(tmp_path: Path
     assert not Meter([str(folder)], {f"{folder}/pids.max"}).processes_are_held
 
 
-def test_the_single_cgroup_of_an_attempt_that_an_older_forkjoin_has_begun_is_found(tmp_path: Path) -> None:
+def test_a_cgroup_that_is_not_the_attempt_s_own_is_not_taken_for_it(tmp_path: Path) -> None:
     folder = tmp_path / "a1-1"
     folder.mkdir()
-    name = f"forkjoin-{groups._name(folder)}"
-    (folder / "spec.json").write_text(json.dumps({"log_bytes": 1, "cgroup": f"/elsewhere/{name}"}))
-    assert groups.find(folder) == [f"/elsewhere/{name}"]
-    (folder / "spec.json").write_text(json.dumps({"log_bytes": 1, "cgroup": "/another's"}))
+    (folder / "spec.json").write_text(json.dumps({"log_bytes": 1, "cgroups": ["/another's"]}))
     assert "/another's" not in groups.find(folder)
 
 
@@ -150,10 +147,10 @@ def group(base: str, tmp_path: Path) -> Iterator[Path]:
 
 def test_a_daemon_leaves_the_cgroup_of_the_attempt_that_it_was_started_in(group: Path) -> None:
     script = (
-        "import os, sys; from forkjoin.attempt import cgroup, hierarchy\n"
+        "import os, sys; from forkjoin.attempt import cgroup, hierarchy, scope\n"
         "cgroup.enter(sys.argv[1])\n"
         "print(os.getpid() in cgroup.members(sys.argv[1]), hierarchy.find_bases()[0].folder)\n"
-        "hierarchy.settle(); print(os.getpid() in cgroup.members(sys.argv[1]))"
+        "scope.settle(); print(os.getpid() in cgroup.members(sys.argv[1]))"
     )
     argv = [sys.executable, "-c", script, str(group)]
     environment = {**os.environ, "PYTHONPATH": str(Path(cgroup.__file__).parents[2])}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from attempts import Place, ended, limited, lines, shell
-from forkjoin.attempt import cgroup, groups, hierarchy
+from forkjoin.attempt import cgroup, groups, hierarchy, scope
 from forkjoin.attempt.hierarchy import Base
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.model import UNLIMITED, TreeLimits
@@ -64,13 +64,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A tree, on a machine without systemd."""
     tree = Tree(tmp_path / "cgroup")
     monkeypatch.setattr(cgroup, "read", tree.read)
-    monkeypatch.setattr(hierarchy, "_SYSTEMD", str(tmp_path / "none"))
+    monkeypatch.setattr(hierarchy, "SYSTEMD", str(tmp_path / "none"))
     return tree
 
 
 @pytest.fixture
 def systemd(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hierarchy, "_SYSTEMD", str(tmp_path))
+    monkeypatch.setattr(hierarchy, "SYSTEMD", str(tmp_path))
 
 
 # -- version 2
@@ -89,7 +89,7 @@ def test_what_is_our_own_hands_controllers_on_once_we_have_left_it_for_a_leaf(tr
     own = tree.add("v2/user.slice/a.scope", os.getpid())
     tree.tell("0::/user.slice/a.scope")
     assert hierarchy.find_bases() == [Base(own, 2, ALL, is_own=True)]
-    hierarchy.settle()
+    scope.settle()
     assert Path(own, "forkjoin-daemon/cgroup.procs").read_text() == "0"
     tree.tell("0::/user.slice/a.scope/forkjoin-daemon")
     tree.add("v2/user.slice/a.scope")
@@ -165,10 +165,10 @@ def as_dict(settings: list[list[str]]) -> dict[str, str]:
 
 def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
     base = Base("/c", 2, ALL, is_own=True)
-    [folder] = hierarchy.place([base], "h", "a1-1-x")
+    [folder] = groups.place([base], "h", "a1-1-x")
     assert folder == "/c/forkjoin-h/forkjoin-a1-1-x"
     own, in_all = TreeLimits(memory=200, processes=50, cpus=1.5), TreeLimits(memory=1000, processes=60)
-    told = as_dict(hierarchy.settings([base], [folder], own, in_all))
+    told = as_dict(groups.settings([base], [folder], own, in_all))
     assert told["/c/cgroup.subtree_control"] == told["/c/forkjoin-h/cgroup.subtree_control"] == "+cpu"  # the last
     assert {name.removeprefix("/c/forkjoin-h/"): value for name, value in told.items() if "control" not in name} == {
         "pids.max": "120",
@@ -185,7 +185,7 @@ def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
 
 def test_limits_that_are_no_more_are_taken_back() -> None:
     base = Base("/c", 2, ALL)
-    told = as_dict(hierarchy.settings([base], hierarchy.place([base], "h", "a"), UNLIMITED, UNLIMITED))
+    told = as_dict(groups.settings([base], groups.place([base], "h", "a"), UNLIMITED, UNLIMITED))
     assert (told["/c/forkjoin-h/memory.max"], told["/c/forkjoin-h/memory.swap.max"]) == ("max", "max")
 
 
@@ -227,7 +227,7 @@ async def test_a_limit_that_a_cgroup_does_not_take_is_held_by_the_watchdog(
     def place(bases: object, home: str, attempt: str) -> list[str]:
         return [f"{root}/forkjoin-x/forkjoin-{attempt}"]
 
-    monkeypatch.setattr(hierarchy, "place", place)
+    monkeypatch.setattr(groups, "place", place)
     monkeypatch.setattr(groups, "find_bases", lambda: [Base(root, 2, ALL)])
     await local.submit(
         limited(shell("a1-1", "for n in $(seq 60); do sleep 1000 & sleep 0.01; done; wait"), processes=20)
@@ -258,8 +258,8 @@ def ask(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: No
         busctl.chmod(0o700)
         monkeypatch.setenv("PATH", f"{busctl.parent}:{os.environ['PATH']}")
         monkeypatch.setattr(os, "getuid", lambda: user)
-        monkeypatch.setattr(hierarchy, "_SCOPE_S", 0.5)
-        hierarchy.settle()
+        monkeypatch.setattr(scope, "_SCOPE_S", 0.5)
+        scope.settle()
         asked = Path(f"{busctl}.asked")
         return asked.read_text() if asked.exists() else ""
 

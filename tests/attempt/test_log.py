@@ -212,7 +212,7 @@ async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without
 
     def forget_to_say(file: Path, data: bytes) -> None:
         if file.name == "spec.json":
-            news = ("silence_s", "log_bytes", "keeps_unread", "cgroup", "cgroups", "limits", "in_all", "open_files")
+            news = ("silence_s", "log_bytes", "keeps_unread", "cgroups", "limits", "in_all", "open_files")
             data = json.dumps({k: v for k, v in json.loads(data).items() if k not in news}).encode()
         really(file, data)
 

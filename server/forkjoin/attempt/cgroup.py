@@ -64,11 +64,7 @@ def join(folders: Iterable[str]) -> None:
 
 
 def enter(folder: str) -> None:
-    """Be a member of this cgroup.
-
-    Raises:
-        OSError: It refuses.
-    """
+    """Be a member of this cgroup, or raise the OSError with which it refuses."""
     with open(f"{folder}/cgroup.procs", "w") as file:
         file.write("0")
 

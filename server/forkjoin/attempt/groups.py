@@ -1,9 +1,10 @@
-"""The cgroups of an attempt: as its folder tells, since another daemon may have made them elsewhere, or to be made."""
+"""The cgroups of an attempt and its limits: as its folder tells, since another daemon may have made them elsewhere."""
 
 import functools
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,21 +18,65 @@ find_bases = functools.cache(hierarchy.find_bases)
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """What spec.json says of them; one of before an update knows of a single one."""
+    """What spec.json says of them."""
 
-    cgroup: str | None = None
     cgroups: tuple[str, ...] = ()
 
 
 _RECORDED = TypeAdapter(_Recorded)
+_PERIOD_US = 100_000
 
 
 def order(folder: Path, own: TreeLimits, in_all: TreeLimits) -> dict[str, object]:
     """What spec.json is to say of them: those of a new attempt, with these limits, and those of all together."""
     bases = [base for base in find_bases() if own.cpu_s or not base.only_measures]
-    folders = hierarchy.place(bases, _digest(folder.parent), _name(folder))
-    settings = hierarchy.settings(bases, folders, own, in_all)
-    return {"cgroup": next(iter(folders), None), "cgroups": folders, "cgroup_settings": settings}
+    folders = place(bases, _digest(folder.parent), _name(folder))
+    return {"cgroups": folders, "cgroup_settings": settings(bases, folders, own, in_all)}
+
+
+def place(bases: Iterable[hierarchy.Base], home: str, attempt: str) -> list[str]:
+    """Where the cgroups of that attempt would be: one in each base, beside those of its home's other attempts."""
+    return [f"{base.folder}/{cgroup.PREFIX}{home}/{cgroup.PREFIX}{attempt}" for base in bases]
+
+
+def settings(
+    bases: Iterable[hierarchy.Base], folders: Iterable[str], own: TreeLimits, in_all: TreeLimits
+) -> list[list[str]]:
+    """What is to be written so that attempts' cgroups, which are there, hold these limits: file and value, in order."""
+    found: list[list[str]] = []
+    for base, folder in zip(bases, folders, strict=True):
+        home = os.path.dirname(folder)
+        if base.version == 2:
+            above = (base.folder, home)
+            found += [[f"{at}/cgroup.subtree_control", f"+{name}"] for at in above for name in base.controllers]
+        # all together are ended one by one before they are refused what they ask for (guard.py)
+        most = replace(in_all, processes=2 * in_all.processes if in_all.processes else None)
+        for at, limits in ((home, most), (folder, own)):
+            found += [[f"{at}/{file}", value] for name in base.controllers for file, value in _set(base, name, limits)]
+        if base.version == 2 and "memory" in base.controllers:
+            found.append([f"{folder}/memory.oom.group", "1"])
+    return found
+
+
+def _set(base: hierarchy.Base, controller: str, limits: TreeLimits) -> list[tuple[str, str]]:
+    quota = str(int(limits.cpus * _PERIOD_US)) if limits.cpus else None
+    match controller, base.version:
+        case "memory", 2:  # without swap: it would get more than its limit, slowly, and the disk would be everybody's
+            return [
+                ("memory.max", str(limits.memory or "max")),
+                ("memory.swap.max", "max" if limits.memory is None else "0"),
+            ]
+        case "memory", _:  # the limit with swap is never below that without, so one of the two first fails, to rise
+            first, second = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+            return [(file, str(limits.memory or -1)) for file in (first, second, first)]
+        case "pids", _:
+            return [("pids.max", str(limits.processes or "max"))]
+        case "cpu", 2:
+            return [("cpu.max", f"{quota or 'max'} {_PERIOD_US}")]
+        case "cpu", _:
+            return [("cpu.cfs_period_us", str(_PERIOD_US)), ("cpu.cfs_quota_us", quota or "-1")]
+        case _:
+            return []
 
 
 def find(folder: Path) -> list[str]:
@@ -40,8 +85,8 @@ def find(folder: Path) -> list[str]:
         recorded = _RECORDED.validate_json((folder / "spec.json").read_bytes())
     except (OSError, ValidationError):
         recorded = _Recorded()
-    found = list(recorded.cgroups) or [recorded.cgroup or ""]
-    return found if all(group.endswith(_name(folder)) for group in found) else _place(folder)
+    found = list(recorded.cgroups)
+    return found if found and all(group.endswith(_name(folder)) for group in found) else _place(folder)
 
 
 def remove(folder: Path) -> None:
@@ -50,7 +95,7 @@ def remove(folder: Path) -> None:
 
 
 def _place(folder: Path) -> list[str]:
-    return hierarchy.place(find_bases(), _digest(folder.parent), _name(folder))
+    return place(find_bases(), _digest(folder.parent), _name(folder))
 
 
 def _name(folder: Path) -> str:

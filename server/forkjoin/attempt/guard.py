@@ -1,6 +1,6 @@
 """What no shim can see to by itself: that it goes on, that it heeds, and the limits of all attempts together.
 
-A program may stop its shim, which is its watchdog: it is woken, and ends by that where it is found so again and again.
+A program may stop its shim, which is its watchdog: that is woken, and whoever does so again and again is ended.
 A cgroup around all attempts keeps their processors and their memory to a limit by itself; of their processes it can
 only refuse the next, to whoever asks for it, so that these are looked after here in any case, and it refuses only what
 comes too fast for that.

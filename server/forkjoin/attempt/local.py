@@ -13,13 +13,12 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from pydantic import TypeAdapter
 
 from forkjoin import lock
 from forkjoin.attempt import capacity, groups, guard, limit, log, shims, usage
@@ -36,16 +35,6 @@ _FULL = Outcome("lost", error="the disk was full when it ended")
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-
-
-@dataclass(frozen=True, slots=True)
-class _Orders:
-    """What a daemon reads again of spec.json."""
-
-    log_bytes: int
-
-
-_ORDERS = TypeAdapter(_Orders)
 
 
 class LocalExecutor:
@@ -248,12 +237,11 @@ def _read_page(file: Path, start: int, limit: int) -> Page:
 
 def _release(folder: Path, offset: int) -> None:
     """Note how far the output was read, for the shim; where that has ended, do what it would have done."""
-    with contextlib.suppress(OSError):  # then it is shortened later, or stays long
+    with contextlib.suppress(OSError, ValueError, LookupError):  # then it is shortened later, or stays long
         shims.write(folder / "released", str(offset).encode())
-        orders = shims.read_record(folder / "spec.json", _ORDERS)
-        if orders and not lock.is_held(folder / "lock"):
+        if not lock.is_held(folder / "lock"):
             with (folder / "output").open("r+b") as opened:
-                log.shorten(opened.fileno(), orders.log_bytes, offset)
+                log.shorten(opened.fileno(), json.loads((folder / "spec.json").read_bytes())["log_bytes"], offset)
 
 
 def _read_outcome(folder: Path) -> Outcome:

@@ -14,11 +14,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 
 
 def shorten(log: int, limit: int, released: int) -> None:
-    """Drop the middle of a log that is over `limit` bytes, but nothing from byte `released` on.
-
-    Raises:
-        OSError: The file system can't.
-    """
+    """Drop the middle of a log that is over `limit` bytes, but nothing from byte `released` on, or raise OSError."""
     surplus = os.fstat(log).st_size - limit
     end = min(STEP + surplus, released) // STEP * STEP
     if surplus > 0 and end > STEP and _seek(log, STEP, os.SEEK_DATA) < end:

@@ -138,11 +138,7 @@ def _has_none(pid: int) -> bool:
 
 
 def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
-    """A process's name, and the fields that follow it (proc_pid_stat(5)).
-
-    Raises:
-        OSError: There is none with this pid.
-    """
+    """A process's name, and the fields that follow it (proc_pid_stat(5)); OSError for one that is not there."""
     line = _read(f"/proc/{pid}/stat")
     # The name stands in parentheses and may hold any byte, these included.
     name, _, rest = line.partition(b"(")[2].rpartition(b")")

@@ -52,8 +52,7 @@ _NOT_TOLD: dict[str, Any] = {
     "silence_s": None,
     "log_bytes": sys.maxsize,
     "keeps_unread": False,
-    "cgroup": None,
-    "cgroups": None,
+    "cgroups": [],
     "cgroup_settings": (),
     "limits": {},
     "in_all": {},
@@ -71,8 +70,7 @@ class Shim:
     def __init__(self) -> None:
         with open("spec.json", encoding="utf-8") as file:
             self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
-        group: str | None = self.spec["cgroup"]
-        self.groups: list[str] = self.spec["cgroups"] or ([group] if group else [])
+        self.groups: list[str] = self.spec["cgroups"]
         self.began = time.monotonic()
         self.next_wake = self.began + _WAKE_EVERY_S
         self.looked = self.began  #: when it was last looked whether the program is frozen
@@ -238,7 +236,7 @@ class Shim:
 
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
-        group: str | None = self.spec["cgroup"]
+        group = next(iter(self.groups), None)
         self.left = process.end(lambda: process.tree(mark, self.owner, group), grace)
 
     # -- ending
@@ -294,14 +292,12 @@ class Logs:
             self.sizes, self.heard = sizes, time.monotonic()
         try:
             for name, file in self.files.items():
-                log.shorten(file, self.limit, self.released(name))
+                is_read = name == "output" and self.keeps_unread
+                log.shorten(file, self.limit, int(read_number("released", 0)) if is_read else sys.maxsize)
         except OSError as error:
             if not self.complained:
                 self.complained = True
                 sys.stderr.write(f"what is printed can't be kept to its limit here: {error}\n")
-
-    def released(self, name: str) -> int:
-        return int(read_number("released", 0)) if name == "output" and self.keeps_unread else sys.maxsize
 
 
 def open_private(name: str, flags: int) -> int:

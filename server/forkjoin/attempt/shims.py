@@ -30,7 +30,7 @@ _IDENTITY = TypeAdapter(process.Identity)
 #: How an attempt's end is written down.
 OUTCOME = TypeAdapter(Outcome)
 
-#: Their pids, by the folders of their attempts.
+#: The pids of those that this process has started, by the folders of their attempts.
 _pids: dict[Path, int] = {}
 
 

@@ -8,7 +8,7 @@ ask), and what a fork has not written to yet is counted for both. Threads count 
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from forkjoin.attempt import cgroup, process
@@ -45,10 +45,10 @@ class Meter:
         tree = Usage() if held else of_tree(os.getpid())
         parts = self.ask("memory.stat")
         return Usage(
-            _sum(parts, _MEMORY_PARTS) if self.memory_is_held else tree.memory,
+            sum(parts.get(name, 0) for name in _MEMORY_PARTS) if self.memory_is_held else tree.memory,
             self.ask("pids.current").get("", 0) if self.processes_are_held else tree.processes,
             self.ask("cpuacct.usage").get("", 0) / 1e9 or self.ask("cpu.stat").get("usage_usec", 0) / 1e6 or tree.cpu_s,
-            _sum(parts, _MAPPED_PARTS) if self.memory_is_held else tree.mapped,
+            sum(parts.get(name, 0) for name in _MAPPED_PARTS) if self.memory_is_held else tree.mapped,
         )
 
     def find_killer(self) -> Literal["", "own", "around"]:
@@ -82,10 +82,6 @@ class Meter:
             if lines := [line.split() for line in cgroup.read(file).splitlines()]:
                 return {"".join(words[:-1]): int(words[-1]) for words in lines}
         return {}
-
-
-def _sum(parts: Mapping[str, int], names: Iterable[str]) -> int:
-    return sum(parts.get(name, 0) for name in names)
 
 
 def of_tree(root: int) -> Usage:
