@@ -27,7 +27,6 @@ class State(StrEnum):
     QUEUED = "queued"  #: it waits for its turn, for the first time or once more
     PREPARING = "preparing"  #: its worktree is being made
     RUNNING = "running"  #: its program runs
-    WAITING = "waiting"  #: its program runs, and has asked something
     PAUSED = "paused"  #: frozen, or between two attempts
     FINISHING = "finishing"  #: its program has ended; work is committed, counted and verified
     SUCCEEDED = "succeeded"  #: the program said so, and verify passed
@@ -40,7 +39,7 @@ class State(StrEnum):
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT, State.LOST})
 
 #: States that hold one of the `max_running` slots.
-ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHING})
+ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.FINISHING})
 
 #: Whose programs make model calls.
 CALLING = ACTIVE - {State.FINISHING}
@@ -49,8 +48,7 @@ CALLING = ACTIVE - {State.FINISHING}
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
     State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
-    State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
-    State.WAITING: frozenset({State.RUNNING, State.PAUSED, State.FINISHING}),
+    State.RUNNING: frozenset({State.PAUSED, State.FINISHING}),
     State.PAUSED: frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.FINISHING}),
     State.FINISHING: FINAL,
     **dict.fromkeys(FINAL, frozenset({State.QUEUED})),

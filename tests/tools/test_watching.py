@@ -16,7 +16,7 @@ async def test_a_wait_without_ids_tells_each_end_once(any_lead: Lead) -> None:
     first = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
     assert [one["summary"] for one in first["finished"]] == ["one", "two"]
     again = await any_lead.call("wait_agents", timeout_s=GIVE_UP_S)
-    assert again == {"finished": [], "pending": [], "requests": [], "timed_out": False}
+    assert again == {"finished": [], "pending": [], "timed_out": False}
 
 
 async def test_a_wait_with_ids_tells_an_end_again(any_lead: Lead) -> None:

@@ -55,7 +55,6 @@ class Finished(Row):
 class WaitedFor(BaseModel):
     finished: list[Finished]
     pending: list[Row]
-    requests: list[str] = []  #: none yet: agents can't ask
     waiting: list[str] | None = None  #: why those that are pending do not run
     timed_out: bool
     more: int | None = None  #: ends, and agents pending, that there was no room for

@@ -51,4 +51,4 @@ def _wanted(agent: Agent) -> Literal["ended", "frozen", "running"] | None:
         return "ended"
     if agent.frozen:
         return "frozen"
-    return "running" if agent.state in (State.RUNNING, State.WAITING) else None
+    return "running" if agent.state is State.RUNNING else None

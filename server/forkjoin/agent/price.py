@@ -1,6 +1,6 @@
 """What model calls cost, where their program tells only what they used: by the prices that genai-prices keeps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from forkjoin.event import Spent
 from forkjoin.model import Usage
@@ -9,14 +9,12 @@ from forkjoin.record.rows import Cost
 
 def price(spent: Iterable[Spent], model: str) -> list[Cost]:
     """The cost of each; `model` is that of the call under way before them, where that is known. Blocks."""
-    return list(_price(spent, model))
-
-
-def _price(spent: Iterable[Spent], model: str) -> Iterator[Cost]:
+    costs: list[Cost] = []
     for part in spent:
         own = part.model or model
         model = own if part.begins else model
-        yield Cost(part.part, own, _cost(own, part.usage))
+        costs.append(Cost(part.part, own, _cost(own, part.usage)))
+    return costs
 
 
 def _cost(model: str, usage: Usage) -> float | None:

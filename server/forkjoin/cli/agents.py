@@ -138,7 +138,7 @@ def _wait(client: Client, left: list[str], timeout: float | None, *, first: bool
 
     give_up = math.inf if timeout is None else time.monotonic() + timeout
     columns = TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[who]}")
-    answer: dict[str, Any] = {"finished": [], "pending": [], "requests": [], "timed_out": False}
+    answer: dict[str, Any] = {"finished": [], "pending": [], "timed_out": False}
     ended: dict[str, dict[str, Any]] = {}
     with Progress(
         *columns, TimeElapsedColumn(), console=show.console(stderr=True), transient=True, disable=quiet

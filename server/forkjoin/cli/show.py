@@ -16,7 +16,6 @@ COLOURS = {
     "queued": "dim",
     "preparing": "cyan",
     "running": "bold cyan",
-    "waiting": "bold magenta",
     "paused": "yellow",
     "finishing": "cyan",
     "succeeded": "green",
