@@ -6,7 +6,10 @@ import anyio
 import pytest
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
+from forkjoin.record.rows import Cost
+from forkjoin.record.store import open_store
 from harness import Lead, first_answer, git, lead_of, open_loop_in_memory
+from records import fill
 
 #: Spends until nobody lets it, in calls of ten cents each, then says what it was told.
 SPENDER = """
@@ -136,6 +139,32 @@ async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
     (first,) = await talking.spawn("spend(0.1, 'gpt-of-tomorrow')\nimport os\nos._exit(3)", agent="talker")
     (result,) = await talking.results(first)
     assert "Its cost is more than is told: no price is known of gpt-of-tomorrow." in result["warnings"]
+
+
+async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no_more(
+    talking: Lead, loop: Loop, repository: Path
+) -> None:
+    async with lead_of(loop, repository, kind="cli") as person:
+        await person.call("budget", budget_usd=2)
+    end = "say(type='result', subtype='error_max_budget_usd', is_error=True, errors=['Reached maximum budget ($1)'])"
+    (first,) = await talking.spawn(f"spend(9, 'gpt-of-tomorrow')\n{end}\nimport os\nos._exit(1)", agent="talker")
+    await talking.last_event(first, "the repository's budget of 2.00 USD has 0 USD left")
+    paused = await loop.store.agent(1)
+    assert (paused.attempt, paused.cost_usd) == (2, 2)
+    assert [one.spent_usd for one in await loop.store.budgets([1]) if not one.lead] == [2]
+
+
+async def test_what_is_spent_wakes_the_loop_only_near_the_end_of_what_was_given(home: Home) -> None:
+    store = await open_store(home.records)
+    (agent,) = await fill(store, 1)
+    await store.give({1: 1.0})
+    woken: list[bool] = []
+    for number, cost in enumerate([0.3, 0.5, 0.1, 0.05]):
+        before = store.changes.version
+        await store.note(agent, [], None, [Cost(str(number), "a model", cost)])
+        woken.append(store.changes.version > before)
+    assert woken == [False, False, True, True]
+    await store.close()
 
 
 async def _never(handle: str, grace: float) -> None:

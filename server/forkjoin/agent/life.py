@@ -76,6 +76,8 @@ class Life:
         concluded = await conclude(self._rooms, adapter, agent, outcome)
         if concluded.retry is Retry.WHEN_TAKEN:
             await note_refusal(self._rooms, agent, RateLimited(concluded.error or str(outcome)))
+        if concluded.retry is Retry.WHEN_FUNDED:
+            await self._store.spend_grant(agent)
         rest = rest_after(self._rooms, agent, concluded)
         how = f"{rest.why}; it is to go on" if rest else str(outcome)
         done = concluded.ok or outcome.kind == "timed_out"

@@ -32,6 +32,12 @@ class Ledger(Transactions):
         for number, usd in given.items():
             q.give(number=number, usd=usd)
 
+    @Transactions.step()
+    def spend_grant(self, q: Any, agent: Agent) -> None:
+        """Count all that the agent was given as spent, where nothing is known of what its newest attempt has cost."""
+        q.add_grant(agent=agent.number, attempt=agent.attempt)
+        count_spending(q, agent)
+
     async def last_model(self, agent: Agent) -> str:
         """The model that the last call of the agent's newest attempt was made of, as far as that is known."""
         return await self._value(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
@@ -41,10 +47,15 @@ class Ledger(Transactions):
         return [row["model"] for row in await self._rows("unpriced", agent=agent.number)]
 
 
-def count_spending(q: Any, agent: Agent) -> None:
-    """Sum up what the agent has spent, and count what is new of it against the budgets that it is under."""
+def count_spending(q: Any, agent: Agent) -> bool:
+    """Sum up what the agent has spent, and count what is new of it against the budgets that it is under.
+
+    Returns:
+        Whether little is left of what it was given, so that there is something to decide.
+    """
     before: float = q.cost(agent=agent.number)
     q.sum_costs(agent=agent.number)
     spent: float = q.cost(agent=agent.number) - before
     for lead in {agent.lead, ""} if spent else ():
         q.add_to_budget(project=agent.project, lead=lead, usd=spent)
+    return bool(q.has_little(agent=agent.number))

@@ -113,6 +113,14 @@ ON CONFLICT DO UPDATE SET cost_usd = :cost_usd;
 INSERT INTO spent (agent, attempt, part, model, cost_usd) VALUES (:agent, :attempt, :part, :model, :cost_usd)
 ON CONFLICT DO NOTHING;
 
+-- name: add_grant!
+INSERT INTO spent (agent, attempt, part, model, cost_usd)
+SELECT number, :attempt, 'all that it was given', '', reserved_usd - coalesce(cost_usd, 0) FROM agent
+WHERE number = :agent AND reserved_usd > coalesce(cost_usd, 0)
+AND NOT EXISTS (SELECT 1 FROM progress WHERE agent = :agent AND attempt = :attempt AND cost_usd IS NOT NULL)
+AND NOT EXISTS (SELECT 1 FROM spent WHERE agent = :agent AND attempt = :attempt AND cost_usd IS NOT NULL)
+ON CONFLICT DO NOTHING;
+
 -- name: delete_spent!
 DELETE FROM spent WHERE agent = :agent AND attempt = :attempt;
 
@@ -124,6 +132,11 @@ SELECT DISTINCT model FROM spent WHERE agent = :agent AND cost_usd IS NULL;
 
 -- name: cost$
 SELECT coalesce(cost_usd, 0) FROM agent WHERE number = :agent;
+
+-- name: has_little$
+-- As decision/budget.py says: a tenth of its budget; where it is given money step by step, of what it has.
+SELECT reserved_usd > 0 AND coalesce(cost_usd, 0) >= reserved_usd - coalesce(budget_usd, reserved_usd) / 10
+FROM agent WHERE number = :agent;
 
 -- name: sum_costs!
 UPDATE agent SET cost_usd = (SELECT sum(cost_usd) FROM (SELECT cost_usd FROM progress WHERE agent = number

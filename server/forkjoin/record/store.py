@@ -262,10 +262,13 @@ class Store(Ledger, Upkeep, Landings):
         progress: rows.Progress | None = None,
         costs: Sequence[rows.Cost] = (),
     ) -> None:
-        """Record events with the offsets of their lines, how far the output was read, and what was spent since."""
+        """Record events with the offsets of their lines, how far the output was read, and what was spent since.
+
+        What was spent wakes waiters only where little is left of what the agent was given.
+        """
         attempt = {"agent": agent.number, "attempt": agent.attempt}
 
-        def act(q: Any) -> None:
+        def act(q: Any) -> bool:
             told = False
             for event, offset in events:
                 _add_event(q, agent, event, offset)
@@ -275,12 +278,12 @@ class Store(Ledger, Upkeep, Landings):
                     q.delete_spent(**attempt)
             for cost in costs:
                 q.add_spent(**attempt, **asdict(cost))
-            if costs or told:
-                count_spending(q, agent)
             if progress:
                 q.set_progress(**attempt, offset=progress.offset, turn_end=progress.turn_end)
+            return bool(costs or told) and count_spending(q, agent)
 
-        await self._write("note", act, durable=False, quiet=not (costs and agent.reserved_usd))
+        if await self._write("note", act, durable=False, quiet=True):
+            self.changes.announce()
 
     async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
         return [Recorded(**row) for row in await self._rows("events_after", agent=agent, after=after, limit=limit)]
