@@ -18,13 +18,13 @@ from anyio.abc import TaskGroup
 
 from forkjoin import journal
 from forkjoin.agent.life import Life
+from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
-from forkjoin.agent.schedule import schedule
+from forkjoin.agent.schedule import Schedule
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
-from forkjoin.decision import scheduler
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.landing.land import Lander
 from forkjoin.model import Agent, Landing, LandingState, Project
@@ -50,8 +50,7 @@ class Loop:
         self.rooms = rooms
         self.store = rooms.store
         self.max_running = rooms.settings.limits.max_running or 1
-        self.waiting: dict[int, str] = {}  #: why each queued or paused agent waits, by number
-        self._next_look_s = math.inf
+        self.schedule = Schedule(rooms)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._life = Life(rooms)
@@ -66,14 +65,10 @@ class Loop:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way or queued."""
-        return not self._attended and not self.waiting
+        return not self._attended and not self.schedule.waiting
 
     async def admit(self, session: Session, lead: str) -> tuple[Project, str]:
-        """The project that a session stands in, and the digest of its environment, which its lead's agents may use.
-
-        Raises:
-            CallerError: It stands in no repository.
-        """
+        """The project that a session stands in, and the digest of its environment, which its lead's agents may use."""
         self._connected.add(session)
         project = await self.store.project((await look(session.folder)).common_dir)
         if not session.is_agent:
@@ -84,11 +79,7 @@ class Loop:
         return project, digest
 
     async def welcome(self, session: Session) -> None:
-        """A connection is there: what waits for its lead's environment may use this one.
-
-        Raises:
-            CallerError: It shows a token that is no agent's.
-        """
+        """A connection is there: what waits for its lead's environment may use this one."""
         if not session.is_agent:
             with suppress(ForkjoinError):
                 await self.admit(session, session.lead(""))
@@ -103,9 +94,7 @@ class Loop:
 
     async def run(self) -> None:
         """Decide and act for ever."""
-        if self.rooms.settings.limits.max_running is None:
-            capacity = await self.rooms.executor.capacity()
-            self.max_running = scheduler.default_max_running(capacity.cores)
+        self.max_running = await find_max_running(self.rooms)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
             tasks.start_soon(self.rooms.executor.watch)
@@ -117,8 +106,8 @@ class Loop:
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
                     continue
-                latest_s = math.inf if self._next_look_s == math.inf else _LATEST_S
-                with anyio.move_on_after(min(self._next_look_s, latest_s)):
+                soon_s = max(_SOONEST_S, self.schedule.next_look_s)
+                with anyio.move_on_after(soon_s if soon_s == math.inf else min(soon_s, _LATEST_S)):
                     await self.store.changes.after(seen)
 
     async def _tidy(self) -> None:
@@ -134,10 +123,9 @@ class Loop:
 
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""
-        scheduled = await schedule(self.rooms, self.max_running)
-        self.waiting, self._next_look_s = scheduled.waiting, max(_SOONEST_S, scheduled.next_look_s)
-        self._obey.forget_all_but(scheduled.under_way)
-        for agent in scheduled.under_way:
+        under_way = await self.schedule.act(self.max_running)
+        self._obey.forget_all_but(under_way)
+        for agent in under_way:
             self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
             if self._obey.is_due(agent):
                 follow = partial(self._obey.follow, agent.number)

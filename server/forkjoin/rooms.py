@@ -23,7 +23,7 @@ class Rooms:
     environments: Environments
     #: of accounts whose vendor has refused a call
     rate_limits: dict[str, RateLimit] = field(default_factory=dict[str, RateLimit])
-    #: when each lead last had one started, or going on
-    last_turns: dict[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])
+    #: agents under way that wait for their lead's environment, which a restart has lost, and so have no slot
+    stalled: set[int] = field(default_factory=set[int])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

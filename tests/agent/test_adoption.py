@@ -11,7 +11,7 @@ import anyio
 from conftest import processes_of
 from forkjoin import lock
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, kill_daemon, kill_daemon_of, open_lead, until
+from harness import GIVE_UP_S, Lead, forkjoin, git, kill_daemon, kill_daemon_of, open_lead, until
 
 
 def _kill_daemon_at(home: Home) -> None:
@@ -55,6 +55,35 @@ async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_say
         await lead.call("stop_agents", ids=[blocker])
         ended = await lead.call("wait_agents", ids=[second], timeout_s=GIVE_UP_S)
         assert ended["finished"][0]["summary"] == "theirs again"
+
+
+async def test_who_waits_for_its_leads_environment_has_no_slot_until_that_is_back_and_its_turn(
+    repository: Path, home: Home, tmp_path: Path
+) -> None:
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    until_go = f"until test -e {home.state}/go; do sleep 0.02; done"
+    async with open_lead(repository) as lead:
+        (first,) = await lead.spawn(until_go, verify="test -e $HOME")
+        await lead.until(first, state="running")
+    _kill_daemon_at(home)
+    (home.state / "go").touch()
+    forkjoin(tmp_path, "daemon", "start")  # from elsewhere: it brings no environment for this project
+    elsewhere = tmp_path / "elsewhere"
+    git(tmp_path, "clone", "--quiet", str(repository), str(elsewhere))
+    async with open_lead(elsewhere, "other") as other:
+        (second,) = await other.spawn("sleep 1000")
+        await other.until(second, state="running")
+        status = await other.call("get_status")
+        assert (status["running"], status["queued"]) == (1, 1)
+        assert status["waiting"] == [
+            f"{first}: its lead's environment is gone since a restart; it comes back with its session"
+        ]
+        async with open_lead(repository) as lead:
+            assert await lead.last_event(first, "the only slot is taken")
+            assert (await lead.listed(first))["state"] == "finishing"
+            await other.call("stop_agents", ids=[second])
+            (result,) = await lead.results(first)
+            assert (result["state"], result["verify"]) == ("succeeded", "passed")
 
 
 async def test_one_that_failed_needs_no_environment_for_a_verify_that_is_not_run(

@@ -1,13 +1,16 @@
 """Room: what agents need is learned; without it they wait, and the youngest gives its memory back."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from forkjoin.agent.machine import Sight
 from forkjoin.attempt.executor import Capacity
+from forkjoin.attempt.local import LocalExecutor
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
 from forkjoin.paths import Home
-from harness import Lead, first_answer, lead_of, open_loop_in_memory
+from harness import Lead, first_answer, lead_of, open_lead_in_memory, open_loop_in_memory
 
 GB = 1_000_000_000
 TAKES = "python3 -c \"import time; x = b'x' * 200_000_000; time.sleep(0.5)\""
@@ -29,6 +32,32 @@ def let_have(loop: Loop, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
     monkeypatch.setattr(loop.rooms.executor, "capacity", capacity)
     loop.store.changes.announce()
+
+
+async def test_a_look_at_the_machine_is_good_for_a_moment(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("forkjoin.agent.machine.time", SimpleNamespace(monotonic=lambda: now))
+    sight = Sight(loop.rooms)
+    let_have(loop, monkeypatch, 3 * GB)
+    await sight.look([])
+    let_have(loop, monkeypatch, 5 * GB)
+    kept = await sight.look([])
+    now = 1.5
+    fresh = await sight.look([])
+    assert kept
+    assert fresh
+    assert (kept.free, fresh.free) == (3 * GB, 5 * GB)
+
+
+async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def capacity(_: LocalExecutor) -> Capacity:
+        raise ValueError("a container's odd /proc")
+
+    monkeypatch.setattr(LocalExecutor, "capacity", capacity)
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("echo x > x.txt")
 
 
 async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(

@@ -35,6 +35,7 @@ class Script:
     patience: int = 0  #: how often its program tries a refused call again by itself before it ends
     stopped_s: float | None = None  #: so long after its spawn somebody asks for its stop
     takes_gb: float = 0  #: of memory, while it has a program
+    is_secretive: bool = False  #: it tells nothing of what its calls cost
     told_s: float | None = None  #: so long after it somebody sends a message: if it has ended, that begins an attempt
 
     def __repr__(self) -> str:

@@ -22,11 +22,13 @@ from decision.script import History, Program, Script
 from decision.stores import TableStore
 from forkjoin.adapter.contract import Conclusion, Retry
 from forkjoin.agent import rate_limit, rest, schedule
+from forkjoin.agent.finish import final_state
+from forkjoin.agent.life import find_environment
+from forkjoin.agent.machine import Sight
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.config import Recipe, Settings
 from forkjoin.decision.machine import Machine, kind_of, learn
 from forkjoin.decision.scheduler import Decision, Situation, decide
-from forkjoin.decision.verdict import final_state
 from forkjoin.event import Noted, RateLimited
 from forkjoin.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.paths import Home
@@ -87,6 +89,7 @@ class World:
         home = Home(Path("/home"), Path("/home"))
         executor = _Executor(home.attempts, home.daemon_lock, [])
         self._rooms = Rooms(home, Settings(), records or TableStore(), executor, Environments())
+        self._schedule = schedule.Schedule(self._rooms)
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
         self._draw = random.Random(history.seed)
         self._glances = glances
@@ -145,7 +148,7 @@ class World:
             stack.enter_context(patch.object(module, "random", self._draw))
         stack.enter_context(patch.object(schedule, "decide", self._decide))
         stack.enter_context(patch.object(schedule, "_unless_moved", nullcontext))
-        stack.enter_context(patch.object(schedule, "look_at_machine", self._look_at_machine))
+        stack.enter_context(patch.object(Sight, "look", self._look_at_machine))
         if isinstance(self._rooms.store, TableStore):
             stack.enter_context(patch.object(rows, "agent", _as_it_is))
         return stack
@@ -170,10 +173,9 @@ class World:
         changes, seen, soon = self._rooms.store.changes, None, math.inf
         while changes.version != seen and len(self.looks) < _TOO_MANY:
             seen = changes.version
-            scheduled = _done(schedule.schedule(self._rooms, self.history.max_running))
-            for agent in scheduled.under_way:
+            for agent in _done(self._schedule.act(self.history.max_running)):
                 self._see_to(agent)
-            soon = max(_SOONEST_S, scheduled.next_look_s)
+            soon = max(_SOONEST_S, self._schedule.next_look_s)
         if self._wake:
             self._wake.is_off = True
         self._wake = self._at(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
@@ -183,7 +185,7 @@ class World:
         if self._glances and at - _BEFORE_S > self.now:
             self.now = at - _BEFORE_S
             self._is_glance = True
-            _done(schedule.schedule(self._rooms, self.history.max_running))
+            _done(self._schedule.act(self.history.max_running))
             self._is_glance = False
 
     def _decide(self, situation: Situation) -> Decision:
@@ -191,14 +193,14 @@ class World:
         self.looks.append(Look(situation, decision, self._is_glance))
         return decision
 
-    async def _look_at_machine(self, rooms: Rooms, live: Sequence[Agent]) -> Machine | None:
+    async def _look_at_machine(self, live: Sequence[Agent]) -> Machine | None:
         """What there is; a program takes its memory as long as it is there."""
         if self.history.memory_gb is None:
             return None
         there = [one for one in live if one.state in CALLING or one.frozen or one.ending]
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
-        return Machine(free, kept_free=GB, taken=taken, needs=await rooms.store.peaks())
+        return Machine(free, kept_free=GB, taken=taken, needs=await self._rooms.store.peaks())
 
     # -- people
 
@@ -234,6 +236,7 @@ class World:
     def _restart(self) -> None:
         rooms = self._rooms
         self._rooms = Rooms(rooms.home, rooms.settings, rooms.store, rooms.executor, Environments())
+        self._schedule = schedule.Schedule(self._rooms)
         self._rooms.store.changes.announce()
 
     def _connect_all(self) -> None:
@@ -283,10 +286,10 @@ class World:
         return event.at - self.now
 
     def _prepare(self, agent: Agent) -> None:
-        known = self._rooms.environments.find(agent.environment, agent.project, agent.lead)
         if agent.stop_asked:
+            self._rooms.stalled.discard(agent.number)
             self._move(agent, State.FINISHING)
-        elif known is None:
+        elif find_environment(self._rooms, agent) is None:
             self._after(agent, AGAIN_S, self._prepare)
         else:
             bound = agent.reserved_usd > 0
@@ -334,10 +337,10 @@ class World:
             self._after(agent, turns[program.done].work_s, self._go_on)
 
     def _spend(self, agent: Agent, program: Program, price_usd: float) -> None:
-        """It tells what its call has cost."""
+        """It tells what its call has cost, or does not."""
         self.spent[agent.number] += price_usd
         program.left_usd -= price_usd
-        cost = rows.Cost(str(self._pushed), "a model", price_usd)
+        cost = rows.Cost(str(self._pushed), "a model", None if program.script.is_secretive else price_usd)
         _done(self._rooms.store.note(agent, [], None, [cost]))
 
     def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
@@ -350,11 +353,18 @@ class World:
             _done(rate_limit.note_refusal(self._rooms, agent, refused))
         kind, taken = kind_of(agent), round(program.script.takes_gb * GB)
         _done(self._rooms.store.set_peak(*kind, learn(_done(self._rooms.store.peaks()).get(kind), taken)))
+        if program.concluded.retry is Retry.WHEN_FUNDED:
+            _done(self._rooms.store.spend_grant(agent))
         pause = rest.rest_after(self._rooms, agent, program.concluded)
         _done(self._rooms.store.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
 
     def _finish(self, agent: Agent) -> None:
         program = self._programs[agent.number]
+        verifies = agent.spec.verify and program.concluded.ok and not agent.stop_asked
+        if verifies and find_environment(self._rooms, agent) is None:
+            self._after(agent, AGAIN_S, self._finish)
+            return
+        self._rooms.stalled.discard(agent.number)
         end = program.script.end
         outcome = Outcome(end if end in ("timed_out", "lost") and program.done else "exited")
         ok = program.concluded.ok

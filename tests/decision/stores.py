@@ -27,6 +27,7 @@ class Table:
         self.limits: dict[tuple[int, str], float] = {}
         self.spent: defaultdict[tuple[int, str], float] = defaultdict(float)
         self.costs: defaultdict[int, float] = defaultdict(float)
+        self.priced: set[tuple[int, int]] = set()  #: attempts of which costs are known
         self.kinds: dict[tuple[int, str], int] = {}
 
     def agent_numbered(self, number: int) -> Agent | None:
@@ -85,8 +86,16 @@ class Table:
     def give(self, number: int, usd: float) -> None:
         self.agents[number] = replace(self.agents[number], reserved_usd=usd, wind_up=False)
 
-    def add_spent(self, agent: int, attempt: int, part: str, model: str, cost_usd: float) -> None:
-        self.costs[agent] += cost_usd
+    def add_spent(self, agent: int, attempt: int, part: str, model: str, cost_usd: float | None) -> None:
+        self.costs[agent] += cost_usd or 0
+        self.priced |= {(agent, attempt)} if cost_usd else set()
+
+    def add_grant(self, agent: int, attempt: int) -> None:
+        left = self.agents[agent].reserved_usd - self.agents[agent].spent_usd
+        self.costs[agent] += max(0, left) if (agent, attempt) not in self.priced else 0
+
+    def has_little(self, agent: int) -> bool:
+        return True
 
     def cost(self, agent: int) -> float:
         return self.agents[agent].spent_usd

@@ -1,10 +1,11 @@
 """Room: agents start where there is memory for them, and pause where it runs short."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from agents import make_agent
-from forkjoin.decision.machine import Machine, learn
+from forkjoin.decision.machine import PATIENCE_S, Machine, learn
 from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.model import Agent, State
 
@@ -14,8 +15,8 @@ NOW = 1_000.0
 MACHINE = Machine(free=8 * GB, kept_free=1 * GB)
 
 
-def decide_on(machine: Machine, *agents: Agent) -> Decision:
-    return decide(Situation(agents, 100, now=NOW, machine=machine))
+def decide_on(machine: Machine, *agents: Agent, short_since: Mapping[int, float] | None = None) -> Decision:
+    return decide(Situation(agents, 100, now=NOW, machine=machine, short_since=short_since or {}))
 
 
 def at_work(number: int, account: str = "claude", state: State = State.RUNNING) -> Agent:
@@ -45,6 +46,39 @@ def test_a_kind_of_agent_needs_what_was_seen_of_it() -> None:
     assert decision.waiting == {3: "1.0 GB of memory free, 3.0 GB needed"}
 
 
+#: Two gigabytes are free: enough for those that need one, and not for the first that waits.
+CROWDED = [at_work(1), make_agent(2, account="claude", agent="large"), *queued(3, 4)]
+CROWD = replace(MACHINE, free=3 * GB, taken={1: GB}, needs={(1, "large"): 4 * GB})
+
+
+def test_for_one_that_has_waited_long_what_comes_free_is_kept() -> None:
+    at_first = decide_on(CROWD, *CROWDED)
+    assert (at_first.start, at_first.short_since) == ((3, 4), {2: NOW})
+    patient = decide_on(CROWD, *CROWDED, short_since={2: NOW - PATIENCE_S + 1})
+    assert (patient.start, patient.next_look) == ((3, 4), NOW + 1)
+    kept = decide_on(CROWD, *CROWDED, short_since={2: NOW - PATIENCE_S})
+    assert (kept.start, kept.short_since) == ((), {2: NOW - PATIENCE_S})
+    assert kept.waiting[2] == "2.0 GB of memory free, 4.0 GB needed"
+    assert kept.waiting[3].startswith("what memory comes free is for a2 (agent-2), which waits since ")
+    enough = decide_on(replace(CROWD, free=6 * GB), *CROWDED, short_since=kept.short_since)
+    assert (enough.start, enough.short_since) == ((2, 3), {4: NOW})
+
+
+def test_who_goes_before_one_that_has_waited_long_or_is_frozen_is_not_held_behind_it() -> None:
+    urgent = make_agent(5, account="claude", agent="claude", priority=1)
+    thawing = make_agent(6, state=State.PAUSED, account="claude", agent="claude", frozen=True, lead="other")
+    others = [replace(at_work(number), lead="other") for number in (7, 8, 9)]  # so that its turn is the last
+    machine = replace(CROWD, taken=dict.fromkeys((1, 6, 7, 8, 9), GB))
+    decision = decide_on(machine, *CROWDED, urgent, thawing, *others, short_since={2: 0})
+    assert decision.start == (5, 6)
+
+
+def test_who_waits_for_something_else_than_room_holds_nobody_back() -> None:
+    resting = replace(CROWDED[1], state=State.PAUSED, not_before=NOW + 60)
+    decision = decide_on(CROWD, CROWDED[0], resting, *CROWDED[2:], short_since={2: 0})
+    assert (decision.start, decision.short_since) == ((3, 4), {2: 0})
+
+
 def test_the_only_one_starts_though_the_machine_may_be_too_small() -> None:
     decision = decide_on(replace(MACHINE, free=GB // 2, load=50, most_load=8), *queued(1, 2))
     assert decision.start == (1,)
@@ -69,6 +103,15 @@ def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_mean
 def test_what_can_not_be_resumed_is_frozen() -> None:
     pause = decide_on(replace(MACHINE, free=GB // 4), at_work(1), at_work(2, account="")).pause
     assert [(number, one.ending, one.frozen) for number, one in pause.items()] == [(2, False, True)]
+
+
+def test_what_is_frozen_and_can_be_resumed_ends_first_even_where_only_one_is_at_work() -> None:
+    short = replace(MACHINE, free=GB // 4)
+    frozen = [replace(at_work(number, state=State.PAUSED), frozen=True) for number in (1, 2)]
+    frozen.append(replace(at_work(3, account="", state=State.PAUSED), frozen=True))
+    decision = decide_on(short, *frozen, at_work(4))
+    assert [(number, one.ending, one.frozen) for number, one in decision.pause.items()] == [(2, True, False)]
+    assert decide_on(MACHINE, *frozen, at_work(4)).next_look < NOW + 60
 
 
 def test_the_only_one_is_never_paused() -> None:

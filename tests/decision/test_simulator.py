@@ -20,6 +20,7 @@ from decision.stores import SQLiteStore
 from forkjoin.config import Limits
 from forkjoin.decision.budget import reserved
 from forkjoin.decision.governor import LONGEST_REST_S
+from forkjoin.decision.machine import PATIENCE_S
 from forkjoin.model import ACTIVE, CALLING, FINAL, Agent, Spec, State
 from forkjoin.record.database import open_database
 from forkjoin.record.rows import as_dict
@@ -42,6 +43,7 @@ specs = st.builds(
     priority=st.integers(-1, 1),
     exclusive=st.sampled_from([None, None, "database", "port"]),
     on_failed_dependency=st.sampled_from(["skip", "run"]),
+    verify=mostly(None, "true"),
     retries=st.sampled_from([None, 0, 1]),
     budget_usd=mostly(None, 0.2, 0.5),
 )
@@ -57,6 +59,7 @@ scripts = st.builds(
     end=mostly("ok", "failed", "timed_out", "lost"),
     stumbles=mostly(0, 1, 3),
     takes_gb=st.sampled_from([0.2, 1, 3]),
+    is_secretive=mostly(False, True),
     patience=st.integers(0, 2),
     stopped_s=mostly(None, 0, 4, 50),
     told_s=st.sampled_from([None, None, 10, 60]),
@@ -81,7 +84,13 @@ def _history(
     """That in which agents are spawned so many seconds after each other."""
     times = accumulate(after_s for after_s, _, _ in spawned)
     scripts = [
-        replace(script, spawned=at, after=tuple(number - back for back in before if back < number))
+        replace(
+            script,
+            spawned=at,
+            after=tuple(number - back for back in before if back < number),
+            # whose own budget is raised as it runs, without a sum, has spent all of that when it ends for the old one
+            is_secretive=script.is_secretive and script.spec.budget_usd is None,
+        )
         for number, (at, (_, script, before)) in enumerate(zip(times, spawned, strict=True), 1)
     ]
     return History(scripts, max_running, shortages, restarts, seed=seed, purse=purse, memory_gb=memory_gb)
@@ -253,6 +262,35 @@ def test_of_an_account_none_starts_or_runs_beyond_what_its_vendor_takes_nor_is_f
                 assert running <= known.most
 
 
+def _crowd(smalls: int, work_s: float, every_s: float, leads: str, memory_gb: float) -> History:
+    """One that needs much comes in the midst of many that need little, and whose kind is known."""
+    large = Script(spec=Spec(task="a task", agent="large"), lead="x", takes_gb=3)
+    many = [
+        Script(spawned=20 + every_s * n, lead=leads[n % len(leads)], turns=(Turn(work_s),), takes_gb=1)
+        for n in range(smalls)
+    ]
+    return History([large, *many[:4], replace(large, spawned=many[4].spawned), *many[4:]], 8, memory_gb=memory_gb)
+
+
+crowds = st.builds(
+    _crowd,
+    st.integers(20, 60),
+    st.sampled_from([20, 45, 100]),
+    st.sampled_from([0, 4, 15]),
+    st.sampled_from(["x", "y", "xy"]),
+    st.sampled_from([4, 5]),
+)
+
+
+@given(crowds.map(play))
+@settings(max_examples=30)
+def test_nobody_waits_for_memory_while_others_that_need_less_go_on_starting(world: World) -> None:
+    """After its patience it waits only for those to end that were at work, and those that had their turns before."""
+    large, script = world.agents()[5], world.history.scripts[5]
+    work_s = world.history.scripts[1].turns[0].work_s
+    assert (large.started or math.inf) <= BEGIN + script.spawned + PATIENCE_S + 2 * (work_s + 2) + 10
+
+
 @given(histories.map(play_with_glances))
 @most_often
 def test_nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_for(world: World) -> None:
@@ -274,9 +312,28 @@ def test_no_more_is_given_than_there_is_nor_spent_but_for_one_call_of_each_agent
         for budget in look.situation.budgets:
             limit = math.inf if budget.limit_usd is None else budget.limit_usd
             assert budget.spent_usd <= limit + len(world.spent) * PRICE_USD + NOTHING
+            under = (agent.spent_usd for agent in live if budget.lead in ("", agent.lead))
+            assert budget.spent_usd >= sum(under) - NOTHING
             assert budget.spent_usd + reserved(budget, live) <= max(limit, budget.spent_usd) + beyond + NOTHING
         for agent in live:
             assert agent.budget_usd is None or agent.spent_usd <= agent.budget_usd + PRICE_USD + NOTHING
+
+
+def test_what_tells_nothing_of_its_cost_has_spent_what_it_was_given() -> None:
+    secretive = Script(account="here", is_secretive=True, turns=(Turn(1, PRICE_USD),) * 8)
+    (agent,) = play(History([secretive], 1, purse=Purse(1, 600))).agents()
+    assert (agent.state, agent.attempt) == (State.SUCCEEDED, 2)
+    assert (agent.ended or 0) > BEGIN + 600
+
+
+def test_who_waits_for_its_leads_environment_has_no_slot_and_its_verify_waits_for_no_money() -> None:
+    first = Script(spec=Spec(task="a task", verify="true"), account="here", turns=(Turn(1, PRICE_USD),))
+    other = Script(spawned=5, lead="other", turns=(Turn(3),))
+    world = play(History([first, other], 1, restarts=[Restart(2.5, 40)], purse=Purse(0.2, 6000)))
+    verified, went = (agent.ended or 0 for agent in world.agents())
+    assert not any(set(look.decision.start) & set(look.situation.without_environment) for look in world.looks)
+    assert went < BEGIN + 20
+    assert BEGIN + 42 < verified < BEGIN + 60
 
 
 @given(worlds)

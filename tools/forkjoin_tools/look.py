@@ -166,7 +166,7 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),
         cost_usd=agent.cost_usd,
-        last_event=desk.loop.waiting.get(agent.number)
+        last_event=desk.loop.schedule.waiting.get(agent.number)
         or desk.loop.held_up.get(agent.id)
         or await _last_words(desk, agent)
         or agent.last_event,
@@ -211,11 +211,12 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
     """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
     live = await desk.store.live()
     projects = await _by_project(desk, live)
+    states = Counter(State.QUEUED if agent.number in desk.rooms.stalled else agent.state for agent in live)
     return Status(
         version=__version__,
-        running=sum(agent.state in ACTIVE for agent in live),
-        queued=sum(agent.state is State.QUEUED for agent in live),
-        paused=sum(agent.state is State.PAUSED for agent in live),
+        running=sum(states[state] for state in ACTIVE),
+        queued=states[State.QUEUED],
+        paused=states[State.PAUSED],
         max_running=desk.loop.max_running,
         waiting=_first(_why_they_wait(desk, live)),
         rate_limits=_first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
@@ -262,7 +263,7 @@ def _why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
     """Each reason, with who of these waits for it."""
     whom: dict[str, list[str]] = {}
     for agent in agents:
-        if why := desk.loop.waiting.get(agent.number) or agent.paused_why:
+        if why := desk.loop.schedule.waiting.get(agent.number) or agent.paused_why:
             whom.setdefault(why, []).append(agent.id)
     return [f"{', '.join(_first(ids))}: {why}" for why, ids in whom.items()]
 

@@ -4,7 +4,7 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,7 @@ from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.place import is_folder
-from forkjoin.decision.verdict import final_state
-from forkjoin.model import Agent, Merge, Outcome, Result, Verify
+from forkjoin.model import Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
 
@@ -24,25 +23,26 @@ _COMMITS_NAMED = 50
 
 
 async def finish(
-    rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome, environment: Mapping[str, str]
+    rooms: Rooms,
+    adapter: Adapter,
+    agent: Agent,
+    outcome: Outcome,
+    environment_of_lead: Callable[[], Awaitable[Mapping[str, str] | None]],
 ) -> None:
-    """Write the attempt's result, and the agent's final state with it."""
+    """Write the attempt's result, and the agent's final state with it; without an environment it is not verified."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await conclude(rooms, adapter, agent, outcome)
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
     verified = _Verified(Verify.NONE, "")
-    if concluded.ok and agent.spec.verify and not agent.stop_asked:
-        verified = await _verify(rooms, agent, agent.spec.verify, environment)
+    verify = agent.spec.verify if concluded.ok and not agent.stop_asked else None
+    if verify and (environment := await environment_of_lead()):
+        verified = await _verify(rooms, agent, verify, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
-    tip = left.tip or now.base
-    commits = await repository.commits(common_dir, now.base, tip, _COMMITS_NAMED)
-    stat = await diff.measure(common_dir, now.base, tip)
-    warnings = [*await _warn_of_cost(rooms, now), *await git.warn(common_dir)]
-    found = _Found(outcome, concluded, left, commits, stat, verified, warnings)
-    await rooms.store.finish(now, _result(now, adapter, found), Merge.UNMERGED if commits else Merge.NOTHING)
+    result = await _result(rooms, adapter, now, outcome, concluded, left, verified)
+    await rooms.store.finish(now, result, Merge.UNMERGED if result.commits else Merge.NOTHING)
 
 
 class _Verified(NamedTuple):
@@ -52,20 +52,21 @@ class _Verified(NamedTuple):
     words: str
 
 
-class _Found(NamedTuple):
-    """What came of an attempt, as each that was asked tells it."""
-
-    outcome: Outcome
-    concluded: Conclusion
-    left: loose.Left
-    commits: list[str]
-    stat: diff.Stat
-    verified: _Verified
-    warnings: list[str]
-
-
-def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
-    outcome, concluded, left, commits, stat, verified, warnings = found
+async def _result(
+    rooms: Rooms,
+    adapter: Adapter,
+    agent: Agent,
+    outcome: Outcome,
+    concluded: Conclusion,
+    left: loose.Left,
+    verified: _Verified,
+) -> Result:
+    """What came of the attempt, with what is on its branch, as it is measured now."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    tip = left.tip or agent.base
+    commits = await repository.commits(common_dir, agent.base, tip, _COMMITS_NAMED)
+    stat = await diff.measure(common_dir, agent.base, tip)
+    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, commits), *await _warn_of_cost(rooms, agent)]
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
@@ -83,14 +84,21 @@ def _result(agent: Agent, adapter: Adapter, found: _Found) -> Result:
         duration_s=outcome.duration_s,
         peak_memory_bytes=outcome.peak_memory_bytes,
         error=None if agent.stop_asked else _error(concluded, verified),
-        warnings=(
-            *([RESTORED] if agent.restored else []),
-            *concluded.warnings,
-            *left.warnings,
-            *_warn(outcome, commits),
-            *warnings,
-        ),
+        warnings=(*([RESTORED] if agent.restored else []), *warnings, *await git.warn(common_dir)),
     )
+
+
+def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verify: Verify) -> State:
+    """An attempt's final state. A stop that was asked for says more than what it did to the program."""
+    if stop_asked:
+        return State.STOPPED
+    match outcome.kind:
+        case "timed_out":
+            return State.TIMED_OUT
+        case "lost":
+            return State.LOST
+        case "exited" | "signalled" | "not_started" | "limited":
+            return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 
 async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:

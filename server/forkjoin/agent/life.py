@@ -6,6 +6,7 @@ moment, is nothing but living on from its record.
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
@@ -64,7 +65,7 @@ class Life:
         environment = await self._environment(agent)
         if environment is None or not await set_up(self._rooms, agent, environment):
             return await self._store.move(agent, State.FINISHING, Noted("stopped before it started"))
-        spec = await order(self._rooms, agent, environment)
+        spec = await order(self._rooms, await self._store.agent(agent.number), environment)
         await self._executor.submit(spec)
         return await self._store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
@@ -93,25 +94,26 @@ class Life:
 
     async def _finish(self, agent: Agent) -> Agent:
         outcome = await self._outcome(agent)
-        may_verify = agent.spec.verify and (outcome.ok or outcome.asked)
-        environment = await self._environment(agent) if may_verify else None
-        await finish(self._rooms, self._adapter(agent), agent, outcome, environment or {})
+        await finish(self._rooms, self._adapter(agent), agent, outcome, partial(self._environment, agent))
         return await self._store.agent(agent.number)
 
     def _adapter(self, agent: Agent) -> Adapter:
         return ADAPTERS[self._rooms.settings.program(agent.spec.agent).kind]
 
     async def _environment(self, agent: Agent) -> dict[str, str] | None:
-        """The environment of the agent's lead; where a restart has lost it, once it is there again.
+        """The environment of the agent's lead; where a restart has lost it, once it is there and the agent's turn.
 
         None once the agent is to be stopped.
         """
 
         async def find() -> dict[str, str] | None:
             stopped = (await self._store.agent(agent.number)).stop_asked
-            return {} if stopped else self._rooms.environments.find(agent.environment, agent.project, agent.lead)
+            return {} if stopped else find_environment(self._rooms, agent)
 
-        return await self._store.changes.until(find) or None
+        try:
+            return await self._store.changes.until(find) or None
+        finally:
+            self._rooms.stalled.discard(agent.number)
 
     async def _give_up(self, agent: Agent, error: Exception) -> None:
         """Record that we could not carry the agent further, whatever state that was in."""
@@ -123,3 +125,12 @@ class Life:
         words = words_of(error)
         result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words)
         await self._store.finish(agent, result, Merge.UNMERGED if agent.started else Merge.NOTHING)
+
+
+def find_environment(rooms: Rooms, agent: Agent) -> dict[str, str] | None:
+    """The environment of the agent's lead; none where that is gone, or was, and the agent has no slot again yet."""
+    found = rooms.environments.find(agent.environment, agent.project, agent.lead)
+    if found is None and agent.number not in rooms.stalled:
+        rooms.stalled.add(agent.number)
+        rooms.store.changes.announce()
+    return None if agent.number in rooms.stalled else found

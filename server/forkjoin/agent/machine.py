@@ -2,10 +2,13 @@
 
 import logging
 import math
+import time
 from collections.abc import Sequence
 
 from forkjoin.agent.prepare import handle_of
+from forkjoin.attempt.executor import Capacity
 from forkjoin.decision.machine import FIRST_NEED, Machine, kind_of, learn
+from forkjoin.decision.scheduler import default_max_running
 from forkjoin.model import Agent, Outcome
 from forkjoin.rooms import Rooms
 
@@ -17,33 +20,56 @@ _KEPT, _KEPT_BYTES = 0.05, 500_000_000
 _FIRST_PART = 0.25
 #: Programs that want each processor: more only makes all of them slower.
 _LOAD_PER_CORE = 4
+#: Seconds for which a look is good: it goes through every process, and a busy loop has many turns in a second.
+_GOOD_S = 1.0
 
 
-async def look_at_machine(rooms: Rooms, live: Sequence[Agent]) -> Machine | None:
-    """What there is room for now; none where that can't be told, and nobody is held for it."""
+class Sight:
+    """Looks at the machine."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._looked = -math.inf
+        self._has = Capacity(1, 0, 0, 0)
+        self._taken: dict[str, int] = {}
+
+    async def look(self, live: Sequence[Agent]) -> Machine | None:
+        """What there is room for; none where that can't be told now, and nobody is held for it."""
+        try:
+            if time.monotonic() >= self._looked + _GOOD_S:
+                self._has = await self._rooms.executor.capacity()
+                self._taken = await self._rooms.executor.taken(handle_of(one) for one in live if one.under_way)
+                self._looked = time.monotonic()
+        except Exception as error:  # a boundary: whatever a machine's /proc holds, agents go on
+            log.warning("what the machine has can't be told now: %s", error)
+            return None
+        return await self._measure(live)
+
+    async def _measure(self, live: Sequence[Agent]) -> Machine:
+        limits, has, taken = self._rooms.settings.limits, self._has, self._taken
+        in_all = limits.memory or math.inf
+        by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
+        kept_free = by_default if limits.free_memory is None else limits.free_memory
+        return Machine(
+            free=min(has.free_memory, in_all - sum(taken.values()) + kept_free),
+            kept_free=kept_free,
+            load=has.load,
+            most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
+            first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
+            taken={agent.number: taken.get(handle_of(agent), 0) for agent in live if agent.under_way},
+            needs=await self._rooms.store.peaks(),
+        )
+
+
+async def find_max_running(rooms: Rooms) -> int:
+    """How many may run at once: as the settings say, else as the machine has cores, of which there is one at least."""
+    if said := rooms.settings.limits.max_running:
+        return said
     try:
-        return await _look(rooms, live)
-    except OSError as error:
-        log.warning("what the machine has can't be told now: %s", error)
-        return None
-
-
-async def _look(rooms: Rooms, live: Sequence[Agent]) -> Machine:
-    limits = rooms.settings.limits
-    has = await rooms.executor.capacity()
-    found = await rooms.executor.taken(handle_of(agent) for agent in live if agent.under_way)
-    in_all = limits.memory or math.inf
-    by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
-    kept_free = by_default if limits.free_memory is None else limits.free_memory
-    return Machine(
-        free=min(has.free_memory, in_all - sum(found.values()) + kept_free),
-        kept_free=kept_free,
-        load=has.load,
-        most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
-        first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
-        taken={agent.number: found.get(handle_of(agent), 0) for agent in live if agent.under_way},
-        needs=await rooms.store.peaks(),
-    )
+        return default_max_running((await rooms.executor.capacity()).cores)
+    except Exception as error:  # a boundary, as above
+        log.warning("how many cores the machine has can't be told: %s", error)
+        return default_max_running(1)
 
 
 async def note_peak(rooms: Rooms, agent: Agent, outcome: Outcome) -> None:

@@ -1,19 +1,20 @@
 """Who starts, goes on, pauses, winds up or is skipped: that is decided, and recorded. The rest others see there."""
 
 import logging
+import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.budgets import find_budgets
-from forkjoin.agent.machine import look_at_machine
+from forkjoin.agent.machine import Sight
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
 from forkjoin.decision.budget import usd
-from forkjoin.decision.scheduler import Situation, decide
+from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.error import BrokenPromiseError
 from forkjoin.event import Noted
 from forkjoin.model import Agent, Merge, Result, State
@@ -27,25 +28,68 @@ _WIND_UP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduled:
-    under_way: Sequence[Agent]
-    waiting: dict[int, str]  #: why each that waits for its turn does, by number
-    next_look_s: float  #: after so many seconds it is to be looked again, though nothing has happened
+class Schedule:
+    """What it remembers is worth little: a daemon that takes over knows none of it.
+
+    Attributes:
+        waiting: Why each that waits for its turn does, by number.
+        next_look_s: After so many seconds it is to be looked again, though nothing has happened.
+    """
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.waiting: Mapping[int, str] = {}
+        self.next_look_s = math.inf
+        self._rooms = rooms
+        self._sight = Sight(rooms)
+        self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
+        self._short_since: Mapping[int, float] = {}
+
+    async def act(self, max_running: int) -> list[Agent]:
+        """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
+        rooms, now = self._rooms, time.time()
+        let_grow(rooms, now, max_running)
+        agents = {agent.number: agent for agent in await rooms.store.live()}
+        decision = decide(await self._look(list(agents.values()), max_running, now))
+        self.waiting, self.next_look_s = decision.waiting, decision.next_look - now
+        self._short_since = decision.short_since
+        if decision.give:
+            await rooms.store.give(decision.give)
+        for number in decision.start:
+            with _unless_moved(number):
+                agents[number] = await _start(rooms, agents[number])
+                self._last_turns[agents[number].whose] = now
+        await _hold_back(rooms, agents, decision)
+        return [agent for agent in agents.values() if agent.under_way]
+
+    async def _look(self, live: Sequence[Agent], max_running: int, now: float) -> Situation:
+        """All that a decision looks at."""
+        rooms, find = self._rooms, self._rooms.environments.find
+        live = [_without_slot(agent) if agent.number in rooms.stalled else agent for agent in live]
+        to_start = [agent for agent in live if not agent.under_way]
+        before = {number for agent in to_start for number in agent.after}
+        return Situation(
+            live,
+            max_running,
+            ended=await rooms.store.ended(before) if before else {},
+            without_environment={one.number for one in to_start if not find(one.environment, one.project, one.lead)},
+            now=now,
+            rate_limits=dict(rooms.rate_limits),
+            budgets=await find_budgets(rooms, live),
+            machine=await self._sight.look(live),
+            step_usd=rooms.settings.budget.reserve_usd,
+            last_turns=dict(self._last_turns),
+            short_since=self._short_since,
+        )
 
 
-async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
-    """Let start, go on, pause and be skipped whoever is to, of all agents, so that `max_running` run at once."""
-    now = time.time()
-    let_grow(rooms, now, max_running)
-    agents = {agent.number: agent for agent in await rooms.store.live()}
-    decision = decide(await _look(rooms, list(agents.values()), max_running, now))
-    if decision.give:
-        await rooms.store.give(decision.give)
-    for number in decision.start:
-        with _unless_moved(number):
-            agents[number] = await _start(rooms, agents[number])
-            rooms.last_turns[agents[number].whose] = now
+def _without_slot(agent: Agent) -> Agent:
+    """The agent, which waits for its lead's environment, as one that pauses in midst; a verify asks no model."""
+    account = "" if agent.state is State.FINISHING else agent.account
+    return replace(agent, state=State.PAUSED, account=account)
+
+
+async def _hold_back(rooms: Rooms, agents: dict[int, Agent], decision: Decision) -> None:
+    """Let pause, be skipped, and wind up whoever is to."""
     for number, pause in decision.pause.items():
         with _unless_moved(number):
             agents[number] = await rooms.store.move(agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause)
@@ -56,31 +100,14 @@ async def schedule(rooms: Rooms, max_running: int) -> Scheduled:
         del agents[number]
     for number in decision.wind_up:
         await _ask_to_wind_up(rooms, agents[number])
-    under_way = [agent for agent in agents.values() if agent.under_way]
-    return Scheduled(under_way, dict(decision.waiting), decision.next_look - now)
-
-
-async def _look(rooms: Rooms, live: Sequence[Agent], max_running: int, now: float) -> Situation:
-    """All that a decision looks at."""
-    find = rooms.environments.find
-    to_start = [agent for agent in live if not agent.under_way]
-    before = {number for agent in to_start for number in agent.after}
-    return Situation(
-        live,
-        max_running,
-        ended=await rooms.store.ended(before) if before else {},
-        without_environment={one.number for one in to_start if not find(one.environment, one.project, one.lead)},
-        now=now,
-        rate_limits=dict(rooms.rate_limits),
-        budgets=await find_budgets(rooms, live),
-        machine=await look_at_machine(rooms, live),
-        step_usd=rooms.settings.budget.reserve_usd,
-        last_turns=dict(rooms.last_turns),
-    )
 
 
 async def _start(rooms: Rooms, agent: Agent) -> Agent:
     """The agent, as it is once its start, or its going on, is recorded."""
+    if agent.number in rooms.stalled:
+        rooms.stalled.discard(agent.number)
+        rooms.store.changes.announce()
+        return agent
     if agent.frozen:
         return await rooms.store.move(agent, State.RUNNING, Noted("goes on"))
     if agent.state is State.PAUSED:

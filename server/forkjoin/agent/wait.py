@@ -1,13 +1,25 @@
 """Waiting: for agents to end, without holding anything; a wait that is cancelled hurts no agent."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import anyio
 
-from forkjoin.decision.verdict import Waited, divide
-from forkjoin.model import Agent
+from forkjoin.model import FINAL, Agent
 from forkjoin.record.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How those that are waited for stand, in the order asked for."""
+
+    finished: list[Agent]
+    pending: list[Agent]
+
+    def is_over(self, until: Literal["all", "any"]) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return not self.pending or (until == "any" and bool(self.finished))
 
 
 async def wait(
@@ -32,3 +44,7 @@ async def wait(
     with anyio.move_on_after(timeout_s):
         await store.changes.until(look)
     return waited
+
+
+def divide(agents: Sequence[Agent]) -> Waited:
+    return Waited([a for a in agents if a.state in FINAL], [a for a in agents if a.state not in FINAL])

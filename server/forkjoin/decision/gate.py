@@ -32,6 +32,9 @@ class Gate:
     def started(self, agent: Agent) -> None:
         """Count with this agent from now on."""
 
+    def held(self, agent: Agent) -> None:
+        """Count with this agent as one that waits: this gate has held it."""
+
     def to_pause(self) -> Mapping[int, Pause]:
         """Who of those that run is to pause, by number."""
         return {}

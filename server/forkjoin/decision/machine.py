@@ -1,15 +1,16 @@
 """What the machine has room for. Pure.
 
 An agent needs what the most of its kind needed that was seen: it starts when that much is free beside what those at
-work have yet to take. When memory runs short all the same, nobody starts, and the youngest pause, one after the other:
-what can be resumed ends, and gives its memory back; the rest is frozen, and takes no more.
+work have yet to take. For one that has waited long for that, what comes free is kept: else those that need little would
+always be before it. When memory runs short all the same, nobody starts, and one after the other pauses: what is frozen
+and can be resumed ends first, since it does nothing, then the youngest that can; the rest is frozen, and takes no more.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from forkjoin.decision.gate import Gate, Hold
+from forkjoin.decision.gate import Gate, Hold, clock
 from forkjoin.model import ACTIVE, Agent, Pause, State
 
 #: What an agent needs until its kind is known: a claude of about 400 MB, and what it runs. Bytes.
@@ -17,6 +18,9 @@ FIRST_NEED = 1_000_000_000
 _SHORT = "memory is short"
 #: Seconds until it is looked again where somebody waits for room, or runs.
 _AGAIN_S = 5.0
+#: For so long others may go before one for which there is no room: agents end every few minutes, so that what it needs
+#: mostly comes free by itself, with no memory left idle for it.
+PATIENCE_S = 180.0
 #: By how much of the difference a kind's need follows a smaller peak; a larger one it follows at once.
 _FORGETS = 0.25
 
@@ -49,55 +53,78 @@ def learn(known: int | None, peak: int) -> int:
 
 
 class Room(Gate):
-    """Agents start, and go on, where there is memory and a processor for them; the only one always does."""
+    """Agents start, and go on, where there is memory and a processor for them; the only one always does.
 
-    def __init__(self, live: Sequence[Agent], machine: Machine, now: float) -> None:
+    Attributes:
+        short_since: Since when there was no room for each that waits, by number.
+    """
+
+    def __init__(
+        self, live: Sequence[Agent], machine: Machine | None, now: float, short_since: Mapping[int, float]
+    ) -> None:
+        self.short_since = dict(short_since)
         self._live = live
-        self._machine = machine
+        self._machine = machine or Machine(math.inf, 0, most_load=math.inf)
         self._now = now
         self._working = [agent for agent in live if agent.state in ACTIVE]
         self._promised: float = sum(map(self._lacks, self._working))
+        self._first: Agent | None = None  #: of those that have waited long
 
     def hold(self, agent: Agent) -> Hold | None:
         if not self._working:
             return None
         if self._machine.load > self._machine.most_load:
-            return self._again(f"the machine's load is {self._machine.load:.1f}: above {self._machine.most_load:.1f}")
+            why = f"the machine's load is {self._machine.load:.1f}: above {self._machine.most_load:.1f}"
+            return self._again(agent, why)
+        if self._first and not agent.frozen:  # what is frozen has its memory, and gives none of it back by waiting
+            since = clock(self.short_since[self._first.number])
+            return self._again(agent, f"what memory comes free is for {self._first.label}, which waits since {since}")
         room = self._machine.free - self._machine.kept_free - self._promised
         if room < self._lacks(agent):
-            return self._again(f"{gigabytes(max(0, room))} of memory free, {gigabytes(self._lacks(agent))} needed")
+            why = f"{gigabytes(max(0, room))} of memory free, {gigabytes(self._lacks(agent))} needed"
+            return self._again(agent, why)
         return None
 
     def started(self, agent: Agent) -> None:
         self._working.append(agent)
         self._promised += self._lacks(agent)
 
+    def held(self, agent: Agent) -> None:
+        if self._first:
+            return  # behind that one it loses no patience
+        if self.short_since.setdefault(agent.number, self._now) + PATIENCE_S <= self._now:
+            self._first = agent
+
     def to_pause(self) -> Mapping[int, Pause]:
-        """The youngest, where memory is short, one after the other, and never the only one."""
-        if self._machine.free >= self._machine.kept_free / 2:
-            return {}
-        running = [agent for agent in self._live if agent.state is State.RUNNING]
+        """Who gives its memory back, or takes no more, where memory is short: one after the other."""
         just_now = any(one.paused_why == _SHORT and one.not_before > self._now for one in self._live)
-        if len(self._working) < 2 or not running or just_now:
+        found = self._to_shrink()
+        if self._machine.free >= self._machine.kept_free / 2 or just_now or not found:
             return {}
-        youngest = max(running, key=lambda agent: (agent.started or 0, agent.number))
+        youngest = max(found, key=lambda agent: (agent.started or 0, agent.number))
         ends = youngest.converses
         return {youngest.number: Pause(_SHORT, frozen=not ends, ending=ends, not_before=self._now + _AGAIN_S)}
 
     def next_pause(self) -> float:
         """When memory may be short though nothing has happened."""
-        return self._now + _AGAIN_S if len(self._working) > 1 else math.inf
+        return self._now + _AGAIN_S if self._to_shrink() and self._machine.free < math.inf else math.inf
+
+    def _to_shrink(self) -> list[Agent]:
+        """Of whom one is to pause where memory is short: never the only one at work."""
+        going_on = {agent.number for agent in self._working}
+        frozen = [one for one in self._live if one.frozen and one.converses and one.number not in going_on]
+        running = [one for one in self._live if one.state is State.RUNNING]
+        return frozen or (running if len(self._working) > 1 else [])
 
     def _lacks(self, agent: Agent) -> float:
         """What the agent has yet to take, at its most."""
-        return max(
-            0,
-            self._machine.needs.get(kind_of(agent), self._machine.first_need)
-            - self._machine.taken.get(agent.number, 0),
-        )
+        need = self._machine.needs.get(kind_of(agent), self._machine.first_need)
+        return max(0, need - self._machine.taken.get(agent.number, 0))
 
-    def _again(self, why: str) -> Hold:
-        return Hold(why, self._now + _AGAIN_S)
+    def _again(self, agent: Agent, why: str) -> Hold:
+        """That, until it is looked again: in a moment, or once its patience has come to an end."""
+        at_an_end = self.short_since.get(agent.number, self._now) + PATIENCE_S
+        return Hold(why, min(at for at in (self._now + _AGAIN_S, at_an_end) if at > self._now))
 
 
 def gigabytes(size: float) -> str:

@@ -39,6 +39,7 @@ class Situation:
     step_usd: float = 1  #: what is given at a time to those that have no budget of their own
     machine: Machine | None = None  #: none where that is not looked at
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
+    short_since: Mapping[int, float] = field(default_factory=dict[int, float])  #: since when there was no room for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Decision:
         pause: Who of those that run is to pause.
         give: How much who may spend from now on, in all.
         wind_up: Who of those that run is to be asked to come to an end.
+        short_since: Since when there is no room for each that waits for that, or did before.
         next_look: When it is to be decided again though nothing has happened.
     """
 
@@ -61,6 +63,7 @@ class Decision:
     pause: Mapping[int, Pause]
     give: Mapping[int, float]
     wind_up: tuple[int, ...]
+    short_since: Mapping[int, float]
     next_look: float
 
 
@@ -68,7 +71,7 @@ def decide(situation: Situation) -> Decision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
     dependencies = Dependencies(situation.live, situation.ended)
     budgets = Budgets(situation.live, situation.budgets, situation.step_usd)
-    rooms = (Room(situation.live, situation.machine, situation.now),) if situation.machine else ()
+    room = Room(situation.live, situation.machine, situation.now, situation.short_since)
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
@@ -76,7 +79,7 @@ def decide(situation: Situation) -> Decision:
         Rest(situation.now),
         Exclusive(situation.live),
         budgets,
-        *rooms,
+        room,
         Slots(situation.live, situation.max_running),
     )
     start: list[int] = []
@@ -86,8 +89,9 @@ def decide(situation: Situation) -> Decision:
     for agent in turns:
         if why := dependencies.why_skip(agent):
             skip[agent.number] = why
-        elif hold := next((hold for gate in gates if (hold := gate.hold(agent))), None):
-            holds[agent.number] = hold
+        elif held := next(((gate, hold) for gate in gates if (hold := gate.hold(agent))), None):
+            gate, holds[agent.number] = held
+            gate.held(agent)
         else:
             start.append(agent.number)
             turns.started(agent)
@@ -97,7 +101,8 @@ def decide(situation: Situation) -> Decision:
     pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
     wind_up = tuple(number for number in budgets.to_wind_up() if number not in pause)
     next_look = min([*(hold.until for hold in holds.values()), *(gate.next_pause() for gate in gates)])
-    return Decision(tuple(start), skip, waiting, pause, budgets.given, wind_up, next_look)
+    short_since = {number: since for number, since in room.short_since.items() if number in holds}
+    return Decision(tuple(start), skip, waiting, pause, budgets.given, wind_up, short_since, next_look)
 
 
 class _Turns:

@@ -2,7 +2,8 @@
 
 import pytest
 from agents import make_agent
-from forkjoin.decision.verdict import divide, final_state
+from forkjoin.agent.finish import final_state
+from forkjoin.agent.wait import divide
 from forkjoin.model import Outcome, State, Verify
 
 EXITED = Outcome("exited", 0)
