@@ -135,7 +135,7 @@ SELECT coalesce(cost_usd, 0) FROM agent WHERE number = :agent;
 
 -- name: has_little$
 -- As decision/budget.py says: a tenth of its budget; where it is given money step by step, of what it has.
-SELECT reserved_usd > 0 AND coalesce(cost_usd, 0) >= reserved_usd - coalesce(budget_usd, reserved_usd) / 10
+SELECT reserved_usd > 0 AND coalesce(cost_usd, 0) + 1e-9 >= reserved_usd - coalesce(budget_usd, reserved_usd) / 10
 FROM agent WHERE number = :agent;
 
 -- name: sum_costs!
