@@ -205,7 +205,8 @@ async def open_loop_in_memory(home: Home) -> AsyncGenerator[Loop]:
 
 def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let so many seconds have passed for whatever waits."""
-    monkeypatch.setattr("forkjoin.agent.schedule.time", SimpleNamespace(time=lambda: time.time() + seconds))
+    later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
+    monkeypatch.setattr("forkjoin.agent.schedule.time", later)
     loop.store.changes.announce()
 
 

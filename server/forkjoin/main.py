@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.attempt import capacity, limit, scope
@@ -97,7 +97,8 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
-        rooms = Rooms(home, settings, store, executor, environments)
+        name = await to_thread.run_sync(home.draw_name)
+        rooms = Rooms(home, settings, store, executor, environments, name)
         await restore(rooms)
         yield Loop(rooms)
     finally:

@@ -33,6 +33,15 @@ class Home:
     def __repr__(self) -> str:
         return f"Home({str(self.state)!r})"
 
+    def draw_name(self) -> str:
+        """What no other home is called: eight characters, drawn once."""
+        file = self.state / "name"
+        if not file.exists():
+            drawn = self.state / "name.new"
+            drawn.write_text(os.urandom(4).hex())
+            drawn.replace(file)
+        return file.read_text()
+
     def make(self) -> None:
         """Make the folders, open to their owner alone.
 

@@ -4,8 +4,6 @@ Whatever is run there has one environment, and a handle of its own: a daemon tha
 begun, and does nothing twice.
 """
 
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ from forkjoin.attempt.shell import Ran, Shell, handles
 from forkjoin.branch.place import Place, find_place
 from forkjoin.branch.share import COPY, share
 from forkjoin.config import Recipe
-from forkjoin.paths import Home
 from forkjoin.rooms import Rooms
 
 #: Characters of the end of what a teardown has printed that are told.
@@ -52,7 +49,7 @@ class Workplace:
         everywhere = {
             **self.rooms.home.variables,
             "FORKJOIN_WORKTREE": str(self.path),
-            "FORKJOIN_SLUG": _slug(self.rooms.home, self.handle),
+            "FORKJOIN_SLUG": _slug(self.rooms.name, self.handle),
             **({"FORKJOIN_PORT_BASE": str(self.port_base)} if self.port_base else {}),
         }
         ours = {**everywhere, **self.ours, **(ours or {})}
@@ -91,9 +88,9 @@ class Workplace:
         return "" if outcome.ok else f"{outcome}. {printed[-_WORDS:]}".strip()
 
 
-def _slug(home: Home, handle: str) -> str:
+def _slug(home: str, handle: str) -> str:
     """What to call containers, databases and the like of whose handle this is: no other home has it, nor user."""
-    return f"fj-{hashlib.sha256(os.fsencode(home.state)).hexdigest()[:8]}-{handle.partition('-')[0]}"
+    return f"fj-{home}-{handle.partition('-')[0]}"
 
 
 def handles_beside(handle: str, recipe: Recipe) -> list[str]:

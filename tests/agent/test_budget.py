@@ -212,11 +212,31 @@ async def test_a_wait_ends_where_nothing_can_go_on_without_its_lead(talking: Lea
 
 async def test_one_that_had_answered_when_its_money_was_spent_is_done(talking: Lead, loop: Loop) -> None:
     lingers = "succeed('done', 0.6)\nimport sys, time\nsys.stdin.read()\ntime.sleep(60)"
-    (first,) = await talking.spawn(f"spend(0.1)\n{lingers}", agent="talker", budget_usd=0.5)
+    task = f"spend(0.1)\nopen('work', 'w')\n{lingers}"
+    (first,) = await talking.spawn(task, agent="talker", budget_usd=0.5, verify="test -e work")
     await talking.until(first, cost_usd=0.6)
     loop.store.changes.announce()
     (result,) = await talking.results(first)
-    assert (result["state"], result["output"]) == ("succeeded", "done")
+    assert (result["state"], result["output"], result["verify"]) == ("succeeded", "done", "passed")
+
+
+async def test_one_that_a_person_lets_spend_without_limit_is_told_none(
+    talking: Lead, loop: Loop, repository: Path
+) -> None:
+    async with lead_of(loop, repository, kind="cli") as person:
+        await person.call("budget", budget_usd=0.3)
+        task = "import sys\nif run == 1: end_spent()\nsucceed(str('--max-budget-usd' in sys.argv), 0.1)"
+        (first,) = await talking.spawn(task, agent="talker")
+        await talking.until(first, state="paused")
+        await person.call("budget", budget_usd="unlimited")
+    (result,) = await talking.results(first)
+    assert (result["state"], result["output"]) == ("succeeded", "False")
+
+
+async def test_one_whose_program_has_a_limit_that_is_not_ours_is_not_started_for_ever(talking: Lead) -> None:
+    (first,) = await talking.spawn("end_spent()", agent="talker", retries=0)
+    (result,) = await talking.results(first)
+    assert result["state"] == "failed"
 
 
 async def test_a_command_needs_no_money(talking: Lead, loop: Loop, repository: Path) -> None:

@@ -122,6 +122,15 @@ async def test_agents_are_restored_as_they_are(repository: Path, home: Home, lef
         assert not [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
 
 
+async def test_one_that_was_ended_and_no_word_of_why_could_be_left_is_not_gone_on_with(home: Home, left: Left) -> None:
+    (home.attempts / "a4-1" / "cancel").touch()
+    home.records.unlink()
+    async with left.taken_over() as lead:
+        await lead.until("a4", state="stopped")
+        (home.state / "go").touch()
+        await lead.until("a2", state="succeeded")
+
+
 async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one_that_was_stopped_stays_stopped(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

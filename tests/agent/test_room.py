@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from forkjoin.agent.machine import Sight
+from forkjoin.agent.schedule import Schedule
 from forkjoin.attempt.executor import Capacity
 from forkjoin.attempt.local import LocalExecutor
+from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
 from forkjoin.paths import Home
@@ -47,6 +49,26 @@ async def test_a_look_at_the_machine_is_good_for_a_moment(loop: Loop, monkeypatc
     assert kept
     assert fresh
     assert (kept.free, fresh.free) == (3 * GB, 5 * GB)
+
+
+async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(time=lambda: 1_000_000.0, monotonic=lambda: 500.0)
+    monkeypatch.setattr("forkjoin.agent.schedule.time", clock)
+    scheduled = Schedule(loop.rooms)
+    scheduled._short_since = {1: 999_900.0}
+    clock.time, clock.monotonic = lambda: 1_086_410.0, lambda: 510.0  # a day on, in ten seconds
+    seen: list[Situation] = []
+
+    def see(situation: Situation) -> Decision:
+        seen.append(situation)
+        return decide(situation)
+
+    monkeypatch.setattr("forkjoin.agent.schedule.decide", see)
+    await scheduled.act(1)
+    (situation,) = [one for one in seen if one.short_since]  # others are the loop's own
+    assert situation.now - situation.short_since[1] == 110
 
 
 async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(

@@ -86,7 +86,9 @@ async def test_all_that_runs_for_an_agent_is_told_one_name_for_what_it_starts_an
     await near.call("remove_worktrees", ids=await near.run(tell))
     (name,) = set(told := (home.state / "told").read_text().split())
     assert (len(told), bool(re.fullmatch(r"fj-[0-9a-f]{8}-a1", name))) == (4, True)
-    assert _slug(home, "a1-2") == name != _slug(Home(home.state / "another", home.state), "a1-1")
+    another = Home(home.state / "another", home.state)
+    another.make()
+    assert _slug(home.draw_name(), "a1-2") == name != _slug(another.draw_name(), "a1-1")
 
 
 async def test_without_a_recipe_each_agent_has_ten_ports_all_the_same(near: Lead, home: Home) -> None:

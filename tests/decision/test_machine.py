@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agents import make_agent
-from forkjoin.decision.machine import PATIENCE_S, Machine, learn
+from forkjoin.decision.machine import KEPT_S, PATIENCE_S, Machine, learn
 from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.model import Agent, State
 
@@ -64,6 +64,12 @@ def test_for_one_that_has_waited_long_what_comes_free_is_kept() -> None:
     assert (enough.start, enough.short_since) == ((2, 3), {4: NOW})
 
 
+def test_others_do_not_wait_for_hours_for_one_that_an_agent_which_runs_so_long_leaves_no_room() -> None:
+    for turn in range(4):
+        since = NOW - PATIENCE_S - turn * KEPT_S
+        assert bool(decide_on(CROWD, *CROWDED, short_since={2: since}).start) == (turn % 2 == 1)
+
+
 def test_who_goes_before_one_that_has_waited_long_or_is_frozen_is_not_held_behind_it() -> None:
     urgent = make_agent(5, account="claude", agent="claude", priority=1)
     thawing = make_agent(6, state=State.PAUSED, account="claude", agent="claude", frozen=True, lead="other")
@@ -98,6 +104,16 @@ def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_mean
     paused = replace(agents[2], state=State.PAUSED, paused_why="memory is short", not_before=NOW + 5)
     assert decide_on(short, *agents[:2], paused).pause == {}
     assert decide_on(short, *agents[:2], replace(paused, not_before=NOW)).pause.keys() == {2}
+    slow = replace(paused, not_before=NOW, ending=True)
+    assert decide_on(short, *agents[:2], slow).pause == {}, "its memory may yet come free"
+
+
+def test_one_gives_way_before_what_all_may_take_together_is_taken() -> None:
+    limited = replace(MACHINE, left=GB // 2, in_all=8 * GB, taken={1: GB, 2: GB})
+    agents = [at_work(1), at_work(2)]
+    assert decide_on(limited, *agents).pause == {}
+    assert decide_on(limited, *agents, *queued(3)).waiting == {3: "0.5 GB of memory free, 1.0 GB needed"}
+    assert decide_on(replace(limited, left=GB // 4), *agents).pause.keys() == {2}
 
 
 def test_what_can_not_be_resumed_is_frozen() -> None:

@@ -51,8 +51,10 @@ class Sight:
         by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
         kept_free = by_default if limits.free_memory is None else limits.free_memory
         return Machine(
-            free=min(has.free_memory, in_all - sum(taken.values()) + kept_free),
+            free=has.free_memory,
             kept_free=kept_free,
+            left=in_all - sum(taken.values()),
+            in_all=in_all,
             load=has.load,
             most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
             first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),

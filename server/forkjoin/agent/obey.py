@@ -36,8 +36,10 @@ class Obey:
         if wanted is None or not self.is_due(agent):
             return
         match wanted:
-            case "ended":
+            case "ended" if agent.stop_asked:
                 await end_processes(self._rooms, agent)
+            case "ended":  # its program alone: where that is done, a verify may come
+                await end_processes(self._rooms, agent, [handle_of(agent)])
             case "frozen":
                 await self._rooms.executor.freeze(handle_of(agent))
             case "running":

@@ -21,11 +21,11 @@ def rest_after(rooms: Rooms, agent: Agent, concluded: Conclusion) -> Pause | Non
     match concluded.retry:
         case Retry.NO:
             return None
-        case Retry.WHEN_FUNDED:
+        case Retry.WHEN_FUNDED if agent.reserved_usd:
             return Pause(_SPENT)
         case Retry.WHEN_TAKEN:  # the governor's gate says when
             return Pause(why)
-        case Retry.LATER | Retry.ANEW:
+        case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # of money that was not given by us, nor is limited by us
             limits = rooms.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret

@@ -81,9 +81,11 @@ def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
 
 
 def _read_asked(home: Home, number: int, attempt: int) -> Asked:
+    """What the agent was asked for; where nobody could write that down, but it was ended, it is not to go on."""
+    file = _asked(home, f"a{number}-{attempt}")
     with suppress(OSError, ValidationError):
-        return _ASKED.validate_json(_asked(home, f"a{number}-{attempt}").read_bytes())
-    return Asked()
+        return _ASKED.validate_json(file.read_bytes())
+    return Asked(stop_asked=file.with_name("cancel").exists())
 
 
 async def _is_removed(about: About) -> bool:

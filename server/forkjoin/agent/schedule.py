@@ -43,10 +43,12 @@ class Schedule:
         self._sight = Sight(rooms)
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
         self._short_since: Mapping[int, float] = {}
+        self._clock = time.time() - time.monotonic()
 
     async def act(self, max_running: int) -> list[Agent]:
         """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
         rooms, now = self._rooms, time.time()
+        self._set_clock(now - time.monotonic())
         let_grow(rooms, now, max_running)
         agents = {agent.number: agent for agent in await rooms.store.live()}
         decision = decide(await self._look(list(agents.values()), max_running, now))
@@ -60,6 +62,11 @@ class Schedule:
                 self._last_turns[agents[number].whose] = now
         await _hold_back(rooms, agents, decision)
         return [agent for agent in agents.values() if agent.under_way]
+
+    def _set_clock(self, clock: float) -> None:
+        """Where the clock was set, or the machine slept, nobody has waited the longer, or shorter, for it."""
+        jump, self._clock = clock - self._clock, clock
+        self._short_since = {number: since + jump for number, since in self._short_since.items()}
 
     async def _look(self, live: Sequence[Agent], max_running: int, now: float) -> Situation:
         """All that a decision looks at."""

@@ -31,10 +31,10 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     return await rooms.store.agents_numbered(agent.number for agent in agents)
 
 
-async def end_processes(rooms: Rooms, agent: Agent) -> None:
-    """End whatever runs for an agent; what would be started for it from now on never starts."""
+async def end_processes(rooms: Rooms, agent: Agent, handles: Sequence[str] = ()) -> None:
+    """End what runs for an agent under these handles, else all; what would be started under them never starts."""
     await to_thread.run_sync(leave_word, rooms.home, agent)
-    for handle in await handles_of(rooms, agent):
+    for handle in handles or await handles_of(rooms, agent):
         named: list[str] = []
         while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
             if left != named:

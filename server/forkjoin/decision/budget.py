@@ -44,7 +44,10 @@ class Budgets(Gate):
         return offer if isinstance(offer, Hold) else None
 
     def started(self, agent: Agent) -> None:
-        """Give the agent what it lacks, where that is there."""
+        """Give the agent what it lacks, where that is there; where nothing limits it any more, nothing is its limit."""
+        if not self._is_bound(agent):
+            self.given |= {agent.number: 0.0} if agent.reserved_usd else {}
+            return
         offer = self._offer(agent)
         if not isinstance(offer, Hold) and abs(offer) > _NOTHING:
             self._take(agent, offer)

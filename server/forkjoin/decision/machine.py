@@ -21,6 +21,11 @@ _AGAIN_S = 5.0
 #: For so long others may go before one for which there is no room: agents end every few minutes, so that what it needs
 #: mostly comes free by itself, with no memory left idle for it.
 PATIENCE_S = 180.0
+#: For so long what comes free is kept for it then, and for so long not, in turns: what it needs may be taken by one
+#: that runs for hours, and others are not to wait for that.
+KEPT_S = 1800.0
+#: Where less than this part is left of what agents may take together, one gives way: at that limit one is killed.
+_CLOSE = 0.05
 #: By how much of the difference a kind's need follows a smaller peak; a larger one it follows at once.
 _FORGETS = 0.25
 
@@ -34,6 +39,8 @@ class Machine:
 
     free: float
     kept_free: int  #: for the person, the lead and the daemon
+    left: float = math.inf  #: of what agents may take together
+    in_all: float = math.inf  #: that they may take together
     load: float = 0  #: programs that want a processor, as an average over the last minute
     most_load: float = 1
     first_need: float = FIRST_NEED  #: of a kind that nothing is known of
@@ -79,7 +86,7 @@ class Room(Gate):
         if self._first and not agent.frozen:  # what is frozen has its memory, and gives none of it back by waiting
             since = clock(self.short_since[self._first.number])
             return self._again(agent, f"what memory comes free is for {self._first.label}, which waits since {since}")
-        room = self._machine.free - self._machine.kept_free - self._promised
+        room = min(self._machine.free - self._machine.kept_free, self._machine.left) - self._promised
         if room < self._lacks(agent):
             why = f"{gigabytes(max(0, room))} of memory free, {gigabytes(self._lacks(agent))} needed"
             return self._again(agent, why)
@@ -92,14 +99,16 @@ class Room(Gate):
     def held(self, agent: Agent) -> None:
         if self._first:
             return  # behind that one it loses no patience
-        if self.short_since.setdefault(agent.number, self._now) + PATIENCE_S <= self._now:
+        kept_for_s = self._now - self.short_since.setdefault(agent.number, self._now) - PATIENCE_S
+        if kept_for_s >= 0 and kept_for_s // KEPT_S % 2 == 0:
             self._first = agent
 
     def to_pause(self) -> Mapping[int, Pause]:
         """Who gives its memory back, or takes no more, where memory is short: one after the other."""
-        just_now = any(one.paused_why == _SHORT and one.not_before > self._now for one in self._live)
+        last = [one for one in self._live if one.paused_why == _SHORT]
+        just_now = any(one.ending or one.not_before > self._now for one in last)
         found = self._to_shrink()
-        if self._machine.free >= self._machine.kept_free / 2 or just_now or not found:
+        if not self._is_short() or just_now or not found:
             return {}
         youngest = max(found, key=lambda agent: (agent.started or 0, agent.number))
         ends = youngest.converses
@@ -108,6 +117,10 @@ class Room(Gate):
     def next_pause(self) -> float:
         """When memory may be short though nothing has happened."""
         return self._now + _AGAIN_S if self._to_shrink() and self._machine.free < math.inf else math.inf
+
+    def _is_short(self) -> bool:
+        machine = self._machine
+        return machine.free < machine.kept_free / 2 or machine.left < machine.in_all * _CLOSE
 
     def _to_shrink(self) -> list[Agent]:
         """Of whom one is to pause where memory is short: never the only one at work."""
