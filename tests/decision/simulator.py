@@ -118,6 +118,9 @@ class World:
             self._at(restart.at, self._restart)
             self._at(restart.at + restart.back_s, self._connect_all)
 
+    def monotonic(self) -> float:
+        return self.now
+
     def time(self) -> float:
         """The time, for those that ask the module of this name."""
         return self.now

@@ -135,9 +135,16 @@ class Room(Gate):
         return max(0, need - self._machine.taken.get(agent.number, 0))
 
     def _again(self, agent: Agent, why: str) -> Hold:
-        """That, until it is looked again: in a moment, or once its patience has come to an end."""
-        at_an_end = self.short_since.get(agent.number, self._now) + PATIENCE_S
-        return Hold(why, min(at for at in (self._now + _AGAIN_S, at_an_end) if at > self._now))
+        """That, until it is looked again: in a moment, or at its next turn, or that of whom it waits behind."""
+        whose = {agent.number, self._first.number if self._first else agent.number}
+        turns = (_next_turn(self._now - self.short_since.get(number, self._now)) for number in whose)
+        return Hold(why, self._now + min(_AGAIN_S, *turns))
+
+
+def _next_turn(waited_s: float) -> float:
+    """In how many seconds what comes free is kept for one that has waited so long, or is so no more."""
+    past_s = waited_s - PATIENCE_S
+    return KEPT_S - past_s % KEPT_S if past_s >= 0 else -past_s
 
 
 def gigabytes(size: float) -> str:
