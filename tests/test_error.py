@@ -1,6 +1,7 @@
 """Which errors will pass by themselves."""
 
 import errno
+import threading
 
 import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing
@@ -41,9 +42,20 @@ def test_what_will_pass(error: BaseException) -> None:
         GitError(["merge-tree"], 128, "fatal: not something we can merge"),
         GitError(["update-ref"], 128, "fatal: cannot lock ref 'refs/heads/main': is at 1 but expected 2"),
         ExceptionGroup("both", [OSError(errno.ENFILE, ""), ValueError("ours")]),
+        RuntimeError("ours"),
         _caused(CallerError("it can't be brought there"), OSError(errno.ENOSPC, "No space left on device")),
     ],
     ids=repr,
 )
 def test_what_stays(error: BaseException) -> None:
     assert not is_passing(error)
+
+
+def test_a_thread_that_can_not_be_started_will_pass() -> None:
+    former = threading.stack_size(1 << 46)  # more than there is address space for
+    try:
+        with pytest.raises(RuntimeError) as refused:
+            threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(former)
+    assert is_passing(refused.value)

@@ -14,6 +14,8 @@ from typing import cast
 _PASSING = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK")
 )
+#: What Python makes of the EAGAIN of a thread that can't be started, which it raises as a RuntimeError.
+_NO_THREAD = "can't start new thread"
 #: git's words for the same, and for a lock that another git holds for a moment; compiled where they are needed.
 _PASSING_WORDS = (
     r"No space left on device|Disk quota exceeded|Read-only file system|Too many open files|annot allocate memory"
@@ -44,6 +46,8 @@ def is_passing(error: BaseException) -> bool:
         inside: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(is_passing(one) for one in inside)
     if isinstance(error, RecordsError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING):
+        return True
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return True
     if isinstance(error, CallerError):
         return False

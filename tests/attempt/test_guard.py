@@ -1,5 +1,6 @@
 """Limits hold although a program stops its shim, and in all although one does not heed the word to end."""
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from attempts import Place, change_shims, ended, is_held, is_running, limited, l
 from forkjoin.attempt import groups, guard, shims
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.model import TreeLimits
+from harness import until
 
 TAKES_MEMORY = "python3 -S -c 'taken = bytearray(300_000_000); import time; time.sleep(1000)'"
 STOPPED = "ended after its supervisor, which holds its limits, was stopped time and again"
@@ -21,11 +23,16 @@ def deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def guarded(local: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalExecutor]:
-    """An executor that is watched, by no cgroup, and without much patience."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cgroup, and a guard without much patience."""
     monkeypatch.setattr(groups, "find_bases", list)
     monkeypatch.setattr(guard, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(shims, "WAIT_S", 0.3)
+
+
+@pytest.fixture
+async def guarded(local: LocalExecutor, impatient: None) -> AsyncIterator[LocalExecutor]:
+    """An executor that is watched."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.watch)
         yield local
@@ -45,6 +52,22 @@ async def test_a_program_that_stops_its_shim_time_and_again_is_ended_with_all_of
     outcome = await ended(guarded, "a1-1")
     assert (outcome.kind, str(outcome)) == ("limited", STOPPED)
     assert not any(is_running(pid) for pid in tree)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_guard_goes_on_that_no_thread_could_be_started_for(
+    local: LocalExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        former = threading.stack_size(1 << 46)  # more than there is address space for
+        try:
+            tasks.start_soon(local.watch)
+            await until(lambda: "can't start new thread" in caplog.text)
+        finally:
+            threading.stack_size(former)
+        await local.submit(shell("a1-1", "while :; do kill -STOP $PPID; done"))
+        assert str(await ended(local, "a1-1")) == STOPPED
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.usefixtures("deaf")

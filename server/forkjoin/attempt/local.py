@@ -9,6 +9,7 @@ in shim.py.
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,7 +24,10 @@ from anyio import CapacityLimiter, to_thread
 from forkjoin import lock
 from forkjoin.attempt import capacity, groups, guard, limit, log, shims, usage
 from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
+from forkjoin.error import is_passing, words_of
 from forkjoin.model import UNLIMITED, Outcome, TreeLimits
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 256 * 1024
 #: How soon output is looked for again: at once while it flows, more seldom the longer it is silent.
@@ -151,11 +155,14 @@ class LocalExecutor:
         watchman = guard.Guard(guard.to_watch(self._together, groups.find_bases()))
         known: list[Path] | None = None
         while True:
-            with contextlib.suppress(OSError):  # no room to leave word, or no descriptor to look; it is tried again
+            try:
                 if known is None:  # those that another daemon has left
                     known = [self._at(handle) for handle in await self.handles()]
                 found = [*known, *shims.started(self._folder)]
                 known = await to_thread.run_sync(watchman.look, found, limiter=self._enders)
+            except Exception as error:  # a boundary: no room to leave word, no thread to look in; it is tried again
+                tell = logger.error if is_passing(error) else logger.exception
+                tell("who takes too much could not be looked for; trying again: %s", words_of(error))
             await anyio.sleep(guard.LOOK_EVERY_S)
 
     async def taken(self, handles: Iterable[str]) -> dict[str, int]:
