@@ -1,9 +1,10 @@
 """Running a command line: an attempt like any other, `sh -c` in a worktree, for an agent or a landing.
 
 A run that was lost, with the machine or its shim, says nothing of the work: it is made once more, under a handle of
-its own.
+its own. Where the machine has no room for that one either, nothing was run.
 """
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -45,6 +46,9 @@ class Shell:
         """How the command line of this kind went, which finds the words as $1, $2 …
 
         With a kind that was run before, that run is what is told of.
+
+        Raises:
+            OSError: There is no room for it now; it may be run again.
         """
         first, second = handles(self.handle, kind)
         spec = AttemptSpec(
@@ -58,7 +62,14 @@ class Shell:
             limits=self.limits,
         )
         ran = await self._run(spec)
-        return await self._run(replace(spec, handle=second)) if ran.outcome.kind in ("lost", "not_started") else ran
+        if ran.outcome.kind not in ("lost", "not_started"):
+            return ran
+        ran = await self._run(replace(spec, handle=second))
+        if ran.outcome.passing:
+            for name in (first, second):
+                await self.executor.forget(name)
+            raise OSError(errno.EAGAIN, f"{kind} {ran.outcome}")
+        return ran
 
     async def _run(self, spec: AttemptSpec) -> Ran:
         await self.executor.submit(spec)
