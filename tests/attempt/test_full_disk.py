@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attempts import is_running, lines, pids, printed, run, shell
+from attempts import ended, is_running, lines, pids, printed, run, shell
 from disks import fill, small_disk
+from forkjoin.attempt import guard, shims
 from forkjoin.attempt.local import LocalExecutor
-from forkjoin.model import Outcome
+from forkjoin.model import Outcome, TreeLimits
 
 
 @pytest.fixture
@@ -67,3 +68,27 @@ async def test_what_cannot_be_written_down_is_not_started(local: LocalExecutor, 
     await run(local, spec)
     assert (await local.outcome("a1-1")).ok
     assert (tmp_path / "log").read_text() == "started\n"
+
+
+async def test_no_word_to_end_is_left_half_written(local: LocalExecutor, folder: Path) -> None:
+    await local.submit(shell("a1-1", "sleep 1000 & echo up; wait"))
+    await lines(local, "a1-1", 1)
+    watchman, filler = guard.Guard(TreeLimits(processes=1)), fill(folder)
+    with pytest.raises(OSError, match="No space left"):
+        watchman.look([folder / "a1-1"])
+    filler.unlink()
+    assert not (folder / "a1-1" / "over").exists()
+    watchman.look([folder / "a1-1"])
+    assert str(await ended(local, "a1-1")).startswith("ended by the limit of 1 processes and threads of all agents")
+
+
+async def test_how_one_ended_that_its_shim_did_not_end_is_told_on_a_full_disk_too(
+    local: LocalExecutor, folder: Path
+) -> None:
+    await local.submit(shell("a1-1", "echo $$; kill -STOP $PPID; exec sleep 1000"))
+    [pid] = await pids(local, "a1-1", 1)
+    (folder / "a1-1" / "over").write_text("by a limit")
+    fill(folder)
+    shims.end_without(folder / "a1-1")
+    assert not is_running(pid)
+    assert await local.outcome("a1-1") == Outcome("lost", error="the disk was full when it ended")

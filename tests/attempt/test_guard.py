@@ -71,14 +71,23 @@ async def test_a_guard_goes_on_that_no_thread_could_be_started_for(
 
 
 @pytest.mark.usefixtures("deaf")
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (b"by the limit of all agents together", "ended by the limit of all agents together"),
+        (b"by \xff", "ended by \ufffd"),
+        (b"", "ended by a limit of all agents together"),
+    ],
+    ids=["whole", "damaged", "empty"],
+)
 async def test_what_does_not_heed_that_it_is_to_end_is_ended_without_its_shim(
-    guarded: LocalExecutor, place: Place
+    guarded: LocalExecutor, place: Place, word: bytes, told: str
 ) -> None:
     await guarded.submit(shell("a1-1", "echo $$; exec sleep 1000"))
     [pid] = await pids(guarded, "a1-1", 1)
-    (place.folder / "a1-1" / "over").write_text("by the limit of all agents together")
+    (place.folder / "a1-1" / "over").write_bytes(word)
     outcome = await ended(guarded, "a1-1")
-    assert (outcome.kind, str(outcome)) == ("limited", "ended by the limit of all agents together")
+    assert (outcome.kind, str(outcome)) == ("limited", told)
     assert not is_running(pid)
     assert not is_held(place, "a1-1")
 

@@ -53,12 +53,12 @@ class Guard:
         """Leave word for those that are to end."""
         for folder in live:
             if self._stops[folder] >= _MOST_STOPS:
-                shims.write(folder / "over", _STOPPED)
+                shims.write_whole(folder / "over", _STOPPED)
         if self._in_all != UNLIMITED:
             past = find_past(self._in_all, {folder: of_tree(shim.pid) for folder, shim in live.items()})
             if past:
                 folder, words = past
-                shims.write(folder / "over", words.encode())
+                shims.write_whole(folder / "over", words.encode())
 
 
 def find_past(limits: TreeLimits, usages: Mapping[Path, Usage]) -> tuple[Path, str] | None:

@@ -22,6 +22,8 @@ from forkjoin.model import Outcome
 
 #: How long a shim that was asked to end its tree may take beyond the grace, before that is done without it.
 WAIT_S = process.KILL_WAIT_S + 5.0
+#: By what an attempt ended whose word to end is empty: an older daemon left it so on a full disk.
+_SOME_LIMIT = "by a limit of all agents together"
 #: How soon a program that is to be frozen is looked for again.
 _AGAIN_S = 0.05
 
@@ -71,6 +73,12 @@ def reap(folder: Path) -> None:
 def write(file: Path, data: bytes) -> None:
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
         opened.write(data)
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, however full the disk."""
+    write(new := file.with_name(f"{file.name}.new"), data)
+    new.replace(file)
 
 
 def read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
@@ -160,7 +168,11 @@ def end_without(folder: Path) -> None:
     """End an attempt whose shim does not heed its word to do so, and write down, in its stead, by what it ended."""
     if owner := read(folder):
         process.send(owner, signal.SIGSTOP)  # it is to write down no other end
-    with contextlib.suppress(OSError):  # where there is no room for that it is lost
-        write(folder / "ended.json", OUTCOME.dump_json(Outcome("limited", error=(folder / "over").read_text())))
-        (folder / "ended.json").replace(folder / "end.json")
+    with contextlib.suppress(OSError):  # the whole folder may be gone
+        why = (folder / "over").read_text(encoding="utf-8", errors="replace") or _SOME_LIMIT
+        try:
+            write(folder / "ended.json", OUTCOME.dump_json(Outcome("limited", error=why)))
+            (folder / "ended.json").replace(folder / "end.json")
+        except OSError:
+            (folder / "full.json").replace(folder / "end.json")
     end_tree(folder, 0)
