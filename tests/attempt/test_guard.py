@@ -1,12 +1,14 @@
 """Limits hold although a program stops its shim, and in all although one does not heed the word to end."""
 
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import pytest
-from attempts import Place, change_shims, ended, is_held, is_running, limited, lines, pids, shell
+from attempts import Place, change_shims, ended, is_held, is_running, limited, lines, pids, shell, shim_of
 from forkjoin.attempt import groups, guard, shims
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.model import TreeLimits
@@ -14,6 +16,10 @@ from harness import until
 
 TAKES_MEMORY = "python3 -S -c 'taken = bytearray(300_000_000); import time; time.sleep(1000)'"
 STOPPED = "ended after its supervisor, which holds its limits, was stopped time and again"
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.fixture
@@ -52,6 +58,21 @@ async def test_a_program_that_stops_its_shim_time_and_again_is_ended_with_all_of
     outcome = await ended(guarded, "a1-1")
     assert (outcome.kind, str(outcome)) == ("limited", STOPPED)
     assert not any(is_running(pid) for pid in tree)
+
+
+@pytest.mark.parametrize(("within", "is_told"), [(60.0, True), (0.0, False)])
+async def test_what_was_stopped_long_ago_is_not_held_against_a_program(
+    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch, within: float, is_told: bool
+) -> None:
+    monkeypatch.setattr(guard, "_STOPS_S", within)
+    await local.submit(shell("a1-1", "exec sleep 1000"))
+    await until((place.folder / "a1-1" / "started.json").exists)
+    watchman = guard.Guard(TreeLimits())
+    for _ in range(3):
+        os.kill(shim_of(place, "a1-1"), signal.SIGSTOP)
+        await until(lambda: is_stopped(shim_of(place, "a1-1")))
+        watchman.look([place.folder / "a1-1"])
+    assert (place.folder / "a1-1" / "over").exists() == is_told
 
 
 @pytest.mark.usefixtures("impatient")

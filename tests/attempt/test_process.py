@@ -1,6 +1,7 @@
 """Which processes are ours, and how they are ended."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -129,6 +130,24 @@ def test_any_name_is_read_right(tmp_path: Path, name: str) -> None:
 def test_the_table_has_every_process() -> None:
     with start("sleep", "1000") as sleeper:
         assert {1, os.getpid(), sleeper.pid} <= pids(process.table())
+
+
+def test_what_was_stopped_goes_on_and_is_told_of() -> None:
+    with start("sleep", "1000") as sleeper:
+        sleeper.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
+        assert process.wake(entry_of(sleeper.pid).identity)
+        os.waitid(os.P_PID, sleeper.pid, os.WCONTINUED)
+        assert not process.wake(entry_of(sleeper.pid).identity)
+
+
+def test_what_a_debugger_looks_at_was_not_stopped() -> None:
+    with start("sleep", "1000") as sleeper:
+        if ctypes.CDLL(None).ptrace(16, sleeper.pid, None, None):  # PTRACE_ATTACH
+            pytest.skip("nobody may be looked at here")
+        os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
+        assert process.read_stat(sleeper.pid)[1][0] == b"t"
+        assert not process.wake(entry_of(sleeper.pid).identity)
 
 
 # -- whose is it

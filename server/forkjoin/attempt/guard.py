@@ -18,8 +18,8 @@ from forkjoin.model import UNLIMITED, TreeLimits
 
 #: How often it is looked; a look at a hundred agents of five processes takes some 50 ms.
 LOOK_EVERY_S = 1.0
-#: How often a shim may be found stopped.
-_MOST_STOPS = 3
+#: How often a shim may be found stopped, and within how long.
+_MOST_STOPS, _STOPS_S = 3, 60.0
 _STOPPED = b"after its supervisor, which holds its limits, was stopped time and again"
 
 
@@ -34,14 +34,14 @@ class Guard:
 
     def __init__(self, in_all: TreeLimits) -> None:
         self._in_all = in_all
-        self._stops: dict[Path, int] = {}  #: how often each shim was found stopped
+        self._stops: dict[Path, list[float]] = {}  #: when each shim was found stopped, of late
         self._told: dict[Path, float] = {}  #: since when each was known to be told to end
 
     def look(self, folders: Iterable[Path]) -> list[Path]:
         """See to the attempts in these folders; those of them that live."""
         live = shims.find_live(folders)
-        self._stops = {folder: self._stops.get(folder, 0) + process.wake(shim) for folder, shim in live.items()}
         now = time.monotonic()
+        self._stops = {folder: self._of_late(folder, now) + [now] * process.wake(shim) for folder, shim in live.items()}
         self._told = {folder: self._told.get(folder, now) for folder in live if (folder / "over").exists()}
         for folder, since in self._told.items():
             if now >= since + shims.WAIT_S:
@@ -49,10 +49,13 @@ class Guard:
         self._tell({folder: shim for folder, shim in live.items() if folder not in self._told})
         return [*live]
 
+    def _of_late(self, folder: Path, now: float) -> list[float]:
+        return [at for at in self._stops.get(folder, ()) if at > now - _STOPS_S]
+
     def _tell(self, live: Mapping[Path, process.Identity]) -> None:
         """Leave word for those that are to end."""
         for folder in live:
-            if self._stops[folder] >= _MOST_STOPS:
+            if len(self._stops[folder]) >= _MOST_STOPS:
                 shims.write_whole(folder / "over", _STOPPED)
         if self._in_all != UNLIMITED:
             past = find_past(self._in_all, {folder: of_tree(shim.pid) for folder, shim in live.items()})

@@ -189,9 +189,9 @@ def send(identity: Identity, signum: signal.Signals) -> None:
 
 
 def wake(identity: Identity) -> bool:
-    """Let it go on where it is stopped; whether it was."""
+    """Let it go on where it is stopped; whether it was. One that a debugger looks at (`t`) is that one's to let go."""
     try:
-        stopped = read_stat(identity.pid)[1][0] in (b"T", b"t")
+        stopped = read_stat(identity.pid)[1][0] == b"T"
     except OSError:
         return False
     if stopped:
