@@ -194,8 +194,16 @@ def test_limits_that_are_no_more_are_taken_back() -> None:
     [
         ({"memory.events": "oom 1\noom_kill 1\n"}, "its memory limit of 200 MB (peak 200 MB)"),
         (
-            {"memory.events": "oom 0\noom_kill 2\n", "memory.peak": "199000000\n"},
+            {"memory.events": "oom 0\noom_kill 2\n", "../memory.events.local": "oom 1\noom_kill 0\n"},
             "the memory limit of 1 GB of all agents together",
+        ),
+        (
+            {
+                "memory.events": "oom 0\noom_kill 2\n",
+                "../memory.events.local": "oom 0\n",
+                "../memory.events": "oom 1\n",
+            },
+            "the kernel, since the machine had no memory left",
         ),
         ({"pids.events": "max 3\n", "pids.peak": "50\n"}, "its limit of 50 processes and threads (peak 50)"),
         ({"cpu.stat": "usage_usec 61000000\nuser_usec 1\n"}, "its limit of 1 min of CPU time"),

@@ -11,6 +11,7 @@ import pytest
 from attempts import Place, change_shims, ended, limited, lines, program, python, run, shell, shim_of
 from forkjoin.attempt import groups, hierarchy
 from forkjoin.attempt.local import LocalExecutor
+from forkjoin.model import TreeLimits
 from harness import until
 
 MB = 1_000_000
@@ -198,6 +199,38 @@ async def test_what_a_daemon_had_that_was_started_from_within_is_no_peak_of_the_
     await lines(local, "a1-1", 1)
     await local.close_input("a1-1")
     assert 0 < ((await ended(local, "a1-1")).peak_memory_bytes or 0) < 50 * MB
+
+
+# -- limits around
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cgroup of version 1, as a container's, in which those of homes are made."""
+    base = next((base for base in hierarchy.find_bases() if base.version == 1 and "memory" in base.controllers), None)
+    if base is None:
+        pytest.skip("no cgroup of version 1 with memory can be made here")
+    folder = Path(base.folder, f"forkjoin-box-{os.getpid()}")
+    folder.mkdir()
+    monkeypatch.setattr(groups, "find_bases", lambda: [hierarchy.Base(str(folder), 1, ("memory",))])
+    yield folder
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("around", "in_all", "words"),
+    [
+        (200 * MB, 1000 * MB, "the kernel, since the machine had no memory left"),
+        (1000 * MB, 200 * MB, "the memory limit of 200 MB of all agents together"),
+    ],
+)
+async def test_it_is_told_whose_limit_of_memory_it_was_of_those_around_an_attempt(
+    local: LocalExecutor, place: Place, box: Path, around: int, in_all: int, words: str
+) -> None:
+    (box / "memory.limit_in_bytes").write_text(str(around))
+    executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=in_all))
+    await executor.submit(limited(shell("a1-1", TAKES_MEMORY), memory=600 * MB))
+    assert str(await ended(executor, "a1-1")).startswith(f"ended by {words} (peak ")
 
 
 # -- the watchdog

@@ -119,7 +119,7 @@ class Watch:
         if killer == "own":
             self.peak = max(self.peak, limit)  # all of it: before that, cached files go
             whose = f"its memory limit of {spell_bytes(limit)}"
-        elif all_of_it := self.in_all.get("memory"):
+        elif killer == "together" and (all_of_it := self.in_all.get("memory")):
             whose = f"the memory limit of {spell_bytes(all_of_it)} of all agents together"
         else:
             whose = "the kernel, since the machine had no memory left"

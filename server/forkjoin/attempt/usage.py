@@ -16,6 +16,8 @@ from forkjoin.attempt import cgroup, process
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: The most that the kernel asks for at once before it ends somebody for want of it.
 _STEP = 65536
+#: What tells of version 1 how much it has had of how much.
+_MOST = ("memory.max_usage_in_bytes", "memory.limit_in_bytes")
 #: What tells that a cgroup holds the limit, of version 2 or 1.
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
 #: What counts as memory, and what does not though a process has it, of version 2; 1 has lines with those within, too.
@@ -51,21 +53,28 @@ class Meter:
             sum(parts.get(name, 0) for name in _MAPPED_PARTS) if self.memory_is_held else tree.mapped,
         )
 
-    def find_killer(self) -> Literal["", "own", "around"]:
+    def find_killer(self) -> Literal["", "own", "together", "around"]:
         """Whose limit of memory has had the kernel kill one of it; '' for none, or one within. Asked each look."""
         events = self.ask("memory.events", "memory.oom_control")
         own = int(self.is_full()) if "oom" not in events else self.ask("memory.events.local").get("oom", events["oom"])
         if not events.get("oom_kill") or events.get("oom", 0) > own:
             return ""
-        return "own" if own else "around"
+        return "own" if own else "together" if self.home_was_full() else "around"
 
     def is_full(self) -> bool:
         """Whether it was at its limit of late: all that version 1 tells, which counts files that are cached."""
-        most, limit = (self.ask(name).get("", 0) for name in ("memory.max_usage_in_bytes", "memory.limit_in_bytes"))
+        most, limit = (self.ask(name).get("", 0) for name in _MOST)
         self.was_full = [self.was_full[-1], most > limit - _STEP]
         for folder in self.folders:
             cgroup.write(f"{folder}/memory.max_usage_in_bytes", "0")  # the most from now on
         return any(self.was_full)
+
+    def home_was_full(self) -> bool:
+        """Whether all together have been at their limit, which the cgroup around holds; 1 counts cached files again."""
+        homes = [os.path.dirname(folder) for folder in self.folders]
+        events = _ask(homes, "memory.events.local", "memory.events")  # that is as local before Linux 5.2
+        most, limit = (_ask(homes, name).get("", 0) for name in _MOST)
+        return events.get("oom", 0) > 0 or 0 < limit - _STEP < most
 
     @property
     def refused_processes(self) -> int:
@@ -77,11 +86,15 @@ class Meter:
         return self.ask("pids.peak").get("", 0)
 
     def ask(self, *names: str) -> dict[str, int]:
-        """The numbers in the first of these files that there is, by what they are called; one alone by ''."""
-        for file in (f"{folder}/{name}" for name in names for folder in self.folders):
-            if lines := [line.split() for line in cgroup.read(file).splitlines()]:
-                return {"".join(words[:-1]): int(words[-1]) for words in lines}
-        return {}
+        return _ask(self.folders, *names)
+
+
+def _ask(folders: Sequence[str], *names: str) -> dict[str, int]:
+    """The numbers in the first of these files that there is, by what they are called; one alone by ''."""
+    for file in (f"{folder}/{name}" for name in names for folder in folders):
+        if lines := [line.split() for line in cgroup.read(file).splitlines()]:
+            return {"".join(words[:-1]): int(words[-1]) for words in lines}
+    return {}
 
 
 def of_tree(root: int) -> Usage:
