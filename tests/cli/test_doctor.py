@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from forkjoin.attempt import hierarchy
+from forkjoin.cli import doctor
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from harness import forkjoin
@@ -16,6 +18,24 @@ def test_it_is_told_what_holds_which_limit(repository: Path, home: Home) -> None
     held = {name: f"cgroup v{base.version}" for base in hierarchy.find_bases() for name in base.controllers}
     memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
     assert f"2048 processes; held: memory by {memory}, processes by {processes}, processors by " in told["found"]
+
+
+def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    (tmp_path / "memory.current").write_text("0\n")
+
+    def folders(process: str) -> dict[str, str]:
+        return {"": str(tmp_path)} if process == "4321" else {}
+
+    def pid(home: Home) -> str:
+        return "4321"
+
+    monkeypatch.setattr(hierarchy, "folders_of", folders)
+    monkeypatch.setattr(doctor, "_daemon_pid", pid)
+    (told,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
+    assert "an agent 1 GB memory" in told.found
 
 
 def _all(where: Path) -> list[dict[str, Any]]:

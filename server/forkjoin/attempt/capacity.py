@@ -14,14 +14,14 @@ def find() -> Capacity:
     return Capacity(os.cpu_count() or 1, find_memory(), available, os.getloadavg()[0])
 
 
-def find_memory() -> int:
-    """Bytes of memory, for all together."""
-    return int(min(psutil.virtual_memory().total, _bounds()[0]))
+def find_memory(process: str = "self") -> int:
+    """Bytes of memory, for all together, where that process is their daemon."""
+    return int(min(psutil.virtual_memory().total, _bounds(process)[0]))
 
 
-def _bounds() -> tuple[float, float]:
-    """Bytes that the cgroups around this process, a container's as a rule, let it have in all, and from now on."""
-    folders = hierarchy.folders_of("self")
+def _bounds(process: str = "self") -> tuple[float, float]:
+    """Bytes that the cgroups around a process, a container's as a rule, let it have in all, and from now on."""
+    folders = hierarchy.folders_of(process)
     own = folders.get("memory") or folders.get("", "")
     bounds = [(limit, _left(folder, limit)) for folder in (own, *hierarchy.above(own)) if (limit := _limit(folder))]
     return min((limit for limit, _ in bounds), default=math.inf), min((left for _, left in bounds), default=math.inf)

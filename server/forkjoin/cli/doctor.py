@@ -95,8 +95,9 @@ def examine(home: Home) -> Iterator[Finding]:
         yield Finding("settings", False, str(error), "correct the file, then: forkjoin daemon stop")
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
-    bases = hierarchy.find_bases(_daemon_pid(home) or "self")
-    yield _limits(settings.on(capacity.find_memory()).limits, bases)
+    daemon = _daemon_pid(home) or "self"
+    bases = hierarchy.find_bases(daemon)
+    yield _limits(settings.on(capacity.find_memory(daemon)).limits, bases)
     escape = "none can be made: a process that clears its environment and outlives its shim escapes a stop"
     yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
     yield _daemon(home)
