@@ -1,6 +1,6 @@
 """What lies between two commits, path by path, and what of it is there in a checkout."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -8,6 +8,8 @@ from forkjoin.branch import git
 
 #: The mode of a submodule: a commit of another repository.
 SUBMODULE = "160000"
+
+_RAW = ("-r", "-z", "--raw", "--no-renames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,33 @@ class Change:
 
 async def changes_between(repository: str, old: str, new: str) -> list[Change]:
     """Every path that differs; a moved file is one that went and one that came."""
-    listing = git.names_in(await git.git(repository, "diff-tree", "-r", "-z", "--raw", "--no-renames", old, new))
-    found: list[Change] = []
-    for how, path in zip(listing[::2], listing[1::2], strict=True):  # ":<mode> <mode> <object> <object> <kind>", path
-        old_mode, new_mode, old_object, new_object, _ = how.removeprefix(":").split(" ")
-        found.append(Change(path, (old_mode, old_object), (new_mode, new_object)))
+    listing = await git.git(repository, "diff-tree", *_RAW, old, new)
+    return _read(listing, 0)[0]
+
+
+async def changes_of_trees(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[Change]]:
+    """What differs within each pair of trees, an old one and a new one, in one call."""
+    asked = "".join(f"{old} {new}\n" for old, new in pairs)
+    listing = await git.git(repository, "diff-tree", *_RAW, "--stdin", stdin=asked.encode())
+    found: list[list[Change]] = []
+    at = 0
+    for old, new in pairs:  # each is answered by a line that repeats it, and what differs
+        changes, at = _read(listing, at + len(f"{old} {new}\n"))
+        found.append(changes)
     return found
+
+
+def _read(listing: str, at: int) -> tuple[list[Change], int]:
+    """The changes that are listed from there on, `:<mode> <mode> <object> <object> <kind>` and path; where they end."""
+    found: list[Change] = []
+    while listing.startswith(":", at):
+        middle = listing.index("\0", at)
+        end = listing.index("\0", middle + 1)
+        how, path = listing[at + 1 : middle], listing[middle + 1 : end]
+        old_mode, new_mode, old_object, new_object, _ = how.split(" ")
+        found.append(Change(path, (old_mode, old_object), (new_mode, new_object)))
+        at = end + 1
+    return found, at
 
 
 def standing(top: str, path: str) -> str | None:

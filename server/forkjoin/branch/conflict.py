@@ -1,6 +1,7 @@
 """Merging two commits without touching anything: what would come of it, or where they conflict."""
 
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
@@ -14,33 +15,43 @@ class Merged:
     conflicts: tuple[str, ...]
 
 
-async def try_merge(common_dir: str, ours: str, theirs: str) -> Merged:
+async def try_merge(
+    common_dir: str,
+    ours: str,
+    theirs: str,
+    base: str | None = None,
+    how: Sequence[str] = (),
+    aside: Mapping[str, str] | None = None,
+) -> Merged:
     """Merge two commits in git's object store alone (git-merge-tree(1)), with the attributes that `ours` sets.
+
+    With `base`, where they parted, they may be trees (since git 2.45). `how` are options of git's own;
+    `aside` tells it where its objects may go.
 
     Raises:
         GitError: They can't be merged at all (unrelated histories).
     """
-    arguments = ("merge-tree", "--write-tree", "--name-only", "-z", ours, theirs)
-    code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours}, fine=(0, 1))
-    tree, *told = out.decode(errors="replace").split("\0")
-    return Merged(tree, _conflicts(told) if code else ())
+    parted = (f"--merge-base={base}",) if base else ()
+    arguments = (*how, "merge-tree", "--write-tree", "--name-only", "-z", *parted, ours, theirs)
+    code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, fine=(0, 1))
+    tree, _, told = out.decode(errors="replace").partition("\0")
+    return Merged(tree, read_conflicts(iter(told.split("\0")), is_clean=code == 0))
 
 
-def _conflicts(told: list[str]) -> tuple[str, ...]:
+def read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
     """The files that git left unmerged; where it left none, those that its messages of conflicts are about.
 
     A folder that one side split in two, and the other added to, is such a conflict without an unmerged file.
     """
     files = list(itertools.takewhile(bool, told))
-    return tuple(dict.fromkeys(files or _complained_of(told[1:])))
+    complained_of = list(_read_messages(told))
+    return () if is_clean else tuple(dict.fromkeys(files or complained_of or ["(git names no file)"]))
 
 
-def _complained_of(fields: list[str]) -> list[str]:
-    """The paths in messages, each of which is: how many paths, the paths, its kind, its text."""
-    paths: list[str] = []
-    while len(fields) > 1:
-        count = int(fields[0])
-        if fields[count + 1].startswith("CONFLICT"):
-            paths += fields[1 : count + 1]
-        fields = fields[count + 3 :]
-    return paths or ["(git names no file)"]
+def _read_messages(told: Iterator[str]) -> Iterator[str]:
+    """The paths in messages of conflicts, each of which is: how many paths, the paths, its kind, its text."""
+    while count := next(told, ""):
+        paths = list(itertools.islice(told, int(count)))
+        kind, _ = next(told), next(told)
+        if kind.startswith("CONFLICT"):
+            yield from paths

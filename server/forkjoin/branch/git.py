@@ -63,6 +63,9 @@ _QUIET = (
     *("-c", "reftable.lockTimeout=10000"),
 )
 
+#: For a call whose objects are not put on disk one by one, as `sync_objects` does it for many.
+UNSYNCED = ("-c", "core.fsync=none")
+
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our own environment, made safe for git."""
@@ -205,6 +208,11 @@ async def git(
     return os.fsdecode(out).removesuffix("\n")
 
 
+async def sync_objects(common_dir: str) -> None:
+    """See that all objects are on disk: for many that takes far less time than one by one."""
+    await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)
+
+
 def names_in(listing: str) -> list[str]:
     """The names that git lists with `-z`."""
     return [name for name in listing.split("\0") if name]
@@ -234,13 +242,17 @@ def short(ref: str) -> str:
 async def require_version() -> None:
     """Check that git is there, and young enough; a CallerError says what is needed."""
     try:
-        said = await git("/", "version")
+        found = await version()
     except FileNotFoundError:
         raise CallerError("git was not found in PATH; install git 2.38 or newer") from None
-    found = re.search(r"(\d+)\.(\d+)\S*", said)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
-        words = found[0] if found else said
-        raise CallerError(f"git {words} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
+    if found < OLDEST_GIT:
+        raise CallerError(f"git {'.'.join(map(str, found))} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
+
+
+async def version() -> tuple[int, ...]:
+    """git's major and minor version, and what follows as numbers."""
+    found = re.search(r"\d+(\.\d+)*", await git("/", "version"))
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 async def resolve(where: str | Path, revision: str) -> str | None:
@@ -309,6 +321,22 @@ async def author(where: str | Path) -> dict[str, str]:
         return {}
     ours = {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost"}
     return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in ours.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who makes a commit, and when, each as `name <address> seconds zone`."""
+
+    author: str
+    committer: str
+
+
+async def sign(where: str | Path, at: float) -> Signature:
+    """How commits are signed that are made here, at this time."""
+    dates = {f"GIT_{role}_DATE": f"@{int(at)} +0000" for role in ("AUTHOR", "COMMITTER")}
+    extra = await author(where) | dates
+    who = [await git(where, "var", f"GIT_{role}_IDENT", extra=extra) for role in ("AUTHOR", "COMMITTER")]
+    return Signature(*who)
 
 
 async def update_refs(

@@ -8,22 +8,17 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git, kept
-from forkjoin.branch.change import SUBMODULE, changes_between
+from forkjoin.branch.change import changes_between
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.include import included
 from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remove_pipes
 from forkjoin.branch.share import shared
+from forkjoin.branch.stage import Status, read_status, stage
 from forkjoin.branch.worktree import take_away
 from forkjoin.error import CallerError, GitError, is_passing
-
-#: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
-_MANY = 100
-#: How git is to tell of a worktree.
-_FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,37 +30,6 @@ class Left:
     warnings: list[str]  #: what the lead should know, each a sentence
     #: folders of the worktree that are repositories with commits of their own, which are in no other
     repositories: list[str] = field(default_factory=list[str])
-
-
-@dataclass(frozen=True, slots=True)
-class _Status:
-    """What is in a worktree beside its commit."""
-
-    head: str | None  #: the commit that HEAD is at; none where its branch is gone
-    branch: str | None  #: the short name of the branch that HEAD is on; none where it is detached
-    loose: list[str]  #: paths that differ from HEAD, new ones too
-    unmerged: list[str]  #: those of them that are in conflict
-    repositories: list[str]  #: folders that are repositories of their own, and changed: new ones, and submodules
-    ignored: list[str]
-
-
-async def _read_status(place: Place) -> _Status:
-    """How an agent's worktree stands, as `git status` tells it."""
-    lines = git.names_in(await place.git("status", *_FORM, "--untracked-files=all", "--ignored=matching"))
-    said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
-    head, branch = said["branch.oid"], said["branch.head"]
-    changed = [line.split(" ", 8) for line in lines if line.startswith("1 ")]  # 1 XY submodule modes and ids path
-    submodules = [path for _, state, kind, *_, path in changed if kind != "N..." and state[1] != "."]
-    unmerged = [line.split(" ", 10)[10] for line in lines if line.startswith("u ")]
-    new = [line[2:] for line in lines if line.startswith("? ")]
-    return _Status(
-        head=None if head == "(initial)" else head,
-        branch=None if branch == "(detached)" else branch,
-        loose=[*(fields[8] for fields in changed), *unmerged, *(name for name in new if not name.endswith("/"))],
-        unmerged=unmerged,
-        repositories=[*submodules, *(name for name in new if name.endswith("/"))],
-        ignored=[line[2:] for line in lines if line.startswith("! ")],
-    )
 
 
 async def commit_loose(common_dir: str, worktree: Path, branch: str, message: str, keep_as: str) -> Left:
@@ -98,7 +62,7 @@ async def is_at(common_dir: str, worktree: Path, commit: str | None, *, or_less:
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return True
-    status = await _read_status(place)
+    status = await read_status(place)
     gone = await to_thread.run_sync(_gone, place, status.loose) if or_less else set[str]()
     return status.head == commit and gone.issuperset(status.loose) and not status.repositories
 
@@ -135,12 +99,12 @@ def _mend(place: Place, branch: str) -> list[str]:
     return warnings
 
 
-async def _read_whole_status(place: Place, warnings: list[str]) -> _Status:
+async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
     """How the worktree stands, once its index is whole."""
     index = place.folder / "index"
     if await to_thread.run_sync(index.exists):
         try:
-            return await _read_status(place)
+            return await read_status(place)
         except GitError as error:
             if is_passing(error):
                 raise
@@ -148,18 +112,18 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> _Status:
     if await git.resolve(place.folder, "HEAD"):
         await place.git("read-tree", "HEAD")
     warnings.append("The index of the agent's worktree was damaged; it was made again from its last commit.")
-    return await _read_status(place)
+    return await read_status(place)
 
 
 # -- committing it
 
 
-async def _commit(place: Place, status: _Status, branch: str, message: str, warnings: list[str]) -> tuple[str, int]:
+async def _commit(place: Place, status: Status, branch: str, message: str, warnings: list[str]) -> tuple[str, int]:
     """Commit what is loose, on HEAD; the commit that is there then, and how many paths were loose."""
     parent = status.head or await _last_head(place)
     if parent and not status.loose:
         return parent, 0
-    tree = await _stage(place, status, warnings)
+    tree = await stage(place, status, warnings)
     loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
     if parent and not loose:
         return parent, 0
@@ -172,7 +136,7 @@ async def _commit(place: Place, status: _Status, branch: str, message: str, warn
     return tip, loose
 
 
-async def _move_head(place: Place, status: _Status, branch: str, tip: str) -> None:
+async def _move_head(place: Place, status: Status, branch: str, tip: str) -> None:
     """Put HEAD on `tip`: with the agent's own branch, or off any other one, which is not ours to move."""
     if status.branch != branch:
         lines = ["option no-deref", f"update HEAD {tip}"]
@@ -181,29 +145,6 @@ async def _move_head(place: Place, status: _Status, branch: str, tip: str) -> No
     else:  # it is on a branch that is gone, and will be made again
         return
     await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra={"GIT_DIR": str(place.folder)})
-
-
-async def _stage(place: Place, status: _Status, warnings: list[str]) -> str:
-    """Stage all that is there, but no other repository; the tree it makes."""
-    # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
-    rows = git.names_in(await place.git("ls-files", "-z", "--stage"))
-    submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
-    others = {*status.repositories, *submodules}
-    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
-    quick = ("-c", "core.fsync=none") if len(status.loose) > _MANY else ()
-    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
-    try:
-        await place.git(*add, stdin=paths)
-    except GitError as error:
-        if is_passing(error):
-            raise
-        warnings.append(f"Not all of the uncommitted work could be committed: {error.stderr.splitlines()[0][:300]}")
-        with contextlib.suppress(GitError):
-            await place.git(*add, "--ignore-errors", stdin=paths)
-    tree = await place.git(*quick, "write-tree")
-    if quick:
-        await anyio.run_process(["sync", "--file-system", "--", f"{place.common_dir}/objects"], check=False)
-    return tree
 
 
 async def _last_head(place: Place) -> str | None:
@@ -255,7 +196,7 @@ async def _may_move(place: Place, ref: str) -> bool:
 # -- what stays there
 
 
-async def _name_what_stays(place: Place, status: _Status) -> list[str]:
+async def _name_what_stays(place: Place, status: Status) -> list[str]:
     said: list[str] = []
     if status.repositories:
         said.append(

@@ -1,0 +1,68 @@
+"""What branches add to a commit: their commits, where they left it, and what they changed since."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from forkjoin.branch import git
+
+_FORM = "--format=%m%x00%H%x00%T%x00%P%x00%an <%ae>%x00%at"
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who wrote a commit, and when: `name <address>`, and seconds since 1970."""
+
+    name: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What a branch adds."""
+
+    tip: git.Tip
+    authors: tuple[Author, ...]  #: of its own commits, the newest first; none where it adds nothing
+    base: git.Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
+
+
+async def find_added(repository: str, head: str, tips: Sequence[git.Tip]) -> list[Added]:
+    """What each of these branches adds to `head`, in one call."""
+    asked = "".join(f"{one}\n" for one in (f"^{head}", *(tip.commit for tip in tips)))
+    listing = await git.git(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
+    fields = listing.split("\0")
+    rows = [_Commit(*fields[n : n + 6]) for n in range(0, len(fields) - 5, 6)]
+    outside = {row.id: git.Tip(row.id, row.tree) for row in rows if row.mark == "-"}
+    commits = {row.id: row for row in rows if row.mark != "-"}
+    own = [_walk(tip.commit, commits) for tip in tips]
+    sharing = Counter(commit.id for one in own for commit in one)
+    return [_added(tip, mine, outside, sharing) for tip, mine in zip(tips, own, strict=True)]
+
+
+class _Commit(NamedTuple):
+    mark: str
+    id: str
+    tree: str
+    parents: str
+    author: str
+    at: str
+
+
+def _walk(tip: str, commits: Mapping[str, _Commit]) -> list[_Commit]:
+    """The commits of a branch, the newest first."""
+    found: dict[str, _Commit] = {}
+    waiting = [tip]
+    while waiting:
+        if (commit := commits.get(waiting.pop())) and commit.id not in found:
+            found[commit.id] = commit
+            waiting += commit.parents.split()
+    return list(found.values())
+
+
+def _added(tip: git.Tip, own: list[_Commit], outside: Mapping[str, git.Tip], sharing: Mapping[str, int]) -> Added:
+    parents = {parent for commit in own for parent in commit.parents.split()}
+    left_at = [outside[parent] for parent in parents if parent in outside]
+    alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)
+    authors = tuple(Author(commit.author, int(commit.at)) for commit in own)
+    return Added(tip, authors, left_at[0] if alone else None)

@@ -1,0 +1,73 @@
+"""What is in a worktree beside its commit, and staging all of it."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from forkjoin.branch import git
+from forkjoin.branch.change import SUBMODULE
+from forkjoin.branch.place import Place
+from forkjoin.error import GitError, is_passing
+
+#: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
+_MANY = 100
+#: How git is to tell of a worktree.
+_FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is in a worktree beside its commit."""
+
+    head: str | None  #: the commit that HEAD is at; none where its branch is gone
+    branch: str | None  #: the short name of the branch that HEAD is on; none where it is detached
+    loose: list[str]  #: paths that differ from HEAD, new ones too
+    unmerged: list[str]  #: those of them that are in conflict
+    repositories: list[str]  #: folders that are repositories of their own, and changed: new ones, and submodules
+    ignored: list[str]
+
+
+async def read_status(place: Place) -> Status:
+    """How an agent's worktree stands, as `git status` tells it."""
+    lines = git.names_in(await place.git("status", *_FORM, "--untracked-files=all", "--ignored=matching"))
+    said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
+    head, branch = said["branch.oid"], said["branch.head"]
+    changed = [line.split(" ", 8) for line in lines if line.startswith("1 ")]  # 1 XY submodule modes and ids path
+    submodules = [path for _, state, kind, *_, path in changed if kind != "N..." and state[1] != "."]
+    unmerged = [line.split(" ", 10)[10] for line in lines if line.startswith("u ")]
+    new = [line[2:] for line in lines if line.startswith("? ")]
+    return Status(
+        head=None if head == "(initial)" else head,
+        branch=None if branch == "(detached)" else branch,
+        loose=[*(fields[8] for fields in changed), *unmerged, *(name for name in new if not name.endswith("/"))],
+        unmerged=unmerged,
+        repositories=[*submodules, *(name for name in new if name.endswith("/"))],
+        ignored=[line[2:] for line in lines if line.startswith("! ")],
+    )
+
+
+async def stage(place: Place, status: Status, warnings: list[str], aside: Mapping[str, str] | None = None) -> str:
+    """Stage all that is there, but no other repository; the tree it makes.
+
+    Args:
+        aside: What tells git of another index, and of another place for objects.
+    """
+    # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
+    rows = git.names_in(await place.git("ls-files", "-z", "--stage", extra=aside))
+    submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
+    others = {*status.repositories, *submodules}
+    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
+    quick = git.UNSYNCED if aside or len(status.loose) > _MANY else ()
+    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
+    try:
+        await place.git(*add, stdin=paths, extra=aside)
+    except GitError as error:
+        if is_passing(error):
+            raise
+        warnings.append(f"Not all of the uncommitted work could be committed: {error.stderr.splitlines()[0][:300]}")
+        with contextlib.suppress(GitError):
+            await place.git(*add, "--ignore-errors", stdin=paths, extra=aside)
+    tree = await place.git(*quick, "write-tree", extra=aside)
+    if quick and not aside:
+        await git.sync_objects(place.common_dir)
+    return tree

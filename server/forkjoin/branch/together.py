@@ -1,0 +1,230 @@
+"""Merging many branches, one after the other, in the object store alone: what git does one by one, in few calls.
+
+A branch that touches nothing that another one, or the target, has touched since it left needs no merge: its changes
+are taken as they are. Where paths meet, git merges the trees, for those alone (git-merge-tree(1)). The commits of all
+of them are then made in one stream. A branch that left the target at several commits, or shares commits with another,
+is merged by git with all of its history.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from forkjoin.branch import git
+from forkjoin.branch.added import Added, find_added
+from forkjoin.branch.change import Change, above, changes_of_trees
+from forkjoin.branch.conflict import Merged, try_merge
+from forkjoin.branch.stream import NewCommit, make_commits
+from forkjoin.error import GitError, is_passing
+
+#: Since git 2.45 merge-tree takes trees; before that, each branch is merged with its history.
+_MERGES_TREES = (2, 45)
+
+#: Of more branches than this, the objects are put on disk together: one by one takes milliseconds for each.
+_MANY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch that is to be merged, and what its commit is to say."""
+
+    tip: git.Tip
+    message: str
+    needs: frozenset[int] = frozenset()  #: the places of those before it without which it is not merged
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    head: git.Tip  #: the commit that has it, and all that was joined before it
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicting:
+    files: tuple[str, ...]
+    tree: str  #: what git makes of it, with the conflicts marked in its files
+
+
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """All of it was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """git can't merge it at all."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """One that it needs could not be merged."""
+
+
+Fate = Joined | Conflicting | Contained | Refused | Behind
+
+_Outcome = list[Change] | Contained | Conflicting | Refused  #: of a merge whose commit is not made yet
+
+
+async def merge_together(
+    common_dir: str, head: git.Tip, branches: Sequence[Branch], signed: git.Signature, *, squash: bool = False
+) -> list[Fate]:
+    """How each of these branches fares that are merged onto `head` in their order, each on what came of those before.
+
+    One that can't be merged is left out. With `squash`, each becomes one commit, by its own author.
+    """
+    if not branches:
+        return []
+    added = await find_added(common_dir, head.commit, [branch.tip for branch in branches])
+    many = len(branches) > _MANY
+    merger = _Merger(common_dir, head, signed, squash, git.UNSYNCED if many else ())
+    trees = await git.version() >= _MERGES_TREES
+    steps = [_Step(branch, one) for branch, one in zip(branches, added, strict=True)]
+    for is_quick, group in groupby(steps, lambda step: trees and step.is_quick):
+        if is_quick:
+            await merger.merge_quickly(list(group))
+        else:
+            for step in group:
+                await merger.merge(step)
+    if many:
+        await git.sync_objects(common_dir)
+    return merger.fates
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    branch: Branch
+    added: Added
+
+    @property
+    def is_quick(self) -> bool:
+        return self.added.base is not None and not self.branch.needs
+
+    @property
+    def base(self) -> git.Tip:
+        assert self.added.base
+        return self.added.base
+
+
+@dataclass(slots=True)
+class _Merger:
+    common_dir: str
+    head: git.Tip
+    signed: git.Signature
+    squash: bool
+    how: Sequence[str]  #: options of git's own
+    fates: list[Fate] = field(default_factory=list[Fate])
+
+    async def merge(self, step: _Step) -> None:
+        """Merge one branch with all of its history."""
+        tip = step.added.tip.commit
+        if any(not isinstance(self.fates[place], Joined | Contained) for place in step.branch.needs):
+            self.fates.append(Behind())
+            return
+        if not step.added.authors or await git.is_ancestor(self.common_dir, tip, self.head.commit):
+            self.fates.append(Contained())
+            return
+        merged = await self._try(self.head.commit, tip)
+        if isinstance(merged, str):
+            (changes,) = await changes_of_trees(self.common_dir, [(self.head.tree, merged)])
+            await self._commit([(step, changes)])
+        else:
+            self.fates.append(merged)
+
+    async def merge_quickly(self, steps: Sequence[_Step]) -> None:
+        """Merge branches that left the target at one commit each, and share none with another."""
+        bases = list(dict.fromkeys(step.base.tree for step in steps))
+        theirs = [(step.base.tree, step.added.tip.tree) for step in steps]
+        found = await changes_of_trees(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
+        changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
+        meets = find_meeting(changes, [ours[step.base.tree] for step in steps])
+        merged = await self._merge_trees([step for step, meeting in zip(steps, meets, strict=True) if meeting])
+        await self._commit(
+            [(step, merged[step] if meeting else its) for step, its, meeting in zip(steps, changes, meets, strict=True)]
+        )
+
+    async def _merge_trees(self, steps: Iterable[_Step]) -> Mapping[_Step, _Outcome]:
+        """What each of these changes, after those before it; what touches nothing of theirs is left aside."""
+        pairs: dict[_Step, tuple[str, str]] = {}
+        failed: dict[_Step, Conflicting | Refused] = {}
+        tree = self.head.tree
+        for step in steps:
+            merged = await self._try(tree, step.added.tip.commit, step.base.commit)
+            if isinstance(merged, str):
+                pairs[step] = tree, merged
+                tree = merged
+            else:
+                failed[step] = merged
+        changes = await changes_of_trees(self.common_dir, list(pairs.values())) if pairs else []
+        return failed | dict(zip(pairs, changes, strict=True))
+
+    async def _try(self, ours: str, theirs: str, base: str | None = None) -> str | Conflicting | Refused:
+        """The tree that comes of a merge, if one does."""
+        try:
+            merged: Merged = await try_merge(self.common_dir, ours, theirs, base, self.how)
+        except GitError as error:
+            if is_passing(error):
+                raise
+            return Refused(error.last_line)
+        return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree
+
+    async def _commit(self, done: Sequence[tuple[_Step, _Outcome]]) -> None:
+        """Make the commits of what could be merged; squashed, what changes nothing needs none."""
+        came = [(step, Contained() if self.squash and outcome == [] else outcome) for step, outcome in done]
+        new = [self._commit_of(step, outcome) for step, outcome in came if isinstance(outcome, list)]
+        made = iter(await make_commits(self.common_dir, self.head.commit, new, self.how))
+        for _, outcome in came:
+            if isinstance(outcome, list):
+                self.head = next(made)
+                self.fates.append(Joined(self.head))
+            else:
+                self.fates.append(outcome)
+
+    def _commit_of(self, step: _Step, changes: Sequence[Change]) -> NewCommit:
+        tip, message, signed = step.added.tip.commit, step.branch.message, self.signed
+        if not self.squash:
+            return NewCommit(changes, tip, message, signed.author, signed.committer)
+        first, *others = dict.fromkeys(author.name for author in step.added.authors)
+        trailers = "".join(f"Co-authored-by: {name}\n" for name in others)
+        author = f"{first} {step.added.authors[0].at} +0000"
+        return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
+
+
+def find_meeting(theirs: Sequence[Sequence[Change]], ours: Sequence[Sequence[Change]]) -> list[bool]:
+    """Which of these branches git must merge, by what each has changed, and what the target has since it left.
+
+    The others can only be merged in one way. Where anything was deleted, whatever is new may be git's other half of a
+    rename, or be in a folder that moved away.
+    """
+    paths = Counter(change.path for changes in theirs for change in changes)
+    everybodys = _Touched(paths)
+    targets = {id(changes): _Touched([change.path for change in changes]) for changes in ours}
+    deleting = any(change.kind == "D" for changes in (*theirs, *ours) for change in changes)
+    return [
+        any(
+            change.kind == "D"
+            or (change.kind == "A" and deleting)
+            or change.path.endswith(".gitattributes")
+            or paths[change.path] > 1
+            or everybodys.is_around(change.path)
+            or targets[id(since)].has(change.path)
+            for change in changes
+        )
+        for changes, since in zip(theirs, ours, strict=True)
+    ]
+
+
+class _Touched:
+    """Paths that were changed, and the folders they are in."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = frozenset(paths)
+        self._folders = frozenset(folder for path in self._paths for folder in above(path))
+
+    def is_around(self, path: str) -> bool:
+        """Whether one of them is above this path, or below it."""
+        return path in self._folders or any(folder in self._paths for folder in above(path))
+
+    def has(self, path: str) -> bool:
+        return path in self._paths or self.is_around(path)
