@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,25 @@ async def record_agent(store: Store, repository: Path, files: Mapping[str, str |
         agent = await store.move(agent, state)
     await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
     return agent.number
+
+
+async def record_branches(store: Store, repository: Path, names: Sequence[str], base: str) -> list[int]:
+    """Record, for each of these branches, an agent that has succeeded and left it; their numbers."""
+    common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    project = await store.project(common_dir)
+    new = [
+        NewAgent(project.number, "lead", name, True, Spec(task=name, agent="sh"), base, str(repository), "c", "")
+        for name in names
+    ]
+    branches = iter(names)
+    tips = git(repository, "rev-parse", *names).split()
+    agents = await store.spawn(new, lambda *_: (next(branches), str(repository / "none")), Call("", ""))
+    for agent, tip in zip(agents, tips, strict=True):
+        await store.set(agent, prepared=True)
+        for state in (State.PREPARING, State.RUNNING, State.FINISHING):
+            agent = await store.move(agent, state)
+        await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
+    return [agent.number for agent in agents]
 
 
 async def record_landing(home: Home, repository: Path, files: Mapping[str, str | None], verify: str | None) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import Dollars, Minutes, Name, Text, TreeLimits
+from forkjoin.model import Dollars, Minutes, Name, Strategy, Text, TreeLimits
 
 #: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
 NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
@@ -81,6 +81,11 @@ class Retention(_Strict):
     days: Annotated[int, Field(ge=0, le=100_000)] = 30
 
 
+class Merging(_Strict):
+    strategy: Strategy = "merge"  #: of merges whose call names none
+    protected: tuple[str, ...] = ()  #: branches, as fnmatch has them, into which a merge must be confirmed
+
+
 class Money(_Strict):
     """Budgets, where the person has set none with `forkjoin budget`."""
 
@@ -105,6 +110,7 @@ class Settings(_Strict):
     default_agent: str = "claude"
     limits: Limits = Limits()
     retention: Retention = Retention()
+    merge: Merging = Merging()
     budget: Money = Money()
     agents: dict[Name, AgentProgram] = {}
 

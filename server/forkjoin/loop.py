@@ -26,6 +26,7 @@ from forkjoin.agent.schedule import Schedule
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
+from forkjoin.landing.foresight import Foresight
 from forkjoin.landing.land import Lander
 from forkjoin.model import Agent, Landing, LandingState, Project
 from forkjoin.rooms import Rooms
@@ -56,6 +57,7 @@ class Loop:
         self._life = Life(rooms)
         self._obey = Obey(rooms)
         self._lander = Lander(rooms)
+        self.foresight = Foresight(rooms)
         self._attended: set[str] = set()  #: what a task sees to
         self._connected: WeakSet[Session] = WeakSet()
 
@@ -132,13 +134,13 @@ class Loop:
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
-            self._attend(tasks, f"landing in {landing.project}", f"landing {landing.number}", act)
+            self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
 
     def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
-        """Each project's first landing that can be carried out; the others wait for it."""
+        """Each target's first landing that can be carried out; the others wait for it."""
         able = [landing for landing in landings if not self._lacks_environment(landing)]
         self.waiting_landings = len(landings) - len(able)
-        return {landing.project: landing for landing in reversed(able)}.values()
+        return {(landing.project, landing.target): landing for landing in reversed(able)}.values()
 
     def _lacks_environment(self, landing: Landing) -> bool:
         """Whether it must run verify and a restart has lost what that runs in. A move in midst is settled without."""

@@ -73,6 +73,7 @@ async def serve(home: Home) -> None:
             tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
             tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
             tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
+            tasks.start_soon(loop.foresight.watch)
             tasks.start_soon(loop.run)
             await door.serve(listener, tasks)
     log.info("down")

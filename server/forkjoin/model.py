@@ -362,6 +362,10 @@ class Outcome:
                 return f"lost, without an end record: {why}"
 
 
+#: How a branch lands: as a merge commit, or as one commit that has all of its changes.
+Strategy = Literal["merge", "squash"]
+
+
 class LandingState(StrEnum):
     """Where a landing stands. What is being moved is on disk before the first file is touched."""
 
@@ -384,7 +388,10 @@ class Landing:
     environment: str
     state: LandingState
     created: float
-    move: str | None = None  #: JSON of what is being moved, while `MOVING`
+    move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
     answer: str | None = None  #: JSON of what was answered, once `DONE`
     checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
     port_base: int = 0  #: the first of the ports of its scratch worktree; 0: it has none
+    strategy: Strategy = "merge"
+    include_failed: bool = False  #: also branches of agents that did not succeed
+    undoes: int | None = None  #: the number of the landing that it takes back

@@ -43,7 +43,7 @@ async def test_a_verify_that_runs_when_the_daemon_is_killed_is_neither_disturbed
                 tasks.start_soon(merge)
                 await until((home.state / "log").exists)
                 daemon_of(home).kill()
-                await until(lambda: calls.read_text().count("merge-tree") >= 2)  # of the next daemon
+                await until(lambda: calls.read_text().count("fast-import") >= 2)  # of the next daemon
                 (home.state / "go").touch()
     assert ids_of(answers[0], "merged") == ["a1"]
     assert (home.state / "log").read_text() == "began\n"

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from branches import REAL_GIT, commit, contents, everything, write
 from forkjoin.landing.answer import Landed
+from forkjoin.main import open_loop
 from forkjoin.paths import Home
+from forkjoin.record.rows import NewLanding
+from forkjoin.session import Call
 from harness import git
 from landings import carry_out_elsewhere, carry_out_here, record_landing
 
@@ -170,4 +173,38 @@ async def test_killed_while_it_moves_a_target_that_was_nowhere_its_checkout_is_l
     else:
         assert landed.error == "There is no branch main any more."
     assert git(repository, "status", "--porcelain") == ""
+    world.check_no_litter()
+
+
+@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("built_on", [False, True])
+async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
+    repository: Path, home: Home, first: int, built_on: bool
+) -> None:
+    merge = await record_landing(home, repository, {"shared.txt": "2\n", "new": "new\n"}, None)
+    await carry_out_here(home, merge)
+    if built_on:
+        commit(repository, {"later": "later\n"})
+    async with open_loop(home) as loop:
+        new = NewLanding(1, "lead", (), "refs/heads/main", None, False, "", undoes=merge)
+        number = (await loop.store.add_landing(new, Call("", ""))).number
+    write(repository, "README.md", "edited\n")
+    world = World(repository, home, number)
+    at = first
+    while world.carry_out_killed(at):
+        await check_undone(world, await carry_out_here(home, number), built_on=built_on)
+        world.begin_again()
+        at += 3
+    assert at > 8, "these were the calls of a whole undo"
+    await check_undone(world, await carry_out_here(home, number), built_on=built_on)
+
+
+async def check_undone(world: World, landed: Landed, *, built_on: bool) -> None:
+    """See that it was undone once, wholly, beside what the user has edited."""
+    assert (landed.undone, landed.reverted) == (("a1",), built_on)
+    before = git(world.repository, "rev-parse", "main^" if built_on else "main^{commit}")
+    assert before == (world.old if built_on else git(world.repository, "rev-parse", f"{world.old}^1"))
+    assert git(world.repository, "status", "--porcelain") == " M README.md"
+    later = {"later": b"later\n"} if built_on else {}
+    assert contents(world.repository) == {"README.md": b"edited\n", "shared.txt": b"one\ntwo\nthree\n", **later}
     world.check_no_litter()

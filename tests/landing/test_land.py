@@ -33,7 +33,9 @@ async def test_a_conflict_is_named_by_file_while_the_others_land(lead: Lead, rep
     await lead.run("echo 1 > shared.txt", "echo 2 > shared.txt; echo > two", "echo > three")
     answer = await lead.call("merge_worktree", ids=["a1", "a2", "a3"])
     assert ids_of(answer, "merged") == ["a1", "a3"]
-    assert answer["conflicted"] == [{"id": "a2", "files": ["shared.txt"]}]
+    (conflicted,) = answer["conflicted"]
+    assert (conflicted["id"], conflicted["files"]) == ("a2", ["shared.txt"])
+    assert conflicted["hunks"] == ["shared.txt, line 1:\n<<<<<<<\n1\n=======\n2\n>>>>>>>"]
     assert (answer["target"], answer["commit"]) == ("main", git(repository, "rev-parse", "main"))
     assert await fares(lead, "a1", "a2", "a3") == ["merged", "conflicted", "merged"]
     assert sorted(contents(repository)) == ["README.md", "shared.txt", "three"]
@@ -168,7 +170,7 @@ async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_
     assert ids_of(answer, "merged") == ["a1"]
     lines = (home.state / "env").read_text().splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
-    assert (found["FORKJOIN_AGENT"], found["FORKJOIN_NAME"]) == ("a1", "echo-one")
+    assert found["FORKJOIN_AGENTS"] == "a1"
     assert (found["FORKJOIN_TARGET"], found["OWN"]) == ("main", "kept")
     assert (found["FORKJOIN_LANDING"], found["FORKJOIN_HOME"]) == ("1", str(home.state))
     marks = ("CLAUDE", "GIT_DIR", "FORKJOIN_TOKEN", "FORKJOIN_KEEPER")

@@ -15,7 +15,7 @@ async def test_what_is_merged_stays_so_when_another_target_rejects_it_and_its_na
     await lead.call("merge_worktree", ids=[first])
     await lead.call("spawn_agent", task="echo two > two.txt", name="again")
     with anyio.fail_after(GIVE_UP_S):
-        landed = await lead.call("merge_worktree", ids=[first], into="release", verify="false")
+        landed = await lead.call("merge_worktree", ids=[first], into="release", verify="test ! -e one.txt")
     assert [one["id"] for one in landed["rejected"]] == [first]
     (listed,) = (await lead.call("list_agents", ids=[first]))["agents"]
     assert listed["merge"] == "merged"

@@ -19,7 +19,7 @@ from landings import carry_to_its_end, open_daemon, record_landing
 @pytest.fixture
 async def number(repository: Path, home: Home) -> int:
     """A landing that waits."""
-    return await record_landing(home, repository, {"shared.txt": "2\n", "one": "1\n"}, None)
+    return await record_landing(home, repository, {"shared.txt": "2\n", "one": "1\n", "README.md": None}, None)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ FULL = "No space left on device"
 LOCKED = "fatal: cannot lock ref 'refs/heads/main': Unable to create '/r/.git/refs/heads/main.lock': File exists."
 PASSING = [
     ("merge-tree", f"error: unable to write file: {FULL}"),
-    ("commit-tree", "fatal: unable to create temporary file: Too many open files"),
+    ("fast-import", "fatal: unable to create temporary file: Too many open files"),
     ("for-each-ref", "fatal: Out of memory, malloc failed"),
     ("read-tree -m -u {old}", f"error: unable to write file one: {FULL}"),
     ("update-ref", LOCKED),

@@ -35,7 +35,8 @@ async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository
     home.config_file.write_text(
         home.config_file.read_text().replace("[limits]\n", "[limits]\nverify_minutes = 0.005\n")
     )
-    hangs = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' &) ; while :; do sleep 1; done"
+    stays = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' &) ; while :; do sleep 1; done"
+    hangs = f"test -e one || exit 0; {stays}"
     number = await record_landing(home, repository, {"one": "x\n"}, hangs)
     async with open_daemon(home) as loop:
         landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
@@ -49,7 +50,8 @@ async def test_one_that_is_lost_is_run_again_but_not_for_ever(
     repository: Path, home: Home, loop: Loop, times: int
 ) -> None:
     log = home.state / "log"
-    kills = f"echo run >> {log}; [ $(wc -l < {log}) -gt {times} ] || {{ kill -9 $PPID; sleep 1000; }}; test -e one"
+    kills = f"echo run >> {log}; [ $(wc -l < {log}) -gt {times} ] || {{ kill -9 $PPID; sleep 1000; }}"
+    kills = f"test ! -e one || {{ {kills}; }}"
     number = await record_landing_in(loop, repository, kills)
     landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
     if times == 1:

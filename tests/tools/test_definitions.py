@@ -7,9 +7,11 @@ import pytest
 from forkjoin_tools.server import INSTRUCTIONS, TOOLS
 from forkjoin_tools.strict import StrictTool
 
-READERS = {"list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status"}
+READERS = {"list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"}
 ALWAYS_LOADED = {"spawn_agents", "wait_agents", "merge_worktree"}
-NAMES = READERS | {"spawn_agent", "spawn_agents", "merge_worktree", "stop_agents", "remove_worktrees", "set_budget"}
+NAMES = READERS | {
+    *("spawn_agent", "spawn_agents", "merge_worktree", "undo_merge", "stop_agents", "remove_worktrees", "set_budget")
+}
 
 
 def _size(tools: Iterable[StrictTool]) -> int:

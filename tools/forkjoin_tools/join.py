@@ -1,24 +1,66 @@
-"""Joining: merge_worktree."""
+"""Joining: check_conflicts, merge_worktree and undo_merge."""
 
+from forkjoin.branch.git import short
 from forkjoin.branch.repository import look
 from forkjoin.config import Recipe
-from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped
-from forkjoin.landing.queue import enqueue, wait_until_landed
-from forkjoin.model import Text
+from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
+from forkjoin.landing.foresight import counts
+from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
+from forkjoin.model import Strategy, Text
 from forkjoin.wanted import find_recipe
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, not_obeyed
-from forkjoin_tools.size import ROOM, wire_size
+from forkjoin_tools.size import ROOM, fit, wire_size
 from forkjoin_tools.strict import Arguments, tool
+
+# -- check_conflicts
+
+#: Bytes of the pairs that are told.
+_PAIRS_BYTES = 20_000
+
+
+class CheckConflicts(Arguments):
+    ids: Ids | None = Field(None, description="Default: all with work that is not merged.")
+    into: str | None = Field(None, description="The branch. Default: the one checked out here.")
+
+
+class Conflict(BaseModel):
+    between: tuple[str, str]  #: two agents, or an agent and the branch
+    files: list[str]
+
+
+class Conflicts(BaseModel):
+    conflicts: list[Conflict]
+    target: str
+    more: int | None = None  #: pairs that there was no room for
+
+
+@tool(reads_only=True)
+async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
+    """Tell which agents' work conflicts, with each other's and with a branch, by file; running agents and uncommitted
+    changes too. Use it to steer them apart, or before you merge."""
+    if arguments.ids is not None:
+        agents = await desk.find_all(arguments.ids)
+    else:
+        agents = [one for one in await desk.store.agents(desk.project, everything=False) if counts(one)]
+    target = await find_target(await look(desk.caller.session.folder), arguments.into)
+    clashes = await desk.loop.foresight.look(desk.project, agents, target)
+    told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
+    fitting = fit(told, _PAIRS_BYTES)
+    return Conflicts(conflicts=fitting, target=short(target), more=len(told) - len(fitting) or None)
+
+
+# -- merge_worktree
 
 
 class MergeWorktree(Arguments):
     ids: Ids
     into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
-    verify: Text | None = Field(
-        None, description="Shell command run on each merged state before it lands; what fails it is left out."
-    )
+    verify: Text | None = Field(None, description="Shell command that what lands must pass.")
+    strategy: Strategy | None = Field(None, description="squash: one commit per agent. Default: merge.")
+    include_failed: bool = Field(False, description="Also agents that did not succeed.")
+    confirm: bool = Field(False, description="The person has agreed to change a protected branch.")
     dry_run: bool = Field(False, description="Only say what would merge and what conflicts; runs no verify.")
 
 
@@ -34,15 +76,16 @@ class MergeAnswer(BaseModel):
 
 @tool(always_loaded=True)
 async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
-    """Merge the branches of agents that succeeded into a branch, in the order given, each verified first. Waits until
-    done. What conflicts (files named) or fails verify is left out, the others land together; nothing is ever half
-    merged, and uncommitted changes in the checkout stay as they are."""
+    """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
+    done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
+    uncommitted changes in the checkout stay as they are."""
     agents = await desk.find_all(arguments.ids)
     recipe, note = Recipe(), None
     if not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
         recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
-    verify, dry_run = arguments.verify or recipe.verify, arguments.dry_run
-    landing = await enqueue(desk.store, desk.caller, agents, arguments.into, verify, recipe, dry_run=dry_run)
+    verify = arguments.verify or recipe.verify
+    wish = Wish(agents, verify, recipe, arguments.strategy, arguments.include_failed, arguments.dry_run)
+    landing = await enqueue(desk.rooms, desk.caller, arguments.into, wish, confirmed=arguments.confirm)
     landed = await wait_until_landed(desk.store, landing)
     note = " ".join(filter(None, (note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
@@ -56,10 +99,43 @@ def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAn
     """What became of a landing, with so many files named of each conflict and so much of each reason."""
     return MergeAnswer(
         merged=list(landed.merged),
-        conflicted=[Conflicted(one.id, tuple(name[:words] for name in one.files[:files])) for one in landed.conflicted],
+        conflicted=[
+            Conflicted(one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5])
+            for one in landed.conflicted
+        ],
         rejected=[Rejected(one.id, one.why[:words]) for one in landed.rejected],
         skipped=[Skipped(one.id, one.why[:words]) for one in landed.skipped],
         target=landed.target,
         commit=landed.commit,
         note=note,
     )
+
+
+# -- undo_merge
+
+
+class UndoMerge(Arguments):
+    into: str | None = Field(None, description="The branch. Default: the one checked out here.")
+    confirm: bool = False
+
+
+class UndoAnswer(BaseModel):
+    undone: list[str]
+    target: str
+    commit: str
+    note: str | None = None
+
+
+@tool()
+async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
+    """Take back the last merge_worktree into a branch: it goes back to where it was, or gets a revert where others
+    have committed since. Again: the one before. No agent's work is lost."""
+    landing = await enqueue_undo(desk.rooms, desk.caller, arguments.into, confirmed=arguments.confirm)
+    landed = await wait_until_landed(desk.store, landing)
+    assert landed.commit is not None
+    note = (
+        f"reverted by a commit, since there are later ones; to have it again, git revert {landed.commit[:10]}"
+        if landed.reverted
+        else None
+    )
+    return UndoAnswer(undone=list(landed.undone), target=landed.target, commit=landed.commit, note=note)

@@ -117,6 +117,7 @@ class Listed(Row):
     elapsed_s: int
     cost_usd: Usd | None = None
     last_event: str
+    conflicts: list[str] | None = None  #: with whose work its own conflicts so far, and in which files
 
 
 class Listing(BaseModel):
@@ -170,7 +171,17 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
         or desk.loop.held_up.get(agent.id)
         or await _last_words(desk, agent)
         or agent.last_event,
+        conflicts=_first(_conflicts(desk, agent)) or None,
     )
+
+
+def _conflicts(desk: Desk, agent: Agent) -> list[str]:
+    """With whose work an agent's conflicts, as of the last look at what runs."""
+    return [
+        f"{clash.other if clash.one == agent.id else clash.one}: {', '.join(clash.files[:3])}"
+        for clash in desk.loop.foresight.known.get(agent.project, [])
+        if agent.id in (clash.one, clash.other)
+    ]
 
 
 async def _last_words(desk: Desk, agent: Agent) -> str:
@@ -203,6 +214,7 @@ class Status(BaseModel):
     budgets: list[str]  #: those that are limited
     projects: dict[str, list[str]]  #: what is under way in each repository; of many, in some
     merges: list[str]  #: those under way and queued
+    conflicts: list[str]  #: whose work conflicts so far, in repositories where agents run
     trouble: list[str]
 
 
@@ -223,6 +235,13 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         budgets=await _budgets(desk, live),
         projects=projects,
         merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
+        conflicts=_first(
+            [
+                f"{clash.one} and {clash.other}: {', '.join(clash.files[:3])}"
+                for clashes in desk.loop.foresight.known.values()
+                for clash in clashes
+            ]
+        ),
         trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
     )
 

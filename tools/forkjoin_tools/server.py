@@ -42,7 +42,7 @@ AGENT_INSTRUCTIONS = (
 _ALL: tuple[StrictTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
     *(read.get_result, read.read_diff, read.read_log, join.merge_worktree, end.stop_agents, end.remove_worktrees),
-    money.set_budget,
+    *(join.check_conflicts, join.undo_merge, money.set_budget),
 )
 #: The lead's tools, those that start the work first.
 TOOLS = {tool.name: tool for tool in _ALL}

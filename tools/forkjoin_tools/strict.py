@@ -122,21 +122,22 @@ _BOUNDS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxI
 
 
 def _slim(schema: Json) -> Json:
-    """A schema without what tells a model little: titles, bounds, and `null` as another way to leave something out."""
+    """A schema without what tells a model little: titles, bounds, and other ways to leave something out, such as `null`
+    or false."""
     if isinstance(schema, list):
         return [_slim(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     told = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
     slim = {key: _slim(value) for key, value in told.items() if key not in _BOUNDS}
-    if "properties" in slim:
+    if "properties" in slim or ("enum" in slim and "default" not in slim):
         slim.pop("description", None)  # our own docstring
+    if not slim.get("default", True):
+        del slim["default"]
     choices = slim.pop("anyOf", None)
     if not isinstance(choices, list):
         return slim
     rest = [choice for choice in choices if choice != {"type": "null"}]
-    if "default" in slim and slim["default"] is None:
-        del slim["default"]
     only = rest[0]
     return {**only, **slim} if len(rest) == 1 and isinstance(only, dict) else {"anyOf": rest, **slim}
 

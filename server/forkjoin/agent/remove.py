@@ -92,7 +92,7 @@ async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
 
 
 async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
-    """Whether no other branch, and no tag, has the agent's commits."""
+    """Whether no other branch, and no tag, has the agent's commits, nor one that they were squashed into."""
     if await to_thread.run_sync(place.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
     ref = f"refs/heads/{agent.branch}"
@@ -102,9 +102,13 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
         raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(_is_same, where, agent.worktree):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
-    tip = await git.tip(common_dir, ref) or await _ended_at(rooms, agent)
+    ended_at = await _ended_at(rooms, agent)
+    tip = await git.tip(common_dir, ref) or ended_at
     try:
-        return tip is not None and not await kept.is_elsewhere(common_dir, tip, agent.base)
+        if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
+            return False
+        squashed = await rooms.store.squashed_into(agent) if tip == ended_at else []
+        return not any([await kept.is_elsewhere(common_dir, commit, agent.base) for commit in squashed])
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
 

@@ -46,9 +46,10 @@ async def has_landed(common_dir: str, move: Move) -> bool:
         GitError: git could not tell.
     """
     now = await git.tip(common_dir, move.ref)
-    if now is None or now == move.old:
+    if now is None or now == move.old or not await git.is_ancestor(common_dir, move.new, now):
         return False
-    return await git.is_ancestor(common_dir, move.new, now)
+    goes_back = await git.is_ancestor(common_dir, move.new, move.old)
+    return not (goes_back and await git.is_ancestor(common_dir, move.old, now))
 
 
 async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:

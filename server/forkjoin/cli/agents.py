@@ -182,11 +182,23 @@ def merge(
     ids: Ids,
     into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
     verify: Annotated[str | None, typer.Option(help="Command that each merged state must pass.")] = None,
+    squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
+    include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
+    confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
     json: Json = False,
 ) -> None:
-    """Merge agents' branches, one after the other, each verified. Exit code 1 if one did not land."""
-    answer = ask("merge_worktree", ids=ids, into=into, verify=verify, dry_run=dry_run)
+    """Merge agents' branches, in this order, verified together. Exit code 1 if one did not land."""
+    answer = ask(
+        "merge_worktree",
+        ids=ids,
+        into=into,
+        verify=verify,
+        strategy=None if squash is None else "squash" if squash else "merge",
+        include_failed=include_failed,
+        confirm=confirm,
+        dry_run=dry_run,
+    )
     lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
     lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}" for one in answer["conflicted"]]
     lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
@@ -196,3 +208,14 @@ def merge(
     tell(answer, lines, json=json)
     if answer["conflicted"] or answer["rejected"]:
         raise typer.Exit(1)
+
+
+def undo(
+    into: Annotated[str | None, typer.Option(help="The branch; default: the one checked out here.")] = None,
+    confirm: Annotated[bool, typer.Option(help="Of a protected branch, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Take back the last merge into a branch: it goes back, or gets a revert where others have committed since."""
+    answer = ask("undo_merge", into=into, confirm=confirm)
+    line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"
+    tell(answer, [line, *([answer["note"]] if "note" in answer else [])], json=json)

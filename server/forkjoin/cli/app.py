@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 for command in (
     *(agents.spawn, agents.ps, read.logs, agents.wait, read.result, read.diff, agents.stop, agents.rm, agents.merge),
+    agents.undo,
     *(doctor.status, doctor.doctor, trust.trust, budget.budget),
 ):
     app.command()(command)

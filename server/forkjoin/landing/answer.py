@@ -1,5 +1,6 @@
 """What a landing answers with, as it is recorded and as the lead gets it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -22,6 +23,7 @@ class Merged:
 class Conflicted:
     id: str
     files: tuple[str, ...]
+    hunks: tuple[str, ...] = ()  #: the first places in them: file, line, and both sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Landed:
     rejected: tuple[Rejected, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     error: str | None = None
+    undone: tuple[str, ...] = ()  #: agents whose merge was taken back
+    reverted: bool = False  #: by a commit of its own, since others had built on it
 
     def merges(self) -> dict[int, Merge]:
         """How each agent's branch fares; nothing of those that were skipped for what may change."""
@@ -66,6 +70,16 @@ class Intent:
 
     move: Move
     landed: Landed
+
+
+#: How many names are told before the rest is only counted.
+_NAMED = 30
+
+
+def first(names: Sequence[str]) -> tuple[str, ...]:
+    """The first of these names, and how many more there are."""
+    more = [f"… and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return (*names[:_NAMED], *more)
 
 
 LANDED = TypeAdapter(Landed)

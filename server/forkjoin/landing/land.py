@@ -14,11 +14,12 @@ from forkjoin.branch import git, join
 from forkjoin.branch.checkout import TargetMovedError, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
-from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed
+from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed, first
 from forkjoin.landing.order import PREFIX, Order
 from forkjoin.landing.recover import recover
 from forkjoin.landing.scratch import Scratch, sweep
-from forkjoin.landing.train import first, merge_all
+from forkjoin.landing.train import merge_all
+from forkjoin.landing.undo import undo
 from forkjoin.model import Landing, LandingState, Merge
 from forkjoin.rooms import Rooms
 
@@ -95,7 +96,8 @@ class Lander:
             waiting = (agent.number for agent in agents if agent.merge is Merge.QUEUED)
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
         answer = LANDED.dump_json(landed).decode()
-        await self._store.set_landing(landing, LandingState.DONE, answer=answer, merges=merges)
+        undone = () if landed.reverted else (int(one.removeprefix("a")) for one in landed.undone)
+        await self._store.end_landing(landing, answer, merges, undone)
 
 
 def _words(landing: Landing, error: Exception) -> str:
@@ -120,12 +122,18 @@ class _Carriage:
         if self.order.verify and self.order.environment is None:
             return None
         for _ in range(_TRIES):
-            intent = await merge_all(self.order, self.scratch)
+            intent = await self._intend()
             if self.order.landing.dry_run or intent.move.new == intent.move.old:
                 return intent.landed
             if await self._move(intent):
                 return intent.landed
         raise CallerError(f"{git.short(self.order.landing.target)} kept moving while it was merged into; try again.")
+
+    async def _intend(self) -> Intent:
+        """What the target is to be moved to, as it is now."""
+        if self.order.landing.undoes is None:
+            return await merge_all(self.order, self.scratch)
+        return await undo(self.order, await self.order.rooms.store.landing(self.order.landing.undoes))
 
     async def _go_on(self) -> Landed | None:
         """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""

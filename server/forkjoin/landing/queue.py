@@ -1,47 +1,81 @@
-"""Asking for a merge: what is to land where is recorded, and the landing waits for its turn."""
+"""Asking for a merge, or to take one back: it is recorded, and waits for its turn at its target."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import LANDED, Landed
-from forkjoin.model import Agent, Landing
+from forkjoin.model import Agent, Landing, Strategy
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store
+from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 
 
-async def enqueue(
-    store: Store,
-    caller: Caller,
-    agents: Sequence[Agent],
-    into: str | None,
-    verify: str | None,
-    recipe: Recipe,
-    *,
-    dry_run: bool,
-) -> Landing:
-    """Record a landing of these agents' branches, in this order."""
-    if (before := await store.answered(caller.call)) is not None:
-        return await store.landing(before["landing"])
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which branches are to be merged, in this order, and how."""
+
+    agents: Sequence[Agent]
+    verify: str | None
+    recipe: Recipe
+    strategy: Strategy | None  #: none: as the settings say
+    include_failed: bool
+    dry_run: bool
+
+
+async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *, confirmed: bool) -> Landing:
+    """Record a landing."""
+    if (before := await rooms.store.answered(caller.call)) is not None:
+        return await rooms.store.landing(before["landing"])
     checkout = await look(caller.session.folder)
+    target = await find_target(checkout, into)
+    if not (confirmed or wish.dry_run):
+        _check_open(rooms.settings.merge.protected, target)
     new = NewLanding(
         project=caller.project.number,
         lead=caller.lead,
-        agents=tuple(dict.fromkeys(agent.number for agent in agents)),
-        target=await _find_target(checkout, into),
-        verify=verify,
-        dry_run=dry_run,
+        agents=tuple(dict.fromkeys(agent.number for agent in wish.agents)),
+        target=target,
+        verify=wish.verify,
+        dry_run=wish.dry_run,
         environment=caller.environment,
         checkout=checkout.top or "",
-        recipe=recipe,
+        recipe=wish.recipe,
+        strategy=wish.strategy or rooms.settings.merge.strategy,
+        include_failed=wish.include_failed,
     )
-    return await store.add_landing(new, caller.call)
+    return await rooms.store.add_landing(new, caller.call)
 
 
-async def _find_target(checkout: Checkout, into: str | None) -> str:
+async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confirmed: bool) -> Landing:
+    """Record that what moved a target last, of ours, is to be taken back."""
+    if (before := await rooms.store.answered(caller.call)) is not None:
+        return await rooms.store.landing(before["landing"])
+    target = await find_target(await look(caller.session.folder), into)
+    if not confirmed:
+        _check_open(rooms.settings.merge.protected, target)
+    last = await rooms.store.last_move(caller.project.number, target)
+    if last is None:
+        raise CallerError(f"forkjoin has merged nothing into {git.short(target)} that is not undone; nothing to undo.")
+    new = NewLanding(
+        project=caller.project.number,
+        lead=caller.lead,
+        agents=(),
+        target=target,
+        verify=None,
+        dry_run=False,
+        environment=caller.environment,
+        undoes=last.number,
+    )
+    return await rooms.store.add_landing(new, caller.call)
+
+
+async def find_target(checkout: Checkout, into: str | None) -> str:
     """The full name of the branch to land on."""
     if into is None:
         if checkout.branch is None:
@@ -51,6 +85,16 @@ async def _find_target(checkout: Checkout, into: str | None) -> str:
     if found is None:
         raise CallerError(f"into: there is no branch {into[:100]!r} in this repository.")
     return found
+
+
+def _check_open(protected: Sequence[str], target: str) -> None:
+    """See that a target may be changed without a word from the person."""
+    name = git.short(target)
+    if any(fnmatchcase(name, pattern) for pattern in protected):
+        raise CallerError(
+            f"{name} is protected by the settings; nothing was changed. Ask the person, and once they agree call again "
+            "with confirm=true; or name another branch in `into`."
+        )
 
 
 async def wait_until_landed(store: Store, landing: Landing) -> Landed:

@@ -1,7 +1,7 @@
 """A landing's scratch worktree, made ready as an agent's is, in which verify is run on each merged state."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anyio import to_thread
@@ -28,15 +28,15 @@ class Scratch:
         self._order = order
         self._taken_over = False
 
-    async def verify(self, agent: Agent, commit: str, command: str) -> str | None:
-        """Run verify on exactly this commit; why it failed, if it did."""
+    async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str | None:
+        """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, if it did."""
         order = self._order
         if not self._taken_over:
             await self._end_what_was_left(commit)
             await _end(order.rooms, handles(self._handle(), "teardown"))
             self._taken_over = True
         await worktree.make_scratch(order.common_dir, order.scratch, commit)
-        why = await self._verify(self._workplace(self._handle(commit), agent), command)
+        why = await self._verify(self._workplace(self._handle(commit), agents), command)
         await _end(order.rooms, handles_beside(self._handle(commit), order.recipe))
         return why
 
@@ -75,8 +75,8 @@ class Scratch:
             log.warning("landing %d: its teardown failed: %s", number, why)
         await _end(self._order.rooms, handles(workplace.handle, "teardown"))
 
-    def _workplace(self, handle: str, agent: Agent | None = None) -> Workplace:
-        """Where what is run of this landing runs: for an agent's merged state, or for none."""
+    def _workplace(self, handle: str, agents: Sequence[Agent] = ()) -> Workplace:
+        """Where what is run of this landing runs, on what these agents' branches are merged in."""
         order, landing = self._order, self._order.landing
         anybodys = order.rooms.environments.find_any(landing.project)
         target = {"FORKJOIN_LANDING": str(landing.number), "FORKJOIN_TARGET": git.short(landing.target)}
@@ -89,7 +89,7 @@ class Scratch:
             recipe=order.recipe,
             port_base=landing.port_base,
             environment=order.environment or anybodys or {},
-            ours=target | ({"FORKJOIN_AGENT": agent.id, "FORKJOIN_NAME": agent.name} if agent else {}),
+            ours=target | {"FORKJOIN_AGENTS": " ".join(agent.id for agent in agents)},
         )
 
 

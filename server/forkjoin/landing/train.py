@@ -1,22 +1,30 @@
-"""Merging branch after branch in the object store alone, each verified: what a target is to be moved to.
+"""Merging branches in the object store alone, and verifying them together: what a target is to be moved to.
 
-Merge commits are made of recorded facts alone, their dates included, so that a daemon that takes over makes the very
-same ones and finds the very same runs of verify.
+Branches are coupled in their order, each on what came of those before it; one that conflicts is tried once more at the
+end. Then verify is run on all of them at once. Where it fails, the one that breaks it is found by halves and left out,
+those before it are sure, and the others are coupled anew.
+
+Commits are made of recorded facts alone, their dates included, so that a daemon that takes over makes the very same
+ones and finds the very same runs of verify.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from forkjoin.branch import conflict, git, join
+from forkjoin.branch import git, join
 from forkjoin.branch.checkout import check_free
-from forkjoin.error import CallerError, GitError, is_passing
-from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Conflicted, Intent, Landed, Merged, Rejected, Skipped
+from forkjoin.branch.hunks import find_hunks
+from forkjoin.branch.together import Behind, Branch, Conflicting, Contained, Fate, Joined, Refused, merge_together
+from forkjoin.error import CallerError
+from forkjoin.landing.answer import MERGED_BEFORE, Conflicted, Intent, Landed, Merged, Rejected, Skipped, first
+from forkjoin.landing.bisect import BrokenBeforeError, longest_passing
+from forkjoin.landing.entry import Entry, find_entries
 from forkjoin.landing.order import Order
 from forkjoin.landing.scratch import Scratch
-from forkjoin.model import FINAL, Agent, State
+from forkjoin.model import Agent
 
-#: How many files are named in an answer before the rest is only counted.
-_FILES_NAMED = 30
+#: After so many that broke verify, the others are verified in smaller numbers, as by then most may be bad.
+_PATIENCE = 2
 
 
 async def merge_all(order: Order, scratch: Scratch) -> Intent:
@@ -25,101 +33,155 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
     if order.verify:
         await check_free(order.common_dir, landing.target)
     agents = await order.rooms.store.agents_numbered(landing.agents)
-    refs = {agent.number: f"refs/heads/{agent.branch}" for agent in agents if agent.prepared}
-    tips = await git.tips(order.common_dir, [landing.target, *refs.values()])
+    refs = [f"refs/heads/{agent.branch}" for agent in agents if agent.prepared]
+    tips = await git.tips(order.common_dir, [landing.target, *refs])
     if landing.target not in tips:
         raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
     old = tips[landing.target]
-    dates = {f"GIT_{role}_DATE": f"{int(landing.created)} +0000" for role in ("AUTHOR", "COMMITTER")}
-    authorship = await git.author(order.common_dir) | dates
-    train = _Train(order, scratch, authorship, old.commit, old.tree)
-    for agent in agents:
-        tip = tips.get(refs.get(agent.number, ""))
-        await train.couple(agent, tip.commit if tip else None)
+    train = _Train(order, scratch, old, await git.sign(order.common_dir, landing.created))
+    await train.carry(await find_entries(order, old, tips))
+    await train.find_hunks()
+    return _intend(order, train, agents)
+
+
+def _intend(order: Order, train: "_Train", agents: Sequence[Agent]) -> Intent:
+    landing, fates = order.landing, [train.fates[agent.number] for agent in agents if agent.number in train.fates]
+    merged = tuple(Merged(car.entry.agent.id, None if landing.dry_run else car.head.commit) for car in train.cars)
     landed = Landed(
         git.short(landing.target),
-        None if landing.dry_run else train.head,
-        tuple(train.merged),
-        tuple(train.conflicted),
-        tuple(train.rejected),
-        tuple(train.skipped),
+        None if landing.dry_run else train.head.commit,
+        merged,
+        tuple(fate for fate in fates if isinstance(fate, Conflicted)),
+        tuple(fate for fate in fates if isinstance(fate, Rejected)),
+        tuple(fate for fate in fates if isinstance(fate, Skipped)),
     )
-    why = f"forkjoin: merge {', '.join(merged.id for merged in train.merged)}"
-    return Intent(join.Move(landing.target, old.commit, train.head, None, why), landed)
+    why = f"forkjoin: merge {', '.join(one.id for one in merged)}"
+    return Intent(join.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Car:
+    """A branch that was coupled, and the commit that has it."""
+
+    entry: Entry
+    head: git.Tip
 
 
 @dataclass(slots=True)
 class _Train:
-    """Branches coupled so far: the commit that has them all, its tree, and how each has fared."""
+    """Branches coupled so far, and how the others have fared."""
 
     order: Order
     scratch: Scratch
-    authorship: Mapping[str, str]
-    head: str
-    tree: str
-    merged: list[Merged] = field(default_factory=list[Merged])
-    conflicted: list[Conflicted] = field(default_factory=list[Conflicted])
-    rejected: list[Rejected] = field(default_factory=list[Rejected])
-    skipped: list[Skipped] = field(default_factory=list[Skipped])
+    start: git.Tip
+    signed: git.Signature
+    cars: list[_Car] = field(default_factory=list[_Car])
+    sure: int = 0  #: how many of the first have passed verify together
+    fates: dict[int, Conflicted | Rejected | Skipped] = field(
+        default_factory=dict[int, "Conflicted | Rejected | Skipped"]
+    )
+    conflicts: dict[int, str] = field(default_factory=dict[int, str])  #: the tree of each that conflicted last
+    words: dict[str, str] = field(default_factory=dict[str, str])  #: how verify failed, by commit; '' where it passed
 
-    async def couple(self, agent: Agent, tip: str | None) -> None:
-        """Put one branch on the train, or say why not."""
-        if why := await self._why_not(agent, tip):
-            self.skipped.append(Skipped(agent.id, why))
-            return
-        assert tip is not None
+    @property
+    def head(self) -> git.Tip:
+        return self._head_of(len(self.cars))
+
+    def _head_of(self, length: int) -> git.Tip:
+        return self.cars[length - 1].head if length else self.start
+
+    async def carry(self, found: Sequence[Entry | Skipped]) -> None:
+        """Couple what can be coupled, and passes verify."""
+        self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, Skipped)}
+        waiting = [one for one in found if isinstance(one, Entry)]
+        most, broke = len(waiting), 0
+        while waiting:
+            left = await self._couple(await self._couple(waiting[:most]))
+            behind = await self._drop_what_breaks()
+            broke += behind is not None
+            waiting = [*([*behind, *left] if behind is not None else []), *waiting[most:]]
+            if broke >= _PATIENCE:
+                most = most * 2 if behind is None else max(1, most // 2)
+
+    async def find_hunks(self) -> None:
+        """Say where those conflict that are left out."""
+        for number, fate in self.fates.items():
+            if isinstance(fate, Conflicted):
+                hunks = await find_hunks(self.order.common_dir, self.conflicts[number], fate.files)
+                self.fates[number] = replace(fate, hunks=tuple(hunks))
+
+    async def _couple(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Couple branches; those that can't be merged now, but may be after the others."""
+        able = [entry for entry in entries if self._may_come(entry, entries)]
+        places = {entry.agent.number: place for place, entry in enumerate(able)}
+        branches = [
+            Branch(entry.tip, entry.message, frozenset(places[one] for one in entry.needs if one in places))
+            for entry in able
+        ]
+        squash = self.order.landing.strategy == "squash"
+        fates = await merge_together(self.order.common_dir, self.head, branches, self.signed, squash=squash)
+        return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
+
+    def _may_come(self, entry: Entry, entries: Sequence[Entry]) -> bool:
+        """Whether those whose work a branch has are on the train, or may come with it; else that is its fate."""
+        there = {one.agent.number for one in (*(car.entry for car in self.cars), *entries)}
+        if missing := sorted(entry.needs - there - self._merged_before()):
+            self.fates[entry.agent.number] = _behind(entry, missing[0])
+        return not missing
+
+    def _merged_before(self) -> set[int]:
+        return {
+            number for number, fate in self.fates.items() if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE
+        }
+
+    def _may_still_come(self, entry: Entry, fate: Fate) -> bool:
+        """Note how a branch fared; whether it is worth another try."""
+        agent = entry.agent
+        self.fates.pop(agent.number, None)
+        match fate:
+            case Joined(head):
+                self.cars.append(_Car(entry, head))
+            case Contained():
+                self.fates[agent.number] = Skipped(agent.id, MERGED_BEFORE)
+            case Refused(why):
+                self.fates[agent.number] = Rejected(agent.id, f"git can't merge it: {why}")
+            case Conflicting(files, tree):
+                self.fates[agent.number] = Conflicted(agent.id, first(files))
+                self.conflicts[agent.number] = tree
+                return True
+            case Behind():
+                self.fates[agent.number] = _behind(entry, min(entry.needs))
+                return True
+        return False
+
+    async def _drop_what_breaks(self) -> list[Entry] | None:
+        """Those behind the one that breaks verify, which are uncoupled with it; none where all pass."""
+        length = len(self.cars) - self.sure
         try:
-            merged = await conflict.try_merge(self.order.common_dir, self.head, tip)
-        except GitError as error:
-            if is_passing(error):
-                raise
-            self.rejected.append(Rejected(agent.id, f"git can't merge it: {error.last_line}"))
-            return
-        if merged.conflicts:
-            self.conflicted.append(Conflicted(agent.id, tuple(first(merged.conflicts))))
-        elif merged.tree == self.tree and await git.is_ancestor(self.order.common_dir, tip, self.head):
-            self.skipped.append(Skipped(agent.id, MERGED_BEFORE))
-        else:
-            await self._add(agent, tip, merged.tree)
+            self.sure += await longest_passing(length, self._passes) if length else 0
+        except BrokenBeforeError:
+            raise CallerError(
+                f"verify fails on {git.short(self.order.landing.target)} itself, without any of these; nothing was "
+                f"merged. Mend that first. {self.words[self.start.commit]}"
+            ) from None
+        if self.sure == len(self.cars):
+            return None
+        bad, *behind = self.cars[self.sure :]
+        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, self.words[bad.head.commit])
+        del self.cars[self.sure :]
+        return [car.entry for car in behind]
 
-    async def _add(self, agent: Agent, tip: str, tree: str) -> None:
-        """Make the merge commit, and let the train go on from it unless verify fails there."""
-        parents = (self.head, tip)
-        message = _message(agent, await self.order.rooms.store.task(agent.number))
-        commit = await join.merge_commit(self.order.common_dir, tree, parents, message, self.authorship)
-        if self.order.verify and (why := await self.scratch.verify(agent, commit, self.order.verify)):
-            self.rejected.append(Rejected(agent.id, why))
-            return
-        self.head, self.tree = commit, tree
-        self.merged.append(Merged(agent.id, None if self.order.landing.dry_run else commit))
-
-    async def _why_not(self, agent: Agent, tip: str | None) -> str | None:
-        """Why an agent's branch is not even tried, if there is a reason."""
-        if agent.state not in FINAL:
-            return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
-        if agent.state is not State.SUCCEEDED:
-            return f"it did not succeed (it is {agent.state}); see get_result"
-        if tip == agent.base:
-            return NOTHING
-        return None if tip else await self._why_gone(agent)
-
-    async def _why_gone(self, agent: Agent) -> str:
-        result = await self.order.rooms.store.result(agent.number)
-        try:
-            if result and result.commit and await git.is_ancestor(self.order.common_dir, result.commit, self.head):
-                return NOTHING if result.commit == agent.base else MERGED_BEFORE
-        except GitError as error:  # the commit went with the branch
-            if is_passing(error):
-                raise
-        return "its branch is gone"
+    async def _passes(self, length: int) -> bool:
+        """Whether verify passes with so many more of the branches than are sure."""
+        if self.order.verify is None or (length == 0 and self.sure):
+            return True
+        cars = self.cars[: self.sure + length]
+        commit = self._head_of(len(cars)).commit
+        if commit not in self.words:
+            agents = [car.entry.agent for car in cars]
+            self.words[commit] = await self.scratch.verify(agents, commit, self.order.verify) or ""
+        return not self.words[commit]
 
 
-def first(names: Sequence[str]) -> list[str]:
-    """The first of these names, and how many more there are."""
-    more = [f"… and {len(names) - _FILES_NAMED} more"] if len(names) > _FILES_NAMED else []
-    return [*names[:_FILES_NAMED], *more]
-
-
-def _message(agent: Agent, task: str) -> str:
-    text = " ".join(task.split())[:200]
-    return f"Merge {agent.label}\n\n{text}\n\nForkjoin-Agent: {agent.id}\n"
+def _behind(entry: Entry, other: int) -> Skipped:
+    return Skipped(entry.agent.id, f"it has the work of a{other}, which was not merged")

@@ -1,11 +1,11 @@
 """The records of landings, and of calls that must not be done twice."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from forkjoin.model import Landing, LandingState, Merge
+from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
 from forkjoin.record.ports import UNASKED, Ports, listening
 from forkjoin.record.transaction import Transactions
@@ -35,20 +35,31 @@ class Landings(Transactions):
         return [rows.landing(row) for row in await self._rows("open_landings")]
 
     @Transactions.step()
-    def set_landing(
-        self,
-        q: Any,
-        landing: Landing,
-        state: LandingState,
-        *,
-        move: str | None = None,
-        answer: str | None = None,
-        merges: Mapping[int, Merge] | None = None,
+    def set_landing(self, q: Any, landing: Landing, state: LandingState, move: str | None = None) -> None:
+        """Record how far a landing is, and what it is about to move."""
+        q.set_landing(number=landing.number, state=state, move=move)
+
+    @Transactions.step()
+    def end_landing(
+        self, q: Any, landing: Landing, answer: str, merges: Mapping[int, Merge], undone: Iterable[int] = ()
     ) -> None:
-        """Record how far a landing is and how its branches fared."""
-        q.set_landing(number=landing.number, state=state, move=move, answer=answer)
-        for number, merge in (merges or {}).items():
+        """Record what is answered, how its branches fared, and whose are merged no more."""
+        q.end_landing(number=landing.number, answer=answer)
+        for number, merge in merges.items():
             q.set_landed(number=number, merge=merge)
+        for number in undone:
+            q.set_undone(number=number)
+
+    async def last_move(self, project: int, target: str) -> Landing | None:
+        """The landing that moved a target last, and was not undone."""
+        found = await self._read("last_move", project=project, target=target)
+        return rows.landing(found) if found else None
+
+    async def squashed_into(self, agent: Agent) -> list[str]:
+        """The commits that an agent's branch was squashed into."""
+        answers = [row["answer"] for row in await self._rows("squashes", agent=agent.number)]
+        merged = [one for answer in answers for one in rows.JSON.validate_json(answer)["merged"]]
+        return [one["commit"] for one in merged if one["id"] == agent.id]
 
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""

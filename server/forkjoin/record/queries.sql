@@ -19,6 +19,9 @@ INSERT INTO task (agent, task) VALUES (:agent, :task);
 -- name: task$
 SELECT task FROM task WHERE agent = :agent;
 
+-- name: tasks
+SELECT agent, task FROM task WHERE agent IN (SELECT value FROM json_each(:numbers));
+
 -- name: recipe$
 SELECT recipe FROM agent WHERE number = :number;
 
@@ -84,6 +87,10 @@ UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 -- name: set_landed!
 -- What is in a target stays merged, however another merge of it fares: its name may be another's by now.
 UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR :merge = 'merged');
+
+-- name: set_undone!
+-- It stays merged where its name is another's by now.
+UPDATE OR IGNORE agent SET merge = 'unmerged' WHERE number = :number AND merge = 'merged';
 
 -- name: agents_numbered
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
@@ -218,10 +225,10 @@ SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent, :attempt) ON CONFLICT DO NOTHING;
 
 -- name: add_landing<!
-INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, port_base, state,
-                     created)
-VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :port_base, 'queued',
-        :created);
+INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, port_base, strategy,
+                     include_failed, undoes, state, created)
+VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :port_base, :strategy,
+        :include_failed, :undoes, 'queued', :created);
 
 -- name: landing^
 SELECT * FROM landing WHERE number = :number;
@@ -230,7 +237,21 @@ SELECT * FROM landing WHERE number = :number;
 SELECT * FROM landing WHERE state <> 'done' ORDER BY number;
 
 -- name: set_landing!
-UPDATE landing SET state = :state, move = :move, answer = :answer WHERE number = :number;
+UPDATE landing SET state = :state, move = :move WHERE number = :number;
+
+-- name: end_landing!
+UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
+
+-- name: squashes
+SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL
+AND EXISTS (SELECT 1 FROM json_each(agents) WHERE json_each.value = :agent);
+
+-- name: last_move^
+-- What moved a target last, and was not undone.
+SELECT * FROM landing AS it WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
+AND undoes IS NULL
+AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number AND (state <> 'done' OR move IS NOT NULL))
+ORDER BY number DESC LIMIT 1;
 
 -- name: call$
 SELECT answer FROM call WHERE relay = :relay AND request = :request;

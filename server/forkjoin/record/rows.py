@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.config import Recipe
-from forkjoin.model import Agent, Landing, Result, Spec, SpecParts
+from forkjoin.model import Agent, Landing, Result, Spec, SpecParts, Strategy
 
 Row = dict[str, Any]
 
@@ -132,6 +132,9 @@ class NewLanding:
     environment: str
     checkout: str = ""
     recipe: Recipe = _NONE
+    strategy: Strategy = "merge"
+    include_failed: bool = False
+    undoes: int | None = None
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:

@@ -5,6 +5,7 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
 import itertools
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,6 +126,10 @@ class Store(Ledger, Upkeep, Landings):
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
         return await self._value(str, "task", agent=number) or ""
+
+    async def tasks(self, numbers: Iterable[int]) -> dict[int, str]:
+        """What each of these agents was asked to do."""
+        return {row["agent"]: row["task"] for row in await self._rows("tasks", numbers=json.dumps(list(numbers)))}
 
     async def recipe(self, of: Agent | Landing) -> Recipe:
         """What the repository wanted, and was trusted with, when this was asked for."""

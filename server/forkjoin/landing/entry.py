@@ -1,0 +1,107 @@
+"""What is to be landed: branches in their order, none before what it was built on, and why some are not tried."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from forkjoin.branch import git
+from forkjoin.error import GitError, is_passing
+from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
+from forkjoin.landing.order import Order
+from forkjoin.model import FINAL, Agent, Merge, State, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An agent's branch that may land."""
+
+    agent: Agent
+    tip: git.Tip
+    message: str
+    needs: frozenset[int]  #: the numbers of those whose work it has too, and that land first
+
+
+async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip]) -> list[Entry | Skipped]:
+    """What is to become of each agent of a landing, in the order in which they land."""
+    agents = await order.rooms.store.agents_numbered(order.landing.agents)
+    tasks = await order.rooms.store.tasks(order.landing.agents)
+    found: dict[int, Entry | Skipped] = {}
+    for agent in _sort(agents):
+        tip = tips.get(f"refs/heads/{agent.branch}") if agent.prepared else None
+        message = _message(order.landing.strategy, agent, tasks[agent.number])
+        found[agent.number] = await _find(order, agent, tip, message, target.commit, found)
+    return list(found.values())
+
+
+def _sort(agents: Sequence[Agent]) -> list[Agent]:
+    """These in their order, but for those that come after a later one: they follow that."""
+    waiting = {agent.number: agent for agent in agents}
+    sorted_: list[Agent] = []
+    while waiting:
+        ready = next(agent for agent in waiting.values() if waiting.keys().isdisjoint(agent.after))
+        sorted_.append(waiting.pop(ready.number))
+    return sorted_
+
+
+async def _find(
+    order: Order,
+    agent: Agent,
+    tip: git.Tip | None,
+    message: str,
+    target: str,
+    before: Mapping[int, Entry | Skipped],
+) -> Entry | Skipped:
+    why = _why_not(agent, tip, include_failed=order.landing.include_failed)
+    if why := why or (None if tip else await _why_gone(order, agent, target)):
+        return Skipped(agent.id, why)
+    assert tip is not None
+    inherited = await _inherited(order, agent, tip.commit, target) if agent.after else []
+    for other in inherited:
+        if other.number not in before and other.merge is not Merge.MERGED and not other.removed:
+            return Skipped(agent.id, f"it has the work of {other.label}, which is not merged: name that one too")
+        if isinstance(skipped := before.get(other.number), Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
+            return Skipped(agent.id, f"it has the work of {other.label}, which is skipped")
+    needs = frozenset(other.number for other in inherited if isinstance(before.get(other.number), Entry))
+    return Entry(agent, tip, message, needs)
+
+
+def _message(strategy: Strategy, agent: Agent, task: str) -> str:
+    text = " ".join(task.split())[:200]
+    subject = f"Merge {agent.label}" if strategy == "merge" else f"{agent.name}: {text}"[:72]
+    return f"{subject}\n\n{text}\n\nForkjoin-Agent: {agent.id}\n"
+
+
+def _why_not(agent: Agent, tip: git.Tip | None, *, include_failed: bool) -> str | None:
+    """Why an agent's branch is not even tried, if there is a reason."""
+    if agent.state not in FINAL:
+        return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
+    if agent.state is not State.SUCCEEDED and not include_failed:
+        return f"it did not succeed (it is {agent.state}); see get_result"
+    return NOTHING if tip and tip.commit == agent.base else None
+
+
+async def _why_gone(order: Order, agent: Agent, target: str) -> str:
+    result = await order.rooms.store.result(agent.number)
+    if result and result.commit and await _has(order, result.commit, target):
+        return NOTHING if result.commit == agent.base else MERGED_BEFORE
+    return "its branch is gone"
+
+
+async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> list[Agent]:
+    """Those it came after whose work its branch has, and the target has not."""
+    found: list[Agent] = []
+    for other in await order.rooms.store.agents_numbered(agent.after):
+        result = await order.rooms.store.result(other.number)
+        commit = result.commit if result else None
+        if commit and commit != other.base and await _has(order, commit, tip) and not await _has(order, commit, target):
+            found.append(other)
+    return found
+
+
+async def _has(order: Order, commit: str, tip: str) -> bool:
+    """Whether `tip` has a commit; it has not one that went with its branch."""
+    try:
+        return await git.is_ancestor(order.common_dir, commit, tip)
+    except GitError as error:
+        if is_passing(error):
+            raise
+        return False

@@ -1,0 +1,86 @@
+"""Conflicts are known before anything is merged, those of running agents too."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from branches import commit, everything, put_counting_git
+from forkjoin.landing import foresight
+from forkjoin.paths import Home
+from harness import GIVE_UP_S, Lead, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+
+
+@pytest.fixture
+async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
+    async with open_lead_in_memory(home, repository) as found:
+        yield found
+
+
+async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(lead: Lead, repository: Path) -> None:
+    ids = await lead.run(
+        "echo 1 > shared.txt; echo 1 > new", "echo 2 > shared.txt; echo 2 > new", "echo > three", "true"
+    )
+    commit(repository, {"three": "a person's\n"})
+    before = everything(repository)
+    found = await lead.call("check_conflicts", ids=ids)
+    assert found == {
+        "conflicts": [
+            {"between": [ids[0], ids[1]], "files": ["new", "shared.txt"]},
+            {"between": [ids[2], "main"], "files": ["three"]},
+        ],
+        "target": "main",
+    }
+    assert everything(repository) == before
+
+
+async def test_of_agents_that_run_what_is_uncommitted_counts(lead: Lead, repository: Path, home: Home) -> None:
+    done = await lead.run("echo 1 > shared.txt")
+    running = await lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
+    await until((home.state / "on").exists)
+    before = git(repository, "for-each-ref")
+    found = await lead.call("check_conflicts")
+    assert found["conflicts"] == [{"between": [*running, *done], "files": ["shared.txt"]}]
+    assert git(repository, "for-each-ref") == before
+    await lead.call("stop_agents", ids=running)
+
+
+async def test_asking_again_compares_only_what_has_changed(
+    lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
+    calls = put_counting_git(tmp_path / "bin", monkeypatch)
+    first = await lead.call("check_conflicts", ids=ids)
+    assert calls.read_text().count("merge-tree") == 1
+    assert await lead.call("check_conflicts", ids=ids) == first
+    assert calls.read_text().count("merge-tree") == 1
+    commit(repository, {"three": "x\n"})
+    assert len((await lead.call("check_conflicts", ids=ids))["conflicts"]) == 2
+    assert calls.read_text().count("merge-tree") == 2
+
+
+async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict(lead: Lead, repository: Path) -> None:
+    alone = (
+        "git checkout -q --orphan alone; echo > alone; git add .; git commit -qm alone; git branch -qf $FORKJOIN_BRANCH"
+    )
+    ids = await lead.run(f"{alone}; git switch -q $FORKJOIN_BRANCH", "echo 1 > new", "echo 2 > new")
+    found = (await lead.call("check_conflicts", ids=ids))["conflicts"]
+    assert {"between": [ids[1], ids[2]], "files": ["new"]} in found
+    assert {"between": [ids[0], "main"], "files": ["(they have no common history)"]} in found
+
+
+async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foresight, "_REST_S", 0.05)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, anyio.create_task_group() as tasks:
+        tasks.start_soon(loop.foresight.watch)
+        ids = await lead.spawn(*(f"echo {n} > shared.txt; sleep 1000" for n in (1, 2)), priority=1)
+        with anyio.fail_after(GIVE_UP_S):
+            while not (listed := (await lead.listed(ids[0])).get("conflicts")):
+                await anyio.sleep(0.05)
+        assert listed == [f"{ids[1]}: shared.txt"]
+        assert (await lead.call("get_status"))["conflicts"] == [f"{ids[1]} and {ids[0]}: shared.txt"]
+        await lead.call("stop_agents", ids=ids)
+        with anyio.fail_after(GIVE_UP_S):
+            while (await lead.call("get_status"))["conflicts"]:
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
