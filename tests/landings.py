@@ -54,7 +54,7 @@ async def record_branches(store: Store, repository: Path, names: Sequence[str], 
     ]
     branches = iter(names)
     tips = git(repository, "rev-parse", *names).split()
-    agents = await store.spawn(new, lambda *_: (next(branches), str(repository / "none")), Call("", ""))
+    agents = await store.spawn(new, lambda _number, _name: (next(branches), str(repository / "none")), Call("", ""))
     for agent, tip in zip(agents, tips, strict=True):
         await store.set(agent, prepared=True)
         for state in (State.PREPARING, State.RUNNING, State.FINISHING):

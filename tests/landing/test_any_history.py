@@ -61,7 +61,11 @@ async def land(repository: Path, home: Home, names: list[str], verify: str) -> L
         return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(data=st.data(), commits=st.one_of(histories.histories(), histories.histories(criss_cross=True)))
 async def test_a_target_is_some_merges_one_after_the_other_and_all_else_is_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, commits: list[Commit]
