@@ -99,6 +99,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
+        await to_thread.run_sync(home.clear_aside)
         rooms = Rooms(home, settings, store, executor, environments, name)
         await restore(rooms)
         yield Loop(rooms)

@@ -7,6 +7,7 @@ deep for the 108 bytes that a socket's path may have (see unix(7)).
 
 import contextlib
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ class Home:
         self.attempts = state / "attempts"
         self.worktrees = state / "worktrees"
         self.trust = state / "trust"
+        self.aside = state / "aside"  #: what is made to be looked at, and not kept
         self.log = state / "daemon.log"
         self.daemon_lock = state / "daemon.lock"
         self.start_lock = state / "start.lock"
@@ -42,13 +44,18 @@ class Home:
             drawn.replace(file)
         return file.read_text()
 
+    def clear_aside(self) -> None:
+        """Take away what somebody who was killed has left aside."""
+        for left in self.aside.glob("*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def make(self) -> None:
         """Make the folders, open to their owner alone.
 
         Raises:
             PermissionError: A folder is a symlink, or belongs to somebody else.
         """
-        for folder in (self.state, self.attempts, self.worktrees):
+        for folder in (self.state, self.attempts, self.worktrees, self.aside):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700, parents=True)
             found = folder.lstat()

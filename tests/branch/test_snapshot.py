@@ -4,14 +4,15 @@ import os
 import subprocess
 from pathlib import Path
 
+import anyio
 import pytest
-from branches import blob, commit, everything, make_fork, write
+from branches import GIT_VERSION, blob, commit, everything, make_fork, write
 from forkjoin.branch.snapshot import objects_aside, snapshot
 from harness import git
 
 
 async def take(repository: Path, worktree: Path) -> str | None:
-    with objects_aside(str(repository / ".git")) as aside:
+    with objects_aside(str(repository / ".git"), repository.parent) as aside:
         return await snapshot(str(repository / ".git"), worktree, aside)
 
 
@@ -25,7 +26,7 @@ async def test_what_is_uncommitted_is_in_it_and_nothing_is_changed(repository: P
     write(fork.path, "shared.txt", "edited\n")
     write(fork.path, "README.md", None)
     before, count, index = everything(repository), objects(repository), (fork.folder / "index").read_bytes()
-    with objects_aside(fork.common_dir) as aside:
+    with objects_aside(fork.common_dir, repository.parent) as aside:
         made = await snapshot(fork.common_dir, fork.path, aside)
         again = await snapshot(fork.common_dir, fork.path, aside)
         assert made
@@ -60,12 +61,40 @@ async def test_of_what_is_gone_there_is_none(repository: Path) -> None:
     assert await take(repository, repository.parent / "nowhere") is None
 
 
+async def test_of_much_that_is_uncommitted_only_what_is_committed_is_looked_at(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin.branch.snapshot._BYTES", 10)
+    fork = await make_fork(repository)
+    write(fork.path, "small", "x\n")
+    assert await take(repository, fork.path) != fork.base
+    write(fork.path, "large", "x" * 10)
+    assert await take(repository, fork.path) == fork.base
+
+
+async def test_a_pipe_is_not_waited_at(repository: Path) -> None:
+    fork = await make_fork(repository)
+    os.mkfifo(fork.path / ".gitignore")
+    with anyio.fail_after(5):
+        assert await take(repository, fork.path) is None
+
+
+@pytest.mark.skipif(GIT_VERSION < (2, 43), reason="older gits can't be kept from filters")
+async def test_no_filter_is_run(repository: Path) -> None:
+    fork = await make_fork(repository)
+    git(repository, "config", "filter.x.clean", f"tee -a {repository.parent}/shown")
+    write(fork.path, ".gitattributes", "*.big filter=x\n")
+    write(fork.path, "a.big", "big\n")
+    assert await take(repository, fork.path) != fork.base
+    assert not (repository.parent / "shown").exists()
+
+
 @pytest.mark.parametrize("name", ['with "quotes"', "a:colon", "back\\slash"])
 async def test_a_repository_may_stand_anywhere(repository: Path, name: str) -> None:
     moved = repository.rename(repository.parent / name)
     fork = await make_fork(moved)
     write(fork.path, "new", "x\n")
-    with objects_aside(fork.common_dir) as aside:
+    with objects_aside(fork.common_dir, repository.parent) as aside:
         made = await snapshot(fork.common_dir, fork.path, aside)
         assert made
         assert listing_of(moved, made, aside)[1:] == ["README.md", "new", "shared.txt"]

@@ -193,6 +193,22 @@ async def test_squashed_a_branch_is_one_commit_by_its_author_and_names_the_other
     assert blob(repository, fate.head.commit, "one") == b"1\n"
 
 
+async def test_an_author_that_no_git_would_write_today_and_a_time_that_is_none_hurt_nobody(repository: Path) -> None:
+    tree = git(repository, "rev-parse", "main^{tree}")
+    lines = (
+        f"tree {tree}\nparent {git(repository, 'rev-parse', 'main')}\nauthor A <b <c@d> \ncommitter A <c@d> 1 +0000\n"
+    )
+    (repository.parent / "commit").write_text(f"{lines}\nold\n")
+    odd = git(repository, "hash-object", "-t", "commit", "-w", "--literally", str(repository.parent / "commit"))
+    git(repository, "branch", "odd", odd)
+    fork(repository, "on-it", {"one": "1\n"}, base="odd")
+    for squash in (False, True):
+        (fate,) = await join(repository, "main", ["on-it"], squash=squash)
+        assert isinstance(fate, Joined)
+    (fate,) = await join(repository, "main", ["odd"], squash=False)
+    assert isinstance(fate, Joined)
+
+
 # -- names, modes and kinds of files
 
 

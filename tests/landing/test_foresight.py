@@ -69,6 +69,37 @@ async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict
     assert {"between": [ids[0], "main"], "files": ["(they have no common history)"]} in found
 
 
+async def test_what_goes_wrong_there_is_no_end_of_it(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "_REST_S", 0.01)
+    tried: list[int] = []
+
+    async def fail() -> None:
+        tried.append(1)
+        raise RuntimeError("can't start new thread")
+
+    async with open_loop_in_memory(home) as loop, anyio.create_task_group() as tasks:
+        monkeypatch.setattr(loop.foresight, "_look_at_all", fail)
+        tasks.start_soon(loop.foresight.watch)
+        await until(lambda: len(tried) > 1)
+        tasks.cancel_scope.cancel()
+
+
+async def test_more_than_can_be_compared_is_refused_in_words(lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foresight, "MOST_COMPARED", 1)
+    ids = await lead.run("echo > one", "echo > two")
+    assert "name fewer in `ids`" in await lead.refusal("check_conflicts", ids=ids)
+
+
+async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
+    lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "_REMEMBERED", 1)
+    ids = await lead.run(*(f"echo {n} > new" for n in range(3)))
+    assert len((await lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
+
+
 async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foresight, "_REST_S", 0.05)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, anyio.create_task_group() as tasks:

@@ -140,6 +140,27 @@ async def test_one_whose_ground_is_rejected_is_skipped(lead: Lead, repository: P
     assert answer["skipped"] == [{"id": second, "why": f"it has the work of {first}, which was not merged"}]
 
 
+async def test_what_is_rejected_does_not_come_with_its_grandchild(lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(lead, "echo > bad", "echo > two", "rm bad; echo > three")
+    (other,) = await lead.run("echo > worse")
+    answer = await lead.call(
+        "merge_worktree", ids=[first, second, third, other], verify="test ! -e bad && test ! -e worse"
+    )
+    assert (answer["merged"], ids_of(answer, "rejected")) == ([], [first, other])
+    assert ids_of(answer, "skipped") == [second, third]
+    assert not (repository / "two").exists()
+
+
+async def test_squashed_what_was_built_on_another_lands_behind_it_and_later_too(lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(lead, "echo 1 > new", "echo 2 > new", "echo 3 > new; echo > more")
+    answer = await lead.call("merge_worktree", ids=[first, second], strategy="squash")
+    assert ids_of(answer, "merged") == [first, second]
+    answer = await lead.call("merge_worktree", ids=[third], strategy="squash")
+    assert ids_of(answer, "merged") == [third], answer
+    assert (repository / "new").read_text() == "3\n"
+    assert git(repository, "rev-list", "--count", "main") == "4"
+
+
 async def test_one_whose_ground_conflicts_is_skipped(lead: Lead, repository: Path) -> None:
     first, second = await follow(lead, "echo 1 > shared.txt", "echo > two")
     commit(repository, {"shared.txt": "a person's\n"})

@@ -5,14 +5,23 @@ from pathlib import Path
 
 import pytest
 from branches import commit, contents, write
+from forkjoin.branch import join
+from forkjoin.error import CallerError
+from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import Lead, git, open_lead_in_memory
+from harness import Lead, git, lead_of, open_loop_in_memory
 from landings import check_sound, ids_of
 
 
 @pytest.fixture
-async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    async with open_lead_in_memory(home, repository) as found:
+async def loop(home: Home) -> AsyncIterator[Loop]:
+    async with open_loop_in_memory(home) as found:
+        yield found
+
+
+@pytest.fixture
+async def lead(repository: Path, loop: Loop) -> AsyncIterator[Lead]:
+    async with lead_of(loop, repository) as found:
         yield found
 
 
@@ -79,7 +88,41 @@ async def test_a_target_that_was_reset_by_hand_is_left_as_it_is(lead: Lead, repo
     ids = await lead.run("echo > one")
     await lead.call("merge_worktree", ids=ids)
     git(repository, "reset", "-q", "--hard", before)
-    assert "main has the merge of a1 no more" in await lead.refusal("undo_merge")
+    assert "nothing to undo" in await lead.refusal("undo_merge")
+
+
+async def test_what_was_set_back_by_hand_hides_no_merge_before_it(lead: Lead, repository: Path) -> None:
+    ids = await lead.run("echo > one", "echo > two")
+    merged = [await lead.call("merge_worktree", ids=[one]) for one in ids]
+    git(repository, "reset", "-q", "--hard", merged[0]["commit"])
+    assert (await lead.call("undo_merge"))["undone"] == ids[:1]
+
+
+async def test_a_move_that_failed_is_none_to_undo_and_an_undo_that_failed_has_undone_nothing(
+    lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise CallerError("a folder of root's")
+
+    ids = await lead.run("echo > one", "echo > two", "echo > three")
+    for one in ids[:2]:
+        await lead.call("merge_worktree", ids=[one])
+    with monkeypatch.context() as patch:
+        patch.setattr(join, "carry_out", refuse)
+        await lead.refusal("merge_worktree", ids=ids[2:])
+        await lead.refusal("undo_merge")
+    assert (await lead.call("undo_merge"))["undone"] == ids[1:2]
+
+
+async def test_an_undo_stays_on_record_as_long_as_what_it_undid(lead: Lead, loop: Loop, repository: Path) -> None:
+    ids = await lead.run("echo > one", "echo > two", "echo > three")
+    for one in ids[:2]:
+        await lead.call("merge_worktree", ids=[one])
+    commit(repository, {"person": "x\n"})
+    await lead.call("undo_merge")
+    await lead.call("merge_worktree", ids=ids[2:], dry_run=True)
+    await loop.store.prune(1, [])
+    assert (await lead.call("undo_merge"))["undone"] == ids[:1]
 
 
 async def test_work_whose_branch_was_removed_stays_reachable(lead: Lead, repository: Path) -> None:

@@ -107,7 +107,8 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
     try:
         if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
             return False
-        squashed = await rooms.store.squashed_into(agent) if tip == ended_at else []
+        is_whole = tip == ended_at and agent.merge is Merge.MERGED  # not gone on with since
+        squashed = await rooms.store.squashed_into(agent) if is_whole else []
         return not any([await kept.is_elsewhere(common_dir, commit, agent.base) for commit in squashed])
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from forkjoin.branch import git
 
-_FORM = "--format=%m%x00%H%x00%T%x00%P%x00%an <%ae>%x00%at"
+_NOT_IN_A_NAME = str.maketrans("", "", "<>\n")
+_FORM = "--format=%m%x00%H%x00%T%x00%P%x00%an%x00%ae%x00%at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ async def find_added(repository: str, head: str, tips: Sequence[git.Tip]) -> lis
     asked = "".join(f"{one}\n" for one in (f"^{head}", *(tip.commit for tip in tips)))
     listing = await git.git(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
     fields = listing.split("\0")
-    rows = [_Commit(*fields[n : n + 6]) for n in range(0, len(fields) - 5, 6)]
+    rows = [_Commit(*fields[n : n + 7]) for n in range(0, len(fields) - 6, 7)]
     outside = {row.id: git.Tip(row.id, row.tree) for row in rows if row.mark == "-"}
     commits = {row.id: row for row in rows if row.mark != "-"}
     own = [_walk(tip.commit, commits) for tip in tips]
@@ -45,8 +46,14 @@ class _Commit(NamedTuple):
     id: str
     tree: str
     parents: str
-    author: str
+    name: str
+    address: str
     at: str
+
+    @property
+    def author(self) -> str:
+        """As git takes it, whatever is in an old commit."""
+        return "{} <{}>".format(*(part.translate(_NOT_IN_A_NAME) for part in (self.name, self.address)))
 
 
 def _walk(tip: str, commits: Mapping[str, _Commit]) -> list[_Commit]:
@@ -64,5 +71,5 @@ def _added(tip: git.Tip, own: list[_Commit], outside: Mapping[str, git.Tip], sha
     parents = {parent for commit in own for parent in commit.parents.split()}
     left_at = [outside[parent] for parent in parents if parent in outside]
     alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)
-    authors = tuple(Author(commit.author, int(commit.at)) for commit in own)
+    authors = tuple(Author(commit.author, int(commit.at or 0)) for commit in own)  # old histories have odd dates
     return Added(tip, authors, left_at[0] if alone else None)

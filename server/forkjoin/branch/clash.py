@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from forkjoin.branch import git
 from forkjoin.branch.conflict import read_conflicts, try_merge
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitError
 
 #: What is told of two that have no history in common.
 UNRELATED = "(they have no common history)"
@@ -34,6 +34,6 @@ async def _find(common_dir: str, one: str, other: str, aside: Mapping[str, str])
     try:
         return (await try_merge(common_dir, one, other, aside=aside)).conflicts
     except GitError as error:
-        if is_passing(error):
+        if "unrelated histories" not in error.stderr:
             raise
         return (UNRELATED,)

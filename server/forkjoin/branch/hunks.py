@@ -1,16 +1,11 @@
 """Where in its files a merge conflicts, and what stands on either side."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 from forkjoin.branch import git
 
-_MARKED = re.compile(r"^<{7} .*?^>{7} [^\n]*$", re.MULTILINE | re.DOTALL)
-#: Of a marker, what comes after it is a commit of ours, or a tree.
-_WHOSE = re.compile(r"^(<{7}|>{7}) .*$", re.MULTILINE)
-
 #: How many files are looked at, bytes of one, hunks of one, and characters of a hunk.
-_FILES, _BYTES, _HUNKS, _WORDS = 5, 1_000_000, 3, 600
+_FILES, _BYTES, _HUNKS, _WORDS = 5, 300_000, 3, 600
 
 
 async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[str]:
@@ -29,10 +24,19 @@ async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[s
 
 
 def _read(file: str, text: str) -> Iterator[str]:
-    for number, found in enumerate(_MARKED.finditer(text)):
-        if number == _HUNKS:
-            yield f"{file}: … and {len(_MARKED.findall(text)) - _HUNKS} more"
-            return
-        line = text.count("\n", 0, found.start()) + 1
-        sides = _WHOSE.sub(r"\1", found[0])
-        yield f"{file}, line {line}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
+    """Each place, from `<<<<<<<` to `>>>>>>>`; what stands behind these is a commit of ours, or a tree."""
+    hunk: list[str] = []
+    count = began = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("<<<<<<< "):
+            began, hunk = number, ["<<<<<<<"]
+        elif line.startswith(">>>>>>> ") and hunk:
+            count += 1
+            sides = "\n".join([*hunk, ">>>>>>>"])
+            if count <= _HUNKS:
+                yield f"{file}, line {began}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
+            hunk = []
+        elif hunk:
+            hunk.append(line)
+    if count > _HUNKS:
+        yield f"{file}: … and {count - _HUNKS} more"

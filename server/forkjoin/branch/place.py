@@ -98,10 +98,15 @@ def is_locked(common_dir: str, path: Path) -> bool:
     return folder is not None and (folder / "locked").exists()
 
 
-def remove_pipes(top: Path) -> list[str]:
-    """Remove the pipes, and the like, that git would wait at in a worktree in which nothing runs; their names."""
+def find_pipes(top: Path) -> list[Path]:
+    """The pipes, and the like, that git would wait at in a worktree."""
     named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
-    found = sorted(file for file in named if not _is_plain(file))
+    return sorted(file for file in named if not _is_plain(file))
+
+
+def remove_pipes(top: Path) -> list[str]:
+    """Remove them from a worktree in which nothing runs; their names."""
+    found = find_pipes(top)
     for file in found:
         file.unlink(missing_ok=True)
     return [str(file.relative_to(top)) for file in found]

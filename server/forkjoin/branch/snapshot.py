@@ -5,15 +5,16 @@ index. The commit is made of nothing but what is there: as long as that is the s
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.branch.place import find_place, is_folder
+from forkjoin.branch.place import find_pipes, find_place, is_folder
 from forkjoin.branch.stage import read_status, stage
 from forkjoin.error import GitError
 
@@ -24,28 +25,56 @@ _NOBODY = {
 }
 
 
+#: Bytes of uncommitted files that are looked at; of one that has more, only what is committed is.
+_BYTES = 50_000_000
+#: The tree without files, by the length of an id.
+_EMPTY = {
+    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
+
+
 @contextlib.contextmanager
-def objects_aside(common_dir: str) -> Generator[dict[str, str]]:
-    """What lets git write its objects elsewhere, as long as this is open."""
+def objects_aside(common_dir: str, aside: Path) -> Generator[dict[str, str]]:
+    """What lets git write its objects elsewhere, in a folder within `aside`, as long as this is open."""
     own = f"{common_dir}/objects".replace("\\", "\\\\").replace('"', '\\"')
-    with tempfile.TemporaryDirectory(prefix="forkjoin-objects-") as folder:
+    with tempfile.TemporaryDirectory(dir=aside) as folder:
         yield {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{own}"'}
 
 
 async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str]) -> str | None:
-    """The commit of what is in a worktree; none where it is gone, or in no state to be read."""
+    """The commit of what is in a worktree; none where it is gone, or in no state to be read.
+
+    No filter is run (git-lfs would keep what it is shown): files are taken as they are, attributes apart.
+    """
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return None
-    with contextlib.suppress(GitError), tempfile.TemporaryDirectory(prefix="forkjoin-index-") as folder:
-        status = await read_status(place)
-        if not status.loose or status.head is None:
-            return status.head
-        index = Path(folder, "index")
+    if await to_thread.run_sync(find_pipes, worktree):  # git would wait there
+        return None
+    with contextlib.suppress(GitError):
+        head = await git.resolve(place.folder, "HEAD")
+        if head is None:
+            return None
+        aside = {**aside, "GIT_ATTR_SOURCE": _EMPTY[len(head)]}
+        status = await read_status(place, aside)
+        if not status.loose or await to_thread.run_sync(_size, worktree, status.loose) > _BYTES:
+            return head
+        index = Path(aside["GIT_OBJECT_DIRECTORY"], f"{head}.index")
         with contextlib.suppress(FileNotFoundError):
             await to_thread.run_sync(shutil.copy2, place.folder / "index", index)
         elsewhere = {**aside, "GIT_INDEX_FILE": str(index)}
         tree = await stage(place, status, [], elsewhere)
-        made = ("commit-tree", "-p", status.head, "-m", "as it is now", tree)
+        await to_thread.run_sync(index.unlink)
+        made = ("commit-tree", "-p", head, "-m", "as it is now", tree)
         return await place.git(*git.UNSYNCED, *made, extra={**aside, **_NOBODY})
     return None
+
+
+def _size(top: Path, names: Sequence[str]) -> int:
+    """Bytes of these files of a worktree, in which a program may be at work."""
+    total = 0
+    for name in names:
+        with contextlib.suppress(OSError):
+            total += os.lstat(top / name).st_size
+    return total

@@ -13,6 +13,7 @@ from forkjoin.error import GitError, is_passing
 _MANY = 100
 #: How git is to tell of a worktree.
 _FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
+_ALL = ("--untracked-files=all", "--ignored=matching")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,9 @@ class Status:
     ignored: list[str]
 
 
-async def read_status(place: Place) -> Status:
+async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> Status:
     """How an agent's worktree stands, as `git status` tells it."""
-    lines = git.names_in(await place.git("status", *_FORM, "--untracked-files=all", "--ignored=matching"))
+    lines = git.names_in(await place.git("status", *_FORM, *_ALL, extra=extra))
     said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
     head, branch = said["branch.oid"], said["branch.head"]
     changed = [line.split(" ", 8) for line in lines if line.startswith("1 ")]  # 1 XY submodule modes and ids path

@@ -32,6 +32,7 @@ class Branch:
     tip: git.Tip
     message: str
     needs: frozenset[int] = frozenset()  #: the places of those before it without which it is not merged
+    base: str | None = None  #: where it began, if the target has all of that in other commits (squashed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class _Step:
 
     @property
     def is_quick(self) -> bool:
-        return self.added.base is not None and not self.branch.needs
+        return self.added.base is not None and not self.branch.needs and self.branch.base is None
 
     @property
     def base(self) -> git.Tip:
@@ -125,7 +126,7 @@ class _Merger:
         if not step.added.authors or await git.is_ancestor(self.common_dir, tip, self.head.commit):
             self.fates.append(Contained())
             return
-        merged = await self._try(self.head.commit, tip)
+        merged = await self._try(self.head.commit, tip, step.branch.base)
         if isinstance(merged, str):
             (changes,) = await changes_of_trees(self.common_dir, [(self.head.tree, merged)])
             await self._commit([(step, changes)])

@@ -18,6 +18,7 @@ class Entry:
     tip: git.Tip
     message: str
     needs: frozenset[int]  #: the numbers of those whose work it has too, and that land first
+    base: str | None  #: where it began, if what it has of others is in the target in other commits
 
 
 async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip]) -> list[Entry | Skipped]:
@@ -61,7 +62,13 @@ async def _find(
         if isinstance(skipped := before.get(other.number), Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
             return Skipped(agent.id, f"it has the work of {other.label}, which is skipped")
     needs = frozenset(other.number for other in inherited if isinstance(before.get(other.number), Entry))
-    return Entry(agent, tip, message, needs)
+    squashed = [other for other in inherited if order.landing.strategy == "squash" or other.number not in before]
+    return Entry(agent, tip, message, needs, agent.base if squashed and not _lost(squashed, before) else None)
+
+
+def _lost(others: Sequence[Agent], before: Mapping[int, Entry | Skipped]) -> bool:
+    """Whether the work of one of these is in no target: it was removed unmerged."""
+    return any(other.number not in before and other.merge is not Merge.MERGED for other in others)
 
 
 def _message(strategy: Strategy, agent: Agent, task: str) -> str:

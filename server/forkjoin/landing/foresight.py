@@ -5,7 +5,7 @@ What was compared once is remembered by its commits, so that looking again costs
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import anyio
 from forkjoin.branch import git
 from forkjoin.branch.clash import find_clashes
 from forkjoin.branch.snapshot import objects_aside, snapshot
-from forkjoin.error import ForkjoinError
+from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import FINAL, Agent, Merge, State
 from forkjoin.rooms import Rooms
 
@@ -26,8 +26,8 @@ _REST_S, _SHARE = 15.0, 20
 #: How many comparisons are remembered.
 _REMEMBERED = 20_000
 
-#: More agents of one repository than this are not compared unasked.
-_MOST = 40
+#: More agents of one repository than this are not compared unasked; or at all.
+_MOST, MOST_COMPARED = 40, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,19 @@ class Foresight:
 
     async def look(self, project: int, agents: Sequence[Agent], target: str | None) -> list[Clash]:
         """Which of these conflict, with each other and with the target, a branch by its full name."""
+        if len(agents) > MOST_COMPARED:
+            raise CallerError(
+                f"At most {MOST_COMPARED} agents are compared at once, pair by pair; name fewer in `ids`."
+            )
         common_dir = (await self._rooms.store.project_numbered(project)).common_dir
-        with objects_aside(common_dir) as aside:
+        with objects_aside(common_dir, self._rooms.home.aside) as aside:
             commits = {agent.id: await self._commit_of(common_dir, agent, aside) for agent in agents}
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await git.tip(common_dir, target)):
                 sides.append((git.short(target), tip))
             pairs = list(itertools.combinations(sides, 2))
-            await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
-        found = (Clash(one[0], other[0], self._files[frozenset((one[1], other[1]))]) for one, other in pairs)
+            files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
+        found = (Clash(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
         return [clash for clash in found if clash.files]
 
     async def _commit_of(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
@@ -69,20 +73,28 @@ class Foresight:
             commit = await snapshot(common_dir, Path(agent.worktree), aside) if agent.prepared else None
         return None if commit == agent.base else commit
 
-    async def _compare(self, common_dir: str, pairs: Iterable[tuple[str, str]], aside: dict[str, str]) -> None:
-        """Know of each pair in which files it conflicts."""
-        new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in self._files}
+    async def _compare(
+        self, common_dir: str, pairs: Sequence[tuple[str, str]], aside: dict[str, str]
+    ) -> dict[frozenset[str], tuple[str, ...]]:
+        """In which files each pair conflicts."""
+        files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
+        new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
             clashes = await find_clashes(common_dir, list(new.values()), aside)
-            self._files |= dict(zip(new, clashes, strict=True))
+            files |= dict(zip(new, clashes, strict=True))
+            self._files |= {key: files[key] for key in new}
         for oldest in list(self._files)[: max(0, len(self._files) - _REMEMBERED)]:
             del self._files[oldest]
+        return files
 
     async def watch(self) -> None:
         """Look again and again at the repositories where agents run."""
         while True:
             began = anyio.current_time()
-            await self._look_at_all()
+            try:
+                await self._look_at_all()
+            except Exception:  # a boundary: it is only a comfort
+                log.exception("conflicts could not be foreseen")
             await anyio.sleep(max(_REST_S, _SHARE * (anyio.current_time() - began)))
 
     async def _look_at_all(self) -> None:

@@ -93,7 +93,9 @@ class Lander:
         merges: dict[int, Merge] = {}
         if not landing.dry_run:
             agents = await self._store.agents_numbered(landing.agents)
-            waiting = (agent.number for agent in agents if agent.merge is Merge.QUEUED)
+            others = [one for one in await self._store.open_landings() if one.number != landing.number]
+            elsewhere = {number for one in others if not one.dry_run for number in one.agents}
+            waiting = (a.number for a in agents if a.merge is Merge.QUEUED and a.number not in elsewhere)
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
         answer = LANDED.dump_json(landed).decode()
         undone = () if landed.reverted else (int(one.removeprefix("a")) for one in landed.undone)

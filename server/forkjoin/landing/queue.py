@@ -8,7 +8,7 @@ from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
-from forkjoin.landing.answer import LANDED, Landed
+from forkjoin.landing.answer import INTENT, LANDED, Landed
 from forkjoin.model import Agent, Landing, Strategy
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store
@@ -56,10 +56,11 @@ async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confir
     """Record that what moved a target last, of ours, is to be taken back."""
     if (before := await rooms.store.answered(caller.call)) is not None:
         return await rooms.store.landing(before["landing"])
-    target = await find_target(await look(caller.session.folder), into)
+    checkout = await look(caller.session.folder)
+    target = await find_target(checkout, into)
     if not confirmed:
         _check_open(rooms.settings.merge.protected, target)
-    last = await rooms.store.last_move(caller.project.number, target)
+    last = await _find_last(rooms, caller.project.number, checkout.common_dir, target)
     if last is None:
         raise CallerError(f"forkjoin has merged nothing into {git.short(target)} that is not undone; nothing to undo.")
     new = NewLanding(
@@ -73,6 +74,15 @@ async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confir
         undoes=last.number,
     )
     return await rooms.store.add_landing(new, caller.call)
+
+
+async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -> Landing | None:
+    """What moved a target last, of what it still has: it may have been set back by hand."""
+    for landing in await rooms.store.moves(project, target):
+        assert landing.move is not None
+        if await git.is_ancestor(common_dir, INTENT.validate_json(landing.move).move.new, target):
+            return landing
+    return None
 
 
 async def find_target(checkout: Checkout, into: str | None) -> str:

@@ -94,12 +94,19 @@ class _Train:
         """Couple what can be coupled, and passes verify."""
         self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, Skipped)}
         waiting = [one for one in found if isinstance(one, Entry)]
+        aside: list[Entry] = []  # of earlier, smaller numbers: these are tried once more at the very end
         most, broke = len(waiting), 0
         while waiting:
             left = await self._couple(await self._couple(waiting[:most]))
             behind = await self._drop_what_breaks()
             broke += behind is not None
-            waiting = [*([*behind, *left] if behind is not None else []), *waiting[most:]]
+            rest = waiting[most:]
+            if behind is not None:
+                waiting = [*behind, *left, *rest]
+            elif rest:
+                aside, waiting = [*aside, *left], rest
+            else:
+                aside, waiting = [], aside
             if broke >= _PATIENCE:
                 most = most * 2 if behind is None else max(1, most // 2)
 
@@ -112,10 +119,12 @@ class _Train:
 
     async def _couple(self, entries: Sequence[Entry]) -> list[Entry]:
         """Couple branches; those that can't be merged now, but may be after the others."""
-        able = [entry for entry in entries if self._may_come(entry, entries)]
+        able: list[Entry] = []
+        for entry in entries:  # in their order: whether one may come tells of those after it
+            able += [entry] if self._may_come(entry, able) else []
         places = {entry.agent.number: place for place, entry in enumerate(able)}
         branches = [
-            Branch(entry.tip, entry.message, frozenset(places[one] for one in entry.needs if one in places))
+            Branch(entry.tip, entry.message, frozenset(places[one] for one in entry.needs if one in places), entry.base)
             for entry in able
         ]
         squash = self.order.landing.strategy == "squash"

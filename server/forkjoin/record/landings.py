@@ -50,10 +50,9 @@ class Landings(Transactions):
         for number in undone:
             q.set_undone(number=number)
 
-    async def last_move(self, project: int, target: str) -> Landing | None:
-        """The landing that moved a target last, and was not undone."""
-        found = await self._read("last_move", project=project, target=target)
-        return rows.landing(found) if found else None
+    async def moves(self, project: int, target: str) -> list[Landing]:
+        """The landings that moved a target, and were not undone, the newest first."""
+        return [rows.landing(row) for row in await self._rows("moves", project=project, target=target)]
 
     async def squashed_into(self, agent: Agent) -> list[str]:
         """The commits that an agent's branch was squashed into."""

@@ -90,7 +90,7 @@ UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR
 
 -- name: set_undone!
 -- It stays merged where its name is another's by now.
-UPDATE OR IGNORE agent SET merge = 'unmerged' WHERE number = :number AND merge = 'merged';
+UPDATE OR IGNORE agent SET merge = 'unmerged', settled = NULL WHERE number = :number AND merge = 'merged';
 
 -- name: agents_numbered
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
@@ -244,14 +244,16 @@ UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
 
 -- name: squashes
 SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL
+AND json_extract(answer, '$.error') IS NULL
 AND EXISTS (SELECT 1 FROM json_each(agents) WHERE json_each.value = :agent);
 
--- name: last_move^
--- What moved a target last, and was not undone.
+-- name: moves
+-- What moved a target and was not undone, the newest first. What failed may have been about to.
 SELECT * FROM landing AS it WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
-AND undoes IS NULL
-AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number AND (state <> 'done' OR move IS NOT NULL))
-ORDER BY number DESC LIMIT 1;
+AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL
+AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number
+                AND (state <> 'done' OR move IS NOT NULL AND json_extract(answer, '$.error') IS NULL))
+ORDER BY number DESC;
 
 -- name: call$
 SELECT answer FROM call WHERE relay = :relay AND request = :request;
@@ -295,7 +297,9 @@ DELETE FROM told WHERE agent NOT IN (SELECT number FROM agent WHERE removed IS N
 
 -- name: delete_landings!
 -- The newest stays, so that its number is not used again.
+-- So do those that moved a target, and may be undone, or have undone another.
 DELETE FROM landing WHERE state = 'done' AND number < (SELECT max(number) FROM landing)
+AND number NOT IN (SELECT number FROM landing WHERE move IS NOT NULL ORDER BY number DESC LIMIT 1000)
 AND NOT EXISTS (SELECT 1 FROM json_each(landing.agents) JOIN agent ON agent.number = json_each.value);
 
 -- name: delete_calls!
