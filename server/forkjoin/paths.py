@@ -40,6 +40,7 @@ class Home:
         file = self.state / "name"
         if not file.exists():
             drawn = self.state / "name.new"
+            drawn.touch(mode=0o600)
             drawn.write_text(os.urandom(4).hex())
             drawn.replace(file)
         return file.read_text()

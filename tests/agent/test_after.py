@@ -35,7 +35,7 @@ async def test_it_starts_from_the_work_of_the_one_that_it_comes_after(near: Lead
     assert await outcomes(near, ids) == {"second": "succeeded: x", "first": "succeeded: "}
     result = await near.call("get_result", id="second")
     assert (len(result["commits"]), result["files_changed"]) == (1, 1)
-    await near.call("merge_worktree", ids=["second"])
+    await near.call("merge_worktree", ids=["second", "first"])
     assert git(repository, "ls-tree", "--name-only", "main").split() == ["README.md", "shared.txt", "x.txt", "y.txt"]
 
 
