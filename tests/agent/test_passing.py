@@ -56,9 +56,10 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
 async def test_a_landing_waits_until_there_is_space_again(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from forkjoin.branch.together import merge_together
     from forkjoin.landing import train
 
-    fault = Fault(train.merge_together)
+    fault = Fault(merge_together)
     monkeypatch.setattr(train, "merge_together", fault)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await lead.run("echo x > x.txt")
