@@ -24,7 +24,9 @@ async def test_claude_spends_no_more_than_its_budget_and_one_call_and_goes_on_wi
 ) -> None:
     def answers(asked: Asked) -> Sequence[Block]:
         told = json.dumps(asked.body["messages"])
-        return [Text("All done.")] if "Your program was cut off" in told else [LOOK]
+        if "Your program was cut off" in told:
+            return [Text("All done.")]
+        return [LONG_LOOK if asked.answers == 8 else LOOK]  # by then it is told to wind up, and heeds it not
 
     api.script = answers
     async with open_lead_in_memory(home, repository) as lead:

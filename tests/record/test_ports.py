@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
+from forkjoin.record import landings
 from forkjoin.record.ports import END, FIRST, Ports, first_port
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store, open_store
@@ -16,6 +17,12 @@ from hypothesis import strategies as st
 from records import NOBODY, new_agent, place
 
 SIZES = st.integers(1, 1000)
+
+
+@pytest.fixture
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all ports are to be given out, nobody on this machine may have one."""
+    monkeypatch.setattr(landings, "listening", lambda: ())
 
 
 @given(
@@ -87,7 +94,9 @@ async def test_a_landing_that_runs_something_has_a_block_until_it_is_done(store:
     assert agent.port_base == first + 14
 
 
-async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(store: Store) -> None:
+async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(
+    store: Store, nobody_listens: None
+) -> None:
     store.first_port = FIRST
     many = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(13)]
     with pytest.raises(CallerError, match="Call remove_worktrees"):
@@ -96,7 +105,7 @@ async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do
     assert len(await store.spawn(many[:12], place, NOBODY)) == 12
 
 
-async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store) -> None:
+async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store, nobody_listens: None) -> None:
     store.first_port = FIRST
     await store.spawn([replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY)
     (agent,) = await store.spawn([new_agent("more")], place, NOBODY)
