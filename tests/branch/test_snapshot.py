@@ -82,7 +82,7 @@ async def test_a_pipe_is_not_waited_at(repository: Path) -> None:
 @pytest.mark.skipif(GIT_VERSION < (2, 43), reason="older gits can't be kept from filters")
 async def test_no_filter_is_run(repository: Path) -> None:
     fork = await make_fork(repository)
-    git(repository, "config", "filter.x.clean", f"tee -a {repository.parent}/shown")
+    git(repository, "config", "--global", "filter.x.clean", f"tee -a {repository.parent}/shown")
     write(fork.path, ".gitattributes", "*.big filter=x\n")
     write(fork.path, "a.big", "big\n")
     assert await take(repository, fork.path) != fork.base

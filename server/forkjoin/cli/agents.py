@@ -181,7 +181,7 @@ def rm(
 def merge(
     ids: Ids,
     into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
-    verify: Annotated[str | None, typer.Option(help="Command that each merged state must pass.")] = None,
+    verify: Annotated[str | None, typer.Option(help="Command that what lands must pass.")] = None,
     squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
     include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
     confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,

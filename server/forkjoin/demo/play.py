@@ -67,7 +67,7 @@ async def _play(home: Path, repository: Path, out: Console) -> None:
         agents = [{"name": task.name, "task": task.text} for task in TASKS]
         await _call(lead, "spawn_agents", agents=agents, verify=VERIFY)
         ended = await _watch(lead, out)
-        out.print("\nThey have ended. Now their branches are joined, each merged state tested first:\n")
+        out.print("\nThey have ended. Now their branches are joined, and tested together first:\n")
         landed = await _call(lead, "merge_worktree", ids=[one["id"] for one in ended], verify=VERIFY)
         out.print(show.table(("id", "name", "state", "on main?", "why"), [_row(one, landed) for one in ended]))
 

@@ -34,5 +34,5 @@ class Order:
 
     @property
     def verify(self) -> str | None:
-        """What each merged state must pass; a dry run runs nothing."""
+        """What must pass before it lands; a dry run runs nothing."""
         return None if self.landing.dry_run else self.landing.verify

@@ -1,4 +1,4 @@
-"""A landing's scratch worktree, made ready as an agent's is, in which verify is run on each merged state."""
+"""A landing's scratch worktree, made ready as an agent's is, in which verify is run on what is merged."""
 
 import logging
 from collections.abc import Iterable, Sequence
