@@ -8,7 +8,7 @@ import anyio
 import pytest
 from branches import OWNER, REAL_GIT, commit, contents, everything, put_git, put_hooks, write
 from forkjoin.branch.checkout import TargetMovedError, hold
-from forkjoin.branch.join import carry_out, merge_commit
+from forkjoin.branch.join import carry_out
 from harness import GIVE_UP_S, git, until
 from moves import AFTER, CHANGES, Target
 
@@ -250,11 +250,3 @@ async def test_each_git_that_changes_something_holds_the_checkout_should_it_outl
     calls = log.read_text()
     assert f"read-tree -m -u {target.old}" in calls
     assert "update-ref" in calls
-
-
-async def test_a_merge_commit_has_both_parents_and_its_message_as_it_is(target: Target) -> None:
-    tree = f"{target.new}^{{tree}}"
-    message = "Merge a1 (x)\n\n# no comment\n\nForkjoin-Agent: a1\n"
-    made = await merge_commit(target.common_dir, tree, (target.old, target.new), message, {})
-    assert git(target.repository, "rev-parse", f"{made}^@").split() == [target.old, target.new]
-    assert git(target.repository, "log", "-1", "--format=%B", made) == message.rstrip("\n")

@@ -8,6 +8,7 @@ import histories
 import pytest
 from branches import blob, commit, everything, put_counting_git
 from forkjoin.branch import git as gits
+from forkjoin.branch.stream import make_commit
 from forkjoin.branch.together import (
     Behind,
     Branch,
@@ -174,6 +175,18 @@ async def test_what_is_there_already_is_told_and_what_shares_no_history_is_refus
     assert isinstance(old, Contained)
     assert isinstance(alone, Refused)
     assert "unrelated histories" in alone.why
+
+
+async def test_a_single_commit_has_both_parents_its_tree_and_its_message_as_it_is(repository: Path) -> None:
+    fork(repository, "one", {"one": "1\n", "README.md": None})
+    main, one = git(repository, "rev-parse", "main", "one").split()
+    message = "Merge a1 (x)\n\n# no comment\n\nForkjoin-Agent: a1\n"
+    made = await make_commit(
+        str(repository / ".git"), main, git(repository, "rev-parse", "one^{tree}"), one, message, 9.0
+    )
+    assert git(repository, "rev-parse", f"{made}^@").split() == [main, one]
+    assert git(repository, "rev-parse", f"{made}^{{tree}}") == git(repository, "rev-parse", "one^{tree}")
+    assert git(repository, "log", "-1", "--format=%B%at", made) == f"{message}9"
 
 
 # -- squashed

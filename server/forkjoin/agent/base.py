@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from forkjoin.branch import conflict, git, join
+from forkjoin.branch import conflict, git
+from forkjoin.branch.stream import make_commit
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, State
 from forkjoin.rooms import Rooms
@@ -47,4 +48,4 @@ async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent
             "merge_worktree, then spawn it again."
         )
     message = f"What {agent.label} starts from: with the work of {other.label}\n"
-    return await join.merge_commit(common_dir, merged.tree, (base, tip), message, await git.author(common_dir))
+    return await make_commit(common_dir, base, merged.tree, tip, message, agent.created)

@@ -5,7 +5,6 @@ index second, the ref last: what a daemon leaves that is killed in between reads
 a merge undone, and the next daemon takes it back before it does anything else there.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,14 +28,6 @@ class Move:
     checkout: str | None  #: where it is checked out, if it is
     why: str
     folder: str | None = None  #: the git folder of that, by which it is found again where it was moved away
-
-
-async def merge_commit(
-    common_dir: str, tree: str, parents: tuple[str, ...], message: str, author: Mapping[str, str]
-) -> str:
-    """Make a merge commit in the object store; nothing points to it yet."""
-    links = [part for parent in parents for part in ("-p", parent)]
-    return await git.git(common_dir, "commit-tree", *links, "-F", "-", tree, stdin=message.encode(), extra=author)
 
 
 async def has_landed(common_dir: str, move: Move) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
-from forkjoin.branch.change import Change
+from forkjoin.branch.change import Change, changes_between
 
 #: What the stream builds its commits on, and takes away again at its end.
 _REF = "refs/forkjoin/stream"
@@ -31,6 +31,16 @@ async def make_commits(
     told = (await git.git(repository, *arguments, stdin=stream)).splitlines()
     trees = (line.split()[2] for line in told[1::2])  # "040000 tree <id>", and a tab
     return [git.Tip(commit, tree) for commit, tree in zip(told[::2], trees, strict=True)]
+
+
+async def make_commit(repository: str, head: str, tree: str, merged: str | None, message: str, at: float) -> str:
+    """Make one commit on `head`, with this tree, signed by whoever commits here at that time; its id."""
+    signed = await git.sign(repository, at)
+    changes = await changes_between(repository, head, tree)
+    (made,) = await make_commits(
+        repository, head, [NewCommit(changes, merged, message, signed.author, signed.committer)]
+    )
+    return made.commit
 
 
 def _write(head: str, commits: Iterable[NewCommit]) -> Iterator[bytes]:

@@ -1,10 +1,9 @@
 """Taking back what a landing has merged: its target goes back to where it was, or gets a revert of all of it."""
 
 from forkjoin.branch import git, join, kept
-from forkjoin.branch.change import changes_of_trees
 from forkjoin.branch.checkout import check_free
 from forkjoin.branch.conflict import try_merge
-from forkjoin.branch.stream import NewCommit, make_commits
+from forkjoin.branch.stream import make_commit
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed, first
 from forkjoin.landing.order import Order
@@ -19,31 +18,27 @@ async def undo(order: Order, undone: Landing) -> Intent:
     move = INTENT.validate_json(undone.move).move
     ids = tuple(one.id for one in LANDED.validate_json(undone.answer).merged)
     await check_free(common_dir, target)
-    now = (await git.tips(common_dir, [target])).get(target)
-    if now is None or not await git.is_ancestor(common_dir, move.new, now.commit):
+    now = await git.tip(common_dir, target)
+    if now is None or not await git.is_ancestor(common_dir, move.new, now):
         raise CallerError(f"{git.short(target)} has the merge of {', '.join(ids)} no more; nothing was changed.")
     why = f"forkjoin: undo the merge of {', '.join(ids)}"
-    if now.commit == move.new:
+    if now == move.new:
         await kept.keep(common_dir, move.new, f"undone-{undone.number}")
         back = join.Move(target, move.new, move.old, None, why)
         return Intent(back, Landed(git.short(target), move.old, undone=ids))
     commit = await _revert(order, move, now, ids)
-    forward = join.Move(target, now.commit, commit, None, why)
+    forward = join.Move(target, now, commit, None, why)
     return Intent(forward, Landed(git.short(target), commit, undone=ids, reverted=True))
 
 
-async def _revert(order: Order, move: join.Move, now: git.Tip, ids: tuple[str, ...]) -> str:
+async def _revert(order: Order, move: join.Move, now: str, ids: tuple[str, ...]) -> str:
     """A commit on the target, as it is now, without what the move has brought."""
-    merged = await try_merge(order.common_dir, now.commit, move.old, move.new)
+    merged = await try_merge(order.common_dir, now, move.old, move.new)
     if merged.conflicts:
         raise CallerError(
             f"What came after the merge of {', '.join(ids)} has changed the same lines, in "
             f"{', '.join(first(merged.conflicts))}: it can't be taken back by itself. Nothing was changed; spawn an "
             "agent to take it out."
         )
-    (changes,) = await changes_of_trees(order.common_dir, [(now.tree, merged.tree)])
-    signed = await git.sign(order.common_dir, order.landing.created)
     message = f"Revert the merge of {', '.join(ids)}\n\nThis takes back {move.old}..{move.new}.\n"
-    new = NewCommit(changes, None, message, signed.author, signed.committer)
-    (made,) = await make_commits(order.common_dir, now.commit, [new])
-    return made.commit
+    return await make_commit(order.common_dir, now, merged.tree, None, message, order.landing.created)
