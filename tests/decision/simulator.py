@@ -6,18 +6,17 @@ order of steps in `loop.py` and `life.py`, which is imitated: each change is loo
 moment; preparing, finishing and ending a program take a fixed time; what is recorded of a program is done at once.
 """
 
-import heapq
 import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
+from decision.clock import Clock, Event
 from decision.script import History, Program, Script
 from decision.stores import TableStore
 from forkjoin.adapter.contract import Conclusion, Retry
@@ -81,7 +80,6 @@ class World:
             records: Where it is recorded; by default in a table.
             glances: Whether it is looked just before something happens, too.
         """
-        self.now = BEGIN
         self.history = history
         self.looks: list[Look] = []
         self.asked: dict[int, float] = {}
@@ -94,11 +92,10 @@ class World:
         self._draw = random.Random(history.seed)
         self._glances = glances
         self._is_glance = False
-        self._events: list[_Event] = []
-        self._pushed = 0
+        self._clock = Clock(BEGIN)
         self._seen_to: dict[int, tuple[State, int, bool]] = {}  #: what of each agent is being seen to
-        self._next: dict[int, _Event] = {}  #: the next step of each agent
-        self._wake: _Event | None = None  #: the next look that was asked for
+        self._next: dict[int, Event] = {}  #: the next step of each agent
+        self._wake: Event | None = None  #: the next look that was asked for
         self._plan()
 
     def __repr__(self) -> str:
@@ -107,33 +104,28 @@ class World:
     def _plan(self) -> None:
         """Let happen what people do, and daemons."""
         if purse := self.history.purse:
-            self._at(0, lambda: _done(self._rooms.store.set_limit(1, "", purse.limit_usd)))
-            self._at(purse.raised_s, self._raise)
+            self._clock.at(0, lambda: _done(self._rooms.store.set_limit(1, "", purse.limit_usd)))
+            self._clock.at(purse.raised_s, self._raise)
         for number, script in self.history.numbered():
-            self._at(script.spawned, partial(self._spawn, f"agent-{number}", script))
+            self._clock.at(script.spawned, partial(self._spawn, f"agent-{number}", script))
             for after_s, act in ((script.stopped_s, self._stop), (script.told_s, self._tell)):
                 if after_s is not None:
-                    self._at(script.spawned + after_s, partial(act, number))
+                    self._clock.at(script.spawned + after_s, partial(act, number))
         for restart in self.history.restarts:
-            self._at(restart.at, self._restart)
-            self._at(restart.at + restart.back_s, self._connect_all)
+            self._clock.at(restart.at, self._restart)
+            self._clock.at(restart.at + restart.back_s, self._connect_all)
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        """The time, for those that ask the module of this name."""
-        return self.now
+    @property
+    def now(self) -> float:
+        return self._clock.now
 
     def run(self) -> "World":
         """Let all happen; the world as it is then."""
         with self._played():
-            while (event := self._following()) and len(self.looks) < _TOO_MANY:
+            while (event := self._clock.following()) and len(self.looks) < _TOO_MANY:
                 self._glance(event.at)
-                self.now = event.at
-                heapq.heappop(self._events)
-                event.act()
-                following = self._following()
+                self._clock.pass_to_following()
+                following = self._clock.following()
                 if following is None or following.at > self.now:
                     self._look()
         return self
@@ -143,10 +135,10 @@ class World:
             return [_done(self._rooms.store.agent(number)) for number in self._programs]
 
     def _played(self) -> ExitStack:
-        """Who asks for the time, or draws, asks us; nobody moves an agent while another does, so no move may fail."""
+        """Who asks for the time, or draws, asks ours; nobody moves an agent while another does, so no move may fail."""
         stack = ExitStack()
         for module in (schedule, rate_limit, rest, store):
-            stack.enter_context(patch.object(module, "time", self))
+            stack.enter_context(patch.object(module, "time", self._clock))
         for module in (rate_limit, rest):
             stack.enter_context(patch.object(module, "random", self._draw))
         stack.enter_context(patch.object(schedule, "decide", self._decide))
@@ -155,19 +147,6 @@ class World:
         if isinstance(self._rooms.store, TableStore):
             stack.enter_context(patch.object(rows, "agent", _as_it_is))
         return stack
-
-    def _at(self, seconds: float, act: Callable[[], None]) -> "_Event":
-        """Let this happen so many seconds after the beginning."""
-        self._pushed += 1
-        event = _Event(BEGIN + seconds, self._pushed, act)
-        heapq.heappush(self._events, event)
-        return event
-
-    def _following(self) -> "_Event | None":
-        """What happens next."""
-        while self._events and self._events[0].is_off:
-            heapq.heappop(self._events)
-        return self._events[0] if self._events else None
 
     # -- the loop
 
@@ -181,12 +160,12 @@ class World:
             soon = max(_SOONEST_S, self._schedule.next_look_s)
         if self._wake:
             self._wake.is_off = True
-        self._wake = self._at(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
+        self._wake = self._clock.at(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
 
     def _glance(self, at: float) -> None:
         """Decide just before something happens: that nothing comes of it, a test must see."""
         if self._glances and at - _BEFORE_S > self.now:
-            self.now = at - _BEFORE_S
+            self._clock.now = at - _BEFORE_S
             self._is_glance = True
             _done(self._schedule.act(self.history.max_running))
             self._is_glance = False
@@ -278,7 +257,9 @@ class World:
         """Let this be the next step of the agent, so many seconds from now, and no other."""
         self._cancel(agent)
         number = agent.number
-        self._next[number] = self._at(self.now - BEGIN + seconds, lambda: act(_done(self._rooms.store.agent(number))))
+        self._next[number] = self._clock.at(
+            self.now - BEGIN + seconds, lambda: act(_done(self._rooms.store.agent(number)))
+        )
 
     def _cancel(self, agent: Agent) -> float:
         """In how many seconds the agent's next step was due, which is not to be made."""
@@ -343,7 +324,7 @@ class World:
         """It tells what its call has cost, or does not."""
         self.spent[agent.number] += price_usd
         program.left_usd -= price_usd
-        cost = rows.Cost(str(self._pushed), "a model", None if program.script.is_secretive else price_usd)
+        cost = rows.Cost(str(self._clock.planned), "a model", None if program.script.is_secretive else price_usd)
         _done(self._rooms.store.note(agent, [], None, [cost]))
 
     def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
@@ -380,16 +361,6 @@ class _Executor(LocalExecutor):
 
     async def send(self, handle: str, data: bytes) -> None:
         pass
-
-
-@dataclass(order=True, slots=True)
-class _Event:
-    """What happens, and when."""
-
-    at: float
-    number: int
-    act: Callable[[], None] = field(compare=False)
-    is_off: bool = field(default=False, compare=False)
 
 
 def _nothing() -> None:

@@ -1,6 +1,5 @@
 """Conflicts are known before anything is merged, those of running agents too."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -8,22 +7,16 @@ import pytest
 from branches import commit, everything, put_counting_git
 from forkjoin.landing import foresight
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+from harness import Lead, first_answer, git, lead_of, open_loop_in_memory, until
 
 
-@pytest.fixture
-async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    async with open_lead_in_memory(home, repository) as found:
-        yield found
-
-
-async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(lead: Lead, repository: Path) -> None:
-    ids = await lead.run(
+async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(near_lead: Lead, repository: Path) -> None:
+    ids = await near_lead.run(
         "echo 1 > shared.txt; echo 1 > new", "echo 2 > shared.txt; echo 2 > new", "echo > three", "true"
     )
     commit(repository, {"three": "a person's\n"})
     before = everything(repository)
-    found = await lead.call("check_conflicts", ids=ids)
+    found = await near_lead.call("check_conflicts", ids=ids)
     assert found == {
         "conflicts": [
             {"between": [ids[0], ids[1]], "files": ["new", "shared.txt"]},
@@ -34,37 +27,39 @@ async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(lead: L
     assert everything(repository) == before
 
 
-async def test_of_agents_that_run_what_is_uncommitted_counts(lead: Lead, repository: Path, home: Home) -> None:
-    done = await lead.run("echo 1 > shared.txt")
-    running = await lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
+async def test_of_agents_that_run_what_is_uncommitted_counts(near_lead: Lead, repository: Path, home: Home) -> None:
+    done = await near_lead.run("echo 1 > shared.txt")
+    running = await near_lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
     await until((home.state / "on").exists)
     before = git(repository, "for-each-ref")
-    found = await lead.call("check_conflicts")
+    found = await near_lead.call("check_conflicts")
     assert found["conflicts"] == [{"between": [*running, *done], "files": ["shared.txt"]}]
     assert git(repository, "for-each-ref") == before
-    await lead.call("stop_agents", ids=running)
+    await near_lead.call("stop_agents", ids=running)
 
 
 async def test_asking_again_compares_only_what_has_changed(
-    lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = await lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
+    ids = await near_lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
     calls = put_counting_git(tmp_path / "bin", monkeypatch)
-    first = await lead.call("check_conflicts", ids=ids)
+    first = await near_lead.call("check_conflicts", ids=ids)
     assert calls.read_text().count("merge-tree") == 1
-    assert await lead.call("check_conflicts", ids=ids) == first
+    assert await near_lead.call("check_conflicts", ids=ids) == first
     assert calls.read_text().count("merge-tree") == 1
     commit(repository, {"three": "x\n"})
-    assert len((await lead.call("check_conflicts", ids=ids))["conflicts"]) == 2
+    assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 2
     assert calls.read_text().count("merge-tree") == 2
 
 
-async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict(lead: Lead, repository: Path) -> None:
+async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict(
+    near_lead: Lead, repository: Path
+) -> None:
     alone = (
         "git checkout -q --orphan alone; echo > alone; git add .; git commit -qm alone; git branch -qf $FORKJOIN_BRANCH"
     )
-    ids = await lead.run(f"{alone}; git switch -q $FORKJOIN_BRANCH", "echo 1 > new", "echo 2 > new")
-    found = (await lead.call("check_conflicts", ids=ids))["conflicts"]
+    ids = await near_lead.run(f"{alone}; git switch -q $FORKJOIN_BRANCH", "echo 1 > new", "echo 2 > new")
+    found = (await near_lead.call("check_conflicts", ids=ids))["conflicts"]
     assert {"between": [ids[1], ids[2]], "files": ["new"]} in found
     assert {"between": [ids[0], "main"], "files": ["(they have no common history)"]} in found
 
@@ -86,18 +81,18 @@ async def test_what_goes_wrong_there_is_no_end_of_it(
         tasks.cancel_scope.cancel()
 
 
-async def test_more_than_can_be_compared_is_refused_in_words(lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_can_be_compared_is_refused_in_words(near_lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foresight, "MOST_COMPARED", 1)
-    ids = await lead.run("echo > one", "echo > two")
-    assert "name fewer in `ids`" in await lead.refusal("check_conflicts", ids=ids)
+    ids = await near_lead.run("echo > one", "echo > two")
+    assert "name fewer in `ids`" in await near_lead.refusal("check_conflicts", ids=ids)
 
 
 async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
-    lead: Lead, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(foresight, "_REMEMBERED", 1)
-    ids = await lead.run(*(f"echo {n} > new" for n in range(3)))
-    assert len((await lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
+    ids = await near_lead.run(*(f"echo {n} > new" for n in range(3)))
+    assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
 
 
 async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,13 +100,17 @@ async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, mon
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, anyio.create_task_group() as tasks:
         tasks.start_soon(loop.foresight.watch)
         ids = await lead.spawn(*(f"echo {n} > shared.txt; sleep 1000" for n in (1, 2)), priority=1)
-        with anyio.fail_after(GIVE_UP_S):
-            while not (listed := (await lead.listed(ids[0])).get("conflicts")):
-                await anyio.sleep(0.05)
-        assert listed == [f"{ids[1]}: shared.txt"]
+
+        async def warned() -> list[str]:
+            found: list[str] = (await lead.listed(ids[0])).get("conflicts", [])
+            return found
+
+        assert await first_answer(warned) == [f"{ids[1]}: shared.txt"]
         assert (await lead.call("get_status"))["conflicts"] == [f"{ids[1]} and {ids[0]}: shared.txt"]
         await lead.call("stop_agents", ids=ids)
-        with anyio.fail_after(GIVE_UP_S):
-            while (await lead.call("get_status"))["conflicts"]:
-                await anyio.sleep(0.05)
+
+        async def is_over() -> bool:
+            return not (await lead.call("get_status"))["conflicts"]
+
+        await first_answer(is_over)
         tasks.cancel_scope.cancel()

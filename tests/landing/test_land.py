@@ -1,7 +1,6 @@
 """Agents' branches land through merge_worktree: what passes, wholly, and beside whatever a person does meanwhile."""
 
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,6 @@ from forkjoin import lock
 from forkjoin.paths import Home
 from harness import Lead, git, open_lead, open_lead_in_memory
 from landings import check_sound, ids_of, scratch_of
-
-
-@pytest.fixture
-async def near_lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    """A lead straight at the tools, which is quicker than through relay and daemon."""
-    async with open_lead_in_memory(home, repository) as found:
-        yield found
 
 
 async def fares(lead: Lead, *ids: str) -> list[str]:

@@ -1,19 +1,12 @@
 """Branches are verified together, in their order; the one that breaks it is named and the others land."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from branches import commit, contents
 from forkjoin.paths import Home
-from harness import Lead, git, open_lead_in_memory
+from harness import Lead, git
 from landings import check_sound, ids_of
-
-
-@pytest.fixture
-async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    async with open_lead_in_memory(home, repository) as found:
-        yield found
 
 
 def landed(repository: Path) -> list[str]:
@@ -40,10 +33,10 @@ class Counted:
         return self._log.read_text().split().count(".") if self._log.exists() else 0
 
 
-async def test_those_that_pass_together_are_verified_once(lead: Lead, repository: Path, home: Home) -> None:
-    ids = await lead.run(*(f"echo > f{n}" for n in range(9)))
+async def test_those_that_pass_together_are_verified_once(near_lead: Lead, repository: Path, home: Home) -> None:
+    ids = await near_lead.run(*(f"echo > f{n}" for n in range(9)))
     verify = Counted(home, "true")
-    assert ids_of(await lead.call("merge_worktree", ids=ids, verify=verify.command), "merged") == ids
+    assert ids_of(await near_lead.call("merge_worktree", ids=ids, verify=verify.command), "merged") == ids
     assert verify.runs() == 1
     assert landed(repository) == ids
     check_sound(repository)
@@ -51,11 +44,11 @@ async def test_those_that_pass_together_are_verified_once(lead: Lead, repository
 
 @pytest.mark.parametrize("bad", [0, 4, 8])
 async def test_one_that_breaks_it_is_rejected_and_the_others_land(
-    lead: Lead, repository: Path, home: Home, bad: int
+    near_lead: Lead, repository: Path, home: Home, bad: int
 ) -> None:
-    ids = await lead.run(*(f"echo > f{n}" for n in range(9)))
+    ids = await near_lead.run(*(f"echo > f{n}" for n in range(9)))
     verify = Counted(home, f"test ! -e f{bad} || {{ echo f{bad} is bad; exit 7; }}")
-    answer = await lead.call("merge_worktree", ids=ids, verify=verify.command)
+    answer = await near_lead.call("merge_worktree", ids=ids, verify=verify.command)
     others = [one for one in ids if one != ids[bad]]
     assert ids_of(answer, "merged") == landed(repository) == others
     (rejected,) = answer["rejected"]
@@ -67,46 +60,50 @@ async def test_one_that_breaks_it_is_rejected_and_the_others_land(
 
 
 async def test_where_most_break_it_they_are_verified_in_ever_smaller_numbers(
-    lead: Lead, repository: Path, home: Home
+    near_lead: Lead, repository: Path, home: Home
 ) -> None:
-    ids = await lead.run(*(f"echo > f{n}" for n in range(9)))
+    ids = await near_lead.run(*(f"echo > f{n}" for n in range(9)))
     verify = Counted(home, "! ls f*")
-    answer = await lead.call("merge_worktree", ids=ids, verify=verify.command)
+    answer = await near_lead.call("merge_worktree", ids=ids, verify=verify.command)
     assert (ids_of(answer, "rejected"), answer["merged"]) == (ids, [])
     assert verify.runs() <= 9 + 2 * 6
 
 
-async def test_what_a_target_fails_by_itself_is_nobodys_fault_and_nothing_lands(lead: Lead, repository: Path) -> None:
-    ids = await lead.run("echo > one", "echo > two")
+async def test_what_a_target_fails_by_itself_is_nobodys_fault_and_nothing_lands(
+    near_lead: Lead, repository: Path
+) -> None:
+    ids = await near_lead.run("echo > one", "echo > two")
     before = git(repository, "rev-parse", "main")
-    refused = await lead.refusal("merge_worktree", ids=ids, verify="echo the tests are broken; false")
+    refused = await near_lead.refusal("merge_worktree", ids=ids, verify="echo the tests are broken; false")
     assert "verify fails on main itself, without any of these; nothing was merged" in refused
     assert "the tests are broken" in refused
     assert git(repository, "rev-parse", "main") == before
-    assert [(await lead.call("get_result", id=one))["merge"] for one in ids] == ["unmerged", "unmerged"]
+    assert [(await near_lead.call("get_result", id=one))["merge"] for one in ids] == ["unmerged", "unmerged"]
 
 
-async def test_what_mends_a_target_lands(lead: Lead, repository: Path, home: Home) -> None:
-    ids = await lead.run("echo > one", "echo > mended", "echo > three")
-    answer = await lead.call("merge_worktree", ids=ids, verify="test -e mended")
+async def test_what_mends_a_target_lands(near_lead: Lead, repository: Path, home: Home) -> None:
+    ids = await near_lead.run("echo > one", "echo > mended", "echo > three")
+    answer = await near_lead.call("merge_worktree", ids=ids, verify="test -e mended")
     assert ids_of(answer, "merged") == ids
 
 
-async def test_one_that_conflicts_with_one_that_is_rejected_lands_in_its_place(lead: Lead, repository: Path) -> None:
-    ids = await lead.run("echo bad > shared.txt", "echo good > shared.txt", "echo > three")
-    answer = await lead.call("merge_worktree", ids=ids, verify="! grep bad shared.txt")
+async def test_one_that_conflicts_with_one_that_is_rejected_lands_in_its_place(
+    near_lead: Lead, repository: Path
+) -> None:
+    ids = await near_lead.run("echo bad > shared.txt", "echo good > shared.txt", "echo > three")
+    answer = await near_lead.call("merge_worktree", ids=ids, verify="! grep bad shared.txt")
     assert ids_of(answer, "rejected") == ids[:1]
     assert landed(repository) == [ids[2], ids[1]]
     assert (repository / "shared.txt").read_text() == "good\n"
 
 
-async def test_one_that_conflicts_is_tried_once_more_after_the_others(lead: Lead, repository: Path) -> None:
-    (first,) = await lead.run("echo agents > shared.txt")
-    branch = (await lead.call("get_result", id=first))["branch"]
+async def test_one_that_conflicts_is_tried_once_more_after_the_others(near_lead: Lead, repository: Path) -> None:
+    (first,) = await near_lead.run("echo agents > shared.txt")
+    branch = (await near_lead.call("get_result", id=first))["branch"]
     commit(repository, {"shared.txt": "a person's\n"})
     resolves = f"git merge -q --no-edit -X theirs {branch}"
-    (second,) = await lead.run(resolves)
-    answer = await lead.call("merge_worktree", ids=[first, second])
+    (second,) = await near_lead.run(resolves)
+    answer = await near_lead.call("merge_worktree", ids=[first, second])
     assert ids_of(answer, "merged") == [second]
     assert answer["skipped"] == [{"id": first, "why": "merged before"}]
 
@@ -122,28 +119,28 @@ async def follow(lead: Lead, *tasks: str) -> list[str]:
     return ids
 
 
-async def test_none_lands_before_what_it_was_built_on(lead: Lead, repository: Path) -> None:
-    first, second, third = await follow(lead, "echo > one", "echo > two", "echo > three")
-    (other,) = await lead.run("echo > four")
-    answer = await lead.call("merge_worktree", ids=[third, other, second, first])
+async def test_none_lands_before_what_it_was_built_on(near_lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(near_lead, "echo > one", "echo > two", "echo > three")
+    (other,) = await near_lead.run("echo > four")
+    answer = await near_lead.call("merge_worktree", ids=[third, other, second, first])
     assert ids_of(answer, "merged") == landed(repository) == [other, first, second, third]
 
 
-async def test_one_whose_ground_is_rejected_is_skipped(lead: Lead, repository: Path) -> None:
-    first, second = await follow(lead, "echo > bad", "rm bad; echo > good")
-    (other,) = await lead.run("echo > other")
-    answer = await lead.call("merge_worktree", ids=[first, second, other], verify="test -e good || test ! -e bad")
+async def test_one_whose_ground_is_rejected_is_skipped(near_lead: Lead, repository: Path) -> None:
+    first, second = await follow(near_lead, "echo > bad", "rm bad; echo > good")
+    (other,) = await near_lead.run("echo > other")
+    answer = await near_lead.call("merge_worktree", ids=[first, second, other], verify="test -e good || test ! -e bad")
     assert landed(repository) == [first, second, other], "together they pass"
-    first, second = await follow(lead, "echo > worse", "echo > three")
-    answer = await lead.call("merge_worktree", ids=[first, second], verify="test ! -e worse")
+    first, second = await follow(near_lead, "echo > worse", "echo > three")
+    answer = await near_lead.call("merge_worktree", ids=[first, second], verify="test ! -e worse")
     assert ids_of(answer, "rejected") == [first]
     assert answer["skipped"] == [{"id": second, "why": f"it has the work of {first}, which was not merged"}]
 
 
-async def test_what_is_rejected_does_not_come_with_its_grandchild(lead: Lead, repository: Path) -> None:
-    first, second, third = await follow(lead, "echo > bad", "echo > two", "rm bad; echo > three")
-    (other,) = await lead.run("echo > worse")
-    answer = await lead.call(
+async def test_what_is_rejected_does_not_come_with_its_grandchild(near_lead: Lead, repository: Path) -> None:
+    first, second, third = await follow(near_lead, "echo > bad", "echo > two", "rm bad; echo > three")
+    (other,) = await near_lead.run("echo > worse")
+    answer = await near_lead.call(
         "merge_worktree", ids=[first, second, third, other], verify="test ! -e bad && test ! -e worse"
     )
     assert (answer["merged"], ids_of(answer, "rejected")) == ([], [first, other])
@@ -151,27 +148,29 @@ async def test_what_is_rejected_does_not_come_with_its_grandchild(lead: Lead, re
     assert not (repository / "two").exists()
 
 
-async def test_squashed_what_was_built_on_another_lands_behind_it_and_later_too(lead: Lead, repository: Path) -> None:
-    first, second, third = await follow(lead, "echo 1 > new", "echo 2 > new", "echo 3 > new; echo > more")
-    answer = await lead.call("merge_worktree", ids=[first, second], strategy="squash")
+async def test_squashed_what_was_built_on_another_lands_behind_it_and_later_too(
+    near_lead: Lead, repository: Path
+) -> None:
+    first, second, third = await follow(near_lead, "echo 1 > new", "echo 2 > new", "echo 3 > new; echo > more")
+    answer = await near_lead.call("merge_worktree", ids=[first, second], strategy="squash")
     assert ids_of(answer, "merged") == [first, second]
-    answer = await lead.call("merge_worktree", ids=[third], strategy="squash")
+    answer = await near_lead.call("merge_worktree", ids=[third], strategy="squash")
     assert ids_of(answer, "merged") == [third], answer
     assert (repository / "new").read_text() == "3\n"
     assert git(repository, "rev-list", "--count", "main") == "4"
 
 
-async def test_one_whose_ground_conflicts_is_skipped(lead: Lead, repository: Path) -> None:
-    first, second = await follow(lead, "echo 1 > shared.txt", "echo > two")
+async def test_one_whose_ground_conflicts_is_skipped(near_lead: Lead, repository: Path) -> None:
+    first, second = await follow(near_lead, "echo 1 > shared.txt", "echo > two")
     commit(repository, {"shared.txt": "a person's\n"})
-    answer = await lead.call("merge_worktree", ids=[first, second])
+    answer = await near_lead.call("merge_worktree", ids=[first, second])
     assert (ids_of(answer, "conflicted"), ids_of(answer, "skipped"), answer["merged"]) == ([first], [second], [])
 
 
-async def test_one_whose_ground_is_not_named_is_skipped(lead: Lead, repository: Path) -> None:
-    first, second = await follow(lead, "echo > one", "echo > two")
-    answer = await lead.call("merge_worktree", ids=[second])
+async def test_one_whose_ground_is_not_named_is_skipped(near_lead: Lead, repository: Path) -> None:
+    first, second = await follow(near_lead, "echo > one", "echo > two")
+    answer = await near_lead.call("merge_worktree", ids=[second])
     assert "which is not merged: name that one too" in answer["skipped"][0]["why"]
-    await lead.call("merge_worktree", ids=[first])
-    assert ids_of(await lead.call("merge_worktree", ids=[second]), "merged") == [second]
+    await near_lead.call("merge_worktree", ids=[first])
+    assert ids_of(await near_lead.call("merge_worktree", ids=[second]), "merged") == [second]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "two"]
