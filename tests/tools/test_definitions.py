@@ -15,10 +15,9 @@ NAMES = READERS | {
 
 
 def _size(tools: Iterable[StrictTool]) -> int:
-    """Bytes of the definitions as a model gets them."""
-    return sum(
-        len(json.dumps({"name": t.name, "description": t.description, "input_schema": t.parameters})) for t in tools
-    )
+    """Bytes of the definitions as a client sends them to a model: JSON without spaces."""
+    told = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
+    return sum(len(json.dumps(one, separators=(",", ":"), ensure_ascii=False).encode()) for one in told)
 
 
 def test_the_tools_are_those_of_the_contract() -> None:

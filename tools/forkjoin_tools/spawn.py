@@ -21,8 +21,17 @@ MOST_AT_ONCE = 250
 _OVERLAPS_NAMED = 20
 
 
+def _describe_once(schema: dict[str, Any]) -> None:
+    """The parts of a spec are described in the `agents` of spawn_agents, which is always loaded; they mean the same."""
+    for name, part in schema["properties"].items():
+        if name not in ("agents", "dry_run"):
+            part.pop("description", None)
+
+
 class OneAgent(Spec, Arguments):
     """The arguments of spawn_agent: a spec."""
+
+    model_config = ConfigDict(json_schema_extra=_describe_once)
 
 
 class _Item(SpecParts):
@@ -30,13 +39,6 @@ class _Item(SpecParts):
 
     task: Text | None = Field(None, description=TASK_DESCRIPTION)
     name: Name | None = Field(None, description=NAME_DESCRIPTION)
-
-
-def _describe_once(schema: dict[str, Any]) -> None:
-    """The parts are described in `agents`; beside it they mean the same."""
-    for name, part in schema["properties"].items():
-        if name not in ("agents", "dry_run"):
-            part.pop("description", None)
 
 
 class ManyAgents(SpecParts, Arguments):
@@ -83,7 +85,7 @@ async def spawn_agents(desk: Desk, arguments: ManyAgents) -> SpawnedAll:
 @tool()
 async def spawn_agent(desk: Desk, arguments: OneAgent) -> SpawnedOne:
     """Start one coding agent on a task in its own git worktree and branch. Answers at once; for several, spawn_agents
-    in one call is quicker."""
+    in one call is quicker. Its arguments mean what they mean there."""
     all_ = await _spawn(desk, [arguments], keep=True)
     return SpawnedOne(**all_.agents[0].model_dump(), note=all_.note)
 
