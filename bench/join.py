@@ -1,6 +1,7 @@
 """How long it takes to join a hundred branches, and in how many runs of verify, beside git's own ways.
 
-`python -m bench.join`. The same branches are joined three ways, in a repository of 500 files of 300 lines each:
+`python -m bench.join`; a word after it chooses the cases with that in their names (`apart`). The same branches are
+joined three ways, in a repository of 500 files of 300 lines each:
 
 - forkjoin: one landing, from the moment it is recorded until it is answered, its checkout moved.
 - one by one: `git merge` for each branch, in a checkout; after each, verify where there is one, and a reset where it
@@ -162,7 +163,7 @@ WAYS = {"forkjoin": join_with_forkjoin, "one by one": join_one_by_one, "octopus"
 
 
 def main() -> None:
-    for case in CASES:
+    for case in (case for case in CASES if all(word in case.name for word in sys.argv[1:])):
         took: dict[str, list[float]] = {way: [] for way in WAYS}
         told: dict[str, str] = {}
         for _ in range(ROUNDS):

@@ -140,6 +140,22 @@ async def test_what_may_meet_is_merged_by_git(
     assert merges_in(calls) > before
 
 
+async def test_those_that_meet_in_other_files_are_merged_in_the_same_calls(repository: Path, calls: Path) -> None:
+    lines = "".join(f"{n}\n" for n in range(30))
+    commit(repository, {"a": lines, "b": lines})
+    for n, file in enumerate("aaabbb"):
+        fork(repository, f"b{n}", {file: lines.replace(f"{n * 5}\n", "changed\n")})
+    fork(repository, "bad", {"a": lines.replace("0\n", "else\n")})
+    branches = [*(f"b{n}" for n in range(6)), "bad"]
+    expected = one_by_one(repository, "main", branches)
+    git(repository, "switch", "-q", "main")
+    before = merges_in(calls)
+    fates = await join(repository, "main", branches)
+    assert merges_in(calls) - before == 4  # three rounds of two, and that of `bad`
+    assert told(fates, git(repository, "rev-parse", "main^{tree}")) == expected
+    assert isinstance(fates[6], Conflicting)
+
+
 async def test_one_that_conflicts_is_left_out_and_its_files_are_named(repository: Path) -> None:
     fork(repository, "one", {"shared.txt": "1\n"})
     fork(repository, "two", {"shared.txt": "2\n", "also": "2\n"})

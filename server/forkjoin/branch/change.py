@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from forkjoin.branch import git
 
@@ -78,4 +78,5 @@ def is_file(top: str, path: str) -> bool:
 
 def above(path: str) -> Iterator[str]:
     """The folders on the way to a path, the nearest first."""
-    return (str(folder) for folder in PurePath(path).parents if folder.name)
+    while path := path.rpartition("/")[0]:
+        yield path

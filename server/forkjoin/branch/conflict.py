@@ -35,10 +35,42 @@ async def try_merge(
     arguments = (*how, "merge-tree", "--write-tree", "--name-only", "-z", *parted, ours, theirs)
     code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, fine=(0, 1))
     tree, _, told = out.decode(errors="replace").partition("\0")
-    return Merged(tree, read_conflicts(iter(told.split("\0")), is_clean=code == 0))
+    return Merged(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
 
 
-def read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """A merge that is to be tried: both sides and, where it is given, the base, which then may be trees."""
+
+    ours: str
+    theirs: str
+    base: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.base} -- {self.ours} {self.theirs}" if self.base else f"{self.ours} {self.theirs}"
+
+
+async def try_merges(
+    common_dir: str, wanted: Sequence[Sides], how: Sequence[str] = (), aside: Mapping[str, str] | None = None
+) -> list[Merged] | None:
+    """As `try_merge`, many in one call, each for itself; none where one of them can't be merged at all.
+
+    git can be told of one side only whose attributes count: the first one's.
+    """
+    asked = "".join(f"{sides}\n" for sides in wanted).encode()
+    arguments = (*how, "merge-tree", "--stdin", "--name-only", "--messages")
+    extra = {"GIT_ATTR_SOURCE": wanted[0].ours, **(aside or {})}
+    code, out, _ = await git.run(common_dir, *arguments, stdin=asked, extra=extra)
+    return None if code else list(_read_merges(iter(out.decode(errors="replace").split("\0"))))
+
+
+def _read_merges(told: Iterator[str]) -> Iterator[Merged]:
+    """Of each is told whether it is clean, its tree, and what `_read_conflicts` reads."""
+    while is_clean := next(told, ""):
+        yield Merged(next(told), _read_conflicts(told, is_clean=is_clean == "1"))
+
+
+def _read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
     """The files that git left unmerged; where it left none, those that its messages of conflicts are about.
 
     A folder that one side split in two, and the other added to, is such a conflict without an unmerged file.

@@ -6,15 +6,15 @@ of them are then made in one stream. A branch that left the target at several co
 is merged by git with all of its history.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from forkjoin.branch import git
 from forkjoin.branch.added import Added, find_added
-from forkjoin.branch.change import Change, above, changes_of_trees
-from forkjoin.branch.conflict import Merged, try_merge
+from forkjoin.branch.change import Change, changes_of_trees
+from forkjoin.branch.conflict import Merged, Sides, try_merge, try_merges
+from forkjoin.branch.meeting import find_meeting
 from forkjoin.branch.stream import NewCommit, make_commits
 from forkjoin.error import GitError, is_passing
 
@@ -126,7 +126,7 @@ class _Merger:
         if not step.added.authors or await git.is_ancestor(self.common_dir, tip, self.head.commit):
             self.fates.append(Contained())
             return
-        merged = await self._try(self.head.commit, tip, step.branch.base)
+        merged = await self._try(Sides(self.head.commit, tip, step.branch.base))
         if isinstance(merged, str):
             (changes,) = await changes_of_trees(self.common_dir, [(self.head.tree, merged)])
             await self._commit([(step, changes)])
@@ -139,36 +139,45 @@ class _Merger:
         theirs = [(step.base.tree, step.added.tip.tree) for step in steps]
         found = await changes_of_trees(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
         changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
-        meets = find_meeting(changes, [ours[step.base.tree] for step in steps])
-        merged = await self._merge_trees([step for step, meeting in zip(steps, meets, strict=True) if meeting])
-        await self._commit(
-            [(step, merged[step] if meeting else its) for step, its, meeting in zip(steps, changes, meets, strict=True)]
-        )
+        chains = find_meeting(changes, [ours[step.base.tree] for step in steps])
+        merged = await self._merge_trees([[steps[place] for place in chain] for chain in chains])
+        await self._commit([(step, merged.get(step, its)) for step, its in zip(steps, changes, strict=True)])
 
-    async def _merge_trees(self, steps: Iterable[_Step]) -> Mapping[_Step, _Outcome]:
-        """What each of these changes, after those before it; what touches nothing of theirs is left aside."""
+    async def _merge_trees(self, chains: Sequence[Sequence[_Step]]) -> Mapping[_Step, _Outcome]:
+        """What each of these changes, after those before it in its chain: one of each chain at a time.
+
+        What touches nothing of theirs is left aside.
+        """
         pairs: dict[_Step, tuple[str, str]] = {}
         failed: dict[_Step, Conflicting | Refused] = {}
-        tree = self.head.tree
-        for step in steps:
-            merged = await self._try(tree, step.added.tip.commit, step.base.commit)
-            if isinstance(merged, str):
-                pairs[step] = tree, merged
-                tree = merged
-            else:
-                failed[step] = merged
+        trees = [self.head.tree] * len(chains)
+        for round_ in zip_longest(*chains):
+            todo = [(chain, step) for chain, step in enumerate(round_) if step]
+            wanted = [Sides(trees[chain], step.added.tip.commit, step.base.commit) for chain, step in todo]
+            for (chain, step), merged in zip(todo, await self._try_all(wanted), strict=True):
+                if isinstance(merged, str):
+                    pairs[step] = trees[chain], merged
+                    trees[chain] = merged
+                else:
+                    failed[step] = merged
         changes = await changes_of_trees(self.common_dir, list(pairs.values())) if pairs else []
         return failed | dict(zip(pairs, changes, strict=True))
 
-    async def _try(self, ours: str, theirs: str, base: str | None = None) -> str | Conflicting | Refused:
+    async def _try_all(self, wanted: Sequence[Sides]) -> list[str | Conflicting | Refused]:
+        """What comes of each of these merges, in one call where that can be."""
+        merges = await try_merges(self.common_dir, wanted, self.how) if len(wanted) > 1 else None
+        if merges is None:
+            return [await self._try(sides) for sides in wanted]
+        return [_outcome(merged) for merged in merges]
+
+    async def _try(self, sides: Sides) -> str | Conflicting | Refused:
         """The tree that comes of a merge, if one does."""
         try:
-            merged: Merged = await try_merge(self.common_dir, ours, theirs, base, self.how)
+            return _outcome(await try_merge(self.common_dir, sides.ours, sides.theirs, sides.base, self.how))
         except GitError as error:
             if is_passing(error):
                 raise
             return Refused(error.last_line)
-        return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree
 
     async def _commit(self, done: Sequence[tuple[_Step, _Outcome]]) -> None:
         """Make the commits of what could be merged; squashed, what changes nothing needs none."""
@@ -192,40 +201,5 @@ class _Merger:
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
 
 
-def find_meeting(theirs: Sequence[Sequence[Change]], ours: Sequence[Sequence[Change]]) -> list[bool]:
-    """Which of these branches git must merge, by what each has changed, and what the target has since it left.
-
-    The others can only be merged in one way. Where anything was deleted, whatever is new may be git's other half of a
-    rename, or be in a folder that moved away.
-    """
-    paths = Counter(change.path for changes in theirs for change in changes)
-    everybodys = _Touched(paths)
-    targets = {id(changes): _Touched([change.path for change in changes]) for changes in ours}
-    deleting = any(change.kind == "D" for changes in (*theirs, *ours) for change in changes)
-    return [
-        any(
-            change.kind == "D"
-            or (change.kind == "A" and deleting)
-            or change.path.endswith(".gitattributes")
-            or paths[change.path] > 1
-            or everybodys.is_around(change.path)
-            or targets[id(since)].has(change.path)
-            for change in changes
-        )
-        for changes, since in zip(theirs, ours, strict=True)
-    ]
-
-
-class _Touched:
-    """Paths that were changed, and the folders they are in."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._paths = frozenset(paths)
-        self._folders = frozenset(folder for path in self._paths for folder in above(path))
-
-    def is_around(self, path: str) -> bool:
-        """Whether one of them is above this path, or below it."""
-        return path in self._folders or any(folder in self._paths for folder in above(path))
-
-    def has(self, path: str) -> bool:
-        return path in self._paths or self.is_around(path)
+def _outcome(merged: Merged) -> str | Conflicting:
+    return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree
