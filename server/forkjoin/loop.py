@@ -23,6 +23,7 @@ from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
+from forkjoin.agent.tell import deliver, takes_turns
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
@@ -132,6 +133,11 @@ class Loop:
             if self._obey.is_due(agent):
                 follow = partial(self._obey.follow, agent.number)
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
+        for agent in await self.store.with_mail():
+            if takes_turns(self.rooms, agent):
+                self._attend(
+                    tasks, f"tell {agent.id}", f"what {agent.label} is told", partial(deliver, self.rooms, agent)
+                )
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)

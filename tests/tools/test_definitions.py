@@ -10,7 +10,16 @@ from forkjoin_tools.strict import StrictTool
 READERS = {"list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"}
 ALWAYS_LOADED = {"spawn_agents", "wait_agents", "merge_worktree"}
 NAMES = READERS | {
-    *("spawn_agent", "spawn_agents", "merge_worktree", "undo_merge", "stop_agents", "remove_worktrees", "set_budget")
+    *(
+        "spawn_agent",
+        "spawn_agents",
+        "merge_worktree",
+        "undo_merge",
+        "stop_agents",
+        "remove_worktrees",
+        "set_budget",
+        "message_agent",
+    )
 }
 
 

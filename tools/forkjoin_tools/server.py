@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
-from forkjoin_tools import end, join, look, money, read, spawn
+from forkjoin_tools import end, join, look, money, read, spawn, talk
 from forkjoin_tools.strict import StrictTool
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ AGENT_INSTRUCTIONS = (
 _ALL: tuple[StrictTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
     *(read.get_result, read.read_diff, read.read_log, join.merge_worktree, end.stop_agents, end.remove_worktrees),
-    *(join.check_conflicts, join.undo_merge, money.set_budget),
+    *(join.check_conflicts, join.undo_merge, money.set_budget, talk.message_agent),
 )
 #: The lead's tools, those that start the work first.
 TOOLS = {tool.name: tool for tool in _ALL}

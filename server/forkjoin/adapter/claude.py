@@ -3,13 +3,16 @@
 Measured on 2.1.197 and 2.1.330: `acceptEdits` alone denies `git commit`, so Bash is allowed in `--settings`; a deny
 rule there holds even where permissions are skipped. `--resume` finds a conversation only from the folder it began in,
 and none before the first answer in it (`init` comes earlier); until then `--session-id` may be given again. What a
-resumed program says it cost is without what its conversation had cost before.
+resumed program says it cost is without what its conversation had cost before. A message that comes within a turn is told
+to the model with the next tool's result; what waits when the turn is over is another turn, also where stdin has ended by
+then; one with a `uuid` that it has seen is let pass.
 """
 
 import hashlib
 import json
 import math
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,9 +87,10 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
     return Program(_argv(brief, program, "--resume"), turn(text), closed=False)
 
 
-def turn(text: str) -> bytes:
-    message = {"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": text}]}}
-    return json.dumps(message).encode() + b"\n"
+def turn(text: str, key: str = "") -> bytes:
+    once = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, key))} if key else {}
+    message = {"role": "user", "content": [{"type": "text", "text": text}]}
+    return json.dumps({"type": "user", **once, "message": message}).encode() + b"\n"
 
 
 def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:  #
     return None
 
 
-def turn(text: str) -> bytes:
+def turn(text: str, key: str = "") -> bytes:
     raise NotImplementedError(f"a command takes its task alone, not {text[:40]!r}")
 
 

@@ -22,7 +22,7 @@ class Brief:
 
     id: str
     name: str
-    task: str
+    task: str  #: with what it was told since
     branch: str
     worktree: str
     checkout: str  #: the user's, in which an agent must write nothing; '' if there is none
@@ -106,8 +106,8 @@ class Adapter(Protocol):
         """How to go on in the same conversation, in the same folder, with this message; none if it can't."""
         ...
 
-    def turn(self, text: str) -> bytes:
-        """A further turn, for the stdin of one that `TAKES_TURNS`."""
+    def turn(self, text: str, key: str = "") -> bytes:
+        """A further turn, for the stdin of one that `TAKES_TURNS`; what has a key is taken once, however often sent."""
         ...
 
     def read(self, line: bytes) -> Sequence[Event]:

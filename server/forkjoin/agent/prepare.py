@@ -56,7 +56,8 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
     try:
-        await _fill(agent, path, await store.task(agent.number))
+        if agent.checkout:
+            await bring_ignored(Path(agent.checkout), path)
     except (ForkjoinError, OSError):
         if not agent.prepared:  # else its program may be there by now
             await worktree.undo(project.common_dir, path, branch, agent.base)
@@ -65,16 +66,11 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     return await store.agent(agent.number)
 
 
-async def _fill(agent: Agent, path: Path, task: str) -> None:
-    """Bring what is in no commit: the ignored files that are wanted there, and the task."""
-    if agent.checkout:
-        await bring_ignored(Path(agent.checkout), path)
-    await anyio.Path(await _task_file(agent)).write_text(task, "utf-8", newline="")
-
-
-async def _task_file(agent: Agent) -> str:
-    """In the worktree's own git folder: in no commit, and gone with the worktree."""
-    return await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
+async def _write_task(agent: Agent, task: str) -> str:
+    """The file with the task, in the worktree's own git folder: in no commit, and gone with the worktree."""
+    file = await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
+    await anyio.Path(file).write_text(task, "utf-8", newline="")
+    return file
 
 
 async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
@@ -106,10 +102,11 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     """What to run for an agent that is prepared."""
     program = rooms.settings.program(agent.spec.agent)
     task = await rooms.store.task(agent.number)
+    asked = "\n\n".join([task, *await rooms.store.told(agent)])
     brief = Brief(
         id=agent.id,
         name=agent.name,
-        task=task,
+        task=asked,
         branch=agent.branch,
         worktree=agent.worktree,
         checkout=agent.checkout,
@@ -124,7 +121,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     settings = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
-    ours = {"FORKJOIN_TASK_FILE": await _task_file(agent), **await git.author(agent.worktree)}
+    ours = {"FORKJOIN_TASK_FILE": await _write_task(agent, asked), **await git.author(agent.worktree)}
     return AttemptSpec(
         handle=handle_of(agent),
         argv=run.argv,

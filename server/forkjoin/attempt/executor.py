@@ -79,8 +79,12 @@ class Executor(Protocol):
         """
         ...
 
-    async def send(self, handle: str, data: bytes) -> None:
-        """Append to its input: all of it is on disk when this returns, and nothing if it raises OSError."""
+    async def send(self, handle: str, data: bytes) -> bool:
+        """Append to its input, unless that was closed: all of it is on disk when this returns; whether it is.
+
+        Raises:
+            OSError: There is no room for it. Nothing of it was written.
+        """
         ...
 
     async def close_input(self, handle: str) -> None:

@@ -78,12 +78,13 @@ class LocalExecutor:
         finally:
             os.close(taken)
 
-    async def send(self, handle: str, data: bytes) -> None:
-        await self._do(_append, self._at(handle) / "input", data)
+    async def send(self, handle: str, data: bytes) -> bool:
+        taken = await self._do(_append, self._at(handle) / "input", data)
         await self._do(shims.poke, self._at(handle))
+        return taken
 
     async def close_input(self, handle: str) -> None:
-        await self._do(shims.write, self._at(handle) / "input.end", b"")
+        await self._do(_close, self._at(handle) / "input")
         await self._do(shims.poke, self._at(handle))
 
     async def output(self, handle: str, after: int = 0) -> AsyncIterator[bytes]:
@@ -209,10 +210,12 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
     shims.write(folder / "spec.json", json.dumps(orders).encode())
 
 
-def _append(file: Path, data: bytes) -> None:
-    """Append all of it, on disk, or nothing."""
+def _append(file: Path, data: bytes) -> bool:
+    """Append all of it, on disk, or nothing; whether that was still open."""
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
+        if file.with_name(f"{file.name}.end").exists():
+            return False
         size = os.fstat(opened.fileno()).st_size
         rest = memoryview(data)
         try:
@@ -222,6 +225,14 @@ def _append(file: Path, data: bytes) -> None:
         except OSError:
             opened.truncate(size)
             raise
+        return True
+
+
+def _close(file: Path) -> None:
+    """Let nothing be appended any more."""
+    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        shims.write(file.with_name(f"{file.name}.end"), b"")
 
 
 def _read_on(file: Path, start: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Commands for agents: spawn, ps, wait, stop, rm and merge."""
+"""Commands for agents: spawn, ps, wait, message, stop, rm, merge and undo."""
 
 import math
 import sys
@@ -155,6 +155,17 @@ def _wait(client: Client, left: list[str], timeout: float | None, *, first: bool
             if answer["timed_out"] and time.monotonic() >= give_up:
                 break
     return answer | {"finished": list(ended.values())}
+
+
+def message(
+    id: Annotated[str, typer.Argument(help="Agent id or name.")],  # noqa: A002
+    text: Annotated[str | None, typer.Argument(help="The message; without it, or with -, from stdin.")] = None,
+    json: Json = False,
+) -> None:
+    """Tell an agent something more, in the same conversation; one that has ended goes on with it."""
+    answer = ask("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
+    when = "told now" if answer["delivery"] == "now" else "told with its next turn"
+    tell(answer, [f"{answer['id']}  {answer['name']}  {answer['state']}  {when}"], json=json)
 
 
 def stop(ids: Ids, json: Json = False) -> None:

@@ -29,7 +29,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(agents.spawn, agents.ps, read.logs, agents.wait, read.result, read.diff, agents.stop, agents.rm, agents.merge),
+    *(
+        agents.spawn,
+        agents.ps,
+        read.logs,
+        agents.wait,
+        read.result,
+        read.diff,
+        agents.message,
+        agents.stop,
+        agents.rm,
+        agents.merge,
+    ),
     agents.undo,
     *(doctor.status, doctor.doctor, trust.trust, budget.budget),
 ):

@@ -77,6 +77,45 @@ UPDATE agent SET attempt = attempt + 1 WHERE number = :number;
 -- One that is there says that this attempt begins anew: it is empty.
 INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text) ON CONFLICT DO NOTHING;
 
+-- name: extend_message!
+-- What begins anew is told all by itself.
+UPDATE message SET text = text || char(10, 10) || :text WHERE agent = :agent AND attempt = :attempt AND text <> '';
+
+-- name: wake_agent!
+UPDATE agent SET stop_asked = 0, retried = 0, wind_up = 0 WHERE number = :number;
+
+-- name: add_mail<!
+INSERT INTO mail (agent, text) VALUES (:agent, :text);
+
+-- name: waiting_mail
+SELECT number, text FROM mail WHERE agent = :agent AND attempt IS NULL ORDER BY number;
+
+-- name: mail_sent$
+SELECT sent IS NOT NULL FROM mail WHERE number = :number;
+
+-- name: mail_told
+SELECT text FROM mail WHERE agent = :agent AND attempt <= :attempt ORDER BY number;
+
+-- name: give_mail!
+UPDATE mail SET attempt = :attempt WHERE agent = :agent AND attempt IS NULL;
+
+-- name: set_sent!
+UPDATE mail SET attempt = :attempt,
+                sent = (SELECT coalesce(max(event.number), 0) FROM event WHERE event.agent = mail.agent)
+WHERE number = :number AND attempt IS NULL;
+
+-- name: take_back_mail!
+-- What was sent to an attempt that ended no turn after it waits again; with `all_` what it began with, too.
+UPDATE mail SET attempt = NULL, sent = NULL
+WHERE agent = :agent AND attempt = :attempt AND (:all_ OR sent IS NOT NULL) AND NOT EXISTS (
+  SELECT 1 FROM event WHERE event.agent = :agent AND event.attempt = :attempt
+  AND kind = 'turn_ended' AND event.number > coalesce(mail.sent, 0));
+
+-- name: agents_with_mail
+SELECT * FROM agent WHERE state = 'running' AND number IN (SELECT agent FROM mail WHERE attempt IS NULL)
+AND NOT EXISTS (SELECT 1 FROM progress WHERE progress.agent = agent.number AND progress.attempt = agent.attempt
+                AND turn_end IS NOT NULL);
+
 -- name: message$
 SELECT text FROM message WHERE agent = :agent AND attempt = :attempt AND text <> ''
 AND EXISTS (SELECT 1 FROM event WHERE event.agent = :agent AND kind IN ('said', 'used', 'turn_ended'));

@@ -20,7 +20,6 @@ from forkjoin.error import BrokenPromiseError, CallerError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import (
     FINAL,
-    TRANSITIONS,
     Agent,
     Landing,
     Merge,
@@ -30,10 +29,11 @@ from forkjoin.model import (
     State,
     number_of,
 )
-from forkjoin.record import rows
+from forkjoin.record import rows, turns
 from forkjoin.record.database import open_database
 from forkjoin.record.landings import Landings, find_ports, remember
 from forkjoin.record.ledger import Ledger, count_spending
+from forkjoin.record.mail import Mail
 from forkjoin.record.ports import first_port
 from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
@@ -55,7 +55,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings):
+class Store(Ledger, Upkeep, Landings, Mail):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -160,7 +160,7 @@ class Store(Ledger, Upkeep, Landings):
         Raises:
             BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
         """
-        _move(q, agent, to, pause)
+        turns.move(q, agent, to, pause)
         if event:
             _add_event(q, agent, event, -1)
         return rows.agent(q.agent_numbered(number=agent.number))
@@ -175,20 +175,19 @@ class Store(Ledger, Upkeep, Landings):
         now = rows.agent(q.agent_numbered(number=agent.number))
         how = Pause(now.paused_why, not_before=now.not_before) if now.ending and not done else pause
         if how and not now.stop_asked:
-            _move(q, now, State.PAUSED, how)
+            turns.move(q, now, State.PAUSED, how)
             if how.anew:
                 q.add_message(agent=now.number, attempt=now.attempt + 1, text="")
         else:
-            _move(q, now, State.FINISHING)
+            turns.move(q, now, State.FINISHING)
         _add_event(q, now, event, -1)
         return rows.agent(q.agent_numbered(number=agent.number))
 
     @Transactions.step()
     def queue_again(self, q: Any, agent: Agent, text: str) -> Agent:
         """Queue an agent's next attempt, which is told `text`, unless it begins anew; the agent as it is then."""
-        _move(q, agent, State.QUEUED)
-        q.begin_attempt(number=agent.number)
-        q.add_message(agent=agent.number, attempt=agent.attempt + 1, text=text)
+        q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=agent.converses)
+        turns.begin_again(q, agent, text)
         return rows.agent(q.agent_numbered(number=agent.number))
 
     async def message(self, agent: Agent) -> str | None:
@@ -197,13 +196,16 @@ class Store(Ledger, Upkeep, Landings):
 
     @Transactions.step()
     def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
-        """Record an attempt's result and its end.
+        """Record an attempt's result and its end; where a message waits for it, another attempt is queued.
 
         Raises:
             BrokenPromiseError: It has ended before: what is recorded stays.
         """
-        _end(q, agent, result, merge)
+        turns.end(q, agent, result, merge)
         q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
+        q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)
+        if not agent.stop_asked and any(q.waiting_mail(agent=agent.number)):
+            turns.begin_again(q, rows.agent(q.agent_numbered(number=agent.number)), "")
 
     async def result(self, agent: int) -> Result | None:
         """The result of the newest attempt that has one."""
@@ -219,9 +221,9 @@ class Store(Ledger, Upkeep, Landings):
                 continue  # it ended meanwhile
             q.ask_stop(number=now.number)
             if now.has_begun and not now.under_way:
-                _move(q, now, State.FINISHING)
+                turns.move(q, now, State.FINISHING)
             elif not now.has_begun:
-                _end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
+                turns.end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
     async def add_token(self, agent: int, digest: str) -> None:
         """Note that whoever shows the token of this digest is the agent's."""
@@ -325,24 +327,6 @@ def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
         )
     names = (f"{one.name}-{n}" for n in suffixes)
     return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
-
-
-def _move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
-    now = time.time()
-    allowed = to in TRANSITIONS[agent.state]
-    started = now if to is State.RUNNING else None
-    ended = now if to in FINAL else None
-    now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt, "was_frozen": agent.frozen}
-    how = asdict(pause or Pause(""))
-    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **how)):
-        raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
-
-
-def _end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
-    """Record an attempt's end with its result."""
-    _move(q, agent, result.state)
-    q.add_result(agent=agent.number, attempt=result.attempt, result=result)
-    q.set_merge(number=agent.number, merge=merge)
 
 
 def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:

@@ -1,0 +1,49 @@
+"""How an agent's record moves: from state to state, and from one attempt to the next, which is told what waits."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from forkjoin.error import BrokenPromiseError
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Pause, Result, State
+
+
+def move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
+    """Move an agent to another state.
+
+    Raises:
+        BrokenPromiseError: It is not in the state that `agent` says, or the table allows no such move.
+    """
+    now = time.time()
+    allowed = to in TRANSITIONS[agent.state]
+    started = now if to is State.RUNNING else None
+    ended = now if to in FINAL else None
+    now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt, "was_frozen": agent.frozen}
+    how = asdict(pause or Pause(""))
+    if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **how)):
+        raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
+
+
+def end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
+    """Record an attempt's end with its result."""
+    move(q, agent, result.state)
+    q.add_result(agent=agent.number, attempt=result.attempt, result=result)
+    q.set_merge(number=agent.number, merge=merge)
+
+
+def begin_again(q: Any, agent: Agent, text: str) -> None:
+    """Queue an agent's next attempt, which is told `text` and what waits for it, unless it begins anew."""
+    move(q, agent, State.QUEUED)
+    q.begin_attempt(number=agent.number)
+    attempt = {"agent": agent.number, "attempt": agent.attempt + 1}
+    waiting = [row["text"] for row in q.waiting_mail(agent=agent.number)]
+    q.add_message(**attempt, text="\n\n".join(filter(None, [text, *waiting])))
+    q.give_mail(**attempt)
+
+
+def add_to_turn(q: Any, agent: Agent) -> None:
+    """Give what waits to the attempt that is queued."""
+    attempt = {"agent": agent.number, "attempt": agent.attempt}
+    for row in q.waiting_mail(agent=agent.number):
+        q.extend_message(**attempt, text=row["text"])
+    q.give_mail(**attempt)

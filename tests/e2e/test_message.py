@@ -1,0 +1,45 @@
+"""The real claude is told more: while it runs, and when it has ended."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes.messages_api import MessagesApi
+from fakes.script import Asked, Block, Text, ToolUse
+from harness import open_lead, until
+
+pytestmark = pytest.mark.vendor
+
+
+async def test_a_running_claude_and_one_that_has_ended_hear_what_they_are_told_in_order(
+    api: MessagesApi, repository: Path, tmp_path: Path
+) -> None:
+    up, go = tmp_path / "up", tmp_path / "go"
+    wait = f"touch {up}; until test -e {go}; do sleep 0.05; done"
+
+    def script(asked: Asked) -> list[Block]:
+        if not up.exists():
+            return [ToolUse("Bash", {"command": wait, "description": "wait"})]
+        return [Text(f"heard {heard(asked)}")]
+
+    api.script = script
+    async with open_lead(repository) as lead:
+        (agent,) = await lead.spawn("Begin.")
+        await until(up.exists)
+        for text in ("message one", "message two"):
+            assert (await lead.call("message_agent", id=agent, text=text))["delivery"] == "now"
+        go.touch()
+        (first,) = await lead.results(agent)
+        assert first["output"] == "heard ['message one', 'message two']"
+        for text in ("message three", "message four"):
+            assert (await lead.call("message_agent", id=agent, text=text))["delivery"] == "next_turn"
+        (second,) = await lead.results(agent)
+    assert second["output"] == "heard ['message one', 'message two', 'message three', 'message four']"
+    assert heard(api.asked[-1], "Begin.") == ["Begin."]
+
+
+def heard(asked: Asked, *words: str) -> list[str]:
+    """Which of these a request has, in the order in which it has them."""
+    body = json.dumps(asked.body["messages"])
+    wanted = words or tuple(f"message {number}" for number in ("one", "two", "three", "four"))
+    return sorted((word for word in wanted if word in body), key=body.index)

@@ -1,0 +1,24 @@
+"""Talking with agents: message_agent."""
+
+from forkjoin.agent.tell import Delivery, tell
+from forkjoin.model import Text
+
+from forkjoin_tools.desk import Desk, Id, Row
+from forkjoin_tools.strict import Arguments, tool
+
+
+class Message(Arguments):
+    id: Id
+    text: Text
+
+
+class Told(Row):
+    delivery: Delivery
+
+
+@tool()
+async def message_agent(desk: Desk, arguments: Message) -> Told:
+    """Tell an agent something more, in the same conversation and worktree: a running claude reads it now, any other
+    takes it as its next turn, one that has ended is queued again for that. Then wait_agents."""
+    agent, delivery = await tell(desk.rooms, desk.caller, await desk.find(arguments.id), arguments.text)
+    return Told(id=agent.id, name=agent.name, state=agent.state, delivery=delivery)
