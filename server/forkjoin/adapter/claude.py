@@ -3,9 +3,9 @@
 Measured on 2.1.197 and 2.1.330: `acceptEdits` alone denies `git commit`, so Bash is allowed in `--settings`; a deny
 rule there holds even where permissions are skipped. `--resume` finds a conversation only from the folder it began in,
 and none before the first answer in it (`init` comes earlier); until then `--session-id` may be given again. What a
-resumed program says it cost is without what its conversation had cost before. A message that comes within a turn is told
-to the model with the next tool's result; what waits when the turn is over is another turn, also where stdin has ended by
-then; one with a `uuid` that it has seen is let pass.
+resumed program says it cost is without what its conversation had cost before. A message that comes within a turn is
+told to the model with the next tool's result; what waits when the turn is over is another turn, even where stdin has
+ended by then; one with a `uuid` that was seen before is let pass.
 """
 
 import hashlib
