@@ -10,12 +10,16 @@ from forkjoin.loop import Loop
 from forkjoin.session import Session
 from forkjoin.version import __version__
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver.context import Context
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
+from mcp_types import Resource, ResourceTemplate
 
 from forkjoin_tools import end, join, look, money, read, spawn, talk
+from forkjoin_tools.prompts import PROMPTS
+from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.strict import StrictTool
 
 log = logging.getLogger(__name__)
@@ -66,7 +70,7 @@ class Tools:
         async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[tuple[Loop, Session]]:
             yield self._loop, _session.get()
 
-        return kind(
+        server = kind(
             "forkjoin",
             instructions=instructions,
             version=__version__,
@@ -75,6 +79,9 @@ class Tools:
             subscriptions=False,
             log_level="WARNING",
         )
+        for prompt in kind.prompts:
+            server.add_prompt(prompt)
+        return server
 
     async def serve(
         self, session: Session, incoming: ReadStream[SessionMessage | Exception], outgoing: WriteStream[SessionMessage]
@@ -91,6 +98,21 @@ class _Server(MCPServer[Any]):
     """The lead's."""
 
     offered = TOOLS
+    prompts = PROMPTS
+
+    async def list_resources(self) -> list[Resource]:
+        return RESOURCES
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        return TEMPLATES
+
+    async def read_resource(self, uri: Any, context: Context[Any, Any] | None = None) -> list[ReadResourceContents]:
+        tool, arguments, mime = find(str(uri))
+        try:
+            told = await self.call_tool(tool, arguments, context)
+        except ToolError as error:
+            raise ResourceError(str(error)) from None
+        return [ReadResourceContents(content=part.text, mime_type=mime) for part in told.content]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         if name not in self.offered:
@@ -106,6 +128,8 @@ class _PersonServer(_Server):
 
 class _AgentServer(_Server):
     """An agent's: no tools, but what a command reads for it. More it is refused in words, and that is logged."""
+
+    prompts = ()
 
     async def list_tools(self) -> list[Any]:
         return []

@@ -1,0 +1,22 @@
+"""The real claude shows forkjoin's prompts as slash commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+from e2e.test_claude import REGISTERED, ask_claude
+from fakes.messages_api import MessagesApi
+from fakes.script import Text, in_turn
+
+pytestmark = pytest.mark.vendor
+
+
+async def test_a_prompt_is_a_slash_command_and_the_model_sees_all_that_stands_behind_it(
+    api: MessagesApi, repository: Path
+) -> None:
+    api.script = in_turn([Text("I see.")])
+    registered = ("--mcp-config", json.dumps(REGISTERED), "--strict-mcp-config")
+    assert await ask_claude(repository, "/mcp__forkjoin__fan_out port the tests to pytest", *registered) == "I see."
+    prompt = "\n".join(api.asked[0].prompt)
+    assert "<command-args>port the tests to pytest</command-args>" in prompt
+    assert "Fork this out to agents of forkjoin: port" in prompt

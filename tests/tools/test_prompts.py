@@ -1,0 +1,63 @@
+"""What a client lists beside tools: prompts, and resources by their addresses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from forkjoin.paths import Home
+from harness import open_lead_in_memory
+from mcp.shared.exceptions import MCPError
+from mcp_types import TextContent, TextResourceContents
+
+PROMPTS = {"fan_out": "goal", "review_results": "agents", "merge_all": "agents", "second_opinion": "question"}
+
+
+async def test_prompts_are_listed_and_have_what_they_were_given(home: Home, repository: Path) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        listed = (await lead.client.list_prompts()).prompts
+        assert {one.name: (one.arguments or [])[0].name for one in listed} == {**PROMPTS, "bake_off": "task"}
+        assert all(one.description for one in listed)
+        for one in listed:
+            (argument,) = one.arguments or []
+            (message,) = (await lead.client.get_prompt(one.name, {argument.name: "a1, a2"})).messages
+            assert isinstance(message.content, TextContent)
+            assert "a1, a2" in message.content.text
+        (message,) = (await lead.client.get_prompt("merge_all", {})).messages
+        assert isinstance(message.content, TextContent)
+        assert message.content.text.startswith("Merge all agents of list_agents")
+
+
+async def test_an_agent_is_read_by_its_address_as_by_its_tools(home: Home, repository: Path) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        (agent,) = await lead.run("echo x > x.txt; echo done")
+
+        async def read(address: str) -> str:
+            (contents,) = (await lead.client.read_resource(address)).contents
+            assert isinstance(contents, TextResourceContents)
+            return contents.text
+
+        assert json.loads(await read(f"forkjoin://agents/{agent}/result"))["output"] == "done\n"
+        assert await read(f"forkjoin://agents/{agent}/diff") == await lead.call("read_diff", id=agent)
+        assert await read(f"forkjoin://agents/{agent}/log") == await lead.call("read_log", id=agent)
+        assert json.loads(await read("forkjoin://status"))["running"] == 0
+        assert [one.uri for one in (await lead.client.list_resources()).resources] == ["forkjoin://status"]
+        templates = (await lead.client.list_resource_templates()).resource_templates
+        assert [one.uri_template for one in templates] == [
+            f"forkjoin://agents/{{id}}/{kind}" for kind in ("result", "log", "diff")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("forkjoin://agents/a9/result", "No agent"),
+        ("forkjoin://agents/a1/secret", "There is nothing at"),
+        ("file:///etc/passwd", "There is nothing at"),
+    ],
+)
+async def test_an_address_of_nothing_is_refused_in_words(
+    home: Home, repository: Path, address: str, words: str
+) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        with pytest.raises(MCPError, match=words):
+            await lead.client.read_resource(address)
