@@ -117,6 +117,7 @@ class Listed(Row):
     elapsed_s: int
     cost_usd: Usd | None = None
     last_event: str
+    task: str  #: its beginning
     conflicts: list[str] | None = None  #: with whose work its own conflicts so far, and in which files
 
 
@@ -135,7 +136,9 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     else:
         found = await desk.store.agents(desk.project, everything=arguments.all)
     wanted = [agent for agent in _after(arguments, found) if not arguments.state or agent.state in arguments.state]
-    page = fit([await _listed(desk, agent) for agent in wanted[: arguments.limit]], _PAGE_BYTES)
+    shown = wanted[: arguments.limit]
+    tasks = await desk.store.beginnings(agent.number for agent in shown)
+    page = fit([await _listed(desk, agent, tasks.get(agent.number, "")) for agent in shown], _PAGE_BYTES)
     return Listing(
         agents=page,
         counts=Counter(agent.state for agent in found),
@@ -155,7 +158,7 @@ def _after(arguments: List, found: list[Agent]) -> list[Agent]:
     return list(dropwhile(lambda agent: agent.number != last, found))[1:]
 
 
-async def _listed(desk: Desk, agent: Agent) -> Listed:
+async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
     since = agent.started or agent.created
     until = agent.ended or time.time()
     return Listed(
@@ -171,6 +174,7 @@ async def _listed(desk: Desk, agent: Agent) -> Listed:
         or desk.loop.held_up.get(agent.id)
         or await _last_words(desk, agent)
         or agent.last_event,
+        task=task,
         conflicts=_first(_conflicts(desk, agent)) or None,
     )
 

@@ -14,6 +14,7 @@ Names = Annotated[str, Field(description="Agent ids or names. Default: all that 
 Question = Annotated[str, Field(description="What is to be judged: a change, a design, a claim.")]
 
 _WHOLE = "(All of it is in <command-args>, if that is there.)"
+_ELSE = "Where none is named: all of list_agents that have ended and are not merged."
 
 
 def fan_out(goal: Goal) -> str:
@@ -34,7 +35,8 @@ Fork this out to agents of forkjoin: {goal}
 def review_results(agents: Names = "") -> str:
     """Judge what agents did, before it is merged."""
     return f"""\
-Review the work of {_named(agents)}.
+Review the work of these agents: {agents}
+{_WHOLE} {_ELSE}
 
 For each: get_result, then read_diff, whole. Does it do what its task asked, all of it? Is anything in it that was not
 asked for? Would its verify have failed without it? Then check_conflicts among them.
@@ -45,11 +47,12 @@ once I agree."""
 def merge_all(agents: Names = "") -> str:
     """Merge what agents did, verified together."""
     return f"""\
-Merge {_named(agents)} by one merge_worktree, with the command that runs all of this repository's tests as `verify`.
+Merge the work of these agents: {agents}
+{_WHOLE} {_ELSE}
 
-Name those that failed instead of merging them. What conflicts or is rejected, tell me with the reason, and what you
-would do; then wait for my word. Where a branch is protected, ask me first. At the end remove_worktrees of those that
-merged."""
+By one merge_worktree, with the command that runs all of this repository's tests as `verify`. Name those that
+failed instead of merging them. What conflicts or is rejected, tell me with the reason, and what you would do; then wait
+for my word. Where a branch is protected, ask me first. At the end remove_worktrees of those that merged."""
 
 
 def second_opinion(question: Question) -> str:
@@ -73,11 +76,6 @@ Let three agents of forkjoin do this same task, each for itself: {task}
 Spawn them in one call, with the same task and `verify`, of different models or agent programs where there are some.
 When they have ended, compare: verify, then read_diff of each that passed. Tell me in a small table who did what, and
 which is best and why. Merge that one when I say so; leave the others until I have seen them."""
-
-
-def _named(agents: str) -> str:
-    whom = agents or "all agents of list_agents that have ended and are not merged"
-    return f"{whom} {_WHOLE}" if agents else whom
 
 
 PROMPTS = tuple(Prompt.from_function(one) for one in (fan_out, review_results, merge_all, second_opinion, bake_off))

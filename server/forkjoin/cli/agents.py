@@ -83,18 +83,18 @@ def ps(
     out = show.console()
     with Client(find_home()) as client:
         if json:
-            return say_json({"agents": _list(client, all=everything)})
+            return say_json({"agents": list_all(client, all=everything)})
         if not watch:
-            return out.print(show.agents_table(_list(client, all=everything), out.width))
+            return out.print(show.agents_table(list_all(client, all=everything), out.width))
         from rich.live import Live
 
         with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(show.agents_table(_list(client, all=everything), out.width), refresh=True)
+                live.update(show.agents_table(list_all(client, all=everything), out.width), refresh=True)
                 time.sleep(_WATCH_EVERY_S)
 
 
-def _list(client: Client, **chosen: Any) -> list[dict[str, Any]]:
+def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
     """All pages of list_agents."""
     page = client.call("list_agents", limit=200, **chosen)
     rows: list[dict[str, Any]] = page["agents"]
@@ -123,7 +123,7 @@ def wait(
 
 def _whom(client: Client) -> list[str]:
     """Whom a wait without ids is for: what is under way, and what ended since the last such wait."""
-    live = _list(client, state=[state for state in State if state not in FINAL])
+    live = list_all(client, state=[state for state in State if state not in FINAL])
     ids = {one["id"]: None for one in reversed(live)}
     while ended := client.call("wait_agents", timeout_s=0)["finished"]:  # one answer tells of so many
         ids |= {one["id"]: None for one in ended}

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, budget, daemon, doctor, read, trust
+from forkjoin.cli import agents, brief, budget, daemon, doctor, install, read, trust
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -42,7 +42,7 @@ for command in (
         agents.merge,
     ),
     agents.undo,
-    *(doctor.status, doctor.doctor, trust.trust, budget.budget),
+    *(doctor.status, doctor.doctor, trust.trust, budget.budget, install.install, install.uninstall, brief.brief),
 ):
     app.command()(command)
 app.add_typer(daemon.app, name="daemon")

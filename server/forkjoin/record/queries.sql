@@ -22,6 +22,9 @@ SELECT task FROM task WHERE agent = :agent;
 -- name: tasks
 SELECT agent, task FROM task WHERE agent IN (SELECT value FROM json_each(:numbers));
 
+-- name: task_beginnings
+SELECT agent, substr(task, 1, :length) AS task FROM task WHERE agent IN (SELECT value FROM json_each(:numbers));
+
 -- name: recipe$
 SELECT recipe FROM agent WHERE number = :number;
 

@@ -41,6 +41,8 @@ from forkjoin.session import Call
 
 #: Characters of the last event that a list shows.
 _LAST_EVENT = 120
+#: Characters of a task that a list shows.
+_BEGINNING = 80
 
 
 class Fields(TypedDict, total=False):
@@ -130,6 +132,11 @@ class Store(Ledger, Upkeep, Landings, Mail):
     async def tasks(self, numbers: Iterable[int]) -> dict[int, str]:
         """What each of these agents was asked to do."""
         return {row["agent"]: row["task"] for row in await self._rows("tasks", numbers=json.dumps(list(numbers)))}
+
+    async def beginnings(self, numbers: Iterable[int]) -> dict[int, str]:
+        """How the task of each of these agents begins, in one line."""
+        found = await self._rows("task_beginnings", numbers=json.dumps(list(numbers)), length=_BEGINNING)
+        return {row["agent"]: " ".join(row["task"].split()) for row in found}
 
     async def recipe(self, of: Agent | Landing) -> Recipe:
         """What the repository wanted, and was trusted with, when this was asked for."""

@@ -1,0 +1,30 @@
+"""What a session is told at its start, and after it was compacted: which agents there are."""
+
+import os
+
+from forkjoin.cli.agents import list_all
+from forkjoin.cli.client import Client
+from forkjoin.cli.say import say
+from forkjoin.error import CallerError
+from forkjoin.model import FINAL
+from forkjoin.paths import find_home
+
+_MOST = 20
+
+
+def brief() -> None:
+    """Tell in a line each which agents run, and what is not merged; nothing where there are none (for a hook)."""
+    if "FORKJOIN_TOKEN" in os.environ:
+        return  # an agent of ours is not to care for others
+    try:
+        with Client(find_home()) as client:
+            agents = list_all(client)
+    except CallerError:  # no repository here, or no daemon: nothing to tell a session that only begins
+        return
+    told = [one for one in agents if one["state"] not in FINAL or one["merge"] not in ("merged", "nothing")]
+    if told:
+        say("Agents of forkjoin in this repository, under way or not merged (list_agents tells all):")
+    for one in told[:_MOST]:
+        say(f"{one['id']} {one['name']}: {one['state']}, {one['merge']}; {one['task']}")
+    if len(told) > _MOST:
+        say(f"… and {len(told) - _MOST} more")

@@ -1,0 +1,42 @@
+"""Registering forkjoin with Claude Code, by its own command, and what other clients are given."""
+
+import shutil
+import subprocess
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from forkjoin.cli.say import say, say_json
+from forkjoin.error import CallerError
+
+#: The relay, with the Python that forkjoin is installed in; nothing of a repository is imported in its place.
+_RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
+
+Scope = Annotated[Literal["user", "project", "local"], typer.Option(help="For whom: as `claude mcp add` has it.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def install(scope: Scope = "user", yes: Yes = False) -> None:
+    """Register forkjoin with Claude Code, by a command that is shown first; and tell what other clients need."""
+    _run(["claude", "mcp", "add", "--scope", scope, "forkjoin", "--", *_RELAY], yes=yes)
+    say("Other clients take this:")
+    say_json({"mcpServers": {"forkjoin": {"type": "stdio", "command": _RELAY[0], "args": [*_RELAY[1:]]}}})
+
+
+def uninstall(scope: Scope = "user", yes: Yes = False) -> None:
+    """Take forkjoin out of Claude Code again. Agents, worktrees and records stay."""
+    _run(["claude", "mcp", "remove", "--scope", scope, "forkjoin"], yes=yes)
+
+
+def _run(argv: list[str], *, yes: bool) -> None:
+    """Run this, once it was shown and the person agrees."""
+    import shlex
+
+    say(shlex.join(argv))
+    if shutil.which(argv[0]) is None:
+        say("There is no claude in PATH: run this where there is one.", err=True)
+    elif not yes and not typer.confirm("Run it?", default=True):
+        say("Not run.", err=True)
+    elif code := subprocess.run(argv, check=False).returncode:
+        raise CallerError(f"claude did not do that (exit {code}); what it said stands above")

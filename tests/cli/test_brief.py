@@ -1,0 +1,23 @@
+"""What a session is told at its start."""
+
+from pathlib import Path
+
+from forkjoin.paths import Home
+from harness import forkjoin
+
+
+def test_it_tells_who_is_not_merged_and_nobody_else(home: Home, repository: Path) -> None:
+    assert forkjoin(repository, "brief").stdout == ""
+    forkjoin(repository, "spawn", "echo x > x.txt  # a task", "--name", "one")
+    forkjoin(repository, "spawn", "true", "--name", "two")
+    forkjoin(repository, "wait")
+    told = forkjoin(repository, "brief").stdout.splitlines()
+    assert told[1:] == ["a1 one: succeeded, unmerged; echo x > x.txt # a task"]
+    forkjoin(repository, "merge", "one")
+    assert forkjoin(repository, "brief").stdout == ""
+
+
+def test_outside_a_repository_and_for_an_agent_it_is_silent(home: Home, repository: Path, tmp_path: Path) -> None:
+    assert forkjoin(tmp_path, "brief").stdout == ""
+    forkjoin(repository, "spawn", "echo x > x.txt")
+    assert forkjoin(repository, "brief", env={"FORKJOIN_TOKEN": "x"}).stdout == ""

@@ -1,0 +1,41 @@
+"""The plugin, installed into the real claude from its folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.test_claude import ask_claude
+from fakes.messages_api import MessagesApi
+from fakes.script import Text, in_turn
+from forkjoin.paths import Home
+from harness import forkjoin
+
+pytestmark = pytest.mark.vendor
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_its_tools_commands_skill_and_hook_are_there(
+    api: MessagesApi, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.config_file.write_text(f'{home.config_file.read_text()}[agents.sh]\nkind = "command"\ncommand = ["sh"]\n')
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for words in (("marketplace", "add", str(ROOT)), ("install", "forkjoin@forkjoin")):
+        subprocess.run(["claude", "plugin", *words], cwd=repository, check=True, capture_output=True)
+    forkjoin(repository, "spawn", "echo x > x.txt", "--name", "one", "--agent", "sh")
+    forkjoin(repository, "wait")
+    api.script = in_turn([Text("I see.")])
+    said = await ask_claude(
+        repository, "/forkjoin:fan-out port the tests to pytest", "--output-format", "stream-json", "--verbose"
+    )
+    began = next(line for line in map(json.loads, said.splitlines()) if line.get("subtype") == "init")
+    assert [one["name"] for one in began["plugins"]] == ["forkjoin"]
+    assert {f"forkjoin:{one}" for one in ("fan-out", "merge-all", "bake-off")} <= set(began["slash_commands"])
+    assert "forkjoin:fan-out" in began["skills"]
+    assert "mcp__plugin_forkjoin_forkjoin__spawn_agents" in began["tools"]
+    prompt = "\n".join(api.asked[0].prompt)
+    assert "a1 one: succeeded, unmerged; echo x > x.txt" in prompt  # the hook's
+    assert "Fork this out to agents of forkjoin: port the tests to pytest\n" in prompt
