@@ -15,6 +15,7 @@ class Feed:
         self.stdin = stdin
         self.source = os.open("input", os.O_RDONLY | os.O_CLOEXEC)
         self.pending = b""
+        self.at_end = False  #: whether the last look found no more, and nobody who writes
         self.open = True
 
     def copy(self, selector: selectors.BaseSelector) -> None:
@@ -22,7 +23,7 @@ class Feed:
         if not self.open:
             return
         waits = self.stdin in selector.get_map()
-        complete = os.path.exists("input.end")  # looked for before the last read, so that nothing is missed
+        complete = os.path.exists("input.end")  # looked for before the read that finds no more
         try:
             while self.refill():
                 self.pending = self.pending[os.write(self.stdin, self.pending) :]
@@ -31,18 +32,20 @@ class Feed:
                 selector.register(self.stdin, selectors.EVENT_WRITE)
             return
         except BrokenPipeError:
-            complete = True
+            complete = self.at_end = True
         if waits:
             selector.unregister(self.stdin)
-        if complete:
+        if complete and self.at_end:
             os.close(self.stdin)
             self.open = False
 
     def refill(self) -> bool:
         """Whether there is something to copy. What is still being written is not: for want of room it is taken back."""
         if not self.pending:
+            self.at_end = False
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self.source, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 self.pending = os.read(self.source, _CHUNK)
                 fcntl.flock(self.source, fcntl.LOCK_UN)
+                self.at_end = not self.pending
         return bool(self.pending)
