@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from forkjoin import lock
 from forkjoin.paths import Home
 from harness import forkjoin
 
@@ -19,5 +20,12 @@ def test_it_tells_who_is_not_merged_and_nobody_else(home: Home, repository: Path
 
 def test_outside_a_repository_and_for_an_agent_it_is_silent(home: Home, repository: Path, tmp_path: Path) -> None:
     assert forkjoin(tmp_path, "brief").stdout == ""
+    assert not lock.is_held(home.daemon_lock)
     forkjoin(repository, "spawn", "echo x > x.txt")
     assert forkjoin(repository, "brief", env={"FORKJOIN_TOKEN": "x"}).stdout == ""
+
+
+def test_where_no_daemon_can_come_up_it_is_silent(home: Home, repository: Path) -> None:
+    home.config_file.write_text("no settings")
+    done = forkjoin(repository, "brief")
+    assert (done.stdout, done.stderr) == ("", "")

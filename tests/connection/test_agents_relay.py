@@ -13,7 +13,9 @@ import pytest
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, tool_call, until
 
-LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+#: What a client lists, each by the number of its request.
+LISTS = ("tools", "prompts", "resources", "resources/templates")
+LIST = [{"jsonrpc": "2.0", "id": number, "method": f"{kind}/list"} for number, kind in enumerate(LISTS, 1)]
 
 
 def _relayed(folder: Path, *requests: Any) -> str:
@@ -30,11 +32,12 @@ async def _run(lead: Lead, home: Home, task: str) -> None:
     await lead.run(f"export FORKJOIN_HOME={home.state}; {task}")
 
 
-async def test_an_agents_relay_has_instructions_and_no_tools(lead: Lead, home: Home, tmp_path: Path) -> None:
-    await _run(lead, home, _relayed(tmp_path, LIST))
-    begun, listed = _answers(tmp_path)
+async def test_an_agents_relay_has_instructions_and_nothing_else(lead: Lead, home: Home, tmp_path: Path) -> None:
+    await _run(lead, home, _relayed(tmp_path, *LIST))
+    begun, *listed = sorted(_answers(tmp_path), key=lambda one: one["id"])
     assert "You are an agent of forkjoin" in begun["result"]["instructions"]
-    assert listed["result"]["tools"] == []
+    kinds = ("tools", "prompts", "resources", "resourceTemplates")
+    assert [one["result"][kind] for one, kind in zip(listed, kinds, strict=True)] == [[], [], [], []]
 
 
 @pytest.mark.parametrize("tool", ["spawn_agent", "list_agents", "no_such"])

@@ -1,7 +1,8 @@
 """The MCP server: every tool, and what a model that has never seen forkjoin must know to use it well."""
 
+import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -20,6 +21,7 @@ from mcp_types import Resource, ResourceTemplate
 from forkjoin_tools import end, join, look, money, read, spawn, talk
 from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
+from forkjoin_tools.size import ROOM, wire_size
 from forkjoin_tools.strict import StrictTool
 
 log = logging.getLogger(__name__)
@@ -99,12 +101,14 @@ class _Server(MCPServer[Any]):
 
     offered = TOOLS
     prompts = PROMPTS
+    resources: Sequence[Resource] = RESOURCES
+    templates: Sequence[ResourceTemplate] = TEMPLATES
 
     async def list_resources(self) -> list[Resource]:
-        return RESOURCES
+        return list(self.resources)
 
     async def list_resource_templates(self) -> list[ResourceTemplate]:
-        return TEMPLATES
+        return list(self.templates)
 
     async def read_resource(self, uri: Any, context: Context[Any, Any] | None = None) -> list[ReadResourceContents]:
         tool, arguments, mime = find(str(uri))
@@ -112,7 +116,12 @@ class _Server(MCPServer[Any]):
             told = await self.call_tool(tool, arguments, context)
         except ToolError as error:
             raise ResourceError(str(error)) from None
-        return [ReadResourceContents(content=part.text, mime_type=mime) for part in told.content]
+        text = (
+            json.dumps(told.structured_content, ensure_ascii=False) if told.structured_content else told.content[0].text
+        )
+        if wire_size(text) > ROOM:
+            raise ResourceError(f"It is too large to be read by its address; call {tool}.")
+        return [ReadResourceContents(content=text, mime_type=mime)]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         if name not in self.offered:
@@ -130,6 +139,8 @@ class _AgentServer(_Server):
     """An agent's: no tools, but what a command reads for it. More it is refused in words, and that is logged."""
 
     prompts = ()
+    resources = ()
+    templates = ()
 
     async def list_tools(self) -> list[Any]:
         return []

@@ -1,10 +1,12 @@
 """What a session is told at its start, and after it was compacted: which agents there are."""
 
 import os
+import subprocess
 
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
 from forkjoin.cli.say import say
+from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL
 from forkjoin.paths import find_home
@@ -17,9 +19,11 @@ def brief() -> None:
     if "FORKJOIN_TOKEN" in os.environ:
         return  # an agent of ours is not to care for others
     try:
+        if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, check=False).returncode:
+            return  # no daemon is started for whoever is in no repository
         with Client(find_home()) as client:
             agents = list_all(client)
-    except CallerError:  # no repository here, or no daemon: nothing to tell a session that only begins
+    except (CallerError, DaemonError, OSError):  # nothing to tell a session that only begins
         return
     told = [one for one in agents if one["state"] not in FINAL or one["merge"] not in ("merged", "nothing")]
     if told:
