@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import anyio
+from anyio import to_thread
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
@@ -14,7 +14,7 @@ from forkjoin.agent.base import settle_base
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git, loose, worktree
 from forkjoin.branch.include import bring_ignored
-from forkjoin.branch.place import is_folder
+from forkjoin.branch.place import git_folder, is_folder
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.record.rows import About
@@ -49,7 +49,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
     project = await store.project_numbered(agent.project)
-    if agent.attempt > 1 and is_folder(path):
+    if agent.attempt > 1 and agent.prepared and is_folder(path):
         await loose.mend(project.common_dir, path, agent.branch)
         return agent
     agent = await settle_base(rooms, project.common_dir, agent)
@@ -66,11 +66,22 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     return await store.agent(agent.number)
 
 
-async def _write_task(agent: Agent, task: str) -> str:
+async def _write_task(rooms: Rooms, agent: Agent, task: str) -> str:
     """The file with the task, in the worktree's own git folder: in no commit, and gone with the worktree."""
-    file = await git.git(agent.worktree, "rev-parse", "--path-format=absolute", "--git-path", "forkjoin-task")
-    await anyio.Path(file).write_text(task, "utf-8", newline="")
-    return file
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    folder = await to_thread.run_sync(git_folder, common_dir, Path(agent.worktree))
+    if folder is None:
+        raise CallerError(f"git knows the worktree of {agent.label} no more; spawn a new agent.")
+    await to_thread.run_sync(_replace, folder / "forkjoin-task", task)
+    return str(folder / "forkjoin-task")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file, whatever an agent's program has put in its place."""
+    (new := file.with_suffix(".new")).unlink(missing_ok=True)
+    with open(new, "x", encoding="utf-8", newline="") as opened:  # noqa: PTH123 - follows no symlink (O_EXCL)
+        opened.write(text)
+    new.replace(file)
 
 
 async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
@@ -121,7 +132,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     settings = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
-    ours = {"FORKJOIN_TASK_FILE": await _write_task(agent, asked), **await git.author(agent.worktree)}
+    ours = {"FORKJOIN_TASK_FILE": await _write_task(rooms, agent, asked), **await git.author(agent.worktree)}
     return AttemptSpec(
         handle=handle_of(agent),
         argv=run.argv,
