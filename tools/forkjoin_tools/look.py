@@ -16,7 +16,7 @@ from forkjoin.decision.budget import is_used_up, reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
-from forkjoin.model import ACTIVE, Agent, Budget, Landing, Merge, State, Verify, number_of
+from forkjoin.model import ACTIVE, FINAL, Agent, Budget, Landing, Merge, State, Verify, number_of
 from forkjoin.record.damage import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
@@ -85,7 +85,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
 
 def _needs_lead(agent: Agent) -> bool:
     """Whether it can't go on unless a lead does something."""
-    return agent.state is State.PAUSED and not agent.under_way and is_used_up(agent)
+    return agent.state in (State.PAUSED, State.QUEUED) and not agent.under_way and is_used_up(agent)
 
 
 async def _tell(desk: Desk, agent: Agent) -> Finished:
@@ -160,7 +160,7 @@ def _after(arguments: List, found: list[Agent]) -> list[Agent]:
 
 async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
     since = agent.started or agent.created
-    until = agent.ended or time.time()
+    until = agent.ended if agent.ended and agent.state in FINAL else time.time()
     return Listed(
         id=agent.id,
         name=agent.name,

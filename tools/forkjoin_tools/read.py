@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,9 +58,13 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
     warnings. Small; for the changes themselves call read_diff."""
     agent = await desk.find(arguments.id)
     result = await desk.store.result(agent.number)
-    if result is None or agent.state not in FINAL:
+    if result is None:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
-    desk.tell_when_written([agent])
+    if agent.state in FINAL:
+        desk.tell_when_written([agent])
+    else:
+        note = f"This came of it before it was told to go on; it is {agent.state}."
+        result = replace(result, warnings=(note, *result.warnings))
     room = _FULL if arguments.detail == "full" else _CONCISE
     cut = _cut_before if desk.is_command(agent) else _cut
     while wire_size(answer := _answer(agent, result, room, cut)) > ROOM:
@@ -155,6 +159,8 @@ def _line(event: Recorded) -> str:
 async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     live = agent.state not in FINAL
     handle = handle_of(agent, "" if live or agent.started else "setup")  # of what never started that is all there is
+    if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
+        handle = handle_of(replace(agent, attempt=agent.attempt - 1))
     executor = desk.rooms.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
@@ -229,6 +235,6 @@ async def _diff(desk: Desk, agent: Agent, path: str | None, *, stat: bool) -> by
     if agent.state in FINAL:
         tip = result.commit if result else None
         return await diff.text(common_dir, agent.base, tip, path, stat=stat) if tip else b""
-    if agent.state in (State.QUEUED, State.PREPARING):
+    if not agent.prepared:
         return b""
     return await diff.text_now(common_dir, Path(agent.worktree), agent.base, path, stat=stat)
