@@ -98,7 +98,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
 def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAnswer:
     """What became of a landing, with so many files named of each conflict and so much of each reason."""
     return MergeAnswer(
-        merged=list(landed.merged),
+        merged=[Merged(one.id, one.commit) for one in landed.merged],
         conflicted=[
             Conflicted(one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5])
             for one in landed.conflicted

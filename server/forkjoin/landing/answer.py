@@ -17,6 +17,7 @@ NOTHING = "nothing: it has no commits"
 class Merged:
     id: str
     commit: str | None = None  #: of the merge; none in a dry run
+    tip: str | None = None  #: where its branch was; for our records alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class Entry:
     tip: git.Tip
     message: str
     needs: frozenset[int]  #: the numbers of those whose work it has too, and that land first
-    base: str | None  #: where it began, if what it has of others is in the target in other commits
+    base: str | None  #: where what is new in it begins, if the rest is in the target in other commits
 
 
 async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip]) -> list[Entry | Skipped]:
@@ -63,7 +63,16 @@ async def _find(
             return Skipped(agent.id, f"it has the work of {other.label}, which is skipped")
     needs = frozenset(other.number for other in inherited if isinstance(before.get(other.number), Entry))
     squashed = [other for other in inherited if order.landing.strategy == "squash" or other.number not in before]
-    return Entry(agent, tip, message, needs, agent.base if squashed and not _lost(squashed, before) else None)
+    base = agent.base if squashed and not _lost(squashed, before) else None
+    return Entry(agent, tip, message, needs, await _gone_on_from(order, agent, tip.commit, target) or base)
+
+
+async def _gone_on_from(order: Order, agent: Agent, tip: str, target: str) -> str | None:
+    """Where a branch was when it was squashed into the target, if both have that still."""
+    if agent.attempt == 1 or (squashed := await order.rooms.store.squashed_at(agent, order.landing)) is None:
+        return None
+    was, made = squashed
+    return was if await _has(order, was, tip) and await _has(order, made, target) else None
 
 
 def _lost(others: Sequence[Agent], before: Mapping[int, Entry | Skipped]) -> bool:

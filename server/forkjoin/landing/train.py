@@ -46,7 +46,10 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
 
 def _intend(order: Order, train: "_Train", agents: Sequence[Agent]) -> Intent:
     landing, fates = order.landing, [train.fates[agent.number] for agent in agents if agent.number in train.fates]
-    merged = tuple(Merged(car.entry.agent.id, None if landing.dry_run else car.head.commit) for car in train.cars)
+    merged = tuple(
+        Merged(car.entry.agent.id, *((None, None) if landing.dry_run else (car.head.commit, car.entry.tip.commit)))
+        for car in train.cars
+    )
     landed = Landed(
         git.short(landing.target),
         None if landing.dry_run else train.head.commit,

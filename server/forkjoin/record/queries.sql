@@ -303,6 +303,23 @@ SELECT answer FROM call WHERE relay = :relay AND request = :request;
 -- name: add_call!
 INSERT INTO call (relay, request, answer, at, day) SELECT :relay, :request, :answer, :at, count(*) FROM day;
 
+-- name: squashed_at^
+-- Where an agent's branch was when it was squashed into a target last, and the commit that was made of it; not undone.
+SELECT json_extract(one.value, '$.tip') AS tip, json_extract(one.value, '$.commit') AS made
+FROM landing AS it JOIN json_each(it.answer, '$.merged') AS one
+WHERE project = :project AND target = :target AND strategy = 'squash' AND state = 'done' AND move IS NOT NULL
+AND json_extract(answer, '$.error') IS NULL AND json_extract(one.value, '$.id') = :id AND NOT EXISTS (
+  SELECT 1 FROM landing WHERE undoes = it.number AND move IS NOT NULL AND json_extract(answer, '$.error') IS NULL)
+ORDER BY it.number DESC LIMIT 1;
+
+-- name: revert_of^
+-- What has reverted the last merge of an agent's branch, with its history, where something has.
+SELECT undo.target, json_extract(undo.answer, '$.commit') AS made
+FROM landing AS it JOIN json_each(it.answer, '$.merged') AS one LEFT JOIN landing AS undo
+ON undo.undoes = it.number AND json_extract(undo.answer, '$.reverted')
+WHERE it.strategy = 'merge' AND it.state = 'done' AND it.move IS NOT NULL AND json_extract(one.value, '$.id') = :id
+ORDER BY it.number DESC LIMIT 1;
+
 -- name: see_day!
 INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;
 
