@@ -40,7 +40,7 @@ def make_agent(
         prepared=True,
         stop_asked=False,
         created=0.0,
-        started=None,
+        started=0.0 if attempt > 1 else None,
         ended=None,
         removing=False,
         removed=None,

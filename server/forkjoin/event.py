@@ -18,7 +18,7 @@ FAILED = "(error) "
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The program is up, in the conversation with this id."""
+    """The program has begun a turn, in the conversation with this id."""
 
     conversation: str
     model: str = ""

@@ -23,7 +23,7 @@ from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
-from forkjoin.agent.tell import deliver, takes_turns
+from forkjoin.agent.tell import deliver, taker_of
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
@@ -134,7 +134,7 @@ class Loop:
                 follow = partial(self._obey.follow, agent.number)
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
         for agent in await self.store.with_mail():
-            if takes_turns(self.rooms, agent):
+            if taker_of(self.rooms, agent):
                 self._attend(
                     tasks, f"tell {agent.id}", f"what {agent.label} is told", partial(deliver, self.rooms, agent)
                 )

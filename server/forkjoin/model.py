@@ -213,6 +213,7 @@ class Agent:
     budget_usd: float | None = None  #: the most that it may spend
     reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
     wind_up: bool = False  #: it is asked to come to an end, since its budget does
+    was_merged: bool = False  #: when it was last told to go on
     port_base: int = 0  #: the first of its block of ports; 0: it has none
 
     @property
@@ -236,8 +237,8 @@ class Agent:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has had a turn before."""
-        return self.attempt > 1 or self.state is not State.QUEUED
+        """Whether it has had a turn before; one that was skipped has not."""
+        return self.started is not None or self.state is not State.QUEUED
 
     @property
     def whose(self) -> tuple[int, str]:

@@ -77,6 +77,20 @@ async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) 
     assert log.count("asked to wind up") == 1
 
 
+async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, loop: Loop, home: Home) -> None:
+    go = home.state / "go"
+    task = f"succeed('done', 0.01)\nsys.stdin.read()\nspend(0.46)\n{WAITER.format(go=str(go))}"
+    (agent,) = await talking.spawn(task, agent="talker", budget_usd=0.5)
+
+    async def is_to_wind_up() -> bool:
+        return (await loop.store.agent(1)).wind_up
+
+    await first_answer(is_to_wind_up)
+    go.touch()
+    await talking.results(agent)
+    assert "wind up" not in await talking.call("read_log", id=agent)
+
+
 async def test_of_a_dollar_of_a_repository_two_leads_agents_run_as_far_as_it_reaches(
     talkers: None, loop: Loop, repository: Path, home: Home
 ) -> None:

@@ -359,7 +359,7 @@ class World:
 class _Executor(LocalExecutor):
     """It is asked for nothing, but to tell a program something."""
 
-    async def send(self, handle: str, data: bytes) -> bool:
+    async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
         return True
 
 

@@ -117,7 +117,10 @@ class Table:
     def ignore(self, **values: object) -> None:
         """Nothing that is decided depends on this."""
 
-    add_event = set_last_event = add_result = add_message = ignore
+    add_event = set_last_event = add_result = add_message = take_back_mail = give_mail = ignore
+
+    def waiting_mail(self, agent: int) -> list[dict[str, Any]]:
+        return []
 
 
 class SQLiteStore(Store):

@@ -138,7 +138,7 @@ def test_leads_share_the_slots_and_each_has_its_own_in_order(rows: list[tuple[st
 
 @given(agents(), st.integers(1, 6))
 def test_everybody_is_in_one_wave_and_after_those_that_it_comes_after(made: list[Agent], most: int) -> None:
-    queued = [replace(agent, state=State.QUEUED, attempt=1) for agent in made]
+    queued = [replace(agent, state=State.QUEUED, attempt=1, started=None) for agent in made]
     waves = foresee(Situation(queued, most), {agent.number for agent in queued})
     place = {number: wave for wave, numbers in enumerate(waves) for number in numbers}
     assert sorted(place) == [agent.number for agent in queued]

@@ -19,6 +19,6 @@ class Told(Row):
 @tool()
 async def message_agent(desk: Desk, arguments: Message) -> Told:
     """Tell an agent something more, in the same conversation and worktree: a running claude reads it now, any other
-    takes it as its next turn, one that has ended is queued again for that. Then wait_agents."""
+    takes it as its next turn, one that has ended is queued again for that. Then wait_agents with its id."""
     agent, delivery = await tell(desk.rooms, desk.caller, await desk.find(arguments.id), arguments.text)
     return Told(id=agent.id, name=agent.name, state=agent.state, delivery=delivery)

@@ -5,7 +5,7 @@ rule there holds even where permissions are skipped. `--resume` finds a conversa
 and none before the first answer in it (`init` comes earlier); until then `--session-id` may be given again. What a
 resumed program says it cost is without what its conversation had cost before. A message that comes within a turn is
 told to the model with the next tool's result; what waits when the turn is over is another turn, even where stdin has
-ended by then; one with a `uuid` that was seen before is let pass.
+ended by then; each turn begins with an `init`; a message with a `uuid` that was seen before is let pass.
 """
 
 import hashlib

@@ -21,6 +21,8 @@ async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcom
     handle = handle_of(agent)
     hide = rooms.environments.redact
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
+    if (outcome.asked or not outcome.ok) and await rooms.store.is_in_turn(agent):
+        turn = None  # it was cut off in another
     printed = hide(_end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
     errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)

@@ -5,8 +5,10 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
@@ -14,6 +16,7 @@ from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import diff, git, loose, repository
 from forkjoin.branch.place import is_folder
+from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
@@ -42,7 +45,34 @@ async def finish(
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
     result = await _result(rooms, adapter, now, outcome, concluded, left, verified)
-    await rooms.store.finish(now, result, Merge.UNMERGED if result.commits else Merge.NOTHING)
+    await rooms.store.finish(now, result, await _fared(rooms, now, result))
+
+
+async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
+    """Write the result of an attempt that we could not carry further, with what its branch has, if that can be told."""
+    work: dict[str, Any] = {}
+    with suppress(ForkjoinError, OSError):
+        common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+        if agent.prepared and (tip := await git.tip(common_dir, f"refs/heads/{agent.branch}")):
+            work = await _measure(common_dir, agent, tip)
+    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, **work)
+    unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
+    await rooms.store.finish(agent, result, await _fared(rooms, agent, result) if work else unknown)
+
+
+async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
+    """How its branch fares; what was merged before, and got no commit since, is merged."""
+    before = await rooms.store.result(agent.number)
+    if agent.was_merged and before and before.commit == result.commit:
+        return Merge.MERGED
+    return Merge.UNMERGED if result.commits else Merge.NOTHING
+
+
+async def _measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
+    """What is on an agent's branch, as a result tells it."""
+    at = tip or agent.base
+    commits = await repository.commits(common_dir, agent.base, at, _COMMITS_NAMED)
+    return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.base, at))}
 
 
 class _Verified(NamedTuple):
@@ -63,20 +93,14 @@ async def _result(
 ) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    tip = left.tip or agent.base
-    commits = await repository.commits(common_dir, agent.base, tip, _COMMITS_NAMED)
-    stat = await diff.measure(common_dir, agent.base, tip)
-    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, commits), *await _warn_of_cost(rooms, agent)]
+    work = await _measure(common_dir, agent, left.tip)
+    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, work), *await _warn_of_cost(rooms, agent)]
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
         summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verified),
         output=concluded.output,
-        commits=tuple(commits),
-        commit=left.tip,
-        files_changed=stat.files_changed,
-        insertions=stat.insertions,
-        deletions=stat.deletions,
+        **work,
         verify=verified.verdict,
         verify_output=verified.words,
         cost_usd=agent.cost_usd,
@@ -136,10 +160,10 @@ def _error(concluded: Conclusion, verified: _Verified) -> str | None:
     return concluded.error or ("verify failed: see verify_output" if verified.verdict is Verify.FAILED else None)
 
 
-def _warn(outcome: Outcome, commits: list[str]) -> list[str]:
+def _warn(outcome: Outcome, work: Mapping[str, Any]) -> list[str]:
     warnings: list[str] = []
     if outcome.left:
         warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
-    if outcome.ok and not commits:
+    if outcome.ok and not work["commits"]:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
     return warnings

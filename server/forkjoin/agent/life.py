@@ -11,7 +11,7 @@ from functools import partial
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
 from forkjoin.agent.conclude import conclude
-from forkjoin.agent.finish import SUMMARY_LIMIT, finish
+from forkjoin.agent.finish import finish, give_up
 from forkjoin.agent.listen import listen
 from forkjoin.agent.machine import note_peak
 from forkjoin.agent.prepare import handle_of, order, prepare
@@ -19,9 +19,10 @@ from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
 from forkjoin.agent.setup import set_up
 from forkjoin.agent.stop import end_processes
+from forkjoin.agent.tell import deliver
 from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted, RateLimited
-from forkjoin.model import FINAL, Agent, Merge, Outcome, Result, State
+from forkjoin.model import FINAL, Agent, Outcome, State
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Life:
         adapter = self._adapter(agent)
         await listen(self._rooms, adapter, agent)
         outcome = await self._outcome(agent)
+        await deliver(self._rooms, agent)  # so that what a daemon had sent that died counts as sent
         await note_peak(self._rooms, agent, outcome)
         concluded = await conclude(self._rooms, adapter, agent, outcome)
         if concluded.retry is Retry.WHEN_TAKEN:
@@ -122,9 +124,7 @@ class Life:
             agent = await self._store.move(agent, State.FINISHING)
         if agent.state in FINAL:
             return
-        words = words_of(error)
-        result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words)
-        await self._store.finish(agent, result, Merge.UNMERGED if agent.started else Merge.NOTHING)
+        await give_up(self._rooms, agent, words_of(error))
 
 
 def find_environment(rooms: Rooms, agent: Agent) -> dict[str, str] | None:

@@ -55,7 +55,7 @@ async def remove(
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
         await _check_again(rooms, common_dir, whole, tips)
-        await rooms.store.set(*whole, removing=True)
+        _check_ended(await rooms.store.set_removing(whole))
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.machine import Sight
 from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
+from forkjoin.agent.tell import taker_of
 from forkjoin.decision.budget import usd
 from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.error import BrokenPromiseError
@@ -125,14 +125,15 @@ async def _start(rooms: Rooms, agent: Agent) -> Agent:
 async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
     """Ask for that once: another message could be another turn."""
     spent, most = usd(agent.spent_usd), usd(agent.reserved_usd)
-    adapter = ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
+    adapter, asked = taker_of(rooms, agent), False
     try:
-        if adapter.TAKES_TURNS:
-            await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+        if adapter:
+            asked = await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
     except OSError as error:  # no room for it, or its folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await rooms.store.set(agent, wind_up=True)
-    await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
+    if asked:
+        await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
 
 
 @contextmanager

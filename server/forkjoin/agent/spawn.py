@@ -42,7 +42,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     afters = await find_after(store, caller.project.number, specs)
     bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
     specs = [_complete(rooms.settings, recipe, spec) for spec in specs]
-    accounts = {agent: _account(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
+    accounts = {agent: account_of(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
         _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], recipe, after)
@@ -69,7 +69,7 @@ def _fund(settings: Settings, spec: Spec) -> Spec:
     return spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd})
 
 
-def _account(rooms: Rooms, caller: Caller, agent: str | None, recipe: Recipe) -> str:
+def account_of(rooms: Rooms, caller: Caller, agent: str | None, recipe: Recipe) -> str:
     """Whose rate limit the model calls of this program count against."""
     program = rooms.settings.program(agent)
     environment = compose(caller.session.hello.environment, program.environment, {}, wanted=recipe.environment)

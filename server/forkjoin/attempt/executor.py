@@ -79,8 +79,10 @@ class Executor(Protocol):
         """
         ...
 
-    async def send(self, handle: str, data: bytes) -> bool:
+    async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
         """Append to its input, unless that was closed: all of it is on disk when this returns; whether it is.
+
+        With `once`, what was sent before is not sent again.
 
         Raises:
             OSError: There is no room for it. Nothing of it was written.

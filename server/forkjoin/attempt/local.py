@@ -78,8 +78,8 @@ class LocalExecutor:
         finally:
             os.close(taken)
 
-    async def send(self, handle: str, data: bytes) -> bool:
-        taken = await self._do(_append, self._at(handle) / "input", data)
+    async def send(self, handle: str, data: bytes, *, once: bool = False) -> bool:
+        taken = await self._do(_append, self._at(handle) / "input", data, once)
         await self._do(shims.poke, self._at(handle))
         return taken
 
@@ -210,10 +210,12 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
     shims.write(folder / "spec.json", json.dumps(orders).encode())
 
 
-def _append(file: Path, data: bytes) -> bool:
-    """Append all of it, on disk, or nothing; whether that was still open."""
+def _append(file: Path, data: bytes, once: bool = False) -> bool:
+    """Append all of it, on disk, or nothing, unless that is closed, or, `once`, has it; whether it is there."""
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
+        if once and data in opened.read():
+            return True
         if file.with_name(f"{file.name}.end").exists():
             return False
         size = os.fstat(opened.fileno()).st_size

@@ -23,19 +23,21 @@ class Mail(Transactions):
     """The part of the store that tells of messages."""
 
     @Transactions.step()
-    def tell(self, q: Any, agent: Agent, text: str, call: Call) -> int:
-        """Record a message to an agent, which is queued for another attempt where it has ended; the message's number.
+    def tell(self, q: Any, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
+        """Record a message to an agent; the message's number.
+
+        One that has ended is queued for another attempt, in this environment, which has this account.
 
         Raises:
-            CallerError: Its worktree is gone, or its name is another's by now.
+            CallerError: It can't be told now; the message says why, and what would be right.
         """
         now = rows.agent(q.agent_numbered(number=agent.number))
-        if now.removed or now.removing:
-            raise CallerError(f"{now.label} was removed, with its worktree; spawn a new agent for what is to be done.")
+        if why := _why_not(now, q.name_holder(project=now.project, name=now.name)):
+            raise CallerError(f"{now.label} {why}")
         number: int = q.add_mail(agent=now.number, text=text)
         if now.state in FINAL:
-            _wake(q, now)
-        elif now.state is State.QUEUED and now.attempt > 1:
+            turns.wake(q, now, environment, account)
+        elif now.state is State.QUEUED:
             turns.add_to_turn(q, now)
         remember(q, call, {"mail": number})
         return number
@@ -57,17 +59,24 @@ class Mail(Transactions):
         return await self._agents("agents_with_mail")
 
     @Transactions.step(quiet=True)
+    def begin_sending(self, q: Any, message: Message) -> None:
+        """Note what had happened before a message was sent: what comes later may be its answer."""
+        q.begin_sending(number=message.number)
+
+    @Transactions.step(quiet=True)
     def set_sent(self, q: Any, message: Message, agent: Agent) -> bool:
         """Note that a message was sent to an agent's running program; whether that is new."""
         return bool(q.set_sent(number=message.number, attempt=agent.attempt))
 
 
-def _wake(q: Any, agent: Agent) -> None:
-    """Queue another attempt of one that has ended; what it does is not merged, nor stopped, yet."""
-    holder: int | None = q.name_holder(project=agent.project, name=agent.name)
-    if holder not in (None, agent.number):
-        raise CallerError(f"The name of {agent.label} is a{holder}'s by now; tell that one, or spawn another.")
-    q.wake_agent(number=agent.number)
-    if agent.merge is Merge.MERGED:
-        q.set_merge(number=agent.number, merge=Merge.UNMERGED)
-    turns.begin_again(q, agent, "")
+def _why_not(agent: Agent, name_holder: int | None) -> str | None:
+    """Why an agent can't be told anything now, and what would be right; none where it can."""
+    if agent.removed or agent.removing:
+        return "was removed, with its worktree; spawn a new agent for what is to be done."
+    if agent.state not in FINAL:
+        return "is being stopped; tell it once that is done (wait_agents)." if agent.stop_asked else None
+    if agent.merge is Merge.QUEUED:
+        return "is being merged; tell it once merge_worktree has answered."
+    if name_holder not in (None, agent.number):
+        return f"has lost its name, which is a{name_holder}'s by now; tell that one, or spawn another."
+    return None

@@ -85,7 +85,11 @@ INSERT INTO message (agent, attempt, text) VALUES (:agent, :attempt, :text) ON C
 UPDATE message SET text = text || char(10, 10) || :text WHERE agent = :agent AND attempt = :attempt AND text <> '';
 
 -- name: wake_agent!
-UPDATE agent SET stop_asked = 0, retried = 0, wind_up = 0 WHERE number = :number;
+-- What it does from now on is not stopped, tried again or merged yet.
+UPDATE agent SET stop_asked = 0, retried = 0, wind_up = 0, was_merged = merge = 'merged',
+                 merge = CASE merge WHEN 'merged' THEN 'unmerged' ELSE merge END,
+                 environment = coalesce(:environment, environment), account = coalesce(:account, account)
+WHERE number = :number;
 
 -- name: add_mail<!
 INSERT INTO mail (agent, text) VALUES (:agent, :text);
@@ -94,25 +98,30 @@ INSERT INTO mail (agent, text) VALUES (:agent, :text);
 SELECT number, text FROM mail WHERE agent = :agent AND attempt IS NULL ORDER BY number;
 
 -- name: mail_sent$
-SELECT sent IS NOT NULL FROM mail WHERE number = :number;
+SELECT sent IS NOT NULL AND attempt IS NOT NULL FROM mail WHERE number = :number;
 
 -- name: mail_told
 SELECT text FROM mail WHERE agent = :agent AND attempt <= :attempt ORDER BY number;
 
 -- name: give_mail!
-UPDATE mail SET attempt = :attempt WHERE agent = :agent AND attempt IS NULL;
+UPDATE mail SET attempt = :attempt, sent = NULL WHERE agent = :agent AND attempt IS NULL;
+
+-- name: begin_sending!
+UPDATE mail SET sent = (SELECT coalesce(max(event.number), 0) FROM event WHERE event.agent = mail.agent)
+WHERE number = :number AND attempt IS NULL AND sent IS NULL;
 
 -- name: set_sent!
-UPDATE mail SET attempt = :attempt,
-                sent = (SELECT coalesce(max(event.number), 0) FROM event WHERE event.agent = mail.agent)
-WHERE number = :number AND attempt IS NULL;
+UPDATE mail SET attempt = :attempt WHERE number = :number AND attempt IS NULL;
 
 -- name: take_back_mail!
--- What was sent to an attempt that ended no turn after it waits again; with `all_` what it began with, too.
+-- What was sent to an attempt waits again, unless a turn of it ended well since, and none was begun after that which
+-- may have been about it; with `all_` what it began with, too.
 UPDATE mail SET attempt = NULL, sent = NULL
 WHERE agent = :agent AND attempt = :attempt AND (:all_ OR sent IS NOT NULL) AND NOT EXISTS (
-  SELECT 1 FROM event WHERE event.agent = :agent AND event.attempt = :attempt
-  AND kind = 'turn_ended' AND event.number > coalesce(mail.sent, 0));
+  SELECT 1 FROM event AS answer WHERE answer.agent = :agent AND answer.attempt = :attempt
+  AND answer.kind = 'turn_ended' AND answer.text NOT LIKE '(error) %' AND answer.number > coalesce(mail.sent, 0)
+  AND NOT EXISTS (SELECT 1 FROM event WHERE event.agent = :agent AND event.attempt = :attempt
+                  AND event.kind = 'started' AND event.number > answer.number));
 
 -- name: agents_with_mail
 SELECT * FROM agent WHERE state = 'running' AND number IN (SELECT agent FROM mail WHERE attempt IS NULL)
@@ -132,7 +141,8 @@ UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR
 
 -- name: set_undone!
 -- It stays merged where its name is another's by now.
-UPDATE OR IGNORE agent SET merge = 'unmerged', settled = NULL WHERE number = :number AND merge = 'merged';
+UPDATE OR IGNORE agent SET merge = CASE merge WHEN 'merged' THEN 'unmerged' ELSE merge END, settled = NULL, was_merged = 0
+WHERE number = :number;
 
 -- name: agents_numbered
 SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
@@ -260,6 +270,10 @@ SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND 
 SELECT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'turn_ended'
 ORDER BY number DESC LIMIT 1;
 
+-- name: last_of_turns$
+SELECT kind FROM event WHERE agent = :agent AND attempt = :attempt AND kind IN ('started', 'turn_ended')
+ORDER BY number DESC LIMIT 1;
+
 -- name: last_event_number$
 SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 
@@ -289,20 +303,6 @@ SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move
 AND json_extract(answer, '$.error') IS NULL
 AND EXISTS (SELECT 1 FROM json_each(agents) WHERE json_each.value = :agent);
 
--- name: moves
--- What moved a target and was not undone, the newest first. What failed may have been about to.
-SELECT * FROM landing AS it WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
-AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL
-AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number
-                AND (state <> 'done' OR move IS NOT NULL AND json_extract(answer, '$.error') IS NULL))
-ORDER BY number DESC;
-
--- name: call$
-SELECT answer FROM call WHERE relay = :relay AND request = :request;
-
--- name: add_call!
-INSERT INTO call (relay, request, answer, at, day) SELECT :relay, :request, :answer, :at, count(*) FROM day;
-
 -- name: squashed_at^
 -- Where an agent's branch was when it was squashed into a target last, and the commit that was made of it; not undone.
 SELECT json_extract(one.value, '$.tip') AS tip, json_extract(one.value, '$.commit') AS made
@@ -319,6 +319,20 @@ FROM landing AS it JOIN json_each(it.answer, '$.merged') AS one LEFT JOIN landin
 ON undo.undoes = it.number AND json_extract(undo.answer, '$.reverted')
 WHERE it.strategy = 'merge' AND it.state = 'done' AND it.move IS NOT NULL AND json_extract(one.value, '$.id') = :id
 ORDER BY it.number DESC LIMIT 1;
+
+-- name: moves
+-- What moved a target and was not undone, the newest first. What failed may have been about to.
+SELECT * FROM landing AS it WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
+AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL
+AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number
+                AND (state <> 'done' OR move IS NOT NULL AND json_extract(answer, '$.error') IS NULL))
+ORDER BY number DESC;
+
+-- name: call$
+SELECT answer FROM call WHERE relay = :relay AND request = :request;
+
+-- name: add_call!
+INSERT INTO call (relay, request, answer, at, day) SELECT :relay, :request, :answer, :at, count(*) FROM day;
 
 -- name: see_day!
 INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;

@@ -203,7 +203,7 @@ class Store(Ledger, Upkeep, Landings, Mail):
 
     @Transactions.step()
     def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
-        """Record an attempt's result and its end; where a message waits for it, another attempt is queued.
+        """Record an attempt's result and its end; where a message waits, another attempt is queued.
 
         Raises:
             BrokenPromiseError: It has ended before: what is recorded stays.
@@ -211,8 +211,9 @@ class Store(Ledger, Upkeep, Landings, Mail):
         turns.end(q, agent, result, merge)
         q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)
-        if not agent.stop_asked and any(q.waiting_mail(agent=agent.number)):
-            turns.begin_again(q, rows.agent(q.agent_numbered(number=agent.number)), "")
+        now = rows.agent(q.agent_numbered(number=agent.number))
+        if not now.stop_asked and any(q.waiting_mail(agent=agent.number)):
+            turns.wake(q, now)
 
     async def result(self, agent: int) -> Result | None:
         """The result of the newest attempt that has one."""
@@ -245,6 +246,16 @@ class Store(Ledger, Upkeep, Landings, Mail):
         numbers = tuple(agent.number for agent in agents)
         said = dict.fromkeys(Fields.__annotations__) | fields
         await self._write(f"set_{next(iter(fields))}", lambda q: q.set_agents(numbers=numbers, **said))
+
+    @Transactions.step()
+    def set_removing(self, q: Any, agents: Sequence[Agent]) -> list[Agent]:
+        """Note that these are being removed, unless one is at work, or on its way to a target; those that are."""
+        now = [rows.agent(q.agent_numbered(number=agent.number)) for agent in agents]
+        busy = [agent for agent in now if agent.state not in FINAL or agent.merge is Merge.QUEUED]
+        if not busy:
+            numbers = tuple(agent.number for agent in now)
+            q.set_agents(**dict.fromkeys(Fields.__annotations__) | {"numbers": numbers, "removing": True})
+        return busy
 
     async def half_removed(self) -> list[Agent]:
         """Those whose removal was begun and not ended."""
@@ -310,6 +321,11 @@ class Store(Ledger, Upkeep, Landings, Mail):
     async def last_turn_text(self, agent: Agent) -> str | None:
         """How the last turn of the agent's newest attempt ended, as its event tells it."""
         return await self._value(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
+
+    async def is_in_turn(self, agent: Agent) -> bool:
+        """Whether the agent's newest attempt has begun a turn that it has not ended."""
+        last = await self._value(str, "last_of_turns", agent=agent.number, attempt=agent.attempt)
+        return last == "started"
 
     async def last_event_number(self, agent: int) -> int:
         return await self._value(int, "last_event_number", agent=agent) or 0

@@ -41,6 +41,12 @@ def begin_again(q: Any, agent: Agent, text: str) -> None:
     q.give_mail(**attempt)
 
 
+def wake(q: Any, agent: Agent, environment: str | None = None, account: str | None = None) -> None:
+    """Queue another attempt of one that has ended, which is told what waits; in this environment, if given."""
+    q.wake_agent(number=agent.number, environment=environment, account=account)
+    begin_again(q, agent, "")
+
+
 def add_to_turn(q: Any, agent: Agent) -> None:
     """Give what waits to the attempt that is queued."""
     attempt = {"agent": agent.number, "attempt": agent.attempt}
