@@ -1,5 +1,6 @@
 """Landings as their records tell of them, without agents that run, and daemons that carry them out."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from branches import commit, everything
 from forkjoin import lock
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.land import Lander
+from forkjoin.landing.retire import retire
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.model import Landing, LandingState, Merge, Result, Spec, State
@@ -112,9 +114,18 @@ def ids_of(answer: dict[str, Any], group: str) -> list[str]:
 
 
 def scratch_of(repository: Path, home: Home) -> list[str]:
-    """What is left of scratch worktrees."""
+    """The scratch worktrees, which the repository knows, and in which nothing is left of any run."""
     listed = git(repository, "worktree", "list", "--porcelain").splitlines()
-    return [line for line in listed if "landing-" in line] + [str(path) for path in home.worktrees.glob("landing-*")]
+    found = sorted(path.name for path in home.worktrees.iterdir() if path.name.startswith(("target-", "landing-")))
+    assert sorted(line.rpartition("/")[2] for line in listed if f"{home.worktrees}/target-" in line) == found
+    assert [folder.name for folder in home.attempts.iterdir() if not folder.name.startswith("a")] == []
+    return found
+
+
+async def retire_all(loop: Loop) -> None:
+    """Retire all scratch worktrees that no landing may use, as after a day without one."""
+    await loop.store.retire_unused((), math.inf)
+    await retire(loop.rooms)
 
 
 def check_sound(repository: Path) -> None:

@@ -28,6 +28,7 @@ from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.landing.foresight import Foresight
 from forkjoin.landing.land import Lander
+from forkjoin.landing.retire import retire
 from forkjoin.model import Agent, Landing, LandingState, Project
 from forkjoin.rooms import Rooms
 from forkjoin.session import Session
@@ -116,9 +117,9 @@ class Loop:
         """Take away what earlier daemons left half done, and what is due."""
         while True:
             try:
-                await self._lander.sweep()
                 await finish_removals(self.rooms)
                 await tidy(self.rooms, datetime.now(UTC).date(), list(self._connected))
+                await retire(self.rooms)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
             await anyio.sleep(_TIDY_EVERY_S)

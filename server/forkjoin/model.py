@@ -391,7 +391,6 @@ class Landing:
     move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
     answer: str | None = None  #: JSON of what was answered, once `DONE`
     checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
-    port_base: int = 0  #: the first of the ports of its scratch worktree; 0: it has none
     strategy: Strategy = "merge"
     include_failed: bool = False  #: also branches of agents that did not succeed
     undoes: int | None = None  #: the number of the landing that it takes back

@@ -32,7 +32,7 @@ class Workplace:
     """A worktree that is there, whose it is, and what is wanted in it."""
 
     rooms: Rooms
-    handle: str  #: begins with the id of whose it is: a1-1, l1
+    handle: str  #: begins with the id of whose it is: a1-1, t1
     common_dir: str
     path: Path
     checkout: str  #: the user's, with which it shares; '' in a bare repository

@@ -14,15 +14,15 @@ from harness import git
 async def scratch(repository: Path, tmp_path: Path) -> Fork:
     """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
     tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
-    path = tmp_path / "worktrees" / "landing-1"
-    await worktree.make_scratch(str(repository / ".git"), path, tip)
+    path = tmp_path / "worktrees" / "target-1"
+    await worktree.make_scratch(str(repository / ".git"), path, tip, "first")
     return Fork(repository, path, "", tip)
 
 
 async def switch(scratch: Fork) -> None:
     """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
     tip = commit(scratch.repository, {"old": None, "new": "y\n"})
-    await worktree.make_scratch(scratch.common_dir, scratch.path, tip)
+    await worktree.make_scratch(scratch.common_dir, scratch.path, tip, "second")
     assert git(scratch.path, "rev-parse", "HEAD") == tip
     assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
     tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
@@ -39,19 +39,41 @@ async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_kee
     assert (scratch.path / "x.cache").read_text() == "warm"
 
 
-async def test_one_that_is_ready_for_its_commit_is_left_to_whatever_runs_in_it(scratch: Fork) -> None:
+async def test_one_that_is_ready_for_a_run_is_left_to_that_and_for_the_next_on_the_same_commit_cleaned(
+    scratch: Fork,
+) -> None:
     (scratch.path / "untracked").write_text("of the run\n")
     (scratch.path / "shared.txt").write_text("of the run\n")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
     assert (scratch.path / "untracked").exists()
     assert (scratch.path / "shared.txt").read_text() == "of the run\n"
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    assert git(scratch.path, "status", "--porcelain") == ""
+
+
+async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
+    scratch: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch.path / "x.cache").write_text("warm")
+    with monkeypatch.context() as patch:
+        patch.setattr(worktree, "remove_pipes", _be_killed)
+        with pytest.raises(InterruptedError):
+            await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    (scratch.path / "shared.txt").write_text("half written")
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    assert git(scratch.path, "status", "--porcelain") == ""
+    assert (scratch.path / "x.cache").read_text() == "warm"
+
+
+def _be_killed(_: Path) -> None:
+    raise InterruptedError
 
 
 async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
     (scratch.folder / "forkjoin-ready").unlink()
     (scratch.folder / "index").unlink()
     (scratch.path / "shared.txt").write_text("half written")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
     assert git(scratch.path, "status", "--porcelain") == ""
     assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
 

@@ -29,6 +29,8 @@ _STEPS = {
     "queue_again": 1,
     "finish": 2,
     "set_landing": 2,
+    "take_scratch": 1,
+    "set_verdict": 1,
     "set_removing": 1,
     "set_removed": 2,
 }

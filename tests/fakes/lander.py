@@ -11,7 +11,8 @@ from forkjoin.paths import find_home
 
 async def land(number: int) -> None:
     async with open_loop(find_home()) as loop:
-        await Lander(loop.rooms).land(await loop.store.landing(number), {"PATH": os.environ["PATH"]})
+        environment = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
+        await Lander(loop.rooms).land(await loop.store.landing(number), environment)
 
 
 anyio.run(land, int(sys.argv[1]))

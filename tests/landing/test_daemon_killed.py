@@ -48,7 +48,7 @@ async def test_a_verify_that_runs_when_the_daemon_is_killed_is_neither_disturbed
     assert ids_of(answers[0], "merged") == ["a1"]
     assert (home.state / "log").read_text() == "began\n"
     assert "clean" not in calls.read_text(), "its files were not given to it anew"
-    assert scratch_of(repository, home) == []
+    assert scratch_of(repository, home) == ["target-1"]
     check_sound(repository)
 
 

@@ -17,7 +17,7 @@ from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call
 from harness import git
-from landings import carry_out_elsewhere, carry_out_here, record_landing
+from landings import carry_out_elsewhere, carry_out_here, record_landing, scratch_of
 
 #: What the agent changes: a file edited, one added, one deleted, and a folder in place of one.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
@@ -86,8 +86,9 @@ class World:
         assert everything(self.repository)["locks"] == []
         left = {path.name for path in (self.repository / ".git").iterdir() if path.name.startswith("forkjoin")}
         assert left <= {"forkjoin.lock"}
-        assert git(self.repository, "worktree", "list", "--porcelain").count("worktree ") == 1
-        assert list(self.home.worktrees.glob("landing-*")) == []
+        scratch = scratch_of(self.repository, self.home)
+        assert len(scratch) <= 1
+        assert git(self.repository, "worktree", "list", "--porcelain").count("worktree ") == 1 + len(scratch)
         assert list(self.home.attempts.iterdir()) == []
 
 

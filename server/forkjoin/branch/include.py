@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from stat import S_ISDIR
 from typing import BinaryIO
 
 from anyio import to_thread
@@ -20,14 +21,14 @@ _CHUNK = 1024 * 1024
 _NEW = ".forkjoin-new"
 
 
-async def bring_ignored(checkout: Path, worktree: Path) -> int:
+async def bring_ignored(checkout: Path, worktree: Path, *, anew: bool = False) -> int:
     """Copy what is named from the checkout to a worktree; how many files that were.
 
-    What is there already stays as it is.
+    What is there already stays as it is, unless it is brought `anew`: then what differs, by size or time, is replaced.
     """
     names = await included(checkout)
     try:
-        return await to_thread.run_sync(_copy, checkout, worktree, names)
+        return await to_thread.run_sync(_copy, checkout, worktree, names, anew)
     except OSError as error:
         if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # those a person must mend
             raise
@@ -47,7 +48,7 @@ async def included(checkout: Path, extra: Mapping[str, str] | None = None) -> li
     return git.names_in(os.fsdecode(out))
 
 
-def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
+def _copy(checkout: Path, worktree: Path, names: Sequence[str], anew: bool) -> int:
     if len(names) > _FILES:
         raise CallerError(f".worktreeinclude names {len(names)} files, more than {_FILES}; name fewer.")
     root, new = worktree.resolve(), worktree / _NEW
@@ -55,7 +56,8 @@ def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
     try:
         for name in names:
             target = worktree / name
-            if target.exists() or target.is_symlink() or is_blocked(target.parent, root):
+            there = target.exists() or target.is_symlink()
+            if is_blocked(target.parent, root) or (there and not (anew and _differs(target, checkout / name))):
                 continue
             # Of a symlink what it points to: through it the agent would write outside.
             if source := open_regular(checkout / name):
@@ -67,6 +69,15 @@ def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
     finally:
         new.unlink(missing_ok=True)
     return copied
+
+
+def _differs(target: Path, source: Path) -> bool:
+    """Whether what is there, but for a folder, is no copy of this file."""
+    try:
+        there, said = target.lstat(), source.stat()
+    except FileNotFoundError:
+        return False
+    return not S_ISDIR(there.st_mode) and (there.st_size, there.st_mtime_ns) != (said.st_size, said.st_mtime_ns)
 
 
 def _copy_file(source: BinaryIO, new: Path, room: int) -> int:

@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git
-from forkjoin.branch.place import git_folder, is_folder, is_linked, remove_pipes, worktree_of
+from forkjoin.branch.place import find_place, git_folder, is_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
 
@@ -168,25 +168,33 @@ async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
 # -- a scratch worktree
 
 
-async def make_scratch(common_dir: str, path: Path, commit: str) -> None:
+async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> None:
     """See that a worktree at `path`, on no branch, has exactly the files of `commit`; ignored ones (caches) stay.
 
-    One that has been made ready for this commit is left as it is, whatever has happened in it since.
+    One that has been made ready for this run is left as it is, whatever has happened in it since.
     """
-    mark = await to_thread.run_sync(scratch_commit, common_dir, path)
-    if mark == commit:
+    ready_for = await to_thread.run_sync(_ready_for, common_dir, path)
+    if ready_for == run:
         return
-    if mark is None or not await _switch(common_dir, path, commit):
+    if ready_for is None or not await _switch(common_dir, path, commit):
         await _register(common_dir, path, commit, "--detach")
         await git.git(path, "reset", "--quiet", "--hard")
-    await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, commit)
+    await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, run)
 
 
-def scratch_commit(common_dir: str, path: Path) -> str | None:
-    """The commit that the scratch worktree at `path` was made ready for, if there is one."""
+def _ready_for(common_dir: str, path: Path) -> str | None:
+    """The run that the scratch worktree at `path` was made ready for, '' where it is midway; none for no such."""
     folder = git_folder(common_dir, path)
     mark = _read_mark(folder) if folder else None
     return mark[1] if mark and mark[0] == _SCRATCH else None
+
+
+async def detach(common_dir: str, path: Path, commit: str) -> None:
+    """See that a scratch worktree holds no branch that was switched to in it: else nobody could elsewhere."""
+    place = await find_place(common_dir, path)
+    if place and (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
+        with contextlib.suppress(GitError):  # what was run there has locked it: the next switch mends that
+            await place.git("update-ref", "--no-deref", "HEAD", commit)
 
 
 def find_scratch(path: Path) -> str | None:
@@ -213,7 +221,7 @@ def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
     if folder is None or not is_linked(path, folder):
         return False
-    (folder / _MARK).unlink(missing_ok=True)
+    _mark(common_dir, path, _SCRATCH, "")
     remove_pipes(path)
     return True
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
-from forkjoin.record.ports import UNASKED, Ports, listening
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -17,10 +16,8 @@ class Landings(Transactions):
 
     @Transactions.step()
     def add_landing(self, q: Any, landing: rows.NewLanding, call: Call) -> Landing:
-        """Record a landing; one that runs something has ports for that."""
-        runs = landing.verify and not landing.dry_run
-        base = find_ports(q, self.first_port).take(landing.recipe.ports) if runs else 0
-        number: int = q.add_landing(**asdict(landing), port_base=base, created=time.time())
+        """Record a landing."""
+        number: int = q.add_landing(**asdict(landing), created=time.time())
         if not landing.dry_run:
             for agent in landing.agents:
                 q.queue_merge(number=agent)
@@ -45,6 +42,7 @@ class Landings(Transactions):
     ) -> None:
         """Record what is answered, how its branches fared, and whose are merged no more."""
         q.end_landing(number=landing.number, answer=answer)
+        q.delete_verdicts(landing=landing.number)
         for number, merge in merges.items():
             q.set_landed(number=number, merge=merge)
         for number in undone:
@@ -64,12 +62,6 @@ class Landings(Transactions):
         """What was recorded for this call, if it was made before."""
         found = await self._read("call", relay=call.relay, request=call.request)
         return rows.JSON.validate_json(found) if found else None
-
-
-def find_ports(q: Any, begin: int) -> Ports:
-    """The ports that are no agent's and no landing's, and on which nobody listens."""
-    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
-    return Ports([*given_out, *((port, 1) for port in listening())], begin)
 
 
 def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ SELECT recipe FROM landing WHERE number = :number;
 -- name: port_blocks
 -- Those that are given out: a worktree may be gone on with as long as it is there.
 SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
-UNION ALL SELECT port_base, recipe FROM landing WHERE state <> 'done' AND port_base > 0;
+UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 
 -- name: place_agent!
 UPDATE agent SET branch = :branch, worktree = :worktree, after = :after WHERE number = :number;
@@ -225,9 +225,9 @@ SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent, :attempt) ON CONFLICT DO NOTHING;
 
 -- name: add_landing<!
-INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, port_base, strategy,
+INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, strategy,
                      include_failed, undoes, state, created)
-VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :port_base, :strategy,
+VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :strategy,
         :include_failed, :undoes, 'queued', :created);
 
 -- name: landing^
@@ -254,6 +254,46 @@ AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL
 AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number
                 AND (state <> 'done' OR move IS NOT NULL AND json_extract(answer, '$.error') IS NULL))
 ORDER BY number DESC;
+
+-- name: delete_verdicts!
+DELETE FROM verdict WHERE landing = :landing;
+
+-- name: verdict$
+SELECT why FROM verdict WHERE landing = :landing AND tip = :tip;
+
+-- name: set_verdict!
+INSERT INTO verdict (landing, tip, why) VALUES (:landing, :tip, :why) ON CONFLICT DO NOTHING;
+
+-- name: find_scratch$
+SELECT number FROM scratch WHERE project = :project AND target = :target AND recipe = :recipe AND checkout = :checkout
+AND NOT retired;
+
+-- name: scratch^
+SELECT * FROM scratch WHERE number = :number;
+
+-- name: scratches
+SELECT * FROM scratch ORDER BY number;
+
+-- name: add_scratch<!
+INSERT INTO scratch (project, target, recipe, checkout, port_base, used)
+VALUES (:project, :target, :recipe, :checkout, :port_base, :used);
+
+-- name: use_scratch!
+UPDATE scratch SET used = :used WHERE number = :number;
+
+-- name: retire_scratch!
+UPDATE scratch SET retired = 1 WHERE number = :number;
+
+-- name: retire_replaced!
+UPDATE scratch SET retired = 1 WHERE project = :project AND target = :target;
+
+-- name: retire_unused!
+UPDATE scratch SET retired = 1 WHERE (used < :before OR number IN (SELECT value FROM json_each(:numbers)))
+AND NOT EXISTS (SELECT 1 FROM landing WHERE landing.project = scratch.project AND landing.target = scratch.target
+                AND state <> 'done');
+
+-- name: delete_scratch!
+DELETE FROM scratch WHERE number = :number;
 
 -- name: call$
 SELECT answer FROM call WHERE relay = :relay AND request = :request;

@@ -32,9 +32,10 @@ from forkjoin.model import (
 )
 from forkjoin.record import rows
 from forkjoin.record.database import open_database
-from forkjoin.record.landings import Landings, find_ports, remember
+from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
-from forkjoin.record.ports import first_port
+from forkjoin.record.ports import find_ports, first_port
+from forkjoin.record.scratches import Scratches
 from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
@@ -55,7 +56,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings):
+class Store(Ledger, Upkeep, Landings, Scratches):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
