@@ -23,7 +23,7 @@ from forkjoin.record.ports import first_port
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.scratches import ScratchWorktree
 from forkjoin.session import Call
-from harness import Lead, git, until
+from harness import Lead, git, lead_of, open_loop_in_memory, until
 from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, retire_all, scratch_of
 from recipes import want
 
@@ -128,6 +128,19 @@ async def test_its_teardown_waits_until_somebody_is_there_in_whose_environment_i
     come(loop)
     await retire_all(loop)
     assert (len(torn(home)), scratch_of(repository, home)) == (1, [])
+
+
+async def test_soon_after_a_start_it_is_looked_who_has_come_back(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_daemon(home) as loop:
+        await land(loop, repository, Recipe(teardown=_tells(home)))
+        await loop.store.retire_scratch(1)
+    monkeypatch.setattr("forkjoin.loop._SETTLED_S", 0.5)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.call("get_status")
+        await until(lambda: not list(home.worktrees.glob("target-*")))
+    assert len(torn(home)) == 1
 
 
 @pytest.mark.parametrize("step", ["the teardown", "the worktree", "the record"])
