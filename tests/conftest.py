@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from forkjoin import lock
 from forkjoin.paths import Home, find_home
 from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 from hypothesis import HealthCheck, settings
@@ -75,7 +76,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     found = find_home()
     found.make()
     yield found
-    forkjoin(tmp_path, "daemon", "stop", "--agents", check=False)
+    if lock.is_held(found.daemon_lock):
+        forkjoin(tmp_path, "daemon", "stop", "--agents", check=False)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
         if time.monotonic() > give_up:
