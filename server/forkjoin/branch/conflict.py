@@ -1,10 +1,14 @@
 """Merging two commits without touching anything: what would come of it, or where they conflict."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
+
+#: What git puts behind a file's name where a folder stands in its place: the commit, or tree, that has it.
+_WHOSE = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ def _read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
     """
     files = list(itertools.takewhile(bool, told))
     complained_of = list(_read_messages(told))
-    return () if is_clean else tuple(dict.fromkeys(files or complained_of or ["(git names no file)"]))
+    found = files or complained_of or ["(git names no file)"]
+    return () if is_clean else tuple(dict.fromkeys(_WHOSE.sub("", file) for file in found))
 
 
 def _read_messages(told: Iterator[str]) -> Iterator[str]:
