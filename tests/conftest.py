@@ -8,12 +8,15 @@ import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from forkjoin import lock
+from forkjoin.cli import daemon
+from forkjoin.error import ForkjoinError
 from forkjoin.paths import Home, find_home
-from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
+from harness import Lead, git, open_lead, open_lead_in_memory
 from hypothesis import HealthCheck, settings
 
 CONFIG = """
@@ -43,7 +46,7 @@ def anyio_backend() -> str:
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user of the test's own: a home folder with a git identity, and no variable of whoever runs the tests."""
     for name in list(os.environ):
-        if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")):
+        if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_", "PYTHONDONTWRITEBYTECODE")):
             monkeypatch.delenv(name)
     folder = tmp_path / "user"
     folder.mkdir()
@@ -77,7 +80,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     found.make()
     yield found
     if lock.is_held(found.daemon_lock):
-        forkjoin(tmp_path, "daemon", "stop", "--agents", check=False)
+        monkeypatch.chdir(tmp_path)
+        with suppress(ForkjoinError):
+            daemon.stop(agents=True)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
         if time.monotonic() > give_up:
