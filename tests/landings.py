@@ -27,9 +27,11 @@ from harness import git
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
-async def record_agent(store: Store, repository: Path, files: Mapping[str, str | None]) -> int:
+async def record_agent(
+    store: Store, repository: Path, files: Mapping[str, str | None], branch: str = "forkjoin/of-an-agent"
+) -> int:
     """Record an agent that has succeeded, with these changes on a branch of its own; its number."""
-    base, branch = git(repository, "rev-parse", "main"), "forkjoin/of-an-agent"
+    base = git(repository, "rev-parse", "main")
     common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
     work = repository.parent / "work"
     git(repository, "worktree", "add", "-q", "-b", branch, str(work), base)
@@ -65,18 +67,24 @@ async def record_branches(store: Store, repository: Path, names: Sequence[str], 
     return [agent.number for agent in agents]
 
 
-async def record_landing(home: Home, repository: Path, files: Mapping[str, str | None], verify: str | None) -> int:
+async def record_landing(
+    home: Home,
+    repository: Path,
+    files: Mapping[str, str | None],
+    verify: str | None,
+    branch: str = "forkjoin/of-an-agent",
+) -> int:
     """Record a landing, onto main, of an agent with these changes; its number."""
     async with open_loop(home) as loop:
-        agent = await record_agent(loop.store, repository, files)
+        agent = await record_agent(loop.store, repository, files, branch)
         project = await loop.store.agent(agent)
         new = NewLanding(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
         return (await loop.store.add_landing(new, Call("", ""))).number
 
 
-def carry_out_elsewhere(number: int, environment: Mapping[str, str]) -> int:
-    """Let another process carry out a landing; its exit code, or minus the signal that ended it."""
-    argv = [sys.executable, str(Path(__file__).parent / "fakes" / "lander.py"), str(number)]
+def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str) -> int:
+    """Let another process carry out a landing, which may fall on the way; its exit code, or minus its signal."""
+    argv = [sys.executable, str(Path(__file__).parent / "fakes" / "lander.py"), str(number), *falls]
     return subprocess.run(argv, env=environment, check=False).returncode
 
 
