@@ -1,15 +1,15 @@
 """Landings as their records tell of them, without agents that run, and daemons that carry them out."""
 
 import math
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from branches import commit, everything
+from fakes import lander
 from forkjoin import lock
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.land import Lander
@@ -82,10 +82,17 @@ async def record_landing(
         return (await loop.store.add_landing(new, Call("", ""))).number
 
 
+#: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
 def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str) -> int:
     """Let another process carry out a landing, which may fall on the way; its exit code, or minus its signal."""
-    argv = [sys.executable, str(Path(__file__).parent / "fakes" / "lander.py"), str(number), *falls]
-    return subprocess.run(argv, env=environment, check=False).returncode
+    process = PROCESSES.Process(target=lander.carry_out, args=(number, dict(environment), falls))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 async def carry_out_here(home: Home, number: int) -> Landed:

@@ -1,24 +1,18 @@
-"""A process that carries out a landing, as a daemon does, and falls on the way: `lander.py NUMBER [WHEN N WHAT FELL]`.
-
-It falls `before`, `within` or `after` the Nth record of the step WHAT, as a daemon does in the crash test; or, `at` the
-Nth change that it makes itself of a file below the folder WHAT, just before that.
-"""
+"""What a process does that carries out a landing, as a daemon does, and may fall on the way."""
 
 import itertools
 import os
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
+from crash.with_fail_points import arm
 from forkjoin import main
 from forkjoin.landing.land import Lander
 from forkjoin.main import open_loop
 from forkjoin.paths import find_home
-
-sys.path.append(str(Path(__file__).parents[1]))
-from crash.with_fail_points import arm
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 #: Events of what changes something; so does an `open` that may write.
@@ -37,21 +31,27 @@ def fall_at_change(number: int, folder: str) -> None:
     sys.addaudithook(look)
 
 
-#: A shim that outlives this process starts no daemon: what one would do the test does.
-setattr(main, "daemon_command", lambda: ["true"])  # noqa: B010 (it is not main's own)
+def carry_out(number: int, environment: Mapping[str, str], falls: tuple[str, ...]) -> None:
+    """Carry out a landing, all of it or until this process falls.
+
+    That is `before`, `within` or `after` the Nth record of a step (`falls` is WHEN, N, STEP, FELL, as in the crash
+    test); or `at` the Nth change that it makes itself below a folder, just before that (`at`, N, FOLDER).
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    # A shim that outlives this process starts no daemon: what one would do the test does.
+    setattr(main, "daemon_command", lambda: ["true"])  # noqa: B010 (it is not main's own)
+    anyio.run(_carry_out, number, falls)
 
 
-async def land(number: int) -> None:
+async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
     async with open_loop(find_home()) as loop:
-        match sys.argv[2:]:
+        match falls:
             case ["at", at, folder]:
                 fall_at_change(int(at), folder)
-            case [when, step_number, step, fell]:
-                arm(when, int(step_number), step, fell)
+            case [when, at, step, fell]:
+                arm(when, int(at), step, fell)
             case _:
                 pass
-        environment = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
-        await Lander(loop.rooms).land(await loop.store.landing(number), environment)
-
-
-anyio.run(land, int(sys.argv[1]))
+        found = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
+        await Lander(loop.rooms).land(await loop.store.landing(number), found)

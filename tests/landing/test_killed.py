@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call
 from harness import git
-from landings import carry_out_elsewhere, carry_out_here, record_landing, scratch_of
+from landings import PROCESSES, carry_out_elsewhere, carry_out_here, record_landing, scratch_of
 
 #: What the agent changes: a file edited, one added, one deleted, and a folder in place of one.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
@@ -37,6 +38,13 @@ case " $number $* " in *" $AT "*)
 esac
 exec {git} "$@"
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes() -> None:
+    """Start what processes are forked from before a test has a home: it would be taken for one of its own."""
+    PROCESSES.set_forkserver_preload(["forkjoin.loop", "forkjoin.agent.restore", "anyio._backends._asyncio"])
+    forkserver.ensure_running()
 
 
 class World:
