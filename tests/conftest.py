@@ -46,7 +46,7 @@ def anyio_backend() -> str:
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user of the test's own: a home folder with a git identity, and no variable of whoever runs the tests."""
     for name in list(os.environ):
-        if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_", "PYTHONDONTWRITEBYTECODE")):
+        if name.startswith(("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
     folder = tmp_path / "user"
     folder.mkdir()
