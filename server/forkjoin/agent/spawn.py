@@ -1,20 +1,18 @@
 """Spawning: specs are checked, ids handed out, and all of it is on disk in one transaction before the answer."""
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
 from forkjoin.attempt.environment import compose
 from forkjoin.branch import git
+from forkjoin.branch.naming import find_naming
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe, Settings
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Spec, slug
-from forkjoin.paths import Home
 from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
@@ -48,12 +46,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], recipe, after)
         for spec, after in zip(specs, afters, strict=True)
     ]
-    prefix = await _branch_prefix(checkout.common_dir)
-    folder = _worktree_folder(home, checkout.common_dir)
-
-    def place(number: int, name: str) -> tuple[str, str]:
-        return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
-
+    place = await find_naming(checkout.common_dir, home.worktrees)
     notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
@@ -96,13 +89,6 @@ def _new(
     )
 
 
-def _worktree_folder(home: Home, common_dir: str) -> Path:
-    """Where this home keeps the worktrees of a repository."""
-    top = Path(common_dir)
-    name = slug(top.parent.name if top.name == ".git" else top.name) or "repository"
-    return home.worktrees / f"{name}-{hashlib.sha256(common_dir.encode(errors='replace')).hexdigest()[:8]}"
-
-
 def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
     if not specs:
         raise CallerError("agents is empty: give at least one, each with a task.")
@@ -128,11 +114,6 @@ async def _resolve_base(checkout: Checkout, base: str | None) -> str:
             f"base {(base or 'HEAD')[:100]!r} names no commit of this repository; give a branch, tag or id."
         )
     return found
-
-
-async def _branch_prefix(common_dir: str) -> str:
-    """`forkjoin/`, unless a branch called `forkjoin` stands where git would need a folder."""
-    return "forkjoin-" if await git.tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"
 
 
 def _note_money(new: Sequence[NewAgent]) -> str | None:
