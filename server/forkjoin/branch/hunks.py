@@ -19,11 +19,11 @@ async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[s
             how = listing.partition("\t")[0].split(" ")
             if how[1] == "blob":
                 text = (await git.read(common_dir, "cat-file", "blob", how[2], limit=_BYTES)).decode(errors="replace")
-                found += _read(file, text)
+                found += read_hunks(file, text)
     return found
 
 
-def _read(file: str, text: str) -> Iterator[str]:
+def read_hunks(file: str, text: str) -> Iterator[str]:
     """Each place, from `<<<<<<<` to `>>>>>>>`; what stands behind these is a commit of ours, or a tree."""
     hunk: list[str] = []
     count = began = 0
