@@ -214,6 +214,8 @@ class Agent:
     reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
     wind_up: bool = False  #: it is asked to come to an end, since its budget does
     port_base: int = 0  #: the first of its block of ports; 0: it has none
+    resolves: int | None = None  #: the number of another, whose conflict with a target it is to resolve
+    theirs: str = ""  #: the commit of that, which it merges into what it starts from
 
     @property
     def id(self) -> str:
@@ -364,6 +366,8 @@ class Outcome:
 
 #: How a branch lands: as a merge commit, or as one commit that has all of its changes.
 Strategy = Literal["merge", "squash"]
+#: Whether a conflict is only told, or an agent is spawned to resolve it.
+OnConflict = Literal["report", "agent"]
 
 
 class LandingState(StrEnum):
@@ -394,3 +398,4 @@ class Landing:
     strategy: Strategy = "merge"
     include_failed: bool = False  #: also branches of agents that did not succeed
     undoes: int | None = None  #: the number of the landing that it takes back
+    on_conflict: OnConflict = "report"

@@ -53,7 +53,9 @@ async def land(loop: Loop, repository: Path, recipe: Recipe, target: str = "main
     """Record a landing with this recipe, and carry it out; its number."""
     if not (await loop.store.numbers())[1]:
         await record_landing(loop.rooms.home, repository, {"one": "x\n"}, None)
-        await loop.store.end_landing(await loop.store.landing(1), '{"target": "main", "commit": null}', {})
+        await loop.store.end_landing(
+            await loop.store.landing(1), {}, (), lambda _: '{"target": "main", "commit": null}'
+        )
     new = NewLanding(1, "lead", (1,), f"refs/heads/{target}", "true", False, "", str(repository), recipe)
     number = (await loop.store.add_landing(new, Call("", ""))).number
     assert (await carry_to_its_end(Lander(loop.rooms), loop.store, number)).error is None
@@ -114,7 +116,8 @@ async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_i
     waits = await loop.store.add_landing(again, Call("", ""))
     await retire(loop.rooms)
     assert scratch_of(repository, home) == ["target-1"]
-    await loop.store.end_landing(waits, (await loop.store.landing(number)).answer or "", {})
+    answer = (await loop.store.landing(number)).answer or ""
+    await loop.store.end_landing(waits, {}, (), lambda _: answer)
     await retire(loop.rooms)
     assert scratch_of(repository, home) == []
 

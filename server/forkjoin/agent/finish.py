@@ -5,6 +5,7 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
-from forkjoin.branch import diff, git, loose, repository
+from forkjoin.branch import diff, git, loose, merging, repository
 from forkjoin.branch.place import is_folder
 from forkjoin.model import Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
@@ -34,6 +35,8 @@ async def finish(
     concluded = await conclude(rooms, adapter, agent, outcome)
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
+    if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
+        concluded = replace(concluded, ok=False, error=why)
     verified = _Verified(Verify.NONE, "")
     verify = agent.spec.verify if concluded.ok and not agent.stop_asked else None
     if verify and (environment := await environment_of_lead()):
@@ -43,6 +46,15 @@ async def finish(
         await end_processes(rooms, now)
     result = await _result(rooms, adapter, now, outcome, concluded, left, verified)
     await rooms.store.finish(now, result, Merge.UNMERGED if result.commits else Merge.NOTHING)
+
+
+async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> str | None:
+    """Why its branch does not resolve the conflict that it was spawned for, if it does not."""
+    merged = left.tip and await git.is_ancestor(common_dir, agent.theirs, left.tip)
+    marked = await merging.find_left(common_dir, agent.base, agent.theirs, left.tip) if left.tip else []
+    if files := list(dict.fromkeys((*left.conflicts, *marked))):
+        return f"these files still conflict: {git.listed(files)}"
+    return None if merged else f"the merge of {agent.theirs[:10]}, the work of a{agent.resolves}, is not on its branch"
 
 
 class _Verified(NamedTuple):

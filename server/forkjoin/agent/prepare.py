@@ -12,7 +12,7 @@ from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
 from forkjoin.agent.base import settle_base
 from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.branch import git, loose, worktree
+from forkjoin.branch import git, loose, merging, worktree
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import is_folder
 from forkjoin.error import CallerError, ForkjoinError
@@ -56,6 +56,9 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
     try:
+        if agent.resolves is not None and not agent.prepared:
+            message = f"Merge the work of a{agent.resolves}\n\nForkjoin-Agent: {agent.id}\n"
+            await merging.begin(project.common_dir, path, agent.theirs, message)
         await _fill(agent, path, await store.task(agent.number))
     except (ForkjoinError, OSError):
         if not agent.prepared:  # else its program may be there by now

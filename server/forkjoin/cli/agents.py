@@ -183,6 +183,7 @@ def merge(
     into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
     verify: Annotated[str | None, typer.Option(help="Command that what lands must pass.")] = None,
     squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
+    on_conflict: Annotated[str | None, typer.Option(help="agent: spawn one for each conflict, to resolve it.")] = None,
     include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
     confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
@@ -195,12 +196,13 @@ def merge(
         into=into,
         verify=verify,
         strategy=None if squash is None else "squash" if squash else "merge",
+        on_conflict=on_conflict,
         include_failed=include_failed,
         confirm=confirm,
         dry_run=dry_run,
     )
     lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
-    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}" for one in answer["conflicted"]]
+    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}{_by(one)}" for one in answer["conflicted"]]
     lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
     lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
     if not dry_run:
@@ -208,6 +210,10 @@ def merge(
     tell(answer, lines, json=json)
     if answer["conflicted"] or answer["rejected"]:
         raise typer.Exit(1)
+
+
+def _by(conflicted: dict[str, Any]) -> str:
+    return f"; {conflicted['resolving']} resolves it" if "resolving" in conflicted else ""
 
 
 def undo(

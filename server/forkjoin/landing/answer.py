@@ -24,6 +24,7 @@ class Conflicted:
     id: str
     files: tuple[str, ...]
     hunks: tuple[str, ...] = ()  #: the first places in them: file, line, and both sides
+    resolving: str | None = None  #: the agent that it was given to
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Landed:
     error: str | None = None
     undone: tuple[str, ...] = ()  #: agents whose merge was taken back
     reverted: bool = False  #: by a commit of its own, since others had built on it
+    note: str | None = None  #: what else the lead should know
 
     def merges(self) -> dict[int, Merge]:
         """How each agent's branch fares; nothing of those that were skipped for what may change."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from forkjoin.branch import git
 from forkjoin.error import GitError, is_passing
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
+from forkjoin.landing.brief import find_origin
 from forkjoin.landing.order import Order
 from forkjoin.model import FINAL, Agent, Merge, State, Strategy
 
@@ -19,6 +20,7 @@ class Entry:
     message: str
     needs: frozenset[int]  #: the numbers of those whose work it has too, and that land first
     base: str | None  #: where it began, if what it has of others is in the target in other commits
+    brings: tuple[int, ...]  #: the numbers of those whose conflicts it resolves: they are merged with it
 
 
 async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip]) -> list[Entry | Skipped]:
@@ -27,19 +29,24 @@ async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip
     tasks = await order.rooms.store.tasks(order.landing.agents)
     found: dict[int, Entry | Skipped] = {}
     for agent in _sort(agents):
+        if agent.number in found:  # with whoever resolves its conflict
+            continue
         tip = tips.get(f"refs/heads/{agent.branch}") if agent.prepared else None
-        message = _message(order.landing.strategy, agent, tasks[agent.number])
-        found[agent.number] = await _find(order, agent, tip, message, target.commit, found)
-    return list(found.values())
+        task = tasks[agent.number] if agent.resolves is None else await _task_of_origin(order, agent)
+        message = _message(order.landing.strategy, agent, task)
+        found[agent.number] = one = await _find(order, agent, tip, message, target.commit, found)
+        found |= dict.fromkeys(one.brings, one) if isinstance(one, Entry) else {}
+    return list(dict.fromkeys(found.values()))
 
 
 def _sort(agents: Sequence[Agent]) -> list[Agent]:
-    """These in their order, but for those that come after a later one: they follow that."""
+    """These in their order, but one that comes after a later one, or whose conflict that resolves, follows it."""
     waiting = {agent.number: agent for agent in agents}
     sorted_: list[Agent] = []
     while waiting:
-        ready = next(agent for agent in waiting.values() if waiting.keys().isdisjoint(agent.after))
-        sorted_.append(waiting.pop(ready.number))
+        resolved = {agent.resolves for agent in waiting.values()}
+        free = (one for one in waiting.values() if one.number not in resolved and waiting.keys().isdisjoint(one.after))
+        sorted_.append(waiting.pop(next(free, next(iter(waiting.values()))).number))
     return sorted_
 
 
@@ -61,14 +68,20 @@ async def _find(
             return Skipped(agent.id, f"it has the work of {other.label}, which is not merged: name that one too")
         if isinstance(skipped := before.get(other.number), Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
             return Skipped(agent.id, f"it has the work of {other.label}, which is skipped")
-    needs = frozenset(other.number for other in inherited if isinstance(before.get(other.number), Entry))
+    ahead = (before.get(other.number) for other in inherited)
+    needs = frozenset(one.agent.number for one in ahead if isinstance(one, Entry))
     squashed = [other for other in inherited if order.landing.strategy == "squash" or other.number not in before]
-    return Entry(agent, tip, message, needs, agent.base if squashed and not _lost(squashed, before) else None)
+    base = agent.base if squashed and not _lost(squashed, before) else None
+    return Entry(agent, tip, message, needs, base, tuple(await _find_resolved(order, agent, tip.commit)))
 
 
 def _lost(others: Sequence[Agent], before: Mapping[int, Entry | Skipped]) -> bool:
     """Whether the work of one of these is in no target: it was removed unmerged."""
     return any(other.number not in before and other.merge is not Merge.MERGED for other in others)
+
+
+async def _task_of_origin(order: Order, agent: Agent) -> str:
+    return await order.rooms.store.task((await find_origin(order.rooms.store, agent)).number)
 
 
 def _message(strategy: Strategy, agent: Agent, task: str) -> str:
@@ -101,6 +114,19 @@ async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> list[
         commit = result.commit if result else None
         if commit and commit != other.base and await _has(order, commit, tip) and not await _has(order, commit, target):
             found.append(other)
+    return found
+
+
+async def _find_resolved(order: Order, agent: Agent, tip: str) -> list[int]:
+    """The numbers of those whose conflict it resolves, or that one's, and whose work its branch has, all of it."""
+    store, found = order.rooms.store, list[int]()
+    while agent.resolves is not None and await store.ended([agent.resolves]):
+        agent = await store.agent(agent.resolves)
+        result = await store.result(agent.number)
+        theirs = await git.tip(order.common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
+        if agent.merge is Merge.MERGED or agent.removed or not (theirs and await _has(order, theirs, tip)):
+            break
+        found.append(agent.number)
     return found
 
 

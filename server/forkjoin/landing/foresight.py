@@ -59,7 +59,8 @@ class Foresight:
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await git.tip(common_dir, target)):
                 sides.append((git.short(target), tip))
-            pairs = list(itertools.combinations(sides, 2))
+            resolving = {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
+            pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in resolving]
             files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
         found = (Clash(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
         return [clash for clash in found if clash.files]

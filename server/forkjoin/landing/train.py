@@ -46,8 +46,10 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
 
 
 def _intend(order: Order, train: "_Train", agents: Sequence[Agent]) -> Intent:
-    landing, fates = order.landing, [train.fates[agent.number] for agent in agents if agent.number in train.fates]
-    merged = tuple(Merged(car.entry.agent.id, None if landing.dry_run else car.head.commit) for car in train.cars)
+    landing = order.landing
+    commits = {number: car.head.commit for car in train.cars for number in (car.entry.agent.number, *car.entry.brings)}
+    merged = tuple(Merged(f"a{number}", None if landing.dry_run else commit) for number, commit in commits.items())
+    fates = [train.fates[one.number] for one in agents if one.number in train.fates.keys() - commits.keys()]
     landed = Landed(
         git.short(landing.target),
         None if landing.dry_run else train.head.commit,
@@ -110,6 +112,9 @@ class _Train:
                 aside, waiting = [], aside
             if broke >= _PATIENCE:
                 most = most * 2 if behind is None else max(1, most // 2)
+        for one in found:
+            if isinstance(one, Entry) and (fate := self.fates.get(one.agent.number)):
+                self.fates |= {number: _with(fate, one.agent, number) for number in one.brings}
 
     async def find_hunks(self) -> None:
         """Say where those conflict that are left out."""
@@ -193,6 +198,13 @@ class _Train:
             agents = [car.entry.agent for car in cars]
             self.words[commit] = await self.scratch.verify(agents, commit, self.order.verify) or ""
         return not self.words[commit]
+
+
+def _with(fate: Conflicted | Rejected | Skipped, resolver: Agent, number: int) -> Skipped:
+    """How an agent's branch fares that is not merged with whoever resolves its conflict."""
+    if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE:
+        return replace(fate, id=f"a{number}")
+    return Skipped(f"a{number}", f"{resolver.label}, which resolves its conflict, was not merged")
 
 
 def _behind(entry: Entry, other: int) -> Skipped:

@@ -1,12 +1,14 @@
 """The records of landings, and of calls that must not be done twice."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
+from forkjoin.record.ports import find_ports
+from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -38,10 +40,18 @@ class Landings(Transactions):
 
     @Transactions.step()
     def end_landing(
-        self, q: Any, landing: Landing, answer: str, merges: Mapping[int, Merge], undone: Iterable[int] = ()
+        self,
+        q: Any,
+        landing: Landing,
+        merges: Mapping[int, Merge],
+        undone: Iterable[int],
+        answer: Callable[[Sequence[int]], str],
+        new: Sequence[rows.NewAgent] = (),
+        place: rows.Place = lambda _number, _name: ("", ""),
     ) -> None:
-        """Record what is answered, how its branches fared, and whose are merged no more."""
-        q.end_landing(number=landing.number, answer=answer)
+        """Record how its branches fared, whose are merged no more, new agents, and the answer, by their numbers."""
+        numbers = add_agents(q, find_ports(q, self.first_port), new, place) if new else []
+        q.end_landing(number=landing.number, answer=answer(numbers))
         q.delete_verdicts(landing=landing.number)
         for number, merge in merges.items():
             q.set_landed(number=number, merge=merge)
@@ -54,9 +64,13 @@ class Landings(Transactions):
 
     async def squashed_into(self, agent: Agent) -> list[str]:
         """The commits that an agent's branch was squashed into."""
-        answers = [row["answer"] for row in await self._rows("squashes", agent=agent.number)]
+        answers = [row["answer"] for row in await self._rows("squashes", id=agent.id)]
         merged = [one for answer in answers for one in rows.JSON.validate_json(answer)["merged"]]
         return [one["commit"] for one in merged if one["id"] == agent.id]
+
+    async def resolver(self, agent: Agent) -> int | None:
+        """The number of the agent that is at this one's conflict, or has resolved it and is not merged yet."""
+        return await self._value(int, "resolver", number=agent.number)
 
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""

@@ -9,9 +9,9 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, budget_usd, recipe, port_base, created)
+                   environment, account, budget_usd, recipe, port_base, resolves, theirs, created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :budget_usd, :recipe, :port_base, :created);
+        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -226,9 +226,9 @@ INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent
 
 -- name: add_landing<!
 INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, strategy,
-                     include_failed, undoes, state, created)
+                     include_failed, undoes, on_conflict, state, created)
 VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :strategy,
-        :include_failed, :undoes, 'queued', :created);
+        :include_failed, :undoes, :on_conflict, 'queued', :created);
 
 -- name: landing^
 SELECT * FROM landing WHERE number = :number;
@@ -243,9 +243,15 @@ UPDATE landing SET state = :state, move = :move WHERE number = :number;
 UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
 
 -- name: squashes
+-- Whoever resolved its conflict may have brought it along, unasked.
 SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL
 AND json_extract(answer, '$.error') IS NULL
-AND EXISTS (SELECT 1 FROM json_each(agents) WHERE json_each.value = :agent);
+AND EXISTS (SELECT 1 FROM json_each(answer, '$.merged') WHERE json_extract(value, '$.id') = :id);
+
+-- name: resolver$
+-- Who is at the conflict of another, or has resolved it, and no verify has rejected that.
+SELECT max(number) FROM agent WHERE resolves = :number AND removed IS NULL AND merge NOT IN ('merged', 'rejected')
+AND state NOT IN ('failed', 'stopped', 'timed_out', 'lost');
 
 -- name: moves
 -- What moved a target and was not undone, the newest first. What failed may have been about to.
@@ -360,11 +366,11 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, budget_usd, recipe, port_base, attempt, prepared, stop_asked,
-                   ending, paused_why, not_before, created, started, ended, removed, restored)
+                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, attempt,
+                   prepared, stop_asked, ending, paused_why, not_before, created, started, ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :attempt, 1, :stop_asked,
-        :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :attempt,
+        1, :stop_asked, :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
 
 -- name: peaks
 SELECT * FROM peak;

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -9,9 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.config import Recipe
-from forkjoin.model import Agent, Landing, Result, Spec, SpecParts, Strategy
+from forkjoin.model import Agent, Landing, OnConflict, Result, Spec, SpecParts, Strategy
 
 Row = dict[str, Any]
+#: What gives a new agent's branch and worktree, by its number and name.
+Place = Callable[[int, str], tuple[str, str]]
 
 #: What is said of an agent that was restored.
 RESTORED = "Its record was damaged, and was restored from the files of its attempt."
@@ -76,6 +79,8 @@ class NewAgent:
     recipe: Recipe = _NONE
     after: tuple[int, ...] = ()  #: numbers of those that it comes after
     after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
+    resolves: int | None = None  #: this and the next as in its record
+    theirs: str = ""
 
 
 class About(BaseModel):
@@ -95,6 +100,8 @@ class About(BaseModel):
     account: str = ""
     recipe: Annotated[Recipe, _or(_NONE)] = _NONE
     port_base: int = 0
+    resolves: int | None = None
+    theirs: str = ""
     spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
 
 
@@ -135,6 +142,7 @@ class NewLanding:
     strategy: Strategy = "merge"
     include_failed: bool = False
     undoes: int | None = None
+    on_conflict: OnConflict = "report"
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:

@@ -4,11 +4,9 @@ What an answer promises is written with `synchronous = FULL`; events, which the 
 change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
-import itertools
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -16,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 from anyio import to_thread
 
 from forkjoin.config import Recipe
-from forkjoin.error import BrokenPromiseError, CallerError, UnknownAgentError
+from forkjoin.error import BrokenPromiseError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import (
     FINAL,
@@ -36,6 +34,7 @@ from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.ports import find_ports, first_port
 from forkjoin.record.scratches import Scratches
+from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
@@ -77,7 +76,7 @@ class Store(Ledger, Upkeep, Landings, Scratches):
     async def spawn(
         self,
         new: Sequence[rows.NewAgent],
-        place: Callable[[int, str], tuple[str, str]],
+        place: rows.Place,
         call: Call,
         *,
         keep: bool = True,
@@ -89,19 +88,9 @@ class Store(Ledger, Upkeep, Landings, Scratches):
         """
 
         def act(q: Any) -> list[Agent]:
-            ports = find_ports(q, self.first_port)
-            suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-            names = (_free_name(q, one, suffixes[one.name]) for one in new)  # free while each before it is recorded
-            added = [
-                (_add_agent(q, one, name, ports.take(one.recipe.ports)), name)
-                for one, name in zip(new, names, strict=True)
-            ]
-            for one, (number, name) in zip(new, added, strict=True):
-                branch, worktree = place(number, name)
-                after = (*one.after, *(added[before][0] for before in one.after_new))
-                q.place_agent(number=number, branch=branch, worktree=worktree, after=after)
-            remember(q, call, {"agents": [number for number, _ in added]})
-            return [rows.agent(q.agent_numbered(number=number)) for number, _ in added]
+            numbers = add_agents(q, find_ports(q, self.first_port), new, place)
+            remember(q, call, {"agents": numbers})
+            return [rows.agent(q.agent_numbered(number=number)) for number in numbers]
 
         return await self._write("spawn", act, keep=keep)
 
@@ -305,27 +294,6 @@ class Store(Ledger, Upkeep, Landings, Scratches):
 
     async def last_event_number(self, agent: int) -> int:
         return await self._value(int, "last_event_number", agent=agent) or 0
-
-
-def _add_agent(q: Any, one: rows.NewAgent, name: str, port_base: int) -> int:
-    said = asdict(one) | rows.of_spec(one.spec) | {"name": name}
-    number: int = q.add_agent(**said, port_base=port_base, created=time.time())
-    q.add_task(agent=number, task=one.spec.task)
-    return number
-
-
-def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
-    """The agent's name, or that name with the first of these numbers that is free where it was ours to choose."""
-    holder: int | None = q.name_holder(project=one.project, name=one.name)
-    if holder is None:
-        return one.name
-    if not one.derived:
-        raise CallerError(
-            f"The name {one.name!r} is taken by a{holder}, which is not merged yet. "
-            "Give another name, or merge or remove that agent first."
-        )
-    names = (f"{one.name}-{n}" for n in suffixes)
-    return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
 
 
 def _move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
