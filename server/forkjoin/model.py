@@ -137,7 +137,7 @@ class SpecParts(BaseModel):
     agent: str | None = Field(default=None, description="Agent program: claude, or one from the settings.")
     model: Text | None = Field(default=None, description="Model, as that program names it.")
     base: Text | None = Field(
-        default=None, description="Commit or branch to start from. Default: your checkout's HEAD."
+        default=None, description="Commit, branch or agent (implies `after`) to start from. Default: your HEAD."
     )
     after: tuple[Text, ...] = Field(
         default=(), max_length=250, description="Ids or names of agents that must succeed first."
@@ -209,6 +209,7 @@ class Agent:
     paused_why: str = ""
     retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
+    base_agents: tuple[int, ...] = ()  #: whose work its base is to be; none: that is a commit, or of all of `after`
     restored: bool = False  #: from the files of its attempt, after its record was damaged
     budget_usd: float | None = None  #: the most that it may spend
     reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not

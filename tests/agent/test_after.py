@@ -1,29 +1,12 @@
 """Agents that come after others: when they start, from what, and what becomes of them if one fails."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from forkjoin.agent import base
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
-
-
-@pytest.fixture
-async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    async with open_lead_in_memory(home, repository) as lead:
-        yield lead
-
-
-async def outcomes(lead: Lead, ids: list[str]) -> dict[str, str]:
-    """How each ended, and its summary."""
-    answer = await lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
-    assert not answer["timed_out"]
-    return {one["name"]: f"{one['state']}: {one['summary']}" for one in answer["finished"]}
-
-
-async def fork(lead: Lead, *agents: dict[str, object], **defaults: object) -> list[str]:
-    return [one["id"] for one in (await lead.call("spawn_agents", agents=[*agents], **defaults))["agents"]]
+from forks import fork, outcomes
+from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
 
 
 async def test_it_starts_from_the_work_of_the_one_that_it_comes_after(near: Lead, repository: Path) -> None:

@@ -94,6 +94,7 @@ def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
     """The spec of one agent, with what it lacks taken from the defaults; by default none comes after itself."""
     common = defaults.model_dump(exclude_unset=True, exclude={"agents", "dry_run"})
     common["after"] = tuple(one for one in defaults.after if one != item.name)
+    common["base"] = defaults.base if defaults.base != item.name else None
     try:
         return Spec.model_validate(common | item.model_dump(exclude_unset=True))
     except ValidationError as error:

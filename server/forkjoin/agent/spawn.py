@@ -35,15 +35,15 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
-    _check(checkout, rooms, specs)
+    head = _check(checkout, rooms, specs)
     recipe, untrusted = await find_recipe(home, checkout)
-    afters = await find_after(store, caller.project.number, specs)
-    bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
+    commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
+    afters = await find_after(store, caller.project.number, specs, commits)
     specs = [_complete(rooms.settings, recipe, spec) for spec in specs]
     accounts = {agent: _account(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
-        _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], recipe, after)
+        _new(caller, checkout, spec, commits[spec.base] or head, accounts[spec.agent], recipe, after)
         for spec, after in zip(specs, afters, strict=True)
     ]
     place = await find_naming(checkout.common_dir, home.worktrees)
@@ -84,12 +84,13 @@ def _new(
         environment=caller.environment,
         account=account,
         recipe=recipe,
-        after=after.older,
-        after_new=after.new,
+        after=after.others,
+        base_agents=after.base,
     )
 
 
-def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
+def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> str:
+    """See that these can be spawned here; the commit that is checked out."""
     if not specs:
         raise CallerError("agents is empty: give at least one, each with a task.")
     if checkout.head is None:
@@ -105,15 +106,12 @@ def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
     names = [spec.name for spec in specs if spec.name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
+    return checkout.head
 
 
-async def _resolve_base(checkout: Checkout, base: str | None) -> str:
-    found = await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
-    if found is None:
-        raise CallerError(
-            f"base {(base or 'HEAD')[:100]!r} names no commit of this repository; give a branch, tag or id."
-        )
-    return found
+async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
+    """The commit that `base` means; none where it means an agent, if anything."""
+    return await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
 def _note_money(new: Sequence[NewAgent]) -> str | None:

@@ -107,12 +107,14 @@ async def _why_gone(order: Order, agent: Agent, target: str) -> str:
 
 
 async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> list[Agent]:
-    """Those it came after whose work its branch has, and the target has not."""
+    """Those it came after whose work its branch has, and the target has not; for one without work, those before it."""
     found: list[Agent] = []
     for other in await order.rooms.store.agents_numbered(agent.after):
         result = await order.rooms.store.result(other.number)
         commit = result.commit if result else None
-        if commit and commit != other.base and await _has(order, commit, tip) and not await _has(order, commit, target):
+        if commit == other.base:
+            found += await _inherited(order, other, tip, target)
+        elif commit and await _has(order, commit, tip) and not await _has(order, commit, target):
             found.append(other)
     return found
 

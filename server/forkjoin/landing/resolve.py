@@ -17,7 +17,7 @@ from forkjoin.landing.answer import Landed
 from forkjoin.landing.brief import Conflict, find_origin, write_brief
 from forkjoin.landing.order import Order
 from forkjoin.model import Agent, Spec
-from forkjoin.record.rows import NewAgent, Place
+from forkjoin.record.rows import NewAgent, Others, Place
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ async def _make(order: Order, landed: Landed, conflict: Conflict, before: Sequen
     origin = await find_origin(order.rooms.store, agent)
     alike = agent.spec.model_dump(include=_ALIKE)
     task = await write_brief(order, landed, conflict, verify)
+    behind = tuple(place for place, one in enumerate(before) if one.agent.number in conflict.behind)
     return NewAgent(
         project=landing.project,
         lead=landing.lead,
@@ -91,7 +92,7 @@ async def _make(order: Order, landed: Landed, conflict: Conflict, before: Sequen
         environment=landing.environment,
         account=agent.account,
         recipe=order.recipe,
-        after_new=tuple(place for place, one in enumerate(before) if one.agent.number in conflict.behind),
+        after=Others((), behind),
         resolves=agent.number,
         theirs=conflict.theirs,
     )

@@ -34,7 +34,8 @@ SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
 UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 
 -- name: place_agent!
-UPDATE agent SET branch = :branch, worktree = :worktree, after = :after WHERE number = :number;
+UPDATE agent SET branch = :branch, worktree = :worktree, after = :after, base_agents = :base_agents
+WHERE number = :number;
 
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -62,6 +62,16 @@ class Cost:
     cost_usd: float | None
 
 
+class Others(NamedTuple):
+    """Agents that a new one has to do with."""
+
+    older: tuple[int, ...] = ()  #: numbers
+    new: tuple[int, ...] = ()  #: of those that are recorded with it: their places among these
+
+
+_NOBODY = Others()
+
+
 @dataclass(frozen=True, slots=True)
 class NewAgent:
     """An agent that is about to be recorded."""
@@ -77,8 +87,8 @@ class NewAgent:
     environment: str
     account: str = ""
     recipe: Recipe = _NONE
-    after: tuple[int, ...] = ()  #: numbers of those that it comes after
-    after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
+    after: Others = _NOBODY  #: whom it comes after
+    base_agents: Others = _NOBODY  #: as in its record
     resolves: int | None = None  #: this and the next as in its record
     theirs: str = ""
 
@@ -156,7 +166,8 @@ def of_spec(spec: Spec) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), "after": json.loads(row["after"])})
+    lists = {name: json.loads(row[name]) for name in ("after", "base_agents")}
+    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
 
 
 @lru_cache(maxsize=4096)

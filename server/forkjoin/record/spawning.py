@@ -21,8 +21,10 @@ def add_agents(q: Any, ports: Ports, new: Sequence[rows.NewAgent], place: rows.P
     ]
     for one, (number, name) in zip(new, added, strict=True):
         branch, worktree = place(number, name)
-        after = (*one.after, *(added[before][0] for before in one.after_new))
-        q.place_agent(number=number, branch=branch, worktree=worktree, after=after)
+        after, base_agents = (
+            (*others.older, *(added[other][0] for other in others.new)) for others in (one.after, one.base_agents)
+        )
+        q.place_agent(number=number, branch=branch, worktree=worktree, after=after, base_agents=base_agents)
     return [number for number, _ in added]
 
 

@@ -101,10 +101,10 @@ class Store(Ledger, Upkeep, Landings, Scratches):
         return rows.agent(found)
 
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
-        """The agents with these numbers, in that order."""
+        """The agents with these numbers that have a record, in that order."""
         wanted = tuple(numbers)
         known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=wanted)}
-        return [known[number] for number in wanted]
+        return [known[number] for number in wanted if number in known]
 
     async def find(self, project: int, asked: str) -> Agent:
         """The project's agent that an id or name means; an UnknownAgentError, which tells the newest, for none."""
