@@ -5,11 +5,12 @@ number with an `a` before it (`a1`), and a number is never used again.
 """
 
 import re
+from collections.abc import Sized
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 _AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
 _NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
@@ -129,6 +130,35 @@ Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
 Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
+class Candidate(BaseModel):
+    """In what one of several candidates differs from the spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    agent: str | None = None
+    model: Text | None = None
+
+
+#: More candidates for one task are a mistake.
+_MOST_CANDIDATES = 10
+_CANDIDATE = {"type": "object", "properties": {"agent": {"type": "string"}, "model": {"type": "string"}}}
+
+
+def _list_candidates(told: object) -> object:
+    """The candidates, where they are listed; where a number is told, so many that do not differ."""
+    many = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
+    if not 2 <= many <= _MOST_CANDIDATES:
+        raise ValueError(f"must be a number from 2 to {_MOST_CANDIDATES}, or a list of as many {{agent, model}}")
+    return (Candidate(),) * many if isinstance(told, int) else told
+
+
+Candidates = Annotated[
+    tuple[Candidate, ...],
+    BeforeValidator(_list_candidates),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": _CANDIDATE}]}),
+]
+
+
 class SpecParts(BaseModel):
     """What can be said of many agents at once."""
 
@@ -148,6 +178,13 @@ class SpecParts(BaseModel):
     priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
     verify: Text | None = Field(
         default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
+    )
+    candidates: Candidates | None = Field(
+        default=None,
+        description="Try it so many times at once, or with each of these; they are name-1, …, and name means the best.",
+    )
+    judge: Text | None = Field(
+        default=None, description="Shell command run in each candidate's worktree; the highest number it prints wins."
     )
     timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
     silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
@@ -209,7 +246,10 @@ class Agent:
     paused_why: str = ""
     retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
-    base_agents: tuple[int, ...] = ()  #: whose work its base is to be; none: that is a commit, or of all of `after`
+    best_of: tuple[tuple[int, ...], ...] = ()  #: of each of these, which are of `after`, the best alone counts
+    base_agents: tuple[int, ...] = ()  #: of the best of these its base is to be; none: that is a commit, or of `after`
+    contest: int = 0  #: the number of the first candidate for its task; 0: there are no others
+    contest_name: str = ""  #: what all of these are called together
     restored: bool = False  #: from the files of its attempt, after its record was damaged
     budget_usd: float | None = None  #: the most that it may spend
     reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
@@ -303,6 +343,7 @@ class Result:
     deletions: int = 0
     verify: Verify = Verify.NONE
     verify_output: str = ""
+    score: float | None = None  #: the number that its judge printed
     cost_usd: float | None = None
     usage: Usage | None = None
     duration_s: float = 0

@@ -56,11 +56,11 @@ class Workplace:
         ignore = place.ignore if place else None
         return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
 
-    async def run(self, kind: str, command: str, minutes: float, *words: str) -> Ran:
+    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> Ran:
         """How a command line of this kind went there, which is not run twice."""
         made, limits = await self.compose(), self.rooms.settings.limits
         shell = Shell(self.rooms.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
-        return await shell.run(kind, command, minutes, *words)
+        return await shell.run(kind, command, minutes, *words, apart=apart)
 
     async def make_ready(self) -> Ready:
         """Share with the checkout, and set up."""

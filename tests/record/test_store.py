@@ -38,7 +38,7 @@ async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     assert agent.spec == SpecParts(verify="true")
     assert await store.task(1) == "a task"
     assert await store.agent(1) == agent
-    assert await store.find(1, "a1") == await store.find(1, "first") == agent
+    assert await store.find(1, "a1") == await store.find(1, "first") == [agent]
     with pytest.raises(UnknownAgentError, match="has no agents yet"):
         await store.find(2, "a1")
     with pytest.raises(UnknownAgentError, match=r"newest agents: a1 \(first\)"):

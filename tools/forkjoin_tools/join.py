@@ -41,7 +41,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     """Tell which agents' work conflicts, with each other's and with a branch, by file; running agents and uncommitted
     changes too. Use it to steer them apart, or before you merge."""
     if arguments.ids is not None:
-        agents = await desk.find_all(arguments.ids)
+        agents = await desk.find_each(arguments.ids)
     else:
         agents = [one for one in await desk.store.agents(desk.project, everything=False) if counts(one)]
     target = await find_target(await look(desk.caller.session.folder), arguments.into)
@@ -80,7 +80,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
     done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
     uncommitted changes in the checkout stay as they are."""
-    agents = await desk.find_all(arguments.ids)
+    agents = await desk.find_each(arguments.ids)
     recipe, note = Recipe(), None
     if not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
         recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))

@@ -14,6 +14,7 @@ from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
 from pydantic import Field
 
+from forkjoin_tools.contest import Compared, compare
 from forkjoin_tools.desk import Desk, Id, Row, Usd
 from forkjoin_tools.size import ROOM, end_of, fit_bytes, whole_lines, wire_size
 from forkjoin_tools.strict import Arguments, tool
@@ -42,6 +43,8 @@ class AgentResult(Row):
     deletions: int
     verify: Verify
     verify_output: str | None = None
+    score: float | None = None  #: by its judge
+    candidates: list[Compared] | None = None  #: for the same task, the best first
     branch: str
     merge: Merge
     cost_usd: Usd | None = None
@@ -63,7 +66,8 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
     desk.tell_when_written([agent])
     room = _FULL if arguments.detail == "full" else _CONCISE
     cut = _cut_before if desk.is_command(agent) else _cut
-    while wire_size(answer := _answer(agent, result, room, cut)) > ROOM:
+    candidates = await compare(desk, agent) or None
+    while wire_size(answer := _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})) > ROOM:
         room //= 2
     return answer
 

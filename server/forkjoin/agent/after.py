@@ -4,6 +4,7 @@ import graphlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from forkjoin.agent.contest import Wanted
 from forkjoin.error import CallerError, UnknownAgentError
 from forkjoin.model import FINAL, Agent, Spec, State, number_of
 from forkjoin.record.rows import Others
@@ -15,37 +16,47 @@ _Older = Mapping[str, Sequence[Agent]]
 
 class After(NamedTuple):
     others: Others  #: whom it comes after
-    base: Others  #: of these, whose work its base is
+    best_of: tuple[Others, ...]  #: of each of these, which are candidates for one task, the best counts
+    base: Others  #: of these the best one's work its base is
 
 
 async def find_after(
-    store: Store, project: int, specs: Sequence[Spec], commits: Mapping[str | None, str | None]
+    store: Store, project: int, wanted: Sequence[Wanted], commits: Mapping[str | None, str | None]
 ) -> list[After]:
-    """For each spec, whom it comes after.
+    """For each that is wanted, whom it comes after.
 
     Args:
         commits: What git knows by each base. Of what a base may mean an id comes first, then a name of the same call,
             then a commit, then an older agent's name.
     """
-    new = {spec.name: Others(new=(place,)) for place, spec in enumerate(specs) if spec.name}
+    new, specs = _find_new(wanted), [one.spec for one in wanted]
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in new)
-    older = {one: [await store.find(project, one)] for one in asked}
+    older = {one: await store.find(project, one) for one in asked}
     named = [base for base in commits if base and base not in new]
     bases = {base: await _find_base(store, project, base, commits[base]) for base in named}
     for spec in specs:
         before = [older.get(one, []) for one in spec.after]
         _check_may_start(spec, [*before, bases.get(spec.base or "", [])])
     found = [_after(spec, new, older, bases) for spec in specs]
-    _check_no_circle(specs, found)
+    _check_no_circle(wanted, found)
     return found
 
 
+def _find_new(wanted: Sequence[Wanted]) -> dict[str, Others]:
+    """Whom each name of the call means; that of candidates all of them."""
+    places: dict[str, tuple[int, ...]] = {}
+    for place, one in enumerate(wanted):
+        for name in filter(None, {one.name, one.spec.name}):
+            places[name] = (*places.get(name, ()), place)
+    return {name: Others(new=found) for name, found in places.items()}
+
+
 async def _find_base(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
-    """The older agent that a base means; none where it means a commit."""
+    """The older agent, or candidates, that a base means; none where it means a commit."""
     if commit and number_of(base) is None:
         return []
     try:
-        return [await store.find(project, base)]
+        return await store.find(project, base)
     except UnknownAgentError as error:
         if commit:
             return []
@@ -59,7 +70,8 @@ def _after(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) 
     base = _others(spec.base or "", new, bases)
     numbers = dict.fromkeys(number for others in (*named, base) for number in others.older)
     places = dict.fromkeys(place for others in (*named, base) for place in others.new)
-    return After(Others(tuple(numbers), tuple(places)), base)
+    best_of = dict.fromkeys(others for others in (*named, base) if len(others.older) + len(others.new) > 1)
+    return After(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
 
 
 def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
@@ -67,18 +79,18 @@ def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
 
 
 def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
-    for agent in (agent for agents in before for agent in agents):
-        if agent.state in FINAL - {State.SUCCEEDED} and spec.on_failed_dependency == "skip":
+    for agents in before if spec.on_failed_dependency == "skip" else ():
+        if agents and all(agent.state in FINAL - {State.SUCCEEDED} for agent in agents):
             raise CallerError(
-                f"{agent.label} {agent.state}: what comes after it would be skipped. Leave it out, or pass "
-                "on_failed_dependency='run'. Nothing was spawned."
+                f"{', '.join(f'{agent.label} {agent.state}' for agent in agents)}: what comes after it would be "
+                "skipped. Leave it out, or pass on_failed_dependency='run'. Nothing was spawned."
             )
 
 
-def _check_no_circle(specs: Sequence[Spec], found: Sequence[After]) -> None:
+def _check_no_circle(wanted: Sequence[Wanted], found: Sequence[After]) -> None:
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:
         circle: list[int] = error.args[1]
-        names = " after ".join(specs[place].name or "" for place in reversed(circle))
+        names = " after ".join(wanted[place].name or "" for place in reversed(circle))
         raise CallerError(f"`after` goes in a circle: {names}. Nothing was spawned.") from None

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from forkjoin.agent.contest import best_first
 from forkjoin.branch import conflict, git
 from forkjoin.branch.stream import make_commit
 from forkjoin.error import CallerError
@@ -28,8 +29,8 @@ async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
 
 
 async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
-    """Where the work ends of the agent that was named as base."""
-    for other in await rooms.store.agents_numbered(agent.base_agents):
+    """Where the work ends of the agent that was named as base, or of the best of these candidates."""
+    for other in await best_first(rooms.store, agent.base_agents):
         tip = await _tip(rooms, common_dir, other)
         if tip and await git.resolve(common_dir, tip):
             return tip
@@ -40,9 +41,12 @@ async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
 
 
 async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
-    """Its base, with the work of all that it comes after and that succeeded."""
+    """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
     base, ended = agent.base, await rooms.store.ended(agent.after)
     succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
+    for candidates in agent.best_of:
+        _, *others = await best_first(rooms.store, candidates)
+        succeeded = [number for number in succeeded if number not in {other.number for other in others}]
     for other in await rooms.store.agents_numbered(succeeded):
         if tip := await _tip(rooms, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
+from forkjoin.agent.judge import Judged, judge
 from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
 from forkjoin.branch import diff, git, loose, merging, repository
@@ -37,10 +38,10 @@ async def finish(
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
-    verified = _Verified(Verify.NONE, "")
-    verify = agent.spec.verify if concluded.ok and not agent.stop_asked else None
-    if verify and (environment := await environment_of_lead()):
-        verified = await _verify(rooms, agent, verify, environment)
+    verified = _UNVERIFIED
+    tests = agent.spec.verify or agent.spec.judge if concluded.ok and not agent.stop_asked else None
+    if tests and (environment := await environment_of_lead()):
+        verified = await _test(rooms, agent, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
@@ -58,10 +59,14 @@ async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> st
 
 
 class _Verified(NamedTuple):
-    """How verify went, and the end of what it printed."""
+    """How verify went, and the end of what it printed; and what its judge said of what passed."""
 
     verdict: Verify
     words: str
+    judged: Judged = Judged()
+
+
+_UNVERIFIED = _Verified(Verify.NONE, "")
 
 
 async def _result(
@@ -78,7 +83,8 @@ async def _result(
     tip = left.tip or agent.base
     commits = await repository.commits(common_dir, agent.base, tip, _COMMITS_NAMED)
     stat = await diff.measure(common_dir, agent.base, tip)
-    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, commits), *await _warn_of_cost(rooms, agent)]
+    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, commits), *verified.judged.warnings]
+    warnings += await _warn_of_cost(rooms, agent)
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
@@ -91,6 +97,7 @@ async def _result(
         deletions=stat.deletions,
         verify=verified.verdict,
         verify_output=verified.words,
+        score=verified.judged.score,
         cost_usd=agent.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
@@ -113,10 +120,17 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
             return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 
-async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
-    """Run verify in the agent's worktree."""
+async def _test(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> _Verified:
+    """Run verify in the agent's worktree, and its judge where that passes."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
         return _Verified(Verify.FAILED, "the agent removed its worktree")
+    verified = await _verify(rooms, agent, agent.spec.verify, environment) if agent.spec.verify else _UNVERIFIED
+    if agent.spec.judge and verified.verdict is not Verify.FAILED:
+        return verified._replace(judged=await judge(rooms, agent, agent.spec.judge, environment))
+    return verified
+
+
+async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
     workplace = await workplace_of(rooms, agent, environment)
     outcome, printed = await workplace.run("verify", command, rooms.settings.limits.verify_minutes)
     return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())

@@ -12,6 +12,7 @@ from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
 from forkjoin.agent.base import settle_base
 from forkjoin.attempt.executor import AttemptSpec
+from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, loose, merging, worktree
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import is_folder
@@ -26,7 +27,8 @@ from forkjoin.workplace import Workplace, handles_beside
 async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
     """The handles of all that may run for an agent's newest attempt."""
     handle = handle_of(agent)
-    return [handle, *handles_beside(handle, await rooms.store.recipe(agent))]
+    judging = handles(handle, "judge") if agent.spec.judge else []
+    return [handle, *handles_beside(handle, await rooms.store.recipe(agent)), *judging]
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
+from forkjoin.agent.contest import Wanted, expand
 from forkjoin.attempt.environment import compose
 from forkjoin.branch import git
 from forkjoin.branch.naming import find_naming
@@ -35,16 +36,17 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
-    head = _check(checkout, rooms, specs)
+    wanted = expand(specs)
+    head = _check(checkout, rooms, wanted)
     recipe, untrusted = await find_recipe(home, checkout)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
-    afters = await find_after(store, caller.project.number, specs, commits)
-    specs = [_complete(rooms.settings, recipe, spec) for spec in specs]
+    afters = await find_after(store, caller.project.number, wanted, commits)
+    specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
     accounts = {agent: _account(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
-        _new(caller, checkout, spec, commits[spec.base] or head, accounts[spec.agent], recipe, after)
-        for spec, after in zip(specs, afters, strict=True)
+        _new(caller, checkout, one._replace(spec=spec), commits[spec.base] or head, accounts[spec.agent], recipe, after)
+        for one, spec, after in zip(wanted, specs, afters, strict=True)
     ]
     place = await find_naming(checkout.common_dir, home.worktrees)
     notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
@@ -70,8 +72,9 @@ def _account(rooms: Rooms, caller: Caller, agent: str | None, recipe: Recipe) ->
 
 
 def _new(
-    caller: Caller, checkout: Checkout, spec: Spec, base: str, account: str, recipe: Recipe, after: After
+    caller: Caller, checkout: Checkout, wanted: Wanted, base: str, account: str, recipe: Recipe, after: After
 ) -> NewAgent:
+    spec = wanted.spec
     return NewAgent(
         project=caller.project.number,
         lead=caller.lead,
@@ -85,13 +88,16 @@ def _new(
         account=account,
         recipe=recipe,
         after=after.others,
+        best_of=after.best_of,
         base_agents=after.base,
+        candidate=wanted.candidate,
+        candidates=wanted.candidates,
     )
 
 
-def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> str:
+def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
     """See that these can be spawned here; the commit that is checked out."""
-    if not specs:
+    if not wanted:
         raise CallerError("agents is empty: give at least one, each with a task.")
     if checkout.head is None:
         raise CallerError(
@@ -101,9 +107,10 @@ def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> str:
         raise CallerError(
             f"FORKJOIN_HOME ({rooms.home.state}) lies within this checkout, which agents may not write to; move it out."
         )
-    for spec in specs:
-        rooms.settings.program(spec.agent)
-    names = [spec.name for spec in specs if spec.name]
+    for one in wanted:
+        rooms.settings.program(one.spec.agent)
+    together = [one.spec.name for one in wanted if one.candidate == 1]
+    names = [name for name in (*(one.name for one in wanted), *together) if name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
     return checkout.head

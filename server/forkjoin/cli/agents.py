@@ -26,11 +26,13 @@ def spawn(
     name: Annotated[str | None, typer.Option(help="A short name, instead of one made from the task.")] = None,
     agent: Annotated[str | None, typer.Option(help="Agent program: claude, or one from config.toml.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, as that program names it.")] = None,
-    base: Annotated[str | None, typer.Option(help="Commit or branch to start from; default HEAD.")] = None,
+    base: Annotated[str | None, typer.Option(help="Commit, branch or agent to start from; default HEAD.")] = None,
     after: Annotated[list[str] | None, typer.Option(help="Id or name of an agent that must succeed first.")] = None,
     exclusive: Annotated[str | None, typer.Option(help="Of those that share this key one runs at a time.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher starts first; default 0.")] = None,
     verify: Annotated[str | None, typer.Option(help="Command that must exit 0 at the agent's end.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Try each task so many times, to take the best.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Command whose highest number tells the best candidate.")] = None,
     timeout_minutes: Annotated[float | None, typer.Option(help="Ends the agent after so long.")] = None,
     silence_minutes: Annotated[float | None, typer.Option(help="Ends it when it printed nothing for so long.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Most it may spend; at that it pauses.")] = None,
@@ -51,6 +53,8 @@ def spawn(
         exclusive=exclusive,
         priority=priority,
         verify=verify,
+        candidates=candidates,
+        judge=judge,
         timeout_minutes=timeout_minutes,
         silence_minutes=silence_minutes,
         budget_usd=budget_usd,
@@ -114,11 +118,17 @@ def wait(
 ) -> None:
     """Wait until agents have ended. Exit code 1 if one of them did not succeed, or time ran out."""
     with Client(find_home()) as client:
-        answer = _wait(client, ids or _whom(client), timeout, first=any, quiet=json)
+        answer = _wait(client, _named(client, ids) if ids else _whom(client), timeout, first=any, quiet=json)
     ended = answer["finished"]
     tell(answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}" for one in ended), json=json)
     if answer["timed_out"] or not all(one["state"] == "succeeded" for one in ended):
         raise typer.Exit(1)
+
+
+def _named(client: Client, names: list[str]) -> list[str]:
+    """The ids of whom these mean, which may be several candidates each."""
+    parts = (names[start : start + _ASKED] for start in range(0, len(names), _ASKED))
+    return [one["id"] for part in parts for one in _list(client, ids=part)]
 
 
 def _whom(client: Client) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
+from forkjoin.decision.contest import rank
 from forkjoin.error import GitError, is_passing
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
 from forkjoin.landing.brief import find_origin
@@ -28,8 +29,12 @@ async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip
     agents = await order.rooms.store.agents_numbered(order.landing.agents)
     tasks = await order.rooms.store.tasks(order.landing.agents)
     found: dict[int, Entry | Skipped] = {}
+    lost = await _find_lost(order, agents)
     for agent in _sort(agents):
         if agent.number in found:  # with whoever resolves its conflict
+            continue
+        if agent.number in lost:
+            found[agent.number] = Skipped(agent.id, lost[agent.number])
             continue
         tip = tips.get(f"refs/heads/{agent.branch}") if agent.prepared else None
         task = tasks[agent.number] if agent.resolves is None else await _task_of_origin(order, agent)
@@ -37,6 +42,16 @@ async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip
         found[agent.number] = one = await _find(order, agent, tip, message, target.commit, found)
         found |= dict.fromkeys(one.brings, one) if isinstance(one, Entry) else {}
     return list(dict.fromkeys(found.values()))
+
+
+async def _find_lost(order: Order, agents: Sequence[Agent]) -> dict[int, str]:
+    """Who of these is not the best of the candidates for one task that are named here, with why it does not land."""
+    results = await order.rooms.store.results([agent for agent in agents if agent.contest])
+    best: dict[int, Agent] = {}
+    ranked = rank([agent for agent in agents if agent.contest], results)
+    lost = [agent for agent in ranked if best.setdefault(agent.contest, agent) is not agent and agent.state in FINAL]
+    words = "it lost to {}; named alone, it is merged all the same"
+    return {agent.number: words.format(best[agent.contest].label) for agent in lost}
 
 
 def _sort(agents: Sequence[Agent]) -> list[Agent]:

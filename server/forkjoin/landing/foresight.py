@@ -60,7 +60,12 @@ class Foresight:
             if target and (tip := await git.tip(common_dir, target)):
                 sides.append((git.short(target), tip))
             resolving = {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
-            pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in resolving]
+            contests = {agent.id: agent.contest for agent in agents}
+            pairs = [
+                pair
+                for pair in itertools.combinations(sides, 2)
+                if frozenset(dict(pair)) not in resolving and not _are_rivals(*(contests.get(n, 0) for n, _ in pair))
+            ]
             files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
         found = (Clash(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
         return [clash for clash in found if clash.files]
@@ -108,6 +113,11 @@ class Foresight:
                 self.known[project] = await self.look(project, agents[:_MOST], None)
             except (ForkjoinError, OSError) as error:  # it is only a comfort
                 log.info("conflicts in project %d could not be foreseen: %s", project, error)
+
+
+def _are_rivals(contest: int, other: int) -> bool:
+    """Whether these are candidates for one task: at most one of them is to be merged."""
+    return bool(contest) and contest == other
 
 
 def counts(agent: Agent) -> bool:

@@ -9,9 +9,9 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, budget_usd, recipe, port_base, resolves, theirs, created)
+                   environment, account, budget_usd, recipe, port_base, resolves, theirs, contest_name, created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :created);
+        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest_name, :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -34,19 +34,24 @@ SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
 UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 
 -- name: place_agent!
-UPDATE agent SET branch = :branch, worktree = :worktree, after = :after, base_agents = :base_agents
+UPDATE agent SET branch = :branch, worktree = :worktree, after = :after, best_of = :best_of, base_agents = :base_agents,
+                 contest = :contest
 WHERE number = :number;
 
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;
 
 -- name: find_agent
--- No name looks like an id. A name that is free again means the newest agent that had it.
-SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND name = :name)
+-- No name looks like an id. A name that is free again means the newest agent, or candidates, that had it.
+SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND :name IN (name, contest_name))
 ORDER BY (removed IS NULL AND merge <> 'merged') DESC, number DESC LIMIT 1;
 
+-- name: candidates
+SELECT * FROM agent WHERE contest = :contest ORDER BY number;
+
 -- name: name_holder$
-SELECT number FROM agent WHERE project = :project AND name = :name AND removed IS NULL AND merge <> 'merged';
+SELECT number FROM agent WHERE project = :project AND :name IN (name, contest_name) AND removed IS NULL
+AND merge <> 'merged';
 
 -- name: live_agents
 SELECT * FROM agent WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
@@ -195,6 +200,10 @@ INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) O
 -- name: result$
 SELECT result FROM result WHERE agent = :agent ORDER BY attempt DESC LIMIT 1;
 
+-- name: results
+SELECT agent, result FROM result AS it WHERE agent IN (SELECT value FROM json_each(:numbers))
+AND attempt = (SELECT max(attempt) FROM result WHERE agent = it.agent);
+
 -- name: progress^
 SELECT offset, turn_end FROM progress WHERE agent = :agent AND attempt = :attempt;
 
@@ -319,8 +328,11 @@ UPDATE agent SET settled = :day WHERE settled IS NULL AND merge IN ('merged', 'n
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
 -- name: settled_agents
+-- Candidates go together, else another would be the best of those that are left.
 SELECT * FROM agent WHERE settled <= :day AND number NOT IN (
   SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done')
+AND NOT EXISTS (SELECT 1 FROM agent AS other WHERE agent.contest > 0 AND other.contest = agent.contest
+                AND other.removed IS NULL AND (other.settled IS NULL OR other.settled > :day))
 ORDER BY number;
 
 -- name: delete_agent!
@@ -367,11 +379,12 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, attempt,
-                   prepared, stop_asked, ending, paused_why, not_before, created, started, ended, removed, restored)
+                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, contest,
+                   contest_name, attempt, prepared, stop_asked, ending, paused_why, not_before, created, started, ended,
+                   removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :attempt,
-        1, :stop_asked, :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest,
+        :contest_name, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
 
 -- name: peaks
 SELECT * FROM peak;

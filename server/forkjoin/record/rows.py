@@ -78,7 +78,7 @@ class NewAgent:
 
     project: int
     lead: str
-    name: str
+    name: str  #: of a candidate, what all of them are called together
     derived: bool  #: whether we made the name, and may add a number to it
     spec: Spec
     base: str
@@ -88,8 +88,11 @@ class NewAgent:
     account: str = ""
     recipe: Recipe = _NONE
     after: Others = _NOBODY  #: whom it comes after
-    base_agents: Others = _NOBODY  #: as in its record
-    resolves: int | None = None  #: this and the next as in its record
+    best_of: tuple[Others, ...] = ()  #: as in its record, as is the next
+    base_agents: Others = _NOBODY
+    candidate: int = 0  #: which of those for its task it is, from 1, one behind the other; 0: there are no others
+    candidates: int = 0  #: how many there are
+    resolves: int | None = None  #: as in its record, as is the next
     theirs: str = ""
 
 
@@ -112,6 +115,8 @@ class About(BaseModel):
     port_base: int = 0
     resolves: int | None = None
     theirs: str = ""
+    contest: int = 0
+    contest_name: str = ""
     spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
 
 
@@ -166,7 +171,7 @@ def of_spec(spec: Spec) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    lists = {name: json.loads(row[name]) for name in ("after", "base_agents")}
+    lists = {name: json.loads(row[name]) for name in ("after", "best_of", "base_agents")}
     return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
 
 

@@ -30,7 +30,7 @@ _TABLES = {
     "told": None,
     "call": None,
 }
-_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "base_agents"})
+_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents"})
 _FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "agent": {"state": frozenset(State), "merge": frozenset(Merge), "frozen": _FLAG, "ending": _FLAG},

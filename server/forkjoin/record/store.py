@@ -106,12 +106,21 @@ class Store(Ledger, Upkeep, Landings, Scratches):
         known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=wanted)}
         return [known[number] for number in wanted if number in known]
 
-    async def find(self, project: int, asked: str) -> Agent:
-        """The project's agent that an id or name means; an UnknownAgentError, which tells the newest, for none."""
+    async def find(self, project: int, asked: str) -> list[Agent]:
+        """The project's agent that an id or name means, or candidates for one task, by the name of all of them.
+
+        Raises:
+            UnknownAgentError: None, which tells the newest.
+        """
         if found := await self._agents("find_agent", number=number_of(asked), name=asked, project=project):
-            return found[0]
+            is_one = number_of(asked) is not None or found[0].name == asked
+            return found if is_one else await self.candidates(found[0])
         newest = await self._rows("newest_agents", project=project)
         raise UnknownAgentError(asked, [f"a{row['number']} ({row['name']})" for row in newest])
+
+    async def candidates(self, agent: Agent) -> list[Agent]:
+        """All candidates for an agent's task, where there are others; the first of them first."""
+        return await self._agents("candidates", contest=agent.contest) if agent.contest else []
 
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
@@ -199,6 +208,11 @@ class Store(Ledger, Upkeep, Landings, Scratches):
         """The result of the newest attempt that has one."""
         found = await self._read("result", agent=agent)
         return rows.RESULT.validate_json(found) if found else None
+
+    async def results(self, agents: Iterable[Agent]) -> dict[int, Result]:
+        """As `result`, for each of these that has one, by number."""
+        found = await self._rows("results", numbers=tuple(agent.number for agent in agents))
+        return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
 
     @Transactions.step()
     def ask_stop(self, q: Any, agents: Iterable[Agent]) -> None:
