@@ -1,14 +1,17 @@
 """Candidates: several agents with one task; a judge scores them, and a name stands for the best."""
 
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from forkjoin.agent.contest import MOST_AT_ONCE
+from forkjoin.agent.retention import tidy
 from forkjoin.paths import Home
 from forks import fork, outcomes
-from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
 from landings import ids_of
+from records import damage
 
 #: The candidate's number, 1 to n.
 NUMBER = "n=${FORKJOIN_NAME##*-}"
@@ -176,6 +179,37 @@ async def test_stopping_one_ends_its_judge(near: Lead, home: Home) -> None:
         await near.listed("a1")
     stopped = await near.call("stop_agents", ids=["fix"])
     assert {one["state"] for one in stopped["agents"]} == {"stopped"}
+
+
+async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
+    await contest(near, "echo $n > n")
+    await near.run("echo 4 > n")
+    conflicts = (await near.call("check_conflicts"))["conflicts"]
+    assert sorted(one["between"] for one in conflicts) == [["a4", "a1"], ["a4", "a2"], ["a4", "a3"]]
+    assert len((await near.call("check_conflicts", ids=["fix", "a4"]))["conflicts"]) == 1
+
+
+async def test_who_won_is_known_as_long_as_another_is_there_and_no_loser_goes_by_itself(
+    repository: Path, home: Home
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await contest(lead, "echo $n > n; test $n != 1", "cat n")
+        await lead.call("merge_worktree", ids=["fix"])
+        for n in range(40):
+            await tidy(loop.rooms, date(2030, 1, 1) + timedelta(days=n), [])
+        assert await won(lead) == ["a3*", "a2", "a1"]
+        await lead.call("remove_worktrees", ids=["fix-1", "fix-2"], discard_unmerged=True)
+        await tidy(loop.rooms, date(2030, 3, 1), [])
+        assert [one["id"] for one in (await lead.call("list_agents", all=True))["agents"]] == ["a2", "a1"]
+
+
+async def test_candidates_stay_such_when_their_records_were_damaged(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        await contest(lead, "echo $n > n", "cat n", candidates=2)
+    damage(home.records, "random")
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S)
+        assert await won(lead) == ["a2*", "a1"]
 
 
 def test_a_person_has_candidates_judged_waits_for_all_and_sees_how_they_compare(repository: Path, home: Home) -> None:
