@@ -143,6 +143,24 @@ async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: For
     assert len(git(scratch.repository, "worktree", "list").splitlines()) == 2
 
 
+async def test_one_that_was_configured_to_be_the_users_checkout_leaves_that_alone(scratch: Fork) -> None:
+    git(scratch.path, "config", "extensions.worktreeConfig", "true")
+    git(scratch.path, "config", "--worktree", "core.worktree", str(scratch.repository))
+    tip = commit(scratch.repository, {"new": "y\n"})
+    (scratch.repository / "shared.txt").write_text("the user's edit\n")
+    (scratch.repository / "loose").write_text("the user's\n")
+    before = contents(scratch.repository)
+    await worktree.make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    assert contents(scratch.repository) == before
+    assert (scratch.path / "new").exists()
+
+
+async def test_one_that_was_made_sparse_has_all_files_for_the_next(scratch: Fork) -> None:
+    git(scratch.path, "sparse-checkout", "set", "--no-cone", "/old")
+    assert not (scratch.path / "shared.txt").exists()
+    await switch(scratch)
+
+
 async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:
     git(scratch.repository, "branch", "develop")
     git(scratch.path, "switch", "-q", "develop")

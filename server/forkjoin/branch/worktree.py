@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git
-from forkjoin.branch.place import find_place, git_folder, is_folder, is_linked, remove_pipes, worktree_of
+from forkjoin.branch.place import Place, find_place, git_folder, is_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
 
@@ -178,8 +178,16 @@ async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> No
         return
     if ready_for is None or not await _switch(common_dir, path, commit):
         await _register(common_dir, path, commit, "--detach")
-        await git.git(path, "reset", "--quiet", "--hard")
+        await (await _place(common_dir, path)).git("reset", "--quiet", "--hard")
     await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, run)
+
+
+async def _place(common_dir: str, path: Path) -> Place:
+    """A scratch worktree as git is to be told of it: what has run there may have configured it to be the user's."""
+    place = await find_place(common_dir, path)
+    if place is None:
+        raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
+    return place
 
 
 def _ready_for(common_dir: str, path: Path) -> str | None:
@@ -209,9 +217,10 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
+    here = (await _place(common_dir, path)).here
     try:
-        await git.git(path, "clean", "--quiet", "-ffd")
-        await git.git(path, "checkout", "--quiet", "--force", "--detach", commit)
+        await git.git(path, "clean", "--quiet", "-ffd", extra=here)
+        await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=here)
     except GitError:
         return False
     return True
@@ -219,7 +228,8 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
 
 def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
-    if folder is None or not is_linked(path, folder):
+    own = ("config.worktree", "info/sparse-checkout")  # with these git would leave some files out
+    if folder is None or not is_linked(path, folder) or any((folder / name).exists() for name in own):
         return False
     _mark(common_dir, path, _SCRATCH, "")
     remove_pipes(path)
