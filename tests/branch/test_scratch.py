@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from branches import Fork, commit, contents
-from forkjoin.branch import worktree
+from forkjoin.branch.scratch import make_scratch
 from harness import git
 
 
@@ -15,14 +15,14 @@ async def scratch(repository: Path, tmp_path: Path) -> Fork:
     """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
     tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
     path = tmp_path / "worktrees" / "target-1"
-    await worktree.make_scratch(str(repository / ".git"), path, tip, "first")
+    await make_scratch(str(repository / ".git"), path, tip, "first")
     return Fork(repository, path, "", tip)
 
 
 async def switch(scratch: Fork) -> None:
     """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
     tip = commit(scratch.repository, {"old": None, "new": "y\n"})
-    await worktree.make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
     assert git(scratch.path, "rev-parse", "HEAD") == tip
     assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
     tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
@@ -44,10 +44,10 @@ async def test_one_that_is_ready_for_a_run_is_left_to_that_and_for_the_next_on_t
 ) -> None:
     (scratch.path / "untracked").write_text("of the run\n")
     (scratch.path / "shared.txt").write_text("of the run\n")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
     assert (scratch.path / "untracked").exists()
     assert (scratch.path / "shared.txt").read_text() == "of the run\n"
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
     assert git(scratch.path, "status", "--porcelain") == ""
 
 
@@ -56,11 +56,11 @@ async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
 ) -> None:
     (scratch.path / "x.cache").write_text("warm")
     with monkeypatch.context() as patch:
-        patch.setattr(worktree, "remove_pipes", _be_killed)
+        patch.setattr("forkjoin.branch.scratch.remove_pipes", _be_killed)
         with pytest.raises(InterruptedError):
-            await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+            await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
     (scratch.path / "shared.txt").write_text("half written")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
     assert git(scratch.path, "status", "--porcelain") == ""
     assert (scratch.path / "x.cache").read_text() == "warm"
 
@@ -73,7 +73,7 @@ async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
     (scratch.folder / "forkjoin-ready").unlink()
     (scratch.folder / "index").unlink()
     (scratch.path / "shared.txt").write_text("half written")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
     assert git(scratch.path, "status", "--porcelain") == ""
     assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
 
@@ -150,7 +150,7 @@ async def test_one_that_was_configured_to_be_the_users_checkout_leaves_that_alon
     (scratch.repository / "shared.txt").write_text("the user's edit\n")
     (scratch.repository / "loose").write_text("the user's\n")
     before = contents(scratch.repository)
-    await worktree.make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
     assert contents(scratch.repository) == before
     assert (scratch.path / "new").exists()
 

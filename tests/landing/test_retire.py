@@ -14,6 +14,7 @@ from conftest import processes_of
 from forkjoin.agent.retention import tidy
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import worktree
+from forkjoin.branch.scratch import make_scratch
 from forkjoin.config import Recipe
 from forkjoin.landing.land import Lander
 from forkjoin.landing.retire import retire
@@ -201,7 +202,7 @@ async def test_what_is_recorded_no_more_and_what_older_versions_left_goes_and_no
 ) -> None:
     await land(loop, repository, Recipe())
     for name in ("landing-1", "landing-7", "target-8"):
-        await worktree.make_scratch(str(repository / ".git"), home.worktrees / name, "main", "a run")
+        await make_scratch(str(repository / ".git"), home.worktrees / name, "main", "a run")
     for handle in ("l7-main-verify", "t8-3-main-verify"):
         await loop.rooms.executor.submit(AttemptSpec(handle, ("sleep", "1000"), str(home.worktrees), ENVIRONMENT))
     precious = home.worktrees / "landing-of-a-person" / "precious"
@@ -236,7 +237,7 @@ async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
         found = await scratches()
         if next(begins):
             await loop.store.take_scratch(await loop.store.landing(1), Recipe())
-            await worktree.make_scratch(str(repository / ".git"), path, "main", "a run")
+            await make_scratch(str(repository / ".git"), path, "main", "a run")
         return found
 
     monkeypatch.setattr(loop.store, "scratches", list_and_let_one_begin)

@@ -9,7 +9,7 @@ import pytest
 from branches import commit
 from conftest import processes_of
 from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.branch import worktree
+from forkjoin.branch.scratch import make_scratch
 from forkjoin.config import Recipe
 from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
@@ -67,7 +67,7 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     found = await loop.store.take_scratch(await loop.store.landing(number), Recipe())
     scratch, other = home.worktrees / f"target-{found.number}", git(repository, "rev-parse", "main")
     run = f"t{found.number}-{number}-{other[:16]}"
-    await worktree.make_scratch(str(repository / ".git"), scratch, other, run)
+    await make_scratch(str(repository / ".git"), scratch, other, run)
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
     await loop.rooms.executor.submit(AttemptSpec(f"{run}-verify", ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
     await until((home.state / "on").exists)

@@ -14,6 +14,7 @@ from anyio import to_thread
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, worktree
 from forkjoin.branch.place import is_folder
+from forkjoin.branch.scratch import find_scratch
 from forkjoin.landing.scratch import PREFIX, end, path_of, runs_in, workplace
 from forkjoin.record.scratches import ScratchWorktree
 from forkjoin.rooms import Rooms
@@ -78,7 +79,7 @@ async def _tear_down(rooms: Rooms, scratch: ScratchWorktree, common_dir: str) ->
 
 async def _sweep(rooms: Rooms, path: Path) -> None:
     """Take away the scratch worktree at `path`, which is recorded no more; nothing else."""
-    if common_dir := await to_thread.run_sync(worktree.find_scratch, path):
+    if common_dir := await to_thread.run_sync(find_scratch, path):
         kind, _, number = path.name.partition("-")
         run = f"{_KINDS[f'{kind}-']}{number}-"
         await end(rooms, [handle for handle in await rooms.executor.handles() if handle.startswith(run)])

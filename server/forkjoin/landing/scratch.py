@@ -12,9 +12,10 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.branch import git, worktree
+from forkjoin.branch import git
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import find_place
+from forkjoin.branch.scratch import detach, make_scratch
 from forkjoin.branch.share import drop_changed
 from forkjoin.error import GitError, is_passing
 from forkjoin.landing.order import Order
@@ -46,7 +47,7 @@ class Scratch:
         if why is None:
             place = self._workplace(await self._make(commit), commit, agents)
             why = await self._verify(place, command)
-            await worktree.detach(place.common_dir, place.path, commit)
+            await detach(place.common_dir, place.path, commit)
             await self._store.set_verdict(number, commit, why)
             await end(self._order.rooms, handles_beside(place.handle, place.recipe))
         return why or None
@@ -80,7 +81,7 @@ class Scratch:
         begun = [handle for handle in there if handle.startswith(f"{run}-")]
         await end(order.rooms, set(there).difference(begun))
         path, checkout = path_of(order.rooms.home, scratch.number), Path(scratch.checkout)
-        await worktree.make_scratch(order.common_dir, path, commit, run)
+        await make_scratch(order.common_dir, path, commit, run)
         if scratch.checkout and not begun:
             await bring_ignored(checkout, path, anew=True)
             if scratch.recipe.share and (place := await find_place(order.common_dir, path)):
