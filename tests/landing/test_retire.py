@@ -243,3 +243,9 @@ async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
     monkeypatch.setattr(loop.store, "scratches", list_and_let_one_begin)
     await retire(loop.rooms)
     assert scratch_of(repository, home) == ["target-1"]
+
+
+async def test_its_number_is_no_others_again(repository: Path, loop: Loop) -> None:
+    await land(loop, repository, Recipe())
+    await retire_all(loop)
+    assert (await loop.store.take_scratch(await loop.store.landing(1), Recipe())).number == 2

@@ -1,7 +1,7 @@
 -- Scratch worktrees, in which landings run verify: one for each target, which stays between landings.
 
 CREATE TABLE scratch (
-  number     INTEGER PRIMARY KEY,
+  number     INTEGER PRIMARY KEY AUTOINCREMENT,
   project    INTEGER NOT NULL REFERENCES project,
   target     TEXT NOT NULL,
   recipe     TEXT NOT NULL,                                             -- JSON; it was made ready by this
