@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from branches import Fork, commit, contents
-from forkjoin.branch.scratch import make_scratch
+from branches import Fork, commit, contents, put_git
+from forkjoin.branch.scratch import detach, make_scratch
 from harness import git
 
 
@@ -56,7 +58,7 @@ async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
 ) -> None:
     (scratch.path / "x.cache").write_text("warm")
     with monkeypatch.context() as patch:
-        patch.setattr("forkjoin.branch.scratch.remove_pipes", _be_killed)
+        patch.setattr("forkjoin.branch.scratch.registering", _be_killed)
         with pytest.raises(InterruptedError):
             await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
     (scratch.path / "shared.txt").write_text("half written")
@@ -65,7 +67,7 @@ async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
     assert (scratch.path / "x.cache").read_text() == "warm"
 
 
-def _be_killed(_: Path) -> None:
+def _be_killed(_: str) -> None:
     raise InterruptedError
 
 
@@ -159,6 +161,40 @@ async def test_one_that_was_made_sparse_has_all_files_for_the_next(scratch: Fork
     git(scratch.path, "sparse-checkout", "set", "--no-cone", "/old")
     assert not (scratch.path / "shared.txt").exists()
     await switch(scratch)
+
+
+async def test_what_is_ignored_no_more_goes_though_it_is_in_a_files_way(scratch: Fork) -> None:
+    (scratch.path / "x.cache" / "deep").mkdir(parents=True)
+    (scratch.path / "y.cache").touch()
+    tip = commit(scratch.repository, {".gitignore": "other\n", "x.cache": "a file\n"})
+    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    assert sorted(contents(scratch.path)) == [".gitignore", "README.md", "old", "shared.txt", "x.cache"]
+    assert (scratch.path / "x.cache").read_text() == "a file\n"
+
+
+async def test_no_bytecode_is_taken_for_another_commits(scratch: Fork) -> None:
+    tips = {
+        value: commit(scratch.repository, {".gitignore": "__pycache__\n", "value.py": f"value = {value}\n"})
+        for value in (1, 2)
+    }
+    for value in (1, 2, 1, 2):
+        await make_scratch(scratch.common_dir, scratch.path, tips[value], f"run {value}")
+        call = (sys.executable, "-c", "import value; print(value.value)")
+        said = subprocess.run(call, cwd=scratch.path, env={}, capture_output=True, check=True).stdout
+        await detach(scratch.common_dir, scratch.path, tips[value])
+        assert int(said) == value
+    assert (scratch.path / "__pycache__").exists()
+
+
+async def test_a_git_that_outlives_its_daemon_keeps_the_next_from_the_worktree(
+    scratch: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = f'*" checkout "*|*" clean "*|*" reset "*) ls -l /proc/$$/fd | grep -c forkjoin.lock >> {tmp_path}/held'
+    put_git(tmp_path / "bin", monkeypatch, f'case " $* " in {holds};; esac')
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    delete_git(scratch)
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "third")
+    assert (tmp_path / "held").read_text().split() == ["1", "1", "1"]
 
 
 async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:

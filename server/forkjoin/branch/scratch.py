@@ -5,19 +5,24 @@ such as a merge or another configuration, is taken away; where that can't be, it
 """
 
 import contextlib
+import time
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
-from forkjoin.branch.worktree import mark, read_mark, register
+from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering
 from forkjoin.error import GitError
 from forkjoin.regular import read_line
 
 _SCRATCH = "scratch"
 #: With these in its git folder git would leave out some of a commit's files, or be at work elsewhere.
 _OWN = ("config.worktree", "info/sparse-checkout")
+
+#: So much may a file system's clock be behind ours.
+_LAG_S = 0.02
 
 
 async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> None:
@@ -30,7 +35,9 @@ async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> No
         return
     if ready_for is None or not await _switch(common_dir, path, commit):
         await register(common_dir, path, commit, "--detach")
-        await (await _place(common_dir, path)).git("reset", "--quiet", "--hard")
+        here = (await _place(common_dir, path)).here
+        async with registering(common_dir) as held:
+            await git.git(path, "reset", "--quiet", "--hard", extra=here, holding=(held,))
     await to_thread.run_sync(mark, common_dir, path, _SCRATCH, run)
 
 
@@ -53,28 +60,42 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
-    here = (await _place(common_dir, path)).here
+    place = await _place(common_dir, path)
+    await _let_second_pass(place.folder)
+    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, "")
     try:
-        await git.git(path, "clean", "--quiet", "-ffd", extra=here)
-        await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=here)
+        async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
+            await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=place.here, holding=(held,))
+            await git.git(path, "clean", "--quiet", "-ffd", extra=place.here, holding=(held,))  # as it ignores now
     except GitError:
         return False
     return True
+
+
+async def _let_second_pass(folder: Path) -> None:
+    """Wait until files get times of another second than any that was there when something ran here last.
+
+    Python takes bytecode for a source's that has the same size, and the same time in whole seconds.
+    """
+    last = (await to_thread.run_sync((folder / MARK).stat)).st_mtime
+    await anyio.sleep(min(max(int(last) + 1 + _LAG_S - time.time(), 0), 1 + _LAG_S))
 
 
 def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
     if folder is None or not is_linked(path, folder) or any((folder / name).exists() for name in _OWN):
         return False
-    mark(common_dir, path, _SCRATCH, "")
     remove_pipes(path)
     return True
 
 
 async def detach(common_dir: str, path: Path, commit: str) -> None:
-    """See that a scratch worktree holds no branch that was switched to in it: else nobody could elsewhere."""
+    """See that a scratch worktree in which a run has ended holds no branch, which nobody could switch to elsewhere."""
     place = await find_place(common_dir, path)
-    if place and (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
+    if place is None:
+        return
+    await to_thread.run_sync((place.folder / MARK).touch)  # when it ended
+    if (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
         with contextlib.suppress(GitError):  # what was run there has locked it: the next switch mends that
             await place.git("update-ref", "--no-deref", "HEAD", commit)
 

@@ -34,7 +34,7 @@ _REST_S = 0.02
 _ROOM = 1024 * 1024
 
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
-_MARK = "forkjoin-ready"
+MARK = "forkjoin-ready"
 
 
 # -- the lock
@@ -143,12 +143,12 @@ def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
     folder = git_folder(common_dir, path)
     if folder is None:
         raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
-    (folder / f"{_MARK}.new").write_text(f"{owner}\0{made}")
-    (folder / f"{_MARK}.new").replace(folder / _MARK)
+    (folder / f"{MARK}.new").write_text(f"{owner}\0{made}")
+    (folder / f"{MARK}.new").replace(folder / MARK)
 
 
 def read_mark(folder: Path) -> tuple[str, str] | None:
-    said = read_line(folder / _MARK)
+    said = read_line(folder / MARK)
     if said is None:
         return None
     owner, _, made = said.partition("\0")
@@ -184,7 +184,7 @@ def _clear(common_dir: str, path: Path) -> None:
     """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
     if folder:  # what is half gone is not ready
-        (folder / _MARK).unlink(missing_ok=True)
+        (folder / MARK).unlink(missing_ok=True)
     take_away(path)
     if folder:
         while folder.exists():  # what is half gone a gc beside us prunes, and may be quicker
