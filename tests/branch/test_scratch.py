@@ -197,6 +197,16 @@ async def test_a_git_that_outlives_its_daemon_keeps_the_next_from_the_worktree(
     assert (tmp_path / "held").read_text().split() == ["1", "1", "1"]
 
 
+@pytest.mark.parametrize("how", ["rebase --exec false main", "bisect start"])
+async def test_a_branch_that_was_left_midway_in_it_is_free_for_its_user_again(scratch: Fork, how: str) -> None:
+    git(scratch.repository, "branch", "develop", "main~1")
+    git(scratch.path, "switch", "-q", "develop")
+    commit(scratch.path, {"of-verify": "x\n"})
+    git(scratch.path, *how.split(), check=False)
+    await detach(scratch.common_dir, scratch.path, scratch.base)
+    git(scratch.repository, "switch", "-q", "develop")
+
+
 async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:
     git(scratch.repository, "branch", "develop")
     git(scratch.path, "switch", "-q", "develop")

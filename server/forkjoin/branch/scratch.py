@@ -13,13 +13,15 @@ from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
-from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering
+from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering, take_away
 from forkjoin.error import GitError
 from forkjoin.regular import read_line
 
 _SCRATCH = "scratch"
 #: With these in its git folder git would leave out some of a commit's files, or be at work elsewhere.
 _OWN = ("config.worktree", "info/sparse-checkout")
+#: What is midway there: a rebase, a bisection, a row of picks.
+_MIDWAY = ("rebase-*", "BISECT_*", "sequencer")
 
 #: So much may a file system's clock be behind ours.
 _LAG_S = 0.02
@@ -94,10 +96,18 @@ async def detach(common_dir: str, path: Path, commit: str) -> None:
     place = await find_place(common_dir, path)
     if place is None:
         return
-    await to_thread.run_sync((place.folder / MARK).touch)  # when it ended
+    await to_thread.run_sync(_leave_off, place.folder)
     if (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
         with contextlib.suppress(GitError):  # what was run there has locked it: the next switch mends that
             await place.git("update-ref", "--no-deref", "HEAD", commit)
+
+
+def _leave_off(folder: Path) -> None:
+    """Note that a run has ended, and let git know of nothing that is midway: a rebase, too, holds a branch."""
+    (folder / MARK).touch()
+    for pattern in _MIDWAY:
+        for left in folder.glob(pattern):
+            take_away(left)
 
 
 def find_scratch(path: Path) -> str | None:
