@@ -41,6 +41,12 @@ def test_the_best_is_first(why: str, told: list[tuple[State, float | None, int]]
     assert [agent.number for agent in rank(*contest(*told))] == order, why
 
 
+def test_one_with_commits_is_before_one_that_did_nothing_whatever_its_score() -> None:
+    agents, results = contest((OK, 9, 0), (OK, None, 5), (BAD, 9, 5))
+    results |= {n: replace(results[n], commits=("0123456 work",)) for n in (2, 3)}
+    assert [agent.number for agent in rank(agents, results)] == [2, 1, 3]
+
+
 def test_nobody_has_won_before_all_have_ended_nor_where_none_has_succeeded() -> None:
     assert find_winner(rank(*contest((OK, 1, 1), (State.QUEUED, None, 0)))) is None
     assert find_winner(rank(*contest((BAD, 1, 1), (State.STOPPED, None, 0)))) is None

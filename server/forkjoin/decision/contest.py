@@ -8,16 +8,17 @@ from forkjoin.model import FINAL, Agent, Result, State
 def rank(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:
     """Candidates, the best first.
 
-    That is who succeeded; then who has the higher score, any before none; then the smaller diff; then the older. Those
-    that have not ended come last.
+    That is who succeeded; then who has commits; then who has the higher score, any before none; then the smaller diff;
+    then the older. Those that have not ended come last.
     """
 
-    def place(agent: Agent) -> tuple[bool, bool, bool, float, int, int]:
+    def place(agent: Agent) -> tuple[bool, bool, bool, bool, float, int, int]:
         result = results.get(agent.number) if agent.state in FINAL else None
         score = result.score if result else None
         lines = lines_of(result) if result else 0
-        succeeded = agent.state is State.SUCCEEDED
-        return agent.state not in FINAL, not succeeded, score is None, -(score or 0), lines, agent.number
+        idle = not (result and result.commits)  # its diff is the smallest of all
+        failed = agent.state is not State.SUCCEEDED
+        return agent.state not in FINAL, failed, idle, score is None, -(score or 0), lines, agent.number
 
     return sorted(candidates, key=place)
 
