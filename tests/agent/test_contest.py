@@ -189,7 +189,7 @@ async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
     assert len((await near.call("check_conflicts", ids=["fix", "a4"]))["conflicts"]) == 1
 
 
-async def test_who_won_is_known_as_long_as_another_is_there_and_no_loser_goes_by_itself(
+async def test_who_won_is_known_until_all_have_gone_at_once(
     repository: Path, home: Home
 ) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
@@ -199,8 +199,11 @@ async def test_who_won_is_known_as_long_as_another_is_there_and_no_loser_goes_by
             await tidy(loop.rooms, date(2030, 1, 1) + timedelta(days=n), [])
         assert await won(lead) == ["a3*", "a2", "a1"]
         await lead.call("remove_worktrees", ids=["fix-1", "fix-2"], discard_unmerged=True)
-        await tidy(loop.rooms, date(2030, 3, 1), [])
-        assert [one["id"] for one in (await lead.call("list_agents", all=True))["agents"]] == ["a2", "a1"]
+        for n in range(30):
+            await tidy(loop.rooms, date(2030, 3, 1) + timedelta(days=n), [])
+            assert await won(lead) == ["a3*", "a2", "a1"]
+        await tidy(loop.rooms, date(2030, 4, 1), [])
+        assert (await lead.call("list_agents", all=True))["agents"] == [], "they go together"
 
 
 async def test_candidates_stay_such_when_their_records_were_damaged(repository: Path, home: Home) -> None:

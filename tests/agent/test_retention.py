@@ -14,7 +14,7 @@ from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call, Environments, Hello, Session
 from forkjoin.version import PROTOCOL
-from harness import git, open_lead_in_memory
+from harness import git, lead_of, open_lead_in_memory, open_loop_in_memory
 
 FIRST = date(2030, 1, 1)
 
@@ -75,6 +75,19 @@ async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: H
         await loop.store.set_landing(waits, LandingState.DONE)
         await _see_days(loop, 1, FIRST + timedelta(days=40))
         assert await _known(loop) == {"a2", "a4"}
+
+
+async def test_what_another_is_to_start_from_stays_until_that_has_ended(
+    repository: Path, home: Home, ended: None
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (long,) = await lead.spawn("sleep 1000")
+        await lead.spawn("true", after=["a1", long])
+        await _see_days(loop, 40)
+        assert await _known(loop) == {"a1", "a2", "a4", "a5", "a6"}
+        await lead.results(*(one["id"] for one in (await lead.call("stop_agents", ids=[long]))["agents"]), "a6")
+        await _see_days(loop, 1, FIRST + timedelta(days=40))
+        assert await _known(loop) == {"a2", "a4", "a5", "a6"}
 
 
 async def test_with_zero_days_nothing_ever_goes(home: Home, ended: None) -> None:

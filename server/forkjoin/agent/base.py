@@ -45,8 +45,8 @@ async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
     base, ended = agent.base, await rooms.store.ended(agent.after)
     succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
     for candidates in agent.best_of:
-        _, *others = await best_first(rooms.store, candidates)
-        succeeded = [number for number in succeeded if number not in {other.number for other in others}]
+        others = {other.number for other in (await best_first(rooms.store, candidates))[1:]}
+        succeeded = [number for number in succeeded if number not in others]
     for other in await rooms.store.agents_numbered(succeeded):
         if tip := await _tip(rooms, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)

@@ -46,8 +46,9 @@ async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> Non
 async def _let_go(rooms: Rooms, agent: Agent) -> None:
     """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
     if agent.removed is None:
-        if not await _is_as_it_ended(rooms, agent):
-            log.info("%s stays: there is something in its worktree, or on its branch, that is not merged", agent.label)
+        candidates = await rooms.store.candidates(agent) or [agent]
+        if not all([await _is_as_it_ended(rooms, one) for one in candidates]):
+            log.info("%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged", agent.label)
             return
         anybodys = rooms.environments.find_any(agent.project)
         removed = await remove(rooms, [agent], discard_unmerged=False, environment=anybodys)

@@ -324,15 +324,21 @@ INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;
 SELECT count(*) FROM day;
 
 -- name: settle!
-UPDATE agent SET settled = :day WHERE settled IS NULL AND merge IN ('merged', 'nothing')
+-- A candidate whose unmerged work was discarded keeps the others no longer.
+UPDATE agent SET settled = :day WHERE settled IS NULL
+AND (merge IN ('merged', 'nothing') OR contest > 0 AND removed IS NOT NULL)
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
 -- name: settled_agents
--- Candidates go together, else another would be the best of those that are left.
-SELECT * FROM agent WHERE settled <= :day AND number NOT IN (
-  SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done')
+-- But for those that a landing, or whoever is to start from them, still needs. Candidates go together, else another
+-- would be the best of those that are left.
+WITH needed AS (
+  SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done'
+  UNION SELECT json_each.value FROM agent JOIN json_each(agent.after)
+  WHERE agent.state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'))
+SELECT * FROM agent WHERE settled <= :day AND number NOT IN needed
 AND NOT EXISTS (SELECT 1 FROM agent AS other WHERE agent.contest > 0 AND other.contest = agent.contest
-                AND other.removed IS NULL AND (other.settled IS NULL OR other.settled > :day))
+                AND (other.settled IS NULL OR other.settled > :day OR other.number IN needed))
 ORDER BY number;
 
 -- name: delete_agent!
