@@ -246,7 +246,7 @@ class Agent:
     paused_why: str = ""
     retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
-    best_of: tuple[tuple[int, ...], ...] = ()  #: of each of these, which are of `after`, the best alone counts
+    best_of: tuple[tuple[int, ...], ...] = ()  #: of each of these, all of `after` if any, the best counts
     base_agents: tuple[int, ...] = ()  #: of the best of these its base is to be; none: that is a commit, or of `after`
     contest: int = 0  #: the number of the first candidate for its task; 0: there are no others
     contest_name: str = ""  #: what all of these are called together
@@ -286,6 +286,11 @@ class Agent:
     def whose(self) -> tuple[int, str]:
         """Its lead, and what that is known by: a project and a session in it."""
         return self.project, self.lead
+
+    @property
+    def discarded(self) -> bool:
+        """Whether its work was taken away unmerged, as far as is recorded."""
+        return self.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
 
     @property
     def label(self) -> str:

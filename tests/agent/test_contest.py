@@ -123,6 +123,40 @@ async def test_a_candidate_that_is_named_by_itself_is_that_one_alone(near: Lead)
     assert "would be skipped" in await near.refusal("spawn_agent", task="true", after=["fix-3"])
 
 
+async def test_one_that_is_named_beside_all_of_them_counts_by_itself(near: Lead) -> None:
+    await contest(near, "echo > f$n; test $n != 3", "ls f? | grep -c 2")
+    ids = await fork(near, {"name": "both", "task": "ls -x f?", "after": ["fix", "fix-1"]})
+    ids += await fork(near, {"name": "twice", "task": "ls -x f?", "after": ["fix", "fix-2"]})
+    assert await outcomes(near, ids) == {"both": "succeeded: f1 f2", "twice": "succeeded: f2"}
+    assert "a3 (fix-3) failed: what" in await near.refusal("spawn_agent", task="true", after=["fix", "fix-3"])
+
+
+async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_ref_alone(
+    near: Lead, repository: Path
+) -> None:
+    await contest(near, "echo $n > n", "cat n")
+    await near.call("remove_worktrees", ids=["fix-3"], discard_unmerged=True)
+    assert await won(near) == ["a2*", "a1", "a3"]
+    ids = await fork(near, {"name": "next", "task": "cat n", "after": ["fix"]})
+    assert await outcomes(near, ids) == {"next": "succeeded: 2"}
+    ref = "refs/forkjoin/kept/a3-fix-3"
+    for how in ({"after": ["a3"]}, {"base": "fix-3"}):
+        refused = await near.refusal("spawn_agent", task="true", **how)
+        assert refused.startswith(f"a3 (fix-3) was removed, and its unmerged work with it. What it did is kept as {ref}")
+    (kept,) = await fork(near, {"name": "kept", "task": "cat n", "base": ref})
+    assert await outcomes(near, [kept]) == {"kept": "succeeded: 3"}
+    await near.call("remove_worktrees", ids=["fix"], discard_unmerged=True)
+    assert "kept as refs/forkjoin/kept/a1-" in await near.refusal("spawn_agent", task="true", after=["fix"])
+
+
+async def test_what_a_person_has_merged_by_hand_is_not_discarded(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    git(repository, "merge", "-q", (await near.listed(first))["branch"])
+    await near.call("remove_worktrees", ids=[first])
+    ids = await fork(near, {"name": "next", "task": "cat x.txt", "after": [first]})
+    assert await outcomes(near, ids) == {"next": "succeeded: x"}
+
+
 async def test_where_none_has_succeeded_what_follows_is_skipped_and_the_best_stands_for_them(near: Lead) -> None:
     fix = {"name": "fix", "task": f"{NUMBER}; seq $(( 3 - n )) > n; exit 1", "candidates": 2}
     runs = {"name": "runs", "task": "cat n", "base": "fix", "on_failed_dependency": "run"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from agents import make_agent
 from forkjoin.decision.contest import find_winner, lines_of, rank
-from forkjoin.model import FINAL, Agent, Result, State
+from forkjoin.model import FINAL, Agent, Merge, Result, State
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +45,15 @@ def test_one_with_commits_is_before_one_that_did_nothing_whatever_its_score() ->
     agents, results = contest((OK, 9, 0), (OK, None, 5), (BAD, 9, 5))
     results |= {n: replace(results[n], commits=("0123456 work",)) for n in (2, 3)}
     assert [agent.number for agent in rank(agents, results)] == [2, 1, 3]
+
+
+def test_one_whose_work_was_discarded_is_behind_all_unless_they_all_are() -> None:
+    agents, results = contest((OK, 9, 1), (OK, 5, 1), (BAD, 1, 1))
+    gone = [replace(agent, removed=1.0) for agent in agents]
+    assert [agent.number for agent in rank([gone[0], *agents[1:]], results)] == [2, 3, 1]
+    assert [agent.number for agent in rank(gone, results)] == [1, 2, 3]
+    merged = replace(gone[0], merge=Merge.MERGED)
+    assert [agent.number for agent in rank([merged, *agents[1:]], results)] == [1, 2, 3]
 
 
 def test_nobody_has_won_before_all_have_ended_nor_where_none_has_succeeded() -> None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from forkjoin.agent.contest import Wanted
+from forkjoin.branch import kept
 from forkjoin.error import CallerError, UnknownAgentError
-from forkjoin.model import FINAL, Agent, Spec, State, number_of
+from forkjoin.model import FINAL, Agent, Project, Spec, State, number_of
 from forkjoin.record.rows import Others
 from forkjoin.record.store import Store
 
@@ -16,12 +17,12 @@ _Older = Mapping[str, Sequence[Agent]]
 
 class After(NamedTuple):
     others: Others  #: whom it comes after
-    best_of: tuple[Others, ...]  #: of each of these, which are candidates for one task, the best counts
+    best_of: tuple[Others, ...]  #: of each of these the best counts; they are told where one is of several
     base: Others  #: of these the best one's work its base is
 
 
 async def find_after(
-    store: Store, project: int, wanted: Sequence[Wanted], commits: Mapping[str | None, str | None]
+    store: Store, project: Project, wanted: Sequence[Wanted], commits: Mapping[str | None, str | None]
 ) -> list[After]:
     """For each that is wanted, whom it comes after.
 
@@ -31,9 +32,11 @@ async def find_after(
     """
     new, specs = _find_new(wanted), [one.spec for one in wanted]
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in new)
-    older = {one: await store.find(project, one) for one in asked}
+    older = {one: await store.find(project.number, one) for one in asked}
     named = [base for base in commits if base and base not in new]
-    bases = {base: await _find_base(store, project, base, commits[base]) for base in named}
+    bases = {base: await _find_base(store, project.number, base, commits[base]) for base in named}
+    for agents in (*older.values(), *bases.values()):
+        await _check_kept(project.common_dir, agents)
     for spec in specs:
         before = [older.get(one, []) for one in spec.after]
         _check_may_start(spec, [*before, bases.get(spec.base or "", [])])
@@ -70,12 +73,26 @@ def _after(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) 
     base = _others(spec.base or "", new, bases)
     numbers = dict.fromkeys(number for others in (*named, base) for number in others.older)
     places = dict.fromkeys(place for others in (*named, base) for place in others.new)
-    best_of = dict.fromkeys(others for others in (*named, base) if len(others.older) + len(others.new) > 1)
-    return After(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
+    best_of = dict.fromkeys((*named, base)) if any(_are_several(others) for others in (*named, base)) else ()
+    return After(Others(tuple(numbers), tuple(places)), tuple(filter(any, best_of)), base)
+
+
+def _are_several(others: Others) -> bool:
+    return len(others.older) + len(others.new) > 1
 
 
 def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
     return new.get(asked) or Others(tuple(agent.number for agent in older.get(asked, ())))
+
+
+async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
+    """See that the work of one of these, at least, was not discarded: git knows by what it keeps."""
+    refs = [await kept.find(common_dir, agent.slug) if agent.discarded else None for agent in agents]
+    if agents and all(refs):
+        raise CallerError(
+            f"{agents[0].label} was removed, and its unmerged work with it. What it did is kept as {refs[0]}: pass that "
+            "as `base`, or leave it out. Nothing was spawned."
+        )
 
 
 def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:

@@ -44,9 +44,10 @@ async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
     """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
     base, ended = agent.base, await rooms.store.ended(agent.after)
     succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
-    for candidates in agent.best_of:
-        others = {other.number for other in (await best_first(rooms.store, candidates))[1:]}
-        succeeded = [number for number in succeeded if number not in others]
+    if agent.best_of:
+        ranked = [await best_first(rooms.store, candidates) for candidates in agent.best_of]
+        best = {one.number for one, *_ in filter(None, ranked)}
+        succeeded = [number for number in succeeded if number in best]
     for other in await rooms.store.agents_numbered(succeeded):
         if tip := await _tip(rooms, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)

@@ -40,7 +40,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     head = _check(checkout, rooms, wanted)
     recipe, untrusted = await find_recipe(home, checkout)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
-    afters = await find_after(store, caller.project.number, wanted, commits)
+    afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
     accounts = {agent: _account(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]

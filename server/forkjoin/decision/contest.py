@@ -9,16 +9,17 @@ def rank(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Age
     """Candidates, the best first.
 
     That is who succeeded; then who has commits; then who has the higher score, any before none; then the smaller diff;
-    then the older. Those that have not ended come last.
+    then the older. Those that have not ended come last, but for those whose work was discarded.
     """
 
-    def place(agent: Agent) -> tuple[bool, bool, bool, bool, float, int, int]:
+    def place(agent: Agent) -> tuple[bool, bool, bool, bool, bool, float, int, int]:
         result = results.get(agent.number) if agent.state in FINAL else None
         score = result.score if result else None
         lines = lines_of(result) if result else 0
         idle = not (result and result.commits)  # its diff is the smallest of all
         failed = agent.state is not State.SUCCEEDED
-        return agent.state not in FINAL, failed, idle, score is None, -(score or 0), lines, agent.number
+        live = agent.state not in FINAL
+        return agent.discarded, live, failed, idle, score is None, -(score or 0), lines, agent.number
 
     return sorted(candidates, key=place)
 

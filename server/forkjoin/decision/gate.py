@@ -78,8 +78,8 @@ class Dependencies(Gate):
         if agent.spec.on_failed_dependency == "run" or agent.has_begun:
             return None
         failed = [n for n in agent.after if self._ended.get(n, State.SUCCEEDED) is not State.SUCCEEDED]
-        excused = {n for candidates in agent.best_of if not set(candidates).issubset(failed) for n in candidates}
-        failed = [n for n in failed if n not in excused]
+        stuck = {n for candidates in agent.best_of if set(candidates).issubset(failed) for n in candidates}
+        failed = [n for n in failed if n in stuck or not agent.best_of]
         return f"skipped: {_some([f'a{n} {self._ended[n]}' for n in failed])}" if failed else None
 
 
