@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import anyio
 import pytest
 from branches import contents
+from forks import fork
 from harness import GIVE_UP_S, Lead, git
 from landings import check_sound, ids_of
 
@@ -62,4 +64,31 @@ async def test_one_that_changed_nothing_does_not_hide_what_it_stands_on(near_lea
     first, _, third = await stack(near_lead, "echo > one", "true", "echo > three")
     answer = await near_lead.call("merge_worktree", ids=[third])
     assert answer["skipped"][0]["why"].startswith(f"it has the work of {first} (s0), which is not merged")
-    assert ids_of(await near_lead.call("merge_worktree", ids=[first, third]), "merged") == [first, third]
+    assert ids_of(await near_lead.call("merge_worktree", ids=[third, first]), "merged") == [first, third]
+
+
+async def test_layers_of_many_that_changed_nothing_are_each_looked_at_once(near_lead: Lead) -> None:
+    width, layers = 3, 12
+    agents: list[dict[str, Any]] = [{"name": "ground", "task": "echo > ground"}]
+    names = ["ground"]
+    for layer in range(layers):
+        following = [f"l{layer}-{n}" for n in range(width)]
+        agents += [{"name": name, "task": "true", "after": names} for name in following]
+        names = following
+    agents.append({"name": "top", "task": "echo > top", "after": names})
+    await fork(near_lead, *agents)
+    assert not (await near_lead.call("wait_agents", ids=["top"], timeout_s=GIVE_UP_S))["timed_out"]
+    with anyio.fail_after(GIVE_UP_S):  # 3 to the power of 12 ways lead down
+        answer = await near_lead.call("merge_worktree", ids=["top", "ground"])
+    assert [one["id"] for one in answer["merged"]] == ["a1", f"a{len(agents)}"]
+
+
+@pytest.mark.parametrize("named", ["the winner", "another"])
+async def test_candidates_that_end_at_the_same_commit_are_one_for_what_follows(near_lead: Lead, named: str) -> None:
+    date = "export GIT_AUTHOR_DATE='1000000000 +0000' GIT_COMMITTER_DATE='1000000000 +0000'"
+    same = f"{date}; echo x > x; git add x; git -c user.name=x -c user.email=x@x commit -qm x"
+    ids = await fork(near_lead, {"name": "fix", "task": same, "candidates": 2})
+    ids += await fork(near_lead, {"name": "next", "task": "echo > y", "after": ["fix"]})
+    assert not (await near_lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S))["timed_out"]
+    answer = await near_lead.call("merge_worktree", ids=["next", "fix" if named == "the winner" else "fix-2"])
+    assert ids_of(answer, "merged") == ["a1" if named == "the winner" else "a2", "a3"]

@@ -1,6 +1,7 @@
 """What is to be landed: branches in their order, none before what it was built on, and why some are not tried."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from forkjoin.branch import git
@@ -30,7 +31,7 @@ async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip
     tasks = await order.rooms.store.tasks(order.landing.agents)
     found: dict[int, Entry | Skipped] = {}
     lost = await _find_lost(order, agents)
-    for agent in _sort(agents):
+    for agent in _sort(agents, await order.rooms.store.before(order.landing.agents)):
         if agent.number in found:  # with whoever resolves its conflict
             continue
         if agent.number in lost:
@@ -54,14 +55,18 @@ async def _find_lost(order: Order, agents: Sequence[Agent]) -> dict[int, str]:
     return {agent.number: words.format(best[agent.contest].label) for agent in lost}
 
 
-def _sort(agents: Sequence[Agent]) -> list[Agent]:
-    """These in their order, but one that comes after a later one, or whose conflict that resolves, follows it."""
+def _sort(agents: Sequence[Agent], before: Mapping[int, AbstractSet[int]]) -> list[Agent]:
+    """These in their order, but one that comes after a later one, or whose conflict that resolves, follows it.
+
+    Args:
+        before: Whom each comes after, also by others.
+    """
     waiting = {agent.number: agent for agent in agents}
     sorted_: list[Agent] = []
     while waiting:
         resolved = {agent.resolves for agent in waiting.values()}
-        free = (one for one in waiting.values() if one.number not in resolved and waiting.keys().isdisjoint(one.after))
-        sorted_.append(waiting.pop(next(free, next(iter(waiting.values()))).number))
+        free = (n for n in waiting if n not in resolved and waiting.keys().isdisjoint(before.get(n, ())))
+        sorted_.append(waiting.pop(next(free, next(iter(waiting)))))
     return sorted_
 
 
@@ -77,7 +82,8 @@ async def _find(
     if why := why or (None if tip else await _why_gone(order, agent, target)):
         return Skipped(agent.id, why)
     assert tip is not None
-    inherited = await _inherited(order, agent, tip.commit, target) if agent.after else []
+    found = await _inherited(order, agent, tip.commit, target) if agent.after else {}
+    inherited = _one_of_each(found, before)
     for other in inherited:
         if other.number not in before and other.merge is not Merge.MERGED and not other.removed:
             return Skipped(agent.id, f"it has the work of {other.label}, which is not merged: name that one too")
@@ -121,17 +127,34 @@ async def _why_gone(order: Order, agent: Agent, target: str) -> str:
     return "its branch is gone"
 
 
-async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> list[Agent]:
-    """Those it came after whose work its branch has, and the target has not; for one without work, those before it."""
-    found: list[Agent] = []
-    for other in await order.rooms.store.agents_numbered(agent.after):
-        result = await order.rooms.store.result(other.number)
-        commit = result.commit if result else None
-        if commit == other.base:
-            found += await _inherited(order, other, tip, target)
-        elif commit and await _has(order, commit, tip) and not await _has(order, commit, target):
-            found.append(other)
+async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> dict[Agent, str]:
+    """Those it came after whose work its branch has, and the target has not; for one without work, those before it.
+
+    With each, the commit at which it ended.
+    """
+    found: dict[Agent, str] = {}
+    numbers = list(agent.after)
+    for number in numbers:
+        for other in await order.rooms.store.agents_numbered([number]):
+            result = await order.rooms.store.result(number)
+            commit = result.commit if result else None
+            if commit == other.base:
+                numbers += [one for one in other.after if one not in numbers]
+            elif commit and await _has(order, commit, tip) and not await _has(order, commit, target):
+                found[other] = commit
     return found
+
+
+def _one_of_each(inherited: Mapping[Agent, str], before: Mapping[int, Entry | Skipped]) -> list[Agent]:
+    """Those, but of candidates with the same commit one alone: who lands, or has landed, if any."""
+
+    def is_missing(one: Agent) -> bool:
+        return one.merge is not Merge.MERGED and not isinstance(before.get(one.number), Entry)
+
+    one_of = dict[tuple[int, str], Agent]()
+    for other in sorted(inherited, key=is_missing):
+        one_of.setdefault((other.contest or -other.number, inherited[other]), other)
+    return list(one_of.values())
 
 
 async def _find_resolved(order: Order, agent: Agent, tip: str) -> list[int]:

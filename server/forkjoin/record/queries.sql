@@ -106,6 +106,13 @@ SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
 SELECT number, state FROM agent WHERE number IN (SELECT value FROM json_each(:numbers))
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
+-- name: agents_before
+WITH RECURSIVE pair (number, before) AS (
+  SELECT number, json_each.value FROM agent JOIN json_each(agent.after)
+  WHERE number IN (SELECT value FROM json_each(:numbers))
+  UNION SELECT pair.number, json_each.value FROM pair JOIN agent ON agent.number = pair.before JOIN json_each(agent.after))
+SELECT number, before FROM pair;
+
 -- name: queue_merge!
 UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merged', 'nothing');
 

@@ -6,6 +6,7 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -143,6 +144,13 @@ class Store(Ledger, Upkeep, Landings, Scratches):
         """How those of these agents ended that have, and are recorded still."""
         found = await self._rows("ended_agents", numbers=tuple(numbers))
         return {row["number"]: State(row["state"]) for row in found}
+
+    async def before(self, numbers: Iterable[int]) -> dict[int, set[int]]:
+        """Whom each of these agents comes after, also by others."""
+        found = defaultdict[int, set[int]](set)
+        for row in await self._rows("agents_before", numbers=tuple(numbers)):
+            found[row["number"]].add(row["before"])
+        return found
 
     async def agents(self, project: int, *, everything: bool) -> list[Agent]:
         """The project's agents, newest first; with `everything`, removed ones too."""
