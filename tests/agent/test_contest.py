@@ -240,13 +240,18 @@ async def test_who_won_is_known_until_all_have_gone_at_once(
         assert (await lead.call("list_agents", all=True))["agents"] == [], "they go together"
 
 
-async def test_candidates_stay_such_when_their_records_were_damaged(repository: Path, home: Home) -> None:
+async def test_candidates_and_what_follows_stay_such_when_their_records_were_damaged(
+    repository: Path, home: Home
+) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         await contest(lead, "echo $n > n", "cat n", candidates=2)
+        await outcomes(lead, await fork(lead, {"name": "next", "task": "echo > next", "base": "fix"}))
     damage(home.records, "random")
     async with open_lead_in_memory(home, repository) as lead:
-        await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S)
+        await lead.call("wait_agents", ids=["fix", "next"], timeout_s=GIVE_UP_S)
         assert await won(lead) == ["a2*", "a1"]
+        skipped = (await lead.call("merge_worktree", ids=["next"]))["skipped"]
+        assert "it has the work of a2 (fix-2), which is not merged" in skipped[0]["why"]
 
 
 def test_a_person_has_candidates_judged_waits_for_all_and_sees_how_they_compare(repository: Path, home: Home) -> None:

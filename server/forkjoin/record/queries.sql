@@ -392,12 +392,13 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, contest,
-                   contest_name, attempt, prepared, stop_asked, ending, paused_why, not_before, created, started, ended,
-                   removed, restored)
+                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
+                   base_agents, contest, contest_name, attempt, prepared, stop_asked, ending, paused_why, not_before,
+                   created, started, ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest,
-        :contest_name, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :after, :best_of,
+        :base_agents, :contest, :contest_name, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now,
+        :removed, :removed, 1);
 
 -- name: peaks
 SELECT * FROM peak;

@@ -115,6 +115,9 @@ class About(BaseModel):
     port_base: int = 0
     resolves: int | None = None
     theirs: str = ""
+    after: tuple[int, ...] = ()
+    best_of: tuple[tuple[int, ...], ...] = ()
+    base_agents: tuple[int, ...] = ()
     contest: int = 0
     contest_name: str = ""
     spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
