@@ -4,6 +4,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from forkjoin.agent.contest import MOST_AT_ONCE
 from forkjoin.agent.retention import tidy
@@ -55,6 +56,16 @@ async def test_without_a_judge_the_smallest_diff_wins_then_the_first(near: Lead)
     assert all("agent" not in row and "score" not in row for row in rows)
 
 
+async def test_a_models_name_however_long_it_was_recorded_leaves_room_for_the_result(
+    near: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin.agent.spawn._MODEL", 100_000)
+    await contest(near, "echo $n > n", candidates=[{"model": "m" * 100_000}, {"model": "n"}])
+    with anyio.fail_after(GIVE_UP_S):
+        result = await near.call("get_result", id="fix", detail="full")
+    assert [row["model"] for row in result["candidates"]] == ["m" * 100, "n"]
+
+
 async def test_before_all_have_ended_the_name_means_all_of_them_and_none(near: Lead, home: Home) -> None:
     task = f"{NUMBER}; test $n = 1 || until test -e {home.state}/go; do sleep 0.02; done"
     await near.call("spawn_agent", task=task, name="fix", candidates=2)
@@ -89,6 +100,8 @@ async def test_what_makes_no_contest_is_refused_in_words(near: Lead) -> None:
         assert "candidates" in await near.refusal("spawn_agent", task="true", candidates=candidates)
     differing = [{"agent": "sh"}, {"agent": "none"}]
     assert "No agent program 'none'" in await near.refusal("spawn_agent", task="true", candidates=differing)
+    for said in ({"model": "m" * 201}, {"candidates": [{"model": "m" * 201}, {}]}):
+        assert "model is no model's name" in await near.refusal("spawn_agent", task="true", **said)
     agents = [{"task": "true", "candidates": 10}] * (MOST_AT_ONCE // 10 + 1)
     assert f"at most {MOST_AT_ONCE}" in await near.refusal("spawn_agents", agents=agents)
     assert (await near.call("list_agents"))["agents"] == []

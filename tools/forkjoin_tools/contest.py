@@ -7,6 +7,10 @@ from pydantic import BaseModel
 from forkjoin_tools.desk import Desk, Usd
 
 
+#: Characters of a model's name that are told.
+_WORDS = 100
+
+
 class Compared(BaseModel):
     id: str
     agent: str | None = None
@@ -35,7 +39,7 @@ def _row(desk: Desk, agent: Agent, result: Result | None, *, won: bool) -> Compa
     return Compared(
         id=agent.id,
         agent=desk.program_of(agent),
-        model=agent.spec.model,
+        model=agent.spec.model and agent.spec.model[:_WORDS],
         state=agent.state,
         verify=result.verify if result else None,
         score=result.score if result else None,

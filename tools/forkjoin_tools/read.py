@@ -24,6 +24,7 @@ PAGE_BYTES = 20_000
 _MOST_BYTES = 48_000
 _CONCISE = 2_000
 _FULL = OUTPUT_LIMIT
+_LEAST = 100
 
 
 # -- get_result
@@ -67,9 +68,11 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
     room = _FULL if arguments.detail == "full" else _CONCISE
     cut = _cut_before if desk.is_command(agent) else _cut
     candidates = await compare(desk, agent) or None
-    while wire_size(answer := _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})) > ROOM:
+    while True:
+        answer = _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})
+        if wire_size(answer) <= ROOM or room <= _LEAST:
+            return answer
         room //= 2
-    return answer
 
 
 def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:

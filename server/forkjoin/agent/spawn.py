@@ -20,6 +20,10 @@ from forkjoin.session import Caller
 from forkjoin.wanted import find_recipe
 
 
+#: Characters that the name of a model may have: here, since what is on disk is read whatever it holds.
+_MODEL = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Spawned:
     agents: list[Agent]
@@ -109,6 +113,8 @@ def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
         )
     for one in wanted:
         rooms.settings.program(one.spec.agent)
+        if len(one.spec.model or "") > _MODEL:
+            raise CallerError(f"model is no model's name: it has more than {_MODEL} characters. Nothing was spawned.")
     together = [one.spec.name for one in wanted if one.candidate == 1]
     names = [name for name in (*(one.name for one in wanted), *together) if name]
     if double := next((name for name in names if names.count(name) > 1), None):
