@@ -171,7 +171,7 @@ def stop(ids: Ids, json: Json = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
     answer = ask("stop_agents", ids=ids)
     lines = (f"{one['id']}  {one['name']}  {one['state']}  {one.get('note', '')}".rstrip() for one in answer["agents"])
-    tell(answer, lines, json=json)
+    tell(answer, [*lines, *_more(answer)], json=json)
 
 
 def rm(
@@ -185,7 +185,11 @@ def rm(
     answer = ask("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
-    tell(answer, [*lines, *answer.get("warnings", [])], json=json)
+    tell(answer, [*lines, *_more(answer), *answer.get("warnings", [])], json=json)
+
+
+def _more(answer: dict[str, Any]) -> list[str]:
+    return [f"… and {answer['more']} more"] if "more" in answer else []
 
 
 def merge(
