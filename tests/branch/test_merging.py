@@ -152,6 +152,54 @@ async def test_conflicts_that_are_left_are_named_and_committed_without_the_merge
     assert not (merging_fork.folder / "MERGE_HEAD").exists()
 
 
+@pytest.mark.parametrize("touched", [True, False])
+async def test_a_submodule_in_conflict_is_named_and_keeps_nothing_from_being_committed(
+    repository: Path, *, touched: bool
+) -> None:
+    base, ours, theirs = (git(repository, "commit-tree", "-m", text, "HEAD^{tree}") for text in ("1", "2", "3"))
+
+    def point(commit: str) -> str:
+        git(repository, "update-index", "--add", "--cacheinfo", f"160000,{commit},library")
+        git(repository, "commit", "-qm", "a submodule")
+        return git(repository, "rev-parse", "HEAD")
+
+    point(base)
+    git(repository, "switch", "-qc", "side")
+    side = point(theirs)
+    git(repository, "switch", "-q", "main")
+    point(ours)
+    fork = await make_fork(repository)
+    await merging.begin(fork.common_dir, fork.path, side, "Merge\n")
+    if touched:
+        git(fork.path, "clone", "-q", str(repository), "library")
+    write(fork.path, "mine", "work\n")
+    left = await leave_twice(fork)
+    assert left.conflicts == ["library"]
+    assert f"160000 commit {ours}\tlibrary" in git(repository, "ls-tree", fork.branch)
+    assert blob(repository, fork.branch, "mine") == b"work\n"
+
+
+@pytest.mark.parametrize("resolved", ["both\n", None])
+async def test_what_is_resolved_outside_a_sparse_checkout_is_committed_too(
+    repository: Path, resolved: str | None
+) -> None:
+    commit(repository, {"in/a": "1\n", "out/a": "1\n", "out/b": "1\n"})
+    git(repository, "switch", "-qc", "side")
+    theirs = commit(repository, {"out/a": "2\n"})
+    git(repository, "switch", "-q", "main")
+    commit(repository, {"out/a": "3\n"})
+    git(repository, "sparse-checkout", "set", "in")
+    fork = await make_fork(repository)
+    git(fork.path, "sparse-checkout", "set", "in")
+    await merging.begin(fork.common_dir, fork.path, theirs, "Merge\n")
+    write(fork.path, "out/a", resolved)
+    left = await leave_twice(fork)
+    assert left.conflicts == []
+    assert git(repository, "log", "-1", "--format=%P", fork.branch).split() == [fork.base, theirs]
+    names = git(repository, "ls-tree", "-r", "--name-only", fork.branch).split()
+    assert names == ["README.md", "in/a", *(["out/a"] if resolved else []), "out/b", "shared.txt"]
+
+
 @pytest.mark.parametrize("step", ["add", "write-tree", "update-ref"])
 async def test_cut_off_at_any_step_no_conflict_is_taken_for_resolved(
     merging_fork: Fork, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

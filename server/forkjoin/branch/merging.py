@@ -56,11 +56,11 @@ def end(place: Place) -> None:
 async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
     """Which of these paths, in conflict by the index, are so in truth: as git has left them, or with its marks in them.
 
-    The others were edited, or deleted, and only not added.
+    The others were edited, or deleted, and only not added. A submodule is in conflict until it is added.
     """
     if not unmerged:
         return []
-    changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=dirty")
+    changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=all")
     try:
         edited = set(git.names_in(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
     except GitError as error:  # it was merged in another way
