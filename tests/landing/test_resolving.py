@@ -8,6 +8,7 @@ from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from harness import Lead, ToolRefusedError, forkjoin, git
 from landings import check_sound, ids_of
+from recipes import want
 from resolving import BOTH, COMMITTED, conflict, fares, let_agents_resolve, parents, resolve_by
 
 ONE, TWO, THREE = ("echo 1 > shared.txt # first", "echo 2 > shared.txt # second", "echo 3 > shared.txt # third")
@@ -82,6 +83,18 @@ async def test_what_is_binary_or_gone_on_one_side_is_in_place_too(
     answer = await near_lead.call("merge_worktree", ids=["a3"])
     assert ids_of(answer, "merged") == ["a3", "a2"]
     assert contents(repository) == {"shared.txt": b"\n"}
+
+
+async def test_a_setup_that_fails_amid_the_marks_is_noted_and_told_and_its_program_starts(
+    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+) -> None:
+    want(repository, home, "setup = '! grep -q \"<<<<<<<\" shared.txt'\n")
+    (resolver,) = await conflict(near_lead, ONE, TWO)
+    assert (await near_lead.call("get_result", id=resolver))["state"] == "succeeded"
+    noted = [event.text for event in await near_loop.store.events(3, 0, 10)]
+    assert any(text.startswith("goes on all the same: setup failed") for text in noted)
+    told = (home.state / f"brief-{resolver}").read_text()
+    assert "if it failed, or reads what you change, run it again: ! grep -q" in told
 
 
 # -- what counts as resolved

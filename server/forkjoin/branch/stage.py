@@ -60,7 +60,16 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     others = {*status.repositories, *submodules}
     paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
     quick = git.UNSYNCED if aside or len(status.loose) > _MANY else ()
-    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--sparse", "--pathspec-from-file=-", "--pathspec-file-nul")
+    add = (
+        *quick,
+        "-c",
+        "core.safecrlf=false",
+        "add",
+        "--all",
+        "--sparse",
+        "--pathspec-from-file=-",
+        "--pathspec-file-nul",
+    )
     try:
         await place.git(*add, stdin=paths, extra=aside)
     except GitError as error:

@@ -25,7 +25,7 @@ is being merged into {target}. These files conflict: {files}.
 Finish that merge so that what either side was meant to do holds.
 1. `git status` tells how it stands. A file in conflict has both sides, with what they had in common between them, from
    <<<<<<< to >>>>>>>; of one that is binary, or deleted on one side, decide by what follows.
-2. Change what the merge needs, no more, and leave none of those marks.{verify}
+2. Change what the merge needs, no more, and leave none of those marks.{setup}{verify}
 3. `git add` what is resolved (`git rm` what is to go), then `git commit --no-edit`.
 Do not abort the merge or begin it anew, and do not rebase: the commit must have both sides as parents. Only if neither
 `git status` shows a merge nor `git log` that commit: `git merge --no-ff {theirs}`.{behind}
@@ -59,12 +59,15 @@ async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: 
     """The task of whoever resolves a conflict."""
     sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF)
     target, fence = git.readable(git.short(order.landing.target)), conflict.theirs[:12]
-    behind = ", ".join(f"a{number}" for number in conflict.behind)
+    behind, setup = ", ".join(f"a{number}" for number in conflict.behind), order.recipe.setup
     what = _WHAT.format(
         label=conflict.agent.label,
         theirs=conflict.theirs,
         target=target,
         files=git.listed(conflict.files, _FILES_NAMED),
+        setup=f"\n   Setup was run amid the marks; if it failed, or reads what you change, run it again: {setup}"
+        if setup
+        else "",
         verify=f"\n   This must pass, and is run again at your end: {verify}" if verify else "",
         behind=f"\n{_BEHIND.format(behind)}" if behind else "",
         fence=fence,
