@@ -146,6 +146,40 @@ async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
     assert [(one.number, one.retired) for one in await near_loop.store.scratches()] == [(1, True), (2, False)]
 
 
+async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends_in_words(
+    near_lead: Lead, near_loop: Loop, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = Scratch._switch
+
+    async def refuse(self: Scratch, scratch: ScratchWorktree, commit: str) -> None:
+        if (home.worktrees / f"target-{scratch.number}").exists():
+            raise PermissionError(13, "Permission denied", "root's")
+        await switch(self, scratch, commit)
+
+    monkeypatch.setattr(Scratch, "_switch", refuse)
+    ids = await near_lead.run("echo > one", "echo > two", "echo > three", "echo > four")
+    refused = await near_lead.refusal("merge_worktree", ids=ids, verify="false")
+    assert f"verify ran in {home.worktrees}/target-2" in refused
+    assert 'Permission denied: "root\'s". Nothing was merged' in refused
+    assert [one.number for one in await near_loop.store.scratches()] == [1, 2]
+
+
+async def test_one_whose_files_git_cannot_check_out_is_rejected_and_the_others_land(
+    near_lead: Lead, repository: Path
+) -> None:
+    git(repository, "config", "filter.gone.smudge", "echo gone >&2; false")
+    git(repository, "config", "filter.gone.clean", "cat")
+    git(repository, "config", "filter.gone.required", "true")
+    good, bad, better = await near_lead.run(
+        "echo > one", "echo x > two; echo 'two filter=gone' > .gitattributes", "echo > three"
+    )
+    answer = await near_lead.call("merge_worktree", ids=[good, bad, better], verify="true")
+    assert ids_of(answer, "merged") == [good, better]
+    assert [(one["id"], one["why"][:35]) for one in answer["rejected"]] == [
+        (bad, "git can't check this commit out: fa")
+    ]
+
+
 async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_the_run_to_the_next(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

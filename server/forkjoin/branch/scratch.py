@@ -14,7 +14,7 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering, take_away
-from forkjoin.error import GitError
+from forkjoin.error import ForkjoinError, GitError, is_passing
 from forkjoin.regular import read_line
 
 _SCRATCH = "scratch"
@@ -27,20 +27,40 @@ _MIDWAY = ("rebase-*", "BISECT_*", "sequencer")
 _LAG_S = 0.02
 
 
+class UnfitCommitError(ForkjoinError):
+    """git can't give this commit's files to any worktree."""
+
+    def __init__(self, error: GitError) -> None:
+        super().__init__(f"git can't check this commit out: {error.last_line}")
+
+
 async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> None:
     """See that a worktree at `path`, on no branch, has exactly the files of `commit`; ignored ones (caches) stay.
 
     One that has been made ready for this run is left as it is, whatever has happened in it since.
+
+    Raises:
+        UnfitCommitError: A new worktree, too, can't be given these files.
+        GitError, OSError: There can be no new worktree at `path`.
     """
     ready_for = await to_thread.run_sync(_ready_for, common_dir, path)
     if ready_for == run:
         return
     if ready_for is None or not await _switch(common_dir, path, commit):
         await register(common_dir, path, commit, "--detach")
-        here = (await _place(common_dir, path)).here
+        await _fill(common_dir, path)
+    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, run)
+
+
+async def _fill(common_dir: str, path: Path) -> None:
+    here = (await _place(common_dir, path)).here
+    try:
         async with registering(common_dir) as held:
             await git.git(path, "reset", "--quiet", "--hard", extra=here, holding=(held,))
-    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, run)
+    except GitError as error:
+        if is_passing(error):
+            raise
+        raise UnfitCommitError(error) from error
 
 
 async def _place(common_dir: str, path: Path) -> Place:

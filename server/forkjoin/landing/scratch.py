@@ -15,9 +15,9 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import find_place
-from forkjoin.branch.scratch import detach, make_scratch
+from forkjoin.branch.scratch import UnfitCommitError, detach, make_scratch
 from forkjoin.branch.share import drop_changed
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import CallerError, GitError, is_passing
 from forkjoin.landing.order import Order
 from forkjoin.model import Agent
 from forkjoin.paths import Home
@@ -39,17 +39,20 @@ class Scratch:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._store = order.rooms.store
+        self._is_replaced = False
 
     async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str | None:
         """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, if it did."""
         number = self._order.landing.number
         why = await self._store.verdict(number, commit)
         if why is None:
-            place = self._workplace(await self._make(commit), commit, agents)
-            why = await self._verify(place, command)
-            await detach(place.common_dir, place.path, commit)
-            await self._store.set_verdict(number, commit, why)
-            await end(self._order.rooms, handles_beside(place.handle, place.recipe))
+            try:
+                found = await self._make(commit)
+            except UnfitCommitError as error:
+                why = str(error)[-_WORDS:]
+                await self._store.set_verdict(number, commit, why)
+            else:
+                why = await self._verify(self._workplace(found, commit, agents), commit, command)
         return why or None
 
     async def leave(self) -> None:
@@ -58,13 +61,16 @@ class Scratch:
         await end(self._order.rooms, filter(runs.match, await self._order.rooms.executor.handles()))
 
     async def _make(self, commit: str) -> ScratchWorktree:
-        """The scratch worktree with this commit's files; another one where the first can't be given them."""
+        """The scratch worktree with this commit's files; another one, once, where the first can't be given them."""
         found = await self._take()
         try:
             await self._switch(found, commit)
         except (GitError, OSError) as error:
             if is_passing(error):
                 raise
+            if self._is_replaced:  # each verify leaves what is in the next one's way
+                raise CallerError(_in_the_way(path_of(self._order.rooms.home, found.number), error)) from error
+            self._is_replaced = True
             log.warning("scratch worktree %d is wrecked, and another is made: %s", found.number, error)
             await self._store.retire_scratch(found.number)
             found = await self._take()
@@ -95,7 +101,15 @@ class Scratch:
         ours = {"FORKJOIN_LANDING": str(order.landing.number), "FORKJOIN_AGENTS": ids}
         return workplace(order.rooms, scratch, self._run(scratch, commit), order.common_dir, order.environment, ours)
 
-    async def _verify(self, workplace: Workplace, command: str) -> str:
+    async def _verify(self, workplace: Workplace, commit: str, command: str) -> str:
+        """What verify says of the commit whose files are there, which is recorded; '' where it passed."""
+        why = await self._run_verify(workplace, command)
+        await detach(workplace.common_dir, workplace.path, commit)
+        await self._store.set_verdict(self._order.landing.number, commit, why)
+        await end(self._order.rooms, handles_beside(workplace.handle, workplace.recipe))
+        return why
+
+    async def _run_verify(self, workplace: Workplace, command: str) -> str:
         """Make the worktree ready and run verify; why it failed, '' where it passed."""
         ready = await workplace.make_ready()
         if ready.failed:
@@ -103,6 +117,13 @@ class Scratch:
         minutes = self._order.rooms.settings.limits.verify_minutes
         outcome, printed = await workplace.run("verify", command, minutes)
         return "" if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
+
+
+def _in_the_way(path: Path, error: Exception) -> str:
+    return (
+        f"verify ran in {path}, and what it left there can't be taken away: {error}. Nothing was merged; let verify "
+        "leave no files, as of a container's root, that you may not delete, then merge again."
+    )
 
 
 def path_of(home: Home, number: int) -> Path:
