@@ -308,7 +308,10 @@ UPDATE scratch SET used = :used WHERE number = :number;
 UPDATE scratch SET retired = 1 WHERE number = :number;
 
 -- name: retire_replaced!
-UPDATE scratch SET retired = 1 WHERE project = :project AND target = :target;
+-- All of a target but the one that was used last: beside a new one these are two.
+UPDATE scratch SET retired = 1 WHERE project = :project AND target = :target AND number NOT IN (
+  SELECT number FROM scratch WHERE project = :project AND target = :target AND NOT retired ORDER BY used DESC LIMIT 1
+);
 
 -- name: retire_unused!
 UPDATE scratch SET retired = 1 WHERE (used < :before OR number IN (SELECT value FROM json_each(:numbers)))

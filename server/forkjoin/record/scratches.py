@@ -31,7 +31,7 @@ class Scratches(Transactions):
 
     @Transactions.step(quiet=True)
     def take_scratch(self, q: Any, landing: Landing, recipe: Recipe) -> ScratchWorktree:
-        """The one of a landing's target, used now; a new one where that was made by another recipe, or checkout."""
+        """The one of a landing's target, recipe and checkout, used now; of a target the last two are kept."""
         now, target = time.time(), {"project": landing.project, "target": landing.target}
         number = q.find_scratch(**target, recipe=recipe, checkout=landing.checkout)
         if number is None:
