@@ -80,19 +80,21 @@ async def test_nobody_waits_for_its_teardown_which_is_run_once_before_it_goes(
     assert (scratch_of(repository, home), await near_loop.store.scratches()) == ([], [])
 
 
-async def test_one_whose_recipe_or_checkout_is_another_by_now_is_replaced_and_torn_down_by_its_own(
+async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kept_each_torn_down_by_its_own(
     repository: Path, home: Home, loop: Loop
 ) -> None:
     come(loop, MINE="another's")
-    await land(loop, repository, Recipe(teardown=_tells(home)))
-    git(repository, "reset", "-q", "--hard", "main~1")
-    await land(loop, repository, Recipe(teardown="exit 1"))
-    assert [(one.number, one.retired) for one in await loop.store.scratches()] == [(1, True), (2, False)]
+    first, second, third = Recipe(teardown=_tells(home)), Recipe(teardown="exit 1"), Recipe(teardown="exit 2")
+    for recipe in (first, second, first, second, third):
+        await land(loop, repository, recipe)
+        git(repository, "reset", "-q", "--hard", "main~1")
+    found = [(one.number, one.retired) for one in await loop.store.scratches()]
+    assert found == [(1, True), (2, False), (3, False)]
     assert torn(home) == [], "nobody waited for it"
     await retire(loop.rooms)
     name = loop.rooms.name
     assert torn(home) == [f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 10} main another's"]
-    assert scratch_of(repository, home) == ["target-2"]
+    assert scratch_of(repository, home) == ["target-2", "target-3"]
 
 
 async def test_it_goes_with_its_target(repository: Path, home: Home, loop: Loop) -> None:
@@ -103,6 +105,18 @@ async def test_it_goes_with_its_target(repository: Path, home: Home, loop: Loop)
     await retire(loop.rooms)
     assert [one.target for one in await loop.store.scratches()] == ["refs/heads/main"]
     assert scratch_of(repository, home) == ["target-1"]
+
+
+@pytest.mark.parametrize("file", ["HEAD", "config"])
+async def test_it_stays_where_git_cannot_say_what_became_of_its_target(
+    repository: Path, home: Home, loop: Loop, file: str
+) -> None:
+    await land(loop, repository, Recipe())
+    said = (repository / ".git" / file).read_text()
+    (repository / ".git" / file).write_text("[garbage")
+    await retire(loop.rooms)
+    (repository / ".git" / file).write_text(said)
+    assert [one.retired for one in await loop.store.scratches()] == [False]
 
 
 async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_it(

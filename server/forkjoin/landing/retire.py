@@ -31,7 +31,7 @@ async def retire(rooms: Rooms) -> None:
     """Take away the scratch worktrees that are due, and what is left of those that are recorded no more."""
     folder = rooms.home.worktrees
     found = await to_thread.run_sync(lambda: [path for kind in _KINDS for path in sorted(folder.glob(f"{kind}*"))])
-    gone = [one.number for one in await rooms.store.scratches() if await _is_homeless(rooms, one)]
+    gone = [one.number for one in await rooms.store.scratches() if not one.retired and await _is_homeless(rooms, one)]
     await rooms.store.retire_unused(gone, time.time() - _DAY_S)
     known = await rooms.store.scratches()  # read after the folders were: what is made now is recorded by then
     for one in [one for one in known if one.retired]:
@@ -47,10 +47,13 @@ async def retire(rooms: Rooms) -> None:
 
 
 async def _is_homeless(rooms: Rooms, scratch: ScratchWorktree) -> bool:
-    """Whether its repository has no such target any more; where the repository is not there now, nobody can tell."""
+    """Whether its repository says that it has no such target any more."""
     common_dir = (await rooms.store.project_numbered(scratch.project)).common_dir
-    there = await to_thread.run_sync(os.path.exists, common_dir)
-    return there and await git.tip(common_dir, scratch.target) is None
+    try:
+        return scratch.target not in await git.tips(common_dir, [scratch.target])
+    except Exception as error:  # a boundary: of a repository that is not there, or broken, nobody can tell
+        log.info("nobody can tell whether scratch worktree %d is due: %s", scratch.number, error)
+        return False
 
 
 async def _retire(rooms: Rooms, scratch: ScratchWorktree) -> None:
