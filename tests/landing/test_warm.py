@@ -116,18 +116,23 @@ async def test_what_is_shared_as_a_copy_is_copied_anew_once_the_checkouts_has_ch
     near_lead: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(share, "_LAG_S", 0.0)
-    pad = put_dependencies(repository) / "left-pad" / "index.js"
+    pad = put_dependencies(repository, "node_modules") / "left-pad" / "index.js"
+    (repository.parent / "old" / "left-pad").mkdir(parents=True)
+    (repository.parent / "old" / "left-pad" / "index.js").write_text("old\n")
     want(repository, home, "[share]\nnode_modules = 'copy'\n")
-    ids = await near_lead.run(*(f"echo > {number}" for number in range(3)))
+    ids = await near_lead.run(*(f"echo > {number}" for number in range(4)))
     for number, one in enumerate(ids):
         if number == 2:
             pad.write_text("new\n")
             os.utime(pad, (0, 0))
+        if number == 3:
+            (repository / "node_modules").rename(repository.parent / "real")
+            (repository / "node_modules").symlink_to("../old")
         tells = f"ls node_modules >> {home.state}/told; cat node_modules/left-pad/index.js >> {home.state}/told"
         answer = await near_lead.call("merge_worktree", ids=[one], verify=f"{tells}; touch node_modules/built-{number}")
         assert ids_of(answer, "merged") == [one]
     told = (home.state / "told").read_text().split()
-    assert told == ["left-pad", "pad", "built-0", "left-pad", "pad", "left-pad", "new"]
+    assert told == ["left-pad", "pad", "built-0", "left-pad", "pad", "left-pad", "new", "left-pad", "old"]
 
 
 async def test_where_it_cannot_be_given_other_files_another_takes_its_place(

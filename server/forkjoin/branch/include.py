@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISDIR
 from typing import BinaryIO
@@ -10,8 +10,9 @@ from typing import BinaryIO
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.place import Place
 from forkjoin.error import CallerError, is_passing
-from forkjoin.regular import open_regular
+from forkjoin.regular import open_regular, read_regular
 
 #: How many files, and bytes, may be named.
 _FILES, _BYTES = 100_000, 4 * 1024**3
@@ -21,12 +22,38 @@ _CHUNK = 1024 * 1024
 _NEW = ".forkjoin-new"
 
 
-async def bring_ignored(checkout: Path, worktree: Path, *, anew: bool = False) -> int:
-    """Copy what is named from the checkout to a worktree; how many files that were.
+#: In a worktree's git folder: what was brought to it, and is to go once it is named no more.
+_BROUGHT = "forkjoin-brought"
 
-    What is there already stays as it is, unless it is brought `anew`: then what differs, by size or time, is replaced.
+
+async def bring_ignored(checkout: Path, worktree: Path) -> int:
+    """Copy what is named from the checkout to a worktree; how many files that were. What is there already stays."""
+    return await _bring(checkout, worktree, await included(checkout), anew=False)
+
+
+async def renew_ignored(checkout: Path, place: Place) -> None:
+    """See that what is named is in a worktree as in the checkout, by size and time, and nothing that was before.
+
+    What is tracked there is no business of the checkout's.
     """
-    names = await included(checkout)
+    tracked = set(git.names_in(await place.git("ls-files", "-z")))
+    names = [name for name in await included(checkout) if name not in tracked]
+    brought = place.folder / _BROUGHT
+    said = await to_thread.run_sync(read_regular, brought)
+    before = git.names_in(os.fsdecode(said or b""))
+    await to_thread.run_sync(_take_away, place.path, set(before).difference(names, tracked))
+    await to_thread.run_sync(brought.write_bytes, git.as_input(names))
+    await _bring(checkout, place.path, names, anew=True)
+
+
+def _take_away(worktree: Path, names: Iterable[str]) -> None:
+    root = worktree.resolve()
+    for file in (worktree / name for name in names):
+        if not is_blocked(file.parent, root) and (file.is_symlink() or not file.is_dir()):
+            file.unlink(missing_ok=True)
+
+
+async def _bring(checkout: Path, worktree: Path, names: Sequence[str], *, anew: bool) -> int:
     try:
         return await to_thread.run_sync(_copy, checkout, worktree, names, anew)
     except OSError as error:

@@ -71,7 +71,7 @@ def drop_changed(checkout: Path, place: Place, wanted: Mapping[str, str]) -> Non
     since = stamp.stat().st_mtime if stamp.exists() else now
     for copy in (place.path / name for name, how in wanted.items() if how == "copy"):
         source = checkout / copy.relative_to(place.path)
-        if not is_blocked(copy.parent, place.path.resolve()) and _has_changed(source.resolve(), since):
+        if not is_blocked(copy.parent, place.path.resolve()) and _has_changed(source, since):
             take_away(copy)
     stamp.touch()
     os.utime(stamp, (now, now))
@@ -80,7 +80,7 @@ def drop_changed(checkout: Path, place: Place, wanted: Mapping[str, str]) -> Non
 def _has_changed(source: Path, since: float) -> bool:
     """Whether anything is new, other or gone there: of a file's times it is ctime that no program sets back."""
     try:
-        return any(os.lstat(one).st_ctime > since for one in _all_in(str(source)))
+        return any(os.lstat(one).st_ctime > since for one in (str(source), *_all_in(str(source.resolve()))))
     except FileNotFoundError:
         return True
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.branch.include import bring_ignored
+from forkjoin.branch.include import renew_ignored
 from forkjoin.branch.place import find_place
 from forkjoin.branch.scratch import UnfitCommitError, detach, make_scratch
 from forkjoin.branch.share import drop_changed
@@ -88,9 +88,10 @@ class Scratch:
         await end(order.rooms, set(there).difference(begun))
         path, checkout = path_of(order.rooms.home, scratch.number), Path(scratch.checkout)
         await make_scratch(order.common_dir, path, commit, run)
-        if scratch.checkout and not begun:
-            await bring_ignored(checkout, path, anew=True)
-            if scratch.recipe.share and (place := await find_place(order.common_dir, path)):
+        place = await find_place(order.common_dir, path)
+        if place and scratch.checkout and not begun:
+            await renew_ignored(checkout, place)
+            if scratch.recipe.share:
                 await to_thread.run_sync(drop_changed, checkout, place, scratch.recipe.share)
 
     def _run(self, scratch: ScratchWorktree, commit: str) -> str:
