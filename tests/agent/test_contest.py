@@ -155,7 +155,9 @@ async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_r
     ref = "refs/forkjoin/kept/a3-fix-3"
     for how in ({"after": ["a3"]}, {"base": "fix-3"}):
         refused = await near.refusal("spawn_agent", task="true", **how)
-        assert refused.startswith(f"a3 (fix-3) was removed, and its unmerged work with it. What it did is kept as {ref}")
+        assert refused.startswith(
+            f"a3 (fix-3) was removed, and its unmerged work with it. What it did is kept as {ref}"
+        )
     (kept,) = await fork(near, {"name": "kept", "task": "cat n", "base": ref})
     assert await outcomes(near, [kept]) == {"kept": "succeeded: 3"}
     await near.call("remove_worktrees", ids=["fix"], discard_unmerged=True)
@@ -197,7 +199,7 @@ async def test_of_those_named_together_the_best_alone_lands_and_a_loser_by_itsel
     )
 
 
-async def test_a_judge_is_not_run_twice_when_a_daemon_died_over_it(
+async def test_a_judge_is_not_run_twice_nor_its_litter_taken_for_work_when_a_daemon_died_over_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = home.state / "judged"
@@ -208,14 +210,16 @@ async def test_a_judge_is_not_run_twice_when_a_daemon_died_over_it(
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         with monkeypatch.context() as fault:
             fault.setattr("forkjoin.agent.finish._result", fall)
-            spec = {"task": "true", "name": "fix", "candidates": 2, "judge": f"echo run >> {log}; echo 7"}
-            await lead.call("spawn_agent", **spec)
+            judge = f"touch litter; echo run >> {log}; echo 7"
+            await lead.call("spawn_agent", task="echo > work", name="fix", candidates=2, judge=judge)
             await lead.until("a1", state="finishing")
             while not log.exists() or len(log.read_text().split()) < 2:
                 await lead.listed("a1")
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S)
-        assert [row["score"] for row in (await lead.call("get_result", id="fix"))["candidates"]] == [7, 7]
+        rows = (await lead.call("get_result", id="fix"))["candidates"]
+        assert [(row["score"], row["lines"]) for row in rows] == [(7, 1), (7, 1)]
+        assert (await lead.call("get_result", id="fix"))["files_changed"] == 1
     assert log.read_text().split() == ["run", "run"]
 
 
@@ -236,9 +240,7 @@ async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
     assert len((await near.call("check_conflicts", ids=["fix", "a4"]))["conflicts"]) == 1
 
 
-async def test_who_won_is_known_until_all_have_gone_at_once(
-    repository: Path, home: Home
-) -> None:
+async def test_who_won_is_known_until_all_have_gone_at_once(repository: Path, home: Home) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await contest(lead, "echo $n > n; test $n != 1", "cat n")
         await lead.call("merge_worktree", ids=["fix"])

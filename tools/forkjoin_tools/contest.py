@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from forkjoin_tools.desk import Desk, Usd
 
-
 #: Characters of a model's name that are told.
 _WORDS = 100
 

@@ -90,8 +90,8 @@ async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
     refs = [await kept.find(common_dir, agent.slug) if agent.discarded else None for agent in agents]
     if agents and all(refs):
         raise CallerError(
-            f"{agents[0].label} was removed, and its unmerged work with it. What it did is kept as {refs[0]}: pass that "
-            "as `base`, or leave it out. Nothing was spawned."
+            f"{agents[0].label} was removed, and its unmerged work with it. What it did is kept as {refs[0]}: pass "
+            "that as `base`, or leave it out. Nothing was spawned."
         )
 
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.judge import Judged, judge
-from forkjoin.agent.prepare import workplace_of
+from forkjoin.agent.prepare import handle_of, workplace_of
 from forkjoin.agent.stop import end_processes
+from forkjoin.attempt.shell import handles
 from forkjoin.branch import diff, git, loose, merging, repository
 from forkjoin.branch.place import is_folder
 from forkjoin.model import Agent, Merge, Outcome, Result, State, Verify
@@ -34,8 +35,7 @@ async def finish(
     """Write the attempt's result, and the agent's final state with it; without an environment it is not verified."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await conclude(rooms, adapter, agent, outcome)
-    message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
+    left = await _commit_work(rooms, common_dir, agent)
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
     verified = _UNVERIFIED
@@ -47,6 +47,16 @@ async def finish(
         await end_processes(rooms, now)
     result = await _result(rooms, adapter, now, outcome, concluded, left, verified)
     await rooms.store.finish(now, result, Merge.UNMERGED if result.commits else Merge.NOTHING)
+
+
+async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Left:
+    """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
+    kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
+    tests = [await rooms.executor.outcome(handle) for handle in handles(handle_of(agent), *kinds)]
+    if any(test.kind != "not_started" for test in tests):
+        return loose.Left(await git.tip(common_dir, f"refs/heads/{agent.branch}"), 0, [])
+    message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
+    return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
 
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> str | None:

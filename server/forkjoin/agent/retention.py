@@ -48,7 +48,10 @@ async def _let_go(rooms: Rooms, agent: Agent) -> None:
     if agent.removed is None:
         candidates = await rooms.store.candidates(agent) or [agent]
         if not all([await _is_as_it_ended(rooms, one) for one in candidates]):
-            log.info("%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged", agent.label)
+            log.info(
+                "%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged",
+                agent.label,
+            )
             return
         anybodys = rooms.environments.find_any(agent.project)
         removed = await remove(rooms, [agent], discard_unmerged=False, environment=anybodys)

@@ -19,7 +19,6 @@ from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 from forkjoin.wanted import find_recipe
 
-
 #: Characters that the name of a model may have: here, since what is on disk is read whatever it holds.
 _MODEL = 200
 
