@@ -1,10 +1,12 @@
 """A merge is put in place in a worktree; one that is under way there is not lost in what is committed for its agent."""
 
+import os
 from pathlib import Path
 
 import pytest
 from branches import REAL_GIT, Fork, blob, commit, make_fork, put_git, put_hooks, write
 from forkjoin.branch import merging
+from forkjoin.branch.git import readable
 from forkjoin.error import GitError
 from harness import git
 from leaving import leave, leave_twice
@@ -228,3 +230,50 @@ async def test_what_names_no_commit_is_no_merge(fork: Fork, said: str) -> None:
     (fork.path / "new").touch()
     left = await leave(fork)
     assert (left.loose, git(fork.repository, "log", "-1", "--format=%P", fork.branch)) == (1, fork.base)
+
+
+# -- what counts as resolved
+
+BY_RIGHT = "<<<<<<< a\n=======\n>>>>>>> b\n"
+
+
+async def _begin(repository: Path, name: str, before: str, attributes: str = "") -> tuple[Fork, str]:
+    """A worktree with the merge of a commit in place that conflicts with `main` in one line of a file."""
+    commit(repository, {".gitattributes": attributes, name: f"{before}1\n"})
+    git(repository, "switch", "-qc", "side")
+    theirs = commit(repository, {name: f"{before}2\n"})
+    git(repository, "switch", "-q", "main")
+    commit(repository, {name: f"{before}3\n"})
+    fork = await make_fork(repository)
+    await merging.begin(fork.common_dir, fork.path, theirs, "Merge\n")
+    return fork, theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "attributes"),
+    [
+        ("large", "a line that both have\n" * 20_000, ""),
+        ("large", "", "large conflict-marker-size=20\n"),
+        (os.fsdecode(b"caf\xe9"), "", ""),
+        ("by-right", BY_RIGHT, ""),
+    ],
+)
+async def test_marks_that_were_committed_are_found_wherever_they_are_and_however_long(
+    repository: Path, name: str, before: str, attributes: str
+) -> None:
+    fork, theirs = await _begin(repository, name, before, attributes)
+    git(fork.path, "commit", "-qam", "marks and all")
+    why = await merging.why_unresolved(fork.common_dir, fork.base, theirs, fork.tip())
+    assert why == f"these files still conflict: {readable(name)}"
+
+
+@pytest.mark.parametrize("how", ["", "add", "commit"])
+async def test_marks_that_one_of_the_sides_has_by_right_are_no_conflict(repository: Path, how: str) -> None:
+    fork, theirs = await _begin(repository, "manual", BY_RIGHT)
+    write(fork.path, "manual", f"{BY_RIGHT}both\n")
+    if how:
+        git(fork.path, *{"add": ("add", "-A"), "commit": ("commit", "-qam", "resolved")}[how])
+    left = await leave_twice(fork)
+    assert left.tip
+    assert left.conflicts == []
+    assert await merging.why_unresolved(fork.common_dir, fork.base, theirs, left.tip) is None

@@ -139,6 +139,7 @@ CONFLICTS = "these files still conflict: shared.txt"
         ("git add -A", CONFLICTS),
         ("git commit -qam done", CONFLICTS),
         ("git merge --abort; echo 1 2 > shared.txt", "the merge of"),
+        ("git reset -q --hard MERGE_HEAD", "what that was to be merged into, at"),
     ],
 )
 async def test_one_that_leaves_the_conflict_has_failed_and_says_in_which_files(
@@ -159,6 +160,17 @@ async def test_a_binary_file_that_was_left_as_git_left_it_is_not_resolved(near_l
 
 
 # -- how it lands
+
+
+async def test_a_conflict_in_a_file_whose_name_is_no_text_is_told_and_resolved(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    name = r"$(printf 'caf\351')"
+    resolve_by(home, f'echo both > "{name}"')
+    await conflict(near_lead, f'echo 1 > "{name}"', f'echo 2 > "{name}"')
+    told = await near_lead.call("check_conflicts", ids=["a1", "a2"])
+    assert {tuple(one["files"]) for one in told["conflicts"]} == {(r"caf\xe9",)}
+    assert ids_of(await near_lead.call("merge_worktree", ids=["a3"]), "merged") == ["a3", "a2"]
 
 
 @pytest.mark.parametrize("strategy", ["merge", "squash"])

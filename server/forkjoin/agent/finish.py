@@ -61,11 +61,9 @@ async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Lef
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> str | None:
     """Why its branch does not resolve the conflict that it was spawned for, if it does not."""
-    merged = left.tip and await git.is_ancestor(common_dir, agent.theirs, left.tip)
-    marked = await merging.find_left(common_dir, agent.base, agent.theirs, left.tip) if left.tip else []
-    if files := list(dict.fromkeys((*left.conflicts, *marked))):
-        return f"these files still conflict: {git.listed(files)}"
-    return None if merged else f"the merge of {agent.theirs[:10]}, the work of a{agent.resolves}, is not on its branch"
+    if left.tip is None:
+        return "its branch is gone"
+    return await merging.why_unresolved(common_dir, agent.base, agent.theirs, left.tip, left.conflicts)
 
 
 class _Verified(NamedTuple):

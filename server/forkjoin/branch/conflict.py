@@ -1,6 +1,7 @@
 """Merging two commits without touching anything: what would come of it, or where they conflict."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ async def try_merge(
     parted = (f"--merge-base={base}",) if base else ()
     arguments = (*how, "merge-tree", "--write-tree", "--name-only", "-z", *parted, ours, theirs)
     code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, fine=(0, 1))
-    tree, _, told = out.decode(errors="replace").partition("\0")
+    tree, _, told = os.fsdecode(out).partition("\0")
     return Merged(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
 
 
@@ -65,7 +66,7 @@ async def try_merges(
     arguments = (*how, "merge-tree", "--stdin", "--name-only", "--messages")
     extra = {"GIT_ATTR_SOURCE": wanted[0].ours, **(aside or {})}
     code, out, _ = await git.run(common_dir, *arguments, stdin=asked, extra=extra)
-    return None if code else list(_read_merges(iter(out.decode(errors="replace").split("\0"))))
+    return None if code else list(_read_merges(iter(os.fsdecode(out).split("\0"))))
 
 
 def _read_merges(told: Iterator[str]) -> Iterator[Merged]:

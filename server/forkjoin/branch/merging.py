@@ -3,14 +3,14 @@
 git keeps it in the worktree's git folder: MERGE_HEAD is what is merged, AUTO_MERGE the tree that git made of it.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.conflict import try_merge
-from forkjoin.branch.hunks import find_hunks, read_hunks
 from forkjoin.branch.place import Place, git_folder
 from forkjoin.branch.worktree import registering, take_away
 from forkjoin.error import GitError, is_passing
@@ -20,8 +20,11 @@ from forkjoin.regular import read_line, read_regular
 _SEEN = ("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=false")
 _MERGE = ("merge", "--quiet", "--no-commit", "--no-ff", "--strategy=ort", "--no-autostash", "--no-verify-signatures")
 
+#: Lines between which git puts both sides; their length is an attribute, conflict-marker-size.
+_BEGIN, _END = re.compile(rb"^<{7,} ", re.MULTILINE), re.compile(rb"^>{7,} [^\r\n]*", re.MULTILINE)
+
 #: Bytes of a file that are looked at for what marks a conflict, and how many files.
-_BYTES, _FILES = 32 * 1024 * 1024, 200
+_BYTES, _FILES = 32 * 1024 * 1024, 1_000
 
 
 async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
@@ -67,15 +70,54 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
         if is_passing(error):
             raise
         edited = set[str]()
-    return [name for name in unmerged if name not in edited or await to_thread.run_sync(_is_marked, place.path / name)]
+    return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
 
 
-def _is_marked(file: Path) -> bool:
-    data = b"" if file.is_symlink() else read_regular(file, _BYTES) or b""
-    return any(read_hunks("", data.decode(errors="replace")))
+async def _is_marked_there(place: Place, name: str) -> bool:
+    file = place.path / name
+    data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _BYTES)
+    return _is_marked(data or b"", [await _read(place.path, f":{side}:{name}", place.here) for side in (2, 3)])
 
 
-async def find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:
+async def why_unresolved(
+    common_dir: str, ours: str, theirs: str, tip: str, conflicts: Sequence[str] = ()
+) -> str | None:
+    """Why what is at `tip` is no merge of both, without any marks of that, if it is not.
+
+    Args:
+        conflicts: Files that are known to conflict still.
+    """
+    if files := list(dict.fromkeys((*conflicts, *await _find_left(common_dir, ours, theirs, tip)))):
+        return f"these files still conflict: {git.listed(files)}"
+    for side, what in ((theirs, "the merge of"), (ours, "what that was to be merged into, at")):
+        if not await git.is_ancestor(common_dir, side, tip):
+            return f"{what} {side[:10]} is not on its branch"
+    return None
+
+
+async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:
     """The files in which `ours` and `theirs` conflict, and that have the marks of it at `tip` still."""
-    conflicts = (await try_merge(common_dir, ours, theirs)).conflicts[:_FILES]
-    return [file for file in conflicts if await find_hunks(common_dir, tip, [file])]
+    found: list[str] = []
+    for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_FILES]:
+        data = await _read(common_dir, f"{tip}:{file}")
+        if _is_marked(data, ()) and _is_marked(
+            data, [await _read(common_dir, f"{it}:{file}") for it in (ours, theirs)]
+        ):
+            found.append(file)
+    return found
+
+
+async def _read(where: str | Path, name: str, extra: Mapping[str, str] | None = None) -> bytes:
+    """What is in a file, by a name of git's for it; nothing where there is none."""
+    try:
+        return await git.read(where, "cat-file", "blob", name, limit=_BYTES, extra=extra)
+    except GitError as error:
+        if is_passing(error):
+            raise
+        return b""
+
+
+def _is_marked(data: bytes, sides: Iterable[bytes]) -> bool:
+    """Whether there are marks of a conflict in it, beside those that are in one of the sides by right."""
+    known = {line for side in sides for line in _END.findall(side)}
+    return bool(_BEGIN.search(data)) and any(line not in known for line in _END.findall(data))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from forkjoin.branch.git import readable
 from forkjoin.branch.join import Move
 from forkjoin.model import Merge
 
@@ -79,9 +80,9 @@ _NAMED = 30
 
 
 def first(names: Sequence[str]) -> tuple[str, ...]:
-    """The first of these names, and how many more there are."""
+    """The first of these files' names, as they can be told, and how many more there are."""
     more = [f"… and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return (*names[:_NAMED], *more)
+    return (*map(readable, names[:_NAMED]), *more)
 
 
 LANDED = TypeAdapter(Landed)

@@ -82,7 +82,7 @@ class _Train:
     fates: dict[int, Conflicted | Rejected | Skipped] = field(
         default_factory=dict[int, "Conflicted | Rejected | Skipped"]
     )
-    conflicts: dict[int, str] = field(default_factory=dict[int, str])  #: the tree of each that conflicted last
+    conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
     words: dict[str, str] = field(default_factory=dict[str, str])  #: how verify failed, by commit; '' where it passed
 
     @property
@@ -119,7 +119,8 @@ class _Train:
         """Say where those conflict that are left out."""
         for number, fate in self.fates.items():
             if isinstance(fate, Conflicted):
-                hunks = await find_hunks(self.order.common_dir, self.conflicts[number], fate.files)
+                how = self.conflicts[number]
+                hunks = await find_hunks(self.order.common_dir, how.tree, how.files)
                 self.fates[number] = replace(fate, hunks=tuple(hunks))
 
     async def _couple(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -159,9 +160,9 @@ class _Train:
                 self.fates[agent.number] = Skipped(agent.id, MERGED_BEFORE)
             case Refused(why):
                 self.fates[agent.number] = Rejected(agent.id, f"git can't merge it: {why}")
-            case Conflicting(files, tree):
+            case Conflicting(files):
                 self.fates[agent.number] = Conflicted(agent.id, first(files))
-                self.conflicts[agent.number] = tree
+                self.conflicts[agent.number] = fate
                 return True
             case Behind():
                 self.fates[agent.number] = _behind(entry, min(entry.needs))
