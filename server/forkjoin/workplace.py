@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from forkjoin.adapter.all import ADAPTERS
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.shell import Ran, Shell, handles
 from forkjoin.branch.place import Place, find_place
@@ -96,3 +97,10 @@ def _slug(home: str, handle: str) -> str:
 def handles_beside(handle: str, recipe: Recipe) -> list[str]:
     """The handles of all that may run in a workplace before its teardown, beside a program."""
     return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
+
+
+def find_account(rooms: Rooms, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
+    """Whose rate limit the model calls of this program count against, in the environment of whoever asked for it."""
+    program = rooms.settings.program(agent)
+    made = compose(environment, program.environment, {}, wanted=recipe.environment)
+    return ADAPTERS[program.kind].account(made)

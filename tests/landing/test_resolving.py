@@ -271,7 +271,91 @@ async def test_where_the_target_has_gone_on_a_resolution_is_given_to_another_age
     assert ids_of(answer, "merged") == ["a4", "a3", "a2"]
 
 
+async def test_after_an_undo_it_brings_nothing_back_that_is_not_named(near_lead: Lead, repository: Path) -> None:
+    (resolver,) = await conflict(near_lead, ONE, TWO)
+    await near_lead.call("undo_merge")
+    before = git(repository, "rev-parse", "main")
+    [skipped] = (await near_lead.call("merge_worktree", ids=[resolver]))["skipped"]
+    assert "no more, the work of a1 (echo-1-shared-txt-first): merge that first, or with it" in skipped["why"]
+    assert git(repository, "rev-parse", "main") == before
+    answer = await near_lead.call("merge_worktree", ids=["a1", resolver])
+    assert ids_of(answer, "merged") == ["a1", resolver, "a2"]
+    assert (repository / "shared.txt").read_text() == "1\n2\n"
+
+
+async def test_one_that_failed_lands_only_where_it_left_no_conflict(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    resolve_by(home, "git commit -qam marks; exit 1")
+    (marked,) = await conflict(near_lead, ONE, TWO)
+    answer = await near_lead.call("merge_worktree", ids=[marked], include_failed=True)
+    [skipped] = answer["skipped"]
+    assert skipped["why"] == "it did not resolve the conflict: these files still conflict: shared.txt"
+    resolve_by(home, f"{COMMITTED}; exit 1")
+    (conflicted,) = (await near_lead.call("merge_worktree", ids=["a2"], on_conflict="agent"))["conflicted"]
+    await near_lead.results(conflicted["resolving"])
+    answer = await near_lead.call("merge_worktree", ids=[conflicted["resolving"]], include_failed=True)
+    assert ids_of(answer, "merged") == [conflicted["resolving"], "a2"]
+
+
+async def test_where_one_in_the_middle_was_removed_the_first_is_brought_along_all_the_same(
+    near_lead: Lead, repository: Path
+) -> None:
+    (middle,) = await conflict(near_lead, ONE, TWO)
+    commit(repository, {"shared.txt": "a person's\n"})
+    await near_lead.call("merge_worktree", ids=[middle], on_conflict="agent")
+    await near_lead.results("a4")
+    await near_lead.call("remove_worktrees", ids=[middle], discard_unmerged=True)
+    assert ids_of(await near_lead.call("merge_worktree", ids=["a4"]), "merged") == ["a4", "a2"]
+
+
 # -- once, and again
+
+
+async def test_another_target_and_work_that_went_on_have_another_agent(near_lead: Lead, repository: Path) -> None:
+    git(repository, "branch", "other")
+    await conflict(near_lead, ONE, TWO)
+
+    async def merge(target: str) -> str:
+        answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], into=target, on_conflict="agent")
+        resolving: str = answer["conflicted"][0]["resolving"]
+        await near_lead.results(resolving)
+        return resolving
+
+    assert [await merge("other"), await merge("main"), await merge("other")] == ["a4", "a3", "a4"]
+    git(
+        repository,
+        "worktree",
+        "add",
+        "-q",
+        "--detach",
+        str(repository.parent / "by"),
+        "forkjoin/a2-echo-2-shared-txt-second",
+    )
+    made = commit(repository.parent / "by", {"more": "x\n"})
+    git(repository, "update-ref", "refs/heads/forkjoin/a2-echo-2-shared-txt-second", made)
+    assert [await merge("main"), await merge("other")] == ["a5", "a6"]
+
+
+async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
+    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+) -> None:
+    await near_lead.run(ONE, TWO, THREE)
+    await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
+    await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent")
+    await near_lead.results("a4", "a5")
+    assert (await near_loop.store.agent(5)).after == (4,)
+    assert "from how the conflicts of a2 were resolved" in (home.state / "brief-a5").read_text()
+    assert ids_of(await near_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
+
+
+async def test_one_that_has_the_work_of_what_was_rejected_does_not_count(near_lead: Lead) -> None:
+    four, five = await conflict(near_lead, ONE, TWO, THREE)
+    await near_lead.call("merge_worktree", ids=[four], verify="test 1 = $(cat shared.txt)")
+    assert await fares(near_lead, four) == ["rejected"]
+    (conflicted,) = (await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent"))["conflicted"]
+    assert conflicted["resolving"] == "a6"
+    assert five == "a5"
 
 
 async def test_a_conflict_has_one_agent_until_that_has_failed(near_lead: Lead, home: Home) -> None:
@@ -317,8 +401,11 @@ async def test_while_it_is_at_it_the_two_are_not_told_to_conflict(near_lead: Lea
 async def test_it_is_like_the_one_whose_work_conflicts(near_lead: Lead, near_loop: Loop) -> None:
     await near_lead.run(ONE)
     await near_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
+    sql = "UPDATE agent SET account = 'another' WHERE number = 2"
+    await near_loop.store._write("another", lambda _: near_loop.store._connection.execute(sql))
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     agent = await near_loop.store.agent(3)
+    assert agent.account == ""  # a command has none, in whoever's environment
     spec = agent.spec
     assert (spec.agent, spec.priority, spec.timeout_minutes, spec.verify) == ("sh", 7, 9, "test -e shared.txt")
     assert (spec.base, agent.resolves, agent.lead) == (None, 2, (await near_loop.store.agent(2)).lead)

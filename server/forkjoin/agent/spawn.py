@@ -4,10 +4,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
 from forkjoin.agent.contest import Wanted, expand
-from forkjoin.attempt.environment import compose
 from forkjoin.branch import git
 from forkjoin.branch.naming import find_naming
 from forkjoin.branch.repository import Checkout, look
@@ -18,6 +16,7 @@ from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 from forkjoin.wanted import find_recipe
+from forkjoin.workplace import find_account
 
 #: Characters that the name of a model may have: here, since what is on disk is read whatever it holds.
 _MODEL = 200
@@ -45,7 +44,10 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
-    accounts = {agent: _account(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
+    accounts = {
+        agent: find_account(rooms, caller.session.hello.environment, agent, recipe)
+        for agent in {spec.agent for spec in specs}
+    }
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
         _new(caller, checkout, one._replace(spec=spec), commits[spec.base] or head, accounts[spec.agent], recipe, after)
@@ -65,13 +67,6 @@ def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
 def _fund(settings: Settings, spec: Spec) -> Spec:
     """The spec, with the budget that the settings give where it says nothing."""
     return spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd})
-
-
-def _account(rooms: Rooms, caller: Caller, agent: str | None, recipe: Recipe) -> str:
-    """Whose rate limit the model calls of this program count against."""
-    program = rooms.settings.program(agent)
-    environment = compose(caller.session.hello.environment, program.environment, {}, wanted=recipe.environment)
-    return ADAPTERS[program.kind].account(environment)
 
 
 def _new(

@@ -11,8 +11,8 @@ from forkjoin.branch import git
 from forkjoin.branch.sides import Sides, find_sides
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.order import Order
+from forkjoin.landing.origin import find_origin
 from forkjoin.model import Agent
-from forkjoin.record.store import Store
 
 #: Bytes of a diff, characters of a task, and how many tasks of the other side.
 _DIFF, _TASK, _TASKS = 20_000, 4_000, 10
@@ -45,14 +45,8 @@ class Conflict:
     ours: str
     theirs: str
     files: tuple[str, ...]
-    behind: tuple[int, ...]  #: numbers of those whose conflicts are resolved before this one
-
-
-async def find_origin(store: Store, agent: Agent) -> Agent:
-    """Whose task it is about, in truth: of one that resolves a conflict, the agent whose work that is."""
-    while agent.resolves is not None and await store.ended([agent.resolves]):
-        agent = await store.agent(agent.resolves)
-    return agent
+    behind: tuple[int, ...] = ()  #: numbers of those whose conflicts are resolved before this one
+    resolver: int | None = None  #: the number of whoever is at it, where somebody is
 
 
 async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: str | None) -> str:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from forkjoin.branch import git
+from forkjoin.branch import git, merging
 from forkjoin.decision.contest import rank
-from forkjoin.error import GitError, is_passing
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
-from forkjoin.landing.brief import find_origin
 from forkjoin.landing.order import Order
+from forkjoin.landing.origin import find_origin, find_resolved, find_undone, has
 from forkjoin.model import FINAL, Agent, Merge, State, Strategy
 
 
@@ -82,6 +81,8 @@ async def _find(
     if why := why or (None if tip else await _why_gone(order, agent, target)):
         return Skipped(agent.id, why)
     assert tip is not None
+    if agent.resolves is not None and (why := await _why_no_resolution(order, agent, tip.commit, target, before)):
+        return Skipped(agent.id, why)
     found = await _inherited(order, agent, tip.commit, target) if agent.after else {}
     inherited = _one_of_each(found, before)
     for other in inherited:
@@ -93,7 +94,22 @@ async def _find(
     needs = frozenset(one.agent.number for one in ahead if isinstance(one, Entry))
     squashed = [other for other in inherited if order.landing.strategy == "squash" or other.number not in before]
     base = agent.base if squashed and not _lost(squashed, before) else None
-    return Entry(agent, tip, message, needs, base, tuple(await _find_resolved(order, agent, tip.commit)))
+    return Entry(agent, tip, message, needs, base, tuple(await find_resolved(order, agent, tip.commit)))
+
+
+async def _why_no_resolution(
+    order: Order, agent: Agent, tip: str, target: str, before: Mapping[int, Entry | Skipped]
+) -> str | None:
+    """Why what resolves a conflict does not land: it leaves it, or would bring what was taken back."""
+    if agent.state is not State.SUCCEEDED and (
+        why := await merging.why_unresolved(order.common_dir, agent.base, agent.theirs, tip)
+    ):
+        return f"it did not resolve the conflict: {why}"
+    undone = [one for one in await find_undone(order, tip, target) if not isinstance(before.get(one.number), Entry)]
+    if undone:
+        others = git.listed([one.label for one in undone])
+        return f"it would bring back what is in the target no more, the work of {others}: merge that first, or with it"
+    return None
 
 
 def _lost(others: Sequence[Agent], before: Mapping[int, Entry | Skipped]) -> bool:
@@ -122,7 +138,7 @@ def _why_not(agent: Agent, tip: git.Tip | None, *, include_failed: bool) -> str 
 
 async def _why_gone(order: Order, agent: Agent, target: str) -> str:
     result = await order.rooms.store.result(agent.number)
-    if result and result.commit and await _has(order, result.commit, target):
+    if result and result.commit and await has(order.common_dir, result.commit, target):
         return NOTHING if result.commit == agent.base else MERGED_BEFORE
     return "its branch is gone"
 
@@ -132,7 +148,7 @@ async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> dict[
 
     With each, the commit at which it ended.
     """
-    found: dict[Agent, str] = {}
+    common_dir, found = order.common_dir, dict[Agent, str]()
     numbers = list(agent.after)
     for number in numbers:
         for other in await order.rooms.store.agents_numbered([number]):
@@ -140,7 +156,7 @@ async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> dict[
             commit = result.commit if result else None
             if commit == other.base:
                 numbers += [one for one in other.after if one not in numbers]
-            elif commit and await _has(order, commit, tip) and not await _has(order, commit, target):
+            elif commit and await has(common_dir, commit, tip) and not await has(common_dir, commit, target):
                 found[other] = commit
     return found
 
@@ -155,26 +171,3 @@ def _one_of_each(inherited: Mapping[Agent, str], before: Mapping[int, Entry | Sk
     for other in sorted(inherited, key=is_missing):
         one_of.setdefault((other.contest or -other.number, inherited[other]), other)
     return list(one_of.values())
-
-
-async def _find_resolved(order: Order, agent: Agent, tip: str) -> list[int]:
-    """The numbers of those whose conflict it resolves, or that one's, and whose work its branch has, all of it."""
-    store, found = order.rooms.store, list[int]()
-    while agent.resolves is not None and await store.ended([agent.resolves]):
-        agent = await store.agent(agent.resolves)
-        result = await store.result(agent.number)
-        theirs = await git.tip(order.common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
-        if agent.merge is Merge.MERGED or agent.removed or not (theirs and await _has(order, theirs, tip)):
-            break
-        found.append(agent.number)
-    return found
-
-
-async def _has(order: Order, commit: str, tip: str) -> bool:
-    """Whether `tip` has a commit; it has not one that went with its branch."""
-    try:
-        return await git.is_ancestor(order.common_dir, commit, tip)
-    except GitError as error:
-        if is_passing(error):
-            raise
-        return False

@@ -68,9 +68,13 @@ class Landings(Transactions):
         merged = [one for answer in answers for one in rows.JSON.validate_json(answer)["merged"]]
         return [one["commit"] for one in merged if one["id"] == agent.id]
 
-    async def resolver(self, agent: Agent) -> int | None:
-        """The number of the agent that is at this one's conflict, or has resolved it and is not merged yet."""
-        return await self._value(int, "resolver", number=agent.number)
+    async def merges(self, project: int, target: str) -> list[Landing]:
+        """As `moves`, with those that were undone."""
+        return [rows.landing(row) for row in await self._rows("merges", project=project, target=target)]
+
+    async def resolvers(self, project: int, target: str) -> list[Agent]:
+        """Those that are at a conflict with this target, or have resolved it and are not merged yet, newest first."""
+        return await self._agents("resolvers", project=project, target=target)
 
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""

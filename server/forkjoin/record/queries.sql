@@ -265,10 +265,19 @@ SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move
 AND json_extract(answer, '$.error') IS NULL
 AND EXISTS (SELECT 1 FROM json_each(answer, '$.merged') WHERE json_extract(value, '$.id') = :id);
 
--- name: resolver$
--- Who is at the conflict of another, or has resolved it, and no verify has rejected that.
-SELECT max(number) FROM agent WHERE resolves = :number AND removed IS NULL AND merge NOT IN ('merged', 'rejected')
-AND state NOT IN ('failed', 'stopped', 'timed_out', 'lost');
+-- name: resolvers
+-- Who is at a conflict with a target, or has resolved it, as landings have told; the newest first.
+SELECT * FROM agent WHERE project = :project AND resolves IS NOT NULL AND removed IS NULL
+AND merge NOT IN ('merged', 'rejected') AND state NOT IN ('failed', 'stopped', 'timed_out', 'lost')
+AND number IN (SELECT CAST(substr(json_extract(value, '$.resolving'), 2) AS INTEGER)
+               FROM landing, json_each(answer, '$.conflicted')
+               WHERE landing.project = :project AND target = :target AND on_conflict = 'agent' AND state = 'done')
+ORDER BY number DESC;
+
+-- name: merges
+-- What moved a target, undone or not, the newest first.
+SELECT * FROM landing WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
+AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL ORDER BY number DESC;
 
 -- name: moves
 -- What moved a target and was not undone, the newest first. What failed may have been about to.
