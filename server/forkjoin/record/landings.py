@@ -58,6 +58,14 @@ class Landings(Transactions):
         for number in undone:
             q.set_undone(number=number)
 
+    async def verdict(self, landing: int, commit: str) -> str | None:
+        """Why verify failed on a commit, in this landing; '' where it passed, none where it has not been run."""
+        return await self._value(str, "verdict", landing=landing, tip=commit)
+
+    @Transactions.step(quiet=True)
+    def set_verdict(self, q: Any, landing: int, commit: str, why: str) -> None:
+        q.set_verdict(landing=landing, tip=commit, why=why)
+
     async def moves(self, project: int, target: str) -> list[Landing]:
         """The landings that moved a target, and were not undone, the newest first."""
         return [rows.landing(row) for row in await self._rows("moves", project=project, target=target)]

@@ -1,4 +1,4 @@
-"""The records of scratch worktrees, one for each target, and of what verify has said in them."""
+"""The records of scratch worktrees, in which landings on a target run verify."""
 
 import time
 from collections.abc import Iterable
@@ -57,14 +57,6 @@ class Scratches(Transactions):
     def forget_scratch(self, q: Any, number: int) -> None:
         """Delete the record of one of which nothing is left; its ports are free."""
         q.delete_scratch(number=number)
-
-    async def verdict(self, landing: int, commit: str) -> str | None:
-        """Why verify failed on a commit, in this landing; '' where it passed, none where it has not been run."""
-        return await self._value(str, "verdict", landing=landing, tip=commit)
-
-    @Transactions.step(quiet=True)
-    def set_verdict(self, q: Any, landing: int, commit: str, why: str) -> None:
-        q.set_verdict(landing=landing, tip=commit, why=why)
 
 
 def _scratch(row: rows.Row) -> ScratchWorktree:
