@@ -131,7 +131,7 @@ def ids_of(answer: dict[str, Any], group: str) -> list[str]:
 def scratch_of(repository: Path, home: Home) -> list[str]:
     """The scratch worktrees, which the repository knows, and in which nothing is left of any run."""
     listed = git(repository, "worktree", "list", "--porcelain").splitlines()
-    found = sorted(path.name for path in home.worktrees.iterdir() if path.name.startswith(("target-", "landing-")))
+    found = sorted(path.name for path in home.worktrees.iterdir() if path.name.startswith("target-"))
     assert sorted(line.rpartition("/")[2] for line in listed if f"{home.worktrees}/target-" in line) == found
     assert [folder.name for folder in home.attempts.iterdir() if not folder.name.startswith("a")] == []
     return found

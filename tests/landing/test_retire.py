@@ -211,21 +211,18 @@ async def test_one_that_cannot_go_keeps_no_other(
     assert scratch_of(repository, home) == ["target-1"]
 
 
-async def test_what_is_recorded_no_more_and_what_older_versions_left_goes_and_nothing_else(
-    repository: Path, home: Home, loop: Loop
-) -> None:
+async def test_what_is_recorded_no_more_goes_and_nothing_else(repository: Path, home: Home, loop: Loop) -> None:
     await land(loop, repository, Recipe())
-    for name in ("landing-1", "landing-7", "target-8"):
-        await make_scratch(str(repository / ".git"), home.worktrees / name, "main", "a run")
-    for handle in ("l7-main-verify", "t8-3-main-verify"):
-        await loop.rooms.executor.submit(AttemptSpec(handle, ("sleep", "1000"), str(home.worktrees), ENVIRONMENT))
-    precious = home.worktrees / "landing-of-a-person" / "precious"
+    await make_scratch(str(repository / ".git"), home.worktrees / "target-8", "main", "a run")
+    runs = AttemptSpec("t8-3-main-verify", ("sleep", "1000"), str(home.worktrees), ENVIRONMENT)
+    await loop.rooms.executor.submit(runs)
+    precious = home.worktrees / "target-8-of-a-person" / "precious"
     precious.parent.mkdir()
     precious.touch()
     git(repository, "worktree", "add", "-q", "--detach", str(home.worktrees / "target-9"))
     await retire(loop.rooms)
     left = sorted(path.name for path in home.worktrees.iterdir())
-    assert left == ["landing-of-a-person", "target-1", "target-9"]
+    assert left == ["target-1", "target-8-of-a-person", "target-9"]
     assert precious.exists()
     assert processes_of(home.attempts) == {}
     assert [folder.name for folder in home.attempts.iterdir()] == []
@@ -233,7 +230,7 @@ async def test_what_is_recorded_no_more_and_what_older_versions_left_goes_and_no
 
 async def test_runs_of_what_is_recorded_no_more_are_forgotten(repository: Path, home: Home, loop: Loop) -> None:
     await land(loop, repository, Recipe())
-    for handle in ("l1-main-verify", "t1-9-main-verify", "t2-9-main-verify"):
+    for handle in ("t1-9-main-verify", "t2-9-main-verify"):
         (home.attempts / handle).mkdir()
     await tidy(loop.rooms, date(2040, 1, 1), [])
     assert [folder.name for folder in home.attempts.iterdir()] == ["t1-9-main-verify"]

@@ -22,8 +22,8 @@ from forkjoin.session import Session
 
 log = logging.getLogger(__name__)
 
-#: What a handle is of: an agent, or a scratch worktree; of a landing, as earlier versions had them, none is known.
-_HANDLE = re.compile(r"([alt])([1-9]\d{0,17})-.*")
+#: What a handle is of: an agent, or a scratch worktree.
+_HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
 async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> None:
@@ -85,7 +85,7 @@ async def _forget_leftovers(rooms: Rooms) -> None:
         return
     handles = await rooms.executor.handles()  # before the records are read: what begins now is recorded by then
     handed_out, known = await rooms.store.numbers()
-    known_of = {"a": known, "t": {one.number for one in await rooms.store.scratches()}, "l": set[int]()}
+    known_of = {"a": known, "t": {one.number for one in await rooms.store.scratches()}}
     for handle in handles:
         if found := _HANDLE.fullmatch(handle):
             number = int(found[2])

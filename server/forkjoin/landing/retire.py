@@ -22,15 +22,11 @@ from forkjoin.rooms import Rooms
 log = logging.getLogger(__name__)
 
 _DAY_S = 24 * 3600.0
-#: What folders of scratch worktrees begin with, and handles of what runs there. The second ones were a landing's, in
-#: versions before these were a target's.
-_KINDS = {PREFIX: "t", "landing-": "l"}
 
 
 async def retire(rooms: Rooms) -> None:
     """Take away the scratch worktrees that are due, and what is left of those that are recorded no more."""
-    folder = rooms.home.worktrees
-    found = await to_thread.run_sync(lambda: [path for kind in _KINDS for path in sorted(folder.glob(f"{kind}*"))])
+    found = await to_thread.run_sync(_folders, rooms.home.worktrees)
     gone = [one.number for one in await rooms.store.scratches() if not one.retired and await _is_homeless(rooms, one)]
     await rooms.store.retire_unused(gone, time.time() - _DAY_S)
     known = await rooms.store.scratches()  # read after the folders were: what is made now is recorded by then
@@ -39,11 +35,15 @@ async def retire(rooms: Rooms) -> None:
             await _retire(rooms, one)
         except Exception:  # a boundary: one that stays is no reason for another to
             log.exception("scratch worktree %d stays", one.number)
-    for path in set(found) - {path_of(rooms.home, one.number) for one in known}:
+    for path in found - {path_of(rooms.home, one.number) for one in known}:
         try:
             await _sweep(rooms, path)
         except Exception:  # a boundary, as above
             log.exception("%s stays", path)
+
+
+def _folders(worktrees: Path) -> set[Path]:
+    return {path for path in worktrees.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal()}
 
 
 async def _is_homeless(rooms: Rooms, scratch: ScratchWorktree) -> bool:
@@ -83,9 +83,7 @@ async def _tear_down(rooms: Rooms, scratch: ScratchWorktree, common_dir: str) ->
 async def _sweep(rooms: Rooms, path: Path) -> None:
     """Take away the scratch worktree at `path`, which is recorded no more; nothing else."""
     if common_dir := await to_thread.run_sync(find_scratch, path):
-        kind, _, number = path.name.partition("-")
-        run = f"{_KINDS[f'{kind}-']}{number}-"
-        await end(rooms, [handle for handle in await rooms.executor.handles() if handle.startswith(run)])
+        await end(rooms, await runs_in(rooms, int(path.name.removeprefix(PREFIX))))
         await worktree.remove(common_dir, path)
     else:
         log.warning("%s stays: it is no scratch worktree", path)
