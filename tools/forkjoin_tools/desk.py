@@ -5,8 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from forkjoin.agent.contest import best_first
 from forkjoin.branch import git
-from forkjoin.decision.contest import rank
 from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
 from forkjoin.model import FINAL, Agent, State
@@ -76,7 +76,7 @@ class Desk:
                 f"The best of {asked} is not known yet: {', '.join(live)} still to end. Call wait_agents with "
                 f'ids=["{asked}"] first, or name one of them.'
             )
-        return rank(found, await self.store.results(found))[0] if len(found) > 1 else found[0]
+        return (await best_first(self.store, found))[0] if len(found) > 1 else found[0]
 
     async def find_each(self, asked: Sequence[str]) -> list[Agent]:
         """As `find`, for each once, in the order asked for."""

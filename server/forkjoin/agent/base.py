@@ -30,7 +30,7 @@ async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
 
 async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
     """Where the work ends of the agent that was named as base, or of the best of these candidates."""
-    for other in await best_first(rooms.store, agent.base_agents):
+    for other in await best_first(rooms.store, await rooms.store.agents_numbered(agent.base_agents)):
         tip = await _tip(rooms, common_dir, other)
         if tip and await git.resolve(common_dir, tip):
             return tip
@@ -45,7 +45,8 @@ async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
     base, ended = agent.base, await rooms.store.ended(agent.after)
     succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
     if agent.best_of:
-        ranked = [await best_first(rooms.store, candidates) for candidates in agent.best_of]
+        several = [await rooms.store.agents_numbered(candidates) for candidates in agent.best_of]
+        ranked = [await best_first(rooms.store, candidates) for candidates in several]
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
     for other in await rooms.store.agents_numbered(succeeded):

@@ -1,6 +1,6 @@
 """Candidates: several agents with one task, of which the best is wanted; each is an agent like any other."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from forkjoin.decision.contest import rank
@@ -49,7 +49,6 @@ def _expand(spec: Spec) -> list[Wanted]:
     return [Wanted(one, n, len(alone)) for n, one in enumerate(alone, 1)]
 
 
-async def best_first(store: Store, numbers: Iterable[int]) -> list[Agent]:
-    """These candidates, as far as they are recorded still, the best first."""
-    agents = await store.agents_numbered(numbers)
+async def best_first(store: Store, agents: Sequence[Agent]) -> list[Agent]:
+    """These candidates, the best first."""
     return rank(agents, await store.results(agents))

@@ -45,7 +45,7 @@ async def finish(
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
-    result = await _result(rooms, adapter, now, outcome, concluded, left, verified)
+    result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified))
     await rooms.store.finish(now, result, Merge.UNMERGED if result.commits else Merge.NOTHING)
 
 
@@ -77,17 +77,19 @@ class _Verified(NamedTuple):
 _UNVERIFIED = _Verified(Verify.NONE, "")
 
 
-async def _result(
-    rooms: Rooms,
-    adapter: Adapter,
-    agent: Agent,
-    outcome: Outcome,
-    concluded: Conclusion,
-    left: loose.Left,
-    verified: _Verified,
-) -> Result:
+class _Ended(NamedTuple):
+    """An attempt that is over: its process, what its program says, its branch, and its tests."""
+
+    common_dir: str
+    outcome: Outcome
+    concluded: Conclusion
+    left: loose.Left
+    verified: _Verified
+
+
+async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir, outcome, concluded, left, verified = ended
     tip = left.tip or agent.base
     commits = await repository.commits(common_dir, agent.base, tip, _COMMITS_NAMED)
     stat = await diff.measure(common_dir, agent.base, tip)
