@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from forkjoin.agent import base
 from forkjoin.paths import Home
-from forks import fork, outcomes
+from forks import falling_once_settled, fork, outcomes
 from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
 
 
@@ -125,16 +124,9 @@ async def test_a_dry_run_tells_all_and_records_nothing(near: Lead, home: Home) -
 async def test_what_it_starts_from_is_the_same_when_a_daemon_died_over_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle, settled = base.settle_base, list[str]()
-
-    async def settle_and_fall(*arguments: object) -> None:
-        settled.append((await settle(*arguments)).base)  # type: ignore[arg-type]
-        raise OSError(28, "No space left on device")  # what passes is tried again
-
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         older = await lead.run("echo x > x.txt", "echo y > y.txt")
-        with monkeypatch.context() as fault:
-            fault.setattr("forkjoin.agent.prepare.settle_base", settle_and_fall)
+        with falling_once_settled(monkeypatch) as settled:
             (after,) = await fork(lead, {"name": "both", "task": "cat x.txt y.txt", "after": older})
             await lead.until(after, state="preparing")
             while len(settled) < 2:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from forkjoin.agent import base
 from forkjoin.paths import Home
-from forks import fork, outcomes
+from forks import falling_once_settled, fork, outcomes
 from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
 
 
@@ -96,16 +95,9 @@ async def test_it_starts_from_the_work_of_one_that_failed_where_it_is_to_run_all
 async def test_its_base_is_settled_again_when_a_daemon_died_over_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle, settled = base.settle_base, list[str]()
-
-    async def settle_and_fall(*arguments: object) -> None:
-        settled.append((await settle(*arguments)).base)  # type: ignore[arg-type]
-        raise OSError(28, "No space left on device")  # what passes is tried again
-
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (first,) = await lead.run("echo x > x.txt")
-        with monkeypatch.context() as fault:
-            fault.setattr("forkjoin.agent.prepare.settle_base", settle_and_fall)
+        with falling_once_settled(monkeypatch) as settled:
             (above,) = await fork(lead, {"name": "above", "task": "cat x.txt", "base": first})
             while len(settled) < 2:
                 await lead.listed(above)
