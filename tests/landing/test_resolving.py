@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from branches import commit, contents
+from forkjoin.adapter import command
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from harness import Lead, ToolRefusedError, forkjoin, git
@@ -139,7 +140,7 @@ CONFLICTS = "these files still conflict: shared.txt"
         ("git add -A", CONFLICTS),
         ("git commit -qam done", CONFLICTS),
         ("git merge --abort; echo 1 2 > shared.txt", "the merge of"),
-        ("git reset -q --hard MERGE_HEAD", "what that was to be merged into, at"),
+        ("git reset -q --hard MERGE_HEAD", "what that was to be merged into,"),
     ],
 )
 async def test_one_that_leaves_the_conflict_has_failed_and_says_in_which_files(
@@ -312,7 +313,9 @@ async def test_where_one_in_the_middle_was_removed_the_first_is_brought_along_al
 # -- once, and again
 
 
-async def test_another_target_and_work_that_went_on_have_another_agent(near_lead: Lead, repository: Path) -> None:
+async def test_another_target_and_work_that_went_on_have_another_agent(
+    near_lead: Lead, near_loop: Loop, repository: Path
+) -> None:
     git(repository, "branch", "other")
     await conflict(near_lead, ONE, TWO)
 
@@ -335,6 +338,7 @@ async def test_another_target_and_work_that_went_on_have_another_agent(near_lead
     made = commit(repository.parent / "by", {"more": "x\n"})
     git(repository, "update-ref", "refs/heads/forkjoin/a2-echo-2-shared-txt-second", made)
     assert [await merge("main"), await merge("other")] == ["a5", "a6"]
+    assert (await near_loop.store.agent(5)).after == ()  # the one before it is at what is no more
 
 
 async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
@@ -398,14 +402,15 @@ async def test_while_it_is_at_it_the_two_are_not_told_to_conflict(near_lead: Lea
     await near_lead.call("stop_agents", ids=["a3"])
 
 
-async def test_it_is_like_the_one_whose_work_conflicts(near_lead: Lead, near_loop: Loop) -> None:
+async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_whoever_merges(
+    near_lead: Lead, near_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await near_lead.run(ONE)
     await near_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
-    sql = "UPDATE agent SET account = 'another' WHERE number = 2"
-    await near_loop.store._write("another", lambda _: near_loop.store._connection.execute(sql))
+    monkeypatch.setattr(command, "account", lambda _: "of whoever merges")
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     agent = await near_loop.store.agent(3)
-    assert agent.account == ""  # a command has none, in whoever's environment
+    assert agent.account == "of whoever merges"
     spec = agent.spec
     assert (spec.agent, spec.priority, spec.timeout_minutes, spec.verify) == ("sh", 7, 9, "test -e shared.txt")
     assert (spec.base, agent.resolves, agent.lead) == (None, 2, (await near_loop.store.agent(2)).lead)

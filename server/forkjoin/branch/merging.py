@@ -89,7 +89,7 @@ async def why_unresolved(
     """
     if files := list(dict.fromkeys((*conflicts, *await _find_left(common_dir, ours, theirs, tip)))):
         return f"these files still conflict: {git.listed(files)}"
-    for side, what in ((theirs, "the merge of"), (ours, "what that was to be merged into, at")):
+    for side, what in ((theirs, "the merge of"), (ours, "what that was to be merged into,")):
         if not await git.is_ancestor(common_dir, side, tip):
             return f"{what} {side[:10]} is not on its branch"
     return None

@@ -90,9 +90,11 @@ async def _is_stuck(order: Order, resolver: Agent) -> bool:
 
 
 async def _look_at(order: Order, landed: Landed, resolver: Agent) -> Conflict | None:
-    """What one is at that starts from the target as it is now; none where it starts from another commit."""
+    """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
     if landed.commit and resolver.resolves and await has(order.common_dir, landed.commit, resolver.base):
         for agent in await order.rooms.store.agents_numbered([resolver.resolves]):
+            if await git.tip(order.common_dir, f"refs/heads/{agent.branch}") != resolver.theirs:
+                return None
             conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.theirs, ()))
             return conflict and replace(conflict, resolver=resolver.number)
     return None
@@ -115,7 +117,9 @@ async def _make(order: Order, landed: Landed, conflict: Conflict, before: Sequen
     task = await write_brief(order, landed, conflict, verify)
     ahead = [one for one in before if one.agent.number in conflict.behind]
     new = [one for one in before if one.resolver is None]
-    environment = order.environment
+    account = agent.account  # a restart may have lost the environment that tells
+    if order.environment:
+        account = find_account(order.rooms, order.environment, agent.spec.agent, order.recipe)
     return NewAgent(
         project=landing.project,
         lead=landing.lead,
@@ -126,9 +130,7 @@ async def _make(order: Order, landed: Landed, conflict: Conflict, before: Sequen
         checkout=landing.checkout,
         conversation=str(uuid.uuid4()),
         environment=landing.environment,
-        account=find_account(order.rooms, environment, agent.spec.agent, order.recipe)
-        if environment
-        else agent.account,
+        account=account,
         recipe=order.recipe,
         after=Others(
             tuple(one.resolver for one in ahead if one.resolver),
