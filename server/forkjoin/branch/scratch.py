@@ -12,6 +12,7 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.change import changes_between
 from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering, take_away
 from forkjoin.error import ForkjoinError, GitError, is_passing
@@ -83,9 +84,11 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
     place = await _place(common_dir, path)
-    await _let_second_pass(place.folder)
+    last = (await to_thread.run_sync((place.folder / MARK).stat)).st_mtime
     await to_thread.run_sync(mark, common_dir, path, _SCRATCH, "")
     try:
+        if await _is_mistakable(place, commit):
+            await _let_second_pass(last)
         async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
             await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=place.here, holding=(held,))
             await git.git(path, "clean", "--quiet", "-ffd", extra=place.here, holding=(held,))  # as it ignores now
@@ -94,12 +97,22 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     return True
 
 
-async def _let_second_pass(folder: Path) -> None:
-    """Wait until files get times of another second than any that was there when something ran here last.
+async def _is_mistakable(place: Place, commit: str) -> bool:
+    """Whether a file of this commit may be as large as what is there in its place, and is not that.
 
     Python takes bytecode for a source's that has the same size, and the same time in whole seconds.
     """
-    last = (await to_thread.run_sync((folder / MARK).stat)).st_mtime
+    head = await git.resolve(place.folder, "HEAD")
+    if head is None or await place.git("status", "--porcelain", "--untracked-files=no"):
+        return True
+    changes = await changes_between(place.common_dir, head, commit)
+    edited = [(one.old[1], one.new[1]) for one in changes if one.kind == "M" and not one.is_submodule]
+    sizes = [await git.sizes(place.common_dir, side) for side in zip(*edited, strict=True)]
+    return any(old == new for old, new in zip(*sizes, strict=True))
+
+
+async def _let_second_pass(last: float) -> None:
+    """Wait until files get times of another second than any that was there when something ran here last."""
     await anyio.sleep(min(max(int(last) + 1 + _LAG_S - time.time(), 0), 1 + _LAG_S))
 
 
