@@ -1,5 +1,6 @@
 """A conflict is given to an agent, and lands with its resolution: on_conflict="agent"."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -402,12 +403,16 @@ async def test_while_it_is_at_it_the_two_are_not_told_to_conflict(near_lead: Lea
     await near_lead.call("stop_agents", ids=["a3"])
 
 
+def _account(_environment: Mapping[str, str]) -> str:
+    return "of whoever merges"
+
+
 async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_whoever_merges(
     near_lead: Lead, near_loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await near_lead.run(ONE)
     await near_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
-    monkeypatch.setattr(command, "account", lambda _: "of whoever merges")
+    monkeypatch.setattr(command, "account", _account)
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     agent = await near_loop.store.agent(3)
     assert agent.account == "of whoever merges"
