@@ -6,7 +6,7 @@ never goes, nor a worktree in which somebody has gone on working. A retention th
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from datetime import date
 from pathlib import Path
 
@@ -28,7 +28,7 @@ _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> None:
     """Let go of what is due. Each agent's trouble is its own."""
-    store, days = rooms.store, rooms.settings.retention.days
+    store, days, old = rooms.store, rooms.settings.retention.days, rooms.environments.known
     day = await store.see_day(today.isoformat())
     if days:
         for agent in await store.settled(day - days):
@@ -40,7 +40,7 @@ async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> Non
                 log.exception("%s can't be let go of; trying again later", agent.label)
         await _forget_leftovers(rooms)
     await store.prune(day, [session.hello.relay for session in connected])
-    await _prune_environments(rooms, connected)
+    await _prune_environments(rooms, old, connected)
 
 
 async def _let_go(rooms: Rooms, agent: Agent) -> None:
@@ -93,7 +93,7 @@ async def _forget_leftovers(rooms: Rooms) -> None:
                 await _forget(rooms, [handle])
 
 
-async def _prune_environments(rooms: Rooms, connected: Collection[Session]) -> None:
+async def _prune_environments(rooms: Rooms, old: Set[str], connected: Collection[Session]) -> None:
     owners: list[Agent | Landing] = [*await rooms.store.live(), *await rooms.store.open_landings()]
     needed = [(owner.environment, owner.project, owner.lead) for owner in owners]
-    rooms.environments.prune(needed, [session.hello.environment for session in connected])
+    rooms.environments.prune(old, needed, [session.hello.environment for session in connected])
