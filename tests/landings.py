@@ -16,11 +16,12 @@ from forkjoin.landing.land import Lander
 from forkjoin.landing.retire import retire
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
-from forkjoin.model import Landing, LandingState, Merge, Result, Spec, State
+from forkjoin.model import Landing, LandingState, Merge, Result, State
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewAgent, NewLanding
 from forkjoin.record.store import Store
 from forkjoin.session import Call
+from forkjoin.spec import Spec
 from harness import git
 
 #: What a landing's verify is run in here.

@@ -15,6 +15,8 @@ else
 fi
 """
 
+#: Tasks of agents whose work conflicts, each with all others'.
+ONE, TWO, THREE = ("echo 1 > shared.txt # first", "echo 2 > shared.txt # second", "echo 3 > shared.txt # third")
 #: Resolves what is in conflict: both sides, one below the other.
 BOTH = "sed -i -e '/^<<<<<<< /d' -e '/^||||||| /,/^=======$/d' -e '/^>>>>>>> /d' shared.txt"
 COMMITTED = f"{BOTH}; git add shared.txt; git commit -q --no-edit"

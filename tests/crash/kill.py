@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkjoin.attempt import process
-from forkjoin.model import number_of
+from forkjoin.spec import number_of
 
 from crash.world import World
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from forkjoin.error import CallerError
-from forkjoin.model import SpecParts
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies, suspect
 from forkjoin.record.rows import Others
 from forkjoin.record.store import open_store
+from forkjoin.spec import SpecParts
 from harness import forkjoin
 from records import NOBODY, fill, new_agent, place
 

@@ -10,11 +10,12 @@ import anyio
 import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, RecordsError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, SpecParts, State
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, State
 from forkjoin.record.database import open_database
 from forkjoin.record.rows import Progress
 from forkjoin.record.store import Store, open_store
 from forkjoin.session import Call
+from forkjoin.spec import SpecParts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import NOBODY, new_agent, place

@@ -6,7 +6,8 @@ from forkjoin.config import Recipe
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
 from forkjoin.landing.foresight import counts
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
-from forkjoin.model import OnConflict, Strategy, Text
+from forkjoin.model import OnConflict, Strategy
+from forkjoin.spec import Text
 from forkjoin.wanted import find_recipe
 from pydantic import BaseModel, Field
 

@@ -10,7 +10,8 @@ from forkjoin.decision.budget import Budgets
 from forkjoin.decision.overlap import find_overlaps
 from forkjoin.decision.scheduler import Situation, foresee, queue
 from forkjoin.error import CallerError
-from forkjoin.model import NAME_DESCRIPTION, TASK_DESCRIPTION, Agent, Name, Spec, SpecParts, Text
+from forkjoin.model import Agent
+from forkjoin.spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin_tools.desk import Desk, Row

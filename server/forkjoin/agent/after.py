@@ -7,9 +7,10 @@ from typing import NamedTuple
 from forkjoin.agent.contest import Wanted
 from forkjoin.branch import kept
 from forkjoin.error import CallerError, UnknownAgentError
-from forkjoin.model import FINAL, Agent, Project, Spec, State, number_of
+from forkjoin.model import FINAL, Agent, Project, State
 from forkjoin.record.rows import Others
 from forkjoin.record.store import Store
+from forkjoin.spec import Spec, number_of
 
 #: What each name means of what is recorded already.
 _Older = Mapping[str, Sequence[Agent]]

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from forkjoin.decision.contest import rank
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Spec
+from forkjoin.model import Agent
 from forkjoin.record.store import Store
+from forkjoin.spec import Spec
 
 #: More at once is a mistake, or an attack on the person's purse.
 MOST_AT_ONCE = 250

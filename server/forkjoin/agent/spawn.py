@@ -11,10 +11,11 @@ from forkjoin.branch.naming import find_naming
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe, Settings
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Spec, slug
+from forkjoin.model import Agent
 from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.spec import Spec, slug
 from forkjoin.wanted import find_recipe
 from forkjoin.workplace import find_account
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from forkjoin.branch import git
-from forkjoin.model import slug
+from forkjoin.spec import slug
 
 
 async def find_naming(common_dir: str, worktrees: Path) -> Callable[[int, str], tuple[str, str]]:

@@ -18,8 +18,9 @@ from forkjoin.landing.answer import Landed
 from forkjoin.landing.brief import Conflict, write_brief
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_end, find_origin, has
-from forkjoin.model import FINAL, Agent, Merge, Spec, State
+from forkjoin.model import FINAL, Agent, Merge, State
 from forkjoin.record.rows import NewAgent, Others, Place
+from forkjoin.spec import Spec
 from forkjoin.workplace import find_account
 
 log = logging.getLogger(__name__)

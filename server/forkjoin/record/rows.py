@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.config import Recipe
-from forkjoin.model import Agent, Landing, OnConflict, Result, Spec, SpecParts, Strategy
+from forkjoin.model import Agent, Landing, OnConflict, Result, Strategy
+from forkjoin.spec import Spec, SpecParts
 
 Row = dict[str, Any]
 #: What gives a new agent's branch and worktree, by its number and name.

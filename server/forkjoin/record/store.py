@@ -17,18 +17,7 @@ from anyio import to_thread
 from forkjoin.config import Recipe
 from forkjoin.error import BrokenPromiseError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
-from forkjoin.model import (
-    FINAL,
-    TRANSITIONS,
-    Agent,
-    Landing,
-    Merge,
-    Pause,
-    Project,
-    Result,
-    State,
-    number_of,
-)
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows
 from forkjoin.record.database import open_database
 from forkjoin.record.landings import Landings, remember
@@ -39,6 +28,7 @@ from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
+from forkjoin.spec import number_of
 
 #: Characters of the last event that a list shows.
 _LAST_EVENT = 120
