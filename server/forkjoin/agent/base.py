@@ -8,6 +8,7 @@ from forkjoin.branch.stream import make_commit
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, State
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_end
 
 _FILES_NAMED = 10
 
@@ -31,7 +32,7 @@ async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
 async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
     """Where the work ends of the agent that was named as base, or of the best of these candidates."""
     for other in await best_first(rooms.store, await rooms.store.agents_numbered(agent.base_agents)):
-        tip = await _tip(rooms, common_dir, other)
+        tip = await find_end(rooms.store, common_dir, other)
         if tip and await git.resolve(common_dir, tip):
             return tip
     raise CallerError(
@@ -50,15 +51,9 @@ async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
     for other in await rooms.store.agents_numbered(succeeded):
-        if tip := await _tip(rooms, common_dir, other):
+        if tip := await find_end(rooms.store, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)
     return base
-
-
-async def _tip(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
-    """The end of an agent's work, whether or not its branch is still there."""
-    result = await rooms.store.result(agent.number)
-    return await git.tip(common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
 
 
 async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:

@@ -40,12 +40,9 @@ def spawn(
     json: Json = False,
 ) -> None:
     """Start agents in the background, each in a worktree of its own."""
-    tasks = _read_tasks(task)
-    if name and len(tasks) > 1:
-        raise CallerError("--name is for one task; without it, names are made from the tasks")
     answer = ask(
         "spawn_agents",
-        agents=[{"task": one, **({"name": name} if name else {})} for one in tasks],
+        agents=_read_agents(task, name),
         agent=agent,
         model=model,
         base=base,
@@ -63,6 +60,14 @@ def spawn(
     tell(
         answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}" for one in answer["agents"]), json=json
     )
+
+
+def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
+    """An agent for each task, called so where there is one."""
+    tasks = _read_tasks(task)
+    if name and len(tasks) > 1:
+        raise CallerError("--name is for one task; without it, names are made from the tasks")
+    return [{"task": one, **({"name": name} if name else {})} for one in tasks]
 
 
 def _read_tasks(task: str | None) -> list[str]:

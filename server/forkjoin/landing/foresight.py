@@ -17,6 +17,7 @@ from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import FINAL, Agent, Merge, State
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_end
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,7 @@ class Foresight:
     async def _commit_of(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
         """What an agent has done so far; none where that is nothing."""
         if agent.state in FINAL:
-            result = await self._rooms.store.result(agent.number)
-            commit = await git.tip(common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
+            commit = await find_end(self._rooms.store, common_dir, agent)
         else:
             commit = await snapshot(common_dir, Path(agent.worktree), aside) if agent.prepared else None
         return None if commit == agent.base else commit

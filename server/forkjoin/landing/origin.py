@@ -8,6 +8,7 @@ from forkjoin.landing.answer import LANDED
 from forkjoin.landing.order import Order
 from forkjoin.model import Agent, Merge
 from forkjoin.record.store import Store
+from forkjoin.work import find_end
 
 
 async def find_origin(store: Store, agent: Agent) -> Agent:
@@ -23,7 +24,7 @@ async def find_resolved(order: Order, agent: Agent, tip: str) -> list[int]:
     async for other in _climb(order.rooms.store, agent):
         if other.removed:
             continue
-        theirs = await find_end(order, other)
+        theirs = await find_end(order.rooms.store, order.common_dir, other)
         if other.merge is Merge.MERGED or not (theirs and await has(order.common_dir, theirs, tip)):
             break
         found.append(other.number)
@@ -38,12 +39,6 @@ async def find_undone(order: Order, tip: str, target: str) -> list[Agent]:
     numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
     agents = await order.rooms.store.agents_numbered(numbers)
     return [agent for agent in agents if agent.merge is not Merge.MERGED]
-
-
-async def find_end(order: Order, agent: Agent) -> str | None:
-    """The end of an agent's work, whether or not its branch is still there."""
-    result = await order.rooms.store.result(agent.number)
-    return await git.tip(order.common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
 
 
 async def has(common_dir: str, commit: str, tip: str) -> bool:

@@ -17,10 +17,11 @@ from forkjoin.error import GitError, is_passing
 from forkjoin.landing.answer import Landed
 from forkjoin.landing.brief import Conflict, write_brief
 from forkjoin.landing.order import Order
-from forkjoin.landing.origin import find_end, find_origin, has
+from forkjoin.landing.origin import find_origin, has
 from forkjoin.model import FINAL, Agent, Merge, State
 from forkjoin.record.rows import NewAgent, Others, Place
 from forkjoin.spec import Spec
+from forkjoin.work import find_end
 from forkjoin.workplace import find_account
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ async def _is_stuck(order: Order, resolver: Agent) -> bool:
     for other in await order.rooms.store.agents_numbered(resolver.after):
         gone = other.removed is not None and other.merge is not Merge.MERGED
         if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
-            end = await find_end(order, other)
+            end = await find_end(order.rooms.store, order.common_dir, other)
             has_it = end and await has(order.common_dir, end, resolver.base)
             if has_it if resolver.prepared else other.state is State.SUCCEEDED:
                 return True
