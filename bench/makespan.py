@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from decision.script import History, Script, Turn
 from decision.simulator import BEGIN, World
-from forkjoin.model import Spec
+from forkjoin.spec import Spec
 
 LOADS = Path(__file__).with_name("loads")
 WIDTHS = (2, 4, 8)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from forkjoin.model import Agent, Merge, SpecParts, State
+from forkjoin.model import Agent, Merge, State
+from forkjoin.spec import SpecParts
 
 
 def make_agent(

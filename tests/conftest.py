@@ -8,11 +8,15 @@ import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from forkjoin import lock
+from forkjoin.cli import daemon
+from forkjoin.error import ForkjoinError
 from forkjoin.paths import Home, find_home
-from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
+from harness import Lead, git, open_lead, open_lead_in_memory
 from hypothesis import HealthCheck, settings
 
 CONFIG = """
@@ -75,7 +79,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     found = find_home()
     found.make()
     yield found
-    forkjoin(tmp_path, "daemon", "stop", "--agents", check=False)
+    if lock.is_held(found.daemon_lock):
+        monkeypatch.chdir(tmp_path)
+        with suppress(ForkjoinError):
+            daemon.stop(agents=True)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
         if time.monotonic() > give_up:

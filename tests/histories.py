@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-#: A file: its mode, and its lines (a symlink: where to).
+#: A file: its mode, and its lines (a symlink: where to; a submodule: which commit).
 File = tuple[str, tuple[str, ...]]
 Files = Mapping[str, File]
 
@@ -94,11 +94,18 @@ def write(repository: Path, commits: Sequence[Commit]) -> None:
         links = [b"from", *[b"merge"] * len(commit.parents)]
         stream += [b"%s :%d\n" % (link, parent + 1) for link, parent in zip(links, commit.parents, strict=False)]
         stream.append(b"deleteall\n")
-        for path, (mode, lines) in commit.files.items():
-            text = lines[0] if mode == "120000" and lines else "".join(f"{line}\n" for line in lines)
-            stream += [b"M %s inline %s\n" % (mode.encode(), path.encode()), _data(text)]
+        stream += [b"M %s" % _entry(path, file) for path, file in commit.files.items()]
     argv = ["git", "-C", str(repository), "fast-import", "--quiet", "--force"]
     subprocess.run(argv, input=b"".join(stream), check=True)
+
+
+def _entry(path: str, file: File) -> bytes:
+    mode, lines = file
+    quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    if mode == "160000":
+        return f'{mode} {lines[0]} "{quoted}"\n'.encode()
+    text = lines[0] if mode == "120000" and lines else "".join(f"{line}\n" for line in lines)
+    return f'{mode} inline "{quoted}"\n'.encode() + _data(text)
 
 
 def _data(text: str) -> bytes:

@@ -1,33 +1,38 @@
 """Landings as their records tell of them, without agents that run, and daemons that carry them out."""
 
+import math
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from branches import commit, everything
+from fakes import lander
 from forkjoin import lock
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.land import Lander
+from forkjoin.landing.retire import retire
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
-from forkjoin.model import Landing, LandingState, Merge, Result, Spec, State
+from forkjoin.model import Landing, LandingState, Merge, Result, State
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewAgent, NewLanding
 from forkjoin.record.store import Store
 from forkjoin.session import Call
+from forkjoin.spec import Spec
 from harness import git
 
 #: What a landing's verify is run in here.
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
-async def record_agent(store: Store, repository: Path, files: Mapping[str, str | None]) -> int:
+async def record_agent(
+    store: Store, repository: Path, files: Mapping[str, str | None], branch: str = "forkjoin/of-an-agent"
+) -> int:
     """Record an agent that has succeeded, with these changes on a branch of its own; its number."""
-    base, branch = git(repository, "rev-parse", "main"), "forkjoin/of-an-agent"
+    base = git(repository, "rev-parse", "main")
     common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
     work = repository.parent / "work"
     git(repository, "worktree", "add", "-q", "-b", branch, str(work), base)
@@ -63,19 +68,32 @@ async def record_branches(store: Store, repository: Path, names: Sequence[str], 
     return [agent.number for agent in agents]
 
 
-async def record_landing(home: Home, repository: Path, files: Mapping[str, str | None], verify: str | None) -> int:
+async def record_landing(
+    home: Home,
+    repository: Path,
+    files: Mapping[str, str | None],
+    verify: str | None,
+    branch: str = "forkjoin/of-an-agent",
+) -> int:
     """Record a landing, onto main, of an agent with these changes; its number."""
     async with open_loop(home) as loop:
-        agent = await record_agent(loop.store, repository, files)
+        agent = await record_agent(loop.store, repository, files, branch)
         project = await loop.store.agent(agent)
         new = NewLanding(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
         return (await loop.store.add_landing(new, Call("", ""))).number
 
 
-def carry_out_elsewhere(number: int, environment: Mapping[str, str]) -> int:
-    """Let another process carry out a landing; its exit code, or minus the signal that ended it."""
-    argv = [sys.executable, str(Path(__file__).parent / "fakes" / "lander.py"), str(number)]
-    return subprocess.run(argv, env=environment, check=False).returncode
+#: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str) -> int:
+    """Let another process carry out a landing, which may fall on the way; its exit code, or minus its signal."""
+    process = PROCESSES.Process(target=lander.carry_out, args=(number, dict(environment), falls))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 async def carry_out_here(home: Home, number: int) -> Landed:
@@ -112,9 +130,18 @@ def ids_of(answer: dict[str, Any], group: str) -> list[str]:
 
 
 def scratch_of(repository: Path, home: Home) -> list[str]:
-    """What is left of scratch worktrees."""
+    """The scratch worktrees, which the repository knows, and in which nothing is left of any run."""
     listed = git(repository, "worktree", "list", "--porcelain").splitlines()
-    return [line for line in listed if "landing-" in line] + [str(path) for path in home.worktrees.glob("landing-*")]
+    found = sorted(path.name for path in home.worktrees.iterdir() if path.name.startswith("target-"))
+    assert sorted(line.rpartition("/")[2] for line in listed if f"{home.worktrees}/target-" in line) == found
+    assert [folder.name for folder in home.attempts.iterdir() if not folder.name.startswith("a")] == []
+    return found
+
+
+async def retire_all(loop: Loop) -> None:
+    """Retire all scratch worktrees that no landing may use, as after a day without one."""
+    await loop.store.retire_unused((), math.inf)
+    await retire(loop.rooms)
 
 
 def check_sound(repository: Path) -> None:

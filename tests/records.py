@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from forkjoin.event import Said
-from forkjoin.model import Agent, Spec
+from forkjoin.model import Agent
 from forkjoin.record.rows import NewAgent, Progress
 from forkjoin.record.store import Store
 from forkjoin.session import Call
+from forkjoin.spec import Spec
 
 NOBODY = Call("", "")
 

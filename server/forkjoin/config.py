@@ -11,7 +11,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from forkjoin.error import CallerError
-from forkjoin.model import Dollars, Minutes, Name, Strategy, Text, TreeLimits
+from forkjoin.model import Strategy, TreeLimits
+from forkjoin.spec import Dollars, Minutes, Name, Text
 
 #: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
 NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")

@@ -5,6 +5,7 @@ and sees to it that each agent and landing that is under way is carried on by a 
 does exactly the same, and so takes over what another left.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +30,7 @@ from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.landing.foresight import Foresight
 from forkjoin.landing.land import Lander
+from forkjoin.landing.retire import retire
 from forkjoin.model import Agent, Landing, LandingState, Project
 from forkjoin.rooms import Rooms
 from forkjoin.session import Session
@@ -41,8 +43,8 @@ _REST_S = 2.0
 _SOONEST_S = 0.1
 #: No later, where something waits for a time of day: this machine's sleep is none of ours (a laptop that was shut).
 _LATEST_S = 30.0
-#: How often it is looked for what is due.
-_TIDY_EVERY_S = 3600.0
+#: How often it is looked for what is due; and how soon after a start, when those are back whose environment it needs.
+_TIDY_EVERY_S, _SETTLED_S = 3600.0, 60.0
 
 
 class Loop:
@@ -115,14 +117,14 @@ class Loop:
 
     async def _tidy(self) -> None:
         """Take away what earlier daemons left half done, and what is due."""
-        while True:
+        for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
-                await self._lander.sweep()
                 await finish_removals(self.rooms)
                 await tidy(self.rooms, datetime.now(UTC).date(), list(self._connected))
+                await retire(self.rooms)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
-            await anyio.sleep(_TIDY_EVERY_S)
+            await anyio.sleep(rest_s)
 
     async def _turn(self, tasks: TaskGroup) -> None:
         """See to all that is, once."""

@@ -1,24 +1,13 @@
-"""The words of forkjoin, known to every room: agents, their specs, states, attempts and results.
+"""The words of forkjoin, known to every room: agents, states, attempts, results and landings, as frozen dataclasses.
 
-What enters from outside is a pydantic model (`Spec`); what lives inside is a frozen dataclass. An agent's id is its
-number with an `a` before it (`a1`), and a number is never used again.
+What is said of an agent at spawn is in `spec.py`.
 """
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-_AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
-_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
-TASK_DESCRIPTION = "All the agent will know: goal, files, limits, acceptance. It sees nothing of this session."
-NAME_DESCRIPTION = "Short and unique, e.g. fix-login; stands for the id. Default: from the task."
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-#: A task is stored, hashed and fed whole; this is far beyond what any model reads.
-TASK_LIMIT = 8 * 1024 * 1024
+from forkjoin.spec import SpecParts
 
 
 class State(StrEnum):
@@ -72,101 +61,6 @@ class Verify(StrEnum):
     NONE = "none"
 
 
-def check_name(name: str) -> str:
-    """`name`, if an agent may be called so.
-
-    Raises:
-        ValueError: It may not; the message gives the rule and, where there is one, a name near it.
-    """
-    if _NAME.fullmatch(name) and not _AGENT_ID.fullmatch(name):
-        return name
-    near = slug(name)
-    hint = f" {near!r} would do." if near and near != name else ""
-    raise ValueError(f"a name is {_NAME_RULE}.{hint}")
-
-
-def number_of(asked: str) -> int | None:
-    """The number in an agent's id; none in what is a name."""
-    return int(asked[1:]) if _AGENT_ID.fullmatch(asked) else None
-
-
-def slug(text: str, limit: int = 32) -> str:
-    """The beginning of `text` as words joined by '-', made of what a name may hold; '' where nothing is left."""
-    words = re.findall(r"[a-z0-9]+", text[:400].lower())
-    made = ""
-    for word in words:
-        longer = f"{made}-{word}" if made else word[:limit]
-        if len(longer) > limit:
-            break
-        made = longer
-    return f"{made}-x" if _AGENT_ID.fullmatch(made) else made
-
-
-def check_text(text: str) -> str:
-    """`text`, if it can reach a program byte for byte.
-
-    Raises:
-        ValueError: It is blank, or holds what no program can be fed.
-    """
-    if not text.strip():
-        raise ValueError("must not be empty")
-    if "\0" in text:
-        raise ValueError("must not contain a NUL character")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise ValueError("must be text that UTF-8 can carry; it holds half of a surrogate pair") from None
-    if size > TASK_LIMIT:
-        raise ValueError(f"must be at most {TASK_LIMIT // 1024 // 1024} MB; put the rest in a file and name it")
-    return text
-
-
-Text = Annotated[str, AfterValidator(check_text)]
-Name = Annotated[str, AfterValidator(check_name)]
-#: An amount of money that may be spent.
-Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
-#: A limit of time: a week at most.
-Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
-
-
-class SpecParts(BaseModel):
-    """What can be said of many agents at once."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    agent: str | None = Field(default=None, description="Agent program: claude, or one from the settings.")
-    model: Text | None = Field(default=None, description="Model, as that program names it.")
-    base: Text | None = Field(
-        default=None, description="Commit or branch to start from. Default: your checkout's HEAD."
-    )
-    after: tuple[Text, ...] = Field(
-        default=(), max_length=250, description="Ids or names of agents that must succeed first."
-    )
-    on_failed_dependency: Literal["skip", "run"] = "skip"
-    exclusive: Text | None = Field(default=None, description="Key: of those that share it one runs at a time.")
-    paths: tuple[Text, ...] = Field(default=(), max_length=250, description="Files it will change, for overlaps.")
-    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
-    verify: Text | None = Field(
-        default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
-    )
-    timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
-    silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
-    budget_usd: Dollars | None = Field(default=None, description="Most it may spend; then it pauses, its work kept.")
-    retries: int | None = Field(
-        default=None,
-        ge=0,
-        le=20,
-        description="Tries after passing trouble: an API error, a killed claude, a command's exit 75.",
-    )
-
-
-class Spec(SpecParts):
-    """Everything that was said about an agent at spawn."""
-
-    task: Text = Field(description=TASK_DESCRIPTION)
-    name: Name | None = Field(default=None, description=NAME_DESCRIPTION)
-
-
 @dataclass(frozen=True, slots=True)
 class Project:
     """A repository, known by its common git folder."""
@@ -209,12 +103,18 @@ class Agent:
     paused_why: str = ""
     retried: int = 0  #: how often it was tried again of what `retries` allows
     after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
+    best_of: tuple[tuple[int, ...], ...] = ()  #: of each of these, all of `after` if any, the best counts
+    base_agents: tuple[int, ...] = ()  #: of the best of these its base is to be; none: that is a commit, or of `after`
+    contest: int = 0  #: the number of the first candidate for its task; 0: there are no others
+    contest_name: str = ""  #: what all of these are called together
     restored: bool = False  #: from the files of its attempt, after its record was damaged
     budget_usd: float | None = None  #: the most that it may spend
     reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
     wind_up: bool = False  #: it is asked to come to an end, since its budget does
     was_merged: bool = False  #: when it was last told to go on
     port_base: int = 0  #: the first of its block of ports; 0: it has none
+    resolves: int | None = None  #: the number of another, whose conflict with a target it is to resolve
+    theirs: str = ""  #: the commit of that, which it merges into what it starts from
 
     @property
     def id(self) -> str:
@@ -244,6 +144,11 @@ class Agent:
     def whose(self) -> tuple[int, str]:
         """Its lead, and what that is known by: a project and a session in it."""
         return self.project, self.lead
+
+    @property
+    def discarded(self) -> bool:
+        """Whether its work was taken away unmerged, as far as is recorded."""
+        return self.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
 
     @property
     def label(self) -> str:
@@ -301,6 +206,7 @@ class Result:
     deletions: int = 0
     verify: Verify = Verify.NONE
     verify_output: str = ""
+    score: float | None = None  #: the number that its judge printed
     cost_usd: float | None = None
     usage: Usage | None = None
     duration_s: float = 0
@@ -365,6 +271,8 @@ class Outcome:
 
 #: How a branch lands: as a merge commit, or as one commit that has all of its changes.
 Strategy = Literal["merge", "squash"]
+#: Whether a conflict is only told, or an agent is spawned to resolve it.
+OnConflict = Literal["report", "agent"]
 
 
 class LandingState(StrEnum):
@@ -392,7 +300,7 @@ class Landing:
     move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
     answer: str | None = None  #: JSON of what was answered, once `DONE`
     checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
-    port_base: int = 0  #: the first of the ports of its scratch worktree; 0: it has none
     strategy: Strategy = "merge"
     include_failed: bool = False  #: also branches of agents that did not succeed
     undoes: int | None = None  #: the number of the landing that it takes back
+    on_conflict: OnConflict = "report"

@@ -1,7 +1,7 @@
 """Who is at the other end of a connection: what its hello said, checked once, at the door."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -130,16 +130,29 @@ class Environments:
         self._by_lead[project, lead] = digest
         return before != digest
 
-    def prune(self, needed: Iterable[tuple[str, int, str]], connected: Iterable[Mapping[str, str]]) -> None:
-        """Forget all but what these may still use, each a digest, a project and a lead, and what the connected have."""
+    @property
+    def known(self) -> frozenset[str]:
+        """The digests of those that are here."""
+        return frozenset(self._by_digest)
+
+    def prune(
+        self, old: Set[str], needed: Iterable[tuple[str, int, str]], connected: Iterable[Mapping[str, str]]
+    ) -> None:
+        """Forget what is old, but for what these may still use, each a digest, a project and a lead, or the connected.
+
+        Args:
+            old: What was here before it was asked who needs what: a session may have come since.
+        """
         digests = {self.keep(environment) for environment in connected}
         leads: set[tuple[int, str]] = set()
         for digest, project, lead in needed:
             digests.add(digest)
             leads |= {(project, lead), (project, "cli")}
-        self._by_lead = {key: last for key, last in self._by_lead.items() if key in leads or last in digests}
-        kept = digests.union(self._by_lead.values())
-        self._by_digest = {digest: known for digest, known in self._by_digest.items() if digest in kept}
+        self._by_lead = {
+            key: last for key, last in self._by_lead.items() if key in leads or last in digests or last not in old
+        }
+        gone = old - digests.union(self._by_lead.values())
+        self._by_digest = {digest: known for digest, known in self._by_digest.items() if digest not in gone}
         self._secrets = None
 
     def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:

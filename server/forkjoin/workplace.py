@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from forkjoin.adapter.all import ADAPTERS
 from forkjoin.attempt.environment import compose
 from forkjoin.attempt.shell import Ran, Shell, handles
 from forkjoin.branch.place import Place, find_place
@@ -32,7 +33,7 @@ class Workplace:
     """A worktree that is there, whose it is, and what is wanted in it."""
 
     rooms: Rooms
-    handle: str  #: begins with the id of whose it is: a1-1, l1
+    handle: str  #: begins with the id of whose it is: a1-1, t1
     common_dir: str
     path: Path
     checkout: str  #: the user's, with which it shares; '' in a bare repository
@@ -56,11 +57,11 @@ class Workplace:
         ignore = place.ignore if place else None
         return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
 
-    async def run(self, kind: str, command: str, minutes: float, *words: str) -> Ran:
+    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> Ran:
         """How a command line of this kind went there, which is not run twice."""
         made, limits = await self.compose(), self.rooms.settings.limits
         shell = Shell(self.rooms.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
-        return await shell.run(kind, command, minutes, *words)
+        return await shell.run(kind, command, minutes, *words, apart=apart)
 
     async def make_ready(self) -> Ready:
         """Share with the checkout, and set up."""
@@ -96,3 +97,10 @@ def _slug(home: str, handle: str) -> str:
 def handles_beside(handle: str, recipe: Recipe) -> list[str]:
     """The handles of all that may run in a workplace before its teardown, beside a program."""
     return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
+
+
+def find_account(rooms: Rooms, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
+    """Whose rate limit the model calls of this program count against, in the environment of whoever asked for it."""
+    program = rooms.settings.program(agent)
+    made = compose(environment, program.environment, {}, wanted=recipe.environment)
+    return ADAPTERS[program.kind].account(made)

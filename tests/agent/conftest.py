@@ -8,7 +8,7 @@ import pytest
 from fakes import claude
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import Lead, lead_of, open_loop_in_memory
+from harness import Lead, lead_of, open_lead_in_memory, open_loop_in_memory
 
 CONFIG = """
 [agents.talker]
@@ -42,6 +42,12 @@ def unhurried(home: Home) -> None:
 
 def _rest(home: Home, seconds: float) -> None:
     home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]\nrest_s = {seconds}"))
+
+
+@pytest.fixture
+async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
+    async with open_lead_in_memory(home, repository) as lead:
+        yield lead
 
 
 @pytest.fixture

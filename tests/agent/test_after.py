@@ -1,29 +1,11 @@
 """Agents that come after others: when they start, from what, and what becomes of them if one fails."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from forkjoin.agent import base
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
-
-
-@pytest.fixture
-async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
-    async with open_lead_in_memory(home, repository) as lead:
-        yield lead
-
-
-async def outcomes(lead: Lead, ids: list[str]) -> dict[str, str]:
-    """How each ended, and its summary."""
-    answer = await lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
-    assert not answer["timed_out"]
-    return {one["name"]: f"{one['state']}: {one['summary']}" for one in answer["finished"]}
-
-
-async def fork(lead: Lead, *agents: dict[str, object], **defaults: object) -> list[str]:
-    return [one["id"] for one in (await lead.call("spawn_agents", agents=[*agents], **defaults))["agents"]]
+from forks import falling_once_settled, fork, outcomes
+from harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
 
 
 async def test_it_starts_from_the_work_of_the_one_that_it_comes_after(near: Lead, repository: Path) -> None:
@@ -142,16 +124,9 @@ async def test_a_dry_run_tells_all_and_records_nothing(near: Lead, home: Home) -
 async def test_what_it_starts_from_is_the_same_when_a_daemon_died_over_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle, settled = base.settle_base, list[str]()
-
-    async def settle_and_fall(*arguments: object) -> None:
-        settled.append((await settle(*arguments)).base)  # type: ignore[arg-type]
-        raise OSError(28, "No space left on device")  # what passes is tried again
-
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         older = await lead.run("echo x > x.txt", "echo y > y.txt")
-        with monkeypatch.context() as fault:
-            fault.setattr("forkjoin.agent.prepare.settle_base", settle_and_fall)
+        with falling_once_settled(monkeypatch) as settled:
             (after,) = await fork(lead, {"name": "both", "task": "cat x.txt y.txt", "after": older})
             await lead.until(after, state="preparing")
             while len(settled) < 2:

@@ -16,10 +16,11 @@ from forkjoin import lock
 from forkjoin.config import read_settings
 from forkjoin.error import CallerError
 from forkjoin.main import _leave_when_damaged, open_loop
-from forkjoin.model import Pause, SpecParts, State
+from forkjoin.model import Pause, State
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.record.rows import RESTORED
+from forkjoin.spec import SpecParts
 from harness import GIVE_UP_S, Lead, git, lead_of, let_pass, open_lead_in_memory, open_loop_in_memory, until
 from records import DAMAGES, damage
 

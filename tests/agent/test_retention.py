@@ -9,12 +9,12 @@ import pytest
 from forkjoin.agent.retention import tidy
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
-from forkjoin.model import LandingState
+from forkjoin.model import Agent, LandingState
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call, Environments, Hello, Session
 from forkjoin.version import PROTOCOL
-from harness import git, open_lead_in_memory
+from harness import git, lead_of, open_lead_in_memory, open_loop_in_memory
 
 FIRST = date(2030, 1, 1)
 
@@ -77,6 +77,19 @@ async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: H
         assert await _known(loop) == {"a2", "a4"}
 
 
+async def test_what_another_is_to_start_from_stays_until_that_has_ended(
+    repository: Path, home: Home, ended: None
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (long,) = await lead.spawn("sleep 1000")
+        await lead.spawn("true", after=["a1", long])
+        await _see_days(loop, 40)
+        assert await _known(loop) == {"a1", "a2", "a4", "a5", "a6"}
+        await lead.results(*(one["id"] for one in (await lead.call("stop_agents", ids=[long]))["agents"]), "a6")
+        await _see_days(loop, 1, FIRST + timedelta(days=40))
+        assert await _known(loop) == {"a2", "a4", "a5", "a6"}
+
+
 async def test_with_zero_days_nothing_ever_goes(home: Home, ended: None) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[retention]\ndays = 0\n")
     async with open_loop(home) as loop:
@@ -124,7 +137,7 @@ async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_
 ) -> None:
     async with open_loop(home) as loop:
         await loop.store.forget_agent(3)
-        for handle in ("l7-a1-0123456789ab", "a99-1"):
+        for handle in ("t7-3-0123456789abcdef", "a99-1"):
             (home.attempts / handle).mkdir()
         copy = home.records.with_name("records.sqlite.damaged-20300101T000000Z")
         copy.touch()
@@ -168,11 +181,31 @@ def test_an_environment_is_kept_for_as_long_as_somebody_may_need_it() -> None:
     agents, lent, connected, nobodys = digests
     environments.lend(1, "lead", lent)
     environments.lend(1, "gone", nobodys)
-    environments.prune([(agents, 1, "lead")], [{"WHOSE": "connected"}])
+    environments.prune(environments.known, [(agents, 1, "lead")], [{"WHOSE": "connected"}])
     assert environments.find(agents, 1, "lead") == {"WHOSE": "agent's"}
     assert environments.find("lost", 1, "lead") == {"WHOSE": "lent"}
     assert environments.find(connected, 2, "") == {"WHOSE": "connected"}
     assert environments.find(nobodys, 1, "gone") is None
+
+
+async def test_what_a_session_brings_that_comes_while_is_tidied_is_kept(
+    home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop(home) as loop:
+        old = loop.rooms.environments.keep({"WHOSE": "nobody's"})
+        brought: list[str] = []
+        settled = loop.store.settled
+
+        async def come_meanwhile(day: int) -> list[Agent]:
+            brought.append(loop.rooms.environments.keep({"WHOSE": "a new lead's"}))
+            loop.rooms.environments.lend(1, "new", brought[0])
+            return await settled(day)
+
+        monkeypatch.setattr(loop.store, "settled", come_meanwhile)
+        await tidy(loop.rooms, FIRST, [])
+        assert loop.rooms.environments.find("lost", 1, "new") == {"WHOSE": "a new lead's"}
+        assert loop.rooms.environments.find(brought[0], 2, "") == {"WHOSE": "a new lead's"}
+        assert loop.rooms.environments.find(old, 2, "") is None
 
 
 async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(repository: Path, home: Home) -> None:

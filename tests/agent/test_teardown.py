@@ -135,7 +135,7 @@ async def test_who_goes_on_with_an_agent_while_it_runs_keeps_it_from_going(
             else:
                 verify = f"until test -e {home.state}/said; do sleep 0.02; done"
                 tasks.start_soon(partial(lead.call, "merge_worktree", ids=[id_], verify=verify))
-                await until((home.worktrees / "landing-1").exists)
+                await until((home.worktrees / "target-1").exists)
             (home.state / "go").touch()
             await until(lambda: said)
             (home.state / "said").touch()

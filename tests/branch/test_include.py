@@ -8,8 +8,9 @@ from typing import BinaryIO
 import pytest
 from branches import commit, contents, everything, make_fork
 from forkjoin.branch import include
-from forkjoin.branch.include import bring_ignored
+from forkjoin.branch.include import bring_ignored, renew_ignored
 from forkjoin.branch.loose import commit_loose
+from forkjoin.branch.place import find_place
 from forkjoin.error import CallerError
 from forkjoin.regular import open_regular
 from harness import git
@@ -163,3 +164,37 @@ async def test_a_file_that_is_swapped_for_another_meanwhile_brings_one_of_both_w
 async def test_a_checkout_without_worktreeinclude_brings_nothing(repository: Path) -> None:
     fork = await make_fork(repository)
     assert await bring_ignored(repository, fork.path) == 0
+
+
+async def test_what_is_named_no_more_goes_where_it_was_brought_to_be_renewed(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    place = await find_place(fork.common_dir, fork.path)
+    assert place
+    await renew_ignored(checkout, place)
+    (fork.path / "two.secret").write_text("made there")
+    (checkout / ".env").unlink()
+    (checkout / ".worktreeinclude").write_text(".env\n")
+    await renew_ignored(checkout, place)
+    assert not (fork.path / "one.secret").exists()
+    assert [name for name in contents(fork.path) if not (checkout / name).exists()] == ["two.secret"]
+
+
+async def test_what_a_worktree_tracks_is_not_renewed_from_the_checkout(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    place = await find_place(fork.common_dir, fork.path)
+    assert place
+    await renew_ignored(checkout, place)
+    commit(fork.path, {".env": "tracked", "one.secret": "tracked"})
+    (checkout / "one.secret").unlink()
+    await renew_ignored(checkout, place)
+    assert [(fork.path / name).read_text() for name in (".env", "one.secret")] == ["tracked", "tracked"]
+
+
+async def test_nothing_outside_goes_whatever_the_list_of_what_was_brought_says(checkout: Path) -> None:
+    fork = await make_fork(checkout)
+    place = await find_place(fork.common_dir, fork.path)
+    assert place
+    (fork.path.parent / "outside").touch()
+    (place.folder / "forkjoin-brought").write_text("../outside\0..\0")
+    await renew_ignored(checkout, place)
+    assert (fork.path.parent / "outside").exists()

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from branches import Fork, commit, contents
-from forkjoin.branch import worktree
+from branches import Fork, commit, contents, put_git
+from forkjoin.branch.scratch import detach, make_scratch
 from harness import git
 
 
@@ -14,15 +16,15 @@ from harness import git
 async def scratch(repository: Path, tmp_path: Path) -> Fork:
     """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
     tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
-    path = tmp_path / "worktrees" / "landing-1"
-    await worktree.make_scratch(str(repository / ".git"), path, tip)
+    path = tmp_path / "worktrees" / "target-1"
+    await make_scratch(str(repository / ".git"), path, tip, "first")
     return Fork(repository, path, "", tip)
 
 
 async def switch(scratch: Fork) -> None:
     """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
     tip = commit(scratch.repository, {"old": None, "new": "y\n"})
-    await worktree.make_scratch(scratch.common_dir, scratch.path, tip)
+    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
     assert git(scratch.path, "rev-parse", "HEAD") == tip
     assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
     tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
@@ -39,19 +41,41 @@ async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_kee
     assert (scratch.path / "x.cache").read_text() == "warm"
 
 
-async def test_one_that_is_ready_for_its_commit_is_left_to_whatever_runs_in_it(scratch: Fork) -> None:
+async def test_one_that_is_ready_for_a_run_is_left_to_that_and_for_the_next_on_the_same_commit_cleaned(
+    scratch: Fork,
+) -> None:
     (scratch.path / "untracked").write_text("of the run\n")
     (scratch.path / "shared.txt").write_text("of the run\n")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
     assert (scratch.path / "untracked").exists()
     assert (scratch.path / "shared.txt").read_text() == "of the run\n"
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    assert git(scratch.path, "status", "--porcelain") == ""
+
+
+async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
+    scratch: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch.path / "x.cache").write_text("warm")
+    with monkeypatch.context() as patch:
+        patch.setattr("forkjoin.branch.scratch.registering", _be_killed)
+        with pytest.raises(InterruptedError):
+            await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    (scratch.path / "shared.txt").write_text("half written")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    assert git(scratch.path, "status", "--porcelain") == ""
+    assert (scratch.path / "x.cache").read_text() == "warm"
+
+
+def _be_killed(_: str) -> None:
+    raise InterruptedError
 
 
 async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
     (scratch.folder / "forkjoin-ready").unlink()
     (scratch.folder / "index").unlink()
     (scratch.path / "shared.txt").write_text("half written")
-    await worktree.make_scratch(scratch.common_dir, scratch.path, scratch.base)
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
     assert git(scratch.path, "status", "--porcelain") == ""
     assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
 
@@ -119,6 +143,68 @@ async def test_one_that_was_wrecked_is_given_the_files_all_the_same(scratch: For
     await switch(scratch)
     assert git(scratch.repository, "status", "--porcelain", "--branch") == "## main"
     assert len(git(scratch.repository, "worktree", "list").splitlines()) == 2
+
+
+async def test_one_that_was_configured_to_be_the_users_checkout_leaves_that_alone(scratch: Fork) -> None:
+    git(scratch.path, "config", "extensions.worktreeConfig", "true")
+    git(scratch.path, "config", "--worktree", "core.worktree", str(scratch.repository))
+    tip = commit(scratch.repository, {"new": "y\n"})
+    (scratch.repository / "shared.txt").write_text("the user's edit\n")
+    (scratch.repository / "loose").write_text("the user's\n")
+    before = contents(scratch.repository)
+    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    assert contents(scratch.repository) == before
+    assert (scratch.path / "new").exists()
+
+
+async def test_one_that_was_made_sparse_has_all_files_for_the_next(scratch: Fork) -> None:
+    git(scratch.path, "sparse-checkout", "set", "--no-cone", "/old")
+    assert not (scratch.path / "shared.txt").exists()
+    await switch(scratch)
+
+
+async def test_what_is_ignored_no_more_goes_though_it_is_in_a_files_way(scratch: Fork) -> None:
+    (scratch.path / "x.cache" / "deep").mkdir(parents=True)
+    (scratch.path / "y.cache").touch()
+    tip = commit(scratch.repository, {".gitignore": "other\n", "x.cache": "a file\n"})
+    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    assert sorted(contents(scratch.path)) == [".gitignore", "README.md", "old", "shared.txt", "x.cache"]
+    assert (scratch.path / "x.cache").read_text() == "a file\n"
+
+
+async def test_no_bytecode_is_taken_for_another_commits(scratch: Fork) -> None:
+    tips = {
+        value: commit(scratch.repository, {".gitignore": "__pycache__\n", "value.py": f"value = {value}\n"})
+        for value in (1, 2)
+    }
+    for value in (1, 2, 1, 2):
+        await make_scratch(scratch.common_dir, scratch.path, tips[value], f"run {value}")
+        call = (sys.executable, "-c", "import value; print(value.value)")
+        said = subprocess.run(call, cwd=scratch.path, env={}, capture_output=True, check=True).stdout
+        await detach(scratch.common_dir, scratch.path, tips[value])
+        assert int(said) == value
+    assert (scratch.path / "__pycache__").exists()
+
+
+async def test_a_git_that_outlives_its_daemon_keeps_the_next_from_the_worktree(
+    scratch: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = f'*" checkout "*|*" clean "*|*" reset "*) ls -l /proc/$$/fd | grep -c forkjoin.lock >> {tmp_path}/held'
+    put_git(tmp_path / "bin", monkeypatch, f'case " $* " in {holds};; esac')
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    delete_git(scratch)
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "third")
+    assert (tmp_path / "held").read_text().split() == ["1", "1", "1"]
+
+
+@pytest.mark.parametrize("how", ["rebase --exec false main", "bisect start"])
+async def test_a_branch_that_was_left_midway_in_it_is_free_for_its_user_again(scratch: Fork, how: str) -> None:
+    git(scratch.repository, "branch", "develop", "main~1")
+    git(scratch.path, "switch", "-q", "develop")
+    commit(scratch.path, {"of-verify": "x\n"})
+    git(scratch.path, *how.split(), check=False)
+    await detach(scratch.common_dir, scratch.path, scratch.base)
+    git(scratch.repository, "switch", "-q", "develop")
 
 
 async def test_a_branch_that_was_switched_to_in_it_does_not_move(scratch: Fork) -> None:

@@ -60,6 +60,10 @@ def _records(world: World) -> Iterator[str]:
     for pragma, well in (("integrity_check", [{"integrity_check": "ok"}]), ("foreign_key_check", [])):
         if (told := world.rows(f"PRAGMA {pragma}")) != well:
             yield f"records: {pragma} tells {told}"
+    if twice := world.rows("SELECT * FROM scratch WHERE NOT retired GROUP BY project, target HAVING count(*) > 1"):
+        yield f"targets have several scratch worktrees: {twice}"
+    if verdicts := world.rows("SELECT * FROM verdict"):
+        yield f"verdicts of landings that are done: {verdicts}"
 
 
 def _answers(seen: Seen) -> Iterator[str]:
@@ -219,7 +223,7 @@ def _worktrees(seen: Seen, person: Person) -> Iterator[str]:
     listing = person.git("worktree", "list", "--porcelain").splitlines()
     listed = {line.removeprefix("worktree ") for line in listing if line.startswith("worktree ")}
     recorded = {str(person.folder), *(agent["worktree"] for agent in standing.values())}
-    if listed != recorded:
+    if not recorded <= listed <= recorded | set(_scratch(seen, person)):
         yield f"worktrees listed and not recorded: {listed - recorded}; recorded and not listed: {recorded - listed}"
     there = {path for path in listed if Path(path, ".git").exists()}
     if there != listed:
@@ -235,6 +239,13 @@ def _worktrees(seen: Seen, person: Person) -> Iterator[str]:
         if commit is not None and tip != commit:
             yield f"{agent['id']}: its branch is at {tip}, and its result says {commit}"
     yield from _kept(seen, person, {ref for ref in refs if ref.startswith("refs/forkjoin/kept/")})
+
+
+def _scratch(seen: Seen, person: Person) -> Iterator[str]:
+    """Where scratch worktrees of a repository stand."""
+    query = "SELECT scratch.number FROM scratch JOIN project ON project.number = scratch.project WHERE common_dir = ?"
+    for one in seen.world.rows(query, str(person.common_dir)):
+        yield f"{seen.world.home}/worktrees/target-{one['number']}"
 
 
 def _kept(seen: Seen, person: Person, refs: set[str]) -> Iterator[str]:
@@ -266,9 +277,11 @@ def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
     if done.returncode or done.stdout or done.stderr:
         yield f"git fsck: {done.stdout}{done.stderr}"
     recorded = {agent["worktree"] for agent in seen.agents if agent["prepared"] and agent["removed"] is None}
-    folders = {str(path) for path in (seen.world.home / "worktrees").glob("*/*")}
-    scratch = {str(path) for path in (seen.world.home / "worktrees").glob("landing-*")}
-    if stray := (folders | scratch) - recorded:
+    worktrees = seen.world.home / "worktrees"
+    scratch = {str(path) for path in worktrees.glob("target-*")}
+    folders = {str(path) for path in worktrees.glob("*/*") if str(path.parent) not in scratch}
+    known = {path for one in seen.world.people for path in _scratch(seen, one)}
+    if stray := (folders | scratch) - recorded - known:
         yield f"folders without a record: {stray}"
-    if runs := [path.name for path in (seen.world.home / "attempts").glob("l*")]:
+    if runs := [path.name for path in (seen.world.home / "attempts").glob("t*")]:
         yield f"runs of landings' verify that are over and not forgotten: {runs}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkjoin.attempt import process
-from forkjoin.model import number_of
+from forkjoin.spec import number_of
 
 from crash.world import World
 
@@ -29,6 +29,8 @@ _STEPS = {
     "queue_again": 1,
     "finish": 2,
     "set_landing": 2,
+    "take_scratch": 1,
+    "set_verdict": 1,
     "set_removing": 1,
     "set_removed": 2,
 }

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from forkjoin.adapter.contract import Conclusion
 from forkjoin.event import RateLimited
-from forkjoin.model import Spec
+from forkjoin.spec import Spec
 
 _PLAIN = Spec(task="a task")
 

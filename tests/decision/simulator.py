@@ -190,7 +190,8 @@ class World:
         self._connect(script.lead)
         environment = self._rooms.environments.keep({"LEAD": script.lead})
         new = NewAgent(
-            1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe(), script.after
+            *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe()),
+            rows.Others(script.after),
         )
         (agent,) = _done(self._rooms.store.spawn([new], place, NOBODY))
         if agent.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:

@@ -142,7 +142,7 @@ class TableStore(Store):
         keep: bool = True,
     ) -> list[Agent]:
         for one in new:
-            agent = make_agent(len(self._table.agents) + 1, lead=one.lead, account=one.account, after=one.after)
+            agent = make_agent(len(self._table.agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
             budget_usd = one.spec.budget_usd
             told = replace(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
             self._table.agents[agent.number] = told

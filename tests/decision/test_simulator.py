@@ -21,9 +21,10 @@ from forkjoin.config import Limits
 from forkjoin.decision.budget import reserved
 from forkjoin.decision.governor import LONGEST_REST_S
 from forkjoin.decision.machine import PATIENCE_S
-from forkjoin.model import ACTIVE, CALLING, FINAL, Agent, Spec, State
+from forkjoin.model import ACTIVE, CALLING, FINAL, Agent, State
 from forkjoin.record.database import open_database
 from forkjoin.record.rows import as_dict
+from forkjoin.spec import Spec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -92,6 +92,37 @@ async def test_claude_forks_work_out_to_claudes_and_joins_it(api: MessagesApi, r
     ]
 
 
+async def test_claude_reads_which_file_conflicts_and_who_breaks_verify_and_takes_a_merge_back(
+    api: MessagesApi, repository: Path, home: Home
+) -> None:
+    home.config_file.write_text(home.config_file.read_text() + '[agents.sh]\nkind = "command"\ncommand = ["sh"]\n')
+    tasks = {"ours": "echo 1 > shared.txt", "theirs": "echo 2 > shared.txt", "bad": "echo > bad", "good": "echo > good"}
+    api.script = in_turn(
+        [of_forkjoin("spawn_agents", agent="sh", agents=[{"name": name, "task": tasks[name]} for name in tasks])],
+        [of_forkjoin("wait_agents")],
+        [of_forkjoin("check_conflicts", ids=list(tasks))],
+        [of_forkjoin("merge_worktree", ids=list(tasks), verify="test ! -e bad || { echo it is bad; exit 1; }")],
+        [bash("cat shared.txt; ls")],
+        [of_forkjoin("undo_merge")],
+        [Text("It is undone.")],
+    )
+    old = git(repository, "rev-parse", "main")
+    registered = ("--mcp-config", json.dumps(REGISTERED), "--strict-mcp-config", "--allowedTools", "mcp__forkjoin,Bash")
+    assert await ask_claude(repository, "Join it.", *registered) == "It is undone."
+    _, _, conflicts, merged, listed, undone = api.asked[-1].results
+    assert not any(result.is_error for result in api.asked[-1].results)
+    assert "shared.txt" in conflicts.text
+    answer = json.loads(merged.text)
+    assert [one["id"] for one in answer["merged"]] == ["a1", "a4"]
+    assert [(one["id"], one["files"]) for one in answer["conflicted"]] == [("a2", ["shared.txt"])]
+    ((who, why),) = ((one["id"], one["why"]) for one in answer["rejected"])
+    assert (who, why.splitlines()) == ("a3", ["verify: exit 1", "it is bad"])
+    assert listed.text.split() == ["1", "README.md", "good", "shared.txt"]
+    assert json.loads(undone.text)["undone"] == ["a1", "a4"]
+    assert git(repository, "rev-parse", "main") == old
+    assert git(repository, "status", "--porcelain") == ""
+
+
 async def test_a_lead_whose_tools_hide_behind_a_search_has_those_it_begins_with(
     api: MessagesApi, repository: Path, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from forkjoin.adapter.all import ADAPTERS
 from forkjoin.config import Settings, read_settings
 from forkjoin.error import CallerError
 from forkjoin.event import TurnEnded, text_of, with_text
-from forkjoin.model import Name, Spec, slug
+from forkjoin.spec import Name, Spec, slug
 from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st

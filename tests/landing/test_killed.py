@@ -1,12 +1,14 @@
 """A daemon that is killed at any call of git in a landing is followed by one that lands it, once and wholly (fault 2).
 
-The process that carries out the landing is killed at its first call of git, its second, and so on to the last; and so
-is the one that takes over from it in the midst of a move. Then one carries it out undisturbed.
+The process that carries out the landing is killed at its first call of git, its second, and so on to the last; at each
+change that it makes itself in the repository; at each of its records. So is the one that takes over from it in the
+midst of a move. Then one carries it out undisturbed, and the landing that waits behind it for the same target.
 """
 
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
 from forkjoin.session import Call
 from harness import git
-from landings import carry_out_elsewhere, carry_out_here, record_landing
+from landings import carry_out_elsewhere, carry_out_here, record_landing, scratch_of
 
 #: What the agent changes: a file edited, one added, one deleted, and a folder in place of one.
 CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
@@ -38,10 +40,10 @@ exec {git} "$@"
 
 
 class World:
-    """A repository with its user's own changes, a landing that waits, and a copy of both to begin from again."""
+    """A repository with its user's own changes, landings that wait, and a copy of all to begin from again."""
 
-    def __init__(self, repository: Path, home: Home, landing: int) -> None:
-        self.repository, self.home, self.landing = repository, home, landing
+    def __init__(self, repository: Path, home: Home, landing: int, behind: int | None = None) -> None:
+        self.repository, self.home, self.landing, self.behind = repository, home, landing, behind
         self._folder = repository.parent
         self._copy = self._folder / "copy"
         self.old = git(repository, "rev-parse", "main")
@@ -67,6 +69,22 @@ class World:
         assert ended in (0, -signal.SIGKILL)
         return ended != 0
 
+    def carry_out_falling(self, *falls: str) -> bool:
+        """Let a process carry it out that falls there; false if it came to its end before."""
+        ended = carry_out_elsewhere(self.landing, os.environ, *falls)
+        assert ended in (0, -signal.SIGKILL)
+        return ended != 0
+
+    async def check_both_land(self) -> None:
+        """See that it lands once, though a daemon was killed, and the one behind it on that."""
+        first = await carry_out_here(self.home, self.landing)
+        assert [merged.id for merged in first.merged] == ["a1"], first
+        assert self.behind is not None
+        second = await carry_out_here(self.home, self.behind)
+        assert [merged.id for merged in second.merged] == ["a2"], second
+        chain = git(self.repository, "log", "--first-parent", "--format=%H", "main").splitlines()
+        assert chain[:3] == [second.commit, first.commit, self.old]
+
     def check_landed(self, landed: Landed) -> None:
         """See that it has landed once, wholly, beside all of the user's own."""
         assert [merged.id for merged in landed.merged] == ["a1"]
@@ -76,9 +94,7 @@ class World:
         assert contents(self.repository) == AFTER
         assert git(self.repository, "diff") == git(self._copy / "repository", "diff")
         assert git(self.repository, "diff", "--cached") == git(self._copy / "repository", "diff", "--cached")
-        assert sorted(git(self.repository, "status", "--porcelain").splitlines()) == [
-            *(" D gone", " M other", "?? notes", "A  mine", "AM twice")
-        ]
+        assert sorted(git(self.repository, "status", "--porcelain").splitlines()) == STATUS
         self.check_no_litter()
 
     def check_no_litter(self) -> None:
@@ -86,11 +102,13 @@ class World:
         assert everything(self.repository)["locks"] == []
         left = {path.name for path in (self.repository / ".git").iterdir() if path.name.startswith("forkjoin")}
         assert left <= {"forkjoin.lock"}
-        assert git(self.repository, "worktree", "list", "--porcelain").count("worktree ") == 1
-        assert list(self.home.worktrees.glob("landing-*")) == []
+        scratch = scratch_of(self.repository, self.home)
+        assert len(scratch) <= 1
+        assert git(self.repository, "worktree", "list", "--porcelain").count("worktree ") == 1 + len(scratch)
         assert list(self.home.attempts.iterdir()) == []
 
 
+STATUS = [" D gone", " M other", "?? notes", "A  mine", "AM twice"]
 AFTER = {
     "README.md": b"a repository\n",
     "shared.txt": b"one\n2\nthree\n",
@@ -103,9 +121,10 @@ AFTER = {
 }
 
 
-async def make_world(repository: Path, home: Home, verify: str | None) -> World:
+async def make_world(repository: Path, home: Home, verify: str | None, *, behind: bool = False) -> World:
     commit(repository, {"old": "old\n", "other": "other\n", "gone": "gone\n", "flat": "flat\n"})
     landing = await record_landing(home, repository, CHANGES, verify)
+    second = await record_landing(home, repository, {"behind": "behind\n"}, None, "forkjoin/b") if behind else None
     write(repository, "other", "edited\n")
     for name in ("mine", "twice"):
         write(repository, name, "staged\n")
@@ -113,7 +132,7 @@ async def make_world(repository: Path, home: Home, verify: str | None) -> World:
     write(repository, "twice", "staged\nand edited\n")
     write(repository, "notes", "untracked\n")
     (repository / "gone").unlink()
-    return World(repository, home, landing)
+    return World(repository, home, landing, second)
 
 
 @pytest.mark.parametrize("first", range(1, 5))
@@ -126,6 +145,59 @@ async def test_killed_at_any_call_of_git_it_lands_once_and_wholly(repository: Pa
         number += 4
     assert number > 12, "these were the calls of a whole landing"
     world.check_landed(await carry_out_here(home, world.landing))
+
+
+@pytest.mark.parametrize("first", range(1, 4))
+async def test_killed_at_any_change_of_its_own_in_the_repository_both_land(
+    repository: Path, home: Home, first: int
+) -> None:
+    world = await make_world(repository, home, None, behind=True)
+    number = first
+    while world.carry_out_falling("at", str(number), str(repository)):
+        await world.check_both_land()
+        assert contents(repository) == AFTER | {"behind": b"behind\n"}
+        assert sorted(git(repository, "status", "--porcelain").splitlines()) == STATUS
+        world.check_no_litter()
+        world.begin_again()
+        number += 3
+    assert number > 10, "these were the changes of a whole landing"
+
+
+def stays(repository: Path) -> Path:
+    return repository
+
+
+def leaves(repository: Path) -> Path:
+    git(repository, "switch", "-qc", "side")
+    return repository
+
+
+def is_bare(repository: Path) -> Path:
+    git(repository, "clone", "-q", "--bare", ".", str(repository.with_name("bare.git")))
+    return repository.with_name("bare.git")
+
+
+@pytest.mark.parametrize("step", ["set_landing", "end_landing"])
+@pytest.mark.parametrize("person", [stays, leaves, is_bare])
+async def test_killed_at_any_record_both_land_wherever_the_target_is(
+    repository: Path, home: Home, step: str, person: Callable[[Path], Path]
+) -> None:
+    here = person(repository)
+    landing = await record_landing(home, here, {"shared.txt": "2\n"}, "grep 2 shared.txt")
+    behind = await record_landing(home, here, {"behind": "behind\n"}, None, "forkjoin/behind")
+    if person is not is_bare:
+        write(repository, "README.md", "edited\n")
+    world = World(here, home, landing, behind)
+    for when in ("within", "after"):
+        assert world.carry_out_falling(when, "1", step, str(home.state / "fell"))
+        await world.check_both_land()
+        assert git(here, "show", "main:shared.txt", "main:behind") == "2\nbehind"
+        assert git(here, "fsck", "--no-dangling") == ""
+        assert scratch_of(here, home) == ["target-1"]
+        if person is not is_bare:
+            assert git(here, "status", "--porcelain") == " M README.md"
+            world.check_no_litter()
+        world.begin_again()
 
 
 @pytest.mark.parametrize(

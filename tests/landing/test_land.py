@@ -8,9 +8,10 @@ import anyio
 import pytest
 from branches import commit, contents, everything
 from forkjoin import lock
+from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from harness import Lead, git, open_lead, open_lead_in_memory
-from landings import check_sound, ids_of, scratch_of
+from landings import check_sound, ids_of, retire_all, scratch_of
 
 
 async def fares(lead: Lead, *ids: str) -> list[str]:
@@ -46,7 +47,7 @@ async def test_verify_sees_the_merged_state_and_rejects_the_one_that_breaks_it(
     ]
     assert await fares(lead, "a1", "a2", "a3") == ["merged", "rejected", "merged"]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "three"]
-    assert scratch_of(repository, home) == []
+    assert scratch_of(repository, home) == ["target-1"]
     check_sound(repository)
 
 
@@ -167,19 +168,20 @@ async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_
     assert (found["FORKJOIN_LANDING"], found["FORKJOIN_HOME"]) == ("1", str(home.state))
     marks = ("CLAUDE", "GIT_DIR", "FORKJOIN_TOKEN", "FORKJOIN_KEEPER")
     assert [name for name in found if name.startswith(marks)] == []
-    assert lines[-1] == str(home.worktrees / "landing-1")
+    assert lines[-1] == str(home.worktrees / "target-1")
 
 
-async def test_a_scratch_worktree_is_gone_whatever_verify_leaves_in_it(
-    lead: Lead, repository: Path, home: Home
+async def test_a_scratch_worktree_goes_once_it_is_retired_whatever_verify_leaves_in_it(
+    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
 ) -> None:
-    await lead.run("echo > one", "echo > two")
+    await near_lead.run("echo > one", "echo > two")
     verify = (
         "mkdir -p deep/er; touch deep/er/x; chmod 500 deep/er deep; touch $(git rev-parse --git-path index.lock); "
         "rm .git; test ! -e two"
     )
-    answer = await lead.call("merge_worktree", ids=["a1", "a2"], verify=verify)
+    answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], verify=verify)
     assert (ids_of(answer, "merged"), ids_of(answer, "rejected")) == (["a1"], ["a2"])
+    await retire_all(near_loop)
     assert scratch_of(repository, home) == []
 
 
@@ -324,13 +326,14 @@ async def test_a_persons_changes_and_stash_stay_or_are_named_as_in_the_way(
     )
     (repository / "shared.txt").write_text("mine\n")
     (repository / ".env").write_text("my secret\n")
-    before = everything(repository)
+    but_scratch = dict.fromkeys(("list", "worktrees"))
+    before = everything(repository) | but_scratch
     for agent, path in (("a1", "shared.txt"), ("a2", ".env")):
         refusal = await lead.refusal("merge_worktree", ids=[agent], verify="true")
         assert f"These files in {repository} are in the way: {path}. Nothing was merged" in refusal
-        assert everything(repository) == before
+        assert everything(repository) | but_scratch == before
     assert await fares(lead, "a1", "a2") == ["unmerged", "unmerged"]
-    assert scratch_of(repository, home) == []
+    assert scratch_of(repository, home) == ["target-1"]
     assert ids_of(await lead.call("merge_worktree", ids=["a3"]), "merged") == ["a3"]
     assert git(repository, "status", "--porcelain") == " M shared.txt"
     assert git(repository, "stash", "list") == before["stash"]

@@ -8,8 +8,21 @@ from typing import Any
 import anyio
 from branches import contents, everything
 from conftest import CONFIG
+from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, Lead, RawRelay, forkjoin, git, open_lead, tool_call, until
+from harness import (
+    GIVE_UP_S,
+    INITIALIZE,
+    INITIALIZED,
+    Lead,
+    RawRelay,
+    forkjoin,
+    git,
+    lead_of,
+    open_lead,
+    tool_call,
+    until,
+)
 
 
 @asynccontextmanager
@@ -53,6 +66,54 @@ async def test_two_homes_merge_into_one_target_at_once_and_nothing_is_lost(
     assert git(repository, "status", "--porcelain") == ""
     assert git(repository, "fsck", "--no-dangling") == ""
     assert everything(repository)["locks"] == []
+
+
+#: What a person does in the checkout, at each run of verify the next of it.
+PERSON = (
+    "echo 1 > person && git add person && git commit -qm 1",
+    "echo 2 > person && git commit -qa --amend -m 2",
+    "git reset -q --hard HEAD~1",
+    "echo 3 > person && git add person && git commit -qm 3 && echo mine > README.md",
+    "git switch -qc side",
+    "echo 4 > side && git add side && git commit -qm 4",
+    "git switch -q main",
+    "git commit -q --allow-empty -m 5",
+    "git branch -m main trunk && git branch -m trunk main",
+)
+
+
+async def test_whatever_a_person_does_while_two_leads_merge_no_commit_is_lost_and_what_lands_was_verified(
+    repository: Path, near_loop: Loop, tmp_path: Path
+) -> None:
+    acts, made, verified = tmp_path / "acts", tmp_path / "made", tmp_path / "verified"
+    acts.mkdir()
+    for number, act in enumerate(PERSON, 1):
+        (acts / str(number)).write_text(f"cd {repository} && {act} && git rev-parse HEAD >> {made}")
+    verify = f"git rev-parse HEAD >> {verified}; act={acts}/$(wc -l < {verified}); [ ! -e $act ] || sh -e $act"
+    answers: list[dict[str, Any]] = []
+
+    async def merge(lead: Lead, agent: str) -> None:
+        answers.append(await lead.call("merge_worktree", ids=[agent], into="main", verify=verify))
+
+    async with lead_of(near_loop, repository, "one") as one, lead_of(near_loop, repository, "two") as two:
+        agents = {
+            lead: await lead.run(*(f"echo > {name}{n}" for n in range(3))) for lead, name in ((one, "x"), (two, "y"))
+        }
+        async with anyio.create_task_group() as tasks:
+            for lead, ids in agents.items():
+                for agent in ids:
+                    tasks.start_soon(merge, lead, agent)
+    merged = [one["commit"] for answer in answers for one in answer["merged"]]
+    assert len(merged) == 6, answers
+    assert set(merged) <= set(verified.read_text().split())
+    tips = git(repository, "for-each-ref", "--format=%(objectname)", "refs/heads/forkjoin").split()
+    assert len(tips) == 6
+    assert {*merged, *tips} <= set(git(repository, "rev-list", "main").split())
+    assert len(made.read_text().split()) == len(PERSON)
+    assert set(made.read_text().split()) <= set(git(repository, "rev-list", "--all", "--reflog").split())
+    assert git(repository, "status", "--porcelain") == " M README.md"
+    assert (repository / "README.md").read_text() == "mine\n"
+    assert git(repository, "fsck", "--no-dangling") == ""
 
 
 async def test_a_landing_goes_on_though_its_call_is_cancelled_and_its_agents_are_told_to_stop_or_go(

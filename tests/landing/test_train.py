@@ -174,3 +174,16 @@ async def test_one_whose_ground_is_not_named_is_skipped(near_lead: Lead, reposit
     await near_lead.call("merge_worktree", ids=[first])
     assert ids_of(await near_lead.call("merge_worktree", ids=[second]), "merged") == [second]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "two"]
+
+
+# -- the target itself
+
+
+async def test_nobody_is_rejected_where_what_has_passed_on_the_target_fails_there_by_now(
+    near_lead: Lead, home: Home
+) -> None:
+    first, second = await near_lead.run("echo > one", "echo > two")
+    verify = f"test ! -e {home.state}/registry-is-down"
+    await near_lead.call("merge_worktree", ids=[first], verify=verify)
+    (home.state / "registry-is-down").touch()
+    assert "verify fails on main itself" in await near_lead.refusal("merge_worktree", ids=[second], verify=verify)

@@ -9,26 +9,20 @@ import pytest
 from branches import commit
 from conftest import processes_of
 from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.branch import worktree
+from forkjoin.branch.scratch import make_scratch
+from forkjoin.config import Recipe
 from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
-from forkjoin.model import Landing, LandingState
+from forkjoin.model import LandingState
 from forkjoin.paths import Home
-from forkjoin.record.rows import NewLanding
-from forkjoin.session import Call
 from harness import GIVE_UP_S, git, until
-from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing
+from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, scratch_of
 
 
 @pytest.fixture
 async def loop(home: Home) -> AsyncIterator[Loop]:
     async with open_daemon(home) as found:
         yield found
-
-
-def left_in(home: Home) -> list[str]:
-    """What is left of scratch worktrees and of runs of verify."""
-    return [str(path) for path in (*home.worktrees.glob("landing-*"), *home.attempts.iterdir())]
 
 
 async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository: Path, home: Home) -> None:
@@ -42,7 +36,7 @@ async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository
         landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
     assert landed.rejected[0].why.startswith("verify: ended ")
     assert processes_of(home.attempts) == {}
-    assert left_in(home) == []
+    assert scratch_of(repository, home) == ["target-1"]
 
 
 @pytest.mark.parametrize("times", [1, 9])
@@ -59,7 +53,7 @@ async def test_one_that_is_lost_is_run_again_but_not_for_ever(
     else:
         assert landed.rejected[0].why.startswith("verify: lost, without an end record")
     assert processes_of(home.attempts) == {}
-    assert left_in(home) == []
+    assert scratch_of(repository, home) == ["target-1"]
 
 
 async def record_landing_in(loop: Loop, repository: Path, verify: str | None) -> int:
@@ -70,61 +64,19 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     repository: Path, home: Home, loop: Loop
 ) -> None:
     number = await record_landing_in(loop, repository, "test ! -e disturbed")
-    scratch, common_dir = home.worktrees / f"landing-{number}", str(repository / ".git")
-    other = git(repository, "rev-parse", "main")
-    await worktree.make_scratch(common_dir, scratch, other)
+    found = await loop.store.take_scratch(await loop.store.landing(number), Recipe())
+    scratch, other = home.worktrees / f"target-{found.number}", git(repository, "rev-parse", "main")
+    run = f"t{found.number}-{number}-{other[:16]}"
+    await make_scratch(str(repository / ".git"), scratch, other, run)
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
-    handle = f"l{number}-{other[:16]}-verify"
-    await loop.rooms.executor.submit(AttemptSpec(handle, ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
+    await loop.rooms.executor.submit(AttemptSpec(f"{run}-verify", ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
     await until((home.state / "on").exists)
     commit(repository, {"person": "x\n"})
     with anyio.fail_after(GIVE_UP_S):
         landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert processes_of(home.attempts) == {}
-    assert left_in(home) == []
-
-
-async def test_scratch_worktrees_of_landings_that_are_done_or_recorded_no_more_go_with_the_next_daemon(
-    repository: Path, home: Home, loop: Loop
-) -> None:
-    done = await record_landing_in(loop, repository, None)
-    await carry_to_its_end(Lander(loop.rooms), loop.store, done)
-    agent = await loop.store.agent(1)
-    new = NewLanding(agent.project, "lead", (1,), "refs/heads/main", "true", False, "")
-    waiting = (await loop.store.add_landing(new, Call("", ""))).number
-    forgotten = waiting + 1
-    for number in (done, waiting, forgotten):
-        await worktree.make_scratch(str(repository / ".git"), home.worktrees / f"landing-{number}", "main")
-    handle = f"l{forgotten}-main"
-    await loop.rooms.executor.submit(AttemptSpec(handle, ("sleep", "1000"), str(home.worktrees), ENVIRONMENT))
-    precious = home.worktrees / "landing-of-a-person" / "precious"
-    precious.parent.mkdir()
-    precious.touch()
-    git(repository, "worktree", "add", "-q", "--detach", str(home.worktrees / "landing-9"))
-    await Lander(loop.rooms).sweep()
-    left = sorted(path.name for path in home.worktrees.glob("landing-*"))
-    assert left == [f"landing-{waiting}", "landing-9", "landing-of-a-person"]
-    assert precious.exists()
-    assert git(repository, "worktree", "list").count("landing-") == 2
-    assert processes_of(home.attempts) == {}
-
-
-async def test_a_landing_that_begins_while_others_are_swept_keeps_its_scratch_worktree(
-    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number = await record_landing_in(loop, repository, None)
-    await carry_to_its_end(Lander(loop.rooms), loop.store, number)
-    scratch, open_landings = home.worktrees / f"landing-{number + 1}", loop.store.open_landings
-
-    async def list_before_it_is_recorded() -> list[Landing]:
-        listed = await open_landings()
-        await worktree.make_scratch(str(repository / ".git"), scratch, "main")
-        return listed
-
-    monkeypatch.setattr(loop.store, "open_landings", list_before_it_is_recorded)
-    await Lander(loop.rooms).sweep()
-    assert (scratch / "README.md").exists()
+    assert scratch_of(repository, home) == ["target-1"]
 
 
 async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(

@@ -96,8 +96,8 @@ async def test_one_that_is_told_later_goes_on_in_its_callers_environment(store: 
 async def test_what_was_merged_and_is_undone_while_it_goes_on_is_merged_no_more(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     landing = await store.add_landing(NewLanding(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
-    await store.end_landing(landing, "{}", {1: Merge.MERGED})
+    await store.end_landing(landing, {1: Merge.MERGED}, (), str)
     told = await tell(store, ended)
     assert (told.merge, told.was_merged) == (Merge.UNMERGED, True)
-    await store.end_landing(landing, "{}", {}, [1])
+    await store.end_landing(landing, {}, [1], str)
     assert not (await store.agent(1)).was_merged

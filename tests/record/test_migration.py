@@ -7,19 +7,23 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import pytest
 from forkjoin.error import CallerError
-from forkjoin.model import SpecParts
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies, suspect
+from forkjoin.record.rows import Others
 from forkjoin.record.store import open_store
+from forkjoin.spec import SpecParts
 from harness import forkjoin
 from records import NOBODY, fill, new_agent, place
 
-FIRST = (resources.files("forkjoin.record") / "migrations" / "001_first.sql").read_text("utf-8")
+_FOLDER = resources.files("forkjoin.record") / "migrations"
+MIGRATIONS = sorted((path for path in _FOLDER.iterdir() if path.name.endswith(".sql")), key=lambda path: path.name)
+FIRST = MIGRATIONS[0].read_text("utf-8")
 SPEC = '{"agent":"sh","verify":"true","task":"say \\"hi\\"\\n\\tto 🦊","name":"old"}'
 
 
@@ -61,6 +65,25 @@ async def test_of_damaged_records_of_the_first_release_what_is_read_is_carried_o
     assert len(set_aside_copies(old)) == 1
     assert (await store.agent(1)).name == "old"
     assert await store.task(1) == 'say "hi"\n\tto 🦊'
+    await store.close()
+
+
+def test_migrations_are_numbered_without_a_gap_and_none_that_was_released_has_moved() -> None:
+    assert [int(path.name[:3]) for path in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+    assert MIGRATIONS[8].name == "009_join.sql"
+
+
+async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path) -> None:
+    steps = [path.read_text("utf-8") for path in MIGRATIONS[1:9]]
+    with sqlite3.connect(old) as connection:
+        connection.executescript("\n".join(["BEGIN;", *steps, "PRAGMA user_version = 9;", "COMMIT;"]))
+    connection.close()
+    store = await open_store(old)
+    agent = await store.agent(1)
+    assert (agent.name, agent.after, agent.best_of, agent.base_agents, agent.contest) == ("old", (), (), (), 0)
+    stacked = replace(new_agent("new"), after=Others((1,)), base_agents=Others((1,)))
+    (new,) = await store.spawn([stacked], place, NOBODY)
+    assert (new.number, new.after, new.base_agents) == (2, (1,), (1,))
     await store.close()
 
 

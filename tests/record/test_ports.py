@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
-from forkjoin.record import landings
+from forkjoin.record import ports
 from forkjoin.record.ports import END, FIRST, Ports, first_port
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store, open_store
@@ -22,7 +22,7 @@ SIZES = st.integers(1, 1000)
 @pytest.fixture
 def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all ports are to be given out, nobody on this machine may have one."""
-    monkeypatch.setattr(landings, "listening", lambda: ())
+    monkeypatch.setattr(ports, "listening", lambda: ())
 
 
 @given(
@@ -83,15 +83,17 @@ async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Stor
     assert [agent.port_base for agent in again] == [first + 13, first + 23, first + 45]
 
 
-async def test_a_landing_that_runs_something_has_a_block_until_it_is_done(store: Store) -> None:
-    def new(verify: str | None, *, dry_run: bool = False) -> NewLanding:
-        return NewLanding(1, "lead", (), "refs/heads/main", verify, dry_run, "", recipe=Recipe(ports=7))
-
-    first = store.first_port
-    found = [await store.add_landing(one, NOBODY) for one in (new("x"), new(None), new("x", dry_run=True), new("x"))]
-    assert [landing.port_base for landing in found] == [first, 0, 0, first + 7]
+async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store) -> None:
+    first, recipe = store.first_port, Recipe(ports=7)
+    new = [NewLanding(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
+    taken = [await store.take_scratch(await store.add_landing(one, NOBODY), recipe) for one in new]
+    assert [one.port_base for one in taken] == [first, first, first + 7]
+    await store.retire_scratch(taken[0].number)
     (agent,) = await store.spawn([new_agent("a")], place, NOBODY)
     assert agent.port_base == first + 14
+    await store.forget_scratch(taken[0].number)
+    (agent,) = await store.spawn([replace(new_agent("b"), recipe=recipe)], place, NOBODY)
+    assert agent.port_base == first
 
 
 async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(

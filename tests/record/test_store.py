@@ -10,11 +10,12 @@ import anyio
 import pytest
 from forkjoin.error import BrokenPromiseError, CallerError, RecordsError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Noted, Said
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, SpecParts, State
+from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Result, State
 from forkjoin.record.database import open_database
 from forkjoin.record.rows import Progress
 from forkjoin.record.store import Store, open_store
 from forkjoin.session import Call
+from forkjoin.spec import SpecParts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import NOBODY, new_agent, place
@@ -38,7 +39,7 @@ async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     assert agent.spec == SpecParts(verify="true")
     assert await store.task(1) == "a task"
     assert await store.agent(1) == agent
-    assert await store.find(1, "a1") == await store.find(1, "first") == agent
+    assert await store.find(1, "a1") == await store.find(1, "first") == [agent]
     with pytest.raises(UnknownAgentError, match="has no agents yet"):
         await store.find(2, "a1")
     with pytest.raises(UnknownAgentError, match=r"newest agents: a1 \(first\)"):

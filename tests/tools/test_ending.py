@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from forkjoin.attempt.process import identify
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, until
+from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory, until
 
 FOREVER = "sleep 1000"
 
@@ -107,3 +108,16 @@ async def test_an_agent_that_changed_nothing_is_removed_also_after_a_merge_that_
     landed = await any_lead.call("merge_worktree", ids=[first])
     assert landed["skipped"][0]["why"].startswith("nothing")
     assert (await any_lead.call("remove_worktrees", ids=[first]))["removed"] == [{"id": first, "name": "true"}]
+
+
+async def test_of_more_agents_than_there_is_room_for_the_first_are_told_and_how_many_more(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin_tools.end._ROWS_BYTES", 100)
+    async with open_lead_in_memory(home, repository) as lead:
+        ids = await lead.run(*["true"] * 5)
+        stopped = await lead.call("stop_agents", ids=ids)
+        assert (len(stopped["agents"]), stopped["more"]) == (2, 3)
+        removed = await lead.call("remove_worktrees", ids=ids)
+        assert (len(removed["removed"]), removed["more"]) == (3, 2)
+        assert (await lead.call("list_agents"))["agents"] == []

@@ -60,25 +60,27 @@ def _refs(repository: Path) -> str:
     return git(repository, "for-each-ref") + git(repository, "worktree", "list")
 
 
-@pytest.mark.parametrize(("arguments", "says"), BAD_SPECS, ids=lambda value: str(value)[:40])
 async def test_a_bad_spec_is_refused_and_nothing_is_changed(
-    any_lead: Lead, repository: Path, home: Home, arguments: dict[str, Any], says: str
+    any_lead: Lead, repository: Path, home: Home, subtests: pytest.Subtests
 ) -> None:
     before = _refs(repository)
-    assert says in await any_lead.refusal("spawn_agent", **arguments)
-    assert (await any_lead.call("list_agents"))["agents"] == []
-    assert _refs(repository) == before
-    assert list(home.attempts.iterdir()) == []
+    for arguments, says in BAD_SPECS:
+        with subtests.test(arguments=str(arguments)[:40]):
+            assert says in await any_lead.refusal("spawn_agent", **arguments)
+            assert (await any_lead.call("list_agents"))["agents"] == []
+            assert _refs(repository) == before
+            assert list(home.attempts.iterdir()) == []
 
 
-@pytest.mark.parametrize(("tool", "arguments", "says"), BAD_CALLS, ids=lambda value: str(value)[:40])
 async def test_a_bad_call_is_refused_and_nothing_is_changed(
-    any_lead: Lead, repository: Path, tool: str, arguments: dict[str, Any], says: str
+    any_lead: Lead, repository: Path, subtests: pytest.Subtests
 ) -> None:
     before = _refs(repository)
-    assert says in await any_lead.refusal(tool, **arguments)
-    assert (await any_lead.call("list_agents"))["agents"] == []
-    assert _refs(repository) == before
+    for tool, arguments, says in BAD_CALLS:
+        with subtests.test(tool, arguments=str(arguments)[:40]):
+            assert says in await any_lead.refusal(tool, **arguments)
+            assert (await any_lead.call("list_agents"))["agents"] == []
+            assert _refs(repository) == before
 
 
 async def test_a_name_that_is_taken_is_refused_naming_its_holder(any_lead: Lead) -> None:

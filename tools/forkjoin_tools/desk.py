@@ -5,10 +5,11 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from forkjoin.agent.contest import best_first
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
-from forkjoin.model import Agent, State
+from forkjoin.model import FINAL, Agent, State
 from forkjoin.session import Call, Caller, Session
 from mcp.server.mcpserver.context import Context
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -63,24 +64,32 @@ class Desk:
         return program is None or program.kind == "command"
 
     async def find(self, asked: str) -> Agent:
-        """The agent that an id or name means.
+        """The agent that an id or name means; by the name of several candidates the best of them.
 
         Raises:
             UnknownAgentError: None in this project.
+            CallerError: It is not decided yet who is the best.
         """
-        return await self.store.find(self.project, asked)
+        found = await self.store.find(self.project, asked)
+        if len(found) > 1 and (live := [agent.label for agent in found if agent.state not in FINAL]):
+            raise CallerError(
+                f"The best of {asked} is not known yet: {', '.join(live)} still to end. Call wait_agents with "
+                f'ids=["{asked}"] first, or name one of them.'
+            )
+        return (await best_first(self.store, found))[0] if len(found) > 1 else found[0]
+
+    async def find_each(self, asked: Sequence[str]) -> list[Agent]:
+        """As `find`, for each once, in the order asked for."""
+        return _once([await self.find(one) for one in _some(asked)])
 
     async def find_all(self, asked: Sequence[str]) -> list[Agent]:
-        """As `find`, for each once, in the order asked for.
+        """Whom these mean, in the order asked for, each once; by the name of several candidates all of them.
 
         Raises:
             UnknownAgentError: One means none.
             CallerError: None was asked for.
         """
-        if not asked:
-            raise CallerError("ids is empty: name at least one agent; list_agents tells them.")
-        found = [await self.find(one) for one in asked]
-        return list({agent.number: agent for agent in found}.values())
+        return _once([agent for one in _some(asked) for agent in await self.store.find(self.project, one)])
 
     def tell_when_written(self, ended: Sequence[Agent]) -> None:
         """Once the reply to this call has been written, its lead counts as told how these ended."""
@@ -91,6 +100,16 @@ class Desk:
 
         if ends:
             self.caller.session.when_written(self._request, note)
+
+
+def _some(asked: Sequence[str]) -> Sequence[str]:
+    if not asked:
+        raise CallerError("ids is empty: name at least one agent; list_agents tells them.")
+    return asked
+
+
+def _once(found: Sequence[Agent]) -> list[Agent]:
+    return list({agent.number: agent for agent in found}.values())
 
 
 async def not_obeyed(repository: str) -> list[str]:

@@ -6,8 +6,11 @@ from forkjoin.model import FINAL
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, Row
+from forkjoin_tools.size import fit
 from forkjoin_tools.strict import Arguments, tool
 
+#: Bytes of the agents that are told.
+_ROWS_BYTES = 40_000
 #: How many teardowns that failed are told of.
 _WARNINGS = 20
 
@@ -22,6 +25,7 @@ class Stopped(Row):
 
 class StopAnswer(BaseModel):
     agents: list[Stopped]
+    more: int | None = None  #: that there was no room for
 
 
 @tool(destroys=True)
@@ -29,12 +33,11 @@ async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
     """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
     their branches and kept; queued ones never start; those that had ended stay as they were."""
     agents = await stop(desk.rooms, await desk.find_all(arguments.ids))
-    return StopAnswer(
-        agents=[
-            Stopped(id=a.id, name=a.name, state=a.state, note=None if a.state in FINAL else a.last_event)
-            for a in agents
-        ]
-    )
+    told = [
+        Stopped(id=a.id, name=a.name, state=a.state, note=None if a.state in FINAL else a.last_event) for a in agents
+    ]
+    fitting = fit(told, _ROWS_BYTES)
+    return StopAnswer(agents=fitting, more=len(told) - len(fitting) or None)
 
 
 class Remove(Arguments):
@@ -50,6 +53,7 @@ class Removed(BaseModel):
 
 class RemoveAnswer(BaseModel):
     removed: list[Removed]
+    more: int | None = None  #: that there was no room for
     warnings: list[str] | None = None  #: teardowns that failed
 
 
@@ -62,10 +66,9 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     kept, warnings = await remove(
         desk.rooms, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )
-    return RemoveAnswer(
-        removed=[Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents],
-        warnings=_first(warnings) or None,
-    )
+    told = [Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
+    fitting = fit(told, _ROWS_BYTES)
+    return RemoveAnswer(removed=fitting, more=len(told) - len(fitting) or None, warnings=_first(warnings) or None)
 
 
 def _first(warnings: list[str]) -> list[str]:

@@ -6,7 +6,8 @@ from forkjoin.config import Recipe
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
 from forkjoin.landing.foresight import counts
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
-from forkjoin.model import Strategy, Text
+from forkjoin.model import OnConflict, Strategy
+from forkjoin.spec import Text
 from forkjoin.wanted import find_recipe
 from pydantic import BaseModel, Field
 
@@ -41,7 +42,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     """Tell which agents' work conflicts, with each other's and with a branch, by file; running agents and uncommitted
     changes too. Use it to steer them apart, or before you merge."""
     if arguments.ids is not None:
-        agents = await desk.find_all(arguments.ids)
+        agents = await desk.find_each(arguments.ids)
     else:
         agents = [one for one in await desk.store.agents(desk.project, everything=False) if counts(one)]
     target = await find_target(await look(desk.caller.session.folder), arguments.into)
@@ -59,6 +60,7 @@ class MergeWorktree(Arguments):
     into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
     verify: Text | None = Field(None, description="Shell command that what lands must pass.")
     strategy: Strategy | None = Field(None, description="squash: one commit per agent. Default: merge.")
+    on_conflict: OnConflict = Field("report", description="agent: also spawn one for each conflict, to resolve it.")
     include_failed: bool = Field(False, description="Also agents that did not succeed.")
     confirm: bool = Field(False, description="The person has agreed to change a protected branch.")
     dry_run: bool = Field(False, description="Only say what would merge and what conflicts; runs no verify.")
@@ -79,15 +81,22 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
     done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
     uncommitted changes in the checkout stay as they are."""
-    agents = await desk.find_all(arguments.ids)
+    agents = await desk.find_each(arguments.ids)
     recipe, note = Recipe(), None
     if not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
         recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
-    verify = arguments.verify or recipe.verify
-    wish = Wish(agents, verify, recipe, arguments.strategy, arguments.include_failed, arguments.dry_run)
+    wish = Wish(
+        agents=agents,
+        verify=arguments.verify or recipe.verify,
+        recipe=recipe,
+        strategy=arguments.strategy,
+        include_failed=arguments.include_failed,
+        dry_run=arguments.dry_run,
+        on_conflict=arguments.on_conflict,
+    )
     landing = await enqueue(desk.rooms, desk.caller, arguments.into, wish, confirmed=arguments.confirm)
     landed = await wait_until_landed(desk.store, landing)
-    note = " ".join(filter(None, (note, *await not_obeyed(desk.caller.project.common_dir)))) or None
+    note = " ".join(filter(None, (landed.note, note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
         answer = _answer(landed, files, words, note)
         if wire_size(answer) <= ROOM:
@@ -100,7 +109,9 @@ def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAn
     return MergeAnswer(
         merged=[Merged(one.id, one.commit) for one in landed.merged],
         conflicted=[
-            Conflicted(one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5])
+            Conflicted(
+                one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5], one.resolving
+            )
             for one in landed.conflicted
         ],
         rejected=[Rejected(one.id, one.why[:words]) for one in landed.rejected],

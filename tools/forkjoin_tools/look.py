@@ -16,8 +16,9 @@ from forkjoin.decision.budget import is_used_up, reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
-from forkjoin.model import ACTIVE, FINAL, Agent, Budget, Landing, Merge, State, Verify, number_of
+from forkjoin.model import ACTIVE, FINAL, Agent, Budget, Landing, Merge, State, Verify
 from forkjoin.record.damage import find_trouble
+from forkjoin.spec import number_of
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from forkjoin.agent.budgets import find_budgets, find_project_budgets
 from forkjoin.decision.budget import Budgets, reserved, usd
 from forkjoin.error import CallerError
-from forkjoin.model import FINAL, Agent, Budget, Dollars
+from forkjoin.model import FINAL, Agent, Budget
+from forkjoin.spec import Dollars
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Id, Row, Usd

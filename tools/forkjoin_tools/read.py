@@ -14,6 +14,7 @@ from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
 from pydantic import Field
 
+from forkjoin_tools.contest import Compared, compare
 from forkjoin_tools.desk import Desk, Id, Row, Usd
 from forkjoin_tools.size import ROOM, end_of, fit_bytes, whole_lines, wire_size
 from forkjoin_tools.strict import Arguments, tool
@@ -23,6 +24,7 @@ PAGE_BYTES = 20_000
 _MOST_BYTES = 48_000
 _CONCISE = 2_000
 _FULL = OUTPUT_LIMIT
+_LEAST = 100
 
 
 # -- get_result
@@ -42,6 +44,8 @@ class AgentResult(Row):
     deletions: int
     verify: Verify
     verify_output: str | None = None
+    score: float | None = None  #: by its judge
+    candidates: list[Compared] | None = None  #: for the same task, the best first
     branch: str
     merge: Merge
     cost_usd: Usd | None = None
@@ -67,9 +71,12 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
         result = replace(result, warnings=(note, *result.warnings))
     room = _FULL if arguments.detail == "full" else _CONCISE
     cut = _cut_before if desk.is_command(agent) else _cut
-    while wire_size(answer := _answer(agent, result, room, cut)) > ROOM:
+    candidates = await compare(desk, agent) or None
+    while True:
+        answer = _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})
+        if wire_size(answer) <= ROOM or room <= _LEAST:
+            return answer
         room //= 2
-    return answer
 
 
 def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:

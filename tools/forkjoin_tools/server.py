@@ -36,7 +36,8 @@ Use it when work splits into parts that do not need each other: features, fixes,
 3. Go on with other work, or wait_agents (it blocks until they have ended). Do not poll list_agents.
 4. get_result for details; read_diff before you trust; read_log when one failed.
 5. merge_worktree with all ids that succeeded, and the full test command as `verify`: branches that conflict or break
-   it are left out and named. For a conflict, spawn a new agent with that part of the task: it starts from what merged.
+   it are left out and named. With on_conflict="agent" an agent is spawned for each conflict; merge that one later, and
+   the other comes with it. Or spawn one yourself with that part of the task: it starts from what merged.
 6. remove_worktrees when merged.
 Agents go on when this session ends; list_agents finds them again. Ids (a1) are short and never reused; a name stands
 wherever an id may."""

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from forkjoin.agent.budgets import find_budgets
+from forkjoin.agent.contest import MOST_AT_ONCE
 from forkjoin.agent.spawn import spawn
 from forkjoin.decision.budget import Budgets
 from forkjoin.decision.overlap import find_overlaps
 from forkjoin.decision.scheduler import Situation, foresee, queue
 from forkjoin.error import CallerError
-from forkjoin.model import NAME_DESCRIPTION, TASK_DESCRIPTION, Agent, Name, Spec, SpecParts, Text
+from forkjoin.model import Agent
+from forkjoin.spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin_tools.desk import Desk, Row
 from forkjoin_tools.strict import Arguments, explain, tool
 
-#: More at once is a mistake, or an attack on the person's purse.
-MOST_AT_ONCE = 250
 #: How many pairs that declare the same files are named.
 _OVERLAPS_NAMED = 20
 
@@ -60,6 +60,7 @@ class Spawned(Row):
 
 
 class SpawnedOne(Spawned):
+    candidates: list[Spawned] | None = None  #: all of them, where there are several; the first is this one
     note: str | None = None
 
 
@@ -87,13 +88,15 @@ async def spawn_agent(desk: Desk, arguments: OneAgent) -> SpawnedOne:
     """Start one coding agent on a task in its own git worktree and branch. Answers at once; for several, spawn_agents
     in one call is quicker. Its arguments mean what they mean there."""
     all_ = await _spawn(desk, [arguments], keep=True)
-    return SpawnedOne(**all_.agents[0].model_dump(), note=all_.note)
+    several = all_.agents if len(all_.agents) > 1 else None
+    return SpawnedOne(**all_.agents[0].model_dump(), candidates=several, note=all_.note)
 
 
 def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
     """The spec of one agent, with what it lacks taken from the defaults; by default none comes after itself."""
     common = defaults.model_dump(exclude_unset=True, exclude={"agents", "dry_run"})
     common["after"] = tuple(one for one in defaults.after if one != item.name)
+    common["base"] = defaults.base if defaults.base != item.name else None
     try:
         return Spec.model_validate(common | item.model_dump(exclude_unset=True))
     except ValidationError as error:
@@ -136,6 +139,6 @@ def _called(agent: Agent, *, keep: bool) -> str:
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
-    found = find_overlaps({agent.name: agent.spec.paths for agent in agents})
+    found = find_overlaps({agent.contest_name or agent.name: agent.spec.paths for agent in agents})
     more = [f"… and {len(found) - _OVERLAPS_NAMED} more"] if len(found) > _OVERLAPS_NAMED else []
     return [f"{one} and {other}: {path}" for one, other, path in found[:_OVERLAPS_NAMED]] + more

@@ -145,10 +145,10 @@ def _slim(schema: Json) -> Json:
 def explain(tool: str, errors: Sequence[ErrorDetails], schema: dict[str, Any]) -> str:
     """What is wrong with a call's arguments, and what would be right, a line each."""
     lines = [_explain_one(error) for error in errors[:5]]
-    depths = {len(error["loc"]) for error in errors if error["type"] == "extra_forbidden"}
-    if 1 in depths:
+    unknown = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
+    if any(len(where) == 1 for where in unknown):
         lines.append(f"{tool} takes: {', '.join(schema.get('properties', {})) or 'no arguments'}.")
-    if 3 in depths:
+    if any(len(where) == 3 and where[0] == "agents" for where in unknown):
         lines.append(f"An agent takes: {', '.join(schema['$defs']['_Item']['properties'])}.")
     return "\n".join([f"{tool} refused, nothing was changed:", *lines])
 

@@ -1,7 +1,7 @@
 """Talking with agents: message_agent."""
 
 from forkjoin.agent.tell import Delivery, tell
-from forkjoin.model import Text
+from forkjoin.spec import Text
 
 from forkjoin_tools.desk import Desk, Id, Row
 from forkjoin_tools.strict import Arguments, tool

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from forkjoin.agent.contest import best_first
 from forkjoin.branch import conflict, git
 from forkjoin.branch.stream import make_commit
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, State
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_end
 
 _FILES_NAMED = 10
 
@@ -14,24 +16,44 @@ _FILES_NAMED = 10
 async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
     """The agent, with the commit that it starts from, which is recorded. Doing so twice is harmless.
 
-    A base that was named stays as it is.
+    A commit that was named stays as it is; the work of an agent that was named is taken as it stands, alone.
+
+    Raises:
+        CallerError: There is no such work, or what it comes after conflicts.
     """
-    if agent.spec.base is not None or agent.prepared:
+    if agent.prepared or (agent.spec.base is not None and not agent.base_agents):
         return agent
-    base, ended = agent.base, await rooms.store.ended(agent.after)
-    succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
-    for other in await rooms.store.agents_numbered(succeeded):
-        if tip := await _tip(rooms, common_dir, other):
-            base = await _with(common_dir, base, tip, agent, other)
+    base = await (_named if agent.base_agents else _of_all)(rooms, common_dir, agent)
     if base != agent.base:
         await rooms.store.set(agent, base=base)
     return replace(agent, base=base)
 
 
-async def _tip(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
-    """The end of an agent's work, whether or not its branch is still there."""
-    result = await rooms.store.result(agent.number)
-    return await git.tip(common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
+async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
+    """Where the work ends of the agent that was named as base, or of the best of these candidates."""
+    for other in await best_first(rooms.store, await rooms.store.agents_numbered(agent.base_agents)):
+        tip = await find_end(rooms.store, common_dir, other)
+        if tip and await git.resolve(common_dir, tip):
+            return tip
+    raise CallerError(
+        f"Nothing is there of the work of {agent.spec.base}, which it was to start from. Spawn it again from another "
+        "`base`: a commit, or an agent that has begun."
+    )
+
+
+async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
+    """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
+    base, ended = agent.base, await rooms.store.ended(agent.after)
+    succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
+    if agent.best_of:
+        several = [await rooms.store.agents_numbered(candidates) for candidates in agent.best_of]
+        ranked = [await best_first(rooms.store, candidates) for candidates in several]
+        best = {one.number for one, *_ in filter(None, ranked)}
+        succeeded = [number for number in succeeded if number in best]
+    for other in await rooms.store.agents_numbered(succeeded):
+        if tip := await find_end(rooms.store, common_dir, other):
+            base = await _with(common_dir, base, tip, agent, other)
+    return base
 
 
 async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:

@@ -6,15 +6,17 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
-from forkjoin.agent.prepare import workplace_of
+from forkjoin.agent.judge import Judged, judge
+from forkjoin.agent.prepare import handle_of, workplace_of
 from forkjoin.agent.stop import end_processes
-from forkjoin.branch import diff, git, loose, repository
+from forkjoin.attempt.shell import handles
+from forkjoin.branch import diff, git, loose, merging, repository
 from forkjoin.branch.place import is_folder
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, Merge, Outcome, Result, State, Verify
@@ -35,16 +37,17 @@ async def finish(
     """Write the attempt's result, and the agent's final state with it; without an environment it is not verified."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await conclude(rooms, adapter, agent, outcome)
-    message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
-    verified = _Verified(Verify.NONE, "")
-    verify = agent.spec.verify if concluded.ok and not agent.stop_asked else None
-    if verify and (environment := await environment_of_lead()):
-        verified = await _verify(rooms, agent, verify, environment)
+    left = await _commit_work(rooms, common_dir, agent)
+    if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
+        concluded = replace(concluded, ok=False, error=why)
+    verified = _UNVERIFIED
+    tests = agent.spec.verify or agent.spec.judge if concluded.ok and not agent.stop_asked else None
+    if tests and (environment := await environment_of_lead()):
+        verified = await _test(rooms, agent, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
-    result = await _result(rooms, adapter, now, outcome, concluded, left, verified)
+    result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified))
     await rooms.store.finish(now, result, await _fared(rooms, now, result))
 
 
@@ -75,26 +78,50 @@ async def _measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, 
     return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.base, at))}
 
 
+async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Left:
+    """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
+    kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
+    tests = [await rooms.executor.outcome(handle) for handle in handles(handle_of(agent), *kinds)]
+    if any(test.kind != "not_started" for test in tests):
+        return loose.Left(await git.tip(common_dir, f"refs/heads/{agent.branch}"), 0, [])
+    message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
+    return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
+
+
+async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> str | None:
+    """Why its branch does not resolve the conflict that it was spawned for, if it does not."""
+    if left.tip is None:
+        return "its branch is gone"
+    return await merging.why_unresolved(common_dir, agent.base, agent.theirs, left.tip, left.conflicts)
+
+
 class _Verified(NamedTuple):
-    """How verify went, and the end of what it printed."""
+    """How verify went, and the end of what it printed; and what its judge said of what passed."""
 
     verdict: Verify
     words: str
+    judged: Judged = Judged()
 
 
-async def _result(
-    rooms: Rooms,
-    adapter: Adapter,
-    agent: Agent,
-    outcome: Outcome,
-    concluded: Conclusion,
-    left: loose.Left,
-    verified: _Verified,
-) -> Result:
+_UNVERIFIED = _Verified(Verify.NONE, "")
+
+
+class _Ended(NamedTuple):
+    """An attempt that is over: its process, what its program says, its branch, and its tests."""
+
+    common_dir: str
+    outcome: Outcome
+    concluded: Conclusion
+    left: loose.Left
+    verified: _Verified
+
+
+async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir, outcome, concluded, left, verified = ended
     work = await _measure(common_dir, agent, left.tip)
-    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, work), *await _warn_of_cost(rooms, agent)]
+    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, work), *verified.judged.warnings]
+    warnings += await _warn_of_cost(rooms, agent)
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
@@ -103,6 +130,7 @@ async def _result(
         **work,
         verify=verified.verdict,
         verify_output=verified.words,
+        score=verified.judged.score,
         cost_usd=agent.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
@@ -125,10 +153,17 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
             return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 
-async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
-    """Run verify in the agent's worktree."""
+async def _test(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> _Verified:
+    """Run verify in the agent's worktree, and its judge where that passes."""
     if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
         return _Verified(Verify.FAILED, "the agent removed its worktree")
+    verified = await _verify(rooms, agent, agent.spec.verify, environment) if agent.spec.verify else _UNVERIFIED
+    if agent.spec.judge and verified.verdict is not Verify.FAILED:
+        return verified._replace(judged=await judge(rooms, agent, agent.spec.judge, environment))
+    return verified
+
+
+async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
     workplace = await workplace_of(rooms, agent, environment)
     outcome, printed = await workplace.run("verify", command, rooms.settings.limits.verify_minutes)
     return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())

@@ -12,7 +12,8 @@ from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
 from forkjoin.agent.base import settle_base
 from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.branch import git, loose, worktree
+from forkjoin.attempt.shell import handles
+from forkjoin.branch import git, loose, merging, worktree
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import git_folder, is_folder
 from forkjoin.error import CallerError, ForkjoinError
@@ -26,7 +27,8 @@ from forkjoin.workplace import Workplace, handles_beside
 async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
     """The handles of all that may run for an agent's newest attempt."""
     handle = handle_of(agent)
-    return [handle, *handles_beside(handle, await rooms.store.recipe(agent))]
+    judging = handles(handle, "judge") if agent.spec.judge else []
+    return [handle, *handles_beside(handle, await rooms.store.recipe(agent)), *judging]
 
 
 def handle_of(agent: Agent, kind: str = "") -> str:
@@ -56,6 +58,9 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     owner = f"{agent.id} of {home.state}"
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
     try:
+        if agent.resolves is not None and not agent.prepared:
+            message = f"Merge the work of a{agent.resolves}\n\nForkjoin-Agent: {agent.id}\n"
+            await merging.begin(project.common_dir, path, agent.theirs, message)
         if agent.checkout:
             await bring_ignored(Path(agent.checkout), path)
     except (ForkjoinError, OSError):

@@ -6,7 +6,7 @@ never goes, nor a worktree in which somebody has gone on working. A retention th
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from datetime import date
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from forkjoin.session import Session
 
 log = logging.getLogger(__name__)
 
-#: What a handle is of: an agent, or a landing.
-_HANDLE = re.compile(r"([al])([1-9]\d{0,17})-.*")
+#: What a handle is of: an agent, or a scratch worktree.
+_HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
 async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> None:
     """Let go of what is due. Each agent's trouble is its own."""
-    store, days = rooms.store, rooms.settings.retention.days
+    store, days, old = rooms.store, rooms.settings.retention.days, rooms.environments.known
     day = await store.see_day(today.isoformat())
     if days:
         for agent in await store.settled(day - days):
@@ -40,14 +40,18 @@ async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> Non
                 log.exception("%s can't be let go of; trying again later", agent.label)
         await _forget_leftovers(rooms)
     await store.prune(day, [session.hello.relay for session in connected])
-    await _prune_environments(rooms, connected)
+    await _prune_environments(rooms, old, connected)
 
 
 async def _let_go(rooms: Rooms, agent: Agent) -> None:
     """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
     if agent.removed is None:
-        if not await _is_as_it_ended(rooms, agent):
-            log.info("%s stays: there is something in its worktree, or on its branch, that is not merged", agent.label)
+        candidates = await rooms.store.candidates(agent) or [agent]
+        if not all([await _is_as_it_ended(rooms, one) for one in candidates]):
+            log.info(
+                "%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged",
+                agent.label,
+            )
             return
         anybodys = rooms.environments.find_any(agent.project)
         removed = await remove(rooms, [agent], discard_unmerged=False, environment=anybodys)
@@ -81,15 +85,15 @@ async def _forget_leftovers(rooms: Rooms) -> None:
         return
     handles = await rooms.executor.handles()  # before the records are read: what begins now is recorded by then
     handed_out, known = await rooms.store.numbers()
-    landings = {landing.number for landing in await rooms.store.open_landings()}
+    known_of = {"a": known, "t": {one.number for one in await rooms.store.scratches()}}
     for handle in handles:
         if found := _HANDLE.fullmatch(handle):
             number = int(found[2])
-            if number not in (known if found[1] == "a" else landings) and (found[1] == "l" or number <= handed_out):
+            if number not in known_of[found[1]] and (found[1] != "a" or number <= handed_out):
                 await _forget(rooms, [handle])
 
 
-async def _prune_environments(rooms: Rooms, connected: Collection[Session]) -> None:
+async def _prune_environments(rooms: Rooms, old: Set[str], connected: Collection[Session]) -> None:
     owners: list[Agent | Landing] = [*await rooms.store.live(), *await rooms.store.open_landings()]
     needed = [(owner.environment, owner.project, owner.lead) for owner in owners]
-    rooms.environments.prune(needed, [session.hello.environment for session in connected])
+    rooms.environments.prune(old, needed, [session.hello.environment for session in connected])

@@ -1,24 +1,26 @@
 """Spawning: specs are checked, ids handed out, and all of it is on disk in one transaction before the answer."""
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
-from forkjoin.attempt.environment import compose
+from forkjoin.agent.contest import Wanted, expand
 from forkjoin.branch import git
+from forkjoin.branch.naming import find_naming
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe, Settings
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Spec, slug
-from forkjoin.paths import Home
+from forkjoin.model import Agent
 from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.spec import Spec, slug
 from forkjoin.wanted import find_recipe
+from forkjoin.workplace import find_account
+
+#: Characters that the name of a model may have: here, since what is on disk is read whatever it holds.
+_MODEL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +39,22 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
-    _check(checkout, rooms, specs)
+    wanted = expand(specs)
+    head = _check(checkout, rooms, wanted)
     recipe, untrusted = await find_recipe(home, checkout)
-    afters = await find_after(store, caller.project.number, specs)
-    bases = {base: await _resolve_base(checkout, base) for base in {spec.base for spec in specs}}
-    specs = [_complete(rooms.settings, recipe, spec) for spec in specs]
-    accounts = {agent: account_of(rooms, caller, agent, recipe) for agent in {spec.agent for spec in specs}}
+    commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
+    afters = await find_after(store, caller.project, wanted, commits)
+    specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
+    accounts = {
+        agent: find_account(rooms, caller.session.hello.environment, agent, recipe)
+        for agent in {spec.agent for spec in specs}
+    }
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
     new = [
-        _new(caller, checkout, spec, bases[spec.base], accounts[spec.agent], recipe, after)
-        for spec, after in zip(specs, afters, strict=True)
+        _new(caller, checkout, one._replace(spec=spec), commits[spec.base] or head, accounts[spec.agent], recipe, after)
+        for one, spec, after in zip(wanted, specs, afters, strict=True)
     ]
-    prefix = await _branch_prefix(checkout.common_dir)
-    folder = _worktree_folder(home, checkout.common_dir)
-
-    def place(number: int, name: str) -> tuple[str, str]:
-        return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
-
+    place = await find_naming(checkout.common_dir, home.worktrees)
     notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
@@ -69,16 +70,10 @@ def _fund(settings: Settings, spec: Spec) -> Spec:
     return spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd})
 
 
-def account_of(rooms: Rooms, caller: Caller, agent: str | None, recipe: Recipe) -> str:
-    """Whose rate limit the model calls of this program count against."""
-    program = rooms.settings.program(agent)
-    environment = compose(caller.session.hello.environment, program.environment, {}, wanted=recipe.environment)
-    return ADAPTERS[program.kind].account(environment)
-
-
 def _new(
-    caller: Caller, checkout: Checkout, spec: Spec, base: str, account: str, recipe: Recipe, after: After
+    caller: Caller, checkout: Checkout, wanted: Wanted, base: str, account: str, recipe: Recipe, after: After
 ) -> NewAgent:
+    spec = wanted.spec
     return NewAgent(
         project=caller.project.number,
         lead=caller.lead,
@@ -91,20 +86,17 @@ def _new(
         environment=caller.environment,
         account=account,
         recipe=recipe,
-        after=after.older,
-        after_new=after.new,
+        after=after.others,
+        best_of=after.best_of,
+        base_agents=after.base,
+        candidate=wanted.candidate,
+        candidates=wanted.candidates,
     )
 
 
-def _worktree_folder(home: Home, common_dir: str) -> Path:
-    """Where this home keeps the worktrees of a repository."""
-    top = Path(common_dir)
-    name = slug(top.parent.name if top.name == ".git" else top.name) or "repository"
-    return home.worktrees / f"{name}-{hashlib.sha256(common_dir.encode(errors='replace')).hexdigest()[:8]}"
-
-
-def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
-    if not specs:
+def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
+    """See that these can be spawned here; the commit that is checked out."""
+    if not wanted:
         raise CallerError("agents is empty: give at least one, each with a task.")
     if checkout.head is None:
         raise CallerError(
@@ -114,25 +106,20 @@ def _check(checkout: Checkout, rooms: Rooms, specs: Sequence[Spec]) -> None:
         raise CallerError(
             f"FORKJOIN_HOME ({rooms.home.state}) lies within this checkout, which agents may not write to; move it out."
         )
-    for spec in specs:
-        rooms.settings.program(spec.agent)
-    names = [spec.name for spec in specs if spec.name]
+    for one in wanted:
+        rooms.settings.program(one.spec.agent)
+        if len(one.spec.model or "") > _MODEL:
+            raise CallerError(f"model is no model's name: it has more than {_MODEL} characters. Nothing was spawned.")
+    together = [one.spec.name for one in wanted if one.candidate == 1]
+    names = [name for name in (*(one.name for one in wanted), *together) if name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
+    return checkout.head
 
 
-async def _resolve_base(checkout: Checkout, base: str | None) -> str:
-    found = await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
-    if found is None:
-        raise CallerError(
-            f"base {(base or 'HEAD')[:100]!r} names no commit of this repository; give a branch, tag or id."
-        )
-    return found
-
-
-async def _branch_prefix(common_dir: str) -> str:
-    """`forkjoin/`, unless a branch called `forkjoin` stands where git would need a folder."""
-    return "forkjoin-" if await git.tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"
+async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
+    """The commit that `base` means; none where it means an agent, if anything."""
+    return await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
 def _note_money(new: Sequence[NewAgent]) -> str | None:

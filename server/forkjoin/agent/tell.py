@@ -11,13 +11,13 @@ from typing import Literal
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter
 from forkjoin.agent.prepare import handle_of
-from forkjoin.agent.spawn import account_of
 from forkjoin.branch import git
 from forkjoin.error import CallerError, ForkjoinError, GitError, words_of
 from forkjoin.event import Noted
 from forkjoin.model import FINAL, Agent, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.workplace import find_account
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ async def tell(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> tuple[A
 async def _record(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> int:
     if agent.state in FINAL:
         await _check_not_reverted(rooms, agent)
-    account = account_of(rooms, caller, agent.spec.agent, await rooms.store.recipe(agent))
+    environment = caller.session.hello.environment
+    account = find_account(rooms, environment, agent.spec.agent, await rooms.store.recipe(agent))
     return await rooms.store.tell(agent, text, caller.call, caller.environment, account)
 
 

@@ -20,7 +20,7 @@ _GRACE_S = 1.0
 
 
 class Ran(NamedTuple):
-    """How a command line went, and the end of what it printed, stdout and stderr as in a terminal."""
+    """How a command line went, and the end of what it printed: stdout and stderr as in a terminal, or stdout alone."""
 
     outcome: Outcome
     printed: str
@@ -42,7 +42,7 @@ class Shell:
     log_bytes: int
     limits: TreeLimits = UNLIMITED
 
-    async def run(self, kind: str, command: str, minutes: float, *words: str) -> Ran:
+    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> Ran:
         """How the command line of this kind went, which finds the words as $1, $2 …
 
         With a kind that was run before, that run is what is told of.
@@ -57,7 +57,7 @@ class Shell:
             cwd=self.cwd,
             environment=self.environment,
             timeout_s=minutes * 60,
-            together=True,
+            together=not apart,
             log_bytes=self.log_bytes,
             limits=self.limits,
         )

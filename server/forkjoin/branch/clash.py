@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from forkjoin.branch import git
-from forkjoin.branch.conflict import Sides, try_merge, try_merges
+from forkjoin.branch.conflict import Merged, Sides, try_merge, try_merges
 from forkjoin.error import GitError
 
 #: What is told of two that have no history in common.
@@ -17,13 +17,17 @@ async def find_clashes(
     merges = await try_merges(common_dir, [Sides(*pair) for pair in pairs], git.UNSYNCED, aside)
     if merges is None:
         return [await _find(common_dir, *pair, aside) for pair in pairs]
-    return [merged.conflicts for merged in merges]
+    return [_told(merged) for merged in merges]
 
 
 async def _find(common_dir: str, one: str, other: str, aside: Mapping[str, str]) -> tuple[str, ...]:
     try:
-        return (await try_merge(common_dir, one, other, aside=aside)).conflicts
+        return _told(await try_merge(common_dir, one, other, aside=aside))
     except GitError as error:
         if "unrelated histories" not in error.stderr:
             raise
         return (UNRELATED,)
+
+
+def _told(merged: Merged) -> tuple[str, ...]:
+    return tuple(git.readable(file) for file in merged.conflicts)

@@ -1,10 +1,15 @@
 """Merging two commits without touching anything: what would come of it, or where they conflict."""
 
 import itertools
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
+
+#: What git puts behind a file's name where a folder stands in its place: the commit, or tree, that has it.
+_WHOSE = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ async def try_merge(
     parted = (f"--merge-base={base}",) if base else ()
     arguments = (*how, "merge-tree", "--write-tree", "--name-only", "-z", *parted, ours, theirs)
     code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, fine=(0, 1))
-    tree, _, told = out.decode(errors="replace").partition("\0")
+    tree, _, told = os.fsdecode(out).partition("\0")
     return Merged(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
 
 
@@ -61,7 +66,7 @@ async def try_merges(
     arguments = (*how, "merge-tree", "--stdin", "--name-only", "--messages")
     extra = {"GIT_ATTR_SOURCE": wanted[0].ours, **(aside or {})}
     code, out, _ = await git.run(common_dir, *arguments, stdin=asked, extra=extra)
-    return None if code else list(_read_merges(iter(out.decode(errors="replace").split("\0"))))
+    return None if code else list(_read_merges(iter(os.fsdecode(out).split("\0"))))
 
 
 def _read_merges(told: Iterator[str]) -> Iterator[Merged]:
@@ -77,7 +82,8 @@ def _read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
     """
     files = list(itertools.takewhile(bool, told))
     complained_of = list(_read_messages(told))
-    return () if is_clean else tuple(dict.fromkeys(files or complained_of or ["(git names no file)"]))
+    found = files or complained_of or ["(git names no file)"]
+    return () if is_clean else tuple(dict.fromkeys(_WHOSE.sub("", file) for file in found))
 
 
 def _read_messages(told: Iterator[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a branch changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,11 @@ async def measure(common_dir: str, base: str, tip: str) -> Stat:
 async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
     """The diff between two commits; of `path` alone, or of all."""
     return await git.read(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
+
+
+async def beginning(common_dir: str, base: str, tip: str, paths: Sequence[str], limit: int) -> bytes:
+    """The first bytes of the diff between two commits, of what these pathspecs name."""
+    return await git.read(common_dir, *_diff(stat=False), base, tip, "--", *paths, limit=limit)
 
 
 async def text_now(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:

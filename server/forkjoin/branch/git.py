@@ -292,6 +292,14 @@ async def tips(repository: str | Path, refs: Iterable[str]) -> dict[str, Tip]:
     return {ref: Tip(commit, tree) for ref, commit, tree in (line.split(" ") for line in listing.splitlines())}
 
 
+async def sizes(repository: str | Path, objects: Iterable[str]) -> list[int]:
+    """How many bytes each of these objects has, in one call."""
+    asked = "".join(f"{one}\n" for one in objects).encode()
+    return [
+        int(size) for size in (await git(repository, "cat-file", "--batch-check=%(objectsize)", stdin=asked)).split()
+    ]
+
+
 async def find_branch(repository: str | Path, name: str) -> str | None:
     """The full name of the branch of that name; of the one it stands for, where it is a symbolic ref."""
     ref = f"refs/heads/{name}"

@@ -1,11 +1,15 @@
 """Where in its files a merge conflicts, and what stands on either side."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from forkjoin.branch import git
 
 #: How many files are looked at, bytes of one, hunks of one, and characters of a hunk.
 _FILES, _BYTES, _HUNKS, _WORDS = 5, 300_000, 3, 600
+
+#: Between which lines both sides stand; their length is an attribute, conflict-marker-size.
+_BEGIN, _END = re.compile("<{7,} "), re.compile(">{7,} ")
 
 
 async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[str]:
@@ -19,24 +23,24 @@ async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[s
             how = listing.partition("\t")[0].split(" ")
             if how[1] == "blob":
                 text = (await git.read(common_dir, "cat-file", "blob", how[2], limit=_BYTES)).decode(errors="replace")
-                found += _read(file, text)
+                found += _read_hunks(file, text)
     return found
 
 
-def _read(file: str, text: str) -> Iterator[str]:
+def _read_hunks(file: str, text: str) -> Iterator[str]:
     """Each place, from `<<<<<<<` to `>>>>>>>`; what stands behind these is a commit of ours, or a tree."""
     hunk: list[str] = []
     count = began = 0
     for number, line in enumerate(text.split("\n"), 1):
-        if line.startswith("<<<<<<< "):
+        if _BEGIN.match(line):
             began, hunk = number, ["<<<<<<<"]
-        elif line.startswith(">>>>>>> ") and hunk:
+        elif _END.match(line) and hunk:
             count += 1
             sides = "\n".join([*hunk, ">>>>>>>"])
             if count <= _HUNKS:
-                yield f"{file}, line {began}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
+                yield f"{git.readable(file)}, line {began}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
             hunk = []
         elif hunk:
             hunk.append(line)
     if count > _HUNKS:
-        yield f"{file}: … and {count - _HUNKS} more"
+        yield f"{git.readable(file)}: … and {count - _HUNKS} more"

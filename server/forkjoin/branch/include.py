@@ -2,15 +2,17 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISDIR
 from typing import BinaryIO
 
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.place import Place
 from forkjoin.error import CallerError, is_passing
-from forkjoin.regular import open_regular
+from forkjoin.regular import open_regular, read_regular
 
 #: How many files, and bytes, may be named.
 _FILES, _BYTES = 100_000, 4 * 1024**3
@@ -20,14 +22,40 @@ _CHUNK = 1024 * 1024
 _NEW = ".forkjoin-new"
 
 
-async def bring_ignored(checkout: Path, worktree: Path) -> int:
-    """Copy what is named from the checkout to a worktree; how many files that were.
+#: In a worktree's git folder: what was brought to it, and is to go once it is named no more.
+_BROUGHT = "forkjoin-brought"
 
-    What is there already stays as it is.
+
+async def bring_ignored(checkout: Path, worktree: Path) -> int:
+    """Copy what is named from the checkout to a worktree; how many files that were. What is there already stays."""
+    return await _bring(checkout, worktree, await included(checkout), anew=False)
+
+
+async def renew_ignored(checkout: Path, place: Place) -> None:
+    """See that what is named is in a worktree as in the checkout, by size and time, and nothing that was before.
+
+    What is tracked there is no business of the checkout's.
     """
-    names = await included(checkout)
+    tracked = set(git.names_in(await place.git("ls-files", "-z")))
+    names = [name for name in await included(checkout) if name not in tracked]
+    brought = place.folder / _BROUGHT
+    said = await to_thread.run_sync(read_regular, brought)
+    before = git.names_in(os.fsdecode(said or b""))
+    await to_thread.run_sync(_take_away, place.path, set(before).difference(names, tracked))
+    await to_thread.run_sync(brought.write_bytes, git.as_input(names))
+    await _bring(checkout, place.path, names, anew=True)
+
+
+def _take_away(worktree: Path, names: Iterable[str]) -> None:
+    root = worktree.resolve()
+    for file in (worktree / name for name in names):
+        if not is_blocked(file.parent, root) and (file.is_symlink() or not file.is_dir()):
+            file.unlink(missing_ok=True)
+
+
+async def _bring(checkout: Path, worktree: Path, names: Sequence[str], *, anew: bool) -> int:
     try:
-        return await to_thread.run_sync(_copy, checkout, worktree, names)
+        return await to_thread.run_sync(_copy, checkout, worktree, names, anew)
     except OSError as error:
         if is_passing(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # those a person must mend
             raise
@@ -47,7 +75,7 @@ async def included(checkout: Path, extra: Mapping[str, str] | None = None) -> li
     return git.names_in(os.fsdecode(out))
 
 
-def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
+def _copy(checkout: Path, worktree: Path, names: Sequence[str], anew: bool) -> int:
     if len(names) > _FILES:
         raise CallerError(f".worktreeinclude names {len(names)} files, more than {_FILES}; name fewer.")
     root, new = worktree.resolve(), worktree / _NEW
@@ -55,7 +83,8 @@ def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
     try:
         for name in names:
             target = worktree / name
-            if target.exists() or target.is_symlink() or is_blocked(target.parent, root):
+            there = target.exists() or target.is_symlink()
+            if is_blocked(target.parent, root) or (there and not (anew and _differs(target, checkout / name))):
                 continue
             # Of a symlink what it points to: through it the agent would write outside.
             if source := open_regular(checkout / name):
@@ -67,6 +96,15 @@ def _copy(checkout: Path, worktree: Path, names: Sequence[str]) -> int:
     finally:
         new.unlink(missing_ok=True)
     return copied
+
+
+def _differs(target: Path, source: Path) -> bool:
+    """Whether what is there, but for a folder, is no copy of this file."""
+    try:
+        there, said = target.lstat(), source.stat()
+    except FileNotFoundError:
+        return False
+    return not S_ISDIR(there.st_mode) and (there.st_size, there.st_mtime_ns) != (said.st_size, said.st_mtime_ns)
 
 
 def _copy_file(source: BinaryIO, new: Path, room: int) -> int:

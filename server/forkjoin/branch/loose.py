@@ -5,12 +5,12 @@ Only the agent's own branch is ever moved; what that can't take is kept under re
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.branch import git, kept
+from forkjoin.branch import git, kept, merging
 from forkjoin.branch.change import changes_between
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.include import included
@@ -30,6 +30,7 @@ class Left:
     warnings: list[str]  #: what the lead should know, each a sentence
     #: folders of the worktree that are repositories with commits of their own, which are in no other
     repositories: list[str] = field(default_factory=list[str])
+    conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
 
 
 async def commit_loose(common_dir: str, worktree: Path, branch: str, message: str, keep_as: str) -> Left:
@@ -46,11 +47,14 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
         head = await git.resolve(place.folder, "HEAD")
         return Left(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
     status = await _read_whole_status(place, warnings)
-    tip, loose = await _commit(place, status, branch, message, warnings)
+    status = replace(status, unmerged=await merging.find_unresolved(place, status.unmerged))
+    theirs = await _find_theirs(place, status)
+    tip, loose = await _commit(place, status, theirs, branch, message, warnings)
     if status.head is None or status.branch != branch:
         tip = await _bring_home(place, branch, tip, keep_as, warnings)
     warnings += await _name_what_stays(place, status)
-    return Left(tip, loose, warnings, await to_thread.run_sync(_with_commits, place, status.repositories))
+    repositories = await to_thread.run_sync(_with_commits, place, status.repositories)
+    return Left(tip, loose, warnings, repositories, status.unmerged)
 
 
 async def is_at(common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False) -> bool:
@@ -118,19 +122,35 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
 # -- committing it
 
 
-async def _commit(place: Place, status: Status, branch: str, message: str, warnings: list[str]) -> tuple[str, int]:
-    """Commit what is loose, on HEAD; the commit that is there then, and how many paths were loose."""
+async def _find_theirs(place: Place, status: Status) -> str | None:
+    """What is being merged, and has been resolved; any other merge is over, before its conflicts are committed."""
+    theirs = await merging.find_theirs(place)
+    if theirs and (status.unmerged or (status.head and await git.is_ancestor(place.common_dir, theirs, status.head))):
+        await to_thread.run_sync(merging.end, place)
+        return None
+    return theirs
+
+
+async def _commit(
+    place: Place, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
+) -> tuple[str, int]:
+    """Commit what is loose, on HEAD, and what is being merged; the commit there then, and how many paths were loose."""
     parent = status.head or await _last_head(place)
-    if parent and not status.loose:
+    if parent and not status.loose and not theirs:
         return parent, 0
     tree = await stage(place, status, warnings)
     loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
-    if parent and not loose:
+    if parent and not loose and not theirs:
         return parent, 0
     who = await git.author(place.common_dir)
-    tip = await place.git("commit-tree", *(("-p", parent) if parent else ()), "-m", message, tree, extra=who)
+    parents = [f"-p{one}" for one in (parent, theirs) if one]
+    tip = await place.git("commit-tree", *parents, "-m", message, tree, extra=who)
     await _move_head(place, status, branch, tip)
-    warnings.append(f"{loose} uncommitted path{'s were' if loose != 1 else ' was'} committed for the agent.")
+    if theirs:
+        await to_thread.run_sync(merging.end, place)
+        warnings.append("The merge that was under way was committed for the agent.")
+    if loose:
+        warnings.append(f"{loose} uncommitted path{'s were' if loose != 1 else ' was'} committed for the agent.")
     if status.unmerged:
         warnings.append(f"They were in the middle of a merge, with conflicts in: {git.listed(status.unmerged)}.")
     return tip, loose

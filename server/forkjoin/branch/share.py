@@ -6,7 +6,8 @@ committed, and in the environment of whatever runs there. `info/exclude` would b
 """
 
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,6 +15,7 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.include import is_blocked
 from forkjoin.branch.place import Place
+from forkjoin.branch.worktree import take_away
 from forkjoin.regular import read_regular
 
 #: What a copy is called until it is whole.
@@ -22,6 +24,9 @@ _HALF = ".forkjoin-new"
 _MARK = f"*{_HALF}\n# shared with the checkout by forkjoin:\n".encode()
 #: Bytes of the user's own list of what is ignored that are heeded.
 _LIMIT = 1024 * 1024
+
+#: So much may a file system's clock be behind ours.
+_LAG_S = 1.0
 
 #: Makes copies, given two names each: blocks that are the same stay one where the file system can do so.
 COPY = f"""
@@ -58,6 +63,32 @@ async def share(checkout: Path, place: Place, wanted: Mapping[str, str]) -> tupl
         act = _link if wanted[name] == "link" else _name_copy
         copies += await to_thread.run_sync(act, checkout / name, place.path / name)
     return copies, notes
+
+
+def drop_changed(checkout: Path, place: Place, wanted: Mapping[str, str]) -> None:
+    """Take away the copies of what has changed in the checkout since this was last called, to be made anew. Blocks."""
+    stamp, now = place.folder / "forkjoin-copied", time.time() - _LAG_S
+    since = stamp.stat().st_mtime if stamp.exists() else now
+    for copy in (place.path / name for name, how in wanted.items() if how == "copy"):
+        source = checkout / copy.relative_to(place.path)
+        if not is_blocked(copy.parent, place.path.resolve()) and _has_changed(source, since):
+            take_away(copy)
+    stamp.touch()
+    os.utime(stamp, (now, now))
+
+
+def _has_changed(source: Path, since: float) -> bool:
+    """Whether anything is new, other or gone there: of a file's times it is ctime that no program sets back."""
+    try:
+        return any(os.lstat(one).st_ctime > since for one in (str(source), *_all_in(str(source.resolve()))))
+    except FileNotFoundError:
+        return True
+
+
+def _all_in(top: str) -> Iterator[str]:
+    yield top
+    for above, folders, files in os.walk(top):
+        yield from (f"{above}/{name}" for name in (*folders, *files))
 
 
 async def _ignored(place: Place, names: Iterable[str]) -> bytes:

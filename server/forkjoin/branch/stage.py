@@ -1,7 +1,7 @@
 """What is in a worktree beside its commit, and staging all of it."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
@@ -55,11 +55,21 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     """
     # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
     rows = git.names_in(await place.git("ls-files", "-z", "--stage", extra=aside))
+    await _settle(place, rows, aside)
     submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
     others = {*status.repositories, *submodules}
     paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
     quick = git.UNSYNCED if aside or len(status.loose) > _MANY else ()
-    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul")
+    add = (
+        *quick,
+        "-c",
+        "core.safecrlf=false",
+        "add",
+        "--all",
+        "--sparse",
+        "--pathspec-from-file=-",
+        "--pathspec-file-nul",
+    )
     try:
         await place.git(*add, stdin=paths, extra=aside)
     except GitError as error:
@@ -72,3 +82,13 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     if quick and not aside:
         await git.sync_objects(place.common_dir)
     return tree
+
+
+async def _settle(place: Place, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:
+    """Let all that is in conflict in the index be as on our side there: git adds what is in the worktree, but of that
+    no submodule that is left aside, and writes no tree of what is in conflict still."""
+    parted = (row.partition("\t")[::2] for row in rows)  # mode, id and stage; path
+    unmerged = sorted(((how, path) for how, path in parted if how[-1] != "0"), key=lambda one: "132".index(one[0][-1]))
+    if unmerged:
+        chosen = {path: f"{how[:-2]}\t{path}" for how, path in unmerged}
+        await place.git("update-index", "-z", "--index-info", stdin=git.as_input(chosen.values()), extra=aside)

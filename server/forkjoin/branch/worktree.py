@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git
-from forkjoin.branch.place import git_folder, is_folder, is_linked, remove_pipes, worktree_of
+from forkjoin.branch.place import git_folder, is_folder
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
 
@@ -34,8 +34,7 @@ _REST_S = 0.02
 _ROOM = 1024 * 1024
 
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
-_MARK = "forkjoin-ready"
-_SCRATCH = "scratch"
+MARK = "forkjoin-ready"
 
 
 # -- the lock
@@ -70,9 +69,9 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) 
         return made
     made = await _make_branch(common_dir, branch, base, owner)
     try:
-        await _register(common_dir, path, made)
+        await register(common_dir, path, made)
         await git.git(path, "reset", "--quiet", "--hard")
-        await to_thread.run_sync(_mark, common_dir, path, owner, made)
+        await to_thread.run_sync(mark, common_dir, path, owner, made)
     except (GitError, OSError) as error:
         full = await to_thread.run_sync(_is_full, path)
         await undo(common_dir, path, made, base)
@@ -96,10 +95,10 @@ def _made_before(common_dir: str, path: Path, owner: str) -> str | None:
         if stands and any(entry.name != ".git" for entry in path.iterdir()):
             raise CallerError(f"{path} is no worktree, but there are files in it; move them away.")
         return None
-    mark = _read_mark(folder)
-    if mark is not None and mark[0] != owner:
-        raise CallerError(f"{path} is the worktree of {mark[0]}; remove that first.")
-    return mark[1] if mark and stands else None
+    said = read_mark(folder)
+    if said is not None and said[0] != owner:
+        raise CallerError(f"{path} is the worktree of {said[0]}; remove that first.")
+    return said[1] if said and stands else None
 
 
 async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> str:
@@ -124,7 +123,7 @@ async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
     return out.decode(errors="replace").splitlines()[-1:] == [why]
 
 
-async def _register(common_dir: str, path: Path, start: str, *options: str) -> None:
+async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
     """`git worktree add --no-checkout` on a branch or at a commit, once more where a race was lost."""
     arguments = ("worktree", "add", "--quiet", "--no-checkout", *options, "--", str(path), start)
     async with registering(common_dir) as held:
@@ -140,16 +139,16 @@ async def _register(common_dir: str, path: Path, start: str, *options: str) -> N
             await anyio.sleep(_REST_S)
 
 
-def _mark(common_dir: str, path: Path, owner: str, made: str) -> None:
+def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
     folder = git_folder(common_dir, path)
     if folder is None:
         raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
-    (folder / f"{_MARK}.new").write_text(f"{owner}\0{made}")
-    (folder / f"{_MARK}.new").replace(folder / _MARK)
+    (folder / f"{MARK}.new").write_text(f"{owner}\0{made}")
+    (folder / f"{MARK}.new").replace(folder / MARK)
 
 
-def _read_mark(folder: Path) -> tuple[str, str] | None:
-    said = read_line(folder / _MARK)
+def read_mark(folder: Path) -> tuple[str, str] | None:
+    said = read_line(folder / MARK)
     if said is None:
         return None
     owner, _, made = said.partition("\0")
@@ -163,59 +162,6 @@ async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
             await remove(common_dir, path)
         with contextlib.suppress(GitError):  # it has commits: an agent was there
             await git.update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
-
-
-# -- a scratch worktree
-
-
-async def make_scratch(common_dir: str, path: Path, commit: str) -> None:
-    """See that a worktree at `path`, on no branch, has exactly the files of `commit`; ignored ones (caches) stay.
-
-    One that has been made ready for this commit is left as it is, whatever has happened in it since.
-    """
-    mark = await to_thread.run_sync(scratch_commit, common_dir, path)
-    if mark == commit:
-        return
-    if mark is None or not await _switch(common_dir, path, commit):
-        await _register(common_dir, path, commit, "--detach")
-        await git.git(path, "reset", "--quiet", "--hard")
-    await to_thread.run_sync(_mark, common_dir, path, _SCRATCH, commit)
-
-
-def scratch_commit(common_dir: str, path: Path) -> str | None:
-    """The commit that the scratch worktree at `path` was made ready for, if there is one."""
-    folder = git_folder(common_dir, path)
-    mark = _read_mark(folder) if folder else None
-    return mark[1] if mark and mark[0] == _SCRATCH else None
-
-
-def find_scratch(path: Path) -> str | None:
-    """The repository of the scratch worktree at `path`, by what is there; none where it is no such."""
-    folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
-    mark = _read_mark(folder)
-    is_one = mark and mark[0] == _SCRATCH and worktree_of(folder) == path.resolve()
-    return str(folder.parent.parent) if is_one else None
-
-
-async def _switch(common_dir: str, path: Path, commit: str) -> bool:
-    """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
-    if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
-        return False
-    try:
-        await git.git(path, "clean", "--quiet", "-ffd")
-        await git.git(path, "checkout", "--quiet", "--force", "--detach", commit)
-    except GitError:
-        return False
-    return True
-
-
-def _ready_to_switch(common_dir: str, path: Path) -> bool:
-    folder = git_folder(common_dir, path)
-    if folder is None or not is_linked(path, folder):
-        return False
-    (folder / _MARK).unlink(missing_ok=True)
-    remove_pipes(path)
-    return True
 
 
 # -- their end
@@ -238,7 +184,7 @@ def _clear(common_dir: str, path: Path) -> None:
     """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
     if folder:  # what is half gone is not ready
-        (folder / _MARK).unlink(missing_ok=True)
+        (folder / MARK).unlink(missing_ok=True)
     take_away(path)
     if folder:
         while folder.exists():  # what is half gone a gc beside us prunes, and may be quicker

@@ -26,11 +26,13 @@ def spawn(
     name: Annotated[str | None, typer.Option(help="A short name, instead of one made from the task.")] = None,
     agent: Annotated[str | None, typer.Option(help="Agent program: claude, or one from config.toml.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, as that program names it.")] = None,
-    base: Annotated[str | None, typer.Option(help="Commit or branch to start from; default HEAD.")] = None,
+    base: Annotated[str | None, typer.Option(help="Commit, branch or agent to start from; default HEAD.")] = None,
     after: Annotated[list[str] | None, typer.Option(help="Id or name of an agent that must succeed first.")] = None,
     exclusive: Annotated[str | None, typer.Option(help="Of those that share this key one runs at a time.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher starts first; default 0.")] = None,
     verify: Annotated[str | None, typer.Option(help="Command that must exit 0 at the agent's end.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Try each task so many times, to take the best.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Command whose highest number tells the best candidate.")] = None,
     timeout_minutes: Annotated[float | None, typer.Option(help="Ends the agent after so long.")] = None,
     silence_minutes: Annotated[float | None, typer.Option(help="Ends it when it printed nothing for so long.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Most it may spend; at that it pauses.")] = None,
@@ -38,12 +40,9 @@ def spawn(
     json: Json = False,
 ) -> None:
     """Start agents in the background, each in a worktree of its own."""
-    tasks = _read_tasks(task)
-    if name and len(tasks) > 1:
-        raise CallerError("--name is for one task; without it, names are made from the tasks")
     answer = ask(
         "spawn_agents",
-        agents=[{"task": one, **({"name": name} if name else {})} for one in tasks],
+        agents=_read_agents(task, name),
         agent=agent,
         model=model,
         base=base,
@@ -51,6 +50,8 @@ def spawn(
         exclusive=exclusive,
         priority=priority,
         verify=verify,
+        candidates=candidates,
+        judge=judge,
         timeout_minutes=timeout_minutes,
         silence_minutes=silence_minutes,
         budget_usd=budget_usd,
@@ -59,6 +60,14 @@ def spawn(
     tell(
         answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}" for one in answer["agents"]), json=json
     )
+
+
+def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
+    """An agent for each task, called so where there is one."""
+    tasks = _read_tasks(task)
+    if name and len(tasks) > 1:
+        raise CallerError("--name is for one task; without it, names are made from the tasks")
+    return [{"task": one, **({"name": name} if name else {})} for one in tasks]
 
 
 def _read_tasks(task: str | None) -> list[str]:
@@ -114,11 +123,17 @@ def wait(
 ) -> None:
     """Wait until agents have ended. Exit code 1 if one of them did not succeed, or time ran out."""
     with Client(find_home()) as client:
-        answer = _wait(client, ids or _whom(client), timeout, first=any, quiet=json)
+        answer = _wait(client, _named(client, ids) if ids else _whom(client), timeout, first=any, quiet=json)
     ended = answer["finished"]
     tell(answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}" for one in ended), json=json)
     if answer["timed_out"] or not all(one["state"] == "succeeded" for one in ended):
         raise typer.Exit(1)
+
+
+def _named(client: Client, names: list[str]) -> list[str]:
+    """The ids of whom these mean, which may be several candidates each."""
+    parts = (names[start : start + _ASKED] for start in range(0, len(names), _ASKED))
+    return [one["id"] for part in parts for one in list_all(client, ids=part)]
 
 
 def _whom(client: Client) -> list[str]:
@@ -172,7 +187,7 @@ def stop(ids: Ids, json: Json = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
     answer = ask("stop_agents", ids=ids)
     lines = (f"{one['id']}  {one['name']}  {one['state']}  {one.get('note', '')}".rstrip() for one in answer["agents"])
-    tell(answer, lines, json=json)
+    tell(answer, [*lines, *_more(answer)], json=json)
 
 
 def rm(
@@ -186,7 +201,11 @@ def rm(
     answer = ask("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
-    tell(answer, [*lines, *answer.get("warnings", [])], json=json)
+    tell(answer, [*lines, *_more(answer), *answer.get("warnings", [])], json=json)
+
+
+def _more(answer: dict[str, Any]) -> list[str]:
+    return [f"… and {answer['more']} more"] if "more" in answer else []
 
 
 def merge(
@@ -194,6 +213,7 @@ def merge(
     into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
     verify: Annotated[str | None, typer.Option(help="Command that what lands must pass.")] = None,
     squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
+    on_conflict: Annotated[str | None, typer.Option(help="agent: spawn one for each conflict, to resolve it.")] = None,
     include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
     confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
@@ -206,12 +226,13 @@ def merge(
         into=into,
         verify=verify,
         strategy=None if squash is None else "squash" if squash else "merge",
+        on_conflict=on_conflict,
         include_failed=include_failed,
         confirm=confirm,
         dry_run=dry_run,
     )
     lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
-    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}" for one in answer["conflicted"]]
+    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}{_by(one)}" for one in answer["conflicted"]]
     lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
     lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
     if not dry_run:
@@ -219,6 +240,10 @@ def merge(
     tell(answer, lines, json=json)
     if answer["conflicted"] or answer["rejected"]:
         raise typer.Exit(1)
+
+
+def _by(conflicted: dict[str, Any]) -> str:
+    return f"; {conflicted['resolving']} resolves it" if "resolving" in conflicted else ""
 
 
 def undo(

@@ -98,4 +98,6 @@ def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = Fals
     ):
         if line:
             out.print(visible(line), markup=False, soft_wrap=True)
+    if "candidates" in answer:
+        out.print(show.candidates_table(answer["candidates"]))
     return None

@@ -37,6 +37,10 @@ _COLUMNS = (
 )
 
 
+#: What is told of candidates for one task.
+_COMPARED = ("id", "agent", "model", "state", "verify", "score", "lines", "cost_usd", "duration_s", "won")
+
+
 def console(*, stderr: bool = False) -> Console:
     return Console(highlight=False, emoji=False, stderr=stderr)
 
@@ -78,6 +82,28 @@ def agents_table(rows: Sequence[dict[str, Any]], width: int) -> Table:
     made = table(names, [[row[name] for name in names] for row in cells], wrap=False)
     made.columns[names.index("name")].max_width = width // 4
     return made
+
+
+def candidates_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A line for each candidate, with what is told of any of them."""
+    shown = {"duration_s": "time", "cost_usd": "cost"}
+    names = [name for name in _COMPARED if any(name in row for row in rows)]
+    cells = [[_cell(name, row[name]) if name in row else "" for name in names] for row in rows]
+    return table([shown.get(name, name) for name in names], cells)
+
+
+def _cell(name: str, value: Any) -> str:
+    match name:
+        case "state" | "verify":
+            return coloured(value)
+        case "duration_s":
+            return duration(value)
+        case "cost_usd":
+            return f"${value:.2f}"
+        case "won":
+            return "yes"
+        case _:
+            return plain(f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -59,7 +59,8 @@ class Environment(Gate):
 class Dependencies(Gate):
     """An agent starts once those that it comes `after` have ended, and is skipped where one has not succeeded.
 
-    One that has no record any more counts as succeeded: only what is merged is ever let go of.
+    One that has no record any more counts as succeeded: only what is merged is ever let go of. Of candidates for one
+    task a single success is enough.
     """
 
     def __init__(self, live: Sequence[Agent], ended: Mapping[int, State]) -> None:
@@ -77,6 +78,8 @@ class Dependencies(Gate):
         if agent.spec.on_failed_dependency == "run" or agent.has_begun:
             return None
         failed = [n for n in agent.after if self._ended.get(n, State.SUCCEEDED) is not State.SUCCEEDED]
+        stuck = {n for candidates in agent.best_of if set(candidates).issubset(failed) for n in candidates}
+        failed = [n for n in failed if n in stuck or not agent.best_of]
         return f"skipped: {_some([f'a{n} {self._ended[n]}' for n in failed])}" if failed else None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from forkjoin.branch.git import readable
 from forkjoin.branch.join import Move
 from forkjoin.model import Merge
 
@@ -25,6 +26,7 @@ class Conflicted:
     id: str
     files: tuple[str, ...]
     hunks: tuple[str, ...] = ()  #: the first places in them: file, line, and both sides
+    resolving: str | None = None  #: the agent that it was given to
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Landed:
     error: str | None = None
     undone: tuple[str, ...] = ()  #: agents whose merge was taken back
     reverted: bool = False  #: by a commit of its own, since others had built on it
+    note: str | None = None  #: what else the lead should know
 
     def merges(self) -> dict[int, Merge]:
         """How each agent's branch fares; nothing of those that were skipped for what may change."""
@@ -78,9 +81,9 @@ _NAMED = 30
 
 
 def first(names: Sequence[str]) -> tuple[str, ...]:
-    """The first of these names, and how many more there are."""
+    """The first of these files' names, as they can be told, and how many more there are."""
     more = [f"… and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return (*names[:_NAMED], *more)
+    return (*map(readable, names[:_NAMED]), *more)
 
 
 LANDED = TypeAdapter(Landed)

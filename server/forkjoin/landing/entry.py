@@ -1,12 +1,14 @@
 """What is to be landed: branches in their order, none before what it was built on, and why some are not tried."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
-from forkjoin.branch import git
-from forkjoin.error import GitError, is_passing
+from forkjoin.branch import git, merging
+from forkjoin.decision.contest import rank
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
 from forkjoin.landing.order import Order
+from forkjoin.landing.origin import find_origin, find_resolved, find_undone, has
 from forkjoin.model import FINAL, Agent, Merge, State, Strategy
 
 
@@ -19,6 +21,8 @@ class Entry:
     message: str
     needs: frozenset[int]  #: the numbers of those whose work it has too, and that land first
     base: str | None  #: where what is new in it begins, if the rest is in the target in other commits
+    #: Those whose conflicts it resolves, which are merged with it: their numbers, and where their work ends.
+    brings: Mapping[int, str] = field(hash=False)
 
 
 async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip]) -> list[Entry | Skipped]:
@@ -26,20 +30,43 @@ async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip
     agents = await order.rooms.store.agents_numbered(order.landing.agents)
     tasks = await order.rooms.store.tasks(order.landing.agents)
     found: dict[int, Entry | Skipped] = {}
-    for agent in _sort(agents):
+    lost = await _find_lost(order, agents)
+    for agent in _sort(agents, await order.rooms.store.before(order.landing.agents)):
+        if agent.number in found:  # with whoever resolves its conflict
+            continue
+        if agent.number in lost:
+            found[agent.number] = Skipped(agent.id, lost[agent.number])
+            continue
         tip = tips.get(f"refs/heads/{agent.branch}") if agent.prepared else None
-        message = _message(order.landing.strategy, agent, tasks[agent.number])
-        found[agent.number] = await _find(order, agent, tip, message, target.commit, found)
-    return list(found.values())
+        task = tasks[agent.number] if agent.resolves is None else await _task_of_origin(order, agent)
+        message = _message(order.landing.strategy, agent, task)
+        found[agent.number] = one = await _find(order, agent, tip, message, target.commit, found)
+        found |= dict.fromkeys(one.brings, one) if isinstance(one, Entry) else {}
+    return list(dict.fromkeys(found.values()))
 
 
-def _sort(agents: Sequence[Agent]) -> list[Agent]:
-    """These in their order, but for those that come after a later one: they follow that."""
+async def _find_lost(order: Order, agents: Sequence[Agent]) -> dict[int, str]:
+    """Who of these is not the best of the candidates for one task that are named here, with why it does not land."""
+    results = await order.rooms.store.results([agent for agent in agents if agent.contest])
+    best: dict[int, Agent] = {}
+    ranked = rank([agent for agent in agents if agent.contest], results)
+    lost = [agent for agent in ranked if best.setdefault(agent.contest, agent) is not agent and agent.state in FINAL]
+    words = "it lost to {}; named alone, it is merged all the same"
+    return {agent.number: words.format(best[agent.contest].label) for agent in lost}
+
+
+def _sort(agents: Sequence[Agent], before: Mapping[int, AbstractSet[int]]) -> list[Agent]:
+    """These in their order, but one that comes after a later one, or whose conflict that resolves, follows it.
+
+    Args:
+        before: Whom each comes after, also by others.
+    """
     waiting = {agent.number: agent for agent in agents}
     sorted_: list[Agent] = []
     while waiting:
-        ready = next(agent for agent in waiting.values() if waiting.keys().isdisjoint(agent.after))
-        sorted_.append(waiting.pop(ready.number))
+        resolved = {agent.resolves for agent in waiting.values()}
+        free = (n for n in waiting if n not in resolved and waiting.keys().isdisjoint(before.get(n, ())))
+        sorted_.append(waiting.pop(next(free, next(iter(waiting)))))
     return sorted_
 
 
@@ -55,16 +82,21 @@ async def _find(
     if why := why or (None if tip else await _why_gone(order, agent, target)):
         return Skipped(agent.id, why)
     assert tip is not None
-    inherited = await _inherited(order, agent, tip.commit, target) if agent.after else []
+    if agent.resolves is not None and (why := await _why_no_resolution(order, agent, tip.commit, target, before)):
+        return Skipped(agent.id, why)
+    found = await _inherited(order, agent, tip.commit, target) if agent.after else {}
+    inherited = _one_of_each(found, before)
     for other in inherited:
         if other.number not in before and other.merge is not Merge.MERGED and not other.removed:
             return Skipped(agent.id, f"it has the work of {other.label}, which is not merged: name that one too")
         if isinstance(skipped := before.get(other.number), Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
             return Skipped(agent.id, f"it has the work of {other.label}, which is skipped")
-    needs = frozenset(other.number for other in inherited if isinstance(before.get(other.number), Entry))
+    ahead = (before.get(other.number) for other in inherited)
+    needs = frozenset(one.agent.number for one in ahead if isinstance(one, Entry))
     squashed = [other for other in inherited if order.landing.strategy == "squash" or other.number not in before]
     base = agent.base if squashed and not _lost(squashed, before) else None
-    return Entry(agent, tip, message, needs, await _gone_on_from(order, agent, tip.commit, target) or base)
+    base = await _gone_on_from(order, agent, tip.commit, target) or base
+    return Entry(agent, tip, message, needs, base, await find_resolved(order, agent, tip.commit))
 
 
 async def _gone_on_from(order: Order, agent: Agent, tip: str, target: str) -> str | None:
@@ -72,12 +104,32 @@ async def _gone_on_from(order: Order, agent: Agent, tip: str, target: str) -> st
     if agent.attempt == 1 or (squashed := await order.rooms.store.squashed_at(agent, order.landing)) is None:
         return None
     was, made = squashed
-    return was if await _has(order, was, tip) and await _has(order, made, target) else None
+    both = await has(order.common_dir, was, tip) and await has(order.common_dir, made, target)
+    return was if both else None
+
+
+async def _why_no_resolution(
+    order: Order, agent: Agent, tip: str, target: str, before: Mapping[int, Entry | Skipped]
+) -> str | None:
+    """Why what resolves a conflict does not land: it leaves it, or would bring what was taken back."""
+    if agent.state is not State.SUCCEEDED and (
+        why := await merging.why_unresolved(order.common_dir, agent.base, agent.theirs, tip)
+    ):
+        return f"it did not resolve the conflict: {why}"
+    undone = [one for one in await find_undone(order, tip, target) if not isinstance(before.get(one.number), Entry)]
+    if undone:
+        others = git.listed([one.label for one in undone])
+        return f"it would bring back what is in the target no more, the work of {others}: merge that first, or with it"
+    return None
 
 
 def _lost(others: Sequence[Agent], before: Mapping[int, Entry | Skipped]) -> bool:
     """Whether the work of one of these is in no target: it was removed unmerged."""
     return any(other.number not in before and other.merge is not Merge.MERGED for other in others)
+
+
+async def _task_of_origin(order: Order, agent: Agent) -> str:
+    return await order.rooms.store.task((await find_origin(order.rooms.store, agent)).number)
 
 
 def _message(strategy: Strategy, agent: Agent, task: str) -> str:
@@ -97,27 +149,36 @@ def _why_not(agent: Agent, tip: git.Tip | None, *, include_failed: bool) -> str 
 
 async def _why_gone(order: Order, agent: Agent, target: str) -> str:
     result = await order.rooms.store.result(agent.number)
-    if result and result.commit and await _has(order, result.commit, target):
+    if result and result.commit and await has(order.common_dir, result.commit, target):
         return NOTHING if result.commit == agent.base else MERGED_BEFORE
     return "its branch is gone"
 
 
-async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> list[Agent]:
-    """Those it came after whose work its branch has, and the target has not."""
-    found: list[Agent] = []
-    for other in await order.rooms.store.agents_numbered(agent.after):
-        result = await order.rooms.store.result(other.number)
-        commit = result.commit if result else None
-        if commit and commit != other.base and await _has(order, commit, tip) and not await _has(order, commit, target):
-            found.append(other)
+async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> dict[Agent, str]:
+    """Those it came after whose work its branch has, and the target has not; for one without work, those before it.
+
+    With each, the commit at which it ended.
+    """
+    common_dir, found = order.common_dir, dict[Agent, str]()
+    numbers = list(agent.after)
+    for number in numbers:
+        for other in await order.rooms.store.agents_numbered([number]):
+            result = await order.rooms.store.result(number)
+            commit = result.commit if result else None
+            if commit == other.base:
+                numbers += [one for one in other.after if one not in numbers]
+            elif commit and await has(common_dir, commit, tip) and not await has(common_dir, commit, target):
+                found[other] = commit
     return found
 
 
-async def _has(order: Order, commit: str, tip: str) -> bool:
-    """Whether `tip` has a commit; it has not one that went with its branch."""
-    try:
-        return await git.is_ancestor(order.common_dir, commit, tip)
-    except GitError as error:
-        if is_passing(error):
-            raise
-        return False
+def _one_of_each(inherited: Mapping[Agent, str], before: Mapping[int, Entry | Skipped]) -> list[Agent]:
+    """Those, but of candidates with the same commit one alone: who lands, or has landed, if any."""
+
+    def is_missing(one: Agent) -> bool:
+        return one.merge is not Merge.MERGED and not isinstance(before.get(one.number), Entry)
+
+    one_of = dict[tuple[int, str], Agent]()
+    for other in sorted(inherited, key=is_missing):
+        one_of.setdefault((other.contest or -other.number, inherited[other]), other)
+    return list(one_of.values())

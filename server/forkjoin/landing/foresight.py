@@ -17,6 +17,7 @@ from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import FINAL, Agent, Merge, State
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_end
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,13 @@ class Foresight:
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await git.tip(common_dir, target)):
                 sides.append((git.short(target), tip))
-            pairs = list(itertools.combinations(sides, 2))
+            resolving = {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
+            contests = {agent.id: agent.contest for agent in agents}
+            pairs = [
+                pair
+                for pair in itertools.combinations(sides, 2)
+                if frozenset(dict(pair)) not in resolving and not _are_rivals(*(contests.get(n, 0) for n, _ in pair))
+            ]
             files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
         found = (Clash(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
         return [clash for clash in found if clash.files]
@@ -67,8 +74,7 @@ class Foresight:
     async def _commit_of(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
         """What an agent has done so far; none where that is nothing."""
         if agent.state in FINAL:
-            result = await self._rooms.store.result(agent.number)
-            commit = await git.tip(common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
+            commit = await find_end(self._rooms.store, common_dir, agent)
         else:
             commit = await snapshot(common_dir, Path(agent.worktree), aside) if agent.prepared else None
         return None if commit == agent.base else commit
@@ -107,6 +113,11 @@ class Foresight:
                 self.known[project] = await self.look(project, agents[:_MOST], None)
             except (ForkjoinError, OSError) as error:  # it is only a comfort
                 log.info("conflicts in project %d could not be foreseen: %s", project, error)
+
+
+def _are_rivals(contest: int, other: int) -> bool:
+    """Whether these are candidates for one task: at most one of them is to be merged."""
+    return bool(contest) and contest == other
 
 
 def counts(agent: Agent) -> bool:

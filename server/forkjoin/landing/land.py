@@ -7,17 +7,17 @@ for: whoever calls tries again, and the landing goes on from its record.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from anyio import to_thread
+from functools import partial
 
 from forkjoin.branch import git, join
 from forkjoin.branch.checkout import TargetMovedError, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
 from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed, first
-from forkjoin.landing.order import PREFIX, Order
+from forkjoin.landing.order import Order
 from forkjoin.landing.recover import recover
-from forkjoin.landing.scratch import Scratch, sweep
+from forkjoin.landing.resolve import find_resolving
+from forkjoin.landing.scratch import Scratch
 from forkjoin.landing.train import merge_all
 from forkjoin.landing.undo import undo
 from forkjoin.model import Landing, LandingState, Merge
@@ -57,22 +57,9 @@ class Lander:
                 log.exception("landing %d", landing.number)
             landed = Landed(git.short(landing.target), None, error=_words(landing, error))
         if landed:
-            await self._clear(scratch, landing)
-            await self._record(landing, landed)
+            await self._leave(scratch, landing)
+            await self._record(order, landed)
             self._tried.pop(landing.number, None)
-
-    async def sweep(self) -> None:
-        """Take away what is left of the scratch worktrees of landings that are done, or recorded no more."""
-        folder = self._rooms.home.worktrees
-        found = await to_thread.run_sync(lambda: sorted(folder.glob(f"{PREFIX}*")))  # first: a landing may begin now
-        open_ones = {f"{PREFIX}{landing.number}" for landing in await self._store.open_landings()}
-        for path in found:
-            if path.name in open_ones:
-                continue
-            try:
-                await sweep(self._rooms, path)
-            except Exception:  # a boundary: one that stays is no reason for another to
-                log.exception("%s stays", path)
 
     def _may_pass(self, landing: Landing, error: Exception) -> bool:
         """Whether a landing that met this is to be tried again."""
@@ -82,24 +69,36 @@ class Lander:
         tried = self._tried[landing.number] = self._tried.get(landing.number, 0) + 1
         return tried <= (_LONG_PATIENCE if midway else _PATIENCE if passes else 0)
 
-    async def _clear(self, scratch: Scratch, landing: Landing) -> None:
+    async def _leave(self, scratch: Scratch, landing: Landing) -> None:
         try:
-            await scratch.clear()
-        except OSError:  # whoever waits for the answer gets it all the same; the next daemon tries again
-            log.exception("landing %d: its scratch worktree stays", landing.number)
+            await scratch.leave()
+        except OSError:  # whoever waits for the answer gets it all the same; the next landing tries again
+            log.exception("landing %d: what it has run is not forgotten", landing.number)
 
-    async def _record(self, landing: Landing, landed: Landed) -> None:
+    async def _record(self, order: Order, landed: Landed) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""
-        merges: dict[int, Merge] = {}
+        landing, merges = order.landing, dict[int, Merge]()
         if not landing.dry_run:
             agents = await self._store.agents_numbered(landing.agents)
             others = [one for one in await self._store.open_landings() if one.number != landing.number]
             elsewhere = {number for one in others if not one.dry_run for number in one.agents}
             waiting = (a.number for a in agents if a.merge is Merge.QUEUED and a.number not in elsewhere)
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
-        answer = LANDED.dump_json(landed).decode()
-        undone = () if landed.reverted else (int(one.removeprefix("a")) for one in landed.undone)
-        await self._store.end_landing(landing, answer, merges, undone)
+        undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
+        end = partial(self._store.end_landing, landing, merges, undone)
+        if landing.on_conflict == "report" or not landed.conflicted:
+            return await end(lambda _: _dump(landed))
+        try:
+            resolving = await find_resolving(order, landed)
+            await end(lambda numbers: _dump(resolving.tell(landed, numbers)), resolving.new, resolving.place)
+        except CallerError as error:  # such as that no ports are left: what has landed is told all the same
+            told = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
+            await end(lambda _: _dump(told))
+        return None
+
+
+def _dump(landed: Landed) -> str:
+    return LANDED.dump_json(landed).decode()
 
 
 def _words(landing: Landing, error: Exception) -> str:

@@ -2,14 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from forkjoin.config import Recipe
 from forkjoin.model import Landing
 from forkjoin.rooms import Rooms
-
-#: What scratch worktrees are called, before their landing's number.
-PREFIX = "landing-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +22,6 @@ class Order:
     def owner(self) -> str:
         """Who holds a checkout that is moved: this home."""
         return f"forkjoin {self.rooms.home.worktrees}"
-
-    @property
-    def scratch(self) -> Path:
-        """Where its merged states are verified."""
-        return self.rooms.home.worktrees / f"{PREFIX}{self.landing.number}"
 
     @property
     def verify(self) -> str | None:

@@ -9,7 +9,7 @@ from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import INTENT, LANDED, Landed
-from forkjoin.model import Agent, Landing, Strategy
+from forkjoin.model import Agent, Landing, OnConflict, Strategy
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store
 from forkjoin.rooms import Rooms
@@ -26,12 +26,15 @@ class Wish:
     strategy: Strategy | None  #: none: as the settings say
     include_failed: bool
     dry_run: bool
+    on_conflict: OnConflict = "report"
 
 
 async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *, confirmed: bool) -> Landing:
     """Record a landing."""
     if (before := await rooms.store.answered(caller.call)) is not None:
         return await rooms.store.landing(before["landing"])
+    if wish.dry_run and wish.on_conflict == "agent":
+        raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
     checkout = await look(caller.session.folder)
     target = await find_target(checkout, into)
     if not (confirmed or wish.dry_run):
@@ -48,6 +51,7 @@ async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *,
         recipe=wish.recipe,
         strategy=wish.strategy or rooms.settings.merge.strategy,
         include_failed=wish.include_failed,
+        on_conflict=wish.on_conflict,
     )
     return await rooms.store.add_landing(new, caller.call)
 

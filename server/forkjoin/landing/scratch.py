@@ -1,109 +1,164 @@
-"""A landing's scratch worktree, made ready as an agent's is, in which verify is run on what is merged."""
+"""The scratch worktree of a target, made ready as an agent's is, in which landings run verify, one after the other.
+
+It stays between them, with its caches. Each run of verify has a handle of its own, made of the worktree's number, the
+landing's and the commit; what it said is recorded before anything of it is forgotten, so that a daemon that takes over
+goes on with the run that is under way, and makes none twice.
+"""
 
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.attempt.shell import handles
-from forkjoin.branch import git, worktree
-from forkjoin.branch.include import bring_ignored
-from forkjoin.branch.place import is_folder
-from forkjoin.landing.order import PREFIX, Order
+from forkjoin.branch import git
+from forkjoin.branch.include import renew_ignored
+from forkjoin.branch.place import find_place
+from forkjoin.branch.scratch import UnfitCommitError, detach, make_scratch
+from forkjoin.branch.share import drop_changed
+from forkjoin.error import CallerError, GitError, is_passing
+from forkjoin.landing.order import Order
 from forkjoin.model import Agent
+from forkjoin.paths import Home
+from forkjoin.record.scratches import ScratchWorktree
 from forkjoin.rooms import Rooms
 from forkjoin.workplace import Workplace, handles_beside
 
 log = logging.getLogger(__name__)
 
+#: What scratch worktrees are called, before their number.
+PREFIX = "target-"
 #: Characters of why a branch is rejected.
 _WORDS = 2_000
 
 
 class Scratch:
-    """The scratch worktree of one landing, while this daemon carries it out."""
+    """The scratch worktree of a landing's target, while this daemon carries that landing out."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._taken_over = False
+        self._store = order.rooms.store
+        self._is_replaced = False
 
     async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str | None:
         """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, if it did."""
-        order = self._order
-        if not self._taken_over:
-            await self._end_what_was_left(commit)
-            await _end(order.rooms, handles(self._handle(), "teardown"))
-            self._taken_over = True
-        await worktree.make_scratch(order.common_dir, order.scratch, commit)
-        why = await self._verify(self._workplace(self._handle(commit), agents), command)
-        await _end(order.rooms, handles_beside(self._handle(commit), order.recipe))
+        number = self._order.landing.number
+        why = await self._store.verdict(number, commit)
+        if why is None:
+            try:
+                found = await self._make(commit)
+            except UnfitCommitError as error:
+                why = str(error)[-_WORDS:]
+                await self._store.set_verdict(number, commit, why)
+            else:
+                why = await self._verify(self._workplace(found, commit, agents), commit, command)
+        return why or None
+
+    async def leave(self) -> None:
+        """Leave nothing of what this landing has run; the worktree stays for the next."""
+        runs = re.compile(rf"t\d+-{self._order.landing.number}-")
+        await end(self._order.rooms, filter(runs.match, await self._order.rooms.executor.handles()))
+
+    async def _make(self, commit: str) -> ScratchWorktree:
+        """The scratch worktree with this commit's files; another one, once, where the first can't be given them."""
+        found = await self._take()
+        try:
+            await self._switch(found, commit)
+        except (GitError, OSError) as error:
+            if is_passing(error):
+                raise
+            if self._is_replaced:  # each verify leaves what is in the next one's way
+                raise CallerError(_in_the_way(path_of(self._order.rooms.home, found.number), error)) from error
+            self._is_replaced = True
+            log.warning("scratch worktree %d is wrecked, and another is made: %s", found.number, error)
+            await self._store.retire_scratch(found.number)
+            found = await self._take()
+            await self._switch(found, commit)
+        return found
+
+    async def _take(self) -> ScratchWorktree:
+        return await self._store.take_scratch(self._order.landing, self._order.recipe)
+
+    async def _switch(self, scratch: ScratchWorktree, commit: str) -> None:
+        """Give it a commit's files, and what has changed of the checkout's ignored ones, unless it runs already."""
+        order, run = self._order, self._run(scratch, commit)
+        there = await runs_in(order.rooms, scratch.number)
+        begun = [handle for handle in there if handle.startswith(f"{run}-")]
+        await end(order.rooms, set(there).difference(begun))
+        path, checkout = path_of(order.rooms.home, scratch.number), Path(scratch.checkout)
+        await make_scratch(order.common_dir, path, commit, run)
+        place = await find_place(order.common_dir, path)
+        if place and scratch.checkout and not begun:
+            await renew_ignored(checkout, place)
+            if scratch.recipe.share:
+                await to_thread.run_sync(drop_changed, checkout, place, scratch.recipe.share)
+
+    def _run(self, scratch: ScratchWorktree, commit: str) -> str:
+        return f"t{scratch.number}-{self._order.landing.number}-{commit[:16]}"
+
+    def _workplace(self, scratch: ScratchWorktree, commit: str, agents: Sequence[Agent]) -> Workplace:
+        order, ids = self._order, " ".join(agent.id for agent in agents)
+        ours = {"FORKJOIN_LANDING": str(order.landing.number), "FORKJOIN_AGENTS": ids}
+        return workplace(order.rooms, scratch, self._run(scratch, commit), order.common_dir, order.environment, ours)
+
+    async def _verify(self, workplace: Workplace, commit: str, command: str) -> str:
+        """What verify says of the commit whose files are there, which is recorded; '' where it passed."""
+        why = await self._run_verify(workplace, command)
+        await detach(workplace.common_dir, workplace.path, commit)
+        await self._store.set_verdict(self._order.landing.number, commit, why)
+        await end(self._order.rooms, handles_beside(workplace.handle, workplace.recipe))
         return why
 
-    async def clear(self) -> None:
-        """Leave nothing of it. Doing so twice is harmless."""
-        await self._end_what_was_left("")
-        if self._order.recipe.teardown is not None and await to_thread.run_sync(is_folder, self._order.scratch):
-            await self._tear_down()
-        await worktree.remove(self._order.common_dir, self._order.scratch)
-
-    async def _end_what_was_left(self, but_for: str) -> None:
-        """End the run that a daemon which died has left here, unless it is the one that is wanted."""
-        commit = await to_thread.run_sync(worktree.scratch_commit, self._order.common_dir, self._order.scratch)
-        if commit and commit != but_for:
-            await _end(self._order.rooms, handles_beside(self._handle(commit), self._order.recipe))
-
-    def _handle(self, commit: str = "") -> str:
-        return f"l{self._order.landing.number}{commit and '-'}{commit[:16]}"
-
-    async def _verify(self, workplace: Workplace, command: str) -> str | None:
-        """Make the worktree ready and run verify; why it failed, if it did."""
-        if workplace.checkout:
-            await bring_ignored(Path(workplace.checkout), workplace.path)
+    async def _run_verify(self, workplace: Workplace, command: str) -> str:
+        """Make the worktree ready and run verify; why it failed, '' where it passed."""
         ready = await workplace.make_ready()
         if ready.failed:
             return ready.failed[-_WORDS:]
         minutes = self._order.rooms.settings.limits.verify_minutes
         outcome, printed = await workplace.run("verify", command, minutes)
-        return None if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
-
-    async def _tear_down(self) -> None:
-        workplace, number = self._workplace(self._handle()), self._order.landing.number
-        if self._order.environment is None:
-            log.warning("landing %d: its environment is lost; its teardown is run in what others have", number)
-        if why := await workplace.tear_down():
-            log.warning("landing %d: its teardown failed: %s", number, why)
-        await _end(self._order.rooms, handles(workplace.handle, "teardown"))
-
-    def _workplace(self, handle: str, agents: Sequence[Agent] = ()) -> Workplace:
-        """Where what is run of this landing runs, on what these agents' branches are merged in."""
-        order, landing = self._order, self._order.landing
-        anybodys = order.rooms.environments.find_any(landing.project)
-        target = {"FORKJOIN_LANDING": str(landing.number), "FORKJOIN_TARGET": git.short(landing.target)}
-        return Workplace(
-            rooms=order.rooms,
-            handle=handle,
-            common_dir=order.common_dir,
-            path=order.scratch,
-            checkout=landing.checkout,
-            recipe=order.recipe,
-            port_base=landing.port_base,
-            environment=order.environment or anybodys or {},
-            ours=target | {"FORKJOIN_AGENTS": " ".join(agent.id for agent in agents)},
-        )
+        return "" if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
 
 
-async def sweep(rooms: Rooms, path: Path) -> None:
-    """Take away the scratch worktree at `path`, whose landing is done or recorded no more; else nothing."""
-    if common_dir := await to_thread.run_sync(worktree.find_scratch, path):
-        prefix = f"l{path.name.removeprefix(PREFIX)}-"
-        await _end(rooms, [handle for handle in await rooms.executor.handles() if handle.startswith(prefix)])
-        await worktree.remove(common_dir, path)
-    else:
-        log.warning("%s stays: it is no scratch worktree", path)
+def _in_the_way(path: Path, error: Exception) -> str:
+    return (
+        f"verify ran in {path}, and what it left there can't be taken away: {error}. Nothing was merged; let verify "
+        "leave no files, as of a container's root, that you may not delete, then merge again."
+    )
 
 
-async def _end(rooms: Rooms, handles: Iterable[str]) -> None:
+def path_of(home: Home, number: int) -> Path:
+    return home.worktrees / f"{PREFIX}{number}"
+
+
+def workplace(
+    rooms: Rooms,
+    scratch: ScratchWorktree,
+    handle: str,
+    common_dir: str,
+    environment: Mapping[str, str] | None,
+    ours: Mapping[str, str],
+) -> Workplace:
+    """Where what is run in a scratch worktree runs."""
+    return Workplace(
+        rooms=rooms,
+        handle=handle,
+        common_dir=common_dir,
+        path=path_of(rooms.home, scratch.number),
+        checkout=scratch.checkout,
+        recipe=scratch.recipe,
+        port_base=scratch.port_base,
+        environment=environment or {},
+        ours={"FORKJOIN_TARGET": git.short(scratch.target), **ours},
+    )
+
+
+async def runs_in(rooms: Rooms, number: int) -> list[str]:
+    """The handles of all that was run in a scratch worktree, and is not forgotten."""
+    return [handle for handle in await rooms.executor.handles() if handle.startswith(f"t{number}-")]
+
+
+async def end(rooms: Rooms, handles: Iterable[str]) -> None:
     """Leave nothing of these runs, neither processes nor files."""
     for handle in handles:
         if left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):

@@ -8,7 +8,7 @@ Commits are made of recorded facts alone, their dates included, so that a daemon
 ones and finds the very same runs of verify.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from forkjoin.branch import git, join
@@ -45,20 +45,18 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
 
 
 def _intend(order: Order, train: "_Train", agents: Sequence[Agent]) -> Intent:
-    landing, fates = order.landing, [train.fates[agent.number] for agent in agents if agent.number in train.fates]
-    merged = tuple(
-        Merged(car.entry.agent.id, *((None, None) if landing.dry_run else (car.head.commit, car.entry.tip.commit)))
-        for car in train.cars
-    )
+    landing = order.landing
+    merged = {one.id: one for car in train.cars for one in _merged(car, dry_run=landing.dry_run)}
+    fates = [train.fates[one.number] for one in agents if one.number in train.fates and one.id not in merged]
     landed = Landed(
         git.short(landing.target),
         None if landing.dry_run else train.head.commit,
-        merged,
+        tuple(merged.values()),
         tuple(fate for fate in fates if isinstance(fate, Conflicted)),
         tuple(fate for fate in fates if isinstance(fate, Rejected)),
         tuple(fate for fate in fates if isinstance(fate, Skipped)),
     )
-    why = f"forkjoin: merge {', '.join(one.id for one in merged)}"
+    why = f"forkjoin: merge {', '.join(merged)}"
     return Intent(join.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
 
 
@@ -68,6 +66,12 @@ class _Car:
 
     entry: Entry
     head: git.Tip
+
+
+def _merged(car: _Car, *, dry_run: bool) -> Iterator[Merged]:
+    """Whom a car has, with what it brings along."""
+    for number, tip in {car.entry.agent.number: car.entry.tip.commit, **car.entry.brings}.items():
+        yield Merged(f"a{number}") if dry_run else Merged(f"a{number}", car.head.commit, tip)
 
 
 @dataclass(slots=True)
@@ -83,7 +87,7 @@ class _Train:
     fates: dict[int, Conflicted | Rejected | Skipped] = field(
         default_factory=dict[int, "Conflicted | Rejected | Skipped"]
     )
-    conflicts: dict[int, str] = field(default_factory=dict[int, str])  #: the tree of each that conflicted last
+    conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
     words: dict[str, str] = field(default_factory=dict[str, str])  #: how verify failed, by commit; '' where it passed
 
     @property
@@ -112,12 +116,16 @@ class _Train:
                 aside, waiting = [], aside
             if broke >= _PATIENCE:
                 most = most * 2 if behind is None else max(1, most // 2)
+        for one in found:
+            if isinstance(one, Entry) and (fate := self.fates.get(one.agent.number)):
+                self.fates |= {number: _with(fate, one.agent, number) for number in one.brings}
 
     async def find_hunks(self) -> None:
         """Say where those conflict that are left out."""
         for number, fate in self.fates.items():
             if isinstance(fate, Conflicted):
-                hunks = await find_hunks(self.order.common_dir, self.conflicts[number], fate.files)
+                how = self.conflicts[number]
+                hunks = await find_hunks(self.order.common_dir, how.tree, how.files)
                 self.fates[number] = replace(fate, hunks=tuple(hunks))
 
     async def _couple(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -157,9 +165,9 @@ class _Train:
                 self.fates[agent.number] = Skipped(agent.id, MERGED_BEFORE)
             case Refused(why):
                 self.fates[agent.number] = Rejected(agent.id, f"git can't merge it: {why}")
-            case Conflicting(files, tree):
+            case Conflicting(files):
                 self.fates[agent.number] = Conflicted(agent.id, first(files))
-                self.conflicts[agent.number] = tree
+                self.conflicts[agent.number] = fate
                 return True
             case Behind():
                 self.fates[agent.number] = _behind(entry, min(entry.needs))
@@ -193,6 +201,13 @@ class _Train:
             agents = [car.entry.agent for car in cars]
             self.words[commit] = await self.scratch.verify(agents, commit, self.order.verify) or ""
         return not self.words[commit]
+
+
+def _with(fate: Conflicted | Rejected | Skipped, resolver: Agent, number: int) -> Skipped:
+    """How an agent's branch fares that is not merged with whoever resolves its conflict."""
+    if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE:
+        return replace(fate, id=f"a{number}")
+    return Skipped(f"a{number}", f"{resolver.label}, which resolves its conflict, was not merged")
 
 
 def _behind(entry: Entry, other: int) -> Skipped:

@@ -1,13 +1,14 @@
 """The records of landings, and of calls that must not be done twice."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
-from forkjoin.record.ports import UNASKED, Ports, listening
+from forkjoin.record.ports import find_ports
+from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -17,10 +18,8 @@ class Landings(Transactions):
 
     @Transactions.step()
     def add_landing(self, q: Any, landing: rows.NewLanding, call: Call) -> Landing:
-        """Record a landing; one that runs something has ports for that."""
-        runs = landing.verify and not landing.dry_run
-        base = find_ports(q, self.first_port).take(landing.recipe.ports) if runs else 0
-        number: int = q.add_landing(**asdict(landing), port_base=base, created=time.time())
+        """Record a landing."""
+        number: int = q.add_landing(**asdict(landing), created=time.time())
         if not landing.dry_run:
             for agent in landing.agents:
                 q.queue_merge(number=agent)
@@ -41,14 +40,31 @@ class Landings(Transactions):
 
     @Transactions.step()
     def end_landing(
-        self, q: Any, landing: Landing, answer: str, merges: Mapping[int, Merge], undone: Iterable[int] = ()
+        self,
+        q: Any,
+        landing: Landing,
+        merges: Mapping[int, Merge],
+        undone: Iterable[int],
+        answer: Callable[[Sequence[int]], str],
+        new: Sequence[rows.NewAgent] = (),
+        place: rows.Place = lambda _number, _name: ("", ""),
     ) -> None:
-        """Record what is answered, how its branches fared, and whose are merged no more."""
-        q.end_landing(number=landing.number, answer=answer)
+        """Record how its branches fared, whose are merged no more, new agents, and the answer, by their numbers."""
+        numbers = add_agents(q, find_ports(q, self.first_port), new, place) if new else []
+        q.end_landing(number=landing.number, answer=answer(numbers))
+        q.delete_verdicts(landing=landing.number)
         for number, merge in merges.items():
             q.set_landed(number=number, merge=merge)
         for number in undone:
             q.set_undone(number=number)
+
+    async def verdict(self, landing: int, commit: str) -> str | None:
+        """Why verify failed on a commit, in this landing; '' where it passed, none where it has not been run."""
+        return await self._value(str, "verdict", landing=landing, tip=commit)
+
+    @Transactions.step(quiet=True)
+    def set_verdict(self, q: Any, landing: int, commit: str, why: str) -> None:
+        q.set_verdict(landing=landing, tip=commit, why=why)
 
     async def moves(self, project: int, target: str) -> list[Landing]:
         """The landings that moved a target, and were not undone, the newest first."""
@@ -56,7 +72,7 @@ class Landings(Transactions):
 
     async def squashed_into(self, agent: Agent) -> list[str]:
         """The commits that an agent's branch was squashed into."""
-        answers = [row["answer"] for row in await self._rows("squashes", agent=agent.number)]
+        answers = [row["answer"] for row in await self._rows("squashes", id=agent.id)]
         merged = [one for answer in answers for one in rows.JSON.validate_json(answer)["merged"]]
         return [one["commit"] for one in merged if one["id"] == agent.id]
 
@@ -71,16 +87,18 @@ class Landings(Transactions):
         found = await self._read("revert_of", id=agent.id)
         return (found["target"], found["made"]) if found and found["made"] else None
 
+    async def merges(self, project: int, target: str) -> list[Landing]:
+        """As `moves`, with those that were undone."""
+        return [rows.landing(row) for row in await self._rows("merges", project=project, target=target)]
+
+    async def resolvers(self, project: int, target: str) -> list[Agent]:
+        """Those that are at a conflict with this target, or have resolved it and are not merged yet, newest first."""
+        return await self._agents("resolvers", project=project, target=target)
+
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""
         found = await self._read("call", relay=call.relay, request=call.request)
         return rows.JSON.validate_json(found) if found else None
-
-
-def find_ports(q: Any, begin: int) -> Ports:
-    """The ports that are no agent's and no landing's, and on which nobody listens."""
-    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
-    return Ports([*given_out, *((port, 1) for port in listening())], begin)
 
 
 def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Blocks of ports: each agent, and each landing, has one of its own as long as its worktree may be there.
+"""Blocks of ports: each agent, and each scratch worktree, has one of its own as long as its worktree may be there.
 
 Homes know nothing of each other: each begins elsewhere, and no block is given out in which somebody listens.
 """
@@ -8,8 +8,10 @@ import os
 from bisect import insort
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from forkjoin.error import CallerError
+from forkjoin.record import rows
 
 #: Below those that the kernel hands out (ip(7), ip_local_port_range: from 32768 on).
 FIRST, END = 20_000, 32_000
@@ -40,6 +42,12 @@ def listening() -> set[int]:
     return found
 
 
+def find_ports(q: Any, begin: int) -> "Ports":
+    """The ports that are no agent's and no scratch worktree's, and on which nobody listens."""
+    given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
+    return Ports([*given_out, *((port, 1) for port in listening())], begin)
+
+
 class Ports:
     """What is taken, each block by its first port and its size, and where the next is looked for first."""
 
@@ -57,7 +65,7 @@ class Ports:
             raise CallerError(
                 f"No {size} ports in a row are free between {FIRST} and {END}: each agent keeps its block until its "
                 "worktree is removed. Call remove_worktrees for what is merged, or ask for fewer (`ports` in "
-                "forkjoin.toml). Nothing was recorded."
+                "forkjoin.toml). Nothing was changed."
             )
         return base
 

@@ -9,9 +9,9 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, budget_usd, recipe, port_base, created)
+                   environment, account, budget_usd, recipe, port_base, resolves, theirs, contest_name, created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :budget_usd, :recipe, :port_base, :created);
+        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest_name, :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -34,21 +34,27 @@ SELECT recipe FROM landing WHERE number = :number;
 -- name: port_blocks
 -- Those that are given out: a worktree may be gone on with as long as it is there.
 SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
-UNION ALL SELECT port_base, recipe FROM landing WHERE state <> 'done' AND port_base > 0;
+UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 
 -- name: place_agent!
-UPDATE agent SET branch = :branch, worktree = :worktree, after = :after WHERE number = :number;
+UPDATE agent SET branch = :branch, worktree = :worktree, after = :after, best_of = :best_of, base_agents = :base_agents,
+                 contest = :contest
+WHERE number = :number;
 
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;
 
 -- name: find_agent
--- No name looks like an id. A name that is free again means the newest agent that had it.
-SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND name = :name)
+-- No name looks like an id. A name that is free again means the newest agent, or candidates, that had it.
+SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND :name IN (name, contest_name))
 ORDER BY (removed IS NULL AND merge <> 'merged') DESC, number DESC LIMIT 1;
 
+-- name: candidates
+SELECT * FROM agent WHERE contest = :contest ORDER BY number;
+
 -- name: name_holder$
-SELECT number FROM agent WHERE project = :project AND name = :name AND removed IS NULL AND merge <> 'merged';
+SELECT number FROM agent WHERE project = :project AND :name IN (name, contest_name) AND removed IS NULL
+AND merge <> 'merged';
 
 -- name: live_agents
 SELECT * FROM agent WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
@@ -152,6 +158,13 @@ SELECT * FROM agent WHERE number IN (SELECT value FROM json_each(:numbers));
 SELECT number, state FROM agent WHERE number IN (SELECT value FROM json_each(:numbers))
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
+-- name: agents_before
+WITH RECURSIVE pair (number, before) AS (
+  SELECT number, json_each.value FROM agent JOIN json_each(agent.after)
+  WHERE number IN (SELECT value FROM json_each(:numbers))
+  UNION SELECT pair.number, json_each.value FROM pair JOIN agent ON agent.number = pair.before JOIN json_each(agent.after))
+SELECT number, before FROM pair;
+
 -- name: queue_merge!
 UPDATE agent SET merge = 'queued' WHERE number = :number AND merge NOT IN ('merged', 'nothing');
 
@@ -246,6 +259,10 @@ INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) O
 -- name: result$
 SELECT result FROM result WHERE agent = :agent ORDER BY attempt DESC LIMIT 1;
 
+-- name: results
+SELECT agent, result FROM result AS it WHERE agent IN (SELECT value FROM json_each(:numbers))
+AND attempt = (SELECT max(attempt) FROM result WHERE agent = it.agent);
+
 -- name: progress^
 SELECT offset, turn_end FROM progress WHERE agent = :agent AND attempt = :attempt;
 
@@ -281,10 +298,10 @@ SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent, :attempt) ON CONFLICT DO NOTHING;
 
 -- name: add_landing<!
-INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, port_base, strategy,
-                     include_failed, undoes, state, created)
-VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :port_base, :strategy,
-        :include_failed, :undoes, 'queued', :created);
+INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, strategy,
+                     include_failed, undoes, on_conflict, state, created)
+VALUES (:project, :lead, :agents, :target, :verify, :dry_run, :environment, :checkout, :recipe, :strategy,
+        :include_failed, :undoes, :on_conflict, 'queued', :created);
 
 -- name: landing^
 SELECT * FROM landing WHERE number = :number;
@@ -299,9 +316,24 @@ UPDATE landing SET state = :state, move = :move WHERE number = :number;
 UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
 
 -- name: squashes
+-- Whoever resolved its conflict may have brought it along, unasked.
 SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL
 AND json_extract(answer, '$.error') IS NULL
-AND EXISTS (SELECT 1 FROM json_each(agents) WHERE json_each.value = :agent);
+AND EXISTS (SELECT 1 FROM json_each(answer, '$.merged') WHERE json_extract(value, '$.id') = :id);
+
+-- name: resolvers
+-- Who is at a conflict with a target, or has resolved it, as landings have told; the newest first.
+SELECT * FROM agent WHERE project = :project AND resolves IS NOT NULL AND removed IS NULL
+AND merge NOT IN ('merged', 'rejected') AND state NOT IN ('failed', 'stopped', 'timed_out', 'lost')
+AND number IN (SELECT CAST(substr(json_extract(value, '$.resolving'), 2) AS INTEGER)
+               FROM landing, json_each(answer, '$.conflicted')
+               WHERE landing.project = :project AND target = :target AND on_conflict = 'agent' AND state = 'done')
+ORDER BY number DESC;
+
+-- name: merges
+-- What moved a target, undone or not, the newest first.
+SELECT * FROM landing WHERE project = :project AND target = :target AND state = 'done' AND move IS NOT NULL
+AND json_extract(answer, '$.error') IS NULL AND undoes IS NULL ORDER BY number DESC;
 
 -- name: squashed_at^
 -- Where an agent's branch was when it was squashed into a target last, and the commit that was made of it; not undone.
@@ -328,6 +360,49 @@ AND NOT EXISTS (SELECT 1 FROM landing WHERE undoes = it.number
                 AND (state <> 'done' OR move IS NOT NULL AND json_extract(answer, '$.error') IS NULL))
 ORDER BY number DESC;
 
+-- name: delete_verdicts!
+DELETE FROM verdict WHERE landing = :landing;
+
+-- name: verdict$
+SELECT why FROM verdict WHERE landing = :landing AND tip = :tip;
+
+-- name: set_verdict!
+INSERT INTO verdict (landing, tip, why) VALUES (:landing, :tip, :why) ON CONFLICT DO NOTHING;
+
+-- name: find_scratch$
+SELECT number FROM scratch WHERE project = :project AND target = :target AND recipe = :recipe AND checkout = :checkout
+AND NOT retired;
+
+-- name: scratch^
+SELECT * FROM scratch WHERE number = :number;
+
+-- name: scratches
+SELECT * FROM scratch ORDER BY number;
+
+-- name: add_scratch<!
+INSERT INTO scratch (project, target, recipe, checkout, port_base, used)
+VALUES (:project, :target, :recipe, :checkout, :port_base, :used);
+
+-- name: use_scratch!
+UPDATE scratch SET used = :used WHERE number = :number;
+
+-- name: retire_scratch!
+UPDATE scratch SET retired = 1 WHERE number = :number;
+
+-- name: retire_replaced!
+-- All of a target but the one that was used last: beside a new one these are two.
+UPDATE scratch SET retired = 1 WHERE project = :project AND target = :target AND number NOT IN (
+  SELECT number FROM scratch WHERE project = :project AND target = :target AND NOT retired ORDER BY used DESC LIMIT 1
+);
+
+-- name: retire_unused!
+UPDATE scratch SET retired = 1 WHERE (used < :before OR number IN (SELECT value FROM json_each(:numbers)))
+AND NOT EXISTS (SELECT 1 FROM landing WHERE landing.project = scratch.project AND landing.target = scratch.target
+                AND state <> 'done');
+
+-- name: delete_scratch!
+DELETE FROM scratch WHERE number = :number;
+
 -- name: call$
 SELECT answer FROM call WHERE relay = :relay AND request = :request;
 
@@ -341,12 +416,21 @@ INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;
 SELECT count(*) FROM day;
 
 -- name: settle!
-UPDATE agent SET settled = :day WHERE settled IS NULL AND merge IN ('merged', 'nothing')
+-- A candidate whose unmerged work was discarded keeps the others no longer.
+UPDATE agent SET settled = :day WHERE settled IS NULL
+AND (merge IN ('merged', 'nothing') OR contest > 0 AND removed IS NOT NULL)
 AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost');
 
 -- name: settled_agents
-SELECT * FROM agent WHERE settled <= :day AND number NOT IN (
-  SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done')
+-- But for those that a landing, or whoever is to start from them, still needs. Candidates go together, else another
+-- would be the best of those that are left.
+WITH needed AS (
+  SELECT json_each.value FROM landing JOIN json_each(landing.agents) WHERE landing.state <> 'done'
+  UNION SELECT json_each.value FROM agent JOIN json_each(agent.after)
+  WHERE agent.state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'))
+SELECT * FROM agent WHERE settled <= :day AND number NOT IN needed
+AND NOT EXISTS (SELECT 1 FROM agent AS other WHERE agent.contest > 0 AND other.contest = agent.contest
+                AND (other.settled IS NULL OR other.settled > :day OR other.number IN needed))
 ORDER BY number;
 
 -- name: delete_agent!
@@ -393,11 +477,13 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, budget_usd, recipe, port_base, attempt, prepared, stop_asked,
-                   ending, paused_why, not_before, created, started, ended, removed, restored)
+                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
+                   base_agents, contest, contest_name, attempt, prepared, stop_asked, ending, paused_why, not_before,
+                   created, started, ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :attempt, 1, :stop_asked,
-        :ending, :paused_why, :not_before, :now, :now, :removed, :removed, 1);
+        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :after, :best_of,
+        :base_agents, :contest, :contest_name, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now,
+        :removed, :removed, 1);
 
 -- name: peaks
 SELECT * FROM peak;

@@ -2,16 +2,20 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.config import Recipe
-from forkjoin.model import Agent, Landing, Result, Spec, SpecParts, Strategy
+from forkjoin.model import Agent, Landing, OnConflict, Result, Strategy
+from forkjoin.spec import Spec, SpecParts
 
 Row = dict[str, Any]
+#: What gives a new agent's branch and worktree, by its number and name.
+Place = Callable[[int, str], tuple[str, str]]
 
 #: What is said of an agent that was restored.
 RESTORED = "Its record was damaged, and was restored from the files of its attempt."
@@ -59,13 +63,23 @@ class Cost:
     cost_usd: float | None
 
 
+class Others(NamedTuple):
+    """Agents that a new one has to do with."""
+
+    older: tuple[int, ...] = ()  #: numbers
+    new: tuple[int, ...] = ()  #: of those that are recorded with it: their places among these
+
+
+_NOBODY = Others()
+
+
 @dataclass(frozen=True, slots=True)
 class NewAgent:
     """An agent that is about to be recorded."""
 
     project: int
     lead: str
-    name: str
+    name: str  #: of a candidate, what all of them are called together
     derived: bool  #: whether we made the name, and may add a number to it
     spec: Spec
     base: str
@@ -74,8 +88,13 @@ class NewAgent:
     environment: str
     account: str = ""
     recipe: Recipe = _NONE
-    after: tuple[int, ...] = ()  #: numbers of those that it comes after
-    after_new: tuple[int, ...] = ()  #: as above, of those that are recorded with it: their places among these
+    after: Others = _NOBODY  #: whom it comes after
+    best_of: tuple[Others, ...] = ()  #: as in its record, as is the next
+    base_agents: Others = _NOBODY
+    candidate: int = 0  #: which of those for its task it is, from 1, one behind the other; 0: there are no others
+    candidates: int = 0  #: how many there are
+    resolves: int | None = None  #: as in its record, as is the next
+    theirs: str = ""
 
 
 class About(BaseModel):
@@ -95,6 +114,13 @@ class About(BaseModel):
     account: str = ""
     recipe: Annotated[Recipe, _or(_NONE)] = _NONE
     port_base: int = 0
+    resolves: int | None = None
+    theirs: str = ""
+    after: tuple[int, ...] = ()
+    best_of: tuple[tuple[int, ...], ...] = ()
+    base_agents: tuple[int, ...] = ()
+    contest: int = 0
+    contest_name: str = ""
     spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
 
 
@@ -135,6 +161,7 @@ class NewLanding:
     strategy: Strategy = "merge"
     include_failed: bool = False
     undoes: int | None = None
+    on_conflict: OnConflict = "report"
 
 
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
@@ -148,7 +175,8 @@ def of_spec(spec: Spec) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), "after": json.loads(row["after"])})
+    lists = {name: json.loads(row[name]) for name in ("after", "best_of", "base_agents")}
+    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
 
 
 @lru_cache(maxsize=4096)

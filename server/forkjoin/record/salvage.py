@@ -25,14 +25,17 @@ _TABLES = {
     "budget": "project",
     "peak": "project",
     "landing": "number",
+    "scratch": "number",
+    "verdict": "landing",
     "told": None,
     "call": None,
 }
-_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move"})
+_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents"})
 _FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "agent": {"state": frozenset(State), "merge": frozenset(Merge), "frozen": _FLAG, "ending": _FLAG},
     "landing": {"state": frozenset(LandingState)},
+    "scratch": {"retired": _FLAG},
 }
 #: No home has handed out more numbers; a larger one is damage.
 _MOST = 1_000_000

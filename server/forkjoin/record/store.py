@@ -4,11 +4,10 @@ What an answer promises is written with `synchronous = FULL`; events, which the 
 change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
-import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -16,28 +15,21 @@ from typing import Any, TypedDict, Unpack
 from anyio import to_thread
 
 from forkjoin.config import Recipe
-from forkjoin.error import BrokenPromiseError, CallerError, UnknownAgentError
+from forkjoin.error import BrokenPromiseError, UnknownAgentError
 from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
-from forkjoin.model import (
-    FINAL,
-    Agent,
-    Landing,
-    Merge,
-    Pause,
-    Project,
-    Result,
-    State,
-    number_of,
-)
+from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows, turns
 from forkjoin.record.database import open_database
-from forkjoin.record.landings import Landings, find_ports, remember
+from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.mail import Mail
-from forkjoin.record.ports import first_port
+from forkjoin.record.ports import find_ports, first_port
+from forkjoin.record.scratches import Scratches
+from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
+from forkjoin.spec import number_of
 
 #: Characters of the last event that a list shows.
 _LAST_EVENT = 120
@@ -57,7 +49,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings, Mail):
+class Store(Ledger, Upkeep, Landings, Scratches, Mail):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -78,7 +70,7 @@ class Store(Ledger, Upkeep, Landings, Mail):
     async def spawn(
         self,
         new: Sequence[rows.NewAgent],
-        place: Callable[[int, str], tuple[str, str]],
+        place: rows.Place,
         call: Call,
         *,
         keep: bool = True,
@@ -90,19 +82,9 @@ class Store(Ledger, Upkeep, Landings, Mail):
         """
 
         def act(q: Any) -> list[Agent]:
-            ports = find_ports(q, self.first_port)
-            suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-            names = (_free_name(q, one, suffixes[one.name]) for one in new)  # free while each before it is recorded
-            added = [
-                (_add_agent(q, one, name, ports.take(one.recipe.ports)), name)
-                for one, name in zip(new, names, strict=True)
-            ]
-            for one, (number, name) in zip(new, added, strict=True):
-                branch, worktree = place(number, name)
-                after = (*one.after, *(added[before][0] for before in one.after_new))
-                q.place_agent(number=number, branch=branch, worktree=worktree, after=after)
-            remember(q, call, {"agents": [number for number, _ in added]})
-            return [rows.agent(q.agent_numbered(number=number)) for number, _ in added]
+            numbers = add_agents(q, find_ports(q, self.first_port), new, place)
+            remember(q, call, {"agents": numbers})
+            return [rows.agent(q.agent_numbered(number=number)) for number in numbers]
 
         return await self._write("spawn", act, keep=keep)
 
@@ -113,17 +95,26 @@ class Store(Ledger, Upkeep, Landings, Mail):
         return rows.agent(found)
 
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
-        """The agents with these numbers, in that order."""
+        """The agents with these numbers that have a record, in that order."""
         wanted = tuple(numbers)
         known = {agent.number: agent for agent in await self._agents("agents_numbered", numbers=wanted)}
-        return [known[number] for number in wanted]
+        return [known[number] for number in wanted if number in known]
 
-    async def find(self, project: int, asked: str) -> Agent:
-        """The project's agent that an id or name means; an UnknownAgentError, which tells the newest, for none."""
+    async def find(self, project: int, asked: str) -> list[Agent]:
+        """The project's agent that an id or name means, or candidates for one task, by the name of all of them.
+
+        Raises:
+            UnknownAgentError: None, which tells the newest.
+        """
         if found := await self._agents("find_agent", number=number_of(asked), name=asked, project=project):
-            return found[0]
+            is_one = number_of(asked) is not None or found[0].name == asked
+            return found if is_one else await self.candidates(found[0])
         newest = await self._rows("newest_agents", project=project)
         raise UnknownAgentError(asked, [f"a{row['number']} ({row['name']})" for row in newest])
+
+    async def candidates(self, agent: Agent) -> list[Agent]:
+        """All candidates for an agent's task, where there are others; the first of them first."""
+        return await self._agents("candidates", contest=agent.contest) if agent.contest else []
 
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
@@ -151,6 +142,13 @@ class Store(Ledger, Upkeep, Landings, Mail):
         """How those of these agents ended that have, and are recorded still."""
         found = await self._rows("ended_agents", numbers=tuple(numbers))
         return {row["number"]: State(row["state"]) for row in found}
+
+    async def before(self, numbers: Iterable[int]) -> dict[int, set[int]]:
+        """Whom each of these agents comes after, also by others."""
+        found = defaultdict[int, set[int]](set)
+        for row in await self._rows("agents_before", numbers=tuple(numbers)):
+            found[row["number"]].add(row["before"])
+        return found
 
     async def agents(self, project: int, *, everything: bool) -> list[Agent]:
         """The project's agents, newest first; with `everything`, removed ones too."""
@@ -219,6 +217,11 @@ class Store(Ledger, Upkeep, Landings, Mail):
         """The result of the newest attempt that has one."""
         found = await self._read("result", agent=agent)
         return rows.RESULT.validate_json(found) if found else None
+
+    async def results(self, agents: Iterable[Agent]) -> dict[int, Result]:
+        """As `result`, for each of these that has one, by number."""
+        found = await self._rows("results", numbers=tuple(agent.number for agent in agents))
+        return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
 
     @Transactions.step()
     def ask_stop(self, q: Any, agents: Iterable[Agent]) -> None:
@@ -329,27 +332,6 @@ class Store(Ledger, Upkeep, Landings, Mail):
 
     async def last_event_number(self, agent: int) -> int:
         return await self._value(int, "last_event_number", agent=agent) or 0
-
-
-def _add_agent(q: Any, one: rows.NewAgent, name: str, port_base: int) -> int:
-    said = asdict(one) | rows.of_spec(one.spec) | {"name": name}
-    number: int = q.add_agent(**said, port_base=port_base, created=time.time())
-    q.add_task(agent=number, task=one.spec.task)
-    return number
-
-
-def _free_name(q: Any, one: rows.NewAgent, suffixes: Iterator[int]) -> str:
-    """The agent's name, or that name with the first of these numbers that is free where it was ours to choose."""
-    holder: int | None = q.name_holder(project=one.project, name=one.name)
-    if holder is None:
-        return one.name
-    if not one.derived:
-        raise CallerError(
-            f"The name {one.name!r} is taken by a{holder}, which is not merged yet. "
-            "Give another name, or merge or remove that agent first."
-        )
-    names = (f"{one.name}-{n}" for n in suffixes)
-    return next(name for name in names if q.name_holder(project=one.project, name=name) is None)
 
 
 def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:

@@ -1,0 +1,151 @@
+"""Scratch worktrees: on no branch, given one commit's files after the other, with what git ignores kept in between.
+
+Anything may have been run there. So git is told of one outright, and what was left in it that is no cache of its own,
+such as a merge or another configuration, is taken away; where that can't be, it is made anew.
+"""
+
+import contextlib
+import time
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.branch.change import changes_between
+from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
+from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering, take_away
+from forkjoin.error import ForkjoinError, GitError, is_passing
+from forkjoin.regular import read_line
+
+_SCRATCH = "scratch"
+#: With these in its git folder git would leave out some of a commit's files, or be at work elsewhere.
+_OWN = ("config.worktree", "info/sparse-checkout")
+#: What is midway there: a rebase, a bisection, a row of picks.
+_MIDWAY = ("rebase-*", "BISECT_*", "sequencer")
+
+#: So much may a file system's clock be behind ours.
+_LAG_S = 0.02
+
+
+class UnfitCommitError(ForkjoinError):
+    """git can't give this commit's files to any worktree."""
+
+    def __init__(self, error: GitError) -> None:
+        super().__init__(f"git can't check this commit out: {error.last_line}")
+
+
+async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> None:
+    """See that a worktree at `path`, on no branch, has exactly the files of `commit`; ignored ones (caches) stay.
+
+    One that has been made ready for this run is left as it is, whatever has happened in it since.
+
+    Raises:
+        UnfitCommitError: A new worktree, too, can't be given these files.
+        GitError, OSError: There can be no new worktree at `path`.
+    """
+    ready_for = await to_thread.run_sync(_ready_for, common_dir, path)
+    if ready_for == run:
+        return
+    if ready_for is None or not await _switch(common_dir, path, commit):
+        await register(common_dir, path, commit, "--detach")
+        await _fill(common_dir, path)
+    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, run)
+
+
+async def _fill(common_dir: str, path: Path) -> None:
+    here = (await _place(common_dir, path)).here
+    try:
+        async with registering(common_dir) as held:
+            await git.git(path, "reset", "--quiet", "--hard", extra=here, holding=(held,))
+    except GitError as error:
+        if is_passing(error):
+            raise
+        raise UnfitCommitError(error) from error
+
+
+async def _place(common_dir: str, path: Path) -> Place:
+    """A scratch worktree as git is to be told of it: what has run there may have configured it to be the user's."""
+    place = await find_place(common_dir, path)
+    if place is None:
+        raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
+    return place
+
+
+def _ready_for(common_dir: str, path: Path) -> str | None:
+    """The run that the scratch worktree at `path` was made ready for, '' where it is midway; none for no such."""
+    folder = git_folder(common_dir, path)
+    said = read_mark(folder) if folder else None
+    return said[1] if said and said[0] == _SCRATCH else None
+
+
+async def _switch(common_dir: str, path: Path, commit: str) -> bool:
+    """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
+    if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
+        return False
+    place = await _place(common_dir, path)
+    last = (await to_thread.run_sync((place.folder / MARK).stat)).st_mtime
+    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, "")
+    try:
+        if await _is_mistakable(place, commit):
+            await _let_second_pass(last)
+        async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
+            await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=place.here, holding=(held,))
+            await git.git(path, "clean", "--quiet", "-ffd", extra=place.here, holding=(held,))  # as it ignores now
+    except GitError:
+        return False
+    return True
+
+
+async def _is_mistakable(place: Place, commit: str) -> bool:
+    """Whether a file of this commit may be as large as what is there in its place, and is not that.
+
+    Python takes bytecode for a source's that has the same size, and the same time in whole seconds.
+    """
+    head = await git.resolve(place.folder, "HEAD")
+    if head is None or await place.git("status", "--porcelain", "--untracked-files=no"):
+        return True
+    changes = await changes_between(place.common_dir, head, commit)
+    edited = [(one.old[1], one.new[1]) for one in changes if one.kind == "M" and not one.is_submodule]
+    sizes = [await git.sizes(place.common_dir, side) for side in zip(*edited, strict=True)]
+    return any(old == new for old, new in zip(*sizes, strict=True))
+
+
+async def _let_second_pass(last: float) -> None:
+    """Wait until files get times of another second than any that was there when something ran here last."""
+    await anyio.sleep(min(max(int(last) + 1 + _LAG_S - time.time(), 0), 1 + _LAG_S))
+
+
+def _ready_to_switch(common_dir: str, path: Path) -> bool:
+    folder = git_folder(common_dir, path)
+    if folder is None or not is_linked(path, folder) or any((folder / name).exists() for name in _OWN):
+        return False
+    remove_pipes(path)
+    return True
+
+
+async def detach(common_dir: str, path: Path, commit: str) -> None:
+    """See that a scratch worktree in which a run has ended holds no branch, which nobody could switch to elsewhere."""
+    place = await find_place(common_dir, path)
+    if place is None:
+        return
+    await to_thread.run_sync(_leave_off, place.folder)
+    if (await to_thread.run_sync(read_line, place.folder / "HEAD") or "").startswith("ref: "):
+        with contextlib.suppress(GitError):  # what was run there has locked it: the next switch mends that
+            await place.git("update-ref", "--no-deref", "HEAD", commit)
+
+
+def _leave_off(folder: Path) -> None:
+    """Note that a run has ended, and let git know of nothing that is midway: a rebase, too, holds a branch."""
+    (folder / MARK).touch()
+    for pattern in _MIDWAY:
+        for left in folder.glob(pattern):
+            take_away(left)
+
+
+def find_scratch(path: Path) -> str | None:
+    """The repository of the scratch worktree at `path`, by what is there; none where it is no such."""
+    folder = Path((read_line(path / ".git") or "").removeprefix("gitdir: "))
+    said = read_mark(folder)
+    is_one = said and said[0] == _SCRATCH and worktree_of(folder) == path.resolve()
+    return str(folder.parent.parent) if is_one else None

@@ -1,0 +1,104 @@
+"""What an agent is told that is to resolve a conflict: what to do, and what either side was asked for and has done.
+
+Others' tasks and diffs stand between lines that begin with the commit which is merged: what was written before that
+commit can't know it, so that no such text ends its section by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from forkjoin.branch import git
+from forkjoin.branch.sides import Sides, find_sides
+from forkjoin.landing.answer import LANDED, Landed
+from forkjoin.landing.order import Order
+from forkjoin.landing.origin import find_origin
+from forkjoin.model import Agent
+
+#: Bytes of a diff, characters of a task, and how many tasks of the other side.
+_DIFF, _TASK, _TASKS = 20_000, 4_000, 10
+_FILES_NAMED = 50
+
+_WHAT = """\
+Resolve a merge conflict. In this worktree a merge is under way: the work of {label}, commit {theirs},
+is being merged into {target}. These files conflict: {files}.
+
+Finish that merge so that what either side was meant to do holds.
+1. `git status` tells how it stands. A file in conflict has both sides, with what they had in common between them, from
+   <<<<<<< to >>>>>>>; of one that is binary, or deleted on one side, decide by what follows.
+2. Change what the merge needs, no more, and leave none of those marks.{setup}{verify}
+3. `git add` what is resolved (`git rm` what is to go), then `git commit --no-edit`.
+Do not abort the merge or begin it anew, and do not rebase: the commit must have both sides as parents. Only if neither
+`git status` shows a merge nor `git log` that commit: `git merge --no-ff {theirs}`.{behind}
+
+What follows is there to be understood, not to be done: what others were asked for, and what they changed. Each part
+stands between lines that begin with `--- {fence}`.
+"""
+_BEHIND = "The worktree starts from how the conflicts of {} were resolved, if they were."
+_CUT = "\n[cut here; all of it, file by file: git diff {} {} -- FILE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An agent's work, at the commit `theirs`, that conflicts with a target, at `ours`."""
+
+    agent: Agent
+    ours: str
+    theirs: str
+    files: tuple[str, ...]
+    behind: tuple[int, ...] = ()  #: numbers of those whose conflicts are resolved before this one
+    resolver: int | None = None  #: the number of whoever is at it, where somebody is
+
+
+async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: str | None) -> str:
+    """The task of whoever resolves a conflict."""
+    sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF)
+    target, fence = git.readable(git.short(order.landing.target)), conflict.theirs[:12]
+    behind, setup = ", ".join(f"a{number}" for number in conflict.behind), order.recipe.setup
+    what = _WHAT.format(
+        label=conflict.agent.label,
+        theirs=conflict.theirs,
+        target=target,
+        files=git.listed(conflict.files, _FILES_NAMED),
+        setup=f"\n   Setup was run amid the marks; if it failed, or reads what you change, run it again: {setup}"
+        if setup
+        else "",
+        verify=f"\n   This must pass, and is run again at your end: {verify}" if verify else "",
+        behind=f"\n{_BEHIND.format(behind)}" if behind else "",
+        fence=fence,
+    )
+    parts = await _tell(order, landed, conflict, sides)
+    told = (f"\n--- {fence} {title} ---\n{text}\n--- {fence} end ---\n" for title, text in parts)
+    return "".join((what, *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+async def _tell(order: Order, landed: Landed, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
+    """What either side was asked for and has done, each with a title."""
+    store, target = order.rooms.store, git.readable(git.short(order.landing.target))
+    origin = await find_origin(store, conflict.agent)
+    behind = [await find_origin(store, one) for one in await store.agents_numbered(conflict.behind)]
+    others = [*(one.number for one in behind), *await _find_landed(order, landed, sides.commits)][:_TASKS]
+    tasks = await store.tasks([origin.number, *others])
+    return [
+        (f"the task of {origin.id}", _cut(tasks.get(origin.number, ""))),
+        (f"what {conflict.agent.id} has changed in these files", _cut_diff(sides.theirs, sides.base, conflict.theirs)),
+        *((f"the task of a{one}, whose work is there already", _cut(tasks[one])) for one in others if one in tasks),
+        (f"what {target} has changed in them meanwhile", _cut_diff(sides.ours, sides.base, conflict.ours)),
+    ]
+
+
+async def _find_landed(order: Order, landed: Landed, commits: Sequence[str]) -> list[int]:
+    """The numbers of the agents whose work these commits of the target have brought, as landings have told."""
+    moves = await order.rooms.store.moves(order.landing.project, order.landing.target)
+    answers = [LANDED.validate_json(one.answer or "") for one in moves]
+    merged = [one for answer in (*answers, landed) for one in answer.merged]
+    by = {one.commit: int(one.id[1:]) for one in merged}  # of those of one commit the last is the origin
+    return list(dict.fromkeys(by[commit] for commit in commits if commit in by))
+
+
+def _cut(task: str) -> str:
+    return task if len(task) <= _TASK else f"{task[:_TASK]}\n[cut here: {len(task) - _TASK} more characters]"
+
+
+def _cut_diff(diff: bytes, base: str, tip: str) -> str:
+    cut = _CUT.format(base[:12], tip[:12]) if len(diff) >= _DIFF else ""
+    return f"{diff.decode(errors='replace')}{cut}"

@@ -1,0 +1,58 @@
+"""Whose work it is that resolves a conflict: that may be one that resolves another's, and so on."""
+
+from collections.abc import AsyncIterator
+
+from forkjoin.branch import git
+from forkjoin.error import GitError, is_passing
+from forkjoin.landing.answer import LANDED
+from forkjoin.landing.order import Order
+from forkjoin.model import Agent, Merge
+from forkjoin.record.store import Store
+from forkjoin.work import find_end
+
+
+async def find_origin(store: Store, agent: Agent) -> Agent:
+    """Whose task it is about, in truth: of one that resolves a conflict, the agent whose work that is."""
+    async for other in _climb(store, agent):
+        agent = other
+    return agent
+
+
+async def find_resolved(order: Order, agent: Agent, tip: str) -> dict[int, str]:
+    """Those whose conflict it resolves, or that one's, and whose work its branch has, all of it: where that ends."""
+    found: dict[int, str] = {}
+    async for other in _climb(order.rooms.store, agent):
+        if other.removed:
+            continue
+        theirs = await find_end(order.rooms.store, order.common_dir, other)
+        if other.merge is Merge.MERGED or not (theirs and await has(order.common_dir, theirs, tip)):
+            break
+        found[other.number] = theirs
+    return found
+
+
+async def find_undone(order: Order, tip: str, target: str) -> list[Agent]:
+    """Those whose work was merged into the target, is in it no more, and would be again with `tip`."""
+    new = set((await git.git(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
+    merges = await order.rooms.store.merges(order.landing.project, order.landing.target)
+    merged = [one for landing in merges for one in LANDED.validate_json(landing.answer or "").merged]
+    numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
+    agents = await order.rooms.store.agents_numbered(numbers)
+    return [agent for agent in agents if agent.merge is not Merge.MERGED]
+
+
+async def has(common_dir: str, commit: str, tip: str) -> bool:
+    """Whether `tip` has a commit; it has not one that went with its branch."""
+    try:
+        return await git.is_ancestor(common_dir, commit, tip)
+    except GitError as error:
+        if is_passing(error):
+            raise
+        return False
+
+
+async def _climb(store: Store, agent: Agent) -> AsyncIterator[Agent]:
+    """The one whose conflict it resolves, the one whose conflict that resolves, and so on, while they are recorded."""
+    while agent.resolves is not None and await store.ended([agent.resolves]):
+        agent = await store.agent(agent.resolves)
+        yield agent

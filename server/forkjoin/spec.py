@@ -1,0 +1,150 @@
+"""What is said of an agent at spawn, and how agents are named: all of it enters from outside, as pydantic models.
+
+An agent's id is its number with an `a` before it (`a1`), and a number is never used again.
+"""
+
+import re
+from collections.abc import Sized
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+_AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
+_NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
+TASK_DESCRIPTION = "All the agent will know: goal, files, limits, acceptance. It sees nothing of this session."
+NAME_DESCRIPTION = "Short and unique, e.g. fix-login; stands for the id. Default: from the task."
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+#: A task is stored, hashed and fed whole; this is far beyond what any model reads.
+TASK_LIMIT = 8 * 1024 * 1024
+
+
+def check_name(name: str) -> str:
+    """`name`, if an agent may be called so.
+
+    Raises:
+        ValueError: It may not; the message gives the rule and, where there is one, a name near it.
+    """
+    if _NAME.fullmatch(name) and not _AGENT_ID.fullmatch(name):
+        return name
+    near = slug(name)
+    hint = f" {near!r} would do." if near and near != name else ""
+    raise ValueError(f"a name is {_NAME_RULE}.{hint}")
+
+
+def number_of(asked: str) -> int | None:
+    """The number in an agent's id; none in what is a name."""
+    return int(asked[1:]) if _AGENT_ID.fullmatch(asked) else None
+
+
+def slug(text: str, limit: int = 32) -> str:
+    """The beginning of `text` as words joined by '-', made of what a name may hold; '' where nothing is left."""
+    words = re.findall(r"[a-z0-9]+", text[:400].lower())
+    made = ""
+    for word in words:
+        longer = f"{made}-{word}" if made else word[:limit]
+        if len(longer) > limit:
+            break
+        made = longer
+    return f"{made}-x" if _AGENT_ID.fullmatch(made) else made
+
+
+def check_text(text: str) -> str:
+    """`text`, if it can reach a program byte for byte.
+
+    Raises:
+        ValueError: It is blank, or holds what no program can be fed.
+    """
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("must be text that UTF-8 can carry; it holds half of a surrogate pair") from None
+    if size > TASK_LIMIT:
+        raise ValueError(f"must be at most {TASK_LIMIT // 1024 // 1024} MB; put the rest in a file and name it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+Name = Annotated[str, AfterValidator(check_name)]
+#: An amount of money that may be spent.
+Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
+#: A limit of time: a week at most.
+Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
+
+
+class Candidate(BaseModel):
+    """In what one of several candidates differs from the spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    agent: str | None = None
+    model: Text | None = None
+
+
+#: More candidates for one task are a mistake.
+_MOST_CANDIDATES = 10
+_CANDIDATE = {"type": "object", "properties": {"agent": {"type": "string"}, "model": {"type": "string"}}}
+
+
+def _list_candidates(told: object) -> object:
+    """The candidates, where they are listed; where a number is told, so many that do not differ."""
+    many = told if isinstance(told, int) else len(told) if isinstance(told, Sized) else 0
+    if not 2 <= many <= _MOST_CANDIDATES:
+        raise ValueError(f"must be a number from 2 to {_MOST_CANDIDATES}, or a list of as many {{agent, model}}")
+    return (Candidate(),) * many if isinstance(told, int) else told
+
+
+Candidates = Annotated[
+    tuple[Candidate, ...],
+    BeforeValidator(_list_candidates),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": _CANDIDATE}]}),
+]
+
+
+class SpecParts(BaseModel):
+    """What can be said of many agents at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    agent: str | None = Field(default=None, description="Agent program: claude, or one from the settings.")
+    model: Text | None = Field(default=None, description="Model, as that program names it.")
+    base: Text | None = Field(
+        default=None, description="Commit, branch or agent (implies `after`) to start from. Default: your HEAD."
+    )
+    after: tuple[Text, ...] = Field(
+        default=(), max_length=250, description="Ids or names of agents that must succeed first."
+    )
+    on_failed_dependency: Literal["skip", "run"] = "skip"
+    exclusive: Text | None = Field(default=None, description="Key: of those that share it one runs at a time.")
+    paths: tuple[Text, ...] = Field(default=(), max_length=250, description="Files it will change, for overlaps.")
+    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
+    verify: Text | None = Field(
+        default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
+    )
+    candidates: Candidates | None = Field(
+        default=None,
+        description="Try it so many times at once, or with each of these; they are name-1, …, and name means the best.",
+    )
+    judge: Text | None = Field(
+        default=None, description="Shell command run in each candidate's worktree; the highest number it prints wins."
+    )
+    timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
+    silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
+    budget_usd: Dollars | None = Field(default=None, description="Most it may spend; then it pauses, its work kept.")
+    retries: int | None = Field(
+        default=None,
+        ge=0,
+        le=20,
+        description="Tries after passing trouble: an API error, a killed claude, a command's exit 75.",
+    )
+
+
+class Spec(SpecParts):
+    """Everything that was said about an agent at spawn."""
+
+    task: Text = Field(description=TASK_DESCRIPTION)
+    name: Name | None = Field(default=None, description=NAME_DESCRIPTION)
