@@ -17,6 +17,7 @@ _TABLES = {
     "agent": "number",
     "task": "agent",
     "message": "agent",
+    "mail": "agent",
     "result": "agent",
     "progress": "agent",
     "event": "agent",
@@ -33,7 +34,13 @@ _TABLES = {
 _JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents"})
 _FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
-    "agent": {"state": frozenset(State), "merge": frozenset(Merge), "frozen": _FLAG, "ending": _FLAG},
+    "agent": {
+        "state": frozenset(State),
+        "merge": frozenset(Merge),
+        "frozen": _FLAG,
+        "ending": _FLAG,
+        "was_merged": _FLAG,
+    },
     "landing": {"state": frozenset(LandingState)},
     "scratch": {"retired": _FLAG},
 }
