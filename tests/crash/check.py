@@ -45,7 +45,7 @@ def check(world: World) -> list[str]:
     """All that does not hold."""
     results = {row["agent"]: json.loads(row["result"]) for row in world.rows("SELECT * FROM result")}
     seen = Seen(world, agents(world), results, world.said())
-    found = [*_records(world), *_answers(seen), *_repeats(seen), *_spawns(seen), *_ends(seen)]
+    found = [*_records(world), *_answers(seen), *_repeats(seen), *_spawns(seen), *_ends(seen), *_messages(seen)]
     for person in world.people:
         for question in (_work, _targets, _worktrees, _tidiness):
             found += [f"{person.folder.name}: {wrong}" for wrong in question(seen, person)]
@@ -82,15 +82,16 @@ def _answers(seen: Seen) -> Iterator[str]:
 
 def _repeats(seen: Seen) -> Iterator[str]:
     """What was answered once is answered the same ever after."""
-    states = {agent["id"]: agent["state"] for agent in seen.agents}
+    told_more = {token for token, _ in seen.world.messages.values()}
+    states = {agent["id"]: agent["state"] for agent in seen.agents if agent["token"] not in told_more}
     for lead, call in seen.world.every_call():
         results = [answer["result"].get("structuredContent") for answer in call.answers if "result" in answer]
         if call.tool in ("spawn_agents", "merge_worktree") and any(_gist(one) != _gist(results[0]) for one in results):
             yield f"{lead.name} {call} was answered {results}"
         if call.tool == "wait_agents" and call.content:
             for one in call.content["finished"]:
-                if states.get(one["id"]) != one["state"]:
-                    yield f"{lead.name} was told that {one['id']} {one['state']}, and it is {states.get(one['id'])}"
+                if (state := states.get(one["id"], one["state"])) != one["state"]:
+                    yield f"{lead.name} was told that {one['id']} {one['state']}, and it is {state}"
 
 
 def _gist(content: Any) -> Any:
@@ -128,12 +129,32 @@ def _ends(seen: Seen) -> Iterator[str]:
             yield f"{name} is {state}, its processes killed: {seen.world.hurt.get(agent['id'])}; {error}"
         if result is None or result["state"] != state:
             yield f"{name} is {state}, its result says {result}"
-        if said.count("start") > seen.world.works[agent["token"]].expected.runs or said.count("end") > 1:
+        runs = seen.world.works[agent["token"]].expected.runs
+        more = sum(token == agent["token"] for token, _ in seen.world.messages.values())
+        if said.count("start") > runs + more or said.count("end") > 1 + more:
             yield f"{name} ran too often: {said}"
         if state == "succeeded" and "end" not in said:
             yield f"{name} is said to have succeeded, and did {said}"
         if agent["merge"] == "queued":
             yield f"{name} waits for no landing"
+
+
+def _messages(seen: Seen) -> Iterator[str]:
+    """Who was told something has heard it, in the order in which it was recorded; a killed or stopped one may not."""
+    mail = seen.world.rows("SELECT agent, text FROM mail ORDER BY number")
+    for agent in seen.agents:
+        recorded = [row["text"].removeprefix("say ") for row in mail if row["agent"] == agent["number"]]
+        heard = list(dict.fromkeys(word for word in seen.said[agent["token"]] if word in seen.world.messages))
+        if heard != [word for word in recorded if word in heard]:
+            yield f"{agent['id']} was told {recorded}, and heard {heard}"
+        hindered = {agent["id"]} & (seen.world.stopped | seen.world.hurt.keys()) or _is_skipped(seen, agent)
+        for word in recorded if not hindered else ():
+            if word not in heard:
+                yield f"{agent['id']} was told {word}, and has not heard it"
+    told = {row["text"].removeprefix("say ") for row in mail}
+    for word, (token, call) in seen.world.messages.items():
+        if call.answers and (word in told) != bool(call.content):
+            yield f"{call} to {token} was answered {call.content or call.refusal}, and {word} is told: {word in told}"
 
 
 def _is_skipped(seen: Seen, agent: dict[str, Any]) -> bool:

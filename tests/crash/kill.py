@@ -33,6 +33,7 @@ _STEPS = {
     "set_verdict": 1,
     "set_removing": 1,
     "set_removed": 2,
+    "tell": 1,
 }
 #: How long something to be killed is waited for.
 _PATIENCE_S = 1.0

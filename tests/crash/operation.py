@@ -33,7 +33,9 @@ def spawn(world: World) -> None:
     named = [work.spec(f"n-{work.token}" if world.random.random() < 0.5 else None) for work in works]
     for spec in named:
         others = [
-            str(other["name"]) for other in named if other is not spec and "name" in other and "after" not in other
+            str(other["name"])
+            for other, work in zip(named, works, strict=True)
+            if other is not spec and "name" in other and "after" not in other and not work.expected.listens
         ]
         if others and world.random.random() < 0.2:
             spec["after"] = [world.random.choice(others)]
@@ -66,6 +68,14 @@ def merge(world: World) -> None:
     said = {"into": into, "verify": verify, "dry_run": True if world.random.random() < 0.1 else None}
     if ids := some_ids(world, lead, 4):
         ask(world, lead, "merge_worktree", {"ids": ids, **{name: value for name, value in said.items() if value}})
+
+
+def tell(world: World) -> None:
+    lead = world.a_lead()
+    if listening := world.listening(lead.where):
+        agent, token = world.random.choice(listening)
+        word = f"heard-{len(world.messages) + 1}"
+        world.messages[word] = token, ask(world, lead, "message_agent", {"id": agent, "text": f"say {word}"})
 
 
 def stop(world: World) -> None:
@@ -135,7 +145,7 @@ def let_pass(world: World) -> None:
 
 def let_daemon_fall(world: World) -> None:
     """Let the daemon fall at a step, and do what leads there."""
-    leads_there = {"set_landing": merge, "set_removing": remove, "set_removed": remove}
+    leads_there = {"set_landing": merge, "set_removing": remove, "set_removed": remove, "tell": tell}
     leads_there.get(kill.let_daemon_fall(world), spawn)(world)
 
 
@@ -145,6 +155,7 @@ OPERATIONS: dict[Callable[[World], None], int] = {
     wait: 3,
     look: 4,
     merge: 5,
+    tell: 6,
     stop: 2,
     remove: 3,
     ask_again: 2,

@@ -71,6 +71,7 @@ def told(seed: str, counts: Counter[str], seconds: float) -> str:
     killed = ", ".join(f"{counts[what]} {what}" for what in ("daemons", "relays", "shims", "programs"))
     return (
         f"crash test, seed {seed}: {counts['rounds']} rounds in {seconds:.0f} s, {counts['agents']} agents, "
-        f"{counts['calls']} calls, {counts['merged']} branches merged; killed: {killed}, "
+        f"{counts['calls']} calls, {counts['messages']} messages heard, {counts['merged']} branches merged; "
+        f"killed: {killed}, "
         f"{counts['fallen']} daemons at fail points"
     )

@@ -30,6 +30,9 @@ class Kind:
     timeout_minutes: float | None = None
     endless: bool = False  #: somebody has to stop it
     runs: int = 1  #: how often its script is started at most
+    listens: bool = (
+        False  #: it is told more: each message is a line of script, and it is started again with all of them
+    )
 
 
 KINDS = {
@@ -45,6 +48,8 @@ KINDS = {
     "is verified": Kind(_LEAVE, verify="test -f @TOKEN@.txt"),
     "is refused": Kind(_LEAVE, ends="failed", verify="echo no; false"),
     "tries again": Kind(_LEAVE + "test -f again || { touch again; exit 75; }\n" + _MORE, runs=2),
+    "listens": Kind(_LEAVE + _COMMIT, listens=True),
+    "naps and listens": Kind(_LEAVE + "sleep 0.3\n" + _MORE, listens=True),
     "fails": Kind(_LEAVE + "exit 3\n", ends="failed"),
     "is late": Kind(_LEAVE + "sleep 1000\n", ends="timed_out", timeout_minutes=0.01),
     "waits": Kind(_LEAVE + "sleep 1000\n", ends="stopped", endless=True),

@@ -61,6 +61,7 @@ class World:
         self.daemons: list[subprocess.Popen[bytes]] = []  #: those that were started to fall
         self.hurt: dict[str, set[str]] = {}  #: which processes of an agent were killed, by its id
         self.stopped: set[str] = set()  #: ids of agents that somebody has asked to stop
+        self.messages: dict[str, tuple[str, Call]] = {}  #: whom each was sent to, by its token, and the call
         self.let_go: set[str] = set()  #: those of them that never end by themselves
         self.counts: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
@@ -111,6 +112,14 @@ class World:
                 found += [agent["id"] for agent in call.content["agents"]]
         return found
 
+    def listening(self, where: Path) -> list[tuple[str, str]]:
+        """Ids and tokens of those that are told more."""
+        calls = [call for lead, call in self.every_call() if lead.where == where and call.tokens and call.content]
+        spawned = [
+            (one["id"], token) for call in calls for one, token in zip(call.content["agents"], call.tokens, strict=True)
+        ]
+        return [(agent, token) for agent, token in spawned if self.works[token].expected.listens]
+
     # -- what is
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
@@ -152,6 +161,7 @@ class World:
         """What was counted since this was last asked."""
         there = {
             "agents": len(self.works),
+            "messages": len({word for words in self.said().values() for word in words} & self.messages.keys()),
             "merged": self.rows("SELECT count(*) AS n FROM agent WHERE merge = 'merged'")[0]["n"],
             "fallen": len(self.fell.read_text().splitlines()),
         }
