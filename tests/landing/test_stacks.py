@@ -39,12 +39,12 @@ async def test_its_top_alone_is_skipped_naming_what_is_missing(near_lead: Lead, 
     first, second, third = await stack(near_lead, "echo > one", "echo > two", "echo > three")
     answer = await near_lead.call("merge_worktree", ids=[third])
     assert answer["skipped"] == [
-        {"id": third, "why": f"it has the work of {second} (s1), which is not merged: name that one too"}
+        {"id": third, "why": f"it has the work of {second} (s1), which is not in main: name that one too"}
     ]
     answer = await near_lead.call("merge_worktree", ids=[second, third])
     assert answer["skipped"][0] == {
         "id": second,
-        "why": f"it has the work of {first} (s0), which is not merged: name that one too",
+        "why": f"it has the work of {first} (s0), which is not in main: name that one too",
     }
     assert answer["merged"] == []
     await near_lead.call("merge_worktree", ids=[first])
@@ -63,7 +63,7 @@ async def test_where_its_ground_is_rejected_the_others_are_skipped(near_lead: Le
 async def test_one_that_changed_nothing_does_not_hide_what_it_stands_on(near_lead: Lead) -> None:
     first, _, third = await stack(near_lead, "echo > one", "true", "echo > three")
     answer = await near_lead.call("merge_worktree", ids=[third])
-    assert answer["skipped"][0]["why"].startswith(f"it has the work of {first} (s0), which is not merged")
+    assert answer["skipped"][0]["why"].startswith(f"it has the work of {first} (s0), which is not in main")
     assert ids_of(await near_lead.call("merge_worktree", ids=[third, first]), "merged") == [first, third]
 
 
@@ -92,3 +92,32 @@ async def test_candidates_that_end_at_the_same_commit_are_one_for_what_follows(n
     assert not (await near_lead.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S))["timed_out"]
     answer = await near_lead.call("merge_worktree", ids=["next", "fix" if named == "the winner" else "fix-2"])
     assert ids_of(answer, "merged") == ["a1" if named == "the winner" else "a2", "a3"]
+
+
+@pytest.mark.parametrize("how", ["elsewhere", "elsewhere squashed", "taken away by hand"])
+async def test_its_top_waits_for_ground_that_is_in_another_branch_alone(
+    near_lead: Lead, repository: Path, how: str
+) -> None:
+    git(repository, "branch", "release")
+    first, second = await stack(near_lead, "echo > one", "echo > two")
+    into = {"into": "release"} if how != "taken away by hand" else {}
+    strategy = "squash" if "squashed" in how else "merge"
+    assert ids_of(await near_lead.call("merge_worktree", ids=[first], strategy=strategy, **into), "merged") == [first]
+    git(repository, "reset", "-q", "--hard", "main" if into else "HEAD^")
+    answer = await near_lead.call("merge_worktree", ids=[second])
+    why = f"it has the work of {first} (s0), which is not in main: name that one too"
+    assert (answer["merged"], answer["skipped"]) == ([], [{"id": second, "why": why}])
+    assert ids_of(await near_lead.call("merge_worktree", ids=[second, first]), "merged") == [first, second]
+    assert {"one", "two"} <= contents(repository).keys()
+    check_sound(repository)
+
+
+async def test_its_top_brings_the_whole_of_ground_that_is_elsewhere_and_was_removed(
+    near_lead: Lead, repository: Path
+) -> None:
+    git(repository, "branch", "release")
+    first, second = await stack(near_lead, "echo > one", "echo > two")
+    await near_lead.call("merge_worktree", ids=[first], into="release")
+    await near_lead.call("remove_worktrees", ids=[first])
+    assert ids_of(await near_lead.call("merge_worktree", ids=[second]), "merged") == [second]
+    assert {"one", "two"} <= contents(repository).keys()

@@ -170,7 +170,7 @@ async def test_one_whose_ground_conflicts_is_skipped(near_lead: Lead, repository
 async def test_one_whose_ground_is_not_named_is_skipped(near_lead: Lead, repository: Path) -> None:
     first, second = await follow(near_lead, "echo > one", "echo > two")
     answer = await near_lead.call("merge_worktree", ids=[second])
-    assert "which is not merged: name that one too" in answer["skipped"][0]["why"]
+    assert "which is not in main: name that one too" in answer["skipped"][0]["why"]
     await near_lead.call("merge_worktree", ids=[first])
     assert ids_of(await near_lead.call("merge_worktree", ids=[second]), "merged") == [second]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "two"]

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from forkjoin.branch import git, merging
 from forkjoin.decision.contest import rank
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_origin, find_resolved, find_undone, has
-from forkjoin.model import FINAL, Agent, Merge, State, Strategy
+from forkjoin.model import FINAL, Agent, State, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,43 @@ async def _find(
     assert tip is not None
     if agent.resolves is not None and (why := await _why_no_resolution(order, agent, tip.commit, target, before)):
         return Skipped(agent.id, why)
-    found = await _inherited(order, agent, tip.commit, target) if agent.after else {}
-    inherited = _one_of_each(found, before)
+    ground = await _find_ground(order, agent, tip.commit, target, before)
+    if isinstance(ground, Skipped):
+        return ground
+    base = await _gone_on_from(order, agent, tip.commit, target) or ground.base
+    return Entry(agent, tip, message, ground.needs, base, await find_resolved(order, agent, tip.commit))
+
+
+class _Ground(NamedTuple):
+    """What a branch was built on that the target has not as commits; as the fields of `Entry`."""
+
+    needs: frozenset[int] = frozenset()
+    base: str | None = None
+
+
+async def _find_ground(
+    order: Order, agent: Agent, tip: str, target: str, before: Mapping[int, Entry | Skipped]
+) -> _Ground | Skipped:
+    """What a branch stands on; or why it can't land now."""
+    found = await _inherited(order, agent, tip, target) if agent.after else {}
+    here = {other.number for other in found if await _is_squashed(order, other, target)}
+    inherited = _one_of_each(found, before, here)
     for other in inherited:
-        if other.number not in before and other.merge is not Merge.MERGED and not other.removed:
-            return Skipped(agent.id, f"it has the work of {other.label}, which is not merged: name that one too")
+        if other.number not in here.union(before) and not other.removed:
+            into = git.short(order.landing.target)
+            return Skipped(agent.id, f"it has the work of {other.label}, which is not in {into}: name that one too")
         if isinstance(skipped := before.get(other.number), Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
             return Skipped(agent.id, f"it has the work of {other.label}, which is skipped")
     ahead = (before.get(other.number) for other in inherited)
     needs = frozenset(one.agent.number for one in ahead if isinstance(one, Entry))
-    squashed = [other for other in inherited if order.landing.strategy == "squash" or other.number not in before]
-    base = agent.base if squashed and not _lost(squashed, before) else None
-    base = await _gone_on_from(order, agent, tip.commit, target) or base
-    return Entry(agent, tip, message, needs, base, await find_resolved(order, agent, tip.commit))
+    apart = {other.number for other in inherited if order.landing.strategy == "squash" or other.number not in before}
+    return _Ground(needs, agent.base if apart and apart <= here.union(before) else None)
+
+
+async def _is_squashed(order: Order, agent: Agent, target: str) -> bool:
+    """Whether the target has a branch's work as a commit of its own."""
+    squashed = await order.rooms.store.squashed_at(agent, order.landing)
+    return squashed is not None and await has(order.common_dir, squashed[1], target)
 
 
 async def _gone_on_from(order: Order, agent: Agent, tip: str, target: str) -> str | None:
@@ -104,7 +129,7 @@ async def _gone_on_from(order: Order, agent: Agent, tip: str, target: str) -> st
     if agent.attempt == 1 or (squashed := await order.rooms.store.squashed_at(agent, order.landing)) is None:
         return None
     was, made = squashed
-    both = await has(order.common_dir, was, tip) and await has(order.common_dir, made, target)
+    both = was and await has(order.common_dir, was, tip) and await has(order.common_dir, made, target)
     return was if both else None
 
 
@@ -121,11 +146,6 @@ async def _why_no_resolution(
         others = git.listed([one.label for one in undone])
         return f"it would bring back what is in the target no more, the work of {others}: merge that first, or with it"
     return None
-
-
-def _lost(others: Sequence[Agent], before: Mapping[int, Entry | Skipped]) -> bool:
-    """Whether the work of one of these is in no target: it was removed unmerged."""
-    return any(other.number not in before and other.merge is not Merge.MERGED for other in others)
 
 
 async def _task_of_origin(order: Order, agent: Agent) -> str:
@@ -172,11 +192,13 @@ async def _inherited(order: Order, agent: Agent, tip: str, target: str) -> dict[
     return found
 
 
-def _one_of_each(inherited: Mapping[Agent, str], before: Mapping[int, Entry | Skipped]) -> list[Agent]:
-    """Those, but of candidates with the same commit one alone: who lands, or has landed, if any."""
+def _one_of_each(
+    inherited: Mapping[Agent, str], before: Mapping[int, Entry | Skipped], here: AbstractSet[int]
+) -> list[Agent]:
+    """Those, but of candidates with the same commit one alone: who lands, or has landed here, if any."""
 
     def is_missing(one: Agent) -> bool:
-        return one.merge is not Merge.MERGED and not isinstance(before.get(one.number), Entry)
+        return one.number not in here and not isinstance(before.get(one.number), Entry)
 
     one_of = dict[tuple[int, str], Agent]()
     for other in sorted(inherited, key=is_missing):

@@ -76,11 +76,13 @@ class Landings(Transactions):
         merged = [one for answer in answers for one in rows.JSON.validate_json(answer)["merged"]]
         return [one["commit"] for one in merged if one["id"] == agent.id]
 
-    async def squashed_at(self, agent: Agent, landing: Landing) -> tuple[str, str] | None:
-        """Where its branch was when it was squashed into this landing's target last, and the commit made of it."""
+    async def squashed_at(self, agent: Agent, landing: Landing) -> tuple[str | None, str] | None:
+        """Where its branch was when it was squashed into this landing's target last, if that was noted, and the commit
+        made of it.
+        """
         where = {"project": landing.project, "target": landing.target}
         found = await self._read("squashed_at", id=agent.id, **where)
-        return (found["tip"], found["made"]) if found and found["tip"] else None
+        return (found["tip"], found["made"]) if found else None
 
     async def revert_of(self, agent: Agent) -> tuple[str, str] | None:
         """The target and the commit in which the last merge of its branch was reverted; none where it was not."""
