@@ -26,9 +26,10 @@ class Entry:
     brings: Mapping[int, str] = field(hash=False)
 
 
-async def find_entries(order: Order, target: git.Tip, tips: Mapping[str, git.Tip]) -> list[Entry | Skipped]:
-    """What is to become of each agent of a landing, in the order in which they land."""
-    agents = await order.rooms.store.agents_numbered(order.landing.agents)
+async def find_entries(
+    order: Order, agents: Sequence[Agent], target: git.Tip, tips: Mapping[str, git.Tip]
+) -> list[Entry | Skipped]:
+    """What is to become of each of a landing's agents, in the order in which they land."""
     tasks = await order.rooms.store.tasks(order.landing.agents)
     found: dict[int, Entry | Skipped] = {}
     lost = await _find_lost(order, agents)

@@ -39,7 +39,7 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
         raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
     old = tips[landing.target]
     train = _Train(order, scratch, old, await git.sign(order.common_dir, landing.created))
-    await train.carry(await find_entries(order, old, tips))
+    await train.carry(await find_entries(order, agents, old, tips))
     await train.find_hunks()
     return _intend(order, train, agents)
 

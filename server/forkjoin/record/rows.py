@@ -175,8 +175,14 @@ def of_spec(spec: Spec) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    lists = {name: json.loads(row[name]) for name in ("after", "best_of", "base_agents")}
+    lists = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents")}
     return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
+
+
+@lru_cache(maxsize=4096)
+def _numbers(text: str) -> Any:
+    """A list of numbers, parsed once: most are empty."""
+    return json.loads(text)
 
 
 @lru_cache(maxsize=4096)
