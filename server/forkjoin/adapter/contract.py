@@ -29,6 +29,7 @@ class Brief:
     model: str | None
     conversation: str  #: a uuid, drawn for this agent
     budget_usd: float | None = None  #: what this attempt may spend
+    relay: tuple[str, ...] = ()  #: what to run as an MCP server over stdio, for the tools that we have for it
 
 
 @dataclass(frozen=True, slots=True)
