@@ -19,6 +19,7 @@ def make_agent(
     cost_usd: float | None = None,
     reserved_usd: float = 0,
     ending: bool = False,
+    above: tuple[str, ...] = (),
     **spec: object,
 ) -> Agent:
     """An agent's record, as far as a decision looks at it; `spec` is what its spec says."""
@@ -54,4 +55,5 @@ def make_agent(
         budget_usd=parts.budget_usd,
         reserved_usd=reserved_usd,
         ending=ending,
+        above=above,
     )

@@ -229,6 +229,24 @@ async def lead_of(
 
 
 @asynccontextmanager
+async def program_of(loop: Loop, agent: str) -> AsyncGenerator[Lead]:
+    """An agent's program, as it speaks to the tools of this loop by the relay that it was given."""
+    number = int(agent.removeprefix("a"))
+    hello = Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        kind="relay",
+        relay=f"memory-{agent}",
+        cwd="/",
+        token="its token",
+        environment=dict(os.environ),
+    )
+    session = Session(hello, await loop.store.agent(number))
+    async with Client(_in_memory(Tools(loop), session)) as client:
+        yield Lead(client)
+
+
+@asynccontextmanager
 async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[TransportStreams]:
     """A transport straight into `tools`; what waits for a reply to be written is called when it was."""
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)

@@ -85,16 +85,15 @@ class Loop:
 
     async def welcome(self, session: Session) -> None:
         """A connection is there: what waits for its lead's environment may use this one."""
-        if not session.is_agent:
-            with suppress(ForkjoinError):
-                await self.admit(session, session.lead(""))
-            return
-        session.agent = await self.store.agent_of_token(session.token)
-        if session.agent is None:
+        session.agent = await self.store.agent_of_token(session.token) if session.is_agent else None
+        if session.is_agent and session.agent is None:
             raise CallerError(
                 "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
                 "if you are none, unset it and call again."
             )
+        if session.agent is None or session.agent.spec.nesting:
+            with suppress(ForkjoinError):
+                await self.admit(session, session.lead(""))
 
     async def run(self) -> None:
         """Decide and act for ever."""

@@ -115,6 +115,9 @@ class Agent:
     port_base: int = 0  #: the first of its block of ports; 0: it has none
     resolves: int | None = None  #: the number of another, whose conflict with a target it is to resolve
     theirs: str = ""  #: the commit of that, which it merges into what it starts from
+    parent: int | None = None  #: the number of the agent that has spawned it
+    above: tuple[str, ...] = ()  #: the lead of that one, and so on; none where no agent has
+    spawned: int = 0  #: how many it has spawned, and they, in all
 
     @property
     def id(self) -> str:
@@ -141,9 +144,19 @@ class Agent:
         return self.started is not None or self.state is not State.QUEUED
 
     @property
+    def leads(self) -> tuple[str, ...]:
+        """Its lead, and where that is an agent the leads above: what it spends is theirs, too."""
+        return self.lead, *self.above
+
+    @property
     def whose(self) -> tuple[int, str]:
-        """Its lead, and what that is known by: a project and a session in it."""
-        return self.project, self.lead
+        """The lead that is no agent, and what it is known by: a project and a session in it."""
+        return self.project, self.leads[-1]
+
+    @property
+    def as_lead(self) -> str:
+        """What it is known by to those that it spawns."""
+        return lead_of(self.number)
 
     @property
     def discarded(self) -> bool:
@@ -159,6 +172,11 @@ class Agent:
     def slug(self) -> str:
         """Id and name, for a path or a ref."""
         return f"{self.id}-{self.name}"
+
+
+def lead_of(number: int) -> str:
+    """What the agent of this number is known by as a lead."""
+    return f"agent:a{number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,5 +27,7 @@ class Rooms:
     rate_limits: dict[str, RateLimit] = field(default_factory=dict[str, RateLimit])
     #: agents under way that wait for their lead's environment, which a restart has lost, and so have no slot
     stalled: set[int] = field(default_factory=set[int])
+    #: agents at work whose program only waits for agents that it has spawned, once for each wait, and so have no slot
+    awaiting: list[int] = field(default_factory=list[int])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

@@ -67,13 +67,18 @@ class Session:
 
     @property
     def folder(self) -> Path:
-        """Where the caller stands: the lead's project folder, else its working directory; a person's is the latter."""
+        """Where the caller stands: the lead's project folder, else its working directory; a person's is the latter.
+
+        What an agent's program is offered is for its worktree, wherever it starts the relay.
+        """
+        if self.agent and not self.is_person:
+            return Path(self.agent.worktree)
         return Path(self.hello.cwd if self.is_person else self.hello.project_dir or self.hello.cwd)
 
     def lead(self, client_name: str) -> str:
         """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
         if self.agent:  # what it is told, nobody else was told
-            return f"agent:{self.agent.label}"
+            return self.agent.as_lead
         return "cli" if self.is_person else self.hello.session_id or f"client:{client_name}"
 
     def when_written(self, request: str | int, act: Written) -> None:

@@ -105,6 +105,16 @@ Candidates = Annotated[
 ]
 
 
+class Nesting(BaseModel):
+    """What an agent may spawn itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    depth: int = Field(default=1, ge=1, le=5)  #: 1: those that it spawns may spawn none
+    agents: int = Field(ge=1, le=100)  #: in all, with those that these spawn
+    budget_usd: Dollars | None = None  #: what all of these may spend
+
+
 class SpecParts(BaseModel):
     """What can be said of many agents at once."""
 
@@ -135,6 +145,9 @@ class SpecParts(BaseModel):
     timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
     silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
     budget_usd: Dollars | None = Field(default=None, description="Most it may spend; then it pauses, its work kept.")
+    nesting: Annotated[Nesting, WithJsonSchema({"type": "object"})] | None = Field(
+        default=None, description="{agents, depth, budget_usd} that it may spawn itself, money out of its own."
+    )
     retries: int | None = Field(
         default=None,
         ge=0,

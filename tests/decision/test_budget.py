@@ -52,6 +52,14 @@ def test_a_leads_budget_holds_its_own_agents_alone() -> None:
     assert decision.start == (1, 3)
 
 
+def test_what_agents_spawn_is_held_by_the_budget_of_whoever_has_spawned_them_and_of_all_above() -> None:
+    nested = [replace(queued(number, 0.3, lead="agent:a1"), above=("x",)) for number in (2, 3)]
+    granted, above = Budget(1, "agent:a1", 0.5), Budget(1, "x", 0.2)
+    assert decide_with(*nested, budgets=(granted,)).start == (2,)
+    assert decide_with(*nested, budgets=(granted, above)).start == ()
+    assert reserved(above, [replace(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))]) == pytest.approx(0.2)
+
+
 def test_what_an_agent_did_not_spend_is_free_at_its_end() -> None:
     spent = replace(REPOSITORY, spent_usd=0.25)
     assert decide_with(queued(1, 0.75), budgets=(spent,)).start == (1,)

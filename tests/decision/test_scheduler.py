@@ -77,6 +77,30 @@ def test_no_more_run_than_may_and_of_those_that_share_a_key_one(situation: Situa
 
 
 @given(situations())
+def test_those_that_only_wait_for_their_own_are_counted_as_if_they_were_not_there(situation: Situation) -> None:
+    awaiting = {agent.number for agent in situation.live if agent.state is State.RUNNING}
+    decision = decide(replace(situation, awaiting=awaiting))
+    begun = [one for one in _begun(situation, decision.start) if one.number not in awaiting]
+    before = sum(agent.state in ACTIVE and agent.number not in awaiting for agent in situation.live)
+    assert sum(agent.state in ACTIVE for agent in begun) <= max(situation.max_running, before)
+    assert not awaiting & decision.pause.keys()
+
+
+def test_one_starts_for_which_another_waits_that_has_the_only_slot_and_call() -> None:
+    parent = make_agent(1, state=State.RUNNING, account="here")
+    child = make_agent(2, account="here", lead="agent:a1", above=("lead",))
+    situation = Situation([parent, child], 1, now=NOW, rate_limits={"here": RateLimit(1, 0, changed=NOW)})
+    assert decide(situation).start == ()
+    assert decide(replace(situation, awaiting={1})).start == (2,)
+
+
+def test_what_agents_spawn_has_no_turns_beside_those_of_the_lead_above() -> None:
+    nested = [make_agent(number, lead=f"agent:a{number}", above=("x",)) for number in (3, 4)]
+    live = [make_agent(1, lead="x", state=State.RUNNING), *nested, make_agent(5, lead="y")]
+    assert decide(Situation(live, 2)).start == (5,)
+
+
+@given(situations())
 def test_of_an_account_no_more_call_than_its_vendor_takes_and_none_starts_before_its_time(situation: Situation) -> None:
     decision = decide(situation)
     begun = _begun(situation, decision.start, decision.pause)

@@ -75,7 +75,7 @@ class Desk:
             UnknownAgentError: None in this project.
             CallerError: It is not decided yet who is the best.
         """
-        found = await self.store.find(self.project, asked)
+        found = await self._find(asked)
         if len(found) > 1 and (live := [agent.label for agent in found if agent.state not in FINAL]):
             raise CallerError(
                 f"The best of {asked} is not known yet: {', '.join(live)} still to end. Call wait_agents with "
@@ -94,7 +94,18 @@ class Desk:
             UnknownAgentError: One means none.
             CallerError: None was asked for.
         """
-        return _once([agent for one in _some(asked) for agent in await self.store.find(self.project, one)])
+        return _once([agent for one in _some(asked) for agent in await self._find(one)])
+
+    def may_see(self, agent: Agent) -> bool:
+        """Whether the caller has to do with this agent: one that is an agent itself, with those below it alone."""
+        session = self.caller.session
+        return session.agent is None or session.is_person or session.agent.as_lead in agent.leads
+
+    async def _find(self, asked: str) -> list[Agent]:
+        found = await self.store.find(self.project, asked)
+        if not all(map(self.may_see, found)):
+            raise CallerError(f"{asked} is no agent of yours; list_agents tells those that you have spawned.")
+        return found
 
     def tell_when_written(self, ended: Sequence[Agent]) -> None:
         """Once the reply to this call has been written, its lead counts as told how these ended."""

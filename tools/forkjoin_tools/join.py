@@ -3,10 +3,11 @@
 from forkjoin.branch.git import short
 from forkjoin.branch.repository import look
 from forkjoin.config import Recipe
+from forkjoin.error import CallerError
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
 from forkjoin.landing.foresight import counts
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
-from forkjoin.model import OnConflict, Strategy
+from forkjoin.model import Agent, OnConflict, Strategy
 from forkjoin.spec import Text
 from forkjoin.wanted import find_recipe
 from pydantic import BaseModel, Field
@@ -44,7 +45,9 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     if arguments.ids is not None:
         agents = await desk.find_each(arguments.ids)
     else:
-        agents = [one for one in await desk.store.agents(desk.project, everything=False) if counts(one)]
+        agents = [
+            one for one in await desk.store.agents(desk.project, everything=False) if counts(one) and desk.may_see(one)
+        ]
     target = await find_target(await look(desk.caller.session.folder), arguments.into)
     clashes = await desk.loop.foresight.look(desk.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
@@ -83,7 +86,10 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     uncommitted changes in the checkout stay as they are."""
     agents = await desk.find_each(arguments.ids)
     recipe, note = Recipe(), None
-    if not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
+    into = arguments.into
+    if parent := desk.caller.session.agent:
+        into, recipe = _check_own(parent, arguments), await desk.store.recipe(parent)
+    elif not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
         recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
     wish = Wish(
         agents=agents,
@@ -94,7 +100,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         dry_run=arguments.dry_run,
         on_conflict=arguments.on_conflict,
     )
-    landing = await enqueue(desk.rooms, desk.caller, arguments.into, wish, confirmed=arguments.confirm)
+    landing = await enqueue(desk.rooms, desk.caller, into, wish, confirmed=arguments.confirm)
     landed = await wait_until_landed(desk.store, landing)
     note = " ".join(filter(None, (landed.note, note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
@@ -102,6 +108,17 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         if wire_size(answer) <= ROOM:
             break
     return answer
+
+
+def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
+    """The branch that an agent merges into: its own alone."""
+    if arguments.into not in (None, parent.branch):
+        raise CallerError(f"You merge into your own branch alone, {parent.branch}; leave `into` out.")
+    if arguments.on_conflict == "agent":
+        raise CallerError(
+            "Nobody is spawned for your conflicts: resolve them yourself, with git merge in your worktree."
+        )
+    return parent.branch
 
 
 def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAnswer:

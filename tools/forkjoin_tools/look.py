@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from typing import Annotated, Literal
 
@@ -71,7 +71,8 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         agents = await desk.find_all(arguments.ids)
     else:
         agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
-    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, _needs_lead)
+    with _without_slot(desk):
+        waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, _needs_lead)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)])
@@ -82,6 +83,22 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         timed_out=not (waited.is_over(arguments.until) or all(map(_needs_lead, waited.pending))),
         more=len(agents) - len(finished) - len(pending) or None,
     )
+
+
+@contextmanager
+def _without_slot(desk: Desk) -> Generator[None]:
+    """An agent that waits for its own leaves its slot to them meanwhile: else they might never start."""
+    parent, awaiting = desk.caller.session.agent, desk.rooms.awaiting
+    if parent is None or desk.caller.session.is_person:
+        yield
+        return
+    awaiting.append(parent.number)
+    desk.store.changes.announce()
+    try:
+        yield
+    finally:
+        awaiting.remove(parent.number)
+        desk.store.changes.announce()
 
 
 def _needs_lead(agent: Agent) -> bool:
@@ -113,6 +130,7 @@ class List(Arguments):
 
 class Listed(Row):
     agent: str
+    parent: str | None = None  #: the agent that has spawned it
     branch: str
     merge: Merge
     elapsed_s: int
@@ -135,7 +153,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     if arguments.ids is not None:
         found = await desk.find_all(arguments.ids)
     else:
-        found = await desk.store.agents(desk.project, everything=arguments.all)
+        found = [one for one in await desk.store.agents(desk.project, everything=arguments.all) if desk.may_see(one)]
     wanted = [agent for agent in _after(arguments, found) if not arguments.state or agent.state in arguments.state]
     shown = wanted[: arguments.limit]
     tasks = await desk.store.beginnings(agent.number for agent in shown)
@@ -167,6 +185,7 @@ async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
         name=agent.name,
         agent=desk.program_of(agent),
         state=agent.state,
+        parent=f"a{agent.parent}" if agent.parent else None,
         branch=agent.branch,
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),

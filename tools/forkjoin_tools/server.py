@@ -44,7 +44,13 @@ wherever an id may."""
 
 AGENT_INSTRUCTIONS = """\
 You are an agent of forkjoin: do your task, and commit it on your branch.
-report_progress tells whoever leads where you stand."""
+report_progress tells whoever leads where you stand; share_finding and read_findings are for you and other agents."""
+
+PARENT_INSTRUCTIONS = f"""\
+{AGENT_INSTRUCTIONS}
+You may spawn agents of your own: each starts from your branch's last commit, in a worktree of its own. Commit what they
+need first; then spawn_agents, wait_agents, merge_worktree into your branch. Those still at work when you end are
+stopped."""
 
 _ALL: tuple[StrictTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
@@ -54,7 +60,10 @@ _ALL: tuple[StrictTool, ...] = (
 #: The lead's tools, those that start the work first.
 TOOLS = {tool.name: tool for tool in _ALL}
 #: An agent's own: all that it is offered.
-AGENT_TOOLS = {tool.name: tool for tool in (report.report_progress,)}
+AGENT_TOOLS = {tool.name: tool for tool in (report.report_progress, report.share_finding, report.read_findings)}
+#: What an agent has beside them that may spawn agents.
+_LEADS_ALONE = (look.get_status, join.undo_merge, money.set_budget)
+PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _ALL if tool not in _LEADS_ALONE}
 #: Those of the lead's that change nothing.
 READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
 
@@ -69,6 +78,7 @@ class Tools:
         self.lead = self._make(_Server, INSTRUCTIONS)
         self.person = self._make(_PersonServer, INSTRUCTIONS)
         self.agent = self._make(_AgentServer, AGENT_INSTRUCTIONS)
+        self.parent = self._make(_ParentServer, PARENT_INSTRUCTIONS)
 
     def _make(self, kind: "type[_Server]", instructions: str) -> MCPServer[Any]:
         @asynccontextmanager
@@ -93,10 +103,15 @@ class Tools:
     ) -> None:
         """Serve one session until `incoming` is at its end."""
         _session.set(session)
-        server = self.agent if session.is_agent else self.person if session.is_person else self.lead
+        server = self._find(session)
         # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
         low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         await low.run(incoming, outgoing, low.create_initialization_options())
+
+    def _find(self, session: Session) -> MCPServer[Any]:
+        if session.agent:
+            return self.parent if session.agent.spec.nesting else self.agent
+        return self.person if session.is_person else self.lead
 
 
 class _Server(MCPServer[Any]):
@@ -142,20 +157,27 @@ class _AgentServer(_Server):
     """An agent's: its own tools, and what a command reads for it. More it is refused in words, and that is logged."""
 
     offered = TOOLS | AGENT_TOOLS
+    own = AGENT_TOOLS
     prompts = ()
     resources = ()
     templates = ()
 
     async def list_tools(self) -> list[Any]:
-        return [tool for tool in await super().list_tools() if tool.name in AGENT_TOOLS]
+        return [tool for tool in await super().list_tools() if tool.name in self.own]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         session = _session.get()
-        if not (name in AGENT_TOOLS or (session.is_person and name in READERS)):
-            assert session.agent
+        assert session.agent
+        if not (name in READERS if session.is_person else name in self.own):
             log.warning("agent %s called %s: refused", session.agent.label, name[:80])
             raise ToolError(
                 f"{name[:80]} is the lead's alone, and you are agent {session.agent.label}; nothing was changed. "
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
             )
         return await super().call_tool(name, arguments, context)
+
+
+class _ParentServer(_AgentServer):
+    """That of an agent that may spawn agents."""
+
+    own = PARENT_TOOLS

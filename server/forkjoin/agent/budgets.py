@@ -10,7 +10,7 @@ from forkjoin.rooms import Rooms
 
 async def find_budgets(rooms: Rooms, agents: Sequence[Agent], *projects: int) -> list[Budget]:
     """The budgets that these agents are under, or others that have not ended, and those of these projects."""
-    keys = [key for one in agents for key in (one.whose, (one.project, ""))]
+    keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
     keys += [(project, "") for project in projects]
     return _complete(rooms, keys, await rooms.store.budgets(projects))
 

@@ -121,7 +121,7 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
     common_dir, outcome, concluded, left, verified = ended
     work = await _measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, work), *verified.judged.warnings]
-    warnings += await _warn_of_cost(rooms, agent)
+    warnings += [*await _warn_of_cost(rooms, agent), *await _warn_of_spawned(rooms, agent)]
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
@@ -172,6 +172,13 @@ async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping
 async def _warn_of_cost(rooms: Rooms, agent: Agent) -> list[str]:
     models = await rooms.store.unpriced(agent)
     return [f"Its cost is more than is told: no price is known of {', '.join(models)}."] if models else []
+
+
+async def _warn_of_spawned(rooms: Rooms, agent: Agent) -> list[str]:
+    """Who of those that it has spawned is stopped with its end."""
+    left = [one.label for one in await rooms.store.live_below([agent])]
+    told = "They had not ended when it did, and were stopped; what they did is on their branches"
+    return [f"{told}: {git.listed(left, 20)}."] if left else []
 
 
 def _summarize(concluded: Conclusion, adapter: Adapter, verified: _Verified) -> str:

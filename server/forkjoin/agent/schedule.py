@@ -86,6 +86,7 @@ class Schedule:
             step_usd=rooms.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             short_since=self._short_since,
+            awaiting=set(rooms.awaiting),
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from forkjoin.agent.after import After, find_after
 from forkjoin.agent.contest import Wanted, expand
+from forkjoin.agent.nest import check_granted, share_out
 from forkjoin.branch import git
 from forkjoin.branch.naming import find_naming
 from forkjoin.branch.repository import Checkout, look
@@ -41,7 +42,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     checkout = await look(caller.session.folder, dirt=True)
     wanted = expand(specs)
     head = _check(checkout, rooms, wanted)
-    recipe, untrusted = await find_recipe(home, checkout)
+    parent = caller.session.agent
+    recipe, untrusted = (await store.recipe(parent), None) if parent else await find_recipe(home, checkout)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
@@ -50,6 +52,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         for agent in {spec.agent for spec in specs}
     }
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
+    if parent:
+        await check_granted(rooms, parent, specs, afters)
     new = [
         _new(caller, checkout, one._replace(spec=spec), commits[spec.base] or head, accounts[spec.agent], recipe, after)
         for one, spec, after in zip(wanted, specs, afters, strict=True)
@@ -67,13 +71,13 @@ def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
 
 def _fund(settings: Settings, spec: Spec) -> Spec:
     """The spec, with the budget that the settings give where it says nothing."""
-    return spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd})
+    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd}))
 
 
 def _new(
     caller: Caller, checkout: Checkout, wanted: Wanted, base: str, account: str, recipe: Recipe, after: After
 ) -> NewAgent:
-    spec = wanted.spec
+    spec, parent = wanted.spec, caller.session.agent
     return NewAgent(
         project=caller.project.number,
         lead=caller.lead,
@@ -81,7 +85,7 @@ def _new(
         derived=spec.name is None,
         spec=spec,
         base=base,
-        checkout=checkout.top or "",
+        checkout=parent.checkout if parent else checkout.top or "",
         conversation=str(uuid.uuid4()),
         environment=caller.environment,
         account=account,
@@ -91,6 +95,8 @@ def _new(
         base_agents=after.base,
         candidate=wanted.candidate,
         candidates=wanted.candidates,
+        parent=parent.number if parent else None,
+        above=parent.leads if parent else (),
     )
 
 

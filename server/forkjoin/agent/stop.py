@@ -24,10 +24,13 @@ _FINISH_S = 120
 async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     """Ask for agents to be stopped and wait for their ends; as they are then. Those that had ended stay as they were.
 
+    With each those are stopped that it has spawned.
+
     An agent is left in `finishing` only if processes of it can't be ended.
     """
-    await rooms.store.ask_stop(agent for agent in agents if agent.state not in FINAL)
-    await wait(rooms.store, agents, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
+    whole = [*agents, *await rooms.store.live_below(agents)]
+    await rooms.store.ask_stop(agent for agent in whole if agent.state not in FINAL)
+    await wait(rooms.store, whole, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
     return await rooms.store.agents_numbered(agent.number for agent in agents)
 
 

@@ -1,6 +1,7 @@
 """Who may spend how much. Pure.
 
-An agent has a budget of its own, or none; its lead and its repository may have one, for all of theirs together. Money
+An agent has a budget of its own, or none; its lead, where that is an agent the leads above, and its repository may have
+one, for all of theirs together. Money
 is given to an agent before it starts, out of every budget that it is under, and settled as it spends: what it has not
 spent when it runs no more is free again. Under a budget, one that has none of its own is given money step by step. Near
 the end of what it has an agent is asked to wind up; at the end it pauses, and goes on once there is more. A program
@@ -100,7 +101,7 @@ class Budgets(Gate):
 
     def _over(self, agent: Agent) -> list[tuple[int, str]]:
         """The limited budgets that it is under, besides its own."""
-        keys = dict.fromkeys([(agent.project, agent.lead), (agent.project, "")])
+        keys = dict.fromkeys((agent.project, lead) for lead in (*agent.leads, ""))
         return [key for key in keys if key in self._limits]
 
     def _has(self, agent: Agent) -> float:
@@ -130,7 +131,7 @@ def unspent(agent: Agent) -> float:
 
 def reserved(budget: Budget, live: Sequence[Agent]) -> float:
     """What the agents under this budget were given, and have not spent."""
-    return sum(unspent(one) for one in live if one.project == budget.project and budget.lead in ("", one.lead))
+    return sum(unspent(one) for one in live if one.project == budget.project and budget.lead in ("", *one.leads))
 
 
 def _may_spend(agent: Agent) -> bool:

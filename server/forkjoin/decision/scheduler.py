@@ -40,6 +40,7 @@ class Situation:
     machine: Machine | None = None  #: none where that is not looked at
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
     short_since: Mapping[int, float] = field(default_factory=dict[int, float])  #: since when there was no room for each
+    awaiting: Set[int] = frozenset()  #: those at work whose program only waits for agents that it has spawned
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,17 @@ def decide(situation: Situation) -> Decision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
     dependencies = Dependencies(situation.live, situation.ended)
     budgets = Budgets(situation.live, situation.budgets, situation.step_usd)
-    room = Room(situation.live, situation.machine, situation.now, situation.short_since)
+    working = [agent for agent in situation.live if agent.number not in situation.awaiting]
+    room = Room(working, situation.machine, situation.now, situation.short_since)
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
-        Governor(situation.live, situation.rate_limits, situation.now),
+        Governor(working, situation.rate_limits, situation.now),
         Rest(situation.now),
         Exclusive(situation.live),
         budgets,
         room,
-        Slots(situation.live, situation.max_running),
+        Slots(working, situation.max_running),
     )
     start: list[int] = []
     skip: dict[int, str] = {}

@@ -56,6 +56,6 @@ def count_spending(q: Any, agent: Agent) -> bool:
     before: float = q.cost(agent=agent.number)
     q.sum_costs(agent=agent.number)
     spent: float = q.cost(agent=agent.number) - before
-    for lead in {agent.lead, ""} if spent else ():
+    for lead in {*agent.leads, ""} if spent else ():
         q.add_to_budget(project=agent.project, lead=lead, usd=spent)
     return bool(q.has_little(agent=agent.number))

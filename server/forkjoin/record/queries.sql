@@ -9,9 +9,11 @@ SELECT * FROM project WHERE number = :number;
 
 -- name: add_agent<!
 INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, budget_usd, recipe, port_base, resolves, theirs, contest_name, created)
+                   environment, account, budget_usd, recipe, port_base, resolves, theirs, contest_name, parent, above,
+                   created)
 VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest_name, :created);
+        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest_name, :parent, :above,
+        :created);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -174,6 +176,33 @@ INSERT INTO token (digest, agent) VALUES (:digest, :agent) ON CONFLICT DO NOTHIN
 -- name: agent_of_token^
 SELECT agent.* FROM agent JOIN token ON token.agent = agent.number WHERE token.digest = :digest;
 
+-- name: ancestors
+WITH RECURSIVE it (number, rank) AS (
+  SELECT :number, 0 UNION ALL SELECT parent, rank + 1 FROM agent JOIN it USING (number) WHERE parent IS NOT NULL)
+SELECT agent.* FROM agent JOIN it USING (number) ORDER BY rank;
+
+-- name: live_below
+WITH RECURSIVE below (number) AS (
+  SELECT number FROM agent WHERE parent IN (SELECT value FROM json_each(:numbers))
+  UNION SELECT agent.number FROM agent JOIN below ON agent.parent = below.number)
+SELECT agent.* FROM agent JOIN below USING (number)
+WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
+
+-- name: add_spawned!
+UPDATE agent SET spawned = spawned + :count WHERE number = :number;
+
+-- name: add_finding!
+INSERT INTO finding (agent, at, text) VALUES (:agent, :at, :text);
+
+-- name: delete_findings!
+DELETE FROM finding WHERE number IN (
+  SELECT finding.number FROM finding JOIN agent ON agent.number = finding.agent
+  WHERE project = :project AND lead = :lead ORDER BY finding.number DESC LIMIT -1 OFFSET :most);
+
+-- name: findings
+SELECT finding.agent, agent.name, finding.at, finding.text FROM finding JOIN agent ON agent.number = finding.agent
+WHERE project = :project AND lead IN (:lead, :own) ORDER BY finding.number DESC LIMIT :most;
+
 -- name: ask_stop!
 UPDATE agent SET stop_asked = 1 WHERE number = :number;
 
@@ -222,7 +251,8 @@ ON CONFLICT DO UPDATE SET spent_usd = max(0, spent_usd + :usd);
 -- name: budgets
 -- Of those that have agents under way or queued, and of these projects.
 SELECT * FROM budget WHERE project IN (SELECT value FROM json_each(:projects)) AND lead = ''
-OR EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project AND budget.lead IN (agent.lead, '')
+OR EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project AND (budget.lead IN (agent.lead, '', 'agent:a' || agent.number)
+                OR budget.lead IN (SELECT value FROM json_each(above)))
            AND state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'))
 ORDER BY project, lead;
 
@@ -230,8 +260,9 @@ ORDER BY project, lead;
 SELECT * FROM budget WHERE project = :project ORDER BY limit_usd IS NULL, spent_usd DESC LIMIT 100;
 
 -- name: delete_budgets!
-DELETE FROM budget WHERE limit_usd IS NULL AND lead <> ''
-AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project AND agent.lead = budget.lead);
+DELETE FROM budget WHERE (limit_usd IS NULL OR lead LIKE 'agent:%') AND lead <> ''
+AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project
+                AND budget.lead IN (agent.lead, 'agent:a' || agent.number));
 
 -- name: set_limit!
 INSERT INTO budget (project, lead, limit_usd) VALUES (:project, :lead, :limit_usd)
@@ -478,11 +509,11 @@ UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
 -- name: restore_agent!
 INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
                    conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
-                   base_agents, contest, contest_name, attempt, prepared, stop_asked, ending, paused_why, not_before,
+                   base_agents, contest, contest_name, parent, above, attempt, prepared, stop_asked, ending, paused_why, not_before,
                    created, started, ended, removed, restored)
 VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
         :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :after, :best_of,
-        :base_agents, :contest, :contest_name, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now,
+        :base_agents, :contest, :contest_name, :parent, :above, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now,
         :removed, :removed, 1);
 
 -- name: peaks

@@ -95,6 +95,8 @@ class NewAgent:
     candidates: int = 0  #: how many there are
     resolves: int | None = None  #: as in its record, as is the next
     theirs: str = ""
+    parent: int | None = None  #: as in its record, as is the next
+    above: tuple[str, ...] = ()
 
 
 class About(BaseModel):
@@ -121,6 +123,8 @@ class About(BaseModel):
     base_agents: tuple[int, ...] = ()
     contest: int = 0
     contest_name: str = ""
+    parent: int | None = None
+    above: tuple[str, ...] = ()
     spec: Annotated[Spec, _or(_UNKNOWN)] = _UNKNOWN
 
 
@@ -175,7 +179,7 @@ def of_spec(spec: Spec) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    lists = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents")}
+    lists = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents", "above")}
     return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
 
 

@@ -27,11 +27,12 @@ _TABLES = {
     "peak": "project",
     "landing": "number",
     "scratch": "number",
+    "finding": "agent",
     "verdict": "landing",
     "told": None,
     "call": None,
 }
-_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents"})
+_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "above"})
 _FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "agent": {

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forkjoin.record import rows
+from forkjoin.model import lead_of
+from forkjoin.record import nesting, rows
 from forkjoin.record.names import Names
 from forkjoin.record.ports import Ports
 
 
 def add_agents(q: Any, ports: Ports, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
     """Record these agents, within a transaction; their numbers."""
+    nesting.count_in(q, new)
     names = Names(q)
     added = [_add_agent(q, one, names, ports.take(one.recipe.ports)) for one in new]
     numbers = [number for number, _ in added]
@@ -33,6 +35,8 @@ def _add_agent(q: Any, one: rows.NewAgent, names: Names, port_base: int) -> tupl
     said = asdict(one) | rows.of_spec(one.spec) | {"name": name, "contest_name": contest_name}
     number: int = q.add_agent(**said, port_base=port_base, created=time.time())
     q.add_task(agent=number, task=one.spec.task)
+    if one.spec.nesting and one.spec.nesting.budget_usd:
+        q.set_limit(project=one.project, lead=lead_of(number), limit_usd=one.spec.nesting.budget_usd)
     return number, name
 
 

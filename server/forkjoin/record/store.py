@@ -20,6 +20,7 @@ from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows, turns
 from forkjoin.record.database import open_database
+from forkjoin.record.findings import Findings
 from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.mail import Mail
@@ -49,7 +50,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings, Scratches, Mail):
+class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -201,7 +202,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail):
 
     @Transactions.step()
     def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
-        """Record an attempt's result and its end; where a message waits, another attempt is queued.
+        """Record an attempt's result and its end, stop whom it has spawned, and queue it again where a message waits.
 
         Raises:
             BrokenPromiseError: It has ended before: what is recorded stays.
@@ -209,6 +210,8 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail):
         turns.end(q, agent, result, merge)
         q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)
+        for row in q.live_below(numbers=(agent.number,)):
+            turns.stop(q, rows.agent(row))
         now = rows.agent(q.agent_numbered(number=agent.number))
         if not now.stop_asked and any(q.waiting_mail(agent=agent.number)):
             turns.wake(q, now)
@@ -225,16 +228,18 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail):
 
     @Transactions.step()
     def ask_stop(self, q: Any, agents: Iterable[Agent]) -> None:
-        """Note that these are to be stopped; those that never started are stopped at once."""
-        for agent in agents:
-            now = rows.agent(q.agent_numbered(number=agent.number))
-            if now.state in FINAL:
-                continue  # it ended meanwhile
-            q.ask_stop(number=now.number)
-            if now.has_begun and not now.under_way:
-                turns.move(q, now, State.FINISHING)
-            elif not now.has_begun:
-                turns.end(q, now, Result(now.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
+        """Note that these are to be stopped, and all below them; those that never started are stopped at once."""
+        numbers = tuple(agent.number for agent in agents)
+        for row in (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers)):
+            turns.stop(q, rows.agent(row))
+
+    async def live_below(self, agents: Iterable[Agent]) -> list[Agent]:
+        """Whom these have spawned, and they, that have not ended."""
+        return await self._agents("live_below", numbers=tuple(agent.number for agent in agents))
+
+    async def from_above(self, number: int) -> list[Agent]:
+        """This agent, the one that has spawned it, and so on."""
+        return await self._agents("ancestors", number=number)
 
     async def add_token(self, agent: int, digest: str) -> None:
         """Note that whoever shows the token of this digest is the agent's."""

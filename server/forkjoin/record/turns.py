@@ -31,6 +31,17 @@ def end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
     q.set_merge(number=agent.number, merge=merge)
 
 
+def stop(q: Any, agent: Agent) -> None:
+    """Note that an agent is to be stopped, unless it has ended; one that never started is stopped at once."""
+    if agent.state in FINAL:
+        return
+    q.ask_stop(number=agent.number)
+    if agent.has_begun and not agent.under_way:
+        move(q, agent, State.FINISHING)
+    elif not agent.has_begun:
+        end(q, agent, Result(agent.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
+
+
 def begin_again(q: Any, agent: Agent, text: str) -> None:
     """Queue an agent's next attempt, which is told `text` and what waits for it, unless it begins anew."""
     move(q, agent, State.QUEUED)

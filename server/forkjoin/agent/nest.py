@@ -1,0 +1,82 @@
+"""What an agent may spawn itself: its own agents, below it, within what it was granted; what is beyond is refused.
+
+How many these are is counted where they are recorded (`record/nesting.py`).
+"""
+
+from collections.abc import Sequence
+
+from forkjoin.agent.after import After
+from forkjoin.agent.budgets import find_budgets
+from forkjoin.decision.budget import usd
+from forkjoin.error import CallerError
+from forkjoin.model import Agent
+from forkjoin.rooms import Rooms
+from forkjoin.spec import Spec
+
+#: What an agent that is given money keeps of it for itself, where its spec does not say.
+_OWN_PART = 0.5
+
+
+def share_out(spec: Spec) -> Spec:
+    """The spec, with its money in two parts: what the agent may spend itself, and what those may that it spawns.
+
+    Raises:
+        CallerError: The second is all of it.
+    """
+    if spec.nesting is None or spec.budget_usd is None:
+        return spec
+    theirs = spec.nesting.budget_usd or spec.budget_usd * (1 - _OWN_PART)
+    if theirs >= spec.budget_usd:
+        raise CallerError(
+            f"nesting.budget_usd ({usd(theirs)}) comes out of budget_usd ({usd(spec.budget_usd)}), and must leave "
+            "something of it. Nothing was spawned."
+        )
+    nesting = spec.nesting.model_copy(update={"budget_usd": theirs})
+    return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs})
+
+
+async def check_granted(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
+    """See that an agent may spawn agents of these specs.
+
+    Raises:
+        CallerError: It may not; the message says what is granted and left.
+    """
+    depth = parent.spec.nesting.depth if parent.spec.nesting else 0
+    deepest = max((spec.nesting.depth for spec in specs if spec.nesting), default=0)
+    if deepest >= depth:
+        most = f"at most nesting.depth {depth - 1}" if depth > 1 else "no nesting"
+        raise CallerError(f"{parent.label} was granted depth {depth}: give yours {most}. Nothing was spawned.")
+    await _check_may_start(rooms, parent, specs, afters)
+    await _check_money(rooms, parent, specs)
+
+
+async def _check_may_start(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
+    """See that none would wait for the one that waits for it."""
+    before = await rooms.store.agents_numbered({number for after in afters for number in after.others.older})
+    if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:
+        raise CallerError(
+            f"{', '.join(strange)}: no agent of yours. Yours come after, and start from, each other, or a commit "
+            "alone. Nothing was spawned."
+        )
+    keys = {spec.exclusive for spec in specs if spec.exclusive}
+    for above in await rooms.store.from_above(parent.number):
+        if above.spec.exclusive in keys:
+            raise CallerError(
+                f"{above.label} has {above.spec.exclusive!r} to itself until its end: leave `exclusive` out. Nothing "
+                "was spawned."
+            )
+
+
+async def _check_money(rooms: Rooms, parent: Agent, specs: Sequence[Spec]) -> None:
+    """See that what these are to have is left of what was granted."""
+    wanted = sum(spec.budget_usd or 0 for spec in specs)
+    live = [one for one in await rooms.store.live() if parent.as_lead in one.leads]
+    for granted in await find_budgets(rooms, live) if wanted else ():
+        if granted.lead == parent.as_lead and granted.limit_usd is not None:
+            held = sum(max(0, (one.budget_usd or 0) - one.spent_usd) for one in live)
+            left = granted.limit_usd - granted.spent_usd - held
+            if wanted > left + 1e-9:
+                raise CallerError(
+                    f"{parent.label} was granted {usd(granted.limit_usd)} for its agents: {usd(max(0, left))} are "
+                    f"left, and {usd(wanted)} were asked for. Nothing was spawned."
+                )

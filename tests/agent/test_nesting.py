@@ -1,0 +1,205 @@
+"""Agents that agents spawn: within what was granted, and with the end of those that have spawned them."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forkjoin.agent.stop import stop
+from forkjoin.loop import Loop
+from forkjoin.paths import Home
+from harness import Lead, first_answer, git, kill_daemon, lead_of, open_lead, open_loop_in_memory, program_of, until
+
+TESTS = Path(__file__).parents[1]
+WAITS = "until test -e go; do sleep 0.05; done"
+
+
+def calls(*steps: tuple[str, Any]) -> str:
+    """The task of the scripted program that calls tools."""
+    return json.dumps(steps)
+
+
+@pytest.fixture
+def one_slot(home: Home) -> None:
+    """Room for one agent at a time, and a program that calls tools."""
+    text = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1")
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = [{str(TESTS)!r}]; from fakes.parent import main; main()",
+    ]
+    home.config_file.write_text(f'{text}[agents.parent]\nkind = "command"\ncommand = {json.dumps(command)}\n')
+
+
+@pytest.fixture
+async def loop(home: Home) -> AsyncIterator[Loop]:
+    async with open_loop_in_memory(home) as found:
+        yield found
+
+
+@pytest.fixture
+async def lead(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
+    async with lead_of(loop, repository) as found:
+        yield found
+        await stop(loop.rooms, await loop.store.live())
+
+
+async def begin(lead: Lead, **nesting: Any) -> str:
+    """An agent at work that may spawn others so."""
+    (parent,) = await lead.spawn(WAITS, nesting=nesting, exclusive="database")
+    await lead.until(parent, state="running")
+    return parent
+
+
+# -- a tree, from end to end
+
+
+async def running(lead: Lead, agent: str) -> bool:
+    """Whether there is such an agent, at work."""
+    listed = (await lead.call("list_agents", state=["running"]))["agents"]
+    return agent in [one["id"] for one in listed]
+
+
+TREE = calls(
+    ("sh", "echo ours > ours.txt; git add .; git commit -qm ours"),
+    ("spawn_agent", {"task": "cat ours.txt > theirs.txt", "name": "child", "agent": "sh"}),
+    ("wait_agents", {}),
+    ("merge_worktree", {"ids": ["child"]}),
+)
+
+
+async def test_an_agent_spawns_another_waits_in_the_only_slot_and_merges_it_into_its_own_branch(
+    one_slot: None, repository: Path, home: Home
+) -> None:
+    async with open_lead(repository) as lead:
+        (parent,) = await lead.run(TREE, agent="parent", nesting={"agents": 1})
+        result = await lead.call("get_result", id=parent)
+        child = await lead.listed("child")
+    assert (result["state"], result["warnings"]) == ("succeeded", [])
+    subjects = {commit.partition(" ")[2] for commit in result["commits"]}
+    assert subjects >= {"ours", "Uncommitted work of a2 (child)"}
+    assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
+    assert (child["state"], child["merge"], child["parent"]) == ("succeeded", "merged", parent)
+    assert git(repository, "log", "--format=%s", "main") == "first"
+
+
+async def test_a_tree_goes_on_when_the_daemon_is_killed(one_slot: None, repository: Path, home: Home) -> None:
+    go = home.state / "go"
+    tree = TREE.replace("cat ours.txt", f"until test -e {go}; do sleep 0.05; done; cat ours.txt")
+    async with open_lead(repository) as lead:
+        (parent,) = await lead.spawn(tree, agent="parent", nesting={"agents": 1})
+        await first_answer(lambda: running(lead, "a2"))
+        kill_daemon(repository, home)
+        go.touch()
+        (result,) = await lead.results(parent)
+        assert (await lead.listed("child"))["merge"] == "merged"
+    assert result["state"] == "succeeded"
+    assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
+
+
+# -- within what was granted
+
+
+async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(loop: Loop, lead: Lead) -> None:
+    parent = await begin(lead, agents=2, depth=2)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.spawn(WAITS, nesting={"agents": 50})
+        await lead.until(child, state="running")
+        async with program_of(loop, child) as below:
+            (grandchild,) = await below.spawn("true")
+            refused = await below.refusal("spawn_agent", task="true")
+            assert "was granted 2 agents of its own" in refused
+            assert "0 are left, and 1 were asked for. Nothing was spawned." in refused
+            assert "granted depth 1: give yours no nesting" in await below.refusal(
+                "spawn_agent", task="true", nesting={"agents": 1}
+            )
+        assert "0 are left" in await program.refusal("spawn_agents", agents=[{"task": "true"}], dry_run=True)
+        assert "give yours at most nesting.depth 1" in await program.refusal(
+            "spawn_agent", task="true", nesting={"agents": 1, "depth": 2}
+        )
+        listed = (await program.call("list_agents"))["agents"]
+    assert [(one["id"], one["parent"]) for one in listed] == [(grandchild, child), (child, parent)]
+    assert len((await lead.call("list_agents"))["agents"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"after": ["parent"]}, "no agent of yours"),
+        ({"base": "other"}, "no agent of yours"),
+        ({"exclusive": "database"}, "has 'database' to itself until its end"),
+    ],
+)
+async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
+    loop: Loop, lead: Lead, given: dict[str, Any], words: str
+) -> None:
+    await lead.call("spawn_agent", task="true", name="other")
+    await lead.results("other")
+    await lead.call("spawn_agent", task=WAITS, name="parent", nesting={"agents": 5}, exclusive="database")
+    await lead.until("parent", state="running")
+    async with program_of(loop, "a2") as program:
+        assert words in await program.refusal("spawn_agent", task="true", **given)
+        assert (await program.call("list_agents"))["agents"] == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "words"),
+    [
+        ("stop_agents", {"ids": ["other"]}, "other is no agent of yours"),
+        ("read_log", {"id": "a2"}, "a2 is no agent of yours"),
+        ("merge_worktree", {"ids": ["child"], "into": "main"}, "into your own branch alone"),
+        ("merge_worktree", {"ids": ["child"], "on_conflict": "agent"}, "resolve them yourself"),
+        ("set_budget", {"id": "child", "budget_usd": 1}, "is the lead's alone"),
+        ("get_status", {}, "is the lead's alone"),
+    ],
+)
+async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
+    loop: Loop, lead: Lead, tool: str, given: dict[str, Any], words: str
+) -> None:
+    await lead.call("spawn_agent", task="true", name="other")
+    await lead.results("other")
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        await program.call("spawn_agent", task="true", name="child")
+        assert words in await program.refusal(tool, **given)
+
+
+async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loop: Loop, lead: Lead) -> None:
+    assert "must leave something" in await lead.refusal(
+        "spawn_agent", task="true", agent="claude", budget_usd=4, nesting={"agents": 3, "budget_usd": 4}
+    )
+    parent = await begin(lead, agents=5, budget_usd=3)
+    async with program_of(loop, parent) as program:
+        refused = await program.refusal("spawn_agents", agents=[{"task": "x", "budget_usd": 2}] * 2)
+    assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
+
+
+# -- the end of a tree
+
+
+async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(loop: Loop, lead: Lead) -> None:
+    parent = await begin(lead, agents=5, depth=2)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.spawn(WAITS, nesting={"agents": 1})
+        await lead.until(child, state="running")
+        async with program_of(loop, child) as below:
+            (grandchild,) = await below.spawn(WAITS)
+        await lead.call("stop_agents", ids=[parent])
+        assert "is at its end" in await program.refusal("spawn_agent", task="true")
+    states = [(await lead.listed(one))["state"] for one in (parent, child, grandchild)]
+    assert states == ["stopped"] * 3
+
+
+async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told(loop: Loop, lead: Lead) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.spawn(f"echo half > half.txt; {WAITS}")
+        await lead.until(child, state="running")
+        worktree = Path((await loop.store.agent(1)).worktree)
+        await until((Path((await loop.store.agent(2)).worktree) / "half.txt").exists)
+        (worktree / "go").touch()
+    (result, stopped) = await lead.results(parent, child)
+    assert any("were stopped" in warning and child in warning for warning in result["warnings"])
+    assert (stopped["state"], stopped["files_changed"]) == ("stopped", 1)
