@@ -69,7 +69,8 @@ async def _check_may_start(rooms: Rooms, parent: Agent, specs: Sequence[Spec], a
 
 async def _check_money(rooms: Rooms, parent: Agent, specs: Sequence[Spec]) -> None:
     """See that what these are to have is left of what was granted."""
-    wanted = sum(spec.budget_usd or 0 for spec in specs)
+    theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
+    wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
     live = [one for one in await rooms.store.live() if parent.as_lead in one.leads]
     for granted in await find_budgets(rooms, live) if wanted else ():
         if granted.lead == parent.as_lead and granted.limit_usd is not None:

@@ -37,6 +37,7 @@ def spawn(
     silence_minutes: Annotated[float | None, typer.Option(help="Ends it when it printed nothing for so long.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Most it may spend; at that it pauses.")] = None,
     retries: Annotated[int | None, typer.Option(help="Tries after passing trouble; default 2.")] = None,
+    nesting: Annotated[int | None, typer.Option(help="How many agents it may spawn itself.")] = None,
     json: Json = False,
 ) -> None:
     """Start agents in the background, each in a worktree of its own."""
@@ -56,6 +57,7 @@ def spawn(
         silence_minutes=silence_minutes,
         budget_usd=budget_usd,
         retries=retries,
+        nesting=nesting and {"agents": nesting},
     )
     tell(
         answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}" for one in answer["agents"]), json=json

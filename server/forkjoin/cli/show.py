@@ -109,7 +109,7 @@ def _cell(name: str, value: Any) -> str:
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "id": row["id"],
-        "name": plain(row["name"]),
+        "name": plain(row["name"] + (f" (of {row['parent']})" if "parent" in row else "")),
         "agent": plain(row["agent"]),
         "state": coloured(row["state"]),
         "merge": coloured(row["merge"]),
