@@ -1,5 +1,6 @@
 """What agents tell each other: a short list, of those of one lead."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
     assert (await lead.listed("a1"))["last_event"] == "found: The tests need a database."
 
 
-async def test_of_many_findings_the_oldest_go(loop: Loop, lead: Lead) -> None:
+async def test_of_many_findings_the_oldest_go(loop: Loop, lead: Lead, home: Home) -> None:
     await lead.run("true", "true")
     async with program_of(loop, "a1") as one, program_of(loop, "a2") as other:
         await other.call("share_finding", text="the first")
@@ -46,3 +47,6 @@ async def test_of_many_findings_the_oldest_go(loop: Loop, lead: Lead) -> None:
     assert len(told) == MOST
     assert told[0].endswith(f"number {MOST - 1}")
     assert "the first" not in told[-1]
+    with sqlite3.connect(home.records) as records:
+        assert records.execute("SELECT count(*) FROM finding").fetchone() == (MOST,)
+    records.close()
