@@ -10,7 +10,7 @@ from forkjoin.agent.prepare import handles_of
 from forkjoin.agent.restore import leave_word
 from forkjoin.agent.wait import wait
 from forkjoin.event import Noted
-from forkjoin.model import FINAL, Agent
+from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,7 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
 
     An agent is left in `finishing` only if processes of it can't be ended.
     """
-    whole = [*agents, *await rooms.store.live_below(agents)]
-    await rooms.store.ask_stop(agent for agent in whole if agent.state not in FINAL)
+    whole = await rooms.store.ask_stop(agents)
     await wait(rooms.store, whole, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
     return await rooms.store.agents_numbered(agent.number for agent in agents)
 

@@ -227,11 +227,13 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
         return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
 
     @Transactions.step()
-    def ask_stop(self, q: Any, agents: Iterable[Agent]) -> None:
-        """Note that these are to be stopped, and all below them; those that never started are stopped at once."""
+    def ask_stop(self, q: Any, agents: Iterable[Agent]) -> list[Agent]:
+        """Note that these are to be stopped, and all below them, those that never started at once; all of them."""
         numbers = tuple(agent.number for agent in agents)
-        for row in (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers)):
-            turns.stop(q, rows.agent(row))
+        whole = [rows.agent(row) for row in (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers))]
+        for agent in whole:
+            turns.stop(q, agent)
+        return whole
 
     async def live_below(self, agents: Iterable[Agent]) -> list[Agent]:
         """Whom these have spawned, and they, that have not ended."""
