@@ -16,7 +16,7 @@ from forkjoin.decision.budget import is_used_up, reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
-from forkjoin.model import ACTIVE, FINAL, Agent, Budget, Landing, Merge, State, Verify
+from forkjoin.model import ACTIVE, FINAL, RUNS, Agent, Budget, Landing, Merge, State, Verify
 from forkjoin.record.damage import find_trouble
 from forkjoin.spec import number_of
 from forkjoin.version import __version__
@@ -192,7 +192,7 @@ def _conflicts(desk: Desk, agent: Agent) -> list[str]:
 async def _last_words(desk: Desk, agent: Agent) -> str:
     """The last line that a running command, or the setup of a worktree, has printed: they make no events."""
     is_set_up = agent.state is State.PREPARING
-    if not is_set_up and (agent.state is not State.RUNNING or not desk.is_command(agent)):
+    if not is_set_up and (agent.state not in RUNS or not desk.is_command(agent)):
         return ""
     handle = handle_of(agent, "setup" if is_set_up else "")
     printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
