@@ -26,6 +26,7 @@ from forkjoin.model import Outcome, Usage
 
 TAKES_TURNS = True
 MAKES_EVENTS = True
+KEEPS_PERMISSIONS = True
 
 #: How a refused edit answers. 2.1.197 leaves it out of the result's `permission_denials`.
 _DENIED = "File is in a directory that is denied by your permission settings"
