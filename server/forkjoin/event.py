@@ -100,6 +100,14 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """Where it stands, as its model tells by a tool of ours."""
+
+    text: str
+    kind: Literal["reported"] = "reported"
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """Something that forkjoin itself did or found: a state, a warning."""
 
@@ -107,7 +115,7 @@ class Noted:
     kind: Literal["noted"] = "noted"
 
 
-Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Spent | Noted
+Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Spent | Reported | Noted
 
 
 E = TypeVar("E", bound=Event)
@@ -149,5 +157,5 @@ def text_of(event: Event) -> str:
             return output if ok else f"{FAILED}{output}"
         case Unreadable(text, more):
             return f"{text} (and {more} more such lines)" if more else text
-        case Said(text) | Denied(text) | RateLimited(text) | Noted(text):
+        case Said(text) | Denied(text) | RateLimited(text) | Reported(text) | Noted(text):
             return text

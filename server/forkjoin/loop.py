@@ -90,13 +90,12 @@ class Loop:
             with suppress(ForkjoinError):
                 await self.admit(session, session.lead(""))
             return
-        agent = await self.store.agent_of_token(session.token)
-        if agent is None:
+        session.agent = await self.store.agent_of_token(session.token)
+        if session.agent is None:
             raise CallerError(
                 "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
                 "if you are none, unset it and call again."
             )
-        session.agent = agent.label
 
     async def run(self) -> None:
         """Decide and act for ever."""

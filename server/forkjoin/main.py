@@ -12,7 +12,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.attempt import capacity, limit, scope
-from forkjoin.connection.reach import daemon_command
+from forkjoin.connection.reach import daemon_command, relay_command
 from forkjoin.error import CallerError, RecordsError
 from forkjoin.journal import open_journal
 from forkjoin.paths import Home, find_home
@@ -100,7 +100,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
         await to_thread.run_sync(home.clear_aside)
-        rooms = Rooms(home, settings, store, executor, environments, name)
+        rooms = Rooms(home, settings, store, executor, environments, name, relay_command())
         await restore(rooms)
         yield Loop(rooms)
     finally:

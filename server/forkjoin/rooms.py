@@ -22,6 +22,7 @@ class Rooms:
     executor: Executor
     environments: Environments
     name: str = ""  #: of the home, which no other has
+    relay: tuple[str, ...] = ()  #: how an agent's program starts the one for its own tools
     #: of accounts whose vendor has refused a call
     rate_limits: dict[str, RateLimit] = field(default_factory=dict[str, RateLimit])
     #: agents under way that wait for their lead's environment, which a restart has lost, and so have no slot

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from forkjoin.model import Project
+from forkjoin.model import Agent, Project
 from forkjoin.redact import redact, secrets_of
 
 
@@ -47,7 +47,7 @@ class Session:
     """One connection. `written` holds what to do once the reply to a request has reached the socket."""
 
     hello: Hello
-    agent: str = ""  #: whose program is at the other end, once its token was found to be an agent's
+    agent: Agent | None = None  #: whose program is at the other end, as it was when it connected
     written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
 
     @property
@@ -72,8 +72,8 @@ class Session:
 
     def lead(self, client_name: str) -> str:
         """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
-        if self.is_agent:  # what it is told, nobody else was told
-            return f"agent:{self.agent}"
+        if self.agent:  # what it is told, nobody else was told
+            return f"agent:{self.agent.label}"
         return "cli" if self.is_person else self.hello.session_id or f"client:{client_name}"
 
     def when_written(self, request: str | int, act: Written) -> None:

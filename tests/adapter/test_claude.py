@@ -130,6 +130,19 @@ def test_edits_and_commands_are_allowed_and_the_checkout_and_the_stash_denied() 
     assert argv[argv.index("--permission-mode") + 1] == "acceptEdits"
 
 
+def test_it_is_given_our_own_tools_beside_the_users_servers_and_may_use_them() -> None:
+    started = claude.start(replace(BRIEF, relay=("python", "-m", "forkjoin", "mcp")), PROGRAM)
+    argv = started.argv
+    (server,) = json.loads(argv[argv.index("--mcp-config") + 1])["mcpServers"].items()
+    assert server == ("forkjoin", {"type": "stdio", "command": "python", "args": ["-m", "forkjoin", "mcp"]})
+    assert "--strict-mcp-config" not in argv
+    assert started.environment == {"MCP_CONNECTION_NONBLOCKING": "0"}
+    wanted = PROGRAM.model_copy(update={"environment": {"MCP_CONNECTION_NONBLOCKING": "1"}})
+    assert claude.start(BRIEF, wanted).environment == wanted.environment
+    assert "mcp__forkjoin" in json.loads(argv[argv.index("--settings") + 1])["permissions"]["allow"]
+    assert "--mcp-config" not in claude.start(BRIEF, PROGRAM).argv
+
+
 def test_only_the_settings_skip_permissions_and_the_deny_rules_stay() -> None:
     argv = claude.start(BRIEF, AgentProgram(kind="claude", command=["claude"], skip_permissions=True)).argv
     assert "--dangerously-skip-permissions" in argv

@@ -1,4 +1,4 @@
-"""What forkjoin is to an agent's own program: no tools, whoever registered it; and what it says to strangers."""
+"""What forkjoin is to an agent's own program: its own tools, whoever registered it; and what it says to strangers."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from forkjoin.paths import Home
+from forkjoin_tools.server import AGENT_TOOLS
 from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, tool_call, until
 
 #: What a client lists, each by the number of its request.
@@ -32,12 +33,28 @@ async def _run(lead: Lead, home: Home, task: str) -> None:
     await lead.run(f"export FORKJOIN_HOME={home.state}; {task}")
 
 
-async def test_an_agents_relay_has_instructions_and_nothing_else(lead: Lead, home: Home, tmp_path: Path) -> None:
+async def test_an_agents_relay_has_its_own_tools_and_nothing_else(lead: Lead, home: Home, tmp_path: Path) -> None:
     await _run(lead, home, _relayed(tmp_path, *LIST))
     begun, *listed = sorted(_answers(tmp_path), key=lambda one: one["id"])
     assert "You are an agent of forkjoin" in begun["result"]["instructions"]
     kinds = ("tools", "prompts", "resources", "resourceTemplates")
-    assert [one["result"][kind] for one, kind in zip(listed, kinds, strict=True)] == [[], [], [], []]
+    tools, *others = (one["result"][kind] for one, kind in zip(listed, kinds, strict=True))
+    assert {tool["name"] for tool in tools} == set(AGENT_TOOLS)
+    assert others == [[], [], []]
+
+
+async def test_what_an_agent_reports_is_its_last_event_and_in_its_log(lead: Lead, home: Home, tmp_path: Path) -> None:
+    report = tool_call(1, "report_progress", text="The parser is done.")
+    lines = [
+        _relayed(tmp_path, report, tool_call(2, "report_progress", text="x" * 501)),
+        f"until test -e {tmp_path}/go",
+    ]
+    (first,) = await lead.spawn(f"export FORKJOIN_HOME={home.state}; {'; '.join(lines)}; do sleep 0.1; done")
+    await lead.last_event(first, "The parser is done.")
+    (tmp_path / "go").touch()
+    await lead.results(first)
+    assert "reported: The parser is done." in await lead.call("read_log", id=first)
+    assert [one["result"]["isError"] for one in _answers(tmp_path)[1:]] == [False, True]
 
 
 @pytest.mark.parametrize("tool", ["spawn_agent", "list_agents", "no_such"])

@@ -17,6 +17,7 @@ from fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_promp
 from forkjoin.demo.agent import WORK
 from forkjoin.demo.sample import TASKS
 from forkjoin.paths import Home
+from forkjoin_tools.server import AGENT_TOOLS
 from harness import (
     GIVE_UP_S,
     RELAY,
@@ -186,18 +187,23 @@ async def test_an_agent_is_told_its_place_and_uses_the_model_of_its_spec(api: Me
     assert "on branch forkjoin/a1-idle" in api.asked[0].system
 
 
-async def test_an_agent_whose_user_has_registered_forkjoin_gets_none_of_its_tools(
-    api: MessagesApi, repository: Path, user: Path
+@pytest.mark.parametrize("registered", [{}, REGISTERED])
+async def test_an_agent_has_its_own_tools_alone_and_once_also_where_its_user_has_registered_forkjoin(
+    api: MessagesApi, repository: Path, user: Path, monkeypatch: pytest.MonkeyPatch, registered: dict[str, Any]
 ) -> None:
-    (user / ".claude.json").write_text(json.dumps(REGISTERED))
-    api.script = by_prompt({"What have you?": in_turn([Text("Tools.")]), task("one"): does_task("one")})
+    (user / ".claude.json").write_text(json.dumps(registered))
+    reports = in_turn([of_forkjoin("report_progress", text="I have begun.")], [Text("Done.")])
+    api.script = by_prompt({"What have you?": in_turn([Text("Tools.")]), task("one"): reports})
     await ask_claude(repository, "What have you?")
+    monkeypatch.delenv("MCP_CONNECTION_NONBLOCKING")
     async with open_lead(repository) as lead:
-        await lead.run(task("one"))
+        [id_] = await lead.run(task("one"))
+        assert "reported: I have begun." in await lead.call("read_log", id=id_)
     of_lead, *of_agent = api.asked
-    assert "mcp__forkjoin__spawn_agents" in of_lead.tools
-    assert [tool for asked in of_agent for tool in asked.tools if tool.startswith("mcp__")] == []
-    assert all("You are an agent of forkjoin." in "".join(asked.prompt) for asked in of_agent), "it was not connected"
+    assert ("mcp__forkjoin__spawn_agents" in of_lead.tools) == bool(registered)
+    ours = sorted(f"mcp__forkjoin__{name}" for name in AGENT_TOOLS)
+    assert [sorted(tool for tool in asked.tools if tool.startswith("mcp__")) for asked in of_agent] == [ours, ours]
+    assert [result.is_error for result in of_agent[-1].results] == [False]
 
 
 async def test_a_relay_that_an_agent_starts_reaches_the_daemon_that_started_the_agent(

@@ -25,9 +25,15 @@ async def test_its_tools_commands_skill_and_hook_are_there(
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for words in (("marketplace", "add", str(ROOT)), ("install", "forkjoin@forkjoin")):
         subprocess.run(["claude", "plugin", *words], cwd=repository, check=True, capture_output=True)
+    api.script = in_turn([Text("I see.")])
+    forkjoin(repository, "spawn", "Do nothing.", "--name", "of-claude")
+    forkjoin(repository, "wait")
+    of_forkjoin = [tool for tool in api.asked.pop().tools if "forkjoin" in tool]
+    assert of_forkjoin, "an agent has its own tools"
+    assert not [tool for tool in of_forkjoin if "plugin" in tool], "and not a second time by the plugin"
+    forkjoin(repository, "rm", "of-claude")
     forkjoin(repository, "spawn", "echo x > x.txt", "--name", "one", "--agent", "sh")
     forkjoin(repository, "wait")
-    api.script = in_turn([Text("I see.")])
     said = await ask_claude(
         repository, "/forkjoin:fan-out port the tests to pytest", "--output-format", "stream-json", "--verbose"
     )
@@ -37,5 +43,5 @@ async def test_its_tools_commands_skill_and_hook_are_there(
     assert "forkjoin:fan-out" in began["skills"]
     assert "mcp__plugin_forkjoin_forkjoin__spawn_agents" in began["tools"]
     prompt = "\n".join(api.asked[0].prompt)
-    assert "a1 one: succeeded, unmerged; echo x > x.txt" in prompt  # the hook's
+    assert "a2 one: succeeded, unmerged; echo x > x.txt" in prompt  # the hook's
     assert "Fork this out to agents of forkjoin: port the tests to pytest\n" in prompt

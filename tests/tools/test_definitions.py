@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 
 import pytest
-from forkjoin_tools.server import INSTRUCTIONS, TOOLS
+from forkjoin_tools.server import AGENT_TOOLS, INSTRUCTIONS, TOOLS
 from forkjoin_tools.strict import StrictTool
 
 READERS = {
@@ -39,6 +39,10 @@ def test_the_tools_are_those_of_the_contract() -> None:
 
 def test_all_definitions_together_stay_under_12_kilobytes() -> None:
     assert _size(TOOLS.values()) < 12_000
+
+
+def test_what_each_agent_is_given_stays_under_2_kilobytes() -> None:
+    assert _size(AGENT_TOOLS.values()) < 2_000
 
 
 def test_the_definitions_that_are_always_loaded_stay_under_6_kilobytes() -> None:

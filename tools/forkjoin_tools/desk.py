@@ -89,6 +89,11 @@ class Desk:
     def project(self) -> int:
         return self.caller.project.number
 
+    async def agent(self) -> Agent:
+        """The agent whose program calls, as it is now."""
+        assert self.caller.session.agent
+        return await self.store.agent(self.caller.session.agent.number)
+
     def program_of(self, agent: Agent) -> str:
         return agent.spec.agent or self.rooms.settings.default_agent
 

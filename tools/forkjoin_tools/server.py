@@ -18,7 +18,7 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import Resource, ResourceTemplate
 
-from forkjoin_tools import end, join, look, money, read, requests, spawn, talk
+from forkjoin_tools import end, join, look, money, read, report, requests, spawn, talk
 from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
@@ -42,9 +42,9 @@ Use it when work splits into parts that do not need each other: features, fixes,
 Agents go on when this session ends; list_agents finds them again. Ids (a1) are short and never reused; a name stands
 wherever an id may."""
 
-AGENT_INSTRUCTIONS = (
-    "You are an agent of forkjoin. It has no tools for you: do your task, and commit it on your branch."
-)
+AGENT_INSTRUCTIONS = """\
+You are an agent of forkjoin: do your task, and commit it on your branch.
+report_progress tells whoever leads where you stand."""
 
 _ALL: tuple[StrictTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
@@ -54,7 +54,9 @@ _ALL: tuple[StrictTool, ...] = (
 )
 #: The lead's tools, those that start the work first.
 TOOLS = {tool.name: tool for tool in _ALL}
-#: Those that change nothing.
+#: An agent's own: all that it is offered.
+AGENT_TOOLS = {tool.name: tool for tool in (report.report_progress,)}
+#: Those of the lead's that change nothing.
 READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
 
 _session: ContextVar[Session] = ContextVar("session")
@@ -138,21 +140,23 @@ class _PersonServer(_Server):
 
 
 class _AgentServer(_Server):
-    """An agent's: no tools, but what a command reads for it. More it is refused in words, and that is logged."""
+    """An agent's: its own tools, and what a command reads for it. More it is refused in words, and that is logged."""
 
+    offered = TOOLS | AGENT_TOOLS
     prompts = ()
     resources = ()
     templates = ()
 
     async def list_tools(self) -> list[Any]:
-        return []
+        return [tool for tool in await super().list_tools() if tool.name in AGENT_TOOLS]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         session = _session.get()
-        if not (session.is_person and name in READERS):
-            log.warning("agent %s called %s: refused", session.agent, name[:80])
+        if not (name in AGENT_TOOLS or (session.is_person and name in READERS)):
+            assert session.agent
+            log.warning("agent %s called %s: refused", session.agent.label, name[:80])
             raise ToolError(
-                f"{name[:80]} is the lead's alone, and you are agent {session.agent}; nothing was changed. "
+                f"{name[:80]} is the lead's alone, and you are agent {session.agent.label}; nothing was changed. "
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
             )
         return await super().call_tool(name, arguments, context)

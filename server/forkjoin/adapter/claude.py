@@ -70,6 +70,11 @@ _MOST_TOKENS, _MOST_USD = 10**9, 100_000.0
 _OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
+#: Its first turn waits for its MCP servers, which takes 5 s at most where one hangs: tools that come later would be
+#: missed, and make the model read all anew.
+_WAITS = {"MCP_CONNECTION_NONBLOCKING": "0"}
+#: Of our own plugin an agent has no use: its tools it has by another name, and it is no lead.
+_PLUGINS = {"forkjoin@forkjoin": False}
 #: What says most about a tool's use, in this order.
 _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
@@ -81,11 +86,11 @@ def account(environment: Mapping[str, str]) -> str:
 
 
 def start(brief: Brief, program: AgentProgram) -> Program:
-    return Program(_argv(brief, program, "--session-id"), turn(brief.task), closed=False)
+    return Program(_argv(brief, program, "--session-id"), turn(brief.task), False, _WAITS | program.environment)
 
 
 def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
-    return Program(_argv(brief, program, "--resume"), turn(text), closed=False)
+    return Program(_argv(brief, program, "--resume"), turn(text), False, _WAITS | program.environment)
 
 
 def turn(text: str, key: str = "") -> bytes:
@@ -103,7 +108,8 @@ def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, 
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
         *(() if brief.budget_usd is None else _budget(brief.budget_usd)),
         *skip,
-        *("--settings", json.dumps({"permissions": _permissions(brief)})),
+        *(("--mcp-config", _our_server(brief.relay)) if brief.relay else ()),
+        *("--settings", json.dumps({"permissions": _permissions(brief), "enabledPlugins": _PLUGINS})),
         *("--append-system-prompt", _instructions(brief)),
         *(("--model", model) if model else ()),
         *(conversation, brief.conversation),
@@ -115,12 +121,17 @@ def _budget(usd: float) -> tuple[str, ...]:
     return "--max-budget-usd", f"{max(usd, _LEAST_USD):.6f}", "--include-partial-messages"
 
 
+def _our_server(relay: Sequence[str]) -> str:
+    """Beside the user's own servers; where one of them is registered under the same name, in its place."""
+    return json.dumps({"mcpServers": {"forkjoin": {"type": "stdio", "command": relay[0], "args": relay[1:]}}})
+
+
 def _permissions(brief: Brief) -> dict[str, list[str]]:
     # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path, which reads as in a
     # .gitignore: in a path that holds what means something there, a `?` stands for that, and for any other character.
     path = re.sub(r"[^\w/.,@%+=:~-]", "?", brief.checkout)
     checkout = [f"Edit(/{path}/**)"] if path else []
-    return {"allow": ["Bash", "WebFetch", "WebSearch"], "deny": ["Bash(git stash:*)", *checkout]}
+    return {"allow": ["Bash", "WebFetch", "WebSearch", "mcp__forkjoin"], "deny": ["Bash(git stash:*)", *checkout]}
 
 
 def _instructions(brief: Brief) -> str:

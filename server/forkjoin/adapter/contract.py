@@ -31,6 +31,7 @@ class Brief:
     conversation: str  #: a uuid, drawn for this agent
     budget_usd: float | None = None  #: what this attempt may spend
     permissions: Permissions = field(default_factory=Permissions)
+    relay: tuple[str, ...] = ()  #: what to run as an MCP server over stdio, for the tools that we have for it
 
 
 @dataclass(frozen=True, slots=True)

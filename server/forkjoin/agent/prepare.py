@@ -131,6 +131,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         conversation=agent.conversation,
         permissions=(agent.spec.permissions or Permissions()).over(rooms.settings.permissions),
         budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
+        relay=rooms.relay,
     )
     adapter = ADAPTERS[program.kind]
     message = await rooms.store.message(agent)

@@ -2,16 +2,15 @@
 
 import shutil
 import subprocess
-import sys
 from typing import Annotated, Literal
 
 import typer
 
 from forkjoin.cli.say import say, say_json
+from forkjoin.connection.reach import relay_command
 from forkjoin.error import CallerError
 
-#: The relay, with the Python that forkjoin is installed in; nothing of a repository is imported in its place.
-_RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
+_RELAY = relay_command()
 
 Scope = Annotated[Literal["user", "project", "local"], typer.Option(help="For whom: as `claude mcp add` has it.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -222,6 +222,11 @@ def daemon_command() -> list[str]:
     return [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
 
 
+def relay_command() -> tuple[str, ...]:
+    """The relay, with the Python that forkjoin is installed in; nothing of a repository is imported in its place."""
+    return (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
+
+
 def draw_number() -> str:
     """The number that is drawn for a relay: with a request's id it names a call."""
     return os.urandom(8).hex()
