@@ -105,7 +105,7 @@ Candidates = Annotated[
 
 
 #: As Claude Code writes one: a tool, and in parentheses what of it.
-_RULE = re.compile(r"[A-Za-z][\w*-]*(\([^\x00-\x1f\x7f\ud800-\udfff]+\))?")
+_RULE = re.compile(r"([A-Z][A-Za-z]*|mcp__[\w*-]+)(\([^\x00-\x1f\x7f\ud800-\udfff]+\))?")
 _RULE_LENGTH, _MOST_RULES = 500, 100
 
 
