@@ -67,7 +67,9 @@ async def test_a_repeat_of_a_call_finds_what_it_asked(store: Store, agent: Agent
 async def test_a_second_answer_is_refused_with_the_first(store: Store, agent: Agent) -> None:
     request = await ask(store)
     await store.answer(request, "this", "it is better", "lead one", NOBODY)
-    with pytest.raises(CallerError, match=r"answered by lead one: this \(it is better\)\. The first answer counts"):
+    with pytest.raises(
+        CallerError, match=r"the first answer counts\. It was answered by lead one: this \(it is better\)"
+    ):
         await store.answer(request, "that", "", "the person", NOBODY)
 
 

@@ -69,8 +69,7 @@ async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
 
 async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
     """What was asked, once it is closed; no key is in it, whoever will read it."""
-    agent = await desk.store.agent_of_token(desk.caller.session.token)
-    assert agent, "the door let it in"
+    agent = await desk.agent()
     hide = desk.rooms.environments.redact
     seconds = (minutes or desk.rooms.settings.limits.request_minutes) * 60
     new = NewRequest(kind, hide(text), hide(fallback), seconds)

@@ -15,7 +15,7 @@ from forkjoin_tools.desk import Desk
 from forkjoin_tools.size import ROOM, fit
 from forkjoin_tools.strict import Arguments, tool
 
-_ID = re.compile(r"r([1-9]\d{0,17})")
+_ID = re.compile("r([1-9][0-9]{0,17})")
 #: Characters of an answer; of a request, beside others.
 ANSWER, _BRIEF = 16_000, 240
 

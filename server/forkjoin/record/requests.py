@@ -70,7 +70,7 @@ class Requests(Transactions):
         """
         now = rows.request(q.request(number=request.number))
         if now.closed is not None:
-            raise CallerError(f"{now.id} was closed before, {now.outcome}. The first answer counts.")
+            raise CallerError(f"{now.id} is closed, and the first answer counts. It was {now.outcome}")
         remember(q, call, {"request": now.number})
         return _close(q, now, said, reason, by)
 
