@@ -77,14 +77,15 @@ def forkjoin(
     return done
 
 
-def kill_daemon(where: Path, home: Home) -> None:
+def kill_daemon(where: Path, home: Home, signum: int = signal.SIGKILL) -> None:
     """Kill the daemon, as a person in this folder finds it."""
-    kill_daemon_of(home, int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0]))
+    pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
+    kill_daemon_of(home, pid, signum)
 
 
-def kill_daemon_of(home: Home, pid: int) -> None:
+def kill_daemon_of(home: Home, pid: int, signum: int = signal.SIGKILL) -> None:
     """Kill the home's daemon, and return once it is gone."""
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signum)
     while lock.is_held(home.daemon_lock):
         pass
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,18 @@ async def answer_of(lead: Lead, agent: str) -> Any:
     return json.loads(result["output"])["result"]["structuredContent"]
 
 
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_an_agent_hears_the_answer_though_the_daemon_is_killed(
-    lead: Lead, repository: Path, home: Home, tmp_path: Path, when: str
+async def test_an_agent_hears_the_answer_though_the_daemon_is_killed_or_told_to_end(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path, when: str, signum: int
 ) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
     request = await asked(lead)
     if when == "before":
-        kill_daemon(repository, home)
+        kill_daemon(repository, home, signum)
     await lead.call("answer_request", request_id=request["request_id"], answer="Tabs.")
     if when == "after":
-        kill_daemon(repository, home)
+        kill_daemon(repository, home, signum)
     assert await answer_of(lead, agent) == {"answer": "Tabs.", "answered_by": "lead session-1"}
     with sqlite3.connect(home.records) as records:
         assert records.execute("SELECT count(*) FROM request").fetchone() == (1,)

@@ -332,11 +332,14 @@ async def test_what_the_person_does_not_answer_the_lead_is_told(
 
 
 async def test_a_form_is_taken_back_when_somebody_else_answers(loop: Loop, repository: Path, program: Lead) -> None:
-    put = anyio.Event()
+    put, gone = anyio.Event(), anyio.Event()
 
     async def think(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
         put.set()
-        await anyio.sleep_forever()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            gone.set()
         raise AssertionError
 
     async with (
@@ -344,9 +347,12 @@ async def test_a_form_is_taken_back_when_somebody_else_answers(loop: Loop, repos
         lead_of(loop, repository, kind="cli") as person,
         anyio.create_task_group() as tasks,
     ):
-        asked = Call(program, "ask_lead", QUESTION)
+        asked, waited = Call(program, "ask_lead", QUESTION), Call(lead, "wait_agents", {"timeout_s": 10})
         tasks.start_soon(asked.run)
-        tasks.start_soon(partial(lead.call, "wait_agents", timeout_s=1))
+        tasks.start_soon(waited.run)
         await put.wait()
         await person.call("answer_request", request_id="r1", answer="Tabs.")
+        with anyio.fail_after(5):
+            await gone.wait()
+    assert "requests" not in waited.answer
     assert asked.answer["answered_by"] == "the person"

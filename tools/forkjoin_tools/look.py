@@ -95,7 +95,8 @@ async def _wait(desk: Desk, agents: Sequence[Agent], arguments: Wait) -> Waited:
     while True:
         left_s = max(0.0, give_up - time.monotonic())
         waited = await wait(desk.store, agents, arguments.until, left_s, _needs_lead, desk.find_news)
-        if not waited.news or waited.is_over(arguments.until) or not await put(desk, waited.news):
+        over = not waited.news or waited.is_over(arguments.until)
+        if over or not await put(desk, waited.news, give_up - time.monotonic()):
             return waited
 
 

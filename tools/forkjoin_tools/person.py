@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from forkjoin_tools.desk import PERSON, Desk
 from forkjoin_tools.requests import answer
 
-#: How long the person has before the lead is told; the request itself waits on.
+#: How long the person has for them before the lead is told; the requests themselves wait on.
 _FOR_PERSON_S = 60.0
 #: By no call of theirs is an answer known that they give in a form.
 _NO_CALL = Call("", "")
@@ -29,31 +29,30 @@ class _Decision(BaseModel):
     reason: str = ""
 
 
-async def put(desk: Desk, requests: Sequence[Request]) -> bool:
-    """Put these to the person, one after the other; whether all of them are closed then."""
+async def put(desk: Desk, requests: Sequence[Request], timeout_s: float) -> bool:
+    """Put these to the person, one after the other, and take back what others answer; whether all are closed then."""
     if not desk.can_elicit:
         return False
-    for request in requests:
-        if not await _put(desk, request):
-            return False
-    return True
+    with anyio.move_on_after(min(timeout_s, _FOR_PERSON_S)):
+        for request in requests:
+            await _put(desk, request)
+            if not await _is_closed(desk, request):
+                return False
+        return True
+    return False
 
 
-async def _put(desk: Desk, request: Request) -> bool:
-    """Whether it is closed, by the person or by whoever was quicker."""
-    closed = False
+async def _put(desk: Desk, request: Request) -> None:
+    """Ask for as long as it is open."""
 
     async def watch(scope: anyio.CancelScope) -> None:
-        nonlocal closed
-        closed = await desk.store.changes.until(lambda: _is_closed(desk, request))
+        await desk.store.changes.until(lambda: _is_closed(desk, request))
         scope.cancel()
 
-    with anyio.move_on_after(_FOR_PERSON_S):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch, tasks.cancel_scope)
-            await _ask(desk, request)
-            tasks.cancel_scope.cancel()
-    return closed or bool(await _is_closed(desk, request))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, tasks.cancel_scope)
+        await _ask(desk, request)
+        tasks.cancel_scope.cancel()
 
 
 async def _is_closed(desk: Desk, request: Request) -> bool | None:
