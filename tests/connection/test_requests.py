@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, kill_daemon, tool_call, until
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, kill_daemon, running, tool_call, until
 
 
 def asking(folder: Path, home: Home, **given: Any) -> str:
@@ -71,6 +71,23 @@ async def test_a_wait_goes_on_over_a_kill_and_tells_a_request_that_comes_later(
     done = forkjoin(repository, "answer", request["request_id"], "Tabs.")
     assert done.stdout == f"{request['request_id']}  {agent}  Tabs.\n"
     assert await answer_of(lead, agent) == {"answer": "Tabs.", "answered_by": "the person"}
+
+
+async def test_a_person_who_waits_is_told_once_of_what_is_asked_and_waits_on(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path
+) -> None:
+    (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
+    with running(repository, "wait") as waiting:
+        await asked(lead)
+        assert "asked: 1" in forkjoin(repository, "status").stdout
+        assert waiting.stderr
+        told = waiting.stderr.readline()
+        assert "r1" in told
+        assert "Tabs?" in told
+        forkjoin(repository, "answer", "r1", "Tabs.")
+        printed, more = waiting.communicate(timeout=GIVE_UP_S)
+        assert ("a1" in printed, "r1" in more) == (True, False)
+    assert (await answer_of(lead, agent))["answered_by"] == "the person"
 
 
 async def test_one_that_waits_for_an_answer_is_not_silent(lead: Lead, home: Home, tmp_path: Path) -> None:
