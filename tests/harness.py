@@ -77,14 +77,15 @@ def forkjoin(
     return done
 
 
-def kill_daemon(where: Path, home: Home) -> None:
+def kill_daemon(where: Path, home: Home, signum: int = signal.SIGKILL) -> None:
     """Kill the daemon, as a person in this folder finds it."""
-    kill_daemon_of(home, int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0]))
+    pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
+    kill_daemon_of(home, pid, signum)
 
 
-def kill_daemon_of(home: Home, pid: int) -> None:
+def kill_daemon_of(home: Home, pid: int, signum: int = signal.SIGKILL) -> None:
     """Kill the home's daemon, and return once it is gone."""
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signum)
     while lock.is_held(home.daemon_lock):
         pass
 
@@ -212,9 +213,15 @@ def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Non
 
 @asynccontextmanager
 async def lead_of(
-    loop: Loop, where: Path, session: str = "session-1", kind: Literal["relay", "cli"] = "relay"
+    loop: Loop,
+    where: Path,
+    session: str = "session-1",
+    kind: Literal["relay", "cli"] = "relay",
+    *,
+    token: str = "",
+    **of_client: Any,
 ) -> AsyncGenerator[Lead]:
-    """A lead that speaks to the tools of this loop, or, of kind `cli`, a person."""
+    """A lead that speaks to the tools of this loop; of kind `cli` a person; with its token an agent's program."""
     hello = Hello(
         protocol=PROTOCOL,
         version=__version__,
@@ -223,8 +230,12 @@ async def lead_of(
         cwd=str(where),
         session_id=session,
         environment=dict(os.environ),
+        token=token,
     )
-    async with Client(_in_memory(Tools(loop), Session(hello))) as client:
+    opened = Session(hello)
+    if token:
+        await loop.welcome(opened)
+    async with Client(_in_memory(Tools(loop), opened), **of_client) as client:
         yield Lead(client)
 
 

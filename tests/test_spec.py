@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from forkjoin.spec import Spec, check_name, slug
+from forkjoin.spec import Permissions, Spec, check_name, slug
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -34,3 +34,45 @@ def test_a_name_that_is_an_id_or_no_ref_is_refused(name: str) -> None:
 def test_a_task_that_no_program_could_be_fed_is_refused(task: object) -> None:
     with pytest.raises(ValidationError):
         Spec.model_validate({"task": task})
+
+
+@pytest.mark.parametrize(
+    "rule", ["WebFetch", "Bash(npm test:*)", "Edit(/docs/**)", "mcp__github__*", "WebFetch(domain:example.com)"]
+)
+def test_what_claude_takes_for_a_rule_is_one(rule: str) -> None:
+    assert Permissions(allow=(rule,), deny=(rule,)).allow == (rule,)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "",
+        "Bash(",
+        "Bash()",
+        "bash(ls)",
+        "Bash(ls) x",
+        "Bash (ls)",
+        "Bash(a\nb)",
+        "*",
+        "B*",
+        f"Bash({'x' * 500})",
+        5,
+        None,
+    ],
+)
+def test_what_claude_would_let_pass_unheeded_is_no_rule(rule: object) -> None:
+    with pytest.raises(ValidationError):
+        Permissions.model_validate({"deny": [rule]})
+
+
+def test_there_are_so_many_rules_at_most() -> None:
+    with pytest.raises(ValidationError, match="at most 100"):
+        Permissions(deny=("WebFetch",) * 101)
+
+
+def test_an_allow_list_stands_in_place_of_anothers_and_what_either_denies_is_denied() -> None:
+    settings = Permissions(allow=("WebFetch",), deny=("Bash(rm:*)",))
+    assert Permissions(allow=(), deny=("WebSearch",)).over(settings) == Permissions(
+        allow=(), deny=("Bash(rm:*)", "WebSearch")
+    )
+    assert Permissions().over(settings) == settings

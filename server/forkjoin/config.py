@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, Val
 
 from forkjoin.error import CallerError
 from forkjoin.model import Strategy, TreeLimits
-from forkjoin.spec import Dollars, Minutes, Name, Text
+from forkjoin.spec import Dollars, Minutes, Name, Permissions, Text
 
 #: Names of variables, or their beginnings, that come to an agent neither from its lead nor from its repository.
 NOT_THEIRS = ("CLAUDECODE", "CLAUDE_PROJECT_DIR", "CLAUDE_CODE_", "GIT_", "FORKJOIN_")
@@ -33,12 +33,17 @@ _Processes = Annotated[int, Field(ge=0, le=4_000_000)]
 _Kind = TypeVar("_Kind", bound=_Strict)
 
 
+#: How long a request waits: claude gives up a call that has said nothing for half an hour.
+RequestMinutes = Annotated[float, Field(gt=0, le=25)]
+
+
 class Limits(_Strict):
     max_running: Annotated[int, Field(ge=1, le=1000)] | None = None  #: none: from cores and free memory
     timeout_minutes: Minutes | None = None  #: of an agent whose spec names none
     silence_minutes: Minutes | None = None  #: as above: without a byte printed
     log_megabytes: Annotated[int, Field(ge=2, le=1_000_000)] = 64  #: kept of what is printed, beginning and end
     verify_minutes: Minutes = 30  #: of one run of verify
+    request_minutes: RequestMinutes = 10  #: that a request waits, before a permission is denied
     retries: Annotated[int, Field(ge=0, le=20)] = 2  #: of an agent whose spec names none: after passing trouble
     #: Before the first of these tries; twice as long before each next.
     rest_s: Annotated[float, Field(ge=0, le=3600)] = 5
@@ -113,6 +118,7 @@ class Settings(_Strict):
     retention: Retention = Retention()
     merge: Merging = Merging()
     budget: Money = Money()
+    permissions: Permissions = Permissions()  #: of agents whose spec gives none; what it denies is denied to all
     agents: dict[Name, AgentProgram] = {}
 
     def on(self, memory: int) -> "Settings":

@@ -22,6 +22,7 @@ from forkjoin.agent.life import Life
 from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
+from forkjoin.agent.request import expire
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
 from forkjoin.agent.tell import deliver, taker_of
@@ -104,12 +105,12 @@ class Loop:
             while True:
                 seen = self.store.changes.version
                 try:
-                    await self._turn(tasks)
+                    look_s = min(await expire(self.rooms), await self._turn(tasks))
                 except Exception:  # a boundary: what is under way goes on, and the records may come back
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
                     continue
-                soon_s = max(_SOONEST_S, self.schedule.next_look_s)
+                soon_s = max(_SOONEST_S, look_s)
                 with anyio.move_on_after(soon_s if soon_s == math.inf else min(soon_s, _LATEST_S)):
                     await self.store.changes.after(seen)
 
@@ -124,8 +125,8 @@ class Loop:
                 log.exception("what is due could not be let go of; trying again in an hour")
             await anyio.sleep(rest_s)
 
-    async def _turn(self, tasks: TaskGroup) -> None:
-        """See to all that is, once."""
+    async def _turn(self, tasks: TaskGroup) -> float:
+        """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
         under_way = await self.schedule.act(self.max_running)
         self._obey.forget_all_but(under_way)
         for agent in under_way:
@@ -141,6 +142,7 @@ class Loop:
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
+        return self.schedule.next_look_s
 
     def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
         """Each target's first landing that can be carried out; the others wait for it."""

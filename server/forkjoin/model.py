@@ -16,6 +16,7 @@ class State(StrEnum):
     QUEUED = "queued"  #: it waits for its turn, for the first time or once more
     PREPARING = "preparing"  #: its worktree is being made
     RUNNING = "running"  #: its program runs
+    WAITING = "waiting"  #: its program runs, and waits for the answer to a request
     PAUSED = "paused"  #: frozen, or between two attempts
     FINISHING = "finishing"  #: its program has ended; work is committed, counted and verified
     SUCCEEDED = "succeeded"  #: the program said so, and verify passed
@@ -28,7 +29,10 @@ class State(StrEnum):
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT, State.LOST})
 
 #: States that hold one of the `max_running` slots.
-ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.FINISHING})
+ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHING})
+
+#: Whose programs run.
+RUNS = frozenset({State.RUNNING, State.WAITING})
 
 #: Whose programs make model calls.
 CALLING = ACTIVE - {State.FINISHING}
@@ -37,7 +41,8 @@ CALLING = ACTIVE - {State.FINISHING}
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
     State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
-    State.RUNNING: frozenset({State.PAUSED, State.FINISHING}),
+    State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
+    State.WAITING: frozenset({State.RUNNING, State.PAUSED, State.FINISHING}),
     State.PAUSED: frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.FINISHING}),
     State.FINISHING: FINAL,
     **dict.fromkeys(FINAL, frozenset({State.QUEUED})),
@@ -285,6 +290,41 @@ class Outcome:
             case "lost":
                 why = self.error or "the machine went down, or its supervisor was killed"
                 return f"lost, without an end record: {why}"
+
+
+#: What an agent asks: for words, or whether it may do something.
+RequestKind = Literal["question", "permission"]
+#: What is answered to the second.
+Decision = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an agent waits for: a question or a permission. The first answer counts, whoever gives it."""
+
+    number: int
+    agent: int
+    kind: RequestKind
+    text: str
+    fallback: str  #: what counts where nobody has answered until it expires
+    asked: float  #: seconds since the epoch, as are the next two
+    expires: float
+    closed: float | None = None  #: when it was answered, expired or was withdrawn; none while it is open
+    said: str = ""  #: the answer; to a permission: `allow` or `deny`; '' where it was withdrawn
+    reason: str = ""
+    answered_by: str = ""  #: the lead, or the person; '' where nobody has
+
+    @property
+    def id(self) -> str:
+        return f"r{self.number}"
+
+    @property
+    def outcome(self) -> str:
+        """How it was closed, for a sentence."""
+        if not self.said:
+            return "withdrawn: its agent ended, or was stopped"
+        why = f" ({self.reason})" if self.reason else ""
+        return f"answered by {self.answered_by or 'nobody in time'}: {self.said}{why}"
 
 
 #: How a branch lands: as a merge commit, or as one commit that has all of its changes.

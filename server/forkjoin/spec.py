@@ -87,7 +87,6 @@ class Candidate(BaseModel):
 
 #: More candidates for one task are a mistake.
 _MOST_CANDIDATES = 10
-_CANDIDATE = {"type": "object", "properties": {"agent": {"type": "string"}, "model": {"type": "string"}}}
 
 
 def _list_candidates(told: object) -> object:
@@ -101,7 +100,7 @@ def _list_candidates(told: object) -> object:
 Candidates = Annotated[
     tuple[Candidate, ...],
     BeforeValidator(_list_candidates),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": _CANDIDATE}]}),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "object"}}]}),
 ]
 
 
@@ -113,6 +112,37 @@ class Nesting(BaseModel):
     depth: int = Field(default=1, ge=1, le=5)  #: 1: those that it spawns may spawn none
     agents: int = Field(ge=1, le=100)  #: in all, with those that these spawn
     budget_usd: Dollars | None = None  #: what all of these may spend
+
+
+#: As Claude Code writes one: a tool, and in parentheses what of it.
+_RULE = re.compile(r"([A-Z][A-Za-z]*|mcp__[\w*-]+)(\([^\x00-\x1f\x7f\ud800-\udfff]+\))?")
+_RULE_LENGTH, _MOST_RULES = 500, 100
+
+
+def _check_rule(rule: str) -> str:
+    if len(rule) <= _RULE_LENGTH and _RULE.fullmatch(rule):
+        return rule
+    raise ValueError(
+        f"{rule[:80]!r} is no rule: give a tool, and of it what is meant, such as WebFetch, Bash(npm test:*) or "
+        f"Edit(/docs/**), in {_RULE_LENGTH} characters and one line"
+    )
+
+
+Rules = Annotated[tuple[Annotated[str, AfterValidator(_check_rule)], ...], Field(max_length=_MOST_RULES)]
+
+
+class Permissions(BaseModel):
+    """What a program may do without asking, and may not do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow: Rules | None = None  #: instead of what it may by default; of what is neither allowed nor denied it asks
+    deny: Rules = ()
+
+    def over(self, others: "Permissions") -> "Permissions":
+        """These, where they say something, else those others; what either denies is denied."""
+        allow = others.allow if self.allow is None else self.allow
+        return Permissions(allow=allow, deny=(*others.deny, *self.deny))
 
 
 class SpecParts(BaseModel):
@@ -137,7 +167,7 @@ class SpecParts(BaseModel):
     )
     candidates: Candidates | None = Field(
         default=None,
-        description="Try it so many times at once, or with each of these; they are name-1, …, and name means the best.",
+        description="Try it so many times, or with each {agent, model}; they are name-1, …, and name means the best.",
     )
     judge: Text | None = Field(
         default=None, description="Shell command run in each candidate's worktree; the highest number it prints wins."
@@ -153,6 +183,10 @@ class SpecParts(BaseModel):
         ge=0,
         le=20,
         description="Tries after passing trouble: an API error, a killed claude, a command's exit 75.",
+    )
+    permissions: Annotated[Permissions, WithJsonSchema({"type": "object"})] | None = Field(
+        default=None,
+        description="{allow, deny}: rules of Claude Code, as Bash(npm test:*). With allow, all else is asked of you.",
     )
 
 

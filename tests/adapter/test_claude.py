@@ -9,6 +9,7 @@ from forkjoin.adapter.contract import Brief, Ended, Retry
 from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
+from forkjoin.spec import Permissions
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,7 +127,7 @@ def test_edits_and_commands_are_allowed_and_the_checkout_and_the_stash_denied() 
     argv = claude.start(BRIEF, PROGRAM).argv
     permissions = json.loads(argv[argv.index("--settings") + 1])["permissions"]
     assert "Bash" in permissions["allow"]
-    assert permissions["deny"] == ["Bash(git stash:*)", "Edit(//home/me/project/**)"]
+    assert permissions["deny"] == ["Bash(git stash:*)", "mcp__forkjoin__approve", "Edit(//home/me/project/**)"]
     assert argv[argv.index("--permission-mode") + 1] == "acceptEdits"
 
 
@@ -141,6 +142,30 @@ def test_it_is_given_our_own_tools_beside_the_users_servers_and_may_use_them() -
     assert claude.start(BRIEF, wanted).environment == wanted.environment
     assert "mcp__forkjoin" in json.loads(argv[argv.index("--settings") + 1])["permissions"]["allow"]
     assert "--mcp-config" not in claude.start(BRIEF, PROGRAM).argv
+
+
+ASKING = replace(BRIEF, relay=("relay",), permissions=Permissions(allow=("Bash(npm test:*)",), deny=("WebFetch",)))
+
+
+def test_with_an_allow_list_of_its_own_it_asks_by_our_tool_for_all_else() -> None:
+    argv = claude.start(ASKING, PROGRAM).argv
+    permissions = json.loads(argv[argv.index("--settings") + 1])["permissions"]
+    assert permissions["allow"] == ["Bash(npm test:*)", "mcp__forkjoin"]
+    assert permissions["deny"] == ["Bash(git stash:*)", "AskUserQuestion", "Edit(//home/me/project/**)", "WebFetch"]
+    assert argv[argv.index("--permission-prompt-tool") + 1] == "mcp__forkjoin__approve"
+
+
+def test_without_an_allow_list_it_asks_for_nothing() -> None:
+    argv = claude.start(replace(ASKING, permissions=Permissions(deny=("WebFetch",))), PROGRAM).argv
+    permissions = json.loads(argv[argv.index("--settings") + 1])["permissions"]
+    assert ("Bash" in permissions["allow"], "WebFetch" in permissions["deny"]) == (True, True)
+    assert "--permission-prompt-tool" not in argv
+
+
+def test_where_permissions_are_skipped_it_asks_for_nothing_and_what_is_denied_stays_so() -> None:
+    argv = claude.start(ASKING, AgentProgram(kind="claude", command=["claude"], skip_permissions=True)).argv
+    assert "--permission-prompt-tool" not in argv
+    assert "WebFetch" in json.loads(argv[argv.index("--settings") + 1])["permissions"]["deny"]
 
 
 def test_only_the_settings_skip_permissions_and_the_deny_rules_stay() -> None:

@@ -7,7 +7,10 @@ import pytest
 from forkjoin_tools.server import AGENT_TOOLS, INSTRUCTIONS, TOOLS
 from forkjoin_tools.strict import StrictTool
 
-READERS = {"list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"}
+READERS = {
+    *("list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"),
+    "list_requests",
+}
 ALWAYS_LOADED = {"spawn_agents", "wait_agents", "merge_worktree"}
 NAMES = READERS | {
     *(
@@ -19,6 +22,7 @@ NAMES = READERS | {
         "remove_worktrees",
         "set_budget",
         "message_agent",
+        "answer_request",
     )
 }
 

@@ -9,15 +9,19 @@ from forkjoin.agent.contest import best_first
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
-from forkjoin.model import FINAL, Agent, State
+from forkjoin.model import FINAL, Agent, Request, State
 from forkjoin.session import Call, Caller, Session
 from mcp.server.mcpserver.context import Context
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Id = Annotated[str, Field(description="Agent id or name.")]
+#: Of an agent: its id, or its name, as the server's instructions say once.
+Id = str
 #: An amount of money, without what adding left behind its cents' cents.
 Usd = Annotated[float, AfterValidator(lambda usd: round(usd, 6))]
-Ids = Annotated[list[str], Field(max_length=500, description="Agent ids or names.")]
+Ids = Annotated[list[str], Field(max_length=500)]
+
+#: Who answers at a command line, or in a form of the lead's client.
+PERSON = "the person"
 
 
 class Row(BaseModel):
@@ -33,12 +37,15 @@ class Row(BaseModel):
 class Desk:
     """One call of one tool."""
 
-    def __init__(self, loop: Loop, caller: Caller | CallerError, request: str | int) -> None:
+    def __init__(
+        self, loop: Loop, caller: Caller | CallerError, request: str | int, context: Context[Any, Any]
+    ) -> None:
         self.loop = loop
         self.rooms = loop.rooms
         self.store = loop.rooms.store
         self._caller = caller
         self._request = request
+        self._context = context
 
     @property
     def caller(self) -> Caller:
@@ -50,6 +57,33 @@ class Desk:
         if isinstance(self._caller, CallerError):
             raise self._caller
         return self._caller
+
+    @property
+    def who(self) -> str:
+        """The caller, as an agent is told of them."""
+        return PERSON if self.caller.session.is_person else f"lead {self.caller.lead}"
+
+    @property
+    def can_elicit(self) -> bool:
+        """Whether the caller's client can put a form to its person now."""
+        session = self._context.request_context.session
+        declared = session.client_capabilities.elicitation if session.client_capabilities else None
+        takes_forms = declared is not None and (declared.form is not None or declared.url is None)
+        return takes_forms and session.can_send_request
+
+    async def elicit(self, words: str, schema: type[BaseModel]) -> object:
+        """What the person at the caller's client answers to this."""
+        return await self._context.elicit(words, schema)
+
+    def is_given_up(self) -> bool:
+        """Whether the caller has cancelled this call; else it is a daemon, or a connection, that ends."""
+        channel: Any = self._context.request_context.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+        return bool(channel.cancel_requested.is_set())
+
+    async def find_news(self, requests: Sequence[Request]) -> list[Request]:
+        """Those of these requests that no wait of this lead has told."""
+        untold = await self.store.untold_requests(self.project, self.caller.lead, requests)
+        return [request for request in requests if request.number in untold]
 
     @property
     def project(self) -> int:
@@ -107,14 +141,15 @@ class Desk:
             raise CallerError(f"{asked} is no agent of yours; list_agents tells those that you have spawned.")
         return found
 
-    def tell_when_written(self, ended: Sequence[Agent]) -> None:
-        """Once the reply to this call has been written, its lead counts as told how these ended."""
+    def tell_when_written(self, ended: Sequence[Agent], requests: Sequence[Request] = ()) -> None:
+        """Once the reply to this call has been written, its lead counts as told how these ended, and what is asked."""
         ends = [(agent.number, agent.attempt) for agent in ended]
 
         async def note() -> None:
             await self.store.set_told(self.project, self.caller.lead, ends)
+            await self.store.set_requests_told(self.project, self.caller.lead, requests)
 
-        if ends:
+        if ends or requests:
             self.caller.session.when_written(self._request, note)
 
 
@@ -150,7 +185,7 @@ async def open_desk(context: Context[Any, Any], tool: str, arguments: dict[str, 
     try:
         project, environment = await loop.admit(session, lead)
     except CallerError as error:
-        return Desk(loop, error, request.request_id)
+        return Desk(loop, error, request.request_id, context)
     asked = json.dumps([request.request_id, tool, arguments], sort_keys=True)
     call = Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
-    return Desk(loop, Caller(session, project, lead, call, environment), request.request_id)
+    return Desk(loop, Caller(session, project, lead, call, environment), request.request_id, context)

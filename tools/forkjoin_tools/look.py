@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from typing import Annotated, Literal
@@ -10,19 +10,21 @@ from typing import Annotated, Literal
 from anyio import to_thread
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.prepare import handle_of
-from forkjoin.agent.wait import wait
+from forkjoin.agent.wait import Waited, wait
 from forkjoin.branch import git
 from forkjoin.decision.budget import is_used_up, reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
-from forkjoin.model import ACTIVE, FINAL, Agent, Budget, Landing, Merge, State, Verify
+from forkjoin.model import ACTIVE, FINAL, RUNS, Agent, Budget, Landing, Merge, State, Verify
 from forkjoin.record.damage import find_trouble
 from forkjoin.spec import number_of
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, Row, Usd, not_obeyed
+from forkjoin_tools.person import put
+from forkjoin_tools.requests import Asked, rows_of
 from forkjoin_tools.size import end_of, fit
 from forkjoin_tools.strict import Arguments, tool
 
@@ -32,7 +34,7 @@ _TAIL_BYTES = 400
 #: How many merges, agents of one, and what can't be carried on, are named in a status.
 _NAMED = 10
 #: What a wait tells at once; of more ends than that the rest is told by the next.
-_ENDS_BYTES, _PENDING_BYTES = 40_000, 15_000
+_ENDS_BYTES, _PENDING_BYTES, _REQUESTS_BYTES = 30_000, 15_000, 10_000
 #: How many repositories a status tells of.
 _PROJECTS = 20
 #: Bytes of a page of the list.
@@ -57,30 +59,33 @@ class WaitedFor(BaseModel):
     finished: list[Finished]
     pending: list[Row]
     waiting: list[str] | None = None  #: why those that are pending do not run
+    requests: list[Asked] | None = None  #: what those ask that are pending
     timed_out: bool
     more: int | None = None  #: ends, and agents pending, that there was no room for
 
 
 @tool(reads_only=True, always_loaded=True)
 async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
-    """Wait until agents have ended (all, or any), then return a one-line summary of each. Blocks up to timeout_s and
-    then says who is still pending; call it again to go on waiting. Cancelling it hurts no agent. Next: get_result,
-    read_diff, merge_worktree."""
+    """Wait until agents have ended (all, or any), then return a one-line summary of each; or until one asks something:
+    answer_request, and wait again. Blocks up to timeout_s and then says who is still pending. Cancelling it hurts no
+    agent. Next: get_result, read_diff, merge_worktree."""
     caller = desk.caller
     if arguments.ids is not None:
         agents = await desk.find_all(arguments.ids)
     else:
         agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
     with _without_slot(desk):
-        waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, _needs_lead)
+        waited = await _wait(desk, agents, arguments)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
-    desk.tell_when_written(waited.finished[: len(finished)])
+    requests = fit(rows_of(waited.requests), _REQUESTS_BYTES)
+    desk.tell_when_written(waited.finished[: len(finished)], waited.requests[: len(requests)])
     return WaitedFor(
         finished=finished,
         pending=pending,
         waiting=_first(_why_they_wait(desk, waited.pending)) or None,
-        timed_out=not (waited.is_over(arguments.until) or all(map(_needs_lead, waited.pending))),
+        requests=requests or None,
+        timed_out=not (waited.is_over(arguments.until) or waited.news or all(map(_needs_lead, waited.pending))),
         more=len(agents) - len(finished) - len(pending) or None,
     )
 
@@ -99,6 +104,17 @@ def _without_slot(desk: Desk) -> Generator[None]:
     finally:
         awaiting.remove(parent.number)
         desk.store.changes.announce()
+
+
+async def _wait(desk: Desk, agents: Sequence[Agent], arguments: Wait) -> Waited:
+    """How these stand, once there is something to tell; what a person has answered meanwhile is nothing to tell."""
+    give_up = time.monotonic() + arguments.timeout_s
+    while True:
+        left_s = max(0.0, give_up - time.monotonic())
+        waited = await wait(desk.store, agents, arguments.until, left_s, _needs_lead, desk.find_news)
+        over = not waited.news or waited.is_over(arguments.until)
+        if over or not await put(desk, waited.news, give_up - time.monotonic()):
+            return waited
 
 
 def _needs_lead(agent: Agent) -> bool:
@@ -143,13 +159,14 @@ class Listed(Row):
 class Listing(BaseModel):
     agents: list[Listed]
     counts: dict[State, int]
+    requests: int | None = None  #: how many are open
     cursor: str | None = None
 
 
 @tool(reads_only=True)
 async def list_agents(desk: Desk, arguments: List) -> Listing:
     """List this project's agents, newest first, with state, branch and how its merge fared; use it to find agents of an
-    earlier session. To wait for ends, call wait_agents instead of this again and again."""
+    earlier session. To wait, call wait_agents."""
     if arguments.ids is not None:
         found = await desk.find_all(arguments.ids)
     else:
@@ -161,6 +178,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     return Listing(
         agents=page,
         counts=Counter(agent.state for agent in found),
+        requests=len(await desk.store.open_requests(desk.project)) or None,
         cursor=page[-1].id if len(page) < len(wanted) else None,
     )
 
@@ -211,7 +229,7 @@ def _conflicts(desk: Desk, agent: Agent) -> list[str]:
 async def _last_words(desk: Desk, agent: Agent) -> str:
     """The last line that a running command, or the setup of a worktree, has printed: they make no events."""
     is_set_up = agent.state is State.PREPARING
-    if not is_set_up and (agent.state is not State.RUNNING or not desk.is_command(agent)):
+    if not is_set_up and (agent.state not in RUNS or not desk.is_command(agent)):
         return ""
     handle = handle_of(agent, "setup" if is_set_up else "")
     printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
@@ -232,6 +250,7 @@ class Status(BaseModel):
     running: int
     queued: int
     paused: int
+    requests: int  #: that agents wait for
     max_running: int
     waiting: list[str]  #: why those that are queued or paused do not run
     rate_limits: list[str]  #: what vendors take of an account for now
@@ -253,6 +272,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         running=sum(states[state] for state in ACTIVE),
         queued=states[State.QUEUED],
         paused=states[State.PAUSED],
+        requests=len(await desk.store.open_requests()),
         max_running=desk.loop.max_running,
         waiting=_first(_why_they_wait(desk, live)),
         rate_limits=_first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),

@@ -127,10 +127,10 @@ def _end(text: str, room: int) -> str:
 
 class ReadLog(Arguments):
     id: Id
-    offset: Annotated[int, Field(ge=0)] = Field(0, description="From the last page; 0: from the beginning.")
+    offset: Annotated[int, Field(ge=0)] = Field(0, description="From the last page.")
     limit: Annotated[int, Field(ge=200, le=_MOST_BYTES)] = Field(PAGE_BYTES, description="Bytes.")
     tail: Annotated[int, Field(ge=1, le=500)] | None = Field(None, description="Only the last lines, so many.")
-    raw: bool = Field(False, description="The program's output as it was.")
+    raw: bool = False
 
 
 @tool(reads_only=True)
@@ -222,8 +222,8 @@ class ReadDiff(Arguments):
 
 @tool(reads_only=True)
 async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
-    """Read what an agent changed since its base, as a unified diff (or only names and sizes, with stat); of a running
-    one, its worktree as it is now. Review it before you merge. Ends with the offset of the next page."""
+    """Read what an agent changed since its base, as a unified diff; of a running one, its worktree as it is now. Review
+    it before you merge. Ends with the offset of the next page."""
     agent = await desk.find(arguments.id)
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")

@@ -18,7 +18,7 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import Resource, ResourceTemplate
 
-from forkjoin_tools import end, join, look, money, read, report, spawn, talk
+from forkjoin_tools import ask, end, join, look, money, read, report, requests, spawn, talk
 from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
@@ -33,7 +33,8 @@ Use it when work splits into parts that do not need each other: features, fixes,
 1. Split the work so that no two agents edit the same files. Each agent sees only its task and the repository at base:
    write goal, files, constraints and acceptance into the task. Give `verify` (a test command) where there is one.
 2. spawn_agents with all of them in one call; it answers at once. More than fit are queued.
-3. Go on with other work, or wait_agents (it blocks until they have ended). Do not poll list_agents.
+3. Go on with other work, or wait_agents (it blocks until they have ended). Do not poll list_agents. When it tells
+   `requests`, an agent waits for you: answer_request, then wait again. Ask the person what is theirs to decide.
 4. get_result for details; read_diff before you trust; read_log when one failed.
 5. merge_worktree with all ids that succeeded, and the full test command as `verify`: branches that conflict or break
    it are left out and named. With on_conflict="agent" an agent is spawned for each conflict; merge that one later, and
@@ -44,7 +45,8 @@ wherever an id may."""
 
 AGENT_INSTRUCTIONS = """\
 You are an agent of forkjoin: do your task, and commit it on your branch.
-report_progress tells whoever leads where you stand; share_finding and read_findings are for you and other agents."""
+report_progress tells whoever leads where you stand; ask_lead asks them what you can't decide yourself; share_finding
+and read_findings are for you and other agents."""
 
 PARENT_INSTRUCTIONS = f"""\
 {AGENT_INSTRUCTIONS}
@@ -56,11 +58,13 @@ _ALL: tuple[StrictTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
     *(read.get_result, read.read_diff, read.read_log, join.merge_worktree, end.stop_agents, end.remove_worktrees),
     *(join.check_conflicts, join.undo_merge, money.set_budget, talk.message_agent),
+    *(requests.list_requests, requests.answer_request),
 )
 #: The lead's tools, those that start the work first.
 TOOLS = {tool.name: tool for tool in _ALL}
 #: An agent's own: all that it is offered.
-AGENT_TOOLS = {tool.name: tool for tool in (report.report_progress, report.share_finding, report.read_findings)}
+_OWN = (report.report_progress, ask.ask_lead, ask.approve, report.share_finding, report.read_findings)
+AGENT_TOOLS = {tool.name: tool for tool in _OWN}
 #: What an agent has beside them that may spawn agents.
 _LEADS_ALONE = (look.get_status, join.undo_merge, money.set_budget)
 PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _ALL if tool not in _LEADS_ALONE}

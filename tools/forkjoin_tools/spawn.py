@@ -22,10 +22,14 @@ _OVERLAPS_NAMED = 20
 
 
 def _describe_once(schema: dict[str, Any]) -> None:
-    """The parts of a spec are described in the `agents` of spawn_agents, which is always loaded; they mean the same."""
-    for name, part in schema["properties"].items():
-        if name not in ("agents", "dry_run"):
-            part.pop("description", None)
+    """The parts of a spec are described in the `agents` of spawn_agents, which is always loaded; they mean the same.
+
+    Elsewhere they have their type alone, where they have one.
+    """
+    parts = schema["properties"]
+    for name in parts.keys() - {"agents", "dry_run"}:
+        kinds = [kind for kind in parts[name].get("anyOf", [parts[name]]) if kind.get("type") != "null"]
+        parts[name] = {key: kinds[0][key] for key in ("type", "items") if len(kinds) == 1 and key in kinds[0]}
 
 
 class OneAgent(Spec, Arguments):
@@ -50,7 +54,7 @@ class ManyAgents(SpecParts, Arguments):
     agents: list[_Item] = Field(min_length=1, max_length=MOST_AT_ONCE, description="One entry per agent.")
     dry_run: bool = Field(
         False,
-        description="Spawn nothing; tell waves, overlaps of paths, who has no verify, and what would be reserved.",
+        description="Only tell waves, overlaps of paths, who has no verify, and what would be reserved.",
     )
 
 

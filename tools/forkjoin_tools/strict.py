@@ -35,7 +35,7 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 _NAMES = frozenset({"id", "name", "branch", "target", "commit", "kept_as", "cursor"})
 
 #: What a tool is written as: `async def name(desk, arguments)`, its docstring the description.
-Function = Callable[[Desk, Any], Awaitable[BaseModel | str]]
+Function = Callable[[Desk, Any], Awaitable[BaseModel | str]]  # a CallToolResult is a BaseModel: it stays as it is
 
 
 class StrictTool(Tool):
@@ -64,6 +64,8 @@ def _shape(result: BaseModel | str, hide: Callable[[str], str]) -> CallToolResul
 
     No key is in either, whatever an agent printed.
     """
+    if isinstance(result, CallToolResult):
+        return result
     if isinstance(result, str):
         return CallToolResult(content=[TextContent(type="text", text=hide(result))])
     content: Any = _hidden(result.model_dump(mode="json", exclude_none=True), hide)
@@ -102,7 +104,7 @@ def tool(
             title=None,
             description=" ".join((function.__doc__ or "").split()),
             parameters=cast("dict[str, Any]", _slim(model.model_json_schema())),
-            fn_metadata=FuncMetadata(arg_model=model, output_model=None if shape is str else shape),
+            fn_metadata=FuncMetadata(arg_model=model, output_model=None if shape in (str, CallToolResult) else shape),
             is_async=True,
             context_kwarg=None,
             annotations=ToolAnnotations(
@@ -118,7 +120,7 @@ def tool(
 
 
 #: Bounds are generous, and whoever is beyond one is told: no model has to read them before.
-_BOUNDS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems"})
+_BOUNDS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems", "maxLength"})
 
 
 def _slim(schema: Json) -> Json:

@@ -26,6 +26,7 @@ from forkjoin.model import Outcome, Usage
 
 TAKES_TURNS = True
 MAKES_EVENTS = True
+KEEPS_PERMISSIONS = True
 
 #: How a refused edit answers. 2.1.197 leaves it out of the result's `permission_denials`.
 _DENIED = "File is in a directory that is denied by your permission settings"
@@ -74,6 +75,8 @@ _TORN = 13
 _WAITS = {"MCP_CONNECTION_NONBLOCKING": "0"}
 #: Of our own plugin an agent has no use: its tools it has by another name, and it is no lead.
 _PLUGINS = {"forkjoin@forkjoin": False}
+#: What it may use without asking, where nothing else is said; and of our tools the one by which it asks.
+_ALLOWED, _APPROVE = ("Bash", "WebFetch", "WebSearch"), "mcp__forkjoin__approve"
 #: What says most about a tool's use, in this order.
 _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
@@ -99,6 +102,7 @@ def turn(text: str, key: str = "") -> bytes:
 
 
 def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, ...]:
+    asks = bool(brief.relay) and brief.permissions.allow is not None and not program.skip_permissions
     skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
     model = brief.model or program.model
     return (
@@ -107,8 +111,9 @@ def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, 
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
         *(() if brief.budget_usd is None else _budget(brief.budget_usd)),
         *skip,
+        *(("--permission-prompt-tool", _APPROVE) if asks else ()),
         *(("--mcp-config", _our_server(brief.relay)) if brief.relay else ()),
-        *("--settings", json.dumps({"permissions": _permissions(brief), "enabledPlugins": _PLUGINS})),
+        *("--settings", json.dumps({"permissions": _permissions(brief, asks=asks), "enabledPlugins": _PLUGINS})),
         *("--append-system-prompt", _instructions(brief)),
         *(("--model", model) if model else ()),
         *(conversation, brief.conversation),
@@ -125,12 +130,15 @@ def _our_server(relay: Sequence[str]) -> str:
     return json.dumps({"mcpServers": {"forkjoin": {"type": "stdio", "command": relay[0], "args": relay[1:]}}})
 
 
-def _permissions(brief: Brief) -> dict[str, list[str]]:
+def _permissions(brief: Brief, *, asks: bool) -> dict[str, list[str]]:
     # Edit rules hold for Write and for shell redirections too; `//` begins an absolute path, which reads as in a
     # .gitignore: in a path that holds what means something there, a `?` stands for that, and for any other character.
     path = re.sub(r"[^\w/.,@%+=:~-]", "?", brief.checkout)
     checkout = [f"Edit(/{path}/**)"] if path else []
-    return {"allow": ["Bash", "WebFetch", "WebSearch", "mcp__forkjoin"], "deny": ["Bash(git stash:*)", *checkout]}
+    said = brief.permissions
+    allow = _ALLOWED if said.allow is None else said.allow
+    unheard = "AskUserQuestion" if asks else _APPROVE  # what claude offers its model for nobody to hear
+    return {"allow": [*allow, "mcp__forkjoin"], "deny": ["Bash(git stash:*)", unheard, *checkout, *said.deny]}
 
 
 def _instructions(brief: Brief) -> str:
@@ -138,8 +146,9 @@ def _instructions(brief: Brief) -> str:
         f"You are agent {brief.id} ({brief.name}), one of several that work in parallel, each in a git worktree of its "
         f"own. Yours is {brief.worktree}, on branch {brief.branch}. Work only there, never in another checkout of this "
         "repository, do not switch branches, and do not use git stash (all worktrees share it). Commit your work on "
-        "this branch with clear messages; merging is done by others. Nobody is there to answer questions: decide, and "
-        "say what you decided. End with a short report: what you did, what you checked, what is left."
+        "this branch with clear messages; merging is done by others. Decide yourself, and say what you decided; only "
+        "what you can't decide, and your work depends on, ask by ask_lead (mcp__forkjoin__ask_lead). End with a short "
+        "report: what you did, what you checked, what is left."
     )
 
 

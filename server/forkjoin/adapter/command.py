@@ -11,6 +11,7 @@ from forkjoin.event import Event
 
 TAKES_TURNS = False
 MAKES_EVENTS = False
+KEEPS_PERMISSIONS = False
 
 _TRY_AGAIN = 75
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from forkjoin.config import AgentProgram
 from forkjoin.event import Event, TurnEnded
 from forkjoin.model import Outcome, Usage
+from forkjoin.spec import Permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Brief:
     model: str | None
     conversation: str  #: a uuid, drawn for this agent
     budget_usd: float | None = None  #: what this attempt may spend
+    permissions: Permissions = field(default_factory=Permissions)
     relay: tuple[str, ...] = ()  #: what to run as an MCP server over stdio, for the tools that we have for it
 
 
@@ -93,6 +95,11 @@ class Adapter(Protocol):
     @property
     def MAKES_EVENTS(self) -> bool:  # noqa: N802
         """Whether its output is lines that `read` understands."""
+        ...
+
+    @property
+    def KEEPS_PERMISSIONS(self) -> bool:  # noqa: N802
+        """Whether it asks before it does what its brief does not allow, and does nothing that this denies."""
         ...
 
     def account(self, environment: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ from forkjoin.agent.stop import end_processes
 from forkjoin.agent.tell import deliver
 from forkjoin.error import is_passing, words_of
 from forkjoin.event import Noted, RateLimited
-from forkjoin.model import FINAL, Agent, Outcome, State
+from forkjoin.model import FINAL, RUNS, Agent, Outcome, State
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Life:
         match agent.state:
             case State.PREPARING:
                 return await self._prepare(agent)
-            case State.RUNNING | State.PAUSED:
+            case State.RUNNING | State.WAITING | State.PAUSED:
                 return await self._run(agent)
             case State.FINISHING:
                 return await self._finish(agent)
@@ -120,7 +120,7 @@ class Life:
     async def _give_up(self, agent: Agent, error: Exception) -> None:
         """Record that we could not carry the agent further, whatever state that was in."""
         await end_processes(self._rooms, agent)
-        if agent.state in (State.RUNNING, State.PAUSED):
+        if agent.state in (*RUNS, State.PAUSED):
             agent = await self._store.move(agent, State.FINISHING)
         if agent.state in FINAL:
             return

@@ -42,15 +42,20 @@ class Obey:
                 await end_processes(self._rooms, agent, [handle_of(agent)])
             case "frozen":
                 await self._rooms.executor.freeze(handle_of(agent))
+            case "waiting":
+                await self._rooms.executor.thaw(handle_of(agent))
+                await self._rooms.executor.excuse(handle_of(agent))
             case "running":
                 await self._rooms.executor.thaw(handle_of(agent))
         self._done[agent.number, agent.attempt] = wanted
 
 
-def _wanted(agent: Agent) -> Literal["ended", "frozen", "running"] | None:
+def _wanted(agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
     """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
     if agent.stop_asked or agent.ending:
         return "ended"
     if agent.frozen:
         return "frozen"
+    if agent.state is State.WAITING:
+        return "waiting"
     return "running" if agent.state is State.RUNNING else None

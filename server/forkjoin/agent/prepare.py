@@ -21,6 +21,7 @@ from forkjoin.model import Agent
 from forkjoin.record.rows import About
 from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
+from forkjoin.spec import Permissions
 from forkjoin.workplace import Workplace, handles_beside
 
 
@@ -128,6 +129,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         checkout=agent.checkout,
         model=agent.spec.model,
         conversation=agent.conversation,
+        permissions=(agent.spec.permissions or Permissions()).over(rooms.settings.permissions),
         budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
         relay=rooms.relay,
     )

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
 from forkjoin.agent.contest import Wanted, expand
 from forkjoin.agent.nest import check_granted, share_out
@@ -59,7 +60,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         for one, spec, after in zip(wanted, specs, afters, strict=True)
     ]
     place = await find_naming(checkout.common_dir, home.worktrees)
-    notes = [note for note in (_note(checkout, specs), _note_money(new), untrusted) if note]
+    said = (_note(checkout, specs), _note_money(new), _note_permissions(rooms.settings, specs), untrusted)
+    notes = [note for note in said if note]
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
 
 
@@ -113,7 +115,7 @@ def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
             f"FORKJOIN_HOME ({rooms.home.state}) lies within this checkout, which agents may not write to; move it out."
         )
     for one in wanted:
-        rooms.settings.program(one.spec.agent)
+        _check_program(rooms.settings, one.spec)
         if len(one.spec.model or "") > _MODEL:
             raise CallerError(f"model is no model's name: it has more than {_MODEL} characters. Nothing was spawned.")
     together = [one.spec.name for one in wanted if one.candidate == 1]
@@ -121,6 +123,16 @@ def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
     return checkout.head
+
+
+def _check_program(settings: Settings, spec: Spec) -> None:
+    """See that there is the program that this names, and that it keeps to what this permits."""
+    program = settings.program(spec.agent)
+    if spec.permissions and not ADAPTERS[program.kind].KEEPS_PERMISSIONS:
+        raise CallerError(
+            f"{spec.agent or settings.default_agent} keeps no permissions: a {program.kind} asks nobody. Leave "
+            "permissions out, or let a claude do it. Nothing was spawned."
+        )
 
 
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
@@ -131,6 +143,13 @@ async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
 def _note_money(new: Sequence[NewAgent]) -> str | None:
     if any(one.spec.budget_usd and not one.account for one in new):
         return "budget_usd means nothing for a command: it tells no cost."
+    return None
+
+
+def _note_permissions(settings: Settings, specs: Sequence[Spec]) -> str | None:
+    for spec in specs:
+        if spec.permissions and spec.permissions.allow is not None and settings.program(spec.agent).skip_permissions:
+            return f"{spec.agent} asks for nothing, as its settings say (skip_permissions): only `deny` holds."
     return None
 
 

@@ -14,7 +14,7 @@ from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.error import CallerError, ForkjoinError, GitError, words_of
 from forkjoin.event import Noted
-from forkjoin.model import FINAL, Agent, State
+from forkjoin.model import FINAL, RUNS, Agent, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 from forkjoin.workplace import find_account
@@ -76,7 +76,7 @@ async def deliver(rooms: Rooms, agent: Agent) -> None:
         OSError: There is no room for it; it waits on.
     """
     adapter = taker_of(rooms, agent)
-    if adapter is None or not (agent.under_way and agent.state in (State.RUNNING, State.PAUSED)):
+    if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
         return
     for message in await rooms.store.waiting_mail(agent):
         turn = adapter.turn(message.text, f"{agent.conversation} {message.number}")

@@ -1,13 +1,16 @@
 """Waiting: for agents to end, without holding anything; a wait that is cancelled hurts no agent."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import anyio
 
-from forkjoin.model import FINAL, Agent
+from forkjoin.model import FINAL, Agent, Request, State
 from forkjoin.record.store import Store
+
+#: Which of these requests were not told before.
+FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +19,17 @@ class Waited:
 
     finished: list[Agent]
     pending: list[Agent]
+    requests: Sequence[Request] = ()  #: what those ask that are pending
+    news: Sequence[Request] = ()  #: those of them that were not told before
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
         """Whether there is nothing to wait for any more."""
         return not self.pending or (until == "any" and bool(self.finished))
+
+    async def with_requests(self, store: Store, find_news: FindNews) -> "Waited":
+        """With what those that are pending ask."""
+        asked = await store.requests_of([agent.number for agent in self.pending if agent.state is State.WAITING])
+        return replace(self, requests=asked, news=await find_news(asked)) if asked else self
 
 
 async def wait(
@@ -28,8 +38,9 @@ async def wait(
     until: Literal["all", "any"],
     timeout_s: float,
     stuck: Callable[[Agent], bool] = lambda _: False,
+    find_news: FindNews | None = None,
 ) -> Waited:
-    """Return once all (or any) of these have ended, but after `timeout_s` seconds at the latest.
+    """Return once all (or any) of these have ended, or one asks what is news; after `timeout_s` seconds at the latest.
 
     Args:
         stuck: Whether an agent can't go on without who waits here: nothing but such is not waited for.
@@ -39,7 +50,9 @@ async def wait(
     async def look() -> Waited | None:
         nonlocal waited
         waited = divide(await store.agents_numbered(agent.number for agent in agents))
-        return waited if waited.is_over(until) or all(map(stuck, waited.pending)) else None
+        if find_news:
+            waited = await waited.with_requests(store, find_news)
+        return waited if waited.is_over(until) or waited.news or all(map(stuck, waited.pending)) else None
 
     with anyio.move_on_after(timeout_s):
         await store.changes.until(look)

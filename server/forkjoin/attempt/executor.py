@@ -129,7 +129,11 @@ class Executor(Protocol):
         ...
 
     async def thaw(self, handle: str) -> None:
-        """Let what was frozen go on; idempotent."""
+        """Let what was frozen go on, and its silence count; idempotent."""
+        ...
+
+    async def excuse(self, handle: str) -> None:
+        """Let its silence not count until it is thawed: it waits for somebody; idempotent."""
         ...
 
     async def forget(self, handle: str) -> None:

@@ -146,6 +146,9 @@ class LocalExecutor:
     async def thaw(self, handle: str) -> None:
         await self._do(shims.thaw, self._at(handle))
 
+    async def excuse(self, handle: str) -> None:
+        await self._do(shims.excuse, self._at(handle))
+
     async def forget(self, handle: str) -> None:
         await self._do(_forget, self._at(handle))
 

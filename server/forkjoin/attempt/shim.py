@@ -10,6 +10,7 @@ stands in files of FOLDER, except the program's environment, which comes through
     poke          a fifo: a byte in it says that input, input.end or cancel has changed
     output errors what the program printed; `errors` only where it is kept apart
     frozen        the program is stopped in midst: no time passes for its limits
+    waiting       the program waits for an answer: its silence does not count
     cancel        the attempt is to end, within the grace that stands in it; nothing is started where it is there
     end.json      how it ended; written last, and by rename, so that it is whole or not there
     full.json     what becomes end.json where the disk is too full to write one
@@ -208,10 +209,11 @@ class Shim:
         return _GRACE_S if self.late or self.terminated else None
 
     def hold_time(self) -> None:
-        """Let no time pass for the limits while the program is frozen."""
+        """Let no time pass for the limits while the program is frozen, nor for its silence while it waits."""
         now = time.monotonic()
         if self.frozen:
             self.began += now - self.looked
+        if self.frozen or os.path.exists("waiting"):
             self.logs.heard += now - self.looked
         self.looked, self.frozen = now, os.path.exists("frozen")
 

@@ -146,6 +146,12 @@ def thaw(folder: Path) -> None:
         for entry in _finder(folder)():
             process.send(entry.identity, signal.SIGCONT)
         (folder / "frozen").unlink(missing_ok=True)
+    (folder / "waiting").unlink(missing_ok=True)
+
+
+def excuse(folder: Path) -> None:
+    if folder.exists():  # else it was forgotten
+        write(folder / "waiting", b"")
 
 
 def _finder(folder: Path) -> Callable[[], list[process.Entry]]:

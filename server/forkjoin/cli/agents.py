@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.client import Client, ask
-from forkjoin.cli.say import Json, say, say_json, tell
+from forkjoin.cli.requests import line
+from forkjoin.cli.say import Json, say, say_json, tell, visible
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, State
 from forkjoin.paths import find_home
@@ -157,6 +158,7 @@ def _wait(client: Client, left: list[str], timeout: float | None, *, first: bool
     columns = TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[who]}")
     answer: dict[str, Any] = {"finished": [], "pending": [], "timed_out": False}
     ended: dict[str, dict[str, Any]] = {}
+    told = set[str]()  # requests
     with Progress(
         *columns, TimeElapsedColumn(), console=show.console(stderr=True), transient=True, disable=quiet
     ) as progress:
@@ -165,6 +167,10 @@ def _wait(client: Client, left: list[str], timeout: float | None, *, first: bool
             step = max(0.0, min(_WAIT_STEP_S, give_up - time.monotonic()))
             answer = client.call("wait_agents", ids=left[:_ASKED], until="any", timeout_s=step)
             ended |= {one["id"]: one for one in answer["finished"]}
+            asked = {one["request_id"]: line(one) for one in answer.get("requests", [])}
+            for request in asked.keys() - told:
+                progress.print(visible(asked[request]), markup=False, highlight=False)
+            told |= asked.keys()
             known = {*ended, *(one["name"] for one in ended.values())}
             left = [one for one in (*left[_ASKED:], *left[:_ASKED]) if one not in known]
             who = " ".join(one["id"] for one in answer["pending"][:8])

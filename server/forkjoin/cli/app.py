@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, brief, budget, daemon, doctor, install, read, trust
+from forkjoin.cli import agents, brief, budget, daemon, doctor, install, read, requests, trust
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -41,7 +41,7 @@ for command in (
         agents.rm,
         agents.merge,
     ),
-    agents.undo,
+    *(agents.undo, requests.requests, requests.answer),
     *(doctor.status, doctor.doctor, trust.trust, budget.budget, install.install, install.uninstall, brief.brief),
 ):
     app.command()(command)

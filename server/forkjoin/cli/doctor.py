@@ -40,6 +40,7 @@ def status(json: Json = False) -> None:
         f"{answer[state]} {state}" for state in ("running", "paused", "queued") if answer[state] or state != "paused"
     )
     lines = [f"{', '.join(counts)}, at most {answer['max_running']} at once"]
+    lines += [f"asked: {answer['requests']}; forkjoin requests tells them"] if answer["requests"] else []
     lines += [f"waiting: {line}" for line in answer["waiting"]]
     lines += [f"budget: {line}" for line in answer["budgets"]]
     lines += [f"rate limit: {line}" for line in answer["rate_limits"]]

@@ -16,6 +16,7 @@ COLOURS = {
     "queued": "dim",
     "preparing": "cyan",
     "running": "bold cyan",
+    "waiting": "bold yellow",
     "paused": "yellow",
     "finishing": "cyan",
     "succeeded": "green",

@@ -11,7 +11,7 @@ that converses with no model spends nothing.
 from collections.abc import Iterable, Mapping, Sequence
 
 from forkjoin.decision.gate import Gate, Hold
-from forkjoin.model import CALLING, Agent, Budget, Pause, State
+from forkjoin.model import CALLING, RUNS, Agent, Budget, Pause
 
 #: The part of its budget, or of a step, at which what is left is little; and without which nobody goes on.
 _LITTLE = 0.1
@@ -55,12 +55,12 @@ class Budgets(Gate):
             self.given[agent.number] = self._has(agent) + offer
 
     def to_pause(self) -> Mapping[int, Pause]:
-        holds = {one.number: self._hold_running(one) for one in self._live if one.state is State.RUNNING or one.frozen}
+        holds = {one.number: self._hold_running(one) for one in self._live if one.state in RUNS or one.frozen}
         return {number: Pause(hold.why, ending=True) for number, hold in holds.items() if hold}
 
     def to_wind_up(self) -> tuple[int, ...]:
         """Who of those that run is near the end of what it has, and was not told."""
-        running = [one for one in self._live if one.state is State.RUNNING and not one.wind_up and self._is_bound(one)]
+        running = [one for one in self._live if one.state in RUNS and not one.wind_up and self._is_bound(one)]
         return tuple(agent.number for agent in running if self._has_little(agent))
 
     def wanted(self, agent: Agent) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from forkjoin.decision.governor import LONGEST_REST_S, RateLimit
-from forkjoin.model import ACTIVE, CALLING, Agent, Pause, State
+from forkjoin.model import ACTIVE, CALLING, RUNS, Agent, Pause, State
 
 #: For longer than that nobody is frozen.
 _LONG_S = 2 * LONGEST_REST_S
@@ -150,7 +150,7 @@ class Governor(Gate):
         for account, known in self._rate_limits.items():
             if not self._is_closed_for_long(known):
                 calling = [one for one in self._live if one.account == account and one.state in CALLING]
-                crowd = [one.number for one in calling[known.most :] if one.state is State.RUNNING]
+                crowd = [one.number for one in calling[known.most :] if one.state in RUNS]
                 found |= dict.fromkeys(crowd, Pause(known.why, frozen=True))
         return found
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forkjoin.decision.gate import Gate, Hold, clock
-from forkjoin.model import ACTIVE, Agent, Pause, State
+from forkjoin.model import ACTIVE, RUNS, Agent, Pause
 
 #: What an agent needs until its kind is known: a claude of about 400 MB, and what it runs. Bytes.
 FIRST_NEED = 1_000_000_000
@@ -126,7 +126,7 @@ class Room(Gate):
         """Of whom one is to pause where memory is short: never the only one at work."""
         going_on = {agent.number for agent in self._working}
         frozen = [one for one in self._live if one.frozen and one.converses and one.number not in going_on]
-        running = [one for one in self._live if one.state is State.RUNNING]
+        running = [one for one in self._live if one.state in RUNS]
         return frozen or (running if len(self._working) > 1 else [])
 
     def _lacks(self, agent: Agent) -> float:

@@ -15,7 +15,7 @@ from forkjoin.branch import git
 from forkjoin.branch.clash import find_clashes
 from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.error import CallerError, ForkjoinError
-from forkjoin.model import FINAL, Agent, Merge, State
+from forkjoin.model import FINAL, RUNS, Agent, Merge
 from forkjoin.rooms import Rooms
 from forkjoin.work import find_end
 
@@ -104,7 +104,7 @@ class Foresight:
             await anyio.sleep(max(_REST_S, _SHARE * (anyio.current_time() - began)))
 
     async def _look_at_all(self) -> None:
-        running = {agent.project for agent in await self._rooms.store.live() if agent.state is State.RUNNING}
+        running = {agent.project for agent in await self._rooms.store.live() if agent.state in RUNS}
         for project in self.known.keys() - running:
             del self.known[project]
         for project in running:

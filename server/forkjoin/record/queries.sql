@@ -132,7 +132,7 @@ WHERE agent = :agent AND attempt = :attempt AND (:all_ OR sent IS NOT NULL) AND 
                   AND event.kind = 'started' AND event.number > answer.number));
 
 -- name: agents_with_mail
-SELECT * FROM agent WHERE state = 'running' AND number IN (SELECT agent FROM mail WHERE attempt IS NULL)
+SELECT * FROM agent WHERE state IN ('running', 'waiting') AND number IN (SELECT agent FROM mail WHERE attempt IS NULL)
 AND NOT EXISTS (SELECT 1 FROM progress WHERE progress.agent = agent.number AND progress.attempt = agent.attempt
                 AND turn_end IS NOT NULL);
 
@@ -327,6 +327,53 @@ SELECT coalesce(max(number), 0) FROM event WHERE agent = :agent;
 
 -- name: add_told!
 INSERT INTO told (project, lead, agent, attempt) VALUES (:project, :lead, :agent, :attempt) ON CONFLICT DO NOTHING;
+
+-- name: add_request<!
+INSERT INTO request (agent, call, kind, text, fallback, asked, expires)
+VALUES (:agent, :call, :kind, :text, :fallback, :asked, :expires);
+
+-- name: request^
+SELECT * FROM request WHERE number = :number;
+
+-- name: request_of_call^
+SELECT * FROM request WHERE agent = :agent AND call = :call;
+
+-- name: project_request^
+SELECT request.* FROM request JOIN agent ON agent.number = request.agent
+WHERE request.number = :number AND project = :project;
+
+-- name: open_requests
+-- Of one project, or of all.
+SELECT request.* FROM request JOIN agent ON agent.number = request.agent
+WHERE closed IS NULL AND (project = :project OR :project IS NULL) ORDER BY request.number;
+
+-- name: requests_of
+-- What of these agents is open.
+SELECT * FROM request WHERE closed IS NULL AND agent IN (SELECT value FROM json_each(:agents)) ORDER BY number;
+
+-- name: count_requests$
+SELECT count(*) FROM request WHERE agent = :agent;
+
+-- name: told_requests
+SELECT request FROM request_told WHERE project = :project AND lead = :lead
+AND request IN (SELECT value FROM json_each(:requests));
+
+-- name: add_request_told!
+INSERT OR IGNORE INTO request_told (project, lead, request) SELECT :project, :lead, number FROM request
+WHERE number = :request;
+
+-- name: next_expiry$
+SELECT min(expires) FROM request WHERE closed IS NULL;
+
+-- name: expired_requests
+SELECT * FROM request WHERE closed IS NULL AND expires <= :now ORDER BY number;
+
+-- name: close_request!
+UPDATE request SET closed = :now, said = :said, reason = :reason, answered_by = :answered_by
+WHERE number = :number AND closed IS NULL;
+
+-- name: withdraw_requests!
+UPDATE request SET closed = :now WHERE agent = :agent AND closed IS NULL;
 
 -- name: add_landing<!
 INSERT INTO landing (project, lead, agents, target, verify, dry_run, environment, checkout, recipe, strategy,

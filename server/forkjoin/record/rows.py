@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.config import Recipe
-from forkjoin.model import Agent, Landing, OnConflict, Result, Strategy
+from forkjoin.model import Agent, Landing, OnConflict, Request, RequestKind, Result, Strategy
 from forkjoin.spec import Spec, SpecParts
 
 Row = dict[str, Any]
@@ -22,6 +22,7 @@ RESTORED = "Its record was damaged, and was restored from the files of its attem
 RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
 _LANDING = TypeAdapter(Landing)
+_REQUEST = TypeAdapter(Request)
 JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 # How in a query's values is written what SQLite has no type for.
@@ -168,6 +169,16 @@ class NewLanding:
     on_conflict: OnConflict = "report"
 
 
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What an agent asks, and for how long it waits."""
+
+    kind: RequestKind
+    text: str
+    fallback: str
+    seconds: float
+
+
 def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
     return dict(zip([column[0] for column in cursor.description], row, strict=True))
 
@@ -199,6 +210,10 @@ def _spec(text: str) -> SpecParts:
 def recipe(text: str) -> Recipe:
     """A recipe, parsed once: many are alike."""
     return Recipe.model_validate_json(text)
+
+
+def request(row: Row) -> Request:
+    return _REQUEST.validate_python(row)
 
 
 def landing(row: Row) -> Landing:

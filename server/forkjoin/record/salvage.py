@@ -5,8 +5,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import get_args
 
-from forkjoin.model import LandingState, Merge, State
+from forkjoin.model import LandingState, Merge, RequestKind, State
 from forkjoin.record.damage import open_read_only
 from forkjoin.record.rows import Row
 
@@ -18,6 +19,7 @@ _TABLES = {
     "task": "agent",
     "message": "agent",
     "mail": "agent",
+    "request": "agent",
     "result": "agent",
     "progress": "agent",
     "event": "agent",
@@ -30,6 +32,7 @@ _TABLES = {
     "finding": "agent",
     "verdict": "landing",
     "told": None,
+    "request_told": None,
     "call": None,
 }
 _JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "above"})
@@ -44,6 +47,7 @@ _WORDS: dict[str, dict[str, frozenset[object]]] = {
     },
     "landing": {"state": frozenset(LandingState)},
     "scratch": {"retired": _FLAG},
+    "request": {"kind": frozenset(get_args(RequestKind))},
 }
 #: No home has handed out more numbers; a larger one is damage.
 _MOST = 1_000_000

@@ -5,7 +5,6 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from anyio import to_thread
 
 from forkjoin.config import Recipe
 from forkjoin.error import BrokenPromiseError, UnknownAgentError
-from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
+from forkjoin.event import Event, Recorded
 from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows, turns
 from forkjoin.record.database import open_database
@@ -25,6 +24,7 @@ from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.mail import Mail
 from forkjoin.record.ports import find_ports, first_port
+from forkjoin.record.requests import Requests
 from forkjoin.record.scratches import Scratches
 from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
@@ -32,8 +32,6 @@ from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
 from forkjoin.spec import number_of
 
-#: Characters of the last event that a list shows.
-_LAST_EVENT = 120
 #: Characters of a task that a list shows.
 _BEGINNING = 80
 
@@ -50,7 +48,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
+class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -168,7 +166,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
         """
         turns.move(q, agent, to, pause)
         if event:
-            _add_event(q, agent, event, -1)
+            turns.note(q, agent, event)
         return rows.agent(q.agent_numbered(number=agent.number))
 
     @Transactions.step()
@@ -186,7 +184,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
                 q.add_message(agent=now.number, attempt=now.attempt + 1, text="")
         else:
             turns.move(q, now, State.FINISHING)
-        _add_event(q, now, event, -1)
+        turns.note(q, now, event)
         return rows.agent(q.agent_numbered(number=agent.number))
 
     @Transactions.step()
@@ -208,7 +206,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
             BrokenPromiseError: It has ended before: what is recorded stays.
         """
         turns.end(q, agent, result, merge)
-        q.set_last_event(agent=agent.number, text=result.summary[:_LAST_EVENT])
+        q.set_last_event(agent=agent.number, text=result.summary[: turns.LAST_EVENT])
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)
         for row in q.live_below(numbers=(agent.number,)):
             turns.stop(q, rows.agent(row))
@@ -306,7 +304,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
         def act(q: Any) -> bool:
             told = False
             for event, offset in events:
-                _add_event(q, agent, event, offset)
+                turns.note(q, agent, event, offset)
                 if event.kind == "turn_ended" and event.cost_usd is not None:
                     told = True
                     q.set_cost(**attempt, cost_usd=event.cost_usd)
@@ -339,12 +337,6 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings):
 
     async def last_event_number(self, agent: int) -> int:
         return await self._value(int, "last_event_number", agent=agent) or 0
-
-
-def _add_event(q: Any, agent: Agent, event: Event, offset: int) -> None:
-    text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
-    q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
-    q.set_last_event(agent=agent.number, text=" ".join(text.split())[:_LAST_EVENT])
 
 
 async def open_store(file: Path) -> Store:

@@ -1,11 +1,18 @@
-"""How an agent's record moves: from state to state, and from one attempt to the next, which is told what waits."""
+"""How an agent's record moves: from state to state, and from one attempt to the next, which is told what waits.
+
+Where it goes on it waits, as long as a request of it is open; where its program is to end, its requests are withdrawn.
+"""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from forkjoin.error import BrokenPromiseError
-from forkjoin.model import FINAL, TRANSITIONS, Agent, Merge, Pause, Result, State
+from forkjoin.event import TEXT_LIMIT, Event, text_of
+from forkjoin.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, Result, State
+
+#: Characters of the last event that a list shows.
+LAST_EVENT = 120
 
 
 def move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
@@ -22,6 +29,17 @@ def move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
     how = asdict(pause or Pause(""))
     if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **how)):
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
+    if to is State.RUNNING and any(q.requests_of(agents=(agent.number,))):
+        move(q, replace(agent, state=to, frozen=False), State.WAITING)
+    elif to not in RUNS and not (pause and (pause.frozen or pause.ending)):
+        q.withdraw_requests(agent=agent.number, now=now)
+
+
+def note(q: Any, agent: Agent, event: Event, offset: int = -1) -> None:
+    """Record that this has happened to an agent."""
+    text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
+    q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
+    q.set_last_event(agent=agent.number, text=" ".join(text.split())[:LAST_EVENT])
 
 
 def end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
@@ -36,6 +54,7 @@ def stop(q: Any, agent: Agent) -> None:
     if agent.state in FINAL:
         return
     q.ask_stop(number=agent.number)
+    q.withdraw_requests(agent=agent.number, now=time.time())
     if agent.has_begun and not agent.under_way:
         move(q, agent, State.FINISHING)
     elif not agent.has_begun:

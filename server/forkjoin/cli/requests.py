@@ -1,0 +1,37 @@
+"""forkjoin requests and answer: what agents ask and wait for, and a person's answer."""
+
+from typing import Annotated, Any
+
+import typer
+
+from forkjoin.cli.client import ask
+from forkjoin.cli.say import Json, tell
+from forkjoin.error import CallerError
+
+
+def requests(json: Json = False) -> None:
+    """List what this repository's agents ask and wait for."""
+    answer = ask("list_requests")
+    tell(answer, map(line, answer["requests"]), json=json)
+
+
+def line(request: dict[str, Any]) -> str:
+    """A request as a person reads it."""
+    asks = "asks" if request["kind"] == "question" else "asks whether it may"
+    return f"{request['request_id']}  {request['id']} {asks} (for {request['expires_s']} s more): {request['text']}"
+
+
+def answer(
+    request: Annotated[str, typer.Argument(help="Its id, as forkjoin requests tells it.")],
+    text: Annotated[str | None, typer.Argument(help="The answer to a question.")] = None,
+    allow: Annotated[bool, typer.Option("--allow", help="Permit it.")] = False,
+    deny: Annotated[bool, typer.Option("--deny", help="Do not permit it.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, as its agent is told.")] = None,
+    json: Json = False,
+) -> None:
+    """Answer what an agent asks; the first answer counts."""
+    if (text is not None) + allow + deny != 1:
+        raise CallerError("give one of: a text, --allow, --deny")
+    decision = "allow" if allow else "deny" if deny else None
+    told = ask("answer_request", request_id=request, answer=text, decision=decision, reason=reason)
+    tell(told, [f"{told['request_id']}  {told['id']}  {told['said']}"], json=json)

@@ -1,0 +1,59 @@
+"""The real claude asks, by the tools that it is given, and its lead answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.messages_api import MessagesApi
+from fakes.script import Text, ToolUse, in_turn
+from harness import GIVE_UP_S, Lead, open_lead
+
+pytestmark = pytest.mark.vendor
+
+
+def bash(command: str) -> ToolUse:
+    return ToolUse("Bash", {"command": command, "description": command})
+
+
+async def asked(lead: Lead) -> Any:
+    """What a wait tells that an agent asks."""
+    told = await lead.call("wait_agents", timeout_s=GIVE_UP_S)
+    (request,) = told["requests"]
+    return request
+
+
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
+    api: MessagesApi, repository: Path, decision: str
+) -> None:
+    api.script = in_turn([bash("echo allowed > one.txt")], [bash("echo $((40+2)) && mkfifo two")], [Text("Done.")])
+    async with open_lead(repository) as lead:
+        await lead.call("spawn_agent", task="Begin.", permissions={"allow": ["Bash(echo:*)"]})
+        request = await asked(lead)
+        assert (request["id"], request["kind"]) == ("a1", "permission")
+        assert "mkfifo two" in request["text"]
+        assert (await lead.listed("a1"))["state"] == "waiting"
+        await lead.call("answer_request", request_id=request["request_id"], decision=decision, reason="as it is")
+        (result,) = await lead.results("a1")
+        log = await lead.call("read_log", id="a1")
+    first, second = api.asked[-1].results
+    assert not first.is_error
+    assert f"answered by lead session-1: {decision} (as it is)" in log
+    assert (second.is_error, "42" in second.text) == ((False, True) if decision == "allow" else (True, False))
+    assert ("as it is" in second.text) == (decision == "deny")
+    assert result["state"] == "succeeded"
+
+
+async def test_a_question_reaches_the_lead_and_its_answer_the_model(api: MessagesApi, repository: Path) -> None:
+    api.script = in_turn(
+        [ToolUse("mcp__forkjoin__ask_lead", {"question": "Tabs or spaces?", "default": "spaces"})], [Text("Done.")]
+    )
+    async with open_lead(repository) as lead:
+        await lead.call("spawn_agent", task="Begin.")
+        request = await asked(lead)
+        assert (request["kind"], request["text"]) == ("question", "Tabs or spaces?")
+        await lead.call("answer_request", request_id=request["request_id"], answer="Tabs.")
+        await lead.results("a1")
+    (told,) = api.asked[-1].results
+    assert json.loads(told.text) == {"answer": "Tabs.", "answered_by": "lead session-1"}
