@@ -78,3 +78,9 @@ async def test_with_an_end_those_below_are_asked_to_stop_in_one_transaction(stor
     assert (await store.agent(3)).state is State.STOPPED
     with pytest.raises(CallerError, match="is at its end"):
         await store.spawn([below(first, "late")], place, NOBODY)
+
+
+async def test_one_that_is_to_stop_and_stands_below_another_that_is_to_is_stopped_once(store: Store) -> None:
+    first, _, third = await tree(store)
+    assert [agent.number for agent in await store.ask_stop([first, third])] == [1, 3, 2]
+    assert {(await store.agent(number)).state for number in (1, 2, 3)} == {State.STOPPED}

@@ -228,7 +228,8 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests):
     def ask_stop(self, q: Any, agents: Iterable[Agent]) -> list[Agent]:
         """Note that these are to be stopped, and all below them, those that never started at once; all of them."""
         numbers = tuple(agent.number for agent in agents)
-        whole = [rows.agent(row) for row in (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers))]
+        found = (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers))
+        whole = [rows.agent(row) for row in {row["number"]: row for row in found}.values()]
         for agent in whole:
             turns.stop(q, agent)
         return whole
