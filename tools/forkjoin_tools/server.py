@@ -65,8 +65,9 @@ TOOLS = {tool.name: tool for tool in _ALL}
 #: An agent's own: all that it is offered.
 _OWN = (report.report_progress, ask.ask_lead, ask.approve, report.share_finding, report.read_findings)
 AGENT_TOOLS = {tool.name: tool for tool in _OWN}
-#: What an agent has beside them that may spawn agents.
+#: What is no agent's, whatever it may spawn.
 _LEADS_ALONE = (look.get_status, join.undo_merge, money.set_budget)
+#: Those of an agent that may spawn agents.
 PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _ALL if tool not in _LEADS_ALONE}
 #: Those of the lead's that change nothing.
 READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
