@@ -52,7 +52,7 @@ async def test_one_that_waits_for_an_answer_is_told_at_once(talking: Lead, loop:
     agent = await up(talking, "succeed(hear())")
     async with program_of(loop, repository, agent) as program, anyio.create_task_group() as tasks:
         tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
-        await talking.until(agent, state="waiting")
+        assert (await talking.call("wait_agents", timeout_s=GIVE_UP_S))["pending"][0]["state"] == "waiting"
         assert await told(talking, agent, "more") == "now"
         (result,) = await talking.results(agent)
     assert (result["state"], result["output"]) == ("succeeded", "more")
