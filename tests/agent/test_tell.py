@@ -55,7 +55,7 @@ async def test_one_that_waits_for_an_answer_is_told_at_once(talking: Lead, loop:
         assert (await talking.call("wait_agents", timeout_s=GIVE_UP_S))["pending"][0]["state"] == "waiting"
         assert await told(talking, agent, "more") == "now"
         (result,) = await talking.results(agent)
-    assert (result["state"], result["output"]) == ("succeeded", "more")
+        assert (result["state"], result["output"]) == ("succeeded", "more")
 
 
 async def test_one_that_has_ended_goes_on_in_its_conversation_and_worktree(talking: Lead) -> None:
