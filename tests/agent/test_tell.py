@@ -3,10 +3,13 @@
 import errno
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import anyio
 import pytest
+from asking import program_of
 from forkjoin.agent.tell import taker_of
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.error import RecordsError
@@ -43,6 +46,16 @@ async def test_one_that_runs_is_told_at_once_and_in_order(talking: Lead) -> None
     assert (result["state"], result["output"]) == ("succeeded", "first, second\nline")
     log = await talking.call("read_log", id=agent)
     assert "noted: told: first" in log
+
+
+async def test_one_that_waits_for_an_answer_is_told_at_once(talking: Lead, loop: Loop, repository: Path) -> None:
+    agent = await up(talking, "succeed(hear())")
+    async with program_of(loop, repository, agent) as program, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
+        assert (await talking.call("wait_agents", timeout_s=GIVE_UP_S))["pending"][0]["state"] == "waiting"
+        assert await told(talking, agent, "more") == "now"
+        (result,) = await talking.results(agent)
+        assert (result["state"], result["output"]) == ("succeeded", "more")
 
 
 async def test_one_that_has_ended_goes_on_in_its_conversation_and_worktree(talking: Lead) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from attempts import Place, change_shims, ended, lines, pids, printed, processes_of, run, shell
 from forkjoin.attempt.executor import Executor
@@ -100,3 +101,17 @@ async def test_no_time_passes_for_what_is_frozen(
     outcome = await local.outcome("a1-1")
     assert outcome.ok
     assert outcome.duration_s < 7000
+
+
+async def test_what_waits_for_somebody_is_silent_for_as_long_as_it_takes_until_it_is_thawed(
+    executor: Executor, reopen: Callable[[], Executor]
+) -> None:
+    await executor.submit(replace(shell("a1-1", "echo up; exec sleep 1000"), silence_s=1.0))
+    await executor.excuse("a1-1")
+    await reopen().excuse("a1-1")
+    with anyio.move_on_after(3) as patience:
+        await executor.outcome("a1-1")
+    assert patience.cancelled_caught
+    await executor.thaw("a1-1")
+    assert str(await ended(executor, "a1-1")) == "ended after 1 s of silence"
+    await executor.excuse("a2-1")

@@ -80,6 +80,7 @@ async def test_a_person_who_waits_is_told_once_of_what_is_asked_and_waits_on(
     with running(repository, "wait") as waiting:
         await asked(lead)
         assert "asked: 1" in forkjoin(repository, "status").stdout
+        assert "Tabs? (answer_request)" in forkjoin(repository, "brief").stdout
         assert waiting.stderr
         told = waiting.stderr.readline()
         assert "r1" in told

@@ -117,9 +117,12 @@ class Table:
     def ignore(self, **values: object) -> None:
         """Nothing that is decided depends on this."""
 
-    add_event = set_last_event = add_result = add_message = take_back_mail = give_mail = ignore
+    add_event = set_last_event = add_result = add_message = take_back_mail = give_mail = withdraw_requests = ignore
 
     def waiting_mail(self, agent: int) -> list[dict[str, Any]]:
+        return []
+
+    def requests_of(self, agents: tuple[int, ...]) -> list[dict[str, Any]]:
         return []
 
 

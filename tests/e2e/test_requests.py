@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fakes.messages_api import MessagesApi
-from fakes.script import Text, ToolUse, in_turn
-from harness import GIVE_UP_S, Lead, open_lead
+from fakes.script import Text, ToolUse, by_prompt, in_turn
+from harness import GIVE_UP_S, RELAY, Lead, open_lead
 
 pytestmark = pytest.mark.vendor
+
+
+def of_forkjoin(tool: str, **given: Any) -> ToolUse:
+    return ToolUse(f"mcp__forkjoin__{tool}", given)
 
 
 def bash(command: str) -> ToolUse:
@@ -45,10 +50,27 @@ async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
     assert result["state"] == "succeeded"
 
 
-async def test_a_question_reaches_the_lead_and_its_answer_the_model(api: MessagesApi, repository: Path) -> None:
-    api.script = in_turn(
-        [ToolUse("mcp__forkjoin__ask_lead", {"question": "Tabs or spaces?", "default": "spaces"})], [Text("Done.")]
+async def test_a_claude_that_leads_answers_what_its_agent_asks(api: MessagesApi, repository: Path) -> None:
+    lead = in_turn(
+        [of_forkjoin("spawn_agents", agents=[{"task": "Begin.", "permissions": {"allow": ["Bash(echo:*)"]}}])],
+        [of_forkjoin("wait_agents")],
+        [of_forkjoin("answer_request", request_id="r1", decision="allow")],
+        [of_forkjoin("wait_agents")],
+        [Text("It is done.")],
     )
+    api.script = by_prompt({"Fork it out.": lead, "Begin.": in_turn([bash("mkfifo two")], [Text("Done.")])})
+    registered = json.dumps({"mcpServers": {"forkjoin": {"command": RELAY[0], "args": RELAY[1:]}}})
+    options = ("--mcp-config", registered, "--strict-mcp-config", "--allowedTools", "mcp__forkjoin")
+    with anyio.fail_after(GIVE_UP_S):
+        done = await anyio.run_process(["claude", "-p", "Fork it out.", *options], cwd=repository, check=False)
+    assert done.stdout.decode().strip() == "It is done."
+    _, told, _, ended = (result.text for result in api.asked[-1].results)
+    assert "mkfifo two" in told
+    assert json.loads(ended)["finished"][0]["summary"] == "Done."
+
+
+async def test_a_question_reaches_the_lead_and_its_answer_the_model(api: MessagesApi, repository: Path) -> None:
+    api.script = in_turn([of_forkjoin("ask_lead", question="Tabs or spaces?", default="spaces")], [Text("Done.")])
     async with open_lead(repository) as lead:
         await lead.call("spawn_agent", task="Begin.")
         request = await asked(lead)

@@ -72,8 +72,8 @@ async def news(lead: Lead) -> list[Any]:
 async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
     lead: Lead, program: Lead, decision: str
 ) -> None:
+    asked = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
-        asked = Call(program, "approve", DANGEROUS)
         tasks.start_soon(asked.run)
         (request,) = await news(lead)
         assert request.pop("expires_s") in (599, 600)
@@ -93,8 +93,8 @@ async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
 async def test_a_wait_tells_a_request_at_once_and_the_next_waits_on_and_reminds_of_it(
     lead: Lead, program: Lead
 ) -> None:
+    asked = Call(program, "ask_lead", QUESTION)
     async with anyio.create_task_group() as tasks:
-        asked = Call(program, "ask_lead", QUESTION)
         tasks.start_soon(asked.run)
         (request,) = await news(lead)
         assert request["text"] == "Tabs or [31m spaces?"
@@ -113,12 +113,12 @@ async def test_a_wait_tells_a_request_at_once_and_the_next_waits_on_and_reminds_
 async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_answer(
     loop: Loop, repository: Path, lead: Lead, program: Lead
 ) -> None:
+    asked = Call(program, "ask_lead", QUESTION)
     async with (
         lead_of(loop, repository, "session-2") as other,
         lead_of(loop, repository, kind="cli") as person,
         anyio.create_task_group() as tasks,
     ):
-        asked = Call(program, "ask_lead", QUESTION)
         tasks.start_soon(asked.run)
         for one in (lead, person):
             assert [request["request_id"] for request in await news(one)] == ["r1"]
@@ -181,8 +181,8 @@ async def test_without_an_answer_in_time_the_default_counts(lead: Lead, program:
 async def test_a_permission_is_denied_when_its_time_is_up(
     loop: Loop, lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
-        asked = Call(program, "approve", DANGEROUS)
         tasks.start_soon(asked.run)
         await news(lead)
         later = SimpleNamespace(time=lambda: time.time() + 601)
@@ -192,8 +192,8 @@ async def test_a_permission_is_denied_when_its_time_is_up(
 
 
 async def test_a_stop_withdraws_what_an_agent_asks(lead: Lead, program: Lead) -> None:
+    asked = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
-        asked = Call(program, "approve", DANGEROUS)
         tasks.start_soon(asked.run)
         await news(lead)
         await lead.call("stop_agents", ids=["a1"])
@@ -213,8 +213,8 @@ async def test_what_its_program_gives_up_is_withdrawn(lead: Lead, program: Lead)
 
 async def test_a_giant_input_is_cut_where_it_is_read_and_comes_back_whole(lead: Lead, program: Lead) -> None:
     giant = {"content": "\x00\x1b é\u202e" * 200_000}
+    asked = Call(program, "approve", {"tool_name": "Write", "input": giant})
     async with anyio.create_task_group() as tasks:
-        asked = Call(program, "approve", {"tool_name": "Write", "input": giant})
         tasks.start_soon(asked.run)
         (request,) = await news(lead)
         assert len(request["text"]) == 240
@@ -255,8 +255,8 @@ async def test_no_key_is_in_what_is_asked_and_answered_and_the_input_keeps_its_o
     loop: Loop, lead: Lead, program: Lead
 ) -> None:
     key = "sk-ant-REDACTED"
+    asked = Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}})
     async with anyio.create_task_group() as tasks:
-        asked = Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}})
         tasks.start_soon(asked.run)
         (request,) = await news(lead)
         assert key not in request["text"]
@@ -289,11 +289,11 @@ async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_cou
         ElicitResult(action="accept", content={"answer": "Tabs."}),
         ElicitResult(action="accept", content={"decision": "deny", "reason": "no"}),
     )
+    question, permission = Call(program, "ask_lead", QUESTION), Call(program, "approve", DANGEROUS)
     async with (
         lead_of(loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
         anyio.create_task_group() as tasks,
     ):
-        question, permission = Call(program, "ask_lead", QUESTION), Call(program, "approve", DANGEROUS)
         tasks.start_soon(question.run)
         await first_answer(lambda: _has(lead, 1))
         tasks.start_soon(permission.run)
@@ -342,17 +342,18 @@ async def test_a_form_is_taken_back_when_somebody_else_answers(loop: Loop, repos
             gone.set()
         raise AssertionError
 
+    asked = Call(program, "ask_lead", QUESTION)
     async with (
         lead_of(loop, repository, elicitation_callback=think, mode="legacy") as lead,
         lead_of(loop, repository, kind="cli") as person,
-        anyio.create_task_group() as tasks,
     ):
-        asked, waited = Call(program, "ask_lead", QUESTION), Call(lead, "wait_agents", {"timeout_s": 10})
-        tasks.start_soon(asked.run)
-        tasks.start_soon(waited.run)
-        await put.wait()
-        await person.call("answer_request", request_id="r1", answer="Tabs.")
-        with anyio.fail_after(5):
-            await gone.wait()
-    assert "requests" not in waited.answer
+        waited = Call(lead, "wait_agents", {"timeout_s": 10})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked.run)
+            tasks.start_soon(waited.run)
+            await put.wait()
+            await person.call("answer_request", request_id="r1", answer="Tabs.")
+            with anyio.fail_after(5):
+                await gone.wait()
+        assert "requests" not in waited.answer
     assert asked.answer["answered_by"] == "the person"

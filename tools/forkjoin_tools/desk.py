@@ -94,6 +94,10 @@ class Desk:
         assert self.caller.session.agent
         return await self.store.agent(self.caller.session.agent.number)
 
+    def may_see(self, agent: Agent) -> bool:  # noqa: ARG002 - an agent's program leads nobody
+        """Whether the caller has to do with this agent."""
+        return self.caller.session.agent is None or self.caller.session.is_person
+
     def program_of(self, agent: Agent) -> str:
         return agent.spec.agent or self.rooms.settings.default_agent
 

@@ -54,7 +54,9 @@ class Requests(BaseModel):
 @tool(reads_only=True)
 async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:  # noqa: ARG001
     """List what this project's agents ask and wait for, in full. Next: answer_request."""
-    found = rows_of(await desk.store.open_requests(desk.project), None)
+    asked = await desk.store.open_requests(desk.project)
+    seen = {agent.number for agent in await desk.store.agents_numbered({a.agent for a in asked}) if desk.may_see(agent)}
+    found = rows_of([request for request in asked if request.agent in seen], None)
     told = fit(found, ROOM // 2)
     return Requests(requests=told, more=len(found) - len(told) or None)
 
@@ -99,6 +101,6 @@ async def answer(desk: Desk, request: Request, said: str, reason: str, by: str, 
 async def _find(desk: Desk, asked: str) -> Request:
     number = _ID.fullmatch(asked)
     found = await desk.store.request_in(desk.project, int(number[1])) if number else None
-    if found is None:
+    if found is None or not desk.may_see(await desk.store.agent(found.agent)):
         raise CallerError(f"No request {asked[:40]!r} in this project. Call list_requests for those that are open.")
     return found

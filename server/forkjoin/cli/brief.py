@@ -5,17 +5,19 @@ import subprocess
 
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
+from forkjoin.cli.requests import line
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL
 from forkjoin.paths import find_home
 
-_MOST = 20
+#: Of how many is told, and in how many characters each what is asked.
+_MOST, _LINE = 20, 240
 
 
 def brief() -> None:
-    """Tell in a line each which agents run, and what is not merged; nothing where there are none (for a hook)."""
+    """Tell in a line each which agents run, what is not merged, and what is asked, if anything (for a hook)."""
     if "FORKJOIN_TOKEN" in os.environ:
         return  # an agent of ours is not to care for others
     try:
@@ -23,6 +25,7 @@ def brief() -> None:
             return  # no daemon is started for whoever is in no repository
         with Client(find_home()) as client:
             agents = list_all(client)
+            asked = client.call("list_requests")["requests"]
     except (CallerError, DaemonError, OSError):  # nothing to tell a session that only begins
         return
     told = [one for one in agents if one["state"] not in FINAL or one["merge"] not in ("merged", "nothing")]
@@ -32,3 +35,5 @@ def brief() -> None:
         say(f"{one['id']} {one['name']}: {one['state']}, {one['merge']}; {one['task']}")
     if len(told) > _MOST:
         say(f"… and {len(told) - _MOST} more")
+    for request in asked[:_MOST]:
+        say(f"{' '.join(line(request).split())[:_LINE]} (answer_request)")

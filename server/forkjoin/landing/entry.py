@@ -40,7 +40,7 @@ async def find_entries(
             found[agent.number] = Skipped(agent.id, lost[agent.number])
             continue
         tip = tips.get(f"refs/heads/{agent.branch}") if agent.prepared else None
-        task = tasks[agent.number] if agent.resolves is None else await _task_of_origin(order, agent)
+        task = tasks.get(agent.number, "") if agent.resolves is None else await _task_of_origin(order, agent)
         message = _message(order.landing.strategy, agent, task)
         found[agent.number] = one = await _find(order, agent, tip, message, target.commit, found)
         found |= dict.fromkeys(one.brings, one) if isinstance(one, Entry) else {}
