@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from forkjoin.agent.contest import best_first
@@ -11,8 +11,11 @@ from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
 from forkjoin.model import FINAL, Agent, Request, State
 from forkjoin.session import Call, Caller, Session
+from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver.context import Context
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from forkjoin_tools.patience import Patience
 
 #: Of an agent: its id, or its name, as the server's instructions say once.
 Id = str
@@ -38,11 +41,17 @@ class Desk:
     """One call of one tool."""
 
     def __init__(
-        self, loop: Loop, caller: Caller | CallerError, request: str | int, context: Context[Any, Any]
+        self,
+        loop: Loop,
+        caller: Caller | CallerError,
+        request: str | int,
+        patience: Patience,
+        context: ServerRequestContext[Any, Any],
     ) -> None:
         self.loop = loop
         self.rooms = loop.rooms
         self.store = loop.rooms.store
+        self.patience = patience
         self._caller = caller
         self._request = request
         self._context = context
@@ -66,18 +75,18 @@ class Desk:
     @property
     def can_elicit(self) -> bool:
         """Whether the caller's client can put a form to its person now."""
-        session = self._context.request_context.session
+        session = self._context.session
         declared = session.client_capabilities.elicitation if session.client_capabilities else None
         takes_forms = declared is not None and (declared.form is not None or declared.url is None)
         return takes_forms and session.can_send_request
 
     async def elicit(self, words: str, schema: type[BaseModel]) -> object:
         """What the person at the caller's client answers to this."""
-        return await self._context.elicit(words, schema)
+        return await Context[Any, Any](request_context=self._context).elicit(words, schema)
 
     def is_given_up(self) -> bool:
         """Whether the caller has cancelled this call; else it is a daemon, or a connection, that ends."""
-        channel: Any = self._context.request_context.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+        channel: Any = self._context.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         return bool(channel.cancel_requested.is_set())
 
     async def find_news(self, requests: Sequence[Request]) -> list[Request]:
@@ -93,10 +102,6 @@ class Desk:
         """The agent whose program calls, as it is now."""
         assert self.caller.session.agent
         return await self.store.agent(self.caller.session.agent.number)
-
-    def may_see(self, agent: Agent) -> bool:  # noqa: ARG002 - an agent's program leads nobody
-        """Whether the caller has to do with this agent."""
-        return self.caller.session.agent is None or self.caller.session.is_person
 
     def program_of(self, agent: Agent) -> str:
         return agent.spec.agent or self.rooms.settings.default_agent
@@ -145,6 +150,11 @@ class Desk:
             raise CallerError(f"{asked} is no agent of yours; list_agents tells those that you have spawned.")
         return found
 
+    async def meant(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:
+        """Whom a call is for whose answer may be fetched later: who was found when it was made."""
+        deferred = self.patience.deferred
+        return await (self.store.agents_numbered(deferred.agents) if deferred else find())
+
     def tell_when_written(self, ended: Sequence[Agent], requests: Sequence[Request] = ()) -> None:
         """Once the reply to this call has been written, its lead counts as told how these ended, and what is asked."""
         ends = [(agent.number, agent.attempt) for agent in ended]
@@ -177,19 +187,21 @@ async def not_obeyed(repository: str) -> list[str]:
         return []
 
 
-async def open_desk(context: Context[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:
+async def open_desk(context: ServerRequestContext[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:
     """The desk for this call. A repeat of it has the same request id, tool and arguments: an id may be used again."""
-    request = context.request_context
-    loop, session = request.lifespan_context
+    loop, session = context.lifespan_context
     assert isinstance(loop, Loop)
     assert isinstance(session, Session)
-    assert request.request_id is not None
-    client = request.session.client_params
+    assert context.request_id is not None
+    patience = Patience(context, loop.rooms.environments.redact)
+    client = context.session.client_params
     lead = session.lead(client.client_info.name[:64] if client else "")
+    request = patience.written or context.request_id
     try:
         project, environment = await loop.admit(session, lead)
     except CallerError as error:
-        return Desk(loop, error, request.request_id, context)
-    asked = json.dumps([request.request_id, tool, arguments], sort_keys=True)
-    call = Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
-    return Desk(loop, Caller(session, project, lead, call, environment), request.request_id, context)
+        return Desk(loop, error, request, patience, context)
+    asked = json.dumps([context.request_id, tool, arguments], sort_keys=True)
+    deferred = patience.deferred
+    call = deferred.call if deferred else Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
+    return Desk(loop, Caller(session, project, lead, call, environment), request, patience, context)

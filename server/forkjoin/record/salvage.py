@@ -34,8 +34,11 @@ _TABLES = {
     "told": None,
     "request_told": None,
     "call": None,
+    "deferred": None,
 }
-_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "above"})
+_JSON = frozenset(
+    {*("spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "above", "arguments")}
+)
 _FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "agent": {
@@ -48,6 +51,7 @@ _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "landing": {"state": frozenset(LandingState)},
     "scratch": {"retired": _FLAG},
     "request": {"kind": frozenset(get_args(RequestKind))},
+    "deferred": {"cancelled": _FLAG},
 }
 #: No home has handed out more numbers; a larger one is damage.
 _MOST = 1_000_000

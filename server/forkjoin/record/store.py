@@ -19,6 +19,7 @@ from forkjoin.event import Event, Recorded
 from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows, turns
 from forkjoin.record.database import open_database
+from forkjoin.record.deferred import DeferredCalls
 from forkjoin.record.findings import Findings
 from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
@@ -48,7 +49,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests):
+class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, DeferredCalls):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
