@@ -196,7 +196,8 @@ async def test_an_agent_has_its_own_tools_alone_and_once_also_where_its_user_has
     (user / ".claude.json").write_text(json.dumps(registered))
     reports = in_turn([of_forkjoin("report_progress", text="I have begun.")], [Text("Done.")])
     api.script = by_prompt({"What have you?": in_turn([Text("Tools.")]), task("one"): reports})
-    await ask_claude(repository, "What have you?")
+    async with open_lead(repository):  # so that the daemon is up: claude waits 5 s at most
+        await ask_claude(repository, "What have you?")
     monkeypatch.delenv("MCP_CONNECTION_NONBLOCKING")
     async with open_lead(repository) as lead:
         [id_] = await lead.run(task("one"))
