@@ -1,5 +1,5 @@
 # Everything installs into .venv of this folder; nothing but Python 3.11+, git and make is needed
-# (and Node with npm for the tests that run a vendor's program).
+# (and Node 20+ with npm for the tests that run a vendor's program; a newer Node comes from PyPI where one is needed).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,8 @@ export AGAIN
 demo: $(VENV)/installed  ## watch agents work on a sample repository; AGENT=claude for the real one
 	$(BIN)/forkjoin demo --agent $(or $(AGENT),scripted)
 
-test: $(VENV)/installed-test check vendors  ## everything that CI runs
+test: $(VENV)/installed-test  ## everything that CI runs
+	$(MAKE) --jobs 2 check vendors
 	$(PYTEST) -n 4 --dist loadgroup || { echo "$$AGAIN"; $(PYTEST) -p no:xdist -rA --last-failed --last-failed-no-failures none; }
 
 check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the layering contract

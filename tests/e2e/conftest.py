@@ -35,12 +35,12 @@ VARIABLES = {
 
 
 @pytest.fixture(scope="session")
-def claude() -> Path:
-    """The real claude."""
+def claude(request: pytest.FixtureRequest) -> Path:
+    """The real claude: the older one, where a test is not `vendors.for_each_claude`."""
     if reason := vendors.skip_reason():
         pytest.skip(reason)
     try:
-        return vendors.program("claude")
+        return vendors.program(getattr(request, "param", "claude"))
     except vendors.NotInstalledError as error:
         why = str(error)
     pytest.fail(why, pytrace=False)

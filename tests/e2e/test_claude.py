@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+import vendors
 from fakes.messages_api import USAGE, MessagesApi
 from fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
 from forkjoin.demo.agent import WORK
@@ -69,6 +70,7 @@ def does_task(name: str) -> Script:
 # -- the lead
 
 
+@vendors.for_each_claude
 async def test_claude_forks_work_out_to_claudes_and_joins_it(api: MessagesApi, repository: Path) -> None:
     lead = in_turn(
         [of_forkjoin("spawn_agents", agents=[{"name": name, "task": task(name)} for name in NAMES])],
