@@ -34,6 +34,10 @@ class Terminal:
         await until(lambda: len(self.printed) > before)
         os.write(self._ours, b"\r")
 
+    def interrupt(self) -> None:
+        """Type ^C."""
+        os.write(self._ours, b"\x03")
+
     def read(self) -> None:
         """Read until nobody has the terminal open."""
         with suppress(OSError):

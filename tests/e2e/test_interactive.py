@@ -12,7 +12,7 @@ from e2e.test_claude import REGISTERED, bash, of_forkjoin
 from fakes.messages_api import MessagesApi
 from fakes.script import Asked, Block, Script, Text, ToolUse
 from forkjoin.paths import Home
-from harness import git, until
+from harness import git, open_lead, until
 from terminal import open_terminal
 
 pytestmark = pytest.mark.vendor
@@ -52,6 +52,35 @@ def _once_connected(*answers: Sequence[Block]) -> Script:
         return answers[asked.answers - sum(_CONNECTING in result.text for result in asked.results)]
 
     return script
+
+
+@vendors.for_each_claude
+@pytest.mark.usefixtures("person")
+async def test_a_person_is_in_the_conversation_of_an_agent_and_it_goes_on_when_they_close_the_window(
+    api: MessagesApi, home: Home, user: Path, repository: Path
+) -> None:
+    def script(asked: Asked) -> Sequence[Block]:
+        said = json.dumps(asked.body["messages"])
+        if "A person has gone on with your work" in said:
+            return [Text(f"You said it {said.count('Make it two.')} time.")]
+        return [Text("I will.")] if "Make it two." in said else [bash("echo up; sleep 100")]
+
+    api.script = script
+    async with open_lead(repository) as lead:
+        (agent,) = await lead.spawn("Make one.", agent="claude")
+        await lead.last_event(agent, "echo up")
+        worktree = str(next(home.worktrees.glob("*/*")))
+        settings = json.loads((user / ".claude.json").read_text())
+        settings["projects"] = {worktree: {"hasTrustDialogAccepted": True}}
+        (user / ".claude.json").write_text(json.dumps(settings))
+        with open_terminal(repository, "forkjoin", "attach", agent) as terminal:
+            await terminal.type("Make it two.")
+            await until(lambda: "Make it two." in json.dumps(api.asked[-1].body["messages"]))
+            assert "Make one." in json.dumps(api.asked[-1].body["messages"])
+            assert (await lead.listed(agent))["state"] == "paused"
+            await until(lambda: b"will." in terminal.printed)
+        (result,) = await lead.results(agent)
+    assert (result["state"], result["output"]) == ("succeeded", "You said it 1 time.")
 
 
 @vendors.for_each_claude

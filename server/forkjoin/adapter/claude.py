@@ -87,6 +87,11 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
     return Program(_argv(brief, program, "--resume"), turn(text), closed=False)
 
 
+def converse(brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:
+    told = f"{_instructions(brief)} For now a person is here, too: ask them, and do as they say."
+    return (*program.command, *_options(brief, program, told), "--resume", brief.conversation)
+
+
 def turn(text: str, key: str = "") -> bytes:
     once = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, key))} if key else {}
     message = {"role": "user", "content": [{"type": "text", "text": text}]}
@@ -94,18 +99,25 @@ def turn(text: str, key: str = "") -> bytes:
 
 
 def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, ...]:
-    skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
-    model = brief.model or program.model
     return (
         *program.command,
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
         *(() if brief.budget_usd is None else _budget(brief.budget_usd)),
+        *_options(brief, program, _instructions(brief)),
+        *(conversation, brief.conversation),
+    )
+
+
+def _options(brief: Brief, program: AgentProgram, instructions: str) -> tuple[str, ...]:
+    """What holds of all its runs."""
+    skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
+    model = brief.model or program.model
+    return (
         *skip,
         *("--settings", json.dumps({"permissions": _permissions(brief)})),
-        *("--append-system-prompt", _instructions(brief)),
+        *("--append-system-prompt", instructions),
         *(("--model", model) if model else ()),
-        *(conversation, brief.conversation),
     )
 
 
