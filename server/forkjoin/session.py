@@ -80,6 +80,11 @@ class Session:
     def when_written(self, request: str | int, act: Written) -> None:
         self.written.setdefault(request, []).append(act)
 
+    async def note_written(self, request: str | int | None) -> None:
+        """What answers this request has reached the socket."""
+        for act in self.written.pop(request, []) if request is not None else ():
+            await act()
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -206,6 +206,20 @@ def test_a_discovering_clients_first_request_is_sent_again_like_any_other(reposi
             relay.end()
 
 
+def test_what_a_client_listens_for_is_sent_again_but_keeps_no_relay_once_the_client_has_gone(
+    repository: Path, fake: FakeDaemon
+) -> None:
+    listen: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}
+    with RawRelay(repository) as relay:
+        relay.send(listen)
+        for _ in range(2):
+            with fake.connection() as connection:
+                assert connection.read() == listen
+        with fake.connection():
+            relay.end()
+    assert relay.process.returncode == 0
+
+
 def test_an_id_of_the_handshake_may_be_used_again() -> None:
     memory = Memory()
     initialize, call = json.dumps(INITIALIZE).encode(), json.dumps(tool_call(0, "x")).encode()

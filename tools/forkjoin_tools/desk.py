@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from forkjoin.agent.contest import best_first
@@ -11,8 +11,10 @@ from forkjoin.error import CallerError, GitError
 from forkjoin.loop import Loop
 from forkjoin.model import FINAL, Agent, State
 from forkjoin.session import Call, Caller, Session
-from mcp.server.mcpserver.context import Context
+from mcp.server.context import ServerRequestContext
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from forkjoin_tools.patience import Patience
 
 Id = Annotated[str, Field(description="Agent id or name.")]
 #: An amount of money, without what adding left behind its cents' cents.
@@ -33,10 +35,11 @@ class Row(BaseModel):
 class Desk:
     """One call of one tool."""
 
-    def __init__(self, loop: Loop, caller: Caller | CallerError, request: str | int) -> None:
+    def __init__(self, loop: Loop, caller: Caller | CallerError, request: str | int, patience: Patience) -> None:
         self.loop = loop
         self.rooms = loop.rooms
         self.store = loop.rooms.store
+        self.patience = patience
         self._caller = caller
         self._request = request
 
@@ -91,6 +94,11 @@ class Desk:
         """
         return _once([agent for one in _some(asked) for agent in await self.store.find(self.project, one)])
 
+    async def meant(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:
+        """Whom a call is for whose answer may be fetched later: who was found when it was made."""
+        deferred = self.patience.deferred
+        return await (self.store.agents_numbered(deferred.agents) if deferred else find())
+
     def tell_when_written(self, ended: Sequence[Agent]) -> None:
         """Once the reply to this call has been written, its lead counts as told how these ended."""
         ends = [(agent.number, agent.attempt) for agent in ended]
@@ -122,19 +130,21 @@ async def not_obeyed(repository: str) -> list[str]:
         return []
 
 
-async def open_desk(context: Context[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:
+async def open_desk(context: ServerRequestContext[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:
     """The desk for this call. A repeat of it has the same request id, tool and arguments: an id may be used again."""
-    request = context.request_context
-    loop, session = request.lifespan_context
+    loop, session = context.lifespan_context
     assert isinstance(loop, Loop)
     assert isinstance(session, Session)
-    assert request.request_id is not None
-    client = request.session.client_params
+    assert context.request_id is not None
+    patience = Patience(context, loop.rooms.environments.redact)
+    client = context.session.client_params
     lead = session.lead(client.client_info.name[:64] if client else "")
+    request = patience.written or context.request_id
     try:
         project, environment = await loop.admit(session, lead)
     except CallerError as error:
-        return Desk(loop, error, request.request_id)
-    asked = json.dumps([request.request_id, tool, arguments], sort_keys=True)
-    call = Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
-    return Desk(loop, Caller(session, project, lead, call, environment), request.request_id)
+        return Desk(loop, error, request, patience)
+    asked = json.dumps([context.request_id, tool, arguments], sort_keys=True)
+    deferred = patience.deferred
+    call = deferred.call if deferred else Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
+    return Desk(loop, Caller(session, project, lead, call, environment), request, patience)

@@ -1,12 +1,14 @@
 """Joining: check_conflicts, merge_worktree and undo_merge."""
 
+from functools import partial
+
 from forkjoin.branch.git import short
 from forkjoin.branch.repository import look
 from forkjoin.config import Recipe
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
 from forkjoin.landing.foresight import counts
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
-from forkjoin.model import OnConflict, Strategy
+from forkjoin.model import Landing, OnConflict, Strategy
 from forkjoin.spec import Text
 from forkjoin.wanted import find_recipe
 from pydantic import BaseModel, Field
@@ -81,7 +83,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
     done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
     uncommitted changes in the checkout stay as they are."""
-    agents = await desk.find_each(arguments.ids)
+    agents = await desk.meant(lambda: desk.find_each(arguments.ids))
     recipe, note = Recipe(), None
     if not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
         recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
@@ -95,13 +97,28 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         on_conflict=arguments.on_conflict,
     )
     landing = await enqueue(desk.rooms, desk.caller, arguments.into, wish, confirmed=arguments.confirm)
-    landed = await wait_until_landed(desk.store, landing)
+    landed = await desk.patience.wait(
+        agents, partial(wait_until_landed, desk.store, landing), lambda: _how_far(desk, landing)
+    )
+    assert landed
     note = " ".join(filter(None, (landed.note, note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
         answer = _answer(landed, files, words, note)
         if wire_size(answer) <= ROOM:
             break
     return answer
+
+
+async def _how_far(desk: Desk, landing: Landing) -> str:
+    """What a landing waits for, or that it is carried out."""
+    before = [
+        one.number
+        for one in await desk.store.open_landings()
+        if (one.project, one.target) == (landing.project, landing.target) and one.number < landing.number
+    ]
+    key, into = f"landing on {landing.target} in {landing.project}", short(landing.target)
+    waits = f"waits for {len(before)} merge(s) into {into} before it"
+    return desk.loop.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
 
 
 def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAnswer:
@@ -143,6 +160,7 @@ async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
     have committed since. Again: the one before. No agent's work is lost."""
     landing = await enqueue_undo(desk.rooms, desk.caller, arguments.into, confirmed=arguments.confirm)
     landed = await wait_until_landed(desk.store, landing)
+    assert landed
     assert landed.commit is not None
     note = (
         f"reverted by a commit, since there are later ones; to have it again, git revert {landed.commit[:10]}"

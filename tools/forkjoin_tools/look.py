@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from anyio import to_thread
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.prepare import handle_of
-from forkjoin.agent.wait import wait
+from forkjoin.agent.wait import Waited, divide, wait
 from forkjoin.branch import git
 from forkjoin.decision.budget import is_used_up, reserved, usd
 from forkjoin.decision.gate import clock
@@ -33,6 +33,8 @@ _TAIL_BYTES = 400
 _NAMED = 10
 #: What a wait tells at once; of more ends than that the rest is told by the next.
 _ENDS_BYTES, _PENDING_BYTES = 40_000, 15_000
+#: How many of those that a wait is still for say what they do, to a client that wants to know how far it is.
+_AT_IT = 2
 #: How many repositories a status tells of.
 _PROJECTS = 20
 #: Bytes of a page of the list.
@@ -66,12 +68,15 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     """Wait until agents have ended (all, or any), then return a one-line summary of each. Blocks up to timeout_s and
     then says who is still pending; call it again to go on waiting. Cancelling it hurts no agent. Next: get_result,
     read_diff, merge_worktree."""
-    caller = desk.caller
-    if arguments.ids is not None:
-        agents = await desk.find_all(arguments.ids)
-    else:
-        agents = await desk.store.untold(desk.project, caller.lead, everyone=caller.session.is_person)
-    waited = await wait(desk.store, agents, arguments.until, arguments.timeout_s, _needs_lead)
+    agents = await desk.meant(lambda: _whom(desk, arguments.ids))
+    waited = divide(agents)
+
+    async def ask(left_s: float) -> Waited | None:
+        nonlocal waited
+        waited = await wait(desk.store, agents, arguments.until, left_s, _needs_lead)
+        return waited if _is_over(waited, arguments) else None
+
+    await desk.patience.wait(agents, ask, lambda: _how_far(desk, waited), arguments.timeout_s)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)])
@@ -79,9 +84,27 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         finished=finished,
         pending=pending,
         waiting=_first(_why_they_wait(desk, waited.pending)) or None,
-        timed_out=not (waited.is_over(arguments.until) or all(map(_needs_lead, waited.pending))),
+        timed_out=not _is_over(waited, arguments),
         more=len(agents) - len(finished) - len(pending) or None,
     )
+
+
+async def _whom(desk: Desk, asked: list[str] | None) -> list[Agent]:
+    """Whom a wait is for."""
+    if asked is not None:
+        return await desk.find_all(asked)
+    return await desk.store.untold(desk.project, desk.caller.lead, everyone=desk.caller.session.is_person)
+
+
+def _is_over(waited: Waited, arguments: Wait) -> bool:
+    return waited.is_over(arguments.until) or all(map(_needs_lead, waited.pending))
+
+
+async def _how_far(desk: Desk, waited: Waited) -> str:
+    """How many have ended, and what the first of the others do."""
+    ended, left = len(waited.finished), waited.pending
+    at_it = [f"{agent.id} {agent.state}: {await _last_event(desk, agent)}" for agent in left[:_AT_IT]]
+    return "; ".join([f"{ended} of {ended + len(left)} ended", *at_it])
 
 
 def _needs_lead(agent: Agent) -> bool:
@@ -171,10 +194,7 @@ async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),
         cost_usd=agent.cost_usd,
-        last_event=desk.loop.schedule.waiting.get(agent.number)
-        or desk.loop.held_up.get(agent.id)
-        or await _last_words(desk, agent)
-        or agent.last_event,
+        last_event=await _last_event(desk, agent),
         task=task,
         conflicts=_first(_conflicts(desk, agent)) or None,
     )
@@ -187,6 +207,16 @@ def _conflicts(desk: Desk, agent: Agent) -> list[str]:
         for clash in desk.loop.foresight.known.get(agent.project, [])
         if agent.id in (clash.one, clash.other)
     ]
+
+
+async def _last_event(desk: Desk, agent: Agent) -> str:
+    """Why an agent waits, or else what it did last."""
+    return (
+        desk.loop.schedule.waiting.get(agent.number)
+        or desk.loop.held_up.get(agent.id)
+        or await _last_words(desk, agent)
+        or agent.last_event
+    )
 
 
 async def _last_words(desk: Desk, agent: Agent) -> str:

@@ -11,6 +11,7 @@ from forkjoin.loop import Loop
 from forkjoin.session import Session
 from forkjoin.version import __version__
 from mcp.server import MCPServer
+from mcp.server.extension import Extension
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
@@ -23,6 +24,7 @@ from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
 from forkjoin_tools.strict import StrictTool
+from forkjoin_tools.tasks import Tasks, listen
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ class Tools:
             version=__version__,
             tools=list(kind.offered.values()),
             lifespan=lifespan,
+            extensions=kind.extensions,
+            middleware=[listen] if kind.extensions else [],
             subscriptions=False,
             log_level="WARNING",
         )
@@ -108,6 +112,7 @@ class _Server(MCPServer[Any]):
     prompts = PROMPTS
     resources: Sequence[Resource] = RESOURCES
     templates: Sequence[ResourceTemplate] = TEMPLATES
+    extensions: Sequence[Extension] = (Tasks(),)
 
     async def list_resources(self) -> list[Resource]:
         return list(self.resources)
@@ -138,6 +143,7 @@ class _PersonServer(_Server):
     """The command line's: what no lead may do, too."""
 
     offered = TOOLS | {tool.name: tool for tool in (money.budget, attach.attach)}
+    extensions = ()
 
 
 class _AgentServer(_Server):
@@ -146,6 +152,7 @@ class _AgentServer(_Server):
     prompts = ()
     resources = ()
     templates = ()
+    extensions = ()
 
     async def list_tools(self) -> list[Any]:
         return []

@@ -51,7 +51,7 @@ class StrictTool(Tool):
         hide = loop.rooms.environments.redact
         try:
             checked = self.fn_metadata.arg_model.model_validate(self.fn_metadata.pre_parse_json(arguments))
-            return _shape(await self.fn(await open_desk(context, self.name, arguments), checked), hide)
+            return _shape(await self.fn(await open_desk(context.request_context, self.name, arguments), checked), hide)
         except ValidationError as error:
             raise ToolError(hide(explain(self.name, error.errors(), self.parameters))) from None
         except CallerError as error:

@@ -206,9 +206,16 @@ async def _write(stream: SocketStream, session: Session, messages: MemoryObjectR
                 await stream.send(data)
             except anyio.BrokenResourceError:  # the other end is gone, as the reader will find
                 return
-            if isinstance(message, types.JSONRPCResponse):
-                for act in session.written.pop(message.id, []):
-                    await act()
+            await session.note_written(_written(message))
+
+
+def _written(message: types.JSONRPCMessage) -> str | int | None:
+    """What the session knows an answer by that was written: its request's id, or its task's, where that was told of."""
+    if isinstance(message, types.JSONRPCResponse):
+        return message.id
+    if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/tasks":
+        return cast("str", (message.params or {}).get("taskId"))
+    return None
 
 
 def _bound(error: types.ErrorData) -> None:

@@ -93,7 +93,7 @@ class Relay:
         Raises:
             ConnectionError, EOFError: The daemon is gone.
         """
-        while self.source_open or self.memory.unanswered or self.to_daemon or self.to_client:
+        while self.source_open or self.memory.is_owed or self.to_daemon or self.to_client:
             ready = self.wait(daemon)
             if ready.get(self.sink, 0) & _GONE:
                 return
@@ -145,7 +145,13 @@ class Memory:
         self.unanswered: dict[str, bytes] = {}
         self.answers = 0
         self._handshake: dict[str, bytes] = {}  #: initialize and initialized, as the client sent them
+        self._listening: set[str] = set()  #: ids of requests that have no answer as long as the client is there
         self._had: set[str] = set()  #: ids of repeated requests whose first answer the client has had
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether there will be an answer that the client has not had."""
+        return not self.unanswered.keys() <= self._listening
 
     def repeat(self) -> bytes:
         """What a new daemon must hear: the handshake, and all that the last one has not answered."""
@@ -174,6 +180,7 @@ class Memory:
                 self.unanswered.pop(json.dumps(cast("dict[str, Any]", parameters).get("requestId")), None)
         if key and method:
             self.unanswered[key] = line + b"\n"
+            (self._listening.add if method == "subscriptions/listen" else self._listening.discard)(key)
 
     def note_answer(self, line: bytes) -> bool:
         """Take note of an answer; whether it is one that the client has had before."""

@@ -1,8 +1,11 @@
 """Asking for a merge, or to take one back: it is recorded, and waits for its turn at its target."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+import anyio
 
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
@@ -111,13 +114,19 @@ def _check_open(protected: Sequence[str], target: str) -> None:
         )
 
 
-async def wait_until_landed(store: Store, landing: Landing) -> Landed:
-    """What became of a landing, once it is done."""
+async def wait_until_landed(store: Store, landing: Landing, timeout_s: float = math.inf) -> Landed | None:
+    """What became of a landing, once it is done; none where it is not after so many seconds."""
 
     async def look() -> str | None:
         return (await store.landing(landing.number)).answer
 
-    answer = LANDED.validate_json(await store.changes.until(look))
+    found = await look()
+    if found is None:
+        with anyio.move_on_after(timeout_s):
+            found = await store.changes.until(look)
+    if found is None:
+        return None
+    answer = LANDED.validate_json(found)
     if answer.error:
         raise CallerError(answer.error)
     return answer

@@ -409,6 +409,22 @@ SELECT answer FROM call WHERE relay = :relay AND request = :request;
 -- name: add_call!
 INSERT INTO call (relay, request, answer, at, day) SELECT :relay, :request, :answer, :at, count(*) FROM day;
 
+-- name: defer!
+INSERT INTO deferred (id, project, relay, request, tool, arguments, agents, created, updated)
+VALUES (:id, :project, :relay, :request, :tool, :arguments, :agents, :now, :now) ON CONFLICT (relay, request) DO NOTHING;
+
+-- name: deferred^
+SELECT * FROM deferred WHERE id = :id;
+
+-- name: deferred_call^
+SELECT * FROM deferred WHERE relay = :relay AND request = :request;
+
+-- name: end_deferred!
+UPDATE deferred SET answer = :answer, updated = :now WHERE id = :id AND answer IS NULL AND NOT cancelled;
+
+-- name: cancel_deferred!
+UPDATE deferred SET cancelled = 1, updated = :now WHERE id = :id AND answer IS NULL AND NOT cancelled;
+
 -- name: see_day!
 INSERT INTO day (date) VALUES (:date) ON CONFLICT DO NOTHING;
 
@@ -458,6 +474,9 @@ DELETE FROM told WHERE agent NOT IN (SELECT number FROM agent WHERE removed IS N
 DELETE FROM landing WHERE state = 'done' AND number < (SELECT max(number) FROM landing)
 AND number NOT IN (SELECT number FROM landing WHERE move IS NOT NULL ORDER BY number DESC LIMIT 1000)
 AND NOT EXISTS (SELECT 1 FROM json_each(landing.agents) JOIN agent ON agent.number = json_each.value);
+
+-- name: delete_deferred!
+DELETE FROM deferred WHERE created < :before;
 
 -- name: delete_calls!
 DELETE FROM call WHERE day < :day AND relay NOT IN (SELECT value FROM json_each(:relays));

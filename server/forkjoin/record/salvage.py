@@ -30,8 +30,11 @@ _TABLES = {
     "verdict": "landing",
     "told": None,
     "call": None,
+    "deferred": None,
 }
-_JSON = frozenset({"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents"})
+_JSON = frozenset(
+    {"spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "arguments"}
+)
 _FLAG = frozenset({0, 1, None})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "agent": {
@@ -43,6 +46,7 @@ _WORDS: dict[str, dict[str, frozenset[object]]] = {
     },
     "landing": {"state": frozenset(LandingState)},
     "scratch": {"retired": _FLAG},
+    "deferred": {"cancelled": _FLAG},
 }
 #: No home has handed out more numbers; a larger one is damage.
 _MOST = 1_000_000

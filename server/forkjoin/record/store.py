@@ -20,6 +20,7 @@ from forkjoin.event import TEXT_LIMIT, Event, Recorded, text_of
 from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows, turns
 from forkjoin.record.database import open_database
+from forkjoin.record.deferred import DeferredCalls
 from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.mail import Mail
@@ -49,7 +50,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings, Scratches, Mail):
+class Store(Ledger, Upkeep, Landings, Scratches, Mail, DeferredCalls):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects

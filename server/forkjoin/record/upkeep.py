@@ -7,6 +7,7 @@ from typing import Any
 
 from forkjoin.model import Agent, Result, State
 from forkjoin.record import rows
+from forkjoin.record.deferred import KEPT_S
 from forkjoin.record.transaction import Transactions
 
 #: How many of the days seen the answer to a call is kept for a relay that is not there.
@@ -40,6 +41,7 @@ class Upkeep(Transactions):
         q.delete_told()
         q.delete_landings()
         q.delete_budgets()
+        q.delete_deferred(before=time.time() - KEPT_S)
         q.delete_calls(day=day - _CALL_DAYS, relays=tuple(relays))
 
     async def numbers(self) -> tuple[int, set[int]]:

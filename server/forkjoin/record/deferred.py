@@ -1,0 +1,71 @@
+"""The records of calls whose answer is fetched later: MCP's tasks, a word that means something else here."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Json, TypeAdapter
+
+from forkjoin.record.transaction import Transactions
+from forkjoin.session import Call
+
+#: How long one is kept, from when it was made.
+KEPT_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A call whose answer is fetched later."""
+
+    id: str
+    project: int
+    relay: str
+    request: str
+    tool: str
+    arguments: Json[dict[str, Any]]
+    agents: Json[tuple[int, ...]]  #: whom it found it is for when it was made
+    created: float
+    updated: float
+    cancelled: bool
+    answer: Json[dict[str, Any]] | None  #: once it has been written
+
+    @property
+    def call(self) -> Call:
+        return Call(self.relay, self.request)
+
+
+_DEFERRED = TypeAdapter(Deferred)
+
+
+class DeferredCalls(Transactions):
+    """The part of the store that tells of deferred calls."""
+
+    @Transactions.step(quiet=True)
+    def defer(
+        self, q: Any, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
+    ) -> Deferred:
+        """Record a call, or find it where it was made before."""
+        about = {"tool": tool, "arguments": arguments, "agents": tuple(agents), "now": time.time()}
+        where = {"relay": call.relay, "request": call.request}
+        q.defer(id=secrets.token_hex(16), project=project, **where, **about)
+        return _deferred(q.deferred_call(**where))
+
+    async def deferred(self, id_: str) -> Deferred | None:
+        found = await self._read("deferred", id=id_)
+        return _deferred(found) if found else None
+
+    @Transactions.step(quiet=True)
+    def end_deferred(self, q: Any, id_: str, answer: dict[str, Any]) -> None:
+        """Record a call's answer, which has been written; the first stays."""
+        q.end_deferred(id=id_, answer=answer, now=time.time())
+
+    @Transactions.step(quiet=True)
+    def cancel_deferred(self, q: Any, id_: str) -> None:
+        """Note that nobody waits for this call any more, unless its answer has been written."""
+        q.cancel_deferred(id=id_, now=time.time())
+
+
+def _deferred(row: dict[str, Any]) -> Deferred:
+    return _DEFERRED.validate_python(row)

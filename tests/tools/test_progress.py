@@ -1,0 +1,85 @@
+"""How far a call is that blocks: told to a client that wants to know, every 15 seconds."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from forkjoin.paths import Home
+from forkjoin_tools import look, patience
+from harness import Lead, lead_of, open_loop_in_memory, until
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert patience.PROGRESS_S == 15
+    monkeypatch.setattr(patience, "PROGRESS_S", 0.05)
+
+
+class Watched:
+    """A call whose client wants to know how far it is, and what it was told so far."""
+
+    def __init__(self, lead: Lead) -> None:
+        self._lead = lead
+        self.told: list[tuple[float, str]] = []
+        self.answer: Any = None
+
+    async def call(self, tool: str, **arguments: Any) -> None:
+        result = await self._lead.client.call_tool(tool, arguments, progress_callback=self._hear)
+        self.answer = result.structured_content
+
+    async def _hear(self, progress: float, total: float | None, message: str | None) -> None:
+        assert total is None
+        self.told.append((progress, message or ""))
+
+    def heard(self, part: str) -> bool:
+        return any(part in message for _, message in self.told)
+
+
+async def test_a_wait_says_how_many_have_ended_and_what_the_others_do(repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        words = "working hard " * 20
+        ids = await lead.spawn("true", f"until [ -e {repository}/go ]; do echo {words}; sleep 0.02; done", "sleep 1000")
+        watched = Watched(lead)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: watched.call("wait_agents", ids=ids[:2]))
+            await until(lambda: watched.heard(f"1 of 2 ended; {ids[1]} running: working hard working"))
+            (repository / "go").touch()
+        assert [one["id"] for one in watched.answer["finished"]] == ids[:2]
+        progress = [number for number, _ in watched.told]
+        assert progress == sorted(set(progress))
+        assert max(len(message) for _, message in watched.told) <= 300
+        timed = Watched(lead)
+        await timed.call("wait_agents", ids=ids[2:], timeout_s=0.3)
+        assert timed.answer["timed_out"] is True
+        assert timed.heard("0 of 1 ended")
+        await lead.call("stop_agents", ids=ids)
+
+
+async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.run(*[f"echo {n} > {n}; git add .; git commit -qm {n}" for n in "ab"])
+        (repository / ".git" / "info" / "exclude").write_text("go\n")
+        verify = f"until [ -e {repository}/go ]; do sleep 0.02; done"
+        first, second = Watched(lead), Watched(lead)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: first.call("merge_worktree", ids=ids[:1], verify=verify))
+            await until(lambda: first.heard("merging 1 into main"))
+            tasks.start_soon(lambda: second.call("merge_worktree", ids=ids[1:]))
+            await until(lambda: second.heard("waits for 1 merge(s) into main before it"))
+            (repository / "go").touch()
+        merged = [one["id"] for watched in (first, second) for one in watched.answer["merged"]]
+        assert merged == ids
+
+
+async def test_nobody_is_asked_how_far_it_is_for_a_client_that_does_not_want_to_know(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(look, "_how_far", refuse)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (slow,) = await lead.spawn("sleep 1000")
+        assert (await lead.call("wait_agents", timeout_s=0.3))["timed_out"] is True
+        await lead.call("stop_agents", ids=[slow])

@@ -1,0 +1,92 @@
+"""How long a call waits for its answer: it blocks, and its client is told how far it is; or it looks once, where the
+answer is fetched later."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from forkjoin.model import Agent
+from forkjoin.record.deferred import Deferred
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
+
+T = TypeVar("T")
+
+#: How long a call blocks before its client is told how far it is: a client may give up what it hears nothing of.
+PROGRESS_S = 15.0
+#: Characters of that.
+_WORDS = 300
+
+
+class NotYetError(MCPError):
+    """A call that is not to block has no answer yet: how far it is, and the numbers of the agents that it is for."""
+
+    def __init__(self, how_far: str, agents: Sequence[Agent]) -> None:
+        super().__init__(INTERNAL_ERROR, how_far)
+        self.agents = [agent.number for agent in agents]
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """How a call is made whose answer is fetched later."""
+
+    deferred: Deferred | None = None  #: none where it is made for the first time
+    blocks: bool = False
+    written: str | int | None = None  #: what its answer is written in; none: the reply to the request
+
+
+_later: ContextVar[Later | None] = ContextVar("later", default=None)
+
+
+@contextmanager
+def making(later: Later) -> Generator[None]:
+    """Calls that are made in here are made so."""
+    token = _later.set(later)
+    try:
+        yield
+    finally:
+        _later.reset(token)
+
+
+class Patience:
+    """What one call has."""
+
+    def __init__(self, context: ServerRequestContext[Any, Any], hide: Callable[[str], str]) -> None:
+        later = _later.get()
+        self.deferred = later and later.deferred
+        self.written = later and later.written
+        self._blocks = later is None or later.blocks
+        self._session, self._hide = context.session, hide
+        self._tells = later is None and "progress_token" in (context.meta or {})
+
+    async def wait(
+        self,
+        agents: Sequence[Agent],
+        ask: Callable[[float], Awaitable[T | None]],
+        how_far: Callable[[], Awaitable[str]],
+        timeout_s: float = math.inf,
+    ) -> T | None:
+        """What `ask` answers, which is given so many seconds at a time; none once `timeout_s` are over.
+
+        Raises:
+            NotYetError: There is no answer, and this call does not block.
+        """
+        begun = time.monotonic() - (max(0.0, time.time() - self.deferred.created) if self.deferred else 0)
+        while True:
+            left_s = max(0.0, begun + timeout_s - time.monotonic())
+            answer = await ask(min(left_s, PROGRESS_S) if self._blocks else 0)
+            if answer is not None or left_s <= (PROGRESS_S if self._blocks else 0):
+                return answer
+            if not self._blocks:
+                raise NotYetError(await self._words(how_far), agents)
+            if self._tells:
+                words = await self._words(how_far)
+                await self._session.report_progress(round(time.monotonic() - begun, 3), message=words)
+
+    async def _words(self, how_far: Callable[[], Awaitable[str]]) -> str:
+        return self._hide(await how_far())[:_WORDS]

@@ -1,0 +1,225 @@
+"""MCP's tasks (SEP-2663): a wait, or a merge, that its client asks after, or is told of, instead of blocking.
+
+Such a task is the call itself, recorded. Whoever asks how it stands makes it once more: a wait only reads, and a merge
+is known by its call and made once. So nothing has to run meanwhile, any daemon can tell, and the answer is the one that
+the call would have blocked for. It is recorded once it was written: what was lost on the way is made again.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, Literal, cast
+
+import anyio
+from forkjoin.error import CallerError
+from forkjoin.record.deferred import KEPT_S, Deferred
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.extension import Extension, MethodBinding
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.server import require_client_extension
+from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    Notification,
+    RequestParams,
+    ServerNotification,
+    SubscriptionFilter,
+    SubscriptionsAcknowledgedNotification,
+    SubscriptionsAcknowledgedNotificationParams,
+    TextContent,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import Field, TypeAdapter, ValidationError
+
+from forkjoin_tools.desk import Desk, open_desk
+from forkjoin_tools.join import merge_worktree
+from forkjoin_tools.look import wait_agents
+from forkjoin_tools.patience import Later, NotYetError, making
+
+Request = ServerRequestContext[Any, Any]
+Json = dict[str, Any]
+
+_ID = "io.modelcontextprotocol/tasks"
+#: Those in which an answer may be a task.
+_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
+_TOOLS = {tool.name: tool for tool in (wait_agents, merge_worktree)}
+#: How often a client that polls is to do so: a lead that waits for it is woken by the answer.
+_POLL_MS = 2_000
+_IDS = TypeAdapter(Annotated[list[str], Field(max_length=1_000)])
+
+
+class OfTask(RequestParams):
+    task_id: str = Field(max_length=64)
+
+
+class Update(OfTask):
+    input_responses: Json
+
+
+class TaskNotification(Notification[Json, Literal["notifications/tasks"]]):
+    """How a task stands, as `tasks/get` would answer."""
+
+    method: Literal["notifications/tasks"] = "notifications/tasks"
+
+
+class Tasks(Extension):
+    identifier = _ID
+
+    def methods(self) -> Sequence[MethodBinding]:
+        return [
+            MethodBinding("tasks/get", OfTask, _get, _VERSIONS),
+            MethodBinding("tasks/update", Update, _update, _VERSIONS),
+            MethodBinding("tasks/cancel", OfTask, _cancel, _VERSIONS),
+        ]
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: Request, call_next: CallNext
+    ) -> HandlerResult:
+        """Answer at once what can be; make a task of the rest, for a client that has said that it takes one."""
+        if params.name not in _TOOLS or not _declares(ctx):
+            return await call_next(ctx)
+        with making(Later()):
+            try:
+                return await call_next(ctx)
+            except NotYetError as error:
+                desk = await open_desk(ctx, params.name, params.arguments or {})
+                what = params.name, params.arguments or {}, error.agents
+                deferred = await desk.store.defer(desk.project, desk.caller.call, *what)
+                return {"resultType": "task", **_task(deferred, "working", str(error))}
+
+
+def _declares(ctx: Request) -> bool:
+    declared = ctx.session.client_capabilities
+    extensions = declared.extensions if declared else None
+    return ctx.protocol_version in _VERSIONS and _ID in (extensions or {})
+
+
+# -- what a client asks of a task
+
+
+async def _get(ctx: Request, params: OfTask) -> Json:
+    desk, deferred = await _find(ctx, params.task_id)
+    return await _stand(ctx, desk, deferred, Later(deferred))
+
+
+async def _update(ctx: Request, params: Update) -> Json:
+    await _find(ctx, params.task_id)  # nothing is ever asked in one: there are no such responses
+    return {}
+
+
+async def _cancel(ctx: Request, params: OfTask) -> Json:
+    """Let nobody wait any more; a merge goes on, as its client may see by asking on."""
+    desk, deferred = await _find(ctx, params.task_id)
+    if deferred.tool == wait_agents.name:
+        await desk.store.cancel_deferred(deferred.id)
+    return {}
+
+
+async def _find(ctx: Request, task: str) -> tuple[Desk, Deferred]:
+    """A task of the caller's project.
+
+    Raises:
+        MCPError: There is none, or the client has not said that it knows of tasks.
+    """
+    require_client_extension(ctx, _ID)
+    desk = await open_desk(ctx, "", {})
+    deferred = await desk.store.deferred(task)
+    try:
+        if deferred and deferred.project == desk.project:
+            return desk, deferred
+    except CallerError:  # they stand in no repository
+        pass
+    raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
+
+
+async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> Json:
+    """How a task stands, with its answer once it has one, which is recorded when it was written."""
+    if deferred.cancelled:
+        return _task(deferred, "cancelled")
+    answer = deferred.answer
+    if answer is None:
+        try:
+            answer = await _make(ctx, deferred, later)
+        except NotYetError as error:
+            return _task(deferred, "working", str(error))
+        written = partial(desk.store.end_deferred, deferred.id, answer)
+        assert ctx.request_id is not None
+        desk.caller.session.when_written(later.written or ctx.request_id, written)
+    return {**_task(deferred, "completed"), "result": answer}
+
+
+async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
+    """The answer of a call that is made again."""
+    with making(later):
+        try:
+            result = await _TOOLS[deferred.tool].run(deferred.arguments, Context(request_context=ctx))
+        except ToolError as error:
+            result = CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
+    told: Json = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return told
+
+
+def _task(deferred: Deferred, status: str, message: str | None = None) -> Json:
+    told = {
+        "taskId": deferred.id,
+        "status": status,
+        "statusMessage": message,
+        "createdAt": _time(deferred.created),
+        "lastUpdatedAt": _time(deferred.updated),
+        "ttlMs": round(KEPT_S * 1000),
+        "pollIntervalMs": _POLL_MS,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+# -- how a client is told of tasks
+
+
+async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
+    """Tell a client that listens for tasks how each ends, once it has: a middleware around all requests."""
+    wanted = _listened_for(ctx)
+    if wanted is None:
+        return await call_next(ctx)
+    require_client_extension(ctx, _ID)
+    found: list[tuple[Desk, Deferred]] = []
+    for task in wanted:
+        with suppress(MCPError):  # it is none: which of them are listened for is told
+            found.append(await _find(ctx, task))
+    meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
+    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for _, deferred in found]})
+    params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
+    await ctx.session.send_notification(SubscriptionsAcknowledgedNotification(params=params), ctx.request_id)
+    async with anyio.create_task_group() as tasks:
+        for desk, deferred in found:
+            tasks.start_soon(_tell, ctx, desk, deferred, meta)
+        await anyio.sleep_forever()
+    raise AssertionError
+
+
+def _listened_for(ctx: Request) -> list[str] | None:
+    """Ids of the tasks that a request is to listen for; none where it is no such request."""
+    if ctx.method != "subscriptions/listen" or ctx.request_id is None:
+        return None
+    notifications = (ctx.params or {}).get("notifications")
+    ids: Any = cast("Json", notifications).get("taskIds") if isinstance(notifications, dict) else None
+    with suppress(ValidationError):
+        return list(dict.fromkeys(_IDS.validate_python(ids)))
+    return None
+
+
+async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
+    told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
+    now = await desk.store.deferred(deferred.id)
+    if now and now.cancelled:
+        told = _task(now, "cancelled")
+    notification = TaskNotification(params={**told, "_meta": meta})
+    await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
