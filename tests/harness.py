@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import anyio
 import pytest
@@ -273,7 +273,7 @@ class RawRelay:
             start_new_session=own_group,
         )
 
-    def __enter__(self) -> "RawRelay":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -71,9 +71,10 @@ class Modern(RawRelay):
     async def completed(self, task: str) -> Json:
         """The result of a task, once it has one; asked for again and again."""
 
-        async def look() -> Json | None:
+        async def look() -> Json:
             stands = self.request("tasks/get", taskId=task)
             assert stands["status"] in ("working", "completed"), stands
-            return stands.get("result")
+            found: Json = stands.get("result", {})
+            return found
 
         return await first_answer(look)

@@ -44,6 +44,8 @@ VENDORS = {
     for vendor in (
         Vendor("claude", "claude", "@anthropic-ai/claude-code", "2.1.197"),
         Vendor("claude-newest", "claude", "@anthropic-ai/claude-code", "2.1.332", own_node=True),
+        Vendor("conformance", "conformance", "@modelcontextprotocol/conformance", "0.2.0-alpha.12", own_node=True),
+        Vendor("inspector", "mcp-inspector", "@modelcontextprotocol/inspector", "2.12.0", own_node=True),
     )
 }
 

@@ -185,8 +185,8 @@ def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_p
     git(tmp_path, "init", "-q", "other")
     for where, id_ in ((tmp_path / "other", task), (tmp_path, task), (repository, "0" * 32)):
         with Modern(where) as other:
-            for method, more in (("get", {}), ("cancel", {}), ("update", {"inputResponses": {}})):
-                refused = other.request(f"tasks/{method}", taskId=id_, **more)
+            for method in ("get", "cancel", "update"):
+                refused = other.request(f"tasks/{method}", taskId=id_, inputResponses={})
                 assert (refused["code"], refused["message"]) == (-32602, "Failed to retrieve task: Task not found")
     assert client.request("tasks/update", taskId=task, inputResponses={"x": {}})["resultType"] == "complete"
     assert client.request("tasks/get", taskId=task)["status"] == "working"
@@ -198,12 +198,8 @@ def test_a_client_that_has_not_said_that_it_takes_tasks_gets_none(repository: Pa
         (first,) = client.spawn("sleep 1000")
         answer = client.tool("wait_agents", ids=[first], timeout_s=0.1)
         assert (answer["resultType"], answer["structuredContent"]["timed_out"]) == ("complete", True)
-        for method, params in (
-            ("tasks/get", {"taskId": "x"}),
-            ("tasks/cancel", {"taskId": "x"}),
-            ("tasks/update", {"taskId": "x", "inputResponses": {}}),
-            ("subscriptions/listen", {"notifications": {"taskIds": ["x"]}}),
-        ):
+        params: Json = {"taskId": "x", "inputResponses": {}, "notifications": {"taskIds": ["x"]}}
+        for method in ("tasks/get", "tasks/cancel", "tasks/update", "subscriptions/listen"):
             refused = client.request(method, **params)
             assert refused["code"] == -32021
             assert refused["data"] == {"requiredCapabilities": {"extensions": {TASKS: {}}}}

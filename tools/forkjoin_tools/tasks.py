@@ -113,9 +113,10 @@ async def _update(ctx: Request, params: Update) -> Json:
 
 
 async def _cancel(ctx: Request, params: OfTask) -> Json:
-    """Let nobody wait any more; a merge goes on, as its client may see by asking on."""
+    """Let nobody wait any more; what changes something, a merge, goes on, as its client may see by asking on."""
     desk, deferred = await _find(ctx, params.task_id)
-    if deferred.tool == wait_agents.name:
+    about = _TOOLS[deferred.tool].annotations
+    if about and about.read_only_hint:
         await desk.store.cancel_deferred(deferred.id)
     return {}
 

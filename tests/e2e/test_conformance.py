@@ -1,0 +1,144 @@
+"""MCP's own conformance suite and inspector against our tools, over HTTP on loopback, with a loop behind them.
+
+The suite calls example tools that a server is to have for it. Those of its tasks are given to ours here, since a task
+is the call of any tool; what else is not ours is listed with its reason, and must fail: what passes leaves the list.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import vendors
+from forkjoin.error import CallerError
+from forkjoin.paths import Home
+from forkjoin_tools import server, tasks
+from forkjoin_tools.desk import Desk
+from forkjoin_tools.prompts import PROMPTS
+from forkjoin_tools.strict import Arguments, tool
+from harness import open_loop_in_memory
+from loopback import serve_http
+
+pytestmark = [pytest.mark.vendor, pytest.mark.xdist_group("conformance")]
+
+#: Why which checks of the suite fail.
+NOT_OURS = {
+    "forkjoin has no such tool, prompt or resource as the suite brings its own example of": (
+        "tools-call-image tools-call-audio tools-call-embedded-resource tools-call-mixed-content "
+        "tools-call-with-progress json-schema-2020-12-tool-found "
+        "resources-read-text resources-read-binary resources-templates-read "
+        "prompts-get-simple prompts-get-with-args prompts-get-embedded-resource prompts-get-with-image "
+        "incoming-sse-event server-sse-priming-event server-sse-retry-field"
+    ),
+    "forkjoin asks its client for no sampling, elicitation or roots, so it has no tool that does": (
+        "tools-call-sampling tools-call-elicitation elicitation-sep1034-general elicitation-sep1330-general "
+        "sep-2322-elicitation-incomplete sep-2322-list-roots-incomplete sep-2322-sampling-incomplete "
+        "sep-2322-respect-client-capabilities sep-2322-missing-response-rerequests sep-2322-multi-round-r1 "
+        "sep-2322-multiple-inputs-incomplete sep-2322-non-tool-incomplete sep-2322-request-state-incomplete "
+        "sep-2322-result-type-included sep-2322-reject-tampered-state sep-2322-error-on-protocol-error "
+        "sep-2575-server-rejects-undeclared-capability sep-2575-missing-capability-http-400 "
+        "sep-2663-mrtr-synchronous-before-task-creation sep-2663-tasks-get-status-input-required "
+        "tasks-mrtr-tasks-update-resumes tasks-mrtr-partial-fulfillment"
+    ),
+    "forkjoin does not offer it: completion, logging to the client, subscriptions to resources": (
+        "completion-complete logging-set-level tools-call-with-logging resources-subscribe resources-unsubscribe"
+    ),
+    "no argument of a tool is taken from a header": (
+        "sep-2243-server-no-xmcp-tool sep-2243-server-decode-base64 sep-2243-server-validate-param-match "
+        "sep-2243-server-reject-invalid-param-chars sep-2243-server-reject-param-mismatch"
+    ),
+    "no call needs a task: without one it blocks": "sep-2663-server-returns-missing-capability-when-required",
+    "no tool answers with an error of the protocol": "sep-2663-tasks-get-status-failed",
+    "only HTTP has this header, and there our tools are served in this test alone": (
+        "sep-2663-server-rejects-mismatched-mcp-name-on-tasks-get"
+    ),
+}
+
+
+class Greet(Arguments):
+    name: str
+
+
+class Slow(Arguments):
+    seconds: float
+    label: str = ""
+
+
+class Nothing(Arguments):
+    """No arguments."""
+
+
+@tool(reads_only=True)
+async def greet(desk: Desk, arguments: Greet) -> str:
+    """Greet."""
+    return f"Hello, {arguments.name}!"
+
+
+@tool(reads_only=True)
+async def slow_compute(desk: Desk, arguments: Slow) -> str:
+    """Take some seconds."""
+
+    async def ask(left_s: float) -> None:
+        await anyio.sleep(left_s)
+
+    async def how_far() -> str:
+        return "computing"
+
+    await desk.patience.wait([], ask, how_far, arguments.seconds)
+    return f"{arguments.label} took {arguments.seconds} s"
+
+
+@tool(reads_only=True)
+async def failing_job(desk: Desk, arguments: Nothing) -> str:
+    """Fail after a moment."""
+    await slow_compute.fn(desk, Slow(seconds=0.05))
+    raise CallerError("it failed")
+
+
+@pytest.fixture
+async def url(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """The address of a lead's tools, and of the examples."""
+    examples = {one.name: one for one in (greet, slow_compute, failing_job)}
+    monkeypatch.setattr(server._Server, "offered", server.TOOLS | examples)
+    monkeypatch.setattr(tasks, "_TOOLS", tasks._TOOLS | {one: examples[one] for one in ("slow_compute", "failing_job")})
+    async with open_loop_in_memory(home) as loop, serve_http(loop, repository) as found:
+        yield found
+
+
+async def _run(name: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    if reason := vendors.skip_reason():
+        pytest.skip(reason)
+    argv = [str(await anyio.to_thread.run_sync(vendors.program, name)), *arguments]
+    variables = {**os.environ, "PATH": await anyio.to_thread.run_sync(vendors.search_path, name)}
+    return await anyio.run_process(argv, env=variables, check=False)
+
+
+async def test_what_the_conformance_suite_checks_holds_but_for_what_is_not_ours(url: str, tmp_path: Path) -> None:
+    done = await _run("conformance", "server", "--url", url, "--suite", "all", "-o", str(tmp_path / "told"))
+    checks = [check for file in (tmp_path / "told").glob("*/checks.json") for check in json.loads(file.read_text())]
+    good = {check["id"] for check in checks if check["status"] == "SUCCESS"}
+    bad = {check["id"]: check.get("errorMessage") for check in checks if check["status"] in ("FAILURE", "WARNING")}
+    excused = {check for some in NOT_OURS.values() for check in some.split()}
+    assert {check: why for check, why in bad.items() if check not in excused} == {}
+    assert excused - bad.keys() == set(), "these pass"
+    assert len(good) > 80, done.stdout.decode()[-2_000:]
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_the_inspector_lists_calls_and_reads(url: str, era: str) -> None:
+    async def inspect(method: str, *arguments: str) -> Any:
+        done = await _run("inspector", "--cli", url, "--protocol-era", era, "--method", method, *arguments)
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout)
+
+    listed = await inspect("tools/list", "--strict")
+    assert {one["name"] for one in listed["tools"]} > server.TOOLS.keys()
+    status = await inspect("tools/call", "--tool-name", "get_status")
+    assert status["structuredContent"]["running"] == 0
+    assert {one["name"] for one in (await inspect("prompts/list"))["prompts"]} == {one.name for one in PROMPTS}
+    (read,) = (await inspect("resources/read", "--uri", "forkjoin://status"))["contents"]
+    assert json.loads(read["text"]) == status["structuredContent"]
