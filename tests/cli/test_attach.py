@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from anyio import to_thread
 from fakes import claude
@@ -68,12 +69,16 @@ async def test_an_interrupt_is_the_programs(agent: str, lead: Lead, repository: 
 
 
 async def test_where_its_command_is_killed_nothing_of_it_stays_and_the_agent_goes_on(
-    agent: str, lead: Lead, repository: Path, tmp_path: Path
+    agent: str, lead: Lead, repository: Path
 ) -> None:
-    with attached(repository, agent) as terminal:
+    shell = ("sh", "-c", f"{sys.executable} -m forkjoin attach {agent}; sleep 1000")  # which the terminal stays with
+    with open_terminal(repository, *shell, prompt="person>") as terminal:
         await until(lambda: b"person>" in terminal.printed)
         assert (await lead.listed(agent))["state"] == "paused"
-        terminal.process.kill()
+        (command,) = psutil.Process(terminal.process.pid).children()
+        (program,) = command.children()
+        command.kill()
+        await until(lambda: not program.is_running() or program.status() == psutil.STATUS_ZOMBIE)
         (result,) = await lead.results(agent)
     assert result["state"] == "succeeded"
 
