@@ -28,16 +28,21 @@ async def up(lead: Lead) -> str:
 
 
 async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
-    loop: Loop, talking: Lead, repository: Path
+    loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = await up(talking)
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
-        going = await person.call("attach", id=agent)
-        assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
-        assert "-p" not in going["argv"]
-        assert going["environment"]["FORKJOIN_TOKEN"]
-        assert await is_held(talking)
-    (result,) = await talking.results(agent)
+    monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
+    async with lead_of(loop, repository) as lead:
+        agent = await up(lead)
+        monkeypatch.delenv("SOME_API_KEY")
+        async with lead_of(loop, repository, "a person", kind="cli") as person:
+            going = await person.call("attach", id=agent)
+            assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
+            assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
+            assert going["environment"]["FORKJOIN_TOKEN"]
+            let_pass(loop, monkeypatch, 1000)
+            await lead.run("true")
+            assert await is_held(lead)
+        (result,) = await lead.results(agent)
     assert (result["state"], result["output"][: len(SPOKEN)]) == ("succeeded", SPOKEN)
 
 
