@@ -252,7 +252,7 @@ async def program_of(loop: Loop, agent: str) -> AsyncGenerator[Lead]:
         token="its token",
         environment=dict(os.environ),
     )
-    session = Session(hello, await loop.store.agent(number))
+    session = Session(hello, agent=await loop.store.agent(number))
     async with Client(_in_memory(Tools(loop), session)) as client:
         yield Lead(client)
 

@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from forkjoin import journal
+from forkjoin.agent.attach import let_go
 from forkjoin.agent.life import Life
 from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
@@ -139,6 +140,10 @@ class Loop:
                 self._attend(
                     tasks, f"tell {agent.id}", f"what {agent.label} is told", partial(deliver, self.rooms, agent)
                 )
+        for number in [number for number, who in self.rooms.attached.items() if who.session.closed]:
+            self._attend(
+                tasks, f"leave a{number}", f"what a person left of a{number}", partial(let_go, self.rooms, number)
+            )
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)

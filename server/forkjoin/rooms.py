@@ -9,7 +9,7 @@ from forkjoin.config import Settings
 from forkjoin.decision.governor import RateLimit
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
-from forkjoin.session import Environments
+from forkjoin.session import Caller, Environments
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +29,7 @@ class Rooms:
     stalled: set[int] = field(default_factory=set[int])
     #: agents at work whose program only waits for agents that it has spawned, once for each wait, and so have no slot
     awaiting: list[int] = field(default_factory=list[int])
+    #: who is in the conversation of an agent, by its number; those too whose connection has just gone
+    attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

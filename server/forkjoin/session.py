@@ -47,6 +47,7 @@ class Session:
     """One connection. `written` holds what to do once the reply to a request has reached the socket."""
 
     hello: Hello
+    closed: bool = False  #: whether the other end is gone
     agent: Agent | None = None  #: whose program is at the other end, as it was when it connected
     written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
 

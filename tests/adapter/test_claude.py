@@ -58,6 +58,17 @@ def _read(message: object) -> list[object]:
     return list(claude.read(json.dumps(message).encode()))
 
 
+def test_a_person_goes_on_in_the_same_conversation_with_what_the_agent_may_and_is_told() -> None:
+    argv = claude.converse(BRIEF, PROGRAM)
+    assert argv is not None
+    assert (argv[0], argv[-2:]) == ("claude", ("--resume", BRIEF.conversation))
+    assert not {"-p", "--input-format"} & set(argv)
+    resumed = claude.resume(BRIEF, PROGRAM, "more")
+    assert resumed
+    assert argv[argv.index("--settings") + 1] in resumed.argv
+    assert "a person is here" in argv[argv.index("--append-system-prompt") + 1]
+
+
 def test_the_task_goes_through_stdin_and_never_through_argv() -> None:
     program = claude.start(BRIEF, PROGRAM)
     assert "Fix it" not in " ".join(program.argv)

@@ -1,7 +1,8 @@
 """A program that speaks as claude does, and does what its task says: Python, run in each attempt.
 
 The task finds `run`, which counts the attempts from 1, `resumed`, `told`, which is what this attempt was told, and the
-functions below. What its conversation is, a file in the user's home folder remembers.
+functions below. What its conversation is, a file in the user's home folder remembers. At a terminal it does what a
+person types.
 """
 
 import json
@@ -66,8 +67,17 @@ def fail(text: str, status: int | None = None) -> NoReturn:
     sys.exit(1)
 
 
+def converse(conversation: str) -> None:
+    """Speak with a person at a terminal, who types Python."""
+    print(f"{conversation} person>", flush=True)
+    for line in iter(sys.stdin.readline, ""):
+        exec(line)
+
+
 def main() -> None:
     option, conversation = sys.argv[-2:]
+    if "-p" not in sys.argv:
+        return converse(conversation)
     told = hear()
     memory = Path.home() / conversation
     task, run = json.loads(memory.read_text()) if memory.exists() else (told, 0)
@@ -75,6 +85,7 @@ def main() -> None:
     say(type="system", subtype="init", session_id=conversation, model="scripted")
     exec(task, {**globals(), "run": run + 1, "resumed": option == "--resume", "told": told})
     sys.stdin.read()
+    return None
 
 
 if __name__ == "__main__":

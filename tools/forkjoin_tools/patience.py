@@ -58,8 +58,8 @@ class Patience:
 
     def __init__(self, context: ServerRequestContext[Any, Any], hide: Callable[[str], str]) -> None:
         later = _later.get()
-        self.deferred = later and later.deferred
-        self.written = later and later.written
+        self.deferred = later.deferred if later else None
+        self.written = later.written if later else None
         self._blocks = later is None or later.blocks
         self._session, self._hide = context.session, hide
         self._tells = later is None and "progress_token" in (context.meta or {})

@@ -19,7 +19,7 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import Resource, ResourceTemplate
 
-from forkjoin_tools import ask, end, join, look, money, read, report, requests, spawn, talk
+from forkjoin_tools import ask, attach, end, join, look, money, read, report, requests, spawn, talk
 from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
@@ -115,7 +115,11 @@ class Tools:
         server = self._find(session)
         # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
         low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
-        await low.run(incoming, outgoing, low.create_initialization_options())
+        try:
+            await low.run(incoming, outgoing, low.create_initialization_options())
+        finally:
+            session.closed = True
+            self._loop.store.changes.announce()
 
     def _find(self, session: Session) -> MCPServer[Any]:
         if session.agent:
@@ -160,7 +164,7 @@ class _Server(MCPServer[Any]):
 class _PersonServer(_Server):
     """The command line's: what no lead may do, too."""
 
-    offered = TOOLS | {money.budget.name: money.budget}
+    offered = TOOLS | {tool.name: tool for tool in (money.budget, attach.attach)}
     extensions = ()
 
 

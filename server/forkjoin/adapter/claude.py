@@ -95,6 +95,11 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
     return Program(_argv(brief, program, "--resume"), turn(text), False, _WAITS | program.environment)
 
 
+def converse(brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:
+    told = f"{_instructions(brief)} For now a person is here, too: ask them, and do as they say."
+    return (*program.command, *_options(brief, program, told, asks=False), "--resume", brief.conversation)
+
+
 def turn(text: str, key: str = "") -> bytes:
     once = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, key))} if key else {}
     message = {"role": "user", "content": [{"type": "text", "text": text}]}
@@ -103,20 +108,27 @@ def turn(text: str, key: str = "") -> bytes:
 
 def _argv(brief: Brief, program: AgentProgram, conversation: str) -> tuple[str, ...]:
     asks = bool(brief.relay) and brief.permissions.allow is not None and not program.skip_permissions
-    skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
-    model = brief.model or program.model
     return (
         *program.command,
         "-p",
         *("--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
         *(() if brief.budget_usd is None else _budget(brief.budget_usd)),
-        *skip,
         *(("--permission-prompt-tool", _APPROVE) if asks else ()),
+        *_options(brief, program, _instructions(brief), asks=asks),
+        *(conversation, brief.conversation),
+    )
+
+
+def _options(brief: Brief, program: AgentProgram, instructions: str, *, asks: bool) -> tuple[str, ...]:
+    """What holds of all its runs."""
+    skip = ("--dangerously-skip-permissions",) if program.skip_permissions else ("--permission-mode", "acceptEdits")
+    model = brief.model or program.model
+    return (
+        *skip,
         *(("--mcp-config", _our_server(brief.relay)) if brief.relay else ()),
         *("--settings", json.dumps({"permissions": _permissions(brief, asks=asks), "enabledPlugins": _PLUGINS})),
-        *("--append-system-prompt", _instructions(brief)),
+        *("--append-system-prompt", instructions),
         *(("--model", model) if model else ()),
-        *(conversation, brief.conversation),
     )
 
 

@@ -28,6 +28,10 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:  #
     return None
 
 
+def converse(brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:  # noqa: ARG001
+    return None
+
+
 def turn(text: str, key: str = "") -> bytes:
     raise NotImplementedError(f"a command takes its task alone, not {text[:40]!r}")
 

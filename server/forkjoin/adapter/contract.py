@@ -1,9 +1,9 @@
 """What every vendor's adapter is: a module with these names, listed in `all.py`.
 
 An adapter is pure: it starts nothing and keeps nothing. `account` says whose rate limit it counts against; `start` and
-`resume` what to run; `turn` what to write for a further turn; `read` what a line of output means, and `read_beginning`
-what one does that is too long; `conclude` what the attempt came to. Stopping is the same for all (TERM to the whole
-tree, then KILL), and belongs to the executor.
+`resume` what to run, `converse` what a person runs; `turn` what to write for a further turn; `read` what a line of
+output means, and `read_beginning` what one does that is too long; `conclude` what the attempt came to. Stopping is the
+same for all (TERM to the whole tree, then KILL), and belongs to the executor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,6 +112,10 @@ class Adapter(Protocol):
 
     def resume(self, brief: Brief, program: AgentProgram, text: str) -> Program | None:
         """How to go on in the same conversation, in the same folder, with this message; none if it can't."""
+        ...
+
+    def converse(self, brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:
+        """What a person runs to go on in the same conversation, on a terminal, in the same folder; none if it can't."""
         ...
 
     def turn(self, text: str, key: str = "") -> bytes:

@@ -117,10 +117,35 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
 
 async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
-    program = rooms.settings.program(agent.spec.agent)
-    task = await rooms.store.task(agent.number)
-    asked = "\n\n".join([task, *await rooms.store.told(agent)])
-    brief = Brief(
+    program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
+    adapter = ADAPTERS[program.kind]
+    message = await rooms.store.message(agent)
+    run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
+    limits = rooms.settings.limits
+    settings = {**program.environment, **run.environment}
+    minutes = agent.spec.timeout_minutes or limits.timeout_minutes
+    nests = agent.spec.nesting is not None  # it prints nothing while it waits for those that it has spawned
+    silence = agent.spec.silence_minutes or (None if nests else limits.silence_minutes)
+    return AttemptSpec(
+        handle=handle_of(agent),
+        argv=run.argv,
+        cwd=agent.worktree,
+        environment=await variables_of(rooms, agent, environment, settings, brief),
+        input=run.input,
+        closed=run.closed,
+        timeout_s=minutes * 60 if minutes else None,
+        silence_s=silence * 60 if silence else None,
+        log_bytes=limits.log_bytes,
+        keeps_unread=adapter.MAKES_EVENTS,
+        limits=limits.per_agent,
+        about=await _about(rooms, agent),
+    )
+
+
+async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
+    """All that its adapter is told about an agent that is prepared."""
+    asked = "\n\n".join([await rooms.store.task(agent.number), *await rooms.store.told(agent)])
+    return Brief(
         id=agent.id,
         name=agent.name,
         task=asked,
@@ -133,35 +158,20 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
         relay=rooms.relay,
     )
-    adapter = ADAPTERS[program.kind]
-    message = await rooms.store.message(agent)
-    run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
-    limits = rooms.settings.limits
-    settings = {**program.environment, **run.environment}
-    minutes = agent.spec.timeout_minutes or limits.timeout_minutes
-    nests = agent.spec.nesting is not None  # it prints nothing while it waits for those that it has spawned
-    silence = agent.spec.silence_minutes or (None if nests else limits.silence_minutes)
-    ours = {"FORKJOIN_TASK_FILE": await _write_task(rooms, agent, asked), **await git.author(agent.worktree)}
-    return AttemptSpec(
-        handle=handle_of(agent),
-        argv=run.argv,
-        cwd=agent.worktree,
-        environment=await (await workplace_of(rooms, agent, environment)).compose(settings, ours),
-        input=run.input,
-        closed=run.closed,
-        timeout_s=minutes * 60 if minutes else None,
-        silence_s=silence * 60 if silence else None,
-        log_bytes=limits.log_bytes,
-        keeps_unread=adapter.MAKES_EVENTS,
-        limits=limits.per_agent,
-        about=await _about(rooms, agent, task),
-    )
 
 
-async def _about(rooms: Rooms, agent: Agent, task: str) -> dict[str, object]:
+async def variables_of(
+    rooms: Rooms, agent: Agent, environment: Mapping[str, str], settings: Mapping[str, str], brief: Brief
+) -> dict[str, str]:
+    """The environment of its program, made of that of its lead and what the settings add."""
+    ours = {"FORKJOIN_TASK_FILE": await _write_task(rooms, agent, brief.task), **await git.author(agent.worktree)}
+    return await (await workplace_of(rooms, agent, environment)).compose(settings, ours)
+
+
+async def _about(rooms: Rooms, agent: Agent) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
     project = await rooms.store.project_numbered(agent.project)
-    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": task}
+    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await rooms.store.task(agent.number)}
     wanted = (await rooms.store.recipe(agent)).model_dump(exclude_defaults=True)
     about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}

@@ -46,6 +46,8 @@ async def remove(
         agents = await rooms.store.agents_numbered(agent.number for agent in agents)
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
         _check_ended(whole)
+        if visited := [agent.label for agent in whole if agent.number in rooms.attached]:
+            raise CallerError(f"A person is in the conversation of {', '.join(visited)}; nothing was removed.")
         made = [agent for agent in whole if agent.prepared]
         forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
         known = [agent for agent in made if agent not in forgotten]

@@ -5,6 +5,7 @@ import time
 
 from forkjoin.adapter.contract import Conclusion, Retry
 from forkjoin.decision.backoff import backoff_s
+from forkjoin.decision.gate import ATTACHED, LEFT
 from forkjoin.model import Agent, Pause
 from forkjoin.rooms import Rooms
 
@@ -34,8 +35,17 @@ def rest_after(rooms: Rooms, agent: Agent, concluded: Conclusion) -> Pause | Non
             return pause if agent.retried < most else None
 
 
+#: What an agent is told after a person has been in its conversation.
+AFTER_PERSON = (
+    "A person has gone on with your work meanwhile, in this conversation and in your worktree; that ended the program "
+    "that you had. Heed what they said, look where you stand and go on; where all is done, end with your report."
+)
+
+
 def words_to_go_on(agent: Agent) -> str:
     """What an attempt is told that goes on where another was cut off."""
+    if agent.paused_why in (ATTACHED, LEFT):
+        return AFTER_PERSON
     why = agent.paused_why.partition(";")[0]  # what follows is for its lead
     return (
         f"Your program was cut off in the midst of your work ({why}), and runs again now. Your "

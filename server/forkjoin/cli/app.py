@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, brief, budget, daemon, doctor, install, read, requests, trust
+from forkjoin.cli import agents, attach, brief, budget, daemon, doctor, install, read, requests, trust
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -37,6 +37,7 @@ for command in (
         read.result,
         read.diff,
         agents.message,
+        attach.attach,
         agents.stop,
         agents.rm,
         agents.merge,

@@ -116,6 +116,25 @@ class Rest(Gate):
         return Hold(f"it rests until {clock(agent.not_before)}: {agent.paused_why}", agent.not_before)
 
 
+#: Why an agent pauses whose program rests for a person, and why once they have left.
+ATTACHED, LEFT = "a person is in its conversation", "a person was in its conversation"
+
+
+class Attached(Gate):
+    """An agent goes on when no person is in its conversation; after our restart they have until then to be back."""
+
+    def __init__(self, attached: Set[int], back_by: float, now: float) -> None:
+        self._attached = attached
+        self._back_by = back_by
+        self._now = now
+
+    def hold(self, agent: Agent) -> Hold | None:
+        if agent.number in self._attached:
+            return Hold(ATTACHED)
+        awaited = agent.paused_why == ATTACHED and self._now < self._back_by
+        return Hold(ATTACHED, self._back_by) if awaited else None
+
+
 class Governor(Gate):
     """Of an account no more run than its vendor takes; where more do, the youngest pause.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from forkjoin.decision.budget import Budgets
-from forkjoin.decision.gate import Dependencies, Environment, Exclusive, Gate, Governor, Hold, Rest, Slots
+from forkjoin.decision.gate import Attached, Dependencies, Environment, Exclusive, Gate, Governor, Hold, Rest, Slots
 from forkjoin.decision.governor import RateLimit
 from forkjoin.decision.machine import Machine, Room
 from forkjoin.model import ACTIVE, Agent, Budget, Pause, State
@@ -39,6 +39,8 @@ class Situation:
     step_usd: float = 1  #: what is given at a time to those that have no budget of their own
     machine: Machine | None = None  #: none where that is not looked at
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
+    attached: Set[int] = frozenset()  #: those in whose conversation a person is
+    back_by: float = 0  #: by then those are back who were in one before a restart
     short_since: Mapping[int, float] = field(default_factory=dict[int, float])  #: since when there was no room for each
     awaiting: Set[int] = frozenset()  #: those at work whose program only waits for agents that it has spawned
 
@@ -77,6 +79,7 @@ def decide(situation: Situation) -> Decision:
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
+        Attached(situation.attached, situation.back_by, situation.now),
         Governor(working, situation.rate_limits, situation.now),
         Rest(situation.now),
         Exclusive(situation.live),

@@ -1,0 +1,100 @@
+"""A person goes on with an agent's conversation: its program ends first, for that, and nobody else goes on meanwhile.
+
+They are there as long as their connection is. Then one that was under way goes on, in the same conversation. One that
+had ended stays so where they changed nothing; else it has one more turn, by whose end its work is measured anew, unless
+it was stopped. After a restart of the daemon their command comes back by itself.
+"""
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from forkjoin.adapter.all import ADAPTERS
+from forkjoin.agent.prepare import brief_of, variables_of
+from forkjoin.agent.rest import AFTER_PERSON
+from forkjoin.agent.tell import tell
+from forkjoin.branch import loose
+from forkjoin.branch.place import is_folder
+from forkjoin.decision.gate import ATTACHED, LEFT
+from forkjoin.error import BrokenPromiseError, CallerError
+from forkjoin.event import Noted
+from forkjoin.model import FINAL, Agent, Pause, State
+from forkjoin.rooms import Rooms
+from forkjoin.session import Caller
+
+
+class Going(NamedTuple):
+    """What a person runs to go on with a conversation, in its worktree, in this environment."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+
+async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Going]:
+    """Keep an agent for a person; as it is once its program has ended, and what they run.
+
+    Raises:
+        CallerError: They can't go on with it; nothing was changed.
+    """
+    program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
+    argv = ADAPTERS[program.kind].converse(brief, program)
+    if argv is None:
+        raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
+    if why := _why_not(rooms, caller, agent):
+        raise CallerError(f"{agent.label} {why}")
+    rooms.attached[agent.number] = caller
+    agent = await rooms.store.changes.until(partial(_at_rest, rooms, agent.number))
+    lead = rooms.environments.find(agent.environment, agent.project, agent.lead) or caller.session.hello.environment
+    return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
+
+
+def _why_not(rooms: Rooms, caller: Caller, agent: Agent) -> str | None:
+    """Why nobody can be in this agent's conversation now; none where somebody can."""
+    there = rooms.attached.get(agent.number)
+    if there and not there.session.closed and there.call.relay != caller.call.relay:
+        return "has a person in its conversation already."
+    if not agent.has_begun:
+        return "has not begun: there is no conversation yet."
+    if agent.removed or agent.removing or (agent.state in FINAL and not is_folder(Path(agent.worktree))):
+        return "was removed, with its worktree; its log is kept (read_log)."
+    return None
+
+
+async def _at_rest(rooms: Rooms, number: int) -> Agent | None:
+    """The agent, where nothing of it is under way and it says why; else it is brought to that, or comes to it."""
+    agent = await rooms.store.agent(number)
+    runs = agent.state is State.RUNNING or agent.frozen
+    if agent.stop_asked and agent.state not in FINAL:
+        return None
+    if runs or (agent.state is State.PAUSED and agent.paused_why != ATTACHED and not agent.ending):
+        pause = Pause(ATTACHED, ending=runs, not_before=agent.not_before)
+        with suppress(BrokenPromiseError):  # it has moved since
+            await rooms.store.move(agent, State.PAUSED, Noted(f"paused: {ATTACHED}"), pause)
+        return None
+    return None if agent.under_way else agent
+
+
+async def let_go(rooms: Rooms, number: int) -> None:
+    """Let an agent go on whose person has left."""
+    caller, agent = rooms.attached[number], await rooms.store.agent(number)
+    if agent.state is State.PAUSED and not agent.ending:
+        await rooms.store.move(agent, State.PAUSED, Noted(LEFT), Pause(LEFT, not_before=agent.not_before))
+    elif agent.state in FINAL and not agent.removed:
+        await _settle(rooms, caller, agent)
+    if rooms.attached[number] is caller:  # else they are back
+        del rooms.attached[number]
+
+
+async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
+    """Commit what a person has left of one that had ended; where that is news, it has another turn."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
+    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
+    before = await rooms.store.result(agent.number)
+    if agent.stop_asked or (before and before.commit == left.tip):
+        return
+    try:
+        await tell(rooms, caller, agent, AFTER_PERSON)
+    except CallerError as error:
+        await rooms.store.note(agent, [(Noted(f"{LEFT}, and changed its work: {error}"), -1)])

@@ -1,0 +1,93 @@
+"""forkjoin attach: a person goes on with an agent's conversation, in its own program and worktree."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from forkjoin.cli.client import Client
+from forkjoin.cli.read import Id
+from forkjoin.cli.say import say
+from forkjoin.error import CallerError
+from forkjoin.paths import find_home
+
+#: How often it is seen to that the agent is still ours: a daemon that comes up waits ten times as long for us.
+_HOLD_EVERY_S = 1.0
+_PR_SET_PDEATHSIG = 1
+#: What belongs to the terminal, not to the agent.
+_TERMINAL = ("TERM", "COLORTERM", "TERM_PROGRAM", "LANG", "LC_ALL", "LC_CTYPE", "TMUX", "TMUX_PANE", "DISPLAY")
+
+
+def attach(
+    id: Id,  # noqa: A002
+    tmux: Annotated[bool | None, typer.Option(help="In a window of tmux; default: where this is one.")] = None,
+) -> None:
+    """Go on with an agent's conversation yourself; its program rests until you leave, and then goes on."""
+    if tmux or (tmux is None and os.environ.get("TMUX")):
+        return _open_window(id)
+    if not sys.stdin.isatty():
+        raise CallerError("attach is for a person at a terminal; message_agent tells an agent something")
+    with Client(find_home()) as client:
+        say(f"{id}: its program is asked to rest …", err=True)
+        going = client.call("attach", id=id)
+        code = _converse(client, going)
+    say(f"{going['id']}  {going['name']}  left; forkjoin ps tells how it goes on", err=True)
+    if code:
+        raise typer.Exit(code)
+    return None
+
+
+def _open_window(agent: str) -> None:
+    """Do the same in a window of the tmux that this is in, else of a new one."""
+    if not (tmux := shutil.which("tmux")):
+        raise CallerError("tmux is not in PATH; --no-tmux takes this terminal")
+    ours = [f"-eFORKJOIN_HOME={home}"] if (home := os.environ.get("FORKJOIN_HOME")) else []
+    where = ["new-window" if os.environ.get("TMUX") else "new-session", "-c", os.getcwd(), "-n", agent, *ours]  # noqa: PTH109
+    command = [sys.executable, "-P", "-E", "-m", "forkjoin", "attach", "--no-tmux", "--", agent]
+    if subprocess.run([tmux, *where, "--", *command], check=False).returncode:
+        raise CallerError("tmux would not; --no-tmux takes this terminal")
+
+
+def _converse(client: Client, going: dict[str, Any]) -> int:
+    """Run the agent's program on this terminal, to its end; its exit code."""
+    environment = {**going["environment"], **{name: os.environ[name] for name in _TERMINAL if name in os.environ}}
+    signal.signal(signal.SIGINT, _let_pass)
+    program = subprocess.Popen(
+        going["argv"],
+        cwd=going["worktree"],
+        env=environment,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+    daemon = client.daemon
+    try:
+        while (code := _ended(program)) is None:
+            client.call("list_agents", ids=[going["id"]])
+            if client.daemon != daemon:  # this one knows nothing of us
+                daemon = client.daemon
+                client.call("attach", id=going["id"])
+    finally:
+        program.terminate()
+        program.wait()
+    return code
+
+
+def _let_pass(_: int, __: object) -> None:
+    """^C is the program's, which has its own way with it: one that is ignored would be so there, too."""
+
+
+def _ended(program: "subprocess.Popen[bytes]") -> int | None:
+    """Its exit code, if it ends now."""
+    try:
+        return program.wait(_HOLD_EVERY_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _end_with_parent() -> None:
+    """Let the program not outlive us, even where we are killed: the agent goes on then."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)

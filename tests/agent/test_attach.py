@@ -1,0 +1,142 @@
+"""A person in an agent's conversation: its program rests, and goes on when they have left."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.loop import Loop
+from forkjoin.paths import Home
+from harness import Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory
+
+#: Says that it is up, and is then in the midst of its turn until it is resumed.
+TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
+SPOKEN = "A person has gone on with your work"
+
+
+@pytest.fixture
+async def person(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
+    async with lead_of(loop, repository, "a person", kind="cli") as found:
+        yield found
+
+
+async def up(lead: Lead) -> str:
+    """The id of an agent that is in the midst of its turn."""
+    (agent,) = await lead.spawn(TASK, agent="talker")
+    await lead.until(agent, last_event="up")
+    return agent
+
+
+async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
+    loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
+    async with lead_of(loop, repository) as lead:
+        agent = await up(lead)
+        monkeypatch.delenv("SOME_API_KEY")
+        async with lead_of(loop, repository, "a person", kind="cli") as person:
+            going = await person.call("attach", id=agent)
+            assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
+            assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
+            assert going["environment"]["FORKJOIN_TOKEN"]
+            let_pass(loop, monkeypatch, 1000)
+            await lead.run("true")
+            assert await is_held(lead)
+        (result,) = await lead.results(agent)
+    assert (result["state"], result["output"][: len(SPOKEN)]) == ("succeeded", SPOKEN)
+
+
+async def is_held(lead: Lead) -> bool:
+    """Whether one waits for a person to leave."""
+    return "a1: a person is in its conversation" in (await lead.call("get_status"))["waiting"]
+
+
+async def test_one_that_had_ended_has_another_turn_where_they_changed_its_work(
+    loop: Loop, talking: Lead, repository: Path
+) -> None:
+    (agent,) = await talking.run("succeed(told)", agent="talker")
+    assert (await talking.listed(agent))["merge"] == "nothing"
+    async with lead_of(loop, repository, "a person", kind="cli") as person:
+        going = await person.call("attach", id=agent)
+        assert going["state"] == "succeeded"
+        (Path(going["worktree"]) / "new.txt").write_text("new\n")
+    await talking.until(agent, merge="unmerged")
+    (result,) = await talking.results(agent)
+    assert (result["files_changed"], result["output"][: len(SPOKEN)]) == (1, SPOKEN)
+    assert git(repository, "show", f"{result['branch']}:new.txt") == "new"
+
+
+async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
+    loop: Loop, talking: Lead, repository: Path
+) -> None:
+    (agent,) = await talking.run("succeed(told)", agent="talker")
+    async with lead_of(loop, repository, "a person", kind="cli") as person:
+        await person.call("attach", id=agent)
+    await first_answer(lambda: gone(loop))
+    assert [one.attempt for one in await loop.store.agents_numbered([1])] == [1]
+
+
+async def _never(*_: object) -> None:
+    await anyio.sleep_forever()
+
+
+async def gone(loop: Loop) -> bool:
+    return not loop.rooms.attached
+
+
+async def test_one_that_is_stopped_meanwhile_stays_so(loop: Loop, talking: Lead, repository: Path) -> None:
+    agent = await up(talking)
+    async with lead_of(loop, repository, "a person", kind="cli") as person:
+        going = await person.call("attach", id=agent)
+        await talking.call("stop_agents", ids=[agent])
+        (Path(going["worktree"]) / "new.txt").write_text("new\n")
+    await first_answer(lambda: gone(loop))
+    assert (await talking.listed(agent))["state"] == "stopped"
+    (branch,) = git(repository, "branch", "--list", "forkjoin/*", "--format=%(refname:short)").splitlines()
+    assert git(repository, "show", f"{branch}:new.txt") == "new"
+
+
+async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
+    loop: Loop, talking: Lead, repository: Path
+) -> None:
+    agent = await up(talking)
+    async with lead_of(loop, repository, "a person", kind="cli") as person:
+        await person.call("attach", id=agent)
+        told = await talking.call("message_agent", id=agent, text="one thing more")
+        assert told["delivery"] == "next_turn"
+    (result,) = await talking.results(agent)
+    assert result["output"].endswith("one thing more")
+
+
+async def test_after_a_restart_it_waits_for_them_to_be_back(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        agent = await up(lead)
+        with monkeypatch.context() as killed:
+            async with lead_of(loop, repository, "a person", kind="cli") as person:
+                await person.call("attach", id=agent)
+                killed.setattr("forkjoin.loop.let_go", _never)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await first_answer(lambda: is_held(lead))
+        assert (await lead.listed(agent))["state"] == "paused"
+        let_pass(loop, monkeypatch, 20)
+        (result,) = await lead.results(agent)
+    assert result["output"].startswith(SPOKEN)
+
+
+async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it(
+    loop: Loop, talking: Lead, person: Lead, repository: Path
+) -> None:
+    command, ended = *await talking.run("true"), *await talking.run("succeed('')", agent="talker")
+    assert "is a command" in await person.refusal("attach", id=command)
+    holder = await up(talking)
+    (queued,) = await talking.spawn("succeed('')", agent="talker", after=[holder])
+    assert "has not begun" in await person.refusal("attach", id=queued)
+    await person.call("attach", id=ended)
+    async with lead_of(loop, repository, "another", kind="cli") as other:
+        assert "has a person" in await other.refusal("attach", id=ended)
+    assert "A person is in the conversation of a2" in await talking.refusal("remove_worktrees", ids=[ended])
+    await talking.call("remove_worktrees", ids=[command])
+    assert "no tool" in await talking.refusal("attach", id=ended)
+    await talking.call("stop_agents", ids=[holder])

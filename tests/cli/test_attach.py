@@ -1,0 +1,120 @@
+"""forkjoin attach, at a terminal, as a person has it."""
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from anyio import to_thread
+from fakes import claude
+from forkjoin.cli.client import ask
+from forkjoin.error import CallerError
+from forkjoin.paths import Home
+from harness import Lead, first_answer, forkjoin, kill_daemon, until
+from terminal import Terminal, open_terminal
+
+TALKER = f'[agents.talker]\nkind = "claude"\ncommand = ["{sys.executable}", "{claude.__file__}"]\n'
+#: Is in the midst of its turn until it is resumed.
+TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
+
+
+@pytest.fixture
+async def agent(home: Home, lead: Lead) -> str:
+    """The id of an agent that is in the midst of its turn."""
+    (agent,) = await lead.spawn(TASK, agent="talker")
+    await lead.until(agent, last_event="up")
+    return agent
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    home.config_file.write_text(home.config_file.read_text() + TALKER)
+    return home
+
+
+@contextmanager
+def attached(where: Path, agent: str) -> Generator[Terminal]:
+    argv = (sys.executable, "-m", "forkjoin", "attach", agent)
+    with open_terminal(where, *argv, prompt="person>") as terminal:
+        yield terminal
+
+
+async def test_they_are_in_its_conversation_and_worktree_and_it_goes_on_when_they_leave(
+    agent: str, lead: Lead, repository: Path, tmp_path: Path
+) -> None:
+    with attached(repository, agent) as terminal:
+        await terminal.type("import os; open('x.txt', 'w').write(os.environ['FORKJOIN_AGENT'])")
+        await terminal.type("sys.exit(3)")
+        await until(lambda: terminal.process.poll() is not None)
+    assert terminal.process.returncode == 3
+    (result,) = await lead.results(agent)
+    assert (result["state"], result["files_changed"], result["insertions"]) == ("succeeded", 1, 1)
+
+
+async def test_an_interrupt_is_the_programs(agent: str, lead: Lead, repository: Path) -> None:
+    with attached(repository, agent) as terminal:
+        await terminal.type("import signal; signal.signal(2, lambda *_: print('interrupted ' * 2))")
+        await terminal.type("print('set ' * 2)")
+        await until(lambda: b"set set" in terminal.printed)
+        terminal.interrupt()
+        await until(lambda: b"interrupted interrupted" in terminal.printed)
+        await terminal.type("sys.exit()")
+        await until(lambda: terminal.process.poll() is not None)
+    assert terminal.process.returncode == 0
+    (result,) = await lead.results(agent)
+    assert result["state"] == "succeeded"
+
+
+async def test_where_its_command_is_killed_nothing_of_it_stays_and_the_agent_goes_on(
+    agent: str, lead: Lead, repository: Path
+) -> None:
+    shell = ("sh", "-c", f"{sys.executable} -m forkjoin attach {agent}; sleep 1000")  # which the terminal stays with
+    with open_terminal(repository, *shell, prompt="person>") as terminal:
+        await until(lambda: b"person>" in terminal.printed)
+        assert (await lead.listed(agent))["state"] == "paused"
+        (command,) = psutil.Process(terminal.process.pid).children()
+        (program,) = command.children()
+        command.kill()
+        await until(lambda: not program.is_running() or program.status() == psutil.STATUS_ZOMBIE)
+        (result,) = await lead.results(agent)
+    assert result["state"] == "succeeded"
+
+
+async def test_over_the_death_of_the_daemon_it_stays_theirs(
+    agent: str, home: Home, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    with attached(repository, agent) as terminal:
+        await until(lambda: b"person>" in terminal.printed)
+        kill_daemon(repository, home)
+        await first_answer(lambda: to_thread.run_sync(is_refused, agent))
+        assert (await lead.listed(agent))["state"] == "paused"
+    (result,) = await lead.results(agent)
+    assert result["state"] == "succeeded"
+
+
+def is_refused(agent: str) -> bool:
+    """Whether another can't be in its conversation, since somebody is."""
+    try:
+        ask("attach", id=agent)
+    except CallerError as error:
+        return "has a person" in str(error)
+    return False
+
+
+def test_without_a_terminal_it_is_refused(home: Home, repository: Path) -> None:
+    refused = forkjoin(repository, "attach", "a1", check=False)
+    assert refused.returncode == 1
+    assert "for a person at a terminal" in refused.stderr
+
+
+def test_in_tmux_it_has_a_window(home: Home, repository: Path, tmp_path: Path) -> None:
+    (tmux := tmp_path / "tmux").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/asked\n')
+    tmux.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    forkjoin(repository, "attach", "a1", env={"TMUX": "x", "PATH": path})
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert (asked[:3], asked[-4:]) == (["new-window", "-c", str(repository)], ["attach", "--no-tmux", "--", "a1"])

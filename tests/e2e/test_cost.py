@@ -1,0 +1,93 @@
+"""What ten agents cost the lead: turns, and bytes of what the API receives for it. Counted, not timed."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from e2e.test_claude import REGISTERED, ask_claude, bash, of_forkjoin
+from fakes import blocking
+from fakes.messages_api import MessagesApi
+from fakes.script import Asked, Script, Text, ToolUse, by_prompt, in_turn
+from forkjoin.paths import Home
+from harness import git
+
+pytestmark = pytest.mark.vendor
+
+NAMES = [f"part-{number}" for number in range(10)]
+#: A file as an agent reads it first, of some 4 KB.
+SOURCE = "".join(f"def function_{number}(given: int) -> int:\n    return given + {number}\n" for number in range(64))
+
+
+def does_task(name: str) -> Script:
+    """It reads, writes and commits, and reports in two lines."""
+    return in_turn(
+        [Text(f"I will look at source.py, then write {name}.py."), bash("cat source.py")],
+        [bash(f"sed s/function/{name.replace('-', '_')}/ source.py > {name}.py && git add . && git commit -qm {name}")],
+        [Text(f"{name}.py is written and committed.\nNothing is left.")],
+    )
+
+
+async def test_ten_agents_are_forked_read_and_merged_in_five_turns_and_under_half_the_bytes_of_their_transcripts(
+    api: MessagesApi,
+    repository: Path,
+    home: Home,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    (repository / "source.py").write_text(SOURCE)
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "source")
+    lead = in_turn(
+        [of_forkjoin("spawn_agents", agents=[{"name": name, "task": task_of(name)} for name in NAMES])],
+        [of_forkjoin("wait_agents")],
+        [of_forkjoin("get_result", id=name) for name in NAMES],
+        [of_forkjoin("merge_worktree", ids=NAMES)],
+        [Text("All ten are merged.")],
+    )
+    api.script = by_prompt({"Fork it out.": lead, **{task_of(name): does_task(name) for name in NAMES}})
+    ours = await _measure(api, repository, "Fork it out.", REGISTERED)
+    assert all((repository / f"{name}.py").exists() for name in NAMES)
+
+    for number, name in enumerate(NAMES, 1):
+        (tmp_path / name).write_bytes((home.attempts / f"a{number}-1" / "output").read_bytes())
+    branches = " ".join(git(repository, "branch", "--list", "forkjoin/*", "--format=%(refname:short)").split())
+    git(repository, "reset", "-q", "--hard", "HEAD~10")
+    api.script = in_turn(
+        [ToolUse("mcp__blocking__run_agent", {"task": name}) for name in NAMES],
+        [bash(f"for one in {branches}; do git merge -q --no-edit $one; done")],
+        [Text("All ten are merged.")],
+    )
+    server = {"command": sys.executable, "args": [str(blocking.__file__), str(tmp_path)]}
+    theirs = await _measure(api, repository, "Do it.", {"mcpServers": {"blocking": server}})
+    assert all((repository / f"{name}.py").exists() for name in NAMES)
+
+    assert len(ours) <= 5
+    assert sum(ours) < sum(theirs) / 2
+    record_property(
+        "figures",
+        f"ten agents forked, read and merged: {len(ours)} turns, {ours[-1]} bytes of definitions and results in the "
+        f"last, {sum(ours)} in all; by ten calls that return transcripts: {len(theirs)}, {theirs[-1]}, {sum(theirs)}",
+    )
+
+
+def task_of(name: str) -> str:
+    return f"Write {name}.py after source.py, and commit it."
+
+
+async def _measure(api: MessagesApi, repository: Path, prompt: str, servers: object) -> list[int]:
+    """Bytes of the server's definitions, and of all tools' results, in each request of a lead that is told this."""
+    api.asked.clear()
+    registered = ("--mcp-config", json.dumps(servers), "--strict-mcp-config")
+    allowed = ("--allowedTools", "mcp__forkjoin,mcp__blocking,Bash")
+    assert await ask_claude(repository, prompt, *registered, *allowed) == "All ten are merged."
+    asked = [one for one in api.asked if any(prompt in text for text in one.prompt)]
+    assert not any(result.is_error for result in asked[-1].results)
+    return [_bytes_of(one) for one in asked]
+
+
+def _bytes_of(asked: Asked) -> int:
+    definitions = [tool for tool in asked.body["tools"] if str(tool.get("name", "")).startswith("mcp__")]
+    texts: Sequence[str] = [json.dumps(definitions), *(result.text for result in asked.results)]
+    return sum(len(text.encode()) for text in texts)

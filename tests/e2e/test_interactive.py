@@ -1,0 +1,124 @@
+"""The real claude on a terminal, as a person has it: idle, it is woken when what it waits for has ended.
+
+The newest has a wait as a task (SEP-2663); with any, `forkjoin wait` in a background shell does the same.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import vendors
+from e2e.test_claude import REGISTERED, bash, of_forkjoin
+from fakes.messages_api import MessagesApi
+from fakes.script import Asked, Block, Script, Text, ToolUse
+from forkjoin.paths import Home
+from harness import git, open_lead, until
+from terminal import open_terminal
+
+pytestmark = pytest.mark.vendor
+
+
+_CONNECTING = "No such tool available: mcp__forkjoin__"
+#: Its own default asks the API what is allowed.
+LEAD = (
+    *("claude", "--permission-mode", "default", "--allowedTools", "mcp__forkjoin,Bash"),
+    *("--mcp-config", json.dumps(REGISTERED), "--strict-mcp-config"),
+)
+
+
+@pytest.fixture
+def person(api: MessagesApi, home: Home, user: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person who has claude set up, forkjoin in their PATH, and shell scripts for agents."""
+    (user / ".claude.json").write_text(
+        json.dumps(
+            {
+                "hasCompletedOnboarding": True,
+                "officialMarketplaceAutoInstallAttempted": True,
+                "officialMarketplaceAutoInstalled": True,
+                "customApiKeyResponses": {"approved": ["x"], "rejected": []},
+                "projects": {str(repository): {"hasTrustDialogAccepted": True}},
+            }
+        )
+    )
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    config = home.config_file.read_text().replace('"claude"', '"sh"', 1)
+    home.config_file.write_text(f'{config}[agents.sh]\nkind = "command"\ncommand = ["sh"]\n')
+
+
+def _once_connected(*answers: Sequence[Block]) -> Script:
+    """Give these in turn, and one again that came before the server was connected: only `-p` waits for that.
+
+    The last is given to whatever comes after it.
+    """
+
+    def script(asked: Asked) -> Sequence[Block]:
+        given = asked.answers - sum(_CONNECTING in result.text for result in asked.results)
+        return answers[min(given, len(answers) - 1)]
+
+    return script
+
+
+@vendors.for_each_claude
+@pytest.mark.usefixtures("person")
+async def test_a_person_is_in_the_conversation_of_an_agent_and_it_goes_on_when_they_close_the_window(
+    api: MessagesApi, home: Home, user: Path, repository: Path
+) -> None:
+    def script(asked: Asked) -> Sequence[Block]:
+        said = json.dumps(asked.body["messages"])
+        if "A person has gone on with your work" in said:
+            return [Text(f"You said it {said.count('Make it two.')} time.")]
+        return [Text("I will.")] if "Make it two." in said else [bash("echo up; sleep 100")]
+
+    api.script = script
+    async with open_lead(repository) as lead:
+        (agent,) = await lead.spawn("Make one.", agent="claude")
+        await lead.last_event(agent, "echo up")
+        worktree = str(next(home.worktrees.glob("*/*")))
+        settings = json.loads((user / ".claude.json").read_text())
+        settings["projects"] = {worktree: {"hasTrustDialogAccepted": True}}
+        (user / ".claude.json").write_text(json.dumps(settings))
+        with open_terminal(repository, "forkjoin", "attach", agent) as terminal:
+            await terminal.type("Make it two.")
+            await until(lambda: "Make it two." in json.dumps(api.asked[-1].body["messages"]))
+            assert "Make one." in json.dumps(api.asked[-1].body["messages"])
+            assert (await lead.listed(agent))["state"] == "paused"
+            await until(lambda: b"will." in terminal.printed)
+        (result,) = await lead.results(agent)
+    assert (result["state"], result["output"]) == ("succeeded", "You said it 1 time.")
+
+
+COMMAND = ToolUse("Bash", {"command": "forkjoin wait one", "description": "wait", "run_in_background": True})
+TASK = of_forkjoin("wait_agents", ids=["one"])
+
+
+@pytest.mark.parametrize(
+    ("claude", "waits"),
+    [("claude", COMMAND), ("claude-newest", COMMAND), ("claude-newest", TASK)],
+    indirect=["claude"],
+    scope="session",
+)
+@pytest.mark.usefixtures("person")
+async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
+    api: MessagesApi, repository: Path, tmp_path: Path, waits: ToolUse
+) -> None:
+    go = tmp_path / "go"
+    script = f"until test -e {go}; do sleep 0.05; done; echo one > one.txt"
+    api.script = _once_connected(
+        [of_forkjoin("spawn_agents", agents=[{"name": "one", "task": script}])],
+        [waits],
+        [Text("I wait for it.")],
+        [of_forkjoin("merge_worktree", ids=["one"])],
+        [Text("It is merged, or will be.")],
+    )
+    with open_terminal(repository, *LEAD) as terminal:
+        await terminal.type("Fork it out.")
+        await until(lambda: api.asked and any("background" in result.text for result in api.asked[-1].results))
+        go.touch()  # it answers that, and is idle
+        await until((repository / "one.txt").exists)
+        await until(lambda: git(repository, "status", "--porcelain") == "")
+    errors = [result.text for result in api.asked[-1].results if result.is_error]
+    assert [text for text in errors if _CONNECTING not in text] == []
+    assert "forkjoin/a1-one" in git(repository, "branch", "--merged", "main")

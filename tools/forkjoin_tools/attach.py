@@ -1,0 +1,29 @@
+"""attach: a person goes on with an agent's conversation. No lead is offered this."""
+
+from forkjoin.agent.attach import attach as attach_to
+
+from forkjoin_tools.desk import Desk, Id, Row
+from forkjoin_tools.strict import Arguments, tool
+
+
+class Attach(Arguments):
+    id: Id
+
+
+class Attached(Row):
+    argv: tuple[str, ...]
+    worktree: str
+    environment: dict[str, str]  #: without what is no UTF-8, which JSON can't carry
+
+
+@tool()
+async def attach(desk: Desk, arguments: Attach) -> Attached:
+    """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
+    agent, going = await attach_to(desk.rooms, desk.caller, await desk.find(arguments.id))
+    carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
+    row = Row.model_validate(agent)
+    return Attached(**row.model_dump(), argv=going.argv, worktree=agent.worktree, environment=carried)
+
+
+def _is_text(value: str) -> bool:
+    return value == value.encode(errors="replace").decode()
