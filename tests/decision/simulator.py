@@ -31,7 +31,7 @@ from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.event import Noted, RateLimited
 from forkjoin.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.paths import Home
-from forkjoin.record import rows, store
+from forkjoin.record import rows, store, turns
 from forkjoin.record.rows import NewAgent
 from forkjoin.record.store import Store
 from forkjoin.rooms import Rooms
@@ -137,7 +137,7 @@ class World:
     def _played(self) -> ExitStack:
         """Who asks for the time, or draws, asks ours; nobody moves an agent while another does, so no move may fail."""
         stack = ExitStack()
-        for module in (schedule, rate_limit, rest, store):
+        for module in (schedule, rate_limit, rest, store, turns):
             stack.enter_context(patch.object(module, "time", self._clock))
         for module in (rate_limit, rest):
             stack.enter_context(patch.object(module, "random", self._draw))
