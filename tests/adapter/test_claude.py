@@ -148,9 +148,10 @@ def test_it_is_given_our_own_tools_beside_the_users_servers_and_may_use_them() -
     (server,) = json.loads(argv[argv.index("--mcp-config") + 1])["mcpServers"].items()
     assert server == ("forkjoin", {"type": "stdio", "command": "python", "args": ["-m", "forkjoin", "mcp"]})
     assert "--strict-mcp-config" not in argv
-    assert started.environment == {"MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "60000"}
-    wanted = PROGRAM.model_copy(update={"environment": {"MCP_CONNECT_TIMEOUT_MS": "1"}})
-    assert claude.start(BRIEF, wanted).environment["MCP_CONNECT_TIMEOUT_MS"] == "1"
+    waits = {"MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "60000", "MCP_TOOL_TIMEOUT": "100000000"}
+    assert started.environment == waits
+    wanted = PROGRAM.model_copy(update={"environment": {"MCP_TOOL_TIMEOUT": "1"}})
+    assert claude.start(BRIEF, wanted).environment == {**waits, "MCP_TOOL_TIMEOUT": "1"}
     assert "mcp__forkjoin" in json.loads(argv[argv.index("--settings") + 1])["permissions"]["allow"]
     assert "--mcp-config" not in claude.start(BRIEF, PROGRAM).argv
 

@@ -71,8 +71,13 @@ _OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
 #: Its first turn waits for its MCP servers, for 5 s by itself, which a busy machine takes: tools that come later would
-#: be missed, and make the model read all anew; and without the one by which it asks, it ends.
-_WAITS = {"MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "60000"}
+#: be missed, and make the model read all anew; and without the one by which it asks, it ends. The
+#: last is Claude Code's own default: as its lead's variable it would cut short what an agent asks, and waits for.
+_WAITS = {
+    "MCP_CONNECTION_NONBLOCKING": "0",
+    "MCP_CONNECT_TIMEOUT_MS": "60000",
+    "MCP_TOOL_TIMEOUT": "100000000",
+}
 #: Of our own plugin an agent has no use: its tools it has by another name, and it is no lead.
 _PLUGINS = {"forkjoin@forkjoin": False}
 #: What it may use without asking, where nothing else is said; and of our tools the one by which it asks.
