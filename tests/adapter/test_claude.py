@@ -284,7 +284,9 @@ def test_an_end_tells_whether_another_attempt_may_do_better(
 
 
 def test_one_whose_relay_was_not_up_in_time_is_tried_again() -> None:
-    why = "Error: MCP tool mcp__forkjoin__approve (passed via --permission-prompt-tool) not found. Available MCP tools: x"
+    why = (
+        "Error: MCP tool mcp__forkjoin__approve (passed via --permission-prompt-tool) not found. Available MCP tools: x"
+    )
     assert claude.conclude(Ended(Outcome("exited", 1), None, "", why)).retry is Retry.LATER
 
 

