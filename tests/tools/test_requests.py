@@ -230,17 +230,20 @@ async def test_a_question_beyond_bounds_is_refused(lead: Lead, program: Lead, gi
     assert "ask_lead refused" in await program.refusal("ask_lead", **given)
 
 
-async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_fits_an_answer(lead: Lead, program: Lead) -> None:
+async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_the_end(
+    lead: Lead, program: Lead
+) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(16):
-            tasks.start_soon(Call(program, "ask_lead", {"question": f"{number} " + "é" * 7_000}).run)
+            tasks.start_soon(Call(program, "ask_lead", {"question": f"{number} " + "🙂" * 7_000}).run)
         await first_answer(lambda: _has(lead, 16))
         assert "16 requests of yours are open" in await program.refusal("ask_lead", question="One more?")
         denied = json.loads(await program.call("approve", **DANGEROUS))
         assert denied["behavior"] == "deny"
         listed = await lead.call("list_requests")
         assert len(listed["requests"]) + listed["more"] == 16
-        assert len(await news(lead)) == 16
+        first, second = [{one["request_id"] for one in await news(lead)} for _ in range(2)]
+        assert len(first) < len(first | second) == 16
         await lead.call("stop_agents", ids=["a1"])
         tasks.cancel_scope.cancel()
 

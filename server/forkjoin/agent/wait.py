@@ -19,7 +19,7 @@ class Waited:
 
     finished: list[Agent]
     pending: list[Agent]
-    requests: Sequence[Request] = ()  #: what those ask that are pending
+    requests: Sequence[Request] = ()  #: what those ask that are pending; what is news comes first
     news: Sequence[Request] = ()  #: those of them that were not told before
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
@@ -29,7 +29,9 @@ class Waited:
     async def with_requests(self, store: Store, find_news: FindNews) -> "Waited":
         """With what those that are pending ask."""
         asked = await store.requests_of([agent.number for agent in self.pending if agent.state is State.WAITING])
-        return replace(self, requests=asked, news=await find_news(asked)) if asked else self
+        news = await find_news(asked) if asked else ()
+        fresh = set(news)
+        return replace(self, requests=[*news, *(request for request in asked if request not in fresh)], news=news)
 
 
 async def wait(
