@@ -12,6 +12,7 @@ import anyio
 import pytest
 from asking import program_of, spawn_running
 from forkjoin.loop import Loop
+from forkjoin.model import Pause, State
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, ToolRefusedError, first_answer, git, lead_of, open_loop_in_memory
 from mcp.client.context import ClientRequestContext
@@ -116,6 +117,17 @@ async def test_a_wait_that_only_looks_tells_a_request_too(lead: Lead, program: L
         await first_answer(lambda: _has(lead, 1))
         told = await lead.call("wait_agents", timeout_s=0)
         assert (told["timed_out"], [one["request_id"] for one in told["requests"]]) == (False, ["r1"])
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
+async def test_what_one_asks_that_is_frozen_is_told_too(loop: Loop, lead: Lead, program: Lead) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 1))
+        pause = Pause("room", frozen=True, not_before=time.time() + 1000)
+        await loop.store.move(await loop.store.agent(1), State.PAUSED, None, pause)
+        told = await lead.call("wait_agents", timeout_s=0)
+        assert (told["pending"][0]["state"], told["requests"][0]["request_id"]) == ("paused", "r1")
         await lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import anyio
 
-from forkjoin.model import FINAL, Agent, Request, State
+from forkjoin.model import FINAL, Agent, Request
 from forkjoin.record.store import Store
 
 #: Which of these requests were not told before.
@@ -27,8 +27,8 @@ class Waited:
         return not self.pending or (until == "any" and bool(self.finished))
 
     async def with_requests(self, store: Store, find_news: FindNews) -> "Waited":
-        """With what those that are pending ask."""
-        asked = await store.requests_of([agent.number for agent in self.pending if agent.state is State.WAITING])
+        """With what those that are pending ask, though they may be frozen."""
+        asked = await store.requests_of([agent.number for agent in self.pending])
         news = await find_news(asked) if asked else ()
         fresh = set(news)
         return replace(self, requests=[*news, *(request for request in asked if request not in fresh)], news=news)
