@@ -106,7 +106,7 @@ class Loop:
             while True:
                 seen = self.store.changes.version
                 try:
-                    look_s = min(await expire(self.rooms), await self._turn(tasks))
+                    look_s = min(await self._expire(), await self._turn(tasks))
                 except Exception:  # a boundary: what is under way goes on, and the records may come back
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
@@ -114,6 +114,14 @@ class Loop:
                 soon_s = max(_SOONEST_S, look_s)
                 with anyio.move_on_after(soon_s if soon_s == math.inf else min(soon_s, _LATEST_S)):
                     await self.store.changes.after(seen)
+
+    async def _expire(self) -> float:
+        """Close what nobody has answered in time; in how many seconds the next is due."""
+        try:
+            return await expire(self.rooms)
+        except Exception:  # a boundary: agents start, and go on, though some can't be told that their time is up
+            log.exception("what nobody has answered in time could not be closed; trying again")
+            return _REST_S
 
     async def _tidy(self) -> None:
         """Take away what earlier daemons left half done, and what is due."""

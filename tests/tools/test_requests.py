@@ -212,6 +212,17 @@ async def test_a_permission_is_denied_when_its_time_is_up(
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
 
 
+async def test_what_can_not_be_closed_in_time_holds_up_no_agent(loop: Loop, lead: Lead, program: Lead) -> None:
+    records = loop.store._connection
+    records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", {**QUESTION, "timeout_minutes": 0.001}).run)
+        await first_answer(lambda: _has(lead, 1))
+        (other,) = await lead.spawn("true")
+        assert (await lead.results(other))[0]["state"] == "succeeded"
+        records.execute("DROP TRIGGER broken")
+
+
 async def test_a_stop_withdraws_what_an_agent_asks(lead: Lead, program: Lead) -> None:
     asked = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
