@@ -145,13 +145,11 @@ class Loop:
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
         for agent in await self.store.with_mail():
             if taker_of(self.rooms, agent):
-                self._attend(
-                    tasks, f"tell {agent.id}", f"what {agent.label} is told", partial(deliver, self.rooms, agent)
-                )
+                tell = partial(deliver, self.rooms, agent)
+                self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
         for number in [number for number, who in self.rooms.attached.items() if who.session.closed]:
-            self._attend(
-                tasks, f"leave a{number}", f"what a person left of a{number}", partial(let_go, self.rooms, number)
-            )
+            leave = partial(let_go, self.rooms, number)
+            self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
