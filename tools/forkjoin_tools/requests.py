@@ -18,6 +18,7 @@ from forkjoin_tools.strict import Arguments, tool
 _ID = re.compile("r([1-9][0-9]{0,17})")
 #: Characters of an answer; of a request, beside others.
 ANSWER, _BRIEF = 16_000, 240
+_MORE = "… [{} more: list_requests]"
 
 
 class Asked(BaseModel):
@@ -28,18 +29,25 @@ class Asked(BaseModel):
     expires_s: int
 
 
-def rows_of(requests: Sequence[Request], length: int | None = _BRIEF) -> list[Asked]:
-    """Requests as an answer tells them: briefly in one line each, or, without a length, whole."""
+def rows_of(requests: Sequence[Request], *, whole: bool = False) -> list[Asked]:
+    """Requests as an answer tells them: briefly, or whole."""
     return [
         Asked(
             request_id=request.id,
             id=f"a{request.agent}",
             kind=request.kind,
-            text=re.sub(r"[\s\x00-\x1f\x7f]+", " ", request.text).strip()[:length] if length else request.text,
+            text=request.text if whole else _brief(request.text),
             expires_s=max(0, round(request.expires - time.time())),
         )
         for request in requests
     ]
+
+
+def _brief(text: str) -> str:
+    """It in one line, which says where it is cut: what matters may come last."""
+    line = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
+    left = _BRIEF - len(_MORE) - 3  # for digits
+    return line if len(line) <= _BRIEF else line[:left] + _MORE.format(len(line) - left)
 
 
 class ListRequests(Arguments):
@@ -56,7 +64,7 @@ async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:  # noq
     """List what this project's agents ask and wait for, in full. Next: answer_request."""
     asked = await desk.store.open_requests(desk.project)
     seen = {agent.number for agent in await desk.store.agents_numbered({a.agent for a in asked}) if desk.may_see(agent)}
-    found = rows_of([request for request in asked if request.agent in seen], None)
+    found = rows_of([request for request in asked if request.agent in seen], whole=True)
     told = fit(found, ROOM // 2)
     return Requests(requests=told, more=len(found) - len(told) or None)
 
@@ -82,7 +90,7 @@ async def answer_request(desk: Desk, arguments: AnswerRequest) -> Answered:
     said = arguments.decision if request.kind == "permission" else arguments.answer
     if said is None or None not in (arguments.answer, arguments.decision):
         words = "decision, allow or deny (and reason)" if request.kind == "permission" else "answer, in words"
-        raise CallerError(f"{request.id} is a {request.kind}: give {words}, alone. It asks: {request.text[:_BRIEF]}")
+        raise CallerError(f"{request.id} is a {request.kind}: give {words}, alone. It asks: {_brief(request.text)}")
     if await desk.store.answered(desk.caller.call) is None:
         await answer(desk, request, said, arguments.reason or "", desk.who, desk.caller.call)
     return Answered(request_id=request.id, id=f"a{request.agent}", kind=request.kind, said=said)
