@@ -298,6 +298,17 @@ async def test_no_key_is_in_what_is_asked_and_answered(loop: Loop, lead: Lead, p
     assert key not in f"{stored}"
 
 
+async def test_of_a_key_that_the_cut_would_tear_no_half_is_told(lead: Lead, program: Lead) -> None:
+    begins = 'Bash {"command": "'
+    command = "x" * (15_990 - len(begins)) + " sk-ant-REDACTED"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": command}}).run)
+        await news(lead)
+        (whole,) = (await lead.call("list_requests"))["requests"]
+        assert "sk-ant" not in whole["text"]
+        await lead.call("answer_request", request_id="r1", decision="deny")
+
+
 # -- the person at the lead's client
 
 

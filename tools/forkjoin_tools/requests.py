@@ -103,7 +103,7 @@ async def answer(desk: Desk, request: Request, said: str, reason: str, by: str, 
         CallerError: It was closed before.
     """
     hide = desk.rooms.environments.redact
-    await desk.store.answer(request, hide(said[:ANSWER]), hide(reason[:ANSWER]), by, call)
+    await desk.store.answer(request, hide(said)[:ANSWER], hide(reason)[:ANSWER], by, call)
 
 
 async def _find(desk: Desk, asked: str) -> Request:
