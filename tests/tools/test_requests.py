@@ -373,6 +373,22 @@ async def test_what_the_person_does_not_answer_the_lead_is_told(
     assert len(person.asked) == 1
 
 
+async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
+    loop: Loop, repository: Path, program: Lead
+) -> None:
+    records = loop.store._connection
+    records.execute("CREATE TRIGGER full BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'full'); END")
+    person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}))
+    async with (
+        lead_of(loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        assert [request["request_id"] for request in await news(lead)] == ["r1"]
+        records.execute("DROP TRIGGER full")
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
 async def test_a_form_is_taken_back_when_somebody_else_answers(loop: Loop, repository: Path, program: Lead) -> None:
     put, gone = anyio.Event(), anyio.Event()
 
