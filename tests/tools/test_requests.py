@@ -373,6 +373,20 @@ async def test_what_the_person_does_not_answer_the_lead_is_told(
     assert len(person.asked) == 1
 
 
+async def test_of_several_forms_the_lead_is_told_what_is_open_then(loop: Loop, repository: Path, program: Lead) -> None:
+    person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}), ElicitResult(action="cancel"))
+    async with (
+        lead_of(loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 1))
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 2))
+        assert [request["request_id"] for request in await news(lead)] == ["r2"]
+        await lead.call("answer_request", request_id="r2", answer="Tabs.")
+
+
 async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
     loop: Loop, repository: Path, program: Lead
 ) -> None:
