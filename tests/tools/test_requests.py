@@ -152,6 +152,16 @@ async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_
     assert asked.answer["answered_by"] == "the person"
 
 
+@pytest.mark.parametrize("text", ['{"indent": "tabs"}', '["tabs"]', "null"])
+async def test_an_answer_may_be_json(lead: Lead, program: Lead, text: str) -> None:
+    asked = Call(program, "ask_lead", QUESTION)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked.run)
+        await news(lead)
+        await lead.call("answer_request", request_id="r1", answer=text)
+    assert asked.answer["answer"] == text
+
+
 async def test_an_answer_of_the_wrong_kind_is_refused_and_the_request_stays(lead: Lead, program: Lead) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
