@@ -20,7 +20,7 @@ async def ask(rooms: Rooms, agent: int, call: Call, new: NewRequest, given_up: C
     """What an agent asked with this call, once it is closed.
 
     Args:
-        given_up: Whether it was its agent that has cancelled the call: then it is withdrawn.
+        given_up: Whether it was its agent that has cancelled the call, or is gone: then it is withdrawn.
 
     Raises:
         CallerError: It may not ask now.
