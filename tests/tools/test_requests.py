@@ -260,7 +260,7 @@ async def test_a_giant_input_is_cut_where_it_is_read(lead: Lead, program: Lead) 
         tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
         (request,) = await news(lead)
         assert len(request["text"]) <= 240
-        assert re.search(r"… \[\d+ more: list_requests\]$", request["text"])
+        assert re.search(r"… \[\d+ more: list_requests r1\]$", request["text"])
         (whole,) = (await lead.call("list_requests"))["requests"]
         assert "more characters]" in whole["text"]
         assert len(whole["text"]) < 16_100
@@ -285,7 +285,10 @@ async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_
         denied = json.loads(await program.call("approve", **DANGEROUS))
         assert denied["behavior"] == "deny"
         listed = await lead.call("list_requests")
-        assert len(listed["requests"]) + listed["more"] == 16
+        assert (len(listed["requests"]), "more" in listed) == (16, False)
+        assert "more: list_requests r16]" in listed["requests"][15]["text"]
+        (whole,) = (await lead.call("list_requests", request_id="r16"))["requests"]
+        assert whole["text"].endswith("🙂" * 7_000)
         first, second = [{one["request_id"] for one in await news(lead)} for _ in range(2)]
         assert len(first) < len(first | second) == 16
         await lead.call("stop_agents", ids=["a1"])
