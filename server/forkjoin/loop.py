@@ -23,7 +23,7 @@ from forkjoin.agent.life import Life
 from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
-from forkjoin.agent.request import expire
+from forkjoin.agent.request import Expiry
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
 from forkjoin.agent.tell import deliver, taker_of
@@ -59,8 +59,8 @@ class Loop:
         self.schedule = Schedule(rooms)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._life = Life(rooms)
-        self._obey = Obey(rooms)
+        self._life, self._obey = Life(rooms), Obey(rooms)
+        self._expiry = Expiry(rooms)
         self._lander = Lander(rooms)
         self.foresight = Foresight(rooms)
         self._attended: set[str] = set()  #: what a task sees to
@@ -118,7 +118,7 @@ class Loop:
     async def _expire(self) -> float:
         """Close what nobody has answered in time; in how many seconds the next is due."""
         try:
-            return await expire(self.rooms)
+            return await self._expiry.act()
         except Exception:  # a boundary: agents start, and go on, though some can't be told that their time is up
             log.exception("what nobody has answered in time could not be closed; trying again")
             return _REST_S

@@ -217,10 +217,30 @@ async def test_a_permission_is_denied_when_its_time_is_up(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
         await news(lead)
-        later = SimpleNamespace(time=lambda: time.time() + 601)
+        later = SimpleNamespace(time=lambda: time.time() + 601, monotonic=lambda: time.monotonic() + 601)
         monkeypatch.setattr("forkjoin.agent.request.time", later)
         loop.store.changes.announce()
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
+
+
+async def test_while_the_machine_slept_no_time_ran_for_what_was_asked(
+    loop: Loop, lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "approve", DANGEROUS).run)
+        await news(lead)
+        woken = SimpleNamespace(time=lambda: time.time() + 9_000, monotonic=time.monotonic)
+        monkeypatch.setattr("forkjoin.agent.request.time", woken)
+        loop.store.changes.announce()
+        expires_s = await first_answer(lambda: _postponed(lead))
+        assert expires_s == pytest.approx(9_600, abs=30)
+        await lead.call("answer_request", request_id="r1", decision="deny")
+
+
+async def _postponed(lead: Lead) -> int | None:
+    """In how many seconds what is asked expires, once that was put off."""
+    (request,) = (await lead.call("list_requests"))["requests"]
+    return int(request["expires_s"]) if request["expires_s"] > 600 else None
 
 
 async def test_what_can_not_be_closed_in_time_holds_up_no_agent(loop: Loop, lead: Lead, program: Lead) -> None:
