@@ -23,7 +23,7 @@ from forkjoin.agent.life import Life
 from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
-from forkjoin.agent.request import expire
+from forkjoin.agent.request import Expiry
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
 from forkjoin.agent.tell import deliver, taker_of
@@ -59,8 +59,8 @@ class Loop:
         self.schedule = Schedule(rooms)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._life = Life(rooms)
-        self._obey = Obey(rooms)
+        self._life, self._obey = Life(rooms), Obey(rooms)
+        self._expiry = Expiry(rooms)
         self._lander = Lander(rooms)
         self.foresight = Foresight(rooms)
         self._attended: set[str] = set()  #: what a task sees to
@@ -106,7 +106,7 @@ class Loop:
             while True:
                 seen = self.store.changes.version
                 try:
-                    look_s = min(await expire(self.rooms), await self._turn(tasks))
+                    look_s = min(await self._expire(), await self._turn(tasks))
                 except Exception:  # a boundary: what is under way goes on, and the records may come back
                     log.exception("the loop could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
@@ -114,6 +114,14 @@ class Loop:
                 soon_s = max(_SOONEST_S, look_s)
                 with anyio.move_on_after(soon_s if soon_s == math.inf else min(soon_s, _LATEST_S)):
                     await self.store.changes.after(seen)
+
+    async def _expire(self) -> float:
+        """Close what nobody has answered in time; in how many seconds the next is due."""
+        try:
+            return await self._expiry.act()
+        except Exception:  # a boundary: agents start, and go on, though some can't be told that their time is up
+            log.exception("what nobody has answered in time could not be closed; trying again")
+            return _REST_S
 
     async def _tidy(self) -> None:
         """Take away what earlier daemons left half done, and what is due."""
@@ -137,13 +145,11 @@ class Loop:
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
         for agent in await self.store.with_mail():
             if taker_of(self.rooms, agent):
-                self._attend(
-                    tasks, f"tell {agent.id}", f"what {agent.label} is told", partial(deliver, self.rooms, agent)
-                )
+                tell = partial(deliver, self.rooms, agent)
+                self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
         for number in [number for number, who in self.rooms.attached.items() if who.session.closed]:
-            self._attend(
-                tasks, f"leave a{number}", f"what a person left of a{number}", partial(let_go, self.rooms, number)
-            )
+            leave = partial(let_go, self.rooms, number)
+            self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
         for landing in self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)

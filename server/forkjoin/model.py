@@ -322,7 +322,7 @@ class Request:
     def outcome(self) -> str:
         """How it was closed, for a sentence."""
         if not self.said:
-            return "withdrawn: its agent ended, or was stopped"
+            return "withdrawn: its agent ended, was stopped, or waits for it no more"
         why = f" ({self.reason})" if self.reason else ""
         return f"answered by {self.answered_by or 'nobody in time'}: {self.said}{why}"
 

@@ -136,7 +136,7 @@ class Permissions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    allow: Rules | None = None  #: instead of what it may by default; of what is neither allowed nor denied it asks
+    allow: Rules | None = None  #: instead of what it may by default; but for edits it asks of all that is in neither
     deny: Rules = ()
 
     def over(self, others: "Permissions") -> "Permissions":
@@ -186,7 +186,7 @@ class SpecParts(BaseModel):
     )
     permissions: Annotated[Permissions, WithJsonSchema({"type": "object"})] | None = Field(
         default=None,
-        description="{allow, deny}: rules of Claude Code, as Bash(npm test:*). With allow, all else is asked of you.",
+        description="{allow, deny}: rules of Claude Code, as Bash(npm test:*). With allow, it asks for all but edits.",
     )
 
 

@@ -148,9 +148,10 @@ def test_it_is_given_our_own_tools_beside_the_users_servers_and_may_use_them() -
     (server,) = json.loads(argv[argv.index("--mcp-config") + 1])["mcpServers"].items()
     assert server == ("forkjoin", {"type": "stdio", "command": "python", "args": ["-m", "forkjoin", "mcp"]})
     assert "--strict-mcp-config" not in argv
-    assert started.environment == {"MCP_CONNECTION_NONBLOCKING": "0"}
-    wanted = PROGRAM.model_copy(update={"environment": {"MCP_CONNECTION_NONBLOCKING": "1"}})
-    assert claude.start(BRIEF, wanted).environment == wanted.environment
+    waits = {"MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "60000", "MCP_TOOL_TIMEOUT": "100000000"}
+    assert started.environment == waits
+    wanted = PROGRAM.model_copy(update={"environment": {"MCP_TOOL_TIMEOUT": "1"}})
+    assert claude.start(BRIEF, wanted).environment == {**waits, "MCP_TOOL_TIMEOUT": "1"}
     assert "mcp__forkjoin" in json.loads(argv[argv.index("--settings") + 1])["permissions"]["allow"]
     assert "--mcp-config" not in claude.start(BRIEF, PROGRAM).argv
 
@@ -280,6 +281,13 @@ def test_an_end_tells_whether_another_attempt_may_do_better(
         (turn,) = _read({**RESULT, **change})
     assert turn is None or isinstance(turn, TurnEnded)
     assert claude.conclude(Ended(outcome, turn, "", "")).retry is retry
+
+
+def test_one_whose_relay_was_not_up_in_time_is_tried_again() -> None:
+    why = (
+        "Error: MCP tool mcp__forkjoin__approve (passed via --permission-prompt-tool) not found. Available MCP tools: x"
+    )
+    assert claude.conclude(Ended(Outcome("exited", 1), None, "", why)).retry is Retry.LATER
 
 
 def test_an_account_is_its_credentials_and_where_they_are_sent_and_tells_neither() -> None:

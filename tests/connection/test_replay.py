@@ -158,6 +158,28 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_loses_nothing(repositor
         assert sorted(mute.answer()["id"] for _ in range(301)) == list(range(301))
 
 
+def test_a_form_is_taken_back_when_its_daemon_goes_and_its_answer_is_told_to_no_other(
+    repository: Path, fake: FakeDaemon
+) -> None:
+    form = {"jsonrpc": "2.0", "id": 1, "method": "elicitation/create", "params": {"message": "May it?"}}
+    with RawRelay(repository) as relay:
+        relay.send(INITIALIZE, INITIALIZED)
+        with fake.connection() as connection:
+            connection.read_all(2)
+            connection.say(_result(0), form)
+            assert [relay.answer()["id"] for _ in range(2)] == [0, 1]
+        with fake.connection() as connection:
+            taken_back = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+            assert relay.answer() == taken_back
+            relay.send(_result(1, action="accept"), tool_call(2, "slow"))
+            heard = connection.read_all(3)
+            connection.say(_result(0), _result(2), form)
+            assert [relay.answer()["id"] for _ in range(2)] == [2, 1]
+            relay.send(_result(1, action="decline"))
+            assert [one.get("id") for one in (*heard, connection.read())] == [0, None, 2, 1]
+            relay.end()
+
+
 @pytest.mark.parametrize("number", [None, True, 1.5, [1], {}])
 def test_a_request_whose_id_can_not_be_answered_does_not_keep_the_relay(
     repository: Path, home: Home, number: Any

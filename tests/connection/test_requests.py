@@ -1,6 +1,7 @@
 """A request outlives whatever carries it: the daemon is killed, and the agent's relay waits on for the same answer."""
 
 import json
+import os
 import shlex
 import signal
 import sqlite3
@@ -45,6 +46,17 @@ async def test_an_agent_hears_the_answer_though_the_daemon_is_killed_or_told_to_
     with sqlite3.connect(home.records) as records:
         assert records.execute("SELECT count(*) FROM request").fetchone() == (1,)
     records.close()
+
+
+async def test_what_a_relay_has_asked_that_dies_alone_is_withdrawn(lead: Lead, home: Home, tmp_path: Path) -> None:
+    relay, _, _ = asking(tmp_path, home, question="Tabs?").rpartition(" | ")
+    (agent,) = await lead.spawn(f"({relay} & echo $! > {tmp_path}/pid; wait); sleep 1000")
+    request = await asked(lead)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    await lead.until(agent, state="running")
+    why = await lead.refusal("answer_request", request_id=request["request_id"], answer="Tabs.")
+    assert "withdrawn" in why
+    await lead.call("stop_agents", ids=[agent])
 
 
 async def test_time_goes_on_while_no_daemon_is_there(lead: Lead, repository: Path, home: Home, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+import vendors
 from fakes.messages_api import MessagesApi
 from fakes.script import Text, ToolUse, by_prompt, in_turn
 from harness import GIVE_UP_S, RELAY, Lead, open_lead
@@ -28,11 +29,16 @@ async def asked(lead: Lead) -> Any:
     return request
 
 
+#: More than claude takes as the result of a tool.
+LONG = f"echo $((40+2)) && mkfifo two # {'x' * 120_000}"
+
+
+@vendors.for_each_claude
 @pytest.mark.parametrize("decision", ["allow", "deny"])
 async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
     api: MessagesApi, repository: Path, decision: str
 ) -> None:
-    api.script = in_turn([bash("echo allowed > one.txt")], [bash("echo $((40+2)) && mkfifo two")], [Text("Done.")])
+    api.script = in_turn([bash("echo allowed > one.txt")], [bash(LONG)], [Text("Done.")])
     async with open_lead(repository) as lead:
         await lead.call("spawn_agent", task="Begin.", permissions={"allow": ["Bash(echo:*)"]})
         request = await asked(lead)

@@ -1,6 +1,7 @@
 """What agents ask: told by a wait, listed, and answered once, by whoever is first."""
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -12,6 +13,7 @@ import anyio
 import pytest
 from asking import program_of, spawn_running
 from forkjoin.loop import Loop
+from forkjoin.model import Pause, State
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, ToolRefusedError, first_answer, git, lead_of, open_loop_in_memory
 from mcp.client.context import ClientRequestContext
@@ -83,7 +85,7 @@ async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
         assert answered == {"request_id": "r1", "id": "a1", "kind": "permission", "said": decision}
     told = json.loads(asked.answer)
     if decision == "allow":
-        assert told == {"behavior": "allow", "updatedInput": DANGEROUS["input"]}
+        assert told == {"behavior": "allow", "updatedInput": {}}
     else:
         assert told["message"] == "That was answered by lead session-1: deny (it is made anew)"
     row = await lead.listed("a1")
@@ -110,6 +112,26 @@ async def test_a_wait_tells_a_request_at_once_and_the_next_waits_on_and_reminds_
     assert "requests" not in await lead.call("list_agents")
 
 
+async def test_a_wait_that_only_looks_tells_a_request_too(lead: Lead, program: Lead) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 1))
+        told = await lead.call("wait_agents", timeout_s=0)
+        assert (told["timed_out"], [one["request_id"] for one in told["requests"]]) == (False, ["r1"])
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
+async def test_what_one_asks_that_is_frozen_is_told_too(loop: Loop, lead: Lead, program: Lead) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 1))
+        pause = Pause("room", frozen=True, not_before=time.time() + 1000)
+        await loop.store.move(await loop.store.agent(1), State.PAUSED, None, pause)
+        told = await lead.call("wait_agents", timeout_s=0)
+        assert (told["pending"][0]["state"], told["requests"][0]["request_id"]) == ("paused", "r1")
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
 async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_answer(
     loop: Loop, repository: Path, lead: Lead, program: Lead
 ) -> None:
@@ -128,6 +150,16 @@ async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_
         why = await lead.refusal("answer_request", request_id="r1", answer="Spaces.")
         assert why == "r1 is closed, and the first answer counts. It was answered by the person: Tabs."
     assert asked.answer["answered_by"] == "the person"
+
+
+@pytest.mark.parametrize("text", ['{"indent": "tabs"}', '["tabs"]', "null"])
+async def test_an_answer_may_be_json(lead: Lead, program: Lead, text: str) -> None:
+    asked = Call(program, "ask_lead", QUESTION)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked.run)
+        await news(lead)
+        await lead.call("answer_request", request_id="r1", answer=text)
+    assert asked.answer["answer"] == text
 
 
 async def test_an_answer_of_the_wrong_kind_is_refused_and_the_request_stays(lead: Lead, program: Lead) -> None:
@@ -185,10 +217,41 @@ async def test_a_permission_is_denied_when_its_time_is_up(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
         await news(lead)
-        later = SimpleNamespace(time=lambda: time.time() + 601)
+        later = SimpleNamespace(time=lambda: time.time() + 601, monotonic=lambda: time.monotonic() + 601)
         monkeypatch.setattr("forkjoin.agent.request.time", later)
         loop.store.changes.announce()
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
+
+
+async def test_while_the_machine_slept_no_time_ran_for_what_was_asked(
+    loop: Loop, lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "approve", DANGEROUS).run)
+        await news(lead)
+        woken = SimpleNamespace(time=lambda: time.time() + 9_000, monotonic=time.monotonic)
+        monkeypatch.setattr("forkjoin.agent.request.time", woken)
+        loop.store.changes.announce()
+        expires_s = await first_answer(lambda: _postponed(lead))
+        assert expires_s == pytest.approx(9_600, abs=30)
+        await lead.call("answer_request", request_id="r1", decision="deny")
+
+
+async def _postponed(lead: Lead) -> int | None:
+    """In how many seconds what is asked expires, once that was put off."""
+    (request,) = (await lead.call("list_requests"))["requests"]
+    return int(request["expires_s"]) if request["expires_s"] > 600 else None
+
+
+async def test_what_can_not_be_closed_in_time_holds_up_no_agent(loop: Loop, lead: Lead, program: Lead) -> None:
+    records = loop.store._connection
+    records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", {**QUESTION, "timeout_minutes": 0.001}).run)
+        await first_answer(lambda: _has(lead, 1))
+        (other,) = await lead.spawn("true")
+        assert (await lead.results(other))[0]["state"] == "succeeded"
+        records.execute("DROP TRIGGER broken")
 
 
 async def test_a_stop_withdraws_what_an_agent_asks(lead: Lead, program: Lead) -> None:
@@ -211,18 +274,17 @@ async def test_what_its_program_gives_up_is_withdrawn(lead: Lead, program: Lead)
     assert "withdrawn" in await lead.refusal("answer_request", request_id="r1", decision="allow")
 
 
-async def test_a_giant_input_is_cut_where_it_is_read_and_comes_back_whole(lead: Lead, program: Lead) -> None:
+async def test_a_giant_input_is_cut_where_it_is_read(lead: Lead, program: Lead) -> None:
     giant = {"content": "\x00\x1b é\u202e" * 200_000}
-    asked = Call(program, "approve", {"tool_name": "Write", "input": giant})
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
         (request,) = await news(lead)
-        assert len(request["text"]) == 240
+        assert len(request["text"]) <= 240
+        assert re.search(r"… \[\d+ more: list_requests r1\]$", request["text"])
         (whole,) = (await lead.call("list_requests"))["requests"]
         assert "more characters]" in whole["text"]
         assert len(whole["text"]) < 16_100
         await lead.call("answer_request", request_id="r1", decision="allow")
-    assert json.loads(asked.answer)["updatedInput"] == giant
 
 
 @pytest.mark.parametrize(
@@ -232,17 +294,23 @@ async def test_a_question_beyond_bounds_is_refused(lead: Lead, program: Lead, gi
     assert "ask_lead refused" in await program.refusal("ask_lead", **given)
 
 
-async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_fits_an_answer(lead: Lead, program: Lead) -> None:
+async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_the_end(
+    lead: Lead, program: Lead
+) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(16):
-            tasks.start_soon(Call(program, "ask_lead", {"question": f"{number} " + "é" * 7_000}).run)
+            tasks.start_soon(Call(program, "ask_lead", {"question": f"{number} " + "🙂" * 7_000}).run)
         await first_answer(lambda: _has(lead, 16))
         assert "16 requests of yours are open" in await program.refusal("ask_lead", question="One more?")
         denied = json.loads(await program.call("approve", **DANGEROUS))
         assert denied["behavior"] == "deny"
         listed = await lead.call("list_requests")
-        assert len(listed["requests"]) + listed["more"] == 16
-        assert len(await news(lead)) == 16
+        assert (len(listed["requests"]), "more" in listed) == (16, False)
+        assert "more: list_requests r16]" in listed["requests"][15]["text"]
+        (whole,) = (await lead.call("list_requests", request_id="r16"))["requests"]
+        assert whole["text"].endswith("🙂" * 7_000)
+        first, second = [{one["request_id"] for one in await news(lead)} for _ in range(2)]
+        assert len(first) < len(first | second) == 16
         await lead.call("stop_agents", ids=["a1"])
         tasks.cancel_scope.cancel()
 
@@ -251,20 +319,27 @@ async def _has(lead: Lead, count: int) -> bool:
     return bool((await lead.call("get_status"))["requests"] == count)
 
 
-async def test_no_key_is_in_what_is_asked_and_answered_and_the_input_keeps_its_own(
-    loop: Loop, lead: Lead, program: Lead
-) -> None:
+async def test_no_key_is_in_what_is_asked_and_answered(loop: Loop, lead: Lead, program: Lead) -> None:
     key = "sk-ant-REDACTED"
-    asked = Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}})
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(asked.run)
+        tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}}).run)
         (request,) = await news(lead)
         assert key not in request["text"]
         await lead.call("answer_request", request_id="r1", decision="allow", reason=f"{key} is yours")
-    assert json.loads(asked.answer)["updatedInput"] == {"command": f"curl -H {key}"}
     stored = await loop.store.request(1)
     assert stored
     assert key not in f"{stored}"
+
+
+async def test_of_a_key_that_the_cut_would_tear_no_half_is_told(lead: Lead, program: Lead) -> None:
+    begins = 'Bash {"command": "'
+    command = "x" * (15_990 - len(begins)) + " sk-ant-REDACTED"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": command}}).run)
+        await news(lead)
+        (whole,) = (await lead.call("list_requests"))["requests"]
+        assert "sk-ant" not in whole["text"]
+        await lead.call("answer_request", request_id="r1", decision="deny")
 
 
 # -- the person at the lead's client
@@ -329,6 +404,36 @@ async def test_what_the_person_does_not_answer_the_lead_is_told(
         assert [request["request_id"] for request in await news(lead)] == ["r1"]
         await lead.call("answer_request", request_id="r1", answer="Tabs.")
     assert len(person.asked) == 1
+
+
+async def test_of_several_forms_the_lead_is_told_what_is_open_then(loop: Loop, repository: Path, program: Lead) -> None:
+    person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}), ElicitResult(action="cancel"))
+    async with (
+        lead_of(loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 1))
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 2))
+        assert [request["request_id"] for request in await news(lead)] == ["r2"]
+        await lead.call("answer_request", request_id="r2", answer="Tabs.")
+
+
+async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
+    loop: Loop, repository: Path, program: Lead
+) -> None:
+    records = loop.store._connection
+    records.execute("CREATE TRIGGER full BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'full'); END")
+    person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}))
+    async with (
+        lead_of(loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        assert [request["request_id"] for request in await news(lead)] == ["r1"]
+        records.execute("DROP TRIGGER full")
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
 async def test_a_form_is_taken_back_when_somebody_else_answers(loop: Loop, repository: Path, program: Lead) -> None:

@@ -58,12 +58,13 @@ class Approve(Arguments):
 async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
     """For your program, which asks by this whether it may use a tool. Do not call it yourself."""
     wanted = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
+    whole = desk.rooms.environments.redact(wanted)  # before it is cut: half a key is known for none
     try:
-        request = await _ask(desk, "permission", _cut(wanted), "deny", None)
+        request = await _ask(desk, "permission", _cut(whole), "deny", None)
     except CallerError as error:
         return _text({"behavior": "deny", "message": str(error)})
-    if request.said == "allow":  # as it was given to us: no key in it is hidden from whoever has written it
-        return _text({"behavior": "allow", "updatedInput": arguments.input})
+    if request.said == "allow":  # what it asked for, which it holds: too large a result it would not take
+        return _text({"behavior": "allow", "updatedInput": {}})
     return _text({"behavior": "deny", "message": f"That was {request.outcome}"})
 
 

@@ -85,9 +85,9 @@ class Desk:
         return await Context[Any, Any](request_context=self._context).elicit(words, schema)
 
     def is_given_up(self) -> bool:
-        """Whether the caller has cancelled this call; else it is a daemon, or a connection, that ends."""
+        """Whether the caller has cancelled this call, or is gone; else it is a daemon that ends."""
         channel: Any = self._context.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
-        return bool(channel.cancel_requested.is_set())
+        return bool(channel.cancel_requested.is_set()) or self.caller.session.closed
 
     async def find_news(self, requests: Sequence[Request]) -> list[Request]:
         """Those of these requests that no wait of this lead has told."""

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import dropwhile
 from typing import Annotated, Literal
 
@@ -128,12 +129,13 @@ async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float
         give_up: Until when a person may be asked, who takes longer than one look does.
     """
     end = time.monotonic() + left_s
-    while True:
-        left_s = max(0.0, end - time.monotonic())
-        waited = await wait(desk.store, agents, until, left_s, _needs_lead, desk.find_news)
-        over = not waited.news or waited.is_over(until)
-        if over or not await put(desk, waited.news, give_up - time.monotonic()):
-            return waited
+    look = partial(wait, desk.store, agents, until, stuck=_needs_lead, find_news=desk.find_news)
+    waited = await look(timeout_s=left_s)
+    while waited.news and not waited.is_over(until):
+        if not await put(desk, waited.news, give_up - time.monotonic()):
+            return await look(timeout_s=0)  # some may be answered by now, all the same
+        waited = await look(timeout_s=max(0.0, end - time.monotonic()))
+    return waited
 
 
 def _is_over(waited: Waited, arguments: Wait) -> bool:

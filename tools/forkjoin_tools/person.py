@@ -1,11 +1,10 @@
 """The person at the lead's client, where that can ask them: what an agent asks during a wait is put to them, too."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import anyio
-from forkjoin.error import CallerError
+from forkjoin.error import ForkjoinError
 from forkjoin.model import Decision, Request
 from forkjoin.session import Call
 from mcp.shared.exceptions import MCPError
@@ -43,16 +42,19 @@ async def put(desk: Desk, requests: Sequence[Request], timeout_s: float) -> bool
 
 
 async def _put(desk: Desk, request: Request) -> None:
-    """Ask for as long as it is open."""
+    """Ask for as long as it is open; where that comes to nothing, it stays so."""
 
     async def watch(scope: anyio.CancelScope) -> None:
         await desk.store.changes.until(lambda: _is_closed(desk, request))
         scope.cancel()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, tasks.cancel_scope)
-        await _ask(desk, request)
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, tasks.cancel_scope)
+            await _ask(desk, request)
+            tasks.cancel_scope.cancel()
+    except* (MCPError, ValueError, ForkjoinError):
+        pass  # the client would not, answered nonsense, or came too late; or the records can't be written now
 
 
 async def _is_closed(desk: Desk, request: Request) -> bool | None:
@@ -65,12 +67,11 @@ async def _ask(desk: Desk, request: Request) -> None:
     asker = await desk.store.agent(request.agent)
     schema: type[_Answer | _Decision] = _Answer if request.kind == "question" else _Decision
     what = "asks" if request.kind == "question" else "wants to do this"
-    with suppress(MCPError, ValueError, CallerError):  # the client would not, answered nonsense, or came too late
-        told: Any = await desk.elicit(f"{asker.label} {what}: {request.text}", schema)
-        match getattr(told, "data", None):
-            case _Answer(answer=said) if said.strip():
-                await answer(desk, request, said, "", PERSON, _NO_CALL)
-            case _Decision(decision=said, reason=reason):
-                await answer(desk, request, said, reason, PERSON, _NO_CALL)
-            case _:
-                pass
+    told: Any = await desk.elicit(f"{asker.label} {what}: {request.text}", schema)
+    match getattr(told, "data", None):
+        case _Answer(answer=said) if said.strip():
+            await answer(desk, request, said, "", PERSON, _NO_CALL)
+        case _Decision(decision=said, reason=reason):
+            await answer(desk, request, said, reason, PERSON, _NO_CALL)
+        case _:
+            pass

@@ -16,8 +16,8 @@ from forkjoin_tools.size import ROOM, fit
 from forkjoin_tools.strict import Arguments, tool
 
 _ID = re.compile("r([1-9][0-9]{0,17})")
-#: Characters of an answer; of a request, beside others.
-ANSWER, _BRIEF = 16_000, 240
+#: Characters of an answer; of a request, whole, and beside others; and at the end of one that is cut.
+ANSWER, _WHOLE, _BRIEF, _MARK = 16_000, 16_100, 240, 40
 
 
 class Asked(BaseModel):
@@ -28,22 +28,29 @@ class Asked(BaseModel):
     expires_s: int
 
 
-def rows_of(requests: Sequence[Request], length: int | None = _BRIEF) -> list[Asked]:
-    """Requests as an answer tells them: briefly in one line each, or, without a length, whole."""
+def rows_of(requests: Sequence[Request], length: int = _BRIEF) -> list[Asked]:
+    """Requests as an answer tells them, with so many characters of each."""
     return [
         Asked(
             request_id=request.id,
             id=f"a{request.agent}",
             kind=request.kind,
-            text=re.sub(r"[\s\x00-\x1f\x7f]+", " ", request.text).strip()[:length] if length else request.text,
+            text=_cut(request, length),
             expires_s=max(0, round(request.expires - time.time())),
         )
         for request in requests
     ]
 
 
+def _cut(request: Request, length: int) -> str:
+    """What it asks, briefly in one line; it says where it is cut, since what matters may come last."""
+    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", request.text).strip() if length == _BRIEF else request.text
+    left = length - _MARK
+    return text if len(text) <= length else f"{text[:left]}… [{len(text) - left} more: list_requests {request.id}]"
+
+
 class ListRequests(Arguments):
-    """No arguments."""
+    request_id: str | None = None
 
 
 class Requests(BaseModel):
@@ -52,12 +59,15 @@ class Requests(BaseModel):
 
 
 @tool(reads_only=True)
-async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:  # noqa: ARG001
-    """List what this project's agents ask and wait for, in full. Next: answer_request."""
+async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:
+    """List what this project's agents ask, or one whole. Next: answer_request."""
     asked = await desk.store.open_requests(desk.project)
     seen = {agent.number for agent in await desk.store.agents_numbered({a.agent for a in asked}) if desk.may_see(agent)}
-    found = rows_of([request for request in asked if request.agent in seen], None)
-    told = fit(found, ROOM // 2)
+    found = [one for one in asked if one.agent in seen and arguments.request_id in (None, one.id)]
+    length, rows = _WHOLE, rows_of(found, _WHOLE)
+    while len(told := fit(rows, ROOM // 2)) < len(rows) and length > _BRIEF:
+        length = max(_BRIEF, length // 2)
+        rows = rows_of(found, length)
     return Requests(requests=told, more=len(found) - len(told) or None)
 
 
@@ -77,12 +87,12 @@ class Answered(BaseModel):
 
 @tool()
 async def answer_request(desk: Desk, arguments: AnswerRequest) -> Answered:
-    """Answer what an agent asks, which goes on with it at once; the first answer counts, whoever gives it."""
+    """Answer what an agent asks, which goes on with it; the first answer counts."""
     request = await _find(desk, arguments.request_id)
     said = arguments.decision if request.kind == "permission" else arguments.answer
     if said is None or None not in (arguments.answer, arguments.decision):
         words = "decision, allow or deny (and reason)" if request.kind == "permission" else "answer, in words"
-        raise CallerError(f"{request.id} is a {request.kind}: give {words}, alone. It asks: {request.text[:_BRIEF]}")
+        raise CallerError(f"{request.id} is a {request.kind}: give {words}, alone. It asks: {_cut(request, _BRIEF)}")
     if await desk.store.answered(desk.caller.call) is None:
         await answer(desk, request, said, arguments.reason or "", desk.who, desk.caller.call)
     return Answered(request_id=request.id, id=f"a{request.agent}", kind=request.kind, said=said)
@@ -95,7 +105,7 @@ async def answer(desk: Desk, request: Request, said: str, reason: str, by: str, 
         CallerError: It was closed before.
     """
     hide = desk.rooms.environments.redact
-    await desk.store.answer(request, hide(said[:ANSWER]), hide(reason[:ANSWER]), by, call)
+    await desk.store.answer(request, hide(said)[:ANSWER], hide(reason)[:ANSWER], by, call)
 
 
 async def _find(desk: Desk, asked: str) -> Request:

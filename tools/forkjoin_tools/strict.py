@@ -6,7 +6,8 @@ the text of an error is the error alone: a model reads every token.
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.loop import Loop
@@ -50,7 +51,7 @@ class StrictTool(Tool):
         loop: Loop = context.request_context.lifespan_context[0]
         hide = loop.rooms.environments.redact
         try:
-            checked = self.fn_metadata.arg_model.model_validate(self.fn_metadata.pre_parse_json(arguments))
+            checked = self.fn_metadata.arg_model.model_validate(self._parsed(arguments))
             return _shape(await self.fn(await open_desk(context.request_context, self.name, arguments), checked), hide)
         except ValidationError as error:
             raise ToolError(hide(explain(self.name, error.errors(), self.parameters))) from None
@@ -58,6 +59,17 @@ class StrictTool(Tool):
             raise ToolError(hide(str(error))) from None
         except (ForkjoinError, OSError) as error:
             raise UnexpectedToolError(hide(f"{self.name} failed, and not through you: {error}")) from error
+
+    def _parsed(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with what is JSON in a string read, as the SDK does it, but where a text is meant."""
+        parsed, fields = self.fn_metadata.pre_parse_json(arguments), self.fn_metadata.arg_model.model_fields
+        texts = {name for name, field in fields.items() if _takes_text(field.annotation)}
+        return {name: given if name in texts else parsed[name] for name, given in arguments.items()}
+
+
+def _takes_text(annotation: object) -> bool:
+    one_of = get_origin(annotation) in (Annotated, Union, UnionType)
+    return annotation is str or (one_of and any(map(_takes_text, get_args(annotation))))
 
 
 def _shape(result: BaseModel | str, hide: Callable[[str], str]) -> CallToolResult:

@@ -70,13 +70,20 @@ _MOST_TOKENS, _MOST_USD = 10**9, 100_000.0
 _OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
-#: Its first turn waits for its MCP servers, which takes 5 s at most where one hangs: tools that come later would be
-#: missed, and make the model read all anew.
-_WAITS = {"MCP_CONNECTION_NONBLOCKING": "0"}
+#: Its first turn waits for its MCP servers, for 5 s by itself, which a busy machine takes: tools that come later would
+#: be missed, and make the model read all anew; and without the one by which it asks, it ends. The
+#: last is Claude Code's own default: as its lead's variable it would cut short what an agent asks, and waits for.
+_WAITS = {
+    "MCP_CONNECTION_NONBLOCKING": "0",
+    "MCP_CONNECT_TIMEOUT_MS": "60000",
+    "MCP_TOOL_TIMEOUT": "100000000",
+}
 #: Of our own plugin an agent has no use: its tools it has by another name, and it is no lead.
 _PLUGINS = {"forkjoin@forkjoin": False}
 #: What it may use without asking, where nothing else is said; and of our tools the one by which it asks.
 _ALLOWED, _APPROVE = ("Bash", "WebFetch", "WebSearch"), "mcp__forkjoin__approve"
+#: What it says that ends since this tool was not there in time.
+_CANT_ASK = f"MCP tool {_APPROVE} (passed via --permission-prompt-tool) not found"
 #: What says most about a tool's use, in this order.
 _TELLING = ("command", "file_path", "pattern", "url", "query", "description", "prompt", "path")
 
@@ -359,8 +366,9 @@ def conclude(ended: Ended) -> Conclusion:
     turn_end, outcome = ended.turn, ended.outcome
     if turn_end is None:
         why = f"{outcome}, without a result\n{ended.errors.strip()}".strip()
-        told = outcome.kind == "exited" and outcome.code in _TOLD_TO_END
-        retry = Retry.LATER if told or outcome.kind in ("lost", "signalled") else Retry.NO
+        passing = outcome.code in _TOLD_TO_END or _CANT_ASK in ended.errors
+        later = outcome.kind in ("lost", "signalled") or (outcome.kind == "exited" and passing)
+        retry = Retry.LATER if later else Retry.NO
         return Conclusion(ok=False, output="", error=why, retry=retry)
     edits = any(what.startswith(("Write", "Edit", "NotebookEdit")) for what in turn_end.denied)
     denied = tuple(f"It was not permitted: {what}" for what in (*turn_end.denied, *(() if edits else ended.denied)))

@@ -15,12 +15,15 @@ from forkjoin.record.rows import NewRequest
 from forkjoin.rooms import Rooms
 from forkjoin.session import Call
 
+#: By so much no clock is put right from one look to the next.
+_JUMP_S = 5.0
+
 
 async def ask(rooms: Rooms, agent: int, call: Call, new: NewRequest, given_up: Callable[[], bool]) -> Request:
     """What an agent asked with this call, once it is closed.
 
     Args:
-        given_up: Whether it was its agent that has cancelled the call: then it is withdrawn.
+        given_up: Whether it was its agent that has cancelled the call, or is gone: then it is withdrawn.
 
     Raises:
         CallerError: It may not ask now.
@@ -40,10 +43,26 @@ async def ask(rooms: Rooms, agent: int, call: Call, new: NewRequest, given_up: C
         raise
 
 
-async def expire(rooms: Rooms) -> float:
-    """Close what nobody has answered in time; in how many seconds the next is due."""
-    now, due = time.time(), await rooms.store.next_expiry()
-    if due is not None and due <= now:
-        await rooms.store.expire_requests(now)
-        due = await rooms.store.next_expiry()
-    return math.inf if due is None else max(0.0, due - now)
+class Expiry:
+    """Closes what nobody has answered in time; while the machine slept, nobody could."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._store = rooms.store
+        self._clock = time.time() - time.monotonic()
+
+    async def act(self) -> float:
+        """Close what is due; in how many seconds the next is."""
+        await self._set_clock(time.time())
+        now, due = time.time(), await self._store.next_expiry()
+        if due is not None and due <= now:
+            await self._store.expire_requests(now)
+            due = await self._store.next_expiry()
+        return math.inf if due is None else max(0.0, due - now)
+
+    async def _set_clock(self, now: float) -> None:
+        """Where the clock was put forward, or the machine slept, what was asked before has the longer."""
+        clock = now - time.monotonic()
+        jump = clock - self._clock
+        if jump > _JUMP_S:
+            await self._store.postpone_requests(jump, now - jump)
+        self._clock = clock

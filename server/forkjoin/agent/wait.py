@@ -6,7 +6,7 @@ from typing import Literal
 
 import anyio
 
-from forkjoin.model import FINAL, Agent, Request, State
+from forkjoin.model import FINAL, Agent, Request
 from forkjoin.record.store import Store
 
 #: Which of these requests were not told before.
@@ -19,7 +19,7 @@ class Waited:
 
     finished: list[Agent]
     pending: list[Agent]
-    requests: Sequence[Request] = ()  #: what those ask that are pending
+    requests: Sequence[Request] = ()  #: what those ask that are pending; what is news comes first
     news: Sequence[Request] = ()  #: those of them that were not told before
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
@@ -27,9 +27,11 @@ class Waited:
         return not self.pending or (until == "any" and bool(self.finished))
 
     async def with_requests(self, store: Store, find_news: FindNews) -> "Waited":
-        """With what those that are pending ask."""
-        asked = await store.requests_of([agent.number for agent in self.pending if agent.state is State.WAITING])
-        return replace(self, requests=asked, news=await find_news(asked)) if asked else self
+        """With what those that are pending ask, though they may be frozen."""
+        asked = await store.requests_of([agent.number for agent in self.pending])
+        news = await find_news(asked) if asked else ()
+        fresh = set(news)
+        return replace(self, requests=[*news, *(request for request in asked if request not in fresh)], news=news)
 
 
 async def wait(
@@ -54,8 +56,9 @@ async def wait(
             waited = await waited.with_requests(store, find_news)
         return waited if waited.is_over(until) or waited.news or all(map(stuck, waited.pending)) else None
 
-    with anyio.move_on_after(timeout_s):
-        await store.changes.until(look)
+    if await look() is None:  # a scope without time would end the first look, too
+        with anyio.move_on_after(timeout_s):
+            await store.changes.until(look)
     return waited
 
 

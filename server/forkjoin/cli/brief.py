@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from textwrap import shorten
 
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
@@ -36,4 +37,4 @@ def brief() -> None:
     if len(told) > _MOST:
         say(f"… and {len(told) - _MOST} more")
     for request in asked[:_MOST]:
-        say(f"{' '.join(line(request).split())[:_LINE]} (answer_request)")
+        say(f"{shorten(line(request), _LINE, placeholder=' … [list_requests tells all]')} (answer_request)")

@@ -9,10 +9,14 @@ from forkjoin.cli.say import Json, tell
 from forkjoin.error import CallerError
 
 
-def requests(json: Json = False) -> None:
+def requests(
+    id: Annotated[str | None, typer.Argument(help="Of one alone, which is told whole.")] = None,  # noqa: A002
+    json: Json = False,
+) -> None:
     """List what this repository's agents ask and wait for."""
-    answer = ask("list_requests")
-    tell(answer, map(line, answer["requests"]), json=json)
+    answer = ask("list_requests", request_id=id)
+    more = [f"… and {answer['more']} more"] if "more" in answer else []
+    tell(answer, [*map(line, answer["requests"]), *more], json=json)
 
 
 def line(request: dict[str, Any]) -> str:

@@ -155,13 +155,15 @@ async def _converse(stream: SocketStream, lines: _Reader, session: Session, serv
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_write, stream, session, from_serve)
-        tasks.start_soon(_read, lines, to_serve, outgoing.clone())
+        tasks.start_soon(_read, lines, session, to_serve, outgoing.clone())
         async with incoming, outgoing:
             await serve(session, incoming, outgoing)
         tasks.cancel_scope.cancel()
 
 
-async def _read(lines: _Reader, to_serve: MemoryObjectSendStream[SessionMessage | Exception], refuse: Outgoing) -> None:
+async def _read(
+    lines: _Reader, session: Session, to_serve: MemoryObjectSendStream[SessionMessage | Exception], refuse: Outgoing
+) -> None:
     async with to_serve, refuse:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the other end is gone, or does not listen
             while True:
@@ -170,6 +172,7 @@ async def _read(lines: _Reader, to_serve: MemoryObjectSendStream[SessionMessage 
                     await to_serve.send(message)
                 elif message is not None:
                     await refuse.send(SessionMessage(message))
+        session.closed = True
 
 
 def _parse(line: bytes | None) -> SessionMessage | types.JSONRPCError | None:

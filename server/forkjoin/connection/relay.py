@@ -22,6 +22,7 @@ _CHUNK = 65536
 _BACKLOG = 1024 * 1024
 #: How often a daemon that goes before it has answered anything is followed by another.
 _TRIES = 5
+_CANCELLED = "notifications/cancelled"
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
@@ -67,6 +68,7 @@ class Relay:
         with daemon:
             self.from_daemon = Lines(LINE_LIMIT)
             self.to_daemon = bytearray(self.memory.repeat())
+            self.to_client += self.memory.take_back()
             self.relay(daemon)
 
     def refuse(self, why: str) -> None:
@@ -125,8 +127,7 @@ class Relay:
         for _, line in found:
             if line is None:
                 self.to_client += _TOO_LONG
-            else:
-                self.memory.note_request(line)
+            elif self.memory.note_request(line):
                 self.to_daemon += line + b"\n"
 
     def read_daemon(self, daemon: socket.socket) -> None:
@@ -147,6 +148,7 @@ class Memory:
         self._handshake: dict[str, bytes] = {}  #: initialize and initialized, as the client sent them
         self._listening: set[str] = set()  #: ids of requests that have no answer as long as the client is there
         self._had: set[str] = set()  #: ids of repeated requests whose first answer the client has had
+        self._asked: set[str] = set()  #: ids of what the daemon asks the client, which has not answered
 
     @property
     def is_owed(self) -> bool:
@@ -160,13 +162,22 @@ class Memory:
         self._had = {key for key, line in self._handshake.items() if key and line not in self.unanswered.values()}
         return b"".join((*begun, *again))
 
+    def take_back(self) -> bytes:
+        """What the client must hear of what an earlier daemon asked it: the next counts its own from 1 again."""
+        gone = [
+            {"jsonrpc": "2.0", "method": _CANCELLED, "params": {"requestId": json.loads(key)}} for key in self._asked
+        ]
+        self._asked.clear()
+        return b"".join(json.dumps(one).encode() + b"\n" for one in gone)
+
     def refuse_all(self, why: str) -> bytes:
         """An error in words for each that has no answer; none of them is sent again."""
         refused = [_refusal(json.loads(key), -32603, why) for key in self.unanswered]
         self.unanswered.clear()
         return b"".join(refused)
 
-    def note_request(self, line: bytes) -> None:
+    def note_request(self, line: bytes) -> bool:
+        """Take note of what the client says; whether a daemon is there for it, which an answer may have outlived."""
         message = _parse(line)
         method = message.get("method")
         key = _key(message)
@@ -174,19 +185,27 @@ class Memory:
             self._handshake = {key: line + b"\n"}
         elif method == "notifications/initialized":
             self._handshake[""] = line + b"\n"
-        elif method == "notifications/cancelled":
+        elif method == _CANCELLED:
             parameters: Any = message.get("params")
             if isinstance(parameters, dict):
                 self.unanswered.pop(json.dumps(cast("dict[str, Any]", parameters).get("requestId")), None)
         if key and method:
             self.unanswered[key] = line + b"\n"
             (self._listening.add if method == "subscriptions/listen" else self._listening.discard)(key)
+        if method or not message.keys() & {"result", "error"}:
+            return True
+        known = key in self._asked
+        self._asked.discard(key)
+        return known
 
     def note_answer(self, line: bytes) -> bool:
         """Take note of an answer; whether it is one that the client has had before."""
         message = _parse(line)
         key = _key(message)
-        if not key or "method" in message:
+        if not key:
+            return False
+        if "method" in message:
+            self._asked.add(key)
             return False
         if key in self._had:
             self._had.discard(key)

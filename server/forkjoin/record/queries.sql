@@ -368,6 +368,9 @@ SELECT min(expires) FROM request WHERE closed IS NULL;
 -- name: expired_requests
 SELECT * FROM request WHERE closed IS NULL AND expires <= :now ORDER BY number;
 
+-- name: postpone_requests!
+UPDATE request SET expires = expires + :seconds WHERE closed IS NULL AND asked <= :before;
+
 -- name: close_request!
 UPDATE request SET closed = :now, said = :said, reason = :reason, answered_by = :answered_by
 WHERE number = :number AND closed IS NULL;

@@ -87,6 +87,11 @@ class Requests(Transactions):
             request = rows.request(row)
             _close(q, request, request.fallback, "", "")
 
+    @Transactions.step()
+    def postpone_requests(self, q: Any, seconds: float, before: float) -> None:
+        """Give what was asked before this so much longer."""
+        q.postpone_requests(seconds=seconds, before=before)
+
     async def next_expiry(self) -> float | None:
         """When the next request expires, in seconds since the epoch; none where none is open."""
         return await self._value(float, "next_expiry")
