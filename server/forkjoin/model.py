@@ -144,6 +144,11 @@ class Agent:
         return self.state in ACTIVE or self.frozen or self.ending
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or is to: whatever it has left running speaks for it no more."""
+        return self.stop_asked or self.state in FINAL
+
+    @property
     def has_begun(self) -> bool:
         """Whether it has had a turn before; one that was skipped has not."""
         return self.started is not None or self.state is not State.QUEUED

@@ -176,6 +176,29 @@ async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loo
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        ("spawn_agent", {"task": "true"}),
+        ("message_agent", {"id": "a2", "text": "more"}),
+        ("merge_worktree", {"ids": ["a2"]}),
+        ("remove_worktrees", {"ids": ["a2"], "discard_unmerged": True}),
+        ("report_progress", {"text": "still there"}),
+        ("ask_lead", {"question": "Whose?"}),
+    ],
+)
+async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
+    loop: Loop, lead: Lead, tool: str, given: dict[str, Any]
+) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        (Path((await loop.store.agent(1)).worktree) / "go").touch()
+        await lead.results(parent)
+        assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
+        assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
+
+
 # -- the end of a tree
 
 
