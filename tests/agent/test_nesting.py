@@ -3,14 +3,18 @@
 import json
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from forkjoin.agent.stop import stop
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
+from forkjoin.session import digest_of
 from harness import Lead, first_answer, git, kill_daemon, lead_of, open_lead, open_loop_in_memory, program_of, until
+from mcp_types import ElicitRequestParams, ElicitResult
 
 TESTS = Path(__file__).parents[1]
 WAITS = "until test -e go; do sleep 0.05; done"
@@ -197,6 +201,28 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
         await lead.results(parent)
         assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
+
+
+async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
+    loop: Loop, lead: Lead, repository: Path
+) -> None:
+    put: list[str] = []
+
+    async def accept(_: object, params: ElicitRequestParams) -> ElicitResult:
+        put.append(params.message)
+        return ElicitResult(action="accept", content={"answer": "The person's."})
+
+    await begin(lead, agents=5)
+    await loop.store.add_token(1, digest_of("its token"))
+    async with lead_of(loop, repository, token="its token", elicitation_callback=accept, mode="legacy") as program:
+        (child,) = await program.spawn(WAITS)
+        await lead.until(child, state="running")
+        async with program_of(loop, child) as below, anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(below.call, "ask_lead", question="Whose?"))
+            await lead.until(child, state="waiting")
+            (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
+            await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
+    assert put == []
 
 
 # -- the end of a tree
