@@ -164,6 +164,11 @@ class Agent:
         return self.project, self.leads[-1]
 
     @property
+    def first_lead(self) -> str:
+        """Its lead, or where that is an agent the one above all: that brings the environment that it runs in."""
+        return self.leads[-1]
+
+    @property
     def as_lead(self) -> str:
         """What it is known by to those that it spawns."""
         return lead_of(self.number)
@@ -367,3 +372,9 @@ class Landing:
     include_failed: bool = False  #: also branches of agents that did not succeed
     undoes: int | None = None  #: the number of the landing that it takes back
     on_conflict: OnConflict = "report"
+
+    @property
+    def asker(self) -> int | None:
+        """The number of the agent that has asked for it; none where no agent has."""
+        number = self.lead.removeprefix(lead_of(0)[:-1])
+        return int(number) if number != self.lead and number.isdecimal() else None

@@ -17,6 +17,7 @@ from harness import Lead, first_answer, git, kill_daemon, lead_of, open_lead, op
 from mcp_types import ElicitRequestParams, ElicitResult
 
 TESTS = Path(__file__).parents[1]
+AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
 WAITS = "until test -e go; do sleep 0.05; done"
 
 
@@ -103,7 +104,31 @@ async def test_a_tree_goes_on_when_the_daemon_is_killed(one_slot: None, reposito
     assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
 
 
+async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spawns(
+    one_slot: None, repository: Path, home: Home
+) -> None:
+    added = '[agents.parent.environment]\nANTHROPIC_BASE_URL = "https://another.example"\n'
+    home.config_file.write_text(home.config_file.read_text() + added)
+    spawn = {"task": "echo at $ANTHROPIC_BASE_URL", "name": "child", "agent": "sh"}
+    async with open_lead(repository) as lead:
+        await lead.run(calls(("spawn_agent", spawn), ("wait_agents", {})), agent="parent", nesting={"agents": 1})
+        assert (await lead.call("get_result", id="child"))["output"].strip() == "at"
+
+
 # -- within what was granted
+
+
+async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
+    loop: Loop, lead: Lead, repository: Path
+) -> None:
+    parent = await begin(lead, agents=5)
+    worktree = Path((await loop.store.agent(1)).worktree)
+    (worktree / ".git").unlink()
+    git(worktree, "init", "-q")
+    git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
+    async with program_of(loop, parent) as program:
+        refused = await program.refusal("spawn_agent", task="true")
+        assert f"is no worktree of {repository}/.git any more; nothing was changed." in refused
 
 
 async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(loop: Loop, lead: Lead) -> None:
@@ -226,6 +251,49 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
 
 
 # -- the end of a tree
+
+
+async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(loop: Loop, lead: Lead, tmp_path: Path) -> None:
+    parent = await begin(lead, agents=5)
+    verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
+    branch = (await loop.store.agent(1)).branch
+    async with program_of(loop, parent) as program, anyio.create_task_group() as tasks:
+        (child,) = await program.run("echo theirs > theirs.txt")
+        refused: list[str] = []
+
+        async def merge() -> None:
+            refused.append(await program.refusal("merge_worktree", ids=[child], verify=verify))
+
+        tasks.start_soon(merge)
+        await until((tmp_path / "begun").exists)
+        before = git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch)
+        await lead.call("stop_agents", ids=[parent])
+        (tmp_path / "go").touch()
+    assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
+    assert git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch) == before
+    assert (await lead.listed(child))["merge"] == "unmerged"
+
+
+async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
+    loop: Loop, lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.run("echo theirs > theirs.txt")
+        monkeypatch.setattr(loop.rooms.environments, "find", _lost)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
+            await first_answer(partial(waits, loop))
+            await loop.store.ask_stop(await loop.store.live())
+
+
+def _lost(*_: object) -> None:
+    return None
+
+
+async def waits(loop: Loop) -> bool:
+    """Whether a merge waits for the environment of whoever has asked for it."""
+    return loop.waiting_landings > 0
 
 
 async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(loop: Loop, lead: Lead) -> None:
