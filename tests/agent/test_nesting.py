@@ -13,11 +13,23 @@ from forkjoin.agent.stop import stop
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from forkjoin.session import digest_of
-from harness import Lead, first_answer, git, kill_daemon, lead_of, open_lead, open_loop_in_memory, program_of, until
+from harness import (
+    GIVE_UP_S,
+    Lead,
+    first_answer,
+    git,
+    kill_daemon,
+    lead_of,
+    open_lead,
+    open_loop_in_memory,
+    program_of,
+    until,
+)
 from mcp_types import ElicitRequestParams, ElicitResult
 
 TESTS = Path(__file__).parents[1]
 AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
+TALK = "answer('up')\nhear()"
 WAITS = "until test -e go; do sleep 0.05; done"
 
 
@@ -226,6 +238,56 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
         await lead.results(parent)
         assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
+
+
+async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those_below_it(
+    talkers: None, loop: Loop, lead: Lead
+) -> None:
+    parent = await begin(lead, agents=5, depth=3, budget_usd=3)
+    async with program_of(loop, parent) as program:
+        nesting = {"agents": 2, "budget_usd": 1}
+        (child,) = await program.spawn(TALK, agent="talker", budget_usd=2, nesting=nesting)
+        await lead.until(child, state="running")
+        async with program_of(loop, child) as below:
+            await below.spawn(TALK, agent="talker", budget_usd=1)
+        refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=1.5)
+        assert ": 1.00 USD are left, and 1.50 USD were asked for" in refused
+
+
+async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
+    loop: Loop, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "max_running", 1)
+    await begin(lead, agents=5)
+    await loop.store.add_token(1, digest_of("its token"))
+    async with program_of(loop, "a1") as program:
+        await program.spawn("true", "true")
+    async with lead_of(loop, repository, kind="cli", token="its token") as shell:
+        told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
+        assert [one["id"] for one in told["finished"]] == ["a2"]
+        told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert [one["id"] for one in told["finished"]] == ["a3"]
+
+
+async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(talkers: None, loop: Loop, lead: Lead) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.spawn("spend(0.4)\nhear()", agent="talker", budget_usd=0.3)
+        await lead.last_event(child, "is used up")
+        told = await program.call("wait_agents", ids=[child])
+    assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [child])
+    assert f"{child}: your lead alone can raise it. Stop them" in told["waiting"][-1]
+
+
+async def test_its_silence_while_it_waits_for_its_own_does_not_count(loop: Loop, lead: Lead) -> None:
+    (parent,) = await lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await lead.until(parent, state="running")
+    async with program_of(loop, parent) as program:
+        await program.spawn("sleep 3")
+        await program.call("wait_agents", timeout_s=GIVE_UP_S)
+        (Path((await loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await lead.results(parent)
+    assert result["state"] == "succeeded"
 
 
 async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
