@@ -269,6 +269,28 @@ async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
         assert [one["id"] for one in told["finished"]] == ["a3"]
 
 
+async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(loop: Loop, lead: Lead, repository: Path) -> None:
+    parent = await begin(lead, agents=5)
+    (stranger,) = await lead.spawn(WAITS)
+    await lead.until(stranger, state="running")
+    await loop.store.add_token(1, digest_of("its token"))
+    async with (
+        program_of(loop, parent) as program,
+        program_of(loop, stranger) as other,
+        lead_of(loop, repository, kind="cli", token="its token") as shell,
+        anyio.create_task_group() as tasks,
+    ):
+        for number, asker in enumerate((program, other), 1):
+            tasks.start_soon(partial(asker.call, "ask_lead", question="Whose?"))
+            await lead.until(f"a{number}", state="waiting")
+        assert (await program.call("list_requests"))["requests"] == []
+        for request in ("r1", "r2"):
+            refused = await program.refusal("answer_request", request_id=request, answer="Mine.")
+            assert f"No request {request!r}" in refused
+            assert "is the lead's alone" in await shell.refusal("answer_request", request_id=request, answer="Mine.")
+            await lead.call("answer_request", request_id=request, answer="Yours.")
+
+
 async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(talkers: None, loop: Loop, lead: Lead) -> None:
     parent = await begin(lead, agents=5)
     async with program_of(loop, parent) as program:
