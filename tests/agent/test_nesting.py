@@ -353,9 +353,10 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(loop: Loo
         before = git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch)
         await lead.call("stop_agents", ids=[parent])
         (tmp_path / "go").touch()
-    assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
-    assert git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch) == before
-    assert (await lead.listed(child))["merge"] == "unmerged"
+        await until(lambda: refused)
+        assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
+        assert git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch) == before
+        assert (await lead.listed(child))["merge"] == "unmerged"
 
 
 async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
