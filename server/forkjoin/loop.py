@@ -30,6 +30,7 @@ from forkjoin.agent.tell import deliver, taker_of
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
+from forkjoin.landing.asker import find_environment, lacks_environment
 from forkjoin.landing.foresight import Foresight
 from forkjoin.landing.land import Lander
 from forkjoin.landing.retire import retire
@@ -77,13 +78,24 @@ class Loop:
     async def admit(self, session: Session, lead: str) -> tuple[Project, str]:
         """The project that a session stands in, and the digest of its environment, which its lead's agents may use."""
         self._connected.add(session)
-        project = await self.store.project((await look(session.folder)).common_dir)
-        if not session.is_agent:
-            await git.admit(project.common_dir)
+        common_dir = (await look(session.folder)).common_dir
+        if session.agent:
+            return await self._project_of(session.agent, session, common_dir), session.agent.environment
+        project = await self.store.project(common_dir)
+        await git.admit(project.common_dir)
         digest = self.rooms.environments.keep(session.hello.environment)
         if self.rooms.environments.lend(project.number, lead, digest):
             self.store.changes.announce()
         return project, digest
+
+    async def _project_of(self, agent: Agent, session: Session, common_dir: str) -> Project:
+        """The project that an agent's program stands in: its own, whatever that has made of its worktree."""
+        if session.is_person:
+            return await self.store.project(common_dir)
+        project = await self.store.project_numbered(agent.project)
+        if project.common_dir != common_dir:
+            raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")
+        return project
 
     async def welcome(self, session: Session) -> None:
         """A connection is there: what waits for its lead's environment may use this one."""
@@ -93,7 +105,7 @@ class Loop:
                 "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
                 "if you are none, unset it and call again."
             )
-        if session.agent is None or session.agent.spec.nesting:
+        if session.agent is None:
             with suppress(ForkjoinError):
                 await self.admit(session, session.lead(""))
 
@@ -150,24 +162,16 @@ class Loop:
         for number in [number for number, who in self.rooms.attached.items() if who.session.closed]:
             leave = partial(let_go, self.rooms, number)
             self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
-        for landing in self._next_landings(await self.store.open_landings()):
+        for landing in await self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
         return self.schedule.next_look_s
 
-    def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
+    async def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
         """Each target's first landing that can be carried out; the others wait for it."""
-        able = [landing for landing in landings if not self._lacks_environment(landing)]
+        able = [landing for landing in landings if not await lacks_environment(self.rooms, landing)]
         self.waiting_landings = len(landings) - len(able)
         return {(landing.project, landing.target): landing for landing in reversed(able)}.values()
-
-    def _lacks_environment(self, landing: Landing) -> bool:
-        """Whether it must run verify and a restart has lost what that runs in. A move in midst is settled without."""
-        runs_verify = landing.verify and not landing.dry_run and landing.state is LandingState.QUEUED
-        return bool(runs_verify) and self._environment_of(landing) is None
-
-    def _environment_of(self, whose: Agent | Landing) -> dict[str, str] | None:
-        return self.rooms.environments.find(whose.environment, whose.project, whose.lead)
 
     def _attend(self, tasks: TaskGroup, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
         """Let a task see to this, unless one does."""
@@ -197,4 +201,4 @@ class Loop:
         landing = await self.store.landing(number)  # it may be done since it was listed
         if landing.state is not LandingState.DONE:
             with journal.concerning(landing=number):
-                await self._lander.land(landing, self._environment_of(landing))
+                await self._lander.land(landing, await find_environment(self.rooms, landing))

@@ -144,6 +144,11 @@ class Agent:
         return self.state in ACTIVE or self.frozen or self.ending
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or is to: whatever it has left running speaks for it no more."""
+        return self.stop_asked or self.state in FINAL
+
+    @property
     def has_begun(self) -> bool:
         """Whether it has had a turn before; one that was skipped has not."""
         return self.started is not None or self.state is not State.QUEUED
@@ -157,6 +162,11 @@ class Agent:
     def whose(self) -> tuple[int, str]:
         """The lead that is no agent, and what it is known by: a project and a session in it."""
         return self.project, self.leads[-1]
+
+    @property
+    def first_lead(self) -> str:
+        """Its lead, or where that is an agent the one above all: that brings the environment that it runs in."""
+        return self.leads[-1]
 
     @property
     def as_lead(self) -> str:
@@ -362,3 +372,9 @@ class Landing:
     include_failed: bool = False  #: also branches of agents that did not succeed
     undoes: int | None = None  #: the number of the landing that it takes back
     on_conflict: OnConflict = "report"
+
+    @property
+    def asker(self) -> int | None:
+        """The number of the agent that has asked for it; none where no agent has."""
+        number = self.lead.removeprefix(lead_of(0)[:-1])
+        return int(number) if number != self.lead and number.isdecimal() else None

@@ -171,6 +171,12 @@ class Environments:
         known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, "cli")))
         return next((self._by_digest[d] for d in known if d in self._by_digest), None)
 
+    def find_of(self, caller: Caller) -> dict[str, str]:
+        """The caller's; of one that is an agent its lead's, without what the settings have added for its program."""
+        agent = caller.session.agent
+        found = self.find(caller.environment, caller.project.number, agent.first_lead if agent else caller.lead)
+        return caller.session.hello.environment if found is None else found
+
     def find_any(self, project: int) -> dict[str, str] | None:
         """What anybody has brought who is, or was lately, in this project."""
         known = (digest for (where, _), digest in self._by_lead.items() if where == project)

@@ -266,7 +266,7 @@ async def test_candidates_and_what_follows_stay_such_when_their_records_were_dam
         await lead.call("wait_agents", ids=["fix", "next"], timeout_s=GIVE_UP_S)
         assert await won(lead) == ["a2*", "a1"]
         skipped = (await lead.call("merge_worktree", ids=["next"]))["skipped"]
-        assert "it has the work of a2 (fix-2), which is not merged" in skipped[0]["why"]
+        assert "it has the work of a2 (fix-2), which is not in main" in skipped[0]["why"]
 
 
 def test_a_person_has_candidates_judged_waits_for_all_and_sees_how_they_compare(repository: Path, home: Home) -> None:

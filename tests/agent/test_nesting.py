@@ -3,16 +3,33 @@
 import json
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from forkjoin.agent.stop import stop
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import Lead, first_answer, git, kill_daemon, lead_of, open_lead, open_loop_in_memory, program_of, until
+from forkjoin.session import digest_of
+from harness import (
+    GIVE_UP_S,
+    Lead,
+    first_answer,
+    git,
+    kill_daemon,
+    lead_of,
+    open_lead,
+    open_loop_in_memory,
+    program_of,
+    until,
+)
+from mcp_types import ElicitRequestParams, ElicitResult
 
 TESTS = Path(__file__).parents[1]
+AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
+TALK = "answer('up')\nhear()"
 WAITS = "until test -e go; do sleep 0.05; done"
 
 
@@ -99,7 +116,31 @@ async def test_a_tree_goes_on_when_the_daemon_is_killed(one_slot: None, reposito
     assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
 
 
+async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spawns(
+    one_slot: None, repository: Path, home: Home
+) -> None:
+    added = '[agents.parent.environment]\nANTHROPIC_BASE_URL = "https://another.example"\n'
+    home.config_file.write_text(home.config_file.read_text() + added)
+    spawn = {"task": "echo at $ANTHROPIC_BASE_URL", "name": "child", "agent": "sh"}
+    async with open_lead(repository) as lead:
+        await lead.run(calls(("spawn_agent", spawn), ("wait_agents", {})), agent="parent", nesting={"agents": 1})
+        assert (await lead.call("get_result", id="child"))["output"].strip() == "at"
+
+
 # -- within what was granted
+
+
+async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
+    loop: Loop, lead: Lead, repository: Path
+) -> None:
+    parent = await begin(lead, agents=5)
+    worktree = Path((await loop.store.agent(1)).worktree)
+    (worktree / ".git").unlink()
+    git(worktree, "init", "-q")
+    git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
+    async with program_of(loop, parent) as program:
+        refused = await program.refusal("spawn_agent", task="true")
+        assert f"is no worktree of {repository}/.git any more; nothing was changed." in refused
 
 
 async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(loop: Loop, lead: Lead) -> None:
@@ -176,7 +217,168 @@ async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loo
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        ("spawn_agent", {"task": "true"}),
+        ("message_agent", {"id": "a2", "text": "more"}),
+        ("merge_worktree", {"ids": ["a2"]}),
+        ("remove_worktrees", {"ids": ["a2"], "discard_unmerged": True}),
+        ("report_progress", {"text": "still there"}),
+        ("ask_lead", {"question": "Whose?"}),
+    ],
+)
+async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
+    loop: Loop, lead: Lead, tool: str, given: dict[str, Any]
+) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        (Path((await loop.store.agent(1)).worktree) / "go").touch()
+        await lead.results(parent)
+        assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
+        assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
+
+
+async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those_below_it(
+    talkers: None, loop: Loop, lead: Lead
+) -> None:
+    parent = await begin(lead, agents=5, depth=3, budget_usd=3)
+    async with program_of(loop, parent) as program:
+        nesting = {"agents": 2, "budget_usd": 1}
+        (child,) = await program.spawn(TALK, agent="talker", budget_usd=2, nesting=nesting)
+        await lead.until(child, state="running")
+        async with program_of(loop, child) as below:
+            await below.spawn(TALK, agent="talker", budget_usd=1)
+        refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=1.5)
+        assert ": 1.00 USD are left, and 1.50 USD were asked for" in refused
+
+
+async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
+    loop: Loop, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "max_running", 1)
+    await begin(lead, agents=5)
+    await loop.store.add_token(1, digest_of("its token"))
+    async with program_of(loop, "a1") as program:
+        await program.spawn("true", "true")
+    async with lead_of(loop, repository, kind="cli", token="its token") as shell:
+        told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
+        assert [one["id"] for one in told["finished"]] == ["a2"]
+        told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert [one["id"] for one in told["finished"]] == ["a3"]
+
+
+async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(loop: Loop, lead: Lead, repository: Path) -> None:
+    parent = await begin(lead, agents=5)
+    (stranger,) = await lead.spawn(WAITS)
+    await lead.until(stranger, state="running")
+    await loop.store.add_token(1, digest_of("its token"))
+    async with (
+        program_of(loop, parent) as program,
+        program_of(loop, stranger) as other,
+        lead_of(loop, repository, kind="cli", token="its token") as shell,
+        anyio.create_task_group() as tasks,
+    ):
+        for number, asker in enumerate((program, other), 1):
+            tasks.start_soon(partial(asker.call, "ask_lead", question="Whose?"))
+            await lead.until(f"a{number}", state="waiting")
+        assert (await program.call("list_requests"))["requests"] == []
+        for request in ("r1", "r2"):
+            refused = await program.refusal("answer_request", request_id=request, answer="Mine.")
+            assert f"No request {request!r}" in refused
+            assert "is the lead's alone" in await shell.refusal("answer_request", request_id=request, answer="Mine.")
+            await lead.call("answer_request", request_id=request, answer="Yours.")
+
+
+async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(talkers: None, loop: Loop, lead: Lead) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.spawn("spend(0.4)\nhear()", agent="talker", budget_usd=0.3)
+        await lead.last_event(child, "is used up")
+        told = await program.call("wait_agents", ids=[child])
+    assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [child])
+    assert f"{child}: your lead alone can raise it. Stop them" in told["waiting"][-1]
+
+
+async def test_its_silence_while_it_waits_for_its_own_does_not_count(loop: Loop, lead: Lead) -> None:
+    (parent,) = await lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await lead.until(parent, state="running")
+    async with program_of(loop, parent) as program:
+        await program.spawn("sleep 3")
+        await program.call("wait_agents", timeout_s=GIVE_UP_S)
+        (Path((await loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await lead.results(parent)
+    assert result["state"] == "succeeded"
+
+
+async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
+    loop: Loop, lead: Lead, repository: Path
+) -> None:
+    put: list[str] = []
+
+    async def accept(_: object, params: ElicitRequestParams) -> ElicitResult:
+        put.append(params.message)
+        return ElicitResult(action="accept", content={"answer": "The person's."})
+
+    await begin(lead, agents=5)
+    await loop.store.add_token(1, digest_of("its token"))
+    async with lead_of(loop, repository, token="its token", elicitation_callback=accept, mode="legacy") as program:
+        (child,) = await program.spawn(WAITS)
+        await lead.until(child, state="running")
+        async with program_of(loop, child) as below, anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(below.call, "ask_lead", question="Whose?"))
+            await lead.until(child, state="waiting")
+            (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
+            await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
+    assert put == []
+
+
 # -- the end of a tree
+
+
+async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(loop: Loop, lead: Lead, tmp_path: Path) -> None:
+    parent = await begin(lead, agents=5)
+    verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
+    branch = (await loop.store.agent(1)).branch
+    async with program_of(loop, parent) as program, anyio.create_task_group() as tasks:
+        (child,) = await program.run("echo theirs > theirs.txt")
+        refused: list[str] = []
+
+        async def merge() -> None:
+            refused.append(await program.refusal("merge_worktree", ids=[child], verify=verify))
+
+        tasks.start_soon(merge)
+        await until((tmp_path / "begun").exists)
+        before = git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch)
+        await lead.call("stop_agents", ids=[parent])
+        (tmp_path / "go").touch()
+        await until(lambda: refused)
+        assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
+        assert git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch) == before
+        assert (await lead.listed(child))["merge"] == "unmerged"
+
+
+async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
+    loop: Loop, lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await begin(lead, agents=5)
+    async with program_of(loop, parent) as program:
+        (child,) = await program.run("echo theirs > theirs.txt")
+        monkeypatch.setattr(loop.rooms.environments, "find", _lost)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
+            await first_answer(partial(waits, loop))
+            await loop.store.ask_stop(await loop.store.live())
+
+
+def _lost(*_: object) -> None:
+    return None
+
+
+async def waits(loop: Loop) -> bool:
+    """Whether a merge waits for the environment of whoever has asked for it."""
+    return loop.waiting_landings > 0
 
 
 async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(loop: Loop, lead: Lead) -> None:

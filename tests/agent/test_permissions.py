@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forkjoin.agent.stop import stop
 from forkjoin.paths import Home
-from harness import Lead, open_lead_in_memory
+from harness import Lead, lead_of, open_lead_in_memory, open_loop_in_memory, program_of
 
 ECHO = "succeed(' '.join(sys.argv))"
 
@@ -49,3 +50,24 @@ async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_den
         assert "only `deny` holds" in told["note"]
         assert "note" not in await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"deny": ["Read"]})
         await lead.results("a1", "a2")
+
+
+async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    limited: dict[str, Any] = {"task": ECHO, "agent": "talker", "permissions": {"deny": ["WebFetch"]}}
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        refused = await lead.refusal("spawn_agent", **limited, nesting={"agents": 1})
+        assert "nesting and permissions" in refused
+        assert (await lead.call("list_agents", all=True))["agents"] == []
+        await lead.call("spawn_agent", task="until test -e go; do sleep 0.05; done", nesting={"agents": 3, "depth": 2})
+        await lead.until("a1", state="running")
+        async with program_of(loop, "a1") as parent:
+            assert await parent.refusal("spawn_agent", **limited, nesting={"agents": 1}) == refused
+            await parent.call("spawn_agent", **limited)
+        (limited_child,) = await lead.results("a2")
+        await stop(loop.rooms, await loop.store.live())
+    assert "WebFetch" in limited_child["output"]
+    home.config_file.write_text(f'{home.config_file.read_text()}[permissions]\ndeny = ["WebFetch"]\n')
+    async with open_lead_in_memory(home, repository) as lead:
+        assert await lead.refusal("spawn_agent", task="true", nesting={"agents": 1}) == refused

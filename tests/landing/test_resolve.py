@@ -152,6 +152,19 @@ async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
     assert answer["note"].startswith("Nobody was spawned for the conflicts. No 1000 ports in a row are free")
 
 
+async def test_whoever_resolves_may_do_what_the_one_may_whose_work_conflicts(
+    near_lead: Lead, near_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "KEEPS_PERMISSIONS", True)
+    await near_lead.run(ONE)
+    await near_lead.run(TWO, permissions={"deny": ["WebFetch"]})
+    (conflicted,) = (await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent"))["conflicted"]
+    await near_lead.results(conflicted["resolving"])
+    permissions = (await near_loop.store.agent(3)).spec.permissions
+    assert permissions
+    assert permissions.deny == ("WebFetch",)
+
+
 async def test_through_relay_and_command_line_a_conflict_is_given_away_and_its_resolution_lands(
     lead: Lead, repository: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Merge, Result, State
-from forkjoin.record.rows import Cost, NewAgent
+from forkjoin.record.rows import About, Asked, Cost, NewAgent, Restored
 from forkjoin.record.store import Store, open_store
 from forkjoin.spec import Nesting, Spec
 from records import NOBODY, new_agent, place
@@ -84,3 +84,14 @@ async def test_one_that_is_to_stop_and_stands_below_another_that_is_to_is_stoppe
     first, _, third = await tree(store)
     assert [agent.number for agent in await store.ask_stop([first, third])] == [1, 3, 2]
     assert {(await store.agent(number)).state for number in (1, 2, 3)} == {State.STOPPED}
+
+
+async def test_what_one_was_granted_is_bounded_as_before_once_it_was_restored(store: Store) -> None:
+    spec = {"task": "a task", "nesting": {"agents": 3, "budget_usd": 2}}
+    about = {"project": "/repository/.git", "base": "0", "branch": "b", "worktree": "/w", "lead": "lead", "spec": spec}
+    child = {**about, "name": "second", "parent": 1, "lead": "agent:a1", "above": ["lead"]}
+    grandchild = {**about, "name": "third", "parent": 2, "lead": "agent:a2", "above": ["agent:a1", "lead"]}
+    found = [About.model_validate(one) for one in ({**about, "name": "first"}, child, grandchild)]
+    await store.restore([Restored(n, 1, one, Asked(), removed=False) for n, one in enumerate(found, 1)], 3)
+    assert [(await store.agent(number)).spawned for number in (1, 2, 3)] == [2, 1, 0]
+    assert ("agent:a1", 2) in {(one.lead, one.limit_usd) for one in await store.budgets()}

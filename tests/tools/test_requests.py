@@ -262,7 +262,7 @@ async def test_a_stop_withdraws_what_an_agent_asks(lead: Lead, program: Lead) ->
         await lead.call("stop_agents", ids=["a1"])
     assert "withdrawn" in json.loads(asked.answer)["message"]
     assert "withdrawn" in await lead.refusal("answer_request", request_id="r1", decision="allow")
-    assert "being stopped, or have ended" in await program.refusal("ask_lead", question="Still there?")
+    assert "is at its end (stopped)" in await program.refusal("ask_lead", question="Still there?")
 
 
 async def test_what_its_program_gives_up_is_withdrawn(lead: Lead, program: Lead) -> None:

@@ -74,7 +74,9 @@ class Desk:
 
     @property
     def can_elicit(self) -> bool:
-        """Whether the caller's client can put a form to its person now."""
+        """Whether the caller's client can put a form to its person now: an agent's has none."""
+        if self.caller.session.agent:
+            return False
         session = self._context.session
         declared = session.client_capabilities.elicitation if session.client_capabilities else None
         takes_forms = declared is not None and (declared.form is not None or declared.url is None)

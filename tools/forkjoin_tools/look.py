@@ -92,7 +92,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     return WaitedFor(
         finished=finished,
         pending=pending,
-        waiting=_first(_why_they_wait(desk, waited.pending)) or None,
+        waiting=_first([*_why_they_wait(desk, waited.pending), *_what_to_do(desk, waited.pending)]) or None,
         requests=requests or None,
         timed_out=not _is_over(waited, arguments),
         more=len(agents) - len(finished) - len(pending) or None,
@@ -101,9 +101,9 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
 
 @contextmanager
 def _without_slot(desk: Desk) -> Generator[None]:
-    """An agent that waits for its own leaves its slot to them meanwhile: else they might never start."""
+    """An agent that waits leaves its slot meanwhile, at its command line too: else those might never start."""
     parent, awaiting = desk.caller.session.agent, desk.rooms.awaiting
-    if parent is None or desk.caller.session.is_person:
+    if parent is None:
         yield
         return
     awaiting.append(parent.number)
@@ -119,7 +119,8 @@ async def _whom(desk: Desk, asked: list[str] | None) -> list[Agent]:
     """Whom a wait is for."""
     if asked is not None:
         return await desk.find_all(asked)
-    return await desk.store.untold(desk.project, desk.caller.lead, everyone=desk.caller.session.is_person)
+    session = desk.caller.session
+    return await desk.store.untold(desk.project, desk.caller.lead, everyone=session.is_person and session.agent is None)
 
 
 async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
@@ -140,6 +141,14 @@ async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float
 
 def _is_over(waited: Waited, arguments: Wait) -> bool:
     return bool(waited.is_over(arguments.until) or waited.news or all(map(_needs_lead, waited.pending)))
+
+
+def _what_to_do(desk: Desk, pending: Sequence[Agent]) -> list[str]:
+    """What an agent does about those of its own that only its lead could give more to spend."""
+    if desk.caller.session.agent is None or not (stuck := [agent.id for agent in pending if _needs_lead(agent)]):
+        return []
+    what = "your lead alone can raise it. Stop them, which keeps the work, then merge it with include_failed"
+    return [f"{', '.join(_first(stuck))}: {what}; they don't go on by your waiting"]
 
 
 async def _how_far(desk: Desk, waited: Waited) -> str:

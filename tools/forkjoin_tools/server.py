@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from forkjoin.loop import Loop
+from forkjoin.model import Agent
 from forkjoin.session import Session
 from forkjoin.version import __version__
 from mcp.server import MCPServer
@@ -190,6 +191,9 @@ class _AgentServer(_Server):
                 f"{name[:80]} is the lead's alone, and you are agent {session.agent.label}; nothing was changed. "
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
             )
+        if name not in READERS:
+            assert context
+            await _check_not_over(context.request_context.lifespan_context[0], session.agent)
         return await super().call_tool(name, arguments, context)
 
 
@@ -197,3 +201,10 @@ class _ParentServer(_AgentServer):
     """That of an agent that may spawn agents."""
 
     own = PARENT_TOOLS
+
+
+async def _check_not_over(loop: Loop, agent: Agent) -> None:
+    """See that an agent is at work, or a person in its conversation: what it has left running has its token still."""
+    agent = await loop.store.agent(agent.number)
+    if agent.is_over and agent.number not in loop.rooms.attached:
+        raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")

@@ -45,7 +45,9 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Goi
         raise CallerError(f"{agent.label} {why}")
     rooms.attached[agent.number] = caller
     agent = await rooms.store.changes.until(partial(_at_rest, rooms, agent.number))
-    lead = rooms.environments.find(agent.environment, agent.project, agent.lead) or caller.session.hello.environment
+    lead = (
+        rooms.environments.find(agent.environment, agent.project, agent.first_lead) or caller.session.hello.environment
+    )
     return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from forkjoin.attempt.shell import handles
 from forkjoin.branch import diff, git, loose, merging, repository
 from forkjoin.branch.place import is_folder
 from forkjoin.error import ForkjoinError
-from forkjoin.model import Agent, Merge, Outcome, Result, State, Verify
+from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
 
@@ -37,6 +38,7 @@ async def finish(
     """Write the attempt's result, and the agent's final state with it; without an environment it is not verified."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await conclude(rooms, adapter, agent, outcome)
+    await rooms.store.changes.until(partial(_is_at_rest, rooms, agent))
     left = await _commit_work(rooms, common_dir, agent)
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
@@ -49,6 +51,12 @@ async def finish(
         await end_processes(rooms, now)
     result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified))
     await rooms.store.finish(now, result, await _fared(rooms, now, result))
+
+
+async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
+    """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
+    moving = [one for one in await rooms.store.open_landings() if one.state is LandingState.MOVING]
+    return not any(one.asker == agent.number for one in moving) or None
 
 
 async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:

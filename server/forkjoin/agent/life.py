@@ -129,7 +129,7 @@ class Life:
 
 def find_environment(rooms: Rooms, agent: Agent) -> dict[str, str] | None:
     """The environment of the agent's lead; none where that is gone, or was, and the agent has no slot again yet."""
-    found = rooms.environments.find(agent.environment, agent.project, agent.lead)
+    found = rooms.environments.find(agent.environment, agent.project, agent.first_lead)
     if found is None and agent.number not in rooms.stalled:
         rooms.stalled.add(agent.number)
         rooms.store.changes.announce()

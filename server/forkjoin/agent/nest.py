@@ -9,7 +9,7 @@ from forkjoin.agent.after import After
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.decision.budget import usd
 from forkjoin.error import CallerError
-from forkjoin.model import Agent
+from forkjoin.model import Agent, Budget
 from forkjoin.rooms import Rooms
 from forkjoin.spec import Spec
 
@@ -72,12 +72,22 @@ async def _check_money(rooms: Rooms, parent: Agent, specs: Sequence[Spec]) -> No
     theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
     wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
     live = [one for one in await rooms.store.live() if parent.as_lead in one.leads]
-    for granted in await find_budgets(rooms, live) if wanted else ():
+    budgets = await find_budgets(rooms, live) if wanted else []
+    for granted in budgets:
         if granted.lead == parent.as_lead and granted.limit_usd is not None:
-            held = sum(max(0, (one.budget_usd or 0) - one.spent_usd) for one in live)
-            left = granted.limit_usd - granted.spent_usd - held
+            left = granted.limit_usd - granted.spent_usd - _held(parent, live, budgets)
             if wanted > left + 1e-9:
                 raise CallerError(
                     f"{parent.label} was granted {usd(granted.limit_usd)} for its agents: {usd(max(0, left))} are "
                     f"left, and {usd(wanted)} were asked for. Nothing was spawned."
                 )
+
+
+def _held(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
+    """What of its grant its own have, and have not spent: also what these grant in turn, in which those below are."""
+    left = {one.lead: one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
+    granting = {
+        one.as_lead: left.get(one.as_lead, 0) for one in live if one.spec.nesting and one.spec.nesting.budget_usd
+    }
+    own = [one for one in live if granting.keys().isdisjoint(one.leads[: one.leads.index(parent.as_lead)])]
+    return sum(max(0, (one.budget_usd or 0) - one.spent_usd) + max(0, granting.get(one.as_lead, 0)) for one in own)

@@ -23,7 +23,7 @@ class Obey:
 
     def is_due(self, agent: Agent) -> bool:
         """Whether there is something to do for what is recorded of this agent."""
-        return _wanted(agent) not in (None, self._done.get((agent.number, agent.attempt)))
+        return self._wanted(agent) not in (None, self._done.get((agent.number, agent.attempt)))
 
     async def follow(self, number: int) -> None:
         """Do what is recorded now.
@@ -32,7 +32,7 @@ class Obey:
             OSError: It can't be frozen now.
         """
         agent = await self._rooms.store.agent(number)
-        wanted = _wanted(agent)
+        wanted = self._wanted(agent)
         if wanted is None or not self.is_due(agent):
             return
         match wanted:
@@ -49,13 +49,12 @@ class Obey:
                 await self._rooms.executor.thaw(handle_of(agent))
         self._done[agent.number, agent.attempt] = wanted
 
-
-def _wanted(agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
-    """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
-    if agent.stop_asked or agent.ending:
-        return "ended"
-    if agent.frozen:
-        return "frozen"
-    if agent.state is State.WAITING:
-        return "waiting"
-    return "running" if agent.state is State.RUNNING else None
+    def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
+        """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
+        if agent.stop_asked or agent.ending:
+            return "ended"
+        if agent.frozen:
+            return "frozen"
+        if agent.state is State.WAITING or (agent.state is State.RUNNING and agent.number in self._rooms.awaiting):
+            return "waiting"
+        return "running" if agent.state is State.RUNNING else None

@@ -124,8 +124,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     limits = rooms.settings.limits
     settings = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
-    nests = agent.spec.nesting is not None  # it prints nothing while it waits for those that it has spawned
-    silence = agent.spec.silence_minutes or (None if nests else limits.silence_minutes)
+    silence = agent.spec.silence_minutes or limits.silence_minutes
     return AttemptSpec(
         handle=handle_of(agent),
         argv=run.argv,

@@ -15,7 +15,7 @@ from anyio import to_thread
 from forkjoin.agent.remove import remove
 from forkjoin.branch import git, loose
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Landing
+from forkjoin.model import Agent
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.rooms import Rooms
 from forkjoin.session import Session
@@ -94,6 +94,6 @@ async def _forget_leftovers(rooms: Rooms) -> None:
 
 
 async def _prune_environments(rooms: Rooms, old: Set[str], connected: Collection[Session]) -> None:
-    owners: list[Agent | Landing] = [*await rooms.store.live(), *await rooms.store.open_landings()]
-    needed = [(owner.environment, owner.project, owner.lead) for owner in owners]
+    needed = [(one.environment, one.project, one.first_lead) for one in await rooms.store.live()]
+    needed += [(one.environment, one.project, one.lead) for one in await rooms.store.open_landings()]
     rooms.environments.prune(old, needed, [session.hello.environment for session in connected])

@@ -81,7 +81,9 @@ class Schedule:
             live,
             max_running,
             ended=await rooms.store.ended(before) if before else {},
-            without_environment={one.number for one in to_start if not find(one.environment, one.project, one.lead)},
+            without_environment={
+                one.number for one in to_start if not find(one.environment, one.project, one.first_lead)
+            },
             now=now,
             rate_limits=dict(rooms.rate_limits),
             budgets=await find_budgets(rooms, live),

@@ -17,7 +17,7 @@ from forkjoin.model import Agent
 from forkjoin.record.rows import NewAgent
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
-from forkjoin.spec import Spec, slug
+from forkjoin.spec import Permissions, Spec, slug
 from forkjoin.wanted import find_recipe
 from forkjoin.workplace import find_account
 
@@ -49,7 +49,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
     accounts = {
-        agent: find_account(rooms, caller.session.hello.environment, agent, recipe)
+        agent: find_account(rooms, rooms.environments.find_of(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
     specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
@@ -126,12 +126,17 @@ def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
 
 
 def _check_program(settings: Settings, spec: Spec) -> None:
-    """See that there is the program that this names, and that it keeps to what this permits."""
+    """See that there is the program that this names, and that it, and what it spawns, keep to what this permits."""
     program = settings.program(spec.agent)
     if spec.permissions and not ADAPTERS[program.kind].KEEPS_PERMISSIONS:
         raise CallerError(
             f"{spec.agent or settings.default_agent} keeps no permissions: a {program.kind} asks nobody. Leave "
             "permissions out, or let a claude do it. Nothing was spawned."
+        )
+    if spec.nesting and (spec.permissions or settings.permissions != Permissions()):
+        raise CallerError(
+            "nesting and permissions (of the spec, or of the settings) exclude each other: what an agent may not do, "
+            "one that it spawns would do for it. Leave one of them out. Nothing was spawned."
         )
 
 

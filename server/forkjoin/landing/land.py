@@ -14,6 +14,7 @@ from forkjoin.branch.checkout import TargetMovedError, find_checkout, hold
 from forkjoin.branch.obstacle import find_obstacles
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
 from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed, first
+from forkjoin.landing.asker import check_asker
 from forkjoin.landing.order import Order
 from forkjoin.landing.recover import recover
 from forkjoin.landing.resolve import find_resolving
@@ -121,6 +122,7 @@ class _Carriage:
         if self.order.landing.state is LandingState.MOVING and (landed := await self._go_on()):
             return landed
         if self.order.verify and self.order.environment is None:
+            await check_asker(self.order.rooms, self.order.landing)
             return None
         for _ in range(_TRIES):
             intent = await self._intend()
@@ -161,6 +163,7 @@ class _Carriage:
                     )
                 recorded = INTENT.dump_json(replace(intent, move=move)).decode()
                 await self.order.rooms.store.set_landing(self.order.landing, LandingState.MOVING, move=recorded)
+                await check_asker(self.order.rooms, self.order.landing)  # whose end waits for what is recorded
                 await join.carry_out(common_dir, move, held)
         except TargetMovedError:
             await self.order.rooms.store.set_landing(self.order.landing, LandingState.QUEUED)

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 #: What whoever resolves a conflict is told as was the one whose work conflicts.
 _ALIKE = {
-    *("agent", "model", "exclusive", "paths", "priority", "timeout_minutes", "silence_minutes", "budget_usd", "retries")
+    *("agent", "model", "exclusive", "paths", "priority", "timeout_minutes", "silence_minutes", "budget_usd"),
+    *("retries", "permissions"),
 }
 #: Characters of a name: a number may follow.
 _NAME = 58

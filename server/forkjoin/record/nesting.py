@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from forkjoin.error import CallerError
-from forkjoin.model import FINAL
 from forkjoin.record import rows
 
 
@@ -18,7 +17,7 @@ def count_in(q: Any, new: Sequence[rows.NewAgent]) -> None:
     for number, count in Counter(one.parent for one in new if one.parent).items():
         for row in q.ancestors(number=number):
             above = rows.agent(row)
-            if above.stop_asked or above.state in FINAL:
+            if above.is_over:
                 raise CallerError(f"{above.label} is at its end ({above.state}); nothing was spawned.")
             granted = above.spec.nesting.agents if above.spec.nesting else 0
             if above.spawned + count > granted:

@@ -585,6 +585,13 @@ VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :
         :base_agents, :contest, :contest_name, :parent, :above, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now,
         :removed, :removed, 1);
 
+-- name: count_spawned!
+-- Of those that were restored, as far as others are known that they have spawned.
+UPDATE agent SET spawned = (
+  SELECT count(*) FROM agent AS one WHERE one.lead = 'agent:a' || agent.number
+  OR 'agent:a' || agent.number IN (SELECT value FROM json_each(one.above)))
+WHERE restored = 1 AND spawned = 0;
+
 -- name: peaks
 SELECT * FROM peak;
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forkjoin.model import Agent, Result, State
+from forkjoin.model import Agent, Result, State, lead_of
 from forkjoin.record import rows
 from forkjoin.record.deferred import KEPT_S
 from forkjoin.record.transaction import Transactions
@@ -53,6 +53,7 @@ class Upkeep(Transactions):
         """Record these agents again, and see that no number up to `highest` is handed out again; all or none."""
         for one in sorted(found, key=lambda one: -one.number):  # the newest keeps a name that several had
             _restore(q, one)
+        q.count_spawned()
         q.begin_numbers()
         q.skip_numbers(number=highest)
 
@@ -74,6 +75,8 @@ def _restore(q: Any, one: rows.Restored) -> None:
     }
     q.restore_agent(**asdict(one.asked) | dict(about) | rows.of_spec(about.spec) | columns)
     q.add_task(agent=one.number, task=about.spec.task)
+    if about.spec.nesting and about.spec.nesting.budget_usd:
+        q.set_limit(project=project, lead=lead_of(one.number), limit_usd=about.spec.nesting.budget_usd)
     if one.removed:
         result = Result(one.attempt, State.LOST, rows.RESTORED, "", warnings=(rows.RESTORED,))
         q.add_result(agent=one.number, attempt=one.attempt, result=result)
