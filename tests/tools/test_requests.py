@@ -110,6 +110,15 @@ async def test_a_wait_tells_a_request_at_once_and_the_next_waits_on_and_reminds_
     assert "requests" not in await lead.call("list_agents")
 
 
+async def test_a_wait_that_only_looks_tells_a_request_too(lead: Lead, program: Lead) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: _has(lead, 1))
+        told = await lead.call("wait_agents", timeout_s=0)
+        assert (told["timed_out"], [one["request_id"] for one in told["requests"]]) == (False, ["r1"])
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
 async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_answer(
     loop: Loop, repository: Path, lead: Lead, program: Lead
 ) -> None:

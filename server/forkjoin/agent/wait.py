@@ -54,8 +54,9 @@ async def wait(
             waited = await waited.with_requests(store, find_news)
         return waited if waited.is_over(until) or waited.news or all(map(stuck, waited.pending)) else None
 
-    with anyio.move_on_after(timeout_s):
-        await store.changes.until(look)
+    if await look() is None:  # a scope without time would end the first look, too
+        with anyio.move_on_after(timeout_s):
+            await store.changes.until(look)
     return waited
 
 
