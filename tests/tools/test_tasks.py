@@ -1,11 +1,13 @@
 """MCP's tasks: a wait, or a merge, that a client which takes them asks after, or is told of, instead of blocking."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, git, kill_daemon
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, forkjoin, git, kill_daemon, tool_call
 from modern import TASKS, Json, Modern
 
 #: An agent that ends once there is a file of this name in the repository.
@@ -79,6 +81,26 @@ async def test_an_end_is_told_once_the_tasks_answer_was_written(client: Modern, 
     result = await client.completed(task["taskId"])
     assert [one["id"] for one in result["structuredContent"]["finished"]] == [first]
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_is_asked_before_or_after_a_task_was_made_ends_it(
+    client: Modern, repository: Path, home: Home, tmp_path: Path, when: str
+) -> None:
+    lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", question="Tabs?"))
+    (tmp_path / "asked").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {tmp_path}/asked"
+    waits = f"{until_go(repository)}; {task}" if when == "after" else task
+    (first,) = client.spawn(waits)
+    if when == "after":
+        made = wait_for(client, first)["taskId"]
+        go(repository)
+        answer = (await client.completed(made))["structuredContent"]
+    else:
+        answer = await client.answered("wait_agents", ids=[first])
+    assert [(one["id"], one["text"]) for one in answer["requests"]] == [(first, "Tabs?")]
+    assert [one["id"] for one in answer["pending"]] == [first]
+    client.tool("stop_agents", ids=[first])
 
 
 async def test_a_wait_that_was_long_enough_ends_as_timed_out(client: Modern) -> None:
