@@ -162,7 +162,7 @@ async def test_a_client_that_listens_is_told_of_the_end_and_that_counts_as_told(
     assert client.request("tasks/get", taskId=task)["result"] == told["result"]
 
 
-def test_a_client_that_listens_for_what_is_cancelled_is_told_that(client: Modern, repository: Path) -> None:
+def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by_its_next_wait(client: Modern, repository: Path) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
     client.ask("subscriptions/listen", notifications={"taskIds": [task]})
@@ -170,6 +170,8 @@ def test_a_client_that_listens_for_what_is_cancelled_is_told_that(client: Modern
     client.request("tasks/cancel", taskId=task)
     go(repository)
     assert client.notification("notifications/tasks")["status"] == "cancelled"
+    (end,) = client.tool("wait_agents")["structuredContent"]["finished"]
+    assert (end["id"], end["summary"]) == (first, "gone")
 
 
 async def test_tasks_go_on_over_daemons_that_are_killed(client: Modern, repository: Path, home: Home) -> None:

@@ -222,5 +222,6 @@ async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> Non
     now = await desk.store.deferred(deferred.id)
     if now and now.cancelled:
         told = _task(now, "cancelled")
+        desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
