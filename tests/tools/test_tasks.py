@@ -125,6 +125,27 @@ async def test_a_merge_is_a_task_and_goes_on_though_it_is_cancelled(client: Mode
     assert git(repository, "rev-list", "--merges", "--count", "main") == "1"
 
 
+@pytest.mark.parametrize(
+    ("trusted", "by_now", "is_noted"),
+    [(False, "", True), (True, "verify = 'exit 1'", False), (False, "what is this", False)],
+)
+async def test_a_merge_by_a_task_says_that_forkjoin_toml_was_not_used(
+    client: Modern, repository: Path, trusted: bool, by_now: str, is_noted: bool
+) -> None:
+    (first,) = client.spawn("echo x > x; git add x; git commit -qm x")
+    await client.answered("wait_agents", ids=[first])
+    wanted = repository / "forkjoin.toml"
+    wanted.write_text("setup = 'true'\n")
+    if trusted:
+        forkjoin(repository, "trust", "--yes")
+    task = client.tool("merge_worktree", ids=[first], verify=until_go(repository))["taskId"]
+    wanted.write_text(by_now or wanted.read_text())
+    go(repository)
+    answer = (await client.completed(task))["structuredContent"]
+    assert [one["id"] for one in answer["merged"]] == [first]
+    assert ("forkjoin.toml was not used" in answer.get("note", "")) is is_noted
+
+
 async def test_a_wait_that_is_cancelled_hurts_no_agent_and_stays_cancelled(client: Modern, repository: Path) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
