@@ -2,12 +2,14 @@
 
 import json
 import shlex
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, forkjoin, git, kill_daemon, tool_call
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, first_answer, forkjoin, git, kill_daemon, tool_call
 from modern import TASKS, Json, Modern
 
 #: An agent that ends once there is a file of this name in the repository.
@@ -27,6 +29,16 @@ def until_go(repository: Path) -> str:
 def go(repository: Path) -> None:
     (repository / ".git" / "info" / "exclude").write_text("go\n")
     (repository / "go").touch()
+
+
+async def is_running(client: Modern, agent: str) -> None:
+    """Return once it is."""
+
+    async def look() -> bool:
+        (found,) = client.tool("list_agents", ids=[agent])["structuredContent"]["agents"]
+        return bool(found["state"] == "running")
+
+    await first_answer(look)
 
 
 def wait_for(client: Modern, *ids: str) -> Json:
@@ -193,6 +205,37 @@ def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by
     assert client.notification("notifications/tasks")["status"] == "cancelled"
     (end,) = client.tool("wait_agents")["structuredContent"]["finished"]
     assert (end["id"], end["summary"]) == (first, "gone")
+
+
+@contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Nobody can write to the records meanwhile."""
+    with closing(sqlite3.connect(home.records, isolation_level=None)) as records:
+        records.execute("BEGIN IMMEDIATE")
+        yield
+
+
+async def test_a_wait_that_can_not_be_recorded_blocks(client: Modern, repository: Path, home: Home) -> None:
+    (first,) = client.spawn(until_go(repository))
+    await is_running(client, first)
+    with locked(home):
+        answer = client.tool("wait_agents", ids=[first], timeout_s=0.1)
+    assert (answer["resultType"], answer["structuredContent"]["timed_out"]) == ("complete", True)
+    go(repository)
+
+
+async def test_an_answer_that_can_not_be_recorded_is_told_once_and_the_connection_stays(
+    client: Modern, repository: Path, home: Home
+) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    go(repository)
+    await client.answered("wait_agents", ids=[first])
+    with locked(home):
+        client.ask("subscriptions/listen", notifications={"taskIds": [task]})
+        assert client.notification("notifications/tasks")["status"] == "completed"
+        assert client.request("tasks/get", taskId=task)["status"] == "completed"
+    assert "a connection failed" not in home.log.read_text()
 
 
 async def test_tasks_go_on_over_daemons_that_are_killed(client: Modern, repository: Path, home: Home) -> None:

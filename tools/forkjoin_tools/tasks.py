@@ -5,6 +5,7 @@ is known by its call and made once. So nothing has to run meanwhile, any daemon 
 the call would have blocked for. It is recorded once it was written: what was lost on the way is made again.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import anyio
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.record.deferred import KEPT_S, Deferred
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
@@ -40,6 +41,8 @@ from forkjoin_tools.desk import Desk, open_desk
 from forkjoin_tools.join import merge_worktree
 from forkjoin_tools.look import wait_agents
 from forkjoin_tools.patience import Later, NotYetError, making
+
+log = logging.getLogger(__name__)
 
 Request = ServerRequestContext[Any, Any]
 Json = dict[str, Any]
@@ -83,14 +86,19 @@ class Tasks(Extension):
         """Answer at once what can be; make a task of the rest, for a client that has said that it takes one."""
         if params.name not in _TOOLS or not _declares(ctx):
             return await call_next(ctx)
-        with making(Later()):
-            try:
+        try:
+            with making(Later()):
                 return await call_next(ctx)
-            except NotYetError as error:
-                desk = await open_desk(ctx, params.name, params.arguments or {})
-                what = params.name, params.arguments or {}, error.agents
-                deferred = await desk.store.defer(desk.project, desk.caller.call, *what)
-                return {"resultType": "task", **_task(deferred, "working", str(error))}
+        except NotYetError as error:
+            how_far = error
+        try:
+            desk = await open_desk(ctx, params.name, params.arguments or {})
+            what = params.name, params.arguments or {}, how_far.agents
+            deferred = await desk.store.defer(desk.project, desk.caller.call, *what)
+        except ForkjoinError as error:
+            log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
+            return await call_next(ctx)
+        return {"resultType": "task", **_task(deferred, "working", str(how_far))}
 
 
 def _declares(ctx: Request) -> bool:
