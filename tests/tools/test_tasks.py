@@ -281,6 +281,22 @@ def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_p
     go(repository)
 
 
+def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(client: Modern, repository: Path) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    config = repository / ".git" / "config"
+    good = config.read_text()
+    config.write_text("[broken\n")
+    listened = client.request("subscriptions/listen", notifications={"taskIds": [task]})
+    for refused in (client.request("tasks/get", taskId=task), listened):
+        assert refused["code"] == -32603
+        assert "git will not use the repository" in refused["message"]
+    assert client.request("tasks/get", taskId="none")["code"] == -32602
+    config.write_text(good)
+    assert client.request("tasks/get", taskId=task)["status"] == "working"
+    go(repository)
+
+
 def test_a_client_that_has_not_said_that_it_takes_tasks_gets_none(repository: Path, home: Home) -> None:
     with Modern(repository, tasks=False) as client:
         (first,) = client.spawn("sleep 1000")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import anyio
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import ForkjoinError, NoRepositoryError
 from forkjoin.record.deferred import KEPT_S, Deferred
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
@@ -23,6 +23,7 @@ from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -133,17 +134,30 @@ async def _find(ctx: Request, task: str) -> tuple[Desk, Deferred]:
     """A task of the caller's project.
 
     Raises:
-        MCPError: There is none, or the client has not said that it knows of tasks.
+        MCPError: There is none, or as `_find_each`.
+    """
+    desk, found = await _find_each(ctx, [task])
+    if not found:
+        raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
+    return desk, found[0]
+
+
+async def _find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
+    """Those of these that are tasks of the caller's project.
+
+    Raises:
+        MCPError: It can't be told now, or the client has not said that it knows of tasks.
     """
     require_client_extension(ctx, _ID)
-    desk = await open_desk(ctx, "", {})
-    deferred = await desk.store.deferred(task)
     try:
-        if deferred and deferred.project == desk.project:
-            return desk, deferred
-    except CallerError:  # they stand in no repository
-        pass
-    raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
+        desk = await open_desk(ctx, "", {})
+        found = await desk.store.deferred(tasks)
+        with suppress(NoRepositoryError):
+            return desk, [deferred for deferred in found if deferred.project == desk.project]
+    except (ForkjoinError, OSError) as error:
+        hide = ctx.lifespan_context[0].rooms.environments.redact
+        raise MCPError(INTERNAL_ERROR, hide(f"Tasks can't be told of now: {error}")) from error
+    return desk, []
 
 
 async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> Json:
@@ -198,17 +212,13 @@ async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
     wanted = _listened_for(ctx)
     if wanted is None:
         return await call_next(ctx)
-    require_client_extension(ctx, _ID)
-    found: list[tuple[Desk, Deferred]] = []
-    for task in wanted:
-        with suppress(MCPError):  # it is none: which of them are listened for is told
-            found.append(await _find(ctx, task))
+    desk, found = await _find_each(ctx, wanted)
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for _, deferred in found]})
+    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
     params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
     await ctx.session.send_notification(SubscriptionsAcknowledgedNotification(params=params), ctx.request_id)
     async with anyio.create_task_group() as tasks:
-        for desk, deferred in found:
+        for deferred in found:
             tasks.start_soon(_tell, ctx, desk, deferred, meta)
         await anyio.sleep_forever()
     raise AssertionError
@@ -227,8 +237,8 @@ def _listened_for(ctx: Request) -> list[str] | None:
 
 async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
     told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
-    now = await desk.store.deferred(deferred.id)
-    if now and now.cancelled:
+    (now,) = await desk.store.deferred([deferred.id]) or [deferred]
+    if now.cancelled:
         told = _task(now, "cancelled")
         desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
     notification = TaskNotification(params={**told, "_meta": meta})
