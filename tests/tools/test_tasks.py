@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, first_answer, forkjoin, git, kill_daemon, tool_call
+from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, first_answer, forkjoin, git, kill_daemon, tool_call, until
 from modern import TASKS, Json, Modern
 
 #: An agent that ends once there is a file of this name in the repository.
@@ -295,6 +295,22 @@ def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(client: Mo
     config.write_text(good)
     assert client.request("tasks/get", taskId=task)["status"] == "working"
     go(repository)
+
+
+async def test_an_answer_that_fails_for_a_moment_is_no_answer(client: Modern, repository: Path, home: Home) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    go(repository)
+    await client.answered("wait_agents", ids=[first])
+    with closing(sqlite3.connect(home.records)) as records:
+        records.execute("ALTER TABLE result RENAME TO gone")
+        refused = client.request("tasks/get", taskId=task)
+        assert (refused["code"], "wait_agents failed, and not through you" in refused["message"]) == (-32603, True)
+        client.ask("subscriptions/listen", notifications={"taskIds": [task]})
+        await until(lambda: "can't be told now" in home.log.read_text())
+        records.execute("ALTER TABLE gone RENAME TO result")
+    told = client.notification("notifications/tasks")
+    assert told["result"]["structuredContent"]["finished"][0]["id"] == first
 
 
 def test_a_client_that_has_not_said_that_it_takes_tasks_gets_none(repository: Path, home: Home) -> None:

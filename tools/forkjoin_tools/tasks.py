@@ -18,7 +18,7 @@ from forkjoin.record.deferred import KEPT_S, Deferred
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver.context import Context
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
@@ -54,6 +54,8 @@ _VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 _TOOLS = {tool.name: tool for tool in (wait_agents, merge_worktree)}
 #: How often a client that polls is to do so: a lead that waits for it is woken by the answer.
 _POLL_MS = 2_000
+#: How long one that listens rests when an answer could not be had.
+_REST_S = 1.0
 _IDS = TypeAdapter(Annotated[list[str], Field(max_length=1_000)])
 
 
@@ -177,10 +179,16 @@ async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> 
 
 
 async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
-    """The answer of a call that is made again."""
+    """The answer of a call that is made again.
+
+    Raises:
+        MCPError: There is none now, through no fault of its caller; it is to be asked for again.
+    """
     with making(later):
         try:
             result = await _TOOLS[deferred.tool].run(deferred.arguments, Context(request_context=ctx))
+        except UnexpectedToolError as error:
+            raise MCPError(INTERNAL_ERROR, str(error)) from error
         except ToolError as error:
             result = CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
     told: Json = result.model_dump(by_alias=True, mode="json", exclude_none=True)
@@ -236,10 +244,21 @@ def _listened_for(ctx: Request) -> list[str] | None:
 
 
 async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
-    told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
-    (now,) = await desk.store.deferred([deferred.id]) or [deferred]
-    if now.cancelled:
-        told = _task(now, "cancelled")
-        desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
+    while (told := await _end(ctx, desk, deferred)) is None:
+        await anyio.sleep(_REST_S)
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
+
+
+async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
+    """How a task has ended, once it has; none where that can't be told now."""
+    try:
+        told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
+        (now,) = await desk.store.deferred([deferred.id]) or [deferred]
+    except (MCPError, ForkjoinError) as error:
+        log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
+        return None
+    if now.cancelled:
+        desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
+        return _task(now, "cancelled")
+    return told
