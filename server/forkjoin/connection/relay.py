@@ -48,11 +48,11 @@ class Relay:
         """
         failures = 0
         while True:
-            answers = self.memory.answers
+            heard = self.memory.heard
             try:
                 return self.attend()
             except (ConnectionError, EOFError):
-                failures = 0 if self.memory.answers > answers else failures + 1
+                failures = 0 if self.memory.heard > heard else failures + 1
                 if failures < _TRIES:
                     continue
                 why = f"forkjoin's daemon keeps going away; see {self.home.log}"
@@ -80,7 +80,7 @@ class Relay:
         self.to_client += refused
         while self.to_client:
             del self.to_client[: os.write(self.sink, self.to_client)]
-        if refused and not self.memory.answers:
+        if refused and not self.memory.heard:
             raise reach.DaemonError(why)
         while self.source_open and not self.memory.unanswered:
             self.read_client()
@@ -143,7 +143,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.unanswered: dict[str, bytes] = {}
-        self.answers = 0
+        self.heard = 0  #: lines from daemons that the client had not had before
         self._handshake: dict[str, bytes] = {}  #: initialize and initialized, as the client sent them
         self._listening: set[str] = set()  #: ids of requests that have no answer as long as the client is there
         self._had: set[str] = set()  #: ids of repeated requests whose first answer the client has had
@@ -183,16 +183,17 @@ class Memory:
             (self._listening.add if method == "subscriptions/listen" else self._listening.discard)(key)
 
     def note_answer(self, line: bytes) -> bool:
-        """Take note of an answer; whether it is one that the client has had before."""
+        """Take note of a line from a daemon; whether it is an answer that the client has had before."""
         message = _parse(line)
         key = _key(message)
-        if not key or "method" in message:
-            return False
-        if key in self._had:
+        is_answer = bool(key) and "method" not in message
+        if is_answer and key in self._had:
             self._had.discard(key)
             return True
-        self.answers += 1
-        self.unanswered.pop(key, None)
+        self.heard += 1
+        if is_answer:
+            self.unanswered.pop(key, None)
+            self._listening.discard(key)
         return False
 
 
