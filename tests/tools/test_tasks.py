@@ -3,13 +3,25 @@
 import json
 import shlex
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, first_answer, forkjoin, git, kill_daemon, tool_call, until
+from harness import (
+    GIVE_UP_S,
+    INITIALIZE,
+    INITIALIZED,
+    RELAY,
+    RawRelay,
+    first_answer,
+    forkjoin,
+    git,
+    kill_daemon,
+    tool_call,
+    until,
+)
 from modern import TASKS, Json, Modern
 
 #: An agent that ends once there is a file of this name in the repository.
@@ -191,11 +203,14 @@ async def test_a_client_that_listens_is_told_of_the_end_and_that_counts_as_told(
     assert (told["taskId"], told["status"]) == (task, "completed")
     assert told["_meta"] == {"io.modelcontextprotocol/subscriptionId": listening}
     assert told["result"]["structuredContent"]["finished"][0]["summary"] == "gone"
+    assert client.result(listening)["_meta"] == told["_meta"]
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
     assert client.request("tasks/get", taskId=task)["result"] == told["result"]
 
 
-def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by_its_next_wait(client: Modern, repository: Path) -> None:
+def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by_its_next_wait(
+    client: Modern, repository: Path
+) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
     client.ask("subscriptions/listen", notifications={"taskIds": [task]})
@@ -208,7 +223,7 @@ def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by
 
 
 @contextmanager
-def locked(home: Home) -> Iterator[None]:
+def locked(home: Home) -> Generator[None]:
     """Nobody can write to the records meanwhile."""
     with closing(sqlite3.connect(home.records, isolation_level=None)) as records:
         records.execute("BEGIN IMMEDIATE")
@@ -331,3 +346,16 @@ def test_the_server_says_that_it_has_tasks_and_changes_no_lists(client: Modern) 
     assert said["extensions"] == {TASKS: {}}
     assert "listChanged" not in said["tools"] or not said["tools"]["listChanged"]
     assert client.request("subscriptions/listen", notifications={"toolsListChanged": True})["code"] == -32601
+
+
+def test_what_is_no_list_of_tasks_is_not_listened_for(client: Modern) -> None:
+    for ids in (5, [5], ["x"] * 1001):
+        refused = client.request("subscriptions/listen", notifications={"taskIds": ids})
+        assert (refused["code"], refused["message"]) == (-32602, "taskIds must be a list of ids, 1000 at most")
+
+
+def test_a_client_of_before_there_were_tasks_listens_for_none(repository: Path, home: Home) -> None:
+    listen = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen"}
+    with RawRelay(repository) as relay:
+        relay.send(INITIALIZE, INITIALIZED, {**listen, "params": {"notifications": {"taskIds": ["x"]}}})
+        assert [relay.answer().get("error", {}).get("code") for _ in range(2)] == [None, -32601]

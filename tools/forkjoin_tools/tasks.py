@@ -33,6 +33,7 @@ from mcp_types import (
     SubscriptionFilter,
     SubscriptionsAcknowledgedNotification,
     SubscriptionsAcknowledgedNotificationParams,
+    SubscriptionsListenResult,
     TextContent,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -56,7 +57,8 @@ _TOOLS = {tool.name: tool for tool in (wait_agents, merge_worktree)}
 _POLL_MS = 2_000
 #: How long one that listens rests when an answer could not be had.
 _REST_S = 1.0
-_IDS = TypeAdapter(Annotated[list[str], Field(max_length=1_000)])
+_MOST_IDS = 1_000
+_IDS = TypeAdapter(Annotated[list[str], Field(max_length=_MOST_IDS)])
 
 
 class OfTask(RequestParams):
@@ -216,7 +218,7 @@ def _time(at: float) -> str:
 
 
 async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Tell a client that listens for tasks how each ends, once it has: a middleware around all requests."""
+    """Tell a client that listens for tasks how each ends, until all have: a middleware around all requests."""
     wanted = _listened_for(ctx)
     if wanted is None:
         return await call_next(ctx)
@@ -228,35 +230,40 @@ async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
     async with anyio.create_task_group() as tasks:
         for deferred in found:
             tasks.start_soon(_tell, ctx, desk, deferred, meta)
-        await anyio.sleep_forever()
-    raise AssertionError
+    return SubscriptionsListenResult(_meta=meta)
 
 
 def _listened_for(ctx: Request) -> list[str] | None:
-    """Ids of the tasks that a request is to listen for; none where it is no such request."""
-    if ctx.method != "subscriptions/listen" or ctx.request_id is None:
+    """Ids of the tasks that a request is to listen for; none where it is no such request.
+
+    Raises:
+        MCPError: They are no such ids, or too many.
+    """
+    if ctx.method != "subscriptions/listen" or ctx.request_id is None or ctx.protocol_version not in _VERSIONS:
         return None
     notifications = (ctx.params or {}).get("notifications")
     ids: Any = cast("Json", notifications).get("taskIds") if isinstance(notifications, dict) else None
-    with suppress(ValidationError):
-        return list(dict.fromkeys(_IDS.validate_python(ids)))
-    return None
+    try:
+        return None if ids is None else list(dict.fromkeys(_IDS.validate_python(ids)))
+    except ValidationError:
+        raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
 
 
 async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
     while (told := await _end(ctx, desk, deferred)) is None:
-        await anyio.sleep(_REST_S)
+        pass
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
 
 
 async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
-    """How a task has ended, once it has; none where that can't be told now."""
+    """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
         told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
         (now,) = await desk.store.deferred([deferred.id]) or [deferred]
     except (MCPError, ForkjoinError) as error:
         log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
+        await anyio.sleep(_REST_S)
         return None
     if now.cancelled:
         desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
