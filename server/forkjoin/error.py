@@ -32,6 +32,11 @@ class CallerError(ForkjoinError):
     """Whoever called can put it right; the message says how."""
 
 
+class NoRepositoryError(CallerError):
+    def __init__(self, folder: str) -> None:
+        super().__init__(f"{folder} is in no git repository; start the lead in one, or run git init there.")
+
+
 class BrokenPromiseError(ForkjoinError):
     """Something that forkjoin promises does not hold: a fault of ours, or of the machine."""
 

@@ -242,6 +242,24 @@ def test_what_a_client_listens_for_is_sent_again_but_keeps_no_relay_once_the_cli
     assert relay.process.returncode == 0
 
 
+def test_who_only_listens_is_not_told_that_daemons_keep_going_away_however_many_did(
+    repository: Path, fake: FakeDaemon
+) -> None:
+    listen: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}
+    acknowledged: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged"}
+    with RawRelay(repository) as relay:
+        relay.send(listen)
+        for _ in range(6):
+            with fake.connection() as connection:
+                assert connection.read() == listen
+                connection.say(acknowledged)
+                assert relay.answer() == acknowledged
+        with fake.connection() as connection:
+            connection.say(_result(1))
+            assert relay.answer() == _result(1)
+            relay.end()
+
+
 def test_an_id_of_the_handshake_may_be_used_again() -> None:
     memory = Memory()
     initialize, call = json.dumps(INITIALIZE).encode(), json.dumps(tool_call(0, "x")).encode()

@@ -1,11 +1,27 @@
 """MCP's tasks: a wait, or a merge, that a client which takes them asks after, or is told of, instead of blocking."""
 
-from collections.abc import Iterator
+import json
+import shlex
+import sqlite3
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, git, kill_daemon
+from harness import (
+    GIVE_UP_S,
+    INITIALIZE,
+    INITIALIZED,
+    RELAY,
+    RawRelay,
+    first_answer,
+    forkjoin,
+    git,
+    kill_daemon,
+    tool_call,
+    until,
+)
 from modern import TASKS, Json, Modern
 
 #: An agent that ends once there is a file of this name in the repository.
@@ -25,6 +41,16 @@ def until_go(repository: Path) -> str:
 def go(repository: Path) -> None:
     (repository / ".git" / "info" / "exclude").write_text("go\n")
     (repository / "go").touch()
+
+
+async def is_running(client: Modern, agent: str) -> None:
+    """Return once it is."""
+
+    async def look() -> bool:
+        (found,) = client.tool("list_agents", ids=[agent])["structuredContent"]["agents"]
+        return bool(found["state"] == "running")
+
+    await first_answer(look)
 
 
 def wait_for(client: Modern, *ids: str) -> Json:
@@ -81,6 +107,26 @@ async def test_an_end_is_told_once_the_tasks_answer_was_written(client: Modern, 
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_is_asked_before_or_after_a_task_was_made_ends_it(
+    client: Modern, repository: Path, home: Home, tmp_path: Path, when: str
+) -> None:
+    lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", question="Tabs?"))
+    (tmp_path / "asked").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {tmp_path}/asked"
+    waits = f"{until_go(repository)}; {task}" if when == "after" else task
+    (first,) = client.spawn(waits)
+    if when == "after":
+        made = wait_for(client, first)["taskId"]
+        go(repository)
+        answer = (await client.completed(made))["structuredContent"]
+    else:
+        answer = await client.answered("wait_agents", ids=[first])
+    assert [(one["id"], one["text"]) for one in answer["requests"]] == [(first, "Tabs?")]
+    assert [one["id"] for one in answer["pending"]] == [first]
+    client.tool("stop_agents", ids=[first])
+
+
 async def test_a_wait_that_was_long_enough_ends_as_timed_out(client: Modern) -> None:
     (slow,) = client.spawn("sleep 1000")
     task = client.tool("wait_agents", ids=[slow], timeout_s=0.5)
@@ -101,6 +147,27 @@ async def test_a_merge_is_a_task_and_goes_on_though_it_is_cancelled(client: Mode
     assert [one["id"] for one in answer["merged"]] == [first]
     assert answer["commit"] == git(repository, "rev-parse", "main")
     assert git(repository, "rev-list", "--merges", "--count", "main") == "1"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "by_now", "is_noted"),
+    [(False, "", True), (True, "verify = 'exit 1'", False), (False, "what is this", False)],
+)
+async def test_a_merge_by_a_task_says_that_forkjoin_toml_was_not_used(
+    client: Modern, repository: Path, trusted: bool, by_now: str, is_noted: bool
+) -> None:
+    (first,) = client.spawn("echo x > x; git add x; git commit -qm x")
+    await client.answered("wait_agents", ids=[first])
+    wanted = repository / "forkjoin.toml"
+    wanted.write_text("setup = 'true'\n")
+    if trusted:
+        forkjoin(repository, "trust", "--yes")
+    task = client.tool("merge_worktree", ids=[first], verify=until_go(repository))["taskId"]
+    wanted.write_text(by_now or wanted.read_text())
+    go(repository)
+    answer = (await client.completed(task))["structuredContent"]
+    assert [one["id"] for one in answer["merged"]] == [first]
+    assert ("forkjoin.toml was not used" in answer.get("note", "")) is is_noted
 
 
 async def test_a_wait_that_is_cancelled_hurts_no_agent_and_stays_cancelled(client: Modern, repository: Path) -> None:
@@ -136,11 +203,14 @@ async def test_a_client_that_listens_is_told_of_the_end_and_that_counts_as_told(
     assert (told["taskId"], told["status"]) == (task, "completed")
     assert told["_meta"] == {"io.modelcontextprotocol/subscriptionId": listening}
     assert told["result"]["structuredContent"]["finished"][0]["summary"] == "gone"
+    assert client.result(listening)["_meta"] == told["_meta"]
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
     assert client.request("tasks/get", taskId=task)["result"] == told["result"]
 
 
-def test_a_client_that_listens_for_what_is_cancelled_is_told_that(client: Modern, repository: Path) -> None:
+def test_a_client_that_listens_for_what_is_cancelled_is_told_that_and_the_end_by_its_next_wait(
+    client: Modern, repository: Path
+) -> None:
     (first,) = client.spawn(until_go(repository))
     task = wait_for(client, first)["taskId"]
     client.ask("subscriptions/listen", notifications={"taskIds": [task]})
@@ -148,6 +218,39 @@ def test_a_client_that_listens_for_what_is_cancelled_is_told_that(client: Modern
     client.request("tasks/cancel", taskId=task)
     go(repository)
     assert client.notification("notifications/tasks")["status"] == "cancelled"
+    (end,) = client.tool("wait_agents")["structuredContent"]["finished"]
+    assert (end["id"], end["summary"]) == (first, "gone")
+
+
+@contextmanager
+def locked(home: Home) -> Generator[None]:
+    """Nobody can write to the records meanwhile."""
+    with closing(sqlite3.connect(home.records, isolation_level=None)) as records:
+        records.execute("BEGIN IMMEDIATE")
+        yield
+
+
+async def test_a_wait_that_can_not_be_recorded_blocks(client: Modern, repository: Path, home: Home) -> None:
+    (first,) = client.spawn(until_go(repository))
+    await is_running(client, first)
+    with locked(home):
+        answer = client.tool("wait_agents", ids=[first], timeout_s=0.1)
+    assert (answer["resultType"], answer["structuredContent"]["timed_out"]) == ("complete", True)
+    go(repository)
+
+
+async def test_an_answer_that_can_not_be_recorded_is_told_once_and_the_connection_stays(
+    client: Modern, repository: Path, home: Home
+) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    go(repository)
+    await client.answered("wait_agents", ids=[first])
+    with locked(home):
+        client.ask("subscriptions/listen", notifications={"taskIds": [task]})
+        assert client.notification("notifications/tasks")["status"] == "completed"
+        assert client.request("tasks/get", taskId=task)["status"] == "completed"
+    assert "a connection failed" not in home.log.read_text()
 
 
 async def test_tasks_go_on_over_daemons_that_are_killed(client: Modern, repository: Path, home: Home) -> None:
@@ -193,6 +296,38 @@ def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_p
     go(repository)
 
 
+def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(client: Modern, repository: Path) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    config = repository / ".git" / "config"
+    good = config.read_text()
+    config.write_text("[broken\n")
+    listened = client.request("subscriptions/listen", notifications={"taskIds": [task]})
+    for refused in (client.request("tasks/get", taskId=task), listened):
+        assert refused["code"] == -32603
+        assert "git will not use the repository" in refused["message"]
+    assert client.request("tasks/get", taskId="none")["code"] == -32602
+    config.write_text(good)
+    assert client.request("tasks/get", taskId=task)["status"] == "working"
+    go(repository)
+
+
+async def test_an_answer_that_fails_for_a_moment_is_no_answer(client: Modern, repository: Path, home: Home) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    go(repository)
+    await client.answered("wait_agents", ids=[first])
+    with closing(sqlite3.connect(home.records)) as records:
+        records.execute("ALTER TABLE result RENAME TO gone")
+        refused = client.request("tasks/get", taskId=task)
+        assert (refused["code"], "wait_agents failed, and not through you" in refused["message"]) == (-32603, True)
+        client.ask("subscriptions/listen", notifications={"taskIds": [task]})
+        await until(lambda: "can't be told now" in home.log.read_text())
+        records.execute("ALTER TABLE gone RENAME TO result")
+    told = client.notification("notifications/tasks")
+    assert told["result"]["structuredContent"]["finished"][0]["id"] == first
+
+
 def test_a_client_that_has_not_said_that_it_takes_tasks_gets_none(repository: Path, home: Home) -> None:
     with Modern(repository, tasks=False) as client:
         (first,) = client.spawn("sleep 1000")
@@ -211,3 +346,16 @@ def test_the_server_says_that_it_has_tasks_and_changes_no_lists(client: Modern) 
     assert said["extensions"] == {TASKS: {}}
     assert "listChanged" not in said["tools"] or not said["tools"]["listChanged"]
     assert client.request("subscriptions/listen", notifications={"toolsListChanged": True})["code"] == -32601
+
+
+def test_what_is_no_list_of_tasks_is_not_listened_for(client: Modern) -> None:
+    for ids in (5, [5], ["x"] * 1001):
+        refused = client.request("subscriptions/listen", notifications={"taskIds": ids})
+        assert (refused["code"], refused["message"]) == (-32602, "taskIds must be a list of ids, 1000 at most")
+
+
+def test_a_client_of_before_there_were_tasks_listens_for_none(repository: Path, home: Home) -> None:
+    listen = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen"}
+    with RawRelay(repository) as relay:
+        relay.send(INITIALIZE, INITIALIZED, {**listen, "params": {"notifications": {"taskIds": ["x"]}}})
+        assert [relay.answer().get("error", {}).get("code") for _ in range(2)] == [None, -32601]

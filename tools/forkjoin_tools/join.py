@@ -91,8 +91,8 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     into = arguments.into
     if parent := desk.caller.session.agent:
         into, recipe = _check_own(parent, arguments), await desk.store.recipe(parent)
-    elif not arguments.dry_run and await desk.store.answered(desk.caller.call) is None:
-        recipe, note = await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
+    elif not arguments.dry_run:
+        recipe, note = await _find_recipe(desk)
     wish = Wish(
         agents=agents,
         verify=arguments.verify or recipe.verify,
@@ -107,12 +107,24 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         agents, partial(wait_until_landed, desk.store, landing), lambda: _how_far(desk, landing)
     )
     assert landed
+    if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
+        note = None
     note = " ".join(filter(None, (landed.note, note, *await not_obeyed(desk.caller.project.common_dir)))) or None
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
         answer = _answer(landed, files, words, note)
         if wire_size(answer) <= ROOM:
             break
     return answer
+
+
+async def _find_recipe(desk: Desk) -> tuple[Recipe, str | None]:
+    """As `find_recipe`; a call that was made before is not refused for what the file says by now."""
+    try:
+        return await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
+    except CallerError:
+        if await desk.store.answered(desk.caller.call) is None:
+            raise
+        return Recipe(), None
 
 
 def _check_own(parent: Agent, arguments: MergeWorktree) -> str:

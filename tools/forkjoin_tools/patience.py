@@ -73,6 +73,8 @@ class Patience:
     ) -> T | None:
         """What `ask` answers, which is given so many seconds at a time; none once `timeout_s` are over.
 
+        Those of a deferred call go by the wall clock, the one that all daemons and a restarted machine share.
+
         Raises:
             NotYetError: There is no answer, and this call does not block.
         """

@@ -5,6 +5,7 @@ is known by its call and made once. So nothing has to run meanwhile, any daemon 
 the call would have blocked for. It is recorded once it was written: what was lost on the way is made again.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,16 +13,17 @@ from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import anyio
-from forkjoin.error import CallerError
+from forkjoin.error import ForkjoinError, NoRepositoryError
 from forkjoin.record.deferred import KEPT_S, Deferred
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver.context import Context
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -31,6 +33,7 @@ from mcp_types import (
     SubscriptionFilter,
     SubscriptionsAcknowledgedNotification,
     SubscriptionsAcknowledgedNotificationParams,
+    SubscriptionsListenResult,
     TextContent,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -41,6 +44,8 @@ from forkjoin_tools.join import merge_worktree
 from forkjoin_tools.look import wait_agents
 from forkjoin_tools.patience import Later, NotYetError, making
 
+log = logging.getLogger(__name__)
+
 Request = ServerRequestContext[Any, Any]
 Json = dict[str, Any]
 
@@ -50,7 +55,10 @@ _VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 _TOOLS = {tool.name: tool for tool in (wait_agents, merge_worktree)}
 #: How often a client that polls is to do so: a lead that waits for it is woken by the answer.
 _POLL_MS = 2_000
-_IDS = TypeAdapter(Annotated[list[str], Field(max_length=1_000)])
+#: How long one that listens rests when an answer could not be had.
+_REST_S = 1.0
+_MOST_IDS = 1_000
+_IDS = TypeAdapter(Annotated[list[str], Field(max_length=_MOST_IDS)])
 
 
 class OfTask(RequestParams):
@@ -83,14 +91,19 @@ class Tasks(Extension):
         """Answer at once what can be; make a task of the rest, for a client that has said that it takes one."""
         if params.name not in _TOOLS or not _declares(ctx):
             return await call_next(ctx)
-        with making(Later()):
-            try:
+        try:
+            with making(Later()):
                 return await call_next(ctx)
-            except NotYetError as error:
-                desk = await open_desk(ctx, params.name, params.arguments or {})
-                what = params.name, params.arguments or {}, error.agents
-                deferred = await desk.store.defer(desk.project, desk.caller.call, *what)
-                return {"resultType": "task", **_task(deferred, "working", str(error))}
+        except NotYetError as error:
+            how_far = error
+        try:
+            desk = await open_desk(ctx, params.name, params.arguments or {})
+            what = params.name, params.arguments or {}, how_far.agents
+            deferred = await desk.store.defer(desk.project, desk.caller.call, *what)
+        except ForkjoinError as error:
+            log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
+            return await call_next(ctx)
+        return {"resultType": "task", **_task(deferred, "working", str(how_far))}
 
 
 def _declares(ctx: Request) -> bool:
@@ -125,17 +138,30 @@ async def _find(ctx: Request, task: str) -> tuple[Desk, Deferred]:
     """A task of the caller's project.
 
     Raises:
-        MCPError: There is none, or the client has not said that it knows of tasks.
+        MCPError: There is none, or as `_find_each`.
+    """
+    desk, found = await _find_each(ctx, [task])
+    if not found:
+        raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
+    return desk, found[0]
+
+
+async def _find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
+    """Those of these that are tasks of the caller's project.
+
+    Raises:
+        MCPError: It can't be told now, or the client has not said that it knows of tasks.
     """
     require_client_extension(ctx, _ID)
-    desk = await open_desk(ctx, "", {})
-    deferred = await desk.store.deferred(task)
     try:
-        if deferred and deferred.project == desk.project:
-            return desk, deferred
-    except CallerError:  # they stand in no repository
-        pass
-    raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
+        desk = await open_desk(ctx, "", {})
+        found = await desk.store.deferred(tasks)
+        with suppress(NoRepositoryError):
+            return desk, [deferred for deferred in found if deferred.project == desk.project]
+    except (ForkjoinError, OSError) as error:
+        hide = ctx.lifespan_context[0].rooms.environments.redact
+        raise MCPError(INTERNAL_ERROR, hide(f"Tasks can't be told of now: {error}")) from error
+    return desk, []
 
 
 async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> Json:
@@ -155,10 +181,16 @@ async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> 
 
 
 async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
-    """The answer of a call that is made again."""
+    """The answer of a call that is made again.
+
+    Raises:
+        MCPError: There is none now, through no fault of its caller; it is to be asked for again.
+    """
     with making(later):
         try:
             result = await _TOOLS[deferred.tool].run(deferred.arguments, Context(request_context=ctx))
+        except UnexpectedToolError as error:
+            raise MCPError(INTERNAL_ERROR, str(error)) from error
         except ToolError as error:
             result = CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
     told: Json = result.model_dump(by_alias=True, mode="json", exclude_none=True)
@@ -186,41 +218,54 @@ def _time(at: float) -> str:
 
 
 async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Tell a client that listens for tasks how each ends, once it has: a middleware around all requests."""
+    """Tell a client that listens for tasks how each ends, until all have: a middleware around all requests."""
     wanted = _listened_for(ctx)
     if wanted is None:
         return await call_next(ctx)
-    require_client_extension(ctx, _ID)
-    found: list[tuple[Desk, Deferred]] = []
-    for task in wanted:
-        with suppress(MCPError):  # it is none: which of them are listened for is told
-            found.append(await _find(ctx, task))
+    desk, found = await _find_each(ctx, wanted)
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for _, deferred in found]})
+    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
     params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
     await ctx.session.send_notification(SubscriptionsAcknowledgedNotification(params=params), ctx.request_id)
     async with anyio.create_task_group() as tasks:
-        for desk, deferred in found:
+        for deferred in found:
             tasks.start_soon(_tell, ctx, desk, deferred, meta)
-        await anyio.sleep_forever()
-    raise AssertionError
+    return SubscriptionsListenResult(_meta=meta)
 
 
 def _listened_for(ctx: Request) -> list[str] | None:
-    """Ids of the tasks that a request is to listen for; none where it is no such request."""
-    if ctx.method != "subscriptions/listen" or ctx.request_id is None:
+    """Ids of the tasks that a request is to listen for; none where it is no such request.
+
+    Raises:
+        MCPError: They are no such ids, or too many.
+    """
+    if ctx.method != "subscriptions/listen" or ctx.request_id is None or ctx.protocol_version not in _VERSIONS:
         return None
     notifications = (ctx.params or {}).get("notifications")
     ids: Any = cast("Json", notifications).get("taskIds") if isinstance(notifications, dict) else None
-    with suppress(ValidationError):
-        return list(dict.fromkeys(_IDS.validate_python(ids)))
-    return None
+    try:
+        return None if ids is None else list(dict.fromkeys(_IDS.validate_python(ids)))
+    except ValidationError:
+        raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
 
 
 async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
-    told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
-    now = await desk.store.deferred(deferred.id)
-    if now and now.cancelled:
-        told = _task(now, "cancelled")
+    while (told := await _end(ctx, desk, deferred)) is None:
+        pass
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
+
+
+async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
+    """How a task has ended, once it has; none, after a rest, where that can't be told now."""
+    try:
+        told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
+        (now,) = await desk.store.deferred([deferred.id]) or [deferred]
+    except (MCPError, ForkjoinError) as error:
+        log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
+        await anyio.sleep(_REST_S)
+        return None
+    if now.cancelled:
+        desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
+        return _task(now, "cancelled")
+    return told

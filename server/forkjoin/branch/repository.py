@@ -7,7 +7,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.error import CallerError, GitError
+from forkjoin.error import CallerError, GitError, NoRepositoryError
 
 #: Lets a call look further up for a repository, as none but those of `look` may.
 _AROUND = {"GIT_CEILING_DIRECTORIES": ""}
@@ -52,7 +52,7 @@ async def _ask(folder: Path) -> list[str]:
     if code == 0:
         return os.fsdecode(out).removesuffix("\n").split("\n")
     if "not a git repository" in err or "cannot change to" in err:
-        raise CallerError(f"{folder} is in no git repository; start the lead in one, or run git init there.")
+        raise NoRepositoryError(str(folder))
     raise CallerError(f"git will not use the repository of {folder}: {err.strip()[:500]}")
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from forkjoin import journal
 from forkjoin.connection.reach import HELLO_LIMIT, LINE_LIMIT, peer_of
-from forkjoin.error import CallerError, is_passing
+from forkjoin.error import CallerError, ForkjoinError, is_passing
 from forkjoin.lines import Lines
 from forkjoin.paths import SOCKET, Home
 from forkjoin.session import Hello, Session
@@ -209,7 +209,10 @@ async def _write(stream: SocketStream, session: Session, messages: MemoryObjectR
                 await stream.send(data)
             except anyio.BrokenResourceError:  # the other end is gone, as the reader will find
                 return
-            await session.note_written(_written(message))
+            try:
+                await session.note_written(_written(message))
+            except ForkjoinError as error:  # it is told once more
+                log.warning("that an answer was written could not be recorded: %s", error)
 
 
 def _written(message: types.JSONRPCMessage) -> str | int | None:

@@ -49,11 +49,11 @@ class Relay:
         """
         failures = 0
         while True:
-            answers = self.memory.answers
+            heard = self.memory.heard
             try:
                 return self.attend()
             except (ConnectionError, EOFError):
-                failures = 0 if self.memory.answers > answers else failures + 1
+                failures = 0 if self.memory.heard > heard else failures + 1
                 if failures < _TRIES:
                     continue
                 why = f"forkjoin's daemon keeps going away; see {self.home.log}"
@@ -82,7 +82,7 @@ class Relay:
         self.to_client += refused
         while self.to_client:
             del self.to_client[: os.write(self.sink, self.to_client)]
-        if refused and not self.memory.answers:
+        if refused and not self.memory.heard:
             raise reach.DaemonError(why)
         while self.source_open and not self.memory.unanswered:
             self.read_client()
@@ -144,7 +144,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.unanswered: dict[str, bytes] = {}
-        self.answers = 0
+        self.heard = 0  #: lines from daemons that the client had not had before
         self._handshake: dict[str, bytes] = {}  #: initialize and initialized, as the client sent them
         self._listening: set[str] = set()  #: ids of requests that have no answer as long as the client is there
         self._had: set[str] = set()  #: ids of repeated requests whose first answer the client has had
@@ -199,19 +199,19 @@ class Memory:
         return known
 
     def note_answer(self, line: bytes) -> bool:
-        """Take note of an answer; whether it is one that the client has had before."""
+        """Take note of a line from a daemon; whether it is an answer that the client has had before."""
         message = _parse(line)
         key = _key(message)
-        if not key:
-            return False
-        if "method" in message:
+        is_answer = bool(key) and "method" not in message
+        if key and not is_answer:
             self._asked.add(key)
-            return False
-        if key in self._had:
+        if is_answer and key in self._had:
             self._had.discard(key)
             return True
-        self.answers += 1
-        self.unanswered.pop(key, None)
+        self.heard += 1
+        if is_answer:
+            self.unanswered.pop(key, None)
+            self._listening.discard(key)
         return False
 
 

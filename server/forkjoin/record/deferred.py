@@ -1,5 +1,6 @@
 """The records of calls whose answer is fetched later: MCP's tasks, a word that means something else here."""
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -52,9 +53,9 @@ class DeferredCalls(Transactions):
         q.defer(id=secrets.token_hex(16), project=project, **where, **about)
         return _deferred(q.deferred_call(**where))
 
-    async def deferred(self, id_: str) -> Deferred | None:
-        found = await self._read("deferred", id=id_)
-        return _deferred(found) if found else None
+    async def deferred(self, ids: Sequence[str]) -> list[Deferred]:
+        """Those that there are of these, in this order."""
+        return [_deferred(row) for row in await self._rows("deferred", ids=json.dumps(list(ids)))]
 
     @Transactions.step(quiet=True)
     def end_deferred(self, q: Any, id_: str, answer: dict[str, Any]) -> None:

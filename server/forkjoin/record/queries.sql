@@ -494,8 +494,8 @@ INSERT INTO call (relay, request, answer, at, day) SELECT :relay, :request, :ans
 INSERT INTO deferred (id, project, relay, request, tool, arguments, agents, created, updated)
 VALUES (:id, :project, :relay, :request, :tool, :arguments, :agents, :now, :now) ON CONFLICT (relay, request) DO NOTHING;
 
--- name: deferred^
-SELECT * FROM deferred WHERE id = :id;
+-- name: deferred
+SELECT deferred.* FROM json_each(:ids) AS asked JOIN deferred ON deferred.id = asked.value ORDER BY asked.key;
 
 -- name: deferred_call^
 SELECT * FROM deferred WHERE relay = :relay AND request = :request;
