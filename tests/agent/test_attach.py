@@ -120,7 +120,9 @@ async def test_after_a_restart_it_waits_for_them_to_be_back(
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await first_answer(lambda: is_held(lead))
         assert (await lead.listed(agent))["state"] == "paused"
-        let_pass(loop, monkeypatch, 20)
+        async with lead_of(loop, repository, "another", kind="cli") as other:
+            assert "has a person" in await other.refusal("attach", id=agent)
+        let_pass(loop, monkeypatch, 40)
         (result,) = await lead.results(agent)
     assert result["output"].startswith(SPOKEN)
 

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ from fakes import claude
 from forkjoin.cli.client import ask
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
-from harness import Lead, first_answer, forkjoin, kill_daemon, until
+from harness import Lead, forkjoin, kill_daemon, until
 from terminal import Terminal, open_terminal
 
 TALKER = f'[agents.talker]\nkind = "claude"\ncommand = ["{sys.executable}", "{claude.__file__}"]\n'
@@ -90,19 +91,14 @@ async def test_over_the_death_of_the_daemon_it_stays_theirs(
     with attached(repository, agent) as terminal:
         await until(lambda: b"person>" in terminal.printed)
         kill_daemon(repository, home)
-        await first_answer(lambda: to_thread.run_sync(is_refused, agent))
+        with pytest.raises(CallerError, match="has a person in its conversation"):
+            await to_thread.run_sync(partial(ask, "attach", id=agent))
+        await until(lambda: b"person>" in terminal.printed)
+        await terminal.type("print('still ' * 2)")
+        await until(lambda: b"still still" in terminal.printed)
         assert (await lead.listed(agent))["state"] == "paused"
     (result,) = await lead.results(agent)
     assert result["state"] == "succeeded"
-
-
-def is_refused(agent: str) -> bool:
-    """Whether another can't be in its conversation, since somebody is."""
-    try:
-        ask("attach", id=agent)
-    except CallerError as error:
-        return "has a person" in str(error)
-    return False
 
 
 def test_without_a_terminal_it_is_refused(home: Home, repository: Path) -> None:

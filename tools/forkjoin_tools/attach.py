@@ -8,6 +8,7 @@ from forkjoin_tools.strict import Arguments, tool
 
 class Attach(Arguments):
     id: Id
+    again: bool = False
 
 
 class Attached(Row):
@@ -19,7 +20,7 @@ class Attached(Row):
 @tool()
 async def attach(desk: Desk, arguments: Attach) -> Attached:
     """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
-    agent, going = await attach_to(desk.rooms, desk.caller, await desk.find(arguments.id))
+    agent, going = await attach_to(desk.rooms, desk.caller, await desk.find(arguments.id), again=arguments.again)
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
     row = Row.model_validate(agent)
     return Attached(**row.model_dump(), argv=going.argv, worktree=agent.worktree, environment=carried)

@@ -5,6 +5,7 @@ had ended stays so where they changed nothing; else it has one more turn, by who
 it was stopped. After a restart of the daemon their command comes back by itself.
 """
 
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,11 @@ class Going(NamedTuple):
     environment: dict[str, str]
 
 
-async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Going]:
+async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = False) -> tuple[Agent, Going]:
     """Keep an agent for a person; as it is once its program has ended, and what they run.
+
+    Args:
+        again: Whether they are in its conversation, and were so before this daemon, or connection.
 
     Raises:
         CallerError: They can't go on with it; nothing was changed.
@@ -41,7 +45,7 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Goi
     argv = ADAPTERS[program.kind].converse(brief, program)
     if argv is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
-    if why := _why_not(rooms, caller, agent):
+    if why := _why_not(rooms, caller, agent, again=again):
         raise CallerError(f"{agent.label} {why}")
     rooms.attached[agent.number] = caller
     agent = await rooms.store.changes.until(partial(_at_rest, rooms, agent.number))
@@ -49,10 +53,12 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Goi
     return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
 
 
-def _why_not(rooms: Rooms, caller: Caller, agent: Agent) -> str | None:
+def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:
     """Why nobody can be in this agent's conversation now; none where somebody can."""
     there = rooms.attached.get(agent.number)
-    if there and not there.session.closed and there.call.relay != caller.call.relay:
+    is_awaited = agent.paused_why == ATTACHED and not there and time.time() < rooms.back_by
+    is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
+    if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
     if not agent.has_begun:
         return "has not begun: there is no conversation yet."

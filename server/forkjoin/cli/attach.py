@@ -67,9 +67,9 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
     try:
         while (code := _ended(program)) is None:
             client.call("list_agents", ids=[going["id"]])
-            if client.daemon != daemon:  # this one knows nothing of us
+            if client.daemon is not daemon:  # the other end knows nothing of us
                 daemon = client.daemon
-                client.call("attach", id=going["id"])
+                client.call("attach", id=going["id"], again=True)
     finally:
         program.terminate()
         program.wait()
