@@ -20,7 +20,7 @@ from forkjoin.branch.place import is_folder
 from forkjoin.decision.gate import ATTACHED, LEFT
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import Noted
-from forkjoin.model import FINAL, Agent, Pause, State
+from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 
@@ -45,10 +45,16 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
     argv = ADAPTERS[program.kind].converse(brief, program)
     if argv is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
+    answered = await rooms.store.has_answered(agent)
     if why := _why_not(rooms, caller, agent, again=again):
         raise CallerError(f"{agent.label} {why}")
+    if not answered:
+        raise CallerError(f"{agent.label} has no conversation yet: no model has answered.")
     rooms.attached[agent.number] = caller
     agent = await rooms.store.changes.until(partial(_at_rest, rooms, agent.number))
+    if why := _why_not(rooms, caller, agent, again=True):  # since it was looked at
+        rooms.attached.pop(agent.number, None)
+        raise CallerError(f"{agent.label} {why}")
     lead = rooms.environments.find(agent.environment, agent.project, agent.lead) or caller.session.hello.environment
     return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
 
@@ -60,8 +66,8 @@ def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str 
     is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
     if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
-    if not agent.has_begun:
-        return "has not begun: there is no conversation yet."
+    if agent.merge is Merge.QUEUED:
+        return "is being merged; it has a conversation again once merge_worktree has answered."
     if agent.removed or agent.removing or (agent.state in FINAL and not is_folder(Path(agent.worktree))):
         return "was removed, with its worktree; its log is kept (read_log)."
     return None
@@ -70,7 +76,7 @@ def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str 
 async def _at_rest(rooms: Rooms, number: int) -> Agent | None:
     """The agent, where nothing of it is under way and it says why; else it is brought to that, or comes to it."""
     agent = await rooms.store.agent(number)
-    runs = agent.state is State.RUNNING or agent.frozen
+    runs = agent.state in RUNS or agent.frozen
     if agent.stop_asked and agent.state not in FINAL:
         return None
     if runs or (agent.state is State.PAUSED and agent.paused_why != ATTACHED and not agent.ending):
