@@ -35,6 +35,8 @@ class Rooms:
     awaiting: list[int] = field(default_factory=list[int])
     #: who is in the conversation of an agent, by its number; those too whose connection has just gone
     attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
+    #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
+    found: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: when a daemon that has just come up waits no more for those who were in one
     back_by: float = field(default_factory=lambda: time.time() + BACK_S)
     #: for each project, what lets one removal after the other look and act

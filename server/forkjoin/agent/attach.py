@@ -17,6 +17,7 @@ from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.tell import tell
 from forkjoin.branch import loose
 from forkjoin.branch.place import is_folder
+from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.decision.gate import ATTACHED, LEFT
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import Noted
@@ -55,6 +56,8 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
     if why := _why_not(rooms, caller, agent, again=True):  # since it was looked at
         rooms.attached.pop(agent.number, None)
         raise CallerError(f"{agent.label} {why}")
+    if not again:
+        rooms.found[agent.number] = await _look(rooms, agent)
     lead = rooms.environments.find(agent.environment, agent.project, agent.lead) or caller.session.hello.environment
     return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
 
@@ -98,8 +101,18 @@ async def let_go(rooms: Rooms, number: int) -> None:
         del rooms.attached[number]
 
 
+async def _look(rooms: Rooms, agent: Agent) -> str | None:
+    """The commit of all that is in its worktree, which is made aside; none where that can't be read."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    with objects_aside(common_dir, rooms.home.aside) as aside:
+        return await snapshot(common_dir, Path(agent.worktree), aside)
+
+
 async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
-    """Commit what a person has left of one that had ended; where that is news, it has another turn."""
+    """Commit what a person has left of one that had ended, and changed; where that is news, it has another turn."""
+    found = rooms.found.pop(agent.number, None)
+    if found and found == await _look(rooms, agent):
+        return
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
