@@ -34,6 +34,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
     loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
+    monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # which is a word of claude's, too
     async with lead_of(loop, repository) as lead:
         agent = await up(lead)
         monkeypatch.delenv("SOME_API_KEY")
@@ -41,7 +42,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
             going = await person.call("attach", id=agent)
             assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
             assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
-            assert going["environment"]["FORKJOIN_TOKEN"]
+            assert (bool(going["environment"]["FORKJOIN_TOKEN"]), "acceptEdits" in going["argv"]) == (True, True)
             let_pass(loop, monkeypatch, 1000)
             await lead.run("true")
             assert await is_held(lead)
@@ -73,6 +74,8 @@ async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
     loop: Loop, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
+    (agent_now,) = await loop.store.agents_numbered([1])
+    (Path(agent_now.worktree) / "report.xml").write_text("what verify leaves\n")
     async with lead_of(loop, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
     await first_answer(lambda: gone(loop))
