@@ -19,7 +19,7 @@ demo: $(VENV)/installed  ## watch agents work on a sample repository; AGENT=clau
 
 test: $(VENV)/installed-test  ## everything that CI runs
 	$(MAKE) --jobs 2 check vendors
-	$(PYTEST) -n 4 --dist loadgroup || { echo "$$AGAIN"; $(PYTEST) -p no:xdist -rA --last-failed --last-failed-no-failures none; }
+	$(PYTEST) -n 4 --dist loadgroup || { [ $$? = 1 ] || exit; echo "$$AGAIN"; $(PYTEST) -p no:xdist -rA --last-failed --last-failed-no-failures none; }
 
 check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the layering contract
 	$(BIN)/ruff format --check .

@@ -147,7 +147,10 @@ def _run(package: str, argv: list[str], path: str) -> None:
 
 
 def main() -> int:
-    """Install all at once; the exit code."""
+    """Install all at once, unless none is wanted; the exit code."""
+    if why := skip_reason():
+        sys.stdout.write(f"{why}\n")
+        return 0
     with ThreadPoolExecutor() as threads:
         return max(threads.map(_tell, VENDORS))
 

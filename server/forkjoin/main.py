@@ -3,8 +3,10 @@
 import logging
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -88,7 +90,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.config import read_settings
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
-    from forkjoin.rooms import Rooms
+    from forkjoin.rooms import BACK_S, Rooms
     from forkjoin.session import Environments
     from forkjoin.trust import Trust
 
@@ -102,7 +104,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
         await to_thread.run_sync(home.clear_aside)
         rooms = Rooms(home, settings, store, executor, environments, name, relay_command())
         await restore(rooms)
-        yield Loop(rooms)
+        yield Loop(replace(rooms, back_by=time.time() + BACK_S))
     finally:
         with CancelScope(shield=True):
             await store.close()

@@ -1,5 +1,6 @@
 """The rooms behind an agent's life and a landing, open."""
 
+import time
 from dataclasses import dataclass, field
 
 import anyio
@@ -10,6 +11,9 @@ from forkjoin.decision.governor import RateLimit
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
 from forkjoin.session import Caller, Environments
+
+#: How soon after a restart a command is back that holds on to an agent: it asks every second.
+BACK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +35,9 @@ class Rooms:
     awaiting: list[int] = field(default_factory=list[int])
     #: who is in the conversation of an agent, by its number; those too whose connection has just gone
     attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
+    #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
+    found: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    #: when a daemon that has just come up waits no more for those who were in one
+    back_by: float = field(default_factory=lambda: time.time() + BACK_S)
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

@@ -1,13 +1,16 @@
 """A person in an agent's conversation: its program rests, and goes on when they have left."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from asking import program_of
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory
 
 #: Says that it is up, and is then in the midst of its turn until it is resumed.
 TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
@@ -31,6 +34,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
     loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
+    monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # which is a word of claude's, too
     async with lead_of(loop, repository) as lead:
         agent = await up(lead)
         monkeypatch.delenv("SOME_API_KEY")
@@ -38,7 +42,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
             going = await person.call("attach", id=agent)
             assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
             assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
-            assert going["environment"]["FORKJOIN_TOKEN"]
+            assert (bool(going["environment"]["FORKJOIN_TOKEN"]), "acceptEdits" in going["argv"]) == (True, True)
             let_pass(loop, monkeypatch, 1000)
             await lead.run("true")
             assert await is_held(lead)
@@ -70,6 +74,8 @@ async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
     loop: Loop, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
+    (agent_now,) = await loop.store.agents_numbered([1])
+    (Path(agent_now.worktree) / "report.xml").write_text("what verify leaves\n")
     async with lead_of(loop, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
     await first_answer(lambda: gone(loop))
@@ -96,6 +102,64 @@ async def test_one_that_is_stopped_meanwhile_stays_so(loop: Loop, talking: Lead,
     assert git(repository, "show", f"{branch}:new.txt") == "new"
 
 
+async def test_one_that_waits_for_an_answer_of_its_lead_rests_for_them_too(
+    loop: Loop, talking: Lead, person: Lead, repository: Path
+) -> None:
+    agent = await up(talking)
+    async with anyio.create_task_group() as tasks, program_of(loop, repository, agent) as program:
+        tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
+        await talking.until(agent, state="waiting")
+        with anyio.fail_after(GIVE_UP_S):
+            assert (await person.call("attach", id=agent))["state"] == "paused"
+        tasks.cancel_scope.cancel()
+
+
+async def test_it_is_refused_before_a_model_has_answered(talking: Lead, person: Lead) -> None:
+    (agent,) = await talking.spawn("if not resumed:\n    hear()", agent="talker")
+    await talking.until(agent, state="running")
+    assert "no model has answered" in await person.refusal("attach", id=agent)
+    await talking.call("stop_agents", ids=[agent])
+
+
+async def test_nobody_is_in_what_is_being_removed(
+    loop: Loop, talking: Lead, person: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (agent,) = await talking.run("succeed('')", agent="talker")
+
+    async def tear_down(*_: object) -> list[str]:
+        await person.call("attach", id=agent)
+        return []
+
+    monkeypatch.setattr("forkjoin.agent.remove.tear_down", tear_down)
+    assert "A person is in the conversation of a1" in await talking.refusal("remove_worktrees", ids=[agent])
+    loop.rooms.attached.clear()
+    until = loop.store.changes.until
+
+    async def remove_meanwhile(*arguments: Any) -> Any:
+        await loop.store.set_removing(await loop.store.agents_numbered([1]))
+        return await until(*arguments)
+
+    monkeypatch.setattr(loop.store.changes, "until", remove_meanwhile)
+    assert "was removed" in await person.refusal("attach", id=agent)
+    assert await gone(loop)
+
+
+async def test_what_a_person_is_in_is_not_merged_nor_joined_by_one_while_it_is(
+    loop: Loop, talking: Lead, person: Lead, tmp_path: Path
+) -> None:
+    (agent,) = await talking.run("open('one', 'w').close()\nsucceed('')", agent="talker")
+    await person.call("attach", id=agent)
+    answer = await talking.call("merge_worktree", ids=[agent])
+    assert [one["why"] for one in answer["skipped"]] == ["a person is in its conversation"]
+    loop.rooms.attached.clear()
+    verify = f"until test -e {tmp_path}/go; do sleep 0.05; done"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(talking.call, "merge_worktree", ids=[agent], verify=verify))
+        await talking.until(agent, merge="queued")
+        assert "is being merged" in await person.refusal("attach", id=agent)
+        (tmp_path / "go").touch()
+
+
 async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
     loop: Loop, talking: Lead, repository: Path
 ) -> None:
@@ -120,7 +184,9 @@ async def test_after_a_restart_it_waits_for_them_to_be_back(
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await first_answer(lambda: is_held(lead))
         assert (await lead.listed(agent))["state"] == "paused"
-        let_pass(loop, monkeypatch, 20)
+        async with lead_of(loop, repository, "another", kind="cli") as other:
+            assert "has a person" in await other.refusal("attach", id=agent)
+        let_pass(loop, monkeypatch, 40)
         (result,) = await lead.results(agent)
     assert result["output"].startswith(SPOKEN)
 
@@ -132,7 +198,7 @@ async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it
     assert "is a command" in await person.refusal("attach", id=command)
     holder = await up(talking)
     (queued,) = await talking.spawn("succeed('')", agent="talker", after=[holder])
-    assert "has not begun" in await person.refusal("attach", id=queued)
+    assert "no model has answered" in await person.refusal("attach", id=queued)
     await person.call("attach", id=ended)
     async with lead_of(loop, repository, "another", kind="cli") as other:
         assert "has a person" in await other.refusal("attach", id=ended)

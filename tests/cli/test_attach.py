@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ from fakes import claude
 from forkjoin.cli.client import ask
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
-from harness import Lead, first_answer, forkjoin, kill_daemon, until
+from harness import Lead, forkjoin, kill_daemon, until
 from terminal import Terminal, open_terminal
 
 TALKER = f'[agents.talker]\nkind = "claude"\ncommand = ["{sys.executable}", "{claude.__file__}"]\n'
@@ -36,9 +37,9 @@ def home(home: Home) -> Home:
 
 
 @contextmanager
-def attached(where: Path, agent: str) -> Generator[Terminal]:
-    argv = (sys.executable, "-m", "forkjoin", "attach", agent)
-    with open_terminal(where, *argv, prompt="person>") as terminal:
+def attached(where: Path, *arguments: str, prompt: str = "person>") -> Generator[Terminal]:
+    argv = (sys.executable, "-m", "forkjoin", "attach", *arguments)
+    with open_terminal(where, *argv, prompt=prompt) as terminal:
         yield terminal
 
 
@@ -90,19 +91,30 @@ async def test_over_the_death_of_the_daemon_it_stays_theirs(
     with attached(repository, agent) as terminal:
         await until(lambda: b"person>" in terminal.printed)
         kill_daemon(repository, home)
-        await first_answer(lambda: to_thread.run_sync(is_refused, agent))
+        with pytest.raises(CallerError, match="has a person in its conversation"):
+            await to_thread.run_sync(partial(ask, "attach", id=agent))
+        await until(lambda: b"person>" in terminal.printed)
+        await terminal.type("print('still ' * 2)")
+        await until(lambda: b"still still" in terminal.printed)
         assert (await lead.listed(agent))["state"] == "paused"
     (result,) = await lead.results(agent)
     assert result["state"] == "succeeded"
 
 
-def is_refused(agent: str) -> bool:
-    """Whether another can't be in its conversation, since somebody is."""
-    try:
-        ask("attach", id=agent)
-    except CallerError as error:
-        return "has a person" in str(error)
-    return False
+async def test_trouble_with_the_daemon_ends_nothing_and_a_signal_is_told_as_a_shell_does(
+    agent: str, lead: Lead, home: Home, repository: Path
+) -> None:
+    with attached(repository, agent) as terminal:
+        await until(lambda: b"person>" in terminal.printed)
+        settings = home.config_file.read_text()
+        home.config_file.write_text("[")
+        kill_daemon(repository, home)
+        await until(lambda: home.log.read_bytes().count(b"config.toml") > 2)
+        await terminal.type("import os; os.kill(os.getpid(), 9)")
+        await until(lambda: terminal.process.poll() is not None)
+        home.config_file.write_text(settings)
+    assert terminal.process.returncode == 128 + 9
+    assert b"forkjoin has lost hold of it" in terminal.printed
 
 
 def test_without_a_terminal_it_is_refused(home: Home, repository: Path) -> None:
@@ -111,10 +123,24 @@ def test_without_a_terminal_it_is_refused(home: Home, repository: Path) -> None:
     assert "for a person at a terminal" in refused.stderr
 
 
-def test_in_tmux_it_has_a_window(home: Home, repository: Path, tmp_path: Path) -> None:
-    (tmux := tmp_path / "tmux").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/asked\n')
+@pytest.mark.parametrize("variable", ["FORKJOIN_TOKEN", "CLAUDECODE"])
+async def test_from_a_program_it_is_refused_on_a_terminal_too(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with attached(repository, "a1", "--tmux") as terminal:
+        await until(lambda: b"for a person at a terminal" in terminal.printed)
+
+
+async def test_in_a_window_of_tmux_what_refuses_it_stays_to_be_read(
+    home: Home, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmux := tmp_path / "tmux").write_text(f'#!/bin/sh\nprintf "%s " "$@" > {tmp_path}/asked\nshift 3\nexec "$@"\n')
     tmux.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    forkjoin(repository, "attach", "a1", env={"TMUX": "x", "PATH": path})
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert (asked[:3], asked[-4:]) == (["new-window", "-c", str(repository)], ["attach", "--no-tmux", "--", "a1"])
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TMUX", "x")
+    with attached(repository, "a1", "--tmux", prompt="Enter closes this window.") as terminal:
+        await terminal.type(" ")
+        await until(lambda: terminal.process.poll() is not None)
+    assert b"agent" in terminal.printed.partition(b"Enter closes")[0]
+    assert (tmp_path / "asked").read_text().startswith(f"new-window -eFORKJOIN_HOME={home.state} -- sh -c ")

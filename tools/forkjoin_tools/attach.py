@@ -1,6 +1,7 @@
 """attach: a person goes on with an agent's conversation. No lead is offered this."""
 
 from forkjoin.agent.attach import attach as attach_to
+from mcp_types import CallToolResult
 
 from forkjoin_tools.desk import Desk, Id, Row
 from forkjoin_tools.strict import Arguments, tool
@@ -8,6 +9,7 @@ from forkjoin_tools.strict import Arguments, tool
 
 class Attach(Arguments):
     id: Id
+    again: bool = False
 
 
 class Attached(Row):
@@ -17,12 +19,13 @@ class Attached(Row):
 
 
 @tool()
-async def attach(desk: Desk, arguments: Attach) -> Attached:
+async def attach(desk: Desk, arguments: Attach) -> CallToolResult:
     """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
-    agent, going = await attach_to(desk.rooms, desk.caller, await desk.find(arguments.id))
+    agent, going = await attach_to(desk.rooms, desk.caller, await desk.find(arguments.id), again=arguments.again)
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
     row = Row.model_validate(agent)
-    return Attached(**row.model_dump(), argv=going.argv, worktree=agent.worktree, environment=carried)
+    told = Attached(**row.model_dump(), argv=going.argv, worktree=agent.worktree, environment=carried)
+    return CallToolResult(content=[], structured_content=told.model_dump(mode="json"))  # no key is hidden: it is run
 
 
 def _is_text(value: str) -> bool:

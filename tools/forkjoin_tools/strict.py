@@ -32,9 +32,8 @@ class Arguments(ArgModelBase):
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
-#: What the next call is made with: a name that happens to be somebody's password stays a name. (And what a person's
-#: command runs a program in.)
-_NAMES = frozenset({"environment", "id", "name", "branch", "target", "commit", "kept_as", "cursor"})
+#: What the next call is made with: a name that happens to be somebody's password stays a name.
+_NAMES = frozenset({"id", "name", "branch", "target", "commit", "kept_as", "cursor"})
 
 #: What a tool is written as: `async def name(desk, arguments)`, its docstring the description.
 Function = Callable[[Desk, Any], Awaitable[BaseModel | str]]  # a CallToolResult is a BaseModel: it stays as it is

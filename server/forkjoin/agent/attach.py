@@ -5,6 +5,7 @@ had ended stays so where they changed nothing; else it has one more turn, by who
 it was stopped. After a restart of the daemon their command comes back by itself.
 """
 
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,11 @@ from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.tell import tell
 from forkjoin.branch import loose
 from forkjoin.branch.place import is_folder
+from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.decision.gate import ATTACHED, LEFT
 from forkjoin.error import BrokenPromiseError, CallerError
 from forkjoin.event import Noted
-from forkjoin.model import FINAL, Agent, Pause, State
+from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 
@@ -31,8 +33,11 @@ class Going(NamedTuple):
     environment: dict[str, str]
 
 
-async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Going]:
+async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = False) -> tuple[Agent, Going]:
     """Keep an agent for a person; as it is once its program has ended, and what they run.
+
+    Args:
+        again: Whether they are in its conversation, and were so before this daemon, or connection.
 
     Raises:
         CallerError: They can't go on with it; nothing was changed.
@@ -41,23 +46,32 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent) -> tuple[Agent, Goi
     argv = ADAPTERS[program.kind].converse(brief, program)
     if argv is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
-    if why := _why_not(rooms, caller, agent):
+    answered = await rooms.store.has_answered(agent)
+    if why := _why_not(rooms, caller, agent, again=again):
         raise CallerError(f"{agent.label} {why}")
+    if not answered:
+        raise CallerError(f"{agent.label} has no conversation yet: no model has answered.")
     rooms.attached[agent.number] = caller
     agent = await rooms.store.changes.until(partial(_at_rest, rooms, agent.number))
-    lead = (
-        rooms.environments.find(agent.environment, agent.project, agent.first_lead) or caller.session.hello.environment
-    )
+    if why := _why_not(rooms, caller, agent, again=True):  # since it was looked at
+        rooms.attached.pop(agent.number, None)
+        raise CallerError(f"{agent.label} {why}")
+    if not again:
+        rooms.found[agent.number] = await _look(rooms, agent)
+    known = rooms.environments.find(agent.environment, agent.project, agent.first_lead)
+    lead = known or caller.session.hello.environment
     return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
 
 
-def _why_not(rooms: Rooms, caller: Caller, agent: Agent) -> str | None:
+def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:
     """Why nobody can be in this agent's conversation now; none where somebody can."""
     there = rooms.attached.get(agent.number)
-    if there and not there.session.closed and there.call.relay != caller.call.relay:
+    is_awaited = agent.paused_why == ATTACHED and not there and time.time() < rooms.back_by
+    is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
+    if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
-    if not agent.has_begun:
-        return "has not begun: there is no conversation yet."
+    if agent.merge is Merge.QUEUED:
+        return "is being merged; it has a conversation again once merge_worktree has answered."
     if agent.removed or agent.removing or (agent.state in FINAL and not is_folder(Path(agent.worktree))):
         return "was removed, with its worktree; its log is kept (read_log)."
     return None
@@ -66,7 +80,7 @@ def _why_not(rooms: Rooms, caller: Caller, agent: Agent) -> str | None:
 async def _at_rest(rooms: Rooms, number: int) -> Agent | None:
     """The agent, where nothing of it is under way and it says why; else it is brought to that, or comes to it."""
     agent = await rooms.store.agent(number)
-    runs = agent.state is State.RUNNING or agent.frozen
+    runs = agent.state in RUNS or agent.frozen
     if agent.stop_asked and agent.state not in FINAL:
         return None
     if runs or (agent.state is State.PAUSED and agent.paused_why != ATTACHED and not agent.ending):
@@ -88,8 +102,18 @@ async def let_go(rooms: Rooms, number: int) -> None:
         del rooms.attached[number]
 
 
+async def _look(rooms: Rooms, agent: Agent) -> str | None:
+    """The commit of all that is in its worktree, which is made aside; none where that can't be read."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    with objects_aside(common_dir, rooms.home.aside) as aside:
+        return await snapshot(common_dir, Path(agent.worktree), aside)
+
+
 async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
-    """Commit what a person has left of one that had ended; where that is news, it has another turn."""
+    """Commit what a person has left of one that had ended, and changed; where that is news, it has another turn."""
+    found = rooms.found.pop(agent.number, None)
+    if found and found == await _look(rooms, agent):
+        return
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)

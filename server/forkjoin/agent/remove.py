@@ -46,8 +46,7 @@ async def remove(
         agents = await rooms.store.agents_numbered(agent.number for agent in agents)
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
         _check_ended(whole)
-        if visited := [agent.label for agent in whole if agent.number in rooms.attached]:
-            raise CallerError(f"A person is in the conversation of {', '.join(visited)}; nothing was removed.")
+        _check_left(rooms, whole)
         made = [agent for agent in whole if agent.prepared]
         forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
         known = [agent for agent in made if agent not in forgotten]
@@ -57,6 +56,7 @@ async def remove(
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
         await _check_again(rooms, common_dir, whole, tips)
+        _check_left(rooms, whole)  # who comes after this sees that it is being removed
         _check_ended(await rooms.store.set_removing(whole))
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
 
@@ -84,6 +84,11 @@ def _check_ended(agents: Sequence[Agent]) -> None:
         raise CallerError(f"Still at work: {', '.join(live)}. Call stop_agents first; nothing was removed.")
     if landing := [agent.label for agent in agents if agent.merge is Merge.QUEUED]:
         raise CallerError(f"Being merged: {', '.join(landing)}. Wait for merge_worktree; nothing was removed.")
+
+
+def _check_left(rooms: Rooms, agents: Sequence[Agent]) -> None:
+    if visited := [agent.label for agent in agents if agent.number in rooms.attached]:
+        raise CallerError(f"A person is in the conversation of {', '.join(visited)}; nothing was removed.")
 
 
 async def _is_forgotten(common_dir: str, agent: Agent) -> bool:

@@ -22,8 +22,6 @@ from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
-#: How soon after a restart a command is back that holds on to an agent: it asks every second.
-_BACK_S = 10.0
 _WIND_UP = (
     "You have spent {spent} of the {most} that you may. Wind up now: commit what is done, and end with your report, "
     "also of what is left. If you have given it already, give it again."
@@ -46,7 +44,6 @@ class Schedule:
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
         self._short_since: Mapping[int, float] = {}
         self._clock = time.time() - time.monotonic()
-        self._back_by = time.time() + _BACK_S
 
     async def act(self, max_running: int) -> list[Agent]:
         """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
@@ -91,7 +88,7 @@ class Schedule:
             step_usd=rooms.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(rooms.attached),
-            back_by=self._back_by,
+            back_by=rooms.back_by,
             short_since=self._short_since,
             awaiting=set(rooms.awaiting),
         )

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 from typing import Annotated, Any
 
 import typer
@@ -13,25 +14,30 @@ import typer
 from forkjoin.cli.client import Client
 from forkjoin.cli.read import Id
 from forkjoin.cli.say import say
+from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError
 from forkjoin.paths import find_home
 
 #: How often it is seen to that the agent is still ours: a daemon that comes up waits ten times as long for us.
 _HOLD_EVERY_S = 1.0
 _PR_SET_PDEATHSIG = 1
+#: What is in the environment of programs that no person is.
+_PROGRAMS = ("FORKJOIN_TOKEN", "CLAUDECODE")
+#: Runs its words, and leaves what they said in the window until that was read.
+_WAIT = '"$@" || { printf "Enter closes this window. "; read -r _; }'
 #: What belongs to the terminal, not to the agent.
 _TERMINAL = ("TERM", "COLORTERM", "TERM_PROGRAM", "LANG", "LC_ALL", "LC_CTYPE", "TMUX", "TMUX_PANE", "DISPLAY")
 
 
 def attach(
     id: Id,  # noqa: A002
-    tmux: Annotated[bool | None, typer.Option(help="In a window of tmux; default: where this is one.")] = None,
+    tmux: Annotated[bool, typer.Option("--tmux", help="In a window of tmux.")] = False,
 ) -> None:
     """Go on with an agent's conversation yourself; its program rests until you leave, and then goes on."""
-    if tmux or (tmux is None and os.environ.get("TMUX")):
-        return _open_window(id)
-    if not sys.stdin.isatty():
+    if not sys.stdin.isatty() or not os.environ.keys().isdisjoint(_PROGRAMS):
         raise CallerError("attach is for a person at a terminal; message_agent tells an agent something")
+    if tmux:
+        return _open_window(id)
     with Client(find_home()) as client:
         say(f"{id}: its program is asked to rest …", err=True)
         going = client.call("attach", id=id)
@@ -45,16 +51,17 @@ def attach(
 def _open_window(agent: str) -> None:
     """Do the same in a window of the tmux that this is in, else of a new one."""
     if not (tmux := shutil.which("tmux")):
-        raise CallerError("tmux is not in PATH; --no-tmux takes this terminal")
+        raise CallerError("tmux is not in PATH; without --tmux it takes this terminal")
     ours = [f"-eFORKJOIN_HOME={home}"] if (home := os.environ.get("FORKJOIN_HOME")) else []
-    where = ["new-window" if os.environ.get("TMUX") else "new-session", "-c", os.getcwd(), "-n", agent, *ours]  # noqa: PTH109
-    command = [sys.executable, "-P", "-E", "-m", "forkjoin", "attach", "--no-tmux", "--", agent]
-    if subprocess.run([tmux, *where, "--", *command], check=False).returncode:
-        raise CallerError("tmux would not; --no-tmux takes this terminal")
+    where = "new-window" if os.environ.get("TMUX") else "new-session"  # here: of a -c it would expand #(command)
+    command = ["sh", "-c", _WAIT, "sh", sys.executable, "-P", "-E", "-m", "forkjoin", "attach", "--", agent]
+    if subprocess.run([tmux, where, *ours, "--", *command], check=False).returncode:
+        raise CallerError("tmux would not; without --tmux it takes this terminal")
 
 
 def _converse(client: Client, going: dict[str, Any]) -> int:
     """Run the agent's program on this terminal, to its end; its exit code."""
+    modes = termios.tcgetattr(sys.stdin)
     environment = {**going["environment"], **{name: os.environ[name] for name in _TERMINAL if name in os.environ}}
     signal.signal(signal.SIGINT, _let_pass)
     program = subprocess.Popen(
@@ -63,17 +70,24 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
         env=environment,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
-    daemon = client.daemon
+    daemon, trouble = client.daemon, ""
     try:
         while (code := _ended(program)) is None:
-            client.call("list_agents", ids=[going["id"]])
-            if client.daemon != daemon:  # this one knows nothing of us
-                daemon = client.daemon
-                client.call("attach", id=going["id"])
+            try:
+                client.call("list_agents", ids=[going["id"]])
+                if client.daemon is not daemon:  # the other end knows nothing of us
+                    client.call("attach", id=going["id"], again=True)
+                    daemon = client.daemon
+                trouble = ""
+            except (CallerError, DaemonError, OSError) as error:  # no reason to end what they are in the midst of
+                trouble = f"forkjoin has lost hold of it, and it may have gone on beside you: {error}"
     finally:
         program.terminate()
         program.wait()
-    return code
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, modes)
+        if trouble:
+            say(trouble, err=True)
+    return code if code >= 0 else 128 - code
 
 
 def _let_pass(_: int, __: object) -> None:

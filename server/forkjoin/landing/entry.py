@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from forkjoin.branch import git, merging
 from forkjoin.decision.contest import rank
+from forkjoin.decision.gate import ATTACHED
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_origin, find_resolved, find_undone, has
@@ -80,7 +81,8 @@ async def _find(
     target: str,
     before: Mapping[int, Entry | Skipped],
 ) -> Entry | Skipped:
-    why = _why_not(agent, tip, include_failed=order.landing.include_failed)
+    why = ATTACHED if agent.number in order.rooms.attached else None
+    why = why or _why_not(agent, tip, include_failed=order.landing.include_failed)
     if why := why or (None if tip else await _why_gone(order, agent, target)):
         return Skipped(agent.id, why)
     assert tip is not None

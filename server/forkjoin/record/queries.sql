@@ -140,6 +140,9 @@ AND NOT EXISTS (SELECT 1 FROM progress WHERE progress.agent = agent.number AND p
 SELECT text FROM message WHERE agent = :agent AND attempt = :attempt AND text <> ''
 AND EXISTS (SELECT 1 FROM event WHERE event.agent = :agent AND kind IN ('said', 'used', 'turn_ended'));
 
+-- name: has_answered$
+SELECT 1 FROM event WHERE agent = :agent AND kind IN ('said', 'used', 'turn_ended') LIMIT 1;
+
 -- name: set_merge!
 UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 

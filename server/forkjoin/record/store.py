@@ -199,6 +199,10 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """What the agent's newest attempt is told; none where that is its task, since no model has answered yet."""
         return await self._value(str, "message", agent=agent.number, attempt=agent.attempt)
 
+    async def has_answered(self, agent: Agent) -> bool:
+        """Whether a model has answered to the agent's task: before that there is no conversation."""
+        return bool(await self._value(int, "has_answered", agent=agent.number))
+
     @Transactions.step()
     def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end, stop whom it has spawned, and queue it again where a message waits.
