@@ -31,7 +31,7 @@ from forkjoin.decision.scheduler import Decision, Situation, decide
 from forkjoin.event import Noted, RateLimited
 from forkjoin.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.paths import Home
-from forkjoin.record import rows, store, turns
+from forkjoin.record import rows, turns
 from forkjoin.record.rows import NewAgent
 from forkjoin.record.store import Store
 from forkjoin.rooms import Rooms
@@ -136,17 +136,17 @@ class World:
 
     def _played(self) -> ExitStack:
         """Who asks for the time, or draws, asks ours; nobody moves an agent while another does, so no move may fail."""
-        stack = ExitStack()
-        for module in (schedule, rate_limit, rest, store, turns):
-            stack.enter_context(patch.object(module, "time", self._clock))
-        for module in (rate_limit, rest):
-            stack.enter_context(patch.object(module, "random", self._draw))
-        stack.enter_context(patch.object(schedule, "decide", self._decide))
-        stack.enter_context(patch.object(schedule, "_unless_moved", nullcontext))
-        stack.enter_context(patch.object(Sight, "look", self._look_at_machine))
-        if isinstance(self._rooms.store, TableStore):
-            stack.enter_context(patch.object(rows, "agent", _as_it_is))
-        return stack
+        with ExitStack() as stack:
+            for module in (schedule, rate_limit, rest, turns):
+                stack.enter_context(patch.object(module, "time", self._clock))
+            for module in (rate_limit, rest):
+                stack.enter_context(patch.object(module, "random", self._draw))
+            stack.enter_context(patch.object(schedule, "decide", self._decide))
+            stack.enter_context(patch.object(schedule, "_unless_moved", nullcontext))
+            stack.enter_context(patch.object(Sight, "look", self._look_at_machine))
+            if isinstance(self._rooms.store, TableStore):
+                stack.enter_context(patch.object(rows, "agent", _as_it_is))
+            return stack.pop_all()
 
     # -- the loop
 

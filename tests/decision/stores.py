@@ -33,6 +33,12 @@ class Table:
     def agent_numbered(self, number: int) -> Agent | None:
         return self.agents.get(number)
 
+    def agents_numbered(self, numbers: tuple[int, ...]) -> list[Agent]:
+        return [self.agents[number] for number in numbers if number in self.agents]
+
+    def live_below(self, numbers: tuple[int, ...]) -> list[Agent]:
+        return []
+
     def live_agents(self) -> list[Agent]:
         return [agent for agent in self.agents.values() if agent.state not in FINAL]
 

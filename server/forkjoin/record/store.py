@@ -234,10 +234,10 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """Note that these are to be stopped, and all below them, those that never started at once; all of them."""
         numbers = tuple(agent.number for agent in agents)
         found = (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers))
-        whole = [rows.agent(row) for row in {row["number"]: row for row in found}.values()]
-        for agent in whole:
+        whole = {agent.number: agent for agent in map(rows.agent, found)}
+        for agent in whole.values():
             turns.stop(q, agent)
-        return whole
+        return list(whole.values())
 
     async def live_below(self, agents: Iterable[Agent]) -> list[Agent]:
         """Whom these have spawned, and they, that have not ended."""
