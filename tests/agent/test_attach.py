@@ -7,10 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
-from asking import program_of
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory, program_of
 
 #: Says that it is up, and is then in the midst of its turn until it is resumed.
 TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
@@ -106,7 +105,7 @@ async def test_one_that_waits_for_an_answer_of_its_lead_rests_for_them_too(
     loop: Loop, talking: Lead, person: Lead, repository: Path
 ) -> None:
     agent = await up(talking)
-    async with anyio.create_task_group() as tasks, program_of(loop, repository, agent) as program:
+    async with anyio.create_task_group() as tasks, program_of(loop, agent) as program:
         tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
         await talking.until(agent, state="waiting")
         with anyio.fail_after(GIVE_UP_S):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from asking import program_of
 from forkjoin.agent.tell import taker_of
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.error import RecordsError
@@ -17,7 +16,7 @@ from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.session import Call
-from harness import GIVE_UP_S, Lead, lead_of, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, lead_of, open_loop_in_memory, program_of
 
 #: A conversation that ends each turn with what it was told.
 ECHO = "succeed(f'{resumed} {told}')"
@@ -50,7 +49,7 @@ async def test_one_that_runs_is_told_at_once_and_in_order(talking: Lead) -> None
 
 async def test_one_that_waits_for_an_answer_is_told_at_once(talking: Lead, loop: Loop, repository: Path) -> None:
     agent = await up(talking, "succeed(hear())")
-    async with program_of(loop, repository, agent) as program, anyio.create_task_group() as tasks:
+    async with program_of(loop, agent) as program, anyio.create_task_group() as tasks:
         tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
         assert (await talking.call("wait_agents", timeout_s=GIVE_UP_S))["pending"][0]["state"] == "waiting"
         assert await told(talking, agent, "more") == "now"

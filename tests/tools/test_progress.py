@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 from forkjoin.paths import Home
-from forkjoin_tools import look, patience
+from forkjoin_tools import patience, wait
 from harness import Lead, lead_of, open_loop_in_memory, until
 
 
@@ -78,7 +78,7 @@ async def test_nobody_is_asked_how_far_it_is_for_a_client_that_does_not_want_to_
     async def refuse(*_: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr(look, "_how_far", refuse)
+    monkeypatch.setattr(wait, "_how_far", refuse)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (slow,) = await lead.spawn("sleep 1000")
         assert (await lead.call("wait_agents", timeout_s=0.3))["timed_out"] is True

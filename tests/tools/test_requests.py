@@ -11,11 +11,10 @@ from typing import Any
 
 import anyio
 import pytest
-from asking import program_of, spawn_running
 from forkjoin.loop import Loop
 from forkjoin.model import Pause, State
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, ToolRefusedError, first_answer, git, lead_of, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, ToolRefusedError, first_answer, git, lead_of, open_loop_in_memory, program_of
 from mcp.client.context import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 
@@ -43,9 +42,11 @@ async def lead(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
 
 
 @pytest.fixture
-async def program(loop: Loop, repository: Path, lead: Lead) -> AsyncIterator[Lead]:
+async def program(loop: Loop, lead: Lead) -> AsyncIterator[Lead]:
     """The program of a1, which runs."""
-    async with program_of(loop, repository, await spawn_running(lead)) as found:
+    (agent,) = await lead.spawn("sleep 1000")
+    await lead.until(agent, state="running")
+    async with program_of(loop, agent) as found:
         yield found
 
 

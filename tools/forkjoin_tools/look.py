@@ -1,31 +1,27 @@
-"""Watching: list_agents, wait_agents and get_status."""
+"""Looking: list_agents and get_status."""
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import dropwhile
-from typing import Annotated, Literal
+from typing import Annotated
 
 from anyio import to_thread
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.prepare import handle_of
-from forkjoin.agent.wait import Waited, divide, wait
 from forkjoin.branch import git
-from forkjoin.decision.budget import is_used_up, reserved, usd
+from forkjoin.decision.budget import reserved, usd
 from forkjoin.decision.gate import clock
 from forkjoin.decision.governor import RateLimit
 from forkjoin.error import CallerError
-from forkjoin.model import ACTIVE, FINAL, RUNS, Agent, Budget, Landing, Merge, State, Verify
+from forkjoin.model import ACTIVE, FINAL, RUNS, Agent, Budget, Landing, Merge, State
 from forkjoin.record.damage import find_trouble
 from forkjoin.spec import number_of
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, Row, Usd, not_obeyed
-from forkjoin_tools.person import put
-from forkjoin_tools.requests import Asked, rows_of
 from forkjoin_tools.size import end_of, fit
 from forkjoin_tools.strict import Arguments, tool
 
@@ -34,144 +30,10 @@ _MOST = 200
 _TAIL_BYTES = 400
 #: How many merges, agents of one, and what can't be carried on, are named in a status.
 _NAMED = 10
-#: What a wait tells at once; of more ends than that the rest is told by the next.
-_ENDS_BYTES, _PENDING_BYTES, _REQUESTS_BYTES = 30_000, 15_000, 10_000
-#: How many of those that a wait is still for say what they do, to a client that wants to know how far it is.
-_AT_IT = 2
 #: How many repositories a status tells of.
 _PROJECTS = 20
 #: Bytes of a page of the list.
 _PAGE_BYTES = 20_000
-
-
-# -- wait_agents
-
-
-Until = Literal["all", "any"]
-
-
-class Wait(Arguments):
-    ids: Ids | None = Field(None, description="Default: all of yours under way, and ends you were not told yet.")
-    until: Until = "all"
-    timeout_s: Annotated[float, Field(ge=0, le=3600)] = 600
-
-
-class Finished(Row):
-    summary: str
-    verify: Verify
-
-
-class WaitedFor(BaseModel):
-    finished: list[Finished]
-    pending: list[Row]
-    waiting: list[str] | None = None  #: why those that are pending do not run
-    requests: list[Asked] | None = None  #: what those ask that are pending
-    timed_out: bool
-    more: int | None = None  #: ends, and agents pending, that there was no room for
-
-
-@tool(reads_only=True, always_loaded=True)
-async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
-    """Wait until agents have ended (all, or any), then return a one-line summary of each; or until one asks something:
-    answer_request, and wait again. Blocks up to timeout_s and then says who is still pending. Cancelling it hurts no
-    agent. Next: get_result, read_diff, merge_worktree."""
-    agents = await desk.meant(lambda: _whom(desk, arguments.ids))
-    waited, give_up = divide(agents), time.monotonic() + arguments.timeout_s
-
-    async def ask(left_s: float) -> Waited | None:
-        nonlocal waited
-        waited = await _wait(desk, agents, arguments.until, left_s, give_up)
-        return waited if _is_over(waited, arguments) else None
-
-    with _without_slot(desk):
-        await desk.patience.wait(agents, ask, lambda: _how_far(desk, waited), arguments.timeout_s)
-    finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
-    pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
-    requests = fit(rows_of(waited.requests), _REQUESTS_BYTES)
-    desk.tell_when_written(waited.finished[: len(finished)], waited.requests[: len(requests)])
-    return WaitedFor(
-        finished=finished,
-        pending=pending,
-        waiting=_first([*_why_they_wait(desk, waited.pending), *_what_to_do(desk, waited.pending)]) or None,
-        requests=requests or None,
-        timed_out=not _is_over(waited, arguments),
-        more=len(agents) - len(finished) - len(pending) or None,
-    )
-
-
-@contextmanager
-def _without_slot(desk: Desk) -> Generator[None]:
-    """An agent that waits leaves its slot meanwhile, at its command line too: else those might never start."""
-    parent, awaiting = desk.caller.session.agent, desk.rooms.awaiting
-    if parent is None:
-        yield
-        return
-    awaiting.append(parent.number)
-    desk.store.changes.announce()
-    try:
-        yield
-    finally:
-        awaiting.remove(parent.number)
-        desk.store.changes.announce()
-
-
-async def _whom(desk: Desk, asked: list[str] | None) -> list[Agent]:
-    """Whom a wait is for."""
-    if asked is not None:
-        return await desk.find_all(asked)
-    session = desk.caller.session
-    return await desk.store.untold(desk.project, desk.caller.lead, everyone=session.is_person and session.agent is None)
-
-
-async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
-    """How these stand, once there is something to tell; what a person has answered meanwhile is nothing to tell.
-
-    Args:
-        give_up: Until when a person may be asked, who takes longer than one look does.
-    """
-    end = time.monotonic() + left_s
-    look = partial(wait, desk.store, agents, until, stuck=_needs_lead, find_news=desk.find_news)
-    waited = await look(timeout_s=left_s)
-    while waited.news and not waited.is_over(until):
-        if not await put(desk, waited.news, give_up - time.monotonic()):
-            return await look(timeout_s=0)  # some may be answered by now, all the same
-        waited = await look(timeout_s=max(0.0, end - time.monotonic()))
-    return waited
-
-
-def _is_over(waited: Waited, arguments: Wait) -> bool:
-    return bool(waited.is_over(arguments.until) or waited.news or all(map(_needs_lead, waited.pending)))
-
-
-def _what_to_do(desk: Desk, pending: Sequence[Agent]) -> list[str]:
-    """What an agent does about those of its own that only its lead could give more to spend."""
-    if desk.caller.session.agent is None or not (stuck := [agent.id for agent in pending if _needs_lead(agent)]):
-        return []
-    what = "your lead alone can raise it. Stop them, which keeps the work, then merge it with include_failed"
-    return [f"{', '.join(_first(stuck))}: {what}; they don't go on by your waiting"]
-
-
-async def _how_far(desk: Desk, waited: Waited) -> str:
-    """How many have ended, and what the first of the others do."""
-    ended, left = len(waited.finished), waited.pending
-    at_it = [f"{agent.id} {agent.state}: {await _last_event(desk, agent)}" for agent in left[:_AT_IT]]
-    return "; ".join([f"{ended} of {ended + len(left)} ended", *at_it])
-
-
-def _needs_lead(agent: Agent) -> bool:
-    """Whether it can't go on unless a lead does something."""
-    return agent.state in (State.PAUSED, State.QUEUED) and not agent.under_way and is_used_up(agent)
-
-
-async def _tell(desk: Desk, agent: Agent) -> Finished:
-    result = await desk.store.result(agent.number)
-    return Finished(
-        id=agent.id,
-        name=agent.name,
-        state=agent.state,
-        summary=result.summary if result else "",
-        verify=result.verify if result else Verify.NONE,
-    )
 
 
 # -- list_agents
@@ -249,9 +111,9 @@ async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),
         cost_usd=agent.cost_usd,
-        last_event=await _last_event(desk, agent),
+        last_event=await last_event(desk, agent),
         task=task,
-        conflicts=_first(_conflicts(desk, agent)) or None,
+        conflicts=first(_conflicts(desk, agent)) or None,
     )
 
 
@@ -264,7 +126,7 @@ def _conflicts(desk: Desk, agent: Agent) -> list[str]:
     ]
 
 
-async def _last_event(desk: Desk, agent: Agent) -> str:
+async def last_event(desk: Desk, agent: Agent) -> str:
     """Why an agent waits, or else what it did last."""
     return (
         desk.loop.schedule.waiting.get(agent.number)
@@ -322,12 +184,12 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         paused=states[State.PAUSED],
         requests=len(await desk.store.open_requests()),
         max_running=desk.loop.max_running,
-        waiting=_first(_why_they_wait(desk, live)),
-        rate_limits=_first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
+        waiting=first(why_they_wait(desk, live)),
+        rate_limits=first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
         budgets=await _budgets(desk, live),
         projects=projects,
-        merges=_first([_merge(landing) for landing in await desk.store.open_landings()]),
-        conflicts=_first(
+        merges=first([_merge(landing) for landing in await desk.store.open_landings()]),
+        conflicts=first(
             [
                 f"{clash.one} and {clash.other}: {', '.join(clash.files[:3])}"
                 for clashes in desk.loop.foresight.known.values()
@@ -345,7 +207,7 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
 
 
 def _merge(landing: Landing) -> str:
-    ids = _first([f"a{number}" for number in landing.agents])
+    ids = first([f"a{number}" for number in landing.agents])
     return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
 
 
@@ -370,16 +232,16 @@ async def _budget(desk: Desk, budget: Budget, live: list[Agent]) -> str:
     return f"{whose}: {told}, {usd(reserved(budget, live))} reserved"
 
 
-def _why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
+def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
     """Each reason, with who of these waits for it."""
     whom: dict[str, list[str]] = {}
     for agent in agents:
         if why := desk.loop.schedule.waiting.get(agent.number) or agent.paused_why:
             whom.setdefault(why, []).append(agent.id)
-    return [f"{', '.join(_first(ids))}: {why}" for why, ids in whom.items()]
+    return [f"{', '.join(first(ids))}: {why}" for why, ids in whom.items()]
 
 
-def _first(lines: list[str]) -> list[str]:
+def first(lines: list[str]) -> list[str]:
     """The first of many, and how many more there are."""
     return [*lines[:_NAMED], f"… and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else lines
 
@@ -402,4 +264,4 @@ async def _trouble(desk: Desk) -> list[str]:
             "session, or with any forkjoin command in that repository"
         )
     trouble += await to_thread.run_sync(find_trouble, desk.rooms.home.records)
-    return [*trouble, *_first(list(desk.loop.held_up.values()))]
+    return [*trouble, *first(list(desk.loop.held_up.values()))]

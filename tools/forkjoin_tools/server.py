@@ -20,7 +20,7 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import Resource, ResourceTemplate
 
-from forkjoin_tools import ask, attach, end, join, look, money, read, report, requests, spawn, talk
+from forkjoin_tools import ask, attach, end, join, look, money, read, report, requests, spawn, talk, wait
 from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
@@ -58,7 +58,7 @@ need first; then spawn_agents, wait_agents, merge_worktree into your branch. Tho
 stopped."""
 
 _ALL: tuple[StrictTool, ...] = (
-    *(spawn.spawn_agents, spawn.spawn_agent, look.wait_agents, look.list_agents, look.get_status),
+    *(spawn.spawn_agents, spawn.spawn_agent, wait.wait_agents, look.list_agents, look.get_status),
     *(read.get_result, read.read_diff, read.read_log, join.merge_worktree, end.stop_agents, end.remove_worktrees),
     *(join.check_conflicts, join.undo_merge, money.set_budget, talk.message_agent),
     *(requests.list_requests, requests.answer_request),

@@ -41,8 +41,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from forkjoin_tools.desk import Desk, open_desk
 from forkjoin_tools.join import merge_worktree
-from forkjoin_tools.look import wait_agents
 from forkjoin_tools.patience import Later, NotYetError, making
+from forkjoin_tools.wait import wait_agents
 
 log = logging.getLogger(__name__)
 
