@@ -8,7 +8,7 @@ from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from forkjoin.record.rows import Cost
 from forkjoin.record.store import open_store
-from harness import Lead, first_answer, git, lead_of, open_loop_in_memory
+from harness import GIVE_UP_S, Lead, first_answer, forkjoin, git, lead_of, open_loop_in_memory
 from records import fill
 
 #: Spends until nobody lets it, in calls of ten cents each, then says what it was told.
@@ -67,6 +67,15 @@ async def test_at_its_budget_an_agent_pauses_and_with_more_goes_on_in_its_conver
     assert "Your program was cut off" in result["output"]
     assert result["cost_usd"] == pytest.approx(paused["cost_usd"] + 0.05)
     assert git(repository, "show", f"{(await talking.listed(first))['branch']}:work") == "half"
+
+
+def test_a_wait_at_the_command_line_ends_and_says_why_where_one_needs_more_to_go_on(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    forkjoin(repository, "spawn", SPENDER, "--name", "spender", "--agent", "talker", "--budget-usd", "0.3")
+    told = forkjoin(repository, "wait", "--timeout", str(GIVE_UP_S), check=False)
+    assert told.returncode == 1
+    assert "a1: its budget of 0.3 USD is used up" in told.stdout
 
 
 async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) -> None:

@@ -13,6 +13,7 @@ from forkjoin.agent.stop import stop
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from forkjoin.session import digest_of
+from forkjoin_tools.patience import Patience
 from harness import (
     GIVE_UP_S,
     Lead,
@@ -269,6 +270,25 @@ async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
         assert [one["id"] for one in told["finished"]] == ["a3"]
 
 
+async def test_what_waits_for_others_keeps_its_slot(
+    loop: Loop, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(lead, agents=5)
+    await loop.store.add_token(1, digest_of("its token"))
+    awaiting: list[list[int]] = []
+
+    async def look(self: Patience, *_: object) -> None:
+        awaiting.append([*loop.rooms.awaiting])
+
+    monkeypatch.setattr(Patience, "wait", look)
+    async with program_of(loop, "a1") as program, lead_of(loop, repository, kind="cli", token="its token") as shell:
+        (child,) = await program.spawn("true")
+        (stranger,) = await lead.spawn("true")
+        for ids in ([child], [child, stranger], [stranger]):
+            await shell.call("wait_agents", ids=ids)
+    assert awaiting == [[1], [], []]
+
+
 async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(loop: Loop, lead: Lead, repository: Path) -> None:
     parent = await begin(lead, agents=5)
     (stranger,) = await lead.spawn(WAITS)
@@ -307,6 +327,17 @@ async def test_its_silence_while_it_waits_for_its_own_does_not_count(loop: Loop,
     async with program_of(loop, parent) as program:
         await program.spawn("sleep 3")
         await program.call("wait_agents", timeout_s=GIVE_UP_S)
+        (Path((await loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await lead.results(parent)
+    assert result["state"] == "succeeded"
+
+
+async def test_its_silence_while_its_own_are_merged_does_not_count(loop: Loop, lead: Lead) -> None:
+    (parent,) = await lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await lead.until(parent, state="running")
+    async with program_of(loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        await program.call("merge_worktree", ids=["a2"], verify="sleep 3")
         (Path((await loop.store.agent(1)).worktree) / "go").touch()
     (result,) = await lead.results(parent)
     assert result["state"] == "succeeded"

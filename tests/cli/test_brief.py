@@ -7,14 +7,24 @@ from forkjoin.paths import Home
 from harness import forkjoin
 
 
-def test_it_tells_who_is_not_merged_and_nobody_else(home: Home, repository: Path) -> None:
+def test_it_tells_who_runs_first_then_who_is_not_merged_or_failed_and_nobody_else(home: Home, repository: Path) -> None:
     assert forkjoin(repository, "brief").stdout == ""
     forkjoin(repository, "spawn", "echo x > x.txt  # a task", "--name", "one")
     forkjoin(repository, "spawn", "true", "--name", "two")
-    forkjoin(repository, "wait")
+    forkjoin(repository, "spawn", "exit 3", "--name", "three")
+    forkjoin(repository, "wait", check=False)
+    failed = "a3 three: failed, nothing; exit 3"
     told = forkjoin(repository, "brief").stdout.splitlines()
-    assert told[1:] == ["a1 one: succeeded, unmerged; echo x > x.txt # a task"]
+    assert told[1:] == [failed, "a1 one: succeeded, unmerged; echo x > x.txt # a task"]
     forkjoin(repository, "merge", "one")
+    forkjoin(repository, "spawn", "sleep 1000", "--name", "four")
+    forkjoin(repository, "spawn", "echo z > z.txt", "--name", "five")
+    forkjoin(repository, "wait", "five")
+    told = forkjoin(repository, "brief").stdout.splitlines()
+    assert [line.partition(" ")[0] for line in told[1:]] == ["a4", "a5", "a3"]
+    forkjoin(repository, "rm", "three")
+    forkjoin(repository, "merge", "five")
+    forkjoin(repository, "stop", "four")
     assert forkjoin(repository, "brief").stdout == ""
 
 

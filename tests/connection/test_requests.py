@@ -85,21 +85,20 @@ async def test_a_wait_goes_on_over_a_kill_and_tells_a_request_that_comes_later(
     assert await answer_of(lead, agent) == {"answer": "Tabs.", "answered_by": "the person"}
 
 
-async def test_a_person_who_waits_is_told_once_of_what_is_asked_and_waits_on(
-    lead: Lead, repository: Path, home: Home, tmp_path: Path
+@pytest.mark.parametrize("ids", [(), ("a1",)])
+async def test_a_wait_at_the_command_line_ends_once_when_one_asks_and_the_next_waits_on(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path, ids: tuple[str, ...]
 ) -> None:
     (agent,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
-    with running(repository, "wait") as waiting:
-        await asked(lead)
-        assert "asked: 1" in forkjoin(repository, "status").stdout
-        assert "Tabs? (answer_request)" in forkjoin(repository, "brief").stdout
-        assert waiting.stderr
-        told = waiting.stderr.readline()
-        assert "r1" in told
-        assert "Tabs?" in told
+    told = forkjoin(repository, "wait", *ids, check=False)
+    assert told.returncode == 1
+    assert "r1  a1 asks" in told.stdout
+    assert "asked: 1" in forkjoin(repository, "status").stdout
+    assert "Tabs? (answer_request)" in forkjoin(repository, "brief").stdout
+    with running(repository, "wait", *ids) as waiting:
         forkjoin(repository, "answer", "r1", "Tabs.")
-        printed, more = waiting.communicate(timeout=GIVE_UP_S)
-        assert ("a1" in printed, "r1" in more) == (True, False)
+        printed, _ = waiting.communicate(timeout=GIVE_UP_S)
+        assert ("a1" in printed, waiting.returncode) == (True, 0)
     assert (await answer_of(lead, agent))["answered_by"] == "the person"
 
 

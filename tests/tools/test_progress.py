@@ -1,4 +1,4 @@
-"""How far a call is that blocks: told to a client that wants to know, every 15 seconds."""
+"""How far a call is that blocks: told to a client that wants to know, every 10 seconds, for 15 may pass at most."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from harness import Lead, lead_of, open_loop_in_memory, until
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert patience.PROGRESS_S == 15
+    assert patience.PROGRESS_S == 10
     monkeypatch.setattr(patience, "PROGRESS_S", 0.05)
 
 

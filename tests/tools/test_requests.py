@@ -153,6 +153,19 @@ async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_
     assert asked.answer["answered_by"] == "the person"
 
 
+async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(lead: Lead, program: Lead) -> None:
+    asked = Call(program, "ask_lead", QUESTION)
+    (other,) = await lead.spawn("sleep 1000")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked.run)
+        told = await lead.call("wait_agents", ids=[other], timeout_s=GIVE_UP_S)
+        assert ([one["id"] for one in told["pending"]], told["timed_out"]) == ([other], False)
+        assert [request["request_id"] for request in told["requests"]] == ["r1"]
+        again = await lead.call("wait_agents", ids=[other], timeout_s=0.2)
+        assert again["timed_out"]
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
 @pytest.mark.parametrize("text", ['{"indent": "tabs"}', '["tabs"]', "null"])
 async def test_an_answer_may_be_json(lead: Lead, program: Lead, text: str) -> None:
     asked = Call(program, "ask_lead", QUESTION)
@@ -249,7 +262,7 @@ async def test_what_can_not_be_closed_in_time_holds_up_no_agent(loop: Loop, lead
     records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", {**QUESTION, "timeout_minutes": 0.001}).run)
-        await first_answer(lambda: _has(lead, 1))
+        await news(lead)
         (other,) = await lead.spawn("true")
         assert (await lead.results(other))[0]["state"] == "succeeded"
         records.execute("DROP TRIGGER broken")

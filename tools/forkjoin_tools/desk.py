@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from forkjoin.agent.contest import best_first
@@ -92,9 +93,26 @@ class Desk:
         return bool(channel.cancel_requested.is_set()) or self.caller.session.closed
 
     async def find_news(self, requests: Sequence[Request]) -> list[Request]:
-        """Those of these requests that no wait of this lead has told."""
-        untold = await self.store.untold_requests(self.project, self.caller.lead, requests)
-        return [request for request in requests if request.number in untold]
+        """Those of these requests, and of all that this lead's agents ask, that no wait of it has told."""
+        asked = {*requests, *await self.store.requests_to(self.project, self.caller.lead)}
+        untold = await self.store.untold_requests(self.project, self.caller.lead, asked)
+        return sorted((one for one in asked if one.number in untold), key=lambda one: one.number)
+
+    @contextmanager
+    def without_slot(self, agents: Sequence[Agent]) -> Generator[None]:
+        """An agent that waits for its own leaves them its slot meanwhile, at its command line too: else they might
+        never start. Nor is it silent then."""
+        parent, awaiting = self.caller.session.agent, self.rooms.awaiting
+        if parent is None or not all(parent.as_lead in agent.leads for agent in agents):
+            yield
+            return
+        awaiting.append(parent.number)
+        self.store.changes.announce()
+        try:
+            yield
+        finally:
+            awaiting.remove(parent.number)
+            self.store.changes.announce()
 
     @property
     def project(self) -> int:

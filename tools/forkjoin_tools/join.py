@@ -1,5 +1,6 @@
 """Joining: check_conflicts, merge_worktree and undo_merge."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from forkjoin.branch.git import short
@@ -103,10 +104,8 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         on_conflict=arguments.on_conflict,
     )
     landing = await enqueue(desk.rooms, desk.caller, into, wish, confirmed=arguments.confirm)
-    landed = await desk.patience.wait(
-        agents, partial(wait_until_landed, desk.store, landing), lambda: _how_far(desk, landing)
-    )
-    assert landed
+    with desk.without_slot(agents):
+        landed = await _landed(desk, agents, landing)
     if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
         note = None
     note = " ".join(filter(None, (landed.note, note, *await not_obeyed(desk.caller.project.common_dir)))) or None
@@ -115,6 +114,15 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         if wire_size(answer) <= ROOM:
             break
     return answer
+
+
+async def _landed(desk: Desk, agents: Sequence[Agent], landing: Landing) -> Landed:
+    """What came of it, once it is done."""
+    landed = await desk.patience.wait(
+        agents, partial(wait_until_landed, desk.store, landing), lambda: _how_far(desk, landing)
+    )
+    assert landed
+    return landed
 
 
 async def _find_recipe(desk: Desk) -> tuple[Recipe, str | None]:
@@ -188,8 +196,7 @@ async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
     """Take back the last merge_worktree into a branch: it goes back to where it was, or gets a revert where others
     have committed since. Again: the one before. No agent's work is lost."""
     landing = await enqueue_undo(desk.rooms, desk.caller, arguments.into, confirmed=arguments.confirm)
-    landed = await wait_until_landed(desk.store, landing)
-    assert landed
+    landed = await _landed(desk, (), landing)
     assert landed.commit is not None
     note = (
         f"reverted by a commit, since there are later ones; to have it again, git revert {landed.commit[:10]}"

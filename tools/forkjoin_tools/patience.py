@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import anyio
 from forkjoin.model import Agent
 from forkjoin.record.deferred import Deferred
 from mcp.server.context import ServerRequestContext
@@ -18,7 +19,7 @@ from mcp_types import INTERNAL_ERROR
 T = TypeVar("T")
 
 #: How long a call blocks before its client is told how far it is: a client may give up what it hears nothing of.
-PROGRESS_S = 15.0
+PROGRESS_S = 10.0
 #: Characters of that.
 _WORDS = 300
 
@@ -63,6 +64,7 @@ class Patience:
         self._blocks = later is None or later.blocks
         self._session, self._hide = context.session, hide
         self._tells = later is None and "progress_token" in (context.meta or {})
+        self._begun = time.monotonic()
 
     async def wait(
         self,
@@ -78,17 +80,25 @@ class Patience:
         Raises:
             NotYetError: There is no answer, and this call does not block.
         """
-        begun = time.monotonic() - (max(0.0, time.time() - self.deferred.created) if self.deferred else 0)
+        until = self._begun + timeout_s - (max(0.0, time.time() - self.deferred.created) if self.deferred else 0)
         while True:
-            left_s = max(0.0, begun + timeout_s - time.monotonic())
+            left_s = max(0.0, until - time.monotonic())
             answer = await ask(min(left_s, PROGRESS_S) if self._blocks else 0)
             if answer is not None or left_s <= (PROGRESS_S if self._blocks else 0):
                 return answer
             if not self._blocks:
                 raise NotYetError(await self._words(how_far), agents)
             if self._tells:
-                words = await self._words(how_far)
-                await self._session.report_progress(round(time.monotonic() - begun, 3), message=words)
+                await self._tell(await self._words(how_far))
+
+    async def keep_telling(self, words: str) -> None:
+        """Tell the client again and again that this is waited for, until this is cancelled."""
+        while self._tells:
+            await self._tell(words)
+            await anyio.sleep(PROGRESS_S)
+
+    async def _tell(self, words: str) -> None:
+        await self._session.report_progress(round(time.monotonic() - self._begun, 3), message=words)
 
     async def _words(self, how_far: Callable[[], Awaitable[str]]) -> str:
         return self._hide(await how_far())[:_WORDS]

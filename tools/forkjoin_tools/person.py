@@ -51,6 +51,7 @@ async def _put(desk: Desk, request: Request) -> None:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
+            tasks.start_soon(desk.patience.keep_telling, f"the person is asked {request.id}")
             await _ask(desk, request)
             tasks.cancel_scope.cancel()
     except* (MCPError, ValueError, ForkjoinError):

@@ -1,8 +1,7 @@
 """Waiting for agents: wait_agents."""
 
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -41,7 +40,7 @@ class WaitedFor(BaseModel):
     finished: list[Finished]
     pending: list[Row]
     waiting: list[str] | None = None  #: why those that are pending do not run
-    requests: list[Asked] | None = None  #: what those ask that are pending
+    requests: list[Asked] | None = None  #: what those ask that are pending, and what others ask that was not told
     timed_out: bool
     more: int | None = None  #: ends, and agents pending, that there was no room for
 
@@ -59,7 +58,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         waited = await _wait(desk, agents, arguments.until, left_s, give_up)
         return waited if _is_over(waited, arguments) else None
 
-    with _without_slot(desk):
+    with desk.without_slot(agents):
         await desk.patience.wait(agents, ask, lambda: _how_far(desk, waited), arguments.timeout_s)
     finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
@@ -73,22 +72,6 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         timed_out=not _is_over(waited, arguments),
         more=len(agents) - len(finished) - len(pending) or None,
     )
-
-
-@contextmanager
-def _without_slot(desk: Desk) -> Generator[None]:
-    """An agent that waits leaves its slot meanwhile, at its command line too: else those might never start."""
-    parent, awaiting = desk.caller.session.agent, desk.rooms.awaiting
-    if parent is None:
-        yield
-        return
-    awaiting.append(parent.number)
-    desk.store.changes.announce()
-    try:
-        yield
-    finally:
-        awaiting.remove(parent.number)
-        desk.store.changes.announce()
 
 
 async def _whom(desk: Desk, asked: list[str] | None) -> list[Agent]:

@@ -9,7 +9,7 @@ import anyio
 from forkjoin.model import FINAL, Agent, Request
 from forkjoin.record.store import Store
 
-#: Which of these requests were not told before.
+#: Which of these requests, and of others that ask the same lead, were not told before.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
 
 
@@ -19,17 +19,17 @@ class Waited:
 
     finished: list[Agent]
     pending: list[Agent]
-    requests: Sequence[Request] = ()  #: what those ask that are pending; what is news comes first
-    news: Sequence[Request] = ()  #: those of them that were not told before
+    requests: Sequence[Request] = ()  #: what those ask that are pending; before them what is news
+    news: Sequence[Request] = ()  #: those that were not told before, of whoever asks this lead
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
         """Whether there is nothing to wait for any more."""
         return not self.pending or (until == "any" and bool(self.finished))
 
     async def with_requests(self, store: Store, find_news: FindNews) -> "Waited":
-        """With what those that are pending ask, though they may be frozen."""
+        """With what those that are pending ask, though they may be frozen, and with what others ask that is news."""
         asked = await store.requests_of([agent.number for agent in self.pending])
-        news = await find_news(asked) if asked else ()
+        news = await find_news(asked)
         fresh = set(news)
         return replace(self, requests=[*news, *(request for request in asked if request not in fresh)], news=news)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, attach, brief, budget, daemon, doctor, install, read, requests, trust
+from forkjoin.cli import agents, attach, brief, budget, daemon, doctor, install, read, requests, trust, wait
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -33,7 +33,7 @@ for command in (
         agents.spawn,
         agents.ps,
         read.logs,
-        agents.wait,
+        wait.wait,
         read.result,
         read.diff,
         agents.message,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from textwrap import shorten
+from typing import Any
 
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
@@ -29,7 +30,8 @@ def brief() -> None:
             asked = client.call("list_requests")["requests"]
     except (CallerError, DaemonError, OSError):  # nothing to tell a session that only begins
         return
-    told = [one for one in agents if one["state"] not in FINAL or one["merge"] not in ("merged", "nothing")]
+    live = [one for one in agents if one["state"] not in FINAL]
+    told = live + [one for one in agents if one["state"] in FINAL and _is_open(one)]
     if told:
         say("Agents of forkjoin in this repository, under way or not merged (list_agents tells all):")
     for one in told[:_MOST]:
@@ -38,3 +40,8 @@ def brief() -> None:
         say(f"… and {len(told) - _MOST} more")
     for request in asked[:_MOST]:
         say(f"{shorten(line(request), _LINE, placeholder=' … [list_requests tells all]')} (answer_request)")
+
+
+def _is_open(ended: dict[str, Any]) -> bool:
+    """Whether something is to be done about one that has ended: its work is not merged, or none came of it."""
+    return ended["merge"] not in ("merged", "nothing") or ended["state"] not in ("succeeded", "stopped")

@@ -354,6 +354,11 @@ WHERE closed IS NULL AND (project = :project OR :project IS NULL) ORDER BY reque
 -- What of these agents is open.
 SELECT * FROM request WHERE closed IS NULL AND agent IN (SELECT value FROM json_each(:agents)) ORDER BY number;
 
+-- name: requests_to
+-- What this lead's agents ask that is open.
+SELECT request.* FROM request JOIN agent ON agent.number = request.agent
+WHERE closed IS NULL AND project = :project AND lead = :lead ORDER BY request.number;
+
 -- name: count_requests$
 SELECT count(*) FROM request WHERE agent = :agent;
 

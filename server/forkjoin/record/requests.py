@@ -61,6 +61,10 @@ class Requests(Transactions):
         """What of these agents is open, oldest first."""
         return [rows.request(row) for row in await self._rows("requests_of", agents=tuple(agents))] if agents else []
 
+    async def requests_to(self, project: int, lead: str) -> list[Request]:
+        """What of this lead's agents is open, oldest first."""
+        return [rows.request(row) for row in await self._rows("requests_to", project=project, lead=lead)]
+
     @Transactions.step()
     def answer(self, q: Any, request: Request, said: str, reason: str, by: str, call: Call) -> Request:
         """Record the answer to a request; the request as it is then.

@@ -1,0 +1,117 @@
+"""forkjoin wait: until agents have ended, or one asks."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forkjoin.cli.agents import list_all
+from forkjoin.cli.client import Client
+from forkjoin.cli.requests import line
+from forkjoin.cli.say import Json, say, tell
+from forkjoin.paths import find_home
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+#: Short steps, so that ^C is heard and the bar moves.
+_STEP_S = 1.0
+#: How many can be waited for at once.
+_MOST = 500
+
+
+def wait(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Agent ids or names; default: all of this repository.")
+    ] = None,
+    any: Annotated[bool, typer.Option("--any", help="Return when one has ended.")] = False,  # noqa: A002
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
+    json: Json = False,
+) -> None:
+    """Wait until agents have ended, or one asks something. Exit code 1 unless all that was waited for succeeded."""
+    give_up = math.inf if timeout is None else time.monotonic() + timeout
+    with Client(find_home()) as client:
+        waiting = _Waiting(client, ids and _named(client, ids), give_up, first=any)
+        try:
+            with _bar(hidden=json) as progress:
+                waiting.wait(progress)
+        except KeyboardInterrupt:
+            for one in () if json else waiting.lines():  # they count as told
+                say(one)
+            raise
+    ended = list(waiting.ended.values())
+    tell(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
+    if not (waiting.is_over and all(one["state"] == "succeeded" for one in ended)):
+        raise typer.Exit(1)
+
+
+def _named(client: Client, names: list[str]) -> list[str]:
+    """The ids of whom these mean, which may be several candidates each."""
+    parts = (names[start : start + _MOST] for start in range(0, len(names), _MOST))
+    return [one["id"] for part in parts for one in list_all(client, ids=part)]
+
+
+def _bar(*, hidden: bool) -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from forkjoin.cli import show
+
+    columns = TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[who]}")
+    return Progress(*columns, TimeElapsedColumn(), console=show.console(stderr=True), transient=True, disable=hidden)
+
+
+class _Waiting:
+    """What has come of it so far.
+
+    Attributes:
+        answer: What the tool told last.
+        ended: How those have ended that are waited for, by id.
+        is_over: Whether all (or one, if that is enough) have ended.
+    """
+
+    def __init__(self, client: Client, ids: list[str] | None, give_up: float, *, first: bool) -> None:
+        self._client = client
+        self._left = ids  #: none: whoever is under way, and whose end was not told yet
+        self._give_up = give_up
+        self._first = first
+        self._asked = set[str]()  #: the requests that were known before
+        self.answer: dict[str, Any] = {}
+        self.ended: dict[str, dict[str, Any]] = {}
+        self.is_over = False
+
+    def wait(self, progress: "Progress") -> None:
+        """Return once it is over, time is up, or nothing comes of waiting: one asks, or can't go on by itself."""
+        bar = progress.add_task("", total=None, who="")
+        while self._goes_on():
+            who = " ".join(one["id"] for one in self.answer["pending"][:8])
+            progress.update(bar, completed=len(self.ended), total=len(self.ended) + self._count(), who=who)
+
+    def lines(self) -> list[str]:
+        """What a person reads of it."""
+        ended = [f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}" for one in self.ended.values()]
+        return [*ended, *map(line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
+
+    def _goes_on(self) -> bool:
+        """Wait for a step; whether to wait for another."""
+        step_s = max(0.0, min(_STEP_S, self._give_up - time.monotonic()))
+        ids = self._left and self._left[:_MOST]
+        self.answer = self._client.call("wait_agents", ids=ids, until="any", timeout_s=step_s)
+        new = {one["id"]: one for one in self.answer["finished"] if one["id"] not in self.ended}
+        self.ended |= new
+        if self._left:
+            self._left = [one for one in (*self._left[_MOST:], *self._left[:_MOST]) if one not in self.ended]
+        asked = {one["request_id"] for one in self.answer.get("requests", [])}
+        is_asked = bool(new and asked - self._asked)
+        self._asked |= asked
+        self.is_over = not self._count() or bool(self._first and self.ended)
+        if self.is_over or is_asked:
+            return False
+        return time.monotonic() < self._give_up if self.answer["timed_out"] else bool(new)
+
+    def _count(self) -> int:
+        """How many have not ended."""
+        if self._left is not None:
+            return len(self._left)
+        left: int = len(self.answer["pending"]) + self.answer.get("more", 0)
+        return left
