@@ -8,7 +8,7 @@ import pytest
 from crash.run import run
 
 #: Each world has at least so many rounds, and more until so many seconds are over.
-ROUNDS, SECONDS = 20, 55.0
+ROUNDS, SECONDS = 12, 45.0
 
 
 @pytest.mark.parametrize("seed", ["ci-1", "ci-2"])
