@@ -12,7 +12,7 @@ from forkjoin.record.damage import find_trouble, set_aside, set_aside_copies
 from forkjoin.record.store import Store, open_store
 from records import DAMAGES, NOBODY, damage, fill, new_agent, place
 
-COUNT = 60
+COUNT = 80
 
 
 @pytest.fixture

@@ -183,12 +183,6 @@ def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
     return dict(zip([column[0] for column in cursor.description], row, strict=True))
 
 
-def of_spec(spec: Spec) -> Row:
-    """A spec's columns. Its task stands in a table of its own."""
-    told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
-    return {"spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd}
-
-
 def agent(row: Row) -> Agent:
     lists = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents", "above")}
     return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})

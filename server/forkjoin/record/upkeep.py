@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forkjoin.model import Agent, Result, State, lead_of
+from forkjoin.model import Agent, Result, State
 from forkjoin.record import rows
 from forkjoin.record.deferred import KEPT_S
+from forkjoin.record.spawning import record
 from forkjoin.record.transaction import Transactions
 
 #: How many of the days seen the answer to a call is kept for a relay that is not there.
@@ -64,19 +65,16 @@ def _restore(q: Any, one: rows.Restored) -> None:
     q.add_project(common_dir=about.project)
     project: int = q.project(common_dir=about.project)["number"]
     taken = not one.removed and q.name_holder(project=project, name=about.name) is not None
-    columns = {
-        "number": one.number,
+    theirs = {
         "attempt": one.attempt,
         "project": project,
         "name": f"{about.name[:50]}-{one.number}" if taken else about.name,
         "state": State.LOST if one.removed else State.PAUSED if one.asked.ending else State.RUNNING,
         "now": now,
         "removed": now if one.removed else None,
+        "restored": True,
     }
-    q.restore_agent(**asdict(one.asked) | dict(about) | rows.of_spec(about.spec) | columns)
-    q.add_task(agent=one.number, task=about.spec.task)
-    if about.spec.nesting and about.spec.nesting.budget_usd:
-        q.set_limit(project=project, lead=lead_of(one.number), limit_usd=about.spec.nesting.budget_usd)
+    record(q, one.number, about.spec, asdict(one.asked) | dict(about) | theirs)
     if one.removed:
         result = Result(one.attempt, State.LOST, rows.RESTORED, "", warnings=(rows.RESTORED,))
         q.add_result(agent=one.number, attempt=one.attempt, result=result)
