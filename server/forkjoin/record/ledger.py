@@ -40,7 +40,7 @@ class Ledger(Transactions):
 
     async def last_model(self, agent: Agent) -> str:
         """The model that the last call of the agent's newest attempt was made of, as far as that is known."""
-        return await self._value(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
+        return await self._one(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
 
     async def unpriced(self, agent: Agent) -> list[str]:
         """Models of which the agent's calls were counted as nothing, since no price is known."""

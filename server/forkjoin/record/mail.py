@@ -58,15 +58,13 @@ class Mail(Transactions):
         """Those that run, in a turn that is not over, and for whom something waits."""
         return await self._agents("agents_with_mail")
 
-    @Transactions.step(quiet=True)
-    def begin_sending(self, q: Any, message: Message) -> None:
+    async def begin_sending(self, message: Message) -> None:
         """Note what had happened before a message was sent: what comes later may be its answer."""
-        q.begin_sending(number=message.number)
+        await self._set("begin_sending", quiet=True, number=message.number)
 
-    @Transactions.step(quiet=True)
-    def set_sent(self, q: Any, message: Message, agent: Agent) -> bool:
+    async def set_sent(self, message: Message, agent: Agent) -> bool:
         """Note that a message was sent to an agent's running program; whether that is new."""
-        return bool(q.set_sent(number=message.number, attempt=agent.attempt))
+        return bool(await self._set("set_sent", quiet=True, number=message.number, attempt=agent.attempt))
 
 
 def _why_not(agent: Agent, name_holder: int | None) -> str | None:

@@ -399,9 +399,9 @@ UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
 
 -- name: squashes
 -- Whoever resolved its conflict may have brought it along, unasked.
-SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL
-AND json_extract(answer, '$.error') IS NULL
-AND EXISTS (SELECT 1 FROM json_each(answer, '$.merged') WHERE json_extract(value, '$.id') = :id);
+SELECT json_extract(one.value, '$.commit') AS made FROM landing JOIN json_each(answer, '$.merged') AS one
+WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL AND json_extract(answer, '$.error') IS NULL
+AND json_extract(one.value, '$.id') = :id;
 
 -- name: resolvers
 -- Who is at a conflict with a target, or has resolved it, as landings have told; the newest first.
@@ -482,7 +482,7 @@ UPDATE scratch SET retired = 1 WHERE (used < :before OR number IN (SELECT value 
 AND NOT EXISTS (SELECT 1 FROM landing WHERE landing.project = scratch.project AND landing.target = scratch.target
                 AND state <> 'done');
 
--- name: delete_scratch!
+-- name: forget_scratch!
 DELETE FROM scratch WHERE number = :number;
 
 -- name: call$

@@ -45,13 +45,11 @@ class Requests(Transactions):
         return request
 
     async def request(self, number: int) -> Request | None:
-        found = await self._read("request", number=number)
-        return rows.request(found) if found else None
+        return await self._one(rows.request, "request", number=number)
 
     async def request_in(self, project: int, number: int) -> Request | None:
         """The request of this number, if one of the project's agents has asked it."""
-        found = await self._read("project_request", number=number, project=project)
-        return rows.request(found) if found else None
+        return await self._one(rows.request, "project_request", number=number, project=project)
 
     async def open_requests(self, project: int | None = None) -> list[Request]:
         """What of a project's agents, or of all, is open, oldest first."""
@@ -87,14 +85,13 @@ class Requests(Transactions):
             request = rows.request(row)
             _close(q, request, request.fallback, "", "")
 
-    @Transactions.step()
-    def postpone_requests(self, q: Any, seconds: float, before: float) -> None:
+    async def postpone_requests(self, seconds: float, before: float) -> None:
         """Give what was asked before this so much longer."""
-        q.postpone_requests(seconds=seconds, before=before)
+        await self._set("postpone_requests", seconds=seconds, before=before)
 
     async def next_expiry(self) -> float | None:
         """When the next request expires, in seconds since the epoch; none where none is open."""
-        return await self._value(float, "next_expiry")
+        return await self._one(float, "next_expiry")
 
     async def untold_requests(self, project: int, lead: str, requests: Iterable[Request]) -> set[int]:
         """The numbers of those of these that no wait of this lead has told."""

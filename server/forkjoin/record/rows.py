@@ -22,8 +22,7 @@ RESTORED = "Its record was damaged, and was restored from the files of its attem
 RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
 _LANDING = TypeAdapter(Landing)
-_REQUEST = TypeAdapter(Request)
-JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+request = TypeAdapter(Request).validate_python
 
 # How in a query's values is written what SQLite has no type for.
 sqlite3.register_adapter(Recipe, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
@@ -204,10 +203,6 @@ def _spec(text: str) -> SpecParts:
 def recipe(text: str) -> Recipe:
     """A recipe, parsed once: many are alike."""
     return Recipe.model_validate_json(text)
-
-
-def request(row: Row) -> Request:
-    return _REQUEST.validate_python(row)
 
 
 def landing(row: Row) -> Landing:

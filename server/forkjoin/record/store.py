@@ -4,7 +4,6 @@ What an answer promises is written with `synchronous = FULL`; events, which the 
 change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -89,10 +88,10 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         return await self._write("spawn", act, keep=keep)
 
     async def agent(self, number: int) -> Agent:
-        found = await self._read("agent_numbered", number=number)
+        found = await self._one(rows.agent, "agent_numbered", number=number)
         if found is None:
             raise BrokenPromiseError(f"a{number} has no record")
-        return rows.agent(found)
+        return found
 
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
         """The agents with these numbers that have a record, in that order."""
@@ -118,15 +117,15 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
-        return await self._value(str, "task", agent=number) or ""
+        return await self._one(str, "task", agent=number) or ""
 
     async def tasks(self, numbers: Iterable[int]) -> dict[int, str]:
         """What each of these agents was asked to do."""
-        return {row["agent"]: row["task"] for row in await self._rows("tasks", numbers=json.dumps(list(numbers)))}
+        return {row["agent"]: row["task"] for row in await self._rows("tasks", numbers=tuple(numbers))}
 
     async def beginnings(self, numbers: Iterable[int]) -> dict[int, str]:
         """How the task of each of these agents begins, in one line."""
-        found = await self._rows("task_beginnings", numbers=json.dumps(list(numbers)), length=_BEGINNING)
+        found = await self._rows("task_beginnings", numbers=tuple(numbers), length=_BEGINNING)
         return {row["agent"]: " ".join(row["task"].split()) for row in found}
 
     async def recipe(self, of: Agent | Landing) -> Recipe:
@@ -197,11 +196,11 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def message(self, agent: Agent) -> str | None:
         """What the agent's newest attempt is told; none where that is its task, since no model has answered yet."""
-        return await self._value(str, "message", agent=agent.number, attempt=agent.attempt)
+        return await self._one(str, "message", agent=agent.number, attempt=agent.attempt)
 
     async def has_answered(self, agent: Agent) -> bool:
         """Whether a model has answered to the agent's task: before that there is no conversation."""
-        return bool(await self._value(int, "has_answered", agent=agent.number))
+        return bool(await self._one(int, "has_answered", agent=agent.number))
 
     @Transactions.step()
     def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
@@ -221,8 +220,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def result(self, agent: int) -> Result | None:
         """The result of the newest attempt that has one."""
-        found = await self._read("result", agent=agent)
-        return rows.RESULT.validate_json(found) if found else None
+        return await self._one(rows.RESULT.validate_json, "result", agent=agent)
 
     async def results(self, agents: Iterable[Agent]) -> dict[int, Result]:
         """As `result`, for each of these that has one, by number."""
@@ -252,8 +250,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         await self._set("add_token", agent=agent, digest=digest)
 
     async def agent_of_token(self, digest: str) -> Agent | None:
-        found = await self._read("agent_of_token", digest=digest)
-        return rows.agent(found) if found else None
+        return await self._one(rows.agent, "agent_of_token", digest=digest)
 
     async def set(self, *agents: Agent, **fields: Unpack[Fields]) -> None:
         """Record what has become of these agents; the step is called after the first of the fields."""
@@ -291,8 +288,8 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
     # -- events
 
     async def progress(self, agent: Agent) -> rows.Progress:
-        found = await self._read("progress", agent=agent.number, attempt=agent.attempt)
-        return rows.Progress(**found) if found else rows.Progress(0, None)
+        where = {"agent": agent.number, "attempt": agent.attempt}
+        return await self._one(lambda row: rows.Progress(**row), "progress", **where) or rows.Progress(0, None)
 
     async def note(
         self,
@@ -334,15 +331,15 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def last_turn_text(self, agent: Agent) -> str | None:
         """How the last turn of the agent's newest attempt ended, as its event tells it."""
-        return await self._value(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
+        return await self._one(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
 
     async def is_in_turn(self, agent: Agent) -> bool:
         """Whether the agent's newest attempt has begun a turn that it has not ended."""
-        last = await self._value(str, "last_of_turns", agent=agent.number, attempt=agent.attempt)
+        last = await self._one(str, "last_of_turns", agent=agent.number, attempt=agent.attempt)
         return last == "started"
 
     async def last_event_number(self, agent: int) -> int:
-        return await self._value(int, "last_event_number", agent=agent) or 0
+        return await self._one(int, "last_event_number", agent=agent) or 0
 
 
 async def open_store(file: Path) -> Store:

@@ -72,11 +72,10 @@ class Transactions:
     async def _read(self, query: str, **values: object) -> Any:
         return await self._in_thread(lambda: getattr(self._queries, query)(**values))
 
-    async def _value(self, kind: type[T], query: str, **values: object) -> T | None:
-        """The one value that this query asks for, if there is one."""
+    async def _one(self, make: Callable[[Any], T], query: str, **values: object) -> T | None:
+        """What is made of the one row, or value, that this query asks for, if there is one."""
         found = await self._read(query, **values)
-        assert found is None or isinstance(found, kind)
-        return found
+        return None if found is None else make(found)
 
     async def _rows(self, query: str, **values: object) -> list[rows.Row]:
         return await self._in_thread(lambda: list(getattr(self._queries, query)(**values)))
@@ -144,9 +143,9 @@ class Transactions:
 
         return make
 
-    async def _set(self, query: str, **values: object) -> None:
-        """Run this one query as a step of its name."""
-        await self._write(query, lambda q: getattr(q, query)(**values))
+    async def _set(self, query: str, *, quiet: bool = False, **values: object) -> Any:
+        """Run this one query as a step of its name; what it answers."""
+        return await self._write(query, lambda q: getattr(q, query)(**values), quiet=quiet)
 
 
 def _explain(error: sqlite3.Error) -> str:

@@ -47,7 +47,7 @@ class Upkeep(Transactions):
 
     async def numbers(self) -> tuple[int, set[int]]:
         """The largest number that was handed out, and those of the agents that have a record."""
-        return await self._value(int, "handed_out") or 0, {row["number"] for row in await self._rows("agent_numbers")}
+        return await self._one(int, "handed_out") or 0, {row["number"] for row in await self._rows("agent_numbers")}
 
     @Transactions.step()
     def restore(self, q: Any, found: Sequence[rows.Restored], highest: int) -> None:
