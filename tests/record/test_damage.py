@@ -9,6 +9,7 @@ import pytest
 from forkjoin.error import RecordsError
 from forkjoin.record import salvage
 from forkjoin.record.damage import find_trouble, set_aside, set_aside_copies
+from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store, open_store
 from records import DAMAGES, NOBODY, damage, fill, new_agent, place
 
@@ -89,6 +90,17 @@ async def test_what_a_half_read_database_held_is_read_where_only_its_end_is_gone
     assert await store.task(7) == await whole.task(7)
     await store.close()
     await whole.close()
+
+
+async def test_a_landing_is_read_of_which_there_were_many_more_than_of_agents(file: Path) -> None:
+    store = await open_store(file)
+    await store.add_landing(NewLanding(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    store._connection.execute("UPDATE landing SET number = 5000")
+    await store.close()
+    file.write_bytes(file.read_bytes()[:-4096])
+    store = await open_store(file)
+    assert [landing.number for landing in await store.open_landings()] == [5000]
+    await store.close()
 
 
 @pytest.mark.parametrize("how", DAMAGES)

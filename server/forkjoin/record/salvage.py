@@ -70,6 +70,9 @@ def _highest(old: sqlite3.Connection) -> int:
 
 
 def _by_number(old: sqlite3.Connection, table: str, key: str, highest: int) -> Iterator[Row]:
+    with suppress(sqlite3.Error, TypeError):  # or there is none
+        largest = old.execute(f"SELECT max({key}) AS found FROM {table}").fetchone()["found"]  # noqa: S608
+        highest = max(highest, min(largest, _MOST))  # of landings there may be more than of agents
     for number in range(1, highest + _BEYOND):
         with suppress(sqlite3.Error):
             yield from old.execute(f"SELECT * FROM {table} WHERE {key} = ?", (number,))  # noqa: S608
