@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Json, TypeAdapter
 
+from forkjoin.record.database import Queries
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -44,7 +45,7 @@ class DeferredCalls(Transactions):
 
     @Transactions.step(quiet=True)
     def defer(
-        self, q: Any, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
+        self, q: Queries, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
     ) -> Deferred:
         """Record a call, or find it where it was made before."""
         about = {"tool": tool, "arguments": arguments, "agents": tuple(agents), "now": time.time()}

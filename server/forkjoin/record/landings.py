@@ -8,6 +8,7 @@ from typing import Any
 
 from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
+from forkjoin.record.database import Queries
 from forkjoin.record.ports import find_ports
 from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
@@ -18,7 +19,7 @@ class Landings(Transactions):
     """The part of the store that tells of landings."""
 
     @Transactions.step()
-    def add_landing(self, q: Any, landing: rows.NewLanding, call: Call) -> Landing:
+    def add_landing(self, q: Queries, landing: rows.NewLanding, call: Call) -> Landing:
         """Record a landing."""
         number: int = q.add_landing(**asdict(landing), created=time.time())
         if not landing.dry_run:
@@ -41,7 +42,7 @@ class Landings(Transactions):
     @Transactions.step()
     def end_landing(
         self,
-        q: Any,
+        q: Queries,
         landing: Landing,
         merges: Mapping[int, Merge],
         undone: Iterable[int],
@@ -98,7 +99,7 @@ class Landings(Transactions):
         return await self._one(json.loads, "call", relay=call.relay, request=call.request)
 
 
-def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:
+def remember(q: Queries, call: Call, answer: dict[str, Any]) -> None:
     """Record the answer to a call, with what it has changed."""
     if call.relay:
         q.add_call(relay=call.relay, request=call.request, answer=answer, at=time.time())

@@ -1,11 +1,11 @@
 """The records of what agents are told after their task."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Merge, State
-from forkjoin.record import rows, turns
+from forkjoin.record import turns
+from forkjoin.record.database import Queries
 from forkjoin.record.landings import remember
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
@@ -23,7 +23,7 @@ class Mail(Transactions):
     """The part of the store that tells of messages."""
 
     @Transactions.step()
-    def tell(self, q: Any, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
+    def tell(self, q: Queries, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
         """Record a message to an agent; the message's number.
 
         One that has ended is queued for another attempt, in this environment, which has this account.
@@ -31,7 +31,7 @@ class Mail(Transactions):
         Raises:
             CallerError: It can't be told now; the message says why, and what would be right.
         """
-        now = rows.agent(q.agent_numbered(number=agent.number))
+        now = q.agent(agent.number)
         if why := _why_not(now, q.name_holder(project=now.project, name=now.name)):
             raise CallerError(f"{now.label} {why}")
         number: int = q.add_mail(agent=now.number, text=text)

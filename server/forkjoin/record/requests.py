@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from forkjoin.error import CallerError
 from forkjoin.event import Noted
 from forkjoin.model import RUNS, Agent, Request, State
 from forkjoin.record import rows, turns
+from forkjoin.record.database import Queries
 from forkjoin.record.landings import remember
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
@@ -24,7 +24,7 @@ class Requests(Transactions):
     """The part of the store that tells of requests."""
 
     @Transactions.step()
-    def ask(self, q: Any, number: int, call: Call, new: rows.NewRequest) -> Request:
+    def ask(self, q: Queries, number: int, call: Call, new: rows.NewRequest) -> Request:
         """Record what an agent asks, unless this call was recorded; the agent waits then.
 
         Raises:
@@ -33,7 +33,7 @@ class Requests(Transactions):
         known = {"agent": number, "call": f"{call.relay} {call.request}"}
         if found := q.request_of_call(**known):
             return rows.request(found)
-        agent, now = rows.agent(q.agent_numbered(number=number)), time.time()
+        agent, now = q.agent(number), time.time()
         asked = list(q.requests_of(agents=(number,)))
         if why := _why_not(agent, len(asked), q.count_requests(agent=number)):
             raise CallerError(f"You can't ask: {why}")
@@ -60,7 +60,7 @@ class Requests(Transactions):
         return [rows.request(row) for row in await self._rows("requests_of", agents=tuple(agents))] if agents else []
 
     @Transactions.step()
-    def answer(self, q: Any, request: Request, said: str, reason: str, by: str, call: Call) -> Request:
+    def answer(self, q: Queries, request: Request, said: str, reason: str, by: str, call: Call) -> Request:
         """Record the answer to a request; the request as it is then.
 
         Raises:
@@ -73,13 +73,13 @@ class Requests(Transactions):
         return _close(q, now, said, reason, by)
 
     @Transactions.step()
-    def withdraw(self, q: Any, request: Request) -> None:
+    def withdraw(self, q: Queries, request: Request) -> None:
         """Close a request that nobody waits for any more, unless it is closed."""
         if rows.request(q.request(number=request.number)).closed is None:
             _close(q, request, "", "", "")
 
     @Transactions.step()
-    def expire_requests(self, q: Any, now: float) -> None:
+    def expire_requests(self, q: Queries, now: float) -> None:
         """Close what nobody has answered in time, with what counts then."""
         for row in list(q.expired_requests(now=now)):
             request = rows.request(row)
@@ -100,7 +100,7 @@ class Requests(Transactions):
         return numbers - {row["request"] for row in told}
 
     @Transactions.step(quiet=True)
-    def set_requests_told(self, q: Any, project: int, lead: str, requests: Iterable[Request]) -> None:
+    def set_requests_told(self, q: Queries, project: int, lead: str, requests: Iterable[Request]) -> None:
         """Note that this lead was told of these."""
         for request in requests:
             q.add_request_told(project=project, lead=lead, request=request.number)
@@ -117,11 +117,11 @@ def _why_not(agent: Agent, unanswered: int, ever: int) -> str | None:
     return None
 
 
-def _close(q: Any, request: Request, said: str, reason: str, by: str) -> Request:
+def _close(q: Queries, request: Request, said: str, reason: str, by: str) -> Request:
     """Record how a request was closed; its agent goes on where that was the last."""
     q.close_request(number=request.number, now=time.time(), said=said, reason=reason, answered_by=by)
     closed = rows.request(q.request(number=request.number))
-    agent = rows.agent(q.agent_numbered(number=request.agent))
+    agent = q.agent(request.agent)
     turns.note(q, agent, Noted(f"{closed.id} {closed.outcome}"[: 2 * _WORDS]))
     if agent.state is State.WAITING and not any(q.requests_of(agents=(agent.number,))):
         turns.move(q, agent, State.RUNNING)

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import Json, TypeAdapter
 
 from forkjoin.config import Recipe
 from forkjoin.model import Landing
+from forkjoin.record.database import Queries
 from forkjoin.record.ports import find_ports
 from forkjoin.record.transaction import Transactions
 
@@ -34,7 +34,7 @@ class Scratches(Transactions):
     """The part of the store that tells of scratch worktrees."""
 
     @Transactions.step(quiet=True)
-    def take_scratch(self, q: Any, landing: Landing, recipe: Recipe) -> ScratchWorktree:
+    def take_scratch(self, q: Queries, landing: Landing, recipe: Recipe) -> ScratchWorktree:
         """The one of a landing's target, recipe and checkout, used now; of a target the last two are kept."""
         now, target = time.time(), {"project": landing.project, "target": landing.target}
         number = q.find_scratch(**target, recipe=recipe, checkout=landing.checkout)

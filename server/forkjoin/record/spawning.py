@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from forkjoin.model import State, lead_of
 from forkjoin.record import nesting, rows
+from forkjoin.record.database import Queries
 from forkjoin.record.names import Names
 from forkjoin.record.ports import Ports
 from forkjoin.spec import Spec
@@ -15,7 +15,7 @@ from forkjoin.spec import Spec
 _NEW = {"state": State.QUEUED, "attempt": 1, "removed": None, "restored": False, **asdict(rows.Asked())}
 
 
-def add_agents(q: Any, ports: Ports, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
+def add_agents(q: Queries, ports: Ports, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
     """Record these agents, within a transaction; their numbers."""
     nesting.count_in(q, new)
     first, names, now = q.handed_out() + 1, Names(q), time.time()
@@ -38,7 +38,7 @@ def add_agents(q: Any, ports: Ports, new: Sequence[rows.NewAgent], place: rows.P
     return list(numbers)
 
 
-def record(q: Any, number: int, spec: Spec, columns: rows.Row) -> None:
+def record(q: Queries, number: int, spec: Spec, columns: rows.Row) -> None:
     """Record an agent under its number, with its task, and with what those that it spawns may spend."""
     told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
     q.add_agent(**columns | {"number": number, "spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd})

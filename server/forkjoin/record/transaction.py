@@ -97,7 +97,7 @@ class Transactions:
             raise RecordsError(_explain(error)) from error
 
     async def _write(
-        self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
+        self, name: str, act: Callable[[Queries], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
     ) -> T:
         """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters.
 
@@ -131,10 +131,10 @@ class Transactions:
     @staticmethod
     def step(
         *, quiet: bool = False
-    ) -> Callable[[Callable[Concatenate[S, Any, P], T]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]]:
+    ) -> Callable[[Callable[Concatenate[S, Queries, P], T]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]]:
         """Makes a step, of its name, of what is done with the queries in one transaction."""
 
-        def make(act: Callable[Concatenate[S, Any, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+        def make(act: Callable[Concatenate[S, Queries, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
             @functools.wraps(act)
             async def write(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
                 return await self._write(act.__name__, lambda q: act(self, q, *arguments, **named), quiet=quiet)
