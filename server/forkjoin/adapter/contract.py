@@ -46,20 +46,13 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is known when an attempt has ended.
-
-    Attributes:
-        turn: The end of its last turn, where its output told of one.
-        denied: The texts of its `Denied` events.
-        output: The end of its stdout.
-        errors: The end of its stderr.
-    """
+    """What is known when an attempt has ended."""
 
     outcome: Outcome
-    turn: TurnEnded | None
-    output: str
-    errors: str
-    denied: tuple[str, ...] = ()
+    turn: TurnEnded | None  #: the end of its last turn, where its output told of one
+    output: str  #: the end of its stdout
+    errors: str  #: the end of its stderr
+    denied: tuple[str, ...] = ()  #: the texts of its `Denied` events
 
 
 class Retry(StrEnum):
