@@ -33,6 +33,9 @@ class Table:
     def agent_numbered(self, number: int) -> Agent | None:
         return self.agents.get(number)
 
+    def agent(self, number: int) -> Agent:
+        return self.agents[number]
+
     def agents_numbered(self, numbers: tuple[int, ...]) -> list[Agent]:
         return [self.agents[number] for number in numbers if number in self.agents]
 

@@ -9,10 +9,11 @@ import pytest
 from forkjoin.error import RecordsError
 from forkjoin.record import salvage
 from forkjoin.record.damage import find_trouble, set_aside, set_aside_copies
+from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store, open_store
 from records import DAMAGES, NOBODY, damage, fill, new_agent, place
 
-COUNT = 60
+COUNT = 80
 
 
 @pytest.fixture
@@ -89,6 +90,17 @@ async def test_what_a_half_read_database_held_is_read_where_only_its_end_is_gone
     assert await store.task(7) == await whole.task(7)
     await store.close()
     await whole.close()
+
+
+async def test_a_landing_is_read_of_which_there_were_many_more_than_of_agents(file: Path) -> None:
+    store = await open_store(file)
+    await store.add_landing(NewLanding(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    store._connection.execute("UPDATE landing SET number = 5000")
+    await store.close()
+    file.write_bytes(file.read_bytes()[:-4096])
+    store = await open_store(file)
+    assert [landing.number for landing in await store.open_landings()] == [5000]
+    await store.close()
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -199,7 +211,7 @@ async def test_damage_that_is_met_in_use_is_nobodys_failure_and_is_seen_to_at_th
 async def test_all_tables_are_read_but_the_days_which_are_counted_anew(file: Path) -> None:
     connection = sqlite3.connect(file)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-    assert {name for (name,) in names} - {"day"} == set(salvage._TABLES)
+    assert {name for (name,) in names} - {"day"} == {table for tables in salvage._TABLES.values() for table in tables}
     connection.close()
 
 

@@ -24,9 +24,9 @@ from forkjoin.config import AgentProgram
 from forkjoin.event import Denied, Event, Noted, RateLimited, Said, Spent, Started, TurnEnded, Unreadable, UsedTool
 from forkjoin.model import Outcome, Usage
 
-TAKES_TURNS = True
-MAKES_EVENTS = True
-KEEPS_PERMISSIONS = True
+TAKES_TURNS: bool = True
+MAKES_EVENTS: bool = True
+KEEPS_PERMISSIONS: bool = True
 
 #: How a refused edit answers. 2.1.197 leaves it out of the result's `permission_denials`.
 _DENIED = "File is in a directory that is denied by your permission settings"
@@ -35,15 +35,8 @@ _LIMITED = (429, 529)
 #: What it answers when it has trouble of its own, and a later call may succeed.
 _BROKEN = (408, 409, *range(500, 600))
 #: How the result begins of a program that could not reach the API, or whose answer broke off: it has no status then.
-_CUT_OFF = tuple(
-    f"API Error: {words}"
-    for words in (
-        "Unable to connect to API (",
-        "Unable to connect to API. ",
-        "Request timed out",
-        "Connection closed mid-response",
-        "Response stalled",
-    )
+_CUT_OFF = re.compile(
+    r"API Error: (Unable to connect to API(\. | \()|Request timed out|Connection closed mid-response|Response stalled)"
 )
 #: What it says that is to resume a conversation which its last program was killed before it had written down.
 _FORGOTTEN = "No conversation found with session ID"
@@ -66,6 +59,8 @@ _DRESS = re.compile(r"^.*anthropic\.|-v\d+:\d+$|\[\w+\]$")
 _NAME_LIMIT = 100
 #: More tokens no call has, and more dollars no turn.
 _MOST_TOKENS, _MOST_USD = 10**9, 100_000.0
+#: What `Usage` tells, in its order.
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 #: The model of what claude says itself, where no model was asked.
 _OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
@@ -276,8 +271,8 @@ def _read_line(said: _Line) -> Iterator[Event]:
             words = f"the API answered {said.error_status} ({said.error}); try {said.attempt} of {said.max_retries}"
             wait_s = _number(said.retry_delay_ms)
             yield RateLimited(words, wait_s and wait_s / 1000) if said.error_status in _LIMITED else Noted(words)
-        case "rate_limit_event", _:
-            yield from _read_rate_limit(said.rate_limit_info or _RateLimit())
+        case "rate_limit_event", _ if (limit := said.rate_limit_info) and limit.status == "rejected":
+            yield RateLimited(f"its limit of use is reached ({limit.rateLimitType})", until=_number(limit.resetsAt))
         case "assistant" | "user", _:
             yield from _read_input(said.message or _Message())
             yield from _read_blocks(said.message or _Message())
@@ -287,11 +282,6 @@ def _read_line(said: _Line) -> Iterator[Event]:
             yield _read_result(said)
         case _:
             pass
-
-
-def _read_rate_limit(limit: _RateLimit) -> Iterator[Event]:
-    if limit.status == "rejected":
-        yield RateLimited(f"its limit of use is reached ({limit.rateLimitType})", until=_number(limit.resetsAt))
 
 
 def _read_blocks(message: _Message) -> Iterator[Event]:
@@ -349,16 +339,8 @@ def _dollars(told: float | None) -> float | None:
 
 
 def _read_usage(usage: dict[str, Any]) -> Usage:
-    def count(name: str) -> int:
-        found = usage.get(name)
-        return found if type(found) is int and 0 <= found <= _MOST_TOKENS else 0
-
-    return Usage(
-        input_tokens=count("input_tokens"),
-        output_tokens=count("output_tokens"),
-        cache_read_tokens=count("cache_read_input_tokens"),
-        cache_write_tokens=count("cache_creation_input_tokens"),
-    )
+    told = (usage.get(name) for name in _TOKENS)
+    return Usage(*(count if type(count) is int and 0 <= count <= _MOST_TOKENS else 0 for count in told))
 
 
 def conclude(ended: Ended) -> Conclusion:
@@ -389,4 +371,4 @@ def _retry(turn_end: TurnEnded, outcome: Outcome) -> Retry:
         return Retry.WHEN_FUNDED
     if _FORGOTTEN in turn_end.output:
         return Retry.ANEW
-    return Retry.LATER if turn_end.status in _BROKEN or turn_end.output.startswith(_CUT_OFF) else Retry.NO
+    return Retry.LATER if turn_end.status in _BROKEN or _CUT_OFF.match(turn_end.output) else Retry.NO

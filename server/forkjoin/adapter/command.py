@@ -9,9 +9,9 @@ from forkjoin.adapter.contract import Brief, Conclusion, Ended, Program, Retry
 from forkjoin.config import AgentProgram
 from forkjoin.event import Event
 
-TAKES_TURNS = False
-MAKES_EVENTS = False
-KEEPS_PERMISSIONS = False
+TAKES_TURNS: bool = False
+MAKES_EVENTS: bool = False
+KEEPS_PERMISSIONS: bool = False
 
 _TRY_AGAIN = 75
 

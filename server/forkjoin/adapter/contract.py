@@ -46,20 +46,13 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is known when an attempt has ended.
-
-    Attributes:
-        turn: The end of its last turn, where its output told of one.
-        denied: The texts of its `Denied` events.
-        output: The end of its stdout.
-        errors: The end of its stderr.
-    """
+    """What is known when an attempt has ended."""
 
     outcome: Outcome
-    turn: TurnEnded | None
-    output: str
-    errors: str
-    denied: tuple[str, ...] = ()
+    turn: TurnEnded | None  #: the end of its last turn, where its output told of one
+    output: str  #: the end of its stdout
+    errors: str  #: the end of its stderr
+    denied: tuple[str, ...] = ()  #: the texts of its `Denied` events
 
 
 class Retry(StrEnum):
@@ -87,20 +80,9 @@ class Conclusion:
 class Adapter(Protocol):
     """A vendor."""
 
-    @property
-    def TAKES_TURNS(self) -> bool:  # noqa: N802
-        """Whether it reads further turns on stdin while it runs, and ends when its stdin does."""
-        ...
-
-    @property
-    def MAKES_EVENTS(self) -> bool:  # noqa: N802
-        """Whether its output is lines that `read` understands."""
-        ...
-
-    @property
-    def KEEPS_PERMISSIONS(self) -> bool:  # noqa: N802
-        """Whether it asks before it does what its brief does not allow, and does nothing that this denies."""
-        ...
+    TAKES_TURNS: bool  #: whether it reads further turns on stdin while it runs, and ends when its stdin does
+    MAKES_EVENTS: bool  #: whether its output is lines that `read` understands
+    KEEPS_PERMISSIONS: bool  #: whether it asks before it does what its brief does not allow, and never what this denies
 
     def account(self, environment: Mapping[str, str]) -> str:
         """Whose rate limit a program counts against that runs in this environment; no secret can be told by it."""

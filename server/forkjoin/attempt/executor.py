@@ -13,48 +13,30 @@ from forkjoin.model import UNLIMITED, Outcome, TreeLimits
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
-    """One process to run.
+    """One process to run."""
 
-    Attributes:
-        handle: Names the attempt, and is made of what a file name may hold.
-        environment: The whole of it; the mark that its processes are found by is added. Never written to a disk.
-        input: The first bytes for its stdin.
-        closed: Whether nothing follows them.
-        timeout_s: Seconds until its tree is ended.
-        together: Whether stderr goes where stdout goes, as in a terminal.
-        silence_s: Seconds without a byte printed until its tree is ended.
-        log_bytes: How much is kept of what it prints, and of its errors: the beginning, and the end.
-        keeps_unread: Whether of its output only that may be dropped which was given to `release`.
-        limits: What it may take; the limits of all together are the executor's own.
-        about: Whose attempt it is, for whoever finds its files without the records; small, and what JSON can hold.
-    """
-
-    handle: str
+    handle: str  #: names the attempt, and is made of what a file name may hold
     argv: tuple[str, ...]
     cwd: str
-    environment: Mapping[str, str]
-    input: bytes = b""
-    closed: bool = True
-    timeout_s: float | None = None
-    together: bool = False
-    silence_s: float | None = None
-    log_bytes: int = 64 * 1024 * 1024
-    keeps_unread: bool = False
-    limits: TreeLimits = UNLIMITED
+    environment: Mapping[str, str]  #: the whole of it, but for the mark; never written to a disk
+    input: bytes = b""  #: the first bytes for its stdin
+    closed: bool = True  #: whether nothing follows them
+    timeout_s: float | None = None  #: seconds until its tree is ended
+    together: bool = False  #: whether stderr goes where stdout goes, as in a terminal
+    silence_s: float | None = None  #: seconds without a byte printed until its tree is ended
+    log_bytes: int = 64 * 1024 * 1024  #: kept of what it prints, and of its errors: the beginning, and the end
+    keeps_unread: bool = False  #: whether of its output only that may be dropped which was given to `release`
+    limits: TreeLimits = UNLIMITED  #: what it may take; the limits of all together are the executor's own
+    #: whose attempt it is, for whoever finds its files without the records; small, and what JSON can hold
     about: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 class Page(NamedTuple):
-    """A piece of what was printed.
-
-    Attributes:
-        start: Of its first byte: after the one asked for where those between were dropped.
-        size: How many bytes were printed in all.
-    """
+    """A piece of what was printed."""
 
     data: bytes
-    start: int
-    size: int
+    start: int  #: of its first byte: after the one asked for where those between were dropped
+    size: int  #: how many bytes were printed in all
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """The cgroups of an attempt and its limits: as its folder tells, since another daemon may have made them elsewhere."""
 
+import contextlib
 import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from forkjoin.attempt import cgroup, hierarchy
 from forkjoin.model import TreeLimits
@@ -16,14 +17,12 @@ from forkjoin.model import TreeLimits
 find_bases = functools.cache(hierarchy.find_bases)
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorded:
+class _Recorded(BaseModel):
     """What spec.json says of them."""
 
-    cgroups: tuple[str, ...] = ()
+    cgroups: list[str] = []
 
 
-_RECORDED = TypeAdapter(_Recorded)
 _PERIOD_US = 100_000
 
 
@@ -81,21 +80,16 @@ def _set(base: hierarchy.Base, controller: str, limits: TreeLimits) -> list[tupl
 
 def find(folder: Path) -> list[str]:
     """Where they are, or would be; the first, if there is any, is what the attempt's processes are found by."""
-    try:
-        recorded = _RECORDED.validate_json((folder / "spec.json").read_bytes())
-    except (OSError, ValidationError):
-        recorded = _Recorded()
-    found = list(recorded.cgroups)
-    return found if found and all(group.endswith(_name(folder)) for group in found) else _place(folder)
+    with contextlib.suppress(OSError, ValidationError):
+        found = _Recorded.model_validate_json((folder / "spec.json").read_bytes()).cgroups
+        if found and all(group.endswith(_name(folder)) for group in found):
+            return found
+    return place(find_bases(), _digest(folder.parent), _name(folder))
 
 
 def remove(folder: Path) -> None:
     """Remove them, if nobody is in them any more."""
     cgroup.remove(find(folder))
-
-
-def _place(folder: Path) -> list[str]:
-    return place(find_bases(), _digest(folder.parent), _name(folder))
 
 
 def _name(folder: Path) -> str:

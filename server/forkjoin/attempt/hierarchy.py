@@ -23,17 +23,12 @@ SYSTEMD = "/run/systemd/system"
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A folder in which cgroups can be made.
-
-    Attributes:
-        controllers: Those that limit what is made there; none where it serves to find processes alone.
-        is_own: Whether the daemon must not stay in it itself.
-    """
+    """A folder in which cgroups can be made."""
 
     folder: str
     version: Literal[1, 2]
-    controllers: tuple[str, ...]
-    is_own: bool = False
+    controllers: tuple[str, ...]  #: those that limit what is made there; none where it serves to find processes alone
+    is_own: bool = False  #: whether the daemon must not stay in it itself
 
     @property
     def only_measures(self) -> bool:

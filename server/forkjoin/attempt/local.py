@@ -37,6 +37,9 @@ _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 #: so that no end but this one would be true.
 _FULL = Outcome("lost", error="the disk was full when it ended")
 
+#: What of a spec a shim is told in spec.json as it is.
+_TOLD = ("argv", "cwd", "timeout_s", "together", "silence_s", "log_bytes", "keeps_unread")
+
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -194,14 +197,8 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
     if spec.closed:
         shims.write(folder / "input.end", b"")
     orders = {
-        "argv": spec.argv,
-        "cwd": spec.cwd,
+        **{name: getattr(spec, name) for name in _TOLD},
         "mark": str(folder),  # what no other has, and what is known whatever became of the files
-        "timeout_s": spec.timeout_s,
-        "together": spec.together,
-        "silence_s": spec.silence_s,
-        "log_bytes": spec.log_bytes,
-        "keeps_unread": spec.keeps_unread,
         "open_files": limit.OPEN_FILES,
         "limits": asdict(spec.limits),
         "in_all": asdict(together),

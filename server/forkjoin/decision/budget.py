@@ -1,11 +1,10 @@
 """Who may spend how much. Pure.
 
 An agent has a budget of its own, or none; its lead, where that is an agent the leads above, and its repository may have
-one, for all of theirs together. Money
-is given to an agent before it starts, out of every budget that it is under, and settled as it spends: what it has not
-spent when it runs no more is free again. Under a budget, one that has none of its own is given money step by step. Near
-the end of what it has an agent is asked to wind up; at the end it pauses, and goes on once there is more. A program
-that converses with no model spends nothing.
+one, for all of theirs together. Money is given to an agent before it starts, out of every budget that it is under, and
+settled as it spends: what it has not spent when it runs no more is free again. Under a budget, one that has none of its
+own is given money step by step. Near the end of what it has an agent is asked to wind up; at the end it pauses, and
+goes on once there is more. A program that converses with no model spends nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +19,10 @@ _NOTHING = 1e-9
 
 
 class Budgets(Gate):
-    """Nothing is spent that was not given.
-
-    Attributes:
-        given: What agents are given by this decision, in all, by number.
-    """
+    """Nothing is spent that was not given."""
 
     def __init__(self, live: Sequence[Agent], budgets: Iterable[Budget], step_usd: float) -> None:
-        self.given: dict[int, float] = {}
+        self.given: dict[int, float] = {}  #: what agents are given by this decision, in all, by number
         self._live = live
         self._step_usd = step_usd
         limited = {(one.project, one.lead): one for one in budgets}

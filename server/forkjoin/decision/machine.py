@@ -60,16 +60,12 @@ def learn(known: int | None, peak: int) -> int:
 
 
 class Room(Gate):
-    """Agents start, and go on, where there is memory and a processor for them; the only one always does.
-
-    Attributes:
-        short_since: Since when there was no room for each that waits, by number.
-    """
+    """Agents start, and go on, where there is memory and a processor for them; the only one always does."""
 
     def __init__(
         self, live: Sequence[Agent], machine: Machine | None, now: float, short_since: Mapping[int, float]
     ) -> None:
-        self.short_since = dict(short_since)
+        self.short_since = dict(short_since)  #: since when there was no room for each that waits, by number
         self._live = live
         self._machine = machine or Machine(math.inf, 0, most_load=math.inf)
         self._now = now

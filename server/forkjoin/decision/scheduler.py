@@ -47,27 +47,16 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with whom, by number.
+    """What to do with whom, by number."""
 
-    Attributes:
-        start: Who starts now, or goes on, in that order.
-        skip: Why others never will.
-        waiting: Why the rest waits.
-        pause: Who of those that run is to pause.
-        give: How much who may spend from now on, in all.
-        wind_up: Who of those that run is to be asked to come to an end.
-        short_since: Since when there is no room for each that waits for that, or did before.
-        next_look: When it is to be decided again though nothing has happened.
-    """
-
-    start: tuple[int, ...]
-    skip: Mapping[int, str]
-    waiting: Mapping[int, str]
-    pause: Mapping[int, Pause]
-    give: Mapping[int, float]
-    wind_up: tuple[int, ...]
-    short_since: Mapping[int, float]
-    next_look: float
+    start: tuple[int, ...]  #: who starts now, or goes on, in that order
+    skip: Mapping[int, str]  #: why others never will
+    waiting: Mapping[int, str]  #: why the rest waits
+    pause: Mapping[int, Pause]  #: who of those that run is to pause
+    give: Mapping[int, float]  #: how much who may spend from now on, in all
+    wind_up: tuple[int, ...]  #: who of those that run is to be asked to come to an end
+    short_since: Mapping[int, float]  #: since when there is no room for each that waits for that, or did before
+    next_look: float  #: when it is to be decided again though nothing has happened
 
 
 def decide(situation: Situation) -> Decision:

@@ -16,8 +16,9 @@ from typing import Any
 import aiosql
 
 from forkjoin.error import CallerError
+from forkjoin.model import Agent
+from forkjoin.record import rows
 from forkjoin.record.damage import find_damage, is_damage, open_read_only, set_aside, set_aside_copies
-from forkjoin.record.rows import as_dict
 from forkjoin.record.salvage import salvage
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ class Queries:
 
     def __getattr__(self, query: str) -> Callable[..., Any]:
         return partial(getattr(self._named, query), self._connection)
+
+    def agent(self, number: int) -> Agent:
+        """The agent of this number, as it is now."""
+        return rows.agent(self.agent_numbered(number=number))
 
 
 def open_database(file: Path) -> sqlite3.Connection:
@@ -90,7 +95,7 @@ def _read_version(file: Path, *, damaged: bool = False) -> int:
 def _connect(file: Path) -> sqlite3.Connection:
     _make_private(file)  # SQLite gives what it makes beside it the same mode, whatever the umask is
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    connection.row_factory = as_dict
+    connection.row_factory = rows.as_dict
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")

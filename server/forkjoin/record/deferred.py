@@ -1,6 +1,5 @@
 """The records of calls whose answer is fetched later: MCP's tasks, a word that means something else here."""
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 from pydantic import Json, TypeAdapter
 
+from forkjoin.record.database import Queries
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
 
@@ -37,7 +37,7 @@ class Deferred:
         return Call(self.relay, self.request)
 
 
-_DEFERRED = TypeAdapter(Deferred)
+_deferred = TypeAdapter(Deferred).validate_python
 
 
 class DeferredCalls(Transactions):
@@ -45,7 +45,7 @@ class DeferredCalls(Transactions):
 
     @Transactions.step(quiet=True)
     def defer(
-        self, q: Any, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
+        self, q: Queries, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
     ) -> Deferred:
         """Record a call, or find it where it was made before."""
         about = {"tool": tool, "arguments": arguments, "agents": tuple(agents), "now": time.time()}
@@ -55,18 +55,12 @@ class DeferredCalls(Transactions):
 
     async def deferred(self, ids: Sequence[str]) -> list[Deferred]:
         """Those that there are of these, in this order."""
-        return [_deferred(row) for row in await self._rows("deferred", ids=json.dumps(list(ids)))]
+        return [_deferred(row) for row in await self._rows("deferred", ids=tuple(ids))]
 
-    @Transactions.step(quiet=True)
-    def end_deferred(self, q: Any, id_: str, answer: dict[str, Any]) -> None:
+    async def end_deferred(self, id_: str, answer: dict[str, Any]) -> None:
         """Record a call's answer, which has been written; the first stays."""
-        q.end_deferred(id=id_, answer=answer, now=time.time())
+        await self._set("end_deferred", quiet=True, id=id_, answer=answer, now=time.time())
 
-    @Transactions.step(quiet=True)
-    def cancel_deferred(self, q: Any, id_: str) -> None:
+    async def cancel_deferred(self, id_: str) -> None:
         """Note that nobody waits for this call any more, unless its answer has been written."""
-        q.cancel_deferred(id=id_, now=time.time())
-
-
-def _deferred(row: dict[str, Any]) -> Deferred:
-    return _DEFERRED.validate_python(row)
+        await self._set("cancel_deferred", quiet=True, id=id_, now=time.time())

@@ -2,9 +2,9 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from forkjoin.model import Agent
+from forkjoin.record.database import Queries
 from forkjoin.record.landings import remember
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
@@ -27,7 +27,7 @@ class Findings(Transactions):
     """The part of the store that tells of findings."""
 
     @Transactions.step(quiet=True)
-    def share(self, q: Any, agent: Agent, text: str, call: Call) -> None:
+    def share(self, q: Queries, agent: Agent, text: str, call: Call) -> None:
         """Record what an agent has found; the oldest goes where there are more than may be."""
         q.add_finding(agent=agent.number, at=time.time(), text=text)
         q.delete_findings(project=agent.project, lead=agent.lead, most=MOST)

@@ -1,5 +1,6 @@
 """The records of landings, and of calls that must not be done twice."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from typing import Any
 
 from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
+from forkjoin.record.database import Queries
 from forkjoin.record.ports import find_ports
 from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
@@ -17,7 +19,7 @@ class Landings(Transactions):
     """The part of the store that tells of landings."""
 
     @Transactions.step()
-    def add_landing(self, q: Any, landing: rows.NewLanding, call: Call) -> Landing:
+    def add_landing(self, q: Queries, landing: rows.NewLanding, call: Call) -> Landing:
         """Record a landing."""
         number: int = q.add_landing(**asdict(landing), created=time.time())
         if not landing.dry_run:
@@ -33,15 +35,14 @@ class Landings(Transactions):
         """Landings that are not done, in the order they were asked for."""
         return [rows.landing(row) for row in await self._rows("open_landings")]
 
-    @Transactions.step()
-    def set_landing(self, q: Any, landing: Landing, state: LandingState, move: str | None = None) -> None:
+    async def set_landing(self, landing: Landing, state: LandingState, move: str | None = None) -> None:
         """Record how far a landing is, and what it is about to move."""
-        q.set_landing(number=landing.number, state=state, move=move)
+        await self._set("set_landing", number=landing.number, state=state, move=move)
 
     @Transactions.step()
     def end_landing(
         self,
-        q: Any,
+        q: Queries,
         landing: Landing,
         merges: Mapping[int, Merge],
         undone: Iterable[int],
@@ -60,11 +61,10 @@ class Landings(Transactions):
 
     async def verdict(self, landing: int, commit: str) -> str | None:
         """Why verify failed on a commit, in this landing; '' where it passed, none where it has not been run."""
-        return await self._value(str, "verdict", landing=landing, tip=commit)
+        return await self._one(str, "verdict", landing=landing, tip=commit)
 
-    @Transactions.step(quiet=True)
-    def set_verdict(self, q: Any, landing: int, commit: str, why: str) -> None:
-        q.set_verdict(landing=landing, tip=commit, why=why)
+    async def set_verdict(self, landing: int, commit: str, why: str) -> None:
+        await self._set("set_verdict", quiet=True, landing=landing, tip=commit, why=why)
 
     async def moves(self, project: int, target: str) -> list[Landing]:
         """The landings that moved a target, and were not undone, the newest first."""
@@ -72,17 +72,14 @@ class Landings(Transactions):
 
     async def squashed_into(self, agent: Agent) -> list[str]:
         """The commits that an agent's branch was squashed into."""
-        answers = [row["answer"] for row in await self._rows("squashes", id=agent.id)]
-        merged = [one for answer in answers for one in rows.JSON.validate_json(answer)["merged"]]
-        return [one["commit"] for one in merged if one["id"] == agent.id]
+        return [row["made"] for row in await self._rows("squashes", id=agent.id)]
 
     async def squashed_at(self, agent: Agent, landing: Landing) -> tuple[str | None, str] | None:
         """Where its branch was when it was squashed into this landing's target last, if that was noted, and the commit
         made of it.
         """
         where = {"project": landing.project, "target": landing.target}
-        found = await self._read("squashed_at", id=agent.id, **where)
-        return (found["tip"], found["made"]) if found else None
+        return await self._one(lambda row: (row["tip"], row["made"]), "squashed_at", id=agent.id, **where)
 
     async def revert_of(self, agent: Agent) -> tuple[str, str] | None:
         """The target and the commit in which the last merge of its branch was reverted; none where it was not."""
@@ -99,11 +96,10 @@ class Landings(Transactions):
 
     async def answered(self, call: Call) -> dict[str, Any] | None:
         """What was recorded for this call, if it was made before."""
-        found = await self._read("call", relay=call.relay, request=call.request)
-        return rows.JSON.validate_json(found) if found else None
+        return await self._one(json.loads, "call", relay=call.relay, request=call.request)
 
 
-def remember(q: Any, call: Call, answer: dict[str, Any]) -> None:
+def remember(q: Queries, call: Call, answer: dict[str, Any]) -> None:
     """Record the answer to a call, with what it has changed."""
     if call.relay:
         q.add_call(relay=call.relay, request=call.request, answer=answer, at=time.time())

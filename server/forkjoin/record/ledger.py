@@ -1,9 +1,9 @@
 """Money in the records: what agents may spend, were given and have spent, each and together."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from forkjoin.model import Agent, Budget
+from forkjoin.record.database import Queries
 from forkjoin.record.transaction import Transactions
 
 
@@ -27,27 +27,27 @@ class Ledger(Transactions):
         await self._set("count_anew", project=project, lead=lead)
 
     @Transactions.step()
-    def give(self, q: Any, given: Mapping[int, float]) -> None:
+    def give(self, q: Queries, given: Mapping[int, float]) -> None:
         """Record how much each of these agents may spend, in all, of what its budgets have."""
         for number, usd in given.items():
             q.give(number=number, usd=usd)
 
     @Transactions.step()
-    def spend_grant(self, q: Any, agent: Agent) -> None:
+    def spend_grant(self, q: Queries, agent: Agent) -> None:
         """Count all that the agent was given as spent, where nothing is known of what its newest attempt has cost."""
         q.add_grant(agent=agent.number, attempt=agent.attempt)
         count_spending(q, agent)
 
     async def last_model(self, agent: Agent) -> str:
         """The model that the last call of the agent's newest attempt was made of, as far as that is known."""
-        return await self._value(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
+        return await self._one(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
 
     async def unpriced(self, agent: Agent) -> list[str]:
         """Models of which the agent's calls were counted as nothing, since no price is known."""
         return [row["model"] for row in await self._rows("unpriced", agent=agent.number)]
 
 
-def count_spending(q: Any, agent: Agent) -> bool:
+def count_spending(q: Queries, agent: Agent) -> bool:
     """Sum up what the agent has spent, and count what is new of it against the budgets that it is under.
 
     Returns:

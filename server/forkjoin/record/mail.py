@@ -1,11 +1,11 @@
 """The records of what agents are told after their task."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL, Agent, Merge, State
-from forkjoin.record import rows, turns
+from forkjoin.record import turns
+from forkjoin.record.database import Queries
 from forkjoin.record.landings import remember
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
@@ -23,7 +23,7 @@ class Mail(Transactions):
     """The part of the store that tells of messages."""
 
     @Transactions.step()
-    def tell(self, q: Any, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
+    def tell(self, q: Queries, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
         """Record a message to an agent; the message's number.
 
         One that has ended is queued for another attempt, in this environment, which has this account.
@@ -31,7 +31,7 @@ class Mail(Transactions):
         Raises:
             CallerError: It can't be told now; the message says why, and what would be right.
         """
-        now = rows.agent(q.agent_numbered(number=agent.number))
+        now = q.agent(agent.number)
         if why := _why_not(now, q.name_holder(project=now.project, name=now.name)):
             raise CallerError(f"{now.label} {why}")
         number: int = q.add_mail(agent=now.number, text=text)
@@ -58,15 +58,13 @@ class Mail(Transactions):
         """Those that run, in a turn that is not over, and for whom something waits."""
         return await self._agents("agents_with_mail")
 
-    @Transactions.step(quiet=True)
-    def begin_sending(self, q: Any, message: Message) -> None:
+    async def begin_sending(self, message: Message) -> None:
         """Note what had happened before a message was sent: what comes later may be its answer."""
-        q.begin_sending(number=message.number)
+        await self._set("begin_sending", quiet=True, number=message.number)
 
-    @Transactions.step(quiet=True)
-    def set_sent(self, q: Any, message: Message, agent: Agent) -> bool:
+    async def set_sent(self, message: Message, agent: Agent) -> bool:
         """Note that a message was sent to an agent's running program; whether that is new."""
-        return bool(q.set_sent(number=message.number, attempt=agent.attempt))
+        return bool(await self._set("set_sent", quiet=True, number=message.number, attempt=agent.attempt))
 
 
 def _why_not(agent: Agent, name_holder: int | None) -> str | None:

@@ -6,16 +6,16 @@ Several candidates for one task have a name together, and are called after it: `
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from forkjoin.error import CallerError
+from forkjoin.record.database import Queries
 from forkjoin.record.rows import NewAgent
 
 
 class Names:
     """Of agents that are recorded in one transaction, each asked for before the next one is."""
 
-    def __init__(self, queries: Any) -> None:
+    def __init__(self, queries: Queries) -> None:
         self._queries = queries
         self._suffixes: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
         self._contest = ""

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from forkjoin.error import CallerError
 from forkjoin.record import rows
+from forkjoin.record.database import Queries
 
 
-def count_in(q: Any, new: Sequence[rows.NewAgent]) -> None:
+def count_in(q: Queries, new: Sequence[rows.NewAgent]) -> None:
     """Count these new agents in with those above them, within a transaction.
 
     Raises:

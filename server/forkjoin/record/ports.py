@@ -8,10 +8,10 @@ import os
 from bisect import insort
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from forkjoin.error import CallerError
 from forkjoin.record import rows
+from forkjoin.record.database import Queries
 
 #: Below those that the kernel hands out (ip(7), ip_local_port_range: from 32768 on).
 FIRST, END = 20_000, 32_000
@@ -42,7 +42,7 @@ def listening() -> set[int]:
     return found
 
 
-def find_ports(q: Any, begin: int) -> "Ports":
+def find_ports(q: Queries, begin: int) -> "Ports":
     """The ports that are no agent's and no scratch worktree's, and on which nobody listens."""
     given_out = [(row["port_base"], rows.recipe(row["recipe"]).ports or UNASKED) for row in q.port_blocks()]
     return Ports([*given_out, *((port, 1) for port in listening())], begin)

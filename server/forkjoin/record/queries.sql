@@ -7,13 +7,16 @@ SELECT * FROM project WHERE common_dir = :common_dir;
 -- name: project_numbered^
 SELECT * FROM project WHERE number = :number;
 
--- name: add_agent<!
-INSERT INTO agent (project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout, conversation,
-                   environment, account, budget_usd, recipe, port_base, resolves, theirs, contest_name, parent, above,
-                   created)
-VALUES (:project, :lead, :name, :spec, 'queued', 'unmerged', :priority, :base, '', '', :checkout, :conversation,
-        :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :contest_name, :parent, :above,
-        :created);
+-- name: add_agent!
+-- One that is restored was prepared and has started; where it is removed, it has ended.
+INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
+                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
+                   base_agents, contest, contest_name, parent, above, attempt, stop_asked, ending, paused_why,
+                   not_before, created, started, ended, removed, prepared, restored)
+VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
+        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :after, :best_of,
+        :base_agents, :contest, :contest_name, :parent, :above, :attempt, :stop_asked, :ending, :paused_why,
+        :not_before, :now, CASE WHEN :restored THEN :now END, :removed, :removed, :restored, :restored);
 
 -- name: add_task!
 INSERT INTO task (agent, task) VALUES (:agent, :task);
@@ -37,11 +40,6 @@ SELECT recipe FROM landing WHERE number = :number;
 -- Those that are given out: a worktree may be gone on with as long as it is there.
 SELECT port_base, recipe FROM agent WHERE removed IS NULL AND port_base > 0
 UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
-
--- name: place_agent!
-UPDATE agent SET branch = :branch, worktree = :worktree, after = :after, best_of = :best_of, base_agents = :base_agents,
-                 contest = :contest
-WHERE number = :number;
 
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;
@@ -406,9 +404,9 @@ UPDATE landing SET state = 'done', answer = :answer WHERE number = :number;
 
 -- name: squashes
 -- Whoever resolved its conflict may have brought it along, unasked.
-SELECT answer FROM landing WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL
-AND json_extract(answer, '$.error') IS NULL
-AND EXISTS (SELECT 1 FROM json_each(answer, '$.merged') WHERE json_extract(value, '$.id') = :id);
+SELECT json_extract(one.value, '$.commit') AS made FROM landing JOIN json_each(answer, '$.merged') AS one
+WHERE strategy = 'squash' AND state = 'done' AND move IS NOT NULL AND json_extract(answer, '$.error') IS NULL
+AND json_extract(one.value, '$.id') = :id;
 
 -- name: resolvers
 -- Who is at a conflict with a target, or has resolved it, as landings have told; the newest first.
@@ -489,7 +487,7 @@ UPDATE scratch SET retired = 1 WHERE (used < :before OR number IN (SELECT value 
 AND NOT EXISTS (SELECT 1 FROM landing WHERE landing.project = scratch.project AND landing.target = scratch.target
                 AND state <> 'done');
 
--- name: delete_scratch!
+-- name: forget_scratch!
 DELETE FROM scratch WHERE number = :number;
 
 -- name: call$
@@ -582,16 +580,6 @@ WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'agent');
 
 -- name: skip_numbers!
 UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = 'agent';
-
--- name: restore_agent!
-INSERT INTO agent (number, project, lead, name, spec, state, merge, priority, base, branch, worktree, checkout,
-                   conversation, environment, account, budget_usd, recipe, port_base, resolves, theirs, after, best_of,
-                   base_agents, contest, contest_name, parent, above, attempt, prepared, stop_asked, ending, paused_why, not_before,
-                   created, started, ended, removed, restored)
-VALUES (:number, :project, :lead, :name, :spec, :state, 'unmerged', :priority, :base, :branch, :worktree, :checkout,
-        :conversation, :environment, :account, :budget_usd, :recipe, :port_base, :resolves, :theirs, :after, :best_of,
-        :base_agents, :contest, :contest_name, :parent, :above, :attempt, 1, :stop_asked, :ending, :paused_why, :not_before, :now, :now,
-        :removed, :removed, 1);
 
 -- name: count_spawned!
 -- Of those that were restored, as far as others are known that they have spawned.

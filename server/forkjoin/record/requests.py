@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from forkjoin.error import CallerError
 from forkjoin.event import Noted
 from forkjoin.model import RUNS, Agent, Request, State
 from forkjoin.record import rows, turns
+from forkjoin.record.database import Queries
 from forkjoin.record.landings import remember
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
@@ -24,7 +24,7 @@ class Requests(Transactions):
     """The part of the store that tells of requests."""
 
     @Transactions.step()
-    def ask(self, q: Any, number: int, call: Call, new: rows.NewRequest) -> Request:
+    def ask(self, q: Queries, number: int, call: Call, new: rows.NewRequest) -> Request:
         """Record what an agent asks, unless this call was recorded; the agent waits then.
 
         Raises:
@@ -33,7 +33,7 @@ class Requests(Transactions):
         known = {"agent": number, "call": f"{call.relay} {call.request}"}
         if found := q.request_of_call(**known):
             return rows.request(found)
-        agent, now = rows.agent(q.agent_numbered(number=number)), time.time()
+        agent, now = q.agent(number), time.time()
         asked = list(q.requests_of(agents=(number,)))
         if why := _why_not(agent, len(asked), q.count_requests(agent=number)):
             raise CallerError(f"You can't ask: {why}")
@@ -45,13 +45,11 @@ class Requests(Transactions):
         return request
 
     async def request(self, number: int) -> Request | None:
-        found = await self._read("request", number=number)
-        return rows.request(found) if found else None
+        return await self._one(rows.request, "request", number=number)
 
     async def request_in(self, project: int, number: int) -> Request | None:
         """The request of this number, if one of the project's agents has asked it."""
-        found = await self._read("project_request", number=number, project=project)
-        return rows.request(found) if found else None
+        return await self._one(rows.request, "project_request", number=number, project=project)
 
     async def open_requests(self, project: int | None = None) -> list[Request]:
         """What of a project's agents, or of all, is open, oldest first."""
@@ -66,7 +64,7 @@ class Requests(Transactions):
         return [rows.request(row) for row in await self._rows("requests_to", project=project, lead=lead)]
 
     @Transactions.step()
-    def answer(self, q: Any, request: Request, said: str, reason: str, by: str, call: Call) -> Request:
+    def answer(self, q: Queries, request: Request, said: str, reason: str, by: str, call: Call) -> Request:
         """Record the answer to a request; the request as it is then.
 
         Raises:
@@ -79,26 +77,25 @@ class Requests(Transactions):
         return _close(q, now, said, reason, by)
 
     @Transactions.step()
-    def withdraw(self, q: Any, request: Request) -> None:
+    def withdraw(self, q: Queries, request: Request) -> None:
         """Close a request that nobody waits for any more, unless it is closed."""
         if rows.request(q.request(number=request.number)).closed is None:
             _close(q, request, "", "", "")
 
     @Transactions.step()
-    def expire_requests(self, q: Any, now: float) -> None:
+    def expire_requests(self, q: Queries, now: float) -> None:
         """Close what nobody has answered in time, with what counts then."""
         for row in list(q.expired_requests(now=now)):
             request = rows.request(row)
             _close(q, request, request.fallback, "", "")
 
-    @Transactions.step()
-    def postpone_requests(self, q: Any, seconds: float, before: float) -> None:
+    async def postpone_requests(self, seconds: float, before: float) -> None:
         """Give what was asked before this so much longer."""
-        q.postpone_requests(seconds=seconds, before=before)
+        await self._set("postpone_requests", seconds=seconds, before=before)
 
     async def next_expiry(self) -> float | None:
         """When the next request expires, in seconds since the epoch; none where none is open."""
-        return await self._value(float, "next_expiry")
+        return await self._one(float, "next_expiry")
 
     async def untold_requests(self, project: int, lead: str, requests: Iterable[Request]) -> set[int]:
         """The numbers of those of these that no wait of this lead has told."""
@@ -107,7 +104,7 @@ class Requests(Transactions):
         return numbers - {row["request"] for row in told}
 
     @Transactions.step(quiet=True)
-    def set_requests_told(self, q: Any, project: int, lead: str, requests: Iterable[Request]) -> None:
+    def set_requests_told(self, q: Queries, project: int, lead: str, requests: Iterable[Request]) -> None:
         """Note that this lead was told of these."""
         for request in requests:
             q.add_request_told(project=project, lead=lead, request=request.number)
@@ -124,11 +121,11 @@ def _why_not(agent: Agent, unanswered: int, ever: int) -> str | None:
     return None
 
 
-def _close(q: Any, request: Request, said: str, reason: str, by: str) -> Request:
+def _close(q: Queries, request: Request, said: str, reason: str, by: str) -> Request:
     """Record how a request was closed; its agent goes on where that was the last."""
     q.close_request(number=request.number, now=time.time(), said=said, reason=reason, answered_by=by)
     closed = rows.request(q.request(number=request.number))
-    agent = rows.agent(q.agent_numbered(number=request.agent))
+    agent = q.agent(request.agent)
     turns.note(q, agent, Noted(f"{closed.id} {closed.outcome}"[: 2 * _WORDS]))
     if agent.state is State.WAITING and not any(q.requests_of(agents=(agent.number,))):
         turns.move(q, agent, State.RUNNING)

@@ -22,8 +22,7 @@ RESTORED = "Its record was damaged, and was restored from the files of its attem
 RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
 _LANDING = TypeAdapter(Landing)
-_REQUEST = TypeAdapter(Request)
-JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+request = TypeAdapter(Request).validate_python
 
 # How in a query's values is written what SQLite has no type for.
 sqlite3.register_adapter(Recipe, lambda recipe: recipe.model_dump_json(exclude_defaults=True))
@@ -183,12 +182,6 @@ def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
     return dict(zip([column[0] for column in cursor.description], row, strict=True))
 
 
-def of_spec(spec: Spec) -> Row:
-    """A spec's columns. Its task stands in a table of its own."""
-    told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
-    return {"spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd}
-
-
 def agent(row: Row) -> Agent:
     lists = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents", "above")}
     return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
@@ -210,10 +203,6 @@ def _spec(text: str) -> SpecParts:
 def recipe(text: str) -> Recipe:
     """A recipe, parsed once: many are alike."""
     return Recipe.model_validate_json(text)
-
-
-def request(row: Row) -> Request:
-    return _REQUEST.validate_python(row)
 
 
 def landing(row: Row) -> Landing:

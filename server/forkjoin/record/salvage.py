@@ -11,47 +11,23 @@ from forkjoin.model import LandingState, Merge, RequestKind, State
 from forkjoin.record.damage import open_read_only
 from forkjoin.record.rows import Row
 
-#: The tables, each after those it refers to, and the number by which a row is looked for on its own. Where there is
+#: The tables, each after those it refers to, by the number by which a row is looked for on its own. Where there is
 #: none, rows are read from both ends until the damage.
 _TABLES = {
-    "project": "number",
-    "agent": "number",
-    "task": "agent",
-    "message": "agent",
-    "mail": "agent",
-    "request": "agent",
-    "result": "agent",
-    "progress": "agent",
-    "event": "agent",
-    "token": "agent",
-    "spent": "agent",
-    "budget": "project",
-    "peak": "project",
-    "landing": "number",
-    "scratch": "number",
-    "finding": "agent",
-    "verdict": "landing",
-    "told": None,
-    "request_told": None,
-    "call": None,
-    "deferred": None,
+    "number": ("project", "agent", "landing", "scratch"),
+    "agent": ("task", "message", "mail", "request", "result", "progress", "event", "token", "spent", "finding"),
+    "project": ("budget", "peak"),
+    "landing": ("verdict",),
+    None: ("told", "request_told", "call", "deferred"),
 }
 _JSON = frozenset(
     {*("spec", "recipe", "result", "agents", "answer", "move", "after", "best_of", "base_agents", "above", "arguments")}
 )
-_FLAG = frozenset({0, 1, None})
+_FLAGS = frozenset({"frozen", "ending", "was_merged", "retired", "cancelled"})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
-    "agent": {
-        "state": frozenset(State),
-        "merge": frozenset(Merge),
-        "frozen": _FLAG,
-        "ending": _FLAG,
-        "was_merged": _FLAG,
-    },
+    "agent": {"state": frozenset(State), "merge": frozenset(Merge)},
     "landing": {"state": frozenset(LandingState)},
-    "scratch": {"retired": _FLAG},
     "request": {"kind": frozenset(get_args(RequestKind))},
-    "deferred": {"cancelled": _FLAG},
 }
 #: No home has handed out more numbers; a larger one is damage.
 _MOST = 1_000_000
@@ -65,7 +41,7 @@ def salvage(connection: sqlite3.Connection, copy: Path) -> int:
     """Take over whatever can be read in `copy` into empty tables of the same form; how many agents that were."""
     with closing(open_read_only(copy, damaged=True)) as old:
         highest = _highest(old)
-        for table, key in _TABLES.items():
+        for key, table in ((key, table) for key, tables in _TABLES.items() for table in tables):
             columns = [column["name"] for column in connection.execute(f"PRAGMA table_info({table})")]
             insert = f"INSERT INTO {table} VALUES ({', '.join(f':{column}' for column in columns)})"  # noqa: S608
             for row in _by_number(old, table, key, highest) if key else _from_both_ends(old, table):
@@ -94,6 +70,9 @@ def _highest(old: sqlite3.Connection) -> int:
 
 
 def _by_number(old: sqlite3.Connection, table: str, key: str, highest: int) -> Iterator[Row]:
+    with suppress(sqlite3.Error, TypeError):  # or there is none
+        largest = old.execute(f"SELECT max({key}) AS found FROM {table}").fetchone()["found"]  # noqa: S608
+        highest = max(highest, min(largest, _MOST))  # of landings there may be more than of agents
     for number in range(1, highest + _BEYOND):
         with suppress(sqlite3.Error):
             yield from old.execute(f"SELECT * FROM {table} WHERE {key} = ?", (number,))  # noqa: S608
@@ -111,7 +90,8 @@ def _is_sound(table: str, row: Row) -> bool:
         for column in _JSON & row.keys():
             if row[column] is not None:
                 json.loads(row[column])
-        return row.get("not_before", 0) < _LATEST and all(
-            row.get(column) in allowed for column, allowed in words.items()
+        is_told = all(row[column] in allowed for column, allowed in words.items())
+        return (
+            is_told and row.get("not_before", 0) < _LATEST and all(row[flag] in (0, 1) for flag in _FLAGS & row.keys())
         )
     return False

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import Json, TypeAdapter
 
 from forkjoin.config import Recipe
 from forkjoin.model import Landing
-from forkjoin.record import rows
+from forkjoin.record.database import Queries
 from forkjoin.record.ports import find_ports
 from forkjoin.record.transaction import Transactions
 
@@ -19,18 +20,21 @@ class ScratchWorktree:
     number: int
     project: int
     target: str  #: a full ref name
-    recipe: Recipe  #: what it was made ready by, and is torn down by
+    recipe: Json[Recipe]  #: what it was made ready by, and is torn down by
     checkout: str  #: the user's, with which it shares; '' in a bare repository
     port_base: int  #: the first of its block of ports; 0: it has none
     used: float
     retired: bool  #: no landing uses it any more, and it is to go
 
 
+_scratch = TypeAdapter(ScratchWorktree).validate_python
+
+
 class Scratches(Transactions):
     """The part of the store that tells of scratch worktrees."""
 
     @Transactions.step(quiet=True)
-    def take_scratch(self, q: Any, landing: Landing, recipe: Recipe) -> ScratchWorktree:
+    def take_scratch(self, q: Queries, landing: Landing, recipe: Recipe) -> ScratchWorktree:
         """The one of a landing's target, recipe and checkout, used now; of a target the last two are kept."""
         now, target = time.time(), {"project": landing.project, "target": landing.target}
         number = q.find_scratch(**target, recipe=recipe, checkout=landing.checkout)
@@ -44,21 +48,13 @@ class Scratches(Transactions):
     async def scratches(self) -> list[ScratchWorktree]:
         return [_scratch(row) for row in await self._rows("scratches")]
 
-    @Transactions.step(quiet=True)
-    def retire_scratch(self, q: Any, number: int) -> None:
-        q.retire_scratch(number=number)
+    async def retire_scratch(self, number: int) -> None:
+        await self._set("retire_scratch", quiet=True, number=number)
 
-    @Transactions.step(quiet=True)
-    def retire_unused(self, q: Any, numbers: Iterable[int], before: float) -> None:
+    async def retire_unused(self, numbers: Iterable[int], before: float) -> None:
         """Retire these, and those that nobody has used since; never one that a landing may use."""
-        q.retire_unused(numbers=tuple(numbers), before=before)
+        await self._set("retire_unused", quiet=True, numbers=tuple(numbers), before=before)
 
-    @Transactions.step(quiet=True)
-    def forget_scratch(self, q: Any, number: int) -> None:
+    async def forget_scratch(self, number: int) -> None:
         """Delete the record of one of which nothing is left; its ports are free."""
-        q.delete_scratch(number=number)
-
-
-def _scratch(row: rows.Row) -> ScratchWorktree:
-    read: rows.Row = {**row, "recipe": rows.recipe(row["recipe"]), "retired": bool(row["retired"])}
-    return ScratchWorktree(**read)
+        await self._set("forget_scratch", quiet=True, number=number)

@@ -3,41 +3,48 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from forkjoin.model import lead_of
+from forkjoin.model import State, lead_of
 from forkjoin.record import nesting, rows
+from forkjoin.record.database import Queries
 from forkjoin.record.names import Names
 from forkjoin.record.ports import Ports
+from forkjoin.spec import Spec
+
+#: What every new one has, beside what it was asked for with.
+_NEW = {"state": State.QUEUED, "attempt": 1, "removed": None, "restored": False, **asdict(rows.Asked())}
 
 
-def add_agents(q: Any, ports: Ports, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
+def add_agents(q: Queries, ports: Ports, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
     """Record these agents, within a transaction; their numbers."""
     nesting.count_in(q, new)
-    names = Names(q)
-    added = [_add_agent(q, one, names, ports.take(one.recipe.ports)) for one in new]
-    numbers = [number for number, _ in added]
-    for one, (number, name) in zip(new, added, strict=True):
+    first, names, now = q.handed_out() + 1, Names(q), time.time()
+    numbers = range(first, first + len(new))
+    for number, one in zip(numbers, new, strict=True):
+        name, contest_name = names.take(one)
         branch, worktree = place(number, name)
-        others = {
+        theirs = {
+            "name": name,
+            "contest_name": contest_name,
+            "contest": one.candidate and number + 1 - one.candidate,
+            "branch": branch,
+            "worktree": worktree,
+            "port_base": ports.take(one.recipe.ports),
             "after": _numbers(one.after, numbers),
             "best_of": tuple(_numbers(others, numbers) for others in one.best_of),
             "base_agents": _numbers(one.base_agents, numbers),
         }
-        contest = one.candidate and number + 1 - one.candidate
-        q.place_agent(number=number, branch=branch, worktree=worktree, contest=contest, **others)
-    return numbers
+        record(q, number, one.spec, _NEW | asdict(one) | theirs | {"now": now})
+    return list(numbers)
 
 
-def _add_agent(q: Any, one: rows.NewAgent, names: Names, port_base: int) -> tuple[int, str]:
-    """Record an agent; its number and name."""
-    name, contest_name = names.take(one)
-    said = asdict(one) | rows.of_spec(one.spec) | {"name": name, "contest_name": contest_name}
-    number: int = q.add_agent(**said, port_base=port_base, created=time.time())
-    q.add_task(agent=number, task=one.spec.task)
-    if one.spec.nesting and one.spec.nesting.budget_usd:
-        q.set_limit(project=one.project, lead=lead_of(number), limit_usd=one.spec.nesting.budget_usd)
-    return number, name
+def record(q: Queries, number: int, spec: Spec, columns: rows.Row) -> None:
+    """Record an agent under its number, with its task, and with what those that it spawns may spend."""
+    told = spec.model_dump_json(exclude_defaults=True, exclude={"task", "name"})
+    q.add_agent(**columns | {"number": number, "spec": told, "priority": spec.priority, "budget_usd": spec.budget_usd})
+    q.add_task(agent=number, task=spec.task)
+    if spec.nesting and spec.nesting.budget_usd:
+        q.set_limit(project=columns["project"], lead=lead_of(number), limit_usd=spec.nesting.budget_usd)
 
 
 def _numbers(others: rows.Others, new: Sequence[int]) -> tuple[int, ...]:

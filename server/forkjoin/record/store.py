@@ -4,12 +4,11 @@ What an answer promises is written with `synchronous = FULL`; events, which the 
 change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from anyio import to_thread
 
@@ -18,7 +17,7 @@ from forkjoin.error import BrokenPromiseError, UnknownAgentError
 from forkjoin.event import Event, Recorded
 from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
 from forkjoin.record import rows, turns
-from forkjoin.record.database import open_database
+from forkjoin.record.database import Queries, open_database
 from forkjoin.record.deferred import DeferredCalls
 from forkjoin.record.findings import Findings
 from forkjoin.record.landings import Landings, remember
@@ -81,18 +80,18 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
             keep: Whether they are recorded; else the agents are only as they would be.
         """
 
-        def act(q: Any) -> list[Agent]:
+        def act(q: Queries) -> list[Agent]:
             numbers = add_agents(q, find_ports(q, self.first_port), new, place)
             remember(q, call, {"agents": numbers})
-            return [rows.agent(q.agent_numbered(number=number)) for number in numbers]
+            return [q.agent(number) for number in numbers]
 
         return await self._write("spawn", act, keep=keep)
 
     async def agent(self, number: int) -> Agent:
-        found = await self._read("agent_numbered", number=number)
+        found = await self._one(rows.agent, "agent_numbered", number=number)
         if found is None:
             raise BrokenPromiseError(f"a{number} has no record")
-        return rows.agent(found)
+        return found
 
     async def agents_numbered(self, numbers: Iterable[int]) -> list[Agent]:
         """The agents with these numbers that have a record, in that order."""
@@ -118,15 +117,15 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
-        return await self._value(str, "task", agent=number) or ""
+        return await self._one(str, "task", agent=number) or ""
 
     async def tasks(self, numbers: Iterable[int]) -> dict[int, str]:
         """What each of these agents was asked to do."""
-        return {row["agent"]: row["task"] for row in await self._rows("tasks", numbers=json.dumps(list(numbers)))}
+        return {row["agent"]: row["task"] for row in await self._rows("tasks", numbers=tuple(numbers))}
 
     async def beginnings(self, numbers: Iterable[int]) -> dict[int, str]:
         """How the task of each of these agents begins, in one line."""
-        found = await self._rows("task_beginnings", numbers=json.dumps(list(numbers)), length=_BEGINNING)
+        found = await self._rows("task_beginnings", numbers=tuple(numbers), length=_BEGINNING)
         return {row["agent"]: " ".join(row["task"].split()) for row in found}
 
     async def recipe(self, of: Agent | Landing) -> Recipe:
@@ -159,7 +158,9 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
 
     @Transactions.step()
-    def move(self, q: Any, agent: Agent, to: State, event: Event | None = None, pause: Pause | None = None) -> Agent:
+    def move(
+        self, q: Queries, agent: Agent, to: State, event: Event | None = None, pause: Pause | None = None
+    ) -> Agent:
         """Move an agent to another state, and record why, and how it pauses where it does; the agent as it is then.
 
         Raises:
@@ -168,16 +169,16 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         turns.move(q, agent, to, pause)
         if event:
             turns.note(q, agent, event)
-        return rows.agent(q.agent_numbered(number=agent.number))
+        return q.agent(agent.number)
 
     @Transactions.step()
-    def end_attempt(self, q: Any, agent: Agent, event: Event, pause: Pause | None, *, done: bool) -> Agent:
+    def end_attempt(self, q: Queries, agent: Agent, event: Event, pause: Pause | None, *, done: bool) -> Agent:
         """Record that an attempt's program has ended, in whatever state that finds the agent; the agent as it is then.
 
         It is finishing, unless nobody has asked for its stop, and it is to pause before another attempt: as `pause`
         says, or because its program was to end for that, unless it was `done` all the same.
         """
-        now = rows.agent(q.agent_numbered(number=agent.number))
+        now = q.agent(agent.number)
         how = Pause(now.paused_why, not_before=now.not_before) if now.ending and not done else pause
         if how and not now.stop_asked:
             turns.move(q, now, State.PAUSED, how)
@@ -186,25 +187,25 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         else:
             turns.move(q, now, State.FINISHING)
         turns.note(q, now, event)
-        return rows.agent(q.agent_numbered(number=agent.number))
+        return q.agent(agent.number)
 
     @Transactions.step()
-    def queue_again(self, q: Any, agent: Agent, text: str) -> Agent:
+    def queue_again(self, q: Queries, agent: Agent, text: str) -> Agent:
         """Queue an agent's next attempt, which is told `text`, unless it begins anew; the agent as it is then."""
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=agent.converses)
         turns.begin_again(q, agent, text)
-        return rows.agent(q.agent_numbered(number=agent.number))
+        return q.agent(agent.number)
 
     async def message(self, agent: Agent) -> str | None:
         """What the agent's newest attempt is told; none where that is its task, since no model has answered yet."""
-        return await self._value(str, "message", agent=agent.number, attempt=agent.attempt)
+        return await self._one(str, "message", agent=agent.number, attempt=agent.attempt)
 
     async def has_answered(self, agent: Agent) -> bool:
         """Whether a model has answered to the agent's task: before that there is no conversation."""
-        return bool(await self._value(int, "has_answered", agent=agent.number))
+        return bool(await self._one(int, "has_answered", agent=agent.number))
 
     @Transactions.step()
-    def finish(self, q: Any, agent: Agent, result: Result, merge: Merge) -> None:
+    def finish(self, q: Queries, agent: Agent, result: Result, merge: Merge) -> None:
         """Record an attempt's result and its end, stop whom it has spawned, and queue it again where a message waits.
 
         Raises:
@@ -215,14 +216,13 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)
         for row in q.live_below(numbers=(agent.number,)):
             turns.stop(q, rows.agent(row))
-        now = rows.agent(q.agent_numbered(number=agent.number))
+        now = q.agent(agent.number)
         if not now.stop_asked and any(q.waiting_mail(agent=agent.number)):
             turns.wake(q, now)
 
     async def result(self, agent: int) -> Result | None:
         """The result of the newest attempt that has one."""
-        found = await self._read("result", agent=agent)
-        return rows.RESULT.validate_json(found) if found else None
+        return await self._one(rows.RESULT.validate_json, "result", agent=agent)
 
     async def results(self, agents: Iterable[Agent]) -> dict[int, Result]:
         """As `result`, for each of these that has one, by number."""
@@ -230,7 +230,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
 
     @Transactions.step()
-    def ask_stop(self, q: Any, agents: Iterable[Agent]) -> list[Agent]:
+    def ask_stop(self, q: Queries, agents: Iterable[Agent]) -> list[Agent]:
         """Note that these are to be stopped, and all below them, those that never started at once; all of them."""
         numbers = tuple(agent.number for agent in agents)
         found = (*q.agents_numbered(numbers=numbers), *q.live_below(numbers=numbers))
@@ -252,8 +252,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         await self._set("add_token", agent=agent, digest=digest)
 
     async def agent_of_token(self, digest: str) -> Agent | None:
-        found = await self._read("agent_of_token", digest=digest)
-        return rows.agent(found) if found else None
+        return await self._one(rows.agent, "agent_of_token", digest=digest)
 
     async def set(self, *agents: Agent, **fields: Unpack[Fields]) -> None:
         """Record what has become of these agents; the step is called after the first of the fields."""
@@ -262,9 +261,9 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         await self._write(f"set_{next(iter(fields))}", lambda q: q.set_agents(numbers=numbers, **said))
 
     @Transactions.step()
-    def set_removing(self, q: Any, agents: Sequence[Agent]) -> list[Agent]:
+    def set_removing(self, q: Queries, agents: Sequence[Agent]) -> list[Agent]:
         """Note that these are being removed, unless one is at work, or on its way to a target; those that are."""
-        now = [rows.agent(q.agent_numbered(number=agent.number)) for agent in agents]
+        now = [q.agent(agent.number) for agent in agents]
         busy = [agent for agent in now if agent.state not in FINAL or agent.merge is Merge.QUEUED]
         if not busy:
             numbers = tuple(agent.number for agent in now)
@@ -276,7 +275,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         return await self._agents("half_removed_agents")
 
     @Transactions.step(quiet=True)
-    def set_told(self, q: Any, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
+    def set_told(self, q: Queries, project: int, lead: str, ends: Iterable[tuple[int, int]]) -> None:
         """Note that this lead was told how these (agent, attempt) ended."""
         for agent, attempt in ends:
             q.add_told(project=project, lead=lead, agent=agent, attempt=attempt)
@@ -291,8 +290,8 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
     # -- events
 
     async def progress(self, agent: Agent) -> rows.Progress:
-        found = await self._read("progress", agent=agent.number, attempt=agent.attempt)
-        return rows.Progress(**found) if found else rows.Progress(0, None)
+        where = {"agent": agent.number, "attempt": agent.attempt}
+        return await self._one(lambda row: rows.Progress(**row), "progress", **where) or rows.Progress(0, None)
 
     async def note(
         self,
@@ -307,7 +306,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """
         attempt = {"agent": agent.number, "attempt": agent.attempt}
 
-        def act(q: Any) -> bool:
+        def act(q: Queries) -> bool:
             told = False
             for event, offset in events:
                 turns.note(q, agent, event, offset)
@@ -334,15 +333,15 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def last_turn_text(self, agent: Agent) -> str | None:
         """How the last turn of the agent's newest attempt ended, as its event tells it."""
-        return await self._value(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
+        return await self._one(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
 
     async def is_in_turn(self, agent: Agent) -> bool:
         """Whether the agent's newest attempt has begun a turn that it has not ended."""
-        last = await self._value(str, "last_of_turns", agent=agent.number, attempt=agent.attempt)
+        last = await self._one(str, "last_of_turns", agent=agent.number, attempt=agent.attempt)
         return last == "started"
 
     async def last_event_number(self, agent: int) -> int:
-        return await self._value(int, "last_event_number", agent=agent) or 0
+        return await self._one(int, "last_event_number", agent=agent) or 0
 
 
 async def open_store(file: Path) -> Store:

@@ -72,11 +72,10 @@ class Transactions:
     async def _read(self, query: str, **values: object) -> Any:
         return await self._in_thread(lambda: getattr(self._queries, query)(**values))
 
-    async def _value(self, kind: type[T], query: str, **values: object) -> T | None:
-        """The one value that this query asks for, if there is one."""
+    async def _one(self, make: Callable[[Any], T], query: str, **values: object) -> T | None:
+        """What is made of the one row, or value, that this query asks for, if there is one."""
         found = await self._read(query, **values)
-        assert found is None or isinstance(found, kind)
-        return found
+        return None if found is None else make(found)
 
     async def _rows(self, query: str, **values: object) -> list[rows.Row]:
         return await self._in_thread(lambda: list(getattr(self._queries, query)(**values)))
@@ -98,7 +97,7 @@ class Transactions:
             raise RecordsError(_explain(error)) from error
 
     async def _write(
-        self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
+        self, name: str, act: Callable[[Queries], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
     ) -> T:
         """Run `act` in one transaction, which is on disk when this returns (if `durable`), and tell the waiters.
 
@@ -132,10 +131,10 @@ class Transactions:
     @staticmethod
     def step(
         *, quiet: bool = False
-    ) -> Callable[[Callable[Concatenate[S, Any, P], T]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]]:
+    ) -> Callable[[Callable[Concatenate[S, Queries, P], T]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]]:
         """Makes a step, of its name, of what is done with the queries in one transaction."""
 
-        def make(act: Callable[Concatenate[S, Any, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+        def make(act: Callable[Concatenate[S, Queries, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
             @functools.wraps(act)
             async def write(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
                 return await self._write(act.__name__, lambda q: act(self, q, *arguments, **named), quiet=quiet)
@@ -144,9 +143,9 @@ class Transactions:
 
         return make
 
-    async def _set(self, query: str, **values: object) -> None:
-        """Run this one query as a step of its name."""
-        await self._write(query, lambda q: getattr(q, query)(**values))
+    async def _set(self, query: str, *, quiet: bool = False, **values: object) -> Any:
+        """Run this one query as a step of its name; what it answers."""
+        return await self._write(query, lambda q: getattr(q, query)(**values), quiet=quiet)
 
 
 def _explain(error: sqlite3.Error) -> str:

@@ -5,17 +5,17 @@ Where it goes on it waits, as long as a request of it is open; where its program
 
 import time
 from dataclasses import asdict, replace
-from typing import Any
 
 from forkjoin.error import BrokenPromiseError
 from forkjoin.event import TEXT_LIMIT, Event, text_of
 from forkjoin.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, Result, State
+from forkjoin.record.database import Queries
 
 #: Characters of the last event that a list shows.
 LAST_EVENT = 120
 
 
-def move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
+def move(q: Queries, agent: Agent, to: State, pause: Pause | None = None) -> None:
     """Move an agent to another state.
 
     Raises:
@@ -35,21 +35,21 @@ def move(q: Any, agent: Agent, to: State, pause: Pause | None = None) -> None:
         q.withdraw_requests(agent=agent.number, now=now)
 
 
-def note(q: Any, agent: Agent, event: Event, offset: int = -1) -> None:
+def note(q: Queries, agent: Agent, event: Event, offset: int = -1) -> None:
     """Record that this has happened to an agent."""
     text = text_of(event).encode(errors="replace")[:TEXT_LIMIT].decode(errors="ignore")
     q.add_event(agent=agent.number, attempt=agent.attempt, at=time.time(), kind=event.kind, text=text, offset=offset)
     q.set_last_event(agent=agent.number, text=" ".join(text.split())[:LAST_EVENT])
 
 
-def end(q: Any, agent: Agent, result: Result, merge: Merge) -> None:
+def end(q: Queries, agent: Agent, result: Result, merge: Merge) -> None:
     """Record an attempt's end with its result."""
     move(q, agent, result.state)
     q.add_result(agent=agent.number, attempt=result.attempt, result=result)
     q.set_merge(number=agent.number, merge=merge)
 
 
-def stop(q: Any, agent: Agent) -> None:
+def stop(q: Queries, agent: Agent) -> None:
     """Note that an agent is to be stopped, unless it has ended; one that never started is stopped at once."""
     if agent.state in FINAL:
         return
@@ -61,7 +61,7 @@ def stop(q: Any, agent: Agent) -> None:
         end(q, agent, Result(agent.attempt, State.STOPPED, "Stopped before it started.", ""), Merge.NOTHING)
 
 
-def begin_again(q: Any, agent: Agent, text: str) -> None:
+def begin_again(q: Queries, agent: Agent, text: str) -> None:
     """Queue an agent's next attempt, which is told `text` and what waits for it, unless it begins anew."""
     move(q, agent, State.QUEUED)
     q.begin_attempt(number=agent.number)
@@ -71,13 +71,13 @@ def begin_again(q: Any, agent: Agent, text: str) -> None:
     q.give_mail(**attempt)
 
 
-def wake(q: Any, agent: Agent, environment: str | None = None, account: str | None = None) -> None:
+def wake(q: Queries, agent: Agent, environment: str | None = None, account: str | None = None) -> None:
     """Queue another attempt of one that has ended, which is told what waits; in this environment, if given."""
     q.wake_agent(number=agent.number, environment=environment, account=account)
     begin_again(q, agent, "")
 
 
-def add_to_turn(q: Any, agent: Agent) -> None:
+def add_to_turn(q: Queries, agent: Agent) -> None:
     """Give what waits to the attempt that is queued."""
     attempt = {"agent": agent.number, "attempt": agent.attempt}
     for row in q.waiting_mail(agent=agent.number):

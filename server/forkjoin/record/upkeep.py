@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
 
-from forkjoin.model import Agent, Result, State, lead_of
+from forkjoin.model import Agent, Result, State
 from forkjoin.record import rows
+from forkjoin.record.database import Queries
 from forkjoin.record.deferred import KEPT_S
+from forkjoin.record.spawning import record
 from forkjoin.record.transaction import Transactions
 
 #: How many of the days seen the answer to a call is kept for a relay that is not there.
@@ -18,7 +19,7 @@ class Upkeep(Transactions):
     """The part of the store that retention and the restoring of agents use."""
 
     @Transactions.step(quiet=True)
-    def see_day(self, q: Any, date: str) -> int:
+    def see_day(self, q: Queries, date: str) -> int:
         """Count this date, if it is new; the number of dates seen. What has nothing unmerged since, is noted so."""
         q.see_day(date=date)
         day: int = q.days()
@@ -30,13 +31,13 @@ class Upkeep(Transactions):
         return await self._agents("settled_agents", day=day)
 
     @Transactions.step()
-    def forget_agent(self, q: Any, number: int) -> None:
+    def forget_agent(self, q: Queries, number: int) -> None:
         """Delete an agent's record; its number stays used."""
         for delete in (q.delete_task, q.delete_results, q.delete_progress, q.delete_events, q.delete_agent):
             delete(agent=number)
 
     @Transactions.step(quiet=True)
-    def prune(self, q: Any, day: int, relays: Iterable[str]) -> None:
+    def prune(self, q: Queries, day: int, relays: Iterable[str]) -> None:
         """Delete what nobody can ask for any more on that day, where only these relays are connected."""
         q.delete_told()
         q.delete_landings()
@@ -46,10 +47,10 @@ class Upkeep(Transactions):
 
     async def numbers(self) -> tuple[int, set[int]]:
         """The largest number that was handed out, and those of the agents that have a record."""
-        return await self._value(int, "handed_out") or 0, {row["number"] for row in await self._rows("agent_numbers")}
+        return await self._one(int, "handed_out") or 0, {row["number"] for row in await self._rows("agent_numbers")}
 
     @Transactions.step()
-    def restore(self, q: Any, found: Sequence[rows.Restored], highest: int) -> None:
+    def restore(self, q: Queries, found: Sequence[rows.Restored], highest: int) -> None:
         """Record these agents again, and see that no number up to `highest` is handed out again; all or none."""
         for one in sorted(found, key=lambda one: -one.number):  # the newest keeps a name that several had
             _restore(q, one)
@@ -58,25 +59,22 @@ class Upkeep(Transactions):
         q.skip_numbers(number=highest)
 
 
-def _restore(q: Any, one: rows.Restored) -> None:
+def _restore(q: Queries, one: rows.Restored) -> None:
     """Record an agent as under way: what became of it is found out as after a restart. One that is removed stays so."""
     about, now = one.about, time.time()
     q.add_project(common_dir=about.project)
     project: int = q.project(common_dir=about.project)["number"]
     taken = not one.removed and q.name_holder(project=project, name=about.name) is not None
-    columns = {
-        "number": one.number,
+    theirs = {
         "attempt": one.attempt,
         "project": project,
         "name": f"{about.name[:50]}-{one.number}" if taken else about.name,
         "state": State.LOST if one.removed else State.PAUSED if one.asked.ending else State.RUNNING,
         "now": now,
         "removed": now if one.removed else None,
+        "restored": True,
     }
-    q.restore_agent(**asdict(one.asked) | dict(about) | rows.of_spec(about.spec) | columns)
-    q.add_task(agent=one.number, task=about.spec.task)
-    if about.spec.nesting and about.spec.nesting.budget_usd:
-        q.set_limit(project=project, lead=lead_of(one.number), limit_usd=about.spec.nesting.budget_usd)
+    record(q, one.number, about.spec, asdict(one.asked) | dict(about) | theirs)
     if one.removed:
         result = Result(one.attempt, State.LOST, rows.RESTORED, "", warnings=(rows.RESTORED,))
         q.add_result(agent=one.number, attempt=one.attempt, result=result)
