@@ -23,7 +23,6 @@ class Author:
 class Added:
     """What a branch adds."""
 
-    tip: git.Tip
     authors: tuple[Author, ...]  #: of its own commits, the newest first; none where it adds nothing
     base: git.Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
 
@@ -38,7 +37,7 @@ async def find_added(repository: str, head: str, tips: Sequence[git.Tip]) -> lis
     commits = {row.id: row for row in rows if row.mark != "-"}
     own = [_walk(tip.commit, commits) for tip in tips]
     sharing = Counter(commit.id for one in own for commit in one)
-    return [_added(tip, mine, outside, sharing) for tip, mine in zip(tips, own, strict=True)]
+    return [_added(mine, outside, sharing) for mine in own]
 
 
 class _Commit(NamedTuple):
@@ -67,9 +66,9 @@ def _walk(tip: str, commits: Mapping[str, _Commit]) -> list[_Commit]:
     return list(found.values())
 
 
-def _added(tip: git.Tip, own: list[_Commit], outside: Mapping[str, git.Tip], sharing: Mapping[str, int]) -> Added:
+def _added(own: list[_Commit], outside: Mapping[str, git.Tip], sharing: Mapping[str, int]) -> Added:
     parents = {parent for commit in own for parent in commit.parents.split()}
     left_at = [outside[parent] for parent in parents if parent in outside]
     alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)
     authors = tuple(Author(commit.author, int(commit.at or 0)) for commit in own)  # old histories have odd dates
-    return Added(tip, authors, left_at[0] if alone else None)
+    return Added(authors, left_at[0] if alone else None)

@@ -13,10 +13,10 @@ from itertools import groupby, zip_longest
 from forkjoin.branch import git
 from forkjoin.branch.added import Added, find_added
 from forkjoin.branch.change import Change, changes_of_trees
-from forkjoin.branch.conflict import Merged, Sides, try_merge, try_merges
+from forkjoin.branch.conflict import Merged, Sides, try_merges
 from forkjoin.branch.meeting import find_meeting
 from forkjoin.branch.stream import NewCommit, make_commits
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitError
 
 #: Since git 2.45 merge-tree takes trees; before that, each branch is merged with its history.
 _MERGES_TREES = (2, 45)
@@ -119,14 +119,14 @@ class _Merger:
 
     async def merge(self, step: _Step) -> None:
         """Merge one branch with all of its history."""
-        tip = step.added.tip.commit
+        tip = step.branch.tip.commit
         if any(not isinstance(self.fates[place], Joined | Contained) for place in step.branch.needs):
             self.fates.append(Behind())
             return
         if not step.added.authors or await git.is_ancestor(self.common_dir, tip, self.head.commit):
             self.fates.append(Contained())
             return
-        merged = await self._try(Sides(self.head.commit, tip, step.branch.base))
+        (merged,) = await self._try([Sides(self.head.commit, tip, step.branch.base)])
         if isinstance(merged, str):
             (changes,) = await changes_of_trees(self.common_dir, [(self.head.tree, merged)])
             await self._commit([(step, changes)])
@@ -136,7 +136,7 @@ class _Merger:
     async def merge_quickly(self, steps: Sequence[_Step]) -> None:
         """Merge branches that left the target at one commit each, and share none with another."""
         bases = list(dict.fromkeys(step.base.tree for step in steps))
-        theirs = [(step.base.tree, step.added.tip.tree) for step in steps]
+        theirs = [(step.base.tree, step.branch.tip.tree) for step in steps]
         found = await changes_of_trees(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
         changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
         chains = find_meeting(changes, [ours[step.base.tree] for step in steps])
@@ -153,8 +153,8 @@ class _Merger:
         trees = [self.head.tree] * len(chains)
         for round_ in zip_longest(*chains):
             todo = [(chain, step) for chain, step in enumerate(round_) if step]
-            wanted = [Sides(trees[chain], step.added.tip.commit, step.base.commit) for chain, step in todo]
-            for (chain, step), merged in zip(todo, await self._try_all(wanted), strict=True):
+            wanted = [Sides(trees[chain], step.branch.tip.commit, step.base.commit) for chain, step in todo]
+            for (chain, step), merged in zip(todo, await self._try(wanted), strict=True):
                 if isinstance(merged, str):
                     pairs[step] = trees[chain], merged
                     trees[chain] = merged
@@ -163,21 +163,9 @@ class _Merger:
         changes = await changes_of_trees(self.common_dir, list(pairs.values())) if pairs else []
         return failed | dict(zip(pairs, changes, strict=True))
 
-    async def _try_all(self, wanted: Sequence[Sides]) -> list[str | Conflicting | Refused]:
-        """What comes of each of these merges, in one call where that can be."""
-        merges = await try_merges(self.common_dir, wanted, self.how) if len(wanted) > 1 else None
-        if merges is None:
-            return [await self._try(sides) for sides in wanted]
-        return [_outcome(merged) for merged in merges]
-
-    async def _try(self, sides: Sides) -> str | Conflicting | Refused:
-        """The tree that comes of a merge, if one does."""
-        try:
-            return _outcome(await try_merge(self.common_dir, sides.ours, sides.theirs, sides.base, self.how))
-        except GitError as error:
-            if is_passing(error):
-                raise
-            return Refused(error.last_line)
+    async def _try(self, wanted: Sequence[Sides]) -> list[str | Conflicting | Refused]:
+        """The tree that comes of each of these merges, if one does."""
+        return [_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.how)]
 
     async def _commit(self, done: Sequence[tuple[_Step, _Outcome]]) -> None:
         """Make the commits of what could be merged; squashed, what changes nothing needs none."""
@@ -192,7 +180,7 @@ class _Merger:
                 self.fates.append(outcome)
 
     def _commit_of(self, step: _Step, changes: Sequence[Change]) -> NewCommit:
-        tip, message, signed = step.added.tip.commit, step.branch.message, self.signed
+        tip, message, signed = step.branch.tip.commit, step.branch.message, self.signed
         if not self.squash:
             return NewCommit(changes, tip, message, signed.author, signed.committer)
         first, *others = dict.fromkeys(author.name for author in step.added.authors)
@@ -201,5 +189,7 @@ class _Merger:
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
 
 
-def _outcome(merged: Merged) -> str | Conflicting:
+def _outcome(merged: Merged | GitError) -> str | Conflicting | Refused:
+    if isinstance(merged, GitError):
+        return Refused(merged.last_line)
     return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree

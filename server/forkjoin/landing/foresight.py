@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 
 from forkjoin.branch import git
-from forkjoin.branch.clash import find_clashes
+from forkjoin.branch.conflict import Merged, Sides, try_merges
 from forkjoin.branch.snapshot import objects_aside, snapshot
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import CallerError, ForkjoinError, GitError
 from forkjoin.model import FINAL, RUNS, Agent, Merge
 from forkjoin.rooms import Rooms
 from forkjoin.work import find_end
@@ -86,8 +86,8 @@ class Foresight:
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
-            clashes = await find_clashes(common_dir, list(new.values()), aside)
-            files |= dict(zip(new, clashes, strict=True))
+            merges = await try_merges(common_dir, [Sides(*pair) for pair in new.values()], git.UNSYNCED, aside)
+            files |= dict(zip(new, map(_told, merges), strict=True))
             self._files |= {key: files[key] for key in new}
         for oldest in list(self._files)[: max(0, len(self._files) - _REMEMBERED)]:
             del self._files[oldest]
@@ -113,6 +113,15 @@ class Foresight:
                 self.known[project] = await self.look(project, agents[:_MOST], None)
             except (ForkjoinError, OSError) as error:  # it is only a comfort
                 log.info("conflicts in project %d could not be foreseen: %s", project, error)
+
+
+def _told(merged: Merged | GitError) -> tuple[str, ...]:
+    """The files in which two conflict, as they can be told."""
+    if isinstance(merged, Merged):
+        return tuple(map(git.readable, merged.conflicts))
+    if "unrelated histories" in merged.stderr:
+        return ("(they have no common history)",)
+    raise merged
 
 
 def _are_rivals(contest: int, other: int) -> bool:
