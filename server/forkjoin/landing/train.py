@@ -27,7 +27,7 @@ from forkjoin.model import Agent
 _PATIENCE = 2
 
 
-async def merge_all(order: Order, scratch: Scratch) -> Intent:
+async def merge_all(order: Order) -> Intent:
     """Merge what can be merged onto the target as it is now."""
     landing = order.landing
     if order.verify:
@@ -38,7 +38,7 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
     if landing.target not in tips:
         raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
     old = tips[landing.target]
-    train = _Train(order, scratch, old, await git.sign(order.common_dir, landing.created))
+    train = _Train(order, Scratch(order), old, await git.sign(order.common_dir, landing.created))
     await train.carry(await find_entries(order, agents, old, tips))
     await train.find_hunks()
     return _intend(order, train, agents)
@@ -181,7 +181,7 @@ class _Train:
             self.sure += await longest_passing(length, self._passes) if length else 0
         except BrokenBeforeError:
             raise CallerError(
-                f"verify fails on {git.short(self.order.landing.target)} itself, without any of these; nothing was "
+                f"verify fails on {self.order.into} itself, without any of these; nothing was "
                 f"merged. Mend that first. {self.words[self.start.commit]}"
             ) from None
         if self.sure == len(self.cars):
