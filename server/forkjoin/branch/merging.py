@@ -13,7 +13,7 @@ from forkjoin.branch import git
 from forkjoin.branch.conflict import try_merge
 from forkjoin.branch.place import Place, git_folder
 from forkjoin.branch.worktree import registering, take_away
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitRefusedError
 from forkjoin.regular import read_line, read_regular
 
 #: The person's own ways of merging that are not heeded: both sides, and what they had in common, are to be seen.
@@ -66,9 +66,7 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
     changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=all")
     try:
         edited = set(git.names_in(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
-    except GitError as error:  # it was merged in another way
-        if is_passing(error):
-            raise
+    except GitRefusedError:  # it was merged in another way
         edited = set[str]()
     return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
 
@@ -111,9 +109,7 @@ async def _read(where: str | Path, name: str, extra: Mapping[str, str] | None = 
     """What is in a file, by a name of git's for it; nothing where there is none."""
     try:
         return await git.read(where, "cat-file", "blob", name, limit=_BYTES, extra=extra)
-    except GitError as error:
-        if is_passing(error):
-            raise
+    except GitRefusedError:
         return b""
 
 

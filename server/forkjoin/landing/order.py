@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from forkjoin.branch import git
 from forkjoin.config import Recipe
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitRefusedError
 from forkjoin.model import Landing
 from forkjoin.rooms import Rooms
 
@@ -39,7 +39,5 @@ class Order:
         """Whether `tip` has a commit; it has not one that went with its branch."""
         try:
             return await git.is_ancestor(self.common_dir, commit, tip)
-        except GitError as error:
-            if is_passing(error):
-                raise
+        except GitRefusedError:
             return False

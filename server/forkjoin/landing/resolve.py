@@ -13,7 +13,7 @@ from typing import TypeVar
 from forkjoin.branch import git
 from forkjoin.branch.conflict import try_merge
 from forkjoin.branch.naming import find_naming
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitRefusedError
 from forkjoin.landing.answer import Landed
 from forkjoin.landing.brief import Conflict, write_brief
 from forkjoin.landing.order import Order
@@ -73,9 +73,7 @@ async def find_resolving(order: Order, landed: Landed) -> Resolving:
 async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
     try:
         return await found
-    except GitError as error:
-        if is_passing(error):
-            raise
+    except GitRefusedError as error:
         log.warning("nobody can be given the conflict of %s: %s", agent.label, error)
         return None
 
