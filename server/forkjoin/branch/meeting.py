@@ -1,12 +1,14 @@
 """Which branches meet in what they have changed, so that git must merge them; others can only be merged in one way."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from forkjoin.branch.change import Change, above
 
 
-def find_meeting(theirs: Sequence[Sequence[Change]], ours: Sequence[Sequence[Change]]) -> list[list[int]]:
+def find_meeting(
+    theirs: Sequence[Sequence[Change]], left_at: Sequence[str], ours: Mapping[str, Sequence[Change]]
+) -> list[list[int]]:
     """The branches, by place, that git must merge: in chains, of which one has nothing to do with another.
 
     Told by what each has changed, and what the target has since it left. Where anything was deleted, whatever is new
@@ -14,21 +16,21 @@ def find_meeting(theirs: Sequence[Sequence[Change]], ours: Sequence[Sequence[Cha
 
     Args:
         theirs: What each branch has changed.
-        ours: What the target has changed since each of them left.
+        left_at: Where each of them left.
+        ours: What the target has changed since.
     """
-    since = {id(changes): changes for changes in ours}  # many have left at the same commit
-    everything = [change for changes in (*theirs, *since.values()) for change in changes]
+    everything = [change for changes in (*theirs, *ours.values()) for change in changes]
     changed = {change.path for change in everything}
     touched = [_touch(changes, changed) for changes in theirs]
-    targets = {of: _touch(changes, changed) for of, changes in since.items()}
+    targets = {base: _touch(changes, changed) for base, changes in ours.items()}
     often = Counter(path for paths in touched for path in paths)
     deleting = any(change.kind == "D" for change in everything)
     meeting = [
         place
-        for place, (changes, paths, target) in enumerate(zip(theirs, touched, ours, strict=True))
+        for place, (changes, paths, base) in enumerate(zip(theirs, touched, left_at, strict=True))
         if any(one.kind == "D" or (one.kind == "A" and deleting) or _sets_attributes(one) for one in changes)
         or any(often[path] > 1 for path in paths)
-        or not paths.isdisjoint(targets[id(target)])
+        or not paths.isdisjoint(targets[base])
     ]
     if deleting or any(_sets_attributes(change) for place in meeting for change in theirs[place]):
         return [meeting] if meeting else []

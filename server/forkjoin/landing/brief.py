@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
-from forkjoin.branch.sides import Sides, find_sides
+from forkjoin.branch.diff import Sides, find_sides
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_origin

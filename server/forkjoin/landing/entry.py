@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from forkjoin.branch import git, merging
+from forkjoin.branch.together import Branch
 from forkjoin.decision.contest import rank
 from forkjoin.decision.gate import ATTACHED
 from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
@@ -18,10 +19,7 @@ class Entry:
     """An agent's branch that may land."""
 
     agent: Agent
-    tip: git.Tip
-    message: str
-    needs: frozenset[int]  #: the numbers of those whose work it has too, and that land first
-    base: str | None  #: where what is new in it begins, if the rest is in the target in other commits
+    branch: Branch  #: needs those whose work it has too, and that land first; numbered as its agent
     #: Those whose conflicts it resolves, which are merged with it: their numbers, and where their work ends.
     brings: Mapping[int, str] = field(hash=False)
 
@@ -97,8 +95,8 @@ class _Entries:
         ahead = (self.found.get(other.number) for other in grounds)
         needs = frozenset(one.agent.number for one in ahead if isinstance(one, Entry))
         base = await self._gone_on_from(agent, tip.commit) or self._begins_at(agent, grounds, here)
-        message = _message(self.order.landing.strategy, agent, task)
-        return Entry(agent, tip, message, needs, base, await find_resolved(self.order, agent, tip.commit))
+        branch = Branch(agent.number, tip, _message(self.order.landing.strategy, agent, task), needs, base)
+        return Entry(agent, branch, await find_resolved(self.order, agent, tip.commit))
 
     async def _why_not(self, agent: Agent, tip: git.Tip | None) -> str | None:
         """Why an agent's branch is not even tried, if there is a reason."""

@@ -41,8 +41,8 @@ class Scratch:
         self._store = order.rooms.store
         self._is_replaced = False
 
-    async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str | None:
-        """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, if it did."""
+    async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str:
+        """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, '' if not."""
         number = self._order.landing.number
         why = await self._store.verdict(number, commit)
         if why is None:
@@ -53,7 +53,7 @@ class Scratch:
                 await self._store.set_verdict(number, commit, why)
             else:
                 why = await self._verify(self._workplace(found, commit, agents), commit, command)
-        return why or None
+        return why
 
     async def _make(self, commit: str) -> ScratchWorktree:
         """The scratch worktree with this commit's files; another one, once, where the first can't be given them."""
