@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from stat import S_ISLNK, S_ISREG
 
 from anyio import to_thread
 
@@ -101,7 +100,7 @@ def is_locked(common_dir: str, path: Path) -> bool:
 def find_pipes(top: Path) -> list[Path]:
     """The pipes, and the like, that git would wait at in a worktree."""
     named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
-    return sorted(file for file in named if not _is_plain(file))
+    return sorted(file for file in named if not (file.is_symlink() or file.is_file()))  # git follows no such symlink
 
 
 def remove_pipes(top: Path) -> list[str]:
@@ -110,8 +109,3 @@ def remove_pipes(top: Path) -> list[str]:
     for file in found:
         file.unlink(missing_ok=True)
     return [str(file.relative_to(top)) for file in found]
-
-
-def _is_plain(file: Path) -> bool:
-    mode = file.lstat().st_mode
-    return S_ISREG(mode) or S_ISLNK(mode)  # a symlink of that name git does not follow
