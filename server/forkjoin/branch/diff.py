@@ -1,4 +1,4 @@
-"""What a branch changed."""
+"""What a branch changed; and what either side of a conflict did."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
