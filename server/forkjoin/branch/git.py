@@ -174,6 +174,14 @@ async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[st
     return await _read(where, arguments, limit, await _safe(where, extra))
 
 
+async def read_file(where: str | Path, name: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
+    """The beginning of a file, by git's name for it (gitrevisions(7)); nothing where there is none."""
+    try:
+        return await read(where, "cat-file", "blob", name, limit=limit, extra=extra)
+    except GitRefusedError:
+        return b""
+
+
 async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
     argv, env = _call(where, arguments, extra)
     data = bytearray()

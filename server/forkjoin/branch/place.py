@@ -7,7 +7,7 @@ named outright in every call: neither a `.git` that is gone or replaced nor a re
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import to_thread
@@ -15,6 +15,8 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.regular import read_line
 
+#: In a worktree's git folder: what is shared with it.
+_IGNORE = "forkjoin-ignore"
 #: What git opens wherever it comes by, were it a pipe.
 _OPENED = frozenset({".gitignore", ".gitattributes"})
 
@@ -31,7 +33,7 @@ class Place:
     @property
     def ignore(self) -> Path:
         """What git is told of as core.excludesFile there, and so is no work of an agent (see share.py)."""
-        return self.folder / "forkjoin-ignore"
+        return self.folder / _IGNORE
 
     @property
     def here(self) -> dict[str, str]:
@@ -48,8 +50,7 @@ async def find_place(common_dir: str, path: Path) -> Place | None:
     folder = await to_thread.run_sync(git_folder, common_dir, path)
     if folder is None:
         return None
-    place = Place(common_dir, folder, path)
-    return replace(place, ignores=await to_thread.run_sync(place.ignore.is_file))
+    return Place(common_dir, folder, path, ignores=await to_thread.run_sync((folder / _IGNORE).is_file))
 
 
 def git_folder(common_dir: str, path: Path) -> Path | None:

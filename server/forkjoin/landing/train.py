@@ -88,7 +88,6 @@ class _Train:
         default_factory=dict[int, "Conflicted | Rejected | Skipped"]
     )
     conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
-    words: dict[str, str] = field(default_factory=dict[str, str])  #: how verify failed, by commit; '' where it passed
 
     @property
     def head(self) -> git.Tip:
@@ -178,25 +177,25 @@ class _Train:
         except BrokenBeforeError:
             raise CallerError(
                 f"verify fails on {self.order.into} itself, without any of these; nothing was merged. "
-                f"Mend that first. {self.words[self.start.commit]}"
+                f"Mend that first. {await self._why_not(0)}"
             ) from None
         if self.sure == len(self.cars):
             return None
         bad, *behind = self.cars[self.sure :]
-        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, self.words[bad.head.commit])
+        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, await self._why_not(1))
         del self.cars[self.sure :]
         return [car.entry for car in behind]
 
     async def _passes(self, length: int) -> bool:
-        """Whether verify passes with so many more of the branches than are sure."""
+        return not await self._why_not(length)
+
+    async def _why_not(self, length: int) -> str:
+        """How verify fails with so many more of the branches than are sure, '' where it passes; asked once more, the same."""
         if self.order.verify is None or (length == 0 and self.sure):
-            return True
-        cars = self.cars[: self.sure + length]
-        commit = self._head_of(len(cars)).commit
-        if commit not in self.words:
-            agents = [car.entry.agent for car in cars]
-            self.words[commit] = await self.scratch.verify(agents, commit, self.order.verify)
-        return not self.words[commit]
+            return ""
+        length += self.sure
+        agents = [car.entry.agent for car in self.cars[:length]]
+        return await self.scratch.verify(agents, self._head_of(length).commit, self.order.verify)
 
 
 def _with(fate: Conflicted | Rejected | Skipped, resolver: Agent, number: int) -> Skipped:
