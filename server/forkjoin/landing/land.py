@@ -80,15 +80,13 @@ class Lander:
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
         undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
         end = partial(self._store.end_landing, landing, merges, undone)
-        if landing.on_conflict == "report" or not landed.conflicted:
-            return await end(lambda _: _dump(landed))
-        try:
-            resolving = await find_resolving(order, landed)
-            await end(lambda numbers: _dump(resolving.tell(landed, numbers)), resolving.new, resolving.place)
-        except CallerError as error:  # such as that no ports are left: what has landed is told all the same
-            told = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
-            await end(lambda _: _dump(told))
-        return None
+        if landing.on_conflict == "agent" and landed.conflicted:
+            try:
+                resolving = await find_resolving(order, landed)
+                return await end(lambda them: _dump(resolving.tell(landed, them)), resolving.new, resolving.place)
+            except CallerError as error:  # such as that no ports are left: what has landed is told all the same
+                landed = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
+        return await end(lambda _: _dump(landed))
 
 
 def _dump(landed: Landed) -> str:

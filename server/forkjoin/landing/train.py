@@ -190,7 +190,7 @@ class _Train:
         return not await self._why_not(length)
 
     async def _why_not(self, length: int) -> str:
-        """How verify fails with so many more of the branches than are sure, '' where it passes; asked once more, the same."""
+        """How verify fails with so many more branches than are sure; '' where it passes. Each time the same."""
         if self.order.verify is None or (length == 0 and self.sure):
             return ""
         length += self.sure
