@@ -66,7 +66,8 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     try:
         await place.git(*add, stdin=paths, extra=aside)
     except GitRefusedError as error:
-        warnings.append(f"Not all of the uncommitted work could be committed: {error.stderr.splitlines()[0][:300]}")
+        why = (error.stderr or error.last_line).splitlines()[0]
+        warnings.append(f"Not all of the uncommitted work could be committed: {why[:300]}")
         with contextlib.suppress(GitError):
             await place.git(*add, "--ignore-errors", stdin=paths, extra=aside)
     tree = await place.git(*quick, "write-tree", extra=aside)
