@@ -4,7 +4,15 @@ import errno
 import threading
 
 import pytest
-from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing
+from forkjoin.error import (
+    BrokenPromiseError,
+    CallerError,
+    GitError,
+    GitRefusedError,
+    RecordsError,
+    git_error,
+    is_passing,
+)
 
 
 def _caused(error: Exception, cause: Exception) -> Exception:
@@ -49,6 +57,13 @@ def test_what_will_pass(error: BaseException) -> None:
 )
 def test_what_stays(error: BaseException) -> None:
     assert not is_passing(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"), [("fatal: not something we can merge", True), ("error: No space left on device", False)]
+)
+def test_git_has_refused_only_what_will_not_pass(said: str, refused: bool) -> None:
+    assert isinstance(git_error(["commit"], 128, said), GitRefusedError) is refused
 
 
 def test_a_thread_that_can_not_be_started_will_pass() -> None:

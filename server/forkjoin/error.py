@@ -88,3 +88,13 @@ class GitError(ForkjoinError):
         lines = self.stderr.splitlines()
         self.last_line = lines[-1] if lines else f"exit {code}"
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
+
+
+class GitRefusedError(GitError):
+    """git said no, and would say so again: it is nothing that passes."""
+
+
+def git_error(arguments: Iterable[str], code: int, stderr: str) -> GitError:
+    """What to raise of a call of git that failed."""
+    error = GitError(arguments, code, stderr)
+    return error if is_passing(error) else GitRefusedError(arguments, code, stderr)

@@ -148,6 +148,17 @@ async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fo
     assert blob(fork.repository, fork.branch, "good") == b"x"
 
 
+async def test_where_git_is_killed_without_a_word_the_work_is_committed_all_the_same(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fork.path / "good").write_text("x")
+    script = 'case " $* " in *" --ignore-errors "*) ;; *" add "*) kill -9 $$;; esac'
+    put_git(tmp_path / "bin", monkeypatch, script)
+    left = await leave(fork)
+    assert left.warnings[0] == "Not all of the uncommitted work could be committed: exit -9"
+    assert blob(fork.repository, fork.branch, "good") == b"x"
+
+
 async def test_repositories_within_the_worktree_are_named_and_left_alone(fork: Fork) -> None:
     git(fork.path, "init", "-q", "empty")
     git(fork.path, "clone", "-q", str(fork.repository), "cloned")

@@ -36,5 +36,5 @@ def changes(words: str) -> list[Change]:
 def test_those_that_meet_are_chained_and_the_others_left_aside(
     theirs: list[str], ours: str, expected: list[list[int]]
 ) -> None:
-    since = changes(ours)
-    assert find_meeting([changes(words) for words in theirs], [since] * len(theirs)) == expected
+    left_at = ["base"] * len(theirs)
+    assert find_meeting([changes(words) for words in theirs], left_at, {"base": changes(ours)}) == expected

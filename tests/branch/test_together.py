@@ -28,7 +28,7 @@ async def join(repository: Path, target: str, branches: list[str], *, squash: bo
     """Merge branches onto a target, which stays where it is."""
     found = await gits.tips(repository, [f"refs/heads/{name}" for name in (target, *branches)])
     tips = {name: found[f"refs/heads/{name}"] for name in (target, *branches)}
-    asked = [Branch(tips[name], f"Merge {name}\n") for name in branches]
+    asked = [Branch(number, tips[name], f"Merge {name}\n") for number, name in enumerate(branches)]
     return await merge_together(
         str(repository / ".git"), tips[target], asked, await gits.sign(repository, 1000.0), squash=squash
     )
@@ -174,10 +174,10 @@ async def test_one_is_not_merged_without_another_that_it_needs(repository: Path)
     found = await gits.tips(repository, [f"refs/heads/{name}" for name in ("main", "first", "one", "two")])
     main, first, one, two = (found[f"refs/heads/{name}"] for name in ("main", "first", "one", "two"))
     signed = await gits.sign(repository, 1000.0)
-    asked = [Branch(first, "x"), Branch(one, "x"), Branch(two, "x", frozenset({1}))]
+    asked = [Branch(0, first, "x"), Branch(1, one, "x"), Branch(2, two, "x", frozenset({1}))]
     fates = await merge_together(str(repository / ".git"), main, asked, signed)
     assert [type(fate) for fate in fates] == [Joined, Conflicting, Behind]
-    fates = await merge_together(str(repository / ".git"), main, [asked[1], Branch(two, "x", frozenset({0}))], signed)
+    fates = await merge_together(str(repository / ".git"), main, asked[1:], signed)
     assert [type(fate) for fate in fates] == [Joined, Joined]
 
 

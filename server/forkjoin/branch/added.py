@@ -11,20 +11,28 @@ _NOT_IN_A_NAME = str.maketrans("", "", "<>\n")
 _FORM = "--format=%m%x00%H%x00%T%x00%P%x00%an%x00%ae%x00%at"
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who wrote a commit, and when: `name <address>`, and seconds since 1970."""
+class Commit(NamedTuple):
+    """A commit, as git tells of it; whether it is one of those that are asked about, or where they left."""
 
+    mark: str
+    id: str
+    tree: str
+    parents: str
     name: str
-    at: int
+    address: str
+    at: str  #: seconds since 1970; old histories have odd dates
+
+    @property
+    def author(self) -> str:
+        """As git takes it, whatever is in an old commit."""
+        return "{} <{}>".format(*(part.translate(_NOT_IN_A_NAME) for part in (self.name, self.address)))
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
     """What a branch adds."""
 
-    tip: git.Tip
-    authors: tuple[Author, ...]  #: of its own commits, the newest first; none where it adds nothing
+    commits: tuple[Commit, ...]  #: its own, the newest first
     base: git.Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
 
 
@@ -33,32 +41,17 @@ async def find_added(repository: str, head: str, tips: Sequence[git.Tip]) -> lis
     asked = "".join(f"{one}\n" for one in (f"^{head}", *(tip.commit for tip in tips)))
     listing = await git.git(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
     fields = listing.split("\0")
-    rows = [_Commit(*fields[n : n + 7]) for n in range(0, len(fields) - 6, 7)]
+    rows = [Commit(*fields[n : n + 7]) for n in range(0, len(fields) - 6, 7)]
     outside = {row.id: git.Tip(row.id, row.tree) for row in rows if row.mark == "-"}
     commits = {row.id: row for row in rows if row.mark != "-"}
     own = [_walk(tip.commit, commits) for tip in tips]
     sharing = Counter(commit.id for one in own for commit in one)
-    return [_added(tip, mine, outside, sharing) for tip, mine in zip(tips, own, strict=True)]
+    return [_added(mine, outside, sharing) for mine in own]
 
 
-class _Commit(NamedTuple):
-    mark: str
-    id: str
-    tree: str
-    parents: str
-    name: str
-    address: str
-    at: str
-
-    @property
-    def author(self) -> str:
-        """As git takes it, whatever is in an old commit."""
-        return "{} <{}>".format(*(part.translate(_NOT_IN_A_NAME) for part in (self.name, self.address)))
-
-
-def _walk(tip: str, commits: Mapping[str, _Commit]) -> list[_Commit]:
+def _walk(tip: str, commits: Mapping[str, Commit]) -> list[Commit]:
     """The commits of a branch, the newest first."""
-    found: dict[str, _Commit] = {}
+    found: dict[str, Commit] = {}
     waiting = [tip]
     while waiting:
         if (commit := commits.get(waiting.pop())) and commit.id not in found:
@@ -67,9 +60,8 @@ def _walk(tip: str, commits: Mapping[str, _Commit]) -> list[_Commit]:
     return list(found.values())
 
 
-def _added(tip: git.Tip, own: list[_Commit], outside: Mapping[str, git.Tip], sharing: Mapping[str, int]) -> Added:
+def _added(own: list[Commit], outside: Mapping[str, git.Tip], sharing: Mapping[str, int]) -> Added:
     parents = {parent for commit in own for parent in commit.parents.split()}
     left_at = [outside[parent] for parent in parents if parent in outside]
     alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)
-    authors = tuple(Author(commit.author, int(commit.at or 0)) for commit in own)  # old histories have odd dates
-    return Added(tip, authors, left_at[0] if alone else None)
+    return Added(tuple(own), left_at[0] if alone else None)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
+from forkjoin.error import GitError, GitRefusedError
 
 #: What git puts behind a file's name where a folder stands in its place: the commit, or tree, that has it.
 _WHOSE = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
@@ -44,7 +45,7 @@ async def try_merge(
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class Pair:
     """A merge that is to be tried: both sides and, where it is given, the base, which then may be trees."""
 
     ours: str
@@ -56,17 +57,34 @@ class Sides:
 
 
 async def try_merges(
-    common_dir: str, wanted: Sequence[Sides], how: Sequence[str] = (), aside: Mapping[str, str] | None = None
-) -> list[Merged] | None:
-    """As `try_merge`, many in one call, each for itself; none where one of them can't be merged at all.
+    common_dir: str, wanted: Sequence[Pair], how: Sequence[str] = (), aside: Mapping[str, str] | None = None
+) -> list[Merged | GitError]:
+    """As `try_merge`, many in one call where that can be, each for itself; git's error, where one can't be merged.
 
     git can be told of one side only whose attributes count: the first one's.
     """
-    asked = "".join(f"{sides}\n" for sides in wanted).encode()
+    merges = await _try_at_once(common_dir, wanted, how, aside) if len(wanted) > 1 else ()
+    return [*merges] or [await _try_alone(common_dir, pair, how, aside) for pair in wanted]
+
+
+async def _try_alone(
+    common_dir: str, pair: Pair, how: Sequence[str], aside: Mapping[str, str] | None
+) -> Merged | GitError:
+    try:
+        return await try_merge(common_dir, pair.ours, pair.theirs, pair.base, how, aside)
+    except GitRefusedError as error:
+        return error
+
+
+async def _try_at_once(
+    common_dir: str, wanted: Sequence[Pair], how: Sequence[str], aside: Mapping[str, str] | None
+) -> Sequence[Merged]:
+    """What comes of all of these; nothing where one of them can't be merged at all, or this git knows no such call."""
+    asked = "".join(f"{pair}\n" for pair in wanted).encode()
     arguments = (*how, "merge-tree", "--stdin", "--name-only", "--messages")
     extra = {"GIT_ATTR_SOURCE": wanted[0].ours, **(aside or {})}
     code, out, _ = await git.run(common_dir, *arguments, stdin=asked, extra=extra)
-    return None if code else list(_read_merges(iter(os.fsdecode(out).split("\0"))))
+    return () if code else list(_read_merges(iter(os.fsdecode(out).split("\0"))))
 
 
 def _read_merges(told: Iterator[str]) -> Iterator[Merged]:

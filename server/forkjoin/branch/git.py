@@ -22,7 +22,7 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.branch.guard import GUARD, LISTING, Entry, read_listing
-from forkjoin.error import CallerError, GitError
+from forkjoin.error import CallerError, GitRefusedError, git_error
 from forkjoin.trust import Trusted
 
 #: The oldest git with `merge-tree --write-tree`.
@@ -101,10 +101,10 @@ async def run(
             if done.returncode and _BESIDE_A_GC in done.stderr:
                 done = await once()
     except TimeoutError:
-        raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+        raise GitRefusedError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
     said = done.stderr.decode(errors="replace")
     if fine is not None and done.returncode not in fine:
-        raise GitError(arguments, done.returncode, said)
+        raise git_error(arguments, done.returncode, said)
     return done.returncode, done.stdout, said
 
 
@@ -174,6 +174,14 @@ async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[st
     return await _read(where, arguments, limit, await _safe(where, extra))
 
 
+async def read_file(where: str | Path, name: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
+    """The beginning of a file, by git's name for it (gitrevisions(7)); nothing where there is none."""
+    try:
+        return await read(where, "cat-file", "blob", name, limit=limit, extra=extra)
+    except GitRefusedError:
+        return b""
+
+
 async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
     argv, env = _call(where, arguments, extra)
     data = bytearray()
@@ -189,10 +197,10 @@ async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: 
                             break
                     code = await process.wait()
         except TimeoutError:
-            raise GitError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+            raise GitRefusedError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
         if code != 0 and len(data) < limit:
             said.seek(0)
-            raise GitError(arguments, code, said.read(_WORDS).decode(errors="replace"))
+            raise git_error(arguments, code, said.read(_WORDS).decode(errors="replace"))
     return bytes(data[:limit])
 
 

@@ -59,27 +59,18 @@ class Entry:
 def read_listing(listing: str) -> tuple[list[Entry], bool]:
     """The entries that can run a command, in the order in which they count, and whether other files are included."""
     fields = listing.split("\0")
-    entries: list[Entry] = []
-    includes = False
-    for scope, said in zip(fields[::2], fields[1::2], strict=False):
-        key, _, value = said.partition("\n")
-        entry = Entry(scope, key, value)
-        includes |= bool(_INCLUDE.fullmatch(key)) and entry.is_repositorys
-        if any(kind.fullmatch(key) for kind in (_FILTER, _MERGE, _HOOK, _FETCH)):
-            entries.append(entry)
-    return entries, includes
+    told = [(scope, *said.partition("\n")) for scope, said in zip(fields[::2], fields[1::2], strict=False)]
+    entries = [Entry(scope, key, value) for scope, key, _, value in told]
+    includes = any(entry.is_repositorys and _INCLUDE.fullmatch(entry.key) for entry in entries)
+    kinds = (_FILTER, _MERGE, _HOOK, _FETCH)
+    return [entry for entry in entries if any(kind.fullmatch(entry.key) for kind in kinds)], includes
 
 
 def override(entries: Sequence[Entry], trusted: Trusted) -> tuple[dict[str, str], list[str]]:
     """The environment that keeps git from running what is not the person's own, and the keys of that."""
-    own: dict[str, str] = {}
-    strange: dict[str, None] = {}
-    for entry in entries:
-        if entry.is_repositorys and entry.digest not in trusted.commands:
-            strange[entry.key] = None
-        else:
-            own[entry.key] = entry.value
-    keys = list(strange)
+    strange = dict.fromkeys(one for one in entries if one.is_repositorys and one.digest not in trusted.commands)
+    own = {entry.key: entry.value for entry in entries if entry not in strange}
+    keys = list(dict.fromkeys(entry.key for entry in strange))
     filters = {named[1] for named in map(_FILTER.fullmatch, own) if named}
     told: dict[str, str] = {}
     for key in keys:

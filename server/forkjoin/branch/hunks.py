@@ -19,11 +19,8 @@ async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[s
     """
     found: list[str] = []
     for file in files[:_FILES]:
-        if listing := await git.git(common_dir, "ls-tree", "-z", "--full-tree", tree, "--", f":(top,literal){file}"):
-            how = listing.partition("\t")[0].split(" ")
-            if how[1] == "blob":
-                text = (await git.read(common_dir, "cat-file", "blob", how[2], limit=_BYTES)).decode(errors="replace")
-                found += _read_hunks(file, text)
+        text = await git.read_file(common_dir, f"{tree}:{file}", _BYTES)
+        found += _read_hunks(file, text.decode(errors="replace"))
     return found
 
 

@@ -13,7 +13,7 @@ from anyio import CancelScope
 from forkjoin.branch import git, midway
 from forkjoin.branch.change import changes_between
 from forkjoin.branch.checkout import Held, TargetMovedError
-from forkjoin.error import BrokenPromiseError, CallerError, GitError, is_passing, words_of
+from forkjoin.error import BrokenPromiseError, CallerError, GitError, GitRefusedError, words_of
 
 _FILES_NAMED = 30
 
@@ -68,9 +68,7 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
 async def _move_files(held: Held, move: Move) -> None:
     try:
         await held.git("read-tree", "-m", "-u", move.old, move.new)
-    except GitError as error:
-        if is_passing(error):
-            raise
+    except GitRefusedError as error:
         raise CallerError(f"{held.path} could not be moved: {error.last_line}. Nothing was changed.") from error
     await held.put_index()
 

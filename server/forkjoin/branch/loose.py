@@ -18,7 +18,7 @@ from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remov
 from forkjoin.branch.share import shared
 from forkjoin.branch.stage import Status, read_status, stage
 from forkjoin.branch.worktree import take_away
-from forkjoin.error import CallerError, GitError, is_passing
+from forkjoin.error import CallerError, GitRefusedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
     if status.head is None or status.branch != branch:
         tip = await _bring_home(place, branch, tip, keep_as, warnings)
     warnings += await _name_what_stays(place, status)
-    repositories = await to_thread.run_sync(_with_commits, place, status.repositories)
+    repositories = [name for name in status.repositories if await to_thread.run_sync(_has_commits, place, name)]
     return Left(tip, loose, warnings, repositories, status.unmerged)
 
 
@@ -67,12 +67,12 @@ async def is_at(common_dir: str, worktree: Path, commit: str | None, *, or_less:
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return True
     status = await read_status(place)
-    gone = await to_thread.run_sync(_gone, place, status.loose) if or_less else set[str]()
-    return status.head == commit and gone.issuperset(status.loose) and not status.repositories
+    loose = await to_thread.run_sync(_there, worktree, status.loose) if or_less else status.loose
+    return status.head == commit and not loose and not status.repositories
 
 
-def _gone(place: Place, names: list[str]) -> set[str]:
-    return {name for name in names if not os.path.lexists(place.path / name)}
+def _there(worktree: Path, names: list[str]) -> list[str]:
+    return [name for name in names if os.path.lexists(worktree / name)]
 
 
 async def mend(common_dir: str, worktree: Path, branch: str) -> None:
@@ -107,11 +107,8 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
     """How the worktree stands, once its index is whole."""
     index = place.folder / "index"
     if await to_thread.run_sync(index.exists):
-        try:
+        with contextlib.suppress(GitRefusedError):
             return await read_status(place)
-        except GitError as error:
-            if is_passing(error):
-                raise
     await to_thread.run_sync(lambda: index.unlink(missing_ok=True))
     if await git.resolve(place.folder, "HEAD"):
         await place.git("read-tree", "HEAD")
@@ -198,9 +195,7 @@ async def _restore(place: Place, ref: str, tip: str) -> bool:
     """Make a branch again; false where one below it, or above, is in its place."""
     try:
         await git.update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
-    except GitError as error:
-        if is_passing(error):
-            raise
+    except GitRefusedError:
         return False
     return True
 
@@ -229,13 +224,9 @@ async def _name_what_stays(place: Place, status: Status) -> list[str]:
     return said
 
 
-def _with_commits(place: Place, repositories: list[str]) -> list[str]:
-    """Those of them that go with the worktree and have a commit, by their files: git would heed their settings."""
-    return [name for name in repositories if _has_commits(place, place.path / name / ".git")]
-
-
-def _has_commits(place: Place, link: Path) -> bool:
-    top = link
+def _has_commits(place: Place, name: str) -> bool:
+    """Whether a repository goes with the worktree and has a commit, by its files: git would heed its settings."""
+    top = link = place.path / name / ".git"
     if link.is_file():  # a submodule's: it leads to a git folder, most often in that of the worktree
         top = link.parent / os.fsdecode(link.read_bytes()).removeprefix("gitdir:").strip()
     top = top.resolve()

@@ -4,7 +4,7 @@ git keeps it in the worktree's git folder: MERGE_HEAD is what is merged, AUTO_ME
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anyio import to_thread
@@ -13,7 +13,7 @@ from forkjoin.branch import git
 from forkjoin.branch.conflict import try_merge
 from forkjoin.branch.place import Place, git_folder
 from forkjoin.branch.worktree import registering, take_away
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitRefusedError
 from forkjoin.regular import read_line, read_regular
 
 #: The person's own ways of merging that are not heeded: both sides, and what they had in common, are to be seen.
@@ -66,9 +66,7 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
     changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=all")
     try:
         edited = set(git.names_in(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
-    except GitError as error:  # it was merged in another way
-        if is_passing(error):
-            raise
+    except GitRefusedError:  # it was merged in another way
         edited = set[str]()
     return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
 
@@ -76,7 +74,8 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
 async def _is_marked_there(place: Place, name: str) -> bool:
     file = place.path / name
     data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _BYTES)
-    return _is_marked(data or b"", [await _read(place.path, f":{side}:{name}", place.here) for side in (2, 3)])
+    sides = [await git.read_file(place.path, f":{side}:{name}", _BYTES, place.here) for side in (2, 3)]
+    return _is_marked(data or b"", sides)
 
 
 async def why_unresolved(
@@ -99,22 +98,12 @@ async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[
     """The files in which `ours` and `theirs` conflict, and that have the marks of it at `tip` still."""
     found: list[str] = []
     for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_FILES]:
-        data = await _read(common_dir, f"{tip}:{file}")
+        data = await git.read_file(common_dir, f"{tip}:{file}", _BYTES)
         if _is_marked(data, ()) and _is_marked(
-            data, [await _read(common_dir, f"{it}:{file}") for it in (ours, theirs)]
+            data, [await git.read_file(common_dir, f"{it}:{file}", _BYTES) for it in (ours, theirs)]
         ):
             found.append(file)
     return found
-
-
-async def _read(where: str | Path, name: str, extra: Mapping[str, str] | None = None) -> bytes:
-    """What is in a file, by a name of git's for it; nothing where there is none."""
-    try:
-        return await git.read(where, "cat-file", "blob", name, limit=_BYTES, extra=extra)
-    except GitError as error:
-        if is_passing(error):
-            raise
-        return b""
 
 
 def _is_marked(data: bytes, sides: Iterable[bytes]) -> bool:

@@ -16,6 +16,8 @@ from forkjoin.branch.change import above, changes_between, standing
 from forkjoin.branch.checkout import Held
 from forkjoin.error import GitError
 
+#: How git names a path for which it refuses a move; at times the first one alone.
+_NAMED = re.compile(r"'(.+?)' (?:not uptodate|would|overlaps|since)", re.DOTALL)
 #: So many paths go into one command line.
 _AT_ONCE = 500
 
@@ -29,17 +31,8 @@ async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
         await held.git("read-tree", "-m", "-u", "-n", old, new)
     except GitError as error:
         found += await _find_dirty(held, [change.path for change in changes])
-        return _tell(found or refused_for(error)) or [error.last_line]
-    return _tell(found)
-
-
-def _tell(paths: Iterable[str]) -> list[str]:
-    return sorted({git.readable(path) for path in paths})
-
-
-def refused_for(error: GitError) -> list[str]:
-    """The paths for which git refused a move before it touched anything; at times the first one alone."""
-    return re.findall(r"'(.+?)' (?:not uptodate|would|overlaps|since)", error.stderr, re.DOTALL)
+        found = found or _NAMED.findall(error.stderr) or [error.last_line]
+    return sorted({git.readable(path) for path in found})
 
 
 async def _find_untracked(held: Held, added: list[str]) -> list[str]:

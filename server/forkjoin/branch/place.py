@@ -7,15 +7,16 @@ named outright in every call: neither a `.git` that is gone or replaced nor a re
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISLNK, S_ISREG
 
 from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.regular import read_line
 
+#: In a worktree's git folder: what is shared with it.
+_IGNORE = "forkjoin-ignore"
 #: What git opens wherever it comes by, were it a pipe.
 _OPENED = frozenset({".gitignore", ".gitattributes"})
 
@@ -32,7 +33,7 @@ class Place:
     @property
     def ignore(self) -> Path:
         """What git is told of as core.excludesFile there, and so is no work of an agent (see share.py)."""
-        return self.folder / "forkjoin-ignore"
+        return self.folder / _IGNORE
 
     @property
     def here(self) -> dict[str, str]:
@@ -49,8 +50,7 @@ async def find_place(common_dir: str, path: Path) -> Place | None:
     folder = await to_thread.run_sync(git_folder, common_dir, path)
     if folder is None:
         return None
-    place = Place(common_dir, folder, path)
-    return replace(place, ignores=await to_thread.run_sync(place.ignore.is_file))
+    return Place(common_dir, folder, path, ignores=await to_thread.run_sync((folder / _IGNORE).is_file))
 
 
 def git_folder(common_dir: str, path: Path) -> Path | None:
@@ -101,7 +101,7 @@ def is_locked(common_dir: str, path: Path) -> bool:
 def find_pipes(top: Path) -> list[Path]:
     """The pipes, and the like, that git would wait at in a worktree."""
     named = (Path(above, name) for above, _, names in os.walk(top) for name in _OPENED.intersection(names))
-    return sorted(file for file in named if not _is_plain(file))
+    return sorted(file for file in named if not (file.is_symlink() or file.is_file()))  # git follows no such symlink
 
 
 def remove_pipes(top: Path) -> list[str]:
@@ -110,8 +110,3 @@ def remove_pipes(top: Path) -> list[str]:
     for file in found:
         file.unlink(missing_ok=True)
     return [str(file.relative_to(top)) for file in found]
-
-
-def _is_plain(file: Path) -> bool:
-    mode = file.lstat().st_mode
-    return S_ISREG(mode) or S_ISLNK(mode)  # a symlink of that name git does not follow

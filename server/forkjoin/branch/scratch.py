@@ -15,7 +15,7 @@ from forkjoin.branch import git
 from forkjoin.branch.change import changes_between
 from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
 from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering, take_away
-from forkjoin.error import ForkjoinError, GitError, is_passing
+from forkjoin.error import ForkjoinError, GitError, GitRefusedError
 from forkjoin.regular import read_line
 
 _SCRATCH = "scratch"
@@ -58,9 +58,7 @@ async def _fill(common_dir: str, path: Path) -> None:
     try:
         async with registering(common_dir) as held:
             await git.git(path, "reset", "--quiet", "--hard", extra=here, holding=(held,))
-    except GitError as error:
-        if is_passing(error):
-            raise
+    except GitRefusedError as error:
         raise UnfitCommitError(error) from error
 
 

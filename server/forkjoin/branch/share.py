@@ -60,8 +60,7 @@ async def share(checkout: Path, place: Place, wanted: Mapping[str, str]) -> tupl
     await to_thread.run_sync(place.ignore.write_bytes, await _ignored(place, sorted({*known, *new})))
     copies: list[str] = []
     for name in new:
-        act = _link if wanted[name] == "link" else _name_copy
-        copies += await to_thread.run_sync(act, checkout / name, place.path / name)
+        copies += await to_thread.run_sync(_bring, checkout / name, place.path / name, wanted[name])
     return copies, notes
 
 
@@ -123,12 +122,10 @@ def _look(checkout: Path, worktree: Path, name: str) -> str:
     return "" if source.is_dir() or source.is_file() else "it is neither a folder nor a file"
 
 
-def _link(source: Path, target: Path) -> list[str]:
+def _bring(source: Path, target: Path, how: str) -> list[str]:
+    """Link it; or say what is to be copied, and as what."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if how == "copy":
+        return [str(source.resolve()), str(target)]  # of a symlink what it leads to: through it an agent would write
     target.symlink_to(source)
     return []
-
-
-def _name_copy(source: Path, target: Path) -> list[str]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return [str(source.resolve()), str(target)]  # of a symlink what it leads to: through it an agent would write there

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from forkjoin.branch import git
 from forkjoin.branch.change import SUBMODULE
 from forkjoin.branch.place import Place
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitError, GitRefusedError
 
 #: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
 _MANY = 100
 #: How git is to tell of a worktree.
 _FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
 _ALL = ("--untracked-files=all", "--ignored=matching")
+#: How git is told of paths.
+_BY_STDIN = ("--pathspec-from-file=-", "--pathspec-file-nul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +62,12 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     others = {*status.repositories, *submodules}
     paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
     quick = git.UNSYNCED if aside or len(status.loose) > _MANY else ()
-    add = (
-        *quick,
-        "-c",
-        "core.safecrlf=false",
-        "add",
-        "--all",
-        "--sparse",
-        "--pathspec-from-file=-",
-        "--pathspec-file-nul",
-    )
+    add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--sparse", *_BY_STDIN)
     try:
         await place.git(*add, stdin=paths, extra=aside)
-    except GitError as error:
-        if is_passing(error):
-            raise
-        warnings.append(f"Not all of the uncommitted work could be committed: {error.stderr.splitlines()[0][:300]}")
+    except GitRefusedError as error:
+        why = (error.stderr or error.last_line).splitlines()[0]
+        warnings.append(f"Not all of the uncommitted work could be committed: {why[:300]}")
         with contextlib.suppress(GitError):
             await place.git(*add, "--ignore-errors", stdin=paths, extra=aside)
     tree = await place.git(*quick, "write-tree", extra=aside)

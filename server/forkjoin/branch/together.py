@@ -6,17 +6,17 @@ of them are then made in one stream. A branch that left the target at several co
 is merged by git with all of its history.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 
 from forkjoin.branch import git
 from forkjoin.branch.added import Added, find_added
 from forkjoin.branch.change import Change, changes_of_trees
-from forkjoin.branch.conflict import Merged, Sides, try_merge, try_merges
+from forkjoin.branch.conflict import Merged, Pair, try_merges
 from forkjoin.branch.meeting import find_meeting
 from forkjoin.branch.stream import NewCommit, make_commits
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitError
 
 #: Since git 2.45 merge-tree takes trees; before that, each branch is merged with its history.
 _MERGES_TREES = (2, 45)
@@ -29,9 +29,10 @@ _MANY = 8
 class Branch:
     """A branch that is to be merged, and what its commit is to say."""
 
+    number: int  #: by which others need it
     tip: git.Tip
     message: str
-    needs: frozenset[int] = frozenset()  #: the places of those before it without which it is not merged
+    needs: frozenset[int] = frozenset()  #: those without which it is not merged; of these, all are before it
     base: str | None = None  #: where it began, if the target has all of that in other commits (squashed)
 
 
@@ -63,7 +64,8 @@ class Behind:
     """One that it needs could not be merged."""
 
 
-Fate = Joined | Conflicting | Contained | Refused | Behind
+_Failed = Conflicting | Refused | Behind
+Fate = Joined | Contained | _Failed
 
 _Outcome = list[Change] | Contained | Conflicting | Refused  #: of a merge whose commit is not made yet
 
@@ -80,9 +82,9 @@ async def merge_together(
     added = await find_added(common_dir, head.commit, [branch.tip for branch in branches])
     many = len(branches) > _MANY
     merger = _Merger(common_dir, head, signed, squash, git.UNSYNCED if many else ())
-    trees = await git.version() >= _MERGES_TREES
+    trees, here = await git.version() >= _MERGES_TREES, {branch.number for branch in branches}
     steps = [_Step(branch, one) for branch, one in zip(branches, added, strict=True)]
-    for is_quick, group in groupby(steps, lambda step: trees and step.is_quick):
+    for is_quick, group in groupby(steps, lambda step: trees and step.is_quick(here)):
         if is_quick:
             await merger.merge_quickly(list(group))
         else:
@@ -90,7 +92,7 @@ async def merge_together(
                 await merger.merge(step)
     if many:
         await git.sync_objects(common_dir)
-    return merger.fates
+    return list(merger.fates.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,8 @@ class _Step:
     branch: Branch
     added: Added
 
-    @property
-    def is_quick(self) -> bool:
-        return self.added.base is not None and not self.branch.needs and self.branch.base is None
+    def is_quick(self, here: Set[int]) -> bool:
+        return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(here)
 
     @property
     def base(self) -> git.Tip:
@@ -115,31 +116,31 @@ class _Merger:
     signed: git.Signature
     squash: bool
     how: Sequence[str]  #: options of git's own
-    fates: list[Fate] = field(default_factory=list[Fate])
+    fates: dict[int, Fate] = field(default_factory=dict[int, Fate])  #: by branches' numbers
 
     async def merge(self, step: _Step) -> None:
         """Merge one branch with all of its history."""
-        tip = step.added.tip.commit
-        if any(not isinstance(self.fates[place], Joined | Contained) for place in step.branch.needs):
-            self.fates.append(Behind())
+        number, tip = step.branch.number, step.branch.tip.commit
+        if any(isinstance(self.fates.get(needed), _Failed) for needed in step.branch.needs):
+            self.fates[number] = Behind()
             return
-        if not step.added.authors or await git.is_ancestor(self.common_dir, tip, self.head.commit):
-            self.fates.append(Contained())
+        if not step.added.commits or await git.is_ancestor(self.common_dir, tip, self.head.commit):
+            self.fates[number] = Contained()
             return
-        merged = await self._try(Sides(self.head.commit, tip, step.branch.base))
+        (merged,) = await self._try([Pair(self.head.commit, tip, step.branch.base)])
         if isinstance(merged, str):
             (changes,) = await changes_of_trees(self.common_dir, [(self.head.tree, merged)])
             await self._commit([(step, changes)])
         else:
-            self.fates.append(merged)
+            self.fates[number] = merged
 
     async def merge_quickly(self, steps: Sequence[_Step]) -> None:
         """Merge branches that left the target at one commit each, and share none with another."""
         bases = list(dict.fromkeys(step.base.tree for step in steps))
-        theirs = [(step.base.tree, step.added.tip.tree) for step in steps]
+        theirs = [(step.base.tree, step.branch.tip.tree) for step in steps]
         found = await changes_of_trees(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
         changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
-        chains = find_meeting(changes, [ours[step.base.tree] for step in steps])
+        chains = find_meeting(changes, [step.base.tree for step in steps], ours)
         merged = await self._merge_trees([[steps[place] for place in chain] for chain in chains])
         await self._commit([(step, merged.get(step, its)) for step, its in zip(steps, changes, strict=True)])
 
@@ -153,8 +154,8 @@ class _Merger:
         trees = [self.head.tree] * len(chains)
         for round_ in zip_longest(*chains):
             todo = [(chain, step) for chain, step in enumerate(round_) if step]
-            wanted = [Sides(trees[chain], step.added.tip.commit, step.base.commit) for chain, step in todo]
-            for (chain, step), merged in zip(todo, await self._try_all(wanted), strict=True):
+            wanted = [Pair(trees[chain], step.branch.tip.commit, step.base.commit) for chain, step in todo]
+            for (chain, step), merged in zip(todo, await self._try(wanted), strict=True):
                 if isinstance(merged, str):
                     pairs[step] = trees[chain], merged
                     trees[chain] = merged
@@ -163,43 +164,30 @@ class _Merger:
         changes = await changes_of_trees(self.common_dir, list(pairs.values())) if pairs else []
         return failed | dict(zip(pairs, changes, strict=True))
 
-    async def _try_all(self, wanted: Sequence[Sides]) -> list[str | Conflicting | Refused]:
-        """What comes of each of these merges, in one call where that can be."""
-        merges = await try_merges(self.common_dir, wanted, self.how) if len(wanted) > 1 else None
-        if merges is None:
-            return [await self._try(sides) for sides in wanted]
-        return [_outcome(merged) for merged in merges]
-
-    async def _try(self, sides: Sides) -> str | Conflicting | Refused:
-        """The tree that comes of a merge, if one does."""
-        try:
-            return _outcome(await try_merge(self.common_dir, sides.ours, sides.theirs, sides.base, self.how))
-        except GitError as error:
-            if is_passing(error):
-                raise
-            return Refused(error.last_line)
+    async def _try(self, wanted: Sequence[Pair]) -> list[str | Conflicting | Refused]:
+        """The tree that comes of each of these merges, if one does."""
+        return [_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.how)]
 
     async def _commit(self, done: Sequence[tuple[_Step, _Outcome]]) -> None:
         """Make the commits of what could be merged; squashed, what changes nothing needs none."""
         came = [(step, Contained() if self.squash and outcome == [] else outcome) for step, outcome in done]
         new = [self._commit_of(step, outcome) for step, outcome in came if isinstance(outcome, list)]
         made = iter(await make_commits(self.common_dir, self.head.commit, new, self.how))
-        for _, outcome in came:
-            if isinstance(outcome, list):
-                self.head = next(made)
-                self.fates.append(Joined(self.head))
-            else:
-                self.fates.append(outcome)
+        for step, outcome in came:
+            self.head = next(made) if isinstance(outcome, list) else self.head
+            self.fates[step.branch.number] = Joined(self.head) if isinstance(outcome, list) else outcome
 
     def _commit_of(self, step: _Step, changes: Sequence[Change]) -> NewCommit:
-        tip, message, signed = step.added.tip.commit, step.branch.message, self.signed
+        tip, message, signed = step.branch.tip.commit, step.branch.message, self.signed
         if not self.squash:
             return NewCommit(changes, tip, message, signed.author, signed.committer)
-        first, *others = dict.fromkeys(author.name for author in step.added.authors)
+        first, *others = dict.fromkeys(commit.author for commit in step.added.commits)
         trailers = "".join(f"Co-authored-by: {name}\n" for name in others)
-        author = f"{first} {step.added.authors[0].at} +0000"
+        author = f"{first} {int(step.added.commits[0].at or 0)} +0000"
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
 
 
-def _outcome(merged: Merged) -> str | Conflicting:
+def _outcome(merged: Merged | GitError) -> str | Conflicting | Refused:
+    if isinstance(merged, GitError):
+        return Refused(merged.last_line)
     return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree

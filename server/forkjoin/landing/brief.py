@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forkjoin.branch import git
-from forkjoin.branch.sides import Sides, find_sides
+from forkjoin.branch.diff import Sides, find_sides
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_origin
@@ -52,7 +52,7 @@ class Conflict:
 async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: str | None) -> str:
     """The task of whoever resolves a conflict."""
     sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF)
-    target, fence = git.readable(git.short(order.landing.target)), conflict.theirs[:12]
+    target, fence = git.readable(order.into), conflict.theirs[:12]
     behind, setup = ", ".join(f"a{number}" for number in conflict.behind), order.recipe.setup
     what = _WHAT.format(
         label=conflict.agent.label,
@@ -73,7 +73,7 @@ async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: 
 
 async def _tell(order: Order, landed: Landed, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
-    store, target = order.rooms.store, git.readable(git.short(order.landing.target))
+    store, target = order.rooms.store, git.readable(order.into)
     origin = await find_origin(store, conflict.agent)
     behind = [await find_origin(store, one) for one in await store.agents_numbered(conflict.behind)]
     others = [*(one.number for one in behind), *await _find_landed(order, landed, sides.commits)][:_TASKS]

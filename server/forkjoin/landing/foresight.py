@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 
 from forkjoin.branch import git
-from forkjoin.branch.clash import find_clashes
+from forkjoin.branch.conflict import Merged, Pair, try_merges
 from forkjoin.branch.snapshot import objects_aside, snapshot
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import CallerError, ForkjoinError, GitError
 from forkjoin.model import FINAL, RUNS, Agent, Merge
 from forkjoin.rooms import Rooms
 from forkjoin.work import find_end
@@ -60,13 +60,8 @@ class Foresight:
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await git.tip(common_dir, target)):
                 sides.append((git.short(target), tip))
-            resolving = {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
-            contests = {agent.id: agent.contest for agent in agents}
-            pairs = [
-                pair
-                for pair in itertools.combinations(sides, 2)
-                if frozenset(dict(pair)) not in resolving and not _are_rivals(*(contests.get(n, 0) for n, _ in pair))
-            ]
+            apart = _find_apart(agents)
+            pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in apart]
             files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
         found = (Clash(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
         return [clash for clash in found if clash.files]
@@ -86,8 +81,8 @@ class Foresight:
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
-            clashes = await find_clashes(common_dir, list(new.values()), aside)
-            files |= dict(zip(new, clashes, strict=True))
+            merges = await try_merges(common_dir, [Pair(*pair) for pair in new.values()], git.UNSYNCED, aside)
+            files |= dict(zip(new, map(_told, merges), strict=True))
             self._files |= {key: files[key] for key in new}
         for oldest in list(self._files)[: max(0, len(self._files) - _REMEMBERED)]:
             del self._files[oldest]
@@ -115,9 +110,20 @@ class Foresight:
                 log.info("conflicts in project %d could not be foreseen: %s", project, error)
 
 
-def _are_rivals(contest: int, other: int) -> bool:
-    """Whether these are candidates for one task: at most one of them is to be merged."""
-    return bool(contest) and contest == other
+def _told(merged: Merged | GitError) -> tuple[str, ...]:
+    """The files in which two conflict, as they can be told."""
+    if isinstance(merged, Merged):
+        return tuple(map(git.readable, merged.conflicts))
+    if "unrelated histories" in merged.stderr:
+        return ("(they have no common history)",)
+    raise merged
+
+
+def _find_apart(agents: Sequence[Agent]) -> set[frozenset[str]]:
+    """Those of which at most one is to be merged, by their ids: candidates for one task; or that one brings along."""
+    both = itertools.combinations([agent for agent in agents if agent.contest], 2)
+    rivals = {frozenset((one.id, other.id)) for one, other in both if one.contest == other.contest}
+    return rivals | {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
 
 
 def counts(agent: Agent) -> bool:

@@ -6,7 +6,7 @@ for: whoever calls tries again, and the landing goes on from its record.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from forkjoin.branch import git, join
@@ -18,7 +18,7 @@ from forkjoin.landing.asker import check_asker
 from forkjoin.landing.order import Order
 from forkjoin.landing.recover import recover
 from forkjoin.landing.resolve import find_resolving
-from forkjoin.landing.scratch import Scratch
+from forkjoin.landing.scratch import leave
 from forkjoin.landing.train import merge_all
 from forkjoin.landing.undo import undo
 from forkjoin.model import Landing, LandingState, Merge
@@ -48,9 +48,8 @@ class Lander:
         """
         common_dir = (await self._store.project_numbered(landing.project)).common_dir
         order = Order(self._rooms, landing, common_dir, environment, await self._store.recipe(landing))
-        scratch = Scratch(order)
         try:
-            landed = await _Carriage(order, scratch).carry()
+            landed = await _carry(order)
         except Exception as error:
             if self._may_pass(landing, error):
                 raise
@@ -58,7 +57,7 @@ class Lander:
                 log.exception("landing %d", landing.number)
             landed = Landed(git.short(landing.target), None, error=_words(landing, error))
         if landed:
-            await self._leave(scratch, landing)
+            await leave(order)
             await self._record(order, landed)
             self._tried.pop(landing.number, None)
 
@@ -69,12 +68,6 @@ class Lander:
             return True  # what is not recorded, or left midway, can't be told as an end
         tried = self._tried[landing.number] = self._tried.get(landing.number, 0) + 1
         return tried <= (_LONG_PATIENCE if midway else _PATIENCE if passes else 0)
-
-    async def _leave(self, scratch: Scratch, landing: Landing) -> None:
-        try:
-            await scratch.leave()
-        except OSError:  # whoever waits for the answer gets it all the same; the next landing tries again
-            log.exception("landing %d: what it has run is not forgotten", landing.number)
 
     async def _record(self, order: Order, landed: Landed) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""
@@ -87,15 +80,13 @@ class Lander:
             merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
         undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
         end = partial(self._store.end_landing, landing, merges, undone)
-        if landing.on_conflict == "report" or not landed.conflicted:
-            return await end(lambda _: _dump(landed))
-        try:
-            resolving = await find_resolving(order, landed)
-            await end(lambda numbers: _dump(resolving.tell(landed, numbers)), resolving.new, resolving.place)
-        except CallerError as error:  # such as that no ports are left: what has landed is told all the same
-            told = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
-            await end(lambda _: _dump(told))
-        return None
+        if landing.on_conflict == "agent" and landed.conflicted:
+            try:
+                resolving = await find_resolving(order, landed)
+                return await end(lambda them: _dump(resolving.tell(landed, them)), resolving.new, resolving.place)
+            except CallerError as error:  # such as that no ports are left: what has landed is told all the same
+                landed = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
+        return await end(lambda _: _dump(landed))
 
 
 def _dump(landed: Landed) -> str:
@@ -110,62 +101,49 @@ def _words(landing: Landing, error: Exception) -> str:
     return words_of(error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Carriage:
-    """One landing, while it is carried out."""
-
-    order: Order
-    scratch: Scratch
-
-    async def carry(self) -> Landed | None:
-        """What came of it; none where it must wait for its environment."""
-        if self.order.landing.state is LandingState.MOVING and (landed := await self._go_on()):
-            return landed
-        if self.order.verify and self.order.environment is None:
-            await check_asker(self.order.rooms, self.order.landing)
-            return None
-        for _ in range(_TRIES):
-            intent = await self._intend()
-            if self.order.landing.dry_run or intent.move.new == intent.move.old:
-                return intent.landed
-            if await self._move(intent):
-                return intent.landed
-        raise CallerError(f"{git.short(self.order.landing.target)} kept moving while it was merged into; try again.")
-
-    async def _intend(self) -> Intent:
-        """What the target is to be moved to, as it is now."""
-        if self.order.landing.undoes is None:
-            return await merge_all(self.order, self.scratch)
-        return await undo(self.order, await self.order.rooms.store.landing(self.order.landing.undoes))
-
-    async def _go_on(self) -> Landed | None:
-        """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""
-        assert self.order.landing.move is not None
-        intent = INTENT.validate_json(self.order.landing.move)
-        if await recover(self.order.common_dir, intent.move, self.order.owner):
+async def _carry(order: Order) -> Landed | None:
+    """What came of it; none where it must wait for its environment."""
+    if order.landing.state is LandingState.MOVING and (landed := await _go_on(order)):
+        return landed
+    if order.verify and order.environment is None:
+        await check_asker(order.rooms, order.landing)
+        return None
+    for _ in range(_TRIES):
+        undoes = order.landing.undoes
+        intent = await (merge_all(order) if undoes is None else undo(order, await order.rooms.store.landing(undoes)))
+        if order.landing.dry_run or intent.move.new == intent.move.old or await _move(order, intent):
             return intent.landed
-        return intent.landed if await self._move(intent) else None
+    raise CallerError(f"{order.into} kept moving while it was merged into; try again.")
 
-    async def _move(self, intent: Intent) -> bool:
-        """Move the target, and its files where it is checked out by now: verify may have taken long.
 
-        False where somebody else has moved it; then all is as it was.
-        """
-        common_dir = self.order.common_dir
-        try:
-            where = await find_checkout(common_dir, self.order.landing.target)
-            async with hold(common_dir, where, self.order.landing.target, self.order.owner) as held:
-                move = replace(intent.move, checkout=where, folder=str(held.folder) if held else None)
-                if held and (obstacles := await find_obstacles(held, move.old, move.new)):
-                    raise CallerError(
-                        f"These files in {where} are in the way: {', '.join(first(obstacles))}. Nothing was "
-                        "merged; commit them or move them away, then merge again."
-                    )
-                recorded = INTENT.dump_json(replace(intent, move=move)).decode()
-                await self.order.rooms.store.set_landing(self.order.landing, LandingState.MOVING, move=recorded)
-                await check_asker(self.order.rooms, self.order.landing)  # whose end waits for what is recorded
-                await join.carry_out(common_dir, move, held)
-        except TargetMovedError:
-            await self.order.rooms.store.set_landing(self.order.landing, LandingState.QUEUED)
-            return False
-        return True
+async def _go_on(order: Order) -> Landed | None:
+    """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""
+    assert order.landing.move is not None
+    intent = INTENT.validate_json(order.landing.move)
+    done = await recover(order.common_dir, intent.move, order.owner) or await _move(order, intent)
+    return intent.landed if done else None
+
+
+async def _move(order: Order, intent: Intent) -> bool:
+    """Move the target, and its files where it is checked out by now: verify may have taken long.
+
+    False where somebody else has moved it; then all is as it was.
+    """
+    store, target = order.rooms.store, order.landing.target
+    try:
+        where = await find_checkout(order.common_dir, target)
+        async with hold(order.common_dir, where, target, order.owner) as held:
+            move = replace(intent.move, checkout=where, folder=str(held.folder) if held else None)
+            if held and (obstacles := await find_obstacles(held, move.old, move.new)):
+                raise CallerError(
+                    f"These files in {where} are in the way: {', '.join(first(obstacles))}. Nothing was "
+                    "merged; commit them or move them away, then merge again."
+                )
+            recorded = INTENT.dump_json(replace(intent, move=move)).decode()
+            await store.set_landing(order.landing, LandingState.MOVING, move=recorded)
+            await check_asker(order.rooms, order.landing)  # whose end waits for what is recorded
+            await join.carry_out(order.common_dir, move, held)
+    except TargetMovedError:
+        await store.set_landing(order.landing, LandingState.QUEUED)
+        return False
+    return True

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from forkjoin.branch import git
 from forkjoin.config import Recipe
+from forkjoin.error import GitRefusedError
 from forkjoin.model import Landing
 from forkjoin.rooms import Rooms
 
@@ -19,6 +21,11 @@ class Order:
     recipe: Recipe
 
     @property
+    def into(self) -> str:
+        """The target, as people call it."""
+        return git.short(self.landing.target)
+
+    @property
     def owner(self) -> str:
         """Who holds a checkout that is moved: this home."""
         return f"forkjoin {self.rooms.home.worktrees}"
@@ -27,3 +34,10 @@ class Order:
     def verify(self) -> str | None:
         """What must pass before it lands; a dry run runs nothing."""
         return None if self.landing.dry_run else self.landing.verify
+
+    async def has(self, commit: str, tip: str) -> bool:
+        """Whether `tip` has a commit; it has not one that went with its branch."""
+        try:
+            return await git.is_ancestor(self.common_dir, commit, tip)
+        except GitRefusedError:
+            return False

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 from forkjoin.branch import git
-from forkjoin.error import GitError, is_passing
 from forkjoin.landing.answer import LANDED
 from forkjoin.landing.order import Order
 from forkjoin.model import Agent, Merge
@@ -25,7 +24,7 @@ async def find_resolved(order: Order, agent: Agent, tip: str) -> dict[int, str]:
         if other.removed:
             continue
         theirs = await find_end(order.rooms.store, order.common_dir, other)
-        if other.merge is Merge.MERGED or not (theirs and await has(order.common_dir, theirs, tip)):
+        if other.merge is Merge.MERGED or not (theirs and await order.has(theirs, tip)):
             break
         found[other.number] = theirs
     return found
@@ -39,16 +38,6 @@ async def find_undone(order: Order, tip: str, target: str) -> list[Agent]:
     numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
     agents = await order.rooms.store.agents_numbered(numbers)
     return [agent for agent in agents if agent.merge is not Merge.MERGED]
-
-
-async def has(common_dir: str, commit: str, tip: str) -> bool:
-    """Whether `tip` has a commit; it has not one that went with its branch."""
-    try:
-        return await git.is_ancestor(common_dir, commit, tip)
-    except GitError as error:
-        if is_passing(error):
-            raise
-        return False
 
 
 async def _climb(store: Store, agent: Agent) -> AsyncIterator[Agent]:

@@ -13,11 +13,11 @@ from typing import TypeVar
 from forkjoin.branch import git
 from forkjoin.branch.conflict import try_merge
 from forkjoin.branch.naming import find_naming
-from forkjoin.error import GitError, is_passing
+from forkjoin.error import GitRefusedError
 from forkjoin.landing.answer import Landed
 from forkjoin.landing.brief import Conflict, write_brief
 from forkjoin.landing.order import Order
-from forkjoin.landing.origin import find_origin, has
+from forkjoin.landing.origin import find_origin
 from forkjoin.model import FINAL, Agent, Merge, State
 from forkjoin.record.rows import NewAgent, Others, Place
 from forkjoin.spec import Spec
@@ -73,9 +73,7 @@ async def find_resolving(order: Order, landed: Landed) -> Resolving:
 async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
     try:
         return await found
-    except GitError as error:
-        if is_passing(error):
-            raise
+    except GitRefusedError as error:
         log.warning("nobody can be given the conflict of %s: %s", agent.label, error)
         return None
 
@@ -86,7 +84,7 @@ async def _is_stuck(order: Order, resolver: Agent) -> bool:
         gone = other.removed is not None and other.merge is not Merge.MERGED
         if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
             end = await find_end(order.rooms.store, order.common_dir, other)
-            has_it = end and await has(order.common_dir, end, resolver.base)
+            has_it = end and await order.has(end, resolver.base)
             if has_it if resolver.prepared else other.state is State.SUCCEEDED:
                 return True
     return False
@@ -94,7 +92,7 @@ async def _is_stuck(order: Order, resolver: Agent) -> bool:
 
 async def _look_at(order: Order, landed: Landed, resolver: Agent) -> Conflict | None:
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
-    if landed.commit and resolver.resolves and await has(order.common_dir, landed.commit, resolver.base):
+    if landed.commit and resolver.resolves and await order.has(landed.commit, resolver.base):
         for agent in await order.rooms.store.agents_numbered([resolver.resolves]):
             if await git.tip(order.common_dir, f"refs/heads/{agent.branch}") != resolver.theirs:
                 return None

@@ -7,6 +7,7 @@ end is cut off is ended by the next look, of this daemon or another.
 import logging
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -30,15 +31,12 @@ async def retire(rooms: Rooms) -> None:
     gone = [one.number for one in await rooms.store.scratches() if not one.retired and await _is_homeless(rooms, one)]
     await rooms.store.retire_unused(gone, time.time() - _DAY_S)
     known = await rooms.store.scratches()  # read after the folders were: what is made now is recorded by then
-    for one in [one for one in known if one.retired]:
+    due = {path_of(rooms.home, one.number): partial(_retire, rooms, one) for one in known if one.retired}
+    left = found - {path_of(rooms.home, one.number) for one in known}
+    for path, act in {**due, **{path: partial(_sweep, rooms, path) for path in left}}.items():
         try:
-            await _retire(rooms, one)
+            await act()
         except Exception:  # a boundary: one that stays is no reason for another to
-            log.exception("scratch worktree %d stays", one.number)
-    for path in found - {path_of(rooms.home, one.number) for one in known}:
-        try:
-            await _sweep(rooms, path)
-        except Exception:  # a boundary, as above
             log.exception("%s stays", path)
 
 

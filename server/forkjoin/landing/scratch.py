@@ -41,8 +41,8 @@ class Scratch:
         self._store = order.rooms.store
         self._is_replaced = False
 
-    async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str | None:
-        """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, if it did."""
+    async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str:
+        """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, '' if not."""
         number = self._order.landing.number
         why = await self._store.verdict(number, commit)
         if why is None:
@@ -53,12 +53,7 @@ class Scratch:
                 await self._store.set_verdict(number, commit, why)
             else:
                 why = await self._verify(self._workplace(found, commit, agents), commit, command)
-        return why or None
-
-    async def leave(self) -> None:
-        """Leave nothing of what this landing has run; the worktree stays for the next."""
-        runs = re.compile(rf"t\d+-{self._order.landing.number}-")
-        await end(self._order.rooms, filter(runs.match, await self._order.rooms.executor.handles()))
+        return why
 
     async def _make(self, commit: str) -> ScratchWorktree:
         """The scratch worktree with this commit's files; another one, once, where the first can't be given them."""
@@ -118,6 +113,15 @@ class Scratch:
         minutes = self._order.rooms.settings.limits.verify_minutes
         outcome, printed = await workplace.run("verify", command, minutes)
         return "" if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
+
+
+async def leave(order: Order) -> None:
+    """Leave nothing of what a landing has run; the worktree stays for the next."""
+    runs = re.compile(rf"t\d+-{order.landing.number}-")
+    try:
+        await end(order.rooms, filter(runs.match, await order.rooms.executor.handles()))
+    except OSError:  # whoever waits for the answer gets it all the same; the next landing tries again
+        log.exception("landing %d: what it has run is not forgotten", order.landing.number)
 
 
 def _in_the_way(path: Path, error: Exception) -> str:

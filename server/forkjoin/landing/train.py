@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from forkjoin.branch import git, join
 from forkjoin.branch.checkout import check_free
 from forkjoin.branch.hunks import find_hunks
-from forkjoin.branch.together import Behind, Branch, Conflicting, Contained, Fate, Joined, Refused, merge_together
+from forkjoin.branch.together import Behind, Conflicting, Contained, Fate, Joined, Refused, merge_together
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import MERGED_BEFORE, Conflicted, Intent, Landed, Merged, Rejected, Skipped, first
 from forkjoin.landing.bisect import BrokenBeforeError, longest_passing
@@ -27,7 +27,7 @@ from forkjoin.model import Agent
 _PATIENCE = 2
 
 
-async def merge_all(order: Order, scratch: Scratch) -> Intent:
+async def merge_all(order: Order) -> Intent:
     """Merge what can be merged onto the target as it is now."""
     landing = order.landing
     if order.verify:
@@ -38,7 +38,7 @@ async def merge_all(order: Order, scratch: Scratch) -> Intent:
     if landing.target not in tips:
         raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
     old = tips[landing.target]
-    train = _Train(order, scratch, old, await git.sign(order.common_dir, landing.created))
+    train = _Train(order, Scratch(order), old, await git.sign(order.common_dir, landing.created))
     await train.carry(await find_entries(order, agents, old, tips))
     await train.find_hunks()
     return _intend(order, train, agents)
@@ -70,7 +70,7 @@ class _Car:
 
 def _merged(car: _Car, *, dry_run: bool) -> Iterator[Merged]:
     """Whom a car has, with what it brings along."""
-    for number, tip in {car.entry.agent.number: car.entry.tip.commit, **car.entry.brings}.items():
+    for number, tip in {car.entry.agent.number: car.entry.branch.tip.commit, **car.entry.brings}.items():
         yield Merged(f"a{number}") if dry_run else Merged(f"a{number}", car.head.commit, tip)
 
 
@@ -88,7 +88,6 @@ class _Train:
         default_factory=dict[int, "Conflicted | Rejected | Skipped"]
     )
     conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
-    words: dict[str, str] = field(default_factory=dict[str, str])  #: how verify failed, by commit; '' where it passed
 
     @property
     def head(self) -> git.Tip:
@@ -133,11 +132,7 @@ class _Train:
         able: list[Entry] = []
         for entry in entries:  # in their order: whether one may come tells of those after it
             able += [entry] if self._may_come(entry, able) else []
-        places = {entry.agent.number: place for place, entry in enumerate(able)}
-        branches = [
-            Branch(entry.tip, entry.message, frozenset(places[one] for one in entry.needs if one in places), entry.base)
-            for entry in able
-        ]
+        branches = [entry.branch for entry in able]
         squash = self.order.landing.strategy == "squash"
         fates = await merge_together(self.order.common_dir, self.head, branches, self.signed, squash=squash)
         return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
@@ -145,7 +140,7 @@ class _Train:
     def _may_come(self, entry: Entry, entries: Sequence[Entry]) -> bool:
         """Whether those whose work a branch has are on the train, or may come with it; else that is its fate."""
         there = {one.agent.number for one in (*(car.entry for car in self.cars), *entries)}
-        if missing := sorted(entry.needs - there - self._merged_before()):
+        if missing := sorted(entry.branch.needs - there - self._merged_before()):
             self.fates[entry.agent.number] = _behind(entry, missing[0])
         return not missing
 
@@ -170,7 +165,7 @@ class _Train:
                 self.conflicts[agent.number] = fate
                 return True
             case Behind():
-                self.fates[agent.number] = _behind(entry, min(entry.needs))
+                self.fates[agent.number] = _behind(entry, min(entry.branch.needs))
                 return True
         return False
 
@@ -181,26 +176,26 @@ class _Train:
             self.sure += await longest_passing(length, self._passes) if length else 0
         except BrokenBeforeError:
             raise CallerError(
-                f"verify fails on {git.short(self.order.landing.target)} itself, without any of these; nothing was "
-                f"merged. Mend that first. {self.words[self.start.commit]}"
+                f"verify fails on {self.order.into} itself, without any of these; nothing was merged. "
+                f"Mend that first. {await self._why_not(0)}"
             ) from None
         if self.sure == len(self.cars):
             return None
         bad, *behind = self.cars[self.sure :]
-        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, self.words[bad.head.commit])
+        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, await self._why_not(1))
         del self.cars[self.sure :]
         return [car.entry for car in behind]
 
     async def _passes(self, length: int) -> bool:
-        """Whether verify passes with so many more of the branches than are sure."""
+        return not await self._why_not(length)
+
+    async def _why_not(self, length: int) -> str:
+        """How verify fails with so many more branches than are sure; '' where it passes. Each time the same."""
         if self.order.verify is None or (length == 0 and self.sure):
-            return True
-        cars = self.cars[: self.sure + length]
-        commit = self._head_of(len(cars)).commit
-        if commit not in self.words:
-            agents = [car.entry.agent for car in cars]
-            self.words[commit] = await self.scratch.verify(agents, commit, self.order.verify) or ""
-        return not self.words[commit]
+            return ""
+        length += self.sure
+        agents = [car.entry.agent for car in self.cars[:length]]
+        return await self.scratch.verify(agents, self._head_of(length).commit, self.order.verify)
 
 
 def _with(fate: Conflicted | Rejected | Skipped, resolver: Agent, number: int) -> Skipped:
