@@ -8,4 +8,4 @@ from forkjoin.record.store import Store
 async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
     """The commit at which an agent's work ends, whether or not its branch is still there."""
     result = await store.result(agent.number)
-    return await git.tip(common_dir, f"refs/heads/{agent.branch}") or (result.commit if result else None)
+    return await git.tip(common_dir, agent.ref) or (result.commit if result else None)

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from anyio import to_thread
 from forkjoin.agent.budgets import find_budgets
-from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.decision.budget import reserved, usd
 from forkjoin.decision.gate import clock
@@ -141,7 +140,7 @@ async def _last_words(desk: Desk, agent: Agent) -> str:
     is_set_up = agent.state is State.PREPARING
     if not is_set_up and (agent.state not in RUNS or not desk.is_command(agent)):
         return ""
-    handle = handle_of(agent, "setup" if is_set_up else "")
+    handle = f"{agent.handle}-setup" if is_set_up else agent.handle
     printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
     text = end_of(printed.data, cut=printed.start > 0).decode(errors="replace")
     lines = desk.rooms.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one

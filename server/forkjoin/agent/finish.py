@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.judge import Judged, judge
-from forkjoin.agent.prepare import handle_of, workplace_of
+from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import diff, git, loose, merging, repository
@@ -64,7 +64,7 @@ async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
     work: dict[str, Any] = {}
     with suppress(ForkjoinError, OSError):
         common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-        if agent.prepared and (tip := await git.tip(common_dir, f"refs/heads/{agent.branch}")):
+        if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
             work = await _measure(common_dir, agent, tip)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, **work)
     unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
@@ -89,9 +89,9 @@ async def _measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, 
 async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Left:
     """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
-    tests = [await rooms.executor.outcome(handle) for handle in handles(handle_of(agent), *kinds)]
+    tests = [await rooms.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
-        return loose.Left(await git.tip(common_dir, f"refs/heads/{agent.branch}"), 0, [])
+        return loose.Left(await git.tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from forkjoin.agent.prepare import handle_of, workplace_of
+from forkjoin.agent.prepare import workplace_of
 from forkjoin.attempt.shell import Ran
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
@@ -27,7 +27,7 @@ async def judge(rooms: Rooms, agent: Agent, command: str, environment: Mapping[s
     score = _number(ran)
     if score is not None:
         return Judged(score)
-    errors = await rooms.executor.read_output(handle_of(agent, "judge"), -_WORDS, _WORDS, errors=True)
+    errors = await rooms.executor.read_output(f"{agent.handle}-judge", -_WORDS, _WORDS, errors=True)
     words = rooms.environments.redact(errors.data.decode(errors="replace")) or ran.printed
     return Judged(None, (f"Its judge printed no number as its last line ({ran.outcome}): {words.strip()[-_WORDS:]}",))
 

@@ -14,7 +14,7 @@ from forkjoin.agent.conclude import conclude
 from forkjoin.agent.finish import finish, give_up
 from forkjoin.agent.listen import listen
 from forkjoin.agent.machine import note_peak
-from forkjoin.agent.prepare import handle_of, order, prepare
+from forkjoin.agent.prepare import order, prepare
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
 from forkjoin.agent.setup import set_up
@@ -88,7 +88,7 @@ class Life:
 
     async def _outcome(self, agent: Agent) -> Outcome:
         """How the newest attempt ended; what may be left of it is ended first."""
-        outcome = await self._executor.outcome(handle_of(agent))
+        outcome = await self._executor.outcome(agent.handle)
         if agent.stop_asked or outcome.kind in _LEFT_BEHIND:
             await end_processes(self._rooms, agent)
             outcome = replace(outcome, left=())

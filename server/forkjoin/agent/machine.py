@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Sequence
 
-from forkjoin.agent.prepare import handle_of
 from forkjoin.attempt.executor import Capacity
 from forkjoin.decision.machine import FIRST_NEED, Machine, kind_of, learn
 from forkjoin.decision.scheduler import default_max_running
@@ -38,7 +37,7 @@ class Sight:
         try:
             if time.monotonic() >= self._looked + _GOOD_S:
                 self._has = await self._rooms.executor.capacity()
-                self._taken = await self._rooms.executor.taken(handle_of(one) for one in live if one.under_way)
+                self._taken = await self._rooms.executor.taken(one.handle for one in live if one.under_way)
                 self._looked = time.monotonic()
         except Exception as error:  # a boundary: whatever a machine's /proc holds, agents go on
             log.warning("what the machine has can't be told now: %s", error)
@@ -58,7 +57,7 @@ class Sight:
             load=has.load,
             most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
             first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
-            taken={agent.number: taken.get(handle_of(agent), 0) for agent in live if agent.under_way},
+            taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
             needs=await self._rooms.store.peaks(),
         )
 

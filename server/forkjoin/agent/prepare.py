@@ -27,14 +27,8 @@ from forkjoin.workplace import Workplace, handles_beside
 
 async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
     """The handles of all that may run for an agent's newest attempt."""
-    handle = handle_of(agent)
-    judging = handles(handle, "judge") if agent.spec.judge else []
-    return [handle, *handles_beside(handle, await rooms.store.recipe(agent)), *judging]
-
-
-def handle_of(agent: Agent, kind: str = "") -> str:
-    """The handle of an agent's newest attempt; `kind` names what else runs for it, such as verify."""
-    return f"{agent.id}-{agent.attempt}{kind and '-'}{kind}"
+    judging = handles(agent.handle, "judge") if agent.spec.judge else []
+    return [agent.handle, *handles_beside(agent.handle, await rooms.store.recipe(agent)), *judging]
 
 
 async def prepare(rooms: Rooms, agent: Agent) -> Agent:
@@ -92,8 +86,7 @@ def _replace(file: Path, text: str) -> None:
 
 async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
     """Where all runs that runs for an agent, its program and its repository's commands."""
-    handle, project = handle_of(agent), await rooms.store.project_numbered(agent.project)
-    token = _token(handle)
+    project, token = await rooms.store.project_numbered(agent.project), _token(agent.handle)
     await rooms.store.add_token(agent.number, digest_of(token))
     ours = {
         "FORKJOIN_AGENT": agent.id,
@@ -104,7 +97,7 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
     }
     return Workplace(
         rooms=rooms,
-        handle=handle,
+        handle=agent.handle,
         common_dir=project.common_dir,
         path=Path(agent.worktree),
         checkout=agent.checkout,
@@ -126,7 +119,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
     return AttemptSpec(
-        handle=handle_of(agent),
+        handle=agent.handle,
         argv=run.argv,
         cwd=agent.worktree,
         environment=await variables_of(rooms, agent, environment, settings, brief),

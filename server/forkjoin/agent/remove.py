@@ -95,14 +95,14 @@ async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
     """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
     if await to_thread.run_sync(place.git_folder, common_dir, Path(agent.worktree)):
         return False
-    return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
+    return not (await git.tip(common_dir, agent.ref) or await git.resolve(common_dir, agent.base))
 
 
 async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
     """Whether no other branch, and no tag, has the agent's commits, nor one that they were squashed into."""
     if await to_thread.run_sync(place.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
-    ref = f"refs/heads/{agent.branch}"
+    ref = agent.ref
     try:
         where = await find_checkout(common_dir, ref)
     except CallerError as error:
@@ -154,7 +154,7 @@ async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], t
     _check_ended(now)
     for agent in (one for one in now if one.number in tips):
         tip = tips[agent.number]
-        if await git.tip(common_dir, f"refs/heads/{agent.branch}") != tip:
+        if await git.tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
         if not await loose.is_at(common_dir, Path(agent.worktree), tip, or_less=True):
             await _commit_loose(common_dir, agent)
@@ -197,7 +197,7 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     Doing so twice is harmless, and has the same answer.
     """
     forgotten = await _is_forgotten(common_dir, agent)
-    tip = None if forgotten else await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    tip = None if forgotten else await git.tip(common_dir, agent.ref)
     kept_as = None if forgotten or not agent.prepared else await _keep(rooms, common_dir, agent, tip)
     if agent.removed is not None:
         return kept_as

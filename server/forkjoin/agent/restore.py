@@ -12,7 +12,6 @@ from pathlib import Path
 from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
 
-from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.error import GitError
 from forkjoin.model import Agent
@@ -33,7 +32,7 @@ def leave_word(home: Home, agent: Agent) -> None:
     if not (agent.stop_asked or agent.ending):
         return
     asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
-    file = _asked(home, handle_of(agent))
+    file = _asked(home, agent.handle)
     with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
         file.with_suffix(".new").write_bytes(_ASKED.dump_json(asked))
         file.with_suffix(".new").replace(file)

@@ -69,7 +69,7 @@ async def _is_as_it_ended(rooms: Rooms, agent: Agent) -> bool:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     result = await rooms.store.result(agent.number)
     ended_at = result.commit if result and result.commit else agent.base
-    tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    tip = await git.tip(common_dir, agent.ref)
     return tip in (None, ended_at) and await loose.is_at(common_dir, Path(agent.worktree), ended_at)
 
 

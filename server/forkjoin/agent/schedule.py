@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.machine import Sight
-from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
 from forkjoin.agent.tell import taker_of
@@ -133,7 +132,7 @@ async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
     adapter, asked = taker_of(rooms, agent), False
     try:
         if adapter:
-            asked = await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+            asked = await rooms.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
     except OSError as error:  # no room for it, or its folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await rooms.store.set(agent, wind_up=True)
