@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
-from forkjoin.agent.judge import Judged, judge
-from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.stop import end_processes
+from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import diff, git, loose, merging, repository
-from forkjoin.branch.place import is_folder
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
@@ -42,10 +40,9 @@ async def finish(
     left = await _commit_work(rooms, common_dir, agent)
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
-    verified = _UNVERIFIED
-    tests = agent.spec.verify or agent.spec.judge if concluded.ok and not agent.stop_asked else None
-    if tests and (environment := await environment_of_lead()):
-        verified = await _test(rooms, agent, environment)
+    verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
+    if is_tested and concluded.ok and not agent.stop_asked and (environment := await environment_of_lead()):
+        verified = await verify(rooms, agent, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
@@ -103,17 +100,6 @@ async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> st
     return await merging.why_unresolved(common_dir, agent.base, agent.theirs, left.tip, left.conflicts)
 
 
-class _Verified(NamedTuple):
-    """How verify went, and the end of what it printed; and what its judge said of what passed."""
-
-    verdict: Verify
-    words: str
-    judged: Judged = Judged()
-
-
-_UNVERIFIED = _Verified(Verify.NONE, "")
-
-
 class _Ended(NamedTuple):
     """An attempt that is over: its process, what its program says, its branch, and its tests."""
 
@@ -121,15 +107,16 @@ class _Ended(NamedTuple):
     outcome: Outcome
     concluded: Conclusion
     left: loose.Left
-    verified: _Verified
+    verified: Verified
 
 
 async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
     common_dir, outcome, concluded, left, verified = ended
     work = await _measure(common_dir, agent, left.tip)
-    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, work), *verified.judged.warnings]
-    warnings += [*await _warn_of_cost(rooms, agent), *await _warn_of_spawned(rooms, agent)]
+    warnings = [*concluded.warnings, *left.warnings, *verified.warnings]
+    warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
+    failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
@@ -138,12 +125,12 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
         **work,
         verify=verified.verdict,
         verify_output=verified.words,
-        score=verified.judged.score,
+        score=verified.score,
         cost_usd=agent.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         peak_memory_bytes=outcome.peak_memory_bytes,
-        error=None if agent.stop_asked else _error(concluded, verified),
+        error=None if agent.stop_asked else concluded.error or failed,
         warnings=(*([RESTORED] if agent.restored else []), *warnings, *await git.warn(common_dir)),
     )
 
@@ -161,35 +148,7 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
             return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 
-async def _test(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> _Verified:
-    """Run verify in the agent's worktree, and its judge where that passes."""
-    if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
-        return _Verified(Verify.FAILED, "the agent removed its worktree")
-    verified = await _verify(rooms, agent, agent.spec.verify, environment) if agent.spec.verify else _UNVERIFIED
-    if agent.spec.judge and verified.verdict is not Verify.FAILED:
-        return verified._replace(judged=await judge(rooms, agent, agent.spec.judge, environment))
-    return verified
-
-
-async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
-    workplace = await workplace_of(rooms, agent, environment)
-    outcome, printed = await workplace.run("verify", command, rooms.settings.limits.verify_minutes)
-    return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())
-
-
-async def _warn_of_cost(rooms: Rooms, agent: Agent) -> list[str]:
-    models = await rooms.store.unpriced(agent)
-    return [f"Its cost is more than is told: no price is known of {', '.join(models)}."] if models else []
-
-
-async def _warn_of_spawned(rooms: Rooms, agent: Agent) -> list[str]:
-    """Who of those that it has spawned is stopped with its end."""
-    left = [one.label for one in await rooms.store.live_below([agent])]
-    told = "They had not ended when it did, and were stopped; what they did is on their branches"
-    return [f"{told}: {git.listed(left, 20)}."] if left else []
-
-
-def _summarize(concluded: Conclusion, adapter: Adapter, verified: _Verified) -> str:
+def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> str:
     """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
     if concluded.error:
         text = concluded.error
@@ -206,14 +165,15 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _error(concluded: Conclusion, verified: _Verified) -> str | None:
-    return concluded.error or ("verify failed: see verify_output" if verified.verdict is Verify.FAILED else None)
-
-
-def _warn(outcome: Outcome, work: Mapping[str, Any]) -> list[str]:
+async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
     warnings: list[str] = []
     if outcome.left:
         warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
-    if outcome.ok and not work["commits"]:
+    if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
+    if models := await rooms.store.unpriced(agent):
+        warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
+    if stopped := [one.label for one in await rooms.store.live_below([agent])]:
+        told = "They had not ended when it did, and were stopped; what they did is on their branches"
+        warnings.append(f"{told}: {git.listed(stopped, 20)}.")
     return warnings
