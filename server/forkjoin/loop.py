@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from forkjoin import journal
 from forkjoin.agent.attach import let_go
-from forkjoin.agent.life import Life
+from forkjoin.agent.life import live
 from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
@@ -60,7 +60,7 @@ class Loop:
         self.schedule = Schedule(rooms)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._life, self._obey = Life(rooms), Obey(rooms)
+        self._obey = Obey(rooms)
         self._expiry = Expiry(rooms)
         self._lander = Lander(rooms)
         self.foresight = Foresight(rooms)
@@ -195,7 +195,7 @@ class Loop:
 
     async def _live(self, number: int) -> None:
         with journal.concerning(agent=f"a{number}"):
-            await self._life.live(await self.store.agent(number))  # it may have ended since it was listed
+            await live(self.rooms, await self.store.agent(number))  # it may have ended since it was listed
 
     async def _land(self, number: int) -> None:
         landing = await self.store.landing(number)  # it may be done since it was listed

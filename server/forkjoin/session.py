@@ -171,6 +171,10 @@ class Environments:
         known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, "cli")))
         return next((self._by_digest[d] for d in known if d in self._by_digest), None)
 
+    def find_for(self, agent: Agent) -> dict[str, str] | None:
+        """As `find`, what an agent was spawned in."""
+        return self.find(agent.environment, agent.project, agent.first_lead)
+
     def find_of(self, caller: Caller) -> dict[str, str]:
         """The caller's; of one that is an agent its lead's, without what the settings have added for its program."""
         agent = caller.session.agent

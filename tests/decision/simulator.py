@@ -21,8 +21,8 @@ from decision.script import History, Program, Script
 from decision.stores import TableStore
 from forkjoin.adapter.contract import Conclusion, Retry
 from forkjoin.agent import rate_limit, rest, schedule
+from forkjoin.agent.environment import find_environment
 from forkjoin.agent.finish import final_state
-from forkjoin.agent.life import find_environment
 from forkjoin.agent.machine import Sight
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.config import Recipe, Settings

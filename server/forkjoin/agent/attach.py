@@ -58,7 +58,7 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         raise CallerError(f"{agent.label} {why}")
     if not again:
         rooms.found[agent.number] = await _look(rooms, agent)
-    known = rooms.environments.find(agent.environment, agent.project, agent.first_lead)
+    known = rooms.environments.find_for(agent)
     lead = known or caller.session.hello.environment
     return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
 

@@ -4,7 +4,6 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
+from forkjoin.agent.environment import await_environment
 from forkjoin.agent.stop import end_processes
 from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
@@ -26,14 +26,8 @@ SUMMARY_LIMIT = 240
 _COMMITS_NAMED = 50
 
 
-async def finish(
-    rooms: Rooms,
-    adapter: Adapter,
-    agent: Agent,
-    outcome: Outcome,
-    environment_of_lead: Callable[[], Awaitable[Mapping[str, str] | None]],
-) -> None:
-    """Write the attempt's result, and the agent's final state with it; without an environment it is not verified."""
+async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
+    """Write the attempt's result, and the agent's final state with it."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await conclude(rooms, adapter, agent, outcome)
     await rooms.store.changes.until(partial(_is_at_rest, rooms, agent))
@@ -41,7 +35,7 @@ async def finish(
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
     verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
-    if is_tested and concluded.ok and not agent.stop_asked and (environment := await environment_of_lead()):
+    if is_tested and concluded.ok and not agent.stop_asked and (environment := await await_environment(rooms, agent)):
         verified = await verify(rooms, agent, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile

@@ -69,7 +69,7 @@ class Schedule:
 
     async def _look(self, live: Sequence[Agent], max_running: int, now: float) -> Situation:
         """All that a decision looks at."""
-        rooms, find = self._rooms, self._rooms.environments.find
+        rooms = self._rooms
         live = [_without_slot(agent) if agent.number in rooms.stalled else agent for agent in live]
         to_start = [agent for agent in live if not agent.under_way]
         before = {number for agent in to_start for number in agent.after}
@@ -77,9 +77,7 @@ class Schedule:
             live,
             max_running,
             ended=await rooms.store.ended(before) if before else {},
-            without_environment={
-                one.number for one in to_start if not find(one.environment, one.project, one.first_lead)
-            },
+            without_environment={one.number for one in to_start if not rooms.environments.find_for(one)},
             now=now,
             rate_limits=dict(rooms.rate_limits),
             budgets=await find_budgets(rooms, live),
