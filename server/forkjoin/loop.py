@@ -151,7 +151,7 @@ class Loop:
         under_way = await self.schedule.act(self.max_running)
         self._obey.forget_all_but(under_way)
         for agent in under_way:
-            self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
+            self._attend(tasks, agent.id, agent.label, partial(live, self.rooms, agent.number))
             if self._obey.is_due(agent):
                 follow = partial(self._obey.follow, agent.number)
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
@@ -192,10 +192,6 @@ class Loop:
             self._attended.discard(key)
             self.held_up.pop(key, None)
             self.store.changes.announce()
-
-    async def _live(self, number: int) -> None:
-        with journal.concerning(agent=f"a{number}"):
-            await live(self.rooms, await self.store.agent(number))  # it may have ended since it was listed
 
     async def _land(self, number: int) -> None:
         landing = await self.store.landing(number)  # it may be done since it was listed

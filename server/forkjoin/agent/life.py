@@ -7,6 +7,7 @@ moment, is nothing but living on from its record.
 import logging
 from dataclasses import replace
 
+from forkjoin import journal
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
 from forkjoin.agent.conclude import conclude
@@ -31,16 +32,18 @@ log = logging.getLogger(__name__)
 _LEFT_BEHIND = ("lost", "timed_out", "limited")
 
 
-async def live(rooms: Rooms, agent: Agent) -> None:
-    """Carry an agent that is under way on to its end, or to where it waits for a turn; its trouble is its own."""
-    try:
-        while agent.under_way:
-            agent = await _step(rooms, agent)
-    except Exception as error:
-        if is_passing(error):
-            raise  # the agent is well: whoever called tries again
-        log.exception("%s: in state %s", agent.label, agent.state)
-        await _give_up(rooms, await rooms.store.agent(agent.number), error)
+async def live(rooms: Rooms, number: int) -> None:
+    """Carry an agent, if it is under way, on to its end, or to where it waits for a turn; its trouble is its own."""
+    with journal.concerning(agent=f"a{number}"):
+        agent = await rooms.store.agent(number)
+        try:
+            while agent.under_way:
+                agent = await _step(rooms, agent)
+        except Exception as error:
+            if is_passing(error):
+                raise  # the agent is well: whoever called tries again
+            log.exception("%s: in state %s", agent.label, agent.state)
+            await _give_up(rooms, await rooms.store.agent(number), error)
 
 
 async def _step(rooms: Rooms, agent: Agent) -> Agent:
