@@ -36,7 +36,7 @@ from forkjoin.landing.land import Lander
 from forkjoin.landing.retire import retire
 from forkjoin.model import Agent, Landing, LandingState, Project
 from forkjoin.rooms import Rooms
-from forkjoin.session import Session
+from forkjoin.session import Session, digest_of
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +99,16 @@ class Loop:
 
     async def welcome(self, session: Session) -> None:
         """A connection is there: what waits for its lead's environment may use this one."""
-        session.agent = await self.store.agent_of_token(session.token) if session.is_agent else None
-        if session.is_agent and session.agent is None:
+        if not session.hello.token:
+            with suppress(ForkjoinError):
+                await self.admit(session, session.lead(""))
+            return
+        session.agent = await self.store.agent_of_token(digest_of(session.hello.token))
+        if session.agent is None:
             raise CallerError(
                 "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
                 "if you are none, unset it and call again."
             )
-        if session.agent is None:
-            with suppress(ForkjoinError):
-                await self.admit(session, session.lead(""))
 
     async def run(self) -> None:
         """Decide and act for ever."""

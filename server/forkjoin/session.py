@@ -35,7 +35,7 @@ class Hello(BaseModel):
     cwd: OsString
     project_dir: OsString = ""
     session_id: str = Field(default="", max_length=256)
-    token: str = Field(default="", max_length=256)
+    token: str = Field(default="", max_length=256)  #: of the agent whose program has started this relay
     environment: dict[OsString, OsString] = Field(default_factory=dict[str, str])
 
 
@@ -55,16 +55,6 @@ class Session:
     def is_person(self) -> bool:
         """Whether this is a command line: a lead of its own, whose waits are for the whole project."""
         return self.hello.kind == "cli"
-
-    @property
-    def is_agent(self) -> bool:
-        """Whether an agent's program started this relay, as the token in its environment tells."""
-        return bool(self.hello.token)
-
-    @property
-    def token(self) -> str:
-        """The digest of the agent's token: all that the records keep of it."""
-        return digest_of(self.hello.token)
 
     @property
     def folder(self) -> Path:
@@ -111,6 +101,7 @@ class Caller:
 
 
 def digest_of(token: str) -> str:
+    """All that the records keep of an agent's token."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 

@@ -70,16 +70,13 @@ async def _find_base(store: Store, project: int, base: str, commit: str | None) 
 
 
 def _after(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> After:
-    named = [_others(one, new, older) for one in spec.after]
     base = _others(spec.base or "", new, bases)
-    numbers = dict.fromkeys(number for others in (*named, base) for number in others.older)
-    places = dict.fromkeys(place for others in (*named, base) for place in others.new)
-    best_of = dict.fromkeys((*named, base)) if any(_are_several(others) for others in (*named, base)) else ()
-    return After(Others(tuple(numbers), tuple(places)), tuple(filter(any, best_of)), base)
-
-
-def _are_several(others: Others) -> bool:
-    return len(others.older) + len(others.new) > 1
+    named = [*(_others(one, new, older) for one in spec.after), base]
+    numbers = dict.fromkeys(number for others in named for number in others.older)
+    places = dict.fromkeys(place for others in named for place in others.new)
+    are_several = any(len(others.older) + len(others.new) > 1 for others in named)
+    best_of = filter(any, dict.fromkeys(named)) if are_several else ()
+    return After(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
 
 
 def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
