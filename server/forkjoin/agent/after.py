@@ -4,7 +4,7 @@ import graphlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from forkjoin.agent.contest import Wanted
+from forkjoin.agent.contest import Entrant
 from forkjoin.branch import kept
 from forkjoin.error import CallerError, UnknownAgentError
 from forkjoin.model import FINAL, Agent, Project, State
@@ -23,7 +23,7 @@ class After(NamedTuple):
 
 
 async def find_after(
-    store: Store, project: Project, wanted: Sequence[Wanted], commits: Mapping[str | None, str | None]
+    store: Store, project: Project, wanted: Sequence[Entrant], commits: Mapping[str | None, str | None]
 ) -> list[After]:
     """For each that is wanted, whom it comes after.
 
@@ -46,7 +46,7 @@ async def find_after(
     return found
 
 
-def _find_new(wanted: Sequence[Wanted]) -> dict[str, Others]:
+def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
     """Whom each name of the call means; that of candidates all of them."""
     places: dict[str, tuple[int, ...]] = {}
     for place, one in enumerate(wanted):
@@ -102,7 +102,7 @@ def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
             )
 
 
-def _check_no_circle(wanted: Sequence[Wanted], found: Sequence[After]) -> None:
+def _check_no_circle(wanted: Sequence[Entrant], found: Sequence[After]) -> None:
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:

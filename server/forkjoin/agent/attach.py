@@ -24,6 +24,7 @@ from forkjoin.event import Noted
 from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.work import find_last
 
 
 class Going(NamedTuple):
@@ -117,8 +118,7 @@ async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
-    before = await rooms.store.result(agent.number)
-    if agent.stop_asked or (before and before.commit == left.tip):
+    if agent.stop_asked or await find_last(rooms.store, agent) == left.tip:
         return
     try:
         await tell(rooms, caller, agent, AFTER_PERSON)

@@ -21,6 +21,7 @@ from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_last
 
 SUMMARY_LIMIT = 240
 _COMMITS_NAMED = 50
@@ -64,8 +65,7 @@ async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
 
 async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
     """How its branch fares; what was merged before, and got no commit since, is merged."""
-    before = await rooms.store.result(agent.number)
-    if agent.was_merged and before and before.commit == result.commit:
+    if agent.was_merged and await find_last(rooms.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 

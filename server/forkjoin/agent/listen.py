@@ -46,18 +46,15 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
 
 
 async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
-    ends = [offset for event, offset in reader.events if isinstance(event, TurnEnded)]
-    if ends:
-        reader.turn_end = ends[-1]
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
     await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
         await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
     reader.model = next((part.model for part in reversed(reader.spent) if part.begins), reader.model)
-    reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
-    if ends:
+    if any(isinstance(event, TurnEnded) for event, _ in reader.events):
         await rooms.executor.close_input(agent.handle)
+    reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
     kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
     await rooms.executor.release(agent.handle, kept)
 
@@ -94,8 +91,10 @@ class _Reader:
                 if isinstance(event, Spent):
                     self.spent.append(event)
                     continue
-                if isinstance(event, TurnEnded) and event.cost_usd is not None:
-                    self.spent.clear()  # that sum has it
+                if isinstance(event, TurnEnded):
+                    self.turn_end = offset
+                    if event.cost_usd is not None:
+                        self.spent.clear()  # that sum has it
                 self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:

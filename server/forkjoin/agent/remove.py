@@ -21,6 +21,7 @@ from forkjoin.branch.checkout import find_checkout
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_last
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
         raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(_is_same, where, agent.worktree):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
-    ended_at = await _ended_at(rooms, agent)
+    ended_at = await find_last(rooms.store, agent)
     tip = await git.tip(common_dir, ref) or ended_at
     try:
         if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
@@ -119,11 +120,6 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
         return not any([await kept.is_elsewhere(common_dir, commit, agent.base) for commit in squashed])
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
-
-
-async def _ended_at(rooms: Rooms, agent: Agent) -> str | None:
-    result = await rooms.store.result(agent.number)
-    return result.commit if result else None
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -214,7 +210,7 @@ async def _keep(rooms: Rooms, common_dir: str, agent: Agent, tip: str | None) ->
     if tip is None:  # an agent has deleted it, or it went before
         if found := await kept.find(common_dir, agent.slug):
             return found
-        tip = await _ended_at(rooms, agent)
+        tip = await find_last(rooms.store, agent)
     if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
         return None
     return await kept.keep(common_dir, tip, agent.slug)

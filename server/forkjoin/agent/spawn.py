@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
-from forkjoin.agent.contest import Wanted, expand
+from forkjoin.agent.contest import Entrant, expand
 from forkjoin.agent.nest import check_granted, share_out
 from forkjoin.branch import git
 from forkjoin.branch.naming import find_naming
@@ -76,7 +76,7 @@ def _fund(settings: Settings, spec: Spec) -> Spec:
 
 
 def _new(
-    caller: Caller, checkout: Checkout, wanted: Wanted, base: str, account: str, recipe: Recipe, after: After
+    caller: Caller, checkout: Checkout, wanted: Entrant, base: str, account: str, recipe: Recipe, after: After
 ) -> NewAgent:
     spec, parent = wanted.spec, caller.session.agent
     return NewAgent(
@@ -101,7 +101,7 @@ def _new(
     )
 
 
-def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
+def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Entrant]) -> str:
     """See that these can be spawned here; the commit that is checked out."""
     if not wanted:
         raise CallerError("agents is empty: give at least one, each with a task.")
