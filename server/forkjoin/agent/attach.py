@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.adapter.all import ADAPTERS
-from forkjoin.agent.prepare import brief_of, variables_of
+from forkjoin.agent.prepare import brief_of, variables_of, workplace_of
 from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.tell import tell
 from forkjoin.branch import loose
@@ -61,7 +61,8 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         rooms.found[agent.number] = await _look(rooms, agent)
     known = rooms.environments.find_for(agent)
     lead = known or caller.session.hello.environment
-    return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
+    workplace = await workplace_of(rooms, agent, lead)
+    return agent, Going(argv, await variables_of(workplace, agent, program.environment, brief))
 
 
 def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:

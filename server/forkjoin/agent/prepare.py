@@ -66,10 +66,9 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     return await store.agent(agent.number)
 
 
-async def _write_task(rooms: Rooms, agent: Agent, task: str) -> str:
+async def _write_task(workplace: Workplace, agent: Agent, task: str) -> str:
     """The file with the task, in the worktree's own git folder: in no commit, and gone with the worktree."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    folder = await to_thread.run_sync(git_folder, common_dir, Path(agent.worktree))
+    folder = await to_thread.run_sync(git_folder, workplace.common_dir, workplace.path)
     if folder is None:
         raise CallerError(f"git knows the worktree of {agent.label} no more; spawn a new agent.")
     await to_thread.run_sync(_replace, folder / "forkjoin-task", task)
@@ -111,7 +110,7 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
 async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
     program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
-    adapter = ADAPTERS[program.kind]
+    adapter, workplace = ADAPTERS[program.kind], await workplace_of(rooms, agent, environment)
     message = await rooms.store.message(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
     limits = rooms.settings.limits
@@ -122,7 +121,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         handle=agent.handle,
         argv=run.argv,
         cwd=agent.worktree,
-        environment=await variables_of(rooms, agent, environment, settings, brief),
+        environment=await variables_of(workplace, agent, settings, brief),
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -130,7 +129,7 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
         log_bytes=limits.log_bytes,
         keeps_unread=adapter.MAKES_EVENTS,
         limits=limits.per_agent,
-        about=await _about(rooms, agent),
+        about=await _about(rooms, agent, workplace),
     )
 
 
@@ -152,20 +151,17 @@ async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
     )
 
 
-async def variables_of(
-    rooms: Rooms, agent: Agent, environment: Mapping[str, str], settings: Mapping[str, str], brief: Brief
-) -> dict[str, str]:
-    """The environment of its program, made of that of its lead and what the settings add."""
-    ours = {"FORKJOIN_TASK_FILE": await _write_task(rooms, agent, brief.task), **await git.author(agent.worktree)}
-    return await (await workplace_of(rooms, agent, environment)).compose(settings, ours)
+async def variables_of(workplace: Workplace, agent: Agent, settings: Mapping[str, str], brief: Brief) -> dict[str, str]:
+    """The environment of its program, made of that of its workplace and what the settings add."""
+    ours = {"FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task), **await git.author(agent.worktree)}
+    return await workplace.compose(settings, ours)
 
 
-async def _about(rooms: Rooms, agent: Agent) -> dict[str, object]:
+async def _about(rooms: Rooms, agent: Agent, workplace: Workplace) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
-    project = await rooms.store.project_numbered(agent.project)
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await rooms.store.task(agent.number)}
-    wanted = (await rooms.store.recipe(agent)).model_dump(exclude_defaults=True)
-    about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec, "recipe": wanted})
+    wanted = workplace.recipe.model_dump(exclude_defaults=True)
+    about = About.model_validate({**asdict(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 
