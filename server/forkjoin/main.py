@@ -88,10 +88,10 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.attempt.local import LocalExecutor
     from forkjoin.branch.guard import GUARD
     from forkjoin.config import read_settings
+    from forkjoin.environments import Environments
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
     from forkjoin.rooms import BACK_S, Rooms
-    from forkjoin.session import Environments
     from forkjoin.trust import Trust
 
     settings = read_settings(home.config_file).on(capacity.find_memory())

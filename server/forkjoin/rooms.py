@@ -8,9 +8,10 @@ import anyio
 from forkjoin.attempt.executor import Executor
 from forkjoin.config import Settings
 from forkjoin.decision.governor import RateLimit
+from forkjoin.environments import Environments
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
-from forkjoin.session import Caller, Environments
+from forkjoin.session import Caller
 
 #: How soon after a restart a command is back that holds on to an agent: it asks every second.
 BACK_S = 30.0

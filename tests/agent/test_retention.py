@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from forkjoin.agent.retention import tidy
+from forkjoin.environments import Environments
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.model import Agent, LandingState
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
-from forkjoin.session import Call, Environments, Hello, Session
+from forkjoin.session import Call, Hello, Session
 from forkjoin.version import PROTOCOL
 from harness import git, lead_of, open_lead_in_memory, open_loop_in_memory
 

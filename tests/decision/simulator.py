@@ -28,6 +28,7 @@ from forkjoin.attempt.local import LocalExecutor
 from forkjoin.config import Recipe, Settings
 from forkjoin.decision.machine import Machine, kind_of, learn
 from forkjoin.decision.scheduler import Decision, Situation, decide
+from forkjoin.environments import Environments
 from forkjoin.event import Noted, RateLimited
 from forkjoin.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.paths import Home
@@ -35,7 +36,6 @@ from forkjoin.record import rows, turns
 from forkjoin.record.rows import NewAgent
 from forkjoin.record.store import Store
 from forkjoin.rooms import Rooms
-from forkjoin.session import Environments
 from records import NOBODY, place
 
 T = TypeVar("T")
