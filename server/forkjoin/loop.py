@@ -9,10 +9,8 @@ import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from weakref import WeakSet
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,16 +25,13 @@ from forkjoin.agent.request import Expiry
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
 from forkjoin.agent.tell import deliver, taker_of
-from forkjoin.branch import git
-from forkjoin.branch.repository import look
-from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
+from forkjoin.error import is_passing, words_of
 from forkjoin.landing.asker import find_environment, lacks_environment
 from forkjoin.landing.foresight import Foresight
 from forkjoin.landing.land import Lander
 from forkjoin.landing.retire import retire
-from forkjoin.model import Agent, Landing, LandingState, Project
+from forkjoin.model import Landing, LandingState
 from forkjoin.rooms import Rooms
-from forkjoin.session import Session, digest_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +60,6 @@ class Loop:
         self._lander = Lander(rooms)
         self.foresight = Foresight(rooms)
         self._attended: set[str] = set()  #: what a task sees to
-        self._connected: WeakSet[Session] = WeakSet()
 
     def __repr__(self) -> str:
         return f"Loop({self.rooms.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
@@ -74,41 +68,6 @@ class Loop:
     def is_idle(self) -> bool:
         """Whether nothing is under way or queued."""
         return not self._attended and not self.schedule.waiting
-
-    async def admit(self, session: Session, lead: str) -> tuple[Project, str]:
-        """The project that a session stands in, and the digest of its environment, which its lead's agents may use."""
-        self._connected.add(session)
-        common_dir = (await look(session.folder)).common_dir
-        if session.agent:
-            return await self._project_of(session.agent, session, common_dir), session.agent.environment
-        project = await self.store.project(common_dir)
-        await git.admit(project.common_dir)
-        digest = self.rooms.environments.keep(session.hello.environment)
-        if self.rooms.environments.lend(project.number, lead, digest):
-            self.store.changes.announce()
-        return project, digest
-
-    async def _project_of(self, agent: Agent, session: Session, common_dir: str) -> Project:
-        """The project that an agent's program stands in: its own, whatever that has made of its worktree."""
-        if session.is_person:
-            return await self.store.project(common_dir)
-        project = await self.store.project_numbered(agent.project)
-        if project.common_dir != common_dir:
-            raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")
-        return project
-
-    async def welcome(self, session: Session) -> None:
-        """A connection is there: what waits for its lead's environment may use this one."""
-        if not session.hello.token:
-            with suppress(ForkjoinError):
-                await self.admit(session, session.lead(""))
-            return
-        session.agent = await self.store.agent_of_token(digest_of(session.hello.token))
-        if session.agent is None:
-            raise CallerError(
-                "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
-                "if you are none, unset it and call again."
-            )
 
     async def run(self) -> None:
         """Decide and act for ever."""
@@ -141,7 +100,7 @@ class Loop:
         for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
                 await finish_removals(self.rooms)
-                await tidy(self.rooms, datetime.now(UTC).date(), list(self._connected))
+                await tidy(self.rooms, datetime.now(UTC).date(), list(self.rooms.connected))
                 await retire(self.rooms)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import anyio
 
@@ -11,7 +12,7 @@ from forkjoin.decision.governor import RateLimit
 from forkjoin.environments import Environments
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
-from forkjoin.session import Caller
+from forkjoin.session import Caller, Session
 
 #: How soon after a restart a command is back that holds on to an agent: it asks every second.
 BACK_S = 30.0
@@ -40,5 +41,6 @@ class Rooms:
     found: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: when a daemon that has just come up waits no more for those who were in one
     back_by: float = field(default_factory=lambda: time.time() + BACK_S)
+    connected: WeakSet[Session] = field(default_factory=WeakSet[Session])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])
