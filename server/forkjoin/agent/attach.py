@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.adapter.all import ADAPTERS
-from forkjoin.agent.prepare import brief_of, variables_of, workplace_of
+from forkjoin.agent.prepare import workplace_of
+from forkjoin.agent.program import brief_of, variables_of
 from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.tell import tell
 from forkjoin.branch import loose

@@ -15,7 +15,8 @@ from forkjoin.agent.environment import await_environment
 from forkjoin.agent.finish import finish, give_up
 from forkjoin.agent.listen import listen
 from forkjoin.agent.machine import note_peak
-from forkjoin.agent.prepare import order, prepare
+from forkjoin.agent.prepare import prepare
+from forkjoin.agent.program import order
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
 from forkjoin.agent.setup import set_up
