@@ -18,7 +18,6 @@ from anyio.abc import TaskGroup
 from forkjoin import journal
 from forkjoin.agent.attach import let_go
 from forkjoin.agent.life import live
-from forkjoin.agent.machine import find_max_running
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.request import Expiry
@@ -51,7 +50,6 @@ class Loop:
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self.store = rooms.store
-        self.max_running = rooms.settings.limits.max_running or 1
         self.schedule = Schedule(rooms)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
@@ -62,7 +60,7 @@ class Loop:
         self._attended: set[str] = set()  #: what a task sees to
 
     def __repr__(self) -> str:
-        return f"Loop({self.rooms.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
+        return f"Loop({self.rooms.home!r}, max_running={self.schedule.max_running}, attended={len(self._attended)})"
 
     @property
     def is_idle(self) -> bool:
@@ -71,7 +69,6 @@ class Loop:
 
     async def run(self) -> None:
         """Decide and act for ever."""
-        self.max_running = await find_max_running(self.rooms)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
             tasks.start_soon(self.rooms.executor.watch)
@@ -108,7 +105,7 @@ class Loop:
 
     async def _turn(self, tasks: TaskGroup) -> float:
         """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
-        under_way = await self.schedule.act(self.max_running)
+        under_way = await self.schedule.act()
         self._obey.forget_all_but(under_way)
         for agent in under_way:
             self._attend(tasks, agent.id, agent.label, partial(live, self.rooms, agent.number))

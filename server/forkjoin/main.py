@@ -3,10 +3,8 @@
 import logging
 import signal
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -93,7 +91,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.environments import Environments
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
-    from forkjoin.rooms import BACK_S, Rooms
+    from forkjoin.rooms import Rooms
     from forkjoin.trust import Trust
 
     settings = read_settings(home.config_file).on(capacity.find_memory())
@@ -104,9 +102,8 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
         await to_thread.run_sync(home.clear_aside)
-        rooms = Rooms(home, settings, store, executor, environments, name, relay_command())
-        await restore(rooms)
-        yield Loop(replace(rooms, back_by=time.time() + BACK_S))
+        await restore(home, store)
+        yield Loop(Rooms(home, settings, store, executor, environments, name, relay_command()))
     finally:
         with CancelScope(shield=True):
             await store.close()

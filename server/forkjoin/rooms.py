@@ -15,7 +15,7 @@ from forkjoin.record.store import Store
 from forkjoin.session import Caller, Session
 
 #: How soon after a restart a command is back that holds on to an agent: it asks every second.
-BACK_S = 30.0
+_BACK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Rooms:
     #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
     found: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: when a daemon that has just come up waits no more for those who were in one
-    back_by: float = field(default_factory=lambda: time.time() + BACK_S)
+    back_by: float = field(default_factory=lambda: time.time() + _BACK_S)
     connected: WeakSet[Session] = field(default_factory=WeakSet[Session])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

@@ -182,7 +182,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         queued=states[State.QUEUED],
         paused=states[State.PAUSED],
         requests=len(await desk.store.open_requests()),
-        max_running=desk.loop.max_running,
+        max_running=desk.loop.schedule.max_running,
         waiting=first(why_they_wait(desk, live)),
         rate_limits=first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
         budgets=await _budgets(desk, live),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from forkjoin.attempt.executor import Capacity
 from forkjoin.decision.machine import FIRST_NEED, Machine, kind_of, learn
-from forkjoin.decision.scheduler import default_max_running
 from forkjoin.model import Agent, Outcome
 from forkjoin.rooms import Rooms
 
@@ -60,17 +59,6 @@ class Sight:
             taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
             needs=await self._rooms.store.peaks(),
         )
-
-
-async def find_max_running(rooms: Rooms) -> int:
-    """How many may run at once: as the settings say, else as the machine has cores, of which there is one at least."""
-    if said := rooms.settings.limits.max_running:
-        return said
-    try:
-        return default_max_running((await rooms.executor.capacity()).cores)
-    except Exception as error:  # a boundary, as above
-        log.warning("how many cores the machine has can't be told: %s", error)
-        return default_max_running(1)
 
 
 async def note_peak(rooms: Rooms, agent: Agent, outcome: Outcome) -> None:
