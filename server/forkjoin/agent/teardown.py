@@ -34,7 +34,11 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
 
     async def run(agent: Agent) -> None:
         async with limiter:
-            why = await _run(rooms, agent, found[agent.number] or environment or {})
+            try:
+                workplace = await workplace_of(rooms, agent, found[agent.number] or environment or {})
+                why = await workplace.tear_down()
+            except (ForkjoinError, OSError) as error:  # it keeps no worktree from going
+                why = words_of(error)
         if why:
             trouble.append(f"The teardown of {agent.label} failed: {why}")
 
@@ -42,11 +46,3 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
         for agent in wanting:
             tasks.start_soon(run, agent)
     return sorted(trouble)
-
-
-async def _run(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> str:
-    """Run a teardown; how it failed, if it did."""
-    try:
-        return await (await workplace_of(rooms, agent, environment)).tear_down()
-    except (ForkjoinError, OSError) as error:  # it keeps no worktree from going
-        return words_of(error)
