@@ -41,6 +41,7 @@ class Rooms:
     found: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: when a daemon that has just come up waits no more for those who were in one
     back_by: float = field(default_factory=lambda: time.time() + _BACK_S)
+    #: the connections that have stood in a repository, as long as they are there
     connected: WeakSet[Session] = field(default_factory=WeakSet[Session])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])
