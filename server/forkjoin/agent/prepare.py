@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from forkjoin.agent.base import settle_base
-from forkjoin.attempt.shell import handles
 from forkjoin.branch import loose, merging, worktree
 from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import is_folder
@@ -14,13 +13,7 @@ from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
-from forkjoin.workplace import Workplace, handles_beside
-
-
-async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
-    """The handles of all that may run for an agent's newest attempt."""
-    judging = handles(agent.handle, "judge") if agent.spec.judge else []
-    return [agent.handle, *handles_beside(agent.handle, await rooms.store.recipe(agent)), *judging]
+from forkjoin.workplace import Workplace
 
 
 async def prepare(rooms: Rooms, agent: Agent) -> Agent:
