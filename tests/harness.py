@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 import anyio
 import pytest
 from forkjoin import lock
+from forkjoin.admission import welcome
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.paths import Home
@@ -234,7 +235,7 @@ async def lead_of(
     )
     opened = Session(hello)
     if token:
-        await loop.welcome(opened)
+        await welcome(loop.rooms, opened)
     async with Client(_in_memory(Tools(loop), opened), **of_client) as client:
         yield Lead(client)
 

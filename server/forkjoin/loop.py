@@ -9,34 +9,28 @@ import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from weakref import WeakSet
 
 import anyio
 from anyio.abc import TaskGroup
 
 from forkjoin import journal
 from forkjoin.agent.attach import let_go
-from forkjoin.agent.life import Life
-from forkjoin.agent.machine import find_max_running
+from forkjoin.agent.life import live
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
 from forkjoin.agent.request import Expiry
 from forkjoin.agent.retention import tidy
 from forkjoin.agent.schedule import Schedule
 from forkjoin.agent.tell import deliver, taker_of
-from forkjoin.branch import git
-from forkjoin.branch.repository import look
-from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
+from forkjoin.error import is_passing, words_of
 from forkjoin.landing.asker import find_environment, lacks_environment
 from forkjoin.landing.foresight import Foresight
 from forkjoin.landing.land import Lander
 from forkjoin.landing.retire import retire
-from forkjoin.model import Agent, Landing, LandingState, Project
+from forkjoin.model import Landing, LandingState
 from forkjoin.rooms import Rooms
-from forkjoin.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -56,62 +50,25 @@ class Loop:
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self.store = rooms.store
-        self.max_running = rooms.settings.limits.max_running or 1
         self.schedule = Schedule(rooms)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._life, self._obey = Life(rooms), Obey(rooms)
+        self._obey = Obey(rooms)
         self._expiry = Expiry(rooms)
         self._lander = Lander(rooms)
         self.foresight = Foresight(rooms)
         self._attended: set[str] = set()  #: what a task sees to
-        self._connected: WeakSet[Session] = WeakSet()
 
     def __repr__(self) -> str:
-        return f"Loop({self.rooms.home!r}, max_running={self.max_running}, attended={len(self._attended)})"
+        return f"Loop({self.rooms.home!r}, max_running={self.schedule.max_running}, attended={len(self._attended)})"
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way or queued."""
         return not self._attended and not self.schedule.waiting
 
-    async def admit(self, session: Session, lead: str) -> tuple[Project, str]:
-        """The project that a session stands in, and the digest of its environment, which its lead's agents may use."""
-        self._connected.add(session)
-        common_dir = (await look(session.folder)).common_dir
-        if session.agent:
-            return await self._project_of(session.agent, session, common_dir), session.agent.environment
-        project = await self.store.project(common_dir)
-        await git.admit(project.common_dir)
-        digest = self.rooms.environments.keep(session.hello.environment)
-        if self.rooms.environments.lend(project.number, lead, digest):
-            self.store.changes.announce()
-        return project, digest
-
-    async def _project_of(self, agent: Agent, session: Session, common_dir: str) -> Project:
-        """The project that an agent's program stands in: its own, whatever that has made of its worktree."""
-        if session.is_person:
-            return await self.store.project(common_dir)
-        project = await self.store.project_numbered(agent.project)
-        if project.common_dir != common_dir:
-            raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")
-        return project
-
-    async def welcome(self, session: Session) -> None:
-        """A connection is there: what waits for its lead's environment may use this one."""
-        session.agent = await self.store.agent_of_token(session.token) if session.is_agent else None
-        if session.is_agent and session.agent is None:
-            raise CallerError(
-                "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
-                "if you are none, unset it and call again."
-            )
-        if session.agent is None:
-            with suppress(ForkjoinError):
-                await self.admit(session, session.lead(""))
-
     async def run(self) -> None:
         """Decide and act for ever."""
-        self.max_running = await find_max_running(self.rooms)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
             tasks.start_soon(self.rooms.executor.watch)
@@ -140,7 +97,7 @@ class Loop:
         for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
                 await finish_removals(self.rooms)
-                await tidy(self.rooms, datetime.now(UTC).date(), list(self._connected))
+                await tidy(self.rooms, datetime.now(UTC).date(), list(self.rooms.connected))
                 await retire(self.rooms)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
@@ -148,10 +105,10 @@ class Loop:
 
     async def _turn(self, tasks: TaskGroup) -> float:
         """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
-        under_way = await self.schedule.act(self.max_running)
+        under_way = await self.schedule.act()
         self._obey.forget_all_but(under_way)
         for agent in under_way:
-            self._attend(tasks, agent.id, agent.label, partial(self._live, agent.number))
+            self._attend(tasks, agent.id, agent.label, partial(live, self.rooms, agent.number))
             if self._obey.is_due(agent):
                 follow = partial(self._obey.follow, agent.number)
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
@@ -192,10 +149,6 @@ class Loop:
             self._attended.discard(key)
             self.held_up.pop(key, None)
             self.store.changes.announce()
-
-    async def _live(self, number: int) -> None:
-        with journal.concerning(agent=f"a{number}"):
-            await self._life.live(await self.store.agent(number))  # it may have ended since it was listed
 
     async def _land(self, number: int) -> None:
         landing = await self.store.landing(number)  # it may be done since it was listed

@@ -3,10 +3,9 @@
 import logging
 import signal
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -63,12 +62,13 @@ async def serve(home: Home) -> None:
     """Open the rooms, carry on what is under way, and let connections in."""
     from forkjoin_tools.server import Tools
 
+    from forkjoin.admission import welcome
     from forkjoin.branch.git import require_version
     from forkjoin.connection import daemon
 
     await require_version()
     async with open_loop(home) as loop, daemon.bind(home) as listener:
-        door = daemon.Door(Tools(loop).serve, loop.welcome)
+        door = daemon.Door(Tools(loop).serve, partial(welcome, loop.rooms))
         open_journal(home.log, loop.rooms.environments.redact)
         log.info("the daemon is up: %r, version %s", loop, __version__)
         async with anyio.create_task_group() as tasks:
@@ -88,10 +88,10 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
     from forkjoin.attempt.local import LocalExecutor
     from forkjoin.branch.guard import GUARD
     from forkjoin.config import read_settings
+    from forkjoin.environments import Environments
     from forkjoin.loop import Loop
     from forkjoin.record.store import open_store
-    from forkjoin.rooms import BACK_S, Rooms
-    from forkjoin.session import Environments
+    from forkjoin.rooms import Rooms
     from forkjoin.trust import Trust
 
     settings = read_settings(home.config_file).on(capacity.find_memory())
@@ -102,9 +102,8 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
         await to_thread.run_sync(home.clear_aside)
-        rooms = Rooms(home, settings, store, executor, environments, name, relay_command())
-        await restore(rooms)
-        yield Loop(replace(rooms, back_by=time.time() + BACK_S))
+        await restore(home, store)
+        yield Loop(Rooms(home, settings, store, executor, environments, name, relay_command()))
     finally:
         with CancelScope(shield=True):
             await store.close()

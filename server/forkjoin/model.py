@@ -129,6 +129,15 @@ class Agent:
         return f"a{self.number}"
 
     @property
+    def handle(self) -> str:
+        """What its newest attempt is known by; what else runs for it, such as verify, by this and its kind."""
+        return f"{self.id}-{self.attempt}"
+
+    @property
+    def ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    @property
     def spent_usd(self) -> float:
         """What it has spent, as far as is known."""
         return self.cost_usd or 0

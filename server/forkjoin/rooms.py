@@ -2,18 +2,20 @@
 
 import time
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import anyio
 
 from forkjoin.attempt.executor import Executor
 from forkjoin.config import Settings
 from forkjoin.decision.governor import RateLimit
+from forkjoin.environments import Environments
 from forkjoin.paths import Home
 from forkjoin.record.store import Store
-from forkjoin.session import Caller, Environments
+from forkjoin.session import Caller, Session
 
 #: How soon after a restart a command is back that holds on to an agent: it asks every second.
-BACK_S = 30.0
+_BACK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Rooms:
     #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
     found: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: when a daemon that has just come up waits no more for those who were in one
-    back_by: float = field(default_factory=lambda: time.time() + BACK_S)
+    back_by: float = field(default_factory=lambda: time.time() + _BACK_S)
+    #: the connections that have stood in a repository, as long as they are there
+    connected: WeakSet[Session] = field(default_factory=WeakSet[Session])
     #: for each project, what lets one removal after the other look and act
     removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

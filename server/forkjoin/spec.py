@@ -76,10 +76,14 @@ Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
 Minutes = Annotated[float, Field(gt=0, le=7 * 24 * 60)]
 
 
-class Candidate(BaseModel):
-    """In what one of several candidates differs from the spec."""
+class Strict(BaseModel):
+    """What is said from outside: what it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Candidate(Strict):
+    """In what one of several candidates differs from the spec."""
 
     agent: str | None = None
     model: Text | None = None
@@ -104,10 +108,8 @@ Candidates = Annotated[
 ]
 
 
-class Nesting(BaseModel):
+class Nesting(Strict):
     """What an agent may spawn itself."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     depth: int = Field(default=1, ge=1, le=5)  #: 1: those that it spawns may spawn none
     agents: int = Field(ge=1, le=100)  #: in all, with those that these spawn
@@ -131,10 +133,8 @@ def _check_rule(rule: str) -> str:
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_check_rule)], ...], Field(max_length=_MOST_RULES)]
 
 
-class Permissions(BaseModel):
+class Permissions(Strict):
     """What a program may do without asking, and may not do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     allow: Rules | None = None  #: instead of what it may by default; but for edits it asks of all that is in neither
     deny: Rules = ()
@@ -145,10 +145,8 @@ class Permissions(BaseModel):
         return Permissions(allow=allow, deny=(*others.deny, *self.deny))
 
 
-class SpecParts(BaseModel):
+class SpecParts(Strict):
     """What can be said of many agents at once."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     agent: str | None = Field(default=None, description="Agent program: claude, or one from the settings.")
     model: Text | None = Field(default=None, description="Model, as that program names it.")

@@ -258,7 +258,7 @@ async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those
 async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
     loop: Loop, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "max_running", 1)
+    monkeypatch.setattr(loop.schedule, "max_running", 1)
     await begin(lead, agents=5)
     await loop.store.add_token(1, digest_of("its token"))
     async with program_of(loop, "a1") as program:

@@ -6,13 +6,15 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from forkjoin.admission import welcome
 from forkjoin.agent.retention import tidy
+from forkjoin.environments import Environments
 from forkjoin.loop import Loop
 from forkjoin.main import open_loop
 from forkjoin.model import Agent, LandingState
 from forkjoin.paths import Home
 from forkjoin.record.rows import NewLanding
-from forkjoin.session import Call, Environments, Hello, Session
+from forkjoin.session import Call, Hello, Session
 from forkjoin.version import PROTOCOL
 from harness import git, lead_of, open_lead_in_memory, open_loop_in_memory
 
@@ -214,8 +216,8 @@ async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(reposit
     async with open_loop(home) as loop:
         assert loop.store._connection.execute("SELECT count(*) AS days FROM day").fetchone() == {"days": 1}
         session = _session("x", dict(os.environ))
-        await loop.welcome(session)
-        assert list(loop._connected) == [session]
+        await welcome(loop.rooms, session)
+        assert list(loop.rooms.connected) == [session]
         del session
         gc.collect()
-        assert list(loop._connected) == []
+        assert list(loop.rooms.connected) == []

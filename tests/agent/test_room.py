@@ -66,7 +66,7 @@ async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
         return decide(situation)
 
     monkeypatch.setattr("forkjoin.agent.schedule.decide", see)
-    await scheduled.act(1)
+    await scheduled.act()
     (situation,) = [one for one in seen if one.short_since]  # others are the loop's own
     assert situation.now - situation.short_since[1] == 110
 

@@ -21,13 +21,14 @@ from decision.script import History, Program, Script
 from decision.stores import TableStore
 from forkjoin.adapter.contract import Conclusion, Retry
 from forkjoin.agent import rate_limit, rest, schedule
+from forkjoin.agent.environment import find_environment
 from forkjoin.agent.finish import final_state
-from forkjoin.agent.life import find_environment
 from forkjoin.agent.machine import Sight
 from forkjoin.attempt.local import LocalExecutor
-from forkjoin.config import Recipe, Settings
+from forkjoin.config import Limits, Recipe, Settings
 from forkjoin.decision.machine import Machine, kind_of, learn
 from forkjoin.decision.scheduler import Decision, Situation, decide
+from forkjoin.environments import Environments
 from forkjoin.event import Noted, RateLimited
 from forkjoin.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.paths import Home
@@ -35,7 +36,6 @@ from forkjoin.record import rows, turns
 from forkjoin.record.rows import NewAgent
 from forkjoin.record.store import Store
 from forkjoin.rooms import Rooms
-from forkjoin.session import Environments
 from records import NOBODY, place
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ class World:
         self.spent = defaultdict[int, float](float)
         home = Home(Path("/home"), Path("/home"))
         executor = _Executor(home.attempts, home.daemon_lock, [])
-        self._rooms = Rooms(home, Settings(), records or TableStore(), executor, Environments())
+        settings = Settings(limits=Limits(max_running=history.max_running))
+        self._rooms = Rooms(home, settings, records or TableStore(), executor, Environments())
         self._schedule = schedule.Schedule(self._rooms)
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
         self._draw = random.Random(history.seed)
@@ -155,7 +156,7 @@ class World:
         changes, seen, soon = self._rooms.store.changes, None, math.inf
         while changes.version != seen and len(self.looks) < _TOO_MANY:
             seen = changes.version
-            for agent in _done(self._schedule.act(self.history.max_running)):
+            for agent in _done(self._schedule.act()):
                 self._see_to(agent)
             soon = max(_SOONEST_S, self._schedule.next_look_s)
         if self._wake:
@@ -167,7 +168,7 @@ class World:
         if self._glances and at - _BEFORE_S > self.now:
             self._clock.now = at - _BEFORE_S
             self._is_glance = True
-            _done(self._schedule.act(self.history.max_running))
+            _done(self._schedule.act())
             self._is_glance = False
 
     def _decide(self, situation: Situation) -> Decision:

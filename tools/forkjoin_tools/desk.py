@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+from forkjoin.admission import admit
 from forkjoin.agent.contest import best_first
 from forkjoin.branch import git
 from forkjoin.error import CallerError, GitError
@@ -218,7 +219,7 @@ async def open_desk(context: ServerRequestContext[Any, Any], tool: str, argument
     lead = session.lead(client.client_info.name[:64] if client else "")
     request = patience.written or context.request_id
     try:
-        project, environment = await loop.admit(session, lead)
+        project, environment = await admit(loop.rooms, session, lead)
     except CallerError as error:
         return Desk(loop, error, request, patience, context)
     asked = json.dumps([context.request_id, tool, arguments], sort_keys=True)

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from anyio import to_thread
 from forkjoin.agent.budgets import find_budgets
-from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.decision.budget import reserved, usd
 from forkjoin.decision.gate import clock
@@ -141,7 +140,7 @@ async def _last_words(desk: Desk, agent: Agent) -> str:
     is_set_up = agent.state is State.PREPARING
     if not is_set_up and (agent.state not in RUNS or not desk.is_command(agent)):
         return ""
-    handle = handle_of(agent, "setup" if is_set_up else "")
+    handle = f"{agent.handle}-setup" if is_set_up else agent.handle
     printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
     text = end_of(printed.data, cut=printed.start > 0).decode(errors="replace")
     lines = desk.rooms.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
@@ -183,7 +182,7 @@ async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
         queued=states[State.QUEUED],
         paused=states[State.PAUSED],
         requests=len(await desk.store.open_requests()),
-        max_running=desk.loop.max_running,
+        max_running=desk.loop.schedule.max_running,
         waiting=first(why_they_wait(desk, live)),
         rate_limits=first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
         budgets=await _budgets(desk, live),

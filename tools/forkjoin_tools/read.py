@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import diff
 from forkjoin.error import CallerError
 from forkjoin.event import Recorded
@@ -165,9 +164,9 @@ def _line(event: Recorded) -> str:
 
 async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     live = agent.state not in FINAL
-    handle = handle_of(agent, "" if live or agent.started else "setup")  # of what never started that is all there is
+    handle = agent.handle if live or agent.started else f"{agent.handle}-setup"  # that is all there is of it
     if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
-        handle = handle_of(replace(agent, attempt=agent.attempt - 1))
+        handle = replace(agent, attempt=agent.attempt - 1).handle
     executor = desk.rooms.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)

@@ -114,7 +114,7 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
     spawned = await spawn(desk.rooms, desk.caller, specs, keep=keep)
     agents = {agent.number: agent for agent in spawned.agents}
     live = [agent for agent in await desk.store.live() if agent.number not in agents] + spawned.agents
-    situation = Situation(live, desk.loop.max_running)
+    situation = Situation(live, desk.loop.schedule.max_running)
     places = {number: place for place, number in enumerate(queue(situation), 1)}
     waves = [[_called(agents[number], keep=keep) for number in wave] for wave in foresee(situation, agents.keys())]
     rows = [

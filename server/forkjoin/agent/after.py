@@ -4,7 +4,7 @@ import graphlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from forkjoin.agent.contest import Wanted
+from forkjoin.agent.contest import Entrant
 from forkjoin.branch import kept
 from forkjoin.error import CallerError, UnknownAgentError
 from forkjoin.model import FINAL, Agent, Project, State
@@ -23,7 +23,7 @@ class After(NamedTuple):
 
 
 async def find_after(
-    store: Store, project: Project, wanted: Sequence[Wanted], commits: Mapping[str | None, str | None]
+    store: Store, project: Project, wanted: Sequence[Entrant], commits: Mapping[str | None, str | None]
 ) -> list[After]:
     """For each that is wanted, whom it comes after.
 
@@ -46,7 +46,7 @@ async def find_after(
     return found
 
 
-def _find_new(wanted: Sequence[Wanted]) -> dict[str, Others]:
+def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
     """Whom each name of the call means; that of candidates all of them."""
     places: dict[str, tuple[int, ...]] = {}
     for place, one in enumerate(wanted):
@@ -70,16 +70,13 @@ async def _find_base(store: Store, project: int, base: str, commit: str | None) 
 
 
 def _after(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> After:
-    named = [_others(one, new, older) for one in spec.after]
     base = _others(spec.base or "", new, bases)
-    numbers = dict.fromkeys(number for others in (*named, base) for number in others.older)
-    places = dict.fromkeys(place for others in (*named, base) for place in others.new)
-    best_of = dict.fromkeys((*named, base)) if any(_are_several(others) for others in (*named, base)) else ()
-    return After(Others(tuple(numbers), tuple(places)), tuple(filter(any, best_of)), base)
-
-
-def _are_several(others: Others) -> bool:
-    return len(others.older) + len(others.new) > 1
+    named = [*(_others(one, new, older) for one in spec.after), base]
+    numbers = dict.fromkeys(number for others in named for number in others.older)
+    places = dict.fromkeys(place for others in named for place in others.new)
+    are_several = any(len(others.older) + len(others.new) > 1 for others in named)
+    best_of = filter(any, dict.fromkeys(named)) if are_several else ()
+    return After(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
 
 
 def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
@@ -105,7 +102,7 @@ def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
             )
 
 
-def _check_no_circle(wanted: Sequence[Wanted], found: Sequence[After]) -> None:
+def _check_no_circle(wanted: Sequence[Entrant], found: Sequence[After]) -> None:
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.adapter.all import ADAPTERS
-from forkjoin.agent.prepare import brief_of, variables_of
+from forkjoin.agent.prepare import workplace_of
+from forkjoin.agent.program import brief_of, variables_of
 from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.tell import tell
 from forkjoin.branch import loose
@@ -24,6 +25,7 @@ from forkjoin.event import Noted
 from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.work import find_last
 
 
 class Going(NamedTuple):
@@ -58,9 +60,10 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         raise CallerError(f"{agent.label} {why}")
     if not again:
         rooms.found[agent.number] = await _look(rooms, agent)
-    known = rooms.environments.find(agent.environment, agent.project, agent.first_lead)
+    known = rooms.environments.find_for(agent)
     lead = known or caller.session.hello.environment
-    return agent, Going(argv, await variables_of(rooms, agent, lead, program.environment, brief))
+    workplace = await workplace_of(rooms, agent, lead)
+    return agent, Going(argv, await variables_of(workplace, agent, program.environment, brief))
 
 
 def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:
@@ -117,8 +120,7 @@ async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
-    before = await rooms.store.result(agent.number)
-    if agent.stop_asked or (before and before.commit == left.tip):
+    if agent.stop_asked or await find_last(rooms.store, agent) == left.tip:
         return
     try:
         await tell(rooms, caller, agent, AFTER_PERSON)

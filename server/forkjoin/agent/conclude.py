@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from forkjoin.adapter.contract import Adapter, Conclusion, Ended, Retry
 from forkjoin.agent.listen import last_turn
-from forkjoin.agent.prepare import handle_of
 from forkjoin.attempt.executor import Page
 from forkjoin.model import OUTPUT_LIMIT, Agent, Outcome
 from forkjoin.rooms import Rooms
@@ -18,13 +17,12 @@ _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     """What the agent's newest attempt came to, as its adapter reads it, cut to what a result keeps."""
-    handle = handle_of(agent)
     hide = rooms.environments.redact
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
     if (outcome.asked or not outcome.ok) and await rooms.store.is_in_turn(agent):
         turn = None  # it was cut off in another
-    printed = hide(_end_of(await rooms.executor.read_output(handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
-    errors = (await rooms.executor.read_output(handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
+    printed = hide(_end_of(await rooms.executor.read_output(agent.handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
+    errors = (await rooms.executor.read_output(agent.handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)
     if outcome.asked and turn and turn.ok:  # it was done when it was ended
         outcome = replace(outcome, kind="exited", code=0)

@@ -13,7 +13,7 @@ from forkjoin.spec import Spec
 MOST_AT_ONCE = 250
 
 
-class Wanted(NamedTuple):
+class Entrant(NamedTuple):
     """An agent that is asked for."""
 
     spec: Spec  #: of candidates, with the name of all of them
@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
         return f"{self.spec.name}-{self.candidate}" if self.candidate and self.spec.name else self.spec.name
 
 
-def expand(specs: Sequence[Spec]) -> list[Wanted]:
+def expand(specs: Sequence[Spec]) -> list[Entrant]:
     """The agents that these specs ask for; candidates stand one behind the other."""
     wanted = [one for spec in specs for one in _expand(spec)]
     if len(wanted) > MOST_AT_ONCE:
@@ -37,17 +37,17 @@ def expand(specs: Sequence[Spec]) -> list[Wanted]:
     return wanted
 
 
-def _expand(spec: Spec) -> list[Wanted]:
+def _expand(spec: Spec) -> list[Entrant]:
     if spec.candidates is None:
         if spec.judge:
             raise CallerError(
                 "judge chooses among candidates, and there are none: give `candidates` too, a number or a list of "
                 "{agent, model}; a test of one agent is its `verify`. Nothing was spawned."
             )
-        return [Wanted(spec)]
+        return [Entrant(spec)]
     differing = [one.model_dump(exclude_none=True) for one in spec.candidates]
     alone = [spec.model_copy(update={"candidates": None, **told}) for told in differing]
-    return [Wanted(one, n, len(alone)) for n, one in enumerate(alone, 1)]
+    return [Entrant(one, n, len(alone)) for n, one in enumerate(alone, 1)]
 
 
 async def best_first(store: Store, agents: Sequence[Agent]) -> list[Agent]:

@@ -4,7 +4,6 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,39 +12,32 @@ from typing import Any, NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent.conclude import conclude
-from forkjoin.agent.judge import Judged, judge
-from forkjoin.agent.prepare import handle_of, workplace_of
+from forkjoin.agent.environment import await_environment
 from forkjoin.agent.stop import end_processes
+from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import diff, git, loose, merging, repository
-from forkjoin.branch.place import is_folder
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_last
 
 SUMMARY_LIMIT = 240
 _COMMITS_NAMED = 50
 
 
-async def finish(
-    rooms: Rooms,
-    adapter: Adapter,
-    agent: Agent,
-    outcome: Outcome,
-    environment_of_lead: Callable[[], Awaitable[Mapping[str, str] | None]],
-) -> None:
-    """Write the attempt's result, and the agent's final state with it; without an environment it is not verified."""
+async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
+    """Write the attempt's result, and the agent's final state with it."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     concluded = await conclude(rooms, adapter, agent, outcome)
     await rooms.store.changes.until(partial(_is_at_rest, rooms, agent))
     left = await _commit_work(rooms, common_dir, agent)
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
-    verified = _UNVERIFIED
-    tests = agent.spec.verify or agent.spec.judge if concluded.ok and not agent.stop_asked else None
-    if tests and (environment := await environment_of_lead()):
-        verified = await _test(rooms, agent, environment)
+    verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
+    if is_tested and concluded.ok and not agent.stop_asked and (environment := await await_environment(rooms, agent)):
+        verified = await verify(rooms, agent, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
@@ -64,7 +56,7 @@ async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
     work: dict[str, Any] = {}
     with suppress(ForkjoinError, OSError):
         common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-        if agent.prepared and (tip := await git.tip(common_dir, f"refs/heads/{agent.branch}")):
+        if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
             work = await _measure(common_dir, agent, tip)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, **work)
     unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
@@ -73,8 +65,7 @@ async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
 
 async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
     """How its branch fares; what was merged before, and got no commit since, is merged."""
-    before = await rooms.store.result(agent.number)
-    if agent.was_merged and before and before.commit == result.commit:
+    if agent.was_merged and await find_last(rooms.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 
@@ -89,9 +80,9 @@ async def _measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, 
 async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Left:
     """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
-    tests = [await rooms.executor.outcome(handle) for handle in handles(handle_of(agent), *kinds)]
+    tests = [await rooms.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
-        return loose.Left(await git.tip(common_dir, f"refs/heads/{agent.branch}"), 0, [])
+        return loose.Left(await git.tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
 
@@ -103,17 +94,6 @@ async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> st
     return await merging.why_unresolved(common_dir, agent.base, agent.theirs, left.tip, left.conflicts)
 
 
-class _Verified(NamedTuple):
-    """How verify went, and the end of what it printed; and what its judge said of what passed."""
-
-    verdict: Verify
-    words: str
-    judged: Judged = Judged()
-
-
-_UNVERIFIED = _Verified(Verify.NONE, "")
-
-
 class _Ended(NamedTuple):
     """An attempt that is over: its process, what its program says, its branch, and its tests."""
 
@@ -121,15 +101,16 @@ class _Ended(NamedTuple):
     outcome: Outcome
     concluded: Conclusion
     left: loose.Left
-    verified: _Verified
+    verified: Verified
 
 
 async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
     common_dir, outcome, concluded, left, verified = ended
     work = await _measure(common_dir, agent, left.tip)
-    warnings = [*concluded.warnings, *left.warnings, *_warn(outcome, work), *verified.judged.warnings]
-    warnings += [*await _warn_of_cost(rooms, agent), *await _warn_of_spawned(rooms, agent)]
+    warnings = [*concluded.warnings, *left.warnings, *verified.warnings]
+    warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
+    failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
     return Result(
         attempt=agent.attempt,
         state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
@@ -138,12 +119,12 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
         **work,
         verify=verified.verdict,
         verify_output=verified.words,
-        score=verified.judged.score,
+        score=verified.score,
         cost_usd=agent.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         peak_memory_bytes=outcome.peak_memory_bytes,
-        error=None if agent.stop_asked else _error(concluded, verified),
+        error=None if agent.stop_asked else concluded.error or failed,
         warnings=(*([RESTORED] if agent.restored else []), *warnings, *await git.warn(common_dir)),
     )
 
@@ -161,35 +142,7 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
             return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
 
 
-async def _test(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> _Verified:
-    """Run verify in the agent's worktree, and its judge where that passes."""
-    if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
-        return _Verified(Verify.FAILED, "the agent removed its worktree")
-    verified = await _verify(rooms, agent, agent.spec.verify, environment) if agent.spec.verify else _UNVERIFIED
-    if agent.spec.judge and verified.verdict is not Verify.FAILED:
-        return verified._replace(judged=await judge(rooms, agent, agent.spec.judge, environment))
-    return verified
-
-
-async def _verify(rooms: Rooms, agent: Agent, command: str, environment: Mapping[str, str]) -> _Verified:
-    workplace = await workplace_of(rooms, agent, environment)
-    outcome, printed = await workplace.run("verify", command, rooms.settings.limits.verify_minutes)
-    return _Verified(Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip())
-
-
-async def _warn_of_cost(rooms: Rooms, agent: Agent) -> list[str]:
-    models = await rooms.store.unpriced(agent)
-    return [f"Its cost is more than is told: no price is known of {', '.join(models)}."] if models else []
-
-
-async def _warn_of_spawned(rooms: Rooms, agent: Agent) -> list[str]:
-    """Who of those that it has spawned is stopped with its end."""
-    left = [one.label for one in await rooms.store.live_below([agent])]
-    told = "They had not ended when it did, and were stopped; what they did is on their branches"
-    return [f"{told}: {git.listed(left, 20)}."] if left else []
-
-
-def _summarize(concluded: Conclusion, adapter: Adapter, verified: _Verified) -> str:
+def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> str:
     """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
     if concluded.error:
         text = concluded.error
@@ -206,14 +159,15 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _error(concluded: Conclusion, verified: _Verified) -> str | None:
-    return concluded.error or ("verify failed: see verify_output" if verified.verdict is Verify.FAILED else None)
-
-
-def _warn(outcome: Outcome, work: Mapping[str, Any]) -> list[str]:
+async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
     warnings: list[str] = []
     if outcome.left:
         warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
-    if outcome.ok and not work["commits"]:
+    if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
+    if models := await rooms.store.unpriced(agent):
+        warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
+    if stopped := [one.label for one in await rooms.store.live_below([agent])]:
+        told = "They had not ended when it did, and were stopped; what they did is on their branches"
+        warnings.append(f"{told}: {git.listed(stopped, 20)}.")
     return warnings

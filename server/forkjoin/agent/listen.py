@@ -11,7 +11,6 @@ from dataclasses import replace
 from anyio import to_thread
 
 from forkjoin.adapter.contract import Adapter
-from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.price import price
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
@@ -32,7 +31,7 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
     if not adapter.MAKES_EVENTS:
         return
-    executor, handle = rooms.executor, handle_of(agent)
+    executor, handle = rooms.executor, agent.handle
     progress = await rooms.store.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
@@ -47,20 +46,17 @@ async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
 
 
 async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
-    ends = [offset for event, offset in reader.events if isinstance(event, TurnEnded)]
-    if ends:
-        reader.turn_end = ends[-1]
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
     await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
         await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
     reader.model = next((part.model for part in reversed(reader.spent) if part.begins), reader.model)
+    if any(isinstance(event, TurnEnded) for event, _ in reader.events):
+        await rooms.executor.close_input(agent.handle)
     reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
-    if ends:
-        await rooms.executor.close_input(handle_of(agent))
     kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
-    await rooms.executor.release(handle_of(agent), kept)
+    await rooms.executor.release(agent.handle, kept)
 
 
 class _Reader:
@@ -95,8 +91,10 @@ class _Reader:
                 if isinstance(event, Spent):
                     self.spent.append(event)
                     continue
-                if isinstance(event, TurnEnded) and event.cost_usd is not None:
-                    self.spent.clear()  # that sum has it
+                if isinstance(event, TurnEnded):
+                    self.turn_end = offset
+                    if event.cost_usd is not None:
+                        self.spent.clear()  # that sum has it
                 self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
@@ -113,7 +111,7 @@ async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded |
     progress = await rooms.store.progress(agent)
     if progress.turn_end is None:
         return None
-    page = await rooms.executor.read_output(handle_of(agent), progress.turn_end, _LINE_LIMIT + 1)
+    page = await rooms.executor.read_output(agent.handle, progress.turn_end, _LINE_LIMIT + 1)
     line, ending, _ = page.data.partition(b"\n")
     whole = ending or len(line) <= _LINE_LIMIT
     events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])

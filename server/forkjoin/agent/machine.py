@@ -5,10 +5,8 @@ import math
 import time
 from collections.abc import Sequence
 
-from forkjoin.agent.prepare import handle_of
 from forkjoin.attempt.executor import Capacity
 from forkjoin.decision.machine import FIRST_NEED, Machine, kind_of, learn
-from forkjoin.decision.scheduler import default_max_running
 from forkjoin.model import Agent, Outcome
 from forkjoin.rooms import Rooms
 
@@ -38,7 +36,7 @@ class Sight:
         try:
             if time.monotonic() >= self._looked + _GOOD_S:
                 self._has = await self._rooms.executor.capacity()
-                self._taken = await self._rooms.executor.taken(handle_of(one) for one in live if one.under_way)
+                self._taken = await self._rooms.executor.taken(one.handle for one in live if one.under_way)
                 self._looked = time.monotonic()
         except Exception as error:  # a boundary: whatever a machine's /proc holds, agents go on
             log.warning("what the machine has can't be told now: %s", error)
@@ -58,20 +56,9 @@ class Sight:
             load=has.load,
             most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
             first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
-            taken={agent.number: taken.get(handle_of(agent), 0) for agent in live if agent.under_way},
+            taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
             needs=await self._rooms.store.peaks(),
         )
-
-
-async def find_max_running(rooms: Rooms) -> int:
-    """How many may run at once: as the settings say, else as the machine has cores, of which there is one at least."""
-    if said := rooms.settings.limits.max_running:
-        return said
-    try:
-        return default_max_running((await rooms.executor.capacity()).cores)
-    except Exception as error:  # a boundary, as above
-        log.warning("how many cores the machine has can't be told: %s", error)
-        return default_max_running(1)
 
 
 async def note_peak(rooms: Rooms, agent: Agent, outcome: Outcome) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.stop import end_processes
 from forkjoin.model import Agent, State
 from forkjoin.rooms import Rooms
@@ -39,14 +38,14 @@ class Obey:
             case "ended" if agent.stop_asked:
                 await end_processes(self._rooms, agent)
             case "ended":  # its program alone: where that is done, a verify may come
-                await end_processes(self._rooms, agent, [handle_of(agent)])
+                await end_processes(self._rooms, agent, [agent.handle])
             case "frozen":
-                await self._rooms.executor.freeze(handle_of(agent))
+                await self._rooms.executor.freeze(agent.handle)
             case "waiting":
-                await self._rooms.executor.thaw(handle_of(agent))
-                await self._rooms.executor.excuse(handle_of(agent))
+                await self._rooms.executor.thaw(agent.handle)
+                await self._rooms.executor.excuse(agent.handle)
             case "running":
-                await self._rooms.executor.thaw(handle_of(agent))
+                await self._rooms.executor.thaw(agent.handle)
         self._done[agent.number, agent.attempt] = wanted
 
     def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:

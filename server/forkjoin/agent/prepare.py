@@ -1,40 +1,19 @@
-"""Before an agent's program starts: its worktree, what is brought there, and what to run in which environment."""
+"""Before an agent's program starts: its worktree is made, what is wanted there brought; and where all runs for it."""
 
 import functools
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
-from anyio import to_thread
-
-from forkjoin.adapter.all import ADAPTERS
-from forkjoin.adapter.contract import Brief
 from forkjoin.agent.base import settle_base
-from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.attempt.shell import handles
-from forkjoin.branch import git, loose, merging, worktree
+from forkjoin.branch import loose, merging, worktree
 from forkjoin.branch.include import bring_ignored
-from forkjoin.branch.place import git_folder, is_folder
+from forkjoin.branch.place import is_folder
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
-from forkjoin.record.rows import About
 from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
-from forkjoin.spec import Permissions
-from forkjoin.workplace import Workplace, handles_beside
-
-
-async def handles_of(rooms: Rooms, agent: Agent) -> list[str]:
-    """The handles of all that may run for an agent's newest attempt."""
-    handle = handle_of(agent)
-    judging = handles(handle, "judge") if agent.spec.judge else []
-    return [handle, *handles_beside(handle, await rooms.store.recipe(agent)), *judging]
-
-
-def handle_of(agent: Agent, kind: str = "") -> str:
-    """The handle of an agent's newest attempt; `kind` names what else runs for it, such as verify."""
-    return f"{agent.id}-{agent.attempt}{kind and '-'}{kind}"
+from forkjoin.workplace import Workplace
 
 
 async def prepare(rooms: Rooms, agent: Agent) -> Agent:
@@ -72,28 +51,9 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     return await store.agent(agent.number)
 
 
-async def _write_task(rooms: Rooms, agent: Agent, task: str) -> str:
-    """The file with the task, in the worktree's own git folder: in no commit, and gone with the worktree."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    folder = await to_thread.run_sync(git_folder, common_dir, Path(agent.worktree))
-    if folder is None:
-        raise CallerError(f"git knows the worktree of {agent.label} no more; spawn a new agent.")
-    await to_thread.run_sync(_replace, folder / "forkjoin-task", task)
-    return str(folder / "forkjoin-task")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file, whatever an agent's program has put in its place."""
-    (new := file.with_suffix(".new")).unlink(missing_ok=True)
-    with open(new, "x", encoding="utf-8", newline="") as opened:  # noqa: PTH123 - follows no symlink (O_EXCL)
-        opened.write(text)
-    new.replace(file)
-
-
 async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
     """Where all runs that runs for an agent, its program and its repository's commands."""
-    handle, project = handle_of(agent), await rooms.store.project_numbered(agent.project)
-    token = _token(handle)
+    project, token = await rooms.store.project_numbered(agent.project), _token(agent.handle)
     await rooms.store.add_token(agent.number, digest_of(token))
     ours = {
         "FORKJOIN_AGENT": agent.id,
@@ -104,7 +64,7 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
     }
     return Workplace(
         rooms=rooms,
-        handle=handle,
+        handle=agent.handle,
         common_dir=project.common_dir,
         path=Path(agent.worktree),
         checkout=agent.checkout,
@@ -113,67 +73,6 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
         environment=environment,
         ours=ours,
     )
-
-
-async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
-    """What to run for an agent that is prepared."""
-    program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
-    adapter = ADAPTERS[program.kind]
-    message = await rooms.store.message(agent)
-    run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
-    limits = rooms.settings.limits
-    settings = {**program.environment, **run.environment}
-    minutes = agent.spec.timeout_minutes or limits.timeout_minutes
-    silence = agent.spec.silence_minutes or limits.silence_minutes
-    return AttemptSpec(
-        handle=handle_of(agent),
-        argv=run.argv,
-        cwd=agent.worktree,
-        environment=await variables_of(rooms, agent, environment, settings, brief),
-        input=run.input,
-        closed=run.closed,
-        timeout_s=minutes * 60 if minutes else None,
-        silence_s=silence * 60 if silence else None,
-        log_bytes=limits.log_bytes,
-        keeps_unread=adapter.MAKES_EVENTS,
-        limits=limits.per_agent,
-        about=await _about(rooms, agent),
-    )
-
-
-async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
-    """All that its adapter is told about an agent that is prepared."""
-    asked = "\n\n".join([await rooms.store.task(agent.number), *await rooms.store.told(agent)])
-    return Brief(
-        id=agent.id,
-        name=agent.name,
-        task=asked,
-        branch=agent.branch,
-        worktree=agent.worktree,
-        checkout=agent.checkout,
-        model=agent.spec.model,
-        conversation=agent.conversation,
-        permissions=(agent.spec.permissions or Permissions()).over(rooms.settings.permissions),
-        budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
-        relay=rooms.relay,
-    )
-
-
-async def variables_of(
-    rooms: Rooms, agent: Agent, environment: Mapping[str, str], settings: Mapping[str, str], brief: Brief
-) -> dict[str, str]:
-    """The environment of its program, made of that of its lead and what the settings add."""
-    ours = {"FORKJOIN_TASK_FILE": await _write_task(rooms, agent, brief.task), **await git.author(agent.worktree)}
-    return await (await workplace_of(rooms, agent, environment)).compose(settings, ours)
-
-
-async def _about(rooms: Rooms, agent: Agent) -> dict[str, object]:
-    """What an agent's record can be made of again, should the records be damaged."""
-    project = await rooms.store.project_numbered(agent.project)
-    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await rooms.store.task(agent.number)}
-    wanted = (await rooms.store.recipe(agent)).model_dump(exclude_defaults=True)
-    about = About.model_validate({**asdict(agent), "project": project.common_dir, "spec": spec, "recipe": wanted})
-    return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -21,6 +21,7 @@ from forkjoin.branch.checkout import find_checkout
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_last
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,7 @@ async def remove(
         common_dir = (await rooms.store.project_numbered(project)).common_dir
         agents = await rooms.store.agents_numbered(agent.number for agent in agents)
         whole = [agent for agent in agents if agent.removed is None and not agent.removing]
-        _check_ended(whole)
-        _check_left(rooms, whole)
+        _check_free(rooms, whole)
         made = [agent for agent in whole if agent.prepared]
         forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
         known = [agent for agent in made if agent not in forgotten]
@@ -56,8 +56,8 @@ async def remove(
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
         await _check_again(rooms, common_dir, whole, tips)
-        _check_left(rooms, whole)  # who comes after this sees that it is being removed
-        _check_ended(await rooms.store.set_removing(whole))
+        _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
+        _check_free(rooms, await rooms.store.set_removing(whole))
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
 
 
@@ -78,15 +78,12 @@ def _alone(rooms: Rooms, project: int) -> anyio.Lock:
     return rooms.removing.setdefault(project, anyio.Lock())
 
 
-def _check_ended(agents: Sequence[Agent]) -> None:
-    live = [agent.label for agent in agents if agent.state not in FINAL]
-    if live:
+def _check_free(rooms: Rooms, agents: Sequence[Agent]) -> None:
+    """See that none of these is at work, on its way to a target, or with a person."""
+    if live := [agent.label for agent in agents if agent.state not in FINAL]:
         raise CallerError(f"Still at work: {', '.join(live)}. Call stop_agents first; nothing was removed.")
     if landing := [agent.label for agent in agents if agent.merge is Merge.QUEUED]:
         raise CallerError(f"Being merged: {', '.join(landing)}. Wait for merge_worktree; nothing was removed.")
-
-
-def _check_left(rooms: Rooms, agents: Sequence[Agent]) -> None:
     if visited := [agent.label for agent in agents if agent.number in rooms.attached]:
         raise CallerError(f"A person is in the conversation of {', '.join(visited)}; nothing was removed.")
 
@@ -95,21 +92,21 @@ async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
     """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
     if await to_thread.run_sync(place.git_folder, common_dir, Path(agent.worktree)):
         return False
-    return not (await git.tip(common_dir, f"refs/heads/{agent.branch}") or await git.resolve(common_dir, agent.base))
+    return not (await git.tip(common_dir, agent.ref) or await git.resolve(common_dir, agent.base))
 
 
 async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
     """Whether no other branch, and no tag, has the agent's commits, nor one that they were squashed into."""
     if await to_thread.run_sync(place.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
-    ref = f"refs/heads/{agent.branch}"
+    ref = agent.ref
     try:
         where = await find_checkout(common_dir, ref)
     except CallerError as error:
         raise _refuse(agent, str(error).removesuffix(".")) from error
-    if where and not await to_thread.run_sync(_is_same, where, agent.worktree):
+    if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree)):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
-    ended_at = await _ended_at(rooms, agent)
+    ended_at = await find_last(rooms.store, agent)
     tip = await git.tip(common_dir, ref) or ended_at
     try:
         if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
@@ -119,15 +116,6 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
         return not any([await kept.is_elsewhere(common_dir, commit, agent.base) for commit in squashed])
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
-
-
-async def _ended_at(rooms: Rooms, agent: Agent) -> str | None:
-    result = await rooms.store.result(agent.number)
-    return result.commit if result else None
-
-
-def _is_same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _refuse(agent: Agent, why: str) -> CallerError:
@@ -151,10 +139,10 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
 async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], tips: Mapping[int, str | None]) -> None:
     """See that nobody has gone on with them meanwhile: a teardown may be long. What it adds is committed, too."""
     now = await rooms.store.agents_numbered(agent.number for agent in agents)
-    _check_ended(now)
+    _check_free(rooms, now)
     for agent in (one for one in now if one.number in tips):
         tip = tips[agent.number]
-        if await git.tip(common_dir, f"refs/heads/{agent.branch}") != tip:
+        if await git.tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
         if not await loose.is_at(common_dir, Path(agent.worktree), tip, or_less=True):
             await _commit_loose(common_dir, agent)
@@ -197,7 +185,7 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     Doing so twice is harmless, and has the same answer.
     """
     forgotten = await _is_forgotten(common_dir, agent)
-    tip = None if forgotten else await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    tip = None if forgotten else await git.tip(common_dir, agent.ref)
     kept_as = None if forgotten or not agent.prepared else await _keep(rooms, common_dir, agent, tip)
     if agent.removed is not None:
         return kept_as
@@ -214,7 +202,7 @@ async def _keep(rooms: Rooms, common_dir: str, agent: Agent, tip: str | None) ->
     if tip is None:  # an agent has deleted it, or it went before
         if found := await kept.find(common_dir, agent.slug):
             return found
-        tip = await _ended_at(rooms, agent)
+        tip = await find_last(rooms.store, agent)
     if tip is None or await kept.is_elsewhere(common_dir, tip, agent.base):
         return None
     return await kept.keep(common_dir, tip, agent.slug)

@@ -12,14 +12,13 @@ from pathlib import Path
 from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
 
-from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.error import GitError
 from forkjoin.model import Agent
 from forkjoin.paths import Home
 from forkjoin.record.damage import note_damage, set_aside_copies
 from forkjoin.record.rows import About, Asked, Restored
-from forkjoin.rooms import Rooms
+from forkjoin.record.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def leave_word(home: Home, agent: Agent) -> None:
     if not (agent.stop_asked or agent.ending):
         return
     asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
-    file = _asked(home, handle_of(agent))
+    file = _asked(home, agent.handle)
     with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
         file.with_suffix(".new").write_bytes(_ASKED.dump_json(asked))
         file.with_suffix(".new").replace(file)
@@ -43,13 +42,12 @@ def _asked(home: Home, handle: str) -> Path:
     return home.attempts / handle / "asked.json"
 
 
-async def restore(rooms: Rooms) -> None:
+async def restore(home: Home, store: Store) -> None:
     """Record again what the records have lost, and never hand out a number again that was seen anywhere.
 
     As long as a damaged database stands beside the records, whatever has no record is lost; else only what has a
     number that the records have not handed out yet: the rest was deleted.
     """
-    home, store = rooms.home, rooms.store
     handed_out, known = await store.numbers()
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
     abouts, highest = await to_thread.run_sync(_look, home)

@@ -19,6 +19,7 @@ from forkjoin.model import Agent
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.rooms import Rooms
 from forkjoin.session import Session
+from forkjoin.work import find_last
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,8 @@ async def _is_as_it_ended(rooms: Rooms, agent: Agent) -> bool:
     if not agent.prepared:
         return True
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    result = await rooms.store.result(agent.number)
-    ended_at = result.commit if result and result.commit else agent.base
-    tip = await git.tip(common_dir, f"refs/heads/{agent.branch}")
+    ended_at = await find_last(rooms.store, agent) or agent.base
+    tip = await git.tip(common_dir, agent.ref)
     return tip in (None, ended_at) and await loose.is_at(common_dir, Path(agent.worktree), ended_at)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,11 @@ from dataclasses import replace
 
 from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.machine import Sight
-from forkjoin.agent.prepare import handle_of
 from forkjoin.agent.rate_limit import let_grow
 from forkjoin.agent.rest import words_to_go_on
 from forkjoin.agent.tell import taker_of
 from forkjoin.decision.budget import usd
-from forkjoin.decision.scheduler import Decision, Situation, decide
+from forkjoin.decision.scheduler import Decision, Situation, decide, default_max_running
 from forkjoin.error import BrokenPromiseError
 from forkjoin.event import Noted
 from forkjoin.model import Agent, Merge, Result, State
@@ -32,11 +32,13 @@ class Schedule:
     """What it remembers is worth little: a daemon that takes over knows none of it.
 
     Attributes:
+        max_running: How many may be at work at once.
         waiting: Why each that waits for its turn does, by number.
         next_look_s: After so many seconds it is to be looked again, though nothing has happened.
     """
 
     def __init__(self, rooms: Rooms) -> None:
+        self.max_running = rooms.settings.limits.max_running or default_max_running(os.cpu_count() or 1)
         self.waiting: Mapping[int, str] = {}
         self.next_look_s = math.inf
         self._rooms = rooms
@@ -45,13 +47,13 @@ class Schedule:
         self._short_since: Mapping[int, float] = {}
         self._clock = time.time() - time.monotonic()
 
-    async def act(self, max_running: int) -> list[Agent]:
+    async def act(self) -> list[Agent]:
         """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
         rooms, now = self._rooms, time.time()
         self._set_clock(now - time.monotonic())
-        let_grow(rooms, now, max_running)
+        let_grow(rooms, now, self.max_running)
         agents = {agent.number: agent for agent in await rooms.store.live()}
-        decision = decide(await self._look(list(agents.values()), max_running, now))
+        decision = decide(await self._look(list(agents.values()), now))
         self.waiting, self.next_look_s = decision.waiting, decision.next_look - now
         self._short_since = decision.short_since
         if decision.give:
@@ -68,19 +70,17 @@ class Schedule:
         jump, self._clock = clock - self._clock, clock
         self._short_since = {number: since + jump for number, since in self._short_since.items()}
 
-    async def _look(self, live: Sequence[Agent], max_running: int, now: float) -> Situation:
+    async def _look(self, live: Sequence[Agent], now: float) -> Situation:
         """All that a decision looks at."""
-        rooms, find = self._rooms, self._rooms.environments.find
+        rooms = self._rooms
         live = [_without_slot(agent) if agent.number in rooms.stalled else agent for agent in live]
         to_start = [agent for agent in live if not agent.under_way]
         before = {number for agent in to_start for number in agent.after}
         return Situation(
             live,
-            max_running,
+            self.max_running,
             ended=await rooms.store.ended(before) if before else {},
-            without_environment={
-                one.number for one in to_start if not find(one.environment, one.project, one.first_lead)
-            },
+            without_environment={one.number for one in to_start if not rooms.environments.find_for(one)},
             now=now,
             rate_limits=dict(rooms.rate_limits),
             budgets=await find_budgets(rooms, live),
@@ -133,7 +133,7 @@ async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
     adapter, asked = taker_of(rooms, agent), False
     try:
         if adapter:
-            asked = await rooms.executor.send(handle_of(agent), adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+            asked = await rooms.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
     except OSError as error:  # no room for it, or its folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await rooms.store.set(agent, wind_up=True)

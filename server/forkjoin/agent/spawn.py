@@ -1,12 +1,12 @@
 """Spawning: specs are checked, ids handed out, and all of it is on disk in one transaction before the answer."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.after import After, find_after
-from forkjoin.agent.contest import Wanted, expand
+from forkjoin.agent.contest import Entrant, expand
 from forkjoin.agent.nest import check_granted, share_out
 from forkjoin.branch import git
 from forkjoin.branch.naming import find_naming
@@ -60,9 +60,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         for one, spec, after in zip(wanted, specs, afters, strict=True)
     ]
     place = await find_naming(checkout.common_dir, home.worktrees)
-    said = (_note(checkout, specs), _note_money(new), _note_permissions(rooms.settings, specs), untrusted)
-    notes = [note for note in said if note]
-    return Spawned(await store.spawn(new, place, caller.call, keep=keep), " ".join(notes) or None)
+    note = " ".join(_notes(rooms.settings, checkout, new, untrusted))
+    return Spawned(await store.spawn(new, place, caller.call, keep=keep), note or None)
 
 
 def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
@@ -77,7 +76,7 @@ def _fund(settings: Settings, spec: Spec) -> Spec:
 
 
 def _new(
-    caller: Caller, checkout: Checkout, wanted: Wanted, base: str, account: str, recipe: Recipe, after: After
+    caller: Caller, checkout: Checkout, wanted: Entrant, base: str, account: str, recipe: Recipe, after: After
 ) -> NewAgent:
     spec, parent = wanted.spec, caller.session.agent
     return NewAgent(
@@ -102,7 +101,7 @@ def _new(
     )
 
 
-def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Wanted]) -> str:
+def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Entrant]) -> str:
     """See that these can be spawned here; the commit that is checked out."""
     if not wanted:
         raise CallerError("agents is empty: give at least one, each with a task.")
@@ -145,20 +144,14 @@ async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
     return await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
-def _note_money(new: Sequence[NewAgent]) -> str | None:
+def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
+    """What the lead should know of where these start, and of what of their specs means nothing."""
+    if checkout.dirty and any(one.spec.base is None for one in new):
+        yield "The checkout has uncommitted changes; agents start from its last commit, without them."
     if any(one.spec.budget_usd and not one.account for one in new):
-        return "budget_usd means nothing for a command: it tells no cost."
-    return None
-
-
-def _note_permissions(settings: Settings, specs: Sequence[Spec]) -> str | None:
-    for spec in specs:
-        if spec.permissions and spec.permissions.allow is not None and settings.program(spec.agent).skip_permissions:
-            return f"{spec.agent} asks for nothing, as its settings say (skip_permissions): only `deny` holds."
-    return None
-
-
-def _note(checkout: Checkout, specs: Sequence[Spec]) -> str | None:
-    if checkout.dirty and any(spec.base is None for spec in specs):
-        return "The checkout has uncommitted changes; agents start from its last commit, without them."
-    return None
+        yield "budget_usd means nothing for a command: it tells no cost."
+    limited = (one.spec.agent for one in new if one.spec.permissions and one.spec.permissions.allow is not None)
+    if free := next((agent for agent in limited if settings.program(agent).skip_permissions), None):
+        yield f"{free} asks for nothing, as its settings say (skip_permissions): only `deny` holds."
+    if untrusted:
+        yield untrusted

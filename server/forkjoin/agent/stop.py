@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import anyio
 from anyio import to_thread
 
-from forkjoin.agent.prepare import handles_of
 from forkjoin.agent.restore import leave_word
 from forkjoin.agent.wait import wait
+from forkjoin.attempt import shell
 from forkjoin.event import Noted
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
+from forkjoin.workplace import handles_beside
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
 async def end_processes(rooms: Rooms, agent: Agent, handles: Sequence[str] = ()) -> None:
     """End what runs for an agent under these handles, else all; what would be started under them never starts."""
     await to_thread.run_sync(leave_word, rooms.home, agent)
-    for handle in handles or await handles_of(rooms, agent):
+    for handle in handles or await _all_handles(rooms, agent):
         named: list[str] = []
         while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
             if left != named:
@@ -44,3 +45,8 @@ async def end_processes(rooms: Rooms, agent: Agent, handles: Sequence[str] = ())
                 await rooms.store.note(agent, [(Noted(f"can't be ended: {', '.join(left)}"), -1)])
                 named = left
             await anyio.sleep(_AGAIN_S)
+
+
+async def _all_handles(rooms: Rooms, agent: Agent) -> list[str]:
+    judging = shell.handles(agent.handle, "judge") if agent.spec.judge else []
+    return [agent.handle, *handles_beside(agent.handle, await rooms.store.recipe(agent)), *judging]

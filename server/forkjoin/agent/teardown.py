@@ -23,7 +23,7 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
     """
     recipes = {agent.number: await rooms.store.recipe(agent) for agent in agents}
     wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree))]
-    found = {one.number: rooms.environments.find(one.environment, one.project, one.first_lead) for one in wanting}
+    found = {one.number: rooms.environments.find_for(one) for one in wanting}
     if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
         raise CallerError(
             f"{lacking.label}: its teardown needs the environment of a session, or of any forkjoin command, in its "
@@ -34,7 +34,11 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
 
     async def run(agent: Agent) -> None:
         async with limiter:
-            why = await _run(rooms, agent, found[agent.number] or environment or {})
+            try:
+                workplace = await workplace_of(rooms, agent, found[agent.number] or environment or {})
+                why = await workplace.tear_down()
+            except (ForkjoinError, OSError) as error:  # it keeps no worktree from going
+                why = words_of(error)
         if why:
             trouble.append(f"The teardown of {agent.label} failed: {why}")
 
@@ -42,11 +46,3 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
         for agent in wanting:
             tasks.start_soon(run, agent)
     return sorted(trouble)
-
-
-async def _run(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> str:
-    """Run a teardown; how it failed, if it did."""
-    try:
-        return await (await workplace_of(rooms, agent, environment)).tear_down()
-    except (ForkjoinError, OSError) as error:  # it keeps no worktree from going
-        return words_of(error)

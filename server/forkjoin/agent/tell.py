@@ -10,7 +10,6 @@ from typing import Literal
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter
-from forkjoin.agent.prepare import handle_of
 from forkjoin.branch import git
 from forkjoin.error import CallerError, ForkjoinError, GitError, words_of
 from forkjoin.event import Noted
@@ -81,7 +80,7 @@ async def deliver(rooms: Rooms, agent: Agent) -> None:
     for message in await rooms.store.waiting_mail(agent):
         turn = adapter.turn(message.text, f"{agent.conversation} {message.number}")
         await rooms.store.begin_sending(message)
-        if not await rooms.executor.send(handle_of(agent), turn, once=True):
+        if not await rooms.executor.send(agent.handle, turn, once=True):
             return
         if await rooms.store.set_sent(message, agent):
             await rooms.store.note(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])

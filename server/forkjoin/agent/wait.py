@@ -19,19 +19,12 @@ class Waited:
 
     finished: list[Agent]
     pending: list[Agent]
-    requests: Sequence[Request] = ()  #: what those ask that are pending; before them what is news
+    requests: Sequence[Request] = ()  #: what those ask that are pending, though frozen; before them what is news
     news: Sequence[Request] = ()  #: those that were not told before, of whoever asks this lead
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
         """Whether there is nothing to wait for any more."""
         return not self.pending or (until == "any" and bool(self.finished))
-
-    async def with_requests(self, store: Store, find_news: FindNews) -> "Waited":
-        """With what those that are pending ask, though they may be frozen, and with what others ask that is news."""
-        asked = await store.requests_of([agent.number for agent in self.pending])
-        news = await find_news(asked)
-        fresh = set(news)
-        return replace(self, requests=[*news, *(request for request in asked if request not in fresh)], news=news)
 
 
 async def wait(
@@ -53,7 +46,9 @@ async def wait(
         nonlocal waited
         waited = divide(await store.agents_numbered(agent.number for agent in agents))
         if find_news:
-            waited = await waited.with_requests(store, find_news)
+            asked = await store.requests_of([agent.number for agent in waited.pending])
+            news = dict.fromkeys(await find_news(asked))
+            waited = replace(waited, requests=[*(news | dict.fromkeys(asked))], news=[*news])
         return waited if waited.is_over(until) or waited.news or all(map(stuck, waited.pending)) else None
 
     if await look() is None:  # a scope without time would end the first look, too
