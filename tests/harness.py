@@ -21,7 +21,7 @@ from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.session import Hello, Session
 from forkjoin.version import PROTOCOL, __version__
-from forkjoin_tools.server import Tools
+from forkjoin_tools.server import serve
 from mcp import Client
 from mcp.client._transport import TransportStreams
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -235,7 +235,7 @@ async def lead_of(
     opened = Session(hello)
     if token:
         await loop.welcome(opened)
-    async with Client(_in_memory(Tools(loop), opened), **of_client) as client:
+    async with Client(_in_memory(loop, opened), **of_client) as client:
         yield Lead(client)
 
 
@@ -253,13 +253,13 @@ async def program_of(loop: Loop, agent: str) -> AsyncGenerator[Lead]:
         environment=dict(os.environ),
     )
     session = Session(hello, agent=await loop.store.agent(number))
-    async with Client(_in_memory(Tools(loop), session)) as client:
+    async with Client(_in_memory(loop, session)) as client:
         yield Lead(client)
 
 
 @asynccontextmanager
-async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[TransportStreams]:
-    """A transport straight into `tools`; what waits for a reply to be written is called when it was."""
+async def _in_memory(loop: Loop, session: Session) -> AsyncGenerator[TransportStreams]:
+    """A transport straight into the tools; what waits for a reply to be written is called when it was."""
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
     to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -274,7 +274,7 @@ async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[Transport
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pass_on)
-        tasks.start_soon(tools.serve, session, incoming, outgoing)
+        tasks.start_soon(serve, loop, session, incoming, outgoing)
         async with from_server, to_server:
             yield from_server, to_server
         tasks.cancel_scope.cancel()

@@ -11,8 +11,7 @@ import uvicorn
 from forkjoin.loop import Loop
 from forkjoin.session import Hello, Session
 from forkjoin.version import PROTOCOL, __version__
-from forkjoin_tools import server
-from forkjoin_tools.server import Tools
+from forkjoin_tools.server import make_server
 from harness import until
 
 
@@ -22,9 +21,8 @@ async def serve_http(loop: Loop, where: Path) -> AsyncGenerator[str]:
     hello = Hello(
         protocol=PROTOCOL, version=__version__, kind="relay", relay="http", cwd=str(where), environment=dict(os.environ)
     )
-    server._session.set(Session(hello))  # every connection's: the lifespan is the whole server's
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = Tools(loop).lead.streamable_http_app()
+        app = make_server(loop, Session(hello)).streamable_http_app()  # every connection's session is this one
         web = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(web.serve, [listener])

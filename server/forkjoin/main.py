@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -61,14 +62,14 @@ def run_daemon() -> int:
 
 async def serve(home: Home) -> None:
     """Open the rooms, carry on what is under way, and let connections in."""
-    from forkjoin_tools.server import Tools
+    from forkjoin_tools.server import serve as serve_tools
 
     from forkjoin.branch.git import require_version
     from forkjoin.connection import daemon
 
     await require_version()
     async with open_loop(home) as loop, daemon.bind(home) as listener:
-        door = daemon.Door(Tools(loop).serve, loop.welcome)
+        door = daemon.Door(partial(serve_tools, loop), loop.welcome)
         open_journal(home.log, loop.rooms.environments.redact)
         log.info("the daemon is up: %r, version %s", loop, __version__)
         async with anyio.create_task_group() as tasks:
