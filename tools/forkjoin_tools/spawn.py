@@ -14,7 +14,8 @@ from forkjoin.model import Agent
 from forkjoin.spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forkjoin_tools.desk import Desk, Row
+from forkjoin_tools.desk import Desk, Row, row_of
+from forkjoin_tools.size import first
 from forkjoin_tools.strict import Arguments, explain, tool
 
 #: How many pairs that declare the same files are named.
@@ -117,10 +118,7 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
     situation = Situation(live, desk.loop.max_running)
     places = {number: place for place, number in enumerate(queue(situation), 1)}
     waves = [[_called(agents[number], keep=keep) for number in wave] for wave in foresee(situation, agents.keys())]
-    rows = [
-        Spawned(id=a.id, name=a.name, state=a.state, branch=a.branch, queue_position=places.get(a.number))
-        for a in spawned.agents
-    ]
+    rows = [Spawned(**row_of(a), branch=a.branch, queue_position=places.get(a.number)) for a in spawned.agents]
     without = [agent.name for agent in spawned.agents if not agent.spec.verify]
     return SpawnedAll(
         agents=rows if keep else [],
@@ -144,5 +142,4 @@ def _called(agent: Agent, *, keep: bool) -> str:
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
     found = find_overlaps({agent.contest_name or agent.name: agent.spec.paths for agent in agents})
-    more = [f"… and {len(found) - _OVERLAPS_NAMED} more"] if len(found) > _OVERLAPS_NAMED else []
-    return [f"{one} and {other}: {path}" for one, other, path in found[:_OVERLAPS_NAMED]] + more
+    return first([f"{one} and {other}: {path}" for one, other, path in found], _OVERLAPS_NAMED)
