@@ -1,6 +1,5 @@
-"""Commands for agents: spawn, ps, wait, message, stop, rm, merge and undo."""
+"""Commands for agents: spawn, ps, message, stop, rm, merge and undo."""
 
-import math
 import sys
 import time
 from typing import Annotated, Any
@@ -8,18 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.client import Client, ask
-from forkjoin.cli.requests import line
-from forkjoin.cli.say import Json, say, say_json, tell, visible
+from forkjoin.cli.say import Json, row, say, say_json, tell
 from forkjoin.error import CallerError
-from forkjoin.model import FINAL, State
-from forkjoin.paths import find_home
 
 Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
 
 _WATCH_EVERY_S = 1.0
-_WAIT_STEP_S = 1.0
-#: How many a wait may ask for at once.
-_ASKED = 500
 
 
 def spawn(
@@ -60,9 +53,7 @@ def spawn(
         retries=retries,
         nesting=nesting and {"agents": nesting},
     )
-    tell(
-        answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}" for one in answer["agents"]), json=json
-    )
+    tell(answer, (row(one, one["branch"]) for one in answer["agents"]), json=json)
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
@@ -93,7 +84,7 @@ def ps(
     from forkjoin.cli import show
 
     out = show.console()
-    with Client(find_home()) as client:
+    with Client() as client:
         if json:
             return say_json({"agents": list_all(client, all=everything)})
         if not watch:
@@ -116,70 +107,6 @@ def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def wait(
-    ids: Annotated[
-        list[str] | None, typer.Argument(help="Agent ids or names; default: all of this repository.")
-    ] = None,
-    any: Annotated[bool, typer.Option("--any", help="Return when one has ended.")] = False,  # noqa: A002
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
-    json: Json = False,
-) -> None:
-    """Wait until agents have ended. Exit code 1 if one of them did not succeed, or time ran out."""
-    with Client(find_home()) as client:
-        answer = _wait(client, _named(client, ids) if ids else _whom(client), timeout, first=any, quiet=json)
-    ended = answer["finished"]
-    tell(answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}" for one in ended), json=json)
-    if answer["timed_out"] or not all(one["state"] == "succeeded" for one in ended):
-        raise typer.Exit(1)
-
-
-def _named(client: Client, names: list[str]) -> list[str]:
-    """The ids of whom these mean, which may be several candidates each."""
-    parts = (names[start : start + _ASKED] for start in range(0, len(names), _ASKED))
-    return [one["id"] for part in parts for one in list_all(client, ids=part)]
-
-
-def _whom(client: Client) -> list[str]:
-    """Whom a wait without ids is for: what is under way, and what ended since the last such wait."""
-    live = list_all(client, state=[state for state in State if state not in FINAL])
-    ids = {one["id"]: None for one in reversed(live)}
-    while ended := client.call("wait_agents", timeout_s=0)["finished"]:  # one answer tells of so many
-        ids |= {one["id"]: None for one in ended}
-    return list(ids)
-
-
-def _wait(client: Client, left: list[str], timeout: float | None, *, first: bool, quiet: bool) -> dict[str, Any]:
-    """What the tool would answer if it had room for all; in short steps, so that ^C is heard and the bar moves."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from forkjoin.cli import show
-
-    give_up = math.inf if timeout is None else time.monotonic() + timeout
-    columns = TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[who]}")
-    answer: dict[str, Any] = {"finished": [], "pending": [], "timed_out": False}
-    ended: dict[str, dict[str, Any]] = {}
-    told = set[str]()  # requests
-    with Progress(
-        *columns, TimeElapsedColumn(), console=show.console(stderr=True), transient=True, disable=quiet
-    ) as progress:
-        bar = progress.add_task("", total=len(left), who="")
-        while left and not (first and ended):
-            step = max(0.0, min(_WAIT_STEP_S, give_up - time.monotonic()))
-            answer = client.call("wait_agents", ids=left[:_ASKED], until="any", timeout_s=step)
-            ended |= {one["id"]: one for one in answer["finished"]}
-            asked = {one["request_id"]: line(one) for one in answer.get("requests", [])}
-            for request in asked.keys() - told:
-                progress.print(visible(asked[request]), markup=False, highlight=False)
-            told |= asked.keys()
-            known = {*ended, *(one["name"] for one in ended.values())}
-            left = [one for one in (*left[_ASKED:], *left[:_ASKED]) if one not in known]
-            who = " ".join(one["id"] for one in answer["pending"][:8])
-            progress.update(bar, completed=len(ended), who=who)
-            if answer["timed_out"] and time.monotonic() >= give_up:
-                break
-    return answer | {"finished": list(ended.values())}
-
-
 def message(
     id: Annotated[str, typer.Argument(help="Agent id or name.")],  # noqa: A002
     text: Annotated[str | None, typer.Argument(help="The message; without it, or with -, from stdin.")] = None,
@@ -188,14 +115,13 @@ def message(
     """Tell an agent something more, in the same conversation; one that has ended goes on with it."""
     answer = ask("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
     when = "told now" if answer["delivery"] == "now" else "told with its next turn"
-    tell(answer, [f"{answer['id']}  {answer['name']}  {answer['state']}  {when}"], json=json)
+    tell(answer, [row(answer, when)], json=json)
 
 
 def stop(ids: Ids, json: Json = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
     answer = ask("stop_agents", ids=ids)
-    lines = (f"{one['id']}  {one['name']}  {one['state']}  {one.get('note', '')}".rstrip() for one in answer["agents"])
-    tell(answer, [*lines, *_more(answer)], json=json)
+    tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *_more(answer)], json=json)
 
 
 def rm(

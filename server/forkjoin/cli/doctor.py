@@ -190,7 +190,7 @@ def _daemon(home: Home) -> Finding:
         return Finding("daemon", True, "not up; it starts when it is needed")
     found.close()
     try:
-        with Client(home) as client:
+        with Client() as client:
             return Finding("daemon", True, f"up, pid {client.daemon['pid']}, version {client.daemon['version']}")
     except (DaemonError, CallerError) as error:
         return Finding("daemon", False, str(error), "see forkjoin daemon logs")
