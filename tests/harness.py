@@ -211,6 +211,12 @@ def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Non
     loop.store.changes.announce()
 
 
+def limit(home: Home, **limits: float) -> None:
+    """Let the home's settings set these limits."""
+    lines = "".join(f"\n{name} = {value}" for name, value in limits.items())
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]{lines}"))
+
+
 @asynccontextmanager
 async def lead_of(
     loop: Loop,
@@ -222,16 +228,7 @@ async def lead_of(
     **of_client: Any,
 ) -> AsyncGenerator[Lead]:
     """A lead that speaks to the tools of this loop; of kind `cli` a person; with its token an agent's program."""
-    hello = Hello(
-        protocol=PROTOCOL,
-        version=__version__,
-        kind=kind,
-        relay=f"memory-{session}-{kind}",
-        cwd=str(where),
-        session_id=session,
-        environment=dict(os.environ),
-        token=token,
-    )
+    hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
     opened = Session(hello)
     if token:
         await loop.welcome(opened)
@@ -242,19 +239,26 @@ async def lead_of(
 @asynccontextmanager
 async def program_of(loop: Loop, agent: str) -> AsyncGenerator[Lead]:
     """An agent's program, as it speaks to the tools of this loop by the relay that it was given."""
-    number = int(agent.removeprefix("a"))
-    hello = Hello(
-        protocol=PROTOCOL,
-        version=__version__,
-        kind="relay",
-        relay=f"memory-{agent}",
-        cwd="/",
-        token="its token",
-        environment=dict(os.environ),
-    )
-    session = Session(hello, agent=await loop.store.agent(number))
+    hello = make_hello(f"memory-{agent}", token="its token")
+    session = Session(hello, agent=await loop.store.agent(int(agent.removeprefix("a"))))
     async with Client(_in_memory(loop, session)) as client:
         yield Lead(client)
+
+
+def make_hello(
+    relay: str, *, kind: Literal["relay", "cli"] = "relay", cwd: str = "/", session_id: str = "", token: str = ""
+) -> Hello:
+    """What a connection begins with, in the environment of the tests."""
+    return Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        kind=kind,
+        relay=relay,
+        cwd=cwd,
+        session_id=session_id,
+        environment=dict(os.environ),
+        token=token,
+    )
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from harness import (
     git,
     kill_daemon,
     lead_of,
+    limit,
     open_lead,
     program_of,
     until,
@@ -38,12 +39,13 @@ def calls(*steps: tuple[str, Any]) -> str:
 @pytest.fixture
 def one_slot(home: Home) -> None:
     """Room for one agent at a time, and a program that calls tools."""
-    text = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1")
+    limit(home, max_running=1)
     command = [
         sys.executable,
         "-c",
         f"import sys; sys.path[:0] = [{str(TESTS)!r}]; from fakes.parent import main; main()",
     ]
+    text = home.config_file.read_text()
     home.config_file.write_text(f'{text}[agents.parent]\nkind = "command"\ncommand = {json.dumps(command)}\n')
 
 
