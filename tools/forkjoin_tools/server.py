@@ -24,7 +24,8 @@ from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
 from forkjoin_tools.strict import StrictTool
-from forkjoin_tools.tasks import Tasks, listen
+from forkjoin_tools.subscription import listen
+from forkjoin_tools.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
