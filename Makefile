@@ -32,7 +32,7 @@ check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the laye
 vendors: $(VENV)/installed-test  ## the vendors' real programs, into .cache
 	$(BIN)/python tests/vendors.py
 
-bench: $(VENV)/installed-test  ## the figures of the README
+bench: $(VENV)/installed-test  ## the figures of docs/performance.md
 	$(BIN)/python -m bench
 
 SEEDS ?= soak-1 soak-2

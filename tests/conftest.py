@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from forkjoin import lock
+from forkjoin.agent.stop import stop
 from forkjoin.cli import daemon
 from forkjoin.error import ForkjoinError
+from forkjoin.loop import Loop
 from forkjoin.paths import Home, find_home
-from harness import Lead, git, open_lead, open_lead_in_memory
+from harness import Lead, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory
 from hypothesis import HealthCheck, settings
 
 CONFIG = """
@@ -119,6 +121,21 @@ async def any_lead(request: pytest.FixtureRequest, repository: Path, home: Home)
 async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
     """A lead in the repository, through the real relay."""
     async with open_lead(repository) as found:
+        yield found
+
+
+@pytest.fixture
+async def near_loop(home: Home) -> AsyncIterator[Loop]:
+    """A loop that runs in this process; its agents are stopped at the end."""
+    async with open_loop_in_memory(home) as found:
+        yield found
+        await stop(found.rooms, await found.store.live())
+
+
+@pytest.fixture
+async def near_lead(repository: Path, near_loop: Loop) -> AsyncIterator[Lead]:
+    """A lead straight at the tools of that loop, which is quicker than through relay and daemon."""
+    async with lead_of(near_loop, repository) as found:
         yield found
 
 

@@ -22,7 +22,7 @@ from forkjoin.main import open_loop
 from forkjoin.paths import Home
 from forkjoin.session import Hello, Session
 from forkjoin.version import PROTOCOL, __version__
-from forkjoin_tools.server import Tools
+from forkjoin_tools.server import serve
 from mcp import Client
 from mcp.client._transport import TransportStreams
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -212,6 +212,12 @@ def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> Non
     loop.store.changes.announce()
 
 
+def limit(home: Home, **limits: float) -> None:
+    """Let the home's settings set these limits."""
+    lines = "".join(f"\n{name} = {value}" for name, value in limits.items())
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]{lines}"))
+
+
 @asynccontextmanager
 async def lead_of(
     loop: Loop,
@@ -223,44 +229,42 @@ async def lead_of(
     **of_client: Any,
 ) -> AsyncGenerator[Lead]:
     """A lead that speaks to the tools of this loop; of kind `cli` a person; with its token an agent's program."""
-    hello = Hello(
-        protocol=PROTOCOL,
-        version=__version__,
-        kind=kind,
-        relay=f"memory-{session}-{kind}",
-        cwd=str(where),
-        session_id=session,
-        environment=dict(os.environ),
-        token=token,
-    )
+    hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
     opened = Session(hello)
     if token:
         await welcome(loop.rooms, opened)
-    async with Client(_in_memory(Tools(loop), opened), **of_client) as client:
+    async with Client(_in_memory(loop, opened), **of_client) as client:
         yield Lead(client)
 
 
 @asynccontextmanager
 async def program_of(loop: Loop, agent: str) -> AsyncGenerator[Lead]:
     """An agent's program, as it speaks to the tools of this loop by the relay that it was given."""
-    number = int(agent.removeprefix("a"))
-    hello = Hello(
-        protocol=PROTOCOL,
-        version=__version__,
-        kind="relay",
-        relay=f"memory-{agent}",
-        cwd="/",
-        token="its token",
-        environment=dict(os.environ),
-    )
-    session = Session(hello, agent=await loop.store.agent(number))
-    async with Client(_in_memory(Tools(loop), session)) as client:
+    hello = make_hello(f"memory-{agent}", token="its token")
+    session = Session(hello, agent=await loop.store.agent(int(agent.removeprefix("a"))))
+    async with Client(_in_memory(loop, session)) as client:
         yield Lead(client)
 
 
+def make_hello(
+    relay: str, *, kind: Literal["relay", "cli"] = "relay", cwd: str = "/", session_id: str = "", token: str = ""
+) -> Hello:
+    """What a connection begins with, in the environment of the tests."""
+    return Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        kind=kind,
+        relay=relay,
+        cwd=cwd,
+        session_id=session_id,
+        environment=dict(os.environ),
+        token=token,
+    )
+
+
 @asynccontextmanager
-async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[TransportStreams]:
-    """A transport straight into `tools`; what waits for a reply to be written is called when it was."""
+async def _in_memory(loop: Loop, session: Session) -> AsyncGenerator[TransportStreams]:
+    """A transport straight into the tools; what waits for a reply to be written is called when it was."""
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
     to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -275,7 +279,7 @@ async def _in_memory(tools: Tools, session: Session) -> AsyncGenerator[Transport
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pass_on)
-        tasks.start_soon(tools.serve, session, incoming, outgoing)
+        tasks.start_soon(serve, loop, session, incoming, outgoing)
         async with from_server, to_server:
             yield from_server, to_server
         tasks.cancel_scope.cancel()

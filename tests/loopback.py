@@ -1,6 +1,5 @@
 """Our tools over HTTP on loopback, for tests with programs that speak to a server in no other way."""
 
-import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,22 +8,17 @@ from pathlib import Path
 import anyio
 import uvicorn
 from forkjoin.loop import Loop
-from forkjoin.session import Hello, Session
-from forkjoin.version import PROTOCOL, __version__
-from forkjoin_tools import server
-from forkjoin_tools.server import Tools
-from harness import until
+from forkjoin.session import Session
+from forkjoin_tools.server import make_server
+from harness import make_hello, until
 
 
 @asynccontextmanager
 async def serve_http(loop: Loop, where: Path) -> AsyncGenerator[str]:
     """The address at which a lead's tools are served, for as long as this lasts."""
-    hello = Hello(
-        protocol=PROTOCOL, version=__version__, kind="relay", relay="http", cwd=str(where), environment=dict(os.environ)
-    )
-    server._session.set(Session(hello))  # every connection's: the lifespan is the whole server's
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = Tools(loop).lead.streamable_http_app()
+        session = Session(make_hello("http", cwd=str(where)))  # every connection's
+        app = make_server(loop, session).streamable_http_app()
         web = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(web.serve, [listener])

@@ -8,7 +8,7 @@ import pytest
 from forkjoin_tools.server import TOOLS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md", "docs/reliability.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").iterdir()))]
 PATHS = re.compile(r"`((?:server|tools|tests|docs|bench)/[\w./-]*\w/?)`|\]\(([\w./-]+)\)")
 
 

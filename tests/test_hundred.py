@@ -4,11 +4,11 @@ from pathlib import Path
 
 from conftest import processes_of
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, git, open_lead
+from harness import GIVE_UP_S, git, limit, open_lead
 
 
 async def test_a_hundred_agents_run_five_at_once_and_leave_nothing_behind(repository: Path, home: Home) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 5"))
+    limit(home, max_running=5)
     log = home.state / "log"
     # `+` and `-` are one atomic append each, so their running sum is how many ran at once.
     work = "echo x > $FORKJOIN_AGENT.txt; sleep 0.05"

@@ -60,7 +60,7 @@ def run_daemon() -> int:
 
 async def serve(home: Home) -> None:
     """Open the rooms, carry on what is under way, and let connections in."""
-    from forkjoin_tools.server import Tools
+    from forkjoin_tools.server import serve as serve_tools
 
     from forkjoin.admission import welcome
     from forkjoin.branch.git import require_version
@@ -68,7 +68,7 @@ async def serve(home: Home) -> None:
 
     await require_version()
     async with open_loop(home) as loop, daemon.bind(home) as listener:
-        door = daemon.Door(Tools(loop).serve, partial(welcome, loop.rooms))
+        door = daemon.Door(partial(serve_tools, loop), partial(welcome, loop.rooms))
         open_journal(home.log, loop.rooms.environments.redact)
         log.info("the daemon is up: %r, version %s", loop, __version__)
         async with anyio.create_task_group() as tasks:

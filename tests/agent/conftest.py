@@ -8,7 +8,7 @@ import pytest
 from fakes import claude
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import Lead, lead_of, open_lead_in_memory, open_loop_in_memory
+from harness import Lead, lead_of, limit, open_lead_in_memory, open_loop_in_memory
 
 CONFIG = """
 [agents.talker]
@@ -24,24 +24,22 @@ environment = {{ ANTHROPIC_API_KEY = "another" }}
 @pytest.fixture
 def talkers(home: Home) -> None:
     """`talker` and `other`: their tasks are Python (fakes/claude.py)."""
-    config = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 8")
-    home.config_file.write_text(config + CONFIG.format(python=sys.executable, script=claude.__file__))
+    limit(home, max_running=8)
+    home.config_file.write_text(
+        home.config_file.read_text() + CONFIG.format(python=sys.executable, script=claude.__file__)
+    )
 
 
 @pytest.fixture
 def hurried(home: Home) -> None:
     """Rests of a moment between attempts."""
-    _rest(home, 0.01)
+    limit(home, rest_s=0.01)
 
 
 @pytest.fixture
 def unhurried(home: Home) -> None:
     """Rests that do not end within a test."""
-    _rest(home, 1000)
-
-
-def _rest(home: Home, seconds: float) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]\nrest_s = {seconds}"))
+    limit(home, rest_s=1000)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import anyio
 from conftest import processes_of
 from forkjoin import lock
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, kill_daemon, kill_daemon_of, open_lead, until
+from harness import GIVE_UP_S, Lead, forkjoin, git, kill_daemon, kill_daemon_of, limit, open_lead, until
 
 
 def _kill_daemon_at(home: Home) -> None:
@@ -43,7 +43,7 @@ async def test_a_shim_that_ends_starts_the_daemon_where_none_is_there(repository
 async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_says_so(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     async with open_lead(repository, MINE="theirs") as lead:
         blocker, second = await lead.spawn("sleep 1000", 'echo "$MINE"')
         await lead.until(blocker, state="running")
@@ -60,7 +60,7 @@ async def test_what_a_restart_has_queued_waits_for_its_leads_environment_and_say
 async def test_who_waits_for_its_leads_environment_has_no_slot_until_that_is_back_and_its_turn(
     repository: Path, home: Home, tmp_path: Path
 ) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     until_go = f"until test -e {home.state}/go; do sleep 0.02; done"
     async with open_lead(repository) as lead:
         (first,) = await lead.spawn(until_go, verify="test -e $HOME")

@@ -13,7 +13,7 @@ from forkjoin import lock
 from forkjoin.agent import stop
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory, until
+from harness import GIVE_UP_S, Lead, forkjoin, git, limit, open_lead, open_lead_in_memory, until
 
 #: A grandchild, forked twice, in a session of its own; a child that is stopped; all deaf. It leaves work behind.
 HOSTILE = """
@@ -277,7 +277,7 @@ async def test_after_a_reboot_what_ran_is_lost_and_a_verify_that_ran_is_run_agai
 
 async def test_agents_start_in_the_order_of_the_queue(repository: Path, home: Home) -> None:
     """Fault 4: by priority, then as they were spawned."""
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     log, go = home.state / "log", home.state / "go"
     async with open_lead(repository) as lead:
         task = f"echo $FORKJOIN_NAME >> {log}; until test -e {go}; do sleep 0.02; done"

@@ -1,29 +1,14 @@
 """What agents tell each other: a short list, of those of one lead."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from forkjoin.agent.stop import stop
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from forkjoin.record.findings import MOST
 from forkjoin_tools.size import ROOM, wire_size
-from harness import Lead, lead_of, open_loop_in_memory, program_of
-
-
-@pytest.fixture
-async def loop(home: Home) -> AsyncIterator[Loop]:
-    async with open_loop_in_memory(home) as found:
-        yield found
-
-
-@pytest.fixture
-async def lead(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
-    async with lead_of(loop, repository) as found:
-        yield found
-        await stop(loop.rooms, await loop.store.live())
+from harness import Lead, lead_of, program_of
 
 
 async def at_work(lead: Lead, many: int) -> None:
@@ -33,22 +18,26 @@ async def at_work(lead: Lead, many: int) -> None:
 
 
 async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
-    loop: Loop, lead: Lead, repository: Path
+    near_loop: Loop, near_lead: Lead, repository: Path
 ) -> None:
-    await at_work(lead, 2)
-    async with lead_of(loop, repository, "session-2") as another:
+    await at_work(near_lead, 2)
+    async with lead_of(near_loop, repository, "session-2") as another:
         await at_work(another, 1)
-    async with program_of(loop, "a1") as one, program_of(loop, "a2") as other, program_of(loop, "a3") as stranger:
+    async with (
+        program_of(near_loop, "a1") as one,
+        program_of(near_loop, "a2") as other,
+        program_of(near_loop, "a3") as stranger,
+    ):
         await one.call("share_finding", text="The tests\nneed a database.")
         told = await other.call("read_findings")
         assert told.endswith("a1 (sleep-1000): The tests need a database.")
         assert await stranger.call("read_findings") == "Nobody has shared anything yet."
-    assert (await lead.listed("a1"))["last_event"] == "found: The tests need a database."
+    assert (await near_lead.listed("a1"))["last_event"] == "found: The tests need a database."
 
 
-async def test_of_many_findings_the_oldest_go(loop: Loop, lead: Lead, home: Home) -> None:
-    await at_work(lead, 2)
-    async with program_of(loop, "a1") as one, program_of(loop, "a2") as other:
+async def test_of_many_findings_the_oldest_go(near_loop: Loop, near_lead: Lead, home: Home) -> None:
+    await at_work(near_lead, 2)
+    async with program_of(near_loop, "a1") as one, program_of(near_loop, "a2") as other:
         await other.call("share_finding", text="the first")
         for number in range(MOST):
             await one.call("share_finding", text=f"number {number}")
@@ -62,10 +51,12 @@ async def test_of_many_findings_the_oldest_go(loop: Loop, lead: Lead, home: Home
 
 
 @pytest.mark.parametrize("character", ["\x01", "\U0001f600"])
-async def test_whatever_they_hold_they_have_room_in_one_answer(loop: Loop, lead: Lead, character: str) -> None:
-    await lead.call("spawn_agent", task="sleep 1000", name="n" * 64)
-    await lead.until("a1", state="running")
-    async with program_of(loop, "a1") as one:
+async def test_whatever_they_hold_they_have_room_in_one_answer(
+    near_loop: Loop, near_lead: Lead, character: str
+) -> None:
+    await near_lead.call("spawn_agent", task="sleep 1000", name="n" * 64)
+    await near_lead.until("a1", state="running")
+    async with program_of(near_loop, "a1") as one:
         for number in range(MOST):
             await one.call("share_finding", text=f"{number}: {character * 495}.")
         told = await one.call("read_findings")

@@ -2,14 +2,12 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from forkjoin.agent.stop import stop
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from forkjoin.session import digest_of
@@ -21,8 +19,8 @@ from harness import (
     git,
     kill_daemon,
     lead_of,
+    limit,
     open_lead,
-    open_loop_in_memory,
     program_of,
     until,
 )
@@ -42,26 +40,14 @@ def calls(*steps: tuple[str, Any]) -> str:
 @pytest.fixture
 def one_slot(home: Home) -> None:
     """Room for one agent at a time, and a program that calls tools."""
-    text = home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1")
+    limit(home, max_running=1)
     command = [
         sys.executable,
         "-c",
         f"import sys; sys.path[:0] = [{str(TESTS)!r}]; from fakes.parent import main; main()",
     ]
+    text = home.config_file.read_text()
     home.config_file.write_text(f'{text}[agents.parent]\nkind = "command"\ncommand = {json.dumps(command)}\n')
-
-
-@pytest.fixture
-async def loop(home: Home) -> AsyncIterator[Loop]:
-    async with open_loop_in_memory(home) as found:
-        yield found
-
-
-@pytest.fixture
-async def lead(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
-    async with lead_of(loop, repository) as found:
-        yield found
-        await stop(loop.rooms, await loop.store.live())
 
 
 async def begin(lead: Lead, **nesting: Any) -> str:
@@ -132,24 +118,26 @@ async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spaw
 
 
 async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
-    loop: Loop, lead: Lead, repository: Path
+    near_loop: Loop, near_lead: Lead, repository: Path
 ) -> None:
-    parent = await begin(lead, agents=5)
-    worktree = Path((await loop.store.agent(1)).worktree)
+    parent = await begin(near_lead, agents=5)
+    worktree = Path((await near_loop.store.agent(1)).worktree)
     (worktree / ".git").unlink()
     git(worktree, "init", "-q")
     git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
-    async with program_of(loop, parent) as program:
+    async with program_of(near_loop, parent) as program:
         refused = await program.refusal("spawn_agent", task="true")
         assert f"is no worktree of {repository}/.git any more; nothing was changed." in refused
 
 
-async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(loop: Loop, lead: Lead) -> None:
-    parent = await begin(lead, agents=2, depth=2)
-    async with program_of(loop, parent) as program:
+async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(
+    near_loop: Loop, near_lead: Lead
+) -> None:
+    parent = await begin(near_lead, agents=2, depth=2)
+    async with program_of(near_loop, parent) as program:
         (child,) = await program.spawn(WAITS, nesting={"agents": 50})
-        await lead.until(child, state="running")
-        async with program_of(loop, child) as below:
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below:
             (grandchild,) = await below.spawn("true")
             refused = await below.refusal("spawn_agent", task="true")
             assert "was granted 2 agents of its own" in refused
@@ -163,7 +151,7 @@ async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn
         )
         listed = (await program.call("list_agents"))["agents"]
     assert [(one["id"], one["parent"]) for one in listed] == [(grandchild, child), (child, parent)]
-    assert len((await lead.call("list_agents"))["agents"]) == 3
+    assert len((await near_lead.call("list_agents"))["agents"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -175,13 +163,13 @@ async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn
     ],
 )
 async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
-    loop: Loop, lead: Lead, given: dict[str, Any], words: str
+    near_loop: Loop, near_lead: Lead, given: dict[str, Any], words: str
 ) -> None:
-    await lead.call("spawn_agent", task="true", name="other")
-    await lead.results("other")
-    await lead.call("spawn_agent", task=WAITS, name="parent", nesting={"agents": 5}, exclusive="database")
-    await lead.until("parent", state="running")
-    async with program_of(loop, "a2") as program:
+    await near_lead.call("spawn_agent", task="true", name="other")
+    await near_lead.results("other")
+    await near_lead.call("spawn_agent", task=WAITS, name="parent", nesting={"agents": 5}, exclusive="database")
+    await near_lead.until("parent", state="running")
+    async with program_of(near_loop, "a2") as program:
         assert words in await program.refusal("spawn_agent", task="true", **given)
         assert (await program.call("list_agents"))["agents"] == []
 
@@ -198,22 +186,22 @@ async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
     ],
 )
 async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
-    loop: Loop, lead: Lead, tool: str, given: dict[str, Any], words: str
+    near_loop: Loop, near_lead: Lead, tool: str, given: dict[str, Any], words: str
 ) -> None:
-    await lead.call("spawn_agent", task="true", name="other")
-    await lead.results("other")
-    parent = await begin(lead, agents=5)
-    async with program_of(loop, parent) as program:
+    await near_lead.call("spawn_agent", task="true", name="other")
+    await near_lead.results("other")
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
         await program.call("spawn_agent", task="true", name="child")
         assert words in await program.refusal(tool, **given)
 
 
-async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loop: Loop, lead: Lead) -> None:
-    assert "must leave something" in await lead.refusal(
+async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(near_loop: Loop, near_lead: Lead) -> None:
+    assert "must leave something" in await near_lead.refusal(
         "spawn_agent", task="true", agent="claude", budget_usd=4, nesting={"agents": 3, "budget_usd": 4}
     )
-    parent = await begin(lead, agents=5, budget_usd=3)
-    async with program_of(loop, parent) as program:
+    parent = await begin(near_lead, agents=5, budget_usd=3)
+    async with program_of(near_loop, parent) as program:
         refused = await program.refusal("spawn_agents", agents=[{"task": "x", "budget_usd": 2}] * 2)
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
@@ -230,40 +218,40 @@ async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loo
     ],
 )
 async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
-    loop: Loop, lead: Lead, tool: str, given: dict[str, Any]
+    near_loop: Loop, near_lead: Lead, tool: str, given: dict[str, Any]
 ) -> None:
-    parent = await begin(lead, agents=5)
-    async with program_of(loop, parent) as program:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
         await program.run("echo theirs > theirs.txt")
-        (Path((await loop.store.agent(1)).worktree) / "go").touch()
-        await lead.results(parent)
+        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+        await near_lead.results(parent)
         assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
 
 
 async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those_below_it(
-    talkers: None, loop: Loop, lead: Lead
+    talkers: None, near_loop: Loop, near_lead: Lead
 ) -> None:
-    parent = await begin(lead, agents=5, depth=3, budget_usd=3)
-    async with program_of(loop, parent) as program:
+    parent = await begin(near_lead, agents=5, depth=3, budget_usd=3)
+    async with program_of(near_loop, parent) as program:
         nesting = {"agents": 2, "budget_usd": 1}
         (child,) = await program.spawn(TALK, agent="talker", budget_usd=2, nesting=nesting)
-        await lead.until(child, state="running")
-        async with program_of(loop, child) as below:
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below:
             await below.spawn(TALK, agent="talker", budget_usd=1)
         refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=1.5)
         assert ": 1.00 USD are left, and 1.50 USD were asked for" in refused
 
 
 async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
-    loop: Loop, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+    near_loop: Loop, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.schedule, "max_running", 1)
-    await begin(lead, agents=5)
-    await loop.store.add_token(1, digest_of("its token"))
-    async with program_of(loop, "a1") as program:
+    monkeypatch.setattr(near_loop.schedule, "max_running", 1)
+    await begin(near_lead, agents=5)
+    await near_loop.store.add_token(1, digest_of("its token"))
+    async with program_of(near_loop, "a1") as program:
         await program.spawn("true", "true")
-    async with lead_of(loop, repository, kind="cli", token="its token") as shell:
+    async with lead_of(near_loop, repository, kind="cli", token="its token") as shell:
         told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
         assert [one["id"] for one in told["finished"]] == ["a2"]
         told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
@@ -271,80 +259,87 @@ async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
 
 
 async def test_what_waits_for_others_keeps_its_slot(
-    loop: Loop, lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+    near_loop: Loop, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(lead, agents=5)
-    await loop.store.add_token(1, digest_of("its token"))
+    await begin(near_lead, agents=5)
+    await near_loop.store.add_token(1, digest_of("its token"))
     awaiting: list[list[int]] = []
 
     async def look(self: Patience, *_: object) -> None:
-        awaiting.append([*loop.rooms.awaiting])
+        awaiting.append([*near_loop.rooms.awaiting])
 
     monkeypatch.setattr(Patience, "wait", look)
-    async with program_of(loop, "a1") as program, lead_of(loop, repository, kind="cli", token="its token") as shell:
+    async with (
+        program_of(near_loop, "a1") as program,
+        lead_of(near_loop, repository, kind="cli", token="its token") as shell,
+    ):
         (child,) = await program.spawn("true")
-        (stranger,) = await lead.spawn("true")
+        (stranger,) = await near_lead.spawn("true")
         for ids in ([child], [child, stranger], [stranger]):
             await shell.call("wait_agents", ids=ids)
     assert awaiting == [[1], [], []]
 
 
-async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(loop: Loop, lead: Lead, repository: Path) -> None:
-    parent = await begin(lead, agents=5)
-    (stranger,) = await lead.spawn(WAITS)
-    await lead.until(stranger, state="running")
-    await loop.store.add_token(1, digest_of("its token"))
+async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    (stranger,) = await near_lead.spawn(WAITS)
+    await near_lead.until(stranger, state="running")
+    await near_loop.store.add_token(1, digest_of("its token"))
     async with (
-        program_of(loop, parent) as program,
-        program_of(loop, stranger) as other,
-        lead_of(loop, repository, kind="cli", token="its token") as shell,
+        program_of(near_loop, parent) as program,
+        program_of(near_loop, stranger) as other,
+        lead_of(near_loop, repository, kind="cli", token="its token") as shell,
         anyio.create_task_group() as tasks,
     ):
         for number, asker in enumerate((program, other), 1):
             tasks.start_soon(partial(asker.call, "ask_lead", question="Whose?"))
-            await lead.until(f"a{number}", state="waiting")
+            await near_lead.until(f"a{number}", state="waiting")
         assert (await program.call("list_requests"))["requests"] == []
         for request in ("r1", "r2"):
             refused = await program.refusal("answer_request", request_id=request, answer="Mine.")
             assert f"No request {request!r}" in refused
             assert "is the lead's alone" in await shell.refusal("answer_request", request_id=request, answer="Mine.")
-            await lead.call("answer_request", request_id=request, answer="Yours.")
+            await near_lead.call("answer_request", request_id=request, answer="Yours.")
 
 
-async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(talkers: None, loop: Loop, lead: Lead) -> None:
-    parent = await begin(lead, agents=5)
-    async with program_of(loop, parent) as program:
+async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(
+    talkers: None, near_loop: Loop, near_lead: Lead
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
         (child,) = await program.spawn("spend(0.4)\nhear()", agent="talker", budget_usd=0.3)
-        await lead.last_event(child, "is used up")
+        await near_lead.last_event(child, "is used up")
         told = await program.call("wait_agents", ids=[child])
     assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [child])
     assert f"{child}: your lead alone can raise it. Stop them" in told["waiting"][-1]
 
 
-async def test_its_silence_while_it_waits_for_its_own_does_not_count(loop: Loop, lead: Lead) -> None:
-    (parent,) = await lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
-    await lead.until(parent, state="running")
-    async with program_of(loop, parent) as program:
+async def test_its_silence_while_it_waits_for_its_own_does_not_count(near_loop: Loop, near_lead: Lead) -> None:
+    (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await near_lead.until(parent, state="running")
+    async with program_of(near_loop, parent) as program:
         await program.spawn("sleep 3")
         await program.call("wait_agents", timeout_s=GIVE_UP_S)
-        (Path((await loop.store.agent(1)).worktree) / "go").touch()
-    (result,) = await lead.results(parent)
+        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await near_lead.results(parent)
     assert result["state"] == "succeeded"
 
 
-async def test_its_silence_while_its_own_are_merged_does_not_count(loop: Loop, lead: Lead) -> None:
-    (parent,) = await lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
-    await lead.until(parent, state="running")
-    async with program_of(loop, parent) as program:
+async def test_its_silence_while_its_own_are_merged_does_not_count(near_loop: Loop, near_lead: Lead) -> None:
+    (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await near_lead.until(parent, state="running")
+    async with program_of(near_loop, parent) as program:
         await program.run("echo theirs > theirs.txt")
         await program.call("merge_worktree", ids=["a2"], verify="sleep 3")
-        (Path((await loop.store.agent(1)).worktree) / "go").touch()
-    (result,) = await lead.results(parent)
+        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await near_lead.results(parent)
     assert result["state"] == "succeeded"
 
 
 async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
-    loop: Loop, lead: Lead, repository: Path
+    near_loop: Loop, near_lead: Lead, repository: Path
 ) -> None:
     put: list[str] = []
 
@@ -352,14 +347,14 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
         put.append(params.message)
         return ElicitResult(action="accept", content={"answer": "The person's."})
 
-    await begin(lead, agents=5)
-    await loop.store.add_token(1, digest_of("its token"))
-    async with lead_of(loop, repository, token="its token", elicitation_callback=accept, mode="legacy") as program:
+    await begin(near_lead, agents=5)
+    await near_loop.store.add_token(1, digest_of("its token"))
+    async with lead_of(near_loop, repository, token="its token", elicitation_callback=accept, mode="legacy") as program:
         (child,) = await program.spawn(WAITS)
-        await lead.until(child, state="running")
-        async with program_of(loop, child) as below, anyio.create_task_group() as tasks:
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below, anyio.create_task_group() as tasks:
             tasks.start_soon(partial(below.call, "ask_lead", question="Whose?"))
-            await lead.until(child, state="waiting")
+            await near_lead.until(child, state="waiting")
             (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
             await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
     assert put == []
@@ -368,11 +363,13 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
 # -- the end of a tree
 
 
-async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(loop: Loop, lead: Lead, tmp_path: Path) -> None:
-    parent = await begin(lead, agents=5)
+async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
+    near_loop: Loop, near_lead: Lead, tmp_path: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
     verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
-    branch = (await loop.store.agent(1)).branch
-    async with program_of(loop, parent) as program, anyio.create_task_group() as tasks:
+    branch = (await near_loop.store.agent(1)).branch
+    async with program_of(near_loop, parent) as program, anyio.create_task_group() as tasks:
         (child,) = await program.run("echo theirs > theirs.txt")
         refused: list[str] = []
 
@@ -381,26 +378,26 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(loop: Loo
 
         tasks.start_soon(merge)
         await until((tmp_path / "begun").exists)
-        before = git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch)
-        await lead.call("stop_agents", ids=[parent])
+        before = git(Path((await near_loop.store.agent(1)).worktree), "rev-parse", branch)
+        await near_lead.call("stop_agents", ids=[parent])
         (tmp_path / "go").touch()
         await until(lambda: refused)
         assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
-        assert git(Path((await loop.store.agent(1)).worktree), "rev-parse", branch) == before
-        assert (await lead.listed(child))["merge"] == "unmerged"
+        assert git(Path((await near_loop.store.agent(1)).worktree), "rev-parse", branch) == before
+        assert (await near_lead.listed(child))["merge"] == "unmerged"
 
 
 async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
-    loop: Loop, lead: Lead, monkeypatch: pytest.MonkeyPatch
+    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = await begin(lead, agents=5)
-    async with program_of(loop, parent) as program:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
         (child,) = await program.run("echo theirs > theirs.txt")
-        monkeypatch.setattr(loop.rooms.environments, "find", _lost)
+        monkeypatch.setattr(near_loop.rooms.environments, "find", _lost)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
-            await first_answer(partial(waits, loop))
-            await loop.store.ask_stop(await loop.store.live())
+            await first_answer(partial(waits, near_loop))
+            await near_loop.store.ask_stop(await near_loop.store.live())
 
 
 def _lost(*_: object) -> None:
@@ -412,27 +409,29 @@ async def waits(loop: Loop) -> bool:
     return loop.waiting_landings > 0
 
 
-async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(loop: Loop, lead: Lead) -> None:
-    parent = await begin(lead, agents=5, depth=2)
-    async with program_of(loop, parent) as program:
+async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(near_loop: Loop, near_lead: Lead) -> None:
+    parent = await begin(near_lead, agents=5, depth=2)
+    async with program_of(near_loop, parent) as program:
         (child,) = await program.spawn(WAITS, nesting={"agents": 1})
-        await lead.until(child, state="running")
-        async with program_of(loop, child) as below:
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below:
             (grandchild,) = await below.spawn(WAITS)
-        await lead.call("stop_agents", ids=[parent])
+        await near_lead.call("stop_agents", ids=[parent])
         assert "is at its end" in await program.refusal("spawn_agent", task="true")
-    states = [(await lead.listed(one))["state"] for one in (parent, child, grandchild)]
+    states = [(await near_lead.listed(one))["state"] for one in (parent, child, grandchild)]
     assert states == ["stopped"] * 3
 
 
-async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told(loop: Loop, lead: Lead) -> None:
-    parent = await begin(lead, agents=5)
-    async with program_of(loop, parent) as program:
+async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told(
+    near_loop: Loop, near_lead: Lead
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
         (child,) = await program.spawn(f"echo half > half.txt; {WAITS}")
-        await lead.until(child, state="running")
-        worktree = Path((await loop.store.agent(1)).worktree)
-        await until((Path((await loop.store.agent(2)).worktree) / "half.txt").exists)
+        await near_lead.until(child, state="running")
+        worktree = Path((await near_loop.store.agent(1)).worktree)
+        await until((Path((await near_loop.store.agent(2)).worktree) / "half.txt").exists)
         (worktree / "go").touch()
-    (result, stopped) = await lead.results(parent, child)
+    (result, stopped) = await near_lead.results(parent, child)
     assert any("were stopped" in warning and child in warning for warning in result["warnings"])
     assert (stopped["state"], stopped["files_changed"]) == ("stopped", 1)

@@ -20,6 +20,7 @@ from harness import (
     kill_daemon,
     lead_of,
     let_pass,
+    limit,
     open_lead,
     open_lead_in_memory,
     open_loop_in_memory,
@@ -170,7 +171,7 @@ async def _after(lead: Lead, home: Home, id_: str) -> list[Any]:
 async def test_what_is_not_trusted_or_has_changed_is_not_used_and_who_was_spawned_before_keeps_theirs(
     repository: Path, home: Home
 ) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     old, new = "setup = 'echo old > made.txt'\n", "setup = 'echo new > made.txt'\n"
     tell = "cat made.txt || echo none"
     async with open_lead_in_memory(home, repository) as lead:

@@ -22,7 +22,7 @@ def test_a_call_without_an_answer_is_made_again_under_its_number(home: Home, rep
     answers: list[Any] = []
 
     def call() -> None:
-        with Client(home, str(repository)) as client:
+        with Client(str(repository)) as client:
             answers.append(client.call("spawn_agent", task="x"))
 
     calling = threading.Thread(target=call)
@@ -48,7 +48,7 @@ def test_a_daemon_that_keeps_going_away_is_told_of_in_words(home: Home, reposito
 
     def call() -> None:
         try:
-            Client(home, str(repository))
+            Client(str(repository))
         except reach.DaemonError as error:
             said.append(str(error))
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from forkjoin.attempt import hierarchy
 from forkjoin.cli import doctor
+from forkjoin.cli.client import ask
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from harness import forkjoin
@@ -61,3 +62,17 @@ def test_damaged_records_are_found_and_told_of_until_their_copy_is_removed(repos
     assert [finding["ok"] for finding in _findings(repository)] == [True, False]
     copy.unlink()
     assert [finding["ok"] for finding in _findings(repository)] == [True]
+
+
+def test_a_status_tells_whose_work_conflicts(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(repository)
+    answer: dict[str, Any] = ask("get_status") | {"conflicts": ["a1 and a2: shared.txt"]}
+
+    def told(_: str) -> dict[str, Any]:
+        return answer
+
+    monkeypatch.setattr(doctor, "ask", told)
+    doctor.status()
+    assert capsys.readouterr().out.splitlines()[1:] == ["conflict: a1 and a2: shared.txt"]

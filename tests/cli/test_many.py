@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from forkjoin.connection.reach import LINE_LIMIT
 from forkjoin.paths import Home
-from harness import forkjoin
+from harness import forkjoin, limit
 
 
 @pytest.fixture
 def queued(repository: Path, home: Home) -> list[str]:
     """Names of more agents than one answer tells of; all but one of them are queued."""
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     forkjoin(repository, "spawn", stdin="\n".join(f"sleep 1000 # {'n' * 30} {n}" for n in range(250)))
     rows = json.loads(forkjoin(repository, "ps", "--json").stdout)["agents"]
     assert len(rows) == 250

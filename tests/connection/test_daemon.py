@@ -16,7 +16,7 @@ from forkjoin import lock
 from forkjoin.cli import daemon
 from forkjoin.connection import reach
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, forkjoin, until
+from harness import GIVE_UP_S, forkjoin, limit, until
 
 
 class Peer:
@@ -221,7 +221,7 @@ def test_a_home_deeper_than_a_sockets_path_may_be_works(tmp_path: Path, reposito
 
 
 async def test_a_daemon_with_nothing_to_do_leaves(home: Home, repository: Path) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nidle_minutes = 0.001"))
+    limit(home, idle_minutes=0.001)
     forkjoin(repository, "daemon", "start")
     await until(lambda: not lock.is_held(home.daemon_lock))
     assert "leaving: nothing to do" in home.log.read_text()

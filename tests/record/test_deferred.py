@@ -1,22 +1,12 @@
 """Calls whose answer is fetched later: made once, and kept for a week."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from forkjoin.record import upkeep
 from forkjoin.record.deferred import KEPT_S, Deferred
-from forkjoin.record.store import Store, open_store
+from forkjoin.record.store import Store
 from forkjoin.session import Call
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    found = await open_store(tmp_path / "records.sqlite")
-    await found.project("/repository/.git")
-    yield found
-    await found.close()
 
 
 async def defer(store: Store, request: str = "1") -> Deferred:

@@ -1,24 +1,13 @@
 """What is recorded of messages, and refused, whatever comes in between."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Merge, Result, State
 from forkjoin.record.rows import NewLanding
-from forkjoin.record.store import Store, open_store
+from forkjoin.record.store import Store
 from records import NOBODY, new_agent, place
 
 TO_FINISHING = (State.PREPARING, State.RUNNING, State.FINISHING)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    found = await open_store(tmp_path / "records.sqlite")
-    await found.project("/repository/.git")
-    yield found
-    await found.close()
 
 
 async def bring(store: Store, *states: State) -> Agent:

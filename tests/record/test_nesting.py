@@ -1,24 +1,14 @@
 """What is recorded of agents that agents have spawned."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Merge, Result, State
 from forkjoin.record.rows import About, Asked, Cost, NewAgent, Restored
-from forkjoin.record.store import Store, open_store
+from forkjoin.record.store import Store
 from forkjoin.spec import Nesting, Spec
 from records import NOBODY, new_agent, place
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    found = await open_store(tmp_path / "records.sqlite")
-    await found.project("/repository/.git")
-    yield found
-    await found.close()
 
 
 def granting(new: NewAgent, **nesting: float) -> NewAgent:

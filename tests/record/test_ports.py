@@ -1,7 +1,6 @@
 """Blocks of ports: no two meet, homes begin elsewhere, and what is given back is given out again."""
 
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from forkjoin.error import CallerError
 from forkjoin.record import ports
 from forkjoin.record.ports import END, FIRST, Ports, first_port
 from forkjoin.record.rows import NewLanding
-from forkjoin.record.store import Store, open_store
+from forkjoin.record.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
 from records import NOBODY, new_agent, place
@@ -62,14 +61,6 @@ def test_homes_begin_elsewhere_each_at_the_same_place_for_ever() -> None:
 
 def _meet(one: range, other: range) -> bool:
     return one.start < other.stop and other.start < one.stop
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_store(tmp_path / "records.sqlite")
-    await store.project("/repository/.git")
-    yield store
-    await store.close()
 
 
 async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Store) -> None:

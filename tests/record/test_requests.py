@@ -1,28 +1,18 @@
 """What is recorded of requests: the first answer counts, and an agent waits as long as one of its own is open."""
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from forkjoin.error import CallerError
 from forkjoin.event import Noted
 from forkjoin.model import Agent, Pause, Request, State
 from forkjoin.record.rows import NewRequest
-from forkjoin.record.store import Store, open_store
+from forkjoin.record.store import Store
 from forkjoin.session import Call
 from records import NOBODY, new_agent, place
 
 ASKED = NewRequest("question", "Which?", "neither", 60)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    found = await open_store(tmp_path / "records.sqlite")
-    await found.project("/repository/.git")
-    yield found
-    await found.close()
 
 
 @pytest.fixture

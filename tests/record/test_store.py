@@ -2,7 +2,6 @@
 
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +22,6 @@ from records import NOBODY, new_agent, place
 
 async def _spawn(store: Store, *names: str, call: Call = NOBODY) -> list[Agent]:
     return await store.spawn([new_agent(name) for name in names], place, call)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    found = await open_store(tmp_path / "records.sqlite")
-    await found.project("/repository/.git")
-    yield found
-    await found.close()
 
 
 async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:

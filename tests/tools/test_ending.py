@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from forkjoin.attempt.process import identify
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead, open_lead_in_memory, until
+from harness import GIVE_UP_S, Lead, forkjoin, git, limit, open_lead, open_lead_in_memory, until
 
 FOREVER = "sleep 1000"
 
@@ -22,7 +22,7 @@ async def test_a_stopped_agents_work_is_committed_and_kept(any_lead: Lead, repos
 
 
 async def test_a_queued_agent_that_is_stopped_never_starts(repository: Path, home: Home) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     async with open_lead(repository) as lead:
         first, second = await lead.spawn(FOREVER, f"touch {home.state}/started")
         answer = await lead.call("stop_agents", ids=[second])

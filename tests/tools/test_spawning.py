@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, open_lead
+from harness import GIVE_UP_S, Lead, forkjoin, git, limit, open_lead
 
 
 async def test_a_spawn_answers_with_id_name_state_branch_and_place(any_lead: Lead) -> None:
@@ -95,7 +95,7 @@ async def test_ignored_files_that_worktreeinclude_names_are_brought_along(any_le
 
 
 async def test_higher_priority_starts_first_then_the_older(repository: Path, home: Home) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     log = home.state / "order"
     task = f"echo $FORKJOIN_NAME >> {log}"
     agents = [

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import anyio
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
+from harness import (
+    GIVE_UP_S,
+    Lead,
+    forkjoin,
+    lead_of,
+    limit,
+    open_lead,
+    open_lead_in_memory,
+    open_loop_in_memory,
+    until,
+)
 
 FOREVER = "sleep 1000"
 
@@ -99,7 +109,7 @@ async def test_a_running_commands_last_line_is_its_last_event(any_lead: Lead) ->
 
 
 async def test_the_status_says_what_runs_what_waits_and_why(repository: Path, home: Home) -> None:
-    home.config_file.write_text(home.config_file.read_text().replace("[limits]", "[limits]\nmax_running = 1"))
+    limit(home, max_running=1)
     async with open_lead(repository) as lead:
         ids = await lead.spawn(FOREVER, "true")
         await lead.until(ids[0], state="running")

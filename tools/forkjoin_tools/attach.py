@@ -3,7 +3,7 @@
 from forkjoin.agent.attach import attach as attach_to
 from mcp_types import CallToolResult
 
-from forkjoin_tools.desk import Desk, Id, Row
+from forkjoin_tools.desk import Desk, Id, Row, row_of
 from forkjoin_tools.strict import Arguments, tool
 
 
@@ -23,8 +23,7 @@ async def attach(desk: Desk, arguments: Attach) -> CallToolResult:
     """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
     agent, going = await attach_to(desk.rooms, desk.caller, await desk.find(arguments.id), again=arguments.again)
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
-    row = Row.model_validate(agent)
-    told = Attached(**row.model_dump(), argv=going.argv, worktree=agent.worktree, environment=carried)
+    told = Attached(**row_of(agent), argv=going.argv, worktree=agent.worktree, environment=carried)
     return CallToolResult(content=[], structured_content=told.model_dump(mode="json"))  # no key is hidden: it is run
 
 

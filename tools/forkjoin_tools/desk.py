@@ -39,6 +39,11 @@ class Row(BaseModel):
     state: State
 
 
+def row_of(agent: Agent) -> dict[str, Any]:
+    """The fields of its row, for one that tells more."""
+    return {"id": agent.id, "name": agent.name, "state": agent.state}
+
+
 class Desk:
     """One call of one tool."""
 

@@ -5,8 +5,8 @@ from forkjoin.agent.stop import stop
 from forkjoin.model import FINAL
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids, Row
-from forkjoin_tools.size import fit
+from forkjoin_tools.desk import Desk, Ids, Row, row_of
+from forkjoin_tools.size import first, fit
 from forkjoin_tools.strict import Arguments, tool
 
 #: Bytes of the agents that are told.
@@ -33,9 +33,7 @@ async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
     """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
     their branches and kept; queued ones never start; those that had ended stay as they were."""
     agents = await stop(desk.rooms, await desk.find_all(arguments.ids))
-    told = [
-        Stopped(id=a.id, name=a.name, state=a.state, note=None if a.state in FINAL else a.last_event) for a in agents
-    ]
+    told = [Stopped(**row_of(one), note=None if one.state in FINAL else one.last_event) for one in agents]
     fitting = fit(told, _ROWS_BYTES)
     return StopAnswer(agents=fitting, more=len(told) - len(fitting) or None)
 
@@ -68,9 +66,6 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     )
     told = [Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
     fitting = fit(told, _ROWS_BYTES)
-    return RemoveAnswer(removed=fitting, more=len(told) - len(fitting) or None, warnings=_first(warnings) or None)
-
-
-def _first(warnings: list[str]) -> list[str]:
-    more = [f"… and {len(warnings) - _WARNINGS} more"] if len(warnings) > _WARNINGS else []
-    return [*warnings[:_WARNINGS], *more]
+    return RemoveAnswer(
+        removed=fitting, more=len(told) - len(fitting) or None, warnings=first(warnings, _WARNINGS) or None
+    )

@@ -88,12 +88,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
     uncommitted changes in the checkout stay as they are."""
     agents = await desk.meant(lambda: desk.find_each(arguments.ids))
-    recipe, note = Recipe(), None
-    into = arguments.into
-    if parent := desk.caller.session.agent:
-        into, recipe = _check_own(parent, arguments), await desk.store.recipe(parent)
-    elif not arguments.dry_run:
-        recipe, note = await _find_recipe(desk)
+    into, recipe, note = await _find_terms(desk, arguments)
     wish = Wish(
         agents=agents,
         verify=arguments.verify or recipe.verify,
@@ -108,9 +103,9 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         landed = await _landed(desk, agents, landing)
     if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
         note = None
-    note = " ".join(filter(None, (landed.note, note, *await not_obeyed(desk.caller.project.common_dir)))) or None
+    notes = landed.note, note, *await not_obeyed(desk.caller.project.common_dir)
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
-        answer = _answer(landed, files, words, note)
+        answer = _answer(landed, files, words, " ".join(filter(None, notes)) or None)
         if wire_size(answer) <= ROOM:
             break
     return answer
@@ -125,14 +120,18 @@ async def _landed(desk: Desk, agents: Sequence[Agent], landing: Landing) -> Land
     return landed
 
 
-async def _find_recipe(desk: Desk) -> tuple[Recipe, str | None]:
-    """As `find_recipe`; a call that was made before is not refused for what the file says by now."""
+async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
+    """Into what a merge is, what its worktree needs, and why that is not used, if it is not."""
+    if parent := desk.caller.session.agent:
+        return _check_own(parent, arguments), await desk.store.recipe(parent), None
+    if arguments.dry_run:
+        return arguments.into, Recipe(), None
     try:
-        return await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
-    except CallerError:
+        return arguments.into, *await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
+    except CallerError:  # one that was made before is not refused for what the file says by now
         if await desk.store.answered(desk.caller.call) is None:
             raise
-        return Recipe(), None
+        return arguments.into, Recipe(), None
 
 
 def _check_own(parent: Agent, arguments: MergeWorktree) -> str:

@@ -20,15 +20,13 @@ from forkjoin.spec import number_of
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids, Row, Usd, not_obeyed
-from forkjoin_tools.size import end_of, fit
+from forkjoin_tools.desk import Desk, Ids, Row, Usd, not_obeyed, row_of
+from forkjoin_tools.size import end_of, first, fit
 from forkjoin_tools.strict import Arguments, tool
 
 _PAGE = 50
 _MOST = 200
 _TAIL_BYTES = 400
-#: How many merges, agents of one, and what can't be carried on, are named in a status.
-_NAMED = 10
 #: How many repositories a status tells of.
 _PROJECTS = 20
 #: Bytes of a page of the list.
@@ -101,10 +99,8 @@ async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
     since = agent.started or agent.created
     until = agent.ended if agent.ended and agent.state in FINAL else time.time()
     return Listed(
-        id=agent.id,
-        name=agent.name,
+        **row_of(agent),
         agent=desk.program_of(agent),
-        state=agent.state,
         parent=f"a{agent.parent}" if agent.parent else None,
         branch=agent.branch,
         merge=agent.merge,
@@ -150,10 +146,6 @@ async def _last_words(desk: Desk, agent: Agent) -> str:
 # -- get_status
 
 
-class Nothing(Arguments):
-    """No arguments."""
-
-
 class Status(BaseModel):
     version: str
     running: int
@@ -171,7 +163,7 @@ class Status(BaseModel):
 
 
 @tool(reads_only=True)
-async def get_status(desk: Desk, arguments: Nothing) -> Status:  # noqa: ARG001
+async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG001
     """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
     live = await desk.store.live()
     projects = await _by_project(desk, live)
@@ -220,8 +212,7 @@ async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
     with suppress(CallerError):  # who stands in no repository
         own.append(desk.project)
     limited = [one for one in await find_budgets(desk.rooms, live, *own) if one.limit_usd is not None]
-    more = [f"… and {len(limited) - _NAMED} more"] if len(limited) > _NAMED else []
-    return [*[await _budget(desk, one, live) for one in limited[:_NAMED]], *more]
+    return first([await _budget(desk, one, live) for one in limited])
 
 
 async def _budget(desk: Desk, budget: Budget, live: list[Agent]) -> str:
@@ -238,11 +229,6 @@ def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
         if why := desk.loop.schedule.waiting.get(agent.number) or agent.paused_why:
             whom.setdefault(why, []).append(agent.id)
     return [f"{', '.join(first(ids))}: {why}" for why, ids in whom.items()]
-
-
-def first(lines: list[str]) -> list[str]:
-    """The first of many, and how many more there are."""
-    return [*lines[:_NAMED], f"… and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else lines
 
 
 async def _not_obeyed(desk: Desk, busy: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from forkjoin.model import FINAL, Agent, Budget
 from forkjoin.spec import Dollars
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Id, Row, Usd
+from forkjoin_tools.desk import Desk, Id, Row, Usd, row_of
 from forkjoin_tools.strict import Arguments, tool
 
 # -- set_budget
@@ -34,8 +34,7 @@ async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
     agent = await desk.find(arguments.id)
     await _check(desk, agent, arguments.budget_usd)
     await desk.store.set(agent, budget_usd=arguments.budget_usd)
-    row = Row.model_validate(agent)
-    return Funded(**row.model_dump(), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd)
+    return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd)
 
 
 async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:

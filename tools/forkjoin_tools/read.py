@@ -14,7 +14,7 @@ from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usa
 from pydantic import Field
 
 from forkjoin_tools.contest import Compared, compare
-from forkjoin_tools.desk import Desk, Id, Row, Usd
+from forkjoin_tools.desk import Desk, Id, Row, Usd, row_of
 from forkjoin_tools.size import ROOM, end_of, fit_bytes, whole_lines, wire_size
 from forkjoin_tools.strict import Arguments, tool
 
@@ -83,7 +83,7 @@ def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Ag
     return AgentResult.model_validate(
         {
             **asdict(result),
-            **Row.model_validate(agent).model_dump(),
+            **row_of(agent),
             "branch": agent.branch,
             "merge": agent.merge,
             "output": cut(result.output, room, agent),

@@ -12,7 +12,7 @@ from forkjoin.spec import Text
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk
-from forkjoin_tools.size import ROOM, fit
+from forkjoin_tools.size import ROOM, fit, one_line
 from forkjoin_tools.strict import Arguments, tool
 
 _ID = re.compile("r([1-9][0-9]{0,17})")
@@ -44,7 +44,7 @@ def rows_of(requests: Sequence[Request], length: int = _BRIEF) -> list[Asked]:
 
 def _cut(request: Request, length: int) -> str:
     """What it asks, briefly in one line; it says where it is cut, since what matters may come last."""
-    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", request.text).strip() if length == _BRIEF else request.text
+    text = one_line(request.text) if length == _BRIEF else request.text
     left = length - _MARK
     return text if len(text) <= length else f"{text[:left]}… [{len(text) - left} more: list_requests {request.id}]"
 

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from forkjoin.loop import Loop
@@ -25,7 +24,8 @@ from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
 from forkjoin_tools.strict import StrictTool
-from forkjoin_tools.tasks import Tasks, listen
+from forkjoin_tools.subscription import listen
+from forkjoin_tools.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -75,67 +75,59 @@ PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _ALL if tool not in _L
 #: Those of the lead's that change nothing.
 READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
 
-_session: ContextVar[Session] = ContextVar("session")
+
+async def serve(
+    loop: Loop,
+    session: Session,
+    incoming: ReadStream[SessionMessage | Exception],
+    outgoing: WriteStream[SessionMessage],
+) -> None:
+    """Serve MCP to a session until `incoming` is at its end."""
+    # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
+    low = make_server(loop, session)._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+    try:
+        await low.run(incoming, outgoing, low.create_initialization_options())
+    finally:
+        session.closed = True
+        loop.store.changes.announce()
 
 
-class Tools:
-    """Serves MCP to sessions: the lead's tools, a person's, or an agent's."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self.lead = self._make(_Server, INSTRUCTIONS)
-        self.person = self._make(_PersonServer, INSTRUCTIONS)
-        self.agent = self._make(_AgentServer, AGENT_INSTRUCTIONS)
-        self.parent = self._make(_ParentServer, PARENT_INSTRUCTIONS)
-
-    def _make(self, kind: "type[_Server]", instructions: str) -> MCPServer[Any]:
-        @asynccontextmanager
-        async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[tuple[Loop, Session]]:
-            yield self._loop, _session.get()
-
-        server = kind(
-            "forkjoin",
-            instructions=instructions,
-            version=__version__,
-            tools=list(kind.offered.values()),
-            lifespan=lifespan,
-            extensions=kind.extensions,
-            middleware=[listen] if kind.extensions else [],
-            subscriptions=False,
-            log_level="WARNING",
-        )
-        for prompt in kind.prompts:
-            server.add_prompt(prompt)
-        return server
-
-    async def serve(
-        self, session: Session, incoming: ReadStream[SessionMessage | Exception], outgoing: WriteStream[SessionMessage]
-    ) -> None:
-        """Serve one session until `incoming` is at its end."""
-        _session.set(session)
-        server = self._find(session)
-        # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
-        low = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
-        try:
-            await low.run(incoming, outgoing, low.create_initialization_options())
-        finally:
-            session.closed = True
-            self._loop.store.changes.announce()
-
-    def _find(self, session: Session) -> MCPServer[Any]:
-        if session.agent:
-            return self.parent if session.agent.spec.nesting else self.agent
-        return self.person if session.is_person else self.lead
+def make_server(loop: Loop, session: Session) -> MCPServer[Any]:
+    """What serves a session: with the tools of a lead, a person or an agent."""
+    if session.agent:
+        return (_ParentServer if session.agent.spec.nesting else _AgentServer)(loop, session)
+    return (_PersonServer if session.is_person else _Server)(loop, session)
 
 
 class _Server(MCPServer[Any]):
-    """The lead's."""
+    """A lead's."""
 
+    told = INSTRUCTIONS
     offered = TOOLS
     prompts = PROMPTS
     resources: Sequence[Resource] = RESOURCES
     templates: Sequence[ResourceTemplate] = TEMPLATES
     extensions: Sequence[Extension] = (Tasks(),)
+
+    def __init__(self, loop: Loop, session: Session) -> None:
+        @asynccontextmanager
+        async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[tuple[Loop, Session]]:
+            yield loop, session
+
+        super().__init__(
+            "forkjoin",
+            instructions=self.told,
+            version=__version__,
+            tools=list(self.offered.values()),
+            lifespan=lifespan,
+            extensions=self.extensions,
+            middleware=[listen] if self.extensions else [],
+            subscriptions=False,
+            log_level="WARNING",
+        )
+        self._loop, self._session = loop, session
+        for prompt in self.prompts:
+            self.add_prompt(prompt)
 
     async def list_resources(self) -> list[Resource]:
         return list(self.resources)
@@ -172,6 +164,7 @@ class _PersonServer(_Server):
 class _AgentServer(_Server):
     """An agent's: its own tools, and what a command reads for it. More it is refused in words, and that is logged."""
 
+    told = AGENT_INSTRUCTIONS
     offered = TOOLS | AGENT_TOOLS
     own = AGENT_TOOLS
     prompts = ()
@@ -183,23 +176,23 @@ class _AgentServer(_Server):
         return [tool for tool in await super().list_tools() if tool.name in self.own]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
-        session = _session.get()
-        assert session.agent
-        if not (name in READERS if session.is_person else name in self.own):
-            log.warning("agent %s called %s: refused", session.agent.label, name[:80])
+        agent = self._session.agent
+        assert agent
+        if not (name in READERS if self._session.is_person else name in self.own):
+            log.warning("agent %s called %s: refused", agent.label, name[:80])
             raise ToolError(
-                f"{name[:80]} is the lead's alone, and you are agent {session.agent.label}; nothing was changed. "
+                f"{name[:80]} is the lead's alone, and you are agent {agent.label}; nothing was changed. "
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
             )
         if name not in READERS:
-            assert context
-            await _check_not_over(context.request_context.lifespan_context[0], session.agent)
+            await _check_not_over(self._loop, agent)
         return await super().call_tool(name, arguments, context)
 
 
 class _ParentServer(_AgentServer):
     """That of an agent that may spawn agents."""
 
+    told = PARENT_INSTRUCTIONS
     own = PARENT_TOOLS
 
 

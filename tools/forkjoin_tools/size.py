@@ -3,6 +3,7 @@ together, escapes included."""
 
 import codecs
 import json
+import re
 import string
 from collections.abc import Sequence
 from typing import TypeVar
@@ -21,6 +22,16 @@ def wire_size(value: object) -> int:
     """Bytes of a value as JSON."""
     plain = value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else value
     return len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+
+
+def first(lines: list[str], most: int = 10) -> list[str]:
+    """The first of many, and how many more there are."""
+    return [*lines[:most], f"… and {len(lines) - most} more"] if len(lines) > most else lines
+
+
+def one_line(text: str) -> str:
+    """The text in one line, without control characters."""
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
 
 
 def fit(rows: Sequence[Row], room: int) -> list[Row]:

@@ -14,7 +14,8 @@ from forkjoin.model import Agent
 from forkjoin.spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forkjoin_tools.desk import Desk, Row
+from forkjoin_tools.desk import Desk, Row, row_of
+from forkjoin_tools.size import first
 from forkjoin_tools.strict import Arguments, explain, tool
 
 #: How many pairs that declare the same files are named.
@@ -116,19 +117,21 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
     live = [agent for agent in await desk.store.live() if agent.number not in agents] + spawned.agents
     situation = Situation(live, desk.loop.schedule.max_running)
     places = {number: place for place, number in enumerate(queue(situation), 1)}
-    waves = [[_called(agents[number], keep=keep) for number in wave] for wave in foresee(situation, agents.keys())]
-    rows = [
-        Spawned(id=a.id, name=a.name, state=a.state, branch=a.branch, queue_position=places.get(a.number))
-        for a in spawned.agents
-    ]
-    without = [agent.name for agent in spawned.agents if not agent.spec.verify]
+    waves = [[agents[number] for number in wave] for wave in foresee(situation, agents.keys())]
+    if not keep:
+        return SpawnedAll(
+            agents=[],
+            waves=[[agent.name for agent in wave] for wave in waves],
+            overlaps=_overlaps(spawned.agents) or None,
+            without_verify=[agent.name for agent in spawned.agents if not agent.spec.verify] or None,
+            to_reserve_usd=await _to_reserve(desk, spawned.agents) or None,
+            note=f"Nothing was spawned: this was a dry run. {spawned.note or ''}".strip(),
+        )
     return SpawnedAll(
-        agents=rows if keep else [],
-        waves=waves if len(waves) > 1 or not keep else None,
+        agents=[Spawned(**row_of(a), branch=a.branch, queue_position=places.get(a.number)) for a in spawned.agents],
+        waves=[[agent.id for agent in wave] for wave in waves] if len(waves) > 1 else None,
         overlaps=_overlaps(spawned.agents) or None,
-        to_reserve_usd=None if keep else await _to_reserve(desk, spawned.agents) or None,
-        without_verify=None if keep else without or None,
-        note=spawned.note if keep else f"Nothing was spawned: this was a dry run. {spawned.note or ''}".strip(),
+        note=spawned.note,
     )
 
 
@@ -138,11 +141,6 @@ async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
     return sum(budgets.wanted(agent)[0] for agent in agents)
 
 
-def _called(agent: Agent, *, keep: bool) -> str:
-    return agent.id if keep else agent.name
-
-
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
     found = find_overlaps({agent.contest_name or agent.name: agent.spec.paths for agent in agents})
-    more = [f"… and {len(found) - _OVERLAPS_NAMED} more"] if len(found) > _OVERLAPS_NAMED else []
-    return [f"{one} and {other}: {path}" for one, other, path in found[:_OVERLAPS_NAMED]] + more
+    return first([f"{one} and {other}: {path}" for one, other, path in found], _OVERLAPS_NAMED)

@@ -3,7 +3,7 @@
 from forkjoin.agent.tell import Delivery, tell
 from forkjoin.spec import Text
 
-from forkjoin_tools.desk import Desk, Id, Row
+from forkjoin_tools.desk import Desk, Id, Row, row_of
 from forkjoin_tools.strict import Arguments, tool
 
 
@@ -21,4 +21,4 @@ async def message_agent(desk: Desk, arguments: Message) -> Told:
     """Tell an agent something more, in the same conversation and worktree: a running claude reads it now, any other
     takes it as its next turn, one that has ended is queued again for that. Then wait_agents with its id."""
     agent, delivery = await tell(desk.rooms, desk.caller, await desk.find(arguments.id), arguments.text)
-    return Told(id=agent.id, name=agent.name, state=agent.state, delivery=delivery)
+    return Told(**row_of(agent), delivery=delivery)

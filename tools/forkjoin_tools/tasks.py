@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Any
 
-import anyio
 from forkjoin.error import ForkjoinError, NoRepositoryError
 from forkjoin.record.deferred import KEPT_S, Deferred
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -21,23 +20,16 @@ from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.server import require_client_extension
 from mcp.shared.exceptions import MCPError
-from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
-    Notification,
     RequestParams,
-    ServerNotification,
-    SubscriptionFilter,
-    SubscriptionsAcknowledgedNotification,
-    SubscriptionsAcknowledgedNotificationParams,
-    SubscriptionsListenResult,
     TextContent,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from forkjoin_tools.desk import Desk, open_desk
 from forkjoin_tools.join import merge_worktree
@@ -51,14 +43,10 @@ Json = dict[str, Any]
 
 _ID = "io.modelcontextprotocol/tasks"
 #: Those in which an answer may be a task.
-_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
+VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 _TOOLS = {tool.name: tool for tool in (wait_agents, merge_worktree)}
 #: How often a client that polls is to do so: a lead that waits for it is woken by the answer.
 _POLL_MS = 2_000
-#: How long one that listens rests when an answer could not be had.
-_REST_S = 1.0
-_MOST_IDS = 1_000
-_IDS = TypeAdapter(Annotated[list[str], Field(max_length=_MOST_IDS)])
 
 
 class OfTask(RequestParams):
@@ -69,20 +57,14 @@ class Update(OfTask):
     input_responses: Json
 
 
-class TaskNotification(Notification[Json, Literal["notifications/tasks"]]):
-    """How a task stands, as `tasks/get` would answer."""
-
-    method: Literal["notifications/tasks"] = "notifications/tasks"
-
-
 class Tasks(Extension):
     identifier = _ID
 
     def methods(self) -> Sequence[MethodBinding]:
         return [
-            MethodBinding("tasks/get", OfTask, _get, _VERSIONS),
-            MethodBinding("tasks/update", Update, _update, _VERSIONS),
-            MethodBinding("tasks/cancel", OfTask, _cancel, _VERSIONS),
+            MethodBinding("tasks/get", OfTask, _get, VERSIONS),
+            MethodBinding("tasks/update", Update, _update, VERSIONS),
+            MethodBinding("tasks/cancel", OfTask, _cancel, VERSIONS),
         ]
 
     async def intercept_tool_call(
@@ -103,13 +85,13 @@ class Tasks(Extension):
         except ForkjoinError as error:
             log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
             return await call_next(ctx)
-        return {"resultType": "task", **_task(deferred, "working", str(how_far))}
+        return {"resultType": "task", **tell(deferred, "working", str(how_far))}
 
 
 def _declares(ctx: Request) -> bool:
     declared = ctx.session.client_capabilities
     extensions = declared.extensions if declared else None
-    return ctx.protocol_version in _VERSIONS and _ID in (extensions or {})
+    return ctx.protocol_version in VERSIONS and _ID in (extensions or {})
 
 
 # -- what a client asks of a task
@@ -117,7 +99,7 @@ def _declares(ctx: Request) -> bool:
 
 async def _get(ctx: Request, params: OfTask) -> Json:
     desk, deferred = await _find(ctx, params.task_id)
-    return await _stand(ctx, desk, deferred, Later(deferred))
+    return await stand(ctx, desk, deferred, Later(deferred))
 
 
 async def _update(ctx: Request, params: Update) -> Json:
@@ -138,15 +120,15 @@ async def _find(ctx: Request, task: str) -> tuple[Desk, Deferred]:
     """A task of the caller's project.
 
     Raises:
-        MCPError: There is none, or as `_find_each`.
+        MCPError: There is none, or as `find_each`.
     """
-    desk, found = await _find_each(ctx, [task])
+    desk, found = await find_each(ctx, [task])
     if not found:
         raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
     return desk, found[0]
 
 
-async def _find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
+async def find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
     """Those of these that are tasks of the caller's project.
 
     Raises:
@@ -164,20 +146,20 @@ async def _find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Def
     return desk, []
 
 
-async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> Json:
+async def stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> Json:
     """How a task stands, with its answer once it has one, which is recorded when it was written."""
     if deferred.cancelled:
-        return _task(deferred, "cancelled")
+        return tell(deferred, "cancelled")
     answer = deferred.answer
     if answer is None:
         try:
             answer = await _make(ctx, deferred, later)
         except NotYetError as error:
-            return _task(deferred, "working", str(error))
+            return tell(deferred, "working", str(error))
         written = partial(desk.store.end_deferred, deferred.id, answer)
         assert ctx.request_id is not None
         desk.caller.session.when_written(later.written or ctx.request_id, written)
-    return {**_task(deferred, "completed"), "result": answer}
+    return {**tell(deferred, "completed"), "result": answer}
 
 
 async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
@@ -197,7 +179,7 @@ async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
     return told
 
 
-def _task(deferred: Deferred, status: str, message: str | None = None) -> Json:
+def tell(deferred: Deferred, status: str, message: str | None = None) -> Json:
     told = {
         "taskId": deferred.id,
         "status": status,
@@ -212,60 +194,3 @@ def _task(deferred: Deferred, status: str, message: str | None = None) -> Json:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-
-
-# -- how a client is told of tasks
-
-
-async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Tell a client that listens for tasks how each ends, until all have: a middleware around all requests."""
-    wanted = _listened_for(ctx)
-    if wanted is None:
-        return await call_next(ctx)
-    desk, found = await _find_each(ctx, wanted)
-    meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
-    params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
-    await ctx.session.send_notification(SubscriptionsAcknowledgedNotification(params=params), ctx.request_id)
-    async with anyio.create_task_group() as tasks:
-        for deferred in found:
-            tasks.start_soon(_tell, ctx, desk, deferred, meta)
-    return SubscriptionsListenResult(_meta=meta)
-
-
-def _listened_for(ctx: Request) -> list[str] | None:
-    """Ids of the tasks that a request is to listen for; none where it is no such request.
-
-    Raises:
-        MCPError: They are no such ids, or too many.
-    """
-    if ctx.method != "subscriptions/listen" or ctx.request_id is None or ctx.protocol_version not in _VERSIONS:
-        return None
-    notifications = (ctx.params or {}).get("notifications")
-    ids: Any = cast("Json", notifications).get("taskIds") if isinstance(notifications, dict) else None
-    try:
-        return None if ids is None else list(dict.fromkeys(_IDS.validate_python(ids)))
-    except ValidationError:
-        raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
-
-
-async def _tell(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
-    while (told := await _end(ctx, desk, deferred)) is None:
-        pass
-    notification = TaskNotification(params={**told, "_meta": meta})
-    await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
-
-
-async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
-    """How a task has ended, once it has; none, after a rest, where that can't be told now."""
-    try:
-        told = await _stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
-        (now,) = await desk.store.deferred([deferred.id]) or [deferred]
-    except (MCPError, ForkjoinError) as error:
-        log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
-        await anyio.sleep(_REST_S)
-        return None
-    if now.cancelled:
-        desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
-        return _task(now, "cancelled")
-    return told

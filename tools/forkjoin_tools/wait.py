@@ -10,11 +10,11 @@ from forkjoin.decision.budget import is_used_up
 from forkjoin.model import Agent, State, Verify
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids, Row
-from forkjoin_tools.look import first, last_event, why_they_wait
+from forkjoin_tools.desk import Desk, Ids, Row, row_of
+from forkjoin_tools.look import last_event, why_they_wait
 from forkjoin_tools.person import put
 from forkjoin_tools.requests import Asked, rows_of
-from forkjoin_tools.size import fit
+from forkjoin_tools.size import first, fit
 from forkjoin_tools.strict import Arguments, tool
 
 #: What a wait tells at once; of more ends than that the rest is told by the next.
@@ -125,9 +125,7 @@ def _needs_lead(agent: Agent) -> bool:
 async def _tell(desk: Desk, agent: Agent) -> Finished:
     result = await desk.store.result(agent.number)
     return Finished(
-        id=agent.id,
-        name=agent.name,
-        state=agent.state,
+        **row_of(agent),
         summary=result.summary if result else "",
         verify=result.verify if result else Verify.NONE,
     )

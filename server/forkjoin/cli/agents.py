@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.client import Client, ask
-from forkjoin.cli.say import Json, say, say_json, tell
+from forkjoin.cli.say import Json, row, say, say_json, tell
 from forkjoin.error import CallerError
-from forkjoin.paths import find_home
 
 Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
 
@@ -54,9 +53,7 @@ def spawn(
         retries=retries,
         nesting=nesting and {"agents": nesting},
     )
-    tell(
-        answer, (f"{one['id']}  {one['name']}  {one['state']}  {one['branch']}" for one in answer["agents"]), json=json
-    )
+    tell(answer, (row(one, one["branch"]) for one in answer["agents"]), json=json)
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
@@ -87,7 +84,7 @@ def ps(
     from forkjoin.cli import show
 
     out = show.console()
-    with Client(find_home()) as client:
+    with Client() as client:
         if json:
             return say_json({"agents": list_all(client, all=everything)})
         if not watch:
@@ -118,14 +115,13 @@ def message(
     """Tell an agent something more, in the same conversation; one that has ended goes on with it."""
     answer = ask("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
     when = "told now" if answer["delivery"] == "now" else "told with its next turn"
-    tell(answer, [f"{answer['id']}  {answer['name']}  {answer['state']}  {when}"], json=json)
+    tell(answer, [row(answer, when)], json=json)
 
 
 def stop(ids: Ids, json: Json = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
     answer = ask("stop_agents", ids=ids)
-    lines = (f"{one['id']}  {one['name']}  {one['state']}  {one.get('note', '')}".rstrip() for one in answer["agents"])
-    tell(answer, [*lines, *_more(answer)], json=json)
+    tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *_more(answer)], json=json)
 
 
 def rm(

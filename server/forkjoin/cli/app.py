@@ -29,20 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(
-        agents.spawn,
-        agents.ps,
-        read.logs,
-        wait.wait,
-        read.result,
-        read.diff,
-        agents.message,
-        attach.attach,
-        agents.stop,
-        agents.rm,
-        agents.merge,
-    ),
-    *(agents.undo, requests.requests, requests.answer),
+    *(agents.spawn, agents.ps, read.logs, wait.wait, read.result, read.diff, agents.message, attach.attach),
+    *(agents.stop, agents.rm, agents.merge, agents.undo, requests.requests, requests.answer),
     *(doctor.status, doctor.doctor, trust.trust, budget.budget, install.install, install.uninstall, brief.brief),
 ):
     app.command()(command)

@@ -16,7 +16,6 @@ from forkjoin.cli.read import Id
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError
-from forkjoin.paths import find_home
 
 #: How often it is seen to that the agent is still ours: a daemon that comes up waits ten times as long for us.
 _HOLD_EVERY_S = 1.0
@@ -38,7 +37,7 @@ def attach(
         raise CallerError("attach is for a person at a terminal; message_agent tells an agent something")
     if tmux:
         return _open_window(id)
-    with Client(find_home()) as client:
+    with Client() as client:
         say(f"{id}: its program is asked to rest …", err=True)
         going = client.call("attach", id=id)
         code = _converse(client, going)

@@ -12,7 +12,6 @@ from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError
 from forkjoin.model import FINAL
-from forkjoin.paths import find_home
 
 #: Of how many is told, and in how many characters each what is asked.
 _MOST, _LINE = 20, 240
@@ -25,7 +24,7 @@ def brief() -> None:
     try:
         if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, check=False).returncode:
             return  # no daemon is started for whoever is in no repository
-        with Client(find_home()) as client:
+        with Client() as client:
             agents = list_all(client)
             asked = client.call("list_requests")["requests"]
     except (CallerError, DaemonError, OSError):  # nothing to tell a session that only begins

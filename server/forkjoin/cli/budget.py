@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.client import ask
-from forkjoin.cli.say import Json, tell
+from forkjoin.cli.say import Json, row, tell
 from forkjoin.error import CallerError
 
 _WORDS = ("unlimited", "default")
@@ -39,7 +39,7 @@ def _read(amount: str | None) -> float:
 def _fund(agent: str, usd: float, *, json: bool) -> None:
     answer = ask("set_budget", id=agent, budget_usd=usd)
     money = f"{answer['spent_usd']:g} of {answer['budget_usd']:g} USD spent"
-    tell(answer, [f"{answer['id']}  {answer['name']}  {answer['state']}  {money}"], json=json)
+    tell(answer, [row(answer, money)], json=json)
 
 
 def _line(shared: dict[str, Any]) -> str:

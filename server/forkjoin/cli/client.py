@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
-from forkjoin.paths import Home, find_home
+from forkjoin.paths import find_home
 from forkjoin.version import __version__
 
 #: Any version with a handshake does; this one has structured results.
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def ask(tool: str, **arguments: Any) -> Any:
     """What a tool answers over a connection of its own; as `Client.call`."""
-    with Client(find_home()) as client:
+    with Client() as client:
         return client.call(tool, **arguments)
 
 
@@ -33,8 +33,8 @@ class Client:
 
     _connected = False
 
-    def __init__(self, home: Home, folder: str | None = None) -> None:
-        self._home, self._folder = home, folder
+    def __init__(self, folder: str | None = None) -> None:
+        self._home, self._folder = find_home(), folder
         self._relay = reach.draw_number()
         self._number = 0
         self._retry(lambda: None)

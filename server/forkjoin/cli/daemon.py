@@ -14,7 +14,7 @@ from forkjoin.cli.client import Client
 from forkjoin.cli.say import Json, say, tell
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
-from forkjoin.paths import Home, find_home
+from forkjoin.paths import find_home
 
 app = typer.Typer(
     help="The one process that keeps the records and decides; it starts by itself when it is needed.",
@@ -28,19 +28,18 @@ _LOOK_EVERY_S = 0.3
 @app.command()
 def start() -> None:
     """Start the daemon, if it is not there."""
-    with Client(find_home()) as client:
+    with Client() as client:
         say(_UP.format(client.daemon["pid"], client.daemon["version"]))
 
 
 @app.command()
 def status(json: Json = False) -> None:
     """Whether the daemon is up. Exit code 1 if it is not."""
-    home = find_home()
-    if (found := reach.try_connect(home)) is None:
+    if (found := reach.try_connect(find_home())) is None:
         tell({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
         raise typer.Exit(1)
     found.close()
-    with Client(home) as client:
+    with Client() as client:
         pid, version = client.daemon["pid"], client.daemon["version"]
     tell({"up": True, "pid": pid, "version": version}, [_UP.format(pid, version)], json=json)
 
@@ -53,8 +52,7 @@ def stop(
     """Stop the daemon. Refused while agents are under way, unless --agents stops them first."""
     if agents and now:
         raise CallerError("--agents asks the daemon to stop them, --now asks it nothing: give one of the two")
-    home = find_home()
-    if (found := reach.try_connect(home)) is None:
+    if (found := reach.try_connect(find_home())) is None:
         say("the daemon is not up")
         return
     with found:
@@ -62,15 +60,15 @@ def stop(
             if now:
                 reach.retire(found)
             else:
-                with Client(home) as client:
-                    _stop_agents(client, home, agents=agents)
+                with Client() as client:
+                    _stop_agents(client, agents=agents)
                     client.retire()
         except reach.RefusedError:  # of another version: it is ended without a question, which harms no agent
             reach.retire(found)
     say("the daemon has left")
 
 
-def _stop_agents(client: Client, home: Home, *, agents: bool) -> None:
+def _stop_agents(client: Client, *, agents: bool) -> None:
     """Stop all that is under way; a status names so many at once, and what can't be stopped is asked once."""
     asked: set[str] = set()
     while rest := {
@@ -82,7 +80,7 @@ def _stop_agents(client: Client, home: Home, *, agents: bool) -> None:
             ids = [one for several in rest.values() for one in several]
             raise CallerError(f"agents are under way ({', '.join(ids[:10])}); stop them first, or pass --agents")
         for project, ids in rest.items():
-            with Client(home, project) as in_project:
+            with Client(project) as in_project:
                 in_project.call("stop_agents", ids=ids)
             asked.update(ids)
 

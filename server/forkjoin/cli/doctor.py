@@ -32,6 +32,16 @@ _TIERS = (
     ("cpu", "processors", "niceness alone"),
 )
 
+#: What of a status is told in lines, and as what.
+_TOLD = {
+    "waiting": "waiting",
+    "budgets": "budget",
+    "rate_limits": "rate limit",
+    "merges": "merge",
+    "conflicts": "conflict",
+    "trouble": "trouble",
+}
+
 
 def status(json: Json = False) -> None:
     """What runs, what is queued, and why not more."""
@@ -41,12 +51,8 @@ def status(json: Json = False) -> None:
     )
     lines = [f"{', '.join(counts)}, at most {answer['max_running']} at once"]
     lines += [f"asked: {answer['requests']}; forkjoin requests tells them"] if answer["requests"] else []
-    lines += [f"waiting: {line}" for line in answer["waiting"]]
-    lines += [f"budget: {line}" for line in answer["budgets"]]
-    lines += [f"rate limit: {line}" for line in answer["rate_limits"]]
     lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
-    lines += [f"merge: {line}" for line in answer["merges"]]
-    lines += [f"trouble: {line}" for line in answer["trouble"]]
+    lines += [f"{what}: {line}" for field, what in _TOLD.items() for line in answer[field]]
     tell(answer, lines, json=json)
 
 
@@ -190,7 +196,7 @@ def _daemon(home: Home) -> Finding:
         return Finding("daemon", True, "not up; it starts when it is needed")
     found.close()
     try:
-        with Client(home) as client:
+        with Client() as client:
             return Finding("daemon", True, f"up, pid {client.daemon['pid']}, version {client.daemon['version']}")
     except (DaemonError, CallerError) as error:
         return Finding("daemon", False, str(error), "see forkjoin daemon logs")

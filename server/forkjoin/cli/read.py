@@ -9,7 +9,6 @@ import typer
 
 from forkjoin.cli.client import Client, ask
 from forkjoin.cli.say import Json, say, say_json, visible
-from forkjoin.paths import find_home
 
 Id = Annotated[str, typer.Argument(help="Agent id or name.")]
 
@@ -43,7 +42,7 @@ def logs(
 ) -> None:
     """Show what an agent said and did."""
     offset: int | None = 0
-    with Client(find_home()) as client:
+    with Client() as client:
         while offset is not None:
             where = {"offset": offset} if tail is None else {"tail": tail}
             page = _read_page(client.call("read_log", id=id, raw=raw, **where))
@@ -66,7 +65,7 @@ def diff(
 ) -> None:
     """Show what an agent changed."""
     offset: int | None = 0
-    with Client(find_home()) as client:
+    with Client() as client:
         while offset is not None:
             page = _read_page(client.call("read_diff", id=id, path=path, stat=stat, offset=offset))
             say(page.text, end="")

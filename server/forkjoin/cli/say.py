@@ -27,6 +27,11 @@ def say_json(value: Any) -> None:
     say(json_.dumps(value, indent=2, ensure_ascii=False))
 
 
+def row(agent: dict[str, Any], *more: str) -> str:
+    """A line of an agent that an answer tells of."""
+    return "  ".join((agent["id"], agent["name"], agent["state"], *more)).rstrip()
+
+
 def tell(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
     """Print what a tool answered: as JSON, or these lines of it, with its note beside them."""
     if json:

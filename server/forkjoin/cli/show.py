@@ -33,13 +33,13 @@ COLOURS = {
 #: What is told of agents in a terminal of less than so many columns.
 _COLUMNS = (
     (50, ("id", "state", "name")),
-    (100, ("id", "name", "state", "merge", "time", "last")),
-    (math.inf, ("id", "name", "agent", "state", "merge", "time", "cost", "last")),
+    (100, ("id", "name", "state", "merge", "elapsed_s", "last_event")),
+    (math.inf, ("id", "name", "agent", "state", "merge", "elapsed_s", "cost_usd", "last_event")),
 )
-
-
 #: What is told of candidates for one task.
 _COMPARED = ("id", "agent", "model", "state", "verify", "score", "lines", "cost_usd", "duration_s", "won")
+#: What stands above a column that is not called as its field is.
+_TITLES = {"elapsed_s": "time", "duration_s": "time", "cost_usd": "cost", "last_event": "last"}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -78,26 +78,28 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
 
 def agents_table(rows: Sequence[dict[str, Any]], width: int) -> Table:
     """A line for each agent, with as much of it as a terminal of that width has room for."""
-    names = next(names for limit, names in _COLUMNS if width < limit)
-    cells = [_cells(row) for row in rows]
-    made = table(names, [[row[name] for name in names] for row in cells], wrap=False)
-    made.columns[names.index("name")].max_width = width // 4
+    fields = next(fields for limit, fields in _COLUMNS if width < limit)
+    named = [row | {"name": f"{row['name']} (of {row['parent']})"} if "parent" in row else row for row in rows]
+    made = _table_of(fields, named, wrap=False)
+    made.columns[fields.index("name")].max_width = width // 4
     return made
 
 
 def candidates_table(rows: Sequence[dict[str, Any]]) -> Table:
     """A line for each candidate, with what is told of any of them."""
-    shown = {"duration_s": "time", "cost_usd": "cost"}
-    names = [name for name in _COMPARED if any(name in row for row in rows)]
-    cells = [[_cell(name, row[name]) if name in row else "" for name in names] for row in rows]
-    return table([shown.get(name, name) for name in names], cells)
+    return _table_of([field for field in _COMPARED if any(field in row for row in rows)], rows, wrap=True)
 
 
-def _cell(name: str, value: Any) -> str:
-    match name:
-        case "state" | "verify":
+def _table_of(fields: Sequence[str], rows: Sequence[dict[str, Any]], *, wrap: bool) -> Table:
+    cells = [[_cell(field, row[field]) if field in row else "" for field in fields] for row in rows]
+    return table([_TITLES.get(field, field) for field in fields], cells, wrap=wrap)
+
+
+def _cell(field: str, value: Any) -> str:
+    match field:
+        case "state" | "merge" | "verify":
             return coloured(value)
-        case "duration_s":
+        case "elapsed_s" | "duration_s":
             return duration(value)
         case "cost_usd":
             return f"${value:.2f}"
@@ -105,16 +107,3 @@ def _cell(name: str, value: Any) -> str:
             return "yes"
         case _:
             return plain(f"{value:g}" if isinstance(value, float) else str(value))
-
-
-def _cells(row: dict[str, Any]) -> dict[str, str]:
-    return {
-        "id": row["id"],
-        "name": plain(row["name"] + (f" (of {row['parent']})" if "parent" in row else "")),
-        "agent": plain(row["agent"]),
-        "state": coloured(row["state"]),
-        "merge": coloured(row["merge"]),
-        "time": duration(row["elapsed_s"]),
-        "cost": f"${row['cost_usd']:.2f}" if row.get("cost_usd") is not None else "",
-        "last": plain(row["last_event"]),
-    }

@@ -9,8 +9,7 @@ import typer
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
 from forkjoin.cli.requests import line
-from forkjoin.cli.say import Json, say, tell
-from forkjoin.paths import find_home
+from forkjoin.cli.say import Json, row, say, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,7 +30,7 @@ def wait(
 ) -> None:
     """Wait until agents have ended, or one asks something. Exit code 1 unless all that was waited for succeeded."""
     give_up = math.inf if timeout is None else time.monotonic() + timeout
-    with Client(find_home()) as client:
+    with Client() as client:
         waiting = _Waiting(client, ids and _named(client, ids), give_up, first=any)
         try:
             with _bar(hidden=json) as progress:
@@ -53,12 +52,12 @@ def _named(client: Client, names: list[str]) -> list[str]:
 
 
 def _bar(*, hidden: bool) -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     from forkjoin.cli import show
 
-    columns = TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[who]}")
-    return Progress(*columns, TimeElapsedColumn(), console=show.console(stderr=True), transient=True, disable=hidden)
+    columns = ("waiting", BarColumn(), MofNCompleteColumn(), "{task.fields[who]}", TimeElapsedColumn())
+    return Progress(*columns, console=show.console(stderr=True), transient=True, disable=hidden)
 
 
 class _Waiting:
@@ -89,7 +88,7 @@ class _Waiting:
 
     def lines(self) -> list[str]:
         """What a person reads of it."""
-        ended = [f"{one['id']}  {one['name']}  {one['state']}  {one['summary']}" for one in self.ended.values()]
+        ended = [row(one, one["summary"]) for one in self.ended.values()]
         return [*ended, *map(line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
 
     def _goes_on(self) -> bool:
