@@ -10,6 +10,9 @@ import sys
 
 def main() -> None:
     """Run the relay, or else the command line."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # one that was closed: it would be the first file that is opened
+        os.set_inheritable(fd, True)
+    os.close(fd)
     if not (sys.flags.safe_path and sys.flags.ignore_environment):
         argv = [sys.executable, "-P", "-E", "-m", "forkjoin", *sys.argv[1:]]
         os.execv(sys.executable, argv)  # noqa: S606

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import anyio
@@ -12,8 +13,21 @@ from conftest import processes_of
 from forkjoin import lock
 from forkjoin.agent import stop
 from forkjoin.attempt.local import LocalExecutor
+from forkjoin.error import RecordsError
+from forkjoin.model import Agent
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, forkjoin, git, limit, open_lead, open_lead_in_memory, until
+from harness import (
+    GIVE_UP_S,
+    Lead,
+    forkjoin,
+    git,
+    lead_of,
+    limit,
+    open_lead,
+    open_lead_in_memory,
+    open_loop_in_memory,
+    until,
+)
 
 #: A grandchild, forked twice, in a session of its own; a child that is stopped; all deaf. It leaves work behind.
 HOSTILE = """
@@ -78,6 +92,24 @@ class Immortal:
 @pytest.fixture
 def immortal(monkeypatch: pytest.MonkeyPatch) -> Immortal:
     return Immortal(monkeypatch)
+
+
+async def test_what_fills_the_disk_ends_though_its_stop_can_not_be_recorded_until_then(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        really = loop.store.ask_stop
+
+        async def ask_stop(agents: Iterable[Agent]) -> list[Agent]:
+            if marked(home):
+                raise RecordsError("database or disk is full")
+            return await really(agents)
+
+        monkeypatch.setattr(loop.store, "ask_stop", ask_stop)
+        (agent,) = await lead.spawn(HOSTILE)
+        await lead.last_event(agent, "up")
+        (stopped,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
+        assert stopped["state"] == "stopped"
 
 
 async def test_what_can_not_be_ended_is_named_and_the_agent_is_not_stopped_before_it_is(

@@ -10,7 +10,7 @@ from forkjoin.cli import doctor
 from forkjoin.cli.client import ask
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
-from harness import forkjoin
+from harness import forkjoin, git
 from records import damage
 
 
@@ -37,6 +37,17 @@ def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(
     monkeypatch.setattr(doctor, "_daemon_pid", pid)
     (told,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
     assert "an agent 1 GB memory" in told.found
+
+
+def test_what_makes_spawns_be_refused_is_a_fault_and_a_bare_repository_is_none(
+    repository: Path, home: Home, tmp_path: Path
+) -> None:
+    (repository / "forkjoin.toml").write_text("nonsense")
+    found = {finding["what"]: finding for finding in _all(repository)}
+    assert (found["trust"]["ok"], "forkjoin.toml" in found["trust"]["found"]) == (False, True)
+    git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare"))
+    found = {finding["what"]: finding for finding in _all(tmp_path / "bare")}
+    assert (found["repository"]["ok"], found["repository"]["found"]) == (True, str(tmp_path / "bare"))
 
 
 def _all(where: Path) -> list[dict[str, Any]]:

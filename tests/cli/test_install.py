@@ -41,11 +41,18 @@ def test_nothing_is_run_that_the_person_does_not_want(claude: Path, tmp_path: Pa
     assert not (claude / "asked").exists()
 
 
+def test_where_nobody_can_be_asked_it_is_said_how_to_do_without(claude: Path, tmp_path: Path) -> None:
+    done = forkjoin(tmp_path, "install", check=False)
+    assert (done.returncode, "--yes" in done.stderr) == (1, True)
+    assert not (claude / "asked").exists()
+
+
 def test_a_claude_that_refuses_is_told_of_and_none_at_all_too(
     claude: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (claude / "exit").write_text("7")
     refused = forkjoin(tmp_path, "install", "--yes", check=False)
     assert (refused.returncode, "exit 7" in refused.stderr) == (1, True)
+    assert "forkjoin uninstall, then again" in refused.stderr
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "There is no claude in PATH" in forkjoin(tmp_path, "install", "--yes").stderr

@@ -1,10 +1,12 @@
 """Where a command prints to: a narrow terminal, a pipe, a full disk; and a home that can't be."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from forkjoin.paths import Home
 from harness import forkjoin
 
@@ -41,3 +43,26 @@ def test_a_home_that_can_not_be_made_is_told_in_words(repository: Path, tmp_path
     assert f"{tmp_path}/file/home" in done.stderr
     found = json.loads(forkjoin(repository, "doctor", "--json", env=nowhere, check=False).stdout)
     assert [one["remedy"] for one in found if one["what"] == "home"] == ["set FORKJOIN_HOME to a folder of your own"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_does_what_it_can(repository: Path, home: Home, closed: str) -> None:
+    for command, code in (("ps", 0), ("spawn", 1), ("brief", 0), ("mcp", 0)):
+        line = f"exec {shlex.quote(sys.executable)} -m forkjoin {command} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", line], cwd=repository, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
+        assert (command, done.returncode, b"Traceback" in done.stderr) == (command, code, False)
+
+
+def test_where_there_are_no_columns_it_is_as_in_a_pipe(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "true", "--name", "one")
+    assert "one" in forkjoin(repository, "ps", env={"COLUMNS": "0"}).stdout
+
+
+def test_a_merge_fails_that_leaves_work_and_not_where_there_is_none(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "echo x > x.txt; exit 3", "--name", "failed")
+    forkjoin(repository, "spawn", "echo y > y.txt", "--name", "good")
+    forkjoin(repository, "wait", check=False)
+    for names, code in ((("failed", "good"), 1), (("good",), 0)):
+        assert forkjoin(repository, "merge", *names, check=False).returncode == code

@@ -25,6 +25,12 @@ async def test_who_has_ended_is_told_by_one_that_is_interrupted_since_nobody_is_
     assert waiting.returncode == 130
 
 
+def test_whom_it_gives_up_is_told(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "exec sleep 1000")
+    done = forkjoin(repository, "wait", "--timeout", "0.2", check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, "time is over, and these go on: a1")
+
+
 def _told(home: Home) -> int:
     with closing(sqlite3.connect(home.records)) as records:
         (told,) = records.execute("SELECT count(*) FROM told WHERE lead = 'cli'").fetchone()

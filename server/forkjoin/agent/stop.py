@@ -9,6 +9,7 @@ from anyio import to_thread
 from forkjoin.agent.restore import leave_word
 from forkjoin.agent.wait import wait
 from forkjoin.attempt import shell
+from forkjoin.error import RecordsError
 from forkjoin.event import Noted
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
@@ -28,8 +29,16 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     With each those are stopped that it has spawned.
 
     An agent is left in `finishing` only if processes of it can't be ended.
+
+    Raises:
+        RecordsError: That can't be recorded; their programs have ended all the same, and may go on unless it is later.
     """
-    whole = await rooms.store.ask_stop(agents)
+    try:
+        whole = await rooms.store.ask_stop(agents)
+    except RecordsError:  # a full disk, which one of them may be filling
+        for agent in agents:
+            await rooms.executor.cancel(agent.handle, rooms.settings.limits.stop_grace_s)
+        whole = await rooms.store.ask_stop(agents)
     await wait(rooms.store, whole, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
     return await rooms.store.agents_numbered(agent.number for agent in agents)
 

@@ -89,6 +89,8 @@ def ps(
             return say_json({"agents": list_all(client, all=everything)})
         if not watch:
             return out.print(show.agents_table(list_all(client, all=everything), out.width))
+        if not out.is_terminal or out.is_dumb_terminal:
+            raise CallerError("--watch draws on a terminal, and this is none; leave it out, or see forkjoin wait")
         from rich.live import Live
 
         with Live(console=out, auto_refresh=False) as live:
@@ -153,7 +155,7 @@ def merge(
     dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
     json: Json = False,
 ) -> None:
-    """Merge agents' branches, in this order, verified together. Exit code 1 if one did not land."""
+    """Merge agents' branches, in this order, verified together. Exit code 1 if work of one did not land."""
     answer = ask(
         "merge_worktree",
         ids=ids,
@@ -172,8 +174,15 @@ def merge(
     if not dry_run:
         lines.append(f"{answer['target']} is at {answer['commit'][:10]}")
     tell(answer, lines, json=json)
-    if answer["conflicted"] or answer["rejected"]:
+    if answer["conflicted"] or answer["rejected"] or any(_is_left(one) for one in answer["skipped"]):
         raise typer.Exit(1)
+
+
+def _is_left(skipped: dict[str, str]) -> bool:
+    """Whether there is something of one that was skipped that has not landed."""
+    from forkjoin.landing.answer import MERGED_BEFORE, NOTHING
+
+    return skipped["why"] not in (MERGED_BEFORE, NOTHING)
 
 
 def _by(conflicted: dict[str, Any]) -> str:

@@ -63,9 +63,13 @@ class Client:
         """What the tool answers: a dict, or text. Arguments that are None are left out.
 
         Raises:
-            CallerError: The tool refused; the message is its own.
+            CallerError: The tool refused, and the message is its own; or what was given is no text.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise CallerError("what was given is not UTF-8; nothing was done") from None
         self._number += 1
         result = self._retry(lambda: self._ask(self._number, "tools/call", {"name": tool, "arguments": given}))
         text = "".join(part.get("text", "") for part in result["content"])

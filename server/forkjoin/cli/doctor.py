@@ -20,7 +20,7 @@ from forkjoin.cli.say import Json, say_json, tell
 from forkjoin.cli.trust import untrusted
 from forkjoin.config import AgentProgram, Limits, Settings, read_settings
 from forkjoin.connection.reach import DaemonError, peer_of, try_connect
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.paths import Home, find_home
 from forkjoin.record.damage import find_damage, find_trouble
 
@@ -109,8 +109,20 @@ def examine(home: Home) -> Iterator[Finding]:
     yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
     yield _daemon(home)
     yield _repository()
-    if folder.ok and (strange := untrusted(home)) is not None:
-        yield Finding("trust", not strange, ", ".join(strange) or "nothing new wants to be executed", "forkjoin trust")
+    if folder.ok:
+        yield from _trust(home)
+
+
+def _trust(home: Home) -> Iterator[Finding]:
+    """What in the repository here, if there is one, waits to be trusted, or can't be read."""
+    try:
+        strange = untrusted(home)
+    except ForkjoinError as error:
+        yield Finding("trust", False, str(error), "correct it: agents are refused here until then")
+    else:
+        if strange is not None:
+            found = ", ".join(strange) or "nothing new wants to be executed"
+            yield Finding("trust", not strange, found, "forkjoin trust")
 
 
 def _ask(*argv: str) -> str | None:
@@ -203,7 +215,7 @@ def _daemon(home: Home) -> Finding:
 
 
 def _repository() -> Finding:
-    top = _ask("git", "rev-parse", "--show-toplevel")
+    top = _ask("git", "rev-parse", "--show-toplevel") or _ask("git", "rev-parse", "--absolute-git-dir")  # a bare one
     if top is None:
         return Finding("repository", True, f"none around {Path.cwd()}; start your lead in one")
     head = _ask("git", "rev-parse", "--verify", "--quiet", "HEAD")

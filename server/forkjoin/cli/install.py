@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from forkjoin.cli.say import say, say_json
+from forkjoin.cli.say import agrees, say, say_json
 from forkjoin.connection.reach import relay_command
 from forkjoin.error import CallerError
 
@@ -35,7 +35,12 @@ def _run(argv: list[str], *, yes: bool) -> None:
     say(shlex.join(argv))
     if shutil.which(argv[0]) is None:
         say("There is no claude in PATH: run this where there is one.", err=True)
-    elif not yes and not typer.confirm("Run it?", default=True):
+    elif not yes and not agrees("Run it?", default=True):
         say("Not run.", err=True)
     elif code := subprocess.run(argv, check=False).returncode:
-        raise CallerError(f"claude did not do that (exit {code}); what it said stands above")
+        raise CallerError(f"claude did not do that (exit {code}); what it said stands above{_hint(argv)}")
+
+
+def _hint(argv: list[str]) -> str:
+    """What to do where an older registration is in the way."""
+    return ". Where there is one already: forkjoin uninstall, then again" if "add" in argv else ""

@@ -2,10 +2,13 @@
 
 import json as json_
 import re
+import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
+
+from forkjoin.error import CallerError
 
 #: The option of what can also be printed for programs.
 Json = Annotated[bool, typer.Option("--json", help="Print what the tool answered, as JSON.")]
@@ -21,6 +24,20 @@ def visible(text: str) -> str:
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:
     typer.echo(visible(text) + end, err=err, nl=False)
+
+
+def agrees(question: str, *, default: bool = False) -> bool:
+    """What is said to this at the terminal, or on stdin.
+
+    Raises:
+        CallerError: There is nobody to ask.
+    """
+    try:
+        return typer.confirm(question, default=default)
+    except typer.Abort:
+        if sys.stdin.isatty():  # ^C
+            raise
+        raise CallerError("nobody is there to be asked; where you know what is to be done: --yes") from None
 
 
 def say_json(value: Any) -> None:

@@ -1,6 +1,7 @@
 """How the command line shows things on a terminal: tables, colours, durations."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ _TITLES = {"elapsed_s": "time", "duration_s": "time", "cost_usd": "cost", "last_
 
 
 def console(*, stderr: bool = False) -> Console:
-    return Console(highlight=False, emoji=False, stderr=stderr)
+    return Console(highlight=False, emoji=False, stderr=stderr, width=80 if os.environ.get("COLUMNS") == "0" else None)
 
 
 def coloured(word: str) -> str:

@@ -12,7 +12,8 @@ import typer
 from forkjoin.branch import git
 from forkjoin.branch.guard import Entry
 from forkjoin.branch.repository import Checkout, look
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.cli.say import agrees
+from forkjoin.error import CallerError, NoRepositoryError
 from forkjoin.paths import Home, find_home
 from forkjoin.trust import Trust, Trusted
 from forkjoin.wanted import Wanted, read_wanted
@@ -42,18 +43,22 @@ def trust(
         typer.echo("Nothing here waits for your trust.")
     if show or not fresh:
         raise typer.Exit(1 if fresh else 0)
-    if not yes:
-        typer.confirm("May all of this be done, as it stands here?", abort=True)
+    if not yes and not agrees("May all of this be done, as it stands here?"):
+        raise CallerError("nothing was trusted")
     files = {found.wanted.digest} if found.wanted else set[str]()
     records.write(common_dir, Trusted(frozenset(one.digest for one in found.commands), known.files | files))
     typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
 
 
 def untrusted(home: Home) -> Sequence[str] | None:
-    """What in the repository here waits for a person's trust; none where there is no repository of theirs."""
+    """What in the repository here waits for a person's trust; none where there is no repository.
+
+    Raises:
+        ForkjoinError: What it wants can't be read.
+    """
     try:
         found = anyio.run(_find, home)
-    except ForkjoinError:
+    except NoRepositoryError:
         return None
     # What a project has when it is first used is the person's own.
     first = Trusted(frozenset(one.digest for one in found.commands))

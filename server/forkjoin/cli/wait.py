@@ -10,6 +10,7 @@ from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
 from forkjoin.cli.requests import line
 from forkjoin.cli.say import Json, row, say, tell
+from forkjoin.error import CallerError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,6 +30,8 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait until agents have ended, or one asks something. Exit code 1 unless all that was waited for succeeded."""
+    if timeout is not None and not timeout >= 0:  # nan is no number of seconds
+        raise CallerError(f"--timeout {timeout:g}: give seconds, 0 or more")
     give_up = math.inf if timeout is None else time.monotonic() + timeout
     with Client() as client:
         waiting = _Waiting(client, ids and _named(client, ids), give_up, first=any)
@@ -41,6 +44,9 @@ def wait(
             raise
     ended = list(waiting.ended.values())
     tell(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
+    if waiting.answer["timed_out"] and not json:
+        pending = ", ".join(one["id"] for one in waiting.answer["pending"])
+        say(f"time is over, and these go on: {pending}", err=True)
     if not (waiting.is_over and all(one["state"] == "succeeded" for one in ended)):
         raise typer.Exit(1)
 

@@ -105,7 +105,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         Raises:
             UnknownAgentError: None, which tells the newest.
         """
-        if found := await self._agents("find_agent", number=number_of(asked), name=asked, project=project):
+        if asked and (found := await self._agents("find_agent", number=number_of(asked), name=asked, project=project)):
             is_one = number_of(asked) is not None or found[0].name == asked
             return found if is_one else await self.candidates(found[0])
         newest = await self._rows("newest_agents", project=project)
