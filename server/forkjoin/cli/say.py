@@ -32,6 +32,11 @@ def row(agent: dict[str, Any], *more: str) -> str:
     return "  ".join((agent["id"], agent["name"], agent["state"], *more)).rstrip()
 
 
+def more(answer: dict[str, Any]) -> list[str]:
+    """A line for those that an answer had no room for, if there are such."""
+    return [f"… and {answer['more']} more"] if "more" in answer else []
+
+
 def tell(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
     """Print what a tool answered: as JSON, or these lines of it, with its note beside them."""
     if json:
