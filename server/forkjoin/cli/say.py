@@ -27,9 +27,9 @@ def say_json(value: Any) -> None:
     say(json_.dumps(value, indent=2, ensure_ascii=False))
 
 
-def row(agent: dict[str, Any], *more: str) -> str:
+def row(agent: dict[str, Any], *rest: str) -> str:
     """A line of an agent that an answer tells of."""
-    return "  ".join((agent["id"], agent["name"], agent["state"], *more)).rstrip()
+    return "  ".join((agent["id"], agent["name"], agent["state"], *rest)).rstrip()
 
 
 def more(answer: dict[str, Any]) -> list[str]:
