@@ -137,16 +137,3 @@ def is_running(pid: int) -> bool:
 def is_sleep(pid: int) -> bool:
     """Whether it has become the sleep that it was forked for, with the environment that this was given."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")
-
-
-def processes_of(folder: Path) -> dict[int, str]:
-    """Whatever runs with this folder in its command line or environment: shims, and what is marked."""
-    found: dict[int, str] = {}
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue
-        if str(folder).encode() in words and pid != os.getpid() and is_running(pid):
-            found[pid] = words.replace(b"\0", b" ").decode(errors="replace")[:200]
-    return found

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from attempts import Place, change_shims, processes_of
+from attempts import Place, change_shims
+from conftest import processes_of
 from forkjoin import lock
 from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.local import LocalExecutor

@@ -7,7 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
-from attempts import Place, change_shims, ended, lines, pids, printed, processes_of, run, shell
+from attempts import Place, change_shims, ended, lines, pids, printed, run, shell
+from conftest import processes_of
 from forkjoin.attempt.executor import Executor
 from forkjoin.attempt.local import LocalExecutor
 from harness import until

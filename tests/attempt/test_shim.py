@@ -22,11 +22,11 @@ from attempts import (
     lines,
     pids,
     printed,
-    processes_of,
     run,
     shell,
     shim_of,
 )
+from conftest import processes_of
 from forkjoin import lock
 from forkjoin.attempt import groups, process, shim
 from forkjoin.attempt.executor import AttemptSpec

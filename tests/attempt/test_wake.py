@@ -4,7 +4,8 @@ import os
 import signal
 
 import pytest
-from attempts import Place, is_held, is_running, printed, processes_of, run, shell
+from attempts import Place, is_held, is_running, printed, run, shell
+from conftest import processes_of
 from forkjoin.attempt.local import LocalExecutor
 from harness import until
 

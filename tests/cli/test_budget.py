@@ -7,10 +7,7 @@ import pytest
 from forkjoin.paths import Home
 from harness import forkjoin
 
-
-@pytest.fixture(autouse=True)
-def _not_in_claude(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CLAUDECODE", raising=False)
+pytestmark = pytest.mark.usefixtures("home")  # which ends the daemon that a command starts
 
 
 def test_a_person_sets_a_repositorys_budget_and_sees_it(repository: Path) -> None:

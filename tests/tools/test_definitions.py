@@ -13,17 +13,8 @@ READERS = {
 }
 ALWAYS_LOADED = {"spawn_agents", "wait_agents", "merge_worktree"}
 NAMES = READERS | {
-    *(
-        "spawn_agent",
-        "spawn_agents",
-        "merge_worktree",
-        "undo_merge",
-        "stop_agents",
-        "remove_worktrees",
-        "set_budget",
-        "message_agent",
-        "answer_request",
-    )
+    *("spawn_agent", "spawn_agents", "merge_worktree", "undo_merge", "stop_agents", "remove_worktrees"),
+    *("set_budget", "message_agent", "answer_request"),
 }
 
 

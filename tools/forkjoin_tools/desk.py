@@ -222,7 +222,7 @@ async def open_desk(context: ServerRequestContext[Any, Any], tool: str, argument
     patience = Patience(context, loop.rooms.environments.redact)
     client = context.session.client_params
     lead = session.lead(client.client_info.name[:64] if client else "")
-    request = patience.written or context.request_id
+    request = patience.told_in or context.request_id
     try:
         project, environment = await admit(loop.rooms, session, lead)
     except CallerError as error:

@@ -37,8 +37,7 @@ class Later:
     """How a call is made whose answer is fetched later."""
 
     deferred: Deferred | None = None  #: none where it is made for the first time
-    blocks: bool = False
-    written: str | int | None = None  #: what its answer is written in; none: the reply to the request
+    told_in: str | None = None  #: what its answer is written in, for which it blocks; none: the reply, and it does not
 
 
 _later: ContextVar[Later | None] = ContextVar("later", default=None)
@@ -60,8 +59,8 @@ class Patience:
     def __init__(self, context: ServerRequestContext[Any, Any], hide: Callable[[str], str]) -> None:
         later = _later.get()
         self.deferred = later.deferred if later else None
-        self.written = later.written if later else None
-        self._blocks = later is None or later.blocks
+        self.told_in = later.told_in if later else None
+        self._blocks = later is None or later.told_in is not None
         self._session, self._hide = context.session, hide
         self._tells = later is None and "progress_token" in (context.meta or {})
         self._begun = time.monotonic()

@@ -80,7 +80,7 @@ async def _tell_end(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) ->
 async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
     """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
-        told = await stand(ctx, desk, deferred, Later(deferred, blocks=True, written=deferred.id))
+        told = await stand(ctx, desk, deferred, Later(deferred, told_in=deferred.id))
         (now,) = await desk.store.deferred([deferred.id]) or [deferred]
     except (MCPError, ForkjoinError) as error:
         log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)

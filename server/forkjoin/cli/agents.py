@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.client import Client, ask
-from forkjoin.cli.say import Json, row, say, say_json, tell
+from forkjoin.cli.say import Json, more, row, say, say_json, tell
 from forkjoin.error import CallerError
 
 Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
@@ -123,7 +123,7 @@ def message(
 def stop(ids: Ids, json: Json = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
     answer = ask("stop_agents", ids=ids)
-    tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *_more(answer)], json=json)
+    tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *more(answer)], json=json)
 
 
 def rm(
@@ -137,11 +137,7 @@ def rm(
     answer = ask("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
-    tell(answer, [*lines, *_more(answer), *answer.get("warnings", [])], json=json)
-
-
-def _more(answer: dict[str, Any]) -> list[str]:
-    return [f"… and {answer['more']} more"] if "more" in answer else []
+    tell(answer, [*lines, *more(answer), *answer.get("warnings", [])], json=json)
 
 
 def merge(

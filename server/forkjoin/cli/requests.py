@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.client import ask
-from forkjoin.cli.say import Json, tell
+from forkjoin.cli.say import Json, more, tell
 from forkjoin.error import CallerError
 
 
@@ -15,8 +15,7 @@ def requests(
 ) -> None:
     """List what this repository's agents ask and wait for."""
     answer = ask("list_requests", request_id=id)
-    more = [f"… and {answer['more']} more"] if "more" in answer else []
-    tell(answer, [*map(line, answer["requests"]), *more], json=json)
+    tell(answer, [*map(line, answer["requests"]), *more(answer)], json=json)
 
 
 def line(request: dict[str, Any]) -> str:

@@ -44,9 +44,14 @@ def say_json(value: Any) -> None:
     say(json_.dumps(value, indent=2, ensure_ascii=False))
 
 
-def row(agent: dict[str, Any], *more: str) -> str:
+def row(agent: dict[str, Any], *rest: str) -> str:
     """A line of an agent that an answer tells of."""
-    return "  ".join((agent["id"], agent["name"], agent["state"], *more)).rstrip()
+    return "  ".join((agent["id"], agent["name"], agent["state"], *rest)).rstrip()
+
+
+def more(answer: dict[str, Any]) -> list[str]:
+    """A line for those that an answer had no room for, if there are such."""
+    return [f"… and {answer['more']} more"] if "more" in answer else []
 
 
 def tell(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
