@@ -9,7 +9,6 @@ from typing import Any
 from forkjoin.model import Agent, Landing, LandingState, Merge
 from forkjoin.record import rows
 from forkjoin.record.database import Queries
-from forkjoin.record.ports import find_ports
 from forkjoin.record.spawning import add_agents
 from forkjoin.record.transaction import Transactions
 from forkjoin.session import Call
@@ -51,7 +50,7 @@ class Landings(Transactions):
         place: rows.Place = lambda _number, _name: ("", ""),
     ) -> None:
         """Record how its branches fared, whose are merged no more, new agents, and the answer, by their numbers."""
-        numbers = add_agents(q, find_ports(q, self.first_port), new, place) if new else []
+        numbers = add_agents(q, self.first_port, new, place) if new else []
         q.end_landing(number=landing.number, answer=answer(numbers))
         q.delete_verdicts(landing=landing.number)
         for number, merge in merges.items():

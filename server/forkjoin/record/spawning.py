@@ -8,17 +8,18 @@ from forkjoin.model import State, lead_of
 from forkjoin.record import nesting, rows
 from forkjoin.record.database import Queries
 from forkjoin.record.names import Names
-from forkjoin.record.ports import Ports
+from forkjoin.record.ports import find_ports
 from forkjoin.spec import Spec
 
 #: What every new one has, beside what it was asked for with.
 _NEW = {"state": State.QUEUED, "attempt": 1, "removed": None, "restored": False, **asdict(rows.Asked())}
 
 
-def add_agents(q: Queries, ports: Ports, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
+def add_agents(q: Queries, first_port: int, new: Sequence[rows.NewAgent], place: rows.Place) -> list[int]:
     """Record these agents, within a transaction; their numbers."""
     nesting.count_in(q, new)
-    first, names, now = q.handed_out() + 1, Names(q), time.time()
+    names, ports, now = Names(q), find_ports(q, first_port), time.time()
+    first: int = q.handed_out() + 1
     numbers = range(first, first + len(new))
     for number, one in zip(numbers, new, strict=True):
         name, contest_name = names.take(one)

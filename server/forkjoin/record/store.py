@@ -23,7 +23,7 @@ from forkjoin.record.findings import Findings
 from forkjoin.record.landings import Landings, remember
 from forkjoin.record.ledger import Ledger, count_spending
 from forkjoin.record.mail import Mail
-from forkjoin.record.ports import find_ports, first_port
+from forkjoin.record.ports import first_port
 from forkjoin.record.requests import Requests
 from forkjoin.record.scratches import Scratches
 from forkjoin.record.spawning import add_agents
@@ -81,7 +81,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """
 
         def act(q: Queries) -> list[Agent]:
-            numbers = add_agents(q, find_ports(q, self.first_port), new, place)
+            numbers = add_agents(q, self.first_port, new, place)
             remember(q, call, {"agents": numbers})
             return [q.agent(number) for number in numbers]
 
