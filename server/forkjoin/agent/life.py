@@ -10,6 +10,7 @@ from functools import partial
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
+from forkjoin.agent.attach import end_visit
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.finish import finish, give_up
 from forkjoin.agent.listen import listen
@@ -62,6 +63,7 @@ class Life:
                 raise AssertionError(f"{agent.label} is not under way: {agent.state}")
 
     async def _prepare(self, agent: Agent) -> Agent:
+        await end_visit(self._rooms, agent)  # of a person who is not back since a restart
         agent = await prepare(self._rooms, agent)
         environment = await self._environment(agent)
         if environment is None or not await set_up(self._rooms, agent, environment):
