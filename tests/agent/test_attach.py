@@ -58,6 +58,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
     loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
+    monkeypatch.setenv("MCP_TOOL_TIMEOUT", "30000")
     monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # which is a word of claude's, too
     async with lead_of(loop, repository) as lead:
         agent = await up(lead)
@@ -67,6 +68,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
             assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
             assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
             assert (bool(going["environment"]["FORKJOIN_TOKEN"]), "acceptEdits" in going["argv"]) == (True, True)
+            assert going["environment"]["MCP_TOOL_TIMEOUT"] == "100000000"  # a question of theirs may take minutes
             let_pass(loop, monkeypatch, 1000)
             await lead.run("true")
             assert await is_held(lead)

@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any
 
+import anyio
 from forkjoin.agent.request import ask
 from forkjoin.config import RequestMinutes
 from forkjoin.error import CallerError
@@ -74,7 +75,19 @@ async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes:
     hide = desk.rooms.environments.redact
     seconds = (minutes or desk.rooms.settings.limits.request_minutes) * 60
     new = NewRequest(kind, hide(text), hide(fallback), seconds)
-    return await ask(desk.rooms, agent.number, desk.caller.call, new, desk.is_given_up)
+
+    async def find_closed(seconds: float) -> Request | None:
+        with anyio.move_on_after(seconds):
+            return await ask(desk.rooms, agent.number, desk.caller.call, new, desk.is_given_up)
+        return None
+
+    request = await desk.patience.wait([agent], find_closed, _how_far)
+    assert request
+    return request
+
+
+async def _how_far() -> str:
+    return "it waits for an answer"
 
 
 def _cut(text: str) -> str:

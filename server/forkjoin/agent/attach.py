@@ -45,8 +45,8 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         CallerError: They can't go on with it; nothing was changed.
     """
     program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
-    argv = ADAPTERS[program.kind].converse(brief, program)
-    if argv is None:
+    run = ADAPTERS[program.kind].converse(brief, program)
+    if run is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
     answered = await rooms.store.has_answered(agent)
     agent = await rooms.store.changes.until(partial(_unless_led_out, rooms, agent.number))
@@ -63,8 +63,8 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         rooms.found[agent.number] = await _look(rooms, agent)
     known = rooms.environments.find(agent.environment, agent.project, agent.first_lead)
     lead = known or caller.session.hello.environment
-    variables = await variables_of(rooms, agent, lead, program.environment, brief)
-    return agent, Going(argv, {**variables, **await rooms.executor.mark(_handle_of(agent))})
+    variables = await variables_of(rooms, agent, lead, {**program.environment, **run.environment}, brief)
+    return agent, Going(run.argv, {**variables, **await rooms.executor.mark(_handle_of(agent))})
 
 
 def _handle_of(agent: Agent) -> str:
