@@ -275,8 +275,8 @@ async def test_what_its_program_gives_up_is_withdrawn(lead: Lead, program: Lead)
     assert "withdrawn" in await lead.refusal("answer_request", request_id="r1", decision="allow")
 
 
-async def test_a_giant_input_is_cut_where_it_is_read(lead: Lead, program: Lead) -> None:
-    giant = {"content": "\x00\x1b é\u202e" * 200_000}
+async def test_a_giant_input_is_cut_in_its_midst_and_where_it_is_read(lead: Lead, program: Lead) -> None:
+    giant = {"content": "\x00\x1b é\u202e" * 200_000, "end": "what matters"}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
         (request,) = await news(lead)
@@ -284,6 +284,7 @@ async def test_a_giant_input_is_cut_where_it_is_read(lead: Lead, program: Lead) 
         assert re.search(r"… \[\d+ more: list_requests r1\]$", request["text"])
         (whole,) = (await lead.call("list_requests"))["requests"]
         assert "more characters]" in whole["text"]
+        assert whole["text"].endswith('"what matters"}')
         assert len(whole["text"]) < 16_100
         await lead.call("answer_request", request_id="r1", decision="allow")
 
@@ -334,7 +335,7 @@ async def test_no_key_is_in_what_is_asked_and_answered(loop: Loop, lead: Lead, p
 
 async def test_of_a_key_that_the_cut_would_tear_no_half_is_told(lead: Lead, program: Lead) -> None:
     begins = 'Bash {"command": "'
-    command = "x" * (15_990 - len(begins)) + " sk-ant-REDACTED"
+    command = "x" * (7_990 - len(begins)) + " sk-ant-REDACTED" + "x" * 9_000
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": command}}).run)
         await news(lead)

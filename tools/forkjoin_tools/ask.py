@@ -26,7 +26,9 @@ class AskLead(Arguments):
     default: Annotated[Text, Field(max_length=_DEFAULT)] | None = Field(
         None, description="What counts where nobody answers in time."
     )
-    timeout_minutes: RequestMinutes | None = Field(None, description="How long to wait. Default: 10, or as is set.")
+    timeout_minutes: RequestMinutes | None = Field(
+        None, description="How long to wait. Default: 10, or as is set."
+    )
 
 
 class Answer(BaseModel):
@@ -92,7 +94,8 @@ async def _how_far() -> str:
 
 def _cut(text: str) -> str:
     more = len(text) - _WANTED
-    return f"{text[:_WANTED]} [cut: {more} more characters]" if more > 0 else text
+    half = _WANTED // 2  # what matters may come last
+    return f"{text[:half]} [cut: {more} more characters] {text[-half:]}" if more > 0 else text
 
 
 def _text(decision: dict[str, Any]) -> CallToolResult:
