@@ -204,11 +204,24 @@ async def test_an_agent_answers_nothing_not_even_its_own(lead: Lead, program: Le
 
 
 @pytest.mark.parametrize("default", [None, "spaces"])
-async def test_without_an_answer_in_time_the_default_counts(lead: Lead, program: Lead, default: str | None) -> None:
-    given = {"question": "Tabs?", "timeout_minutes": 0.001, **({"default": default} if default else {})}
-    answer = await program.call("ask_lead", **given)
-    assert answer["answered_by"] == "nobody"
-    assert answer["answer"] == default or "decide yourself" in answer["answer"]
+async def test_without_an_answer_in_time_the_default_counts(
+    loop: Loop, lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch, default: str | None
+) -> None:
+    given = {"question": "Tabs?", "timeout_minutes": 1, **({"default": default} if default else {})}
+    asked = Call(program, "ask_lead", given)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked.run)
+        await news(lead)
+        expire(loop, monkeypatch, 61)
+    assert asked.answer["answered_by"] == "nobody"
+    assert asked.answer["answer"] == default or "decide yourself" in asked.answer["answer"]
+
+
+def expire(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let so many seconds have passed for what is asked."""
+    later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
+    monkeypatch.setattr("forkjoin.agent.request.time", later)
+    loop.store.changes.announce()
 
 
 async def test_a_permission_is_denied_when_its_time_is_up(
@@ -218,9 +231,7 @@ async def test_a_permission_is_denied_when_its_time_is_up(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
         await news(lead)
-        later = SimpleNamespace(time=lambda: time.time() + 601, monotonic=lambda: time.monotonic() + 601)
-        monkeypatch.setattr("forkjoin.agent.request.time", later)
-        loop.store.changes.announce()
+        expire(loop, monkeypatch, 601)
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
 
 
@@ -244,12 +255,15 @@ async def _postponed(lead: Lead) -> int | None:
     return int(request["expires_s"]) if request["expires_s"] > 600 else None
 
 
-async def test_what_can_not_be_closed_in_time_holds_up_no_agent(loop: Loop, lead: Lead, program: Lead) -> None:
+async def test_what_can_not_be_closed_in_time_holds_up_no_agent(
+    loop: Loop, lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = loop.store._connection
     records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Call(program, "ask_lead", {**QUESTION, "timeout_minutes": 0.001}).run)
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await first_answer(lambda: _has(lead, 1))
+        expire(loop, monkeypatch, 601)
         (other,) = await lead.spawn("true")
         assert (await lead.results(other))[0]["state"] == "succeeded"
         records.execute("DROP TRIGGER broken")
@@ -290,7 +304,13 @@ async def test_a_giant_input_is_cut_in_its_midst_and_where_it_is_read(lead: Lead
 
 
 @pytest.mark.parametrize(
-    "given", [{"question": "x" * 8_001}, {"question": " "}, {"question": "x", "default": "y" * 2_001}]
+    "given",
+    [
+        {"question": "x" * 8_001},
+        {"question": " "},
+        {"question": "x", "default": "y" * 2_001},
+        {"question": "x", "timeout_minutes": 0.5},
+    ],
 )
 async def test_a_question_beyond_bounds_is_refused(lead: Lead, program: Lead, given: dict[str, str]) -> None:
     assert "ask_lead refused" in await program.refusal("ask_lead", **given)

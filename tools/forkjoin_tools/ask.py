@@ -26,7 +26,7 @@ class AskLead(Arguments):
     default: Annotated[Text, Field(max_length=_DEFAULT)] | None = Field(
         None, description="What counts where nobody answers in time."
     )
-    timeout_minutes: RequestMinutes | None = Field(
+    timeout_minutes: Annotated[RequestMinutes, Field(ge=1)] | None = Field(
         None, description="How long to wait. Default: 10, or as is set."
     )
 
