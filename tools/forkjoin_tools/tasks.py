@@ -176,7 +176,8 @@ async def _stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> 
             return _task(deferred, "working", str(error))
         written = partial(desk.store.end_deferred, deferred.id, answer)
         assert ctx.request_id is not None
-        desk.caller.session.when_written(later.written or ctx.request_id, written)
+        acts = desk.caller.session.written.setdefault(later.written or ctx.request_id, [])
+        acts.insert(0, written)  # before what it has told counts as told: made once more in between, it would not end
     return {**_task(deferred, "completed"), "result": answer}
 
 
