@@ -72,6 +72,25 @@ async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository
         assert merged == ids
 
 
+async def test_a_merge_says_that_it_waits_for_an_environment_that_a_restart_has_lost(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.run("echo a > a; git add .; git commit -qm a")
+        merging = Watched(lead)
+        async with anyio.create_task_group() as tasks:
+            with monkeypatch.context() as lost:
+                lost.setattr(loop.rooms.environments, "find", _nothing)
+                tasks.start_soon(lambda: merging.call("merge_worktree", ids=ids, verify="true"))
+                await until(lambda: merging.heard("waits for its lead's environment"))
+            loop.store.changes.announce()
+        assert [one["id"] for one in merging.answer["merged"]] == ids
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
 async def test_an_agent_whose_client_wants_to_know_is_told_that_it_waits_for_an_answer(
     repository: Path, home: Home
 ) -> None:
