@@ -71,8 +71,9 @@ class Session:
             return self.agent.as_lead
         return "cli" if self.is_person else self.hello.session_id or f"client:{client_name}"
 
-    def when_written(self, request: str | int, act: Written) -> None:
-        self.written.setdefault(request, []).append(act)
+    def when_written(self, request: str | int, act: Written, *, first: bool = False) -> None:
+        acts = self.written.setdefault(request, [])
+        acts.insert(0 if first else len(acts), act)
 
     async def note_written(self, request: str | int | None) -> None:
         """What answers this request has reached the socket."""

@@ -59,8 +59,9 @@ def _read(message: object) -> list[object]:
 
 
 def test_a_person_goes_on_in_the_same_conversation_with_what_the_agent_may_and_is_told() -> None:
-    argv = claude.converse(BRIEF, PROGRAM)
-    assert argv is not None
+    run = claude.converse(BRIEF, PROGRAM)
+    assert run
+    argv = run.argv
     assert (argv[0], argv[-2:]) == ("claude", ("--resume", BRIEF.conversation))
     assert not {"-p", "--input-format"} & set(argv)
     resumed = claude.resume(BRIEF, PROGRAM, "more")

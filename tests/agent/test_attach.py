@@ -1,6 +1,7 @@
 """A person in an agent's conversation: its program rests, and goes on when they have left."""
 
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,41 @@ import anyio
 import pytest
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory, program_of
+from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory, program_of, until
 
 #: Says that it is up, and is then in the midst of its turn until it is resumed.
 TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
-SPOKEN = "A person has gone on with your work"
+#: As above; tells whether what a person has left running has ended, which takes its time for that.
+LOOKING = "import os\nanswer('up')\nif not resumed:\n    hear()\nsucceed(f'has ended: {os.path.exists(\"ended\")}')"
+SERVER = "trap 'sleep 0.3; echo > ended; exit 0' TERM; echo > up; while :; do sleep 0.05; done"
+Leave = Callable[[Any], Awaitable["subprocess.Popen[bytes]"]]
+SPOKEN = "A person may have gone on with your work"
 
 
 @pytest.fixture
 async def person(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
     async with lead_of(loop, repository, "a person", kind="cli") as found:
         yield found
+
+
+@pytest.fixture
+def leave() -> Iterator[Leave]:
+    """What starts a server as a person's program does, and leaves it running."""
+    servers: list[subprocess.Popen[bytes]] = []
+
+    async def start(going: Any) -> "subprocess.Popen[bytes]":
+        servers.append(serve(going["worktree"], going["environment"]))
+        await until((Path(going["worktree"]) / "up").exists)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+def serve(where: str, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["sh", "-c", SERVER], cwd=where, env=environment, start_new_session=True)
 
 
 async def up(lead: Lead) -> str:
@@ -33,6 +58,7 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
     loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
+    monkeypatch.setenv("MCP_TOOL_TIMEOUT", "30000")
     monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # which is a word of claude's, too
     async with lead_of(loop, repository) as lead:
         agent = await up(lead)
@@ -42,11 +68,28 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
             assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
             assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
             assert (bool(going["environment"]["FORKJOIN_TOKEN"]), "acceptEdits" in going["argv"]) == (True, True)
+            assert going["environment"]["MCP_TOOL_TIMEOUT"] == "100000000"  # a question of theirs may take minutes
             let_pass(loop, monkeypatch, 1000)
             await lead.run("true")
             assert await is_held(lead)
         (result,) = await lead.results(agent)
     assert (result["state"], result["output"][: len(SPOKEN)]) == ("succeeded", SPOKEN)
+
+
+async def test_what_they_have_started_has_ended_before_it_goes_on(
+    loop: Loop, talking: Lead, repository: Path, leave: Leave
+) -> None:
+    (agent,) = await talking.spawn(LOOKING, agent="talker")
+    await talking.until(agent, last_event="up")
+    async with lead_of(loop, repository, "a person", kind="cli") as person:
+        left = await leave(await person.call("attach", id=agent))
+    async with lead_of(loop, repository, "another", kind="cli") as other:
+        with anyio.fail_after(GIVE_UP_S):
+            await other.call("attach", id=agent)
+        assert left.poll() == 0
+    (result,) = await talking.results(agent)
+    assert result["output"] == "has ended: True"
+    assert "a1-person" not in await loop.rooms.executor.handles()
 
 
 async def is_held(lead: Lead) -> bool:
@@ -169,6 +212,29 @@ async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
         assert told["delivery"] == "next_turn"
     (result,) = await talking.results(agent)
     assert result["output"].endswith("one thing more")
+
+
+@pytest.mark.parametrize("goes", ["on", "away"])
+async def test_what_they_have_started_ends_though_no_daemon_saw_them_leave(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, goes: str
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        if goes == "on":
+            (agent,) = await lead.spawn(LOOKING, agent="talker")
+            await lead.until(agent, last_event="up")
+        else:
+            (agent,) = await lead.run("answer('up')\nsucceed('')", agent="talker")
+        with monkeypatch.context() as killed:
+            async with lead_of(loop, repository, "a person", kind="cli") as person:
+                left = await leave(await person.call("attach", id=agent))
+                killed.setattr("forkjoin.loop.let_go", _never)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        if goes == "on":
+            let_pass(loop, monkeypatch, 40)
+            assert (await lead.results(agent))[0]["output"] == "has ended: True"
+        else:
+            await lead.call("remove_worktrees", ids=[agent], discard_unmerged=True)
+    assert left.wait(GIVE_UP_S) == 0
 
 
 async def test_after_a_restart_it_waits_for_them_to_be_back(

@@ -297,6 +297,7 @@ async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
             tasks.start_soon(partial(asker.call, "ask_lead", question="Whose?"))
             await near_lead.until(f"a{number}", state="waiting")
         assert (await program.call("list_requests"))["requests"] == []
+        assert "requests" not in await program.call("list_agents")
         for request in ("r1", "r2"):
             refused = await program.refusal("answer_request", request_id=request, answer="Mine.")
             assert f"No request {request!r}" in refused

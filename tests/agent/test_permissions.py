@@ -52,6 +52,20 @@ async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_den
         await lead.results("a1", "a2")
 
 
+async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_spawns(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.call("spawn_agent", task="until test -e go; do sleep 0.05; done", nesting={"agents": 3})
+        await lead.until("a1", state="running")
+    home.config_file.write_text(f"{home.config_file.read_text()}[permissions]\nallow = []\n")
+    async with open_loop_in_memory(home) as loop:
+        for given in ({"agent": "talker", "permissions": {"allow": ["Bash"]}}, {}):
+            async with program_of(loop, "a1") as parent:
+                assert "would do for it" in await parent.refusal("spawn_agent", task="true", **given)
+        await stop(loop.rooms, await loop.store.live())
+
+
 async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
     talkers: None, repository: Path, home: Home
 ) -> None:

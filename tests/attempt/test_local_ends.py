@@ -1,12 +1,13 @@
 """What any executor promises of starting once, of how an attempt ended, and of ending it."""
 
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio
 import pytest
-from attempts import HOSTILE, is_running, lines, pids, printed, program, run, shell
+from attempts import ENVIRONMENT, HOSTILE, is_running, lines, pids, printed, program, run, shell
 from forkjoin.attempt.executor import Executor
 from forkjoin.model import Outcome
 from harness import GIVE_UP_S, until
@@ -183,6 +184,20 @@ async def test_a_cancel_that_races_with_a_submit_leaves_nothing(executor: Execut
     for number in range(12):
         assert (await executor.outcome(f"a{number}-1")).kind in ("not_started", "signalled")
     assert not any(is_running(int(pid)) for pid in log.read_text().split())
+
+
+def start_sleep(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True)
+
+
+async def test_what_somebody_else_starts_with_its_mark_ends_with_it(executor: Executor) -> None:
+    environment = {**ENVIRONMENT, **await executor.mark("a1-person")}
+    assert await executor.handles() == ["a1-person"]
+    with start_sleep(environment) as other:
+        assert await executor.cancel("a1-person", 0) == []
+        assert other.wait(GIVE_UP_S) == -signal.SIGKILL
+    await executor.forget("a1-person")
+    assert await executor.handles() == []
 
 
 async def test_processes_that_are_not_of_the_attempt_are_left_alone(executor: Executor, sibling: int) -> None:

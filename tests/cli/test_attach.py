@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 from anyio import to_thread
 from fakes import claude
 from forkjoin.cli.client import ask
+from forkjoin.connection import reach
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
-from harness import Lead, forkjoin, kill_daemon, until
+from harness import Lead, first_answer, forkjoin, kill_daemon, until
 from terminal import Terminal, open_terminal
 
 TALKER = f'[agents.talker]\nkind = "claude"\ncommand = ["{sys.executable}", "{claude.__file__}"]\n'
@@ -67,6 +69,37 @@ async def test_an_interrupt_is_the_programs(agent: str, lead: Lead, repository: 
     assert terminal.process.returncode == 0
     (result,) = await lead.results(agent)
     assert result["state"] == "succeeded"
+
+
+async def test_an_interrupt_ends_a_command_that_waits_for_a_daemon_where_its_program_has_ended(
+    agent: str, home: Home, lead: Lead, repository: Path
+) -> None:
+    with attached(repository, agent) as terminal:
+        await until(lambda: b"person>" in terminal.printed)
+        command = psutil.Process(terminal.process.pid)
+        connection = reach.try_connect(home)
+        assert connection
+        with connection:
+            daemon = psutil.Process(reach.peer_of(connection)[0])
+        daemon.suspend()
+        try:
+            await first_answer(lambda: waits(command))
+            await terminal.type("sys.exit()")
+            await until(lambda: {one.status() for one in command.children()} == {psutil.STATUS_ZOMBIE})
+            terminal.interrupt()
+            await until(lambda: terminal.process.poll() is not None)
+        finally:
+            daemon.resume()
+    assert terminal.process.returncode == 130
+    (result,) = await lead.results(agent)
+    assert result["state"] == "succeeded"
+
+
+async def waits(command: psutil.Process) -> bool:
+    """Whether it waits for one thing, which is an answer: at its program it looks again and again."""
+    before = command.num_ctx_switches()
+    await anyio.sleep(1)
+    return command.num_ctx_switches() == before
 
 
 async def test_where_its_command_is_killed_nothing_of_it_stays_and_the_agent_goes_on(

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from forkjoin.cli.requests import line
+from forkjoin.cli.say import visible
 from forkjoin.paths import Home
 from harness import forkjoin
 
@@ -18,6 +20,14 @@ def test_a_narrow_terminal_still_shows_which_agent_stands_where(repository: Path
         row = forkjoin(repository, "ps", env={"COLUMNS": columns}).stdout.splitlines()[2]
         assert row.split()[0] == "a1"
         assert "succeeded" in row
+
+
+def test_what_an_agent_asks_looks_like_no_request_of_another() -> None:
+    question = "Ready?\nr8  a2 asks whether it may (for 590 s more): Bash npm test\r\nr9  a3 asks"
+    asked = {"request_id": "r7", "id": "a1", "kind": "question", "expires_s": 600, "text": question}
+    first, *others = visible(line(asked)).splitlines()
+    assert first == "r7  a1 asks (for 600 s more): Ready?"
+    assert [one[:6] for one in others] == ["    r8", "    r9"]
 
 
 def test_a_result_in_a_pipe_has_the_lines_that_it_has(repository: Path, home: Home) -> None:

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from forkjoin.paths import Home
 from forkjoin_tools import patience, wait
-from harness import Lead, lead_of, open_loop_in_memory, until
+from harness import Lead, lead_of, open_loop_in_memory, program_of, until
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,42 @@ async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository
             (repository / "go").touch()
         merged = [one["id"] for watched in (first, second) for one in watched.answer["merged"]]
         assert merged == ids
+
+
+async def test_a_merge_says_that_it_waits_for_an_environment_that_a_restart_has_lost(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.run("echo a > a; git add .; git commit -qm a")
+        merging = Watched(lead)
+        async with anyio.create_task_group() as tasks:
+            with monkeypatch.context() as lost:
+                lost.setattr(loop.rooms.environments, "find", _nothing)
+                tasks.start_soon(lambda: merging.call("merge_worktree", ids=ids, verify="true"))
+                await until(lambda: merging.heard("waits for its lead's environment"))
+            loop.store.changes.announce()
+        assert [one["id"] for one in merging.answer["merged"]] == ids
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+async def test_an_agent_whose_client_wants_to_know_is_told_that_it_waits_for_an_answer(
+    repository: Path, home: Home
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (agent,) = await lead.spawn("sleep 1000")
+        await lead.until(agent, state="running")
+        async with program_of(loop, agent) as program:
+            watched = Watched(program)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: watched.call("ask_lead", question="Tabs?"))
+                await until(lambda: watched.heard("waits for an answer"))
+                (asked,) = (await lead.call("list_requests"))["requests"]
+                await lead.call("answer_request", request_id=asked["request_id"], answer="Tabs.")
+            assert watched.answer["answer"] == "Tabs."
+        await lead.call("stop_agents", ids=[agent])
 
 
 async def test_nobody_is_asked_how_far_it_is_for_a_client_that_does_not_want_to_know(

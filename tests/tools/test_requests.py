@@ -163,12 +163,23 @@ async def test_an_agent_answers_nothing_not_even_its_own(near_lead: Lead, progra
 
 @pytest.mark.parametrize("default", [None, "spaces"])
 async def test_without_an_answer_in_time_the_default_counts(
-    near_lead: Lead, program: Lead, default: str | None
+    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch, default: str | None
 ) -> None:
-    given = {"question": "Tabs?", "timeout_minutes": 0.001, **({"default": default} if default else {})}
-    answer = await program.call("ask_lead", **given)
-    assert answer["answered_by"] == "nobody"
-    assert answer["answer"] == default or "decide yourself" in answer["answer"]
+    given = {"question": "Tabs?", "timeout_minutes": 1, **({"default": default} if default else {})}
+    asked = Call(program, "ask_lead", given)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asked.run)
+        await news(near_lead)
+        expire(near_loop, monkeypatch, 61)
+    assert asked.answer["answered_by"] == "nobody"
+    assert asked.answer["answer"] == default or "decide yourself" in asked.answer["answer"]
+
+
+def expire(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let so many seconds have passed for what is asked."""
+    later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
+    monkeypatch.setattr("forkjoin.agent.request.time", later)
+    loop.store.changes.announce()
 
 
 async def test_a_permission_is_denied_when_its_time_is_up(
@@ -178,9 +189,7 @@ async def test_a_permission_is_denied_when_its_time_is_up(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
         await news(near_lead)
-        later = SimpleNamespace(time=lambda: time.time() + 601, monotonic=lambda: time.monotonic() + 601)
-        monkeypatch.setattr("forkjoin.agent.request.time", later)
-        near_loop.store.changes.announce()
+        expire(near_loop, monkeypatch, 601)
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
 
 
@@ -205,13 +214,14 @@ async def _postponed(lead: Lead) -> int | None:
 
 
 async def test_what_can_not_be_closed_in_time_holds_up_no_agent(
-    near_loop: Loop, near_lead: Lead, program: Lead
+    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = near_loop.store._connection
     records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Call(program, "ask_lead", {**QUESTION, "timeout_minutes": 0.001}).run)
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await news(near_lead)
+        expire(near_loop, monkeypatch, 601)
         (other,) = await near_lead.spawn("true")
         assert (await near_lead.results(other))[0]["state"] == "succeeded"
         records.execute("DROP TRIGGER broken")
@@ -237,8 +247,8 @@ async def test_what_its_program_gives_up_is_withdrawn(near_lead: Lead, program: 
     assert "withdrawn" in await near_lead.refusal("answer_request", request_id="r1", decision="allow")
 
 
-async def test_a_giant_input_is_cut_where_it_is_read(near_lead: Lead, program: Lead) -> None:
-    giant = {"content": "\x00\x1b é\u202e" * 200_000}
+async def test_a_giant_input_is_cut_in_its_midst_and_where_it_is_read(near_lead: Lead, program: Lead) -> None:
+    giant = {"content": "\x00\x1b é\u202e" * 200_000, "end": "what matters"}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", {"tool_name": "Write", "input": giant}).run)
         (request,) = await news(near_lead)
@@ -246,12 +256,19 @@ async def test_a_giant_input_is_cut_where_it_is_read(near_lead: Lead, program: L
         assert re.search(r"… \[\d+ more: list_requests r1\]$", request["text"])
         (whole,) = (await near_lead.call("list_requests"))["requests"]
         assert "more characters]" in whole["text"]
+        assert whole["text"].endswith('"what matters"}')
         assert len(whole["text"]) < 16_100
         await near_lead.call("answer_request", request_id="r1", decision="allow")
 
 
 @pytest.mark.parametrize(
-    "given", [{"question": "x" * 8_001}, {"question": " "}, {"question": "x", "default": "y" * 2_001}]
+    "given",
+    [
+        {"question": "x" * 8_001},
+        {"question": " "},
+        {"question": "x", "default": "y" * 2_001},
+        {"question": "x", "timeout_minutes": 0.5},
+    ],
 )
 async def test_a_question_beyond_bounds_is_refused(near_lead: Lead, program: Lead, given: dict[str, str]) -> None:
     assert "ask_lead refused" in await program.refusal("ask_lead", **given)
@@ -292,7 +309,7 @@ async def test_no_key_is_in_what_is_asked_and_answered(near_loop: Loop, near_lea
 
 async def test_of_a_key_that_the_cut_would_tear_no_half_is_told(near_lead: Lead, program: Lead) -> None:
     begins = 'Bash {"command": "'
-    command = "x" * (15_990 - len(begins)) + " sk-ant-REDACTED"
+    command = "x" * (7_990 - len(begins)) + " sk-ant-REDACTED" + "x" * 9_000
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": command}}).run)
         await news(near_lead)

@@ -107,13 +107,18 @@ async def test_an_end_is_told_once_the_tasks_answer_was_written(client: Modern, 
     assert client.tool("wait_agents")["structuredContent"]["finished"] == []
 
 
+def asking(home: Home, folder: Path) -> str:
+    """What an agent does that asks its lead."""
+    lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", question="Tabs?"))
+    (folder / "asked").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {folder}/asked"
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_what_is_asked_before_or_after_a_task_was_made_ends_it(
     client: Modern, repository: Path, home: Home, tmp_path: Path, when: str
 ) -> None:
-    lines = (INITIALIZE, INITIALIZED, tool_call(1, "ask_lead", question="Tabs?"))
-    (tmp_path / "asked").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    task = f"export FORKJOIN_HOME={home.state}; {shlex.join(RELAY)} < {tmp_path}/asked"
+    task = asking(home, tmp_path)
     waits = f"{until_go(repository)}; {task}" if when == "after" else task
     (first,) = client.spawn(waits)
     if when == "after":
@@ -124,6 +129,22 @@ async def test_what_is_asked_before_or_after_a_task_was_made_ends_it(
         answer = await client.answered("wait_agents", ids=[first])
     assert [(one["id"], one["text"]) for one in answer["requests"]] == [(first, "Tabs?")]
     assert [one["id"] for one in answer["pending"]] == [first]
+    client.tool("stop_agents", ids=[first])
+
+
+async def test_a_task_that_a_request_has_ended_stays_ended_when_that_counts_as_told(
+    client: Modern, repository: Path, home: Home, tmp_path: Path
+) -> None:
+    (first,) = client.spawn(f"{until_go(repository)}; {asking(home, tmp_path)}")
+    task = wait_for(client, first)["taskId"]
+    with closing(sqlite3.connect(home.records, isolation_level=None)) as records:
+        records.execute("CREATE TABLE seen (answered)")
+        look = "INSERT INTO seen SELECT answer IS NOT NULL FROM deferred"
+        records.execute(f"CREATE TRIGGER look AFTER INSERT ON request_told BEGIN {look}; END")
+        go(repository)
+        await client.completed(task)
+        await until(lambda: records.execute("SELECT * FROM seen").fetchall())
+        assert records.execute("SELECT answered FROM seen").fetchall() == [(1,)]
     client.tool("stop_agents", ids=[first])
 
 

@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any
 
+import anyio
 from forkjoin.agent.request import ask
 from forkjoin.config import RequestMinutes
 from forkjoin.error import CallerError
@@ -25,7 +26,9 @@ class AskLead(Arguments):
     default: Annotated[Text, Field(max_length=_DEFAULT)] | None = Field(
         None, description="What counts where nobody answers in time."
     )
-    timeout_minutes: RequestMinutes | None = Field(None, description="How long to wait. Default: 10, or as is set.")
+    timeout_minutes: Annotated[RequestMinutes, Field(ge=1)] | None = Field(
+        None, description="How long to wait. Default: 10, or as is set."
+    )
 
 
 class Answer(BaseModel):
@@ -74,12 +77,25 @@ async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes:
     hide = desk.rooms.environments.redact
     seconds = (minutes or desk.rooms.settings.limits.request_minutes) * 60
     new = NewRequest(kind, hide(text), hide(fallback), seconds)
-    return await ask(desk.rooms, agent.number, desk.caller.call, new, desk.is_given_up)
+
+    async def find_closed(seconds: float) -> Request | None:
+        with anyio.move_on_after(seconds):
+            return await ask(desk.rooms, agent.number, desk.caller.call, new, desk.is_given_up)
+        return None
+
+    request = await desk.patience.wait([agent], find_closed, _how_far)
+    assert request
+    return request
+
+
+async def _how_far() -> str:
+    return "it waits for an answer"
 
 
 def _cut(text: str) -> str:
     more = len(text) - _WANTED
-    return f"{text[:_WANTED]} [cut: {more} more characters]" if more > 0 else text
+    half = _WANTED // 2  # what matters may come last
+    return f"{text[:half]} [cut: {more} more characters] {text[-half:]}" if more > 0 else text
 
 
 def _text(decision: dict[str, Any]) -> CallToolResult:

@@ -98,6 +98,13 @@ class Desk:
         channel: Any = self._context.session._request_outbound  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
         return bool(channel.cancel_requested.is_set()) or self.caller.session.closed
 
+    async def open_requests(self) -> list[Request]:
+        """What those of the project's agents ask that the caller has to do with, oldest first."""
+        asked = await self.store.open_requests(self.project)
+        agents = await self.store.agents_numbered({request.agent for request in asked})
+        seen = {agent.number for agent in agents if self.may_see(agent)}
+        return [request for request in asked if request.agent in seen]
+
     async def find_news(self, requests: Sequence[Request]) -> list[Request]:
         """Those of these requests, and of all that this lead's agents ask, that no wait of it has told."""
         asked = {*requests, *await self.store.requests_to(self.project, self.caller.lead)}

@@ -8,6 +8,7 @@ from forkjoin.branch.repository import look
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
+from forkjoin.landing.asker import lacks_environment
 from forkjoin.landing.foresight import counts
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
 from forkjoin.model import Agent, Landing, OnConflict, Strategy
@@ -147,6 +148,8 @@ def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
 
 async def _how_far(desk: Desk, landing: Landing) -> str:
     """What a landing waits for, or that it is carried out."""
+    if await lacks_environment(desk.rooms, landing):
+        return "waits for its lead's environment, which a restart has lost"
     before = [
         one.number
         for one in await desk.store.open_landings()

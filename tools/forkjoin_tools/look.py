@@ -78,7 +78,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     return Listing(
         agents=page,
         counts=Counter(agent.state for agent in found),
-        requests=len(await desk.store.open_requests(desk.project)) or None,
+        requests=len(await desk.open_requests()) or None,
         cursor=page[-1].id if len(page) < len(wanted) else None,
     )
 

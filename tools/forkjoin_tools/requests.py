@@ -61,9 +61,7 @@ class Requests(BaseModel):
 @tool(reads_only=True)
 async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:
     """List what this project's agents ask, or one whole. Next: answer_request."""
-    asked = await desk.store.open_requests(desk.project)
-    seen = {agent.number for agent in await desk.store.agents_numbered({a.agent for a in asked}) if desk.may_see(agent)}
-    found = [one for one in asked if one.agent in seen and arguments.request_id in (None, one.id)]
+    found = [one for one in await desk.open_requests() if arguments.request_id in (None, one.id)]
     length, rows = _WHOLE, rows_of(found, _WHOLE)
     while len(told := fit(rows, ROOM // 2)) < len(rows) and length > _BRIEF:
         length = max(_BRIEF, length // 2)

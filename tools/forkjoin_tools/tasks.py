@@ -158,7 +158,8 @@ async def stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> J
             return tell(deferred, "working", str(error))
         written = partial(desk.store.end_deferred, deferred.id, answer)
         assert ctx.request_id is not None
-        desk.caller.session.when_written(later.told_in or ctx.request_id, written)
+        # before what it has told counts as told: made once more in between, it would not end
+        desk.caller.session.when_written(later.told_in or ctx.request_id, written, first=True)
     return {**tell(deferred, "completed"), "result": answer}
 
 

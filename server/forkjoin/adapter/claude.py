@@ -65,13 +65,14 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_cr
 _OUR_OWN_WORDS = "<synthetic>"
 #: The beginning of a line may end within a character that is written so: \\ud83d\\ude42
 _TORN = 13
+#: Claude Code's own default: as its lead's variable it would cut short what an agent asks, and waits for.
+_PATIENCE = {"MCP_TOOL_TIMEOUT": "100000000"}
 #: Its first turn waits for its MCP servers, for 5 s by itself, which a busy machine takes: tools that come later would
-#: be missed, and make the model read all anew; and without the one by which it asks, it ends. The
-#: last is Claude Code's own default: as its lead's variable it would cut short what an agent asks, and waits for.
+#: be missed, and make the model read all anew; and without the one by which it asks, it ends.
 _WAITS = {
     "MCP_CONNECTION_NONBLOCKING": "0",
     "MCP_CONNECT_TIMEOUT_MS": "60000",
-    "MCP_TOOL_TIMEOUT": "100000000",
+    **_PATIENCE,
 }
 #: Of our own plugin an agent has no use: its tools it has by another name, and it is no lead.
 _PLUGINS = {"forkjoin@forkjoin": False}
@@ -97,9 +98,10 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:
     return Program(_argv(brief, program, "--resume"), turn(text), False, _WAITS | program.environment)
 
 
-def converse(brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:
+def converse(brief: Brief, program: AgentProgram) -> Program | None:
     told = f"{_instructions(brief)} For now a person is here, too: ask them, and do as they say."
-    return (*program.command, *_options(brief, program, told, asks=False), "--resume", brief.conversation)
+    argv = (*program.command, *_options(brief, program, told, asks=False), "--resume", brief.conversation)
+    return Program(argv, b"", False, _PATIENCE | program.environment)
 
 
 def turn(text: str, key: str = "") -> bytes:

@@ -28,7 +28,7 @@ def resume(brief: Brief, program: AgentProgram, text: str) -> Program | None:  #
     return None
 
 
-def converse(brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:  # noqa: ARG001
+def converse(brief: Brief, program: AgentProgram) -> Program | None:  # noqa: ARG001
     return None
 
 

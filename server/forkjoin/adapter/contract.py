@@ -96,7 +96,7 @@ class Adapter(Protocol):
         """How to go on in the same conversation, in the same folder, with this message; none if it can't."""
         ...
 
-    def converse(self, brief: Brief, program: AgentProgram) -> tuple[str, ...] | None:
+    def converse(self, brief: Brief, program: AgentProgram) -> Program | None:
         """What a person runs to go on in the same conversation, on a terminal, in the same folder; none if it can't."""
         ...
 

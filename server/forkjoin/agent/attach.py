@@ -1,8 +1,9 @@
 """A person goes on with an agent's conversation: its program ends first, for that, and nobody else goes on meanwhile.
 
-They are there as long as their connection is. Then one that was under way goes on, in the same conversation. One that
-had ended stays so where they changed nothing; else it has one more turn, by whose end its work is measured anew, unless
-it was stopped. After a restart of the daemon their command comes back by itself.
+They are there as long as their connection is. Then what their program has left running is ended, and an agent that was
+under way goes on, in the same conversation. One that had ended stays so where they changed nothing; else it has one
+more turn, by whose end its work is measured anew, unless it was stopped. After a restart of the daemon their command
+comes back by itself.
 """
 
 import time
@@ -15,6 +16,7 @@ from forkjoin.adapter.all import ADAPTERS
 from forkjoin.agent.prepare import workplace_of
 from forkjoin.agent.program import brief_of, variables_of
 from forkjoin.agent.rest import AFTER_PERSON
+from forkjoin.agent.stop import end_processes
 from forkjoin.agent.tell import tell
 from forkjoin.branch import loose
 from forkjoin.branch.place import is_folder
@@ -45,10 +47,11 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         CallerError: They can't go on with it; nothing was changed.
     """
     program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
-    argv = ADAPTERS[program.kind].converse(brief, program)
-    if argv is None:
+    run = ADAPTERS[program.kind].converse(brief, program)
+    if run is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
     answered = await rooms.store.has_answered(agent)
+    agent = await rooms.store.changes.until(partial(_unless_led_out, rooms, agent.number))
     if why := _why_not(rooms, caller, agent, again=again):
         raise CallerError(f"{agent.label} {why}")
     if not answered:
@@ -63,7 +66,13 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
     known = rooms.environments.find_for(agent)
     lead = known or caller.session.hello.environment
     workplace = await workplace_of(rooms, agent, lead)
-    return agent, Going(argv, await variables_of(workplace, agent, program.environment, brief))
+    variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
+    return agent, Going(run.argv, {**variables, **await rooms.executor.mark(_handle_of(agent))})
+
+
+def _handle_of(agent: Agent) -> str:
+    """The handle of what a person runs in an agent's conversation, whichever its attempt is."""
+    return f"{agent.id}-person"
 
 
 def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:
@@ -94,15 +103,30 @@ async def _at_rest(rooms: Rooms, number: int) -> Agent | None:
     return None if agent.under_way else agent
 
 
+async def _unless_led_out(rooms: Rooms, number: int) -> Agent | None:
+    """The agent, unless somebody is just being led out of its conversation."""
+    agent, there = await rooms.store.agent(number), rooms.attached.get(number)
+    return None if there and there.session.closed else agent
+
+
 async def let_go(rooms: Rooms, number: int) -> None:
-    """Let an agent go on whose person has left."""
-    caller, agent = rooms.attached[number], await rooms.store.agent(number)
+    """Let an agent go on whose person has left, once nothing of theirs runs any more."""
+    caller = rooms.attached[number]
+    await end_visit(rooms, await rooms.store.agent(number))
+    agent = await rooms.store.agent(number)
     if agent.state is State.PAUSED and not agent.ending:
         await rooms.store.move(agent, State.PAUSED, Noted(LEFT), Pause(LEFT, not_before=agent.not_before))
     elif agent.state in FINAL and not agent.removed:
         await _settle(rooms, caller, agent)
-    if rooms.attached[number] is caller:  # else they are back
-        del rooms.attached[number]
+    del rooms.attached[number]
+
+
+async def end_visit(rooms: Rooms, agent: Agent) -> None:
+    """End what a person has left running who was in the agent's conversation, if there was one."""
+    handle = _handle_of(agent)
+    if handle in await rooms.executor.handles():
+        await end_processes(rooms, agent, [handle])
+        await rooms.executor.forget(handle)
 
 
 async def _look(rooms: Rooms, agent: Agent) -> str | None:

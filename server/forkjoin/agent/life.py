@@ -10,6 +10,7 @@ from dataclasses import replace
 from forkjoin import journal
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
+from forkjoin.agent.attach import end_visit
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.environment import await_environment
 from forkjoin.agent.finish import finish, give_up
@@ -61,6 +62,7 @@ async def _step(rooms: Rooms, agent: Agent) -> Agent:
 
 
 async def _prepare(rooms: Rooms, agent: Agent) -> Agent:
+    await end_visit(rooms, agent)  # of a person who is not back since a restart
     agent = await prepare(rooms, agent)
     environment = await await_environment(rooms, agent)
     if environment is None or not await set_up(rooms, agent, environment):

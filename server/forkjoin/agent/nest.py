@@ -11,7 +11,7 @@ from forkjoin.decision.budget import usd
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Budget
 from forkjoin.rooms import Rooms
-from forkjoin.spec import Spec
+from forkjoin.spec import Permissions, Spec
 
 #: What an agent that is given money keeps of it for itself, where its spec does not say.
 _OWN_PART = 0.5
@@ -41,6 +41,11 @@ async def check_granted(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afte
     Raises:
         CallerError: It may not; the message says what is granted and left.
     """
+    if rooms.settings.permissions != Permissions():
+        raise CallerError(
+            f"The settings have [permissions] since {parent.label} was spawned: what it may not do, one that it spawns "
+            "would do for it. Nothing was spawned."
+        )
     depth = parent.spec.nesting.depth if parent.spec.nesting else 0
     deepest = max((spec.nesting.depth for spec in specs if spec.nesting), default=0)
     if deepest >= depth:

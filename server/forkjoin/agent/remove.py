@@ -15,6 +15,7 @@ from typing import NamedTuple
 import anyio
 from anyio import to_thread
 
+from forkjoin.agent.attach import end_visit
 from forkjoin.agent.teardown import tear_down
 from forkjoin.branch import git, kept, loose, place, worktree
 from forkjoin.branch.checkout import find_checkout
@@ -53,6 +54,8 @@ async def remove(
         unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
         if not discard_unmerged:
             _check_merged(unmerged, forgotten)
+        for agent in made:
+            await end_visit(rooms, agent)
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
         await _check_again(rooms, common_dir, whole, tips)

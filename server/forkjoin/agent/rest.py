@@ -37,8 +37,8 @@ def rest_after(rooms: Rooms, agent: Agent, concluded: Conclusion) -> Pause | Non
 
 #: What an agent is told after a person has been in its conversation.
 AFTER_PERSON = (
-    "A person has gone on with your work meanwhile, in this conversation and in your worktree; that ended the program "
-    "that you had. Heed what they said, look where you stand and go on; where all is done, end with your report."
+    "A person may have gone on with your work meanwhile, in this conversation and in your worktree; that ended your "
+    "program. Heed what they said, look where you stand and go on; where all is done, end with your report."
 )
 
 

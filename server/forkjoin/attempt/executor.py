@@ -102,6 +102,10 @@ class Executor(Protocol):
         """
         ...
 
+    async def mark(self, handle: str) -> Mapping[str, str]:
+        """The variables by which what somebody else starts is of this attempt: from now on there is one to `cancel`."""
+        ...
+
     async def freeze(self, handle: str) -> None:
         """Stop its whole tree in midst, and its limits of time with it; idempotent, and nothing for one that has ended.
 

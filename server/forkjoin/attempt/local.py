@@ -22,7 +22,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from forkjoin import lock
-from forkjoin.attempt import capacity, groups, guard, limit, log, shims, usage
+from forkjoin.attempt import capacity, groups, guard, limit, log, process, shims, usage
 from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
 from forkjoin.error import is_passing, words_of
 from forkjoin.model import UNLIMITED, Outcome, TreeLimits
@@ -142,6 +142,10 @@ class LocalExecutor:
         if not left:
             await self.outcome(handle)
         return left
+
+    async def mark(self, handle: str) -> dict[str, str]:
+        await self._do(os.makedirs, folder := self._at(handle), 0o700, True)
+        return {process.MARK: str(folder)}
 
     async def freeze(self, handle: str) -> None:
         await to_thread.run_sync(shims.freeze, self._at(handle), limiter=self._enders)

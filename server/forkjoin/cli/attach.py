@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import termios
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +70,7 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
         env=environment,
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
+    signal.signal(signal.SIGINT, partial(_interrupt, program))
     daemon, trouble = client.daemon, ""
     try:
         while (code := _ended(program)) is None:
@@ -91,6 +93,16 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
 
 def _let_pass(_: int, __: object) -> None:
     """^C is the program's, which has its own way with it: one that is ignored would be so there, too."""
+
+
+def _interrupt(program: "subprocess.Popen[bytes]", *_: object) -> None:
+    """Where the program has ended, ^C is for us, who may be waiting for a daemon.
+
+    Raises:
+        KeyboardInterrupt: It has ended.
+    """
+    if program.poll() is not None:
+        raise KeyboardInterrupt
 
 
 def _ended(program: "subprocess.Popen[bytes]") -> int | None:

@@ -19,9 +19,10 @@ def requests(
 
 
 def line(request: dict[str, Any]) -> str:
-    """A request as a person reads it."""
+    """A request as a person reads it: none of its own lines looks like the first of another."""
+    text = request["text"].replace("\n", "\n    ")
     asks = "asks" if request["kind"] == "question" else "asks whether it may"
-    return f"{request['request_id']}  {request['id']} {asks} (for {request['expires_s']} s more): {request['text']}"
+    return f"{request['request_id']}  {request['id']} {asks} (for {request['expires_s']} s more): {text}"
 
 
 def answer(
