@@ -241,7 +241,7 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
 
 
 async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those_below_it(
-    talkers: None, loop: Loop, lead: Lead
+    talkers: None, loop: Loop, lead: Lead, repository: Path
 ) -> None:
     parent = await begin(lead, agents=5, depth=3, budget_usd=3)
     async with program_of(loop, parent) as program:
@@ -252,6 +252,8 @@ async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those
             await below.spawn(TALK, agent="talker", budget_usd=1)
         refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=1.5)
         assert ": 1.00 USD are left, and 1.50 USD were asked for" in refused
+    told = (await lead.call("get_status"))["budgets"]
+    assert f"{repository}/.git, lead agent:a1: 0 USD of 3.00 USD spent, 2.00 USD reserved" in told
 
 
 async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(

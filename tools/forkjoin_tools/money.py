@@ -84,7 +84,8 @@ async def budget(desk: Desk, arguments: SetLimit) -> Shares:
     if arguments.anew:
         await desk.store.count_anew(desk.project, lead)
     live = await desk.store.live()
-    return Shares(budgets=[_share(one, live) for one in await find_project_budgets(desk.rooms, desk.project)])
+    all_ = await find_budgets(desk.rooms, live)
+    return Shares(budgets=[_share(one, live, all_) for one in await find_project_budgets(desk.rooms, desk.project)])
 
 
 async def _check_may_set(desk: Desk, lead: str) -> None:
@@ -96,10 +97,10 @@ async def _check_may_set(desk: Desk, lead: str) -> None:
         raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")
 
 
-def _share(budget: Budget, live: list[Agent]) -> Shared:
+def _share(budget: Budget, live: list[Agent], all_: list[Budget]) -> Shared:
     return Shared(
         lead=budget.lead or None,
         limit_usd=budget.limit_usd,
         spent_usd=budget.spent_usd,
-        reserved_usd=reserved(budget, live),
+        reserved_usd=reserved(budget, live, all_),
     )
