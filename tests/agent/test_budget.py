@@ -283,7 +283,7 @@ async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_re
         assert dry["to_reserve_usd"] == pytest.approx(1.2)
         ids = await lead.spawn(task, task, task, agent="talker")
         why = await lead.last_event(ids[2], "its lead's budget of 1.00 USD has 0.2 USD left, and it needs 0.4 USD")
-        assert why.endswith("forkjoin budget")
+        assert why.endswith("forkjoin budget --lead session-1")
         (home.state / "go").touch()
         assert {result["state"] for result in await lead.results(*ids)} == {"succeeded"}
 

@@ -300,7 +300,21 @@ async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(talkers: None
         await lead.last_event(child, "is used up")
         told = await program.call("wait_agents", ids=[child])
     assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [child])
-    assert f"{child}: your lead alone can raise it. Stop them" in told["waiting"][-1]
+    assert f"{child}: you can't raise it. Stop them" in told["waiting"][-1]
+
+
+async def test_one_whose_own_lack_what_it_was_granted_is_told_what_it_can_do_and_a_person_how_to_raise_it(
+    talkers: None, loop: Loop, lead: Lead
+) -> None:
+    parent = await begin(lead, agents=5, budget_usd=0.4)
+    async with program_of(loop, parent) as program:
+        await program.run("succeed('done', 0.35)", agent="talker")
+        (other,) = await program.spawn(TALK, agent="talker")
+        why = await lead.last_event(other, "has 0.05 USD left, and it needs 0.1 USD")
+        assert why.endswith("a person raises it with: forkjoin budget --lead agent:a1")
+        told = await program.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [other])
+        assert f"{other}: you can't raise it. Stop them" in told["waiting"][-1]
 
 
 async def test_its_silence_while_it_waits_for_its_own_does_not_count(loop: Loop, lead: Lead) -> None:

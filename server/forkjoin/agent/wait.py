@@ -1,6 +1,6 @@
 """Waiting: for agents to end, without holding anything; a wait that is cancelled hurts no agent."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,8 @@ from forkjoin.record.store import Store
 
 #: Which of these requests were not told before.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
+#: Who of these, by number, can't go on without who waits, or a person.
+FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,11 @@ class Waited:
     pending: list[Agent]
     requests: Sequence[Request] = ()  #: what those ask that are pending; what is news comes first
     news: Sequence[Request] = ()  #: those of them that were not told before
+    stuck: Set[int] = frozenset()  #: who of those that are pending can't go on by waiting
+
+    @property
+    def is_stuck(self) -> bool:
+        return len(self.stuck) == len(self.pending)
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
         """Whether there is nothing to wait for any more."""
@@ -39,13 +46,13 @@ async def wait(
     agents: Sequence[Agent],
     until: Literal["all", "any"],
     timeout_s: float,
-    stuck: Callable[[Agent], bool] = lambda _: False,
+    find_stuck: FindStuck | None = None,
     find_news: FindNews | None = None,
 ) -> Waited:
     """Return once all (or any) of these have ended, or one asks what is news; after `timeout_s` seconds at the latest.
 
     Args:
-        stuck: Whether an agent can't go on without who waits here: nothing but such is not waited for.
+        find_stuck: Nothing but such is not waited for.
     """
     waited = divide(agents)
 
@@ -54,7 +61,9 @@ async def wait(
         waited = divide(await store.agents_numbered(agent.number for agent in agents))
         if find_news:
             waited = await waited.with_requests(store, find_news)
-        return waited if waited.is_over(until) or waited.news or all(map(stuck, waited.pending)) else None
+        if find_stuck:
+            waited = replace(waited, stuck=await find_stuck(waited.pending))
+        return waited if waited.is_over(until) or waited.news or waited.is_stuck else None
 
     if await look() is None:  # a scope without time would end the first look, too
         with anyio.move_on_after(timeout_s):

@@ -10,6 +10,7 @@ A program that converses with no model spends nothing.
 """
 
 import math
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -109,7 +110,8 @@ class Budgets(Gate):
     def _explain(self, key: tuple[int, str], least: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
         left = f"has {usd(max(0.0, self._free[key]))} left, and it needs {usd(least)}" if least > 0 else "is used up"
-        return Hold(f"{whose} budget of {usd(self._limits[key])} {left}; a person raises it with: forkjoin budget")
+        how = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
+        return Hold(f"{whose} budget of {usd(self._limits[key])} {left}; a person raises it with: {how}")
 
     def _is_bound(self, agent: Agent) -> bool:
         """Whether a budget says how much it may spend."""
