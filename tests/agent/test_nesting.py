@@ -217,6 +217,18 @@ async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loo
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
+async def test_a_budget_of_a_command_is_for_those_that_it_spawns(talkers: None, loop: Loop, lead: Lead) -> None:
+    assert "must leave something" in await lead.refusal(
+        "spawn_agent", task="true", budget_usd=4, nesting={"agents": 3, "budget_usd": 5}
+    )
+    answer = await lead.call("spawn_agent", task=WAITS, name="parent", budget_usd=3, nesting={"agents": 3})
+    assert "note" not in answer
+    await lead.until("parent", state="running")
+    async with program_of(loop, "a1") as program:
+        refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=4)
+    assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
+
+
 @pytest.mark.parametrize(
     ("tool", "given"),
     [

@@ -52,7 +52,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         agent: find_account(rooms, rooms.environments.find_of(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
-    specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
+    specs = [_fund(rooms.settings, spec, converses=bool(accounts[spec.agent])) for spec in specs]
     if parent:
         await check_granted(rooms, parent, specs, afters)
     new = [
@@ -71,9 +71,12 @@ def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
     return spec.model_copy(update=said)
 
 
-def _fund(settings: Settings, spec: Spec) -> Spec:
+def _fund(settings: Settings, spec: Spec, *, converses: bool) -> Spec:
     """The spec, with the budget that the settings give where it says nothing."""
-    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd}))
+    if not converses and not spec.nesting:
+        return spec
+    whole = spec.budget_usd or settings.budget.agent_usd
+    return share_out(spec.model_copy(update={"budget_usd": whole}), converses=converses)
 
 
 def _new(
