@@ -217,6 +217,18 @@ async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(loo
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
+async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(talkers: None, loop: Loop, lead: Lead) -> None:
+    (parent,) = await lead.spawn(TALK, agent="talker", budget_usd=3, nesting={"agents": 3, "budget_usd": 1})
+    await lead.until(parent, state="running")
+    assert "was granted 1.00 USD for its own agents" in await lead.refusal("set_budget", id=parent, budget_usd=1)
+    async with program_of(loop, parent) as program:
+        await program.run("succeed('done', 0.25)", agent="talker")
+    funded = await lead.call("set_budget", id=parent, budget_usd=5)
+    spent = (await loop.store.agent(1)).spent_usd
+    assert (funded["budget_usd"], funded["spent_usd"]) == (5, pytest.approx(spent + 0.25))
+    assert (await loop.store.agent(1)).budget_usd == 4
+
+
 async def test_a_budget_of_a_command_is_for_those_that_it_spawns(talkers: None, loop: Loop, lead: Lead) -> None:
     assert "must leave something" in await lead.refusal(
         "spawn_agent", task="true", budget_usd=4, nesting={"agents": 3, "budget_usd": 5}
