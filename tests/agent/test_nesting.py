@@ -229,6 +229,20 @@ async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(talkers: None, l
     assert (await loop.store.agent(1)).budget_usd == 4
 
 
+async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
+    talkers: None, home: Home, repository: Path
+) -> None:
+    home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (parent,) = await lead.spawn(TALK, agent="talker", nesting={"agents": 3})
+        await lead.until(parent, state="running")
+        async with program_of(loop, parent) as program:
+            results = await program.run("succeed('done', 0.25)", "succeed('done', 0.25)", agent="talker")
+        budgets = [(await loop.store.agent(number)).budget_usd for number in (1, 2, 3)]
+        await lead.call("stop_agents", ids=[parent])
+    assert (len(results), budgets) == (2, [1, None, None])
+
+
 async def test_a_budget_of_a_command_is_for_those_that_it_spawns(talkers: None, loop: Loop, lead: Lead) -> None:
     assert "must leave something" in await lead.refusal(
         "spawn_agent", task="true", budget_usd=4, nesting={"agents": 3, "budget_usd": 5}
