@@ -286,11 +286,13 @@ async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_re
     home.config_file.write_text(home.config_file.read_text() + said)
     task = WAITER.format(go=str(home.state / "go"))
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        dry = await lead.call("spawn_agents", agents=[{"task": task}] * 3, agent="talker", dry_run=True)
+        dry = await lead.call(
+            "spawn_agents", agents=[{"task": task}] * 3, agent="talker", nesting={"agents": 1}, dry_run=True
+        )
         assert dry["to_reserve_usd"] == pytest.approx(1.2)
         ids = await lead.spawn(task, task, task, agent="talker")
         why = await lead.last_event(ids[2], "its lead's budget of 1.00 USD has 0.2 USD left, and it needs 0.4 USD")
-        assert why.endswith("forkjoin budget")
+        assert why.endswith("forkjoin budget --lead session-1")
         (home.state / "go").touch()
         assert {result["state"] for result in await lead.results(*ids)} == {"succeeded"}
 

@@ -57,7 +57,56 @@ def test_what_agents_spawn_is_held_by_the_budget_of_whoever_has_spawned_them_and
     granted, above = Budget(1, "agent:a1", 0.5), Budget(1, "x", 0.2)
     assert decide_with(*nested, budgets=(granted,)).start == (2,)
     assert decide_with(*nested, budgets=(granted, above)).start == ()
-    assert reserved(above, [replace(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))]) == pytest.approx(0.2)
+    assert reserved(above, [replace(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))], ()) == pytest.approx(0.2)
+
+
+def parent(number: int, state: State = State.QUEUED, account: str = "claude") -> Agent:
+    """One that may spend half a dollar, and give as much to those that it spawns."""
+    nesting = {"agents": 4, "budget_usd": 0.5}
+    own = 0.5 if account else None
+    given = 0.5 if account and state is State.RUNNING else 0
+    return make_agent(number, state=state, account=account, budget_usd=own, reserved_usd=given, nesting=nesting)
+
+
+GRANTS = (Budget(1, "agent:a1", 0.5), Budget(1, "agent:a2", 0.5))
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING])
+def test_an_agent_starts_once_there_is_also_what_it_may_give_to_its_own(state: State) -> None:
+    decision = decide_with(parent(1, state), parent(2), budgets=(*GRANTS, Budget(1, "lead", 1.0)))
+    assert 2 not in decision.start
+    assert "budget of 1.00 USD has 0 USD left, and it needs 1.00 USD" in decision.waiting[2]
+    richer = decide_with(parent(1, state), parent(2), budgets=(*GRANTS, Budget(1, "lead", 2.0)))
+    assert 2 in richer.start
+
+
+def test_what_is_held_for_those_that_an_agent_spawns_is_theirs_whatever_else_starts() -> None:
+    child = replace(queued(3, 0.5, "agent:a1"), above=("lead",))
+    live = [parent(1, State.RUNNING), queued(2, 0.1), child]
+    lead = Budget(1, "lead", 1.0)
+    assert decide_with(*live, budgets=(lead, *GRANTS)).start == (3,)
+    begun = [live[0], replace(running(3, 0.1, 0.3), lead="agent:a1", above=("lead",))]
+    spent = (replace(lead, spent_usd=0.1), replace(GRANTS[0], spent_usd=0.1))
+    assert [reserved(one, begun, spent) for one in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
+
+
+def test_of_a_command_only_that_is_held_which_it_may_give_to_its_own() -> None:
+    commands = [parent(number, account="") for number in (1, 2)]
+    assert decide_with(*commands, budgets=(*GRANTS, Budget(1, "lead", 0.7))).start == (1,)
+
+
+def test_what_was_not_given_to_its_own_is_free_at_its_end_and_needed_once_more_when_it_goes_on() -> None:
+    again = replace(parent(1), started=0.0, attempt=2)
+    lead, other = Budget(1, "lead", 1.0), queued(3, 0.6)
+    assert decide_with(other, budgets=(lead, *GRANTS)).start == (3,)
+    assert decide_with(again, running(3, 0, 0.6, 0.6), budgets=(lead, *GRANTS)).start == ()
+    paused = replace(again, state=State.PAUSED, not_before=1.0)
+    assert decide_with(paused, other, budgets=(lead, *GRANTS)).start == ()
+
+
+def test_one_that_a_used_up_budget_above_would_end_is_not_started_of_what_is_held() -> None:
+    child = replace(queued(3, 0.3, "agent:a1"), above=("lead",))
+    assert decide_with(parent(1, State.RUNNING), child, budgets=(Budget(1, "lead", 1.0, 1.0), *GRANTS)).start == ()
 
 
 def test_what_an_agent_did_not_spend_is_free_at_its_end() -> None:
@@ -135,11 +184,14 @@ def agents(draw: st.DrawFn) -> list[Agent]:
     for number in range(1, draw(st.integers(1, 8)) + 1):
         state = draw(st.sampled_from([State.QUEUED, State.RUNNING, State.PAUSED, State.PREPARING]))
         has_begun = state is not State.QUEUED
+        above = draw(st.sampled_from([(lead,) for lead in "xy"] + [(one.as_lead, *one.leads) for one in made]))
         made.append(
             make_agent(
                 number,
                 state=state,
-                lead=draw(st.sampled_from("xy")),
+                lead=above[0],
+                above=above[1:],
+                nesting=draw(st.none() | money.filter(bool).map(lambda usd: {"agents": 9, "budget_usd": usd})),
                 account=draw(st.sampled_from(["", "claude"])),
                 frozen=state is State.PAUSED and draw(st.booleans()),
                 cost_usd=draw(money) if has_begun else None,
@@ -152,29 +204,14 @@ def agents(draw: st.DrawFn) -> list[Agent]:
 
 @st.composite
 def budgets(draw: st.DrawFn, of: list[Agent]) -> tuple[Budget, ...]:
-    leads = draw(st.sets(st.sampled_from(["", "x", "y"])))
-    spent = {lead: sum((a.spent_usd for a in of if lead in ("", a.lead)), draw(money)) for lead in sorted(leads)}
+    leads = draw(st.sets(st.sampled_from(["", "x", "y", *(agent.as_lead for agent in of)])))
+    spent = {lead: sum((a.spent_usd for a in of if lead in ("", *a.leads)), draw(money)) for lead in sorted(leads)}
     return tuple(Budget(1, lead, draw(st.none() | st.floats(0, 4)), spent[lead]) for lead in spent)
 
 
-@given(st.data())
-def test_never_more_is_given_than_there_is(data: st.DataObject) -> None:
-    live = data.draw(agents())
-    limits = data.draw(budgets(live))
-    decision = decide_with(*live, budgets=limits)
-    after = [replace(agent, reserved_usd=decision.give.get(agent.number, agent.reserved_usd)) for agent in live]
-    for budget in limits:
-        if budget.limit_usd is not None:
-            before, now = (budget.spent_usd + reserved(budget, some) for some in (live, after))
-            assert now <= max(budget.limit_usd, before) + 1e-6, "more than before only up to the limit"
-
-
-@given(st.data())
-def test_who_goes_on_does_not_pause_at_once(data: st.DataObject) -> None:
-    live = data.draw(agents())
-    limits = data.draw(budgets(live))
-    decision = decide_with(*live, budgets=limits)
-    now = [
+def after(decision: Decision, live: list[Agent]) -> list[Agent]:
+    """These, as they are once that is done."""
+    return [
         replace(
             agent,
             reserved_usd=decision.give.get(agent.number, agent.reserved_usd),
@@ -183,7 +220,26 @@ def test_who_goes_on_does_not_pause_at_once(data: st.DataObject) -> None:
         )
         for agent in live
     ]
-    assert not set(decision.start) & decide_with(*now, budgets=limits).pause.keys()
+
+
+@given(st.data())
+def test_never_more_is_given_than_there_is(data: st.DataObject) -> None:
+    live = data.draw(agents())
+    limits = data.draw(budgets(live))
+    decision = decide_with(*live, budgets=limits)
+    for budget in limits:
+        if budget.limit_usd is not None:
+            before, now = (budget.spent_usd + reserved(budget, some, limits) for some in (live, after(decision, live)))
+            assert now <= max(budget.limit_usd, before) + 1e-6, "more than before only up to the limit"
+
+
+@given(st.data())
+def test_who_goes_on_does_not_pause_at_once(data: st.DataObject) -> None:
+    live = data.draw(agents())
+    limits = data.draw(budgets(live))
+    decision = decide_with(*live, budgets=limits)
+    now = decide_with(*after(decision, live), budgets=limits)
+    assert not set(decision.start) & now.pause.keys()
 
 
 @given(st.data())

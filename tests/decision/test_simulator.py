@@ -307,7 +307,7 @@ def no_more_is_given_than_there_is_nor_spent_but_for_one_call_of_each_agent(worl
             assert budget.spent_usd <= limit + len(world.spent) * PRICE_USD + NOTHING
             under = (agent.spent_usd for agent in live if budget.lead in ("", agent.lead))
             assert budget.spent_usd >= sum(under) - NOTHING
-            assert budget.spent_usd + reserved(budget, live) <= max(limit, budget.spent_usd) + beyond + NOTHING
+            assert budget.spent_usd + reserved(budget, live, ()) <= max(limit, budget.spent_usd) + beyond + NOTHING
         for agent in live:
             assert agent.budget_usd is None or agent.spent_usd <= agent.budget_usd + PRICE_USD + NOTHING
 

@@ -317,8 +317,11 @@ def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_p
     go(repository)
 
 
-def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(client: Modern, repository: Path) -> None:
-    (first,) = client.spawn(until_go(repository))
+async def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(
+    client: Modern, repository: Path, tmp_path: Path
+) -> None:
+    (first,) = client.spawn(f"touch {tmp_path}/up; {until_go(repository)}")
+    await until((tmp_path / "up").exists)  # one that is only being prepared would fail
     task = wait_for(client, first)["taskId"]
     config = repository / ".git" / "config"
     good = config.read_text()

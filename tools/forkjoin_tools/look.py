@@ -212,14 +212,14 @@ async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
     with suppress(CallerError):  # who stands in no repository
         own.append(desk.project)
     limited = [one for one in await find_budgets(desk.rooms, live, *own) if one.limit_usd is not None]
-    return first([await _budget(desk, one, live) for one in limited])
+    return first([await _budget(desk, one, reserved(one, live, limited)) for one in limited])
 
 
-async def _budget(desk: Desk, budget: Budget, live: list[Agent]) -> str:
+async def _budget(desk: Desk, budget: Budget, reserved_usd: float) -> str:
     where = (await desk.store.project_numbered(budget.project)).common_dir
     whose = f"{where}, lead {budget.lead}" if budget.lead else where
     told = f"{usd(budget.spent_usd)} of {usd(budget.limit_usd or 0)} spent"
-    return f"{whose}: {told}, {usd(reserved(budget, live))} reserved"
+    return f"{whose}: {told}, {usd(reserved_usd)} reserved"
 
 
 def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:

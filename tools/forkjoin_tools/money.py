@@ -29,12 +29,27 @@ class Funded(Row):
 
 @tool()
 async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
-    """Set the most an agent may spend; with more, one that paused at its limit goes on. It comes out of the budgets of
-    this session and repository, which only a person can raise."""
+    """Set the most an agent may spend, with what was granted to its own; with more, one that paused at its limit goes
+    on. It comes out of the budgets of this session and repository, which only a person can raise."""
     agent = await desk.find(arguments.id)
-    await _check(desk, agent, arguments.budget_usd)
-    await desk.store.set(agent, budget_usd=arguments.budget_usd)
-    return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd)
+    limit_usd, spent_usd = await _find_granted(desk, agent)
+    if (own_usd := arguments.budget_usd - limit_usd) <= 0:
+        raise CallerError(
+            f"{agent.label} was granted {usd(limit_usd)} for its own agents, of which budget_usd must leave something "
+            f"to itself: give more than that. Nothing was changed; a person sets it with: "
+            f"forkjoin budget --lead {agent.as_lead}"
+        )
+    await _check(desk, agent, own_usd)
+    await desk.store.set(agent, budget_usd=own_usd)
+    return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd + spent_usd)
+
+
+async def _find_granted(desk: Desk, agent: Agent) -> tuple[float, float]:
+    """What those may spend in all that the agent spawns, and have spent."""
+    if not (agent.spec.nesting and agent.spec.nesting.budget_usd):
+        return 0.0, 0.0
+    known = await find_budgets(desk.rooms, [agent])
+    return next(((one.limit_usd or 0.0, one.spent_usd) for one in known if one.lead == agent.as_lead), (0.0, 0.0))
 
 
 async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
@@ -83,7 +98,8 @@ async def budget(desk: Desk, arguments: SetLimit) -> Shares:
     if arguments.anew:
         await desk.store.count_anew(desk.project, lead)
     live = await desk.store.live()
-    return Shares(budgets=[_share(one, live) for one in await find_project_budgets(desk.rooms, desk.project)])
+    all_ = await find_budgets(desk.rooms, live)
+    return Shares(budgets=[_share(one, live, all_) for one in await find_project_budgets(desk.rooms, desk.project)])
 
 
 async def _check_may_set(desk: Desk, lead: str) -> None:
@@ -95,10 +111,10 @@ async def _check_may_set(desk: Desk, lead: str) -> None:
         raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")
 
 
-def _share(budget: Budget, live: list[Agent]) -> Shared:
+def _share(budget: Budget, live: list[Agent], all_: list[Budget]) -> Shared:
     return Shared(
         lead=budget.lead or None,
         limit_usd=budget.limit_usd,
         spent_usd=budget.spent_usd,
-        reserved_usd=reserved(budget, live),
+        reserved_usd=reserved(budget, live, all_),
     )

@@ -136,9 +136,10 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
 
 
 async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
-    """What would be reserved for all of these, before they spend anything."""
+    """What would be reserved for all of these and those that they spawn, before they spend anything."""
     budgets = Budgets((), await find_budgets(desk.rooms, agents), desk.rooms.settings.budget.reserve_usd)
-    return sum(budgets.wanted(agent)[0] for agent in agents)
+    theirs = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
+    return theirs + sum(budgets.wanted(agent)[0] for agent in agents)
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:

@@ -1,12 +1,13 @@
 """Waiting for agents: wait_agents."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from typing import Annotated, Literal
 
+from forkjoin.agent.budgets import find_budgets
 from forkjoin.agent.wait import Waited, divide, wait
-from forkjoin.decision.budget import is_used_up
+from forkjoin.decision.budget import Budgets, is_used_up
 from forkjoin.model import Agent, State, Verify
 from pydantic import BaseModel, Field
 
@@ -67,7 +68,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     return WaitedFor(
         finished=finished,
         pending=pending,
-        waiting=first([*why_they_wait(desk, waited.pending), *_what_to_do(desk, waited.pending)]) or None,
+        waiting=first([*why_they_wait(desk, waited.pending), *_what_to_do(desk, waited)]) or None,
         requests=requests or None,
         timed_out=not _is_over(waited, arguments),
         more=len(agents) - len(finished) - len(pending) or None,
@@ -89,7 +90,7 @@ async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float
         give_up: Until when a person may be asked, who takes longer than one look does.
     """
     end = time.monotonic() + left_s
-    look = partial(wait, desk.store, agents, until, stuck=_needs_lead, find_news=desk.find_news)
+    look = partial(wait, desk.store, agents, until, find_stuck=partial(_find_stuck, desk), find_news=desk.find_news)
     waited = await look(timeout_s=left_s)
     while waited.news and not waited.is_over(until):
         if not await put(desk, waited.news, give_up - time.monotonic()):
@@ -99,14 +100,16 @@ async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float
 
 
 def _is_over(waited: Waited, arguments: Wait) -> bool:
-    return bool(waited.is_over(arguments.until) or waited.news or all(map(_needs_lead, waited.pending)))
+    return bool(waited.is_over(arguments.until) or waited.news or waited.is_stuck)
 
 
-def _what_to_do(desk: Desk, pending: Sequence[Agent]) -> list[str]:
-    """What an agent does about those of its own that only its lead could give more to spend."""
-    if desk.caller.session.agent is None or not (stuck := [agent.id for agent in pending if _needs_lead(agent)]):
+def _what_to_do(desk: Desk, waited: Waited) -> list[str]:
+    """What an agent does about those of its own that it can't give more to spend."""
+    if desk.caller.session.agent is None or not (
+        stuck := [one.id for one in waited.pending if one.number in waited.stuck]
+    ):
         return []
-    what = "your lead alone can raise it. Stop them, which keeps the work, then merge it with include_failed"
+    what = "you can't raise it. Stop them, which keeps the work, then merge it with include_failed"
     return [f"{', '.join(first(stuck))}: {what}; they don't go on by your waiting"]
 
 
@@ -117,9 +120,15 @@ async def _how_far(desk: Desk, waited: Waited) -> str:
     return "; ".join([f"{ended} of {ended + len(left)} ended", *at_it])
 
 
-def _needs_lead(agent: Agent) -> bool:
-    """Whether it can't go on unless a lead does something."""
-    return agent.state in (State.PAUSED, State.QUEUED) and not agent.under_way and is_used_up(agent)
+async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
+    """Who of these has spent all of its own budget; for an agent also who lacks money whoever else of its own ends."""
+    held = [one for one in pending if one.state in (State.PAUSED, State.QUEUED) and not one.under_way]
+    if not held or not (parent := desk.caller.session.agent):
+        return {one.number for one in held if is_used_up(one)}
+    above = await desk.store.from_above(parent.number)
+    known = await find_budgets(desk.rooms, [*above, *held])
+    budgets = Budgets(above, known, desk.rooms.settings.budget.reserve_usd)
+    return {one.number for one in held if budgets.hold(one)}
 
 
 async def _tell(desk: Desk, agent: Agent) -> Finished:

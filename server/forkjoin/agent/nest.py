@@ -17,22 +17,24 @@ from forkjoin.spec import Permissions, Spec
 _OWN_PART = 0.5
 
 
-def share_out(spec: Spec) -> Spec:
+def share_out(spec: Spec, *, converses: bool) -> Spec:
     """The spec, with its money in two parts: what the agent may spend itself, and what those may that it spawns.
 
+    A program that does not converse spends nothing: all of it is for those that it spawns, or as much as is said.
+
     Raises:
-        CallerError: The second is all of it.
+        CallerError: The second is too much of it.
     """
     if spec.nesting is None or spec.budget_usd is None:
         return spec
-    theirs = spec.nesting.budget_usd or spec.budget_usd * (1 - _OWN_PART)
-    if theirs >= spec.budget_usd:
+    theirs = spec.nesting.budget_usd or spec.budget_usd * (1 - _OWN_PART if converses else 1)
+    if theirs > spec.budget_usd or (converses and theirs == spec.budget_usd):
         raise CallerError(
             f"nesting.budget_usd ({usd(theirs)}) comes out of budget_usd ({usd(spec.budget_usd)}), and must leave "
-            "something of it. Nothing was spawned."
+            "something of it, but for a command. Nothing was spawned."
         )
     nesting = spec.nesting.model_copy(update={"budget_usd": theirs})
-    return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs})
+    return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs if converses else None})
 
 
 async def check_granted(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:

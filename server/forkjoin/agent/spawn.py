@@ -52,7 +52,10 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         agent: find_account(rooms, rooms.environments.find_of(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
-    specs = [_fund(rooms.settings, spec) if accounts[spec.agent] else spec for spec in specs]
+    above = await store.from_above(parent.number) if parent else ()
+    is_granted = any(one.spec.nesting and one.spec.nesting.budget_usd for one in above)
+    by_default = None if is_granted else rooms.settings.budget.agent_usd
+    specs = [_fund(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
     if parent:
         await check_granted(rooms, parent, specs, afters)
     new = [
@@ -70,9 +73,11 @@ def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
     return spec.model_copy(update=said)
 
 
-def _fund(settings: Settings, spec: Spec) -> Spec:
-    """The spec, with the budget that the settings give where it says nothing."""
-    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or settings.budget.agent_usd}))
+def _fund(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
+    """The spec, with the budget that the settings give where it says nothing, unless a grant above bounds it."""
+    if not converses and not spec.nesting:
+        return spec
+    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=converses)
 
 
 def _new(

@@ -1,6 +1,6 @@
 """Waiting: for agents to end, without holding anything; a wait that is cancelled hurts no agent."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,8 @@ from forkjoin.record.store import Store
 
 #: Which of these requests, and of others that ask the same lead, were not told before.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
+#: Who of these, by number, can't go on without who waits, or a person.
+FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,11 @@ class Waited:
     pending: list[Agent]
     requests: Sequence[Request] = ()  #: what those ask that are pending, though frozen; before them what is news
     news: Sequence[Request] = ()  #: those that were not told before, of whoever asks this lead
+    stuck: Set[int] = frozenset()  #: who of those that are pending can't go on by waiting
+
+    @property
+    def is_stuck(self) -> bool:
+        return len(self.stuck) == len(self.pending)
 
     def is_over(self, until: Literal["all", "any"]) -> bool:
         """Whether there is nothing to wait for any more."""
@@ -32,13 +39,13 @@ async def wait(
     agents: Sequence[Agent],
     until: Literal["all", "any"],
     timeout_s: float,
-    stuck: Callable[[Agent], bool] = lambda _: False,
+    find_stuck: FindStuck | None = None,
     find_news: FindNews | None = None,
 ) -> Waited:
     """Return once all (or any) of these have ended, or one asks what is news; after `timeout_s` seconds at the latest.
 
     Args:
-        stuck: Whether an agent can't go on without who waits here: nothing but such is not waited for.
+        find_stuck: Nothing but such is not waited for.
     """
     waited = divide(agents)
 
@@ -49,7 +56,9 @@ async def wait(
             asked = await store.requests_of([agent.number for agent in waited.pending])
             news = dict.fromkeys(await find_news(asked))
             waited = replace(waited, requests=[*(news | dict.fromkeys(asked))], news=[*news])
-        return waited if waited.is_over(until) or waited.news or all(map(stuck, waited.pending)) else None
+        if find_stuck:
+            waited = replace(waited, stuck=await find_stuck(waited.pending))
+        return waited if waited.is_over(until) or waited.news or waited.is_stuck else None
 
     if await look() is None:  # a scope without time would end the first look, too
         with anyio.move_on_after(timeout_s):

@@ -2,20 +2,27 @@
 
 An agent has a budget of its own, or none; its lead, where that is an agent the leads above, and its repository may have
 one, for all of theirs together. Money is given to an agent before it starts, out of every budget that it is under, and
-settled as it spends: what it has not spent when it runs no more is free again. Under a budget, one that has none of its
-own is given money step by step. Near the end of what it has an agent is asked to wind up; at the end it pauses, and
-goes on once there is more. A program that converses with no model spends nothing.
+settled as it spends: what it has not spent when it runs no more is free again. With an agent starts what it may give to
+those that it spawns: until its end that is held for them, and their money comes out of it. Under a budget, one that has
+none of its own is given money step by step. Near the end of what it has an agent is asked to wind up; at the end it
+pauses, and goes on once there is more. A program that converses with no model spends nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from forkjoin.decision.gate import Gate, Hold
-from forkjoin.model import CALLING, RUNS, Agent, Budget, Pause
+from forkjoin.model import CALLING, RUNS, Agent, Budget, Pause, State
 
 #: The part of its budget, or of a step, at which what is left is little; and without which nobody goes on.
 _LITTLE = 0.1
 #: USD: less than this is rounding.
 _NOTHING = 1e-9
+
+#: Of a budget: a project, and a lead in it, or ''.
+_Key = tuple[int, str]
 
 
 class Budgets(Gate):
@@ -28,9 +35,10 @@ class Budgets(Gate):
         limited = {(one.project, one.lead): one for one in budgets}
         self._limits = {key: one.limit_usd for key, one in limited.items() if one.limit_usd is not None}
         self._unspent = {key: limit - limited[key].spent_usd for key, limit in self._limits.items()}
+        self._held = _held(live, self._unspent)
         self._free = dict(self._unspent)
         for agent in live:
-            self._take(agent, unspent(agent))
+            self._take(agent, unspent(agent) + self._held.get(_own(agent), 0.0))
         for agent in live:
             if _may_spend(agent):
                 self.started(agent)
@@ -41,6 +49,9 @@ class Budgets(Gate):
 
     def started(self, agent: Agent) -> None:
         """Give the agent what it lacks, where that is there; where nothing limits it any more, nothing is its limit."""
+        if theirs := self._to_hold(agent):
+            self._take(agent, theirs)
+            self._held[_own(agent)] = theirs
         if not self._is_bound(agent):
             self.given |= {agent.number: 0.0} if agent.reserved_usd else {}
             return
@@ -75,20 +86,27 @@ class Budgets(Gate):
 
     def _offer(self, agent: Agent) -> float | Hold:
         """What the agent is given now, beside what it has; negative where that is more than it may have by now."""
-        if not self._is_bound(agent):
+        theirs = self._to_hold(agent)
+        if not self._is_bound(agent) and not theirs:
             return 0.0
         if agent.budget_usd is not None and is_used_up(agent):
             return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it")
         wanted, least = self.wanted(agent)
+        free = {key: self._free[key] for key in _purses(agent, self._held) if key in self._limits}
         for key in self._over(agent):
-            if self._unspent[key] <= _NOTHING or max(0.0, self._free[key]) < least - _NOTHING:
-                return self._explain(key, least)
-        return min([wanted, *(max(self._free[key], least) for key in self._over(agent))])
+            if self._unspent[key] <= _NOTHING or max(0.0, free.get(key, math.inf)) < least + theirs - _NOTHING:
+                return self._explain(key, least + theirs)
+        return min([wanted, *(max(left - theirs, least) for left in free.values())])
+
+    def _to_hold(self, agent: Agent) -> float:
+        """What is to be held from now on, if the agent starts, for those that it spawns."""
+        return max(0.0, self._free.get(_own(agent), 0.0)) if _grants(agent) and _own(agent) not in self._held else 0.0
 
     def _explain(self, key: tuple[int, str], least: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
         left = f"has {usd(max(0.0, self._free[key]))} left, and it needs {usd(least)}" if least > 0 else "is used up"
-        return Hold(f"{whose} budget of {usd(self._limits[key])} {left}; a person raises it with: forkjoin budget")
+        how = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
+        return Hold(f"{whose} budget of {usd(self._limits[key])} {left}; a person raises it with: {how}")
 
     def _is_bound(self, agent: Agent) -> bool:
         """Whether a budget says how much it may spend."""
@@ -96,8 +114,7 @@ class Budgets(Gate):
 
     def _over(self, agent: Agent) -> list[tuple[int, str]]:
         """The limited budgets that it is under, besides its own."""
-        keys = dict.fromkeys((agent.project, lead) for lead in (*agent.leads, ""))
-        return [key for key in keys if key in self._limits]
+        return [key for key in _keys(agent.project, agent.leads) if key in self._limits]
 
     def _has(self, agent: Agent) -> float:
         """What the agent may spend in all, or has spent without being asked."""
@@ -110,8 +127,9 @@ class Budgets(Gate):
         return self._has(agent) - agent.spent_usd <= whole * _LITTLE + _NOTHING
 
     def _take(self, agent: Agent, amount: float) -> None:
-        for key in self._over(agent):
-            self._free[key] -= amount
+        for key in _purses(agent, self._held):
+            if key in self._free:
+                self._free[key] -= amount
 
 
 def is_used_up(agent: Agent) -> bool:
@@ -124,9 +142,37 @@ def unspent(agent: Agent) -> float:
     return max(0.0, agent.reserved_usd - agent.spent_usd) if _may_spend(agent) else 0.0
 
 
-def reserved(budget: Budget, live: Sequence[Agent]) -> float:
-    """What the agents under this budget were given, and have not spent."""
-    return sum(unspent(one) for one in live if one.project == budget.project and budget.lead in ("", *one.leads))
+def reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -> float:
+    """What the agents under this budget were given, or is held for those that they spawn, and is not spent."""
+    left = {(one.project, one.lead): one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
+    held, key = _held(live, left), (budget.project, budget.lead)
+    return sum(unspent(one) + held.get(_own(one), 0.0) for one in live if key in _purses(one, held))
+
+
+def _held(live: Sequence[Agent], left: Mapping[_Key, float]) -> dict[_Key, float]:
+    """What is held for those that agents spawn which have begun, and not ended."""
+    keys = [_own(one) for one in live if one.state is not State.QUEUED and _grants(one)]
+    return {key: max(0.0, left[key]) for key in keys if key in left}
+
+
+def _purses(agent: Agent, held: Collection[_Key]) -> Sequence[_Key]:
+    """The budgets that its money comes out of: its lead's and those above, up to the first that is held for it."""
+    keys = _keys(agent.project, agent.leads)
+    return keys[: next((place for place, key in enumerate(keys, 1) if key in held), None)] if held else keys
+
+
+@lru_cache(maxsize=1000)
+def _keys(project: int, leads: tuple[str, ...]) -> Sequence[_Key]:
+    return tuple(dict.fromkeys((project, lead) for lead in (*leads, "")))
+
+
+def _own(agent: Agent) -> _Key:
+    """The budget of those that it spawns."""
+    return agent.project, agent.as_lead
+
+
+def _grants(agent: Agent) -> bool:
+    return bool(agent.spec.nesting and agent.spec.nesting.budget_usd)
 
 
 def _may_spend(agent: Agent) -> bool:
