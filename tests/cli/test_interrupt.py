@@ -57,14 +57,16 @@ def _until_it_asks(process: "subprocess.Popen[str]") -> None:
     anyio.run(until, asks)
 
 
-def _interrupt(process: "subprocess.Popen[str]") -> None:
+def _interrupt(process: "subprocess.Popen[str]") -> str:
+    """What it says to that."""
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=GIVE_UP_S)
     assert process.returncode == 130, words
     assert "Traceback" not in words
+    return words
 
 
-def test_an_interrupt_ends_any_command_in_silence_and_nothing_else(repository: Path, home: Home) -> None:
+def test_an_interrupt_ends_any_command_and_nothing_else(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "sleep 1000", "--name", "goes-on")
     daemon = _daemon_pid(home)
     for command in COMMANDS:
@@ -80,13 +82,13 @@ def test_an_interrupt_ends_any_command_in_silence_and_nothing_else(repository: P
     assert states["goes-on"] in ("preparing", "running")
 
 
-def test_an_interrupted_merge_is_carried_out_all_the_same(repository: Path, home: Home) -> None:
+def test_an_interrupted_merge_is_carried_out_all_the_same_and_says_so(repository: Path, home: Home) -> None:
     forkjoin(repository, "spawn", "echo x > x.txt", "--name", "lands")
     forkjoin(repository, "wait")
     verify = f"touch {home.state}/verifying; until test -e {home.state}/go; do sleep 0.02; done"
     with running(repository, "merge", "lands", "--verify", verify) as process:
         anyio.run(until, (home.state / "verifying").exists)
-        _interrupt(process)
+        assert "a merge that was begun goes on" in _interrupt(process)
     (home.state / "go").touch()
     anyio.run(until, (repository / "x.txt").exists)
 

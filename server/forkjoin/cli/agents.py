@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -122,8 +124,19 @@ def message(
 
 def stop(ids: Ids, json: Json = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
-    answer = ask("stop_agents", ids=ids)
+    with _going_on("stop"):
+        answer = ask("stop_agents", ids=ids)
     tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *more(answer)], json=json)
+
+
+@contextmanager
+def _going_on(what: str) -> Generator[None]:
+    """Where ^C ends the command, say that it does not end what the daemon was asked for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\na {what} that was begun goes on: forkjoin status tells of it", err=True)
+        raise
 
 
 def rm(
@@ -152,17 +165,18 @@ def merge(
     json: Json = False,
 ) -> None:
     """Merge agents' branches, in this order, verified together. Exit code 1 if work of one did not land."""
-    answer = ask(
-        "merge_worktree",
-        ids=ids,
-        into=into,
-        verify=verify,
-        strategy=None if squash is None else "squash" if squash else "merge",
-        on_conflict=on_conflict,
-        include_failed=include_failed,
-        confirm=confirm,
-        dry_run=dry_run,
-    )
+    with _going_on("merge"):
+        answer = ask(
+            "merge_worktree",
+            ids=ids,
+            into=into,
+            verify=verify,
+            strategy=None if squash is None else "squash" if squash else "merge",
+            on_conflict=on_conflict,
+            include_failed=include_failed,
+            confirm=confirm,
+            dry_run=dry_run,
+        )
     lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
     lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}{_by(one)}" for one in answer["conflicted"]]
     lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
@@ -191,6 +205,7 @@ def undo(
     json: Json = False,
 ) -> None:
     """Take back the last merge into a branch: it goes back, or gets a revert where others have committed since."""
-    answer = ask("undo_merge", into=into, confirm=confirm)
+    with _going_on("undo"):
+        answer = ask("undo_merge", into=into, confirm=confirm)
     line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"
     tell(answer, [line, *([answer["note"]] if "note" in answer else [])], json=json)
