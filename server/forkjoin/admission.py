@@ -29,13 +29,13 @@ async def welcome(rooms: Rooms, session: Session) -> None:
 
 
 async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str]:
-    """The project that a session stands in, and the digest of its environment, which its lead's agents may use."""
+    """Let a session in, and its lead's agents use its environment; the project it stands in, and the digest of that."""
     rooms.connected.add(session)
     common_dir = (await look(session.folder)).common_dir
     if session.agent:
         return await _project_of(rooms, session.agent, session, common_dir), session.agent.environment
     project = await rooms.store.project(common_dir)
-    await git.admit(project.common_dir)
+    await git.trust_as_found(project.common_dir)
     digest = rooms.environments.keep(session.hello.environment)
     if rooms.environments.lend(project.number, lead, digest):
         rooms.store.changes.announce()
@@ -44,7 +44,7 @@ async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str
 
 async def _project_of(rooms: Rooms, agent: Agent, session: Session, common_dir: str) -> Project:
     """The project that an agent's program stands in: its own, whatever that has made of its worktree."""
-    if session.is_person:
+    if session.is_command_line:
         return await rooms.store.project(common_dir)
     project = await rooms.store.project_numbered(agent.project)
     if project.common_dir != common_dir:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Set
 
 from forkjoin.model import Agent
 from forkjoin.redact import redact, secrets_of
-from forkjoin.session import Caller
+from forkjoin.session import COMMAND_LINE, Caller
 
 
 class Environments:
-    """Those that are known. `settings` are what the settings add to them."""
+    """Those that are known, by digest; `settings` are what the settings add to them."""
 
     def __init__(self, settings: Iterable[Mapping[str, str]] = ()) -> None:
         self._settings = tuple(settings)
@@ -40,16 +40,17 @@ class Environments:
     def prune(
         self, old: Set[str], needed: Iterable[tuple[str, int, str]], connected: Iterable[Mapping[str, str]]
     ) -> None:
-        """Forget what is old, but for what these may still use, each a digest, a project and a lead, or the connected.
+        """Forget those that nobody needs: neither who is connected, nor who waits.
 
         Args:
-            old: What was here before it was asked who needs what: a session may have come since.
+            old: What was here before it was asked who needs what: a session may have come since. No other goes.
+            needed: Of each who waits, its environment's digest, its project and its lead.
         """
         digests = {self.keep(environment) for environment in connected}
         leads: set[tuple[int, str]] = set()
         for digest, project, lead in needed:
             digests.add(digest)
-            leads |= {(project, lead), (project, "cli")}
+            leads |= {(project, lead), (project, COMMAND_LINE)}
         self._by_lead = {
             key: last for key, last in self._by_lead.items() if key in leads or last in digests or last not in old
         }
@@ -59,20 +60,20 @@ class Environments:
 
     def find(self, digest: str, project: int, lead: str) -> dict[str, str] | None:
         """The environment itself, else what its lead, or a person in the project, has brought since; else none."""
-        known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, "cli")))
+        known = (digest, self._by_lead.get((project, lead)), self._by_lead.get((project, COMMAND_LINE)))
         return next((self._by_digest[d] for d in known if d in self._by_digest), None)
 
-    def find_for(self, agent: Agent) -> dict[str, str] | None:
+    def of_agent(self, agent: Agent) -> dict[str, str] | None:
         """As `find`, what an agent was spawned in."""
-        return self.find(agent.environment, agent.project, agent.first_lead)
+        return self.find(agent.environment, agent.project, agent.root_lead)
 
-    def find_of(self, caller: Caller) -> dict[str, str]:
+    def of_caller(self, caller: Caller) -> dict[str, str]:
         """The caller's; of one that is an agent its lead's, without what the settings have added for its program."""
         agent = caller.session.agent
-        found = self.find(caller.environment, caller.project.number, agent.first_lead if agent else caller.lead)
+        found = self.find(caller.environment, caller.project.number, agent.root_lead if agent else caller.lead)
         return caller.session.hello.environment if found is None else found
 
-    def find_any(self, project: int) -> dict[str, str] | None:
+    def of_anybody(self, project: int) -> dict[str, str] | None:
         """What anybody has brought who is, or was lately, in this project."""
         known = (digest for (where, _), digest in self._by_lead.items() if where == project)
         return next((self._by_digest[digest] for digest in known if digest in self._by_digest), None)

@@ -35,10 +35,10 @@ def concerning(**ids: object) -> Generator[None]:
         _concerned.reset(token)
 
 
-def open_journal(file: Path, hide: Callable[[str], str]) -> None:
-    """Let all that this process logs or prints go to the file; what it logs goes through `hide`."""
+def open_journal(file: Path, redact: Callable[[str], str]) -> None:
+    """Let all that this process logs or prints go to the file; what it logs goes through `redact`."""
     handler = _File(file, maxBytes=LIMIT, backupCount=1, encoding="utf-8", errors="replace")
-    handler.setFormatter(_Formatter(hide))
+    handler.setFormatter(_Formatter(redact))
     logging.raiseExceptions = False  # a full disk, say: what can't be logged is not said
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("mcp").setLevel(logging.WARNING)
@@ -54,9 +54,9 @@ class _File(RotatingFileHandler):
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, hide: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()
-        self._hide = hide
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -65,10 +65,10 @@ class _Formatter(logging.Formatter):
             "level": record.levelname.lower(),
             "what": record.name.removeprefix("forkjoin."),
             **_concerned.get(),
-            "words": self._hide(record.getMessage())[:_WORDS],
+            "words": self._redact(record.getMessage())[:_WORDS],
         }
         if record.exc_info:
-            entry["traceback"] = self._hide(self.formatException(record.exc_info))[-_WORDS:]
+            entry["traceback"] = self._redact(self.formatException(record.exc_info))[-_WORDS:]
         return json.dumps(entry, ensure_ascii=False)
 
 

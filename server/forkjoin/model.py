@@ -169,12 +169,12 @@ class Agent:
 
     @property
     def whose(self) -> tuple[int, str]:
-        """The lead that is no agent, and what it is known by: a project and a session in it."""
-        return self.project, self.leads[-1]
+        """The session that it is at work for, for fair shares: a project, and the lead in it that is no agent."""
+        return self.project, self.root_lead
 
     @property
-    def first_lead(self) -> str:
-        """Its lead, or where that is an agent the one above all: that brings the environment that it runs in."""
+    def root_lead(self) -> str:
+        """The lead above all, which is no agent: it brings the environment that this one runs in."""
         return self.leads[-1]
 
     @property

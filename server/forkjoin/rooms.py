@@ -20,7 +20,7 @@ _BACK_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What a daemon has, once, and every moment of an agent or a landing is carried out with."""
+    """What a daemon has one of: the rooms, open, and, from `rate_limits` on, what it keeps in memory alone."""
 
     home: Home
     settings: Settings
@@ -38,7 +38,7 @@ class Rooms:
     #: who is in the conversation of an agent, by its number; those too whose connection has just gone
     attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
     #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
-    found: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    work_before_visit: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: when a daemon that has just come up waits no more for those who were in one
     back_by: float = field(default_factory=lambda: time.time() + _BACK_S)
     #: the connections that have stood in a repository, as long as they are there

@@ -17,6 +17,8 @@ def _check_string(value: object) -> str:
     raise ValueError("must be a string")
 
 
+#: The name, as a lead, of whoever is at a command line.
+COMMAND_LINE = "cli"
 #: Strings from the operating system: what is no UTF-8 in them is there as lone surrogates (PEP 383), which
 #: pydantic's own `str` refuses.
 OsString = Annotated[str, PlainValidator(_check_string)]
@@ -51,7 +53,7 @@ class Session:
     written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
 
     @property
-    def is_person(self) -> bool:
+    def is_command_line(self) -> bool:
         """Whether this is a command line: a lead of its own, whose waits are for the whole project."""
         return self.hello.kind == "cli"
 
@@ -61,15 +63,15 @@ class Session:
 
         What an agent's program is offered is for its worktree, wherever it starts the relay.
         """
-        if self.agent and not self.is_person:
+        if self.agent and not self.is_command_line:
             return Path(self.agent.worktree)
-        return Path(self.hello.cwd if self.is_person else self.hello.project_dir or self.hello.cwd)
+        return Path(self.hello.cwd if self.is_command_line else self.hello.project_dir or self.hello.cwd)
 
     def lead(self, client_name: str) -> str:
         """The lead's name in its project: its session id, else the name of its client; `cli` for a person."""
         if self.agent:  # what it is told, nobody else was told
             return self.agent.as_lead
-        return "cli" if self.is_person else self.hello.session_id or f"client:{client_name}"
+        return COMMAND_LINE if self.is_command_line else self.hello.session_id or f"client:{client_name}"
 
     def when_written(self, request: str | int, act: Written, *, first: bool = False) -> None:
         acts = self.written.setdefault(request, [])

@@ -116,10 +116,10 @@ async def test_what_a_new_project_has_is_its_persons_and_is_remembered(repositor
     trust = Trust(tmp_path / "trust")
     git(repository, "config", "filter.x.clean", "tr a-z A-Z")
     GUARD.use(trust)
-    await asked.admit(common_dir)
+    await asked.trust_as_found(common_dir)
     git(repository, "config", "filter.y.clean", "tr a-z A-Z")
     for _ in range(2):
-        await asked.admit(common_dir)
+        await asked.trust_as_found(common_dir)
         [warning] = await asked.warn(common_dir)
         assert "filter.y.clean" in warning
         assert "filter.x.clean" not in warning
@@ -135,10 +135,10 @@ async def test_a_damaged_record_of_what_is_trusted_trusts_nothing(
     trust = Trust(tmp_path / "trust")
     git(repository, "config", "filter.x.clean", "tr a-z A-Z")
     GUARD.use(trust)
-    await asked.admit(common_dir)
+    await asked.trust_as_found(common_dir)
     assert await asked.warn(common_dir) == []
     trust.file(common_dir).write_bytes(damage)
-    await asked.admit(common_dir)
+    await asked.trust_as_found(common_dir)
     assert "filter.x.clean" in (await asked.warn(common_dir))[0]
 
 

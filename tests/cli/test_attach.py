@@ -12,7 +12,7 @@ import psutil
 import pytest
 from anyio import to_thread
 from fakes import claude
-from forkjoin.cli.client import ask
+from forkjoin.cli.client import call_tool
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
 from forkjoin.paths import Home
@@ -125,7 +125,7 @@ async def test_over_the_death_of_the_daemon_it_stays_theirs(
         await until(lambda: b"person>" in terminal.printed)
         kill_daemon(repository, home)
         with pytest.raises(CallerError, match="has a person in its conversation"):
-            await to_thread.run_sync(partial(ask, "attach", id=agent))
+            await to_thread.run_sync(partial(call_tool, "attach", id=agent))
         await until(lambda: b"person>" in terminal.printed)
         await terminal.type("print('still ' * 2)")
         await until(lambda: b"still still" in terminal.printed)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from forkjoin.attempt import hierarchy
 from forkjoin.cli import doctor
-from forkjoin.cli.client import ask
+from forkjoin.cli.client import call_tool
 from forkjoin.paths import Home
 from forkjoin.record.damage import set_aside_copies
 from harness import forkjoin, git
@@ -79,7 +79,7 @@ def test_a_status_tells_whose_work_conflicts(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(repository)
-    answer: dict[str, Any] = ask("get_status") | {"conflicts": ["a1 and a2: shared.txt"]}
+    answer: dict[str, Any] = call_tool("get_status") | {"conflicts": ["a1 and a2: shared.txt"]}
 
     def told(_: str) -> dict[str, Any]:
         return answer

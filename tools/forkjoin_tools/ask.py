@@ -74,9 +74,9 @@ async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
 async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
     """What was asked, once it is closed; no key is in it, whoever will read it."""
     agent = await desk.agent()
-    hide = desk.rooms.environments.redact
+    redact = desk.rooms.environments.redact
     seconds = (minutes or desk.rooms.settings.limits.request_minutes) * 60
-    new = NewRequest(kind, hide(text), hide(fallback), seconds)
+    new = NewRequest(kind, redact(text), redact(fallback), seconds)
 
     async def find_closed(seconds: float) -> Request | None:
         with anyio.move_on_after(seconds):

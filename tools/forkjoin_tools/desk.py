@@ -77,7 +77,7 @@ class Desk:
     @property
     def who(self) -> str:
         """The caller, as an agent is told of them."""
-        return PERSON if self.caller.session.is_person else f"lead {self.caller.lead}"
+        return PERSON if self.caller.session.is_command_line else f"lead {self.caller.lead}"
 
     @property
     def can_elicit(self) -> bool:
@@ -175,12 +175,12 @@ class Desk:
     def may_see(self, agent: Agent) -> bool:
         """Whether the caller has to do with this agent: one that is an agent itself, with those below it alone."""
         session = self.caller.session
-        return session.agent is None or session.is_person or session.agent.as_lead in agent.leads
+        return session.agent is None or session.is_command_line or session.agent.as_lead in agent.leads
 
     async def _find(self, asked: str) -> list[Agent]:
         found = await self.store.find(self.project, asked)
         if not all(map(self.may_see, found)):
-            raise CallerError(f"{asked} is no agent of yours; list_agents tells those that you have spawned.")
+            raise CallerError(f"{asked} is no agent of yours; list_agents lists yours.")
         return found
 
     async def meant(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:
@@ -202,7 +202,7 @@ class Desk:
 
 def _some(asked: Sequence[str]) -> Sequence[str]:
     if not asked:
-        raise CallerError("ids is empty: name at least one agent; list_agents tells them.")
+        raise CallerError("ids is empty: name at least one agent; list_agents lists them.")
     return asked
 
 

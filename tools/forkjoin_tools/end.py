@@ -60,7 +60,7 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
     is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
-    environment = desk.rooms.environments.find_of(desk.caller)
+    environment = desk.rooms.environments.of_caller(desk.caller)
     kept, warnings = await remove(
         desk.rooms, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )

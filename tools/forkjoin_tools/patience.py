@@ -37,7 +37,7 @@ class Later:
     """How a call is made whose answer is fetched later."""
 
     deferred: Deferred | None = None  #: none where it is made for the first time
-    told_in: str | None = None  #: what its answer is written in, for which it blocks; none: the reply, and it does not
+    told_in: str | None = None  #: the notification that brings its answer, for which it blocks; none: a reply
 
 
 _later: ContextVar[Later | None] = ContextVar("later", default=None)
@@ -45,7 +45,7 @@ _later: ContextVar[Later | None] = ContextVar("later", default=None)
 
 @contextmanager
 def making(later: Later) -> Generator[None]:
-    """Calls that are made in here are made so."""
+    """Make the calls in here with `later`, and not as their client has asked for."""
     token = _later.set(later)
     try:
         yield
@@ -54,14 +54,14 @@ def making(later: Later) -> Generator[None]:
 
 
 class Patience:
-    """What one call has."""
+    """How one call waits: it blocks, and its client is told how far it is; or it looks once, and has no answer yet."""
 
-    def __init__(self, context: ServerRequestContext[Any, Any], hide: Callable[[str], str]) -> None:
+    def __init__(self, context: ServerRequestContext[Any, Any], redact: Callable[[str], str]) -> None:
         later = _later.get()
         self.deferred = later.deferred if later else None
         self.told_in = later.told_in if later else None
         self._blocks = later is None or later.told_in is not None
-        self._session, self._hide = context.session, hide
+        self._session, self._redact = context.session, redact
         self._tells = later is None and "progress_token" in (context.meta or {})
         self._begun = time.monotonic()
 
@@ -100,4 +100,4 @@ class Patience:
         await self._session.report_progress(round(time.monotonic() - self._begun, 3), message=words)
 
     async def _words(self, how_far: Callable[[], Awaitable[str]]) -> str:
-        return self._hide(await how_far())[:_WORDS]
+        return self._redact(await how_far())[:_WORDS]

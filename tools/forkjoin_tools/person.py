@@ -28,7 +28,7 @@ class _Decision(BaseModel):
     reason: str = ""
 
 
-async def put(desk: Desk, requests: Sequence[Request], timeout_s: float) -> bool:
+async def put_to_person(desk: Desk, requests: Sequence[Request], timeout_s: float) -> bool:
     """Put these to the person, one after the other, and take back what others answer; whether all are closed then."""
     if not desk.can_elicit:
         return False
@@ -60,7 +60,7 @@ async def _put(desk: Desk, request: Request) -> None:
 
 async def _is_closed(desk: Desk, request: Request) -> bool | None:
     now = await desk.store.request(request.number)
-    return (now is None or now.closed is not None) or None
+    return (now is None or now.closed is not None) or None  # `until` waits while there is no answer
 
 
 async def _ask(desk: Desk, request: Request) -> None:

@@ -16,8 +16,10 @@ from forkjoin_tools.size import ROOM, fit, one_line
 from forkjoin_tools.strict import Arguments, tool
 
 _ID = re.compile("r([1-9][0-9]{0,17})")
-#: Characters of an answer; of a request, whole, and beside others; and at the end of one that is cut.
-ANSWER, _WHOLE, _BRIEF, _MARK = 16_000, 16_100, 240, 40
+#: Characters of an answer.
+ANSWER = 16_000
+#: Of a request: as ask.py makes one, its mark included; as it stands beside others; what the mark of a cut takes.
+_WHOLE, _BRIEF, _MARK = 16_100, 240, 40
 
 
 class Asked(BaseModel):
@@ -62,7 +64,7 @@ class Requests(BaseModel):
 async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:
     """List what this project's agents ask, or one whole. Next: answer_request."""
     found = [one for one in await desk.open_requests() if arguments.request_id in (None, one.id)]
-    length, rows = _WHOLE, rows_of(found, _WHOLE)
+    length, rows = _WHOLE, rows_of(found, _WHOLE)  # all of them, each as long as there is room for
     while len(told := fit(rows, ROOM // 2)) < len(rows) and length > _BRIEF:
         length = max(_BRIEF, length // 2)
         rows = rows_of(found, length)
@@ -102,8 +104,8 @@ async def answer(desk: Desk, request: Request, said: str, reason: str, by: str, 
     Raises:
         CallerError: It was closed before.
     """
-    hide = desk.rooms.environments.redact
-    await desk.store.answer(request, hide(said)[:ANSWER], hide(reason)[:ANSWER], by, call)
+    redact = desk.rooms.environments.redact
+    await desk.store.answer(request, redact(said)[:ANSWER], redact(reason)[:ANSWER], by, call)
 
 
 async def _find(desk: Desk, asked: str) -> Request:

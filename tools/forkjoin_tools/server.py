@@ -96,7 +96,7 @@ def make_server(loop: Loop, session: Session) -> MCPServer[Any]:
     """What serves a session: with the tools of a lead, a person or an agent."""
     if session.agent:
         return (_ParentServer if session.agent.spec.nesting else _AgentServer)(loop, session)
-    return (_PersonServer if session.is_person else _Server)(loop, session)
+    return (_PersonServer if session.is_command_line else _Server)(loop, session)
 
 
 class _Server(MCPServer[Any]):
@@ -178,7 +178,7 @@ class _AgentServer(_Server):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         agent = self._session.agent
         assert agent
-        if not (name in READERS if self._session.is_person else name in self.own):
+        if not (name in READERS if self._session.is_command_line else name in self.own):
             log.warning("agent %s called %s: refused", agent.label, name[:80])
             raise ToolError(
                 f"{name[:80]} is the lead's alone, and you are agent {agent.label}; nothing was changed. "

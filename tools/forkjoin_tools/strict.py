@@ -48,16 +48,18 @@ class StrictTool(Tool):
             UnexpectedToolError: We can't; the log has the traceback.
         """
         loop: Loop = context.request_context.lifespan_context[0]
-        hide = loop.rooms.environments.redact
+        redact = loop.rooms.environments.redact
         try:
             checked = self.fn_metadata.arg_model.model_validate(self._parsed(arguments))
-            return _shape(await self.fn(await open_desk(context.request_context, self.name, arguments), checked), hide)
+            return _shape(
+                await self.fn(await open_desk(context.request_context, self.name, arguments), checked), redact
+            )
         except ValidationError as error:
-            raise ToolError(hide(explain(self.name, error.errors(), self.parameters))) from None
+            raise ToolError(redact(explain(self.name, error.errors(), self.parameters))) from None
         except CallerError as error:
-            raise ToolError(hide(str(error))) from None
+            raise ToolError(redact(str(error))) from None
         except (ForkjoinError, OSError) as error:
-            raise UnexpectedToolError(hide(f"{self.name} failed, and not through you: {error}")) from error
+            raise UnexpectedToolError(redact(f"{self.name} failed, and not through you: {error}")) from error
 
     def _parsed(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what is JSON in a string read, as the SDK does it, but where a text is meant."""
@@ -71,7 +73,7 @@ def _takes_text(annotation: object) -> bool:
     return annotation is str or (one_of and any(map(_takes_text, get_args(annotation))))
 
 
-def _shape(result: BaseModel | str, hide: Callable[[str], str]) -> CallToolResult:
+def _shape(result: BaseModel | str, redact: Callable[[str], str]) -> CallToolResult:
     """A model becomes structure, and the same as text for clients that read no structure; text stays text.
 
     No key is in either, whatever an agent printed.
@@ -79,21 +81,21 @@ def _shape(result: BaseModel | str, hide: Callable[[str], str]) -> CallToolResul
     if isinstance(result, CallToolResult):
         return result
     if isinstance(result, str):
-        return CallToolResult(content=[TextContent(type="text", text=hide(result))])
-    content: Any = _hidden(result.model_dump(mode="json", exclude_none=True), hide)
+        return CallToolResult(content=[TextContent(type="text", text=redact(result))])
+    content: Any = _redacted(result.model_dump(mode="json", exclude_none=True), redact)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     if wire_size(text) + wire_size(content) > ROOM:
         text = "(the answer is too large to be given twice: see structuredContent)"
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
 
 
-def _hidden(value: Json, hide: Callable[[str], str]) -> Json:
-    """The value with its texts hidden, except for names."""
+def _redacted(value: Json, redact: Callable[[str], str]) -> Json:
+    """The value with no key left in its texts; names stay as they are."""
     if isinstance(value, dict):
-        return {key: part if key in _NAMES else _hidden(part, hide) for key, part in value.items()}
+        return {key: part if key in _NAMES else _redacted(part, redact) for key, part in value.items()}
     if isinstance(value, list):
-        return [_hidden(part, hide) for part in value]
-    return hide(value) if isinstance(value, str) and len(value) >= SHORTEST else value
+        return [_redacted(part, redact) for part in value]
+    return redact(value) if isinstance(value, str) and len(value) >= SHORTEST else value
 
 
 def tool(
@@ -163,7 +165,8 @@ def explain(tool: str, errors: Sequence[ErrorDetails], schema: dict[str, Any]) -
     if any(len(where) == 1 for where in unknown):
         lines.append(f"{tool} takes: {', '.join(schema.get('properties', {})) or 'no arguments'}.")
     if any(len(where) == 3 and where[0] == "agents" for where in unknown):
-        lines.append(f"An agent takes: {', '.join(schema['$defs']['_Item']['properties'])}.")
+        item = schema["properties"]["agents"]["items"]["$ref"].rpartition("/")[2]
+        lines.append(f"An agent takes: {', '.join(schema['$defs'][item]['properties'])}.")
     return "\n".join([f"{tool} refused, nothing was changed:", *lines])
 
 

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from forkjoin_tools.desk import Desk
 from forkjoin_tools.patience import Later
-from forkjoin_tools.tasks import VERSIONS, Json, Request, find_each, stand, tell
+from forkjoin_tools.tasks import VERSIONS, JsonObject, McpRequest, find_tasks, stand, task_of
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +32,18 @@ _MOST_IDS = 1_000
 _IDS = TypeAdapter(Annotated[list[str], Field(max_length=_MOST_IDS)])
 
 
-class TaskNotification(Notification[Json, Literal["notifications/tasks"]]):
+class TaskNotification(Notification[JsonObject, Literal["notifications/tasks"]]):
     """How a task stands, as `tasks/get` would answer."""
 
     method: Literal["notifications/tasks"] = "notifications/tasks"
 
 
-async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
+async def listen(ctx: McpRequest, call_next: CallNext) -> HandlerResult:
     """Tell a client that listens for tasks how each ends, until all have: a middleware around all requests."""
     wanted = _listened_for(ctx)
     if wanted is None:
         return await call_next(ctx)
-    desk, found = await find_each(ctx, wanted)
+    desk, found = await find_tasks(ctx, wanted)
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
     told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
     params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
@@ -54,7 +54,7 @@ async def listen(ctx: Request, call_next: CallNext) -> HandlerResult:
     return SubscriptionsListenResult(_meta=meta)
 
 
-def _listened_for(ctx: Request) -> list[str] | None:
+def _listened_for(ctx: McpRequest) -> list[str] | None:
     """Ids of the tasks that a request is to listen for; none where it is no such request.
 
     Raises:
@@ -63,21 +63,21 @@ def _listened_for(ctx: Request) -> list[str] | None:
     if ctx.method != "subscriptions/listen" or ctx.request_id is None or ctx.protocol_version not in VERSIONS:
         return None
     notifications = (ctx.params or {}).get("notifications")
-    ids: Any = cast("Json", notifications).get("taskIds") if isinstance(notifications, dict) else None
+    ids: Any = cast("JsonObject", notifications).get("taskIds") if isinstance(notifications, dict) else None
     try:
         return None if ids is None else list(dict.fromkeys(_IDS.validate_python(ids)))
     except ValidationError:
         raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
 
 
-async def _tell_end(ctx: Request, desk: Desk, deferred: Deferred, meta: Json) -> None:
+async def _tell_end(ctx: McpRequest, desk: Desk, deferred: Deferred, meta: JsonObject) -> None:
     while (told := await _end(ctx, desk, deferred)) is None:
         pass
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
 
 
-async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
+async def _end(ctx: McpRequest, desk: Desk, deferred: Deferred) -> JsonObject | None:
     """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
         told = await stand(ctx, desk, deferred, Later(deferred, told_in=deferred.id))
@@ -88,5 +88,5 @@ async def _end(ctx: Request, desk: Desk, deferred: Deferred) -> Json | None:
         return None
     if now.cancelled:
         desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
-        return tell(now, "cancelled")
+        return task_of(now, "cancelled")
     return told

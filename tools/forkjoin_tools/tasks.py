@@ -38,8 +38,8 @@ from forkjoin_tools.wait import wait_agents
 
 log = logging.getLogger(__name__)
 
-Request = ServerRequestContext[Any, Any]
-Json = dict[str, Any]
+McpRequest = ServerRequestContext[Any, Any]
+JsonObject = dict[str, Any]
 
 _ID = "io.modelcontextprotocol/tasks"
 #: Those in which an answer may be a task.
@@ -54,7 +54,7 @@ class OfTask(RequestParams):
 
 
 class Update(OfTask):
-    input_responses: Json
+    input_responses: JsonObject
 
 
 class Tasks(Extension):
@@ -68,7 +68,7 @@ class Tasks(Extension):
         ]
 
     async def intercept_tool_call(
-        self, params: CallToolRequestParams, ctx: Request, call_next: CallNext
+        self, params: CallToolRequestParams, ctx: McpRequest, call_next: CallNext
     ) -> HandlerResult:
         """Answer at once what can be; make a task of the rest, for a client that has said that it takes one."""
         if params.name not in _TOOLS or not _declares(ctx):
@@ -85,10 +85,10 @@ class Tasks(Extension):
         except ForkjoinError as error:
             log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
             return await call_next(ctx)
-        return {"resultType": "task", **tell(deferred, "working", str(how_far))}
+        return {"resultType": "task", **task_of(deferred, "working", str(how_far))}
 
 
-def _declares(ctx: Request) -> bool:
+def _declares(ctx: McpRequest) -> bool:
     declared = ctx.session.client_capabilities
     extensions = declared.extensions if declared else None
     return ctx.protocol_version in VERSIONS and _ID in (extensions or {})
@@ -97,17 +97,17 @@ def _declares(ctx: Request) -> bool:
 # -- what a client asks of a task
 
 
-async def _get(ctx: Request, params: OfTask) -> Json:
+async def _get(ctx: McpRequest, params: OfTask) -> JsonObject:
     desk, deferred = await _find(ctx, params.task_id)
     return await stand(ctx, desk, deferred, Later(deferred))
 
 
-async def _update(ctx: Request, params: Update) -> Json:
+async def _update(ctx: McpRequest, params: Update) -> JsonObject:
     await _find(ctx, params.task_id)  # nothing is ever asked in one: there are no such responses
     return {}
 
 
-async def _cancel(ctx: Request, params: OfTask) -> Json:
+async def _cancel(ctx: McpRequest, params: OfTask) -> JsonObject:
     """Let nobody wait any more; what changes something, a merge, goes on, as its client may see by asking on."""
     desk, deferred = await _find(ctx, params.task_id)
     about = _TOOLS[deferred.tool].annotations
@@ -116,19 +116,19 @@ async def _cancel(ctx: Request, params: OfTask) -> Json:
     return {}
 
 
-async def _find(ctx: Request, task: str) -> tuple[Desk, Deferred]:
+async def _find(ctx: McpRequest, task: str) -> tuple[Desk, Deferred]:
     """A task of the caller's project.
 
     Raises:
-        MCPError: There is none, or as `find_each`.
+        MCPError: There is none, or as `find_tasks`.
     """
-    desk, found = await find_each(ctx, [task])
+    desk, found = await find_tasks(ctx, [task])
     if not found:
         raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
     return desk, found[0]
 
 
-async def find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
+async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
     """Those of these that are tasks of the caller's project.
 
     Raises:
@@ -141,29 +141,29 @@ async def find_each(ctx: Request, tasks: Sequence[str]) -> tuple[Desk, list[Defe
         with suppress(NoRepositoryError):
             return desk, [deferred for deferred in found if deferred.project == desk.project]
     except (ForkjoinError, OSError) as error:
-        hide = ctx.lifespan_context[0].rooms.environments.redact
-        raise MCPError(INTERNAL_ERROR, hide(f"Tasks can't be told of now: {error}")) from error
+        redact = ctx.lifespan_context[0].rooms.environments.redact
+        raise MCPError(INTERNAL_ERROR, redact(f"Tasks can't be told of now: {error}")) from error
     return desk, []
 
 
-async def stand(ctx: Request, desk: Desk, deferred: Deferred, later: Later) -> Json:
+async def stand(ctx: McpRequest, desk: Desk, deferred: Deferred, later: Later) -> JsonObject:
     """How a task stands, with its answer once it has one, which is recorded when it was written."""
     if deferred.cancelled:
-        return tell(deferred, "cancelled")
+        return task_of(deferred, "cancelled")
     answer = deferred.answer
     if answer is None:
         try:
             answer = await _make(ctx, deferred, later)
         except NotYetError as error:
-            return tell(deferred, "working", str(error))
+            return task_of(deferred, "working", str(error))
         written = partial(desk.store.end_deferred, deferred.id, answer)
         assert ctx.request_id is not None
         # before what it has told counts as told: made once more in between, it would not end
         desk.caller.session.when_written(later.told_in or ctx.request_id, written, first=True)
-    return {**tell(deferred, "completed"), "result": answer}
+    return {**task_of(deferred, "completed"), "result": answer}
 
 
-async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
+async def _make(ctx: McpRequest, deferred: Deferred, later: Later) -> JsonObject:
     """The answer of a call that is made again.
 
     Raises:
@@ -176,11 +176,12 @@ async def _make(ctx: Request, deferred: Deferred, later: Later) -> Json:
             raise MCPError(INTERNAL_ERROR, str(error)) from error
         except ToolError as error:
             result = CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
-    told: Json = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    told: JsonObject = result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return told
 
 
-def tell(deferred: Deferred, status: str, message: str | None = None) -> Json:
+def task_of(deferred: Deferred, status: str, message: str | None = None) -> JsonObject:
+    """A task as MCP tells it."""
     told = {
         "taskId": deferred.id,
         "status": status,

@@ -3,17 +3,17 @@
 import time
 from collections.abc import Sequence, Set
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from forkjoin.agent.budgets import find_budgets
-from forkjoin.agent.wait import Waited, divide, wait
+from forkjoin.agent.wait import Until, Waited, divide, wait
 from forkjoin.decision.budget import Budgets, is_used_up
 from forkjoin.model import Agent, State, Verify
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, Row, row_of
 from forkjoin_tools.look import last_event, why_they_wait
-from forkjoin_tools.person import put
+from forkjoin_tools.person import put_to_person
 from forkjoin_tools.requests import Asked, rows_of
 from forkjoin_tools.size import first, fit
 from forkjoin_tools.strict import Arguments, tool
@@ -22,8 +22,6 @@ from forkjoin_tools.strict import Arguments, tool
 _ENDS_BYTES, _PENDING_BYTES, _REQUESTS_BYTES = 30_000, 15_000, 10_000
 #: How many of those that a wait is still for say what they do, to a client that wants to know how far it is.
 _AT_IT = 2
-
-Until = Literal["all", "any"]
 
 
 class Wait(Arguments):
@@ -57,11 +55,11 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     async def ask(left_s: float) -> Waited | None:
         nonlocal waited
         waited = await _wait(desk, agents, arguments.until, left_s, give_up)
-        return waited if _is_over(waited, arguments) else None
+        return waited if waited.ends(arguments.until) else None
 
     with desk.without_slot(agents):
         await desk.patience.wait(agents, ask, lambda: _how_far(desk, waited), arguments.timeout_s)
-    finished = fit([await _tell(desk, agent) for agent in waited.finished], _ENDS_BYTES)
+    finished = fit([await _finished(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
     requests = fit(rows_of(waited.requests), _REQUESTS_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)], waited.requests[: len(requests)])
@@ -70,7 +68,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         pending=pending,
         waiting=first([*why_they_wait(desk, waited.pending), *_what_to_do(desk, waited)]) or None,
         requests=requests or None,
-        timed_out=not _is_over(waited, arguments),
+        timed_out=not waited.ends(arguments.until),
         more=len(agents) - len(finished) - len(pending) or None,
     )
 
@@ -80,7 +78,9 @@ async def _whom(desk: Desk, asked: list[str] | None) -> list[Agent]:
     if asked is not None:
         return await desk.find_all(asked)
     session = desk.caller.session
-    return await desk.store.untold(desk.project, desk.caller.lead, everyone=session.is_person and session.agent is None)
+    return await desk.store.untold(
+        desk.project, desk.caller.lead, everyone=session.is_command_line and session.agent is None
+    )
 
 
 async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
@@ -93,14 +93,10 @@ async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float
     look = partial(wait, desk.store, agents, until, find_stuck=partial(_find_stuck, desk), find_news=desk.find_news)
     waited = await look(timeout_s=left_s)
     while waited.news and not waited.is_over(until):
-        if not await put(desk, waited.news, give_up - time.monotonic()):
+        if not await put_to_person(desk, waited.news, give_up - time.monotonic()):
             return await look(timeout_s=0)  # some may be answered by now, all the same
         waited = await look(timeout_s=max(0.0, end - time.monotonic()))
     return waited
-
-
-def _is_over(waited: Waited, arguments: Wait) -> bool:
-    return bool(waited.is_over(arguments.until) or waited.news or waited.is_stuck)
 
 
 def _what_to_do(desk: Desk, waited: Waited) -> list[str]:
@@ -131,7 +127,8 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
     return {one.number for one in held if budgets.hold(one)}
 
 
-async def _tell(desk: Desk, agent: Agent) -> Finished:
+async def _finished(desk: Desk, agent: Agent) -> Finished:
+    """How one that has ended is told: its row, summary and verify."""
     result = await desk.store.result(agent.number)
     return Finished(
         **row_of(agent),

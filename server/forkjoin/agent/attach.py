@@ -62,10 +62,9 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
         rooms.attached.pop(agent.number, None)
         raise CallerError(f"{agent.label} {why}")
     if not again:
-        rooms.found[agent.number] = await _look(rooms, agent)
-    known = rooms.environments.find_for(agent)
-    lead = known or caller.session.hello.environment
-    workplace = await workplace_of(rooms, agent, lead)
+        rooms.work_before_visit[agent.number] = await _look(rooms, agent)
+    environment = rooms.environments.of_agent(agent) or caller.session.hello.environment
+    workplace = await workplace_of(rooms, agent, environment)
     variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
     return agent, Going(run.argv, {**variables, **await rooms.executor.mark(_handle_of(agent))})
 
@@ -138,7 +137,7 @@ async def _look(rooms: Rooms, agent: Agent) -> str | None:
 
 async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
     """Commit what a person has left of one that had ended, and changed; where that is news, it has another turn."""
-    found = rooms.found.pop(agent.number, None)
+    found = rooms.work_before_visit.pop(agent.number, None)
     if found and found == await _look(rooms, agent):
         return
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir

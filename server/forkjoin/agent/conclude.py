@@ -17,16 +17,16 @@ _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     """What the agent's newest attempt came to, as its adapter reads it, cut to what a result keeps."""
-    hide = rooms.environments.redact
+    redact = rooms.environments.redact
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
     if (outcome.asked or not outcome.ok) and await rooms.store.is_in_turn(agent):
         turn = None  # it was cut off in another
-    printed = hide(_end_of(await rooms.executor.read_output(agent.handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
+    printed = redact(_end_of(await rooms.executor.read_output(agent.handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
     errors = (await rooms.executor.read_output(agent.handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
     denials = await rooms.store.denials(agent)
     if outcome.asked and turn and turn.ok:  # it was done when it was ended
         outcome = replace(outcome, kind="exited", code=0)
-    concluded = adapter.conclude(Ended(outcome, turn, printed, hide(errors.decode(errors="replace")), denials))
+    concluded = adapter.conclude(Ended(outcome, turn, printed, redact(errors.decode(errors="replace")), denials))
     error = concluded.error and concluded.error[:_ERROR_LIMIT]
     retry = Retry.LATER if outcome.passing else concluded.retry
     return replace(concluded, output=_beginning_of(concluded.output, agent), error=error, retry=retry)

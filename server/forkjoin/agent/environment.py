@@ -19,7 +19,7 @@ async def await_environment(rooms: Rooms, agent: Agent) -> dict[str, str] | None
 
 def find_environment(rooms: Rooms, agent: Agent) -> dict[str, str] | None:
     """The environment of the agent's lead; none where that is gone, or was, and the agent has no slot again yet."""
-    found = rooms.environments.find_for(agent)
+    found = rooms.environments.of_agent(agent)
     if found is None and agent.number not in rooms.stalled:
         rooms.stalled.add(agent.number)
         rooms.store.changes.announce()

@@ -17,7 +17,7 @@ from forkjoin.agent.finish import finish, give_up
 from forkjoin.agent.listen import listen
 from forkjoin.agent.machine import note_peak
 from forkjoin.agent.prepare import prepare
-from forkjoin.agent.program import order
+from forkjoin.agent.program import attempt_spec
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
 from forkjoin.agent.setup import set_up
@@ -45,7 +45,7 @@ async def live(rooms: Rooms, number: int) -> None:
             if is_passing(error):
                 raise  # the agent is well: whoever called tries again
             log.exception("%s: in state %s", agent.label, agent.state)
-            await _give_up(rooms, await rooms.store.agent(number), error)
+            await _end_as_failed(rooms, await rooms.store.agent(number), error)
 
 
 async def _step(rooms: Rooms, agent: Agent) -> Agent:
@@ -67,7 +67,7 @@ async def _prepare(rooms: Rooms, agent: Agent) -> Agent:
     environment = await await_environment(rooms, agent)
     if environment is None or not await set_up(rooms, agent, environment):
         return await rooms.store.move(agent, State.FINISHING, Noted("stopped before it started"))
-    spec = await order(rooms, await rooms.store.agent(agent.number), environment)
+    spec = await attempt_spec(rooms, await rooms.store.agent(agent.number), environment)
     await rooms.executor.submit(spec)
     return await rooms.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
@@ -102,7 +102,7 @@ def _adapter(rooms: Rooms, agent: Agent) -> Adapter:
     return ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
 
 
-async def _give_up(rooms: Rooms, agent: Agent, error: Exception) -> None:
+async def _end_as_failed(rooms: Rooms, agent: Agent, error: Exception) -> None:
     """Record that we could not carry the agent further, whatever state that was in."""
     await end_processes(rooms, agent)
     if agent.state in (*RUNS, State.PAUSED):

@@ -70,7 +70,7 @@ class _Reader:
         turn_end: Where the line is that ended the last turn.
     """
 
-    def __init__(self, adapter: Adapter, progress: Progress, hide: Callable[[str], str]) -> None:
+    def __init__(self, adapter: Adapter, progress: Progress, redact: Callable[[str], str]) -> None:
         self.lines = Lines(_LINE_LIMIT, progress.offset, keep=_BEGINNING)
         self.events: list[tuple[Event, int]] = []
         self.spent: list[Spent] = []
@@ -78,7 +78,7 @@ class _Reader:
         self.stored = progress.offset
         self.turn_end = progress.turn_end
         self._adapter = adapter
-        self._hide = hide
+        self._redact = redact
 
     def read(self, lines: Iterable[tuple[int, bytes | None]]) -> None:
         for offset, line in lines:
@@ -103,7 +103,7 @@ class _Reader:
         if before and isinstance(event, Unreadable) and isinstance(before[0], Unreadable):
             self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
         else:
-            self.events.append((with_text(event, self._hide), offset))
+            self.events.append((with_text(event, self._redact), offset))
 
 
 async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded | None:

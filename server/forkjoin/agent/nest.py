@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from forkjoin.agent.after import After
 from forkjoin.agent.budgets import find_budgets
-from forkjoin.decision.budget import usd
+from forkjoin.decision.budget import ROUNDING_USD, given_out, usd
 from forkjoin.error import CallerError
-from forkjoin.model import Agent, Budget
+from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
 from forkjoin.spec import Permissions, Spec
 
@@ -58,7 +58,7 @@ async def check_granted(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afte
 
 
 async def _check_may_start(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
-    """See that none would wait for the one that waits for it."""
+    """See that none comes after what is not the parent's own, or needs a key of one above: it would never start."""
     before = await rooms.store.agents_numbered({number for after in afters for number in after.others.older})
     if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:
         raise CallerError(
@@ -82,19 +82,9 @@ async def _check_money(rooms: Rooms, parent: Agent, specs: Sequence[Spec]) -> No
     budgets = await find_budgets(rooms, live) if wanted else []
     for granted in budgets:
         if granted.lead == parent.as_lead and granted.limit_usd is not None:
-            left = granted.limit_usd - granted.spent_usd - _held(parent, live, budgets)
-            if wanted > left + 1e-9:
+            left = granted.limit_usd - granted.spent_usd - given_out(parent, live, budgets)
+            if wanted > left + ROUNDING_USD:
                 raise CallerError(
                     f"{parent.label} was granted {usd(granted.limit_usd)} for its agents: {usd(max(0, left))} are "
                     f"left, and {usd(wanted)} were asked for. Nothing was spawned."
                 )
-
-
-def _held(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
-    """What of its grant its own have, and have not spent: also what these grant in turn, in which those below are."""
-    left = {one.lead: one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
-    granting = {
-        one.as_lead: left.get(one.as_lead, 0) for one in live if one.spec.nesting and one.spec.nesting.budget_usd
-    }
-    own = [one for one in live if granting.keys().isdisjoint(one.leads[: one.leads.index(parent.as_lead)])]
-    return sum(max(0, (one.budget_usd or 0) - one.spent_usd) + max(0, granting.get(one.as_lead, 0)) for one in own)

@@ -20,21 +20,21 @@ from forkjoin.spec import Permissions
 from forkjoin.workplace import Workplace
 
 
-async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
+async def attempt_spec(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
     program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
     adapter, workplace = ADAPTERS[program.kind], await workplace_of(rooms, agent, environment)
     message = await rooms.store.message(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
     limits = rooms.settings.limits
-    settings = {**program.environment, **run.environment}
+    added = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
     return AttemptSpec(
         handle=agent.handle,
         argv=run.argv,
         cwd=agent.worktree,
-        environment=await variables_of(workplace, agent, settings, brief),
+        environment=await variables_of(workplace, agent, added, brief),
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -48,11 +48,11 @@ async def order(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> A
 
 async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
     """All that its adapter is told about an agent that is prepared."""
-    asked = "\n\n".join([await rooms.store.task(agent.number), *await rooms.store.told(agent)])
+    task = "\n\n".join([await rooms.store.task(agent.number), *await rooms.store.told(agent)])
     return Brief(
         id=agent.id,
         name=agent.name,
-        task=asked,
+        task=task,
         branch=agent.branch,
         worktree=agent.worktree,
         checkout=agent.checkout,
@@ -64,10 +64,10 @@ async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
     )
 
 
-async def variables_of(workplace: Workplace, agent: Agent, settings: Mapping[str, str], brief: Brief) -> dict[str, str]:
-    """The environment of its program, made of that of its workplace and what the settings add."""
+async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
+    """The environment of its program, made of that of its workplace and what is added to that."""
     ours = {"FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task), **await git.author(agent.worktree)}
-    return await workplace.compose(settings, ours)
+    return await workplace.compose(added, ours)
 
 
 async def _about(rooms: Rooms, agent: Agent, workplace: Workplace) -> dict[str, object]:

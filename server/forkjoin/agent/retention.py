@@ -54,7 +54,7 @@ async def _let_go(rooms: Rooms, agent: Agent) -> None:
                 agent.label,
             )
             return
-        anybodys = rooms.environments.find_any(agent.project)
+        anybodys = rooms.environments.of_anybody(agent.project)
         removed = await remove(rooms, [agent], discard_unmerged=False, environment=anybodys)
         for warning in removed.warnings:
             log.warning("%s", warning)
@@ -94,6 +94,6 @@ async def _forget_leftovers(rooms: Rooms) -> None:
 
 
 async def _prune_environments(rooms: Rooms, old: Set[str], connected: Collection[Session]) -> None:
-    needed = [(one.environment, one.project, one.first_lead) for one in await rooms.store.live()]
+    needed = [(one.environment, one.project, one.root_lead) for one in await rooms.store.live()]
     needed += [(one.environment, one.project, one.lead) for one in await rooms.store.open_landings()]
     rooms.environments.prune(old, needed, [session.hello.environment for session in connected])

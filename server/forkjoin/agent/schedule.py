@@ -80,7 +80,7 @@ class Schedule:
             live,
             self.max_running,
             ended=await rooms.store.ended(before) if before else {},
-            without_environment={one.number for one in to_start if not rooms.environments.find_for(one)},
+            without_environment={one.number for one in to_start if not rooms.environments.of_agent(one)},
             now=now,
             rate_limits=dict(rooms.rate_limits),
             budgets=await find_budgets(rooms, live),

@@ -49,7 +49,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
     accounts = {
-        agent: find_account(rooms, rooms.environments.find_of(caller), agent, recipe)
+        agent: find_account(rooms, rooms.environments.of_caller(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
     above = await store.from_above(parent.number) if parent else ()

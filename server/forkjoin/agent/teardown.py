@@ -23,7 +23,7 @@ async def tear_down(rooms: Rooms, agents: Sequence[Agent], environment: Mapping[
     """
     recipes = {agent.number: await rooms.store.recipe(agent) for agent in agents}
     wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree))]
-    found = {one.number: rooms.environments.find_for(one) for one in wanting}
+    found = {one.number: rooms.environments.of_agent(one) for one in wanting}
     if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
         raise CallerError(
             f"{lacking.label}: its teardown needs the environment of a session, or of any forkjoin command, in its "

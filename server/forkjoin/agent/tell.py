@@ -46,7 +46,7 @@ async def tell(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> tuple[A
 async def _record(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> int:
     if agent.state in FINAL:
         await _check_not_reverted(rooms, agent)
-    environment = rooms.environments.find_of(caller)
+    environment = rooms.environments.of_caller(caller)
     account = find_account(rooms, environment, agent.spec.agent, await rooms.store.recipe(agent))
     return await rooms.store.tell(agent, text, caller.call, caller.environment, account)
 

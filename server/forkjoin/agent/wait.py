@@ -9,6 +9,7 @@ import anyio
 from forkjoin.model import FINAL, Agent, Request
 from forkjoin.record.store import Store
 
+Until = Literal["all", "any"]
 #: Which of these requests, and of others that ask the same lead, were not told before.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
 #: Who of these, by number, can't go on without who waits, or a person.
@@ -25,11 +26,11 @@ class Waited:
     news: Sequence[Request] = ()  #: those that were not told before, of whoever asks this lead
     stuck: Set[int] = frozenset()  #: who of those that are pending can't go on by waiting
 
-    @property
-    def is_stuck(self) -> bool:
-        return len(self.stuck) == len(self.pending)
+    def ends(self, until: Until) -> bool:
+        """Whether the wait does: it is over, somebody asks, or none goes on by being waited for."""
+        return self.is_over(until) or bool(self.news) or len(self.stuck) == len(self.pending)
 
-    def is_over(self, until: Literal["all", "any"]) -> bool:
+    def is_over(self, until: Until) -> bool:
         """Whether there is nothing to wait for any more."""
         return not self.pending or (until == "any" and bool(self.finished))
 
@@ -37,7 +38,7 @@ class Waited:
 async def wait(
     store: Store,
     agents: Sequence[Agent],
-    until: Literal["all", "any"],
+    until: Until,
     timeout_s: float,
     find_stuck: FindStuck | None = None,
     find_news: FindNews | None = None,
@@ -45,7 +46,7 @@ async def wait(
     """Return once all (or any) of these have ended, or one asks what is news; after `timeout_s` seconds at the latest.
 
     Args:
-        find_stuck: Nothing but such is not waited for.
+        find_stuck: Once all that are pending are such, it returns.
     """
     waited = divide(agents)
 
@@ -58,7 +59,7 @@ async def wait(
             waited = replace(waited, requests=[*(news | dict.fromkeys(asked))], news=[*news])
         if find_stuck:
             waited = replace(waited, stuck=await find_stuck(waited.pending))
-        return waited if waited.is_over(until) or waited.news or waited.is_stuck else None
+        return waited if waited.ends(until) else None
 
     if await look() is None:  # a scope without time would end the first look, too
         with anyio.move_on_after(timeout_s):
@@ -67,4 +68,5 @@ async def wait(
 
 
 def divide(agents: Sequence[Agent]) -> Waited:
+    """Those that have ended, and the others, in the order given."""
     return Waited([a for a in agents if a.state in FINAL], [a for a in agents if a.state not in FINAL])

@@ -144,7 +144,7 @@ async def _list_configuration(folder: Path) -> str:
     return os.fsdecode(listing)
 
 
-async def admit(common_dir: str) -> None:
+async def trust_as_found(common_dir: str) -> None:
     """See that a project is recorded among what is trusted; what it has when it is new there is the person's own."""
     trust = GUARD.trust
     if trust and await to_thread.run_sync(trust.read, common_dir) is None:

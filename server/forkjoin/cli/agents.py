@@ -1,15 +1,13 @@
-"""Commands for agents: spawn, ps, message, stop, rm, merge and undo."""
+"""Commands for agents: spawn, ps, message, stop and rm."""
 
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli.client import Client, ask
-from forkjoin.cli.say import Json, more, row, say, say_json, tell
+from forkjoin.cli.client import Client, call_tool
+from forkjoin.cli.say import AsJson, goes_on, more, row, say, say_json, tell
 from forkjoin.error import CallerError
 
 Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
@@ -34,10 +32,10 @@ def spawn(
     budget_usd: Annotated[float | None, typer.Option(help="Most it may spend; at that it pauses.")] = None,
     retries: Annotated[int | None, typer.Option(help="Tries after passing trouble; default 2.")] = None,
     nesting: Annotated[int | None, typer.Option(help="How many agents it may spawn itself.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Start agents in the background, each in a worktree of its own."""
-    answer = ask(
+    answer = call_tool(
         "spawn_agents",
         agents=_read_agents(task, name),
         agent=agent,
@@ -80,7 +78,7 @@ def _read_tasks(task: str | None) -> list[str]:
 def ps(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Removed ones too.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing, until ^C.")] = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """List this repository's agents."""
     from forkjoin.cli import show
@@ -114,29 +112,19 @@ def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
 def message(
     id: Annotated[str, typer.Argument(help="Agent id or name.")],  # noqa: A002
     text: Annotated[str | None, typer.Argument(help="The message; without it, or with -, from stdin.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Tell an agent something more, in the same conversation; one that has ended goes on with it."""
-    answer = ask("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
+    answer = call_tool("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
     when = "told now" if answer["delivery"] == "now" else "told with its next turn"
     tell(answer, [row(answer, when)], json=json)
 
 
-def stop(ids: Ids, json: Json = False) -> None:
+def stop(ids: Ids, json: AsJson = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
-    with _going_on("stop"):
-        answer = ask("stop_agents", ids=ids)
+    with goes_on("stop"):
+        answer = call_tool("stop_agents", ids=ids)
     tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *more(answer)], json=json)
-
-
-@contextmanager
-def _going_on(what: str) -> Generator[None]:
-    """Where ^C ends the command, say that it does not end what the daemon was asked for."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"\na {what} that was begun goes on: forkjoin status tells of it", err=True)
-        raise
 
 
 def rm(
@@ -144,68 +132,10 @@ def rm(
     discard_unmerged: Annotated[
         bool, typer.Option(help="Also those with unmerged work (it stays under refs/forkjoin/kept/).")
     ] = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Take away the worktrees and branches of agents that have ended."""
-    answer = ask("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
+    answer = call_tool("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
     tell(answer, [*lines, *more(answer), *answer.get("warnings", [])], json=json)
-
-
-def merge(
-    ids: Ids,
-    into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
-    verify: Annotated[str | None, typer.Option(help="Command that what lands must pass.")] = None,
-    squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
-    on_conflict: Annotated[str | None, typer.Option(help="agent: spawn one for each conflict, to resolve it.")] = None,
-    include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
-    confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
-    json: Json = False,
-) -> None:
-    """Merge agents' branches, in this order, verified together. Exit code 1 if work of one did not land."""
-    with _going_on("merge"):
-        answer = ask(
-            "merge_worktree",
-            ids=ids,
-            into=into,
-            verify=verify,
-            strategy=None if squash is None else "squash" if squash else "merge",
-            on_conflict=on_conflict,
-            include_failed=include_failed,
-            confirm=confirm,
-            dry_run=dry_run,
-        )
-    lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
-    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}{_by(one)}" for one in answer["conflicted"]]
-    lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
-    lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
-    if not dry_run:
-        lines.append(f"{answer['target']} is at {answer['commit'][:10]}")
-    tell(answer, lines, json=json)
-    if answer["conflicted"] or answer["rejected"] or any(_is_left(one) for one in answer["skipped"]):
-        raise typer.Exit(1)
-
-
-def _is_left(skipped: dict[str, str]) -> bool:
-    """Whether there is something of one that was skipped that has not landed."""
-    from forkjoin.landing.answer import MERGED_BEFORE, NOTHING
-
-    return skipped["why"] not in (MERGED_BEFORE, NOTHING)
-
-
-def _by(conflicted: dict[str, Any]) -> str:
-    return f"; {conflicted['resolving']} resolves it" if "resolving" in conflicted else ""
-
-
-def undo(
-    into: Annotated[str | None, typer.Option(help="The branch; default: the one checked out here.")] = None,
-    confirm: Annotated[bool, typer.Option(help="Of a protected branch, too.")] = False,
-    json: Json = False,
-) -> None:
-    """Take back the last merge into a branch: it goes back, or gets a revert where others have committed since."""
-    with _going_on("undo"):
-        answer = ask("undo_merge", into=into, confirm=confirm)
-    line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"
-    tell(answer, [line, *([answer["note"]] if "note" in answer else [])], json=json)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, attach, brief, budget, daemon, doctor, install, read, requests, trust, wait
+from forkjoin.cli import agents, attach, brief, budget, daemon, doctor, install, merge, read, requests, trust, wait
 from forkjoin.cli.say import say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError, is_passing
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 for command in (
     *(agents.spawn, agents.ps, read.logs, wait.wait, read.result, read.diff, agents.message, attach.attach),
-    *(agents.stop, agents.rm, agents.merge, agents.undo, requests.requests, requests.answer),
+    *(agents.stop, agents.rm, merge.merge, merge.undo, requests.requests, requests.answer),
     *(doctor.status, doctor.doctor, trust.trust, budget.budget, install.install, install.uninstall, brief.brief),
 ):
     app.command()(command)

@@ -21,10 +21,10 @@ from forkjoin.error import CallerError
 #: How often it is seen to that the agent is still ours: a daemon that comes up waits ten times as long for us.
 _HOLD_EVERY_S = 1.0
 _PR_SET_PDEATHSIG = 1
-#: What is in the environment of programs that no person is.
-_PROGRAMS = ("FORKJOIN_TOKEN", "CLAUDECODE")
-#: Runs its words, and leaves what they said in the window until that was read.
-_WAIT = '"$@" || { printf "Enter closes this window. "; read -r _; }'
+#: In whose environment one of these is, is a program, and no person.
+_MARKS_OF_PROGRAMS = ("FORKJOIN_TOKEN", "CLAUDECODE")
+#: Runs a command; where it fails, its window stays until Enter, so that its words can be read.
+_KEEP_OPEN = '"$@" || { printf "Enter closes this window. "; read -r _; }'
 #: What belongs to the terminal, not to the agent.
 _TERMINAL = ("TERM", "COLORTERM", "TERM_PROGRAM", "LANG", "LC_ALL", "LC_CTYPE", "TMUX", "TMUX_PANE", "DISPLAY")
 
@@ -34,7 +34,7 @@ def attach(
     tmux: Annotated[bool, typer.Option("--tmux", help="In a window of tmux.")] = False,
 ) -> None:
     """Go on with an agent's conversation yourself; its program rests until you leave, and then goes on."""
-    if not sys.stdin.isatty() or not os.environ.keys().isdisjoint(_PROGRAMS):
+    if not sys.stdin.isatty() or not os.environ.keys().isdisjoint(_MARKS_OF_PROGRAMS):
         raise CallerError("attach is for a person at a terminal; message_agent tells an agent something")
     if tmux:
         return _open_window(id)
@@ -54,7 +54,7 @@ def _open_window(agent: str) -> None:
         raise CallerError("tmux is not in PATH; without --tmux it takes this terminal")
     ours = [f"-eFORKJOIN_HOME={home}"] if (home := os.environ.get("FORKJOIN_HOME")) else []
     where = "new-window" if os.environ.get("TMUX") else "new-session"  # here: of a -c it would expand #(command)
-    command = ["sh", "-c", _WAIT, "sh", sys.executable, "-P", "-E", "-m", "forkjoin", "attach", "--", agent]
+    command = ["sh", "-c", _KEEP_OPEN, "sh", sys.executable, "-P", "-E", "-m", "forkjoin", "attach", "--", agent]
     if subprocess.run([tmux, where, *ours, "--", *command], check=False).returncode:
         raise CallerError("tmux would not; without --tmux it takes this terminal")
 
@@ -92,7 +92,7 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
 
 
 def _let_pass(_: int, __: object) -> None:
-    """^C is the program's, which has its own way with it: one that is ignored would be so there, too."""
+    """^C is for the program, which would inherit that it is ignored, but no handler."""
 
 
 def _interrupt(program: "subprocess.Popen[bytes]", *_: object) -> None:

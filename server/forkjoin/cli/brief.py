@@ -32,7 +32,7 @@ def brief() -> None:
     live = [one for one in agents if one["state"] not in FINAL]
     told = live + [one for one in agents if one["state"] in FINAL and _is_open(one)]
     if told:
-        say("Agents of forkjoin in this repository, under way or not merged (list_agents tells all):")
+        say("Agents of forkjoin in this repository, under way or not merged (list_agents lists all):")
     for one in told[:_MOST]:
         say(f"{one['id']} {one['name']}: {one['state']}, {one['merge']}; {one['task']}")
     if len(told) > _MOST:

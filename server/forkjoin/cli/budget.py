@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli.client import ask
-from forkjoin.cli.say import Json, row, tell
+from forkjoin.cli.client import call_tool
+from forkjoin.cli.say import AsJson, row, tell
 from forkjoin.error import CallerError
 
 _WORDS = ("unlimited", "default")
@@ -19,13 +19,13 @@ def budget(
     agent: Annotated[str | None, typer.Option(help="Of this agent, instead of the whole repository.")] = None,
     lead: Annotated[str | None, typer.Option(help="Of this lead in it, as forkjoin budget names them.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Count from now: what was spent before counts no more.")] = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show what this repository's agents have spent and may, or set it."""
     if agent:
         return _fund(agent, _read(amount), json=json)
     limit = amount if amount in (None, *_WORDS) else _read(amount)
-    answer = ask("budget", budget_usd=limit, lead=lead, anew=anew or None)
+    answer = call_tool("budget", budget_usd=limit, lead=lead, anew=anew or None)
     return tell(answer, map(_line, answer["budgets"]), json=json)
 
 
@@ -37,7 +37,7 @@ def _read(amount: str | None) -> float:
 
 
 def _fund(agent: str, usd: float, *, json: bool) -> None:
-    answer = ask("set_budget", id=agent, budget_usd=usd)
+    answer = call_tool("set_budget", id=agent, budget_usd=usd)
     money = f"{answer['spent_usd']:g} of {answer['budget_usd']:g} USD spent"
     tell(answer, [row(answer, money)], json=json)
 

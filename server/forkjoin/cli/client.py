@@ -18,7 +18,7 @@ _TRIES = 5
 T = TypeVar("T")
 
 
-def ask(tool: str, **arguments: Any) -> Any:
+def call_tool(tool: str, **arguments: Any) -> Any:
     """What a tool answers over a connection of its own; as `Client.call`."""
     with Client() as client:
         return client.call(tool, **arguments)
@@ -44,7 +44,7 @@ class Client:
         self._file = self._socket.makefile("rb")
         self._connected = True
         client = {"name": "forkjoin", "version": __version__}
-        self._ask(0, "initialize", {"protocolVersion": _MCP_VERSION, "capabilities": {}, "clientInfo": client})
+        self._exchange(0, "initialize", {"protocolVersion": _MCP_VERSION, "capabilities": {}, "clientInfo": client})
         self._send({"method": "notifications/initialized"})
 
     def __enter__(self) -> "Client":
@@ -71,7 +71,7 @@ class Client:
         except UnicodeEncodeError:
             raise CallerError("what was given is not UTF-8; nothing was done") from None
         self._number += 1
-        result = self._retry(lambda: self._ask(self._number, "tools/call", {"name": tool, "arguments": given}))
+        result = self._retry(lambda: self._exchange(self._number, "tools/call", {"name": tool, "arguments": given}))
         text = "".join(part.get("text", "") for part in result["content"])
         if result.get("isError"):
             raise CallerError(text)
@@ -92,7 +92,7 @@ class Client:
                 self._disconnect()
         raise reach.DaemonError("the daemon keeps going away; forkjoin daemon logs says why")
 
-    def _ask(self, number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    def _exchange(self, number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._send({"id": number, "method": method, "params": params})
         while (line := self._file.readline()).endswith(b"\n"):
             message = json.loads(line)

@@ -11,7 +11,7 @@ import typer
 
 from forkjoin import journal
 from forkjoin.cli.client import Client
-from forkjoin.cli.say import Json, say, tell
+from forkjoin.cli.say import AsJson, say, tell
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
 from forkjoin.paths import find_home
@@ -33,7 +33,7 @@ def start() -> None:
 
 
 @app.command()
-def status(json: Json = False) -> None:
+def status(json: AsJson = False) -> None:
     """Whether the daemon is up. Exit code 1 if it is not."""
     if (found := reach.try_connect(find_home())) is None:
         tell({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
@@ -89,7 +89,7 @@ def _stop_agents(client: Client, *, agents: bool) -> None:
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until ^C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Only the last ones, so many.")] = 100,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show what the daemon did and what troubled it, by agent, landing and connection; also when it is not up."""
     path = find_home().log

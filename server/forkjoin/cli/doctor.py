@@ -15,8 +15,8 @@ import typer
 from forkjoin.attempt import capacity, hierarchy
 from forkjoin.attempt.limit import spell_bytes
 from forkjoin.branch import git
-from forkjoin.cli.client import Client, ask
-from forkjoin.cli.say import Json, say_json, tell
+from forkjoin.cli.client import Client, call_tool
+from forkjoin.cli.say import AsJson, say_json, tell
 from forkjoin.cli.trust import untrusted
 from forkjoin.config import AgentProgram, Limits, Settings, read_settings
 from forkjoin.connection.reach import DaemonError, peer_of, try_connect
@@ -43,9 +43,9 @@ _TOLD = {
 }
 
 
-def status(json: Json = False) -> None:
+def status(json: AsJson = False) -> None:
     """What runs, what is queued, and why not more."""
-    answer = ask("get_status")
+    answer = call_tool("get_status")
     counts = (
         f"{answer[state]} {state}" for state in ("running", "paused", "queued") if answer[state] or state != "paused"
     )
@@ -66,7 +66,7 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(json: Json = False) -> None:
+def doctor(json: AsJson = False) -> None:
     """Look at git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
     from forkjoin.cli import show
 

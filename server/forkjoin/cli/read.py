@@ -7,8 +7,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from forkjoin.cli.client import Client, ask
-from forkjoin.cli.say import Json, say, say_json, visible
+from forkjoin.cli.client import Client, call_tool
+from forkjoin.cli.say import AsJson, say, say_json, visible
 
 Id = Annotated[str, typer.Argument(help="Agent id or name.")]
 
@@ -72,9 +72,9 @@ def diff(
             offset = page.offset
 
 
-def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = False, json: Json = False) -> None:  # noqa: A002
+def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = False, json: AsJson = False) -> None:  # noqa: A002
     """Show what came of an agent."""
-    answer = ask("get_result", id=id, detail="full" if full else "concise")
+    answer = call_tool("get_result", id=id, detail="full" if full else "concise")
     if json:
         return say_json(answer)
     from forkjoin.cli import show

@@ -4,17 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli.client import ask
-from forkjoin.cli.say import Json, more, tell
+from forkjoin.cli.client import call_tool
+from forkjoin.cli.say import AsJson, more, tell
 from forkjoin.error import CallerError
 
 
 def requests(
     id: Annotated[str | None, typer.Argument(help="Of one alone, which is told whole.")] = None,  # noqa: A002
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """List what this repository's agents ask and wait for."""
-    answer = ask("list_requests", request_id=id)
+    answer = call_tool("list_requests", request_id=id)
     tell(answer, [*map(line, answer["requests"]), *more(answer)], json=json)
 
 
@@ -31,11 +31,11 @@ def answer(
     allow: Annotated[bool, typer.Option("--allow", help="Permit it.")] = False,
     deny: Annotated[bool, typer.Option("--deny", help="Do not permit it.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why, as its agent is told.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Answer what an agent asks; the first answer counts."""
     if (text is not None) + allow + deny != 1:
         raise CallerError("give one of: a text, --allow, --deny")
     decision = "allow" if allow else "deny" if deny else None
-    told = ask("answer_request", request_id=request, answer=text, decision=decision, reason=reason)
+    told = call_tool("answer_request", request_id=request, answer=text, decision=decision, reason=reason)
     tell(told, [f"{told['request_id']}  {told['id']}  {told['said']}"], json=json)

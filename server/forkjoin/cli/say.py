@@ -3,7 +3,8 @@
 import json as json_
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from forkjoin.error import CallerError
 
 #: The option of what can also be printed for programs.
-Json = Annotated[bool, typer.Option("--json", help="Print what the tool answered, as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the tool answered, as JSON.")]
 
 #: Control characters (escape sequences begin with one), what turns the direction of reading, and halves of pairs.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,6 +25,16 @@ def visible(text: str) -> str:
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:
     typer.echo(visible(text) + end, err=err, nl=False)
+
+
+@contextmanager
+def goes_on(what: str) -> Generator[None]:
+    """Where ^C ends the command, say that it does not end what the daemon was asked for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\na {what} that was begun goes on: forkjoin status tells of it", err=True)
+        raise
 
 
 def agrees(question: str, *, default: bool = False) -> bool:

@@ -9,7 +9,7 @@ import typer
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
 from forkjoin.cli.requests import line
-from forkjoin.cli.say import Json, row, say, tell
+from forkjoin.cli.say import AsJson, row, say, tell
 from forkjoin.error import CallerError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def wait(
     ] = None,
     any: Annotated[bool, typer.Option("--any", help="Return when one has ended.")] = False,  # noqa: A002
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Wait until agents have ended, or one asks something. Exit code 1 unless all that was waited for succeeded."""
     if timeout is not None and not timeout >= 0:  # nan is no number of seconds
@@ -39,8 +39,9 @@ def wait(
             with _bar(hidden=json) as progress:
                 waiting.wait(progress)
         except KeyboardInterrupt:
-            for one in () if json else waiting.lines():  # they count as told
-                say(one)
+            if not json:
+                for one in waiting.lines():  # they count as told
+                    say(one)
             raise
     ended = list(waiting.ended.values())
     tell(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
@@ -88,7 +89,7 @@ class _Waiting:
     def wait(self, progress: "Progress") -> None:
         """Return once it is over, time is up, or nothing comes of waiting: one asks, or can't go on by itself."""
         bar = progress.add_task("", total=None, who="")
-        while self._goes_on():
+        while self._step():
             who = " ".join(one["id"] for one in self.answer["pending"][:8])
             progress.update(bar, completed=len(self.ended), total=len(self.ended) + self._count(), who=who)
 
@@ -97,8 +98,8 @@ class _Waiting:
         ended = [row(one, one["summary"]) for one in self.ended.values()]
         return [*ended, *map(line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
 
-    def _goes_on(self) -> bool:
-        """Wait for a step; whether to wait for another."""
+    def _step(self) -> bool:
+        """Wait for one step; whether another is to follow."""
         step_s = max(0.0, min(_STEP_S, self._give_up - time.monotonic()))
         ids = self._left and self._left[:_MOST]
         self.answer = self._client.call("wait_agents", ids=ids, until="any", timeout_s=step_s)

@@ -2,10 +2,10 @@
 
 An agent has a budget of its own, or none; its lead, where that is an agent the leads above, and its repository may have
 one, for all of theirs together. Money is given to an agent before it starts, out of every budget that it is under, and
-settled as it spends: what it has not spent when it runs no more is free again. With an agent starts what it may give to
-those that it spawns: until its end that is held for them, and their money comes out of it. Under a budget, one that has
-none of its own is given money step by step. Near the end of what it has an agent is asked to wind up; at the end it
-pauses, and goes on once there is more. A program that converses with no model spends nothing.
+settled as it spends: what it has not spent when it runs no more is free again. What an agent may give to those that it
+spawns is held for them from its start to its end, and their money comes out of that. Under a budget, one that has none
+of its own is given money step by step. Near the end of what it has an agent is asked to wind up; at the end it pauses,
+and goes on once there is more. A program that converses with no model spends nothing.
 """
 
 import math
@@ -16,10 +16,10 @@ from functools import lru_cache
 from forkjoin.decision.gate import Gate, Hold
 from forkjoin.model import CALLING, RUNS, Agent, Budget, Pause, State
 
-#: The part of its budget, or of a step, at which what is left is little; and without which nobody goes on.
+#: Less than this part of a budget, or of a step, is little: who has no more winds up, and nobody goes on for less.
 _LITTLE = 0.1
-#: USD: less than this is rounding.
-_NOTHING = 1e-9
+#: Less than this is rounding.
+ROUNDING_USD = 1e-9
 
 #: Of a budget: a project, and a lead in it, or ''.
 _Key = tuple[int, str]
@@ -53,10 +53,11 @@ class Budgets(Gate):
             self._take(agent, theirs)
             self._held[_own(agent)] = theirs
         if not self._is_bound(agent):
-            self.given |= {agent.number: 0.0} if agent.reserved_usd else {}
+            if agent.reserved_usd:
+                self.given[agent.number] = 0.0
             return
         offer = self._offer(agent)
-        if not isinstance(offer, Hold) and abs(offer) > _NOTHING:
+        if not isinstance(offer, Hold) and abs(offer) > ROUNDING_USD:
             self._take(agent, offer)
             self.given[agent.number] = self._has(agent) + offer
 
@@ -81,8 +82,8 @@ class Budgets(Gate):
     def _hold_running(self, agent: Agent) -> Hold | None:
         if not self._is_bound(agent):
             return None
-        is_over = any(self._unspent[key] <= _NOTHING for key in self._over(agent))
-        return self.hold(agent) if is_over or agent.spent_usd >= self._has(agent) - _NOTHING else None
+        is_over = any(self._unspent[key] <= ROUNDING_USD for key in self._over(agent))
+        return self.hold(agent) if is_over or agent.spent_usd >= self._has(agent) - ROUNDING_USD else None
 
     def _offer(self, agent: Agent) -> float | Hold:
         """What the agent is given now, beside what it has; negative where that is more than it may have by now."""
@@ -94,7 +95,7 @@ class Budgets(Gate):
         wanted, least = self.wanted(agent)
         free = {key: self._free[key] for key in _purses(agent, self._held) if key in self._limits}
         for key in self._over(agent):
-            if self._unspent[key] <= _NOTHING or max(0.0, free.get(key, math.inf)) < least + theirs - _NOTHING:
+            if self._unspent[key] <= ROUNDING_USD or max(0.0, free.get(key, math.inf)) < least + theirs - ROUNDING_USD:
                 return self._explain(key, least + theirs)
         return min([wanted, *(max(left - theirs, least) for left in free.values())])
 
@@ -102,7 +103,7 @@ class Budgets(Gate):
         """What is to be held from now on, if the agent starts, for those that it spawns."""
         return max(0.0, self._free.get(_own(agent), 0.0)) if _grants(agent) and _own(agent) not in self._held else 0.0
 
-    def _explain(self, key: tuple[int, str], least: float) -> Hold:
+    def _explain(self, key: _Key, least: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
         left = f"has {usd(max(0.0, self._free[key]))} left, and it needs {usd(least)}" if least > 0 else "is used up"
         how = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
@@ -112,7 +113,7 @@ class Budgets(Gate):
         """Whether a budget says how much it may spend."""
         return agent.converses and (agent.budget_usd is not None or bool(self._over(agent)))
 
-    def _over(self, agent: Agent) -> list[tuple[int, str]]:
+    def _over(self, agent: Agent) -> list[_Key]:
         """The limited budgets that it is under, besides its own."""
         return [key for key in _keys(agent.project, agent.leads) if key in self._limits]
 
@@ -124,7 +125,7 @@ class Budgets(Gate):
     def _has_little(self, agent: Agent) -> bool:
         """Whether little is left of its budget; without one, of a step."""
         whole = self._step_usd if agent.budget_usd is None else agent.budget_usd
-        return self._has(agent) - agent.spent_usd <= whole * _LITTLE + _NOTHING
+        return self._has(agent) - agent.spent_usd <= whole * _LITTLE + ROUNDING_USD
 
     def _take(self, agent: Agent, amount: float) -> None:
         for key in _purses(agent, self._held):
@@ -134,7 +135,7 @@ class Budgets(Gate):
 
 def is_used_up(agent: Agent) -> bool:
     """Whether the agent has spent all of its own budget: only its lead can let it go on."""
-    return agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - _NOTHING
+    return agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - ROUNDING_USD
 
 
 def unspent(agent: Agent) -> float:
@@ -149,6 +150,17 @@ def reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -
     return sum(unspent(one) + held.get(_own(one), 0.0) for one in live if key in _purses(one, held))
 
 
+def given_out(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
+    """What of an agent's grant is given out and not spent: its own agents' budgets, and what these grant in turn, in
+    which those below them are."""
+    left = {one.lead: one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
+    granting = {
+        one.as_lead: left.get(one.as_lead, 0) for one in live if one.spec.nesting and one.spec.nesting.budget_usd
+    }
+    own = [one for one in live if granting.keys().isdisjoint(one.leads[: one.leads.index(parent.as_lead)])]
+    return sum(max(0, (one.budget_usd or 0) - one.spent_usd) + max(0, granting.get(one.as_lead, 0)) for one in own)
+
+
 def _held(live: Sequence[Agent], left: Mapping[_Key, float]) -> dict[_Key, float]:
     """What is held for those that agents spawn which have begun, and not ended."""
     keys = [_own(one) for one in live if one.state is not State.QUEUED and _grants(one)]
@@ -158,7 +170,8 @@ def _held(live: Sequence[Agent], left: Mapping[_Key, float]) -> dict[_Key, float
 def _purses(agent: Agent, held: Collection[_Key]) -> Sequence[_Key]:
     """The budgets that its money comes out of: its lead's and those above, up to the first that is held for it."""
     keys = _keys(agent.project, agent.leads)
-    return keys[: next((place for place, key in enumerate(keys, 1) if key in held), None)] if held else keys
+    ends = [place for place, key in enumerate(keys, 1) if key in held] if held else []
+    return keys[: ends[0]] if ends else keys
 
 
 @lru_cache(maxsize=1000)

@@ -8,7 +8,7 @@ from forkjoin.rooms import Rooms
 async def find_environment(rooms: Rooms, landing: Landing) -> dict[str, str] | None:
     """The environment of whoever asked for it; none where a restart has lost that."""
     asker = await _find_asker(rooms, landing)
-    return rooms.environments.find(landing.environment, landing.project, asker.first_lead if asker else landing.lead)
+    return rooms.environments.find(landing.environment, landing.project, asker.root_lead if asker else landing.lead)
 
 
 async def lacks_environment(rooms: Rooms, landing: Landing) -> bool:

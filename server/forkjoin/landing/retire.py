@@ -69,7 +69,7 @@ async def _tear_down(rooms: Rooms, scratch: ScratchWorktree, common_dir: str) ->
     number, path = scratch.number, path_of(rooms.home, scratch.number)
     if scratch.recipe.teardown is None or not await to_thread.run_sync(is_folder, path):
         return True
-    environment = rooms.environments.find_any(scratch.project)
+    environment = rooms.environments.of_anybody(scratch.project)
     if environment is None and await to_thread.run_sync(os.path.exists, common_dir):
         log.info("scratch worktree %d stays: nobody is there in whose environment its teardown could run", number)
         return False

@@ -1,0 +1,68 @@
+"""forkjoin merge and undo."""
+
+from typing import Annotated, Any
+
+import typer
+
+from forkjoin.cli.agents import Ids
+from forkjoin.cli.client import call_tool
+from forkjoin.cli.say import AsJson, goes_on, tell
+
+
+def merge(
+    ids: Ids,
+    into: Annotated[str | None, typer.Option(help="Branch to merge into; default: the one checked out here.")] = None,
+    verify: Annotated[str | None, typer.Option(help="Command that what lands must pass.")] = None,
+    squash: Annotated[bool | None, typer.Option(help="One commit per agent; default: as the settings say.")] = None,
+    on_conflict: Annotated[str | None, typer.Option(help="agent: spawn one for each conflict, to resolve it.")] = None,
+    include_failed: Annotated[bool, typer.Option(help="Also agents that did not succeed.")] = False,
+    confirm: Annotated[bool, typer.Option(help="Into a protected branch, too.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would merge and what conflicts.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Merge agents' branches, in this order, verified together. Exit code 1 if work of one did not land."""
+    with goes_on("merge"):
+        answer = call_tool(
+            "merge_worktree",
+            ids=ids,
+            into=into,
+            verify=verify,
+            strategy={None: None, True: "squash", False: "merge"}[squash],
+            on_conflict=on_conflict,
+            include_failed=include_failed,
+            confirm=confirm,
+            dry_run=dry_run,
+        )
+    lines = [f"{one['id']}  {'would merge' if dry_run else 'merged'}" for one in answer["merged"]]
+    lines += [f"{one['id']}  conflicts in {', '.join(one['files'])}{_resolver(one)}" for one in answer["conflicted"]]
+    lines += [f"{one['id']}  rejected: {one['why']}" for one in answer["rejected"]]
+    lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
+    if not dry_run:
+        lines.append(f"{answer['target']} is at {answer['commit'][:10]}")
+    tell(answer, lines, json=json)
+    if answer["conflicted"] or answer["rejected"] or any(_is_left(one) for one in answer["skipped"]):
+        raise typer.Exit(1)
+
+
+def _is_left(skipped: dict[str, str]) -> bool:
+    """Whether there is something of one that was skipped that has not landed."""
+    from forkjoin.landing.answer import MERGED_BEFORE, NOTHING
+
+    return skipped["why"] not in (MERGED_BEFORE, NOTHING)
+
+
+def _resolver(conflicted: dict[str, Any]) -> str:
+    """Who resolves it, if somebody does."""
+    return f"; {conflicted['resolving']} resolves it" if "resolving" in conflicted else ""
+
+
+def undo(
+    into: Annotated[str | None, typer.Option(help="The branch; default: the one checked out here.")] = None,
+    confirm: Annotated[bool, typer.Option(help="Of a protected branch, too.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Take back the last merge into a branch: it goes back, or gets a revert where others have committed since."""
+    with goes_on("undo"):
+        answer = call_tool("undo_merge", into=into, confirm=confirm)
+    line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"
+    tell(answer, [line, *([answer["note"]] if "note" in answer else [])], json=json)
