@@ -235,6 +235,16 @@ async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
     assert (len(results), budgets) == (2, [1, None, None])
 
 
+async def test_of_a_command_that_may_spawn_no_default_is_the_budget(home: Home, repository: Path) -> None:
+    home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.run("true", "true", nesting={"agents": 3, "budget_usd": 5})
+        assert {one.lead: one.limit_usd for one in await loop.store.project_budgets(1)} == {
+            "agent:a1": 5,
+            "agent:a2": 5,
+        }
+
+
 async def test_a_budget_of_a_command_is_for_those_that_it_spawns(
     talkers: None, near_loop: Loop, near_lead: Lead
 ) -> None:

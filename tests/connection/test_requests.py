@@ -85,6 +85,19 @@ async def test_a_wait_goes_on_over_a_kill_and_tells_a_request_that_comes_later(
     assert await answer_of(lead, agent) == {"answer": "Tabs.", "answered_by": "the person"}
 
 
+async def test_what_was_told_before_ends_no_wait_for_others_that_have_ended(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path
+) -> None:
+    (asker,) = await lead.spawn(asking(tmp_path, home, question="Tabs?"))
+    (ended,) = await lead.spawn("echo done")
+    assert "r1" in forkjoin(repository, "wait", asker, check=False).stdout
+    assert "done" in forkjoin(repository, "wait", ended).stdout
+    waited = forkjoin(repository, "wait", asker, ended, "--timeout", "0.5", check=False)
+    assert f"time is over, and these go on: {asker}" in waited.stderr
+    forkjoin(repository, "answer", "r1", "Tabs.")
+    await lead.results(asker)
+
+
 @pytest.mark.parametrize("ids", [(), ("a1",)])
 async def test_a_wait_at_the_command_line_ends_once_when_one_asks_and_the_next_waits_on(
     lead: Lead, repository: Path, home: Home, tmp_path: Path, ids: tuple[str, ...]

@@ -90,6 +90,24 @@ def test_what_is_held_for_those_that_an_agent_spawns_is_theirs_whatever_else_sta
     assert [reserved(one, begun, spent) for one in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
 
 
+def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
+    grant = replace(GRANTS[0], limit_usd=50.0)  # a person has raised it
+    child = replace(queued(3, 20.0, "agent:a1"), above=("lead",))
+    lead = Budget(1, "lead", 10.0)
+    decision = decide_with(parent(1, State.RUNNING), child, budgets=(lead, grant))
+    assert decision.start == ()
+    assert "budget of 10.00 USD has 10.00 USD left, and it needs 20.00 USD" in decision.waiting[3]
+    smaller = replace(child, budget_usd=9.0)
+    assert decide_with(parent(1, State.RUNNING), smaller, budgets=(lead, grant)).start == (3,)
+    assert reserved(lead, [parent(1, State.RUNNING)], (lead, grant)) == pytest.approx(10.5)
+
+
+def test_who_waits_for_what_is_held_for_its_own_is_told_so() -> None:
+    one = replace(parent(1, State.RUNNING), budget_usd=None, reserved_usd=0.5, cost_usd=0.5)
+    (pause,) = decide_with(one, budgets=(Budget(1, "lead", 1.0, 0.5), GRANTS[0])).pause.values()
+    assert "beside the 0.5 USD that are held for its own agents" in pause.why
+
+
 def test_of_a_command_only_that_is_held_which_it_may_give_to_its_own() -> None:
     commands = [parent(number, account="") for number in (1, 2)]
     assert decide_with(*commands, budgets=(*GRANTS, Budget(1, "lead", 0.7))).start == (1,)

@@ -10,8 +10,9 @@ import anyio
 import pytest
 from asking import DANGEROUS, QUESTION, Call, is_asked, news
 from forkjoin.loop import Loop
-from forkjoin.model import Pause, State
-from harness import GIVE_UP_S, Lead, first_answer, git, lead_of
+from forkjoin.model import Pause, Request, State
+from forkjoin_tools import patience
+from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
 
 
 @pytest.mark.parametrize("decision", ["allow", "deny"])
@@ -24,7 +25,7 @@ async def test_a_permission_is_told_by_the_wait_and_its_decision_to_the_program(
         (request,) = await news(near_lead)
         assert request.pop("expires_s") in (599, 600)
         text = 'Bash {"command": "rm -rf build"}'
-        assert request == {"request_id": "r1", "id": "a1", "kind": "permission", "text": text}
+        assert request == {"request_id": "r1", "id": "a1", "kind": "permission", "text": text, "new": True}
         answered = await near_lead.call("answer_request", request_id="r1", decision=decision, reason="it is made anew")
         assert answered == {"request_id": "r1", "id": "a1", "kind": "permission", "said": decision}
     told = json.loads(asked.answer)
@@ -106,6 +107,25 @@ async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(near_lead: L
         assert [request["request_id"] for request in told["requests"]] == ["r1"]
         again = await near_lead.call("wait_agents", ids=[other], timeout_s=0.2)
         assert again["timed_out"]
+        await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
+async def test_while_one_waits_for_its_answer_nothing_is_recorded_and_nobody_is_woken(
+    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PROGRESS_S", 0.02)
+    looks: list[int] = []
+    really = near_loop.store.request
+
+    async def request(number: int) -> Request | None:
+        looks.append(near_loop.store.changes.version)
+        return await really(number)
+
+    monkeypatch.setattr(near_loop.store, "request", request)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await until(lambda: len(looks) > 20)
+        assert len(set(looks[-10:])) == 1
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 

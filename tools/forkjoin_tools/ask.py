@@ -3,8 +3,7 @@
 import json
 from typing import Annotated, Any
 
-import anyio
-from forkjoin.agent.request import ask
+from forkjoin.agent.request import FindClosed, ask
 from forkjoin.config import RequestMinutes
 from forkjoin.error import CallerError
 from forkjoin.model import Request, RequestKind
@@ -78,14 +77,10 @@ async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes:
     seconds = (minutes or desk.rooms.settings.limits.request_minutes) * 60
     new = NewRequest(kind, redact(text), redact(fallback), seconds)
 
-    async def find_closed(seconds: float) -> Request | None:
-        with anyio.move_on_after(seconds):
-            return await ask(desk.rooms, agent.number, desk.caller.call, new, desk.is_given_up)
-        return None
+    async def wait(find_closed: FindClosed) -> Request | None:
+        return await desk.patience.wait([agent], find_closed, _how_far)
 
-    request = await desk.patience.wait([agent], find_closed, _how_far)
-    assert request
-    return request
+    return await ask(desk.store, agent.number, desk.caller.call, new, wait, desk.is_given_up)
 
 
 async def _how_far() -> str:

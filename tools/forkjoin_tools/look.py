@@ -29,6 +29,8 @@ _MOST = 200
 _TAIL_BYTES = 400
 #: How many repositories a status tells of.
 _PROJECTS = 20
+#: How many budgets a status tells of.
+_BUDGETS = 10
 #: Bytes of a page of the list.
 _PAGE_BYTES = 20_000
 
@@ -212,7 +214,8 @@ async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
     with suppress(CallerError):  # who stands in no repository
         own.append(desk.project)
     limited = [one for one in await find_budgets(desk.rooms, live, *own) if one.limit_usd is not None]
-    return first([await _budget(desk, one, reserved(one, live, limited)) for one in limited])
+    told = [await _budget(desk, one, reserved(one, live, limited)) for one in limited[:_BUDGETS]]
+    return [*told, *([f"… and {len(limited) - _BUDGETS} more"] if len(limited) > _BUDGETS else [])]
 
 
 async def _budget(desk: Desk, budget: Budget, reserved_usd: float) -> str:

@@ -106,7 +106,7 @@ async def _check_may_set(desk: Desk, lead: str) -> None:
     if "CLAUDECODE" in desk.caller.session.hello.environment:
         raise CallerError("A lead can't raise what it may spend; a person can, in a terminal of their own.")
     known = sorted(one.lead for one in await find_project_budgets(desk.rooms, desk.project) if one.lead)
-    if lead and lead not in known:
+    if lead and lead not in known and not await desk.store.has_budget(desk.project, lead):
         leads = ", ".join(known[:20]) or "none"
         raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")
 

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from forkjoin.error import CallerError
 from forkjoin.model import Decision, Request, RequestKind
@@ -28,10 +28,12 @@ class Asked(BaseModel):
     kind: RequestKind
     text: str
     expires_s: int
+    new: Literal[True] | None = None  #: where this lead was not told of it before
 
 
-def rows_of(requests: Sequence[Request], length: int = _BRIEF) -> list[Asked]:
+def rows_of(requests: Sequence[Request], length: int = _BRIEF, news: Sequence[Request] = ()) -> list[Asked]:
     """Requests as an answer tells them, with so many characters of each."""
+    fresh = {request.number for request in news}
     return [
         Asked(
             request_id=request.id,
@@ -39,6 +41,7 @@ def rows_of(requests: Sequence[Request], length: int = _BRIEF) -> list[Asked]:
             kind=request.kind,
             text=_cut(request, length),
             expires_s=max(0, round(request.expires - time.time())),
+            new=True if request.number in fresh else None,
         )
         for request in requests
     ]

@@ -61,7 +61,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         await desk.patience.wait(agents, ask, lambda: _how_far(desk, waited), arguments.timeout_s)
     finished = fit([await _finished(desk, agent) for agent in waited.finished], _ENDS_BYTES)
     pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
-    requests = fit(rows_of(waited.requests), _REQUESTS_BYTES)
+    requests = fit(rows_of(waited.requests, news=waited.news), _REQUESTS_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)], waited.requests[: len(requests)])
     return WaitedFor(
         finished=finished,
@@ -119,7 +119,7 @@ async def _how_far(desk: Desk, waited: Waited) -> str:
 async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
     """Who of these has spent all of its own budget; for an agent also who lacks money whoever else of its own ends."""
     held = [one for one in pending if one.state in (State.PAUSED, State.QUEUED) and not one.under_way]
-    if not held or not (parent := desk.caller.session.agent):
+    if len(held) < len(pending) or not (parent := desk.caller.session.agent):
         return {one.number for one in held if is_used_up(one)}
     above = await desk.store.from_above(parent.number)
     known = await find_budgets(desk.rooms, [*above, *held])

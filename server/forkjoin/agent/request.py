@@ -6,12 +6,14 @@ daemon was killed, waits on for the same answer, for as long as is left.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
 from forkjoin.model import Request
 from forkjoin.record.rows import NewRequest
+from forkjoin.record.store import Store
 from forkjoin.rooms import Rooms
 from forkjoin.session import Call
 
@@ -19,28 +21,50 @@ from forkjoin.session import Call
 _JUMP_S = 5.0
 
 
-async def ask(rooms: Rooms, agent: int, call: Call, new: NewRequest, given_up: Callable[[], bool]) -> Request:
+#: Waits for so many seconds for what was asked to be closed; none where it is not yet.
+FindClosed = Callable[[float], Awaitable[Request | None]]
+
+
+async def ask(
+    store: Store,
+    agent: int,
+    call: Call,
+    new: NewRequest,
+    wait: Callable[[FindClosed], Awaitable[Request | None]],
+    given_up: Callable[[], bool],
+) -> Request:
     """What an agent asked with this call, once it is closed.
 
     Args:
+        wait: Calls what it is given again and again, until that is so.
         given_up: Whether it was its agent that has cancelled the call, or is gone: then it is withdrawn.
 
     Raises:
         CallerError: It may not ask now.
     """
-    asked = await rooms.store.ask(agent, call, new)
-
-    async def find_closed() -> Request | None:
-        now = await rooms.store.request(asked.number)
-        return None if now and now.closed is None else now or asked
-
+    with anyio.CancelScope(shield=True):  # cancelled in midst, it might be asked, and nobody would withdraw it
+        asked = await store.ask(agent, call, new)
     try:
-        return await rooms.store.changes.until(find_closed)
+        closed = await wait(partial(_find_closed, store, asked))
     except anyio.get_cancelled_exc_class():
         if given_up():
             with anyio.CancelScope(shield=True):
-                await rooms.store.withdraw(asked)
+                await store.withdraw(asked)
         raise
+    assert closed
+    return closed
+
+
+async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Request | None:
+    async def look() -> Request | None:
+        now = await store.request(asked.number)
+        return None if now and now.closed is None else now or asked
+
+    closed = await look()
+    if closed is None:
+        with anyio.move_on_after(timeout_s):
+            closed = await store.changes.until(look)
+    return closed
 
 
 class Expiry:

@@ -75,9 +75,9 @@ def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
 
 def _fund(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
     """The spec, with the budget that the settings give where it says nothing, unless a grant above bounds it."""
-    if not converses and not spec.nesting:
-        return spec
-    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=converses)
+    if not converses:
+        return share_out(spec, converses=False) if spec.nesting else spec
+    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=True)
 
 
 def _new(

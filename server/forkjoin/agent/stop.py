@@ -36,8 +36,10 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     try:
         whole = await rooms.store.ask_stop(agents)
     except RecordsError:  # a full disk, which one of them may be filling
-        for agent in agents:
-            await rooms.executor.cancel(agent.handle, rooms.settings.limits.stop_grace_s)
+        async with anyio.create_task_group() as tasks:
+            for agent in (*agents, *await rooms.store.live_below(agents)):
+                for handle in await _all_handles(rooms, agent):
+                    tasks.start_soon(rooms.executor.cancel, handle, rooms.settings.limits.stop_grace_s)
         whole = await rooms.store.ask_stop(agents)
     await wait(rooms.store, whole, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
     return await rooms.store.agents_numbered(agent.number for agent in agents)

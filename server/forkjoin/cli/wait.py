@@ -78,10 +78,9 @@ class _Waiting:
 
     def __init__(self, client: Client, ids: list[str] | None, give_up: float, *, first: bool) -> None:
         self._client = client
-        self._left = ids  #: none: whoever is under way, and whose end was not told yet
+        self._left = ids  #: none: whoever is under way, and whose end was not told yet; until an answer names them all
         self._give_up = give_up
         self._first = first
-        self._asked = set[str]()  #: the requests that were known before
         self.answer: dict[str, Any] = {}
         self.ended: dict[str, dict[str, Any]] = {}
         self.is_over = False
@@ -107,9 +106,9 @@ class _Waiting:
         self.ended |= new
         if self._left:
             self._left = [one for one in (*self._left[_MOST:], *self._left[:_MOST]) if one not in self.ended]
-        asked = {one["request_id"] for one in self.answer.get("requests", [])}
-        is_asked = bool(new and asked - self._asked)
-        self._asked |= asked
+        elif self._left is None and "more" not in self.answer:
+            self._left = [one["id"] for one in self.answer["pending"]]
+        is_asked = any("new" in one for one in self.answer.get("requests", []))
         self.is_over = not self._count() or bool(self._first and self.ended)
         if self.is_over or is_asked:
             return False

@@ -8,7 +8,6 @@ of its own is given money step by step. Near the end of what it has an agent is 
 and goes on once there is more. A program that converses with no model spends nothing.
 """
 
-import math
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -93,21 +92,24 @@ class Budgets(Gate):
         if agent.budget_usd is not None and is_used_up(agent):
             return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it")
         wanted, least = self.wanted(agent)
-        free = {key: self._free[key] for key in _purses(agent, self._held) if key in self._limits}
-        for key in self._over(agent):
-            if self._unspent[key] <= ROUNDING_USD or max(0.0, free.get(key, math.inf)) < least + theirs - ROUNDING_USD:
-                return self._explain(key, least + theirs)
+        purses = _purses(agent, self._held)
+        free = {key: self._free[key] if key in purses else self._unspent[key] for key in self._over(agent)}
+        for key, left in free.items():
+            if self._unspent[key] <= ROUNDING_USD or max(0.0, left) < least + theirs - ROUNDING_USD:
+                return self._explain(agent, key, left, least + theirs)
         return min([wanted, *(max(left - theirs, least) for left in free.values())])
 
     def _to_hold(self, agent: Agent) -> float:
         """What is to be held from now on, if the agent starts, for those that it spawns."""
         return max(0.0, self._free.get(_own(agent), 0.0)) if _grants(agent) and _own(agent) not in self._held else 0.0
 
-    def _explain(self, key: _Key, least: float) -> Hold:
+    def _explain(self, agent: Agent, key: _Key, left: float, least: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
-        left = f"has {usd(max(0.0, self._free[key]))} left, and it needs {usd(least)}" if least > 0 else "is used up"
+        what = f"has {usd(max(0.0, left))} left, and it needs {usd(least)}" if least > 0 else "is used up"
+        held = self._held.get(_own(agent))
+        beside = f" beside the {usd(held)} that are held for its own agents" if held and least > 0 else ""
         how = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
-        return Hold(f"{whose} budget of {usd(self._limits[key])} {left}; a person raises it with: {how}")
+        return Hold(f"{whose} budget of {usd(self._limits[key])} {what}{beside}; a person raises it with: {how}")
 
     def _is_bound(self, agent: Agent) -> bool:
         """Whether a budget says how much it may spend."""
@@ -162,9 +164,10 @@ def given_out(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -
 
 
 def _held(live: Sequence[Agent], left: Mapping[_Key, float]) -> dict[_Key, float]:
-    """What is held for those that agents spawn which have begun, and not ended."""
-    keys = [_own(one) for one in live if one.state is not State.QUEUED and _grants(one)]
-    return {key: max(0.0, left[key]) for key in keys if key in left}
+    """What is held for those that agents spawn which have begun, and not ended: no more than is left above them."""
+    granting = [one for one in live if one.state is not State.QUEUED and _grants(one) and _own(one) in left]
+    over = {_own(one): [_own(one), *_keys(one.project, one.leads)] for one in granting}
+    return {own: max(0.0, min(left[key] for key in keys if key in left)) for own, keys in over.items()}
 
 
 def _purses(agent: Agent, held: Collection[_Key]) -> Sequence[_Key]:

@@ -18,6 +18,10 @@ class Ledger(Transactions):
         """What was spent, and may be, in a project and by its leads; of very many, the limited and largest."""
         return [Budget(**row) for row in await self._rows("project_budgets", project=project)]
 
+    async def has_budget(self, project: int, lead: str) -> bool:
+        """Whether anything was spent, or may be, together under this lead."""
+        return bool(await self._one(int, "has_budget", project=project, lead=lead))
+
     async def set_limit(self, project: int, lead: str, limit_usd: float | None) -> None:
         """Set how much may be spent together; none: as the settings say."""
         await self._set("set_limit", project=project, lead=lead, limit_usd=limit_usd)

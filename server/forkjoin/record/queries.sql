@@ -260,6 +260,9 @@ ORDER BY project, lead;
 -- name: project_budgets
 SELECT * FROM budget WHERE project = :project ORDER BY limit_usd IS NULL, spent_usd DESC LIMIT 100;
 
+-- name: has_budget$
+SELECT count(*) FROM budget WHERE project = :project AND lead = :lead;
+
 -- name: delete_budgets!
 DELETE FROM budget WHERE (limit_usd IS NULL OR lead LIKE 'agent:%') AND lead <> ''
 AND NOT EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project
