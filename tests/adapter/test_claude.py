@@ -70,6 +70,14 @@ def test_a_person_goes_on_in_the_same_conversation_with_what_the_agent_may_and_i
     assert "a person is here" in argv[argv.index("--append-system-prompt") + 1]
 
 
+@pytest.mark.parametrize("given", [[None], "x", 5, None])
+def test_a_denied_use_that_is_no_object_is_told_as_it_is(given: object) -> None:
+    denials = [{"tool_name": "Bash", "tool_input": given}]
+    (end,) = _read({**RESULT, "permission_denials": denials})
+    assert isinstance(end, TurnEnded)
+    assert end.denied == (f"Bash {json.dumps(given or {})}",)
+
+
 def test_the_task_goes_through_stdin_and_never_through_argv() -> None:
     program = claude.start(BRIEF, PROGRAM)
     assert "Fix it" not in " ".join(program.argv)

@@ -126,7 +126,7 @@ CLOSED = [Shortage("here", When(0, 20), 0), Shortage("here", When(3, 4000, Tells
 @example(
     play(History([Script(account="here", turns=(Turn(s, PRICE_USD),), patience=2) for s in (0.5, 7, 45)], 3, CLOSED))
 )
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_the_schedulers_promises_hold_in_whatever_history(world: World) -> None:
     """Each is a function below, named for what it promises; a history costs more to play than all of them to ask."""
     everything_ends_not_long_after_all_has_calmed_down(world)

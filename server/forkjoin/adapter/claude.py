@@ -15,7 +15,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -316,8 +316,9 @@ def _read_streamed(said: _Line) -> Iterator[Event]:
             pass
 
 
-def _brief_use(given: dict[str, Any]) -> str:
-    telling = next((str(given[key]) for key in _TELLING if given.get(key)), "")
+def _brief_use(given: object) -> str:
+    known = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+    telling = next((str(known[key]) for key in _TELLING if known.get(key)), "")
     return (telling or json.dumps(given))[:300]
 
 
