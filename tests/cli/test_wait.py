@@ -1,29 +1,44 @@
 """What a wait at the command line tells where it does not end with all agents."""
 
-import os
+import math
 import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
+from forkjoin.cli.client import Client
+from forkjoin.cli.wait import Waiting
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, forkjoin, running, until
+from rich.progress import Progress
 
 
-async def test_it_is_for_those_that_there_are_and_tells_of_each_though_another_wait_was_told_before(
-    repository: Path, home: Home
-) -> None:
-    forkjoin(repository, "spawn", f"until test -e {home.state}/go; do sleep 0.02; done; exit 3", "--name", "first")
-    forkjoin(repository, "spawn", "true", "--name", "quick")
-    with running(repository, "wait") as waiting:
-        await until(lambda: _told(home) == 1)  # so that it knows for whom it is
-        forkjoin(repository, "spawn", "exec sleep 1000", "--name", "later")
-        os.kill(waiting.pid, signal.SIGSTOP)
-        (home.state / "go").touch()
-        forkjoin(repository, "wait", "first", check=False)
-        os.kill(waiting.pid, signal.SIGCONT)
-        printed, _ = waiting.communicate(timeout=GIVE_UP_S)
-    assert (waiting.returncode, printed.split()[:6]) == (1, ["a2", "quick", "succeeded", "a1", "first", "failed"])
+class Answers:
+    """A client that answers so, one after the other, and whom it was asked for."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self._answers = list(answers)
+        self.asked: list[list[str] | None] = []
+
+    def call(self, _: str, *, ids: list[str] | None, until: str, timeout_s: float) -> dict[str, Any]:
+        self.asked.append(ids)
+        return self._answers.pop(0)
+
+
+def row(number: int, state: str) -> dict[str, Any]:
+    return {"id": f"a{number}", "name": "one", "state": state, "summary": ""}
+
+
+def test_without_ids_it_is_for_those_that_there_are_once_all_of_them_are_named() -> None:
+    many = {"finished": [row(1, "succeeded")], "pending": [row(2, "running")], "timed_out": False, "more": 1}
+    all_ = {"finished": [], "pending": [row(2, "running"), row(3, "running")], "timed_out": True}
+    last = {"finished": [row(3, "failed"), row(2, "succeeded")], "pending": [], "timed_out": False}
+    client = Answers(many, all_, all_, last)
+    waiting = Waiting(cast("Client", client), None, math.inf, first=False)
+    waiting.wait(Progress(disable=True))
+    assert client.asked == [None, None, ["a2", "a3"], ["a2", "a3"]]
+    assert (waiting.is_over, [*waiting.ended]) == (True, ["a1", "a3", "a2"])
 
 
 async def test_who_has_ended_is_told_by_one_that_is_interrupted_since_nobody_is_told_again(

@@ -34,7 +34,7 @@ def wait(
         raise CallerError(f"--timeout {timeout:g}: give seconds, 0 or more")
     give_up = math.inf if timeout is None else time.monotonic() + timeout
     with Client() as client:
-        waiting = _Waiting(client, ids and _named(client, ids), give_up, first=any)
+        waiting = Waiting(client, ids and _named(client, ids), give_up, first=any)
         try:
             with _bar(hidden=json) as progress:
                 waiting.wait(progress)
@@ -67,7 +67,7 @@ def _bar(*, hidden: bool) -> "Progress":
     return Progress(*columns, console=show.console(stderr=True), transient=True, disable=hidden)
 
 
-class _Waiting:
+class Waiting:
     """What has come of it so far.
 
     Attributes:
