@@ -13,7 +13,7 @@ import pytest
 import vendors
 from e2e.test_claude import REGISTERED, bash, of_forkjoin
 from fakes.messages_api import MessagesApi
-from fakes.script import Asked, Block, Script, Text, ToolUse
+from fakes.script import Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
 from forkjoin.paths import Home
 from harness import git, open_lead, until
 from terminal import open_terminal
@@ -122,3 +122,39 @@ async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
     errors = [result.text for result in api.asked[-1].results if result.is_error]
     assert [text for text in errors if _CONNECTING not in text] == []
     assert "forkjoin/a1-one" in git(repository, "branch", "--merged", "main")
+
+
+@pytest.mark.parametrize(
+    ("claude", "waits"),
+    [("claude", COMMAND), ("claude-newest", COMMAND), ("claude-newest", TASK)],
+    indirect=["claude"],
+    scope="session",
+)
+@pytest.mark.usefixtures("person")
+async def test_an_idle_lead_is_woken_by_what_an_agent_asks_and_answers(
+    api: MessagesApi, repository: Path, tmp_path: Path, waits: ToolUse
+) -> None:
+    go = tmp_path / "go"
+    lead = _once_connected(
+        [of_forkjoin("spawn_agents", agents=[{"name": "one", "task": "Do one.", "agent": "claude"}])],
+        [waits],
+        [Text("I wait for it.")],
+        [of_forkjoin("answer_request", request_id="r1", answer="Tabs.")],
+        [Text("It is answered.")],
+    )
+    agent = in_turn(
+        [bash(f"until test -e {go}; do sleep 0.05; done")],
+        [of_forkjoin("ask_lead", question="Tabs or spaces?")],
+        [Text("Done.")],
+    )
+    api.script = by_prompt({"Fork it out.": lead, "Do one.": agent})
+
+    def of_agent() -> list[Asked]:
+        return [asked for asked in api.asked if "Do one." in asked.prompt]
+
+    with open_terminal(repository, *LEAD) as terminal:
+        await terminal.type("Fork it out.")
+        await until(lambda: any("background" in result.text for asked in api.asked for result in asked.results))
+        go.touch()
+        await until(lambda: of_agent() and len(of_agent()[-1].results) == 2)
+    assert json.loads(of_agent()[-1].results[-1].text)["answer"] == "Tabs."

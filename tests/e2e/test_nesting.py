@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vendors
 from e2e.test_claude import bash, of_forkjoin, write
 from fakes.messages_api import MessagesApi
 from fakes.script import Text, by_prompt, in_turn
@@ -19,6 +20,7 @@ def spawn(name: str, **given: Any) -> Any:
     return of_forkjoin("spawn_agents", agents=[{"name": name, "task": f"Do {name}.", **given}])
 
 
+@vendors.for_each_claude
 async def test_claude_spawns_within_its_grant_is_refused_beyond_it_and_merges_into_its_own_branch(
     api: MessagesApi, repository: Path, home: Home
 ) -> None:
@@ -46,7 +48,10 @@ async def test_claude_spawns_within_its_grant_is_refused_beyond_it_and_merges_in
     assert (result["state"], result["output"], result["warnings"]) == ("succeeded", "It is merged.", [])
     of_parent = [asked for asked in api.asked if "Do it all." in asked.prompt]
     ours = {tool for tool in of_parent[0].tools if tool.startswith("mcp__")}
-    assert ours == {f"mcp__forkjoin__{tool}" for tool in PARENT_TOOLS.keys() - {"approve"}}  # which it has no use for
+    granted = PARENT_TOOLS.keys() - {"approve"}  # which it has no use for
+    begins_with = {"spawn_agents", "wait_agents", "merge_worktree", "report_progress", "share_finding", "read_findings"}
+    # in the newest the others hide behind a search
+    assert ours in [{f"mcp__forkjoin__{tool}" for tool in tools} for tools in (granted, begins_with)]
     _, _, deep, spawned, beyond, waited, found, merged = of_parent[-1].results
     assert [one.is_error for one in (deep, spawned, beyond)] == [True, False, True]
     assert "granted depth 1: give yours no nesting" in deep.text

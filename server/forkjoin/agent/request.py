@@ -42,8 +42,10 @@ async def ask(
     Raises:
         CallerError: It may not ask now.
     """
-    with anyio.CancelScope(shield=True):  # cancelled in midst, it might be asked, and nobody would withdraw it
+    asked: Request | None = None
+    with anyio.CancelScope(shield=True):  # cancelled midway, it might be asked, and nobody would withdraw it
         asked = await store.ask(agent, call, new)
+    assert asked
     try:
         closed = await wait(partial(_find_closed, store, asked))
     except anyio.get_cancelled_exc_class():

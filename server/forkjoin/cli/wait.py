@@ -78,7 +78,9 @@ class Waiting:
 
     def __init__(self, client: Client, ids: list[str] | None, give_up: float, *, first: bool) -> None:
         self._client = client
-        self._left = ids  #: none: whoever is under way, and whose end was not told yet; until an answer names them all
+        self._left: list[str] | None = (
+            ids  #: none: whoever is under way, and whose end was not told yet; until an answer names them all
+        )
         self._give_up = give_up
         self._first = first
         self.answer: dict[str, Any] = {}
@@ -107,7 +109,7 @@ class Waiting:
         if self._left:
             self._left = [one for one in (*self._left[_MOST:], *self._left[:_MOST]) if one not in self.ended]
         elif self._left is None and "more" not in self.answer:
-            self._left = [one["id"] for one in self.answer["pending"]]
+            self._left = [str(one["id"]) for one in self.answer["pending"]]
         is_asked = any("new" in one for one in self.answer.get("requests", []))
         self.is_over = not self._count() or bool(self._first and self.ended)
         if self.is_over or is_asked:
