@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from forkjoin import journal
-from forkjoin.agent.attach import let_go
+from forkjoin.agent.attach import end_visits, let_go, note_visits
 from forkjoin.agent.life import live
 from forkjoin.agent.obey import Obey
 from forkjoin.agent.remove import finish_removals
@@ -69,6 +69,7 @@ class Loop:
 
     async def run(self) -> None:
         """Decide and act for ever."""
+        await note_visits(self.rooms)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
             tasks.start_soon(self.rooms.executor.watch)
@@ -96,6 +97,7 @@ class Loop:
         """Take away what earlier daemons left half done, and what is due."""
         for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
+                await end_visits(self.rooms)
                 await finish_removals(self.rooms)
                 await tidy(self.rooms, datetime.now(UTC).date(), list(self.rooms.connected))
                 await retire(self.rooms)

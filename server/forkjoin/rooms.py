@@ -39,6 +39,8 @@ class Rooms:
     attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
     #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
     work_before_visit: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    #: agents in whose conversation somebody was when an earlier daemon ended, until they are back or it is too late
+    visited: set[int] = field(default_factory=set[int])
     #: when a daemon that has just come up waits no more for those who were in one
     back_by: float = field(default_factory=lambda: time.time() + _BACK_S)
     #: the connections that have stood in a repository, as long as they are there

@@ -1,13 +1,16 @@
 """A person in an agent's conversation: its program rests, and goes on when they have left."""
 
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
+from forkjoin.agent.attach import end_visits
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, let_pass, open_loop_in_memory, program_of, until
@@ -254,6 +257,45 @@ async def test_after_a_restart_it_waits_for_them_to_be_back(
         let_pass(loop, monkeypatch, 40)
         (result,) = await lead.results(agent)
     assert result["output"].startswith(SPOKEN)
+
+
+async def test_after_a_restart_one_that_is_queued_waits_for_them_too_and_nothing_of_theirs_is_ended(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (agent,) = await lead.run("answer('up')\nsucceed(told)", agent="talker")
+        with monkeypatch.context() as killed:
+            async with lead_of(loop, repository, "a person", kind="cli") as person:
+                left = await leave(await person.call("attach", id=agent))
+                await lead.call("message_agent", id=agent, text="one thing more")
+                killed.setattr("forkjoin.loop.let_go", _never)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await first_answer(lambda: is_held(lead))
+        assert ((await lead.listed(agent))["state"], left.poll()) == ("queued", None)
+        let_pass(loop, monkeypatch, 40)
+        (result,) = await lead.results(agent)
+    assert (result["output"], left.wait(GIVE_UP_S)) == ("one thing more", 0)
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_what_those_have_left_is_ended_who_are_not_back_in_time_after_a_restart(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, is_back: bool
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (agent,) = await lead.run("answer('up')\nsucceed('')", agent="talker")
+        with monkeypatch.context() as killed:
+            async with lead_of(loop, repository, "a person", kind="cli") as person:
+                left = await leave(await person.call("attach", id=agent))
+                killed.setattr("forkjoin.loop.let_go", _never)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository, "a person", kind="cli") as person:
+        await until(lambda: loop.rooms.visited)
+        if is_back:
+            await person.call("attach", id=agent, again=True)
+        await end_visits(loop.rooms)
+        assert left.poll() is None
+        monkeypatch.setattr("forkjoin.agent.attach.time", SimpleNamespace(time=lambda: time.time() + 40))
+        await end_visits(loop.rooms)
+        assert left.poll() == (None if is_back else 0)
 
 
 async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it(

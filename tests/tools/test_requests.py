@@ -94,6 +94,8 @@ async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_
         await person.call("answer_request", request_id="r1", answer="Tabs.")
         why = await near_lead.refusal("answer_request", request_id="r1", answer="Spaces.")
         assert why == "r1 is closed, and the first answer counts. It was answered by the person: Tabs."
+        for request, says in (("r1", "It was answered by the person: Tabs."), ("r2", "No request 'r2'")):
+            assert says in await near_lead.refusal("list_requests", request_id=request)
     assert asked.answer["answered_by"] == "the person"
 
 

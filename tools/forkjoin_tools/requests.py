@@ -66,7 +66,9 @@ class Requests(BaseModel):
 @tool(reads_only=True)
 async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:
     """List what this project's agents ask, or one whole. Next: answer_request."""
-    found = [one for one in await desk.open_requests() if arguments.request_id in (None, one.id)]
+    found = await desk.open_requests() if arguments.request_id is None else [await _find(desk, arguments.request_id)]
+    if arguments.request_id and found[0].closed is not None:
+        raise CallerError(f"{found[0].id} is closed. It was {found[0].outcome}")
     length, rows = _WHOLE, rows_of(found, _WHOLE)  # all of them, each as long as there is room for
     while len(told := fit(rows, ROOM // 2)) < len(rows) and length > _BRIEF:
         length = max(_BRIEF, length // 2)

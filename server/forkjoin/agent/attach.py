@@ -27,7 +27,11 @@ from forkjoin.event import Noted
 from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
+from forkjoin.spec import number_of
 from forkjoin.work import find_last
+
+#: How the handle of what a person runs ends.
+_PERSON = "-person"
 
 
 class Going(NamedTuple):
@@ -71,13 +75,14 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
 
 def _handle_of(agent: Agent) -> str:
     """The handle of what a person runs in an agent's conversation, whichever its attempt is."""
-    return f"{agent.id}-person"
+    return f"{agent.id}{_PERSON}"
 
 
 def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:
     """Why nobody can be in this agent's conversation now; none where somebody can."""
     there = rooms.attached.get(agent.number)
-    is_awaited = agent.paused_why == ATTACHED and not there and time.time() < rooms.back_by
+    was_there = agent.paused_why == ATTACHED or agent.number in rooms.visited
+    is_awaited = was_there and not there and time.time() < rooms.back_by
     is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
     if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
@@ -126,6 +131,19 @@ async def end_visit(rooms: Rooms, agent: Agent) -> None:
     if handle in await rooms.executor.handles():
         await end_processes(rooms, agent, [handle])
         await rooms.executor.forget(handle)
+
+
+async def note_visits(rooms: Rooms) -> None:
+    """Note in whose conversation somebody was when an earlier daemon ended."""
+    persons = [handle for handle in await rooms.executor.handles() if handle.endswith(_PERSON)]
+    rooms.visited.update(number for handle in persons if (number := number_of(handle.removesuffix(_PERSON))))
+
+
+async def end_visits(rooms: Rooms) -> None:
+    """End what those have left running who have not come back, once it is too late for that."""
+    while rooms.visited and time.time() >= rooms.back_by:
+        if (number := rooms.visited.pop()) not in rooms.attached:
+            await end_visit(rooms, await rooms.store.agent(number))
 
 
 async def _look(rooms: Rooms, agent: Agent) -> str | None:

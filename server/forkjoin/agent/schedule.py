@@ -88,6 +88,7 @@ class Schedule:
             step_usd=rooms.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(rooms.attached),
+            visited=frozenset(rooms.visited),
             back_by=rooms.back_by,
             short_since=self._short_since,
             awaiting=set(rooms.awaiting),

@@ -123,15 +123,16 @@ ATTACHED, LEFT = "a person is in its conversation", "a person was in its convers
 class Attached(Gate):
     """An agent goes on when no person is in its conversation; after our restart they have until then to be back."""
 
-    def __init__(self, attached: Set[int], back_by: float, now: float) -> None:
+    def __init__(self, attached: Set[int], visited: Set[int], back_by: float, now: float) -> None:
         self._attached = attached
+        self._visited = visited
         self._back_by = back_by
         self._now = now
 
     def hold(self, agent: Agent) -> Hold | None:
         if agent.number in self._attached:
             return Hold(ATTACHED)
-        awaited = agent.paused_why == ATTACHED and self._now < self._back_by
+        awaited = (agent.paused_why == ATTACHED or agent.number in self._visited) and self._now < self._back_by
         return Hold(ATTACHED, self._back_by) if awaited else None
 
 

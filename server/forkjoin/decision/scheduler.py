@@ -40,7 +40,8 @@ class Situation:
     machine: Machine | None = None  #: none where that is not looked at
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
     attached: Set[int] = frozenset()  #: those in whose conversation a person is
-    back_by: float = 0  #: by then those are back who were in one before a restart
+    visited: Set[int] = frozenset()  #: those in whose conversation a person was before a restart
+    back_by: float = 0  #: by then these are back
     short_since: Mapping[int, float] = field(default_factory=dict[int, float])  #: since when there was no room for each
     awaiting: Set[int] = frozenset()  #: those at work whose program only waits for agents that it has spawned
 
@@ -68,7 +69,7 @@ def decide(situation: Situation) -> Decision:
     gates: tuple[Gate, ...] = (
         Environment(situation.without_environment),
         dependencies,
-        Attached(situation.attached, situation.back_by, situation.now),
+        Attached(situation.attached, situation.visited, situation.back_by, situation.now),
         Governor(working, situation.rate_limits, situation.now),
         Rest(situation.now),
         Exclusive(situation.live),
