@@ -81,12 +81,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     found = find_home()
     found.make()
     yield found
-    if lock.is_held(found.daemon_lock):
-        monkeypatch.chdir(tmp_path)
-        with suppress(ForkjoinError):
-            daemon.stop(agents=True)
+    monkeypatch.chdir(tmp_path)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
+        if lock.is_held(found.daemon_lock):  # at its end a shim may have started a daemon, only now
+            with suppress(ForkjoinError):
+                daemon.stop(agents=True)
         if time.monotonic() > give_up:
             subprocess.run(["kill", "-9", *map(str, left)], check=False)
             pytest.fail(f"still running: {left}")

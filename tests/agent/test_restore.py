@@ -163,6 +163,7 @@ async def test_what_was_restored_once_is_not_restored_again(repository: Path, ho
     async with left.taken_over() as lead:
         await lead.until("a1", state="succeeded")
         await lead.call("stop_agents", ids=["a2"])
+        await lead.until("a4", state="lost")
         before = await _listed(lead)
     async with left.taken_over() as lead:
         assert await _listed(lead) == before

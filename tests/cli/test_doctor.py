@@ -84,6 +84,6 @@ def test_a_status_tells_whose_work_conflicts(
     def told(_: str) -> dict[str, Any]:
         return answer
 
-    monkeypatch.setattr(doctor, "ask", told)
+    monkeypatch.setattr(doctor, "call_tool", told)
     doctor.status()
     assert capsys.readouterr().out.splitlines()[1:] == ["conflict: a1 and a2: shared.txt"]

@@ -21,7 +21,7 @@ from forkjoin.landing.resolve import find_resolving
 from forkjoin.landing.scratch import leave
 from forkjoin.landing.train import merge_all
 from forkjoin.landing.undo import undo
-from forkjoin.model import Landing, LandingState, Merge
+from forkjoin.model import Landing, LandingState
 from forkjoin.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -71,13 +71,8 @@ class Lander:
 
     async def _record(self, order: Order, landed: Landed) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""
-        landing, merges = order.landing, dict[int, Merge]()
-        if not landing.dry_run:
-            agents = await self._store.agents_numbered(landing.agents)
-            others = [one for one in await self._store.open_landings() if one.number != landing.number]
-            elsewhere = {number for one in others if not one.dry_run for number in one.agents}
-            waiting = (a.number for a in agents if a.merge is Merge.QUEUED and a.number not in elsewhere)
-            merges = {**dict.fromkeys(waiting, Merge.UNMERGED), **landed.merges()}
+        landing = order.landing
+        merges = {} if landing.dry_run else landed.merges()
         undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
         end = partial(self._store.end_landing, landing, merges, undone)
         if landing.on_conflict == "agent" and landed.conflicted:

@@ -49,7 +49,10 @@ class Landings(Transactions):
         new: Sequence[rows.NewAgent] = (),
         place: rows.Place = lambda _number, _name: ("", ""),
     ) -> None:
-        """Record how its branches fared, whose are merged no more, new agents, and the answer, by their numbers."""
+        """Record how its branches fared, whose are merged no more, new agents, and the answer, by their numbers.
+
+        A branch of which nothing is told, and that no other landing has, is unmerged again.
+        """
         numbers = add_agents(q, self.first_port, new, place) if new else []
         q.end_landing(number=landing.number, answer=answer(numbers))
         q.delete_verdicts(landing=landing.number)
@@ -57,6 +60,7 @@ class Landings(Transactions):
             q.set_landed(number=number, merge=merge)
         for number in undone:
             q.set_undone(number=number)
+        q.unqueue_merges(agents=tuple(landing.agents))
 
     async def verdict(self, landing: int, commit: str) -> str | None:
         """Why verify failed on a commit, in this landing; '' where it passed, none where it has not been run."""

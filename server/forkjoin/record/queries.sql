@@ -148,6 +148,11 @@ UPDATE agent SET merge = :merge, settled = NULL WHERE number = :number;
 -- What is in a target stays merged, however another merge of it fares: its name may be another's by now.
 UPDATE agent SET merge = :merge WHERE number = :number AND (merge <> 'merged' OR :merge = 'merged');
 
+-- name: unqueue_merges!
+-- Of these agents' branches those that wait for no landing any more.
+UPDATE agent SET merge = 'unmerged' WHERE merge = 'queued' AND number IN (SELECT value FROM json_each(:agents))
+AND number NOT IN (SELECT value FROM landing, json_each(landing.agents) WHERE landing.state <> 'done' AND NOT dry_run);
+
 -- name: set_undone!
 -- It stays merged where its name is another's by now.
 UPDATE OR IGNORE agent SET merge = CASE merge WHEN 'merged' THEN 'unmerged' ELSE merge END, settled = NULL, was_merged = 0
