@@ -22,7 +22,8 @@ command = ["claude"]
 environment = { CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1", CLAUDE_CODE_MAX_RETRIES = "1" }
 """
 
-#: What keeps claude to loopback and lets root use it; with the last, its first turn waits for its MCP servers.
+#: What keeps claude to loopback and lets root use it; with the last two, its first turn waits for its MCP servers, and
+#: longer than the five seconds that are usual.
 VARIABLES = {
     "ANTHROPIC_API_KEY": "x",
     "IS_SANDBOX": "1",
@@ -31,6 +32,7 @@ VARIABLES = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "NO_PROXY": "127.0.0.1",
     "MCP_CONNECTION_NONBLOCKING": "0",
+    "MCP_CONNECT_TIMEOUT_MS": "60000",
 }
 
 
