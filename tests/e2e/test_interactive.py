@@ -92,14 +92,15 @@ async def test_a_person_is_in_the_conversation_of_an_agent_and_it_goes_on_when_t
 
 COMMAND = ToolUse("Bash", {"command": "forkjoin wait one", "description": "wait", "run_in_background": True})
 TASK = of_forkjoin("wait_agents", ids=["one"])
-
-
-@pytest.mark.parametrize(
+in_each_way = pytest.mark.parametrize(
     ("claude", "waits"),
     [("claude", COMMAND), ("claude-newest", COMMAND), ("claude-newest", TASK)],
     indirect=["claude"],
     scope="session",
 )
+
+
+@in_each_way
 @pytest.mark.usefixtures("person")
 async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
     api: MessagesApi, repository: Path, tmp_path: Path, waits: ToolUse
@@ -124,12 +125,7 @@ async def test_an_idle_lead_is_woken_by_the_end_of_what_waits_for_it_and_merges(
     assert "forkjoin/a1-one" in git(repository, "branch", "--merged", "main")
 
 
-@pytest.mark.parametrize(
-    ("claude", "waits"),
-    [("claude", COMMAND), ("claude-newest", COMMAND), ("claude-newest", TASK)],
-    indirect=["claude"],
-    scope="session",
-)
+@in_each_way
 @pytest.mark.usefixtures("person")
 async def test_an_idle_lead_is_woken_by_what_an_agent_asks_and_answers(
     api: MessagesApi, repository: Path, tmp_path: Path, waits: ToolUse

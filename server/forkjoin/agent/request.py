@@ -62,11 +62,7 @@ async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Reques
         now = await store.request(asked.number)
         return None if now and now.closed is None else now or asked
 
-    closed = await look()
-    if closed is None:
-        with anyio.move_on_after(timeout_s):
-            closed = await store.changes.until(look)
-    return closed
+    return await store.changes.within(timeout_s, look)
 
 
 class Expiry:

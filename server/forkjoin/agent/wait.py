@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import anyio
-
 from forkjoin.model import FINAL, Agent, Request
 from forkjoin.record.store import Store
 
@@ -61,9 +59,7 @@ async def wait(
             waited = replace(waited, stuck=await find_stuck(waited.pending))
         return waited if waited.ends(until) else None
 
-    if await look() is None:  # a scope without time would end the first look, too
-        with anyio.move_on_after(timeout_s):
-            await store.changes.until(look)
+    await store.changes.within(timeout_s, look)
     return waited
 
 

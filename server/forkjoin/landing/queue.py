@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import anyio
-
 from forkjoin.branch import git
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe
@@ -120,10 +118,7 @@ async def wait_until_landed(store: Store, landing: Landing, timeout_s: float = m
     async def look() -> str | None:
         return (await store.landing(landing.number)).answer
 
-    found = await look()
-    if found is None:
-        with anyio.move_on_after(timeout_s):
-            found = await store.changes.until(look)
+    found = await store.changes.within(timeout_s, look)
     if found is None:
         return None
     answer = LANDED.validate_json(found)

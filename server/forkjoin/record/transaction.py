@@ -54,6 +54,14 @@ class Changes:
                 return answer
             await self.after(seen)
 
+    async def within(self, seconds: float, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        """As `until`, which is asked once at least; none where there is no answer after so many seconds."""
+        answer = await ask()  # a scope without time would end that, too
+        if answer is None:
+            with anyio.move_on_after(seconds):
+                answer = await self.until(ask)
+        return answer
+
 
 class Transactions:
     """What the store is made on. Every change of an agent or a landing wakes whoever waits for one (`changes`)."""
