@@ -143,7 +143,11 @@ async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_s
         await _spawn(store, name)
     assert [agent.name for agent in await store.live()] == ["first", "second", "third"]
     assert [agent.name for agent in await store.agents(1, everything=True)] == ["third", "second", "first"]
-    assert [agent.name for agent in await store.untold(1, "lead", everyone=False)] == ["first", "second", "third"]
+    assert [agent.name for agent in (await store.untold(1, "lead", 9, everyone=False))[0]] == [
+        "first",
+        "second",
+        "third",
+    ]
 
 
 @pytest.mark.parametrize("task", ["-n '$(x)' `y` \\ \"", "a\r\nb\tc\n\n", "🦊 é \u202e", "x" * 2_000_000], ids=len)
@@ -178,11 +182,11 @@ async def test_events_are_numbered_cut_and_read_in_pages(store: Store) -> None:
 async def test_an_end_is_untold_until_it_was_told_to_that_lead(store: Store) -> None:
     (agent,) = await _spawn(store, "ends")
     await store.ask_stop([agent])
-    assert [one.state for one in await store.untold(1, "lead", everyone=False)] == [State.STOPPED]
+    assert [one.state for one in (await store.untold(1, "lead", 9, everyone=False))[0]] == [State.STOPPED]
     await store.set_told(1, "lead", [(agent.number, agent.attempt)])
-    assert await store.untold(1, "lead", everyone=False) == []
-    assert await store.untold(1, "another", everyone=False) == []
-    assert len(await store.untold(1, "cli", everyone=True)) == 1
+    assert await store.untold(1, "lead", 9, everyone=False) == ([], 0)
+    assert await store.untold(1, "another", 9, everyone=False) == ([], 0)
+    assert len((await store.untold(1, "cli", 9, everyone=True))[0]) == 1
 
 
 async def test_no_change_is_missed_between_a_look_and_the_wait_after_it(store: Store) -> None:

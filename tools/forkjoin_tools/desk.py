@@ -172,10 +172,15 @@ class Desk:
         """
         return _once([agent for one in _some(asked) for agent in await self._find(one)])
 
+    @property
+    def below(self) -> str | None:
+        """The lead whose agents, and those below them, are all that the caller may see; `None`: it may see all."""
+        session = self.caller.session
+        return None if session.agent is None or session.is_command_line else session.agent.as_lead
+
     def may_see(self, agent: Agent) -> bool:
         """Whether the caller has to do with this agent: one that is an agent itself, with those below it alone."""
-        session = self.caller.session
-        return session.agent is None or session.is_command_line or session.agent.as_lead in agent.leads
+        return self.below is None or self.below in agent.leads
 
     async def _find(self, asked: str) -> list[Agent]:
         found = await self.store.find(self.project, asked)

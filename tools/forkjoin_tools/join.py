@@ -9,7 +9,7 @@ from forkjoin.config import Recipe
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skipped, first
 from forkjoin.landing.asker import lacks_environment
-from forkjoin.landing.foresight import counts
+from forkjoin.landing.foresight import MOST_COMPARED
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
 from forkjoin.model import Agent, Landing, OnConflict, Strategy
 from forkjoin.spec import Text
@@ -49,9 +49,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     if arguments.ids is not None:
         agents = await desk.find_each(arguments.ids)
     else:
-        agents = [
-            one for one in await desk.store.agents(desk.project, everything=False) if counts(one) and desk.may_see(one)
-        ]
+        agents = await desk.store.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
     target = await find_target(await look(desk.caller.session.folder), arguments.into)
     clashes = await desk.loop.foresight.look(desk.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]

@@ -21,7 +21,7 @@ from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, Row, Usd, not_obeyed, row_of
-from forkjoin_tools.size import end_of, first, fit
+from forkjoin_tools.size import ROOM, end_of, first, fit
 from forkjoin_tools.strict import Arguments, tool
 
 _PAGE = 50
@@ -69,32 +69,47 @@ class Listing(BaseModel):
 async def list_agents(desk: Desk, arguments: List) -> Listing:
     """List this project's agents, newest first, with state, branch and how its merge fared; use it to find agents of an
     earlier session. To wait, call wait_agents."""
-    if arguments.ids is not None:
-        found = await desk.find_all(arguments.ids)
-    else:
-        found = [one for one in await desk.store.agents(desk.project, everything=arguments.all) if desk.may_see(one)]
-    wanted = [agent for agent in _after(arguments, found) if not arguments.state or agent.state in arguments.state]
-    shown = wanted[: arguments.limit]
+    found, counts = await (_named(desk, arguments) if arguments.ids is not None else _page(desk, arguments))
+    shown = found[: arguments.limit]
     tasks = await desk.store.beginnings(agent.number for agent in shown)
-    page = fit([await _listed(desk, agent, tasks.get(agent.number, "")) for agent in shown], _PAGE_BYTES)
+    room = ROOM // 2 if desk.caller.session.is_command_line else _PAGE_BYTES
+    page = fit([await _listed(desk, agent, tasks.get(agent.number, "")) for agent in shown], room)
     return Listing(
         agents=page,
-        counts=Counter(agent.state for agent in found),
+        counts=counts,
         requests=len(await desk.open_requests()) or None,
-        cursor=page[-1].id if len(page) < len(wanted) else None,
+        cursor=page[-1].id if len(page) < len(found) else None,
     )
 
 
-def _after(arguments: List, found: list[Agent]) -> list[Agent]:
-    """Those behind the last page: of a list the older, of those that were named what follows in their order."""
+async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
+    """Return the agents that come after the last page, one more than fit at most, and the counts of all."""
+    found = await desk.store.agents(
+        desk.project,
+        everything=arguments.all,
+        states=arguments.state,
+        below=desk.below,
+        before=_last(arguments),
+        limit=arguments.limit + 1,
+    )
+    return found, await desk.store.count_agents(desk.project, everything=arguments.all, below=desk.below)
+
+
+async def _named(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
+    """Return the named agents that come after the last page, in the order asked for, and the counts of all named."""
+    named, last = await desk.find_all(arguments.ids or []), _last(arguments)
+    rest = named if last is None else list(dropwhile(lambda agent: agent.number != last, named))[1:]
+    return [one for one in rest if not arguments.state or one.state in arguments.state], Counter(a.state for a in named)
+
+
+def _last(arguments: List) -> int | None:
+    """Return the number of the last page's last agent; `None` for the first page."""
     if arguments.cursor is None:
-        return found
+        return None
     last = number_of(arguments.cursor)
     if last is None:
         raise CallerError(f"cursor {arguments.cursor[:40]!r} is none of list_agents; leave it out for the first page.")
-    if arguments.ids is None:
-        return [agent for agent in found if agent.number < last]
-    return list(dropwhile(lambda agent: agent.number != last, found))[1:]
+    return last
 
 
 async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:

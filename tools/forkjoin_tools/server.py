@@ -19,7 +19,7 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import Resource, ResourceTemplate
 
-from forkjoin_tools import ask, attach, end, join, look, money, read, report, requests, spawn, talk, wait
+from forkjoin_tools import ask, attach, brief, end, join, look, money, read, report, requests, spawn, talk, wait
 from forkjoin_tools.prompts import PROMPTS
 from forkjoin_tools.resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.size import ROOM, wire_size
@@ -157,7 +157,7 @@ class _Server(MCPServer[Any]):
 class _PersonServer(_Server):
     """The command line's: what no lead may do, too."""
 
-    offered = TOOLS | {tool.name: tool for tool in (money.budget, attach.attach)}
+    offered = TOOLS | {tool.name: tool for tool in (money.budget, attach.attach, brief.brief)}
     extensions = ()
 
 

@@ -20,6 +20,8 @@ from forkjoin_tools.strict import Arguments, tool
 
 #: What a wait tells at once; of more ends than that the rest is told by the next.
 _ENDS_BYTES, _PENDING_BYTES, _REQUESTS_BYTES = 30_000, 15_000, 10_000
+#: More ends, or agents pending, than there is room for: of these not even the records are read.
+_MOST = 600
 #: How many of those that a wait is still for say what they do, to a client that wants to know how far it is.
 _AT_IT = 2
 
@@ -49,7 +51,14 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
     """Wait until agents have ended (all, or any), then return a one-line summary of each; or until one asks something:
     answer_request, and wait again. Blocks up to timeout_s and then says who is still pending. Cancelling it hurts no
     agent. Next: get_result, read_diff, merge_worktree."""
-    agents = await desk.meant(lambda: _whom(desk, arguments.ids))
+    left_out = 0
+
+    async def find() -> list[Agent]:
+        nonlocal left_out
+        found, left_out = await _whom(desk, arguments.ids)
+        return found
+
+    agents = await desk.meant(find)
     waited, give_up = divide(agents), time.monotonic() + arguments.timeout_s
 
     async def ask(left_s: float) -> Waited | None:
@@ -59,8 +68,8 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
 
     with desk.without_slot(agents):
         await desk.patience.wait(agents, ask, lambda: _how_far(desk, waited), arguments.timeout_s)
-    finished = fit([await _finished(desk, agent) for agent in waited.finished], _ENDS_BYTES)
-    pending = fit([Row.model_validate(agent) for agent in waited.pending], _PENDING_BYTES)
+    finished = fit(await _finished(desk, waited.finished[:_MOST]), _ENDS_BYTES)
+    pending = fit([Row.model_validate(agent) for agent in waited.pending[:_MOST]], _PENDING_BYTES)
     requests = fit(rows_of(waited.requests, news=waited.news), _REQUESTS_BYTES)
     desk.tell_when_written(waited.finished[: len(finished)], waited.requests[: len(requests)])
     return WaitedFor(
@@ -69,18 +78,17 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
         waiting=first([*why_they_wait(desk, waited.pending), *_what_to_do(desk, waited)]) or None,
         requests=requests or None,
         timed_out=not waited.ends(arguments.until),
-        more=len(agents) - len(finished) - len(pending) or None,
+        more=left_out + len(agents) - len(finished) - len(pending) or None,
     )
 
 
-async def _whom(desk: Desk, asked: list[str] | None) -> list[Agent]:
-    """Whom a wait is for."""
+async def _whom(desk: Desk, asked: list[str] | None) -> tuple[list[Agent], int]:
+    """Return the agents that a wait is for, and how many ends are left for the next wait."""
     if asked is not None:
-        return await desk.find_all(asked)
+        return await desk.find_all(asked), 0
     session = desk.caller.session
-    return await desk.store.untold(
-        desk.project, desk.caller.lead, everyone=session.is_command_line and session.agent is None
-    )
+    everyone = session.is_command_line and session.agent is None
+    return await desk.store.untold(desk.project, desk.caller.lead, _MOST, everyone=everyone)
 
 
 async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
@@ -127,11 +135,12 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
     return {one.number for one in held if budgets.hold(one)}
 
 
-async def _finished(desk: Desk, agent: Agent) -> Finished:
-    """How one that has ended is told: its row, summary and verify."""
-    result = await desk.store.result(agent.number)
-    return Finished(
-        **row_of(agent),
-        summary=result.summary if result else "",
-        verify=result.verify if result else Verify.NONE,
-    )
+async def _finished(desk: Desk, agents: Sequence[Agent]) -> list[Finished]:
+    """Return how agents that have ended are told: row, summary and verify of each."""
+    results = await desk.store.results(agents)
+    told: list[Finished] = []
+    for agent in agents:
+        result = results.get(agent.number)
+        summary, verify = (result.summary, result.verify) if result else ("", Verify.NONE)
+        told.append(Finished(**row_of(agent), summary=summary, verify=verify))
+    return told

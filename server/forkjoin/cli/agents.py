@@ -2,17 +2,23 @@
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forkjoin.cli.client import Client, call_tool
 from forkjoin.cli.say import AsJson, goes_on, more, row, say, say_json, tell
 from forkjoin.error import CallerError
+from forkjoin.model import FINAL, State
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Ids = Annotated[list[str], typer.Argument(help="Agent ids or names.")]
 
 _WATCH_EVERY_S = 1.0
+#: Agents of a page of list_agents, and how many `ps` shows of each kind.
+_PAGE = _SHOWN = 200
 
 
 def spawn(
@@ -77,6 +83,9 @@ def _read_tasks(task: str | None) -> list[str]:
 
 def ps(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Removed ones too.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="The newest so many, and those under way; 0: all. Default 200; JSON: all.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing, until ^C.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -86,27 +95,48 @@ def ps(
     out = show.console()
     with Client() as client:
         if json:
-            return say_json({"agents": list_all(client, all=everything)})
+            return say_json({"agents": list_some(client, limit or 0, all=everything)[0]})
+
+        def table() -> "RenderableType":
+            rows, rest = list_some(client, _SHOWN if limit is None else limit, all=everything)
+            return show.agents_table(rows, out.width, rest)
+
         if not watch:
-            return out.print(show.agents_table(list_all(client, all=everything), out.width))
+            return out.print(table())
         if not out.is_terminal or out.is_dumb_terminal:
             raise CallerError("--watch draws on a terminal, and this is none; leave it out, or see forkjoin wait")
         from rich.live import Live
 
         with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(show.agents_table(list_all(client, all=everything), out.width), refresh=True)
+                live.update(table(), refresh=True)
                 time.sleep(_WATCH_EVERY_S)
+
+
+def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], int]:
+    """Return the newest agents and those under way, at most `limit` of each (0: all), and how many are left out."""
+    rows, counts = _list(client, limit, **chosen)
+    total = sum(counts.values())
+    if 0 < len(rows) < total:
+        live, _ = _list(client, limit, state=[state for state in State if state not in FINAL], **chosen)
+        rows += [one for one in live if int(one["id"][1:]) < int(rows[-1]["id"][1:])]
+    return rows, total - len(rows)
 
 
 def list_all(client: Client, **chosen: Any) -> list[dict[str, Any]]:
     """All pages of list_agents."""
-    page = client.call("list_agents", limit=200, **chosen)
-    rows: list[dict[str, Any]] = page["agents"]
-    while "cursor" in page:
-        page = client.call("list_agents", limit=200, cursor=page["cursor"], **chosen)
+    return _list(client, 0, **chosen)[0]
+
+
+def _list(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the first `limit` agents of list_agents (0: all), page by page, and how many there are by state."""
+    rows: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"cursor": None}
+    while "cursor" in page and (not limit or len(rows) < limit):
+        room = min(_PAGE, limit - len(rows)) if limit else _PAGE
+        page = client.call("list_agents", limit=room, cursor=page["cursor"], **chosen)
         rows += page["agents"]
-    return rows
+    return rows, page["counts"]
 
 
 def message(

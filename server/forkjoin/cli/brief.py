@@ -3,17 +3,14 @@
 import os
 import subprocess
 from textwrap import shorten
-from typing import Any
 
-from forkjoin.cli.agents import list_all
 from forkjoin.cli.client import Client
 from forkjoin.cli.requests import line
-from forkjoin.cli.say import say
+from forkjoin.cli.say import more, say
 from forkjoin.connection.reach import DaemonError
 from forkjoin.error import CallerError
-from forkjoin.model import FINAL
 
-#: Of how many is told, and in how many characters each what is asked.
+#: Of how many requests is told, and in how many characters each.
 _MOST, _LINE = 20, 240
 
 
@@ -25,22 +22,15 @@ def brief() -> None:
         if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, check=False).returncode:
             return  # no daemon is started for whoever is in no repository
         with Client() as client:
-            agents = list_all(client)
+            told = client.call("brief")
             asked = client.call("list_requests")["requests"]
     except (CallerError, DaemonError, OSError):  # nothing to tell a session that only begins
         return
-    live = [one for one in agents if one["state"] not in FINAL]
-    told = live + [one for one in agents if one["state"] in FINAL and _is_open(one)]
-    if told:
+    if told["agents"]:
         say("Agents of forkjoin in this repository, under way or not merged (list_agents lists all):")
-    for one in told[:_MOST]:
+    for one in told["agents"]:
         say(f"{one['id']} {one['name']}: {one['state']}, {one['merge']}; {one['task']}")
-    if len(told) > _MOST:
-        say(f"… and {len(told) - _MOST} more")
+    for rest in more(told):
+        say(rest)
     for request in asked[:_MOST]:
         say(f"{shorten(line(request), _LINE, placeholder=' … [list_requests tells all]')} (answer_request)")
-
-
-def _is_open(ended: dict[str, Any]) -> bool:
-    """Whether something is to be done about one that has ended: its work is not merged, or none came of it."""
-    return ended["merge"] not in ("merged", "nothing") or ended["state"] not in ("succeeded", "stopped")

@@ -77,12 +77,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
     return made
 
 
-def agents_table(rows: Sequence[dict[str, Any]], width: int) -> Table:
-    """A line for each agent, with as much of it as a terminal of that width has room for."""
+def agents_table(rows: Sequence[dict[str, Any]], width: int, rest: int = 0) -> Table:
+    """A line for each agent, with as much of it as a terminal of that width has room for, and how many are left out."""
     fields = next(fields for limit, fields in _COLUMNS if width < limit)
     named = [row | {"name": f"{row['name']} (of {row['parent']})"} if "parent" in row else row for row in rows]
     made = _table_of(fields, named, wrap=False)
     made.columns[fields.index("name")].max_width = width // 4
+    if rest:
+        made.caption = f"… and {rest} more: forkjoin ps --limit 0 lists all"
+        made.caption_justify = "left"
     return made
 
 

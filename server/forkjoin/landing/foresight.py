@@ -15,7 +15,7 @@ from forkjoin.branch import git
 from forkjoin.branch.conflict import Merged, Pair, try_merges
 from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.error import CallerError, ForkjoinError, GitError
-from forkjoin.model import FINAL, RUNS, Agent, Merge
+from forkjoin.model import FINAL, RUNS, Agent
 from forkjoin.rooms import Rooms
 from forkjoin.work import find_end
 
@@ -103,9 +103,9 @@ class Foresight:
         for project in self.known.keys() - running:
             del self.known[project]
         for project in running:
-            agents = [agent for agent in await self._rooms.store.agents(project, everything=False) if counts(agent)]
+            agents = await self._rooms.store.unmerged(project, _MOST)
             try:
-                self.known[project] = await self.look(project, agents[:_MOST], None)
+                self.known[project] = await self.look(project, agents, None)
             except (ForkjoinError, OSError) as error:  # it is only a comfort
                 log.info("conflicts in project %d could not be foreseen: %s", project, error)
 
@@ -124,8 +124,3 @@ def _find_apart(agents: Sequence[Agent]) -> set[frozenset[str]]:
     both = itertools.combinations([agent for agent in agents if agent.contest], 2)
     rivals = {frozenset((one.id, other.id)) for one, other in both if one.contest == other.contest}
     return rivals | {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
-
-
-def counts(agent: Agent) -> bool:
-    """Whether an agent's work is there, and is yet to be merged."""
-    return agent.prepared and agent.removed is None and agent.merge not in (Merge.MERGED, Merge.NOTHING)

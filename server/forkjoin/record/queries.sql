@@ -50,28 +50,54 @@ SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS
 ORDER BY (removed IS NULL AND merge <> 'merged') DESC, number DESC LIMIT 1;
 
 -- name: candidates
-SELECT * FROM agent WHERE contest = :contest ORDER BY number;
+SELECT * FROM agent WHERE contest = :contest AND contest > 0 ORDER BY number;
 
 -- name: name_holder$
 SELECT number FROM agent WHERE project = :project AND :name IN (name, contest_name) AND removed IS NULL
 AND merge <> 'merged';
 
 -- name: live_agents
-SELECT * FROM agent WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
+-- The index holds these alone: without it every agent that was ever recorded would be read.
+SELECT * FROM agent INDEXED BY agent_live WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
 
--- name: project_agents
-SELECT * FROM agent WHERE project = :project AND (:everything OR removed IS NULL) ORDER BY number DESC;
+-- name: agent_page
+-- With `below`, only agents that this lead or one below it has spawned.
+SELECT * FROM agent WHERE project = :project AND (:everything OR removed IS NULL) AND (:before IS NULL OR number < :before)
+AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)))
+ORDER BY number DESC LIMIT :limit;
+
+-- name: count_agents
+-- As `agent_page`, over all pages and states.
+SELECT state, count(*) AS count FROM agent WHERE project = :project AND (:everything OR removed IS NULL)
+AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)))
+GROUP BY state;
+
+-- name: open_agents
+-- Under way, then those that ended and still need something done: a merge, or a look at why they failed.
+SELECT *, count(*) OVER () AS total FROM agent WHERE project = :project AND removed IS NULL
+AND (state NOT IN ('succeeded', 'stopped') OR merge NOT IN ('merged', 'nothing'))
+ORDER BY state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'), number DESC LIMIT :limit;
+
+-- name: unmerged_agents
+SELECT * FROM agent WHERE project = :project AND prepared AND removed IS NULL AND merge NOT IN ('merged', 'nothing')
+AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)))
+ORDER BY number DESC LIMIT :limit;
 
 -- name: newest_agents
 SELECT number, name FROM agent WHERE project = :project AND removed IS NULL ORDER BY number DESC LIMIT 8;
 
 -- name: untold_agents
--- What a wait without ids is for: what this lead has under way, and the ends that no wait of it has told.
+-- What a wait without ids is for: what this lead has under way, and the first ends that no wait of it has told.
 -- A person's is for the whole project.
-SELECT agent.* FROM agent WHERE project = :project AND (:everyone OR lead = :lead)
-AND (state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') OR (removed IS NULL AND NOT EXISTS (
-  SELECT 1 FROM told WHERE told.project = :project AND told.lead = :lead
-  AND told.agent = agent.number AND told.attempt = agent.attempt)))
+SELECT *, 0 AS ends FROM agent INDEXED BY agent_live WHERE project = :project AND (:everyone OR lead = :lead)
+AND state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost')
+UNION ALL SELECT * FROM (
+  SELECT *, count(*) OVER () AS ends FROM agent WHERE project = :project AND (:everyone OR lead = :lead)
+  AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND removed IS NULL AND NOT EXISTS (
+    SELECT 1 FROM told WHERE told.project = :project AND told.lead = :lead
+    AND told.agent = agent.number AND told.attempt = agent.attempt)
+  ORDER BY number LIMIT :most)
 ORDER BY number;
 
 -- name: move_agent!
@@ -257,7 +283,7 @@ ON CONFLICT DO UPDATE SET spent_usd = max(0, spent_usd + :usd);
 -- name: budgets
 -- Of those that have agents under way or queued, and of these projects.
 SELECT * FROM budget WHERE project IN (SELECT value FROM json_each(:projects)) AND lead = ''
-OR EXISTS (SELECT 1 FROM agent WHERE agent.project = budget.project AND (budget.lead IN (agent.lead, '', 'agent:a' || agent.number)
+OR EXISTS (SELECT 1 FROM agent INDEXED BY agent_live WHERE agent.project = budget.project AND (budget.lead IN (agent.lead, '', 'agent:a' || agent.number)
                 OR budget.lead IN (SELECT value FROM json_each(above)))
            AND state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'))
 ORDER BY project, lead;
@@ -353,7 +379,7 @@ WHERE request.number = :number AND project = :project;
 
 -- name: open_requests
 -- Of one project, or of all.
-SELECT request.* FROM request JOIN agent ON agent.number = request.agent
+SELECT request.* FROM request INDEXED BY request_open JOIN agent ON agent.number = request.agent
 WHERE closed IS NULL AND (project = :project OR :project IS NULL) ORDER BY request.number;
 
 -- name: requests_of
@@ -362,7 +388,7 @@ SELECT * FROM request WHERE closed IS NULL AND agent IN (SELECT value FROM json_
 
 -- name: requests_to
 -- What this lead's agents ask that is open.
-SELECT request.* FROM request JOIN agent ON agent.number = request.agent
+SELECT request.* FROM request INDEXED BY request_open JOIN agent ON agent.number = request.agent
 WHERE closed IS NULL AND project = :project AND lead = :lead ORDER BY request.number;
 
 -- name: count_requests$
@@ -380,7 +406,7 @@ WHERE number = :request;
 SELECT min(expires) FROM request WHERE closed IS NULL;
 
 -- name: expired_requests
-SELECT * FROM request WHERE closed IS NULL AND expires <= :now ORDER BY number;
+SELECT * FROM request INDEXED BY request_open WHERE closed IS NULL AND expires <= :now ORDER BY number;
 
 -- name: postpone_requests!
 UPDATE request SET expires = expires + :seconds WHERE closed IS NULL AND asked <= :before;
@@ -540,7 +566,7 @@ WITH needed AS (
   UNION SELECT json_each.value FROM agent JOIN json_each(agent.after)
   WHERE agent.state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost'))
 SELECT * FROM agent WHERE settled <= :day AND number NOT IN needed
-AND NOT EXISTS (SELECT 1 FROM agent AS other WHERE agent.contest > 0 AND other.contest = agent.contest
+AND NOT EXISTS (SELECT 1 FROM agent AS other WHERE other.contest > 0 AND other.contest = agent.contest
                 AND (other.settled IS NULL OR other.settled > :day OR other.number IN needed))
 ORDER BY number;
 

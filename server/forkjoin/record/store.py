@@ -5,7 +5,7 @@ change of an agent or a landing wakes whoever waits for one (`changes`).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -149,13 +149,53 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
             found[row["number"]].add(row["before"])
         return found
 
-    async def agents(self, project: int, *, everything: bool) -> list[Agent]:
-        """The project's agents, newest first; with `everything`, removed ones too."""
-        return await self._agents("project_agents", project=project, everything=everything)
+    async def agents(
+        self,
+        project: int,
+        *,
+        everything: bool,
+        states: Collection[State] | None = None,
+        below: str | None = None,
+        before: int | None = None,
+        limit: int = -1,
+    ) -> list[Agent]:
+        """Return a page of the project's agents, newest first.
 
-    async def untold(self, project: int, lead: str, *, everyone: bool) -> list[Agent]:
-        """What a wait without ids is for."""
-        return await self._agents("untold_agents", project=project, lead=lead, everyone=everyone)
+        Args:
+            everything: Whether removed agents count.
+            below: Only agents that this lead, or an agent below it, has spawned.
+            before: Only agents with a smaller number.
+        """
+        return await self._agents(
+            "agent_page",
+            project=project,
+            everything=everything,
+            states=tuple(states) if states else None,
+            below=below,
+            before=before,
+            limit=limit,
+        )
+
+    async def count_agents(self, project: int, *, everything: bool, below: str | None = None) -> dict[State, int]:
+        """Count the project's agents by state; as in `agents`."""
+        found = await self._rows("count_agents", project=project, everything=everything, below=below)
+        return {State(row["state"]): row["count"] for row in found}
+
+    async def open_agents(self, project: int, limit: int) -> tuple[list[Agent], int]:
+        """Return the first agents that are under way or need something done, and how many there are in all."""
+        found = await self._rows("open_agents", project=project, limit=limit)
+        return [rows.agent(row) for row in found], found[0]["total"] if found else 0
+
+    async def unmerged(self, project: int, limit: int, below: str | None = None) -> list[Agent]:
+        """Return the newest agents that have work which is not merged, or may yet have some; as in `agents`."""
+        return await self._agents("unmerged_agents", project=project, limit=limit, below=below)
+
+    async def untold(self, project: int, lead: str, most: int, *, everyone: bool) -> tuple[list[Agent], int]:
+        """Return what a wait without ids is for, and how many ends are left out: it has the first `most` alone."""
+        found = await self._rows("untold_agents", project=project, lead=lead, most=most, everyone=everyone)
+        agents = [rows.agent(row) for row in found]
+        ends = max((row["ends"] for row in found), default=0)
+        return agents, max(0, ends - most)
 
     @Transactions.step()
     def move(

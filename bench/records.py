@@ -1,0 +1,55 @@
+"""How long the command line takes with many agents recorded: `python -m bench.records [10 10000 …]`."""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from forkjoin.paths import Home
+
+from bench.__main__ import Place
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from records import multiply
+
+ROUNDS = 3
+COMMANDS = (
+    ("ps",),
+    ("ps", "--json"),
+    ("brief",),
+    ("status",),
+    ("result", "agent-1"),
+    ("wait", "--json", "--timeout", "0"),
+    ("message", "agent-2", "go on"),
+)
+
+
+def run(place: Place, *command: str) -> float:
+    """Seconds that a command takes."""
+    began = time.perf_counter()
+    argv = [sys.executable, "-m", "forkjoin", *command]
+    subprocess.run(argv, env=place.environment, cwd=place.repository, check=False, capture_output=True)
+    return time.perf_counter() - began
+
+
+def measure(count: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder:
+        place = Place(Path(folder))
+        try:
+            run(place, "spawn", "true", "--name", "agent-1")
+            run(place, "wait")
+            place.stop_daemon()
+            multiply(Home(Path(place.environment["FORKJOIN_HOME"]), Path()).records, count)
+            run(place, "daemon", "start")
+            for command in COMMANDS:
+                times = [run(place, *command) for _ in range(ROUNDS)]
+                print(f"{count:7} {' '.join(command):30} {statistics.median(times):7.2f} s")
+        finally:
+            place.stop_daemon()
+
+
+if __name__ == "__main__":
+    for count in map(int, sys.argv[1:] or ("10", "10000")):
+        measure(count)

@@ -1,0 +1,28 @@
+"""brief: what a session is told of agents at its start. The command line alone is offered this."""
+
+from forkjoin.model import Merge
+from pydantic import BaseModel
+
+from forkjoin_tools.desk import Desk, Row, row_of
+from forkjoin_tools.strict import Arguments, tool
+
+_MOST = 20
+
+
+class Open(Row):
+    merge: Merge
+    task: str  #: its beginning
+
+
+class Brief(BaseModel):
+    agents: list[Open]
+    more: int | None = None  #: how many there are besides
+
+
+@tool(reads_only=True)
+async def brief(desk: Desk, arguments: Arguments) -> Brief:  # noqa: ARG001
+    """Tell which agents are under way, and which have ended and need something done."""
+    found, total = await desk.store.open_agents(desk.project, _MOST)
+    tasks = await desk.store.beginnings(agent.number for agent in found)
+    told = [Open(**row_of(agent), merge=agent.merge, task=tasks.get(agent.number, "")) for agent in found]
+    return Brief(agents=told, more=total - len(told) or None)
