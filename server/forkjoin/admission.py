@@ -2,8 +2,11 @@
 
 from contextlib import suppress
 
+from anyio import to_thread
+
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
+from forkjoin.branch.shared_config import accept_as_found, accepted_file
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent, Project
 from forkjoin.rooms import Rooms
@@ -36,6 +39,8 @@ async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str
         return await _project_of(rooms, session.agent, session, common_dir), session.agent.environment
     project = await rooms.store.project(common_dir)
     await git.trust_as_found(project.common_dir)
+    accepted = accepted_file(rooms.home, project.common_dir)
+    await to_thread.run_sync(accept_as_found, accepted, project.common_dir)
     digest = rooms.environments.keep(session.hello.environment)
     if rooms.environments.lend(project.number, lead, digest):
         rooms.store.changes.announce()

@@ -27,6 +27,7 @@ class Home:
         self.attempts = state / "attempts"
         self.worktrees = state / "worktrees"
         self.trust = state / "trust"
+        self.shared_config = state / "shared-config"  #: snapshots, a folder for each repository
         self.aside = state / "aside"  #: what is made to be looked at, and not kept
         self.log = state / "daemon.log"
         self.daemon_lock = state / "daemon.lock"

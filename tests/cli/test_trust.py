@@ -1,5 +1,6 @@
 """forkjoin trust: what a repository wants executed is run only after a person has said so, for exactly that."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -129,7 +130,37 @@ def test_nothing_to_trust_is_said_and_records_nothing(repository: Path, home: Ho
 
 def test_an_agent_can_trust_nothing(repository: Path, home: Home) -> None:
     (repository / "forkjoin.toml").write_text(VERIFY)
-    for option in ("--yes", "--revoke", "--show"):
+    for option in ("--yes", "--revoke", "--show", "--restore"):
         done = forkjoin(repository, "trust", option, check=False, env={"FORKJOIN_TOKEN": "x"})
         assert (done.returncode, "An agent can't trust anything" in done.stderr) == (1, True)
     assert not home.trust.exists()
+
+
+async def test_what_changed_in_shared_configuration_is_shown_and_accepted_or_put_back(
+    repository: Path, home: Home
+) -> None:
+    hook = repository / ".git" / "hooks" / "post-checkout"
+    plant = 'echo evil > "$(git rev-parse --path-format=absolute --git-common-dir)/hooks/post-checkout"'
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run(f"git config user.name \"$(printf 'Claude\\033')\"; {plant}")
+    shown = forkjoin(repository, "trust", "--show", check=False)
+    assert shown.returncode == 1
+    assert [line for line in shown.stdout.splitlines() if line.startswith("CHANGED")] == [
+        r"CHANGED  config: user.name = Claude\x1b",
+        "CHANGED  hooks/post-checkout: added",
+    ]
+    found = json.loads(forkjoin(repository, "doctor", "--json", check=False).stdout)
+    (told,) = [one for one in found if one["what"] == "shared config"]
+    assert (told["ok"], "user.name" in told["found"], "forkjoin trust" in told["remedy"]) == (False, True, True)
+
+    assert forkjoin(repository, "trust", "--restore", stdin="n\n", check=False).returncode == 1
+    assert hook.exists()
+    forkjoin(repository, "trust", "--restore", stdin="y\n")
+    assert (hook.exists(), git(repository, "config", "user.name")) == (False, "Test")
+    assert [file.read_text() for file in home.shared_config.rglob("replaced-*/hooks/*")] == ["evil\n"]
+    assert forkjoin(repository, "trust").stdout == "Nothing here waits for your trust.\n"
+
+    git(repository, "config", "user.name", "Mine")
+    forkjoin(repository, "trust", "--yes")
+    assert forkjoin(repository, "trust", "--show").stdout == "Nothing here waits for your trust.\n"
+    assert git(repository, "config", "user.name") == "Mine"

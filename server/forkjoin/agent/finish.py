@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from forkjoin.adapter.contract import Adapter, Conclusion
+from forkjoin.agent import tampering
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.environment import await_environment
 from forkjoin.agent.stop import end_processes
@@ -43,6 +44,7 @@ async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome)
         await end_processes(rooms, now)
     result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified))
     await rooms.store.finish(now, result, await _fared(rooms, now, result))
+    await tampering.forget(rooms, agent)
 
 
 async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
@@ -58,9 +60,13 @@ async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
         common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
         if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
             work = await _measure(common_dir, agent, tip)
-    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, **work)
+    warnings: list[str] = []
+    with suppress(ForkjoinError, OSError):
+        warnings = await tampering.find_warnings(rooms, agent)
+    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=(*warnings,), **work)
     unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
     await rooms.store.finish(agent, result, await _fared(rooms, agent, result) if work else unknown)
+    await tampering.forget(rooms, agent)
 
 
 async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
@@ -110,6 +116,7 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
     work = await _measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings]
     warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
+    warnings += [*await tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]
     failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
     return Result(
         attempt=agent.attempt,
@@ -125,7 +132,7 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
         duration_s=outcome.duration_s,
         peak_memory_bytes=outcome.peak_memory_bytes,
         error=None if agent.stop_asked else concluded.error or failed,
-        warnings=(*([RESTORED] if agent.restored else []), *warnings, *await git.warn(common_dir)),
+        warnings=(*([RESTORED] if agent.restored else []), *warnings),
     )
 
 

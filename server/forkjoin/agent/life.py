@@ -10,6 +10,7 @@ from dataclasses import replace
 from forkjoin import journal
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
+from forkjoin.agent import tampering
 from forkjoin.agent.attach import end_visit
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.environment import await_environment
@@ -64,6 +65,7 @@ async def _step(rooms: Rooms, agent: Agent) -> Agent:
 async def _prepare(rooms: Rooms, agent: Agent) -> Agent:
     await end_visit(rooms, agent)  # of a person who is not back since a restart
     agent = await prepare(rooms, agent)
+    await tampering.begin(rooms, agent)
     environment = await await_environment(rooms, agent)
     if environment is None or not await set_up(rooms, agent, environment):
         return await rooms.store.move(agent, State.FINISHING, Noted("stopped before it started"))
@@ -84,6 +86,8 @@ async def _run(rooms: Rooms, agent: Agent) -> Agent:
     if concluded.retry is Retry.WHEN_FUNDED:
         await rooms.store.spend_grant(agent)
     rest = rest_after(rooms, agent, concluded)
+    if rest:  # what changes until the next attempt is not this agent's doing
+        await tampering.find_warnings(rooms, agent)
     how = f"{rest.why}; it is to go on" if rest else str(outcome)
     done = concluded.ok or outcome.kind == "timed_out"
     return await rooms.store.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)

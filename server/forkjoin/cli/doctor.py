@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import typer
 from forkjoin.attempt import capacity, hierarchy
 from forkjoin.attempt.limit import spell_bytes
 from forkjoin.branch import git
+from forkjoin.cli.changed import changed_lines
 from forkjoin.cli.client import Client, call_tool
 from forkjoin.cli.say import AsJson, say_json, tell
 from forkjoin.cli.trust import untrusted
@@ -111,6 +113,16 @@ def examine(home: Home) -> Iterator[Finding]:
     yield _repository()
     if folder.ok:
         yield from _trust(home)
+        yield from _shared_config(home)
+
+
+def _shared_config(home: Home) -> Iterator[Finding]:
+    """What changed in the git configuration and hooks that the user's own git and all agents share."""
+    with suppress(ForkjoinError):  # told by others
+        lines, since = changed_lines(home)
+        if lines:
+            found = f"changed since {since}: {'; '.join(lines)}"
+            yield Finding("shared config", False, found, "forkjoin trust, or to put it back forkjoin trust --restore")
 
 
 def _trust(home: Home) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import typer
 from forkjoin.branch import git
 from forkjoin.branch.guard import Entry
 from forkjoin.branch.repository import Checkout, look
+from forkjoin.cli.changed import find_changed, put_all_back
 from forkjoin.cli.say import agrees
 from forkjoin.error import CallerError, NoRepositoryError
 from forkjoin.paths import Home, find_home
@@ -23,31 +24,45 @@ def trust(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Only show it. Exit code 1 if some is not trusted.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Put changed configuration and hooks back.")] = False,
 ) -> None:
-    """Look at what this repository's forkjoin.toml and git configuration want done, and allow exactly that."""
+    """Look at what this repository's forkjoin.toml and git configuration want done, and allow exactly that.
+
+    Shows also what changed in the git configuration and hooks that all worktrees share, since that was last accepted.
+    """
     if os.environ.get("FORKJOIN_TOKEN"):
         raise CallerError("An agent can't trust anything; the person whose repository this is can.")
     home = find_home()
     home.make()
+    if restore:
+        return put_all_back(home, show=show, yes=yes)
     found = anyio.run(_find, home)
     records, common_dir = Trust(home.trust), found.checkout.common_dir
     if revoke:
         records.write(common_dir, Trusted())
         typer.echo("Nothing is trusted here any more.")
-        return
+        return None
+    changed = anyio.run(find_changed, home, common_dir)
     known = records.read(common_dir) or Trusted()
     for text, trusted in found.list(known):
         typer.echo(f"{'trusted' if trusted else 'NEW    '}  {text}")
-    fresh = found.new(known)
+    lines = changed.lines(without={entry.key for entry in found.commands})
+    for line in lines:
+        typer.echo(_plain(f"CHANGED  {line}"))
+    fresh = [*found.new(known), *lines]
     if not fresh:
         typer.echo("Nothing here waits for your trust.")
+    elif lines:
+        typer.echo(f"Changed since {changed.since}. To put it back instead: forkjoin trust --restore")
     if show or not fresh:
         raise typer.Exit(1 if fresh else 0)
     if not yes and not agrees("May all of this be done, as it stands here?"):
         raise CallerError("nothing was trusted")
+    changed.accept()
     files = {found.wanted.digest} if found.wanted else set[str]()
     records.write(common_dir, Trusted(frozenset(one.digest for one in found.commands), known.files | files))
     typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
+    return None
 
 
 def untrusted(home: Home) -> Sequence[str] | None:

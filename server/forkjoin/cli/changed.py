@@ -1,0 +1,87 @@
+"""What changed in the configuration and hooks that worktrees share, since the person last accepted it."""
+
+import time
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import typer
+
+from forkjoin.branch import shared_config
+from forkjoin.branch.repository import look
+from forkjoin.branch.shared_config import Change, Snapshot
+from forkjoin.cli.say import agrees, say
+from forkjoin.error import CallerError, NoRepositoryError
+from forkjoin.paths import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A repository's changes, with the snapshot that they lead to. `accepted` is `None` before its first use."""
+
+    common_dir: str
+    file: Path  #: where `accepted` is kept
+    accepted: Snapshot | None
+    now: Snapshot
+    changes: list[Change]
+
+    @property
+    def since(self) -> str:
+        """When the state was accepted that this is compared with."""
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.file.stat().st_mtime))
+
+    def lines(self, without: Container[str] = ()) -> list[str]:
+        """Return a line for each change, but for entries of configuration with these keys, which are told elsewhere."""
+        return [str(change) for change in self.changes if not change.key or change.key not in without]
+
+    def accept(self) -> None:
+        """Record what was shown as the person's own."""
+        if self.accepted is not None:
+            shared_config.accept(self.file, self.now)
+
+
+async def find_changed(home: Home, common_dir: str) -> Changed:
+    """Compare what a repository shares with what was accepted."""
+    file = shared_config.accepted_file(home, common_dir)
+    accepted, now = shared_config.read_accepted(file), shared_config.take(common_dir)
+    changes = [] if accepted is None else await shared_config.compare(accepted, now)
+    return Changed(common_dir, file, accepted, now, changes)
+
+
+async def find_changed_here(home: Home) -> Changed | None:
+    """Compare the repository of the working directory, or return `None` where there is none."""
+    try:
+        checkout = await look(Path.cwd())
+    except NoRepositoryError:
+        return None
+    return await find_changed(home, checkout.common_dir)
+
+
+def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
+    """Put back what changed here, once it was shown and the person agrees; what it replaces is kept."""
+    changed = anyio.run(find_changed_here, home)
+    if changed is None:
+        raise CallerError("There is no repository here.")
+    for line in changed.lines():
+        say(f"CHANGED  {line}")
+    names = list(dict.fromkeys(change.file for change in changed.changes))
+    if not names or changed.accepted is None:
+        say("Nothing here has changed.")
+        return
+    if show:
+        raise typer.Exit(1)
+    if not yes and not agrees(f"Put these files back as they were on {changed.since}?"):
+        raise CallerError("nothing was put back")
+    kept = changed.file.parent / f"replaced-{time.time_ns()}"
+    shared_config.keep(kept, changed.now, names)
+    left = shared_config.put_back(changed.common_dir, changed.accepted, names)
+    say(f"Put back. What was there is kept in {kept}")
+    if left:
+        raise CallerError(f"these could not be put back; do it by hand in {changed.common_dir}: {', '.join(left)}")
+
+
+def changed_lines(home: Home) -> tuple[list[str], str]:
+    """Return a line for each change in the repository here, and since when; an empty list where there is none."""
+    changed = anyio.run(find_changed_here, home)
+    return (changed.lines(), changed.since) if changed and changed.changes else ([], "")
