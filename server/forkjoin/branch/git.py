@@ -76,12 +76,13 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 async def run(
     where: str | Path,
     *arguments: str,
-    stdin: bytes | None = None,
+    stdin: bytes | IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
     extra: Mapping[str, str] | None = None,
     holding: Sequence[int] = (),
     fine: Container[int] | None = None,
 ) -> tuple[int, bytes, str]:
-    """git's exit code, stdout and stderr.
+    """git's exit code, stdout and stderr; with `stdout`, what it prints goes to that file.
 
     A call that was begun is let finish, whatever is cancelled around it: a git that is killed leaves its locks behind.
     If we are killed, it goes on; `holding` are descriptors of locks that are held until it has ended too.
@@ -93,7 +94,8 @@ async def run(
 
     async def once() -> "subprocess.CompletedProcess[bytes]":
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
-            return await anyio.run_process(argv, stdin=source, check=False, env=env, pass_fds=holding)
+            out = subprocess.PIPE if stdout is None else stdout
+            return await anyio.run_process(argv, stdin=source, stdout=out, check=False, env=env, pass_fds=holding)
 
     try:
         done = await once()
@@ -105,14 +107,18 @@ async def run(
     said = done.stderr.decode(errors="replace")
     if fine is not None and done.returncode not in fine:
         raise git_error(arguments, done.returncode, said)
-    return done.returncode, done.stdout, said
+    return done.returncode, done.stdout or b"", said
 
 
 @contextlib.contextmanager
-def _given(stdin: bytes | None) -> Generator[IO[bytes] | int]:
+def _given(stdin: bytes | IO[bytes] | None) -> Generator[IO[bytes] | int]:
     """What git is to read. Into a pipe, anyio would fail where git ends before it has read all, or anything."""
     if stdin is None:
         yield subprocess.DEVNULL
+        return
+    if not isinstance(stdin, bytes):
+        stdin.seek(0)
+        yield stdin
         return
     with tempfile.TemporaryFile() as file:
         file.write(stdin)

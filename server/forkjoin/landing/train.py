@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from forkjoin.branch import git, join
 from forkjoin.branch.checkout import check_free
+from forkjoin.branch.fsck import find_malformed
 from forkjoin.branch.hunks import find_hunks
 from forkjoin.branch.together import Behind, Conflicting, Contained, Fate, Joined, Refused, merge_together
 from forkjoin.error import CallerError
@@ -25,6 +26,8 @@ from forkjoin.model import Agent
 
 #: After so many that broke verify, the others are verified in smaller numbers, as by then most may be bad.
 _PATIENCE = 2
+#: Characters of what git says of a branch that it refuses.
+_WORDS = 500
 
 
 async def merge_all(order: Order) -> Intent:
@@ -99,7 +102,7 @@ class _Train:
     async def carry(self, found: Sequence[Entry | Skipped]) -> None:
         """Couple what can be coupled, and passes verify."""
         self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, Skipped)}
-        waiting = [one for one in found if isinstance(one, Entry)]
+        waiting = await self._leave_out_malformed([one for one in found if isinstance(one, Entry)])
         aside: list[Entry] = []  # of earlier, smaller numbers: these are tried once more at the very end
         most, broke = len(waiting), 0
         while waiting:
@@ -118,6 +121,18 @@ class _Train:
         for one in found:
             if isinstance(one, Entry) and (fate := self.fates.get(one.agent.number)):
                 self.fates |= {number: _with(fate, one.agent, number) for number in one.brings}
+
+    async def _leave_out_malformed(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries whose objects git takes; the others are rejected."""
+        squash = self.order.landing.strategy == "squash"
+        brings = {entry: entry.branch.tip.tree if squash else entry.branch.tip.commit for entry in entries}
+        aside = self.order.rooms.home.aside
+        bad = await find_malformed(self.order.common_dir, self.start.commit, list(brings.values()), aside)
+        for entry, tip in brings.items():
+            if tip in bad:
+                why = f"git fsck --strict refuses what it has: {bad[tip]}"
+                self.fates[entry.agent.number] = Rejected(entry.agent.id, why[:_WORDS])
+        return [entry for entry, tip in brings.items() if tip not in bad]
 
     async def find_hunks(self) -> None:
         """Say where those conflict that are left out."""
