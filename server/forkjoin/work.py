@@ -1,8 +1,38 @@
-"""What an agent has done, as its repository and its records tell together."""
+"""What an agent has done, as its repository and its records tell together.
 
-from forkjoin.branch import git
-from forkjoin.model import Agent
+What counts is the commit that its result names: that is what was verified, and what a lead is shown. Where its branch
+was moved since, by anybody but forkjoin, what the branch has by now is not the agent's work until a caller takes it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from forkjoin.branch import diff, git, repository
+from forkjoin.model import Agent, Verify
 from forkjoin.record.store import Store
+
+_COMMITS_NAMED = 50
+#: Hexadecimal digits of a commit that are told.
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A branch that is not where its agent's last attempt left it."""
+
+    agent: Agent
+    old: str | None  #: where the result says it is; none where the branch was gone then
+    new: str
+
+    @property
+    def name(self) -> str:
+        """What a caller names to take the branch as it is now."""
+        return f"{self.agent.id}@{self.new[:_DIGITS]}"
+
+    def __str__(self) -> str:
+        before = f"from {self.old[:_DIGITS]}" if self.old else "from nothing"
+        return f"its branch moved {before} to {self.new[:_DIGITS]} since its end"
 
 
 async def find_last(store: Store, agent: Agent) -> str | None:
@@ -12,5 +42,31 @@ async def find_last(store: Store, agent: Agent) -> str | None:
 
 
 async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
-    """The commit at which an agent's work ends, whether or not its branch is still there."""
-    return await git.tip(common_dir, agent.ref) or await find_last(store, agent)
+    """The commit at which an agent's work ends, whether or not its branch is still there, or was moved since."""
+    result = await store.result(agent.number)
+    return result.commit if result else await git.tip(common_dir, agent.ref)
+
+
+async def find_moved(store: Store, common_dir: str, agent: Agent) -> Moved | None:
+    """Return how an agent's branch was moved since the agent ended. None: the branch is where it was, or is gone."""
+    tip = await git.tip(common_dir, agent.ref) if agent.prepared else None
+    last = await find_last(store, agent)
+    return None if tip in (None, last) else Moved(agent, last, tip)
+
+
+async def measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
+    """What is on an agent's branch, as a result tells it."""
+    at = tip or agent.base
+    commits = await repository.commits(common_dir, agent.base, at, _COMMITS_NAMED)
+    return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.base, at))}
+
+
+async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
+    """Record that the work of an agent that has ended goes to `tip`, which no verify of the agent has seen."""
+    result = await store.result(agent.number)
+    if result is None or result.commit == tip:
+        return
+    work: Mapping[str, Any] = await measure(common_dir, agent, tip)
+    warnings = (*result.warnings, why)
+    now = replace(result, **work, verify=Verify.NONE, verify_output="", warnings=warnings)
+    await store.renew_result(agent, now)

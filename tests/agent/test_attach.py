@@ -145,6 +145,9 @@ async def test_one_that_is_stopped_meanwhile_stays_so(loop: Loop, talking: Lead,
     assert (await talking.listed(agent))["state"] == "stopped"
     (branch,) = git(repository, "branch", "--list", "forkjoin/*", "--format=%(refname:short)").splitlines()
     assert git(repository, "show", f"{branch}:new.txt") == "new"
+    assert "+new" in await talking.call("read_diff", id=agent)
+    answer = await talking.call("merge_worktree", ids=[agent], include_failed=True)
+    assert [one["id"] for one in answer["merged"]] == [agent]
 
 
 async def test_one_that_waits_for_an_answer_of_its_lead_rests_for_them_too(

@@ -24,8 +24,8 @@ async def test_another_target_and_work_that_went_on_have_another_agent(
     git(repository, "branch", "other")
     await conflict(near_lead, ONE, TWO)
 
-    async def merge(target: str) -> str:
-        answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], into=target, on_conflict="agent")
+    async def merge(target: str, second: str = "a2") -> str:
+        answer = await near_lead.call("merge_worktree", ids=["a1", second], into=target, on_conflict="agent")
         resolving: str = answer["conflicted"][0]["resolving"]
         await near_lead.results(resolving)
         return resolving
@@ -42,7 +42,7 @@ async def test_another_target_and_work_that_went_on_have_another_agent(
     )
     made = commit(repository.parent / "by", {"more": "x\n"})
     git(repository, "update-ref", "refs/heads/forkjoin/a2-echo-2-shared-txt-second", made)
-    assert [await merge("main"), await merge("other")] == ["a5", "a6"]
+    assert [await merge("main", f"a2@{made}"), await merge("other")] == ["a5", "a6"]
     assert (await near_loop.store.agent(5)).after == ()  # the one before it is at what is no more
 
 

@@ -25,6 +25,9 @@ Id = str
 Usd = Annotated[float, AfterValidator(lambda usd: round(usd, 6))]
 Ids = Annotated[list[str], Field(max_length=500)]
 
+#: How much of a commit's id must be named, at least.
+_DIGITS = 7
+
 #: Who answers at a command line, or in a form of the lead's client.
 PERSON = "the person"
 
@@ -158,6 +161,24 @@ class Desk:
                 f'ids=["{asked}"] first, or name one of them.'
             )
         return (await best_first(self.store, found))[0] if len(found) > 1 else found[0]
+
+    async def find_at(self, asked: str) -> tuple[Agent, str | None]:
+        """As `find`, for an id or name that a commit may follow, as in a1@1234567: where its branch is to be now.
+
+        Returns: The agent, and that commit in full; None where none was named.
+
+        Raises:
+            CallerError: Its branch is somewhere else.
+        """
+        name, at, commit = asked.partition("@")
+        agent = await self.find(name)
+        if not at:
+            return agent, None
+        tip = await git.tip(self.caller.project.common_dir, agent.ref)
+        if tip and len(commit) >= _DIGITS and tip.startswith(commit.lower()):
+            return agent, tip
+        where = f"is at {tip[:12]}" if tip else "is gone"
+        raise CallerError(f"{asked[:100]}: the branch of {agent.label} {where}, not at that commit; see read_diff.")
 
     async def find_each(self, asked: Sequence[str]) -> list[Agent]:
         """As `find`, for each once, in the order asked for."""

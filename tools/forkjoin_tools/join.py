@@ -11,9 +11,10 @@ from forkjoin.landing.answer import Conflicted, Landed, Merged, Rejected, Skippe
 from forkjoin.landing.asker import lacks_environment
 from forkjoin.landing.foresight import MOST_COMPARED
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
-from forkjoin.model import Agent, Landing, OnConflict, Strategy
+from forkjoin.model import FINAL, Agent, Landing, OnConflict, Strategy
 from forkjoin.spec import Text
 from forkjoin.wanted import find_recipe
+from forkjoin.work import take_over
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.desk import Desk, Ids, not_obeyed
@@ -86,7 +87,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
     done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
     uncommitted changes in the checkout stay as they are."""
-    agents = await desk.meant(lambda: desk.find_each(arguments.ids))
+    agents = await desk.meant(partial(_find_reviewed, desk, arguments.ids))
     into, recipe, note = await _find_terms(desk, arguments)
     wish = Wish(
         agents=agents,
@@ -108,6 +109,18 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         if wire_size(answer) <= ROOM:
             break
     return answer
+
+
+async def _find_reviewed(desk: Desk, ids: Sequence[str]) -> list[Agent]:
+    """The agents that these mean. One that is named with a commit, a1@1234567, is taken as its branch is there."""
+    if await desk.store.answered(desk.caller.call) is not None:
+        return await desk.find_each([one.partition("@")[0] for one in ids])
+    found = [await desk.find_at(one) for one in ids]
+    for agent, commit in found:
+        if commit and agent.state in FINAL:
+            why = f"Its branch was moved since its end, and was named as it was at {commit[:12]}."
+            await take_over(desk.store, desk.caller.project.common_dir, agent, commit, why)
+    return await desk.find_each([agent.id for agent, _ in found])
 
 
 async def _landed(desk: Desk, agents: Sequence[Agent], landing: Landing) -> Landed:

@@ -3,14 +3,16 @@
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from forkjoin.branch import diff
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, GitError
 from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
+from forkjoin.work import Moved, find_last, find_moved
 from pydantic import Field
 
 from forkjoin_tools.contest import Compared, compare
@@ -65,6 +67,9 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
     if agent.state in FINAL:
         desk.tell_when_written([agent])
+        if moved := await _find_moved(desk, agent):
+            note = f"{str(moved).capitalize()}: {moved.name} names it as it is now, for read_diff and merge_worktree."
+            result = replace(result, warnings=(note, *result.warnings))
     else:
         note = f"This came of it before it was told to go on; it is {agent.state}."
         result = replace(result, warnings=(note, *result.warnings))
@@ -223,23 +228,32 @@ class ReadDiff(Arguments):
 async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
     """Read what an agent changed since its base, as a unified diff; of a running one, its worktree as it is now. Review
     it before you merge. Ends with the offset of the next page."""
-    agent = await desk.find(arguments.id)
+    agent, commit = await desk.find_at(arguments.id)
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")
-    data = await _diff(desk, agent, arguments.path, stat=arguments.stat)
+    data = await _diff(desk, agent, commit, arguments.path, stat=arguments.stat)
+    moved = None if commit or agent.state not in FINAL else await _find_moved(desk, agent)
+    note = f"[{moved}; what follows is its work until then, {moved.name} names it as it is now]\n" if moved else ""
     if not data:
         where = f" in {arguments.path}" if arguments.path else ""
-        return f"{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
+        return f"{note}{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
-    return _page(_text(page), start + len(page), more=more, live=False)
+    return _page(f"{note}{_text(page)}", start + len(page), more=more, live=False)
 
 
-async def _diff(desk: Desk, agent: Agent, path: str | None, *, stat: bool) -> bytes:
-    result = await desk.store.result(agent.number)
+async def _find_moved(desk: Desk, agent: Agent) -> Moved | None:
+    """How an agent's branch was moved since its end; None where git can't tell, since its repository is gone."""
+    with suppress(GitError, OSError):
+        return await find_moved(desk.store, desk.caller.project.common_dir, agent)
+    return None
+
+
+async def _diff(desk: Desk, agent: Agent, commit: str | None, path: str | None, *, stat: bool) -> bytes:
+    """The diff of an agent's work, or of its branch at this commit."""
     common_dir = desk.caller.project.common_dir
     if agent.state in FINAL:
-        tip = result.commit if result else None
+        tip = commit or await find_last(desk.store, agent)
         return await diff.text(common_dir, agent.base, tip, path, stat=stat) if tip else b""
     if not agent.prepared:
         return b""

@@ -28,7 +28,7 @@ from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 from forkjoin.spec import number_of
-from forkjoin.work import find_last
+from forkjoin.work import find_last, take_over
 
 #: How the handle of what a person runs ends.
 _PERSON = "-person"
@@ -161,9 +161,12 @@ async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
-    if agent.stop_asked or await find_last(rooms.store, agent) == left.tip:
+    if left.tip is None or await find_last(rooms.store, agent) == left.tip:
         return
-    try:
-        await tell(rooms, caller, agent, AFTER_PERSON)
-    except CallerError as error:
-        await rooms.store.note(agent, [(Noted(f"{LEFT}, and changed its work: {error}"), -1)])
+    if not agent.stop_asked:
+        try:
+            await tell(rooms, caller, agent, AFTER_PERSON)
+            return
+        except CallerError as error:
+            await rooms.store.note(agent, [(Noted(f"{LEFT}, and changed its work: {error}"), -1)])
+    await take_over(rooms.store, common_dir, agent, left.tip, "A person has changed its work since its end.")

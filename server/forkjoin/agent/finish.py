@@ -5,7 +5,7 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 
 import re
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,14 @@ from forkjoin.agent.environment import await_environment
 from forkjoin.agent.stop import end_processes
 from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
-from forkjoin.branch import diff, git, loose, merging, repository
+from forkjoin.branch import git, loose, merging
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
-from forkjoin.work import find_last
+from forkjoin.work import find_last, measure
 
 SUMMARY_LIMIT = 240
-_COMMITS_NAMED = 50
 
 
 async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
@@ -59,7 +58,7 @@ async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
     with suppress(ForkjoinError, OSError):
         common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
         if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
-            work = await _measure(common_dir, agent, tip)
+            work = await measure(common_dir, agent, tip)
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
         warnings = await tampering.find_warnings(rooms, agent)
@@ -74,13 +73,6 @@ async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
     if agent.was_merged and await find_last(rooms.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
-
-
-async def _measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
-    """What is on an agent's branch, as a result tells it."""
-    at = tip or agent.base
-    commits = await repository.commits(common_dir, agent.base, at, _COMMITS_NAMED)
-    return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.base, at))}
 
 
 async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Left:
@@ -113,7 +105,7 @@ class _Ended(NamedTuple):
 async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
     common_dir, outcome, concluded, left, verified = ended
-    work = await _measure(common_dir, agent, left.tip)
+    work = await measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings]
     warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
     warnings += [*await tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]

@@ -12,6 +12,7 @@ from forkjoin.landing.answer import MERGED_BEFORE, NOTHING, Skipped
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_origin, find_resolved, find_undone
 from forkjoin.model import FINAL, Agent, State, Strategy
+from forkjoin.work import Moved, find_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,21 @@ class _Entries:
             return f"it did not succeed (it is {agent.state}); see get_result"
         if tip is None:
             return await self._why_gone(agent)
+        if why := await self._why_unreviewed(agent, tip.commit):
+            return why
         if tip.commit == agent.base:
             return NOTHING
         return await self._why_no_resolution(agent, tip.commit) if agent.resolves is not None else None
+
+    async def _why_unreviewed(self, agent: Agent, tip: str) -> str | None:
+        """Why a branch that was moved since its agent's end does not land, unless the target has all of it."""
+        ended_at = await find_last(self.order.rooms.store, agent)
+        if tip == ended_at:
+            return None
+        if ended_at and await self.order.has(ended_at, tip) and await self.order.has(tip, self.target):
+            return None
+        moved = Moved(agent, ended_at, tip)
+        return f"{moved}, and nobody reviewed that; read_diff shows it by the name {moved.name}, which merges it, too"
 
     async def _why_gone(self, agent: Agent) -> str:
         result = await self.order.rooms.store.result(agent.number)

@@ -21,8 +21,9 @@ from forkjoin.landing.resolve import find_resolving
 from forkjoin.landing.scratch import leave
 from forkjoin.landing.train import merge_all
 from forkjoin.landing.undo import undo
-from forkjoin.model import Landing, LandingState
+from forkjoin.model import FINAL, Landing, LandingState
 from forkjoin.rooms import Rooms
+from forkjoin.work import find_last, take_over
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Lander:
     async def _record(self, order: Order, landed: Landed) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""
         landing = order.landing
+        await _note_moved(order)
         merges = {} if landing.dry_run else landed.merges()
         undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
         end = partial(self._store.end_landing, landing, merges, undone)
@@ -82,6 +84,18 @@ class Lander:
             except CallerError as error:  # such as that no ports are left: what has landed is told all the same
                 landed = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
         return await end(lambda _: _dump(landed))
+
+
+async def _note_moved(order: Order) -> None:
+    """Let the work of an ended agent, whose branch was the target, go on to what was merged into it."""
+    store, target = order.rooms.store, order.landing.target
+    agent = await store.agent_of_branch(order.landing.project, target)
+    recorded = (await store.landing(order.landing.number)).move if agent and agent.state in FINAL else None
+    if agent is None or recorded is None:
+        return
+    move = INTENT.validate_json(recorded).move
+    if await find_last(store, agent) == move.old and await git.tip(order.common_dir, target) == move.new:
+        await take_over(store, order.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}.")
 
 
 def _dump(landed: Landed) -> str:

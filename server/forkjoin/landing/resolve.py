@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from forkjoin.branch import git
 from forkjoin.branch.conflict import try_merge
 from forkjoin.branch.naming import find_naming
 from forkjoin.error import GitRefusedError
@@ -59,7 +58,7 @@ async def find_resolving(order: Order, landed: Landed) -> Resolving:
     live = [one for one in await store.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)]
     conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
     for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):
-        theirs = await git.tip(order.common_dir, f"refs/heads/{agent.branch}")
+        theirs = await find_end(store, order.common_dir, agent)
         if by := next((one for one in live if (one.resolves, one.theirs) == (agent.number, theirs)), None):
             resolving.known[agent.number] = by.number
             continue
@@ -94,7 +93,7 @@ async def _look_at(order: Order, landed: Landed, resolver: Agent) -> Conflict | 
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
     if landed.commit and resolver.resolves and await order.has(landed.commit, resolver.base):
         for agent in await order.rooms.store.agents_numbered([resolver.resolves]):
-            if await git.tip(order.common_dir, f"refs/heads/{agent.branch}") != resolver.theirs:
+            if await find_end(order.rooms.store, order.common_dir, agent) != resolver.theirs:
                 return None
             conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.theirs, ()))
             return conflict and replace(conflict, resolver=resolver.number)

@@ -44,6 +44,9 @@ UNION ALL SELECT port_base, recipe FROM scratch WHERE port_base > 0;
 -- name: agent_numbered^
 SELECT * FROM agent WHERE number = :number;
 
+-- name: agent_of_branch^
+SELECT * FROM agent WHERE project = :project AND branch = :branch AND prepared ORDER BY number DESC LIMIT 1;
+
 -- name: find_agent
 -- No name looks like an id. A name that is free again means the newest agent, or candidates, that had it.
 SELECT * FROM agent WHERE project = :project AND (number = :number OR :number IS NULL AND :name IN (name, contest_name))
@@ -321,6 +324,10 @@ WHERE number IN (SELECT value FROM json_each(:numbers));
 
 -- name: add_result!
 INSERT INTO result (agent, attempt, result) VALUES (:agent, :attempt, :result) ON CONFLICT DO NOTHING;
+
+-- name: renew_result!
+UPDATE result SET result = :result
+WHERE agent = :agent AND attempt = (SELECT max(attempt) FROM result WHERE agent = :agent);
 
 -- name: result$
 SELECT result FROM result WHERE agent = :agent ORDER BY attempt DESC LIMIT 1;

@@ -115,6 +115,10 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """All candidates for an agent's task, where there are others; the first of them first."""
         return await self._agents("candidates", contest=agent.contest) if agent.contest else []
 
+    async def agent_of_branch(self, project: int, ref: str) -> Agent | None:
+        """The project's agent whose branch this is, by its full name."""
+        return await self._one(rows.agent, "agent_of_branch", project=project, branch=ref.removeprefix("refs/heads/"))
+
     async def task(self, number: int) -> str:
         """What the agent was asked to do."""
         return await self._one(str, "task", agent=number) or ""
@@ -268,6 +272,16 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """As `result`, for each of these that has one, by number."""
         found = await self._rows("results", numbers=tuple(agent.number for agent in agents))
         return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
+
+    @Transactions.step()
+    def renew_result(self, q: Queries, agent: Agent, result: Result) -> None:
+        """Replace an agent's newest result, unless the agent is at work again: its branch was moved since."""
+        now = q.agent(agent.number)
+        if now.state not in FINAL or now.attempt != agent.attempt:
+            return
+        q.renew_result(agent=agent.number, result=result)
+        if now.merge is not Merge.QUEUED:
+            q.set_merge(number=agent.number, merge=Merge.UNMERGED if result.commits else Merge.NOTHING)
 
     @Transactions.step()
     def ask_stop(self, q: Queries, agents: Iterable[Agent]) -> list[Agent]:
