@@ -7,8 +7,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from branches import everything
-from forkjoin.branch import worktree
+from branches import blob, everything
+from forkjoin.branch import unsaved, worktree
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
 from forkjoin.paths import Home
@@ -75,16 +75,49 @@ async def test_commits_that_came_after_its_end_are_unmerged_though_it_had_none(
     await refused(near, repository, "Unmerged work: a1", first, discard=False)
 
 
-async def test_repositories_with_commits_of_their_own_are_not_taken_along(
-    near: Lead, repository: Path, home: Home
-) -> None:
+_INNER = "git init -q inner; git -C inner commit -q --allow-empty -m own; git init -q unborn"
+_SAYS = "a2 (git-init-q-inner-git-c-inner): its worktree has work that is nowhere else: inner (1 commit)"
+
+
+async def test_a_repository_made_within_is_not_taken_along_unasked(near: Lead, repository: Path, home: Home) -> None:
     (second,) = await near.run("true")
-    (first,) = await near.run("git init -q inner; git -C inner commit -q --allow-empty -m own; git init -q unborn")
-    await refused(
-        near, repository, "a2: repositories".replace("a2", f"{first} (git-init-q-inner-git-c-inner)"), second, first
-    )
+    (first,) = await near.run(_INNER)
+    assert "inner (1 commit)" in " ".join((await near.call("get_result", id=first))["warnings"])
+    await refused(near, repository, _SAYS, second, first, discard=False)
     (worktree_of(home, first) / "inner").rename(home.state / "moved away")
-    await near.call("remove_worktrees", ids=[second, first])
+    assert "warnings" not in await near.call("remove_worktrees", ids=[second, first])
+
+
+async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo '.claude/' > .gitignore; git init -q .claude/x; echo x > .claude/x/loose")
+    await near.call("merge_worktree", ids=[first])
+    await refused(near, repository, ".claude/x (1 uncommitted path)", first, discard=False)
+    answer = await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    (warning,) = answer["warnings"]
+    (ref,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/nested").splitlines()
+    assert ref in warning
+    assert "kept_as" not in answer["removed"][0]
+    assert b".claude/x/loose" in blob(repository, ref, "files.tar")
+
+
+async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, home: Home) -> None:
+    (first,) = await near.run("true")
+    inner = worktree_of(home, first) / "inner"
+    calls = list[Path]()
+    really = unsaved.find_unsaved
+
+    async def find(common_dir: str, path: Path, base: str) -> list[unsaved.Unsaved]:
+        if calls:
+            git(path, "init", "-q", "inner")
+            (inner / "late").touch()
+        calls.append(path)
+        return await really(common_dir, path, base)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(unsaved, "find_unsaved", find)
+        told = await near.refusal("remove_worktrees", ids=[first])
+    assert "inner (1 uncommitted path)" in told
+    assert inner.exists()
 
 
 async def test_a_locked_worktree_is_refused_until_it_is_unlocked(near: Lead, repository: Path, home: Home) -> None:

@@ -114,6 +114,21 @@ async def test_a_merged_agent_in_whose_worktree_somebody_works_stays(
     assert (worktree / ("README.md" if work == "an edit" else "new.txt")).read_text() == "mine\n"
 
 
+async def test_a_merged_agent_stays_as_long_as_a_repository_within_has_work(
+    home: Home, ended: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (worktree,) = home.worktrees.glob("*/a1-*")
+    git(worktree, "worktree", "add", "-q", "--detach", "inner")
+    (worktree / "inner" / "new").write_text("x")
+    common = Path(git(worktree, "rev-parse", "--path-format=absolute", "--git-common-dir"))
+    (common / "info" / "exclude").write_text("inner\n")
+    with caplog.at_level("INFO", "forkjoin.agent.retention"):
+        async with open_loop(home) as loop:
+            await _see_days(loop, 35)
+            assert await _known(loop) == {"a1", "a2", "a4"}
+    assert "inner (1 uncommitted path)" in caplog.text
+
+
 async def test_one_that_cannot_go_keeps_no_other_and_goes_the_next_time(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from forkjoin.agent.stop import end_processes
 from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, loose, merging
+from forkjoin.branch.unsaved import find_unsaved
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
@@ -107,6 +108,7 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
     common_dir, outcome, concluded, left, verified = ended
     work = await measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings]
+    warnings += await _warn_of_nested(common_dir, agent)
     warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
     warnings += [*await tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]
     failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
@@ -156,6 +158,12 @@ def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> s
 
 def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
+    found = await find_unsaved(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
+    names = git.listed([str(one) for one in found])
+    return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
 
 
 async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:

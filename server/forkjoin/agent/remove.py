@@ -17,8 +17,9 @@ from anyio import to_thread
 
 from forkjoin.agent.attach import end_visit
 from forkjoin.agent.teardown import tear_down
-from forkjoin.branch import git, kept, loose, place, worktree
+from forkjoin.branch import archive, git, kept, loose, place, unsaved, worktree
 from forkjoin.branch.checkout import find_checkout
+from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
 from forkjoin.rooms import Rooms
@@ -54,11 +55,14 @@ async def remove(
         unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
         if not discard_unmerged:
             _check_merged(unmerged, forgotten)
+            await _find_unsaved(common_dir, known, discard=False)
         for agent in made:
             await end_visit(rooms, agent)
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
         warnings = await tear_down(rooms, known, environment)
         await _check_again(rooms, common_dir, whole, tips)
+        unsaved = await _find_unsaved(common_dir, known, discard=discard_unmerged)
+        warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
         _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
         _check_free(rooms, await rooms.store.set_removing(whole))
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
@@ -158,10 +162,34 @@ async def _commit_loose(common_dir: str, agent: Agent) -> str | None:
         left = await loose.commit_loose(common_dir, path, agent.branch, message, agent.slug)
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
-    if left.repositories:
-        names = ", ".join(git.readable(name) for name in left.repositories[:5])
-        raise _refuse(agent, f"repositories in its worktree have commits of their own ({names}); move them away first")
     return left.tip
+
+
+async def _find_unsaved(
+    common_dir: str, agents: Sequence[Agent], *, discard: bool
+) -> list[tuple[Agent, list[Unsaved]]]:
+    """Find what would go with agents' worktrees and is nowhere else; refuse to lose it, unless it may go."""
+    each = [(one, await unsaved.find_unsaved(common_dir, Path(one.worktree), one.base)) for one in agents]
+    if discard:
+        return [(agent, found) for agent, found in each if found]
+    for agent, found in ((agent, found) for agent, found in each if found):
+        raise _refuse(
+            agent,
+            f"its worktree has work that is nowhere else: {git.listed([str(one) for one in found])}. Push it, or move "
+            "it away, or pass discard_unmerged=true (it is kept as a tar file under refs/forkjoin/kept/)",
+        )
+    return []
+
+
+async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved]) -> str:
+    """Keep what is nowhere else; say where."""
+    try:
+        ref = await unsaved.keep(common_dir, Path(agent.worktree), found, agent.slug)
+    except (GitError, CallerError) as error:
+        why = error.last_line if isinstance(error, GitError) else str(error)
+        raise _refuse(agent, f"{git.listed([str(one) for one in found])}: {why}") from error
+    names = git.listed([str(one) for one in found])
+    return f"{agent.label}: {names} is kept in {ref}; git show {ref}:{archive.NAME} | tar x puts it back."
 
 
 async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:

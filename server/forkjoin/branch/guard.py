@@ -115,6 +115,10 @@ class Guard:
         """Let a home's records say, from now on, what is trusted; none: nothing is."""
         self.trust, self._seen = trust, {}
 
+    def forget(self, folder: Path) -> None:
+        """Drop what is known of a git folder that is gone."""
+        self._seen.pop(folder, None)
+
     async def look(self, where: str | Path, git_dir: str | None, ask: Callable[[Path], Awaitable[str]]) -> Seen | None:
         """What counts for a call of git in `where`, if it is about a repository; `ask` tells a git folder's listing."""
         found = await to_thread.run_sync(self._find, Path(where), git_dir)

@@ -28,8 +28,6 @@ class Left:
     tip: str | None  #: the branch's commit; none where nothing of it is left
     loose: int  #: how many paths were uncommitted, and are committed now
     warnings: list[str]  #: what the lead should know, each a sentence
-    #: folders of the worktree that are repositories with commits of their own, which are in no other
-    repositories: list[str] = field(default_factory=list[str])
     conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
 
 
@@ -53,8 +51,7 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
     if status.head is None or status.branch != branch:
         tip = await _bring_home(place, branch, tip, keep_as, warnings)
     warnings += await _name_what_stays(place, status)
-    repositories = [name for name in status.repositories if await to_thread.run_sync(_has_commits, place, name)]
-    return Left(tip, loose, warnings, repositories, status.unmerged)
+    return Left(tip, loose, warnings, status.unmerged)
 
 
 async def is_at(common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False) -> bool:
@@ -222,17 +219,3 @@ async def _name_what_stays(place: Place, status: Status) -> list[str]:
         if names := [name for name in status.ignored if name.removesuffix("/") not in brought]:
             said.append(f"Ignored files stay in the worktree and are not merged: {git.listed(names)}.")
     return said
-
-
-def _has_commits(place: Place, name: str) -> bool:
-    """Whether a repository goes with the worktree and has a commit, by its files: git would heed its settings."""
-    top = link = place.path / name / ".git"
-    if link.is_file():  # a submodule's: it leads to a git folder, most often in that of the worktree
-        top = link.parent / os.fsdecode(link.read_bytes()).removeprefix("gitdir:").strip()
-    top = top.resolve()
-    if not any(top.is_relative_to(own.resolve()) for own in (place.path, place.folder)):
-        return False
-    head = top / "HEAD"
-    detached = head.is_file() and not head.read_bytes().startswith(b"ref:")
-    heads = (file for file in (top / "refs" / "heads").rglob("*") if file.is_file())
-    return detached or (top / "packed-refs").exists() or any(heads)

@@ -18,7 +18,7 @@ from forkjoin.branch.place import find_pipes, find_place, is_folder
 from forkjoin.branch.stage import read_status, stage
 from forkjoin.error import GitError
 
-_NOBODY = {
+NOBODY = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
     for key, value in {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost", "DATE": "@0 +0000"}.items()
@@ -28,7 +28,7 @@ _NOBODY = {
 #: Bytes of uncommitted files that are looked at; of one that has more, only what is committed is.
 _BYTES = 50_000_000
 #: The tree without files, by the length of an id.
-_EMPTY = {
+EMPTY_TREES = {
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
@@ -56,7 +56,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str]) ->
         head = await git.resolve(place.folder, "HEAD")
         if head is None:
             return None
-        aside = {**aside, "GIT_ATTR_SOURCE": _EMPTY[len(head)]}
+        aside = {**aside, "GIT_ATTR_SOURCE": EMPTY_TREES[len(head)]}
         status = await read_status(place, aside)
         if not status.loose or await to_thread.run_sync(_size, worktree, status.loose) > _BYTES:
             return head
@@ -67,7 +67,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str]) ->
         tree = await stage(place, status, [], elsewhere)
         await to_thread.run_sync(index.unlink)
         made = ("commit-tree", "-p", head, "-m", "as it is now", tree)
-        return await place.git(*git.UNSYNCED, *made, extra={**aside, **_NOBODY})
+        return await place.git(*git.UNSYNCED, *made, extra={**aside, **NOBODY})
     return None
 
 

@@ -20,7 +20,7 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git
-from forkjoin.branch.place import git_folder, is_folder
+from forkjoin.branch.place import git_folder, git_folders, is_folder
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
 
@@ -177,7 +177,15 @@ async def remove(common_dir: str, path: Path) -> None:
         await to_thread.run_sync(_clear, common_dir, path)
         return
     async with registering(common_dir):
+        for folder in await to_thread.run_sync(_find_within, common_dir, path):
+            await to_thread.run_sync(take_away, folder)
         await to_thread.run_sync(_clear, common_dir, path)
+
+
+def _find_within(common_dir: str, path: Path) -> list[Path]:
+    """Find the git folders of further worktrees that stand within the one at `path`, and go with it."""
+    top = os.path.realpath(path)
+    return [folder for where, folder in git_folders(common_dir) if where.is_relative_to(top) and str(where) != top]
 
 
 def _clear(common_dir: str, path: Path) -> None:

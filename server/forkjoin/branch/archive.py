@@ -1,0 +1,63 @@
+"""Folders kept as a tar file in a commit.
+
+So a git folder is kept byte for byte, and nothing of it is run.
+"""
+
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO
+
+from anyio import to_thread
+
+from forkjoin.branch import git, kept
+from forkjoin.branch.snapshot import NOBODY
+from forkjoin.error import CallerError
+
+#: Bytes of more than this are not kept.
+_MOST = 1024**3
+#: What the tar file is called in the commit.
+NAME = "files.tar"
+
+
+async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterable[str], name: str, message: str) -> str:
+    """Keep folders under these names, and `commits` of this repository as parents; return the ref that keeps them.
+
+    To do so twice keeps them once, as long as nothing in them has changed.
+
+    Raises:
+        CallerError: The folders are too large, or a file can't be read.
+    """
+    with tempfile.TemporaryFile(dir=common_dir) as file:
+        try:
+            await to_thread.run_sync(_pack, file, folders)
+        except OSError as error:
+            raise CallerError(f"{error.filename or next(iter(folders))} can't be kept: {error.strerror}") from error
+        # git reads a regular file piece by piece, what comes through a pipe as a whole.
+        hashed = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
+        blob = await git.git(common_dir, *hashed, holding=(file.fileno(),))
+    tree = await git.git(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
+    parents = [f"-p{one}" for one in sorted(commits)]
+    commit = await git.git(common_dir, "commit-tree", *parents, "-m", message, tree, extra=NOBODY)
+    return await kept.keep(common_dir, commit, name)
+
+
+def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
+    """Write folders into a tar file; pipes and devices are only named there, and sockets left out."""
+    size = 0
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, top in sorted(folders.items()):
+            for path in (top, *_below(top)):
+                size += os.lstat(path).st_size
+                if size > _MOST:
+                    raise CallerError(f"{top} has more than {_MOST // 1024**3} GB, which is not kept; move it away")
+                tar.add(path, Path(name, path.relative_to(top)), recursive=False)
+    file.flush()
+
+
+def _below(top: Path) -> Iterable[Path]:
+    for above, folders, names in os.walk(top):
+        folders.sort()
+        yield from (Path(above, name) for name in sorted((*folders, *names)))

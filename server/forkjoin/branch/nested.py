@@ -1,0 +1,135 @@
+"""The repositories and worktrees that stand within an agent's worktree, or in its git folder, and go with it.
+
+They are found by their files, in ignored folders too, where `git status` doesn't look: a `.git`, a bare repository, a
+submodule's git folder, and whatever the agent's repository has registered as a worktree there.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.branch.place import git_folder, git_folders, is_folder
+from forkjoin.regular import read_line
+
+#: What a git folder has (gitrepository-layout(5)).
+_GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
+#: Of a git folder, where no other one is.
+_PLAIN = frozenset({"objects", "refs", "logs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A repository, or a worktree of one."""
+
+    name: str  #: what it is called to people
+    folder: Path  #: its git folder, with HEAD and the index
+    common: Path  #: the git folder with objects and refs
+    tree: Path | None  #: where its files are; None for a bare repository and for files that are gone
+    goes: bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
+    shares: bool  #: whether its objects and refs are those of the agent's repository
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What goes with an agent's worktree."""
+
+    common_dir: str
+    worktree: Path
+    folder: Path | None  #: its git folder
+    linked: list[tuple[Path, Path]]  #: other worktrees of its repository that stand within it, and their git folders
+
+    def has(self, path: Path) -> bool:
+        real = os.path.realpath(path)
+        tops = [self.worktree, *([self.folder] if self.folder else []), *(folder for _, folder in self.linked)]
+        return any(_is_within(real, os.path.realpath(top)) for top in tops)
+
+
+def _is_within(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top}/")
+
+
+def find_within(common_dir: str, worktree: Path) -> Within:
+    """Blocks."""
+    real = os.path.realpath(worktree)
+    linked = [(where, folder) for where, folder in git_folders(common_dir) if _is_within(str(where.parent), real)]
+    return Within(common_dir, worktree, git_folder(common_dir, worktree), linked)
+
+
+def find_nested(within: Within) -> list[Nested]:
+    """Every repository and worktree that goes with an agent's worktree. Blocks."""
+    found: dict[str, Nested] = {}  # by the real path of its git folder
+    tops = [folder for _, folder in within.linked]
+    for tree, folder in within.linked:
+        _add(found, within, tree if is_folder(tree) else None, folder)
+    if is_folder(within.worktree):
+        tops.insert(0, within.worktree)
+    tops += [within.folder] if within.folder else []
+    bare: list[Path] = []
+    for top in tops:
+        for above, names in walk(top):
+            if ".git" in names:
+                _add_link(found, within, above)
+            if names >= _GIT_FOLDER and above.name != ".git":
+                bare.append(above)
+    for folder in bare:  # after those that a `.git` leads to: these have files
+        _add(found, within, None, folder)
+    return list(found.values())
+
+
+def _add_link(found: dict[str, Nested], within: Within, tree: Path) -> None:
+    """Add what the `.git` of a folder leads to, unless that is the agent's own git folder."""
+    folder = follow(tree / ".git")
+    if folder is None:
+        return
+    if tree != within.worktree:
+        _add(found, within, tree, folder)
+    elif within.folder is None or not folder.samefile(within.folder):  # the files there are the agent's own
+        _add(found, within, None, folder)
+
+
+def _add(found: dict[str, Nested], within: Within, tree: Path | None, folder: Path) -> None:
+    if not os.path.lexists(folder / "HEAD"):
+        return
+    line = read_line(folder / "commondir")
+    common = folder / line if line else folder
+    shares = os.path.realpath(common) == os.path.realpath(within.common_dir)
+    nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
+    if nested.goes or tree or within.has(folder):
+        found.setdefault(os.path.realpath(folder), nested)
+
+
+def _call(within: Within, tree: Path | None, folder: Path) -> str:
+    for path in (tree, folder):
+        if path and path.is_relative_to(within.worktree):
+            return str(path.relative_to(within.worktree))
+    if within.folder and folder.is_relative_to(within.folder):
+        return str(folder.relative_to(within.folder))
+    return str(tree or folder)
+
+
+def follow(link: Path) -> Path | None:
+    """Return the git folder that a `.git` is or leads to; None where there is none."""
+    if link.is_dir():
+        return link
+    line = read_line(link)
+    if line is None or not line.startswith("gitdir:"):
+        return None
+    folder = Path(os.path.normpath(link.parent / line.removeprefix("gitdir:").strip()))
+    return folder if folder.is_dir() else None
+
+
+def walk(top: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Walk through the folders below `top`, itself too, with the names in each; follow no symlink."""
+    waiting = [str(top)]
+    while waiting:
+        above = waiting.pop()
+        try:
+            with os.scandir(above) as entries:
+                inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError:  # it went, or may not be read
+            continue
+        names = {name for name, _ in inside}
+        plain = _PLAIN if names >= _GIT_FOLDER else frozenset[str]()
+        waiting += [f"{above}/{name}" for name, is_dir in inside if is_dir and name not in plain]
+        yield Path(above), names

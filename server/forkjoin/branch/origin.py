@@ -1,0 +1,128 @@
+"""Which commits of a repository were made there, and which came from elsewhere, by its refs and logs.
+
+What a remote-tracking ref has is elsewhere, and so is what was fetched, or cloned. A commit that only a log knows
+counts if the log says that it was made there; one that was amended since does not.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.branch.lens import Lens, UnreadableError
+from forkjoin.branch.nested import Nested
+from forkjoin.regular import read_regular
+
+#: Bytes of a log, or of a list of commits, that are read.
+_LIMIT = 32 * 1024 * 1024
+#: How many commits are counted.
+MOST = 1_000
+
+_ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
+#: What a log says of commits that were there before (git-reflog(1)).
+_BROUGHT = re.compile(
+    rb"clone|fetch|checkout|reset|branch|switch|update by push"
+    rb"|rebase.*\((?:start|abort)\)|.*(?:[Ff]ast-forward|storing head)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tips:
+    """Commits by which the history of a repository is known."""
+
+    own: frozenset[str]  #: those that nothing keeps once the repository has gone
+    elsewhere: frozenset[str]
+
+
+async def find_tips(lens: Lens, nested: Nested) -> Tips:
+    """Find where the commits of a repository end.
+
+    Raises:
+        UnreadableError: A file there is larger than any honest one, or no regular file.
+        GitError: git can't tell.
+    """
+    listing = await lens.git("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)")
+    refs = {ref: (peeled or object_) for ref, object_, peeled in (line.split(" ") for line in listing.splitlines())}
+    logs = await to_thread.run_sync(_read_logs, nested)
+    heads = set(await to_thread.run_sync(_read_heads, nested))
+    if not nested.goes:
+        return Tips(frozenset(heads | logs.made), frozenset(refs.values()))
+    brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs)}
+    elsewhere = {refs[ref] for ref in brought} | logs.came | await to_thread.run_sync(_read_fetched, nested)
+    own = {tip for ref, tip in refs.items() if ref not in brought}
+    return Tips(frozenset(own | heads | logs.made), frozenset(elsewhere))
+
+
+async def find_own(lens: Lens, own: Iterable[str], elsewhere: Iterable[str]) -> list[str]:
+    """Return the commits that `own` has and `elsewhere` has not, newest first; at most MOST."""
+    wanted = "".join(f"{one}\n" for one in sorted(own)) + "".join(f"^{one}\n" for one in sorted(elsewhere))
+    asked = ("rev-list", "--ignore-missing", f"--max-count={MOST}", "--stdin")
+    return (await lens.git(*asked, stdin=wanted.encode())).split() if any(own) else []
+
+
+def _is_brought(ref: str, tip: str, logs: "_Logs") -> bool:
+    """Whether a ref is a remote's, or a tag that came with a clone."""
+    return ref.startswith("refs/remotes/") or (ref.startswith("refs/tags/") and logs.there and tip not in logs.made)
+
+
+# -- what files say
+
+
+@dataclass(frozen=True, slots=True)
+class _Logs:
+    there: bool
+    made: frozenset[str]
+    came: frozenset[str]
+
+
+def _read_logs(nested: Nested) -> _Logs:
+    files = [nested.folder / "logs" / "HEAD"]
+    if nested.goes:
+        files += [*_files(nested.common / "logs"), *nested.common.glob("worktrees/*/logs/HEAD")]
+    lines = [line for file in dict.fromkeys(files) for line in _read(file).splitlines()]
+    made, amended, came = set[bytes](), set[bytes](), set[bytes]()
+    for old, new, why in (found.groups() for found in map(_LINE.fullmatch, lines) if found):
+        if why.startswith(b"commit (amend)"):
+            amended.add(old)
+        if why.startswith(b"clone"):
+            came.add(new)
+        if not _BROUGHT.match(why):
+            made.add(new)
+    return _Logs(bool(lines), _ids(made - amended), _ids(came))
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for above, folders, names in os.walk(top):
+        folders[:] = [name for name in folders if name != "remotes"]
+        yield from (Path(above, name) for name in names)
+
+
+def _read_heads(nested: Nested) -> frozenset[str]:
+    """The commits at which HEAD is detached, of the repository and of its worktrees."""
+    if not nested.goes and not os.path.lexists(nested.folder / "commondir"):
+        return frozenset()  # HEAD stays, too
+    files = [nested.folder / "HEAD", *(nested.common.glob("worktrees/*/HEAD") if nested.goes else ())]
+    lines = [_read(file).strip() for file in files]
+    return _ids(line for line in lines if _ID.fullmatch(line))
+
+
+def _read_fetched(nested: Nested) -> frozenset[str]:
+    """The commits that were fetched last, and those at which a shallow history ends."""
+    lines = _read(nested.folder / "FETCH_HEAD").splitlines() + _read(nested.common / "shallow").splitlines()
+    found = (_ID.match(line) for line in lines if not line.endswith(b" of ."))
+    return _ids(one[0] for one in found if one)
+
+
+def _ids(found: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(one.decode() for one in found if one.strip(b"0"))
+
+
+def _read(file: Path) -> bytes:
+    data = read_regular(file, _LIMIT) or b""
+    if len(data) == _LIMIT:
+        raise UnreadableError(f"{file} is too large")
+    return data

@@ -1,0 +1,184 @@
+"""What goes with an agent's worktree and is nowhere else: work in nested repositories, worktrees and submodules."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.branch.archive import archive
+from forkjoin.branch.change import SUBMODULE
+from forkjoin.branch.lens import Lens, UnreadableError, open_lens
+from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
+from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
+from forkjoin.branch.place import find_pipes, is_folder
+from forkjoin.branch.snapshot import EMPTY_TREES
+from forkjoin.error import GitError
+from forkjoin.regular import read_regular
+
+#: How a submodule's mode stands in an index (gitformat-index(5)).
+_GITLINK = (0o160000).to_bytes(4, "big")
+#: Files that a package manager puts into a clone to say that it is whole.
+_MARKS = frozenset({".cargo-ok"})
+_FORM = ("--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all")
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """A folder of a worktree with work that is nowhere else."""
+
+    name: str
+    what: str
+    folders: tuple[Path, ...]  #: what has all of it
+    commits: tuple[str, ...] = ()  #: those of them that are objects of the agent's own repository
+
+    def __str__(self) -> str:
+        return f"{git.readable(self.name)} ({self.what})"
+
+
+async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsaved]:
+    """Find the work that would be lost with an agent's worktree and that its branch can't have.
+
+    Args:
+        base: The commit that the agent began at; the submodules' commits that it names are somebody else's.
+    """
+    within = await to_thread.run_sync(find_within, common_dir, worktree)
+    nested = await to_thread.run_sync(find_nested, within)
+    named = await _named_by(common_dir, base, nested)
+    found = [await _look(common_dir, one, named.get(one.name)) for one in nested]
+    found += await _find_hidden(within, nested)
+    return [one for one in found if one]
+
+
+async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: str) -> str:
+    """Keep all of this under refs/forkjoin/kept/, as a tar file; return the ref.
+
+    Raises:
+        CallerError: It can't be kept, for the reason given.
+    """
+    folders = {folder for one in found for folder in one.folders}
+    tops = [one for one in folders if not any(one != other and one.is_relative_to(other) for other in folders)]
+    commits = {commit for one in found for commit in one.commits}
+    message = f"Work that was only in {worktree.name}: {', '.join(map(str, found))}"
+    named = {_call(common_dir, worktree, top): top for top in tops}
+    return await archive(common_dir, named, commits, f"nested/{name}", message)
+
+
+def _call(common_dir: str, worktree: Path, folder: Path) -> str:
+    """What a folder is called in the tar file: a path within the worktree, or within the repository's git folder."""
+    if folder.is_relative_to(worktree):
+        return str(folder.relative_to(worktree.parent))
+    return str(Path("git-folder", os.path.relpath(os.path.realpath(folder), os.path.realpath(common_dir))))
+
+
+async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dict[str, str]:
+    """The commits that `base` names for those of these that are its submodules, by their paths."""
+    names = [one.name for one in nested if one.tree and not Path(one.name).is_absolute()]
+    if not names:
+        return {}
+    asked = ("ls-tree", "-z", "--full-tree", base, "--", *names)
+    try:
+        rows = git.names_in(await git.git(common_dir, *asked, extra={"GIT_LITERAL_PATHSPECS": "1"}))
+    except GitError:
+        return {}
+    parted = (row.partition("\t")[::2] for row in rows)
+    return {path: how.split(" ")[2] for how, path in parted if how.startswith(f"{SUBMODULE} ")}
+
+
+async def _look(common_dir: str, nested: Nested, named: str | None) -> Unsaved | None:
+    """What would be lost of one repository, or worktree."""
+    folders = _folders(nested)
+    try:
+        async with open_lens(nested.folder, nested.common) as lens:
+            tips = await find_tips(lens, nested)
+            tips = Tips(tips.own, tips.elsewhere.union([named] if named else []))
+            commits = await find_own(lens, tips.own, tips.elsewhere)
+            paths = await _find_loose(lens, nested.tree) if nested.tree else 0
+            tops = [one for one in sorted(tips.own) if await lens.has(one)] if nested.shares and commits else []
+        if commits and (module := await to_thread.run_sync(find_module, common_dir, nested)):
+            commits = await _find_missing(nested, tips, module)
+    except (UnreadableError, GitError) as error:
+        why = error.last_line if isinstance(error, GitError) else str(error)
+        return Unsaved(nested.name, f"a repository that can't be read: {why[:200]}", folders)
+    if not commits and not paths:
+        return None
+    return Unsaved(nested.name, _say(len(commits), paths), folders, tuple(tops))
+
+
+def _folders(nested: Nested) -> tuple[Path, ...]:
+    """The folders that have all of a repository that goes."""
+    if nested.tree and nested.folder.is_relative_to(nested.tree):
+        return (nested.tree,)
+    return (nested.tree, nested.folder) if nested.tree else (nested.folder,)
+
+
+def _say(commits: int, paths: int) -> str:
+    more = "+" if commits == MOST else ""
+    parts = [f"{commits}{more} commit{'s' if commits != 1 else ''}"] if commits else []
+    parts += [f"{paths} uncommitted path{'s' if paths != 1 else ''}"] if paths else []
+    return " and ".join(parts)
+
+
+def find_module(common_dir: str, nested: Nested) -> Path | None:
+    """Find the git folder that the checkout's own submodule has, for one of a worktree's submodules. Blocks."""
+    worktrees = Path(os.path.realpath(common_dir), "worktrees")
+    folder = Path(os.path.realpath(nested.folder))
+    if not folder.is_relative_to(worktrees) or "modules" not in folder.parts:
+        return None
+    module = Path(os.path.realpath(common_dir), *folder.relative_to(worktrees).parts[1:])
+    return module if (module / "HEAD").is_file() else None
+
+
+async def _find_missing(nested: Nested, tips: Tips, module: Path) -> list[str]:
+    """The commits of a worktree's submodule that no ref of the checkout's own one has."""
+    async with open_lens(module, module) as lens:
+        there = set((await lens.git("for-each-ref", "--format=%(objectname)")).split())
+    async with open_lens(nested.folder, nested.common, [module]) as lens:
+        return await find_own(lens, tips.own, tips.elsewhere | there)
+
+
+async def _find_loose(lens: Lens, tree: Path) -> int:
+    """How many paths differ from HEAD, new ones too, but neither ignored files nor further repositories."""
+    if pipes := await to_thread.run_sync(find_pipes, tree):
+        raise UnreadableError(f"{git.readable(str(pipes[0]))} is neither a file nor a folder")
+    here = {**lens.environment, "GIT_WORK_TREE": str(tree), "GIT_ATTR_SOURCE": EMPTY_TREES[lens.id_length]}
+    lines = git.names_in(await git.git(tree, "status", *_FORM, extra=here))
+    return len(
+        [one for one in lines if not (one.startswith("? ") and (one.endswith("/") or Path(one[2:]).name in _MARKS))]
+    )
+
+
+# -- files that git doesn't look at
+
+
+async def _find_hidden(within: Within, nested: Sequence[Nested]) -> list[Unsaved]:
+    """Files where the index has a submodule that is no repository; and those of a worktree that git knows no more."""
+    if not await to_thread.run_sync(is_folder, within.worktree):
+        return []
+    if within.folder is None:
+        there = await to_thread.run_sync(_has_files, within.worktree)
+        return [Unsaved(".", "files of a worktree that git knows no more", (within.worktree,))] if there else []
+    if not await to_thread.run_sync(_has_gitlinks, within.folder):
+        return []
+    here = {"GIT_DIR": str(within.folder), "GIT_WORK_TREE": str(within.worktree)}
+    rows = git.names_in(await git.git(within.worktree, "ls-files", "-z", "--stage", extra=here))
+    paths = {row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")}
+    hidden = [within.worktree / path for path in sorted(paths.difference(one.name for one in nested))]
+    return [
+        Unsaved(str(one.relative_to(within.worktree)), "files in the place of a submodule", (one,))
+        for one in hidden
+        if await to_thread.run_sync(_has_files, one)
+    ]
+
+
+def _has_gitlinks(folder: Path) -> bool:
+    """Whether an index may have a submodule: quicker than git, which is asked only then."""
+    files = [folder / "index", *folder.glob("sharedindex.*")]
+    return any(_GITLINK in (read_regular(file) or b"") for file in files)
+
+
+def _has_files(top: Path) -> bool:
+    """Whether there is a file in a folder that is no symlink."""
+    return is_folder(top) and any(not is_folder(above / name) for above, names in walk(top) for name in names)

@@ -1,0 +1,310 @@
+"""What goes with a worktree and is nowhere else: nested repositories, worktrees and submodules are found and kept."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from branches import Fork, blob, commit, make_fork, put_counting_git
+from forkjoin.branch import worktree
+from forkjoin.branch.place import git_folders
+from forkjoin.branch.unsaved import find_unsaved, keep
+from harness import git
+
+ALLOW = ("-c", "protocol.file.allow=always")
+
+
+async def found(fork: Fork) -> list[str]:
+    return [str(one) for one in await find_unsaved(fork.common_dir, fork.path, fork.base)]
+
+
+def make_repository(path: Path, files: dict[str, str | None] | None = None) -> Path:
+    path.mkdir(parents=True)
+    git(path, "init", "-q")
+    if files:
+        commit(path, files)
+    return path
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A repository from which others are cloned."""
+    return make_repository(tmp_path / "library", {"lib.txt": "x\n"})
+
+
+@pytest.fixture
+async def with_submodule(repository: Path, library: Path) -> Fork:
+    """An agent's worktree in which a submodule is ready."""
+    git(repository, *ALLOW, "submodule", "add", "-q", str(library), "lib")
+    git(repository, "commit", "-qm", "with a submodule")
+    fork = await make_fork(repository)
+    git(fork.path, *ALLOW, "submodule", "update", "-q", "--init")
+    return fork
+
+
+def _commits(path: Path) -> None:
+    commit(path, {"a": "x"})
+
+
+def _stages(path: Path) -> None:
+    (path / "a").write_text("x")
+    git(path, "add", "a")
+
+
+def _writes(path: Path) -> None:
+    (path / "a").write_text("x")
+
+
+def _stashes(path: Path) -> None:
+    commit(path, {"a": "x"})
+    git(path, "branch", "-f", "pushed")
+    git(path, "update-ref", "refs/remotes/origin/main", "HEAD")
+    (path / "a").write_text("y")
+    git(path, "stash", "-q")
+
+
+WORK = {_commits: "1 commit", _stages: "1 uncommitted path", _writes: "1 uncommitted path", _stashes: "2 commits"}
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize(("work", "what"), WORK.items())
+async def test_a_repository_made_in_the_worktree_is_unsaved(
+    fork: Fork, work: Callable[[Path], None], what: str, ignored: bool
+) -> None:
+    if ignored:
+        commit(fork.path, {".gitignore": "deep/\n"})
+    work(make_repository(fork.path / "deep" / "own"))
+    assert await found(fork) == [f"deep/own ({what})"]
+
+
+async def test_an_empty_repository_holds_no_work(fork: Fork) -> None:
+    make_repository(fork.path / "own")
+    assert await found(fork) == []
+
+
+async def test_a_worktree_without_repositories_takes_no_call_of_git(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fork.path / "d").mkdir()
+    (fork.path / "d" / "new").touch()
+    log = put_counting_git(tmp_path / "bin", monkeypatch, everything=True)
+    assert await found(fork) == []
+    assert log.read_text() == ""
+
+
+@pytest.mark.parametrize("how", ["", "--depth=1", "--depth=1 --branch=off", "--branch=off", "--single-branch"])
+async def test_a_clean_clone_is_elsewhere(fork: Fork, library: Path, how: str) -> None:
+    git(library, "tag", "off", git(library, "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}"))
+    git(fork.path, "clone", "-q", *how.split(), f"file://{library}", "node_modules/lib")
+    (fork.path / "node_modules" / "lib" / ".cargo-ok").touch()
+    assert await found(fork) == []
+    commit(fork.path / "node_modules" / "lib", {"a": "x"})
+    assert await found(fork) == ["node_modules/lib (1 commit)"]
+    git(fork.path / "node_modules" / "lib", "push", "-q", "origin", "HEAD:refs/heads/new")
+    git(fork.path / "node_modules" / "lib", "update-ref", "refs/remotes/origin/new", "HEAD")
+    assert await found(fork) == []
+
+
+async def test_a_tag_that_came_with_a_clone_is_elsewhere_and_one_made_there_is_not(fork: Fork, library: Path) -> None:
+    git(library, "tag", "-am", "off", "off", git(library, "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}"))
+    clone = fork.path / "clone"
+    git(fork.path, "clone", "-q", str(library), "clone")
+    git(clone, "checkout", "-q", "off")
+    assert await found(fork) == []
+    commit(clone, {"a": "x"})
+    git(clone, "tag", "-am", "own", "own")
+    git(clone, "checkout", "-q", "main")
+    assert await found(fork) == ["clone (1 commit)"]
+
+
+async def test_a_commit_that_only_a_log_has_is_work_unless_it_was_amended(fork: Fork, library: Path) -> None:
+    git(fork.path, "clone", "-q", str(library), "clone")
+    clone = fork.path / "clone"
+    git(clone, "checkout", "-q", "--detach")
+    commit(clone, {"a": "x"})
+    git(clone, "commit", "-q", "--amend", "-m", "amended")
+    git(clone, "update-ref", "refs/remotes/origin/new", "HEAD")
+    git(clone, "checkout", "-q", "main")
+    assert await found(fork) == []
+    git(clone, "update-ref", "-d", "refs/remotes/origin/new")
+    assert await found(fork) == ["clone (1 commit)"]
+
+
+async def test_a_bare_repository_and_one_in_another_are_found(fork: Fork, library: Path) -> None:
+    git(fork.path, "clone", "-q", str(library), "outer")
+    git(fork.path, "init", "-q", "--bare", "outer/x/bare.git")
+    git(library, "push", "-q", str(fork.path / "outer" / "x" / "bare.git"), "main")
+    (fork.path / "outer" / ".git" / "info" / "exclude").write_text("x/\n")
+    assert await found(fork) == ["outer/x/bare.git (1 commit)"]
+
+
+# -- worktrees
+
+
+@pytest.mark.parametrize("work", ["commit", "file", "both", "nothing", "a commit on a branch"])
+async def test_a_worktree_within_is_unsaved_by_its_head_and_files(fork: Fork, work: str) -> None:
+    commit(fork.path, {".gitignore": ".claude/\n"})
+    inner = fork.path / ".claude" / "worktrees" / "x"
+    git(fork.path, "worktree", "add", "-q", *(["-b", "x"] if "branch" in work else ["--detach"]), str(inner))
+    done = commit(inner, {"a": "x"}) if "commit" in work or work == "both" else fork.base
+    if work in ("file", "both"):
+        (inner / "b").write_text("y")
+    said = {"commit": "1 commit", "file": "1 uncommitted path", "both": "1 commit and 1 uncommitted path"}.get(work)
+    assert await found(fork) == ([f".claude/worktrees/x ({said})"] if said else [])
+    if work == "both":
+        unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+        kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+        assert git(fork.repository, "merge-base", "--is-ancestor", done, kept) == ""
+    await worktree.remove(fork.common_dir, fork.path)
+    assert list(git_folders(fork.common_dir)) == []
+
+
+async def test_a_worktree_within_whose_files_are_gone_has_its_head_still(fork: Fork) -> None:
+    git(fork.path, "worktree", "add", "-q", "--detach", "inner")
+    commit(fork.path / "inner", {"a": "x"})
+    worktree.take_away(fork.path / "inner")
+    assert [one.rpartition(" (")[2] for one in await found(fork)] == ["1 commit)"]
+
+
+async def test_files_of_a_worktree_that_git_knows_no_more_are_unsaved(fork: Fork) -> None:
+    worktree.take_away(fork.folder)
+    assert await found(fork) == [". (files of a worktree that git knows no more)"]
+
+
+async def test_a_git_folder_in_place_of_the_worktrees_own_link_is_unsaved(fork: Fork) -> None:
+    (fork.path / ".git").unlink()
+    git(fork.path, "init", "-q")
+    assert await found(fork) == []
+    commit(fork.path, {"a": "x"})
+    assert await found(fork) == [".git (1 commit)"]
+
+
+# -- submodules
+
+
+async def test_a_submodule_as_it_came_is_elsewhere(with_submodule: Fork) -> None:
+    assert await found(with_submodule) == []
+
+
+@pytest.mark.parametrize(("work", "what"), WORK.items())
+async def test_work_in_a_submodule_is_unsaved(with_submodule: Fork, work: Callable[[Path], None], what: str) -> None:
+    work(with_submodule.path / "lib")
+    assert await found(with_submodule) == [f"lib ({what})"]
+
+
+async def test_commits_of_a_submodule_whose_folder_was_deleted_are_unsaved(with_submodule: Fork) -> None:
+    fork = with_submodule
+    commit(fork.path / "lib", {"a": "x"})
+    worktree.take_away(fork.path / "lib")
+    assert await found(fork) == ["modules/lib (1 commit)"]
+    worktree.take_away(fork.path)
+    assert await found(fork) == ["modules/lib (1 commit)"]
+
+
+async def test_what_the_checkouts_own_submodule_has_is_elsewhere(with_submodule: Fork) -> None:
+    fork = with_submodule
+    done = commit(fork.path / "lib", {"a": "x"})
+    git(fork.repository / "lib", *ALLOW, "fetch", "-q", str(fork.path / "lib"), f"{done}:refs/heads/theirs")
+    assert await found(fork) == []
+
+
+async def test_a_commit_that_the_base_names_is_not_the_agents(repository: Path, library: Path) -> None:
+    git(repository, *ALLOW, "submodule", "add", "-q", str(library), "lib")
+    git(repository / "lib", "checkout", "-q", "--detach")
+    commit(repository / "lib", {"a": "x"})
+    git(repository, "add", "lib")
+    git(repository, "commit", "-qm", "at what is pushed nowhere")
+    fork = await make_fork(repository)
+    git(fork.path, *ALLOW, "clone", "-q", str(repository / ".git" / "modules" / "lib"), "lib")
+    git(fork.path / "lib", "checkout", "-q", "--detach", git(repository / "lib", "rev-parse", "HEAD"))
+    git(fork.path / "lib", "update-ref", "-d", "refs/remotes/origin/main")
+    git(fork.path / "lib", "update-ref", "-d", "refs/remotes/origin/HEAD")
+    assert await found(fork) == []
+
+
+async def test_files_in_the_place_of_a_submodule_that_is_none_are_unsaved(repository: Path, library: Path) -> None:
+    git(repository, *ALLOW, "submodule", "add", "-q", str(library), "lib")
+    git(repository, "commit", "-qm", "with a submodule")
+    fork = await make_fork(repository)
+    assert await found(fork) == []
+    (fork.path / "lib" / "a").write_text("x")
+    assert git(fork.path, "status", "--porcelain") == ""
+    assert await found(fork) == ["lib (files in the place of a submodule)"]
+
+
+# -- nothing is obeyed
+
+
+async def test_no_setting_of_a_nested_repository_is_obeyed(fork: Fork, tmp_path: Path) -> None:
+    inner = make_repository(fork.path / "inner", {"a": "x", ".gitattributes": "* filter=evil diff=evil\n"})
+    (tmp_path / "evil").write_text(f"#!/bin/sh\ntouch {tmp_path}/run\ncat\n")
+    (tmp_path / "evil").chmod(0o755)
+    for key in (
+        "core.fsmonitor",
+        "filter.evil.clean",
+        "diff.evil.textconv",
+        "core.sshCommand",
+        "core.alternateRefsCommand",
+    ):
+        git(inner, "config", key, str(tmp_path / "evil"))
+    git(inner, "config", "core.worktree", str(tmp_path))
+    git(inner, "config", "include.path", str(tmp_path / "fifo"))
+    os.mkfifo(tmp_path / "fifo")
+    for hook in ("post-index-change", "reference-transaction"):
+        (inner / ".git" / "hooks" / hook).symlink_to(tmp_path / "evil")
+    (inner / "a").write_text("y")
+    assert await found(fork) == ["inner (1 commit and 1 uncommitted path)"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "where", [".git/HEAD", ".git/index", ".git/refs/heads/x", ".git/packed-refs", ".git/logs/HEAD", ".gitignore",
+              ".git/objects/info/alternates", ".git/objects/pack/x.idx", ".git/config", ".git/shallow"]
+)  # fmt: skip
+async def test_a_pipe_in_a_nested_repository_holds_nobody_up(fork: Fork, where: str) -> None:
+    pipe = make_repository(fork.path / "inner", {"a": "x"}) / where
+    pipe.unlink(missing_ok=True)
+    pipe.parent.mkdir(exist_ok=True)
+    os.mkfifo(pipe)
+    assert len(await found(fork)) == 1
+
+
+async def test_a_repository_that_cannot_be_read_is_unsaved(fork: Fork) -> None:
+    inner = make_repository(fork.path / "inner", {"a": "x"})
+    for one in (inner / ".git" / "objects").rglob("*"):
+        if one.is_file():
+            one.unlink()
+    (inner / ".git" / "objects" / "info" / "alternates").write_text(f"{fork.common_dir}/objects\n")
+    (inner / ".git" / "refs" / "heads" / "main").write_text(f"{fork.base}\n")
+    (said,) = await found(fork)
+    assert said.startswith("inner (a repository that can't be read: ")
+
+
+# -- keeping it
+
+
+async def test_what_is_kept_can_be_put_back(fork: Fork, tmp_path: Path) -> None:
+    inner = make_repository(fork.path / "inner", {"a": "x"})
+    (inner / "loose").write_text("y")
+    (inner / "link").symlink_to("a")
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    assert kept == "refs/forkjoin/kept/nested/a1-left"
+    assert await keep(fork.common_dir, fork.path, unsaved, "a1-left") == kept
+    with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
+        tar.extractall(tmp_path / "back", filter="tar")
+    back = tmp_path / "back" / fork.path.name / "inner"
+    assert git(back, "status", "--porcelain").splitlines() == ["?? link", "?? loose"]
+    assert git(back, "rev-parse", "HEAD") == git(inner, "rev-parse", "HEAD")
+    assert git(fork.repository, "fsck", "--strict", "--no-dangling") == ""
+
+
+async def test_a_submodules_git_folder_is_kept_with_its_files(with_submodule: Fork) -> None:
+    fork = with_submodule
+    commit(fork.path / "lib", {"a": "x"})
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
+        assert {"a1-left/lib/a", "git-folder/worktrees/a1-left/modules/lib/HEAD"} <= set(tar.getnames())
