@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from forkjoin.redact import MARK, redact, secrets_of
+from forkjoin.redact import MARK, find_rest, redact, secrets_of
 from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +25,7 @@ KEYS = [
     f"xoxb-{BODY}",
     f"npm_{BODY[:36]}",
     f"hf_{BODY[:34]}",
+    f"fjt_{BODY[:32]}",
 ]
 PEM = (
     f"-----BEGIN RSA {'PRIVATE'} KEY-----\nProc-Type: 4,ENCRYPTED\n\n{BODY}\n{BODY}\n-----END RSA {'PRIVATE'} KEY-----"
@@ -66,6 +67,17 @@ def test_a_private_key_that_a_page_cuts_in_two_is_in_neither_half(cut: int) -> N
     halves = redact(PEM[:cut]), redact(PEM[cut:])
     assert BODY[:20] not in "".join(halves[0])
     assert cut < 100 or BODY[:20] not in halves[1]
+
+
+@pytest.mark.parametrize("cut", range(1, 36))
+def test_the_rest_of_a_key_that_begins_before_a_text_is_found(cut: int) -> None:
+    text = f"before fjt_{BODY[:32]} after"
+    assert find_rest(text[: 7 + cut], text[7 + cut :], redact) == 36 - cut
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_looks_like_no_key_has_no_rest(text: str) -> None:
+    assert [find_rest(text[:cut], text[cut:], redact) for cut in range(len(text))] == [0] * len(text)
 
 
 def test_the_lead_s_passwords_are_known_by_their_variables_names() -> None:

@@ -2,7 +2,8 @@
 
 What looks like a key is known by its form: the forms are those of gitleaks (MIT, config/gitleaks.toml) that name one
 issuer and need no context; the libraries that know more of them bring more than all of forkjoin. A password has no
-form: it is known by the lead's environment, where a variable's name says what it holds.
+form: it is known by the lead's environment, where a variable's name says what it holds. The tokens that we issue to
+agents have a form of their own. None of this finds a key that was encoded, or torn apart by other characters.
 
 A replacement is never longer than what it replaces, and no quote or escape is ever torn: JSON stays JSON, and what
 fitted into a page still fits.
@@ -10,9 +11,11 @@ fitted into a page still fits.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 MARK = "[redacted]"
+#: How each token begins that is issued to an agent's attempt.
+ISSUED = "fjt_"
 #: Stands for what is shorter than the mark.
 _SHORT_MARK = "[hidden]"
 #: Characters of the shortest value that counts as a secret.
@@ -30,6 +33,7 @@ _FORMS: tuple[tuple[str, "re.Pattern[str]"], ...] = tuple(
     for sign, form in (
         ("PRIVATE KEY", rf"-----BEGIN [A-Z ]{{0,30}}PRIVATE KEY[A-Z ]{{0,10}}-----{_PEM_BODY}(?:{_PEM_END})?"),
         ("PRIVATE KEY", rf"\A[A-Za-z0-9+/=\s]*{_PEM_END}"),  # a page may begin within one
+        (ISSUED, rf"{ISSUED}[A-Za-z0-9_-]{{8,32}}"),
         ("sk-ant-", r"sk-ant-[A-Za-z0-9_-]{8,}"),
         ("github_pat_", r"github_pat_[A-Za-z0-9_]{20,}"),
         *((f"gh{kind}_", rf"gh{kind}_[A-Za-z0-9]{{20,}}") for kind in "pousr"),
@@ -67,6 +71,14 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         if sign in text:
             text = pattern.sub(_mark, text)
     return text
+
+
+def find_rest(before: str, text: str, redact: Callable[[str], str]) -> int:
+    """Return how many characters at the beginning of `text` belong to a key that begins in `before`."""
+    whole = redact(before + text)
+    if whole == redact(before) + redact(text):
+        return 0
+    return next((cut for cut in range(len(text)) if whole.endswith(redact(text[cut:]))), len(text))
 
 
 def _mark(found: "re.Match[str]") -> str:

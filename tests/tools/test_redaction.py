@@ -135,3 +135,42 @@ async def test_the_end_of_a_log_begins_with_no_half_of_a_key(lead: Lead) -> None
     text = await lead.call("read_log", id=first, tail=1, limit=200)
     assert text.endswith("and more end\n[end]")
     assert "Q7" not in text
+
+
+async def test_an_agents_token_is_shown_nowhere_and_recorded_in_no_event(
+    lead: Lead, repository: Path, home: Home, tmp_path: Path
+) -> None:
+    leaks = (
+        f'printf %s "$FORKJOIN_TOKEN" > {tmp_path}/token; echo "$FORKJOIN_TOKEN" > leaked.txt',
+        'git add leaked.txt; git commit -q -m "by $FORKJOIN_TOKEN"; echo "said: $FORKJOIN_TOKEN"',
+    )
+    (first,) = await lead.run("; ".join(leaks), verify='echo "verify: $FORKJOIN_TOKEN"')
+    token = (tmp_path / "token").read_text()
+    answers = [
+        await lead.call("list_agents"),
+        await lead.call("get_result", id=first, detail="full"),
+        await lead.call("read_log", id=first),
+        await lead.call("read_log", id=first, raw=True),
+        await lead.call("read_log", id=first, raw=True, tail=1),
+        await lead.call("read_diff", id=first),
+        await lead.call("merge_worktree", ids=[first], verify="! cat leaked.txt"),
+    ]
+    shown = [json.dumps(answer) for answer in answers] + [forkjoin(repository, "logs", first, "--raw").stdout]
+    assert [token in text for text in shown] == [False] * len(shown)
+    assert [MARK in text for text in shown] == [True] * len(shown)
+    assert token not in home.log.read_text()
+    with sqlite3.connect(home.records) as records:
+        for table in ("event", "agent", "landing"):
+            assert token not in str(records.execute(f"SELECT * FROM {table}").fetchall()), table
+    records.close()
+
+
+async def test_a_page_that_begins_within_a_token_shows_none_of_it(lead: Lead) -> None:
+    (first,) = await lead.run('echo "before $FORKJOIN_TOKEN after"; echo "$FORKJOIN_TOKEN" > leaked.txt')
+    for tool, arguments in (("read_log", {"raw": True}), ("read_diff", {"path": "leaked.txt"})):
+        whole = await lead.call(tool, id=first, **arguments)
+        begin = whole.index(MARK)
+        for offset in (begin + 1, begin + 5, begin + 20):
+            page = await lead.call(tool, id=first, offset=offset, **arguments)
+            assert page.startswith(MARK), page
+            assert page.removeprefix(MARK).split()[0] in ("after", "[end]"), page

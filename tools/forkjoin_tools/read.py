@@ -12,6 +12,7 @@ from forkjoin.branch import diff
 from forkjoin.error import CallerError, GitError
 from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
+from forkjoin.redact import MARK, find_rest
 from forkjoin.work import Moved, find_last, find_moved
 from pydantic import Field
 
@@ -26,6 +27,8 @@ _MOST_BYTES = 48_000
 _CONCISE = 2_000
 _FULL = OUTPUT_LIMIT
 _LEAST = 100
+#: Bytes before a page, and at its beginning, in which a key is looked for that begins before the page.
+_CONTEXT = 512
 
 
 # -- get_result
@@ -187,7 +190,16 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
         return _page(f"[stderr]\n{_text(words)}" if words else "", 0, more=False, live=False)
     dropped = start - arguments.offset
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
-    return _page(note + _text(data), start + len(data), more=more, live=live)
+    before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
+    text = _without_rest(desk, before.data if before.start + len(before.data) == start else b"", data)
+    return _page(note + text, start + len(data), more=more, live=live)
+
+
+def _without_rest(desk: Desk, before: bytes, data: bytes) -> str:
+    """Return a page as text, without the rest of a key that begins before the page: a page may begin anywhere."""
+    text = _text(data)
+    rest = find_rest(_text(before), text[:_CONTEXT], desk.rooms.environments.redact)
+    return MARK + text[rest:] if rest else text
 
 
 def _text(data: bytes) -> str:
@@ -239,7 +251,8 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
         return f"{note}{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
-    return _page(f"{note}{_text(page)}", start + len(page), more=more, live=False)
+    text = _without_rest(desk, data[max(0, start - _CONTEXT) : start], page)
+    return _page(f"{note}{text}", start + len(page), more=more, live=False)
 
 
 async def _find_moved(desk: Desk, agent: Agent) -> Moved | None:

@@ -11,6 +11,7 @@ from forkjoin.branch.include import bring_ignored
 from forkjoin.branch.place import is_folder
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.model import Agent
+from forkjoin.redact import ISSUED
 from forkjoin.rooms import Rooms
 from forkjoin.session import digest_of
 from forkjoin.workplace import Workplace
@@ -78,4 +79,4 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
 @functools.lru_cache(maxsize=4096)
 def _token(handle: str) -> str:  # noqa: ARG001
     """What tells of a relay, or a command, that this attempt started it: one for all that runs for it, on no disk."""
-    return secrets.token_urlsafe(24)
+    return ISSUED + secrets.token_urlsafe(24)
