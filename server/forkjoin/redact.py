@@ -76,9 +76,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 def find_rest(before: str, text: str, redact: Callable[[str], str]) -> int:
     """Return how many characters at the beginning of `text` belong to a key that begins in `before`."""
     whole = redact(before + text)
-    if whole == redact(before) + redact(text):
-        return 0
-    return next((cut for cut in range(len(text)) if whole.endswith(redact(text[cut:]))), len(text))
+    kept = (cut for cut in range(len(text)) if whole.endswith((text[cut:], redact(text[cut:]))))
+    return next(kept, len(text))
 
 
 def _mark(found: "re.Match[str]") -> str:
