@@ -33,7 +33,7 @@ class Change:
 async def changes_between(repository: str, old: str, new: str) -> list[Change]:
     """Every path that differs; a moved file is one that went and one that came."""
     listing = await git.git(repository, "diff-tree", *_RAW, old, new)
-    return _read(listing, 0)[0]
+    return read_changes(listing)
 
 
 async def changes_of_trees(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[Change]]:
@@ -46,6 +46,11 @@ async def changes_of_trees(repository: str, pairs: Sequence[tuple[str, str]]) ->
         changes, at = _read(listing, at + len(f"{old} {new}\n"))
         found.append(changes)
     return found
+
+
+def read_changes(listing: str) -> list[Change]:
+    """Read what `git diff-tree --raw -z` lists of two trees."""
+    return _read(listing, 0)[0]
 
 
 def _read(listing: str, at: int) -> tuple[list[Change], int]:

@@ -42,17 +42,18 @@ class Within:
     def has(self, path: Path) -> bool:
         real = os.path.realpath(path)
         tops = [self.worktree, *([self.folder] if self.folder else []), *(folder for _, folder in self.linked)]
-        return any(_is_within(real, os.path.realpath(top)) for top in tops)
+        return any(is_within(real, os.path.realpath(top)) for top in tops)
 
 
-def _is_within(path: str, top: str) -> bool:
+def is_within(path: str, top: str) -> bool:
+    """Whether one real path is another one, or below it."""
     return path == top or path.startswith(f"{top}/")
 
 
 def find_within(common_dir: str, worktree: Path) -> Within:
     """Blocks."""
     real = os.path.realpath(worktree)
-    linked = [(where, folder) for where, folder in git_folders(common_dir) if _is_within(str(where.parent), real)]
+    linked = [(where, folder) for where, folder in git_folders(common_dir) if is_within(str(where.parent), real)]
     return Within(common_dir, worktree, git_folder(common_dir, worktree), linked)
 
 
@@ -91,8 +92,7 @@ def _add_link(found: dict[str, Nested], within: Within, tree: Path) -> None:
 def _add(found: dict[str, Nested], within: Within, tree: Path | None, folder: Path) -> None:
     if not os.path.lexists(folder / "HEAD"):
         return
-    line = read_line(folder / "commondir")
-    common = folder / line if line else folder
+    common = common_of(folder)
     shares = os.path.realpath(common) == os.path.realpath(within.common_dir)
     nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
     if nested.goes or tree or within.has(folder):
@@ -106,6 +106,12 @@ def _call(within: Within, tree: Path | None, folder: Path) -> str:
     if within.folder and folder.is_relative_to(within.folder):
         return str(folder.relative_to(within.folder))
     return str(tree or folder)
+
+
+def common_of(folder: Path) -> Path:
+    """Return the git folder that has the objects and refs of this one."""
+    line = read_line(folder / "commondir")
+    return folder / line if line else folder
 
 
 def follow(link: Path) -> Path | None:

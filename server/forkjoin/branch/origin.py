@@ -19,7 +19,7 @@ from forkjoin.regular import read_regular
 #: Bytes of a log, or of a list of commits, that are read.
 _LIMIT = 32 * 1024 * 1024
 #: How many commits are counted.
-MOST = 1_000
+MOST = 2_000
 
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")

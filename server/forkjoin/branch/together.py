@@ -12,7 +12,7 @@ from itertools import groupby, zip_longest
 
 from forkjoin.branch import git
 from forkjoin.branch.added import Added, find_added
-from forkjoin.branch.change import Change, changes_of_trees
+from forkjoin.branch.change import SUBMODULE, Change, changes_of_trees
 from forkjoin.branch.conflict import Merged, Pair, try_merges
 from forkjoin.branch.meeting import find_meeting
 from forkjoin.branch.stream import NewCommit, make_commits
@@ -39,6 +39,7 @@ class Branch:
 @dataclass(frozen=True, slots=True)
 class Joined:
     head: git.Tip  #: the commit that has it, and all that was joined before it
+    submodules: tuple[Change, ...] = ()  #: those that it adds or moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class _Merger:
         made = iter(await make_commits(self.common_dir, self.head.commit, new, self.how))
         for step, outcome in came:
             self.head = next(made) if isinstance(outcome, list) else self.head
-            self.fates[step.branch.number] = Joined(self.head) if isinstance(outcome, list) else outcome
+            self.fates[step.branch.number] = _join(self.head, outcome) if isinstance(outcome, list) else outcome
 
     def _commit_of(self, step: _Step, changes: Sequence[Change]) -> NewCommit:
         tip, message, signed = step.branch.tip.commit, step.branch.message, self.signed
@@ -185,6 +186,10 @@ class _Merger:
         trailers = "".join(f"Co-authored-by: {name}\n" for name in others)
         author = f"{first} {int(step.added.commits[0].at or 0)} +0000"
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
+
+
+def _join(head: git.Tip, changes: Sequence[Change]) -> Joined:
+    return Joined(head, tuple(one for one in changes if one.new[0] == SUBMODULE))
 
 
 def _outcome(merged: Merged | GitError) -> str | Conflicting | Refused:

@@ -96,9 +96,9 @@ async def _look(common_dir: str, nested: Nested, named: str | None) -> Unsaved |
             tips = Tips(tips.own, tips.elsewhere.union([named] if named else []))
             commits = await find_own(lens, tips.own, tips.elsewhere)
             paths = await _find_loose(lens, nested.tree) if nested.tree else 0
-            tops = [one for one in sorted(tips.own) if await lens.has(one)] if nested.shares and commits else []
-        if commits and (module := await to_thread.run_sync(find_module, common_dir, nested)):
-            commits = await _find_missing(nested, tips, module)
+            tops = sorted(tips.own.intersection(commits)) if nested.shares else []
+        if commits and (modules := await to_thread.run_sync(_find_modules, common_dir, nested)):
+            commits = await _find_missing(nested, tips, modules)
     except (UnreadableError, GitError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
         return Unsaved(nested.name, f"a repository that can't be read: {why[:200]}", folders)
@@ -121,21 +121,23 @@ def _say(commits: int, paths: int) -> str:
     return " and ".join(parts)
 
 
-def find_module(common_dir: str, nested: Nested) -> Path | None:
-    """Find the git folder that the checkout's own submodule has, for one of a worktree's submodules. Blocks."""
-    worktrees = Path(os.path.realpath(common_dir), "worktrees")
+def _find_modules(common_dir: str, nested: Nested) -> list[Path]:
+    """Find the git folders that the user's checkout may have of this submodule of a worktree. Blocks."""
+    top = Path(os.path.realpath(common_dir))
     folder = Path(os.path.realpath(nested.folder))
-    if not folder.is_relative_to(worktrees) or "modules" not in folder.parts:
-        return None
-    module = Path(os.path.realpath(common_dir), *folder.relative_to(worktrees).parts[1:])
-    return module if (module / "HEAD").is_file() else None
+    likely = [top / "modules" / nested.name, top.parent / nested.name / ".git"]
+    if folder.is_relative_to(top / "worktrees"):
+        likely.append(top.joinpath(*folder.relative_to(top / "worktrees").parts[1:]))
+    return [one for one in likely if (one / "HEAD").is_file() and not nested.folder.samefile(one)]
 
 
-async def _find_missing(nested: Nested, tips: Tips, module: Path) -> list[str]:
+async def _find_missing(nested: Nested, tips: Tips, modules: Sequence[Path]) -> list[str]:
     """The commits of a worktree's submodule that no ref of the checkout's own one has."""
-    async with open_lens(module, module) as lens:
-        there = set((await lens.git("for-each-ref", "--format=%(objectname)")).split())
-    async with open_lens(nested.folder, nested.common, [module]) as lens:
+    there = set[str]()
+    for module in modules:
+        async with open_lens(module, module) as lens:
+            there |= set((await lens.git("for-each-ref", "--format=%(objectname)")).split())
+    async with open_lens(nested.folder, nested.common, modules) as lens:
         return await find_own(lens, tips.own, tips.elsewhere | there)
 
 

@@ -15,6 +15,7 @@ from forkjoin.branch import git, join
 from forkjoin.branch.checkout import check_free
 from forkjoin.branch.fsck import find_malformed
 from forkjoin.branch.hunks import find_hunks
+from forkjoin.branch.submodule import Keeping, secure
 from forkjoin.branch.together import Behind, Conflicting, Contained, Fate, Joined, Refused, merge_together
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import MERGED_BEFORE, Conflicted, Intent, Landed, Merged, Rejected, Skipped, first
@@ -150,7 +151,20 @@ class _Train:
         branches = [entry.branch for entry in able]
         squash = self.order.landing.strategy == "squash"
         fates = await merge_together(self.order.common_dir, self.head, branches, self.signed, squash=squash)
+        if refused := await self._secure_submodules(able, fates):
+            self.fates |= refused
+            return await self._couple([entry for entry in able if entry.agent.number not in refused])
         return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
+
+    async def _secure_submodules(self, entries: Sequence[Entry], fates: Sequence[Fate]) -> dict[int, Skipped]:
+        """See that the commits that branches name of submodules outlive their worktrees; whose don't are skipped."""
+        refused: dict[int, Skipped] = {}
+        for entry, fate in zip(entries, fates, strict=True):
+            if isinstance(fate, Joined) and fate.submodules:
+                keeping = Keeping(entry.agent.slug, self.order.landing.dry_run)
+                why = await secure(self.order.common_dir, fate.head.commit, fate.submodules, keeping)
+                refused |= {entry.agent.number: Skipped(entry.agent.id, why)} if why else {}
+        return refused
 
     def _may_come(self, entry: Entry, entries: Sequence[Entry]) -> bool:
         """Whether those whose work a branch has are on the train, or may come with it; else that is its fate."""
