@@ -32,6 +32,16 @@ def read_regular(file: Path, limit: int = -1) -> bytes | None:
         return opened.read(limit)
 
 
+def read_end(file: Path, limit: int) -> bytes | None:
+    """Return the last `limit` bytes of a file, or `None` where there is no such file."""
+    opened = open_regular(file)
+    if opened is None:
+        return None
+    with opened:
+        opened.seek(max(0, os.fstat(opened.fileno()).st_size - limit))
+        return opened.read(limit)
+
+
 def read_line(file: Path) -> str | None:
     """What stands in a file of one line, as git keeps many; none where it can't be read."""
     try:

@@ -302,3 +302,18 @@ async def test_uncommitted_files_are_kept_and_ignored_ones_go(near: Lead, reposi
     assert git(repository, "ls-tree", "--name-only", kept).split() == [
         *(".gitignore", "README.md", "later.txt", "shared.txt", "x.txt")
     ]
+
+
+async def test_a_branch_that_was_made_symbolic_is_skipped_and_removed_by_itself(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    result = await near.call("get_result", id=first)
+    main = git(repository, "rev-parse", "main")
+    git(repository, "symbolic-ref", f"refs/heads/{result['branch']}", "refs/heads/main")
+    (skipped,) = (await near.call("merge_worktree", ids=[first]))["skipped"]
+    assert "its branch is a symbolic ref to refs/heads/main" in skipped["why"]
+    answer = await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    assert "its branch was a symbolic ref to refs/heads/main" in " ".join(answer["warnings"])
+    assert git(repository, "show", f"{answer['removed'][0]['kept_as']}:x.txt") == "x"
+    assert (
+        git(repository, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads") == f"refs/heads/main {main}"
+    )

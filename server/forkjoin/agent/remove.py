@@ -58,8 +58,9 @@ async def remove(
             await _find_unsaved(common_dir, known, discard=False)
         for agent in made:
             await end_visit(rooms, agent)
+        symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
         tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
-        warnings = await tear_down(rooms, known, environment)
+        warnings = [*symbolic, *await tear_down(rooms, known, environment)]
         await _check_again(rooms, common_dir, whole, tips)
         unsaved = await _find_unsaved(common_dir, known, discard=discard_unmerged)
         warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
@@ -155,6 +156,12 @@ async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], t
             await _commit_loose(common_dir, agent)
 
 
+async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
+    """Return a warning if the agent's branch was made a symbolic ref."""
+    target = await git.find_symbolic(common_dir, agent.ref)
+    return None if target is None else f"{agent.label}: its branch was {git.describe_symbolic(target)}"
+
+
 async def _commit_loose(common_dir: str, agent: Agent) -> str | None:
     """See that the branch has what was left in the worktree since the agent's end; where the branch is then."""
     path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
@@ -222,7 +229,7 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
         return kept_as
     if agent.prepared:
         await worktree.remove(common_dir, Path(agent.worktree))
-        if tip:
+        if not forgotten:
             await worktree.retire_branch(common_dir, agent.branch, tip)
     await rooms.store.set(agent, removed=time.time())
     return kept_as

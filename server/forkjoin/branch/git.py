@@ -40,6 +40,9 @@ _TRIES_MORE = 4
 #: How much of what git complains of is kept.
 _WORDS = 10_000
 
+#: What git says of a symbolic ref that leads in circles, or of a file that is no ref.
+_LEADS_NOWHERE = "No such ref"
+
 #: No revision or branch is called by more bytes; the kernel refuses an argument of 128 KB.
 _NAME_LIMIT = 4_000
 
@@ -287,9 +290,12 @@ def _is_argument(text: str) -> bool:
 
 
 async def tip(repository: str | Path, ref: str) -> str | None:
-    """The commit that a full ref name points to: this very ref, and none whose name only ends in it."""
-    code, out, _ = await run(repository, "show-ref", "--verify", "--hash", "--", ref)
-    return out.decode().strip() if code == 0 else None
+    """Return the commit of a branch, by its full name: `None` where it is gone, symbolic, or points to no commit."""
+    try:
+        found = (await tips(repository, [ref])).get(ref)
+    except GitRefusedError:  # the repository is gone, or the commit
+        return None
+    return found.commit if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +306,46 @@ class Tip:
     tree: str
 
 
-async def tips(repository: str | Path, refs: Iterable[str]) -> dict[str, Tip]:
-    """Where these branches, by full name, are, in one call; what is not there is left out."""
-    listing = await git(repository, "for-each-ref", "--format=%(refname) %(objectname) %(tree)", "--", *refs)
-    return {ref: Tip(commit, tree) for ref, commit, tree in (line.split(" ") for line in listing.splitlines())}
+async def tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
+    """Return where these branches are, by full name, without those that are gone, symbolic, or no commits.
+
+    What a symbolic ref points to is another branch's work.
+    """
+    try:
+        return await _read_tips(repository, refs)
+    except GitRefusedError:  # one of them points to an object that is missing
+        if len(refs) == 1:
+            raise
+    found: dict[str, Tip] = {}
+    for ref in refs:
+        with contextlib.suppress(GitRefusedError):
+            found |= await _read_tips(repository, [ref])
+    return found
+
+
+async def _read_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
+    form = "--format=%(refname) %(objecttype) %(objectname) %(tree) %(symref)"
+    rows = [line.split(" ") for line in await list_refs(repository, form, "--", *refs)]
+    return {ref: Tip(commit, tree) for ref, kind, commit, tree, target in rows if kind == "commit" and not target}
+
+
+async def list_refs(repository: str | Path, *arguments: str) -> list[str]:
+    """Return what `for-each-ref` tells, a line for each ref: a name has no line feed, but may have other line ends."""
+    return [line for line in (await git(repository, "for-each-ref", *arguments)).split("\n") if line]
+
+
+async def find_symbolic(repository: str | Path, ref: str) -> str | None:
+    """Return the ref that a symbolic ref leads to, or `None` if it is none; "" if it leads nowhere, or is damaged."""
+    arguments = ("symbolic-ref", "--quiet", ref)
+    code, out, said = await run(repository, *arguments)
+    if code not in (0, 1) and _LEADS_NOWHERE not in said:
+        raise git_error(arguments, code, said)
+    return os.fsdecode(out).removesuffix("\n") if code != 1 else None
+
+
+def describe_symbolic(target: str) -> str:
+    """Say of a branch what it is instead, a symbolic ref, by what `find_symbolic` tells."""
+    return f"a symbolic ref to {readable(target)[:200]}, which counts as gone" if target else "damaged"
 
 
 async def sizes(repository: str | Path, objects: Iterable[str]) -> list[int]:
@@ -319,8 +361,8 @@ async def find_branch(repository: str | Path, name: str) -> str | None:
     ref = f"refs/heads/{name}"
     if not await is_branch_name(name):
         return None
-    listing = await git(repository, "for-each-ref", "--format=%(refname) %(symref)", "--", ref)
-    found = dict(line.split(" ") for line in listing.splitlines())  # it may be a folder of other branches
+    lines = await list_refs(repository, "--format=%(refname) %(symref)", "--", ref)
+    found = dict(line.split(" ") for line in lines)  # it may be a folder of other branches
     return found[ref] or ref if ref in found else None
 
 
@@ -371,9 +413,12 @@ async def update_refs(
 ) -> None:
     """Change refs in one transaction, as `update-ref --stdin` takes it; somebody else's is waited for.
 
+    The refs themselves are changed, never what a symbolic one leads to.
+
     Raises:
         GitError: A ref was not what its line said; then none has changed.
     """
-    script = "".join(f"{line}\n" for line in ("start", *lines, "prepare", "commit"))
+    changes = (f"option no-deref\n{line}" for line in lines)
+    script = "".join(f"{line}\n" for line in ("start", *changes, "prepare", "commit"))
     update = ("update-ref", "--create-reflog", "-m", why, "--stdin")
     await git(repository, *update, stdin=os.fsencode(script), extra=extra, holding=holding)

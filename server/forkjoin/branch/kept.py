@@ -4,10 +4,13 @@ import itertools
 import re
 
 from forkjoin.branch import git
-from forkjoin.error import GitError
+from forkjoin.error import GitError, GitRefusedError
 
 #: An agent's branch, of whatever home: such may go at any time, and keeps nothing of another's.
 _AGENTS = re.compile(r"refs/heads/forkjoin[/-]a[1-9]\d*-.*", re.DOTALL)
+
+#: How many names are tried where nothing is kept, and yet no ref can be made.
+_NAMES = 5
 
 
 async def is_elsewhere(common_dir: str, commit: str, base: str) -> bool:
@@ -19,8 +22,8 @@ async def is_elsewhere(common_dir: str, commit: str, base: str) -> bool:
     if commit == base or await git.is_ancestor(common_dir, commit, base):
         return True
     form = "--format=%(symref) %(refname)"
-    listing = await git.git(common_dir, "for-each-ref", f"--contains={commit}", form, "refs/heads/", "refs/tags/")
-    refs = (line[1:] for line in listing.splitlines() if line.startswith(" "))  # of a symbolic ref the other is told
+    lines = await git.list_refs(common_dir, f"--contains={commit}", form, "refs/heads/", "refs/tags/")
+    refs = (line[1:] for line in lines if line.startswith(" "))  # of a symbolic ref the other is told
     return not all(_AGENTS.fullmatch(ref) for ref in refs)
 
 
@@ -31,17 +34,19 @@ async def keep(common_dir: str, commit: str, name: str) -> str:
         try:
             await git.update_refs(common_dir, [f"create {ref} {commit}"], "forkjoin: kept")
             return ref
-        except GitError:
+        except GitError as error:
             found = await git.tip(common_dir, ref)
-            if found is None:
-                raise
             if found == commit:
                 return ref
+            is_in_the_way = isinstance(error, GitRefusedError) and n < _NAMES  # a symbolic ref, or one below it
+            if found is None and not is_in_the_way:
+                raise
     raise AssertionError("there is always a next number")
 
 
 async def find(common_dir: str, name: str) -> str | None:
     """The ref that has kept something under this name, the newest where several have."""
-    tips = [f"refs/forkjoin/kept/{name}", f"refs/forkjoin/kept/{name}-*"]
-    listing = await git.git(common_dir, "for-each-ref", "--sort=-version:refname", "--format=%(refname)", "--", *tips)
-    return next(iter(listing.splitlines()), None)
+    refs = [f"refs/forkjoin/kept/{name}", f"refs/forkjoin/kept/{name}-*"]
+    form = "--format=%(symref) %(refname)"
+    lines = await git.list_refs(common_dir, "--sort=-version:refname", form, "--", *refs)
+    return next((line[1:] for line in lines if line.startswith(" ")), None)  # a symbolic ref keeps nothing

@@ -5,6 +5,7 @@ Only the agent's own branch is ever moved; what that can't take is kept under re
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +18,14 @@ from forkjoin.branch.include import included
 from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remove_pipes
 from forkjoin.branch.share import shared
 from forkjoin.branch.stage import Status, read_status, stage
-from forkjoin.branch.worktree import take_away
+from forkjoin.branch.worktree import drop_symbolic, take_away
 from forkjoin.error import CallerError, GitRefusedError
+from forkjoin.regular import read_end
+
+#: Bytes of a log of HEAD that are read, from its end.
+_LOG = 64 * 1024
+#: An id of an object, but the one that stands for none.
+_ID = re.compile(r"(?!0+$)(?:[0-9a-f]{40}|[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +45,23 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
     """
     place = await find_place(common_dir, worktree)
     if place is None:
-        tip = await git.tip(common_dir, f"refs/heads/{branch}")
-        return Left(tip, 0, ["git knows the agent's worktree no more: only what its branch had is left."])
+        warnings = await _drop_symbolic(common_dir, None, branch)
+        warnings.append("git knows the agent's worktree no more: only what its branch had is left.")
+        return Left(await git.tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
     warnings = await to_thread.run_sync(_mend, place, branch)
     if not await to_thread.run_sync(is_folder, worktree):
+        warnings += await _drop_symbolic(common_dir, place, branch)
         head = await git.resolve(place.folder, "HEAD")
         return Left(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
     status = await _read_whole_status(place, warnings)
+    if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
+        warnings += symbolic
+        status = await _read_whole_status(place, warnings)
     status = replace(status, unmerged=await merging.find_unresolved(place, status.unmerged))
     theirs = await _find_theirs(place, status)
-    tip, loose = await _commit(place, status, theirs, branch, message, warnings)
-    if status.head is None or status.branch != branch:
-        tip = await _bring_home(place, branch, tip, keep_as, warnings)
+    head, loose = await _commit(place, status, theirs, branch, message, warnings)
+    is_home = status.head and status.branch == branch
+    tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
     warnings += await _name_what_stays(place, status)
     return Left(tip, loose, warnings, status.unmerged)
 
@@ -113,6 +125,23 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
     return await read_status(place)
 
 
+async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> list[str]:
+    """Delete a symbolic ref in the place of the agent's branch, and put HEAD on the agent's last commit.
+
+    Returns:
+        A warning for the lead, if there was such a ref.
+    """
+    ref = f"refs/heads/{branch}"
+    target = await git.find_symbolic(common_dir, ref)
+    if target is None:
+        return []
+    if place and (last := await _last_head(place)):
+        here = {"GIT_DIR": str(place.folder)}
+        await git.update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=here)
+    await drop_symbolic(common_dir, ref)
+    return [f"The agent's branch was {git.describe_symbolic(target)}."]
+
+
 # -- committing it
 
 
@@ -132,6 +161,8 @@ async def _commit(
     parent = status.head or await _last_head(place)
     if parent and not status.loose and not theirs:
         return parent, 0
+    if status.branch not in (None, branch):  # that one may have moved on, without the files here
+        parent = await _last_head(place, told=True) or parent
     tree = await stage(place, status, warnings)
     loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
     if parent and not loose and not theirs:
@@ -161,13 +192,22 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
     await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra={"GIT_DIR": str(place.folder)})
 
 
-async def _last_head(place: Place) -> str | None:
-    """The last commit that HEAD was at, by its log: where its branch is gone, what was on it is not."""
-    with contextlib.suppress(OSError):
-        log = await to_thread.run_sync((place.folder / "logs" / "HEAD").read_text, "utf-8", "replace")
-        commits = [commit for line in log.splitlines() for commit in line.split(" ")[:2] if commit.strip("0")]
-        return await git.resolve(place.common_dir, commits[-1]) if commits else None
-    return None
+async def _last_head(place: Place, *, told: bool = False) -> str | None:
+    """Return the last commit in the log of HEAD: where its branch is gone, what was on it is not.
+
+    Args:
+        told: Leave out what the log gives no reason for: HEAD was made to lead to another branch, and the files stayed.
+    """
+    if await to_thread.run_sync(Path(place.common_dir, "reftable").is_dir):  # git reads that log if HEAD has a commit
+        _, out, _ = await git.run(place.folder, "log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
+        lines = out.decode(errors="replace").split("\n")
+    else:
+        log = await to_thread.run_sync(read_end, place.folder / "logs" / "HEAD", _LOG)
+        lines = (log or b"").decode(errors="replace").split("\n")[::-1]
+    entries = (line.partition("\t") for line in lines)
+    names = (name for who, _, why in entries if why or not told for name in reversed(who.split(" ")[:2]))
+    commit = next(filter(_ID.fullmatch, names), None)
+    return await git.resolve(place.common_dir, commit) if commit else None
 
 
 async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, warnings: list[str]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forkjoin.branch import git
 from forkjoin.branch.change import Change, changes_between
 
-#: What the stream builds its commits on, and takes away again at its end.
+#: What the stream calls the branch that it builds. It is reset to nothing at its end, so that no such ref is written.
 _REF = "refs/forkjoin/stream"
 
 
@@ -54,7 +54,7 @@ def _write(head: str, commits: Iterable[NewCommit]) -> Iterator[bytes]:
         gone_first = sorted(commit.changes, key=lambda change: change.kind != "D")  # where a folder was, a file may be
         yield from map(_edit, gone_first)
         yield f'\nget-mark :{mark}\nls :{mark} ""\n'.encode()
-    yield f"reset {_REF}\nfrom {'0' * len(head)}\n\ndone\n".encode()
+    yield f"reset {_REF}\n\ndone\n".encode()
 
 
 def _edit(change: Change) -> bytes:

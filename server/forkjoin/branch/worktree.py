@@ -110,17 +110,17 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
             await git.update_refs(common_dir, [f"create {ref} {base}"], why)
             return name
         except GitError as error:
-            in_the_way = await git.tip(common_dir, ref) is not None or f"'{ref}/" in error.stderr  # or below it
-            if not in_the_way:
+            is_below = f"'{ref}/" in error.stderr
+            if not (is_below or await git.tip(common_dir, ref) or await git.find_symbolic(common_dir, ref) is not None):
                 raise
-        if await _was_created_by(common_dir, ref, why):
+        if await git.tip(common_dir, ref) and await _was_created_by(common_dir, ref, why):
             return name
     raise CallerError(f"The branches {branch} to {branch}-99 all exist; delete some, or give another name.")
 
 
 async def _was_created_by(common_dir: str, ref: str, why: str) -> bool:
     _, out, _ = await git.run(common_dir, "log", "--walk-reflogs", "--format=%gs", ref, "--")
-    return out.decode(errors="replace").splitlines()[-1:] == [why]
+    return os.fsdecode(out).removesuffix("\n").split("\n")[-1].split() == why.split()  # git keeps one space of many
 
 
 async def register(common_dir: str, path: Path, start: str, *options: str) -> None:
@@ -205,7 +205,8 @@ def _clear(common_dir: str, path: Path) -> None:
 def take_away(path: Path) -> None:
     """Leave nothing at `path`, whatever it is: of a symlink itself, of a folder the read-only ones in it too."""
     if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # on the way there: refs in a table leave a file there
+            path.unlink(missing_ok=True)
         return
     try:
         shutil.rmtree(path)
@@ -218,8 +219,26 @@ def take_away(path: Path) -> None:
         shutil.rmtree(path)
 
 
-async def retire_branch(common_dir: str, branch: str, tip: str) -> None:
-    """Delete a branch that is at `tip`, if it is there; a GitError where it is somewhere else."""
+async def retire_branch(common_dir: str, branch: str, tip: str | None) -> None:
+    """Delete a branch that is at `tip`, or the symbolic ref in its place, if either is there.
+
+    Raises:
+        GitError: The branch is at another commit.
+    """
     ref = f"refs/heads/{branch}"
     if await git.tip(common_dir, ref) is not None:
         await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
+    else:
+        await drop_symbolic(common_dir, ref)
+
+
+async def drop_symbolic(common_dir: str, ref: str) -> str | None:
+    """Delete a symbolic ref, but not what it leads to.
+
+    Returns:
+        Where it led, or "" if it was damaged; `None` if there is no such ref.
+    """
+    target = await git.find_symbolic(common_dir, ref)
+    if target is not None:
+        await git.update_refs(common_dir, [f"delete {ref}"], "forkjoin: removed")
+    return target

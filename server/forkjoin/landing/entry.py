@@ -129,7 +129,8 @@ class _Entries:
         result = await self.order.rooms.store.result(agent.number)
         if result and result.commit and await self.order.has(result.commit, self.target):
             return NOTHING if result.commit == agent.base else MERGED_BEFORE
-        return "its branch is gone"
+        target = await git.find_symbolic(self.order.common_dir, agent.ref)
+        return "its branch is gone" if target is None else f"its branch is {git.describe_symbolic(target)}"
 
     async def _why_no_resolution(self, agent: Agent, tip: str) -> str | None:
         """Why what resolves a conflict does not land: it leaves it, or would bring what was taken back."""
