@@ -6,9 +6,10 @@ was moved since, by anybody but forkjoin, what the branch has by now is not the 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from forkjoin.branch import diff, git, repository
+from forkjoin.branch import diff, git, loose, repository
 from forkjoin.model import Agent, Verify
 from forkjoin.record.store import Store
 
@@ -70,3 +71,15 @@ async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: 
     warnings = (*result.warnings, why)
     now = replace(result, **work, verify=Verify.NONE, verify_output="", warnings=warnings)
     await store.renew_result(agent, now)
+
+
+async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str) -> loose.Left:
+    """Commit what is uncommitted in the agent's worktree, but not what setup has left there, on the agent's branch."""
+    set_up = await store.set_up_files(agent)
+    return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug, set_up=set_up)
+
+
+async def is_at(store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False) -> bool:
+    """Whether the agent's worktree has nothing but this commit, what is ignored, and what setup has left there."""
+    set_up = await store.set_up_files(agent)
+    return await loose.is_at(common_dir, Path(agent.worktree), commit, or_less=or_less, set_up=set_up)

@@ -263,3 +263,29 @@ async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path,
         agent = await loop.store.agent(2)
         assert (agent.restored, agent.port_base) == (True, first_port(home.state) + 10)
         assert (await loop.store.recipe(agent)).teardown == "true"
+
+
+async def test_what_setup_writes_is_no_agents_work(near: Lead, repository: Path, home: Home) -> None:
+    want(repository, home, "setup = 'echo $FORKJOIN_AGENT > made.txt; echo by setup >> README.md'\n")
+    await near.run("cat made.txt; true", "cat made.txt; echo > two", "echo mine >> made.txt")
+    changed = [(await near.call("read_diff", id=one, stat=True)) for one in ("a1", "a2", "a3")]
+    results = [await near.call("get_result", id=one) for one in ("a1", "a2", "a3")]
+    assert [result["files_changed"] for result in results] == [0, 1, 1], changed
+    assert (results[0]["merge"], results[0]["output"]) == ("nothing", "a1\n")
+    assert not [warning for result in results[:1] for warning in result["warnings"] if "committed" in warning]
+    answer = await near.call("merge_worktree", ids=["a1", "a2", "a3"], verify="true")
+    assert [one["id"] for one in answer["merged"]] == ["a2", "a3"], answer
+    removed = await near.call("remove_worktrees", ids=["a1", "a2", "a3"])
+    assert not any("kept_as" in one for one in removed["removed"]), removed
+    assert git(repository, "ls-tree", "--name-only", "-r", "main").split() == [
+        *("README.md", "made.txt", "shared.txt", "two"),
+    ]
+
+
+async def test_of_what_setup_writes_no_conflict_is_foreseen(near: Lead, repository: Path, home: Home) -> None:
+    want(repository, home, "setup = 'echo $FORKJOIN_AGENT > made.txt'\n")
+    ids = await near.spawn("echo > one; sleep 1000", "echo > two; sleep 1000")
+    for one in ids:
+        await near.until(one, state="running")
+    assert (await near.call("check_conflicts", ids=ids))["conflicts"] == []
+    await near.call("stop_agents", ids=ids)

@@ -18,7 +18,6 @@ from forkjoin.agent.program import brief_of, variables_of
 from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.stop import end_processes
 from forkjoin.agent.tell import tell
-from forkjoin.branch import loose
 from forkjoin.branch.place import is_folder
 from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.decision.gate import ATTACHED, LEFT
@@ -28,7 +27,7 @@ from forkjoin.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.rooms import Rooms
 from forkjoin.session import Caller
 from forkjoin.spec import number_of
-from forkjoin.work import find_last, take_over
+from forkjoin.work import commit_loose, find_last, take_over
 
 #: How the handle of what a person runs ends.
 _PERSON = "-person"
@@ -150,7 +149,7 @@ async def _look(rooms: Rooms, agent: Agent) -> str | None:
     """The commit of all that is in its worktree, which is made aside; none where that can't be read."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     with objects_aside(common_dir, rooms.home.aside) as aside:
-        return await snapshot(common_dir, Path(agent.worktree), aside)
+        return await snapshot(common_dir, Path(agent.worktree), aside, await rooms.store.set_up_files(agent))
 
 
 async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
@@ -160,7 +159,7 @@ async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
         return
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    left = await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
+    left = await commit_loose(rooms.store, common_dir, agent, message)
     if left.tip is None or await find_last(rooms.store, agent) == left.tip:
         return
     if not agent.stop_asked:

@@ -14,16 +14,18 @@ from forkjoin.adapter.contract import Adapter, Conclusion
 from forkjoin.agent import tampering
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.environment import await_environment
+from forkjoin.agent.start import warn_of_moves
 from forkjoin.agent.stop import end_processes
 from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, loose, merging
+from forkjoin.branch.holding import free_others
 from forkjoin.branch.unsaved import find_unsaved
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
 from forkjoin.rooms import Rooms
-from forkjoin.work import find_last, measure
+from forkjoin.work import commit_loose, find_last, measure
 
 SUMMARY_LIMIT = 240
 
@@ -42,9 +44,16 @@ async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
-    result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified))
+    beyond = await _tidy_refs(rooms, common_dir, agent)
+    result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
     await rooms.store.finish(now, result, await _fared(rooms, now, result))
     await tampering.forget(rooms, agent)
+
+
+async def _tidy_refs(rooms: Rooms, common_dir: str, agent: Agent) -> list[str]:
+    """Let the worktree hold no branch but the agent's own; a sentence on each other ref that it may have changed."""
+    freed = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
+    return [*freed, *await warn_of_moves(rooms, agent, common_dir)]
 
 
 async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
@@ -56,14 +65,17 @@ async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
 async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
     """Write the result of an attempt that we could not carry further, with what its branch has, if that can be told."""
     work: dict[str, Any] = {}
-    with suppress(ForkjoinError, OSError):
-        common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-        if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
-            work = await measure(common_dir, agent, tip)
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
-        warnings = await tampering.find_warnings(rooms, agent)
-    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=(*warnings,), **work)
+        common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+        if agent.prepared:
+            warnings = await _tidy_refs(rooms, common_dir, agent)
+        if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
+            work = await measure(common_dir, agent, tip)
+    with suppress(ForkjoinError, OSError):
+        warnings += await tampering.find_warnings(rooms, agent)
+    told = tuple(warnings)
+    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
     unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
     await rooms.store.finish(agent, result, await _fared(rooms, agent, result) if work else unknown)
     await tampering.forget(rooms, agent)
@@ -83,7 +95,7 @@ async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> loose.Lef
     if any(test.kind != "not_started" for test in tests):
         return loose.Left(await git.tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug)
+    return await commit_loose(rooms.store, common_dir, agent, message)
 
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: loose.Left) -> str | None:
@@ -101,13 +113,14 @@ class _Ended(NamedTuple):
     concluded: Conclusion
     left: loose.Left
     verified: Verified
+    beyond: list[str]  #: what the lead should know of other branches
 
 
 async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
-    common_dir, outcome, concluded, left, verified = ended
+    common_dir, outcome, concluded, left, verified, beyond = ended
     work = await measure(common_dir, agent, left.tip)
-    warnings = [*concluded.warnings, *left.warnings, *verified.warnings]
+    warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
     warnings += await _warn_of_nested(common_dir, agent)
     warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
     warnings += [*await tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]

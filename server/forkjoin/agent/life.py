@@ -22,6 +22,7 @@ from forkjoin.agent.program import attempt_spec
 from forkjoin.agent.rate_limit import note_refusal
 from forkjoin.agent.rest import rest_after
 from forkjoin.agent.setup import set_up
+from forkjoin.agent.start import note_start
 from forkjoin.agent.stop import end_processes
 from forkjoin.agent.tell import deliver
 from forkjoin.error import is_passing, words_of
@@ -69,6 +70,7 @@ async def _prepare(rooms: Rooms, agent: Agent) -> Agent:
     environment = await await_environment(rooms, agent)
     if environment is None or not await set_up(rooms, agent, environment):
         return await rooms.store.move(agent, State.FINISHING, Noted("stopped before it started"))
+    await note_start(rooms, agent)
     spec = await attempt_spec(rooms, await rooms.store.agent(agent.number), environment)
     await rooms.executor.submit(spec)
     return await rooms.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))

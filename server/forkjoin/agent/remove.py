@@ -17,13 +17,13 @@ from anyio import to_thread
 
 from forkjoin.agent.attach import end_visit
 from forkjoin.agent.teardown import tear_down
-from forkjoin.branch import archive, git, kept, loose, place, unsaved, worktree
+from forkjoin.branch import archive, git, kept, place, unsaved, worktree
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
 from forkjoin.rooms import Rooms
-from forkjoin.work import find_last
+from forkjoin.work import commit_loose, find_last, is_at
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ async def remove(
         for agent in made:
             await end_visit(rooms, agent)
         symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
-        tips = {agent.number: await _commit_loose(common_dir, agent) for agent in known}
+        tips = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
         warnings = [*symbolic, *await tear_down(rooms, known, environment)]
         await _check_again(rooms, common_dir, whole, tips)
         unsaved = await _find_unsaved(common_dir, known, discard=discard_unmerged)
@@ -152,8 +152,8 @@ async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], t
         tip = tips[agent.number]
         if await git.tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
-        if not await loose.is_at(common_dir, Path(agent.worktree), tip, or_less=True):
-            await _commit_loose(common_dir, agent)
+        if not await is_at(rooms.store, common_dir, agent, tip, or_less=True):
+            await _commit_loose(rooms, common_dir, agent)
 
 
 async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
@@ -162,11 +162,10 @@ async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
     return None if target is None else f"{agent.label}: its branch was {git.describe_symbolic(target)}"
 
 
-async def _commit_loose(common_dir: str, agent: Agent) -> str | None:
+async def _commit_loose(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
     """See that the branch has what was left in the worktree since the agent's end; where the branch is then."""
-    path, message = Path(agent.worktree), f"Left in the worktree of {agent.label}"
     try:
-        left = await loose.commit_loose(common_dir, path, agent.branch, message, agent.slug)
+        left = await commit_loose(rooms.store, common_dir, agent, f"Left in the worktree of {agent.label}")
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
     return left.tip

@@ -8,18 +8,17 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Set
 from datetime import date
-from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.agent.remove import remove
-from forkjoin.branch import git, loose
+from forkjoin.branch import git
 from forkjoin.error import CallerError
 from forkjoin.model import Agent
 from forkjoin.record.damage import set_aside_copies
 from forkjoin.rooms import Rooms
 from forkjoin.session import Session
-from forkjoin.work import find_last
+from forkjoin.work import find_last, is_at
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ async def _is_as_it_ended(rooms: Rooms, agent: Agent) -> bool:
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     ended_at = await find_last(rooms.store, agent) or agent.base
     tip = await git.tip(common_dir, agent.ref)
-    return tip in (None, ended_at) and await loose.is_at(common_dir, Path(agent.worktree), ended_at)
+    return tip in (None, ended_at) and await is_at(rooms.store, common_dir, agent, ended_at)
 
 
 async def _forget(rooms: Rooms, handles: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import anyio
 
 from forkjoin.agent.prepare import workplace_of
 from forkjoin.branch.place import find_place
+from forkjoin.branch.untouched import fingerprint
 from forkjoin.error import CallerError
 from forkjoin.event import Noted
 from forkjoin.model import Agent
@@ -31,5 +32,7 @@ async def set_up(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> 
         raise CallerError(ready.failed)
     if ready.failed:  # what it reads may be in conflict: whoever resolves that was told to run it again
         await rooms.store.note(agent, [(Noted(f"goes on all the same: {ready.failed}"), -1)])
+    if files := await fingerprint(workplace.common_dir, workplace.path):
+        await rooms.store.note_set_up(agent, files)
     await done.touch()
     return True

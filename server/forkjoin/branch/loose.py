@@ -18,6 +18,7 @@ from forkjoin.branch.include import included
 from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remove_pipes
 from forkjoin.branch.share import shared
 from forkjoin.branch.stage import Status, read_status, stage
+from forkjoin.branch.untouched import leave_out_untouched
 from forkjoin.branch.worktree import drop_symbolic, take_away
 from forkjoin.error import CallerError, GitRefusedError
 from forkjoin.regular import read_end
@@ -38,10 +39,15 @@ class Left:
     conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
 
 
-async def commit_loose(common_dir: str, worktree: Path, branch: str, message: str, keep_as: str) -> Left:
+async def commit_loose(
+    common_dir: str, worktree: Path, branch: str, message: str, keep_as: str, *, set_up: bytes = b""
+) -> Left:
     """Commit whatever is uncommitted (untracked files too) and see that `branch` has it; doing so twice is harmless.
 
     Work that `branch` can't take, because the agent moved it elsewhere, is kept under refs/forkjoin/kept/`keep_as`.
+
+    Args:
+        set_up: The fingerprint of what setup has left there (see untouched.py), which is no work of the agent's.
     """
     place = await find_place(common_dir, worktree)
     if place is None:
@@ -57,6 +63,7 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
     if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
         warnings += symbolic
         status = await _read_whole_status(place, warnings)
+    status = await leave_out_untouched(place, status, set_up)
     status = replace(status, unmerged=await merging.find_unresolved(place, status.unmerged))
     theirs = await _find_theirs(place, status)
     head, loose = await _commit(place, status, theirs, branch, message, warnings)
@@ -66,16 +73,19 @@ async def commit_loose(common_dir: str, worktree: Path, branch: str, message: st
     return Left(tip, loose, warnings, status.unmerged)
 
 
-async def is_at(common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False) -> bool:
+async def is_at(
+    common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False, set_up: bytes = b""
+) -> bool:
     """Whether there is nothing in a worktree but this commit, and ignored files; so it is where it is gone.
 
     Args:
         or_less: Whether files of it may be gone.
+        set_up: As for `commit_loose`.
     """
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return True
-    status = await read_status(place)
+    status = await leave_out_untouched(place, await read_status(place), set_up)
     loose = await to_thread.run_sync(_there, worktree, status.loose) if or_less else status.loose
     return status.head == commit and not loose and not status.repositories
 

@@ -16,6 +16,7 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.place import find_pipes, find_place, is_folder
 from forkjoin.branch.stage import read_status, stage
+from forkjoin.branch.untouched import leave_out_set_up
 from forkjoin.error import GitError
 
 NOBODY = {
@@ -42,10 +43,13 @@ def objects_aside(common_dir: str, aside: Path) -> Generator[dict[str, str]]:
         yield {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{own}"'}
 
 
-async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str]) -> str | None:
+async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], set_up: bytes = b"") -> str | None:
     """The commit of what is in a worktree; none where it is gone, or in no state to be read.
 
     No filter is run (git-lfs would keep what it is shown): files are taken as they are, attributes apart.
+
+    Args:
+        set_up: The fingerprint of what setup has left there (see untouched.py), which is left out.
     """
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
@@ -57,7 +61,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str]) ->
         if head is None:
             return None
         aside = {**aside, "GIT_ATTR_SOURCE": EMPTY_TREES[len(head)]}
-        status = await read_status(place, aside)
+        status = await leave_out_set_up(place, await read_status(place, aside), set_up)
         if not status.loose or await to_thread.run_sync(_size, worktree, status.loose) > _BYTES:
             return head
         index = Path(aside["GIT_OBJECT_DIRECTORY"], f"{head}.index")

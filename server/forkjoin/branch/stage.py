@@ -28,6 +28,10 @@ class Status:
     unmerged: list[str]  #: those of them that are in conflict
     repositories: list[str]  #: folders that are repositories of their own, and changed: new ones, and submodules
     ignored: list[str]
+    staged: list[str]  #: those loose paths that are in the index as they are in the worktree
+    unstaged: list[str]  #: those of which nothing is staged
+    modified: list[str]  #: those of the unstaged that differ in content alone
+    left_out: frozenset[str] = frozenset()  #: paths that are nobody's work (see untouched.py), and not loose
 
 
 async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> Status:
@@ -39,13 +43,18 @@ async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> S
     submodules = [path for _, state, kind, *_, path in changed if kind != "N..." and state[1] != "."]
     unmerged = [line.split(" ", 10)[10] for line in lines if line.startswith("u ")]
     new = [line[2:] for line in lines if line.startswith("? ")]
+    files = [name for name in new if not name.endswith("/")]
+    unstaged = [fields for fields in changed if fields[1][0] == "." and fields[2] == "N..."]
     return Status(
         head=None if head == "(initial)" else head,
         branch=None if branch == "(detached)" else branch,
-        loose=[*(fields[8] for fields in changed), *unmerged, *(name for name in new if not name.endswith("/"))],
+        loose=[*(fields[8] for fields in changed), *unmerged, *files],
         unmerged=unmerged,
         repositories=[*submodules, *(name for name in new if name.endswith("/"))],
         ignored=[line[2:] for line in lines if line.startswith("! ")],
+        staged=[fields[8] for fields in changed if fields[1][1] == "."],
+        unstaged=[*(fields[8] for fields in unstaged), *files],
+        modified=[fields[8] for fields in unstaged if fields[1] == ".M" and fields[4] == fields[5]],
     )
 
 
@@ -60,11 +69,16 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     await _settle(place, rows, aside)
     submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
     others = {*status.repositories, *submodules}
-    paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
+    if status.left_out:
+        own = sorted({*status.loose}.difference(status.staged, others))
+        paths = git.as_input(f":(top,literal){name}" for name in own)
+    else:
+        paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
     quick = git.UNSYNCED if aside or len(status.loose) > _MANY else ()
     add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--sparse", *_BY_STDIN)
     try:
-        await place.git(*add, stdin=paths, extra=aside)
+        if paths:  # else git would take all
+            await place.git(*add, stdin=paths, extra=aside)
     except GitRefusedError as error:
         why = (error.stderr or error.last_line).splitlines()[0]
         warnings.append(f"Not all of the uncommitted work could be committed: {why[:300]}")

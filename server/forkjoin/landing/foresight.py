@@ -71,7 +71,8 @@ class Foresight:
         if agent.state in FINAL:
             commit = await find_end(self._rooms.store, common_dir, agent)
         else:
-            commit = await snapshot(common_dir, Path(agent.worktree), aside) if agent.prepared else None
+            set_up = await self._rooms.store.set_up_files(agent)
+            commit = await snapshot(common_dir, Path(agent.worktree), aside, set_up) if agent.prepared else None
         return None if commit == agent.base else commit
 
     async def _compare(

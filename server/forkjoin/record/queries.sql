@@ -238,6 +238,31 @@ DELETE FROM finding WHERE number IN (
 SELECT finding.agent, agent.name, finding.at, finding.text FROM finding JOIN agent ON agent.number = finding.agent
 WHERE project = :project AND lead IN (:lead, :own) ORDER BY finding.number DESC LIMIT :most;
 
+-- name: add_refs_before!
+INSERT INTO refs_before (agent, at, refs) VALUES (:agent, :at, :refs) ON CONFLICT DO NOTHING;
+
+-- name: refs_before^
+SELECT at, refs FROM refs_before WHERE agent = :agent;
+
+-- name: delete_refs_before!
+DELETE FROM refs_before WHERE agent = :agent;
+
+-- name: set_set_up!
+INSERT INTO set_up (agent, files) VALUES (:agent, :files) ON CONFLICT DO UPDATE SET files = excluded.files;
+
+-- name: set_up_files$
+SELECT files FROM set_up WHERE agent = :agent;
+
+-- name: explained_branches
+-- Not those of agents that had ended before, and are there still.
+SELECT branch FROM agent WHERE project = :project AND branch IN (SELECT value FROM json_each(:branches))
+AND NOT (state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND coalesce(ended, 0) < :since
+         AND removed IS NULL AND NOT removing);
+
+-- name: merge_commits
+SELECT target, json_extract(move, '$.move.new') AS "commit" FROM landing
+WHERE project = :project AND target IN (SELECT value FROM json_each(:refs)) AND move IS NOT NULL;
+
 -- name: ask_stop!
 UPDATE agent SET stop_asked = 1 WHERE number = :number;
 

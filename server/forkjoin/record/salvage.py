@@ -15,7 +15,10 @@ from forkjoin.record.rows import Row
 #: none, rows are read from both ends until the damage.
 _TABLES = {
     "number": ("project", "agent", "landing", "scratch"),
-    "agent": ("task", "message", "mail", "request", "result", "progress", "event", "token", "spent", "finding"),
+    "agent": (
+        *("task", "message", "mail", "request", "result", "progress", "event", "token", "spent", "finding"),
+        *("refs_before", "set_up"),
+    ),
     "project": ("budget", "peak"),
     "landing": ("verdict",),
     None: ("told", "request_told", "call", "deferred"),

@@ -27,6 +27,7 @@ from forkjoin.record.ports import first_port
 from forkjoin.record.requests import Requests
 from forkjoin.record.scratches import Scratches
 from forkjoin.record.spawning import add_agents
+from forkjoin.record.starts import Starts
 from forkjoin.record.transaction import Transactions
 from forkjoin.record.upkeep import Upkeep
 from forkjoin.session import Call
@@ -48,7 +49,7 @@ class Fields(TypedDict, total=False):
     wind_up: bool
 
 
-class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, DeferredCalls):
+class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, DeferredCalls, Starts):
     """The records of one home. Make it with `open_store`."""
 
     # -- projects
@@ -256,6 +257,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
             BrokenPromiseError: It has ended before: what is recorded stays.
         """
         turns.end(q, agent, result, merge)
+        q.delete_refs_before(agent=agent.number)
         q.set_last_event(agent=agent.number, text=result.summary[: turns.LAST_EVENT])
         q.take_back_mail(agent=agent.number, attempt=agent.attempt, all_=False)
         for row in q.live_below(numbers=(agent.number,)):

@@ -1,0 +1,36 @@
+"""What is recorded before an agent's program starts, and compared with what is there at its end."""
+
+from forkjoin.branch import git
+from forkjoin.branch.refs import find_moved, list_refs
+from forkjoin.model import Agent
+from forkjoin.rooms import Rooms
+
+
+async def note_start(rooms: Rooms, agent: Agent) -> None:
+    """Record the repository's refs, unless that was done since the agent's last result."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    if (listing := await list_refs(common_dir)) is not None:
+        await rooms.store.note_refs(agent, listing)
+
+
+async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str]:
+    """Return a sentence on the branches, tags and stash that changed meanwhile, if any did for no reason of ours.
+
+    An agent's own branch, those of others at work, and what merges have moved are not named.
+    """
+    before = await rooms.store.refs_before(agent)
+    if before is None:
+        return []
+    now = await list_refs(common_dir)
+    if now is None:
+        return ["Whether other branches changed while it ran can't be told: git could not list the refs at its end."]
+    moved = [one for one in find_moved(before.listing, now) if one.ref != agent.ref]
+    if not moved:
+        return []
+    branches = await rooms.store.explained_branches(agent, [git.short(one.ref) for one in moved], before.at)
+    merges = await rooms.store.merge_commits(agent.project, [one.ref for one in moved])
+    left = [one for one in moved if git.short(one.ref) not in branches and (one.ref, one.new) not in merges]
+    if not left:
+        return []
+    named = git.listed([str(one) for one in left])
+    return [f"Not its own, these changed while it ran, by no merge of forkjoin: {named}. See that this was wanted."]

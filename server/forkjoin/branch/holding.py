@@ -1,0 +1,92 @@
+"""Branches that an agent has left checked out in its worktree, which nobody could switch to elsewhere."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.branch import git, kept
+from forkjoin.branch.place import Place, find_place
+from forkjoin.branch.worktree import take_away
+from forkjoin.error import GitError
+from forkjoin.regular import read_line, read_regular
+
+#: Files that name the branches which an operation under way holds, and what of it goes for them to be free (branch.c).
+_OPERATIONS = {
+    "rebase-merge/head-name": "rebase-merge",
+    "rebase-merge/update-refs": "rebase-merge",
+    "rebase-apply/head-name": "rebase-apply",
+    "BISECT_START": "BISECT_*",
+}
+_LIMIT = 64 * 1024
+_OBJECT = re.compile(r"[0-9a-f]{40,64}")
+
+
+async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
+    """Detach a worktree, in which nothing runs, from all branches but its agent's own; what is in it stays.
+
+    A rebase or bisection that holds another branch is ended. What it has stashed is kept under refs/forkjoin/kept/.
+
+    Returns:
+        What the lead should know, each a sentence.
+    """
+    place = await find_place(common_dir, worktree)
+    if place is None:
+        return []
+    warnings: list[str] = []
+    try:
+        if other := await _find_other(place, f"refs/heads/{branch}"):
+            await _detach(place, f"refs/heads/{branch}")
+            warnings.append(
+                f"The agent had left {git.short(other)} checked out; its worktree was detached from that branch."
+            )
+        for name in await to_thread.run_sync(_find_operations, place.folder, f"refs/heads/{branch}"):
+            await _end(place, name, keep_as)
+            what = "a bisection" if name.startswith("BISECT") else "a rebase"
+            warnings.append(f"The agent was in the middle of {what} of another branch, which was ended.")
+    except (GitError, OSError) as error:
+        warnings.append(f"The worktree may still have another branch checked out: {error}.")
+    return warnings
+
+
+async def _find_other(place: Place, own: str) -> str | None:
+    """Return the branch that HEAD is on, if it is on one that is not the agent's own."""
+    head = await to_thread.run_sync(read_line, place.folder / "HEAD")
+    if head == f"ref: {own}" or (head and _OBJECT.fullmatch(head)):
+        return None
+    _, out, _ = await git.run(place.folder, "symbolic-ref", "--quiet", "HEAD")  # of a reftable no file tells
+    branch = os.fsdecode(out).removesuffix("\n")
+    return branch if branch not in ("", own) else None
+
+
+async def _detach(place: Place, own: str) -> None:
+    """Put HEAD on the commit that it is at; where its branch has none yet, on that of the agent's own branch."""
+    commit = await git.resolve(place.folder, "HEAD") or await git.tip(place.common_dir, own)
+    if commit:
+        await to_thread.run_sync(take_away, place.folder / "HEAD.lock")
+        lines = ["option no-deref", f"update HEAD {commit}"]
+        await git.update_refs(place.common_dir, lines, "forkjoin: detached", extra={"GIT_DIR": str(place.folder)})
+
+
+def _find_operations(folder: Path, own: str) -> list[str]:
+    """Return what stands in a git folder for operations that hold another branch."""
+    found: list[str] = []
+    for name, operation in _OPERATIONS.items():
+        with contextlib.suppress(OSError):
+            lines = os.fsdecode(read_regular(folder / name, _LIMIT) or b"").splitlines()
+            # Short names are a bisection's; update-refs has objects in between.
+            held = (line if line.startswith("refs/") else f"refs/heads/{line}" for line in lines)
+            objects = (f"refs/heads/{line}" for line in lines if _OBJECT.fullmatch(line))
+            others = {*held} - {own, "refs/heads/", "refs/heads/detached HEAD", *objects}
+            found += [operation] * bool(others and operation not in found)
+    return found
+
+
+async def _end(place: Place, operation: str, keep_as: str) -> None:
+    stash = await to_thread.run_sync(read_line, place.folder / operation / "autostash")
+    if stash and (commit := await git.resolve(place.common_dir, stash)):
+        await kept.keep(place.common_dir, commit, f"stash-{keep_as}")
+    for left in place.folder.glob(operation):
+        await to_thread.run_sync(take_away, left)
