@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Set
 
+from forkjoin.chat_markup import neutralize
 from forkjoin.model import Agent
 from forkjoin.redact import redact, secrets_of
 from forkjoin.session import COMMAND_LINE, Caller
@@ -84,3 +85,7 @@ class Environments:
             known = (*self._settings, *self._by_digest.values())
             self._secrets = frozenset[str]().union(*map(secrets_of, known))
         return redact(text, self._secrets)
+
+    def show(self, text: str) -> str:
+        """Return agents' words as another model may read them: without keys, and without its client's own markup."""
+        return neutralize(self.redact(text))

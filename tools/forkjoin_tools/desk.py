@@ -252,7 +252,7 @@ async def open_desk(context: ServerRequestContext[Any, Any], tool: str, argument
     assert isinstance(loop, Loop)
     assert isinstance(session, Session)
     assert context.request_id is not None
-    patience = Patience(context, loop.rooms.environments.redact)
+    patience = Patience(context, loop.rooms.environments.show)
     client = context.session.client_params
     lead = session.lead(client.client_info.name[:64] if client else "")
     request = patience.told_in or context.request_id

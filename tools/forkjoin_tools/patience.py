@@ -56,12 +56,12 @@ def making(later: Later) -> Generator[None]:
 class Patience:
     """How one call waits: it blocks, and its client is told how far it is; or it looks once, and has no answer yet."""
 
-    def __init__(self, context: ServerRequestContext[Any, Any], redact: Callable[[str], str]) -> None:
+    def __init__(self, context: ServerRequestContext[Any, Any], show: Callable[[str], str]) -> None:
         later = _later.get()
         self.deferred = later.deferred if later else None
         self.told_in = later.told_in if later else None
         self._blocks = later is None or later.told_in is not None
-        self._session, self._redact = context.session, redact
+        self._session, self._show = context.session, show
         self._tells = later is None and "progress_token" in (context.meta or {})
         self._begun = time.monotonic()
 
@@ -100,4 +100,4 @@ class Patience:
         await self._session.report_progress(round(time.monotonic() - self._begun, 3), message=words)
 
     async def _words(self, how_far: Callable[[], Awaitable[str]]) -> str:
-        return self._redact(await how_far())[:_WORDS]
+        return self._show(await how_far())[:_WORDS]

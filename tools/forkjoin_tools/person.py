@@ -12,9 +12,12 @@ from pydantic import BaseModel
 
 from forkjoin_tools.desk import PERSON, Desk
 from forkjoin_tools.requests import answer
+from forkjoin_tools.size import one_line
 
 #: How long the person has for them before the lead is told; the requests themselves wait on.
 _FOR_PERSON_S = 60.0
+#: Characters of what an agent asks that a form shows.
+_SHOWN = 4_000
 #: By no call of theirs is an answer known that they give in a form.
 _NO_CALL = Call("", "")
 
@@ -68,7 +71,8 @@ async def _ask(desk: Desk, request: Request) -> None:
     asker = await desk.store.agent(request.agent)
     schema: type[_Answer | _Decision] = _Answer if request.kind == "question" else _Decision
     what = "asks" if request.kind == "question" else "wants to do this"
-    told: Any = await desk.elicit(f"{asker.label} {what}: {request.text}", schema)
+    words = _quote(desk.rooms.environments.show(request.text))
+    told: Any = await desk.elicit(f"{asker.label} {what}: (its own words stand after >)\n{words}", schema)
     match getattr(told, "data", None):
         case _Answer(answer=said) if said.strip():
             await answer(desk, request, said, "", PERSON, _NO_CALL)
@@ -76,3 +80,15 @@ async def _ask(desk: Desk, request: Request) -> None:
             await answer(desk, request, said, reason, PERSON, _NO_CALL)
         case _:
             pass
+
+
+def _quote(text: str) -> str:
+    """Return an agent's words as quoted lines, without control characters.
+
+    Long words are cut in the middle: what matters may come last.
+    """
+    more = len(text) - _SHOWN
+    half = _SHOWN // 2
+    parts = [text[:half], text[-half:]] if more > 0 else [text]
+    quoted = ("\n".join(f"> {one_line(line)}" for line in part.splitlines()) for part in parts)
+    return f"\n[cut: {more} more characters; forkjoin requests shows all]\n".join(quoted)

@@ -29,6 +29,11 @@ _FULL = OUTPUT_LIMIT
 _LEAST = 100
 #: Bytes before a page, and at its beginning, in which a key is looked for that begins before the page.
 _CONTEXT = 512
+#: Where a line begins as our own do that say where a page ends or was cut.
+_MARK = re.compile(
+    r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))([^\S\n]{0,20})\[(?=\s{0,20}(?:end|more|cut|stderr)\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 # -- get_result
@@ -187,12 +192,12 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     if not page.size and not live:
         errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
         words = end_of(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
-        return _page(f"[stderr]\n{_text(words)}" if words else "", 0, more=False, live=False)
+        return _page(_text(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
     dropped = start - arguments.offset
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
     before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
     text = _without_rest(desk, before.data if before.start + len(before.data) == start else b"", data)
-    return _page(note + text, start + len(data), more=more, live=live)
+    return _page(text, start + len(data), more=more, live=live, note=note)
 
 
 def _without_rest(desk: Desk, before: bytes, data: bytes) -> str:
@@ -214,8 +219,12 @@ def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
     return page, len(page) < size
 
 
-def _page(text: str, offset: int, *, more: bool, live: bool) -> str:
-    """A page and where it ends; what goes on in its last line, on the next page or later, says so."""
+def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
+    """Return a page after a note of ours, and where it ends, which nothing in the page can pass for.
+
+    What goes on in its last line, on the next page or later, says so.
+    """
+    text = note + _MARK.sub(r"\1(", text)
     if not more and not live:
         where = "end"
     else:
@@ -252,7 +261,7 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
     text = _without_rest(desk, data[max(0, start - _CONTEXT) : start], page)
-    return _page(f"{note}{text}", start + len(page), more=more, live=False)
+    return _page(text, start + len(page), more=more, live=False, note=note)
 
 
 async def _find_moved(desk: Desk, agent: Agent) -> Moved | None:

@@ -29,9 +29,13 @@ def first(lines: list[str], most: int = 10) -> list[str]:
     return [*lines[:most], f"… and {len(lines) - most} more"] if len(lines) > most else lines
 
 
+#: White space, control characters, and what turns the direction of reading.
+_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+
 def one_line(text: str) -> str:
     """The text in one line, without control characters."""
-    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
+    return _UNPRINTABLE.sub(" ", text).strip()
 
 
 def fit(rows: Sequence[Row], room: int) -> list[Row]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 from forkjoin.error import CallerError, ForkjoinError
 from forkjoin.loop import Loop
-from forkjoin.redact import SHORTEST
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
@@ -48,18 +47,16 @@ class StrictTool(Tool):
             UnexpectedToolError: We can't; the log has the traceback.
         """
         loop: Loop = context.request_context.lifespan_context[0]
-        redact = loop.rooms.environments.redact
+        show = loop.rooms.environments.show
         try:
             checked = self.fn_metadata.arg_model.model_validate(self._parsed(arguments))
-            return _shape(
-                await self.fn(await open_desk(context.request_context, self.name, arguments), checked), redact
-            )
+            return _shape(await self.fn(await open_desk(context.request_context, self.name, arguments), checked), show)
         except ValidationError as error:
-            raise ToolError(redact(explain(self.name, error.errors(), self.parameters))) from None
+            raise ToolError(show(explain(self.name, error.errors(), self.parameters))) from None
         except CallerError as error:
-            raise ToolError(redact(str(error))) from None
+            raise ToolError(show(str(error))) from None
         except (ForkjoinError, OSError) as error:
-            raise UnexpectedToolError(redact(f"{self.name} failed, and not through you: {error}")) from error
+            raise UnexpectedToolError(show(f"{self.name} failed, and not through you: {error}")) from error
 
     def _parsed(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what is JSON in a string read, as the SDK does it, but where a text is meant."""
@@ -73,29 +70,29 @@ def _takes_text(annotation: object) -> bool:
     return annotation is str or (one_of and any(map(_takes_text, get_args(annotation))))
 
 
-def _shape(result: BaseModel | str, redact: Callable[[str], str]) -> CallToolResult:
+def _shape(result: BaseModel | str, show: Callable[[str], str]) -> CallToolResult:
     """A model becomes structure, and the same as text for clients that read no structure; text stays text.
 
-    No key is in either, whatever an agent printed.
+    Neither holds a key or a client's markup, whatever an agent printed.
     """
     if isinstance(result, CallToolResult):
         return result
     if isinstance(result, str):
-        return CallToolResult(content=[TextContent(type="text", text=redact(result))])
-    content: Any = _redacted(result.model_dump(mode="json", exclude_none=True), redact)
+        return CallToolResult(content=[TextContent(type="text", text=show(result))])
+    content: Any = _shown(result.model_dump(mode="json", exclude_none=True), show)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     if wire_size(text) + wire_size(content) > ROOM:
         text = "(the answer is too large to be given twice: see structuredContent)"
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
 
 
-def _redacted(value: Json, redact: Callable[[str], str]) -> Json:
-    """The value with no key left in its texts; names stay as they are."""
+def _shown(value: Json, show: Callable[[str], str]) -> Json:
+    """Return the value with each of its texts as `show` makes it. Names stay as they are."""
     if isinstance(value, dict):
-        return {key: part if key in _NAMES else _redacted(part, redact) for key, part in value.items()}
+        return {key: part if key in _NAMES else _shown(part, show) for key, part in value.items()}
     if isinstance(value, list):
-        return [_redacted(part, redact) for part in value]
-    return redact(value) if isinstance(value, str) and len(value) >= SHORTEST else value
+        return [_shown(part, show) for part in value]
+    return show(value) if isinstance(value, str) else value
 
 
 def tool(

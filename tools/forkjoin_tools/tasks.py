@@ -141,8 +141,8 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[
         with suppress(NoRepositoryError):
             return desk, [deferred for deferred in found if deferred.project == desk.project]
     except (ForkjoinError, OSError) as error:
-        redact = ctx.lifespan_context[0].rooms.environments.redact
-        raise MCPError(INTERNAL_ERROR, redact(f"Tasks can't be told of now: {error}")) from error
+        show = ctx.lifespan_context[0].rooms.environments.show
+        raise MCPError(INTERNAL_ERROR, show(f"Tasks can't be told of now: {error}")) from error
     return desk, []
 
 

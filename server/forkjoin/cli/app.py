@@ -91,7 +91,7 @@ def _end(error: BaseException) -> int:
             return 0  # whoever read our output has had enough
         case OSError() if error.filename or is_passing(error):  # a home that can't be, a disk that is full
             _drop_output()
-            sys.stderr.write(f"forkjoin: {error}\n")
+            say(f"forkjoin: {error}", err=True)
             return 1
         case SystemExit():
             return error.code if isinstance(error.code, int) else 0

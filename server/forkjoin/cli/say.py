@@ -15,7 +15,7 @@ from forkjoin.error import CallerError
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the tool answered, as JSON.")]
 
 #: Control characters (escape sequences begin with one), what turns the direction of reading, and halves of pairs.
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
