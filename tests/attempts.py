@@ -1,16 +1,20 @@
 """How tests drive attempts: specs of small programs, what these print, and what the process table says of them."""
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 import pytest
 from forkjoin import lock
-from forkjoin.attempt import shim
+from forkjoin.attempt import process, shim
 from forkjoin.attempt.executor import AttemptSpec, Executor
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.model import Outcome, TreeLimits
@@ -137,3 +141,36 @@ def is_running(pid: int) -> bool:
 def is_sleep(pid: int) -> bool:
     """Whether it has become the sleep that it was forked for, with the environment that this was given."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")
+
+
+@contextlib.contextmanager
+def start(*argv: str, mark: str = "", **environment: str) -> Generator["subprocess.Popen[bytes]"]:
+    """A program, in a session of its own; killed at the end."""
+    variables = {"PATH": os.environ["PATH"], **environment, **({process.MARK: mark} if mark else {})}
+    with subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, start_new_session=True) as started:
+        try:
+            yield started
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+
+
+def read_line(started: "subprocess.Popen[bytes]") -> str:
+    """The next line that it prints."""
+    assert started.stdout
+    return started.stdout.readline().decode().strip()
+
+
+def read_sleeper(started: "subprocess.Popen[bytes]") -> int:
+    """The pid of a sleep that it prints, once it is one."""
+    pid = int(read_line(started))
+    wait_for_sleep(pid)
+    return pid
+
+
+def wait_for_sleep(pid: int) -> None:
+    """Return once it is a sleep: before, it is a fork of whoever starts it."""
+    give_up = time.monotonic() + GIVE_UP_S
+    while not is_sleep(pid):
+        assert time.monotonic() < give_up
+        time.sleep(0.005)

@@ -1,5 +1,6 @@
-"""Who is let in, and where they stand: an agent's program by its token, and whoever is at work in a repository."""
+"""Who is let in, and where they stand: an agent by its process or token, and whoever is at work in a repository."""
 
+import re
 from contextlib import suppress
 
 from anyio import to_thread
@@ -7,28 +8,75 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.repository import look
 from forkjoin.branch.shared_config import accept_as_found, accepted_file
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import CallerError, ForkjoinError, RecordsError
+from forkjoin.event import Refused
 from forkjoin.model import Agent, Project
 from forkjoin.rooms import Rooms
-from forkjoin.session import Session, digest_of
+from forkjoin.session import NO_RIGHTS, Session, digest_of
+
+#: The handles of an agent's program, and of a person in its conversation; those of other commands go on.
+_PROGRAM = re.compile(r"a([1-9]\d*)-(?:\d+|person)")
+#: The handles of commands that are run for an agent.
+_FOR_AGENT = re.compile(r"a([1-9]\d*)-\d+-(.+)")
 
 
 async def welcome(rooms: Rooms, session: Session) -> None:
-    """A connection is there: what waits for its lead's environment may use this one.
+    """Find out who is at the other end, and lend a lead's environment to what waits for it.
 
     Raises:
-        CallerError: It shows a token that is no agent's.
+        CallerError: It may not call at all, or claims to be an agent that it is not.
     """
-    if not session.hello.token:
+    session.agent = await _find_agent(rooms, session)
+    if session.agent is None:
         with suppress(ForkjoinError):
             await admit(rooms, session, session.lead(""))
-        return
-    session.agent = await rooms.store.agent_of_token(digest_of(session.hello.token))
-    if session.agent is None:
+
+
+async def _find_agent(rooms: Rooms, session: Session) -> Agent | None:
+    """Return the agent that calls: the one whose process it is, whatever it claims, else the one of its token.
+
+    A token alone is enough: a container's processes are of no attempt, and a token only takes rights away.
+    """
+    handle, token = session.attempt, session.hello.token
+    program = _PROGRAM.fullmatch(handle) if handle else None
+    if token == NO_RIGHTS or (handle and not program):
+        await _refuse_command(rooms, handle or "")
+    shown = await rooms.store.agent_of_token(digest_of(token)) if token else None
+    owner = await _agent(rooms, program[1]) if program else None
+    if token and shown is None:
         raise CallerError(
             "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
             "if you are none, unset it and call again."
         )
+    if owner and shown and owner.number != shown.number:
+        await note_refused(rooms, owner, f"to call as {shown.id}")
+        raise CallerError(f"This process belongs to {owner.label}, and it shows the token of another agent.")
+    return owner or shown
+
+
+async def _refuse_command(rooms: Rooms, handle: str) -> None:
+    """Raise the CallerError that a command gets which only prepares or checks work."""
+    if found := _FOR_AGENT.fullmatch(handle):
+        await note_refused(rooms, await _agent(rooms, found[1]), f"to call from its {found[2]}")
+    whose = handle or "as its FORKJOIN_TOKEN tells"
+    raise CallerError(
+        f"This process belongs to a command that prepares or checks work ({whose}), such as setup or verify: these "
+        "can't call forkjoin. Nothing was changed."
+    )
+
+
+async def _agent(rooms: Rooms, number: str) -> Agent:
+    found = await rooms.store.agents_numbered([int(number)])
+    if not found:
+        raise CallerError(f"This process belongs to a{number}, of which there is no record: it can't call forkjoin.")
+    return found[0]
+
+
+async def note_refused(rooms: Rooms, agent: Agent, what: str) -> None:
+    """Record that an agent was refused something, once in each attempt, for its result to warn of it."""
+    with suppress(RecordsError):  # it is refused all the same
+        if what not in await rooms.store.refusals(agent):
+            await rooms.store.note(agent, [(Refused(what), -1)])
 
 
 async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str]:
@@ -36,7 +84,7 @@ async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str
     rooms.connected.add(session)
     common_dir = (await look(session.folder)).common_dir
     if session.agent:
-        return await _project_of(rooms, session.agent, session, common_dir), session.agent.environment
+        return await _project_of(rooms, session.agent, common_dir), session.agent.environment
     project = await rooms.store.project(common_dir)
     await git.trust_as_found(project.common_dir)
     accepted = accepted_file(rooms.home, project.common_dir)
@@ -47,10 +95,8 @@ async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str
     return project, digest
 
 
-async def _project_of(rooms: Rooms, agent: Agent, session: Session, common_dir: str) -> Project:
-    """The project that an agent's program stands in: its own, whatever that has made of its worktree."""
-    if session.is_command_line:
-        return await rooms.store.project(common_dir)
+async def _project_of(rooms: Rooms, agent: Agent, common_dir: str) -> Project:
+    """Return the project that an agent stands in: its own, whatever its program has made of its worktree."""
     project = await rooms.store.project_numbered(agent.project)
     if project.common_dir != common_dir:
         raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")

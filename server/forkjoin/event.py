@@ -62,6 +62,14 @@ class Denied:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A process of the agent has asked forkjoin for something that no agent may do."""
+
+    text: str
+    kind: Literal["refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded:
     """The program has answered; where it takes turns, it waits for the next."""
 
@@ -115,7 +123,7 @@ class Noted:
     kind: Literal["noted"] = "noted"
 
 
-Event = Started | Said | UsedTool | Denied | RateLimited | TurnEnded | Unreadable | Spent | Reported | Noted
+Event = Started | Said | UsedTool | Denied | Refused | RateLimited | TurnEnded | Unreadable | Spent | Reported | Noted
 
 
 E = TypeVar("E", bound=Event)
@@ -157,5 +165,5 @@ def text_of(event: Event) -> str:
             return output if ok else f"{FAILED}{output}"
         case Unreadable(text, more):
             return f"{text} (and {more} more such lines)" if more else text
-        case Said(text) | Denied(text) | RateLimited(text) | Reported(text) | Noted(text):
+        case Said(text) | Denied(text) | Refused(text) | RateLimited(text) | Reported(text) | Noted(text):
             return text

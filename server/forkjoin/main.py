@@ -68,7 +68,7 @@ async def serve(home: Home) -> None:
 
     await require_version()
     async with open_loop(home) as loop, daemon.bind(home) as listener:
-        door = daemon.Door(partial(serve_tools, loop), partial(welcome, loop.rooms))
+        door = daemon.Door(partial(serve_tools, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner)
         open_journal(home.log, loop.rooms.environments.redact)
         log.info("the daemon is up: %r, version %s", loop, __version__)
         async with anyio.create_task_group() as tasks:

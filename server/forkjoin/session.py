@@ -19,6 +19,8 @@ def _check_string(value: object) -> str:
 
 #: The name, as a lead, of whoever is at a command line.
 COMMAND_LINE = "cli"
+#: What commands that prepare or check work have in place of an agent's token: whoever shows it is refused.
+NO_RIGHTS = "forkjoin:no-rights"
 #: Strings from the operating system: what is no UTF-8 in them is there as lone surrogates (PEP 383), which
 #: pydantic's own `str` refuses.
 OsString = Annotated[str, PlainValidator(_check_string)]
@@ -48,22 +50,28 @@ class Session:
     """One connection. `written` holds what to do once the reply to a request has reached the socket."""
 
     hello: Hello
+    attempt: str | None = None  #: the handle of the attempt that the process at the other end belongs to
     closed: bool = False  #: whether the other end is gone
     agent: Agent | None = None  #: whose program is at the other end, as it was when it connected
     written: dict[str | int, list[Written]] = field(default_factory=dict[str | int, list[Written]])
 
     @property
     def is_command_line(self) -> bool:
-        """Whether this is a command line: a lead of its own, whose waits are for the whole project."""
+        """Whether this is a command line, be it a person's or an agent's."""
         return self.hello.kind == "cli"
+
+    @property
+    def is_person(self) -> bool:
+        """Whether this is a person's command line: a lead of its own, whose waits are for the whole project."""
+        return self.is_command_line and self.agent is None
 
     @property
     def folder(self) -> Path:
         """Where the caller stands: the lead's project folder, else its working directory; a person's is the latter.
 
-        What an agent's program is offered is for its worktree, wherever it starts the relay.
+        What an agent is offered is for its worktree, wherever its program calls from.
         """
-        if self.agent and not self.is_command_line:
+        if self.agent:
             return Path(self.agent.worktree)
         return Path(self.hello.cwd if self.is_command_line else self.hello.project_dir or self.hello.cwd)
 

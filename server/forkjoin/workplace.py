@@ -16,6 +16,7 @@ from forkjoin.branch.place import Place, find_place
 from forkjoin.branch.share import COPY, share
 from forkjoin.config import Recipe
 from forkjoin.rooms import Rooms
+from forkjoin.session import NO_RIGHTS
 
 #: Characters of the end of what a teardown has printed that are told.
 _WORDS = 400
@@ -49,6 +50,7 @@ class Workplace:
         place = await self._place()
         everywhere = {
             **self.rooms.home.variables,
+            "FORKJOIN_TOKEN": NO_RIGHTS,
             "FORKJOIN_WORKTREE": str(self.path),
             "FORKJOIN_SLUG": _slug(self.rooms.name, self.handle),
             **({"FORKJOIN_PORT_BASE": str(self.port_base)} if self.port_base else {}),

@@ -16,6 +16,7 @@ from forkjoin.attempt.local import LocalExecutor
 from forkjoin.error import RecordsError
 from forkjoin.model import Agent
 from forkjoin.paths import Home
+from forkjoin.session import NO_RIGHTS
 from harness import (
     GIVE_UP_S,
     Lead,
@@ -264,12 +265,12 @@ async def test_a_verify_that_is_lost_twice_fails_the_agent_and_says_so(lead: Lea
     assert marked(home) == set()
 
 
-async def test_a_verify_has_the_token_of_its_agent_s_program_which_is_on_no_disk(lead: Lead, home: Home) -> None:
+async def test_a_verify_has_no_token_of_its_agent_s_program_and_that_is_on_no_disk(lead: Lead, home: Home) -> None:
     told = [f'printf %s "${{FORKJOIN_TOKEN:?}}" > {home.state}/{name}' for name in ("program", "verify")]
     await lead.run(told[0], verify=told[1])
     token = (home.state / "program").read_bytes()
-    assert (home.state / "verify").read_bytes() == token
-    others = [file for file in home.state.rglob("*") if file.is_file() and file.name not in ("program", "verify")]
+    assert (home.state / "verify").read_text() == NO_RIGHTS
+    others = [file for file in home.state.rglob("*") if file.is_file() and file.name != "program"]
     assert not [file for file in others if token in file.read_bytes()]
 
 

@@ -250,8 +250,7 @@ async def test_what_waits_for_others_keeps_its_slot(
         lead_of(near_loop, repository, kind="cli", token="its token") as shell,
     ):
         (child,) = await program.spawn("true")
-        (stranger,) = await near_lead.spawn("true")
-        for ids in ([child], [child, stranger], [stranger]):
+        for ids in ([child], [child, "a1"], ["a1"]):
             await shell.call("wait_agents", ids=ids)
     assert awaiting == [[1], [], []]
 
@@ -275,9 +274,9 @@ async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
         assert (await program.call("list_requests"))["requests"] == []
         assert "requests" not in await program.call("list_agents")
         for request in ("r1", "r2"):
-            refused = await program.refusal("answer_request", request_id=request, answer="Mine.")
-            assert f"No request {request!r}" in refused
-            assert "is the lead's alone" in await shell.refusal("answer_request", request_id=request, answer="Mine.")
+            for its in (program, shell):
+                refused = await its.refusal("answer_request", request_id=request, answer="Mine.")
+                assert f"No request {request!r}" in refused
             await near_lead.call("answer_request", request_id=request, answer="Yours.")
 
 
@@ -323,6 +322,64 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
             (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
             await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
     assert put == []
+
+
+# -- into its own branch alone
+
+
+async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "checkout", "-q", "--detach")
+        git(repository, "symbolic-ref", agent.ref, "refs/heads/main")
+        for tool, given in (("merge_worktree", {"ids": ["a2"]}), ("merge_worktree", {"ids": ["a2"], "dry_run": True})):
+            assert "is a symbolic ref to another branch" in await program.refusal(tool, **given)
+    git(repository, "symbolic-ref", "--delete", agent.ref)
+    assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
+
+
+async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_changes_nothing(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "checkout", "-q", "--detach")
+        turn = f"git -C {repository} symbolic-ref {agent.ref} refs/heads/main"
+        assert "is a symbolic ref" in await program.refusal("merge_worktree", ids=["a2"], verify=turn)
+    git(repository, "symbolic-ref", "--delete", agent.ref)
+    assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
+
+
+async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "symbolic-ref", "HEAD", "refs/heads/main")
+        told = await program.call("merge_worktree", ids=["a2"])
+    assert told["target"] == agent.branch
+    assert git(repository, "show", f"{agent.branch}:theirs.txt") == "theirs"
+    assert git(repository, "rev-parse", "main") == main
+
+
+async def test_a_merge_writes_into_no_checkout_but_its_own(near_loop: Loop, near_lead: Lead, repository: Path) -> None:
+    parent = await begin(near_lead, agents=5)
+    agent = await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "checkout", "-q", "--detach")
+        git(repository, "symbolic-ref", "HEAD", agent.ref)
+        refused = await program.refusal("merge_worktree", ids=["a2"])
+        assert f"is checked out in {repository}, not in its own worktree" in refused
+    assert not (repository / "theirs.txt").exists()
 
 
 # -- the end of a tree

@@ -1,17 +1,13 @@
 """Which processes are ours, and how they are ended."""
 
-import contextlib
 import ctypes
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from attempts import is_running, is_sleep
+from attempts import is_running, read_line, read_sleeper, start, wait_for_sleep
 from forkjoin.attempt import cgroup, process
 from forkjoin.attempt.process import Entry, Identity
 from harness import GIVE_UP_S
@@ -28,43 +24,10 @@ ctypes.CDLL(None).syscall(60, 0)
 """
 
 
-@contextlib.contextmanager
-def start(*argv: str, mark: str = "", **environment: str) -> Generator["subprocess.Popen[bytes]"]:
-    """A program, in a session of its own; killed at the end."""
-    variables = {"PATH": os.environ["PATH"], **environment, **({process.MARK: mark} if mark else {})}
-    with subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, start_new_session=True) as started:
-        try:
-            yield started
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
-
-
 @pytest.fixture
 def mark(tmp_path: Path) -> str:
     """A mark that nobody else has, be it in another run of these tests."""
     return str(tmp_path)
-
-
-def read_line(started: "subprocess.Popen[bytes]") -> str:
-    """The next line that it prints."""
-    assert started.stdout
-    return started.stdout.readline().decode().strip()
-
-
-def read_sleeper(started: "subprocess.Popen[bytes]") -> int:
-    """The pid of a sleep that it prints, once it is one."""
-    pid = int(read_line(started))
-    wait_for_sleep(pid)
-    return pid
-
-
-def wait_for_sleep(pid: int) -> None:
-    """Return once it is a sleep: before, it is a fork of whoever starts it."""
-    give_up = time.monotonic() + GIVE_UP_S
-    while not is_sleep(pid):
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
 
 
 def pids(entries: list[Entry]) -> set[int]:

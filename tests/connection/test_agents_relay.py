@@ -14,6 +14,8 @@ from forkjoin.paths import Home
 from forkjoin_tools.server import AGENT_TOOLS
 from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RELAY, Lead, forkjoin, tool_call, until
 
+#: The command line, in a shell's words.
+COMMAND = shlex.join(RELAY[:-1])
 #: What a client lists, each by the number of its request.
 LISTS = ("tools", "prompts", "resources", "resources/templates")
 LIST = [{"jsonrpc": "2.0", "id": number, "method": f"{kind}/list"} for number, kind in enumerate(LISTS, 1)]
@@ -80,13 +82,16 @@ async def test_an_agents_commands_read_and_change_nothing(lead: Lead, home: Home
     assert len((await lead.call("list_agents"))["agents"]) == 1
 
 
-async def test_what_an_agents_command_was_told_is_still_told_to_the_person(
-    lead: Lead, repository: Path, home: Home, tmp_path: Path
+@pytest.mark.parametrize("words", ["logs a1", "result a1", "diff a1", "wait a1", "logs nobody", "status"])
+async def test_an_agents_commands_read_nothing_of_other_agents(
+    lead: Lead, home: Home, tmp_path: Path, words: str
 ) -> None:
-    await lead.run("true")
-    await _run(lead, home, f"{shlex.join(RELAY[:-1])} wait a1 > {tmp_path}/told")
-    assert "a1" in (tmp_path / "told").read_text()
-    assert "a1" in forkjoin(repository, "wait").stdout
+    await lead.run("echo secret > secret.txt; echo secret")
+    await _run(lead, home, f"{COMMAND} {words} > {tmp_path}/told 2>&1; echo $? >> {tmp_path}/codes")
+    told = (tmp_path / "told").read_text()
+    assert (tmp_path / "codes").read_text() == "1\n"
+    assert "is no agent of yours" in told or "is the lead's alone" in told
+    assert "secret" not in told
 
 
 async def test_the_records_hold_a_digest_of_the_token_alone(lead: Lead, home: Home, tmp_path: Path) -> None:

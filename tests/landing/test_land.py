@@ -10,6 +10,7 @@ from branches import commit, contents, everything
 from forkjoin import lock
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
+from forkjoin.session import NO_RIGHTS
 from harness import Lead, git, open_lead, open_lead_in_memory
 from landings import check_sound, ids_of, retire_all, scratch_of
 
@@ -166,7 +167,8 @@ async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_
     assert found["FORKJOIN_AGENTS"] == "a1"
     assert (found["FORKJOIN_TARGET"], found["OWN"]) == ("main", "kept")
     assert (found["FORKJOIN_LANDING"], found["FORKJOIN_HOME"]) == ("1", str(home.state))
-    marks = ("CLAUDE", "GIT_DIR", "FORKJOIN_TOKEN", "FORKJOIN_KEEPER")
+    assert found["FORKJOIN_TOKEN"] == NO_RIGHTS
+    marks = ("CLAUDE", "GIT_DIR", "FORKJOIN_KEEPER")
     assert [name for name in found if name.startswith(marks)] == []
     assert lines[-1] == str(home.worktrees / "target-1")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from forkjoin.admission import admit
 from forkjoin.agent.contest import best_first
 from forkjoin.branch import git
-from forkjoin.error import CallerError, GitError
+from forkjoin.error import CallerError, GitError, UnknownAgentError
 from forkjoin.loop import Loop
 from forkjoin.model import FINAL, Agent, Request, State
 from forkjoin.session import Call, Caller, Session
@@ -57,6 +57,8 @@ class Desk:
         request: str | int,
         patience: Patience,
         context: ServerRequestContext[Any, Any],
+        *,
+        reads_only: bool = False,
     ) -> None:
         self.loop = loop
         self.rooms = loop.rooms
@@ -65,6 +67,7 @@ class Desk:
         self._caller = caller
         self._request = request
         self._context = context
+        self._reads_only = reads_only
 
     @property
     def caller(self) -> Caller:
@@ -80,7 +83,7 @@ class Desk:
     @property
     def who(self) -> str:
         """The caller, as an agent is told of them."""
-        return PERSON if self.caller.session.is_command_line else f"lead {self.caller.lead}"
+        return PERSON if self.caller.session.is_person else f"lead {self.caller.lead}"
 
     @property
     def can_elicit(self) -> bool:
@@ -197,16 +200,27 @@ class Desk:
     def below(self) -> str | None:
         """The lead whose agents, and those below them, are all that the caller may see; `None`: it may see all."""
         session = self.caller.session
-        return None if session.agent is None or session.is_command_line else session.agent.as_lead
+        return None if session.agent is None else session.agent.as_lead
 
     def may_see(self, agent: Agent) -> bool:
-        """Whether the caller has to do with this agent: one that is an agent itself, with those below it alone."""
-        return self.below is None or self.below in agent.leads
+        """Whether the caller has to do with this agent: an agent has with those below it.
+
+        What its command line only reads may be of itself, too.
+        """
+        if self.below is None or self.below in agent.leads:
+            return True
+        session = self.caller.session
+        return session.is_command_line and self._reads_only and self.below == agent.as_lead
 
     async def _find(self, asked: str) -> list[Agent]:
-        found = await self.store.find(self.project, asked)
-        if not all(map(self.may_see, found)):
-            raise CallerError(f"{asked} is no agent of yours; list_agents lists yours.")
+        try:
+            found = await self.store.find(self.project, asked)
+        except UnknownAgentError:  # which names others
+            if self.caller.session.agent is None:
+                raise
+            found = []
+        if not found or not all(map(self.may_see, found)):
+            raise CallerError(f"{asked[:80]} is no agent of yours; list_agents lists yours.")
         return found
 
     async def meant(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:
@@ -246,7 +260,9 @@ async def not_obeyed(repository: str) -> list[str]:
         return []
 
 
-async def open_desk(context: ServerRequestContext[Any, Any], tool: str, arguments: dict[str, Any]) -> Desk:
+async def open_desk(
+    context: ServerRequestContext[Any, Any], tool: str, arguments: dict[str, Any], *, reads_only: bool = False
+) -> Desk:
     """The desk for this call. A repeat of it has the same request id, tool and arguments: an id may be used again."""
     loop, session = context.lifespan_context
     assert isinstance(loop, Loop)
@@ -259,8 +275,9 @@ async def open_desk(context: ServerRequestContext[Any, Any], tool: str, argument
     try:
         project, environment = await admit(loop.rooms, session, lead)
     except CallerError as error:
-        return Desk(loop, error, request, patience, context)
+        return Desk(loop, error, request, patience, context, reads_only=reads_only)
     asked = json.dumps([context.request_id, tool, arguments], sort_keys=True)
     deferred = patience.deferred
     call = deferred.call if deferred else Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
-    return Desk(loop, Caller(session, project, lead, call, environment), request, patience, context)
+    caller = Caller(session, project, lead, call, environment)
+    return Desk(loop, caller, request, patience, context, reads_only=reads_only)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from forkjoin.admission import note_refused
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
 from forkjoin.session import Session
@@ -77,6 +78,8 @@ _LEADS_ALONE = (look.get_status, join.undo_merge, money.set_budget)
 PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _ALL if tool not in _LEADS_ALONE}
 #: Those of the lead's that change nothing.
 READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
+#: Those that an agent's command line has in addition to its own: they tell of itself and of agents below it.
+_COMMAND_READERS = READERS - {tool.name for tool in _LEADS_ALONE}
 
 
 async def serve(
@@ -165,7 +168,7 @@ class _PersonServer(_Server):
 
 
 class _AgentServer(_Server):
-    """An agent's: its own tools, and what a command reads for it. More it is refused in words, and that is logged."""
+    """An agent's: its own tools, and what a command reads for it. What else it calls is refused, and warned of."""
 
     told = AGENT_INSTRUCTIONS
     offered = TOOLS | AGENT_TOOLS
@@ -181,14 +184,16 @@ class _AgentServer(_Server):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         agent = self._session.agent
         assert agent
-        if not (name in READERS if self._session.is_command_line else name in self.own):
+        if name not in self.own and not (self._session.is_command_line and name in _COMMAND_READERS):
             log.warning("agent %s called %s: refused", agent.label, name[:80])
+            known = name in _PersonServer.offered
+            await note_refused(self._loop.rooms, agent, name if known else "an unknown tool")
             raise ToolError(
                 f"{name[:80]} is the lead's alone, and you are agent {agent.label}; nothing was changed. "
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
             )
         if name not in READERS:
-            await _check_not_over(self._loop, agent)
+            await _check_not_over(self._loop, agent, self._session.attempt)
         return await super().call_tool(name, arguments, context)
 
 
@@ -199,8 +204,15 @@ class _ParentServer(_AgentServer):
     own = PARENT_TOOLS
 
 
-async def _check_not_over(loop: Loop, agent: Agent) -> None:
-    """See that an agent is at work, or a person in its conversation: what it has left running has its token still."""
+async def _check_not_over(loop: Loop, agent: Agent, attempt: str | None) -> None:
+    """Raise a ToolError unless the agent is at work, or a person is in its conversation.
+
+    What an earlier attempt has left running still has its token, and its connections.
+    """
     agent = await loop.store.agent(agent.number)
-    if agent.is_over and agent.number not in loop.rooms.attached:
+    if agent.number in loop.rooms.attached:
+        return
+    if agent.is_over:
         raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")
+    if attempt and attempt != agent.handle:
+        raise ToolError(f"{attempt}, to which this process belongs, has ended; nothing was changed.")

@@ -50,7 +50,9 @@ class StrictTool(Tool):
         show = loop.rooms.environments.show
         try:
             checked = self.fn_metadata.arg_model.model_validate(self._parsed(arguments))
-            return _shape(await self.fn(await open_desk(context.request_context, self.name, arguments), checked), show)
+            reads_only = bool(self.annotations and self.annotations.read_only_hint)
+            desk = await open_desk(context.request_context, self.name, arguments, reads_only=reads_only)
+            return _shape(await self.fn(desk, checked), show)
         except ValidationError as error:
             raise ToolError(show(explain(self.name, error.errors(), self.parameters))) from None
         except CallerError as error:

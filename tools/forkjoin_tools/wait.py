@@ -86,8 +86,7 @@ async def _whom(desk: Desk, asked: list[str] | None) -> tuple[list[Agent], int]:
     """Return the agents that a wait is for, and how many ends are left for the next wait."""
     if asked is not None:
         return await desk.find_all(asked), 0
-    session = desk.caller.session
-    everyone = session.is_command_line and session.agent is None
+    everyone = desk.caller.session.is_person
     return await desk.store.untold(desk.project, desk.caller.lead, _MOST, everyone=everyone)
 
 

@@ -185,6 +185,8 @@ async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool)
         warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
     if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
+    if refused := await rooms.store.refusals(agent):
+        warnings.append(f"It was refused what no agent may do: {git.listed(refused, 10)}.")
     if models := await rooms.store.unpriced(agent):
         warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
     if stopped := [one.label for one in await rooms.store.live_below([agent])]:

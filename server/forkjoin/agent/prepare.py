@@ -53,15 +53,13 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
 
 
 async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
-    """Where all runs that runs for an agent, its program and its repository's commands."""
-    project, token = await rooms.store.project_numbered(agent.project), _token(agent.handle)
-    await rooms.store.add_token(agent.number, digest_of(token))
+    """Return where all runs that runs for an agent: its program, and its repository's commands, which get no token."""
+    project = await rooms.store.project_numbered(agent.project)
     ours = {
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
         "FORKJOIN_BRANCH": agent.branch,
         "FORKJOIN_BASE": agent.base,
-        "FORKJOIN_TOKEN": token,
     }
     return Workplace(
         rooms=rooms,
@@ -76,7 +74,14 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
     )
 
 
+async def give_token(rooms: Rooms, agent: Agent) -> str:
+    """Return the token of the agent's attempt, for its program alone; the records get a digest of it."""
+    token = _token(agent.handle)
+    await rooms.store.add_token(agent.number, digest_of(token))
+    return token
+
+
 @functools.lru_cache(maxsize=4096)
 def _token(handle: str) -> str:  # noqa: ARG001
-    """What tells of a relay, or a command, that this attempt started it: one for all that runs for it, on no disk."""
+    """Return the authentication token of an attempt, which is on no disk."""
     return ISSUED + secrets.token_urlsafe(24)

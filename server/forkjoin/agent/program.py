@@ -8,7 +8,7 @@ from anyio import to_thread
 
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Brief
-from forkjoin.agent.prepare import workplace_of
+from forkjoin.agent.prepare import give_token, workplace_of
 from forkjoin.attempt.executor import AttemptSpec
 from forkjoin.branch import git
 from forkjoin.branch.place import git_folder
@@ -66,7 +66,11 @@ async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
 
 async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
     """The environment of its program, made of that of its workplace and what is added to that."""
-    ours = {"FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task), **await git.author(agent.worktree)}
+    ours = {
+        "FORKJOIN_TOKEN": await give_token(workplace.rooms, agent),
+        "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
+        **await git.author(agent.worktree),
+    }
     return await workplace.compose(added, ours)
 
 

@@ -126,6 +126,14 @@ class Executor(Protocol):
         """Remove its files. Only for what has ended."""
         ...
 
+    async def find_owner(self, pid: int) -> str | None:
+        """Return the handle of the attempt that a process of this machine belongs to, if it belongs to one.
+
+        Raises:
+            CallerError: That can't be told.
+        """
+        ...
+
     async def handles(self) -> list[str]:
         """All that is there of, until it is forgotten."""
         ...

@@ -87,6 +87,13 @@ def find(folder: Path) -> list[str]:
     return place(find_bases(), _digest(folder.parent), _name(folder))
 
 
+def find_attempt(attempts: Path, path: str) -> str | None:
+    """Return the handle of the attempt in this folder whose cgroup, or one within it, a path in a hierarchy is."""
+    _, _, within = path.partition(f"/{cgroup.PREFIX}{_digest(attempts)}/{cgroup.PREFIX}")
+    handle = within.partition("/")[0].rpartition("-")[0]
+    return handle if handle and within.partition("/")[0] == _name(attempts / handle) else None
+
+
 def remove(folder: Path) -> None:
     """Remove them, if nobody is in them any more."""
     cgroup.remove(find(folder))

@@ -22,7 +22,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from forkjoin import lock
-from forkjoin.attempt import capacity, groups, guard, limit, log, process, shims, usage
+from forkjoin.attempt import capacity, groups, guard, limit, log, owner, process, shims, usage
 from forkjoin.attempt.executor import AttemptSpec, Capacity, Page
 from forkjoin.error import is_passing, words_of
 from forkjoin.model import UNLIMITED, Outcome, TreeLimits
@@ -158,6 +158,9 @@ class LocalExecutor:
 
     async def forget(self, handle: str) -> None:
         await self._do(_forget, self._at(handle))
+
+    async def find_owner(self, pid: int) -> str | None:
+        return await self._do(owner.find_owner, self._folder, pid)
 
     async def handles(self) -> list[str]:
         return [name for name in await self._do(os.listdir, self._folder) if _HANDLE.fullmatch(name)]

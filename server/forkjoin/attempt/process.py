@@ -2,9 +2,10 @@
 
 Standard library only, since the shim uses it too. A process is known by boot id, pid and start ticks, so that a reused
 pid is never taken for it. An attempt's processes are those whose environment holds its mark (descendants inherit it),
-those below its shim (it is their subreaper), those in its cgroup, where it has one, and those in a session that one
-of these leads. Without a cgroup, what cleared its environment, forked twice *and* outlived the shim escapes them all;
-so does, in any case, what cleared it and poses as a daemon.
+those below its shim (it is their subreaper), those in its cgroup, where it has one, those in a session that one of
+these leads, and what is below any of them; owner.py asks the same of one process. Without a cgroup, what cleared its
+environment, forked twice *and* outlived the shim escapes them all; so does, in any case, what cleared it and poses as
+a daemon.
 """
 
 import contextlib
@@ -94,17 +95,19 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
     for entry in table():
         if entry.identity == shim:
             above.add(entry.identity.pid)
-        environment = _environment(entry.identity.pid)
-        if marked in environment:
+        started_with = environment(entry.identity.pid)
+        if marked in started_with:
             found.add(entry.identity.pid)
-        if marked in environment or keeper not in environment:
+        if marked in started_with or keeper not in started_with:
             entries.append(entry)
     # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
     found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
     found |= _below(found | above, entries)
     sessions = found & {entry.session for entry in entries}
+    found |= {entry.identity.pid for entry in entries if entry.session in sessions}
+    found |= _below(found, entries)
     never = {1, os.getpid()}
-    return [e for e in entries if (e.identity.pid in found or e.session in sessions) and e.identity.pid not in never]
+    return [entry for entry in entries if entry.identity.pid in found - never]
 
 
 def is_keeper(pid: int) -> bool:
@@ -119,8 +122,8 @@ def _variable(name: str, value: str) -> bytes:
     return b"\0" + os.fsencode(f"{name}={value}") + b"\0"
 
 
-def _environment(pid: int) -> bytes:
-    """What a process was started with, between NULs; empty for those that are not ours to read."""
+def environment(pid: int) -> bytes:
+    """Return what a process was started with, between NULs; empty for those that are not ours to read."""
     with contextlib.suppress(OSError):
         for _ in range(_TRIES):  # one that is just becoming another program has none for a moment
             data = _read(f"/proc/{pid}/environ")

@@ -298,6 +298,11 @@ async def tip(repository: str | Path, ref: str) -> str | None:
     return found.commit if found else None
 
 
+async def is_symbolic(repository: str | Path, ref: str) -> bool:
+    """Return whether a full ref name stands for another ref."""
+    return (await run(repository, "symbolic-ref", "--quiet", "--", ref))[0] == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Tip:
     """Where a branch is."""

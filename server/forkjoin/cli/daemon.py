@@ -11,6 +11,7 @@ import typer
 
 from forkjoin import journal
 from forkjoin.cli.client import Client
+from forkjoin.cli.person import require_person
 from forkjoin.cli.say import AsJson, say, tell
 from forkjoin.connection import reach
 from forkjoin.error import CallerError
@@ -50,6 +51,7 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="Ask nothing, as of one that hangs; agents go on.")] = False,
 ) -> None:
     """Stop the daemon. Refused while agents are under way, unless --agents stops them first."""
+    require_person("stop the daemon")
     if agents and now:
         raise CallerError("--agents asks the daemon to stop them, --now asks it nothing: give one of the two")
     if (found := reach.try_connect(find_home())) is None:
@@ -92,6 +94,7 @@ def logs(
     json: AsJson = False,
 ) -> None:
     """Show what the daemon did and what troubled it, by agent, landing and connection; also when it is not up."""
+    require_person("read the daemon's log")
     path = find_home().log
     if not path.exists():
         say(f"there is no log yet ({path})")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from forkjoin.cli.person import require_person
 from forkjoin.cli.say import agrees, say, say_json
 from forkjoin.connection.reach import relay_command
 from forkjoin.error import CallerError
@@ -32,6 +33,7 @@ def _run(argv: list[str], *, yes: bool) -> None:
     """Run this, once it was shown and the person agrees."""
     import shlex
 
+    require_person("change how forkjoin is registered")
     say(shlex.join(argv))
     if shutil.which(argv[0]) is None:
         say("There is no claude in PATH: run this where there is one.", err=True)

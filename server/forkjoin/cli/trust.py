@@ -1,6 +1,5 @@
 """forkjoin trust: a person looks at what a repository wants executed, and says yes to exactly that."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from forkjoin.branch import git
 from forkjoin.branch.guard import Entry
 from forkjoin.branch.repository import Checkout, look
 from forkjoin.cli.changed import find_changed, put_all_back
+from forkjoin.cli.person import require_person
 from forkjoin.cli.say import agrees
 from forkjoin.error import CallerError, NoRepositoryError
 from forkjoin.paths import Home, find_home
@@ -30,8 +30,7 @@ def trust(
 
     Shows also what changed in the git configuration and hooks that all worktrees share, since that was last accepted.
     """
-    if os.environ.get("FORKJOIN_TOKEN"):
-        raise CallerError("An agent can't trust anything; the person whose repository this is can.")
+    require_person("trust anything")
     home = find_home()
     home.make()
     if restore:

@@ -4,6 +4,9 @@ import itertools
 import json
 import logging
 import os
+import select
+import socket
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -28,6 +31,9 @@ log = logging.getLogger(__name__)
 _HELLO_S = 10.0
 #: How long nobody is let in after one could not be.
 _REST_S = 1.0
+#: Of unix(7), since Linux 6.5; Python 3.11 has no name for it.
+_SO_PEERPIDFD = 77
+_GONE = "The process that has connected is gone: let the one that calls connect itself."
 #: Of an error that says what is wrong with a message.
 _ERROR_CHARACTERS = 2000
 
@@ -35,6 +41,8 @@ Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]
 #: Serves MCP to a session over two streams until the first is at its end.
 Serve = Callable[[Session, Incoming, Outgoing], Awaitable[None]]
+#: Returns the attempt that a process belongs to, if it belongs to one.
+FindOwner = Callable[[int], Awaitable[str | None]]
 
 
 @asynccontextmanager
@@ -52,9 +60,10 @@ async def bind(home: Home) -> AsyncGenerator[SocketListener]:
 class Door:
     """Lets connections in, one session each, and counts those that are there."""
 
-    def __init__(self, serve: Serve, welcome: Callable[[Session], Awaitable[None]]) -> None:
+    def __init__(self, serve: Serve, welcome: Callable[[Session], Awaitable[None]], find_owner: FindOwner) -> None:
         self._serve = serve
         self._welcome = welcome
+        self._find_owner = find_owner
         self.connected = 0
         self._numbers = itertools.count(1)
 
@@ -86,14 +95,16 @@ class Door:
                 self.connected -= 1
 
     async def _serve_connection(self, stream: SocketStream) -> None:
-        pid, user = peer_of(stream.extra(SocketAttribute.raw_socket))  # noqa: S610
+        connection = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
+        pid, user = peer_of(connection)
         if user != os.getuid():
             log.warning("user %d tried to connect, by process %d: refused", user, pid)
             return
         lines = _Reader(stream)
         try:
             with anyio.fail_after(_HELLO_S):
-                session = Session(_parse_hello(await lines.next()))
+                hello = _parse_hello(await lines.next())
+            session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
             await self._welcome(session)
         except CallerError as error:
             log.warning("refused process %d: %s", pid, error)
@@ -101,6 +112,40 @@ class Door:
             return
         await _answer_hello(stream, ok=True)
         await _converse(stream, lines, session, self._serve)
+
+
+async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:
+    """Return the attempt of the process that connected, and of none that has come to its pid since.
+
+    Raises:
+        CallerError: That can't be told.
+    """
+    if not pid:
+        raise CallerError(
+            "forkjoin can't see this process, which is in another PID namespace: call it from the daemon's."
+        )
+    peer = _open_peer(connection, pid)
+    if peer is None:
+        raise CallerError(_GONE)
+    try:
+        attempt = await find_owner(pid)
+        ended = select.poll()
+        ended.register(peer, select.POLLIN)
+        if ended.poll(0):
+            raise CallerError(_GONE)
+    finally:
+        os.close(peer)
+    return attempt
+
+
+def _open_peer(connection: socket.socket, pid: int) -> int | None:
+    """A descriptor of the process that connected, which is readable once that has ended; None if it has been reaped."""
+    with suppress(OSError):  # before Linux 6.5 there is no such option
+        (peer,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, struct.calcsize("i")))
+        return int(peer)
+    with suppress(OSError):
+        return os.pidfd_open(pid)
+    return None
 
 
 class _Reader:

@@ -1,5 +1,11 @@
 """Who has asked for a landing, where that is an agent: it runs in its environment, and ends with it."""
 
+import os
+
+from anyio import to_thread
+
+from forkjoin.branch import git
+from forkjoin.branch.checkout import find_checkout
 from forkjoin.error import CallerError
 from forkjoin.model import Agent, Landing, LandingState, State
 from forkjoin.rooms import Rooms
@@ -24,11 +30,28 @@ async def check_asker(rooms: Rooms, landing: Landing) -> None:
     """See that it may move its target.
 
     Raises:
-        CallerError: The agent that has asked for it is at its end.
+        CallerError: The agent that has asked for it is at its end, or the target is no branch of its own.
     """
     asker = await _find_asker(rooms, landing)
-    if asker and _is_refused(asker):
+    if asker is None:
+        return
+    if _is_refused(asker):
         raise CallerError(f"{asker.label} is at its end ({asker.state}): nothing more is merged into its branch.")
+    if landing.target != asker.ref:
+        raise CallerError(f"{asker.label} merges into its own branch alone, {asker.branch}. Nothing was merged.")
+    await check_own_branch(rooms, asker)
+
+
+async def check_own_branch(rooms: Rooms, agent: Agent) -> None:
+    """Raise a CallerError unless a merge into the agent's branch changes that branch and its own worktree alone."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    if await git.is_symbolic(common_dir, agent.ref):
+        raise CallerError(f"{agent.branch} is a symbolic ref to another branch: nothing is merged into it.")
+    where = await find_checkout(common_dir, agent.ref)
+    if where is not None and where != await to_thread.run_sync(os.path.realpath, agent.worktree):
+        raise CallerError(
+            f"{agent.branch} is checked out in {where}, not in its own worktree: nothing is merged there."
+        )
 
 
 async def _find_asker(rooms: Rooms, landing: Landing) -> Agent | None:

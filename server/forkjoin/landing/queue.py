@@ -10,6 +10,7 @@ from forkjoin.branch.repository import Checkout, look
 from forkjoin.config import Recipe
 from forkjoin.error import CallerError
 from forkjoin.landing.answer import INTENT, LANDED, Landed
+from forkjoin.landing.asker import check_own_branch
 from forkjoin.model import Agent, Landing, OnConflict, Strategy
 from forkjoin.record.rows import NewLanding
 from forkjoin.record.store import Store
@@ -37,7 +38,7 @@ async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *,
     if wish.dry_run and wish.on_conflict == "agent":
         raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
     checkout = await look(caller.session.folder)
-    target = await find_target(checkout, into)
+    target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
     if not (confirmed or wish.dry_run):
         _check_open(rooms.settings.merge.protected, target)
     new = NewLanding(
@@ -62,7 +63,7 @@ async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confir
     if (before := await rooms.store.answered(caller.call)) is not None:
         return await rooms.store.landing(before["landing"])
     checkout = await look(caller.session.folder)
-    target = await find_target(checkout, into)
+    target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
     if not confirmed:
         _check_open(rooms.settings.merge.protected, target)
     last = await _find_last(rooms, caller.project.number, checkout.common_dir, target)
@@ -88,6 +89,15 @@ async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -
         if await git.is_ancestor(common_dir, INTENT.validate_json(landing.move).move.new, target):
             return landing
     return None
+
+
+async def _find_own_target(rooms: Rooms, caller: Caller) -> str | None:
+    """Return the branch that an agent merges into, by its record, not by what its HEAD leads to; None for others."""
+    agent = caller.session.agent
+    if agent is None:
+        return None
+    await check_own_branch(rooms, agent)
+    return agent.ref
 
 
 async def find_target(checkout: Checkout, into: str | None) -> str:

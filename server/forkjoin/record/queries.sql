@@ -381,6 +381,9 @@ SELECT number, attempt, at, kind, text, offset FROM event WHERE agent = :agent A
 -- name: denials
 SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'denied';
 
+-- name: refusals
+SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'refused';
+
 -- name: last_turn_text$
 SELECT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'turn_ended'
 ORDER BY number DESC LIMIT 1;

@@ -387,6 +387,11 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         found = await self._rows("denials", agent=agent.number, attempt=agent.attempt)
         return tuple(row["text"] for row in found)
 
+    async def refusals(self, agent: Agent) -> tuple[str, ...]:
+        """Return what forkjoin has refused to the agent's newest attempt, each once."""
+        found = await self._rows("refusals", agent=agent.number, attempt=agent.attempt)
+        return tuple(row["text"] for row in found)
+
     async def last_turn_text(self, agent: Agent) -> str | None:
         """How the last turn of the agent's newest attempt ended, as its event tells it."""
         return await self._one(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)

@@ -1,0 +1,14 @@
+"""What is a person's alone among the commands that work without the daemon, which tells agents from persons."""
+
+import os
+
+from forkjoin.error import CallerError
+from forkjoin.paths import find_home
+
+
+def require_person(act: str) -> None:
+    """Raise a CallerError if an agent, or a command that checks its work, has started this process."""
+    from forkjoin.attempt.owner import find_owner  # pydantic with it, which few commands need
+
+    if os.environ.get("FORKJOIN_TOKEN") or find_owner(find_home().attempts.resolve(), os.getpid()):
+        raise CallerError(f"An agent can't {act}; a person can, at a terminal of their own.")
