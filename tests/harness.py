@@ -238,10 +238,15 @@ async def lead_of(
 
 
 @asynccontextmanager
-async def program_of(loop: Loop, agent: str) -> AsyncGenerator[Lead]:
-    """An agent's program, as it speaks to the tools of this loop by the relay that it was given."""
-    hello = make_hello(f"memory-{agent}", token="its token")
-    session = Session(hello, agent=await loop.store.agent(int(agent.removeprefix("a"))))
+async def program_of(
+    loop: Loop, agent: str, *, kind: Literal["relay", "cli"] = "relay", attempt: str | None = None
+) -> AsyncGenerator[Lead]:
+    """An agent's program, as it speaks to the tools of this loop by the relay that it was given, or at a command line.
+
+    Its processes are of this attempt, if one is given.
+    """
+    hello = make_hello(f"memory-{agent}-{kind}", kind=kind, token="its token")
+    session = Session(hello, agent=await loop.store.agent(int(agent.removeprefix("a"))), attempt=attempt)
     async with Client(_in_memory(loop, session)) as client:
         yield Lead(client)
 

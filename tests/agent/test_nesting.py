@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from forkjoin.landing.foresight import Clash
 from forkjoin.loop import Loop
 from forkjoin.paths import Home
 from forkjoin.session import digest_of
@@ -322,6 +323,59 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
             (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
             await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
     assert put == []
+
+
+# -- at its command line
+
+
+async def test_its_command_line_may_do_what_its_tools_may(near_loop: Loop, near_lead: Lead, repository: Path) -> None:
+    parent = await begin(near_lead, agents=5)
+    (stranger,) = await near_lead.run("true")
+    async with program_of(near_loop, parent, kind="cli") as shell:
+        (child,) = await shell.run("echo theirs > theirs.txt")
+        assert (await shell.call("merge_worktree", ids=[child]))["merged"]
+        seen = {one["id"] for one in (await shell.call("list_agents"))["agents"]}
+        assert seen == {parent, child}
+        for tool in ("stop_agents", "remove_worktrees", "merge_worktree"):
+            for other in (stranger, parent):
+                assert "is no agent of yours" in await shell.refusal(tool, ids=[other])
+        for tool, given in (("budget", {}), ("attach", {"id": child}), ("undo_merge", {}), ("get_status", {})):
+            assert "is the lead's alone" in await shell.refusal(tool, **given)
+    assert git(repository, "show", f"{(await near_loop.store.agent(1)).branch}:theirs.txt") == "theirs"
+
+
+async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_competes_with_its_own(
+    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec: dict[str, Any] = {"task": WAITS, "name": "try", "candidates": 2}
+    await near_lead.call("spawn_agents", agents=[spec])
+    for number in (1, 2):
+        await near_lead.until(f"a{number}", state="running")
+        (Path((await near_loop.store.agent(number)).worktree) / "go").touch()
+    first = await near_loop.store.agent(1)
+    await near_lead.results("a1", "a2")
+    monkeypatch.setattr(near_loop.foresight, "known", {first.project: [Clash("a1", "a2", ("secret.txt",))]})
+    async with program_of(near_loop, "a1", kind="cli") as shell:
+        assert [one["id"] for one in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]
+        assert "conflicts" not in await shell.listed("a1")
+    assert (await near_lead.listed("a1"))["conflicts"] == ["a2: secret.txt"]
+
+
+async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_next(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    (agent,) = await near_lead.run("true")
+    await near_lead.call("message_agent", id=agent, text=WAITS)
+    await near_lead.until(agent, state="running")
+    async with (
+        program_of(near_loop, agent, attempt="a1-1") as left,
+        program_of(near_loop, agent, kind="cli", attempt="a1-2") as now,
+    ):
+        refused = await left.refusal("report_progress", text="still there")
+        assert refused == "a1-1, to which this process belongs, has ended; nothing was changed."
+        assert await now.call("report_progress", text="here") == "Noted."
+    (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    await near_lead.results(agent)
 
 
 # -- into its own branch alone

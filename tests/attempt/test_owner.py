@@ -2,10 +2,11 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-from attempts import Place, lines, pids, read_line, read_sleeper, shell, shim_of, start
+from attempts import Place, lines, pids, read_line, read_sleeper, run, shell, shim_of, start
 from forkjoin.attempt import cgroup, groups, owner, process
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.attempt.owner import find_owner
@@ -23,14 +24,25 @@ CHILDREN = {
 }
 
 
+@pytest.fixture(params=["with cgroups", "without cgroups"])
+def rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine tells of a process, with the cgroups of attempts and without."""
+    if request.param == "without cgroups":
+        monkeypatch.setattr(groups, "find_attempt", lambda *_: None)
+
+
 @pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())
-async def test_whatever_a_program_starts_belongs_to_its_attempt(local: LocalExecutor, place: Place, child: str) -> None:
+async def test_whatever_a_program_starts_belongs_to_its_attempt(
+    rules: None, local: LocalExecutor, place: Place, child: str
+) -> None:
     await local.submit(shell("a1-1", f"ATTEMPTS={place.folder}; {child}\nsleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
     assert await local.find_owner(pid) == "a1-1"
 
 
-async def test_a_process_belongs_to_its_attempt_when_the_shim_was_killed(local: LocalExecutor, place: Place) -> None:
+async def test_a_process_belongs_to_its_attempt_when_the_shim_was_killed(
+    rules: None, local: LocalExecutor, place: Place
+) -> None:
     await local.submit(shell("a1-1", "sleep 1000 & echo $!; sleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
     os.kill(shim_of(place, "a1-1"), signal.SIGKILL)
@@ -49,6 +61,22 @@ async def test_what_an_attempt_of_another_home_starts_belongs_to_none_of_this(
 def test_a_process_that_nobody_of_ours_has_started_belongs_to_no_attempt(tmp_path: Path) -> None:
     assert find_owner(tmp_path, os.getpid()) is None
     assert find_owner(tmp_path, os.getppid()) is None
+
+
+ASKS = """
+import os, sys; sys.path.append(sys.argv[1])
+from pathlib import Path
+from forkjoin.attempt import groups, owner
+groups.find_attempt = lambda *_: None
+print(owner.find_owner(Path(sys.argv[2]), os.getpid()))
+"""
+
+
+async def test_a_process_finds_whose_it_is_itself(local: LocalExecutor, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "asks.py").write_text(ASKS)
+    server = Path(process.__file__).parents[2]
+    asks = f"env -i setsid -w {sys.executable} {tmp_path}/asks.py {server} {place.folder}"
+    assert await run(local, shell("a1-1", asks)) == b"a1-1\n"
 
 
 def test_what_a_daemon_itself_has_started_is_refused(tmp_path: Path, sibling: int) -> None:

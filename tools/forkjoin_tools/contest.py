@@ -24,12 +24,12 @@ class Compared(BaseModel):
 
 
 async def compare(desk: Desk, agent: Agent) -> list[Compared]:
-    """All candidates for an agent's task; none where it is the only one."""
+    """Return all candidates for an agent's task that the caller may see; none where it is the only one."""
     agents = await desk.store.candidates(agent)
     results = await desk.store.results(agents)
     ranked = rank(agents, results)
     winner = find_winner(ranked)
-    rows = [_row(desk, one, results.get(one.number), won=one is winner) for one in ranked]
+    rows = [_row(desk, one, results.get(one.number), won=one is winner) for one in ranked if desk.may_see(one)]
     same = [name for name in ("agent", "model", "verify") if len({getattr(row, name) for row in rows}) == 1]
     return [row.model_copy(update=dict.fromkeys(same)) for row in rows]
 

@@ -125,17 +125,20 @@ async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
         cost_usd=agent.cost_usd,
         last_event=await last_event(desk, agent),
         task=task,
-        conflicts=first(_conflicts(desk, agent)) or None,
+        conflicts=first(await _conflicts(desk, agent)) or None,
     )
 
 
-def _conflicts(desk: Desk, agent: Agent) -> list[str]:
-    """With whose work an agent's conflicts, as of the last look at what runs."""
-    return [
-        f"{clash.other if clash.one == agent.id else clash.one}: {', '.join(clash.files[:3])}"
+async def _conflicts(desk: Desk, agent: Agent) -> list[str]:
+    """Tell with whose work that the caller may see an agent's conflicts, as of the last look at what runs."""
+    files = {
+        clash.other if clash.one == agent.id else clash.one: ", ".join(clash.files[:3])
         for clash in desk.loop.foresight.known.get(agent.project, [])
         if agent.id in (clash.one, clash.other)
-    ]
+    }
+    others = await desk.store.agents_numbered(filter(None, map(number_of, files))) if files else []
+    hidden = {other.id for other in others if not desk.may_see(other)}
+    return [f"{other}: {told}" for other, told in files.items() if other not in hidden]
 
 
 async def last_event(desk: Desk, agent: Agent) -> str:

@@ -48,10 +48,11 @@ def _look(attempts: Path, pid: int) -> tuple[list[process.Entry], str | None]:
 
 
 def _ancestors(pid: int) -> Iterator[process.Entry]:
-    """Yield a process and those above it, up to this one: what is above a daemon has nothing to do with its calls."""
-    while pid and (entry := process.read_entry(pid)):
+    """Yield a process and those above it, as far as this one: what has started a daemon does not own its children."""
+    at = pid
+    while at and (entry := process.read_entry(at)):
         yield entry
-        pid = entry.parent if pid != os.getpid() else 0
+        at = entry.parent if at == pid or at != os.getpid() else 0
 
 
 def _find(attempts: Path, chain: Sequence[process.Entry]) -> str | None:
