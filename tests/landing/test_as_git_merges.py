@@ -1,5 +1,6 @@
 """Whatever two branches do to files of any kind, what lands is what `git merge` makes of them, one after the other."""
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -36,8 +37,28 @@ def link(to: str) -> File:
     return "120000", (to,)
 
 
+_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+
+def _commit_of(digit: str) -> bytes:
+    who = "x <x> 0 +0000"
+    return f"tree {_TREE}\nauthor {who}\ncommitter {who}\n\n{digit}\n".encode()
+
+
 def module(digit: str) -> File:
-    return "160000", (digit * 40,)
+    data = _commit_of(digit)
+    return "160000", (hashlib.sha1(b"commit %d\0%s" % (len(data), data)).hexdigest(),)
+
+
+def _put_modules(here: Path) -> None:
+    """Give the repository the submodules that cases have, with their commits."""
+    for path in ("d", "m", "n"):
+        folder = here / ".git" / "modules" / path
+        git(here, "init", "-q", "--bare", str(folder))
+        hash_ = ("git", f"--git-dir={folder}", "hash-object", "-w", "--stdin", "-t")
+        subprocess.run([*hash_, "tree"], input=b"", check=True, capture_output=True)
+        for digit in "123":
+            subprocess.run([*hash_, "commit"], input=_commit_of(digit), check=True, capture_output=True)
 
 
 ODD = [
@@ -199,6 +220,8 @@ def on_disk(top: Path) -> dict[str, tuple[int, bytes | str]]:
 async def test_what_lands_is_what_git_makes_of_it(tmp_path: Path, home: Home, case: str) -> None:
     here, by_git = tmp_path / "here", tmp_path / "by-git"
     make(here, *CASES[case])
+    if "submodule" in case:
+        _put_modules(here)
     shutil.copytree(here, by_git, symlinks=True)
     merged = merge_with_git(by_git, ["b1", "b2"])
     landed = await land(home, here, ["b1", "b2"])
