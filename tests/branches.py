@@ -62,6 +62,22 @@ def commit(where: Path, files: Mapping[str, str | None], message: str = "work") 
     return git(where, "rev-parse", "HEAD")
 
 
+def put_raw(repository: Path, name: str, data: bytes) -> None:
+    """Commit a file's bytes as they are, whatever its attributes say."""
+    (repository / name).write_bytes(data)
+    blob = git(repository, "hash-object", "-w", "--no-filters", name)
+    git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
+    git(repository, "commit", "-qm", name)
+    (repository / name).unlink()
+    git(repository, "checkout-index", "-f", name)
+
+
+def touch(where: Path) -> None:
+    """Let git look into each file again."""
+    for file in where.iterdir():
+        os.utime(file, (1, 1))
+
+
 def write(where: Path, name: str, text: str | None) -> None:
     """Write a file, with the folders it needs, or take it away."""
     if text is None:

@@ -9,7 +9,7 @@ from branches import OWNER, commit, write
 from forkjoin.branch import checkout
 from forkjoin.branch.checkout import find_checkout, hold
 from forkjoin.branch.join import Move, carry_out
-from forkjoin.branch.obstacle import find_obstacles
+from forkjoin.branch.obstacle import clear_way
 from forkjoin.landing.recover import recover
 from harness import GIVE_UP_S, git
 
@@ -34,7 +34,8 @@ class Target:
         """Move main, unless something is in the way; what is."""
         move = await self.find_move()
         async with hold(self.common_dir, move.checkout, move.ref, OWNER) as held:
-            if held and (obstacles := await find_obstacles(held, move.old, move.new)):
+            held, obstacles = await clear_way(held, move.old, move.new) if held else (None, [])
+            if obstacles:
                 return obstacles
             await carry_out(self.common_dir, move, held)
         return []

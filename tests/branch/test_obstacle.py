@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from branches import commit, contents, everything, write
+from branches import commit, contents, everything, put_raw, touch, write
+from forkjoin.branch import git as git_calls
+from forkjoin.error import GitRefusedError
 from harness import git
 from moves import AFTER, Target
 
@@ -142,3 +144,70 @@ async def test_after_what_was_in_the_way_is_gone_it_moves(target: Target) -> Non
     git(target.repository, "checkout", "-q", "shared.txt")
     assert await target.land() == []
     assert contents(target.repository) == AFTER
+
+
+# -- what git calls modified, though nobody has touched it
+
+
+def make_dos_target(repository: Path) -> Target:
+    """A target with three files that git calls modified, of which the move changes one and deletes another."""
+    commit(repository, {".gitattributes": "*.dos text\n"})
+    for name in ("edited.dos", "gone.dos", "stays.dos"):
+        put_raw(repository, name, b"one\r\n")
+    old = git(repository, "rev-parse", "HEAD")
+    git(repository, "rm", "-q", "-f", "gone.dos")
+    new = commit(repository, {"edited.dos": "one\ntwo\n", "new": "x\n"})
+    git(repository, "reset", "-q", "--hard", old)
+    touch(repository)
+    assert [line[3:] for line in Target(repository, old, new).status()] == ["edited.dos", "gone.dos", "stays.dos"]
+    return Target(repository, old, new)
+
+
+async def test_what_git_calls_modified_though_it_is_as_checked_out_is_not_in_the_way(repository: Path) -> None:
+    target = make_dos_target(repository)
+    write(repository, "README.md", "mine\n")
+    assert await target.land() == []
+    assert target.tip() == target.new
+    assert target.status() == [" M README.md", " M stays.dos"]
+    found = contents(repository)
+    assert (found["edited.dos"], found["stays.dos"], found["README.md"]) == (b"one\ntwo\n", b"one\r\n", b"mine\n")
+    assert "gone.dos" not in found
+
+
+async def test_a_move_that_only_changes_its_line_ends_goes_through(repository: Path) -> None:
+    target = make_dos_target(repository)
+    git(repository, "add", "--renormalize", "edited.dos")
+    git(repository, "commit", "-qm", "normalised")
+    new = git(repository, "rev-parse", "HEAD")
+    git(repository, "reset", "-q", "--hard", target.old)
+    touch(repository)
+    assert await replace(target, new=new).land() == []
+    assert target.status() == [" M gone.dos", " M stays.dos"]
+
+
+@pytest.mark.parametrize("stage", [False, True])
+async def test_what_was_changed_of_such_a_file_is_in_the_way(repository: Path, stage: bool) -> None:
+    target = make_dos_target(repository)
+    (repository / "edited.dos").write_bytes(b"mine\r\n")
+    if stage:
+        git(repository, "add", "edited.dos")
+    git(repository, "status")
+    before = everything(repository)
+    assert await target.land() == ["edited.dos"]
+    assert everything(repository) == before
+
+
+async def test_where_the_ref_can_not_be_moved_such_files_are_as_before(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = make_dos_target(repository)
+    before = contents(repository)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise GitRefusedError(["update-ref"], 1, "no")
+
+    monkeypatch.setattr(git_calls, "update_refs", refuse)
+    with pytest.raises(GitRefusedError):
+        await target.land()
+    assert contents(repository) == before
+    assert (target.tip(), len(target.status())) == (target.old, 3)

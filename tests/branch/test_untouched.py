@@ -5,20 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from branches import Fork, commit, everything, files_of, make_fork, write
+from branches import Fork, commit, everything, files_of, make_fork, put_raw, touch, write
 from forkjoin.branch.loose import Left, commit_loose, is_at
 from forkjoin.branch.untouched import fingerprint
 from harness import git
-
-
-def put_raw(repository: Path, name: str, data: bytes) -> None:
-    """Commit a file's bytes as they are, whatever its attributes say."""
-    (repository / name).write_bytes(data)
-    blob = git(repository, "hash-object", "-w", "--no-filters", name)
-    git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}")
-    git(repository, "commit", "-qm", name)
-    (repository / name).unlink()
-    git(repository, "checkout-index", "-f", name)
 
 
 def with_line_ends(repository: Path) -> None:
@@ -60,12 +50,6 @@ KINDS = [with_line_ends, with_mixed_line_ends, with_an_id, with_an_encoding, wit
 
 async def commit_what_is_loose(fork: Fork, set_up: bytes = b"") -> Left:
     return await commit_loose(fork.common_dir, fork.path, fork.branch, "loose", "a1-left", set_up=set_up)
-
-
-def touch(worktree: Path) -> None:
-    """Let git look into each file again."""
-    for file in worktree.iterdir():
-        os.utime(file, (1, 1))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -109,6 +109,8 @@ class Held:
     folder: Path  #: its git folder
     lock: int  #: the descriptor of its index.lock
     tip: str  #: the commit that it has checked out; '' where that was not asked
+    #: The tree that stands for this commit in a move, with untouched files as git would commit them; '': its own.
+    tree: str = ""
 
     async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""

@@ -67,7 +67,7 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
 
 async def _move_files(held: Held, move: Move) -> None:
     try:
-        await held.git("read-tree", "-m", "-u", move.old, move.new)
+        await held.git("read-tree", "-m", "-u", held.tree or move.old, move.new)
     except GitRefusedError as error:
         raise CallerError(f"{held.path} could not be moved: {error.last_line}. Nothing was changed.") from error
     await held.put_index()

@@ -6,7 +6,9 @@ we look for ourselves.
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,6 +16,7 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.change import above, changes_between, standing
 from forkjoin.branch.checkout import Held
+from forkjoin.branch.untouched import find_as_checked_out
 from forkjoin.error import GitError
 
 #: How git names a path for which it refuses a move; at times the first one alone.
@@ -22,13 +25,56 @@ _NAMED = re.compile(r"'(.+?)' (?:not uptodate|would|overlaps|since)", re.DOTALL)
 _AT_ONCE = 500
 
 
+async def clear_way(held: Held, old: str, new: str) -> tuple[Held, list[str]]:
+    """Return the checkout as it is to be moved, and the user's files that are in the way.
+
+    A file that git calls modified, though it is just as git has written it, is not in the way.
+    """
+    obstacles = await find_obstacles(held, old, new)
+    if not obstacles or not (untouched := await _find_untouched(held, old, new)):
+        return held, obstacles
+    held = await _settle(held, old, untouched)
+    others = await find_obstacles(held, old, new)
+    return held, [name for name in others if name not in map(git.readable, untouched)]
+
+
+async def _find_untouched(held: Held, old: str, new: str) -> list[str]:
+    """Return the files among these changes that git calls modified, though they are just as git has written them."""
+    wanted = {change.path: change.old for change in await changes_between(held.path, old, new) if change.kind != "A"}
+    differ = git.names_in(await held.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
+    staged = await _entries(held, [path for path in differ if path in wanted])
+    paths = [path for path, entry in staged.items() if entry == wanted[path]]
+    return sorted(await find_as_checked_out(Path(held.path), paths, held.git))
+
+
+async def _settle(held: Held, old: str, untouched: list[str]) -> Held:
+    """Put untouched files into the copy of the index, and the old tree, as git would commit them.
+
+    git then takes them for unchanged. It still looks whether they are before it replaces them.
+    """
+    await held.git("update-index", "-z", "--stdin", stdin=git.as_input(untouched))
+    lines = [f"{mode} {name}\t{path}" for path, (mode, name) in (await _entries(held, untouched)).items()]
+    with tempfile.TemporaryDirectory(prefix="forkjoin-") as aside:
+        extra = {"GIT_INDEX_FILE": f"{aside}/index"}
+        await git.git(held.path, "read-tree", old, extra=extra)
+        await git.git(held.path, "update-index", "-z", "--index-info", stdin=git.as_input(lines), extra=extra)
+        return replace(held, tree=await git.git(held.path, "write-tree", extra=extra))
+
+
+async def _entries(held: Held, paths: list[str]) -> dict[str, tuple[str, str]]:
+    """Return the mode and object that the copy of the index has of each of these paths; nothing of one in conflict."""
+    rows = [row.partition("\t")[::2] for row in await _list(held, "--stage", paths)]
+    found = [(path, entry.split(" ")) for entry, path in rows]
+    return {path: (mode, name) for path, (mode, name, stage) in found if stage == "0"}
+
+
 async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
     """The user's files that are in the way from one commit to another; what git says, where it names none."""
     changes = await changes_between(held.path, old, new)
     found = await _find_untracked(held, [change.path for change in changes if change.kind == "A"])
     found += await _find_deleted(held, [change.path for change in changes if change.kind == "M"])
     try:
-        await held.git("read-tree", "-m", "-u", "-n", old, new)
+        await held.git("read-tree", "-m", "-u", "-n", held.tree or old, new)
     except GitError as error:
         found += await _find_dirty(held, [change.path for change in changes])
         found = found or _NAMED.findall(error.stderr) or [error.last_line]

@@ -11,7 +11,7 @@ from functools import partial
 
 from forkjoin.branch import git, join
 from forkjoin.branch.checkout import TargetMovedError, find_checkout, hold
-from forkjoin.branch.obstacle import find_obstacles
+from forkjoin.branch.obstacle import clear_way
 from forkjoin.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
 from forkjoin.landing.answer import INTENT, LANDED, Intent, Landed, first
 from forkjoin.landing.asker import check_asker
@@ -143,7 +143,8 @@ async def _move(order: Order, intent: Intent) -> bool:
         where = await find_checkout(order.common_dir, target)
         async with hold(order.common_dir, where, target, order.owner) as held:
             move = replace(intent.move, checkout=where, folder=str(held.folder) if held else None)
-            if held and (obstacles := await find_obstacles(held, move.old, move.new)):
+            held, obstacles = await clear_way(held, move.old, move.new) if held else (None, [])
+            if obstacles:
                 raise CallerError(
                     f"These files in {where} are in the way: {', '.join(first(obstacles))}. Nothing was "
                     "merged; commit them or move them away, then merge again."
