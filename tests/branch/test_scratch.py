@@ -17,17 +17,17 @@ async def scratch(repository: Path, tmp_path: Path) -> Fork:
     """A scratch worktree at HEAD, in which `old` is a file and `*.cache` is ignored."""
     tip = commit(repository, {".gitignore": "*.cache\n", "old": "x\n"})
     path = tmp_path / "worktrees" / "target-1"
-    await make_scratch(str(repository / ".git"), path, tip, "first")
+    await make_scratch(str(repository / ".git"), path, tip, keep=False)
     return Fork(repository, path, "", tip)
 
 
 async def switch(scratch: Fork) -> None:
     """Give it the files of another commit, that has `new` instead of `old`, and see that it has exactly these."""
     tip = commit(scratch.repository, {"old": None, "new": "y\n"})
-    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    await make_scratch(scratch.common_dir, scratch.path, tip, keep=True)
     assert git(scratch.path, "rev-parse", "HEAD") == tip
     assert git(scratch.path, "status", "--porcelain", "--branch") == "## HEAD (no branch)"
-    tracked = [name for name in contents(scratch.path) if not name.endswith(".cache")]
+    tracked = [name for name in contents(scratch.path) if ".cache" not in name]
     assert sorted(tracked) == [".gitignore", "README.md", "new", "shared.txt"]
     assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
 
@@ -41,16 +41,39 @@ async def test_a_scratch_worktree_is_given_exactly_another_commits_files_but_kee
     assert (scratch.path / "x.cache").read_text() == "warm"
 
 
-async def test_one_that_is_ready_for_a_run_is_left_to_that_and_for_the_next_on_the_same_commit_cleaned(
-    scratch: Fork,
-) -> None:
+async def test_of_one_whose_run_is_not_vouched_for_nothing_stays(scratch: Fork) -> None:
     (scratch.path / "untracked").write_text("of the run\n")
     (scratch.path / "shared.txt").write_text("of the run\n")
-    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
-    assert (scratch.path / "untracked").exists()
-    assert (scratch.path / "shared.txt").read_text() == "of the run\n"
-    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
-    assert git(scratch.path, "status", "--porcelain") == ""
+    (scratch.path / "x.cache").write_text("of the run\n")
+    git(scratch.path, "update-index", "--skip-worktree", "shared.txt")
+    (scratch.folder / "hooks").mkdir()
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=False)
+    assert git(scratch.path, "status", "--porcelain", "--ignored") == ""
+    assert sorted(contents(scratch.path)) == [".gitignore", "README.md", "old", "shared.txt"]
+    assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
+    assert not (scratch.folder / "hooks").exists()
+
+
+async def test_what_is_ignored_is_what_the_commit_says_and_nothing_else(scratch: Fork) -> None:
+    (scratch.path / "hides").mkdir()
+    (scratch.path / "hides" / ".gitignore").write_text("*\n")
+    (scratch.path / "hides" / "itself").touch()
+    (scratch.path / "x.cache" / "kept").mkdir(parents=True)
+    (scratch.path / "x.cache" / "kept" / ".gitignore").write_text("*\n")
+    Path(scratch.common_dir, "info", "exclude").write_text("by-all\n")
+    (scratch.path / "by-all").touch()
+    (scratch.path / ".gitignore").write_text("*.cache\nsitecustomize.py\n")
+    (scratch.path / "sitecustomize.py").touch()
+    await switch(scratch)
+    assert (scratch.path / "x.cache" / "kept" / ".gitignore").read_text() == "*\n"
+    assert not list(scratch.path.rglob("*aside*"))
+
+
+@pytest.mark.parametrize("bit", ["skip-worktree", "assume-unchanged"])
+async def test_a_file_that_git_was_told_to_leave_is_the_commits_all_the_same(scratch: Fork, bit: str) -> None:
+    git(scratch.path, "update-index", f"--{bit}", "shared.txt")
+    (scratch.path / "shared.txt").write_text("of the run\n")
+    await switch(scratch)
 
 
 async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
@@ -60,9 +83,9 @@ async def test_one_in_whose_midst_a_daemon_died_keeps_its_caches(
     with monkeypatch.context() as patch:
         patch.setattr("forkjoin.branch.scratch.registering", _be_killed)
         with pytest.raises(InterruptedError):
-            await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+            await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=True)
     (scratch.path / "shared.txt").write_text("half written")
-    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=True)
     assert git(scratch.path, "status", "--porcelain") == ""
     assert (scratch.path / "x.cache").read_text() == "warm"
 
@@ -75,7 +98,7 @@ async def test_one_that_was_half_made_is_made_anew(scratch: Fork) -> None:
     (scratch.folder / "forkjoin-ready").unlink()
     (scratch.folder / "index").unlink()
     (scratch.path / "shared.txt").write_text("half written")
-    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "first")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=True)
     assert git(scratch.path, "status", "--porcelain") == ""
     assert (scratch.path / "shared.txt").read_text() == "one\ntwo\nthree\n"
 
@@ -152,7 +175,7 @@ async def test_one_that_was_configured_to_be_the_users_checkout_leaves_that_alon
     (scratch.repository / "shared.txt").write_text("the user's edit\n")
     (scratch.repository / "loose").write_text("the user's\n")
     before = contents(scratch.repository)
-    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    await make_scratch(scratch.common_dir, scratch.path, tip, keep=True)
     assert contents(scratch.repository) == before
     assert (scratch.path / "new").exists()
 
@@ -167,7 +190,7 @@ async def test_what_is_ignored_no_more_goes_though_it_is_in_a_files_way(scratch:
     (scratch.path / "x.cache" / "deep").mkdir(parents=True)
     (scratch.path / "y.cache").touch()
     tip = commit(scratch.repository, {".gitignore": "other\n", "x.cache": "a file\n"})
-    await make_scratch(scratch.common_dir, scratch.path, tip, "second")
+    await make_scratch(scratch.common_dir, scratch.path, tip, keep=True)
     assert sorted(contents(scratch.path)) == [".gitignore", "README.md", "old", "shared.txt", "x.cache"]
     assert (scratch.path / "x.cache").read_text() == "a file\n"
 
@@ -178,7 +201,7 @@ async def test_no_bytecode_is_taken_for_another_commits(scratch: Fork) -> None:
         for value in (1, 2)
     }
     for value in (1, 2, 1, 2):
-        await make_scratch(scratch.common_dir, scratch.path, tips[value], f"run {value}")
+        await make_scratch(scratch.common_dir, scratch.path, tips[value], keep=True)
         call = (sys.executable, "-c", "import value; print(value.value)")
         said = subprocess.run(call, cwd=scratch.path, env={}, capture_output=True, check=True).stdout
         await detach(scratch.common_dir, scratch.path, tips[value])
@@ -189,12 +212,12 @@ async def test_no_bytecode_is_taken_for_another_commits(scratch: Fork) -> None:
 async def test_a_git_that_outlives_its_daemon_keeps_the_next_from_the_worktree(
     scratch: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holds = f'*" checkout "*|*" clean "*|*" reset "*) ls -l /proc/$$/fd | grep -c forkjoin.lock >> {tmp_path}/held'
+    holds = f'*" checkout "*|*" reset "*) ls -l /proc/$$/fd | grep -c forkjoin.lock >> {tmp_path}/held'
     put_git(tmp_path / "bin", monkeypatch, f'case " $* " in {holds};; esac')
-    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "second")
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=True)
     delete_git(scratch)
-    await make_scratch(scratch.common_dir, scratch.path, scratch.base, "third")
-    assert (tmp_path / "held").read_text().split() == ["1", "1", "1"]
+    await make_scratch(scratch.common_dir, scratch.path, scratch.base, keep=True)
+    assert (tmp_path / "held").read_text().split() == ["1", "1"]
 
 
 @pytest.mark.parametrize("how", ["rebase --exec false main", "bisect start"])

@@ -213,7 +213,7 @@ async def test_one_that_cannot_go_keeps_no_other(
 
 async def test_what_is_recorded_no_more_goes_and_nothing_else(repository: Path, home: Home, loop: Loop) -> None:
     await land(loop, repository, Recipe())
-    await make_scratch(str(repository / ".git"), home.worktrees / "target-8", "main", "a run")
+    await make_scratch(str(repository / ".git"), home.worktrees / "target-8", "main", keep=False)
     runs = AttemptSpec("t8-3-main-verify", ("sleep", "1000"), str(home.worktrees), ENVIRONMENT)
     await loop.rooms.executor.submit(runs)
     precious = home.worktrees / "target-8-of-a-person" / "precious"
@@ -248,7 +248,7 @@ async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
         found = await scratches()
         if next(begins):
             await loop.store.take_scratch(await loop.store.landing(1), Recipe())
-            await make_scratch(str(repository / ".git"), path, "main", "a run")
+            await make_scratch(str(repository / ".git"), path, "main", keep=False)
         return found
 
     monkeypatch.setattr(loop.store, "scratches", list_and_let_one_begin)

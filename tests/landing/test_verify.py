@@ -67,7 +67,8 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     found = await loop.store.take_scratch(await loop.store.landing(number), Recipe())
     scratch, other = home.worktrees / f"target-{found.number}", git(repository, "rev-parse", "main")
     run = f"t{found.number}-{number}-{other[:16]}"
-    await make_scratch(str(repository / ".git"), scratch, other, run)
+    await make_scratch(str(repository / ".git"), scratch, other, keep=False)
+    await loop.store.set_scratch(found.number, run, other)
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
     await loop.rooms.executor.submit(AttemptSpec(f"{run}-verify", ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
     await until((home.state / "on").exists)

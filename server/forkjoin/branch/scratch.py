@@ -1,11 +1,14 @@
 """Scratch worktrees: on no branch, given one commit's files after the other, with what git ignores kept in between.
 
-Anything may have been run there. So git is told of one outright, and what was left in it that is no cache of its own,
-such as a merge or another configuration, is taken away; where that can't be, it is made anew.
+Anything may have been run there. Where the caller does not vouch for that, the worktree is made again from nothing.
+Else git is told of it outright, and what was left in it that is no cache of its own, such as a merge or another
+configuration, is taken away. What is ignored is what the commit's own .gitignore files say: neither `info/exclude`,
+which any agent can write to, nor a .gitignore that a run has left.
 """
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -24,6 +27,9 @@ _OWN = ("config.worktree", "info/sparse-checkout")
 #: What is midway there: a rebase, a bisection, a row of picks.
 _MIDWAY = ("rebase-*", "BISECT_*", "sequencer")
 
+#: What a .gitignore is called for a moment that is not the commit's own.
+_ASIDE = ".forkjoin-aside"
+
 #: So much may a file system's clock be behind ours.
 _LAG_S = 0.02
 
@@ -35,22 +41,20 @@ class UnfitCommitError(ForkjoinError):
         super().__init__(f"git can't check this commit out: {error.last_line}")
 
 
-async def make_scratch(common_dir: str, path: Path, commit: str, run: str) -> None:
-    """See that a worktree at `path`, on no branch, has exactly the files of `commit`; ignored ones (caches) stay.
+async def make_scratch(common_dir: str, path: Path, commit: str, *, keep: bool) -> None:
+    """See that a worktree at `path`, on no branch, has exactly the files of `commit`.
 
-    One that has been made ready for this run is left as it is, whatever has happened in it since.
+    Args:
+        keep: Whether ignored files (caches) of the run before may stay; else nothing that was left there does.
 
     Raises:
         UnfitCommitError: A new worktree, too, can't be given these files.
         GitError, OSError: There can be no new worktree at `path`.
     """
-    ready_for = await to_thread.run_sync(_ready_for, common_dir, path)
-    if ready_for == run:
-        return
-    if ready_for is None or not await _switch(common_dir, path, commit):
+    if not (keep and await _switch(common_dir, path, commit)):
         await register(common_dir, path, commit, "--detach")
         await _fill(common_dir, path)
-    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, run)
+        await to_thread.run_sync(mark, common_dir, path, _SCRATCH, "")
 
 
 async def _fill(common_dir: str, path: Path) -> None:
@@ -70,29 +74,50 @@ async def _place(common_dir: str, path: Path) -> Place:
     return place
 
 
-def _ready_for(common_dir: str, path: Path) -> str | None:
-    """The run that the scratch worktree at `path` was made ready for, '' where it is midway; none for no such."""
-    folder = git_folder(common_dir, path)
-    said = read_mark(folder) if folder else None
-    return said[1] if said and said[0] == _SCRATCH else None
-
-
 async def _switch(common_dir: str, path: Path, commit: str) -> bool:
     """Give a scratch worktree other files; false where what was run in it left it in no state for that."""
     if not await to_thread.run_sync(_ready_to_switch, common_dir, path):
         return False
     place = await _place(common_dir, path)
     last = (await to_thread.run_sync((place.folder / MARK).stat)).st_mtime
-    await to_thread.run_sync(mark, common_dir, path, _SCRATCH, "")
     try:
+        if await _has_hidden(place):
+            return False
         if await _is_mistakable(place, commit):
             await _let_second_pass(last)
         async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
             await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=place.here, holding=(held,))
-            await git.git(path, "clean", "--quiet", "-ffd", extra=place.here, holding=(held,))  # as it ignores now
+            await _clean(place)
     except GitError:
         return False
     return True
+
+
+async def _has_hidden(place: Place) -> bool:
+    """Whether git was told to leave some files as they are: skip-worktree or assume-unchanged, in git-ls-files(1)."""
+    listing = git.names_in(await place.git("ls-files", "-v", "-z"))
+    return any(line[0] == "S" or line[0].islower() for line in listing)
+
+
+async def _clean(place: Place) -> None:
+    """Take away what is neither in the commit nor ignored by the commit's own rules.
+
+    `git clean` would ask `info/exclude`, too, and each .gitignore that is there. Those that are not the commit's own
+    are put aside meanwhile, and are back where they are in what the commit ignores, such as dependencies.
+    """
+    others = ("ls-files", "-z", "--others")
+    left = git.names_in(await place.git(*others, "--", ":(top,glob)**/.gitignore"))
+    await to_thread.run_sync(_rename, place.path, [(name, f"{name}{_ASIDE}") for name in left])
+    strange = git.names_in(await place.git(*others, "--directory", "--exclude-per-directory=.gitignore"))
+    for name in strange:
+        await to_thread.run_sync(take_away, place.path / name.removesuffix("/"))
+    await to_thread.run_sync(_rename, place.path, [(f"{name}{_ASIDE}", name) for name in left])
+
+
+def _rename(top: Path, names: Sequence[tuple[str, str]]) -> None:
+    for old, new in names:
+        with contextlib.suppress(FileNotFoundError):
+            (top / old).replace(top / new)
 
 
 async def _is_mistakable(place: Place, commit: str) -> bool:
@@ -116,7 +141,10 @@ async def _let_second_pass(last: float) -> None:
 
 def _ready_to_switch(common_dir: str, path: Path) -> bool:
     folder = git_folder(common_dir, path)
-    if folder is None or not is_linked(path, folder) or any((folder / name).exists() for name in _OWN):
+    said = read_mark(folder) if folder else None
+    if folder is None or not said or said[0] != _SCRATCH or not is_linked(path, folder):
+        return False
+    if any((folder / name).exists() for name in _OWN):
         return False
     remove_pipes(path)
     return True

@@ -76,13 +76,21 @@ class Scratch:
         return await self._store.take_scratch(self._order.landing, self._order.recipe)
 
     async def _switch(self, scratch: ScratchWorktree, commit: str) -> None:
-        """Give it a commit's files, and what has changed of the checkout's ignored ones, unless it runs already."""
+        """Give it a commit's files, and what has changed of the checkout's ignored ones, unless it runs already.
+
+        What a run has left stays only if its commit is in the target now: agents' code wrote it.
+        """
         order, run = self._order, self._run(scratch, commit)
         there = await runs_in(order.rooms, scratch.number)
         begun = [handle for handle in there if handle.startswith(f"{run}-")]
-        await end(order.rooms, set(there).difference(begun))
+        if left := await end(order.rooms, set(there).difference(begun)):
+            raise OSError(f"processes of an earlier run can't be ended: {', '.join(left)}")
         path, checkout = path_of(order.rooms.home, scratch.number), Path(scratch.checkout)
-        await make_scratch(order.common_dir, path, commit, run)
+        if scratch.ready != run or await find_place(order.common_dir, path) is None:
+            has_landed = bool(scratch.tip) and await order.has(scratch.tip, order.landing.target)
+            await self._store.set_scratch(scratch.number, "", scratch.tip if has_landed else "")
+            await make_scratch(order.common_dir, path, commit, keep=has_landed)
+            await self._store.set_scratch(scratch.number, run, commit)
         place = await find_place(order.common_dir, path)
         if place and scratch.checkout and not begun:
             await renew_ignored(checkout, place)
@@ -162,9 +170,12 @@ async def runs_in(rooms: Rooms, number: int) -> list[str]:
     return [handle for handle in await rooms.executor.handles() if handle.startswith(f"t{number}-")]
 
 
-async def end(rooms: Rooms, handles: Iterable[str]) -> None:
-    """Leave nothing of these runs, neither processes nor files."""
+async def end(rooms: Rooms, handles: Iterable[str]) -> list[str]:
+    """Leave nothing of these runs, neither processes nor files. Return the processes that can't be ended."""
+    all_left: list[str] = []
     for handle in handles:
         if left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
             log.warning("%s can't be ended: %s", handle, ", ".join(left))
+            all_left += left
         await rooms.executor.forget(handle)
+    return all_left

@@ -542,6 +542,9 @@ VALUES (:project, :target, :recipe, :checkout, :port_base, :used);
 -- name: use_scratch!
 UPDATE scratch SET used = :used WHERE number = :number;
 
+-- name: set_scratch!
+UPDATE scratch SET ready = :ready, tip = :tip WHERE number = :number;
+
 -- name: retire_scratch!
 UPDATE scratch SET retired = 1 WHERE number = :number;
 

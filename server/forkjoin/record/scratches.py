@@ -25,6 +25,8 @@ class ScratchWorktree:
     port_base: int  #: the first of its block of ports; 0: it has none
     used: float
     retired: bool  #: no landing uses it any more, and it is to go
+    ready: str  #: the handle of the run that its files were made for; '' where there is none
+    tip: str  #: the commit whose run has left what git ignores there; '' where none of that may stay
 
 
 _scratch = TypeAdapter(ScratchWorktree).validate_python
@@ -47,6 +49,10 @@ class Scratches(Transactions):
 
     async def scratches(self) -> list[ScratchWorktree]:
         return [_scratch(row) for row in await self._rows("scratches")]
+
+    async def set_scratch(self, number: int, ready: str, tip: str) -> None:
+        """Record which run a scratch worktree is ready for, and which commit was run there last."""
+        await self._set("set_scratch", quiet=True, number=number, ready=ready, tip=tip)
 
     async def retire_scratch(self, number: int) -> None:
         await self._set("retire_scratch", quiet=True, number=number)
