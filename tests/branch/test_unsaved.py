@@ -7,10 +7,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from branches import Fork, blob, commit, make_fork, put_counting_git
+from branches import GIT_VERSION, Fork, blob, commit, make_fork, put_counting_git
 from forkjoin.branch import worktree
 from forkjoin.branch.place import git_folders
 from forkjoin.branch.unsaved import find_unsaved, keep
+from forkjoin.error import CallerError
 from harness import git
 
 ALLOW = ("-c", "protocol.file.allow=always")
@@ -138,6 +139,46 @@ async def test_a_bare_repository_and_one_in_another_are_found(fork: Fork, librar
     git(library, "push", "-q", str(fork.path / "outer" / "x" / "bare.git"), "main")
     (fork.path / "outer" / ".git" / "info" / "exclude").write_text("x/\n")
     assert await found(fork) == ["outer/x/bare.git (1 commit)"]
+
+
+async def test_repositories_that_are_each_others_remotes_are_nowhere_else(fork: Fork) -> None:
+    one = make_repository(fork.path / "one", {"a": "x"})
+    git(fork.path, "clone", "-q", "one", "two")
+    git(one, "remote", "add", "two", "../two")
+    git(one, "fetch", "-q", "two")
+    assert sorted(await found(fork)) == ["one (1 commit)", "two (1 commit)"]
+
+
+async def test_a_clone_of_the_worktree_is_elsewhere(fork: Fork) -> None:
+    git(fork.path, "clone", "-q", str(fork.path), "clone")
+    assert await found(fork) == []
+
+
+@pytest.mark.parametrize("form", ["--object-format=sha256", "--ref-format=reftable"])
+async def test_a_repository_of_another_format_is_read(fork: Fork, form: str) -> None:
+    if "reftable" in form and GIT_VERSION < (2, 45):
+        pytest.skip("this git has no reftable")
+    git(fork.path, "init", "-q", form, "inner")
+    assert await found(fork) == []
+    commit(fork.path / "inner", {"a": "x"})
+    (fork.path / "inner" / "b").write_text("y")
+    assert await found(fork) == ["inner (1 commit and 1 uncommitted path)"]
+
+
+async def test_a_folder_that_cannot_be_read_is_unsaved(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fork.path / "closed").mkdir()
+    really = os.scandir
+
+    def scan(path: str | Path) -> object:
+        if str(path).endswith("/closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    assert [str(one) for one in unsaved] == ["closed (a folder that can't be read)"]
+    with pytest.raises(CallerError, match="closed can't be kept: Permission denied"):
+        await keep(fork.common_dir, fork.path, unsaved, "a1-left")
 
 
 # -- worktrees

@@ -58,6 +58,10 @@ def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
 
 
 def _below(top: Path) -> Iterable[Path]:
-    for above, folders, names in os.walk(top):
+    for above, folders, names in os.walk(top, onerror=_fail):
         folders.sort()
         yield from (Path(above, name) for name in sorted((*folders, *names)))
+
+
+def _fail(error: OSError) -> None:
+    raise error

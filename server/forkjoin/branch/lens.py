@@ -65,7 +65,7 @@ async def open_lens(folder: Path, common: Path, also: Sequence[Path] = ()) -> As
     Raises:
         UnreadableError: The repository holds what can't be read safely.
     """
-    made = Path(await to_thread.run_sync(tempfile.mkdtemp, "", "forkjoin-"))
+    made = Path(await to_thread.run_sync(lambda: os.path.realpath(tempfile.mkdtemp(prefix="forkjoin-"))))
     try:
         try:
             await to_thread.run_sync(_make, made, folder, common)

@@ -5,17 +5,21 @@ submodule's git folder, and whatever the agent's repository has registered as a 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from forkjoin.branch.place import git_folder, git_folders, is_folder
-from forkjoin.regular import read_line
+from forkjoin.regular import read_line, read_regular
 
 #: What a git folder has (gitrepository-layout(5)).
 _GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
 #: Of a git folder, where no other one is.
 _PLAIN = frozenset({"objects", "refs", "logs"})
+#: Where a remote is; and how many bytes of a configuration are read for it.
+_URL = re.compile(rb"^[ \t]*url[ \t]*=[ \t]*\"?([^\"\n]+?)\"?[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class Nested:
     common: Path  #: the git folder with objects and refs
     tree: Path | None  #: where its files are; None for a bare repository and for files that are gone
     goes: bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
-    shares: bool  #: whether its objects and refs are those of the agent's repository
+    shares: bool = False  #: whether its objects and refs are those of the agent's repository
+    near: bool = False  #: whether a remote of it goes, too, so that what was pushed there is nowhere else
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ def find_within(common_dir: str, worktree: Path) -> Within:
     return Within(common_dir, worktree, git_folder(common_dir, worktree), linked)
 
 
-def find_nested(within: Within) -> list[Nested]:
-    """Every repository and worktree that goes with an agent's worktree. Blocks."""
+def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
+    """Every repository and worktree that goes with an agent's worktree, and folders that can't be read. Blocks."""
     found: dict[str, Nested] = {}  # by the real path of its git folder
     tops = [folder for _, folder in within.linked]
     for tree, folder in within.linked:
@@ -67,15 +72,19 @@ def find_nested(within: Within) -> list[Nested]:
         tops.insert(0, within.worktree)
     tops += [within.folder] if within.folder else []
     bare: list[Path] = []
+    closed: list[Path] = []
     for top in tops:
         for above, names in walk(top):
+            if names is None:
+                closed.append(above)
+                continue
             if ".git" in names:
                 _add_link(found, within, above)
             if names >= _GIT_FOLDER and above.name != ".git":
                 bare.append(above)
     for folder in bare:  # after those that a `.git` leads to: these have files
         _add(found, within, None, folder)
-    return list(found.values())
+    return list(found.values()), closed
 
 
 def _add_link(found: dict[str, Nested], within: Within, tree: Path) -> None:
@@ -93,8 +102,12 @@ def _add(found: dict[str, Nested], within: Within, tree: Path | None, folder: Pa
     if not os.path.lexists(folder / "HEAD"):
         return
     common = common_of(folder)
-    shares = os.path.realpath(common) == os.path.realpath(within.common_dir)
-    nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
+    shares = _is_same(common, Path(within.common_dir))
+    goes = within.has(common)
+    near = goes and any(
+        within.has(one) and not _is_same(one, within.worktree) for one in _find_remotes(common, tree or folder)
+    )
+    nested = Nested(_call(within, tree, folder), folder, common, tree, goes, shares, near)
     if nested.goes or tree or within.has(folder):
         found.setdefault(os.path.realpath(folder), nested)
 
@@ -106,6 +119,17 @@ def _call(within: Within, tree: Path | None, folder: Path) -> str:
     if within.folder and folder.is_relative_to(within.folder):
         return str(folder.relative_to(within.folder))
     return str(tree or folder)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _find_remotes(common: Path, base: Path) -> list[Path]:
+    """The folders that a repository's remotes are in, as its configuration says; nothing of that is followed."""
+    urls = [os.fsdecode(url[1]) for url in _URL.finditer(read_regular(common / "config", _LIMIT) or b"")]
+    paths = [url.removeprefix("file://") for url in urls if "://" not in url.removeprefix("file://")]
+    return [base / path for path in paths]
 
 
 def common_of(folder: Path) -> Path:
@@ -125,15 +149,21 @@ def follow(link: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def walk(top: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Walk through the folders below `top`, itself too, with the names in each; follow no symlink."""
+def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:
+    """Walk through the folders below `top`, itself too, with the names in each; follow no symlink.
+
+    None stands for the names where a folder can't be read.
+    """
     waiting = [str(top)]
     while waiting:
         above = waiting.pop()
         try:
             with os.scandir(above) as entries:
                 inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        except OSError:  # it went, or may not be read
+        except FileNotFoundError:  # it went
+            continue
+        except OSError:
+            yield Path(above), None
             continue
         names = {name for name, _ in inside}
         plain = _PLAIN if names >= _GIT_FOLDER else frozenset[str]()

@@ -51,6 +51,8 @@ async def find_tips(lens: Lens, nested: Nested) -> Tips:
     heads = set(await to_thread.run_sync(_read_heads, nested))
     if not nested.goes:
         return Tips(frozenset(heads | logs.made), frozenset(refs.values()))
+    if nested.near:
+        return Tips(frozenset(refs.values()) | heads | logs.made, frozenset())
     brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs)}
     elsewhere = {refs[ref] for ref in brought} | logs.came | await to_thread.run_sync(_read_fetched, nested)
     own = {tip for ref, tip in refs.items() if ref not in brought}

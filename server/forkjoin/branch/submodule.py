@@ -203,7 +203,7 @@ async def _bring(
 async def _copy(holder: _Home, module: Path, commit: str) -> list[str]:
     """Copy a commit with all that it needs to a submodule; return what else was made at the holder, and came along."""
     async with open_lens(holder.folder, common_of(holder.folder), [module]) as source:
-        nested = Nested("", holder.folder, common_of(holder.folder), None, goes=True, shares=False)
+        nested = Nested("", holder.folder, common_of(holder.folder), None, goes=True)
         tips = await find_tips(source, nested) if holder.goes else Tips(frozenset(), frozenset())
         made = tips.own.intersection(await find_own(source, tips.own, tips.elsewhere))
         ends = (await source.git("merge-base", "--independent", commit, *sorted(made))).split()

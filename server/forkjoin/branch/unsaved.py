@@ -45,10 +45,14 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
         base: The commit that the agent began at; the submodules' commits that it names are somebody else's.
     """
     within = await to_thread.run_sync(find_within, common_dir, worktree)
-    nested = await to_thread.run_sync(find_nested, within)
+    nested, closed = await to_thread.run_sync(find_nested, within)
     named = await _named_by(common_dir, base, nested)
     found = [await _look(common_dir, one, named.get(one.name)) for one in nested]
     found += await _find_hidden(within, nested)
+    names = (one.relative_to(worktree) if one.is_relative_to(worktree) else one for one in closed)
+    found += [
+        Unsaved(str(name), "a folder that can't be read", (one,)) for name, one in zip(names, closed, strict=True)
+    ]
     return [one for one in found if one]
 
 
@@ -91,7 +95,7 @@ async def _look(common_dir: str, nested: Nested, named: str | None) -> Unsaved |
     """What would be lost of one repository, or worktree."""
     folders = _folders(nested)
     try:
-        async with open_lens(nested.folder, nested.common) as lens:
+        async with open_lens(nested.folder, nested.common, [nested.common] if nested.shares else []) as lens:
             tips = await find_tips(lens, nested)
             tips = Tips(tips.own, tips.elsewhere.union([named] if named else []))
             commits = await find_own(lens, tips.own, tips.elsewhere)
@@ -183,4 +187,6 @@ def _has_gitlinks(folder: Path) -> bool:
 
 def _has_files(top: Path) -> bool:
     """Whether there is a file in a folder that is no symlink."""
-    return is_folder(top) and any(not is_folder(above / name) for above, names in walk(top) for name in names)
+    return is_folder(top) and any(
+        names is None or any(not is_folder(above / name) for name in names) for above, names in walk(top)
+    )
