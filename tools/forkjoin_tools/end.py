@@ -52,7 +52,7 @@ class Removed(BaseModel):
 class RemoveAnswer(BaseModel):
     removed: list[Removed]
     more: int | None = None  #: that there was no room for
-    warnings: list[str] | None = None  #: teardowns that failed
+    warnings: list[str] | None = None  #: teardowns that failed, and where work in nested repositories is kept
 
 
 @tool(destroys=True)

@@ -20,7 +20,7 @@ from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, loose, merging
 from forkjoin.branch.holding import free_others
-from forkjoin.branch.unsaved import find_unsaved
+from forkjoin.branch.unsaved import Unsaved, find_unsaved
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
 from forkjoin.record.rows import RESTORED
@@ -174,7 +174,9 @@ def _last_line(text: str) -> str:
 
 
 async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
-    found = await find_unsaved(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
+    found: list[Unsaved] = []
+    with suppress(ForkjoinError):  # a removal asks again, and says what is wrong
+        found = await find_unsaved(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
     names = git.listed([str(one) for one in found])
     return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
 

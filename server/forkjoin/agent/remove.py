@@ -175,16 +175,20 @@ async def _find_unsaved(
     common_dir: str, agents: Sequence[Agent], *, discard: bool
 ) -> list[tuple[Agent, list[Unsaved]]]:
     """Find what would go with agents' worktrees and is nowhere else; refuse to lose it, unless it may go."""
-    each = [(one, await unsaved.find_unsaved(common_dir, Path(one.worktree), one.base)) for one in agents]
-    if discard:
-        return [(agent, found) for agent, found in each if found]
-    for agent, found in ((agent, found) for agent, found in each if found):
-        raise _refuse(
-            agent,
-            f"its worktree has work that is nowhere else: {git.listed([str(one) for one in found])}. Push it, or move "
-            "it away, or pass discard_unmerged=true (it is kept as a tar file under refs/forkjoin/kept/)",
-        )
-    return []
+    each: list[tuple[Agent, list[Unsaved]]] = []
+    for agent in agents:
+        try:
+            found = await unsaved.find_unsaved(common_dir, Path(agent.worktree), agent.base)
+        except GitError as error:
+            raise _refuse(agent, f"git can't tell what is in its worktree: {error.last_line}") from error
+        if found and not discard:
+            raise _refuse(
+                agent,
+                f"its worktree has work that is nowhere else: {git.listed([str(one) for one in found])}. Push it, or "
+                "move it away, or pass discard_unmerged=true (it is kept as a tar file under refs/forkjoin/kept/)",
+            )
+        each += [(agent, found)] if found else []
+    return each
 
 
 async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved]) -> str:
