@@ -20,6 +20,17 @@ class Lines:
         self.beginning = b""
         self._line = bytearray()  # not a list of pieces: one of a single byte would take forty
         self._size = 0
+        self._dropped = False
+
+    @property
+    def held(self) -> int:
+        """How many bytes are kept of the line that is not complete yet."""
+        return len(self._line)
+
+    def drop(self) -> None:
+        """Treat the line that is not complete yet as too long."""
+        self._dropped = True
+        self._line = bytearray()
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
         """The lines that end in `chunk`; what follows them is kept once these have all been taken."""
@@ -42,7 +53,7 @@ class Lines:
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
-        if self._size <= self.limit:
+        if self._size <= self.limit and not self._dropped:
             self._line += part
         elif len(self._line) < self.keep:
             self._line += part[: self.keep - len(self._line)]
@@ -50,10 +61,11 @@ class Lines:
             del self._line[self.keep :]
 
     def _complete(self, ending: int) -> tuple[int, bytes | None]:
-        whole = self._size <= self.limit
+        whole = self._size <= self.limit and not self._dropped
         self.beginning = b"" if whole else bytes(self._line[: self.keep])
         found = self.offset, bytes(self._line) if whole else None
         self.offset += self._size + ending
         self._line.clear()
         self._size = 0
+        self._dropped = False
         return found

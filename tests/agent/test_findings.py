@@ -63,3 +63,17 @@ async def test_whatever_they_hold_they_have_room_in_one_answer(
     assert f"): {MOST - 1}: " in told.splitlines()[0]
     assert wire_size(told) <= ROOM
     assert len(told.splitlines()) == MOST or character != "\x01"
+
+
+async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
+    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin_tools.report._MOST", 3)
+    (agent,) = await near_lead.spawn("sleep 1000")
+    await near_lead.until(agent, state="running")
+    async with program_of(near_loop, agent) as program:
+        for tool in ("report_progress", "share_finding", "report_progress"):
+            await program.call(tool, text="still here")
+        for tool in ("report_progress", "share_finding"):
+            assert "You have told 3 things, and may tell no more" in await program.refusal(tool, text="and here")
+        assert len(await near_loop.store.findings(await near_loop.store.agent(1))) == 1

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from forkjoin.decision.gate import clock
+from forkjoin.error import CallerError
 from forkjoin.event import Reported, with_text
 from forkjoin.spec import Text
 from pydantic import Field
@@ -10,6 +11,9 @@ from pydantic import Field
 from forkjoin_tools.desk import Desk
 from forkjoin_tools.size import ROOM, one_line, wire_size
 from forkjoin_tools.strict import Arguments, tool
+
+#: How often an agent may tell something: each is recorded.
+_MOST = 1000
 
 
 class Report(Arguments):
@@ -19,6 +23,7 @@ class Report(Arguments):
 @tool(always_loaded=True)
 async def report_progress(desk: Desk, arguments: Report) -> str:
     """Tell whoever leads in one line where you stand, whenever a step of your task is done."""
+    await _check_may_tell(desk)
     await _note(desk, arguments.text)
     return "Noted."
 
@@ -27,6 +32,7 @@ async def report_progress(desk: Desk, arguments: Report) -> str:
 async def share_finding(desk: Desk, arguments: Report) -> str:
     """Tell the other agents of your lead what will help them too, such as a trap, or where something is."""
     if await desk.store.answered(desk.caller.call) is None:
+        await _check_may_tell(desk)
         text = desk.rooms.environments.redact(arguments.text)
         await desk.store.share(await desk.agent(), text, desk.caller.call)
         await _note(desk, f"found: {text}")
@@ -44,6 +50,12 @@ async def read_findings(desk: Desk, arguments: Arguments) -> str:  # noqa: ARG00
             break
         told += more
     return told.strip() or "Nobody has shared anything yet."
+
+
+async def _check_may_tell(desk: Desk) -> None:
+    """Raise `CallerError` if the agent has told as much as it may."""
+    if await desk.store.count_reports((await desk.agent()).number) >= _MOST:
+        raise CallerError(f"You have told {_MOST} things, and may tell no more; go on with your task.")
 
 
 async def _note(desk: Desk, text: str) -> None:

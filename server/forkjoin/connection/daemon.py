@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, cast
 
 import anyio
@@ -19,7 +19,8 @@ from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
 from forkjoin import journal
-from forkjoin.connection.reach import HELLO_LIMIT, LINE_LIMIT, peer_of
+from forkjoin.connection.bounds import Allowance, Bounds, refusal
+from forkjoin.connection.reach import HELLO_LIMIT, peer_of
 from forkjoin.error import CallerError, ForkjoinError, is_passing
 from forkjoin.lines import Lines
 from forkjoin.paths import SOCKET, Home
@@ -66,6 +67,7 @@ class Door:
         self._find_owner = find_owner
         self.connected = 0
         self._numbers = itertools.count(1)
+        self._bounds = Bounds()
 
     async def serve(self, listener: SocketListener, tasks: TaskGroup) -> None:
         """Let in whoever comes; while no descriptor is left for another, they wait at the door."""
@@ -101,17 +103,25 @@ class Door:
             log.warning("user %d tried to connect, by process %d: refused", user, pid)
             return
         lines = _Reader(stream)
-        try:
-            with anyio.fail_after(_HELLO_S):
-                hello = _parse_hello(await lines.next())
-            session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
-            await self._welcome(session)
-        except CallerError as error:
-            log.warning("refused process %d: %s", pid, error)
-            await _refuse(stream, str(error))
-            return
-        await _answer_hello(stream, ok=True)
-        await _converse(stream, lines, session, self._serve)
+        with ExitStack() as let_in:
+            try:
+                with anyio.fail_after(_HELLO_S):
+                    with self._bounds.ungreeted():
+                        line = await lines.next()
+                    hello = _parse_hello(line)
+                    allowance = let_in.enter_context(self._bounds.let_in(pid))
+                    session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
+                    await self._welcome(session)
+                    allowance.assign(session.agent)
+            except CallerError as error:
+                let_in.close()
+                log.warning("refused process %d: %s", pid, error)
+                with self._bounds.ungreeted():
+                    await _refuse(stream, str(error))
+                return
+            lines.use(allowance)
+            await _answer_hello(stream, ok=True)
+            await _converse(stream, lines, session, allowance, self._serve)
 
 
 async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:
@@ -149,22 +159,36 @@ def _open_peer(connection: socket.socket, pid: int) -> int | None:
 
 
 class _Reader:
-    """The lines that come over a connection; None for one that is longer than any message may be."""
+    """The lines that come over a connection; None for one that is longer than any message may be.
+
+    The first line is a hello; those after it are messages, as an allowance permits.
+    """
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
-        self._lines = Lines(LINE_LIMIT)
+        self._lines = Lines(HELLO_LIMIT)
         self._found: Iterator[tuple[int, bytes | None]] = iter(())
+        self._allowance: Allowance | None = None
+
+    def use(self, allowance: Allowance) -> None:
+        """Read what follows as messages."""
+        self._allowance = allowance
+        self._lines.limit = allowance.line_limit
 
     async def next(self) -> bytes | None:
         while True:
             for _, line in self._found:
+                if self._allowance:
+                    self._allowance.hold(0)
                 return line
+            if self._allowance and not self._allowance.hold(self._lines.held):
+                self._lines.drop()
+                self._allowance.hold(0)
             self._found = self._lines.feed(await self._stream.receive())
 
 
 def _parse_hello(line: bytes | None) -> Hello:
-    if line is None or len(line) > HELLO_LIMIT:
+    if line is None:
         raise CallerError("the hello is longer than 1 MB")
     try:
         hello = Hello.model_validate(json.loads(line))
@@ -194,25 +218,32 @@ async def _refuse(stream: SocketStream, why: str) -> None:
             await stream.receive()
 
 
-async def _converse(stream: SocketStream, lines: _Reader, session: Session, serve: Serve) -> None:
+async def _converse(stream: SocketStream, lines: _Reader, session: Session, allowance: Allowance, serve: Serve) -> None:
     """Pass messages between the socket and `serve` until the other end closes."""
     to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, stream, session, from_serve)
-        tasks.start_soon(_read, lines, session, to_serve, outgoing.clone())
+        tasks.start_soon(_write, stream, session, allowance, from_serve)
+        tasks.start_soon(_read, lines, session, allowance, to_serve, outgoing.clone())
         async with incoming, outgoing:
             await serve(session, incoming, outgoing)
         tasks.cancel_scope.cancel()
 
 
 async def _read(
-    lines: _Reader, session: Session, to_serve: MemoryObjectSendStream[SessionMessage | Exception], refuse: Outgoing
+    lines: _Reader,
+    session: Session,
+    allowance: Allowance,
+    to_serve: MemoryObjectSendStream[SessionMessage | Exception],
+    refuse: Outgoing,
 ) -> None:
     async with to_serve, refuse:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the other end is gone, or does not listen
             while True:
-                message = _parse(await lines.next())
+                line = await lines.next()
+                message = _parse(line, allowance.line_limit)
+                if isinstance(message, SessionMessage):
+                    message = allowance.begin(message.message, len(line or b"")) or message
                 if isinstance(message, SessionMessage):
                     await to_serve.send(message)
                 elif message is not None:
@@ -220,33 +251,37 @@ async def _read(
         session.closed = True
 
 
-def _parse(line: bytes | None) -> SessionMessage | types.JSONRPCError | None:
+def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCError | None:
     """The message in a line; or the error to answer it with; or nothing, in a blank one."""
     if line is None:
-        return _refusal(None, types.INVALID_REQUEST, f"a message may have {LINE_LIMIT // 1024 // 1024} MB at most")
+        why = f"a message may have {limit // 1024 // 1024} MB at most, and less where much is under way"
+        return refusal(None, types.INVALID_REQUEST, why)
     if not line.strip():
         return None
     try:
         content: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return _refusal(None, types.PARSE_ERROR, "that is no JSON")
+        return refusal(None, types.PARSE_ERROR, "that is no JSON")
     with suppress(ValidationError):
         message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         if isinstance(message, types.JSONRPCRequest | types.JSONRPCNotification) or "method" not in content:
             return SessionMessage(message)  # a request that holds a result as well is neither
     identity: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
     known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
-    return _refusal(known, types.INVALID_REQUEST, "that is no JSON-RPC 2.0 message")
+    return refusal(known, types.INVALID_REQUEST, "that is no JSON-RPC 2.0 message")
 
 
-def _refusal(identity: str | int | None, code: int, why: str) -> types.JSONRPCError:
-    return types.JSONRPCError(jsonrpc="2.0", id=identity, error=types.ErrorData(code=code, message=why))
-
-
-async def _write(stream: SocketStream, session: Session, messages: MemoryObjectReceiveStream[SessionMessage]) -> None:
+async def _write(
+    stream: SocketStream,
+    session: Session,
+    allowance: Allowance,
+    messages: MemoryObjectReceiveStream[SessionMessage],
+) -> None:
     async with messages:
         async for sent in messages:
             message = sent.message
+            if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+                allowance.end(message.id)
             if isinstance(message, types.JSONRPCError):
                 _bound(message.error)
             data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"

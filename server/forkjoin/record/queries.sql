@@ -378,6 +378,9 @@ UPDATE agent SET last_event = :text WHERE number = :agent;
 -- name: events_after
 SELECT number, attempt, at, kind, text, offset FROM event WHERE agent = :agent AND number > :after ORDER BY number LIMIT :limit;
 
+-- name: count_reports$
+SELECT count(*) FROM event WHERE agent = :agent AND kind = 'reported';
+
 -- name: denials
 SELECT DISTINCT text FROM event WHERE agent = :agent AND attempt = :attempt AND kind = 'denied';
 

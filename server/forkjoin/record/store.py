@@ -382,6 +382,10 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
     async def events(self, agent: int, after: int, limit: int) -> list[Recorded]:
         return [Recorded(**row) for row in await self._rows("events_after", agent=agent, after=after, limit=limit)]
 
+    async def count_reports(self, agent: int) -> int:
+        """Count what an agent has told by tools of ours."""
+        return await self._one(int, "count_reports", agent=agent) or 0
+
     async def denials(self, agent: Agent) -> tuple[str, ...]:
         """What the agent's newest attempt was not permitted."""
         found = await self._rows("denials", agent=agent.number, attempt=agent.attempt)
