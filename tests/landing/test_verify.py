@@ -15,7 +15,7 @@ from forkjoin.landing.land import Lander
 from forkjoin.loop import Loop
 from forkjoin.model import LandingState
 from forkjoin.paths import Home
-from harness import GIVE_UP_S, git, until
+from harness import GIVE_UP_S, Lead, git, until
 from landings import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, scratch_of
 
 
@@ -103,3 +103,13 @@ async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
     assert (await loop.store.landing(number)).state is LandingState.QUEUED
     assert git(repository, "status", "--porcelain") == ""
     assert [merged.id for merged in (await carry_to_its_end(lander, loop.store, number)).merged] == ["a1"]
+
+
+async def test_shared_configuration_that_a_verify_changes_is_told_with_the_merge(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    (first,) = await near_lead.run("echo 'git config user.name Claude' > verify.sh")
+    landed = await near_lead.call("merge_worktree", ids=[first], verify="sh verify.sh")
+    assert [one["id"] for one in landed["merged"]] == [first]
+    assert "changed while this merge was verified: config: user.name = Claude" in landed["note"]
+    assert [file.name for file in home.shared_config.rglob("*.json")] == ["accepted.json"]

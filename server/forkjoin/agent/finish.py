@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from forkjoin import tampering
 from forkjoin.adapter.contract import Adapter, Conclusion
-from forkjoin.agent import tampering
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.environment import await_environment
 from forkjoin.agent.start import warn_of_moves

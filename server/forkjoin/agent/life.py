@@ -7,10 +7,9 @@ moment, is nothing but living on from its record.
 import logging
 from dataclasses import replace
 
-from forkjoin import journal
+from forkjoin import journal, tampering
 from forkjoin.adapter.all import ADAPTERS
 from forkjoin.adapter.contract import Adapter, Retry
-from forkjoin.agent import tampering
 from forkjoin.agent.attach import end_visit
 from forkjoin.agent.conclude import conclude
 from forkjoin.agent.environment import await_environment

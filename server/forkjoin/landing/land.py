@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from forkjoin import tampering
 from forkjoin.branch import git, join
 from forkjoin.branch.checkout import TargetMovedError, find_checkout, hold
 from forkjoin.branch.obstacle import clear_way
@@ -50,6 +51,8 @@ class Lander:
         common_dir = (await self._store.project_numbered(landing.project)).common_dir
         order = Order(self._rooms, landing, common_dir, environment, await self._store.recipe(landing))
         try:
+            if order.verify:  # which runs agents' code
+                await tampering.begin(self._rooms, landing)
             landed = await _carry(order)
         except Exception as error:
             if self._may_pass(landing, error):
@@ -59,7 +62,9 @@ class Lander:
             landed = Landed(git.short(landing.target), None, error=_words(landing, error))
         if landed:
             await leave(order)
-            await self._record(order, landed)
+            changed = await tampering.find_warnings(self._rooms, landing)
+            await self._record(order, replace(landed, note=" ".join(filter(None, (landed.note, *changed))) or None))
+            await tampering.forget(self._rooms, landing)
             self._tried.pop(landing.number, None)
 
     def _may_pass(self, landing: Landing, error: Exception) -> bool:
@@ -82,7 +87,8 @@ class Lander:
                 resolving = await find_resolving(order, landed)
                 return await end(lambda them: _dump(resolving.tell(landed, them)), resolving.new, resolving.place)
             except CallerError as error:  # such as that no ports are left: what has landed is told all the same
-                landed = replace(landed, note=f"Nobody was spawned for the conflicts. {error}")
+                why = f"Nobody was spawned for the conflicts. {error}"
+                landed = replace(landed, note=f"{landed.note} {why}" if landed.note else why)
         return await end(lambda _: _dump(landed))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import git, kill_daemon, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
+from harness import git, kill_daemon, lead_of, limit, open_lead, open_lead_in_memory, open_loop_in_memory, until
 
 HOOKS = '"$(git rev-parse --path-format=absolute --git-common-dir)/hooks"'
 
@@ -53,10 +53,10 @@ async def test_what_the_person_changes_between_attempts_is_nobodys_blame(reposit
     assert told_in(result) == []
 
 
-@pytest.mark.usefixtures("unhurried")
 async def test_what_an_attempt_changed_that_is_followed_by_another_is_told_in_the_end(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    limit(home, rest_s=1000)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         (first,) = await lead.spawn("test -e x.txt || { touch x.txt; git config alias.evil log; exit 75; }")
         await lead.until(first, state="paused")

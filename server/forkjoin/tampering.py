@@ -1,0 +1,87 @@
+"""What changed in the shared git configuration and hooks while an agent, or a merge's verify, ran.
+
+It is told in the agent's result, or with the merge's answer. A snapshot is taken before each attempt, and kept in the
+home: a daemon that takes over compares with the same. What changes between two attempts is nobody's blame. Who changed
+something during one is not known: others run at the same time.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+
+from forkjoin.branch import shared_config
+from forkjoin.branch.shared_config import Change, Snapshot
+from forkjoin.model import Agent, Landing
+from forkjoin.rooms import Rooms
+from forkjoin.trust import digest
+
+#: How many changes a result names.
+_NAMED = 8
+#: How many are kept until then.
+_KEPT = 100
+
+
+async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
+    """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
+    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
+    file = _file(rooms, common_dir, whose)
+    noted = await to_thread.run_sync(_read, file)
+    if noted.get("attempt") != _attempt(whose):
+        now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
+        await _note(file, whose, now, noted.get("found", []))
+
+
+async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
+    """Return a sentence for each change since then, and during earlier attempts that had no result."""
+    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
+    file = _file(rooms, common_dir, whose)
+    noted = await to_thread.run_sync(_read, file)
+    if noted.get("attempt") != _attempt(whose):
+        return []
+    now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
+    changes = await shared_config.compare(shared_config.from_json(noted["snapshot"]), now)
+    found: list[str] = noted["found"] + [_say(whose, change) for change in changes]
+    if changes:
+        await _note(file, whose, now, found)
+    more = [f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows them"] if len(found) > _NAMED else []
+    return [*found[:_NAMED], *more]
+
+
+async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
+    """Forget what was noted, once it has been told."""
+    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
+    await to_thread.run_sync(lambda: _file(rooms, common_dir, whose).unlink(missing_ok=True))
+
+
+def _say(whose: Agent | Landing, change: Change) -> str:
+    """Return a change as a result tells it. Whose it was is not known."""
+    when = f"changed while {whose.id} ran" if isinstance(whose, Agent) else "changed while this merge was verified"
+    if change.is_users:
+        return f"The user's own git configuration {when}: {change}"
+    remedy = "A person accepts that, or puts it back, with: forkjoin trust"
+    return f"Shared by all worktrees and the user's own git, and {when}: {change}. {remedy}"
+
+
+def _attempt(whose: Agent | Landing) -> int:
+    return whose.attempt if isinstance(whose, Agent) else 1
+
+
+def _file(rooms: Rooms, common_dir: str, whose: Agent | Landing) -> Path:
+    name = whose.id if isinstance(whose, Agent) else f"merge-{whose.number}"
+    return rooms.home.shared_config / digest(common_dir) / f"{name}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return what was noted; an empty dict where nothing was, or a machine that went down damaged it."""
+    try:
+        noted: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return noted
+
+
+async def _note(file: Path, whose: Agent | Landing, snapshot: Snapshot, found: list[str]) -> None:
+    noted = {"attempt": _attempt(whose), "snapshot": shared_config.as_json(snapshot), "found": found[:_KEPT]}
+    await to_thread.run_sync(shared_config.write_json, file, noted)
