@@ -12,7 +12,7 @@ def want(repository: Path, home: Home, text: str, *, trusted: bool = True) -> No
     (repository / "forkjoin.toml").write_text(text)
     if trusted:
         common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
-        Trust(home.trust).write(common_dir, Trusted(files=frozenset({digest(text.encode())})))
+        Trust(home.trust).write(common_dir, Trusted(files=frozenset({digest(text.encode())}), last=text))
 
 
 def put_dependencies(repository: Path, ignored: str = "node_modules/") -> Path:

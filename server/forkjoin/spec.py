@@ -69,6 +69,8 @@ def check_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(check_text)]
+#: A command line; '' says that there is none, whatever the repository wants.
+Command = Annotated[str, AfterValidator(lambda text: text and check_text(text))]
 Name = Annotated[str, AfterValidator(check_name)]
 #: An amount of money that may be spent.
 Dollars = Annotated[float, Field(gt=0, le=1_000_000)]
@@ -160,8 +162,9 @@ class SpecParts(Strict):
     exclusive: Text | None = Field(default=None, description="Key: of those that share it one runs at a time.")
     paths: tuple[Text, ...] = Field(default=(), max_length=250, description="Files it will change, for overlaps.")
     priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
-    verify: Text | None = Field(
-        default=None, description="Shell command run in its worktree at its end; unless it exits 0, the agent failed."
+    verify: Command | None = Field(
+        default=None,
+        description='Shell command run in its worktree at its end; it must exit 0. "": none.',
     )
     candidates: Candidates | None = Field(
         default=None,

@@ -1,6 +1,7 @@
 """What a person has said may be executed, kept as digests: commands in git's configuration, contents of forkjoin.toml.
 
-A file for each repository, in the home, replaced as a whole. Standard library only.
+Of the latter the last one is kept whole, so that it can be shown and used once the file says something else. There is a
+file for each repository, in the home, replaced as a whole. Standard library only.
 """
 
 import hashlib
@@ -19,10 +20,12 @@ def digest(*parts: str | bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """Digests of what is trusted in a repository."""
+    """What is trusted in a repository."""
 
     commands: frozenset[str] = frozenset()  #: of a key and a value of git's configuration each
     files: frozenset[str] = frozenset()  #: of a forkjoin.toml's content each
+    last: str | None = None  #: the content of the forkjoin.toml that was trusted last, where it is known
+    keep: bool = False  #: whether that one is used while nobody has trusted what the file says now
 
 
 class Trust:
@@ -38,7 +41,13 @@ class Trust:
         """What is trusted in this repository; none where it was never recorded, nothing where the record is damaged."""
         try:
             said = json.loads(self.file(common_dir).read_bytes())
-            return Trusted(frozenset(map(str, said["commands"])), frozenset(map(str, said["files"])))
+            last = said.get("last")
+            return Trusted(
+                frozenset(map(str, said["commands"])),
+                frozenset(map(str, said["files"])),
+                None if last is None else str(last),
+                said.get("keep") is True,
+            )
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
@@ -47,7 +56,8 @@ class Trust:
     def write(self, common_dir: str, trusted: Trusted) -> None:
         """Let this be what is trusted there; it is on disk when this returns."""
         said = {"repository": os.fsencode(common_dir).decode(errors="replace")}
-        text = json.dumps(said | {"commands": sorted(trusted.commands), "files": sorted(trusted.files)}, indent=1)
+        digests = {"commands": sorted(trusted.commands), "files": sorted(trusted.files)}
+        text = json.dumps(said | digests | {"last": trusted.last, "keep": trusted.keep}, indent=1)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         descriptor, new = tempfile.mkstemp(dir=self._folder)  # 0600
         try:

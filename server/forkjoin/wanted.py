@@ -1,6 +1,7 @@
 """What a repository itself wants: its forkjoin.toml, used for exactly the content that a person has trusted.
 
-It is read from the caller's own checkout, never from an agent's worktree.
+It is read from the caller's own checkout, never from an agent's worktree. While nobody has trusted what it says now,
+no verify is left out in silence: a call that would take its verify from there is refused.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from forkjoin.trust import Trust, Trusted, digest
 
 #: Bytes; what is larger is no file of settings.
 _LIMIT = 64 * 1024
+_NAME = "forkjoin.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,12 @@ class Wanted:
     """A repository's forkjoin.toml, checked."""
 
     file: Path
-    digest: str
+    content: bytes
     recipe: Recipe
+
+    @property
+    def digest(self) -> str:
+        return digest(self.content)
 
 
 def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
@@ -36,7 +42,7 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
     """
     if checkout.top is None or Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         return None
-    file = Path(checkout.top, "forkjoin.toml")
+    file = Path(checkout.top, _NAME)
     try:
         content = read_regular(file, _LIMIT + 1)
     except OSError as error:
@@ -45,18 +51,63 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
         return None
     if len(content) > _LIMIT:
         raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
-    return Wanted(file, digest(content), check_settings(Recipe, file, content))
+    return Wanted(file, content, check_settings(Recipe, file, content))
 
 
-async def find_recipe(home: Home, checkout: Checkout) -> tuple[Recipe, str | None]:
-    """What the caller's repository wants, if a person has trusted that; else nothing, and a note of what to do."""
+async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
+    """What the caller's repository wants, if a person has trusted that; else nothing, and a note of what to do.
+
+    Args:
+        names_verify: Whether the call itself says what verify runs, or that there is none.
+
+    Raises:
+        CallerError: It can't be read; or it is not trusted, and it, or the last that was, may have a verify.
+    """
     wanted = await to_thread.run_sync(read_wanted, home, checkout)
-    if wanted is None or wanted.recipe == Recipe():
-        return Recipe(), None
     trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
-    if wanted.digest in trusted.files:
+    loses, is_trusted = loses_verify(wanted, trusted), wanted is not None and wanted.digest in trusted.files
+    if not loses and (wanted is None or wanted.recipe == Recipe()):
+        return Recipe(), None
+    if wanted and is_trusted and (names_verify or not loses):
         return wanted.recipe, None
-    return Recipe(), (
-        f"{wanted.file} was not used: nobody has trusted what that file says now. "
-        "A person can look at it and say so with: forkjoin trust"
+    file, last = Path(checkout.top or checkout.common_dir, _NAME), _read_last(trusted)
+    if trusted.keep and last:
+        return last, f"{file} is not trusted as it is now; what a person has trusted last is used."
+    if wanted is None:
+        why = f"{file} is not there, but a person has trusted one."
+    elif is_trusted:
+        why = f"{file} has no verify any more, which what a person has trusted last has."
+    else:
+        why = f"{file} was not used: nobody has trusted what that file says now."
+    if not names_verify and (loses or (wanted and wanted.recipe.verify)):
+        raise CallerError(_refusal(why, last))
+    return Recipe(), f"{why} A person can look at it and say so with: forkjoin trust"
+
+
+def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
+    """Whether a forkjoin.toml has no verify, trusted or not, though what was trusted last has one, or may have."""
+    if not trusted.files or (wanted and wanted.recipe.verify):
+        return False
+    last = _read_last(trusted)
+    if last is None:
+        return wanted is None or wanted.digest not in trusted.files
+    return last.verify is not None
+
+
+def _read_last(trusted: Trusted) -> Recipe | None:
+    """What was trusted last; None where that is not known, or this version can't read it any more."""
+    if trusted.last is None:
+        return None
+    try:
+        return check_settings(Recipe, Path(_NAME), trusted.last.encode())
+    except CallerError:
+        return None
+
+
+def _refusal(why: str, last: Recipe | None) -> str:
+    known = f" (trusted last: {last.verify[:300]!r})" if last and last.verify else ""
+    keep = ", or forkjoin trust --keep to go on with what was trusted last" if last else ""
+    return (
+        f"{why} So nobody can tell what must pass, and nothing was done. Name that in `verify`{known}, or pass "
+        f'verify="" for none; or ask the person to look at it with: forkjoin trust{keep}.'
     )

@@ -3,12 +3,14 @@
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from branches import commit
 from forkjoin.paths import Home
 from harness import forkjoin, git, open_lead_in_memory
+from recipes import want
 
 #: verify leaves a line in a file, so that its runs can be counted.
 VERIFY = 'verify = "echo ran >> {0}"\n'
@@ -30,11 +32,16 @@ async def test_a_repositorys_verify_is_used_only_once_it_is_trusted_for_exactly_
 ) -> None:
     commit(repository, {"forkjoin.toml": VERIFY.format(ran)})
     async with open_lead_in_memory(home, repository) as lead:
-        spawned = await lead.call("spawn_agent", task="echo 1 > 1.txt")
+        refused = await lead.refusal("spawn_agent", task="echo 1 > 1.txt")
+        assert "nobody has trusted" in refused
+        assert "forkjoin trust" in refused
+        spawned = await lead.call("spawn_agent", task="echo 1 > 1.txt", verify="")
         assert "nobody has trusted" in spawned["note"]
-        assert "forkjoin trust" in spawned["note"]
         await lead.call("wait_agents", ids=["a1"])
-        assert "forkjoin trust" in (await lead.call("merge_worktree", ids=["a1"]))["note"]
+        assert 'verify=""' in await lead.refusal("merge_worktree", ids=["a1"])
+        note = (await lead.call("merge_worktree", ids=["a1"], verify=""))["note"]
+        assert "forkjoin trust" in note
+        assert "No verify was run." in note
         assert ((await lead.call("get_result", id="a1"))["verify"], runs(ran)) == ("none", 0)
 
         forkjoin(repository, "trust", "--yes")
@@ -47,15 +54,117 @@ async def test_a_repositorys_verify_is_used_only_once_it_is_trusted_for_exactly_
         assert runs(ran) == 2
 
         await lead.run("echo 3 > 3.txt", verify="true")
+        await lead.run("echo 4 > 4.txt", verify="")
+        assert (await lead.call("get_result", id="a4"))["verify"] == "none"
         assert runs(ran) == 2, "the call's own stands before it"
         (repository / "forkjoin.toml").write_text(VERIFY.format(f"{ran}2"))
-        assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
+        assert "nobody has trusted" in await lead.refusal("spawn_agent", task="true")
         (repository / "forkjoin.toml").write_text(VERIFY.format(ran))
         assert "note" not in await lead.call("spawn_agent", task="true")
         forkjoin(repository, "trust", "--revoke")
-        assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
+        assert "nobody has trusted" in await lead.refusal("spawn_agent", task="true")
         await lead.call("wait_agents")
     assert not Path(f"{ran}2").exists()
+
+
+def append_a_comment(file: Path) -> None:
+    file.write_text(f"{file.read_text()}# a comment\n")
+
+
+def say_nothing(file: Path) -> None:
+    file.write_text("# nothing\n")
+
+
+def take_it_away(file: Path) -> None:
+    file.unlink()
+
+
+def put_a_folder_there(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def put_a_pipe_there(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize("change", [append_a_comment, say_nothing, take_it_away, put_a_folder_there, put_a_pipe_there])
+async def test_once_what_was_trusted_has_changed_nothing_is_merged_or_spawned_without_a_word_of_verify(
+    repository: Path, home: Home, ran: Path, change: Callable[[Path], None]
+) -> None:
+    commit(repository, {"forkjoin.toml": VERIFY.format(ran)})
+    forkjoin(repository, "trust", "--yes")
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("echo 1 > 1.txt", "echo 2 > 2.txt")
+        assert runs(ran) == 2
+        change(repository / "forkjoin.toml")
+        for tool, arguments in (("merge_worktree", {"ids": ["a1"]}), ("spawn_agent", {"task": "true"})):
+            refused = await lead.refusal(tool, **arguments)
+            assert f"(trusted last: 'echo ran >> {ran}')" in refused
+            assert "forkjoin trust --keep" in refused
+        assert not (repository / "1.txt").exists()
+        assert "No verify was run." in (await lead.call("merge_worktree", ids=["a1"], verify=""))["note"]
+        assert runs(ran) == 2
+        forkjoin(repository, "trust", "--keep")
+        await lead.call("merge_worktree", ids=["a2"])
+        assert runs(ran) == 3
+        forkjoin(repository, "trust", "--yes")
+        await lead.run("true")
+        assert runs(ran) == (4 if change is append_a_comment else 3)
+
+
+async def test_going_back_to_what_was_trusted_before_there_was_a_verify_is_refused_too(
+    repository: Path, home: Home, ran: Path
+) -> None:
+    for text in ("ports = 3\n", VERIFY.format(ran)):
+        commit(repository, {"forkjoin.toml": text})
+        forkjoin(repository, "trust", "--yes")
+    (repository / "forkjoin.toml").write_text("ports = 3\n")
+    async with open_lead_in_memory(home, repository) as lead:
+        assert "has no verify any more" in await lead.refusal("spawn_agent", task="true")
+        assert "no verify any more" in forkjoin(repository, "trust", "--show", check=False).stdout
+        forkjoin(repository, "trust", "--yes")
+        assert "forkjoin.toml" not in (await lead.call("spawn_agent", task="true"))["note"]
+        await lead.call("wait_agents")
+
+
+async def test_a_merge_that_changes_forkjoin_toml_says_so_and_the_next_is_refused(
+    repository: Path, home: Home, ran: Path
+) -> None:
+    commit(repository, {"forkjoin.toml": VERIFY.format(ran)})
+    forkjoin(repository, "trust", "--yes")
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("echo '# a comment' >> forkjoin.toml", "touch broken")
+        assert "changes forkjoin.toml" in (await lead.call("merge_worktree", ids=["a1"]))["note"]
+        assert "nobody has trusted" in await lead.refusal("merge_worktree", ids=["a2"])
+    shown = forkjoin(repository, "trust", "--show", check=False)
+    assert (shown.returncode, "+# a comment" in shown.stdout.splitlines()) == (1, True)
+    done = forkjoin(repository, "merge", "a2", check=False)
+    assert (done.returncode, "nobody has trusted" in done.stderr) == (1, True)
+    done = forkjoin(repository, "merge", "a2", "--verify", "", check=False)
+    assert (done.returncode, "No verify was run." in done.stderr) == (0, True)
+
+
+async def test_without_a_verify_in_it_an_untrusted_forkjoin_toml_is_only_told_of(repository: Path, home: Home) -> None:
+    (repository / "forkjoin.toml").write_text("ports = 3\n")
+    async with open_lead_in_memory(home, repository) as lead:
+        assert "nobody has trusted" in (await lead.call("spawn_agent", task="true"))["note"]
+        await lead.call("wait_agents")
+
+
+async def test_records_of_trust_without_the_content_refuse_what_they_cannot_tell(
+    repository: Path, home: Home, ran: Path
+) -> None:
+    want(repository, home, VERIFY.format(ran))
+    (record,) = home.trust.iterdir()
+    said = json.loads(record.read_text())
+    record.write_text(json.dumps({key: said[key] for key in ("repository", "commands", "files")}))
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+        (repository / "forkjoin.toml").write_text("ports = 3\n")
+        assert "nobody has trusted" in await lead.refusal("spawn_agent", task="true")
+    assert "trusted here before" in forkjoin(repository, "trust", "--keep", check=False).stderr
 
 
 def test_all_that_a_forkjoin_toml_wants_is_shown_before_it_is_trusted(repository: Path, home: Home) -> None:

@@ -12,7 +12,7 @@ from forkjoin.landing.asker import lacks_environment
 from forkjoin.landing.foresight import MOST_COMPARED
 from forkjoin.landing.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
 from forkjoin.model import FINAL, Agent, Landing, OnConflict, Strategy
-from forkjoin.spec import Text
+from forkjoin.spec import Command
 from forkjoin.wanted import find_recipe
 from forkjoin.work import take_over
 from pydantic import BaseModel, Field
@@ -64,7 +64,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
 class MergeWorktree(Arguments):
     ids: Ids
     into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
-    verify: Text | None = Field(None, description="Shell command that what lands must pass.")
+    verify: Command | None = Field(None, description='Shell command that what lands must pass; "": none.')
     strategy: Strategy | None = Field(None, description="squash: one commit per agent. Default: merge.")
     on_conflict: OnConflict = Field("report", description="agent: also spawn one for each conflict, to resolve it.")
     include_failed: bool = Field(False, description="Also agents that did not succeed.")
@@ -91,7 +91,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     into, recipe, note = await _find_terms(desk, arguments)
     wish = Wish(
         agents=agents,
-        verify=arguments.verify or recipe.verify,
+        verify=recipe.verify if arguments.verify is None else arguments.verify or None,
         recipe=recipe,
         strategy=arguments.strategy,
         include_failed=arguments.include_failed,
@@ -103,7 +103,8 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         landed = await _landed(desk, agents, landing)
     if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
         note = None
-    notes = landed.note, note, *await not_obeyed(desk.caller.project.common_dir)
+    unverified = "No verify was run." if landed.merged and not (landing.verify or landing.dry_run) else None
+    notes = landed.note, unverified, note, *await not_obeyed(desk.caller.project.common_dir)
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
         answer = _answer(landed, files, words, " ".join(filter(None, notes)) or None)
         if wire_size(answer) <= ROOM:
@@ -139,7 +140,8 @@ async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None,
     if arguments.dry_run:
         return arguments.into, Recipe(), None
     try:
-        return arguments.into, *await find_recipe(desk.rooms.home, await look(desk.caller.session.folder))
+        checkout, names_verify = await look(desk.caller.session.folder), arguments.verify is not None
+        return arguments.into, *await find_recipe(desk.rooms.home, checkout, names_verify=names_verify)
     except CallerError:  # one that was made before is not refused for what the file says by now
         if await desk.store.answered(desk.caller.call) is None:
             raise
@@ -211,9 +213,8 @@ async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
     landing = await enqueue_undo(desk.rooms, desk.caller, arguments.into, confirmed=arguments.confirm)
     landed = await _landed(desk, (), landing)
     assert landed.commit is not None
-    note = (
-        f"reverted by a commit, since there are later ones; to have it again, git revert {landed.commit[:10]}"
-        if landed.reverted
-        else None
-    )
+    note = None
+    if landed.reverted:
+        again = f"to have it again, git revert {landed.commit[:10]}"
+        note = f"reverted by a commit, since there are later ones, and no verify was run; {again}"
     return UndoAnswer(undone=list(landed.undone), target=landed.target, commit=landed.commit, note=note)

@@ -44,7 +44,11 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     wanted = expand(specs)
     head = _check(checkout, rooms, wanted)
     parent = caller.session.agent
-    recipe, untrusted = (await store.recipe(parent), None) if parent else await find_recipe(home, checkout)
+    if parent:
+        recipe, untrusted = await store.recipe(parent), None
+    else:
+        names_verify = all(one.spec.verify is not None for one in wanted)
+        recipe, untrusted = await find_recipe(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
@@ -69,8 +73,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
 
 def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
     """The spec, with the program that the settings, and the verify that the repository, give where it names none."""
-    said = {"agent": spec.agent or settings.default_agent, "verify": spec.verify or recipe.verify}
-    return spec.model_copy(update=said)
+    verify = recipe.verify if spec.verify is None else spec.verify or None
+    return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "verify": verify})
 
 
 def _fund(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:

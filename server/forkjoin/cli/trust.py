@@ -1,7 +1,8 @@
 """forkjoin trust: a person looks at what a repository wants executed, and says yes to exactly that."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import unified_diff
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,13 @@ import typer
 from forkjoin.branch import git
 from forkjoin.branch.guard import Entry
 from forkjoin.branch.repository import Checkout, look
-from forkjoin.cli.changed import find_changed, put_all_back
+from forkjoin.cli.changed import Changed, find_changed, put_all_back
 from forkjoin.cli.person import require_person
 from forkjoin.cli.say import agrees
 from forkjoin.error import CallerError, NoRepositoryError
 from forkjoin.paths import Home, find_home
 from forkjoin.trust import Trust, Trusted
-from forkjoin.wanted import Wanted, read_wanted
+from forkjoin.wanted import Wanted, loses_verify, read_wanted
 
 
 def trust(
@@ -25,6 +26,9 @@ def trust(
     show: Annotated[bool, typer.Option("--show", help="Only show it. Exit code 1 if some is not trusted.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
     restore: Annotated[bool, typer.Option("--restore", help="Put changed configuration and hooks back.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Use the forkjoin.toml that was trusted last, until you trust another.")
+    ] = False,
 ) -> None:
     """Look at what this repository's forkjoin.toml and git configuration want done, and allow exactly that.
 
@@ -41,10 +45,35 @@ def trust(
         records.write(common_dir, Trusted())
         typer.echo("Nothing is trusted here any more.")
         return None
-    changed = anyio.run(find_changed, home, common_dir)
     known = records.read(common_dir) or Trusted()
+    if keep:
+        return _keep(records, common_dir, known)
+    changed = anyio.run(find_changed, home, common_dir)
+    fresh = _show(found, changed, known)
+    if show or not fresh:
+        raise typer.Exit(1 if fresh else 0)
+    if not yes and not agrees("May all of this be done, as it stands here?"):
+        raise CallerError("nothing was trusted")
+    changed.accept()
+    records.write(common_dir, found.accepted(known))
+    typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
+    return None
+
+
+def _keep(records: Trust, common_dir: str, known: Trusted) -> None:
+    """Use the forkjoin.toml that was trusted last."""
+    if known.last is None:
+        raise CallerError("no forkjoin.toml is known that was trusted here before; look at this one: forkjoin trust")
+    records.write(common_dir, replace(known, keep=True))
+    typer.echo("What was trusted last is used, whatever forkjoin.toml says, until you trust it anew.")
+
+
+def _show(found: "_Found", changed: Changed, known: Trusted) -> list[str]:
+    """Print what is wanted and what changed; return what waits for the person's yes."""
     for text, trusted in found.list(known):
         typer.echo(f"{'trusted' if trusted else 'NEW    '}  {text}")
+    for line in found.compare(known):
+        typer.echo(line)
     lines = changed.lines(without={entry.key for entry in found.commands})
     for line in lines:
         typer.echo(_plain(f"CHANGED  {line}"))
@@ -53,15 +82,7 @@ def trust(
         typer.echo("Nothing here waits for your trust.")
     elif lines:
         typer.echo(f"Changed since {changed.since}. To put it back instead: forkjoin trust --restore")
-    if show or not fresh:
-        raise typer.Exit(1 if fresh else 0)
-    if not yes and not agrees("May all of this be done, as it stands here?"):
-        raise CallerError("nothing was trusted")
-    changed.accept()
-    files = {found.wanted.digest} if found.wanted else set[str]()
-    records.write(common_dir, Trusted(frozenset(one.digest for one in found.commands), known.files | files))
-    typer.echo("Trusted. Whatever changes in it is not run until you say so again.")
-    return None
+    return fresh
 
 
 def untrusted(home: Home) -> Sequence[str] | None:
@@ -94,6 +115,22 @@ class _Found:
         if self.wanted:
             for line in self.wanted.recipe.lines():
                 yield _plain(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
+        if self.checkout.top and loses_verify(self.wanted, known):
+            yield _plain(f"{self.checkout.top}/forkjoin.toml: no verify any more"), False
+
+    def compare(self, known: Trusted) -> Iterator[str]:
+        """How the forkjoin.toml differs from the one that was trusted last, where that is known."""
+        now = self.wanted.content.decode() if self.wanted else ""
+        if known.last not in (None, now):
+            sides = ((known.last or "").splitlines(), now.splitlines())
+            yield from map(_plain, unified_diff(*sides, "trusted last", "now", lineterm=""))
+
+    def accepted(self, known: Trusted) -> Trusted:
+        """Return what is trusted once the person has said yes; without a forkjoin.toml, that there is none."""
+        commands = frozenset(one.digest for one in self.commands)
+        if self.wanted is None:
+            return Trusted(commands)
+        return Trusted(commands, known.files | {self.wanted.digest}, self.wanted.content.decode())
 
     def new(self, known: Trusted) -> Sequence[str]:
         return [text for text, trusted in self.list(known) if not trusted]

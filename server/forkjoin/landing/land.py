@@ -87,8 +87,8 @@ class Lander:
                 resolving = await find_resolving(order, landed)
                 return await end(lambda them: _dump(resolving.tell(landed, them)), resolving.new, resolving.place)
             except CallerError as error:  # such as that no ports are left: what has landed is told all the same
-                why = f"Nobody was spawned for the conflicts. {error}"
-                landed = replace(landed, note=f"{landed.note} {why}" if landed.note else why)
+                note = f"{landed.note or ''} Nobody was spawned for the conflicts. {error}".strip()
+                landed = replace(landed, note=note)
         return await end(lambda _: _dump(landed))
 
 

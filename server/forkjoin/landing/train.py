@@ -29,6 +29,9 @@ from forkjoin.model import Agent
 _PATIENCE = 2
 #: Characters of what git says of a branch that it refuses.
 _WORDS = 500
+_CHANGES_SETTINGS = (
+    "This changes forkjoin.toml. What that says now is used once a person has trusted it (forkjoin trust), not before."
+)
 
 
 async def merge_all(order: Order) -> Intent:
@@ -45,10 +48,17 @@ async def merge_all(order: Order) -> Intent:
     train = _Train(order, Scratch(order), old, await git.sign(order.common_dir, landing.created))
     await train.carry(await find_entries(order, agents, old, tips))
     await train.find_hunks()
-    return _intend(order, train, agents)
+    return _intend(order, train, agents, await _note(order, train))
 
 
-def _intend(order: Order, train: "_Train", agents: Sequence[Agent]) -> Intent:
+async def _note(order: Order, train: "_Train") -> str | None:
+    """What the lead should know of what is merged: whether it changes what the repository wants executed."""
+    paths = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
+    changed, _, _ = await git.run(order.common_dir, *paths, fine=(0, 1))
+    return _CHANGES_SETTINGS if changed else None
+
+
+def _intend(order: Order, train: "_Train", agents: Sequence[Agent], note: str | None) -> Intent:
     landing = order.landing
     merged = {one.id: one for car in train.cars for one in _merged(car, dry_run=landing.dry_run)}
     fates = [train.fates[one.number] for one in agents if one.number in train.fates and one.id not in merged]
@@ -59,6 +69,7 @@ def _intend(order: Order, train: "_Train", agents: Sequence[Agent]) -> Intent:
         tuple(fate for fate in fates if isinstance(fate, Conflicted)),
         tuple(fate for fate in fates if isinstance(fate, Rejected)),
         tuple(fate for fate in fates if isinstance(fate, Skipped)),
+        note=note,
     )
     why = f"forkjoin: merge {', '.join(merged)}"
     return Intent(join.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
