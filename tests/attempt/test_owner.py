@@ -28,7 +28,11 @@ CHILDREN = {
 def rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the machine tells of a process, with the cgroups of attempts and without."""
     if request.param == "without cgroups":
-        monkeypatch.setattr(groups, "find_attempt", lambda *_: None)
+        monkeypatch.setattr(groups, "find_attempt", _find_none)
+
+
+def _find_none(*_: object) -> None:
+    """Find no attempt."""
 
 
 @pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN.keys())

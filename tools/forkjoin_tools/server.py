@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from forkjoin.admission import note_refused
+from forkjoin.agent.attach import visit_handle
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
 from forkjoin.session import Session
@@ -214,5 +215,5 @@ async def _check_not_over(loop: Loop, agent: Agent, attempt: str | None) -> None
         return
     if agent.is_over:
         raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")
-    if attempt and attempt != agent.handle:
+    if attempt not in (None, agent.handle, visit_handle(agent)):
         raise ToolError(f"{attempt}, to which this process belongs, has ended; nothing was changed.")

@@ -69,10 +69,10 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
     environment = rooms.environments.of_agent(agent) or caller.session.hello.environment
     workplace = await workplace_of(rooms, agent, environment)
     variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
-    return agent, Going(run.argv, {**variables, **await rooms.executor.mark(_handle_of(agent))})
+    return agent, Going(run.argv, {**variables, **await rooms.executor.mark(visit_handle(agent))})
 
 
-def _handle_of(agent: Agent) -> str:
+def visit_handle(agent: Agent) -> str:
     """The handle of what a person runs in an agent's conversation, whichever its attempt is."""
     return f"{agent.id}{_PERSON}"
 
@@ -126,7 +126,7 @@ async def let_go(rooms: Rooms, number: int) -> None:
 
 async def end_visit(rooms: Rooms, agent: Agent) -> None:
     """End what a person has left running who was in the agent's conversation, if there was one."""
-    handle = _handle_of(agent)
+    handle = visit_handle(agent)
     if handle in await rooms.executor.handles():
         await end_processes(rooms, agent, [handle])
         await rooms.executor.forget(handle)

@@ -1,5 +1,6 @@
 """The daemon's end of the socket: who may come in, what they say of themselves, and lines to and from JSON-RPC."""
 
+import errno
 import itertools
 import json
 import logging
@@ -150,10 +151,13 @@ async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwn
 
 def _open_peer(connection: socket.socket, pid: int) -> int | None:
     """A descriptor of the process that connected, which is readable once that has ended; None if it has been reaped."""
-    with suppress(OSError):  # before Linux 6.5 there is no such option
+    try:
         (peer,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, struct.calcsize("i")))
         return int(peer)
-    with suppress(OSError):
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            return None
+    with suppress(OSError):  # before Linux 6.5 its pid is all that is known
         return os.pidfd_open(pid)
     return None
 
