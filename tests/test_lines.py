@@ -98,3 +98,12 @@ def test_nothing_of_a_line_that_is_too_long_is_needed_any_more() -> None:
     assert lines.needed == 4
     assert [*lines.feed(b"long")] == []
     assert (lines.offset, lines.needed) == (4, 11)
+
+
+def test_a_line_that_is_dropped_counts_as_too_long_and_the_next_is_whole() -> None:
+    lines = Lines(100)
+    assert [*lines.feed(b"half")] == []
+    lines.drop()
+    assert lines.held == 0
+    assert [*lines.feed(b" sent\nnext\nla")] == [(0, None), (10, b"next")]
+    assert lines.held == 2
