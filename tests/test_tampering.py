@@ -1,5 +1,6 @@
 """What changes in shared configuration and hooks while an agent is at work is told in its result."""
 
+import stat
 import time
 from pathlib import Path
 
@@ -27,6 +28,8 @@ async def test_changed_configuration_and_a_planted_hook_are_told_in_the_result(r
     assert "hooks/post-checkout: added" in told[1]
     assert all("while a1 ran" in one and "forkjoin trust" in one for one in told)
     assert told_in(other) == []
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (home.shared_config, *home.shared_config.rglob("*"))}
+    assert modes == {0o700, 0o600}
 
 
 async def test_what_setup_or_verify_change_is_told_too(repository: Path, home: Home) -> None:

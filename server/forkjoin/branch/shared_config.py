@@ -259,7 +259,8 @@ def _encode(content: bytes | None) -> str | None:
 
 def write_json(file: Path, value: object) -> None:
     """Replace a file that is the user's alone, and see that it is on disk. Blocks."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (file.parent.parent, file.parent):  # with `parents`, the mode would count for the last alone
+        folder.mkdir(mode=0o700, exist_ok=True)
     _replace(file, json.dumps(value).encode(), 0o600)
 
 
