@@ -41,13 +41,9 @@ class Trust:
         """What is trusted in this repository; none where it was never recorded, nothing where the record is damaged."""
         try:
             said = json.loads(self.file(common_dir).read_bytes())
+            commands, files = (frozenset(map(str, said[kind])) for kind in ("commands", "files"))
             last = said.get("last")
-            return Trusted(
-                frozenset(map(str, said["commands"])),
-                frozenset(map(str, said["files"])),
-                None if last is None else str(last),
-                said.get("keep") is True,
-            )
+            return Trusted(commands, files, None if last is None else str(last), said.get("keep") is True)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
