@@ -342,6 +342,24 @@ async def test_what_is_kept_can_be_put_back(fork: Fork, tmp_path: Path) -> None:
     assert git(fork.repository, "fsck", "--strict", "--no-dangling") == ""
 
 
+@pytest.mark.parametrize("where", ["within", "outside"])
+async def test_of_a_git_folder_that_a_symlink_leads_to_what_goes_is_kept(
+    fork: Fork, tmp_path: Path, where: str
+) -> None:
+    inner = make_repository(fork.path / "inner", {"a": "x"})
+    (inner / "loose").write_text("y")
+    folder = fork.path / "elsewhere" if where == "within" else tmp_path / "elsewhere"
+    (inner / ".git").rename(folder)
+    (inner / ".git").symlink_to(folder)
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    said = "1 commit and 1 uncommitted path" if where == "within" else "1 uncommitted path"
+    assert [str(one) for one in unsaved] == [f"inner ({said})"]
+    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
+        assert ("a1-left/elsewhere/HEAD" in tar.getnames()) == (where == "within")
+        assert not any("git-folder" in name for name in tar.getnames())
+
+
 async def test_a_submodules_git_folder_is_kept_with_its_files(with_submodule: Fork) -> None:
     fork = with_submodule
     commit(fork.path / "lib", {"a": "x"})

@@ -141,7 +141,7 @@ def common_of(folder: Path) -> Path:
 def follow(link: Path) -> Path | None:
     """Return the git folder that a `.git` is or leads to; None where there is none."""
     if link.is_dir():
-        return link
+        return Path(os.path.realpath(link)) if link.is_symlink() else link
     line = read_line(link)
     if line is None or not line.startswith("gitdir:"):
         return None

@@ -113,9 +113,11 @@ async def _look(common_dir: str, nested: Nested, named: str | None) -> Unsaved |
 
 def _folders(nested: Nested) -> tuple[Path, ...]:
     """The folders that have all of a repository that goes."""
-    if nested.tree and nested.folder.is_relative_to(nested.tree):
-        return (nested.tree,)
-    return (nested.tree, nested.folder) if nested.tree else (nested.folder,)
+    if nested.tree is None:
+        return (nested.folder,)
+    stays = not nested.goes and nested.folder == nested.common
+    is_inside = nested.folder.is_relative_to(nested.tree)
+    return (nested.tree,) if stays or is_inside else (nested.tree, nested.folder)
 
 
 def _say(commits: int, paths: int) -> str:
