@@ -90,6 +90,10 @@ class GitError(ForkjoinError):
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
 
 
+class GitHungError(GitError):
+    """git did not come to an end, and was ended."""
+
+
 class GitRefusedError(GitError):
     """git said no, and would say so again: it is nothing that passes."""
 

@@ -8,9 +8,16 @@ import fcntl
 import os
 
 
-def take(file: "str | os.PathLike[str]") -> int | None:
-    """The lock, as a descriptor that has it until it is closed; none where another has it."""
-    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def take(file: "str | os.PathLike[str]", mode: int = 0o600) -> int | None:
+    """The lock, as a descriptor that has it until it is closed; none where another has it.
+
+    Args:
+        mode: Who may take it. Whoever can open the file can also keep others from it.
+    """
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    found = os.fstat(lock)
+    if found.st_uid == os.geteuid() and found.st_mode & 0o777 != mode:
+        os.fchmod(lock, mode)  # of an earlier time, or as the umask had it
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

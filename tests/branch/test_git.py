@@ -180,7 +180,12 @@ async def test_an_object_whose_folder_a_gc_takes_away_is_written_the_next_time(
 async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 1000")
     monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
-    for call in (asked.git(repository, "status"), asked.read(repository, "status", limit=1)):
+    monkeypatch.setattr(asked, "_IDLE_S", 0.2)
+    for call in (
+        asked.git(repository, "add", "."),
+        asked.git(repository, "status"),
+        asked.read(repository, "status", limit=1),
+    ):
         with pytest.raises(GitError, match="hung"):
             await call
         assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
@@ -196,7 +201,7 @@ async def test_a_call_that_was_begun_is_let_finish_though_cancelled(
     put_git(tmp_path / "bin", monkeypatch, WAITING.format(tmp_path))
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asked.run, repository, "status")
+            tasks.start_soon(asked.run, repository, "update-ref")
             await until((tmp_path / "begun").exists)
             tasks.cancel_scope.cancel()
             (tmp_path / "go").touch()

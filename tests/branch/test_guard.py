@@ -155,7 +155,7 @@ async def test_a_configuration_that_never_ends_is_given_up(
     os.mkfifo(tmp_path / "pipe")
     with (repository / ".git" / "config").open("a") as config:
         config.write(f"[include]\npath = {tmp_path}/pipe\n")
-    monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
+    monkeypatch.setattr(asked, "_IDLE_S", 0.2)
     with pytest.raises(GitError, match="hung"):
         await asked.git(repository, "status")
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.head import find_refs
 from forkjoin.branch.index_lock import is_there, let_go, try_lock_index
 from forkjoin.branch.place import git_folder, git_folders
+from forkjoin.branch.repository import find_main
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_regular
 
@@ -37,8 +39,6 @@ _UNDER_WAY = {
 #: How long somebody else's git command may take that has the index locked; an editor for a commit message may for ever.
 _LOCK_GIVE_UP_S = 20.0
 _LOCK_PAUSE_S = 0.01
-#: How often the list of worktrees is asked for again, and after which rest.
-_LIST_TRIES, _LIST_REST_S = 20, 0.1
 
 #: The copy of the index that git works on, in the git folder of the checkout.
 _COPY = "forkjoin-index"
@@ -53,29 +53,35 @@ class TargetMovedError(Exception):
 
 async def find_checkout(common_dir: str, ref: str) -> str | None:
     """The worktree that has `ref` checked out, if one has."""
-    blocks = [block.split("\0") for block in (await _list_worktrees(common_dir)).strip("\0").split("\0\0")]
-    found = [lines[0].removeprefix("worktree ") for lines in blocks if _has(lines, ref)]
+    found = [path for path, folder in await _list_worktrees(common_dir) if ref in await find_refs(common_dir, folder)]
     if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
         raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
     if len(found) > 1:
-        raise CallerError(
-            f"{git.short(ref)} is checked out more than once: in {', '.join(found)}. Leave it in all but one."
-        )
-    return await _work_tree(common_dir, ref, found[0]) if found else None
+        places = ", ".join(map(str, found))
+        raise CallerError(f"{git.short(ref)} is checked out more than once: in {places}. Leave it in all but one.")
+    if found and not await to_thread.run_sync(_is_reachable, found[0], common_dir):
+        raise CallerError(f"{git.short(ref)} is checked out in {found[0]}, where its files can't be reached.")
+    return str(found[0]) if found else None
 
 
-async def _list_worktrees(common_dir: str) -> str:
-    """git's list of worktrees; it fails for a moment where it meets one that is just being added, by whomever."""
-    for _ in range(_LIST_TRIES):
-        with contextlib.suppress(GitError):
-            return await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
-        await anyio.sleep(_LIST_REST_S)
-    return await git.git(common_dir, "worktree", "list", "--porcelain", "-z")
+async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
+    """Return each worktree with its git folder, but those that were deleted behind git's back.
+
+    The main one is first. It is told as its git folder, as git does, if nobody can tell where its files are.
+    """
+    main = await find_main(common_dir)
+    linked = await to_thread.run_sync(lambda: [one for one in git_folders(common_dir) if not _is_prunable(*one)])
+    return [(main, Path(common_dir)), *linked] if main else linked
 
 
-def _has(lines: Sequence[str], ref: str) -> bool:
-    """Whether a worktree has `ref` checked out, and was not deleted behind git's back; a locked one is only away."""
-    return f"branch {ref}" in lines and not any(line.startswith("prunable") for line in lines)
+def _is_prunable(path: Path, folder: Path) -> bool:
+    """Return whether a worktree was deleted; one that is locked is only away."""
+    return not os.path.lexists(path / ".git") and not os.path.lexists(folder / "locked")
+
+
+def _is_reachable(path: Path, common_dir: str) -> bool:
+    """Return whether a worktree's files are there."""
+    return path.is_dir() and path != Path(common_dir)
 
 
 def _find_rebase(common_dir: str, ref: str) -> Path | None:
@@ -87,15 +93,6 @@ def _find_rebase(common_dir: str, ref: str) -> Path | None:
                 if os.fsencode(ref) in lines and where.exists():
                     return where
     return None
-
-
-async def _work_tree(common_dir: str, ref: str, listed: str) -> str:
-    """The folder of a worktree that git lists; of a submodule's main one it lists the git folder."""
-    code, out, _ = await git.run(listed, "rev-parse", "--show-toplevel") if listed == common_dir else (0, b"", "")
-    path = os.fsdecode(out).removesuffix("\n") or listed
-    if code != 0 or not await to_thread.run_sync(Path(path).is_dir):
-        raise CallerError(f"{git.short(ref)} is checked out in {listed}, where its files can't be reached.")
-    return path
 
 
 # -- holding a checkout
@@ -112,9 +109,14 @@ class Held:
     #: The tree that stands for this commit in a move, with untouched files as git would commit them; '': its own.
     tree: str = ""
 
+    @property
+    def here(self) -> dict[str, str]:
+        """What tells git of it, whatever its `.git` has become."""
+        return {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": self.path}
+
     async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""
-        extra = {"GIT_INDEX_FILE": str(self.folder / _COPY)}
+        extra = {**self.here, "GIT_INDEX_FILE": str(self.folder / _COPY)}
         return await git.git(self.path, *arguments, stdin=stdin, extra=extra, holding=(self.lock,))
 
     async def copy_index(self) -> None:
@@ -152,9 +154,8 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
         raise TargetMovedError
     async with hold_as_it_is(path, folder, owner) as held:
         await _check_nothing_under_way(folder, path)
-        lines = await git.git(path, "rev-parse", "--revs-only", "HEAD", "--symbolic-full-name", "HEAD")
-        tip, _, branch = lines.partition("\n")
-        if branch != ref:
+        tip = await git.tip(common_dir, ref)
+        if tip is None or ref not in await find_refs(common_dir, folder):
             raise TargetMovedError
         held = replace(held, tip=tip)
         await held.copy_index()

@@ -4,11 +4,12 @@ Every call strips `GIT_*` from the environment, prompts for nothing, takes no op
 runs neither a hook nor a file-system monitor, nor any command in the repository's configuration that is not the
 person's own (guard.py). Objects and refs that it writes are on disk when it ends. What comes from outside stands behind
 `--`, or is a full ref or an object id that git itself resolved. A call is made where a repository is, at its root or in
-its git folder, and git looks no further up: where an agent has deleted its `.git`, a repository around our home is not
-taken for the agent's.
+its git folder, both are named outright (location.py), and git looks no further up: where an agent has deleted its
+`.git`, a repository around our home is not taken for the agent's.
 """
 
 import contextlib
+import math
 import os
 import re
 import subprocess
@@ -21,8 +22,9 @@ from typing import IO
 import anyio
 from anyio import to_thread
 
-from forkjoin.branch.guard import GUARD, LISTING, Entry, read_listing
-from forkjoin.error import CallerError, GitRefusedError, git_error
+from forkjoin.branch.guard import GUARD, LISTING, Entry, Seen, read_listing
+from forkjoin.branch.location import Location, locate
+from forkjoin.error import CallerError, GitHungError, GitRefusedError, git_error
 from forkjoin.trust import Trusted
 
 #: The oldest git with `merge-tree --write-tree`.
@@ -31,6 +33,18 @@ OLDEST_GIT = (2, 38)
 #: A git that takes longer than this hangs, on a lock or on a network file system.
 _GIVE_UP_S = 600
 _HUNG = "hung, and was ended after {} s"
+#: One that only reads hangs as soon as it has done nothing for so long; it may wait for a lock half as long.
+_IDLE_S = 20.0
+_IDLE = "hung, and was ended after {} s in which it did nothing"
+
+#: What changes nothing as we call it, and so may be ended at any time.
+_READS = frozenset(
+    (
+        *("cat-file", "check-ignore", "check-ref-format", "config", "diff", "diff-files", "diff-index", "diff-tree"),
+        *("for-each-ref", "log", "ls-files", "merge-base", "rev-list", "rev-parse", "show-ref", "status"),
+        *("symbolic-ref", "var", "version"),
+    )
+)
 
 #: What git says where it was about to write an object, and a gc beside it took the empty folder for it away; that is
 #: tried again. Seen on 2.47: twice in 1,200 objects, while one gc followed the other.
@@ -85,15 +99,41 @@ async def run(
     holding: Sequence[int] = (),
     fine: Container[int] | None = None,
 ) -> tuple[int, bytes, str]:
-    """git's exit code, stdout and stderr; with `stdout`, what it prints goes to that file.
+    """Return git's exit code, stdout and stderr; with `stdout`, what it prints goes to that file.
 
-    A call that was begun is let finish, whatever is cancelled around it: a git that is killed leaves its locks behind.
+    A call that may write is let finish, whatever is cancelled around it: a git that is killed leaves its locks behind.
     If we are killed, it goes on; `holding` are descriptors of locks that are held until it has ended too.
 
     Raises:
-        GitError: It hung, and was ended; or it exited with another code than those that are `fine`.
+        GitError: git hung, and was ended; or it exited with another code than those that are `fine`.
     """
-    argv, env = _call(where, arguments, await _safe(where, extra))
+    extra = await _safe(where, arguments, extra)
+    if stdout is None and _only_reads(arguments):
+        code, out, said = await _read_all(where, arguments, extra, stdin, holding)
+    else:
+        code, out, said = await _write(where, arguments, extra, stdin, stdout, holding)
+    if fine is not None and code not in fine:
+        raise git_error(arguments, code, said)
+    return code, out, said
+
+
+def _only_reads(arguments: Sequence[str]) -> bool:
+    """Return whether a call of git changes nothing, told by its subcommand."""
+    n = 0
+    while n < len(arguments) and arguments[n] == "-c":
+        n += 2
+    return n < len(arguments) and arguments[n] in _READS
+
+
+async def _write(
+    where: str | Path,
+    arguments: Sequence[str],
+    extra: Mapping[str, str],
+    stdin: bytes | IO[bytes] | None,
+    stdout: IO[bytes] | None,
+    holding: Sequence[int],
+) -> tuple[int, bytes, str]:
+    argv, env = _call(where, arguments, extra)
 
     async def once() -> "subprocess.CompletedProcess[bytes]":
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
@@ -106,11 +146,67 @@ async def run(
             if done.returncode and _BESIDE_A_GC in done.stderr:
                 done = await once()
     except TimeoutError:
-        raise GitRefusedError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
-    said = done.stderr.decode(errors="replace")
-    if fine is not None and done.returncode not in fine:
-        raise git_error(arguments, done.returncode, said)
-    return done.returncode, done.stdout or b"", said
+        raise GitHungError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
+    return done.returncode, done.stdout or b"", done.stderr.decode(errors="replace")
+
+
+async def _read_all(
+    where: str | Path,
+    arguments: Sequence[str],
+    extra: Mapping[str, str],
+    stdin: bytes | IO[bytes] | None = None,
+    holding: Sequence[int] = (),
+    limit: float = math.inf,
+) -> tuple[int, bytes, str]:
+    """As `run`, of a git that only reads: it is ended if that is cancelled, does nothing for long, or tells too much.
+
+    What it reads, a ref or a worktree that somebody works in, may have become a pipe.
+    """
+    argv, env = _call(where, arguments, extra)
+    data, idle = bytearray(), False
+    with tempfile.TemporaryFile() as said, _given(stdin) as source:
+        async with (
+            await anyio.open_process(argv, stdin=source, stderr=said, env=env, pass_fds=holding) as process,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def watch() -> None:
+                nonlocal idle
+                await _await_idleness(process.pid)
+                idle = True
+                process.kill()
+
+            tasks.start_soon(watch)
+            assert process.stdout
+            async for chunk in process.stdout:
+                data += chunk
+                if len(data) >= limit:
+                    process.kill()
+                    break
+            code = await process.wait()
+            tasks.cancel_scope.cancel()
+        if idle:
+            raise GitHungError(arguments, -1, _IDLE.format(_IDLE_S))
+        said.seek(0)
+        return code, bytes(data), said.read(_WORDS).decode(errors="replace")
+
+
+async def _await_idleness(pid: int) -> None:
+    """Return once a process has done nothing for long: it waits for what may never come."""
+    done, since = _work_of(pid), anyio.current_time()
+    while anyio.current_time() - since < _IDLE_S:
+        await anyio.sleep(_IDLE_S / 20)
+        if (now := _work_of(pid)) != done:
+            done, since = now, anyio.current_time()
+
+
+def _work_of(pid: int) -> object:
+    """Return numbers that grow while a process computes, reads, writes or waits for its memory (proc(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[9], fields[11:15], Path(f"/proc/{pid}/io").read_bytes()
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
@@ -140,14 +236,27 @@ def _call(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str])
 # -- what git is kept from running
 
 
-async def _safe(where: str | Path, extra: Mapping[str, str] | None) -> dict[str, str]:
-    """What a call's environment has beside ours, and what keeps it from running what is nobody's."""
-    seen = await GUARD.look(where, (extra or {}).get("GIT_DIR"), _list_configuration)
-    return {**(extra or {}), **(seen.environment if seen else {})}
+async def _safe(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str] | None) -> dict[str, str]:
+    """Return what a call's environment has besides ours: where it is made, and what keeps it from running commands.
+
+    Raises:
+        GitRefusedError: git would wait at a pipe there.
+    """
+    location = await to_thread.run_sync(locate, Path(where), extra or {})
+    if location is None:
+        return {**(extra or {})}
+    await _check_regular(location, arguments)
+    seen = await GUARD.look(location, _list_configuration)
+    return {**location.environment, **(extra or {}), **seen.environment}
+
+
+async def _check_regular(location: Location, arguments: Sequence[str]) -> None:
+    if irregular := await to_thread.run_sync(location.find_irregular):
+        raise GitRefusedError(arguments, -1, f"{irregular} is no file, and git would wait for it; remove it")
 
 
 async def _list_configuration(folder: Path) -> str:
-    listing = await _read(folder, LISTING, _CONFIGURATION, {"GIT_DIR": str(folder)})
+    listing = await _read(folder, LISTING, _CONFIGURATION, {"GIT_DIR": str(folder), "GIT_WORK_TREE": str(folder)})
     if len(listing) == _CONFIGURATION:
         raise CallerError(f"The git configuration of {folder} is larger than {_CONFIGURATION // 1024} KB; clear it.")
     return os.fsdecode(listing)
@@ -170,8 +279,11 @@ async def commands(common_dir: str) -> list[Entry]:
 
 async def warn(common_dir: str) -> list[str]:
     """A sentence on what of a repository's configuration is not obeyed, if there is such."""
-    seen = await GUARD.look(common_dir, common_dir, _list_configuration)
-    if seen is None or not seen.strange:
+    location = Location(Path(common_dir), common_dir, Path(common_dir))
+    if await to_thread.run_sync(location.find_irregular):  # who calls git there is told
+        return []
+    seen = await GUARD.look(location, _list_configuration)
+    if not seen.strange:
         return []
     what = f"Not obeyed in the git configuration of {common_dir}: {listed(seen.strange)}"
     why = "It can run commands, and came after the project was first used"
@@ -180,7 +292,7 @@ async def warn(common_dir: str) -> list[str]:
 
 async def read(where: str | Path, *arguments: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
     """The beginning of git's stdout: `limit` bytes, where it would print more; only for a call that changes nothing."""
-    return await _read(where, arguments, limit, await _safe(where, extra))
+    return await _read(where, arguments, limit, await _safe(where, arguments, extra))
 
 
 async def read_file(where: str | Path, name: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
@@ -192,25 +304,10 @@ async def read_file(where: str | Path, name: str, limit: int, extra: Mapping[str
 
 
 async def _read(where: str | Path, arguments: Sequence[str], limit: int, extra: Mapping[str, str]) -> bytes:
-    argv, env = _call(where, arguments, extra)
-    data = bytearray()
-    with tempfile.TemporaryFile() as said:
-        try:
-            with anyio.fail_after(_GIVE_UP_S):  # its configuration, or a worktree, may lead to what never ends
-                async with await anyio.open_process(argv, stdin=subprocess.DEVNULL, stderr=said, env=env) as process:
-                    assert process.stdout
-                    async for chunk in process.stdout:
-                        data += chunk
-                        if len(data) >= limit:
-                            process.kill()
-                            break
-                    code = await process.wait()
-        except TimeoutError:
-            raise GitRefusedError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
-        if code != 0 and len(data) < limit:
-            said.seek(0)
-            raise git_error(arguments, code, said.read(_WORDS).decode(errors="replace"))
-    return bytes(data[:limit])
+    code, data, said = await _read_all(where, arguments, extra, limit=limit)
+    if code != 0 and len(data) < limit:
+        raise git_error(arguments, code, said)
+    return data[:limit]
 
 
 async def git(
@@ -264,6 +361,41 @@ async def require_version() -> None:
         raise CallerError("git was not found in PATH; install git 2.38 or newer") from None
     if found < OLDEST_GIT:
         raise CallerError(f"git {'.'.join(map(str, found))} is too old: forkjoin needs 2.38 or newer (git merge-tree)")
+
+
+async def discover(folder: Path) -> Path:
+    """Return the git folder of the repository around `folder`: here alone git looks for it, and checks whose it is.
+
+    Raises:
+        GitError: There is none that git will use.
+    """
+    arguments = ("rev-parse", "--absolute-git-dir")
+    for above in (folder, *folder.parents):
+        if location := await to_thread.run_sync(locate, above, {}):
+            await _check_regular(location, arguments)
+            break
+    extra = {"GIT_CEILING_DIRECTORIES": "", "GIT_WORK_TREE": str(folder)}  # whatever core.worktree says
+    code, out, said = await _read_all(folder, arguments, extra)
+    if code != 0:
+        raise git_error(arguments, code, said)
+    return await to_thread.run_sync(Path(os.fsdecode(out).removesuffix("\n")).resolve)
+
+
+async def is_called_bare(common_dir: str) -> bool:
+    """Return whether a repository's configuration calls it bare."""
+    value = (await _look(common_dir)).own.get("core.bare")
+    return value is not None and value.lower() in ("true", "yes", "on", "1", "")
+
+
+async def sharing(common_dir: str) -> str:
+    """Return who shares a repository, as core.sharedRepository says it (git-config(1))."""
+    return (await _look(common_dir)).own.get("core.sharedrepository", "umask")
+
+
+async def _look(common_dir: str) -> Seen:
+    location = Location(Path(common_dir), common_dir, Path(common_dir))
+    await _check_regular(location, LISTING)
+    return await GUARD.look(location, _list_configuration)
 
 
 async def version() -> tuple[int, ...]:

@@ -7,7 +7,6 @@ before an agent ran in it, and what `forkjoin trust` was said to. In place of an
 the same name, else none: no filter, git's text merge, no fetch.
 """
 
-import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from forkjoin.branch.location import Location
 from forkjoin.error import CallerError
-from forkjoin.regular import read_line
 from forkjoin.trust import Trust, Trusted, digest
 
 #: What tells all of a configuration, with the scope of each entry.
@@ -31,6 +30,9 @@ _FETCH = re.compile(
     re.DOTALL,
 )
 _INCLUDE = re.compile(r"include(?:if\..*)?\.path", re.DOTALL)
+
+#: What else is read of a listing.
+_READ = frozenset({"core.bare", "core.sharedrepository"})
 
 #: git's own text merge, as a driver: an empty command would pass for a merge without a conflict.
 _TEXT_MERGE = "git merge-file -q --marker-size=%L %A %O %B || exit 1"
@@ -102,6 +104,7 @@ class Seen:
     stamp: tuple[object, ...]  #: of the files that it was in then
     environment: dict[str, str]  #: what keeps git from running what is nobody's
     strange: list[str]  #: the keys of that
+    own: Mapping[str, str]  #: what else of the repository's own configuration counts for us
 
 
 class Guard:
@@ -119,47 +122,39 @@ class Guard:
         """Drop what is known of a git folder that is gone."""
         self._seen.pop(folder, None)
 
-    async def look(self, where: str | Path, git_dir: str | None, ask: Callable[[Path], Awaitable[str]]) -> Seen | None:
-        """What counts for a call of git in `where`, if it is about a repository; `ask` tells a git folder's listing."""
-        found = await to_thread.run_sync(self._find, Path(where), git_dir)
-        if found is None:
-            return None
-        common_dir, folder, stamp = found
+    async def look(self, location: Location, ask: Callable[[Path], Awaitable[str]]) -> Seen:
+        """What counts for a call of git there; `ask` tells a git folder's listing."""
+        common_dir = location.common_dir
+        folder, stamp = await to_thread.run_sync(self._find, location)
         seen = self._seen.get(folder)
         if seen is None or seen.stamp != stamp:
-            entries, includes = read_listing(await ask(folder))
+            listing = await ask(folder)
+            entries, includes = read_listing(listing)
             trusted = await to_thread.run_sync(self.trust.read, common_dir) if self.trust else None
             environment, strange = override(entries, trusted or Trusted())
             # Which files are included we do not follow: such a configuration is asked for anew each time.
-            seen = Seen((*stamp, *(["once"] if includes else [])), environment, strange)
+            seen = Seen((*stamp, *(["once"] if includes else [])), environment, strange, _own(listing))
             self._seen[folder] = seen
         return seen
 
-    def _find(self, where: Path, git_dir: str | None) -> tuple[str, Path, tuple[object, ...]] | None:
-        """The common git folder, the one that is asked for its configuration, and a stamp of the files of that."""
-        folder = Path(git_dir) if git_dir else _git_dir(where)
-        if folder is None:
-            return None
-        common = os.path.realpath(folder / (read_line(folder / "commondir") or ""))
+    def _find(self, location: Location) -> tuple[Path, tuple[object, ...]]:
+        """The git folder that is asked for its configuration, and a stamp of the files of that."""
+        folder, common = location.git_dir, location.common_dir
         asked = folder if (folder / "config.worktree").exists() else Path(common)
         files = [Path(common, "config"), asked / "config.worktree"]
         if self.trust:
             files.append(self.trust.file(common))
-        return common, asked, tuple(map(_stamp, files))
+        return asked, tuple(map(_stamp, files))
 
 
 #: Looks at all our calls. Until it is told of a home's records, nothing of a repository's own is trusted.
 GUARD = Guard()
 
 
-def _git_dir(where: Path) -> Path | None:
-    """The git folder of a call in `where`, which is the root of a worktree or a git folder itself."""
-    link = where / ".git"
-    if link.is_dir():
-        return link
-    if leads_to := read_line(link):
-        return where / leads_to.removeprefix("gitdir:").strip()
-    return where if (where / "HEAD").exists() else None
+def _own(listing: str) -> dict[str, str]:
+    fields = listing.split("\0")
+    said = [(scope, *one.partition("\n")) for scope, one in zip(fields[::2], fields[1::2], strict=False)]
+    return {key: value for scope, key, _, value in said if scope in ("local", "worktree") and key in _READ}
 
 
 def _stamp(file: Path) -> object:

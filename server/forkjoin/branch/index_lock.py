@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 #: What a file system says that has no hard links.
@@ -58,10 +59,15 @@ def _create(file: Path, name: bytes) -> int:
 
 def _take_over(file: Path, name: bytes) -> int | None:
     try:
-        lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+        lock = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # it is gone, or another user's, or no file
         return None
-    if os.read(lock, len(name) + 1) == name and try_lock(lock) and is_there(file, lock):
+    if (
+        stat.S_ISREG(os.fstat(lock).st_mode)
+        and os.read(lock, len(name) + 1) == name
+        and try_lock(lock)
+        and is_there(file, lock)
+    ):
         return lock
     os.close(lock)
     return None

@@ -75,9 +75,9 @@ async def _move_files(held: Held, move: Move) -> None:
 
 async def _move_ref(common_dir: str, move: Move, held: Held | None) -> None:
     line = f"update {move.ref} {move.new} {move.old}"
-    holding = (held.lock,) if held else ()
+    holding, here = ((held.lock,), held.here) if held else ((), None)
     try:
-        await git.update_refs(move.checkout or common_dir, [line], move.why, holding=holding)
+        await git.update_refs(common_dir, [line], move.why, extra=here, holding=holding)
     except GitError:
         if await has_landed(common_dir, move):
             return

@@ -15,6 +15,7 @@ from forkjoin.branch import git, kept, merging
 from forkjoin.branch.change import changes_between
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.include import included
+from forkjoin.branch.mending import mend_folder
 from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remove_pipes
 from forkjoin.branch.share import shared
 from forkjoin.branch.stage import Status, read_status, stage
@@ -104,9 +105,9 @@ def _mend(place: Place, branch: str) -> list[str]:
     """Put back a `.git` that is gone, and take away what git would stop at: nothing runs there any more."""
     for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
         take_away(place.folder / lock)
+    warnings = mend_folder(place, branch)
     if not is_folder(place.path):
-        return ["The agent removed its worktree: only what it had committed is left."]
-    warnings: list[str] = []
+        return [*warnings, "The agent removed its worktree: only what it had committed is left."]
     if pipes := remove_pipes(place.path):
         warnings.append(f"The agent left pipes that git would wait for, which were removed: {git.listed(pipes)}.")
     link = place.path / ".git"
@@ -146,8 +147,7 @@ async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> l
     if target is None:
         return []
     if place and (last := await _last_head(place)):
-        here = {"GIT_DIR": str(place.folder)}
-        await git.update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=here)
+        await git.update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.here)
     await drop_symbolic(common_dir, ref)
     return [f"The agent's branch was {git.describe_symbolic(target)}."]
 
@@ -199,7 +199,7 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
         lines = [f"update refs/heads/{branch} {tip} {status.head}"]
     else:  # it is on a branch that is gone, and will be made again
         return
-    await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra={"GIT_DIR": str(place.folder)})
+    await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
 
 
 async def _last_head(place: Place, *, told: bool = False) -> str | None:

@@ -62,7 +62,7 @@ async def _put_index_back(held: Held, changes: Sequence[Change], before: Mapping
     if not changes or any(before.get(one.path) != (one.new if one.kind != "D" else None) for one in changes):
         return False
     form = ("--cached", "--no-renames", "--name-only", "-z")
-    has_commit = await git.resolve(held.path, "HEAD") is not None
+    has_commit = await git.resolve(held.folder, "HEAD") is not None
     staged = set(git.names_in(await held.git("diff-index", *form, "HEAD", "--"))) if has_commit else set[str]()
     sides = [(one.path, *one.old) for one in changes if not has_commit or one.path in staged]
     lines = git.as_input(f"{mode} {name}\t{path}" for path, mode, name in sides)
@@ -94,7 +94,7 @@ def _read(top: str, path: str) -> tuple[bytes, bool] | None:
 
 async def _begins(held: Held, revision: str, data: bytes, is_symlink: bool) -> bool:
     """Whether this is what the move writes there, or what it had written when it was ended."""
-    _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, fine=(0,))
+    _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, extra=held.here, fine=(0,))
     return whole == data if is_symlink else whole.startswith(data)
 
 

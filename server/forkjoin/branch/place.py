@@ -18,7 +18,7 @@ from forkjoin.regular import read_line
 #: In a worktree's git folder: what is shared with it.
 _IGNORE = "forkjoin-ignore"
 #: What git opens wherever it comes by, were it a pipe.
-_OPENED = frozenset({".gitignore", ".gitattributes"})
+_OPENED = frozenset({".gitignore", ".gitattributes", ".gitmodules"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Place:
     @property
     def here(self) -> dict[str, str]:
         """What tells git of it."""
-        return {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(self.path)}
+        return {"GIT_DIR": str(self.folder), "GIT_COMMON_DIR": self.common_dir, "GIT_WORK_TREE": str(self.path)}
 
     async def git(self, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
         ignore = ("-c", f"core.excludesFile={self.ignore}") if self.ignores else ()

@@ -43,14 +43,30 @@ MARK = "forkjoin-ready"
 @contextlib.asynccontextmanager
 async def registering(common_dir: str) -> AsyncGenerator[int]:
     """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too."""
-    file = Path(common_dir) / "forkjoin.lock"
+    file, mode = Path(common_dir) / "forkjoin.lock", 0o600
+    with contextlib.suppress(CallerError, GitError):  # else what follows tells what is wrong with the configuration
+        mode = _lock_mode(await git.sharing(common_dir))
     with anyio.fail_after(_LOCK_GIVE_UP_S):
-        while (held := lock.take(file)) is None:  # noqa: ASYNC110 (another process's lock tells us nothing)
+        while (held := lock.take(file, mode)) is None:  # noqa: ASYNC110 (another process's lock tells us nothing)
             await anyio.sleep(_LOCK_PAUSE_S)
     try:
         yield held
     finally:
         os.close(held)
+
+
+def _lock_mode(sharing: str) -> int:
+    """Return the mode of the lock's file, so that all who share the repository can take it (core.sharedRepository)."""
+    if sharing.lower() in ("all", "world", "everybody", "2"):
+        return 0o666
+    if sharing.lower() in ("group", "true", "yes", "on", "1", ""):
+        return 0o660
+    try:
+        mode = int(sharing, 8)
+    except ValueError:
+        return 0o600
+    writers = mode & 0o022
+    return 0o600 | writers | writers << 1  # those who may write; who may only read needs no lock
 
 
 # -- an agent's

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from forkjoin import journal
 from forkjoin.connection.bounds import Allowance, Bounds, refusal
 from forkjoin.connection.reach import HELLO_LIMIT, peer_of
-from forkjoin.error import CallerError, ForkjoinError, is_passing
+from forkjoin.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.lines import Lines
 from forkjoin.paths import SOCKET, Home
 from forkjoin.session import Hello, Session
@@ -38,6 +38,9 @@ _SO_PEERPIDFD = 77
 _GONE = "The process that has connected is gone: let the one that calls connect itself."
 #: Of an error that says what is wrong with a message.
 _ERROR_CHARACTERS = 2000
+
+#: What an error of ours in letting somebody in may be.
+_OUR_FAULTS = (AssertionError, LookupError, TypeError, ValueError)
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]
@@ -106,23 +109,33 @@ class Door:
         lines = _Reader(stream)
         with ExitStack() as let_in:
             try:
-                with anyio.fail_after(_HELLO_S):
-                    with self._bounds.ungreeted():
-                        line = await lines.next()
-                    hello = _parse_hello(line)
-                    allowance = let_in.enter_context(self._bounds.let_in(pid))
-                    session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
-                    await self._welcome(session)
-                    allowance.assign(session.agent)
+                session, allowance = await self._let_in(connection, pid, lines, let_in)
             except CallerError as error:
-                let_in.close()
                 log.warning("refused process %d: %s", pid, error)
-                with self._bounds.ungreeted():
-                    await _refuse(stream, str(error))
+                refused = str(error)
+            except _OUR_FAULTS as error:  # a boundary: the client would meet it again and again
+                log.exception("process %d could not be let in", pid)
+                refused = f"forkjoin failed ({words_of(error)}); forkjoin daemon logs says where"
+            else:
+                await _answer_hello(stream, ok=True)
+                await _converse(stream, lines, session, allowance, self._serve)
                 return
-            lines.use(allowance)
-            await _answer_hello(stream, ok=True)
-            await _converse(stream, lines, session, allowance, self._serve)
+        with self._bounds.ungreeted():
+            await _refuse(stream, refused)
+
+    async def _let_in(
+        self, connection: socket.socket, pid: int, lines: "_Reader", held: ExitStack
+    ) -> tuple[Session, Allowance]:
+        """Read the hello, and find out who says it; `held` counts the connection until it is closed."""
+        with anyio.fail_after(_HELLO_S):
+            with self._bounds.ungreeted():
+                hello = _parse_hello(await lines.next())
+            allowance = held.enter_context(self._bounds.let_in(pid))
+            session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
+            await self._welcome(session)
+        allowance.assign(session.agent)
+        lines.use(allowance)
+        return session, allowance
 
 
 async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:

@@ -1,0 +1,89 @@
+"""Which git folder and which work tree a call of git is about, told by the file system alone.
+
+Agents can write to the configuration and to a worktree's `.git`. So every call names both outright: neither
+`core.worktree` nor `core.bare`, nor what `.git` has become meanwhile, leads git elsewhere.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.regular import read_line
+
+#: The files that git opens in a worktree's own git folder, and in the common one: were they pipes, it would wait there.
+_OWN = (
+    *("HEAD", "commondir", "gitdir", "config.worktree", "index", "logs/HEAD", "info/sparse-checkout", "ORIG_HEAD"),
+    *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "AUTO_MERGE", "CHERRY_PICK_HEAD", "REVERT_HEAD", "FETCH_HEAD"),
+)
+_COMMON = (
+    "config",
+    "packed-refs",
+    "shallow",
+    "info/exclude",
+    "info/attributes",
+    "info/grafts",
+    "objects/info/alternates",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a repository is, and the worktree of it that a call is made in."""
+
+    git_dir: Path
+    common_dir: str
+    work_tree: Path  #: the git folder itself, where a call is made in that
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which git is told of it."""
+        common = {} if os.path.realpath(self.git_dir) == self.common_dir else {"GIT_COMMON_DIR": self.common_dir}
+        return {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree), **common}
+
+    def find_irregular(self) -> Path | None:
+        """Return what git would open here, and is neither a file nor a folder."""
+        files = [self.git_dir / name for name in _OWN] + [Path(self.common_dir, name) for name in _COMMON]
+        return next(filter(is_irregular, files), None)
+
+
+def locate(where: Path, named: Mapping[str, str]) -> Location | None:
+    """Return where a call is made in `where`, a worktree's root or a git folder, or `None` if it is neither.
+
+    Args:
+        named: The variables by which the caller has named some of it.
+    """
+    where = Path(os.path.abspath(where))  # noqa: PTH100 - where a symlink leads is not asked
+    git_dir = Path(named["GIT_DIR"]) if "GIT_DIR" in named else _find_git_dir(where)
+    if git_dir is None:
+        return None
+    common_dir = named.get("GIT_COMMON_DIR") or common_dir_of(git_dir)
+    return Location(git_dir, common_dir, Path(named.get("GIT_WORK_TREE", where)))
+
+
+def _find_git_dir(where: Path) -> Path | None:
+    link = where / ".git"
+    if link.is_dir():
+        return link
+    return linked_dir(where) or (where if os.path.lexists(where / "HEAD") else None)
+
+
+def linked_dir(worktree: Path) -> Path | None:
+    """Return the git folder that a worktree's `.git` leads to, if it is a file."""
+    leads_to = read_line(worktree / ".git")
+    return worktree / leads_to.removeprefix("gitdir: ").rstrip("\r\n") if leads_to else None
+
+
+def common_dir_of(git_dir: Path) -> str:
+    """Return the common git folder of a worktree's own, or of a common one."""
+    return os.path.realpath(git_dir / (read_line(git_dir / "commondir") or ""))
+
+
+def is_irregular(file: Path) -> bool:
+    """Return whether there is something that is neither a file nor a folder, such as a pipe; or a symlink to such."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

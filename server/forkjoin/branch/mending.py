@@ -1,0 +1,58 @@
+"""Mending the git folder of a worktree in which nothing runs any more, so that git can be called there."""
+
+import os
+import re
+from pathlib import Path
+
+from forkjoin.branch import git
+from forkjoin.branch.location import common_dir_of, is_irregular
+from forkjoin.branch.place import Place
+from forkjoin.branch.worktree import take_away
+from forkjoin.regular import read_regular
+
+#: What git takes for a HEAD.
+_HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTALL)
+#: Where submodules are: in their git folders a symlink may have come from the user's template.
+_MODULES = "modules"
+
+
+def mend_folder(place: Place, branch: str) -> list[str]:
+    """Take away what git would wait for, or follow out of there, and put back what git can't do without.
+
+    Returns:
+        Warnings for the lead.
+    """
+    warnings: list[str] = []
+    ours = Path(place.common_dir, "refs", "heads", branch), Path(place.common_dir, "logs", "refs", "heads", branch)
+    strange = [*_find_strange(place.folder), *filter(is_irregular, ours)]
+    for file in strange:
+        take_away(file)
+    if strange:
+        names = [os.path.relpath(file, place.common_dir) for file in strange]
+        warnings.append(f"The agent put what is no file in a git folder; it was removed: {git.listed(names)}.")
+    if common_dir_of(place.folder) != os.path.realpath(place.common_dir):
+        _put(place.folder / "commondir", place.common_dir)
+        warnings.append("The agent let the git folder of its worktree lead to another repository; that was mended.")
+    head = place.folder / "HEAD"
+    if not head.is_symlink() and not _HEAD.fullmatch(read_regular(head, 4096) or b""):
+        in_a_table = Path(place.common_dir, "reftable").is_dir()
+        _put(head, "ref: refs/heads/.invalid" if in_a_table else f"ref: refs/heads/{branch}")
+        warnings.append("HEAD of the agent's worktree was damaged; it leads to the agent's branch again.")
+    return warnings
+
+
+def _find_strange(top: Path) -> list[Path]:
+    """Return what git puts into no worktree's git folder: pipes, sockets, devices, and symlinks but a symbolic HEAD."""
+    found: list[Path] = []
+    for above, folders, files in os.walk(top):
+        is_module = _MODULES in Path(above).relative_to(top).parts
+        for file in (Path(above, name) for name in (*folders, *files)):
+            is_symbolic = file == top / "HEAD" and str(file.readlink() if file.is_symlink() else "").startswith("refs/")
+            if is_irregular(file) or (file.is_symlink() and not is_module and not is_symbolic):
+                found.append(file)
+    return found
+
+
+def _put(file: Path, line: str) -> None:
+    take_away(file)
+    file.write_bytes(os.fsencode(f"{line}\n"))
