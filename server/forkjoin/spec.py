@@ -8,6 +8,7 @@ from collections.abc import Sized
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 _AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
 _NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
@@ -166,6 +167,7 @@ class SpecParts(Strict):
         default=None,
         description='Shell command run in its worktree at its end; it must exit 0. "": none.',
     )
+    sparse: SkipJsonSchema[bool] = True  #: false: all files, though the checkout is sparse; told of in the guide alone
     candidates: Candidates | None = Field(
         default=None,
         description="Try it so many times, or with each {agent, model}; they are name-1, …, and name means the best.",

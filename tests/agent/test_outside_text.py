@@ -63,7 +63,7 @@ async def test_no_outside_text_stands_where_git_reads_an_option(
     repository: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
-    put_git(tmp_path / "bin", monkeypatch, f'printf "%s\\036" "$@" >> {log}; printf "\\035" >> {log}', everything=True)
+    put_git(tmp_path / "bin", monkeypatch, f'printf "%s\\036" "$@" "$(printf "\\035")" >> {log}', everything=True)
     async with open_lead_in_memory(home, repository) as lead:
 
         async def ask(tool: str, **arguments: object) -> None:
@@ -90,7 +90,7 @@ async def test_no_outside_text_stands_where_git_reads_an_option(
         others = (await lead.call("list_agents"))["agents"]
         assert len(others) == 1, "one started from the branch -EVIL, which the first had made: it is there"
         await lead.call("wait_agents", ids=[others[0]["id"]])
-    calls = [call.split("\036")[:-1] for call in log.read_text().split("\035")[:-1]]
+    calls = [call.split("\036")[:-1] for call in log.read_text().split("\035\036")[:-1]]
     assert any("EVIL" in word for words in calls for word in words)
     for words in calls:
         options = words[: min(words.index(end) for end in ("--", "--end-of-options", *words[-1:]) if end in words)]

@@ -186,6 +186,31 @@ async def test_one_that_was_made_sparse_has_all_files_for_the_next(scratch: Fork
     await switch(scratch)
 
 
+@pytest.mark.parametrize("cone", ["--cone", "--no-cone"])
+async def test_where_the_users_checkout_is_sparse_it_has_all_files_and_stays_warm(
+    repository: Path, tmp_path: Path, cone: str
+) -> None:
+    first = commit(repository, {".gitignore": "*.cache\n", "deep/in": "x\n", "deep/away/file": "x\n"})
+    git(repository, "sparse-checkout", "set", cone, "deep/in" if cone == "--no-cone" else "deep/none")
+    path = tmp_path / "worktrees" / "target-1"
+    await make_scratch(str(repository / ".git"), path, first, keep=False)
+    assert {"README.md", "deep/in", "deep/away/file"} <= contents(path).keys()
+    (path / "x.cache").touch()
+    second = commit(path, {"deep/away/file": "y\n", "new": "y\n"})
+    git(path, "checkout", "-q", first)
+    await make_scratch(str(repository / ".git"), path, second, keep=True)
+    assert (path / "deep/away/file").read_text() == "y\n"
+    assert (path / "x.cache").exists()
+    assert not (repository / "deep" / "away" / "file").exists()
+
+
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+async def test_a_file_that_git_was_told_to_leave_as_it_is_is_the_commits_for_the_next(scratch: Fork, flag: str) -> None:
+    (scratch.path / "shared.txt").write_text("of the run\n")
+    git(scratch.path, "update-index", flag, "shared.txt")
+    await switch(scratch)
+
+
 async def test_what_is_ignored_no_more_goes_though_it_is_in_a_files_way(scratch: Fork) -> None:
     (scratch.path / "x.cache" / "deep").mkdir(parents=True)
     (scratch.path / "y.cache").touch()

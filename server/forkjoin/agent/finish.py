@@ -4,6 +4,7 @@ Each step done twice is harmless, and the last is one transaction: a daemon that
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,8 @@ from forkjoin.agent.verify import Verified, verify
 from forkjoin.attempt.shell import handles
 from forkjoin.branch import git, loose, merging
 from forkjoin.branch.holding import free_others
+from forkjoin.branch.place import find_place
+from forkjoin.branch.sparse import is_sparse
 from forkjoin.branch.unsaved import Unsaved, find_unsaved
 from forkjoin.error import ForkjoinError
 from forkjoin.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
@@ -40,7 +43,7 @@ async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome)
         concluded = replace(concluded, ok=False, error=why)
     verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
     if is_tested and concluded.ok and not agent.stop_asked and (environment := await await_environment(rooms, agent)):
-        verified = await verify(rooms, agent, environment)
+        verified = await _verify(rooms, common_dir, agent, environment)
     now = await rooms.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(rooms, now)
@@ -48,6 +51,19 @@ async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome)
     result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
     await rooms.store.finish(now, result, await _fared(rooms, now, result))
     await tampering.forget(rooms, agent)
+
+
+async def _verify(rooms: Rooms, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
+    """Run the tests of an agent's work; a warning says where they could not see all of its files."""
+    place = await find_place(common_dir, Path(agent.worktree))
+    is_partial = place is not None and await is_sparse(place.folder)
+    verified = await verify(rooms, agent, environment)
+    if is_partial and verified.verdict is not Verify.NONE:
+        words = (
+            "Its verify saw only a part of the files: the worktree is a sparse checkout. A merge verifies all of them."
+        )
+        verified = verified._replace(warnings=(*verified.warnings, words))
+    return verified
 
 
 async def _tidy_refs(rooms: Rooms, common_dir: str, agent: Agent) -> list[str]:

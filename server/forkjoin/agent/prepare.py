@@ -37,7 +37,8 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
         return agent
     agent = await settle_base(rooms, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
-    branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner)
+    like = Path(agent.checkout) if agent.checkout and agent.spec.sparse else None
+    branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner, like=like)
     try:
         if agent.resolves is not None and not agent.prepared:
             message = f"Merge the work of a{agent.resolves}\n\nForkjoin-Agent: {agent.id}\n"

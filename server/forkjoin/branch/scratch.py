@@ -17,6 +17,7 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.change import changes_between
 from forkjoin.branch.place import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
+from forkjoin.branch.sparse import WHOLE, make_whole
 from forkjoin.branch.worktree import MARK, mark, read_mark, register, registering, take_away
 from forkjoin.error import ForkjoinError, GitError, GitRefusedError
 from forkjoin.regular import read_line
@@ -58,10 +59,11 @@ async def make_scratch(common_dir: str, path: Path, commit: str, *, keep: bool) 
 
 
 async def _fill(common_dir: str, path: Path) -> None:
-    here = (await _place(common_dir, path)).here
+    place = await _place(common_dir, path)
+    await to_thread.run_sync(make_whole, place.folder)  # git has made it as sparse as the main worktree
     try:
         async with registering(common_dir) as held:
-            await git.git(path, "reset", "--quiet", "--hard", extra=here, holding=(held,))
+            await git.git(path, *WHOLE, "reset", "--quiet", "--hard", extra=place.here, holding=(held,))
     except GitRefusedError as error:
         raise UnfitCommitError(error) from error
 
@@ -86,7 +88,8 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
         if await _is_mistakable(place, commit):
             await _let_second_pass(last)
         async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
-            await git.git(path, "checkout", "--quiet", "--force", "--detach", commit, extra=place.here, holding=(held,))
+            switch = (*WHOLE, "checkout", "--quiet", "--force", "--detach", commit)
+            await git.git(path, *switch, extra=place.here, holding=(held,))
             await _clean(place)
     except GitError:
         return False

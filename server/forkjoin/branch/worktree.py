@@ -19,7 +19,7 @@ import anyio
 from anyio import CancelScope, to_thread
 
 from forkjoin import lock
-from forkjoin.branch import git
+from forkjoin.branch import git, sparse
 from forkjoin.branch.place import git_folder, git_folders, is_folder
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
@@ -72,10 +72,13 @@ def _lock_mode(sharing: str) -> int:
 # -- an agent's
 
 
-async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) -> str:
+async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, *, like: Path | None = None) -> str:
     """Make a worktree at `path` on a new branch at `base`, and tell that; doing so twice for one `owner` is harmless.
 
     The branch is the one asked for, or has a suffix where that was somebody else's.
+
+    Args:
+        like: The checkout as sparse as which it should be; without one, it has all files.
 
     Raises:
         GitError: git would not; then neither worktree nor branch is left.
@@ -86,6 +89,8 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str) 
     made = await _make_branch(common_dir, branch, base, owner)
     try:
         await register(common_dir, path, made)
+        if folder := await to_thread.run_sync(git_folder, common_dir, path):
+            await sparse.follow(common_dir, folder, like)
         await git.git(path, "reset", "--quiet", "--hard")
         await to_thread.run_sync(mark, common_dir, path, owner, made)
     except (GitError, OSError) as error:
