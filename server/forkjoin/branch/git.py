@@ -163,7 +163,7 @@ async def _read_all(
     What it reads, a ref or a worktree that somebody works in, may have become a pipe.
     """
     argv, env = _call(where, arguments, extra)
-    data, idle = bytearray(), False
+    data, code, idle = bytearray(), -1, False
     with tempfile.TemporaryFile() as said, _given(stdin) as source:
         async with (
             await anyio.open_process(argv, stdin=source, stderr=said, env=env, pass_fds=holding) as process,
@@ -371,7 +371,7 @@ async def discover(folder: Path) -> Path:
     """
     arguments = ("rev-parse", "--absolute-git-dir")
     for above in (folder, *folder.parents):
-        if location := await to_thread.run_sync(locate, above, {}):
+        if location := await to_thread.run_sync(locate, above, dict[str, str]()):
             await _check_regular(location, arguments)
             break
     extra = {"GIT_CEILING_DIRECTORIES": "", "GIT_WORK_TREE": str(folder)}  # whatever core.worktree says
