@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from branches import Fork, blob, commit, put_git
+from branches import Fork, blob, commit, make_fork, put_git
 from forkjoin.branch import git as asked
 from forkjoin.branch.diff import text_now
 from forkjoin.branch.index_lock import try_lock_index
@@ -57,6 +57,28 @@ async def test_one_in_a_worktrees_own_git_folder_costs_nothing_of_its_work(
     assert name in left.warnings[0]
     assert blob(fork.repository, fork.branch, "loose") == b"y"
     assert git(fork.repository, "rev-parse", f"{left.tip}^") == done
+
+
+@pytest.mark.parametrize("put", [put_pipe, put_link_to_a_pipe])
+@pytest.mark.parametrize("name", ["HEAD", "commondir", "gitdir", "locked"])
+async def test_one_of_an_agent_at_work_keeps_no_other_worktree_from_being_made(
+    fork: Fork, name: str, put: Callable[[Path], None]
+) -> None:
+    commit(fork.path, {"done": "x"})
+    (fork.path / "loose").write_text("y")
+    put(fork.folder / name)
+    with anyio.fail_after(GIVE_UP_S):
+        other = await make_fork(fork.repository, "a2-other")
+        await leave(fork)
+    assert (other.path / "README.md").exists()
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+async def test_a_worktree_whose_git_folder_no_longer_names_it_is_found_by_its_own_name(fork: Fork) -> None:
+    (fork.path / "loose").write_text("y")
+    (fork.folder / "gitdir").unlink()
+    await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
 
 
 async def test_one_as_the_log_of_head_of_a_deleted_branch_costs_nothing_but_that_log(fork: Fork) -> None:

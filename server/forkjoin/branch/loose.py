@@ -20,7 +20,7 @@ from forkjoin.branch.place import Place, find_place, is_folder, is_linked, remov
 from forkjoin.branch.share import shared
 from forkjoin.branch.stage import Status, read_status, stage
 from forkjoin.branch.untouched import leave_out_untouched
-from forkjoin.branch.worktree import drop_symbolic, take_away
+from forkjoin.branch.worktree import drop_symbolic, relink, take_away
 from forkjoin.error import CallerError, GitRefusedError
 from forkjoin.regular import read_end
 
@@ -50,6 +50,7 @@ async def commit_loose(
     Args:
         set_up: The fingerprint of what setup has left there (see untouched.py), which is no work of the agent's.
     """
+    await to_thread.run_sync(relink, common_dir, worktree)
     place = await find_place(common_dir, worktree)
     if place is None:
         warnings = await _drop_symbolic(common_dir, None, branch)
@@ -97,6 +98,7 @@ def _there(worktree: Path, names: list[str]) -> list[str]:
 
 async def mend(common_dir: str, worktree: Path, branch: str) -> None:
     """Take away what keeps git from working in the worktree of an agent whose program was killed."""
+    await to_thread.run_sync(relink, common_dir, worktree)
     if place := await find_place(common_dir, worktree):
         await to_thread.run_sync(_mend, place, branch)
 

@@ -9,6 +9,7 @@ Only what is ours by its path goes: `git worktree prune` would take along a user
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import stat
@@ -20,9 +21,12 @@ from anyio import CancelScope, to_thread
 
 from forkjoin import lock
 from forkjoin.branch import git, sparse
+from forkjoin.branch.location import is_irregular
 from forkjoin.branch.place import git_folder, git_folders, is_folder
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_line
+
+log = logging.getLogger(__name__)
 
 _LOCK_PAUSE_S = 0.005
 _LOCK_GIVE_UP_S = 120
@@ -35,6 +39,8 @@ _ROOM = 1024 * 1024
 
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
 MARK = "forkjoin-ready"
+#: What git reads of each worktree when it adds one.
+_READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
 
 # -- the lock
@@ -150,6 +156,7 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
     async with registering(common_dir) as held:
         for left in reversed(range(_TRIES)):
             await to_thread.run_sync(_clear, common_dir, path)
+            await to_thread.run_sync(_drop_pipes, common_dir)
             await to_thread.run_sync(lambda: path.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
             try:
                 await git.git(common_dir, *arguments, holding=(held,))
@@ -158,6 +165,23 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
                 if not left:
                     raise
             await anyio.sleep(_REST_S)
+
+
+def _drop_pipes(common_dir: str) -> None:
+    """Take away the pipes for which git would wait: an agent at work may have put one in its worktree's git folder."""
+    for file in Path(common_dir, "worktrees").glob("*/*"):
+        if file.name in _READ_OF_EACH and is_irregular(file):
+            log.warning("%s is no file and was taken away: git would wait for it", file)
+            take_away(file)
+
+
+def relink(common_dir: str, path: Path) -> None:
+    """See that a worktree's git folder says where the worktree is, unless it says something else."""
+    folder = Path(common_dir, "worktrees", path.name)
+    link = folder / "gitdir"
+    if is_folder(folder) and read_mark(folder) and not link.is_file():
+        take_away(link)
+        link.write_bytes(os.fsencode(f"{path}/.git\n"))
 
 
 def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
