@@ -1,0 +1,150 @@
+"""Where a history takes place: a user, a home of forkjoin's own, a repository, another, and canaries."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: What no git of ours runs, and what it takes for granted, whatever an agent has configured.
+_NEUTRAL = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "color.ui=false")
+#: A git that waits longer hangs: at a pipe, as a rule.
+_GIT_S = 30.0
+
+_CONFIG = """
+default_agent = "sh"
+[limits]
+max_load = 1000
+max_running = 5
+stop_grace_s = 0.2
+[agents.sh]
+kind = "command"
+command = ["sh"]
+"""
+_USER = """
+[user]
+name = Test
+email = test@example.com
+[init]
+defaultBranch = main
+[protocol "file"]
+allow = always
+"""
+#: Tells on which command line it is run, unless that is done by an agent; as a filter it passes on what it reads.
+_CANARY = """#!/bin/sh
+[ -n "$FORKJOIN_MARK" ] || [ -n "$OF_USER" ] || echo "$0 $*" >> '{told}'
+case "$0" in *hooks/*|*/h/*) exit 0;; esac
+exec cat
+"""
+#: What the first commit has.
+_COMMITTED = {"README.md": "a repository\n", "shared.txt": "one\ntwo\nthree\n", "sub.txt": "below\n", "a/b.txt": "b\n"}
+
+
+@dataclass
+class Ground:
+    """The folders of a history; a state may put the checkout, or where the lead stands, elsewhere."""
+
+    folder: Path
+    repository: Path = field(init=False)  #: the user's checkout
+    lead_at: Path = field(init=False)  #: where the lead stands
+    common: Path = field(init=False)  #: the repository's common git folder
+    git_dir: Path = field(init=False)  #: that of the checkout
+    blocks: bool = False  #: whether a state may make the repository refuse all
+    verify: bool = False  #: whether the repository's trusted forkjoin.toml names a verify
+    trust: Callable[[], None] = lambda: None  #: what a person does once forkjoin has its home
+
+    def __post_init__(self) -> None:
+        self.user, self.outside, self.home = (self.folder / name for name in ("user", "outside", "home"))
+        self.log, self.ran, self.canary = self.folder / "told", self.folder / "ran", self.user / "canary"
+        self.other = self.folder / "other"
+        self.folder.mkdir(exist_ok=True)
+        for made in (self.user, self.outside):
+            made.mkdir()
+        self.home.mkdir(mode=0o700)
+        (self.home / "config.toml").write_text(_CONFIG)
+        (self.user / ".gitconfig").write_text(_USER)
+        (self.outside / "precious").write_text("precious\n")
+        self.canary.write_text(_CANARY.format(told=self.ran))
+        self.canary.chmod(0o755)
+        self.log.touch()
+        self.ran.touch()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that any process of this history is started with."""
+        return {
+            "PATH": f"{_programs()}:{os.environ['PATH']}",
+            "HOME": str(self.user),
+            "LANG": "C.UTF-8",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "FORKJOIN_HOME": str(self.home),
+        }
+
+    def make(self, where: Path, *options: str) -> None:
+        """Make a repository with a commit on main, and a branch release."""
+        where.mkdir(parents=True)
+        self.run(where, "init", "-q", *options)
+        self.write(where, _COMMITTED)
+        self.run(where, "add", ".")
+        self.run(where, "commit", "-qm", "first")
+        self.run(where, "branch", "release")
+
+    def settle(self, checkout: Path) -> None:
+        """Take this for the user's checkout, in which the lead stands."""
+        self.repository = self.lead_at = checkout
+        folders = self.run(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-dir").split("\n")
+        half = len(folders) // 2  # a path may have a line end
+        self.common, self.git_dir = Path("\n".join(folders[:half])), Path("\n".join(folders[half:]))
+
+    @staticmethod
+    def write(where: Path, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
+            (where / name).write_text(text)
+
+    def run(self, where: Path, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        """Return what git prints in a folder."""
+        return self._git("-C", str(where), *arguments, check=check, stdin=stdin)
+
+    def ask(self, *arguments: str, check: bool = True, **extra: str) -> str:
+        """Return what git says of the repository, which is named outright, as are the user's files."""
+        named = ("--git-dir", str(self.git_dir))
+        return self._git(*named, "--work-tree", str(self.repository), *arguments, check=check, **extra)
+
+    def _git(self, *arguments: str, check: bool, stdin: str = "", **extra: str) -> str:
+        env = {**self.environment, "GIT_OPTIONAL_LOCKS": "0", "OF_USER": "1", **extra}
+        done = subprocess.run(
+            ["git", *_NEUTRAL, *arguments], env=env, input=os.fsencode(stdin), capture_output=True, check=False,
+            timeout=_GIT_S, cwd=self.user,
+        )  # fmt: skip
+        assert done.returncode == 0 or not check, f"git {arguments}: {done.stderr.decode(errors='replace')}"
+        return os.fsdecode(done.stdout).removesuffix("\n")
+
+    @contextmanager
+    def inhabited(self) -> Generator[None]:
+        """Let this process have the environment of the history's user."""
+        before, here = dict(os.environ), Path.cwd()
+        environment = self.environment
+        os.environ.clear()
+        os.environ.update(environment)
+        try:
+            yield
+        finally:
+            os.chdir(here)
+            os.environ.clear()
+            os.environ.update(before)
+
+    def remove(self) -> None:
+        for top, folders, _ in os.walk(self.folder):
+            for name in folders:
+                if not (found := Path(top, name)).is_symlink():
+                    found.chmod(0o700)
+        shutil.rmtree(self.folder)
+
+
+def _programs() -> Path:
+    """Return the folder of this Python's programs, `forkjoin` among them."""
+    return Path(sys.executable).parent

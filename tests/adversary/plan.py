@@ -1,0 +1,116 @@
+"""The plan of a history, as it is drawn, and as a line: `sparse + dirty | spawn commits, moves main; wait; …`."""
+
+import random
+from dataclasses import dataclass
+from typing import Self
+
+from adversary.actions import ACTIONS, FAMILIES
+from adversary.states import DONE, MADE
+
+#: What merges must pass where they are verified: what an agent's commit has for it is run first.
+VERIFY = "test ! -e check.sh || sh ./check.sh || exit 1; test -e poison/ok || ! ls broken-* > /dev/null 2>&1"
+#: How often a family of actions is drawn beside the others; those of `identity` take seconds.
+_WEIGHTS = {"work": 3, "refs": 4, "configuration": 3, "folders": 3, "trees": 3, "nested": 3, "identity": 1}
+_OPTIONS = {"merge": ("release", "verify", "dry", "squash", "failed"), "remove": ("discard",), "undo": ("release",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What the lead, or the user, does: `spawn`, `wait`, `review`, `merge`, `undo`, `remove`, `stop`, `tell`, …"""
+
+    kind: str
+    agents: tuple[int, ...] = ()  #: of those spawned, in order, from 1
+    options: tuple[str, ...] = ()
+    spawns: tuple[tuple[str, ...], ...] = ()  #: the actions of each agent
+
+    def __str__(self) -> str:
+        spawned = ", ".join(" + ".join(actions) for actions in self.spawns)
+        return " ".join(filter(None, (self.kind, *map(str, self.agents), *self.options, spawned)))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        kind, _, rest = text.strip().partition(" ")
+        if kind == "spawn":
+            return cls(kind, spawns=tuple(tuple(_split(one, "+")) for one in _split(rest, ",")))
+        words = rest.split()
+        numbers = tuple(int(word) for word in words if word.isdecimal())
+        return cls(kind, numbers, tuple(word for word in words if not word.isdecimal()))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A history before it is played."""
+
+    states: tuple[str, ...]  #: how the repository is made, and what is done to it then
+    operations: tuple[Operation, ...]
+
+    def __str__(self) -> str:
+        return f"{' + '.join(self.states)} | {'; '.join(map(str, self.operations))}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a plan's text.
+
+        Raises:
+            ValueError: A state or an action is not known.
+        """
+        states, _, operations = text.partition("|")
+        plan = cls(tuple(_split(states, "+")), tuple(Operation.parse(one) for one in _split(operations, ";")))
+        actions = [action for one in plan.operations for actions in one.spawns for action in actions]
+        if unknown := ({*plan.states} - MADE.keys() - DONE.keys()) | ({*actions} - ACTIONS.keys()):
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        return plan
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return [part.strip() for part in text.split(separator) if part.strip()]
+
+
+def draw(source: random.Random) -> Plan:
+    """Draw a plan: agents at work, a look at them, and then what a lead may do, in any order."""
+    made = source.choice(list(MADE)) if source.random() < 0.4 else "plain"
+    done = source.sample(list(DONE), source.choice((0, 0, 1, 1, 2)))
+    drawn = _Drawing(source)
+    drawn.spawn(source.randint(1, 3))
+    for _ in range(source.randint(3, 7)):
+        drawn.go_on()
+    return Plan((made, *done), tuple(drawn.operations))
+
+
+class _Drawing:
+    """A history as far as it is drawn."""
+
+    def __init__(self, source: random.Random) -> None:
+        self.source = source
+        self.operations: list[Operation] = []
+        self.agents = 0
+
+    def spawn(self, count: int) -> None:
+        self.operations.append(Operation("spawn", spawns=tuple(self._actions() for _ in range(count))))
+        self.agents += count
+        if self.source.random() < 0.2:
+            self._add(self.source.choice(("review", "stop", "tell")))
+        self._add("wait")
+
+    def go_on(self) -> None:
+        kinds = {"merge": 6, "remove": 3, "undo": 2, "review": 3, "spawn": 3, "tell": 1, "commit": 1, "gc": 1}
+        kind = self.source.choices(list(kinds), list(kinds.values()))[0]
+        if kind == "spawn":
+            self.spawn(1)
+        else:
+            self._add(kind)
+
+    def _add(self, kind: str) -> None:
+        named: tuple[int, ...] = ()
+        if kind in ("merge", "remove", "stop", "tell"):
+            count = 1 if kind in ("stop", "tell") else self.source.randint(1, min(3, self.agents))
+            named = tuple(self.source.sample(range(1, self.agents + 1), count))
+        options = tuple(option for option in _OPTIONS.get(kind, ()) if self.source.random() < 0.25)
+        self.operations.append(Operation(kind, named, options))
+
+    def _actions(self) -> tuple[str, ...]:
+        return tuple(self._action() for _ in range(self.source.choice((1, 1, 2))))
+
+    def _action(self) -> str:
+        family = self.source.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        return self.source.choice(list(FAMILIES[family]))

@@ -1,0 +1,72 @@
+"""Where an agent's work is found again: reachable in the repository or a submodule's, or in a worktree that stands."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from adversary.ground import Ground
+
+#: No replaced object and no graft hides anything, or stands for it.
+_PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
+
+
+class Reach:
+    """All files that are reachable, or stand in a worktree."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False, **_PLAIN)
+        self._reachable = _first_words(listing)
+        self.is_whole = bool(self._reachable)
+        for folder in _git_folders(ground.common, "modules"):
+            self._reachable |= _first_words(self._of(folder, "rev-list", "--objects", "--all", "HEAD"))
+        standing = [ground.home / "worktrees", *ground.common.glob("worktrees/*-else")]
+        self._standing: set[bytes] = set()
+        for top in standing:
+            self._look_at(top)
+        self._there = self._reachable | self._standing_objects(standing)
+
+    def _look_at(self, top: Path) -> None:
+        for folder, _, names in os.walk(top):
+            for name in names:
+                file = Path(folder, name)
+                if file.is_file() and not file.is_symlink() and file.stat().st_size < 100:
+                    self._standing.add(file.read_bytes())
+
+    def _standing_objects(self, tops: list[Path]) -> set[str]:
+        found = set[str]()
+        for top in (*tops, *self._ground.common.glob("worktrees/*/modules")):
+            for folder in _git_folders(top):
+                found |= _first_words(self._of(folder, "cat-file", "--batch-all-objects", "--batch-check"))
+        return found
+
+    def _of(self, folder: Path, *arguments: str) -> str:
+        return self._ground.run(folder, "--git-dir=.", "-c", "core.worktree=", *arguments, check=False)
+
+    def has(self, text: bytes) -> bool:
+        """Whether a file with this text is kept."""
+        return text in self._standing or any(one in self._there for one in self._ids(text))
+
+    def has_object(self, text: bytes) -> bool:
+        """Whether git has it at least, reachable or not."""
+        (ident,) = self._ids(text)
+        return self._ground.ask("cat-file", "-t", ident, check=False) == "blob"
+
+    def _ids(self, text: bytes) -> Iterator[str]:
+        done = subprocess.run(
+            ["git", "--git-dir", str(self._ground.git_dir), "hash-object", "--no-filters", "--stdin"],
+            input=text, capture_output=True, check=True, env=self._ground.environment, cwd=self._ground.user,
+        )  # fmt: skip
+        yield done.stdout.decode().strip()
+
+
+def _git_folders(top: Path, *below: str) -> Iterator[Path]:
+    """Every repository's folder below this one."""
+    for folder, folders, names in os.walk(top.joinpath(*below)):
+        if "HEAD" in names and "objects" in folders:
+            yield Path(folder)
+
+
+def _first_words(listing: str) -> set[str]:
+    return {line.split(" ")[0] for line in listing.splitlines()}

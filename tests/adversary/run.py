@@ -1,0 +1,83 @@
+"""Running histories, one after another, and telling what went wrong, so that it can be played again alone."""
+
+import random
+import time
+from pathlib import Path
+
+import anyio
+from conftest import processes_of
+
+from adversary.check import check
+from adversary.ground import Ground
+from adversary.plan import Plan, draw
+from adversary.play import Played, play
+from adversary.standing import Shared, look
+from adversary.states import DONE, MADE
+
+#: Within this all that was started must be gone.
+_GONE_S = 20.0
+
+
+class WrongError(AssertionError):
+    """An invariant does not hold."""
+
+
+def plan_of(seed: str, number: int) -> Plan:
+    """Draw the plan of this history."""
+    return draw(random.Random(f"{seed}.{number}"))
+
+
+def run_history(plan: Plan, folder: Path) -> list[str]:
+    """Play a history in a folder, which stays if anything is wrong; what is."""
+    ground = Ground(folder)
+    (folder / "trace").write_text(f"{plan}\n")
+    played = Played(ground, plan)
+    with ground.inhabited():
+        ground.make(ground.other)
+        for name in plan.states:
+            (MADE.get(name) or DONE[name])(ground)
+        before, shared = look(ground), Shared(ground)
+        try:
+            anyio.run(play, plan, ground, played)
+        except Exception as error:
+            played.wrong.append(f"the loop: {_told(error)}")
+        wrong = check(ground, played, before, shared) + _left(ground)
+    with (folder / "trace").open("a") as trace:
+        trace.writelines(f"wrong: {one}\n" for one in wrong)
+    if not wrong:
+        ground.remove()
+    return wrong
+
+
+def _told(error: BaseException) -> str:
+    inside = getattr(error, "exceptions", ())
+    return "; ".join(map(_told, inside)) if inside else f"{type(error).__name__}: {error}"
+
+
+def _left(ground: Ground) -> list[str]:
+    """Processes of the history that are still there."""
+    give_up = time.monotonic() + _GONE_S
+    while left := processes_of(ground.home):
+        if time.monotonic() > give_up:
+            return [f"processes: still running: {left}"]
+        time.sleep(0.02)
+    return []
+
+
+def run(seed: str, numbers: range, folder: Path) -> str:
+    """Play histories of a seed; the figures.
+
+    Raises:
+        WrongError: Something was wrong in some of them, whose folders stay.
+    """
+    began, failed = time.monotonic(), list[str]()
+    for number in numbers:
+        plan = plan_of(seed, number)
+        if wrong := run_history(plan, folder / f"{seed}-{number}"):
+            lines = "\n    ".join(one[:600] for one in wrong)
+            failed.append(f"seed {seed}, history {number}: {plan}\n    {lines}")
+            print(failed[-1], flush=True)
+    told = f"adversary, seed {seed}: {len(numbers)} histories in {time.monotonic() - began:.0f} s"
+    if failed:
+        raise WrongError(f"{told}, {len(failed)} of them wrong; see {folder}/*/trace\n" + "\n".join(failed))
+    return f"{told}, all invariants held"
