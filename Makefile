@@ -12,7 +12,7 @@ passes now is flaky, which is a fault to be mended.
 endef
 export AGAIN
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak adversary clean
 
 demo: $(VENV)/installed  ## watch agents work on a sample repository; AGENT=claude for the real one
 	$(BIN)/forkjoin demo --agent $(or $(AGENT),scripted)
@@ -39,6 +39,10 @@ SEEDS ?= soak-1 soak-2
 soak: $(VENV)/installed-test  ## the crash test for 2,000 rounds, and 1,000 agents through 10 slots: hours
 	printf '%s\n' $(SEEDS) | (cd tests && xargs -P 2 -I SEED ../$(BIN)/python -m crash --rounds 1000 --seed SEED)
 	cd tests && ../$(BIN)/python test_soak.py 1000
+
+HISTORIES ?= 150
+adversary: $(VENV)/installed-test  ## random hostile agents in odd repositories, HISTORIES for each of SEEDS
+	printf '%s\n' $(SEEDS) | (cd tests && xargs -P 2 -I SEED ../$(BIN)/python -m adversary --histories $(HISTORIES) --seed SEED)
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("forkjoin needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'

@@ -82,7 +82,7 @@ async def note_refused(rooms: Rooms, agent: Agent, what: str) -> None:
 async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str]:
     """Let a session in, and its lead's agents use its environment; the project it stands in, and the digest of that."""
     rooms.connected.add(session)
-    common_dir = (await look(session.folder)).common_dir
+    common_dir = _as_text((await look(session.folder)).common_dir)
     if session.agent:
         return await _project_of(rooms, session.agent, common_dir), session.agent.environment
     project = await rooms.store.project(common_dir)
@@ -93,6 +93,17 @@ async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str
     if rooms.environments.lend(project.number, lead, digest):
         rooms.store.changes.announce()
     return project, digest
+
+
+def _as_text(common_dir: str) -> str:
+    """Return the folder, which is recorded, and is told to models, as text."""
+    try:
+        common_dir.encode()
+    except UnicodeEncodeError:
+        raise CallerError(
+            f"{git.readable(common_dir)} has bytes in its path that are no UTF-8; rename the folder, then call again."
+        ) from None
+    return common_dir
 
 
 async def _project_of(rooms: Rooms, agent: Agent, common_dir: str) -> Project:

@@ -11,11 +11,13 @@ from typing import Any
 
 from adversary.ground import Ground
 from adversary.play import Played
-from adversary.reach import Reach
+from adversary.reach import PLAIN, Reach
 from adversary.standing import Shared, Standing, look
 
 #: What says that a file of git's is held; forkjoin's own stays.
 _LOCKS, _OURS = "*.lock", "forkjoin.lock"
+#: Shared configuration that says how files are written.
+_FORMS = frozenset({"core.autocrlf", "core.fileMode", "core.sparseCheckout", "info/attributes", "core.attributesFile"})
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def check(ground: Ground, played: Played, before: Standing, shared: Shared) -> l
     results = {f"a{row['agent']}": json.loads(row["result"]) for row in _rows(ground, "SELECT * FROM result")}
     seen = Seen(ground, played, Told.read(ground.log), before, look(ground), agents, results, changed)
     questions = (_answers, _use, _executed, _around, _work, _refs, _targets, _checkout, _mentions, _identity, _tidiness)
-    return played.wrong + [f"{question.__name__[1:]}: {wrong}" for question in questions for wrong in question(seen)]
+    return [*dict.fromkeys(played.wrong)] + [
+        f"{question.__name__[1:]}: {wrong}" for question in questions for wrong in question(seen)
+    ]
 
 
 def _rows(ground: Ground, query: str) -> list[dict[str, Any]]:
@@ -151,12 +155,10 @@ def _targets(seen: Seen) -> Iterator[str]:
     for target, commit in seen.played.targets.items():
         if target in seen.told.moved:
             continue
-        now = seen.after.refs.get(target, "").split(" ")[0]
+        now = seen.after.refs.get(target, "")
         if now != commit and seen.before.refs.get(target) != seen.after.refs.get(target):
             yield f"{target} is at {now}, and was answered to be at {commit}"
-        chain = seen.ground.ask(
-            "rev-list", "--first-parent", f"{seen.before.refs[target].split(' ')[0]}..{now}", check=False
-        )
+        chain = seen.ground.ask("rev-list", "--first-parent", f"{seen.before.refs[target]}..{now}", check=False)
         if strange := set(chain.split()) - seen.played.commits[target]:
             yield f"{target} has commits that nobody merged: {strange}"
     yield from _reviewed(seen)
@@ -200,7 +202,7 @@ def _sound(seen: Seen) -> Iterator[str]:
     seen.ground.run(seen.ground.folder, "init", "-q", f"--object-format={form}", str(clone))
     fetched = ("fetch", "-q", str(seen.ground.common), *(f"+{one}:refs/heads/x/{one[11:]}" for one in targets))
     try:
-        seen.ground.run(clone, "-c", "fetch.fsckObjects=true", *fetched, "--update-shallow")
+        seen.ground.run(clone, "-c", "fetch.fsckObjects=true", *fetched, "--update-shallow", **PLAIN)
         for target in targets:
             seen.ground.run(clone, "-c", "filter.rot.required=false", "checkout", "-q", "--detach", f"x/{target[11:]}")
         if said := seen.ground.run(clone, "fsck", "--strict", "--no-dangling", "--no-progress"):
@@ -216,8 +218,8 @@ def _checkout(seen: Seen) -> Iterator[str]:
         yield f"the stash is {after.stash!r}, not {before.stash!r}"
     if after.branch != before.branch or (not before.branch and after.head != before.head):
         yield f"HEAD is {after.branch or after.head}, not {before.branch or before.head}"
-    if before.branch in seen.told.moved or before.refs.get(before.branch, " ").count(" "):
-        return  # its files are those of another commit
+    if before.branch in seen.told.moved or any(what in _FORMS for _, what in seen.told.set):
+        return  # its files are those of another commit, or are written in another form
     if after.status != before.status:
         yield f"git status tells of {sorted(after.status ^ before.status)}"
     if after.staged != before.staged:

@@ -105,9 +105,9 @@ class Ground:
             (where / name).parent.mkdir(parents=True, exist_ok=True)
             (where / name).write_text(text)
 
-    def run(self, where: Path, *arguments: str, check: bool = True, stdin: str = "") -> str:
+    def run(self, where: Path, *arguments: str, check: bool = True, stdin: str = "", **extra: str) -> str:
         """Return what git prints in a folder."""
-        return self._git("-C", str(where), *arguments, check=check, stdin=stdin)
+        return self._git("-C", str(where), *arguments, check=check, stdin=stdin, **extra)
 
     def ask(self, *arguments: str, check: bool = True, **extra: str) -> str:
         """Return what git says of the repository, which is named outright, as are the user's files."""

@@ -66,8 +66,9 @@ def _split(text: str, separator: str) -> list[str]:
     return [part.strip() for part in text.split(separator) if part.strip()]
 
 
-def draw(source: random.Random) -> Plan:
-    """Draw a plan: agents at work, a look at them, and then what a lead may do, in any order."""
+def plan_of(seed: str, number: int) -> Plan:
+    """Draw the plan of a history of this seed: agents at work, a look at them, and then what a lead may do, in any order."""
+    source = random.Random(f"{seed}.{number}")
     made = source.choice(list(MADE)) if source.random() < 0.4 else "plain"
     done = source.sample(list(DONE), source.choice((0, 0, 1, 1, 2)))
     drawn = _Drawing(source)

@@ -244,7 +244,7 @@ class _Player:
             ground.ask("add", "user.txt")
             ground.ask("commit", "-qm", "of the user", "--only", "--", "user.txt")
             now, branch = ground.ask("rev-parse", "HEAD"), ground.ask("symbolic-ref", "HEAD")
-            if self.played.targets.get(branch) == before:
+            if self.played.targets.get(branch, before) == before:
                 self.played.targets[branch] = now
                 self.played.commits.setdefault(branch, set()).add(now)
 

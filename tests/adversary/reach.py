@@ -8,7 +8,7 @@ from pathlib import Path
 from adversary.ground import Ground
 
 #: No replaced object and no graft hides anything, or stands for it.
-_PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
+PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
 
 
 class Reach:
@@ -16,7 +16,7 @@ class Reach:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False, **_PLAIN)
+        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False, **PLAIN)
         self._reachable = _first_words(listing)
         self.is_whole = bool(self._reachable)
         for folder in _git_folders(ground.common, "modules"):

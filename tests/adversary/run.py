@@ -1,6 +1,5 @@
 """Running histories, one after another, and telling what went wrong, so that it can be played again alone."""
 
-import random
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from conftest import processes_of
 
 from adversary.check import check
 from adversary.ground import Ground
-from adversary.plan import Plan, draw
+from adversary.plan import Plan, plan_of
 from adversary.play import Played, play
 from adversary.standing import Shared, look
 from adversary.states import DONE, MADE
@@ -20,11 +19,6 @@ _GONE_S = 20.0
 
 class WrongError(AssertionError):
     """An invariant does not hold."""
-
-
-def plan_of(seed: str, number: int) -> Plan:
-    """Draw the plan of this history."""
-    return draw(random.Random(f"{seed}.{number}"))
 
 
 def run_history(plan: Plan, folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ class Standing:
 
     head: str
     branch: str  #: of HEAD, as a full ref; '' where it is detached
-    refs: dict[str, str]  #: the commits of refs, and what the symbolic ones stand for
+    refs: dict[str, str]  #: the objects of refs, or what these stand for where they are symbolic
     status: set[str]
     staged: str
     stash: str
@@ -47,10 +47,10 @@ def look(ground: Ground) -> Standing:
 
 
 def read_refs(ground: Ground) -> dict[str, str]:
-    """Return each ref's object, with what it stands for where it is symbolic."""
-    listing = ground.ask("for-each-ref", "--format=%(refname) %(objectname) %(symref)", check=False)
-    pairs = (line.partition(" ") for line in listing.splitlines())
-    return {name: rest.strip() for name, _, rest in pairs}
+    """Return each ref's object, or what it stands for where it is symbolic."""
+    form = "--format=%(refname) %(if)%(symref)%(then)%(symref)%(else)%(objectname)%(end)"
+    listing = ground.ask("for-each-ref", form, check=False)
+    return dict((name, what) for name, _, what in (line.partition(" ") for line in listing.splitlines()))
 
 
 def _around(ground: Ground) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,12 @@
 """Bad input gets an error that says what would be right, and changes nothing."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from forkjoin.paths import Home
-from harness import Lead, forkjoin, git, open_lead
+from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 
 #: (arguments of spawn_agent, what the error must say)
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [
@@ -127,3 +128,12 @@ async def test_a_home_within_the_checkout_is_refused(repository: Path, monkeypat
     async with open_lead(repository) as lead:
         assert "lies within this checkout" in await lead.refusal("spawn_agent", task="true", agent="claude")
     forkjoin(repository, "daemon", "stop")
+
+
+async def test_a_repository_at_a_path_that_is_no_text_is_refused(tmp_path: Path, user: Path, home: Home) -> None:
+    where = tmp_path / os.fsdecode(b"caf\xe9")
+    where.mkdir()
+    git(where, "init", "-q")
+    git(where, "commit", "-q", "--allow-empty", "-m", "first")
+    async with open_lead_in_memory(home, where) as lead:
+        assert "caf\\xe9/.git has bytes in its path that are no UTF-8" in await lead.refusal("spawn_agent", task="true")
