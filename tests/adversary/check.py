@@ -24,7 +24,7 @@ _FORMS = frozenset({"core.autocrlf", "core.fileMode", "core.sparseCheckout", "in
 class Told:
     """What agents' scripts have told of."""
 
-    work: list[tuple[str, str, str]]  #: kind, token, number
+    work: list[tuple[str, str]]  #: token, number
     moved: dict[str, str]  #: refs, and who has moved them
     set: list[tuple[str, str]]  #: token, what of the configuration
     tokens: list[str]
@@ -36,7 +36,7 @@ class Told:
     def read(cls, file: Path) -> "Told":
         lines = [line.split(" ") for line in file.read_text(errors="replace").splitlines()]
         return cls(
-            work=[(line[1], line[2], line[3]) for line in lines if line[0] == "work"],
+            work=[(line[1], line[2]) for line in lines if line[0] == "work"],
             moved={line[2]: line[1] for line in lines if line[0] == "moved"},
             set=[(line[1], line[2]) for line in lines if line[0] == "set"],
             tokens=[line[1] for line in lines if line[0] == "token" and line[1]],
@@ -115,19 +115,13 @@ def _around(seen: Seen) -> Iterator[str]:
 def _work(seen: Seen) -> Iterator[str]:
     """What agents have left is kept."""
     reach = Reach(seen.ground)
-    discarded = {
-        one["id"]
-        for call in seen.played.answered
-        if call.tool == "remove_worktrees" and call.arguments["discard_unmerged"] and call.answer
-        for one in call.answer["removed"]
-    }
-    for kind, token, number in seen.told.work:
+    for token, number in seen.told.work:
         agent, text = _agent(token), f"work {number} of {token}\n".encode()
-        if (kind == "apart" and agent in discarded) or reach.has(text):
+        if reach.has(text):
             continue
         if any(ref.startswith("refs/heads/forkjoin/") for ref in seen.told.moved) and reach.has_object(text):
             continue  # another agent has taken its branch away
-        yield f"{agent}'s work {number} ({kind}) is gone"
+        yield f"{agent}'s work {number} is gone"
 
 
 def _agent(token: str) -> str:
@@ -169,19 +163,13 @@ def _targets(seen: Seen) -> Iterator[str]:
 def _reviewed(seen: Seen) -> Iterator[str]:
     """What has landed is what its result named."""
     for call in seen.played.answered:
-        if call.tool != "merge_worktree" or not call.answer or call.arguments.get("strategy") == "squash":
+        if call.tool != "merge_worktree" or not call.answer or call.arguments.keys() & {"strategy", "dry_run"}:
             continue
         for one in call.answer["merged"]:
-            result = seen.results.get(one["id"])
-            if (
-                one["commit"]
-                and result
-                and one["id"] not in seen.played.told
-                and call.arguments.get("into") is not None
-            ):
+            if one["id"] in seen.results and one["id"] not in seen.played.told and call.answer["target"] != "trunk":
                 merged = seen.ground.ask("rev-parse", "-q", "--verify", f"{one['commit']}^2", check=False)
-                if merged and merged != result["commit"] and len(call.answer["merged"]) == 1:
-                    yield f"{one['id']} was merged at {merged}, and its result says {result['commit']}"
+                if merged not in ("", named := seen.results[one["id"]]["commit"]):
+                    yield f"{one['id']} was merged at {merged}, and its result says {named}"
 
 
 def _broken(seen: Seen) -> Iterator[str]:
@@ -202,7 +190,7 @@ def _sound(seen: Seen) -> Iterator[str]:
     seen.ground.run(seen.ground.folder, "init", "-q", f"--object-format={form}", str(clone))
     fetched = ("fetch", "-q", str(seen.ground.common), *(f"+{one}:refs/heads/x/{one[11:]}" for one in targets))
     try:
-        seen.ground.run(clone, "-c", "fetch.fsckObjects=true", *fetched, "--update-shallow", **PLAIN)
+        seen.ground.run(clone, "-c", "fetch.fsckObjects=true", *fetched, "--update-shallow", extra=PLAIN)
         for target in targets:
             seen.ground.run(clone, "-c", "filter.rot.required=false", "checkout", "-q", "--detach", f"x/{target[11:]}")
         if said := seen.ground.run(clone, "fsck", "--strict", "--no-dangling", "--no-progress"):

@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
+#: What a call of git has in its environment beside what all have: nothing.
+NOTHING: Mapping[str, str] = MappingProxyType({})
 #: What no git of ours runs, and what it takes for granted, whatever an agent has configured.
 _NEUTRAL = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "color.ui=false")
 #: A git that waits longer hangs: at a pipe, as a rule.
@@ -105,16 +108,18 @@ class Ground:
             (where / name).parent.mkdir(parents=True, exist_ok=True)
             (where / name).write_text(text)
 
-    def run(self, where: Path, *arguments: str, check: bool = True, stdin: str = "", **extra: str) -> str:
+    def run(
+        self, where: Path, *arguments: str, check: bool = True, stdin: str = "", extra: Mapping[str, str] = NOTHING
+    ) -> str:
         """Return what git prints in a folder."""
-        return self._git("-C", str(where), *arguments, check=check, stdin=stdin, **extra)
+        return self._git("-C", str(where), *arguments, check=check, stdin=stdin, extra=extra)
 
-    def ask(self, *arguments: str, check: bool = True, **extra: str) -> str:
+    def ask(self, *arguments: str, check: bool = True, extra: Mapping[str, str] = NOTHING) -> str:
         """Return what git says of the repository, which is named outright, as are the user's files."""
         named = ("--git-dir", str(self.git_dir))
-        return self._git(*named, "--work-tree", str(self.repository), *arguments, check=check, **extra)
+        return self._git(*named, "--work-tree", str(self.repository), *arguments, check=check, extra=extra)
 
-    def _git(self, *arguments: str, check: bool, stdin: str = "", **extra: str) -> str:
+    def _git(self, *arguments: str, check: bool, extra: Mapping[str, str], stdin: str = "") -> str:
         env = {**self.environment, "GIT_OPTIONAL_LOCKS": "0", "OF_USER": "1", **extra}
         done = subprocess.run(
             ["git", *_NEUTRAL, *arguments], env=env, input=os.fsencode(stdin), capture_output=True, check=False,

@@ -67,7 +67,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def plan_of(seed: str, number: int) -> Plan:
-    """Draw the plan of a history of this seed: agents at work, a look at them, and then what a lead may do, in any order."""
+    """Draw the plan of a history of this seed: agents at work, and what a lead may do then, in any order."""
     source = random.Random(f"{seed}.{number}")
     made = source.choice(list(MADE)) if source.random() < 0.4 else "plain"
     done = source.sample(list(DONE), source.choice((0, 0, 1, 1, 2)))

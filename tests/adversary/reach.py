@@ -1,8 +1,11 @@
 """Where an agent's work is found again: reachable in the repository or a submodule's, or in a worktree that stands."""
 
+import io
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from adversary.ground import Ground
@@ -11,21 +14,34 @@ from adversary.ground import Ground
 PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
 
 
+#: Where folders are kept that were discarded.
+_TARS = "refs/forkjoin/kept/nested"
+
+
 class Reach:
     """All files that are reachable, or stand in a worktree."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False, **PLAIN)
+        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False, extra=PLAIN)
         self._reachable = _first_words(listing)
-        self.is_whole = bool(self._reachable)
         for folder in _git_folders(ground.common, "modules"):
             self._reachable |= _first_words(self._of(folder, "rev-list", "--objects", "--all", "HEAD"))
-        standing = [ground.home / "worktrees", *ground.common.glob("worktrees/*-else")]
+        standing = [ground.home / "worktrees", *ground.common.glob("worktrees/*-else"), *self._unpack()]
         self._standing: set[bytes] = set()
         for top in standing:
             self._look_at(top)
         self._there = self._reachable | self._standing_objects(standing)
+
+    def _unpack(self) -> Iterator[Path]:
+        """Unpack what was kept of folders."""
+        for ref in self._ground.ask("for-each-ref", "--format=%(refname)", f"{_TARS}/").splitlines():
+            for line in self._ground.ask("ls-tree", "-r", ref).splitlines():
+                data = os.fsencode(self._ground.ask("cat-file", "blob", line.split()[2]))
+                folder = self._ground.folder / "unpacked" / ref.rpartition("/")[2]
+                with suppress(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(data + b"\n")) as tar:
+                    tar.extractall(folder, filter="tar")
+                yield folder
 
     def _look_at(self, top: Path) -> None:
         for folder, _, names in os.walk(top):

@@ -1,6 +1,7 @@
 """Running histories, one after another, and telling what went wrong, so that it can be played again alone."""
 
 import time
+import traceback
 from pathlib import Path
 
 import anyio
@@ -25,22 +26,30 @@ def run_history(plan: Plan, folder: Path) -> list[str]:
     """Play a history in a folder, which stays if anything is wrong; what is."""
     ground = Ground(folder)
     (folder / "trace").write_text(f"{plan}\n")
-    played = Played(ground, plan)
     with ground.inhabited():
-        ground.make(ground.other)
-        for name in plan.states:
-            (MADE.get(name) or DONE[name])(ground)
-        before, shared = look(ground), Shared(ground)
         try:
-            anyio.run(play, plan, ground, played)
+            wrong = _play_and_check(plan, ground)
         except Exception as error:
-            played.wrong.append(f"the loop: {_told(error)}")
-        wrong = check(ground, played, before, shared) + _left(ground)
+            lines = traceback.format_exception(error)
+            wrong = [f"the adversary's own: {''.join(lines)[-1500:]}"]
+        wrong += _left(ground)
     with (folder / "trace").open("a") as trace:
         trace.writelines(f"wrong: {one}\n" for one in wrong)
     if not wrong:
         ground.remove()
     return wrong
+
+
+def _play_and_check(plan: Plan, ground: Ground) -> list[str]:
+    ground.make(ground.other)
+    for name in plan.states:
+        (MADE.get(name) or DONE[name])(ground)
+    played, before, shared = Played(ground, plan), look(ground), Shared(ground)
+    try:
+        anyio.run(play, plan, ground, played)
+    except Exception as error:
+        played.wrong.append(f"the loop: {_told(error)}")
+    return check(ground, played, before, shared)
 
 
 def _told(error: BaseException) -> str:

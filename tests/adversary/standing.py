@@ -30,9 +30,8 @@ class Standing:
 
 def look(ground: Ground) -> Standing:
     """Look at all of it."""
-    status = ground.ask(
-        "status", "--porcelain", "-z", "--ignored", "--untracked-files=all", "--no-renames", check=False
-    )
+    form = ("--porcelain", "-z", "--ignored", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
+    status = ground.ask("status", *form, check=False)
     branch = ground.ask("symbolic-ref", "-q", "HEAD", check=False)
     return Standing(
         head=ground.ask("rev-parse", "-q", "--verify", "HEAD", check=False),
@@ -50,7 +49,7 @@ def read_refs(ground: Ground) -> dict[str, str]:
     """Return each ref's object, or what it stands for where it is symbolic."""
     form = "--format=%(refname) %(if)%(symref)%(then)%(symref)%(else)%(objectname)%(end)"
     listing = ground.ask("for-each-ref", form, check=False)
-    return dict((name, what) for name, _, what in (line.partition(" ") for line in listing.splitlines()))
+    return {name: what for name, _, what in (line.partition(" ") for line in listing.splitlines())}
 
 
 def _around(ground: Ground) -> Iterator[tuple[str, str]]:

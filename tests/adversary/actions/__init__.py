@@ -2,8 +2,7 @@
 
 A script says into that log, a line each:
 
-    work KIND TOKEN N     a file with the text `work N of TOKEN` is there: `own` work of the agent, which stays
-                          reachable even where a removal discards it, or `apart`, which a removal that discards may take
+    work TOKEN N          a file with the text `work N of TOKEN` is there, and stays, even where a removal discards it
     moved TOKEN REF       this ref was moved, made or deleted by the agent itself, which its lead must be told
     set TOKEN WHAT        the shared configuration or a hook was changed, which its lead must be told
     blocks TOKEN          the repository may be of no more use until a person mends it; refusals in words will do
@@ -21,7 +20,7 @@ D=$(git rev-parse --absolute-git-dir); B=$(git symbolic-ref HEAD); W=$PWD
 say() { printf '%s\n' "$*" >> "$LOG"; }
 leave() {
   case $1 in */*) mkdir -p "./${1%/*}";; esac
-  N=$((N+1)); printf 'work %s of %s\n' $N $T > "./$1" && say "work ${2:-own} $T $N"
+  N=$((N+1)); printf 'work %s of %s\n' $N $T > "./$1" && say "work $T $N"
 }
 commit() { git add -A . ; git commit -qm "work of $T"; }
 others() { git for-each-ref --format='%(refname)' refs/heads/forkjoin/ | grep -v "^$B\$"; }

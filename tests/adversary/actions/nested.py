@@ -5,22 +5,22 @@ _SUB = "git -c protocol.file.allow=always submodule -q update --init sub 2> /dev
 
 ACTIONS = {
     "commits in a submodule": (
-        f"{_SUB}{{ {_IDENTITY} leave $T.txt apart; git add -A; git commit -qm sub; cd ..; git add sub\n"
+        f"{_SUB}{{ {_IDENTITY} leave $T.txt; git add -A; git commit -qm sub; cd ..; git add sub\n"
         "git commit -qm 'moves sub'; }"
     ),
     "commits on a submodule's branch": (
-        f"{_SUB}{{ {_IDENTITY} git checkout -q -b side-$T; leave $T.txt apart; git add -A; git commit -qm sub\n"
+        f"{_SUB}{{ {_IDENTITY} git checkout -q -b side-$T; leave $T.txt; git add -A; git commit -qm sub\n"
         "git checkout -q -; cd ..; }; leave $T-2.txt; commit"
     ),
-    "leaves files in a submodule": f"{_SUB}{{ leave $T.txt apart; cd ..; }}; leave $T-2.txt; commit",
-    "stages in a submodule": f"{_SUB}{{ leave $T.txt apart; git add -A; cd ..; }}; leave $T-2.txt; commit",
+    "leaves files in a submodule": f"{_SUB}{{ leave $T.txt; cd ..; }}; leave $T-2.txt; commit",
+    "stages in a submodule": f"{_SUB}{{ leave $T.txt; git add -A; cd ..; }}; leave $T-2.txt; commit",
     "adds a submodule": (
         'git init -q "$D/origin"; git -C "$D/origin" -c user.name=T -c user.email=t@e commit -q --allow-empty -m one\n'
         'git -c protocol.file.allow=always submodule -q add "$D/origin" added-$T 2> /dev/null && cd added-$T && {\n'
-        f"{_IDENTITY} leave $T.txt apart; git add -A; git commit -qm in; cd ..; git add -A; git commit -qm added; }}"
+        f"{_IDENTITY} leave $T.txt; git add -A; git commit -qm in; cd ..; git add -A; git commit -qm added; }}"
     ),
     "a submodule with its .git within": (
-        f"git init -q in-$T; cd in-$T; {_IDENTITY} leave $T.txt apart; git add -A; git commit -qm in; cd ..\n"
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm in; cd ..\n"
         "git add in-$T 2> /dev/null; git commit -qm gitlink"
     ),
     "a gitlink to nothing": (
@@ -31,22 +31,20 @@ ACTIONS = {
         "printf '[submodule \"../../x\"]\\n path = sub-x\\n url = -u./x\\n update = !touch '$OUTSIDE/made'\\n' "
         ">> .gitmodules; leave $T.txt; commit"
     ),
-    "a repository without a commit": "git init -q in-$T; leave in-$T/$T.txt apart; leave $T-2.txt; commit",
+    "a repository without a commit": "git init -q in-$T; leave in-$T/$T.txt; leave $T-2.txt; commit",
     "a repository with staged files": (
-        "git init -q in-$T; leave in-$T/$T.txt apart; git -C in-$T add -A; leave $T-2.txt; git add $T-2.txt\n"
-        "git commit -qm x"
+        "git init -q in-$T; leave in-$T/$T.txt; git -C in-$T add -A; leave $T-2.txt; git add $T-2.txt\ngit commit -qm x"
     ),
     "a repository with a commit": (
-        f"git init -q in-$T; cd in-$T; {_IDENTITY} leave $T.txt apart; git add -A; git commit -qm in\n"
-        "cd ..; leave $T-2.txt"
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm in\ncd ..; leave $T-2.txt"
     ),
     "a repository with a stash": (
-        f"git init -q in-$T; cd in-$T; {_IDENTITY} git commit -q --allow-empty -m in; leave $T.txt apart\n"
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} git commit -q --allow-empty -m in; leave $T.txt\n"
         "git add -A; git stash -q; cd ..; leave $T-2.txt"
     ),
     "an ignored repository": (
         f"mkdir -p out; echo out/ >> .gitignore; commit; git init -q out/in; cd out/in; {_IDENTITY}"
-        "leave $T.txt apart\n"
+        "leave $T.txt\n"
         "git add -A; git commit -qm in"
     ),
     "a bare repository": (
@@ -57,22 +55,22 @@ ACTIONS = {
         "git commit -qm in; }"
     ),
     "a detached worktree with a commit": (
-        "git worktree add -q --detach in-$T && { cd in-$T; leave $T.txt apart; git add -A; git commit -qm in; }"
+        "git worktree add -q --detach in-$T && { cd in-$T; leave $T.txt; git add -A; git commit -qm in; }"
     ),
     "a worktree with files": (
-        "git worktree add -q in-$T -b in-$T && { say moved $T refs/heads/in-$T; leave in-$T/$T.txt apart; }"
+        "git worktree add -q in-$T -b in-$T && { say moved $T refs/heads/in-$T; leave in-$T/$T.txt; }"
     ),
     "a worktree of a subagent": (
         "echo .claude/ >> .gitignore; commit; git worktree add -q .claude/worktrees/x -b x-$T && {\n"
-        "say moved $T refs/heads/x-$T; leave .claude/worktrees/x/$T.txt apart; }"
+        "say moved $T refs/heads/x-$T; leave .claude/worktrees/x/$T.txt; }"
     ),
     "a worktree elsewhere": (
         'git worktree add -q "$D-else" -b else-$T && { say moved $T refs/heads/else-$T; leave $T.txt; commit; }'
     ),
     "a repository whose .git leads away": (
-        'mkdir in-$T; echo "gitdir: $C" > in-$T/.git; leave in-$T/$T.txt apart; leave $T-2.txt'
+        'mkdir in-$T; echo "gitdir: $C" > in-$T/.git; leave in-$T/$T.txt; leave $T-2.txt'
     ),
     "repositories in repositories": (
-        "git init -q in-$T; git init -q in-$T/in; leave in-$T/in/$T.txt apart; leave in-$T/$T.txt apart; leave $T-2.txt"
+        "git init -q in-$T; git init -q in-$T/in; leave in-$T/in/$T.txt; leave in-$T/$T.txt; leave $T-2.txt"
     ),
 }
