@@ -13,10 +13,14 @@ from typing import Any
 from crash.lead import Call
 from crash.person import Person
 from crash.rest import agents
+from crash.work import blob_id
 from crash.world import World
 
 #: What git and forkjoin leave in a git folder while something is under way.
 _UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "forkjoin-index", "forkjoin-index-2")
+
+#: Branches that no agent has made.
+_OF_PERSON = {"main", "release", "theirs"}
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,22 @@ def _work(seen: Seen, person: Person) -> Iterator[str]:
         for word, blob in seen.world.works[agent["token"]].blobs(set(seen.said[agent["token"]])).items():
             if blob not in reachable:
                 yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; gone: what it {word}"
+        if "nested" in seen.said[agent["token"]] and not _has_nested(seen, person, agent):
+            yield f"{agent['id']} {agent['token']} is {agent['state']}, {agent['merge']}; gone: its nested repository"
+
+
+def _has_nested(seen: Seen, person: Person, agent: dict[str, Any]) -> bool:
+    """Whether its nested repository stands, is kept as a folder of files, or is a submodule's that has its commit."""
+    text, token = seen.world.works[agent["token"]].nested, agent["token"]
+    if Path(agent["worktree"], f"{token}.in", "file").exists():
+        return True
+    slug = f"refs/forkjoin/kept/nested/{agent['id']}-{agent['name']}"
+    kept = person.git("for-each-ref", "--format=%(refname)", slug, f"{slug}-*").splitlines()
+    if any(text in person.git("cat-file", "blob", f"{ref}:files.tar") for ref in kept):
+        return True
+    module = str(person.common_dir / "modules" / f"{token}.in")
+    objects = person.git("--git-dir", module, "rev-list", "--objects", "--all", check=False)
+    return blob_id(text) in objects
 
 
 # -- git
@@ -252,14 +272,17 @@ def _worktrees(seen: Seen, person: Person) -> Iterator[str]:
     refs = dict(
         line.split(" ") for line in person.git("for-each-ref", "--format=%(refname) %(objectname)").splitlines()
     )
-    branches = {ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")} - {"main", "release"}
+    branches = {ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")} - _OF_PERSON
     if branches != {agent["branch"] for agent in standing.values()}:
         yield f"branches that are not as recorded: {branches ^ {agent['branch'] for agent in standing.values()}}"
     for agent in standing.values():
         tip, commit = refs.get(f"refs/heads/{agent['branch']}"), seen.results.get(agent["number"], {}).get("commit")
         if commit is not None and tip != commit:
             yield f"{agent['id']}: its branch is at {tip}, and its result says {commit}"
-    yield from _kept(seen, person, {ref for ref in refs if ref.startswith("refs/forkjoin/kept/")})
+    kept = {ref for ref in refs if ref.startswith("refs/forkjoin/kept/")}
+    if others := {ref for ref in refs.keys() - kept if not ref.startswith("refs/heads/")} - {"refs/tags/v1"}:
+        yield f"refs that nobody made: {others}"
+    yield from _kept(seen, person, kept)
 
 
 def _scratch(seen: Seen, person: Person) -> Iterator[str]:
@@ -272,7 +295,7 @@ def _scratch(seen: Seen, person: Person) -> Iterator[str]:
 def _kept(seen: Seen, person: Person, refs: set[str]) -> Iterator[str]:
     slugs = {f"{agent['id']}-{agent['name']}" for agent in seen.of(person)}
     for ref in refs:
-        name = ref.removeprefix("refs/forkjoin/kept/")
+        name = ref.removeprefix("refs/forkjoin/kept/").removeprefix("nested/")
         if name not in slugs and name.rpartition("-")[0] not in slugs:
             yield f"{ref} is of no agent"
     for lead, call in seen.world.every_call():
@@ -294,7 +317,7 @@ def _tidiness(seen: Seen, person: Person) -> Iterator[str]:
     locks = [str(path) for path in person.common_dir.rglob("*.lock") if path.name != "forkjoin.lock"]
     if left := locks + [name for name in _UNDER_WAY if (person.common_dir / name).exists()]:
         yield f"left behind: {left}"
-    done = person.run("git", "fsck", "--no-dangling", "--no-progress")
+    done = person.run("git", "fsck", "--strict", "--no-dangling", "--no-progress")
     if done.returncode or done.stdout or done.stderr:
         yield f"git fsck: {done.stdout}{done.stderr}"
     recorded = {agent["worktree"] for agent in seen.agents if agent["prepared"] and agent["removed"] is None}

@@ -52,6 +52,8 @@ class Person:
         self.git("commit", "-qm", "first")
         self.first = self.git("rev-parse", "HEAD")
         self.git("branch", "release")
+        self.git("branch", "theirs")
+        self.git("tag", "v1")
         self._write(_STAGED)
         self.git("add", ".")
         (folder / "deleted.txt").unlink()
@@ -103,6 +105,8 @@ class Person:
             found.append(f"git status tells {sorted(status ^ _STATUS)}")
         if (staged := self._read_staged()) != self._staged:
             found.append(f"staged is {staged}, not {self._staged}")
+        if any(self.git("rev-parse", ref) != self.first for ref in ("refs/heads/theirs", "refs/tags/v1")):
+            found.append("their branch or their tag has moved")
         if self.git("stash", "list"):
             found.append("there is a stash")
         return found

@@ -17,6 +17,11 @@ _LEAVE = "printf 'the work of @TOKEN@\\n' > @TOKEN@.txt\nsay left\n"
 _MORE = "mkdir -p @TOKEN@.d; printf 'more of @TOKEN@\\n' > @TOKEN@.d/more; chmod +x @TOKEN@.d/more; say more\n"
 #: A person's gc may hold a ref's lock for a moment: that is between git and git, and tried again.
 _COMMIT = 'git add -A\nuntil git commit -qm @TOKEN@ || test -z "$(git status --porcelain)"; do sleep 0.05; done\n'
+#: A repository of its own within the worktree; where it is committed in, it is a submodule.
+_NEST = (
+    "git init -q @TOKEN@.in; printf 'nested in @TOKEN@\\n' > @TOKEN@.in/file; git -C @TOKEN@.in add file\n"
+    "git -C @TOKEN@.in commit -qm nested; say nested\n"
+)
 _END = "say end\necho did @TOKEN@\n"
 
 
@@ -39,6 +44,8 @@ KINDS = {
     "commits": Kind(_LEAVE + _COMMIT),
     "leaves": Kind(_LEAVE + _MORE),
     "does both": Kind(_LEAVE + _COMMIT + _MORE),
+    "nests a repository": Kind(_LEAVE + _COMMIT + _NEST),
+    "commits a submodule": Kind(_LEAVE + _NEST + _COMMIT),
     "naps": Kind(_LEAVE + "sleep 0.3\n" + _COMMIT),
     "does nothing": Kind(""),
     "conflicts": Kind(f"printf 'the line of @TOKEN@\\n' > {SHARED}\n{_LEAVE}{_COMMIT}"),
@@ -82,7 +89,12 @@ class Work:
     def blobs(self, told: set[str]) -> dict[str, str]:
         """Object ids of the files that it has said are there, by what they are."""
         texts = {"left": f"the work of {self.token}\n", "more": f"more of {self.token}\n"}
-        return {word: _blob(text) for word, text in texts.items() if word in told}
+        return {word: blob_id(text) for word, text in texts.items() if word in told}
+
+    @property
+    def nested(self) -> str:
+        """The text of the file in its nested repository, once it has said `nested`."""
+        return f"nested in {self.token}\n"
 
 
 def make_work(token: str, kind: str, log: str) -> Work:
@@ -90,7 +102,7 @@ def make_work(token: str, kind: str, log: str) -> Work:
     return Work(token, kind, script.replace("@TOKEN@", token).replace("@LOG@", log))
 
 
-def _blob(text: str) -> str:
+def blob_id(text: str) -> str:
     """The id under which git knows a file with this text."""
     data = text.encode()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
