@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adversary.ground import Ground
+from adversary.ground import PLAIN, Ground
 from adversary.play import Played
-from adversary.reach import PLAIN, Reach
+from adversary.reach import Reach
 from adversary.standing import Shared, Standing, look
 
 #: What says that a file of git's is held; forkjoin's own stays.
@@ -224,7 +224,7 @@ def _mentions(seen: Seen) -> Iterator[str]:
         yield f"the shared configuration has changed: {seen.changed}"
     warnings = seen.warnings.lower()
     for token, what in seen.told.set if seen.changed else ():
-        if not any(word in warnings for word in (what.lower(), what.lower().partition(".")[0], "configur", "hooks")):
+        if not any(word in warnings for word in (what.lower(), what.lower().partition(".")[0], "config:", "hooks")):
             yield f"{token} has set {what}, and no result says so"
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+#: No replaced object and no graft hides anything, or stands for it.
+PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
 #: What a call of git has in its environment beside what all have: nothing.
 NOTHING: Mapping[str, str] = MappingProxyType({})
 #: What no git of ours runs, and what it takes for granted, whatever an agent has configured.
@@ -116,7 +118,7 @@ class Ground:
 
     def ask(self, *arguments: str, check: bool = True, extra: Mapping[str, str] = NOTHING) -> str:
         """Return what git says of the repository, which is named outright, as are the user's files."""
-        named = ("--git-dir", str(self.git_dir))
+        named, extra = ("--git-dir", str(self.git_dir)), {**PLAIN, **extra}
         return self._git(*named, "--work-tree", str(self.repository), *arguments, check=check, extra=extra)
 
     def _git(self, *arguments: str, check: bool, extra: Mapping[str, str], stdin: str = "") -> str:

@@ -89,7 +89,7 @@ async def play(plan: Plan, ground: Ground, played: Played) -> None:
 async def _open_door(loop: Loop, home: Home) -> AsyncGenerator[None]:
     """Let agents' programs connect to this process, as to a daemon."""
     async with daemon.bind(home) as listener, anyio.create_task_group() as tasks:
-        door = daemon.Door(partial(serve, loop), partial(welcome, loop.rooms))
+        door = daemon.Door(partial(serve, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner)
         tasks.start_soon(door.serve, listener, tasks)
         yield
         tasks.cancel_scope.cancel()

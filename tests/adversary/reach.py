@@ -10,10 +10,6 @@ from pathlib import Path
 
 from adversary.ground import Ground
 
-#: No replaced object and no graft hides anything, or stands for it.
-PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
-
-
 #: Where folders are kept that were discarded.
 _TARS = "refs/forkjoin/kept/nested"
 
@@ -23,7 +19,7 @@ class Reach:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False, extra=PLAIN)
+        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False)
         self._reachable = _first_words(listing)
         for folder in _git_folders(ground.common, "modules"):
             self._reachable |= _first_words(self._of(folder, "rev-list", "--objects", "--all", "HEAD"))

@@ -91,6 +91,7 @@ def _unborn(ground: Ground) -> None:
 
 def _in_bytes(ground: Ground) -> None:
     _plain(ground, name=os.fsdecode(b"r\xff\xfe"))
+    ground.blocks = True
 
 
 MADE: dict[str, State] = {

@@ -242,3 +242,20 @@ async def test_reading_less_than_the_limit_reads_all_or_fails(repository: Path) 
 
 def test_a_name_of_any_bytes_can_be_told() -> None:
     assert asked.readable(os.fsdecode(b"a\nb\xff.txt")) == "a\\nb\\xff.txt"
+
+
+async def test_no_object_is_taken_for_another_that_somebody_has_it_stand_for(repository: Path) -> None:
+    true = git(repository, "rev-parse", "HEAD:README.md")
+    (repository / "other").write_text("other\n")
+    git(repository, "replace", true, git(repository, "hash-object", "-w", "other"))
+    assert git(repository, "cat-file", "blob", true) == "other"
+    assert await asked.git(repository, "cat-file", "blob", true) == "a repository"
+
+
+async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
+    main = git(repository, "rev-parse", "HEAD")
+    git(repository, "checkout", "-q", "-b", "side")
+    side = commit(repository, {"side.txt": "x\n"})
+    (repository / ".git" / "info" / "grafts").write_text(f"{main} {side}\n")
+    git(repository, "checkout", "-q", "main")
+    assert not await asked.is_ancestor(repository, side, main)

@@ -324,3 +324,20 @@ async def test_a_folder_of_worktrees_that_is_reached_through_a_symlink_is_one(
     await worktree.retire_branch(common_dir, "forkjoin/a1-left", base)
     assert everything(repository) == before
     assert os.listdir(tmp_path / "real") == []
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+async def test_what_somebody_has_put_in_the_place_of_the_lock_is_taken_away(
+    repository: Path, tmp_path: Path, kind: str
+) -> None:
+    lock = repository / ".git" / "forkjoin.lock"
+    match kind:
+        case "link":
+            lock.symlink_to(tmp_path / "made")
+        case "pipe":
+            os.mkfifo(lock)
+        case _:
+            lock.mkdir()
+    await make_fork(repository)
+    assert not (tmp_path / "made").exists()
+    assert lock.is_file()

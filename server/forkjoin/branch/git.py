@@ -84,10 +84,20 @@ _QUIET = (
 UNSYNCED = ("-c", "core.fsync=none")
 
 
+#: What every call has. Objects are what they are: an agent can make others stand for them, by refs/replace/ or a graft.
+_VARIABLES = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
+    "LC_ALL": "C",
+}
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our own environment, made safe for git."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(extra or {})}
+    return {**kept, **_VARIABLES, **(extra or {})}
 
 
 async def run(

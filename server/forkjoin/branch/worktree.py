@@ -52,6 +52,8 @@ async def registering(common_dir: str) -> AsyncGenerator[int]:
     file, mode = Path(common_dir) / "forkjoin.lock", 0o600
     with contextlib.suppress(CallerError, GitError):  # else what follows tells what is wrong with the configuration
         mode = _lock_mode(await git.sharing(common_dir))
+    if not await to_thread.run_sync(_is_free_or_file, file):
+        await to_thread.run_sync(take_away, file)
     with anyio.fail_after(_LOCK_GIVE_UP_S):
         while (held := lock.take(file, mode)) is None:  # noqa: ASYNC110 (another process's lock tells us nothing)
             await anyio.sleep(_LOCK_PAUSE_S)
@@ -73,6 +75,11 @@ def _lock_mode(sharing: str) -> int:
         return 0o600
     writers = mode & 0o022
     return 0o600 | writers | writers << 1  # those who may write; who may only read needs no lock
+
+
+def _is_free_or_file(path: Path) -> bool:
+    """Whether nothing is there but a file, at which nobody is led elsewhere, or waits."""
+    return path.is_file() and not path.is_symlink() if os.path.lexists(path) else True
 
 
 # -- an agent's

@@ -19,8 +19,8 @@ C=$(git rev-parse --path-format=absolute --git-common-dir)
 D=$(git rev-parse --absolute-git-dir); B=$(git symbolic-ref HEAD); W=$PWD
 say() { printf '%s\n' "$*" >> "$LOG"; }
 leave() {
-  case $1 in */*) mkdir -p "./${1%/*}";; esac
-  N=$((N+1)); printf 'work %s of %s\n' $N $T > "./$1" && say "work $T $N"
+  N=$((N+1)); f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"
+  printf 'work %s of %s\n' $N $T > "$f" && say "work $T $N"
 }
 commit() { git add -A . ; git commit -qm "work of $T"; }
 others() { git for-each-ref --format='%(refname)' refs/heads/forkjoin/ | grep -v "^$B\$"; }
