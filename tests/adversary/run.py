@@ -1,11 +1,16 @@
 """Running histories, one after another, and telling what went wrong, so that it can be played again alone."""
 
+import subprocess
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 from conftest import processes_of
+from forkjoin import lock
+from forkjoin.cli.daemon import stop
+from forkjoin.error import ForkjoinError
 
 from adversary.check import check
 from adversary.ground import Ground
@@ -58,11 +63,15 @@ def _told(error: BaseException) -> str:
 
 
 def _left(ground: Ground) -> list[str]:
-    """Processes of the history that are still there."""
+    """End what is still there, which must be nothing but a daemon that an agent's shim has started at its end."""
     give_up = time.monotonic() + _GONE_S
     while left := processes_of(ground.home):
         if time.monotonic() > give_up:
+            subprocess.run(["kill", "-9", *map(str, left)], check=False)
             return [f"processes: still running: {left}"]
+        if lock.is_held(ground.home / "daemon.lock"):
+            with suppress(ForkjoinError):
+                stop(agents=True)
         time.sleep(0.02)
     return []
 
