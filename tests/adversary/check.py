@@ -140,7 +140,8 @@ def _refs(seen: Seen) -> Iterator[str]:
             yield f"{ref} is {after.get(ref)}, not {before.get(ref)}"
     for ref, token in seen.told.moved.items():
         name = ref.removeprefix("refs/heads/")
-        if ref.startswith("refs/heads/") and name not in seen.warnings and before.get(ref) != after.get(ref):
+        is_said = name in seen.warnings or _agent(token) in seen.played.told  # its last result says what is new since
+        if ref.startswith("refs/heads/") and before.get(ref) != after.get(ref) and not is_said:
             yield f"{token} has moved {ref}, and no result says so"
 
 
@@ -224,7 +225,9 @@ def _mentions(seen: Seen) -> Iterator[str]:
         yield f"the shared configuration has changed: {seen.changed}"
     warnings = seen.warnings.lower()
     for token, what in seen.told.set if seen.changed else ():
-        if not any(word in warnings for word in (what.lower(), what.lower().partition(".")[0], "config:", "hooks")):
+        if _agent(token) not in seen.played.told and not any(
+            word in warnings for word in (what.lower(), what.lower().partition(".")[0], "config:", "hooks")
+        ):
             yield f"{token} has set {what}, and no result says so"
 
 
