@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--plan", help="play this plan, as a failure names it")
     parser.add_argument("--folder", type=Path, help="where histories are played: the system's own for temporary files")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended, too
     folder = given.folder or Path(tempfile.mkdtemp(prefix="forkjoin-adversary-"))
     if given.plan:
         wrong = run_history(Plan.parse(given.plan), folder / "plan")

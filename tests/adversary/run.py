@@ -37,7 +37,9 @@ def run_history(plan: Plan, folder: Path) -> list[str]:
         except Exception as error:
             lines = traceback.format_exception(error)
             wrong = [f"the adversary's own: {''.join(lines)[-1500:]}"]
-        wrong += _left(ground)
+        finally:
+            left = _left(ground)
+    wrong += left
     with (folder / "trace").open("a") as trace:
         trace.writelines(f"wrong: {one}\n" for one in wrong)
     if not wrong:
