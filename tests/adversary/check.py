@@ -16,6 +16,8 @@ from adversary.standing import Shared, Standing, look
 
 #: What says that a file of git's is held; forkjoin's own stays.
 _LOCKS, _OURS = "*.lock", "forkjoin.lock"
+#: What git takes for modified in the state `line ends`, until an agent has committed it as git wants it.
+_NORMALISED = {" M crlf.txt", " M more.txt"}
 #: Shared configuration that says how files are written.
 _FORMS = frozenset({"core.autocrlf", "core.fileMode", "core.sparseCheckout", "info/attributes", "core.attributesFile"})
 
@@ -209,8 +211,8 @@ def _checkout(seen: Seen) -> Iterator[str]:
         yield f"HEAD is {after.branch or after.head}, not {before.branch or before.head}"
     if before.branch in seen.told.moved or any(what in _FORMS for _, what in seen.told.set):
         return  # its files are those of another commit, or are written in another form
-    if after.status != before.status:
-        yield f"git status tells of {sorted(after.status ^ before.status)}"
+    if differences := (after.status ^ before.status) - _NORMALISED:
+        yield f"git status tells of {sorted(differences)}"
     if after.staged != before.staged:
         yield f"staged is {after.staged}, not {before.staged}"
     for entry in before.status & after.status:

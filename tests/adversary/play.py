@@ -25,9 +25,9 @@ from adversary.ground import Ground
 from adversary.plan import VERIFY, Operation, Plan
 
 #: Within this a call must be answered; the machine may be busy.
-DEADLINE_S = 60.0
+DEADLINE_S = 40.0
 
-_FRESH = "echo fresh > fresh.txt; git add fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
+_FRESH = "echo fresh > fresh.txt; git add -f fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Played:
     targets: dict[str, str] = field(default_factory=dict[str, str])  #: where each branch must be, by what was answered
     commits: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  #: on each, all that was answered
     branch: str = ""  #: that of the user's checkout, as a full ref
+    hung: bool = False  #: whether a call had no answer in time, so that all was ended in its midst
     told: set[str] = field(default_factory=set[str])  #: agents that were told to go on
     unverified: set[str] = field(default_factory=set[str])  #: agents that landed without a verify
 
@@ -82,6 +83,7 @@ async def play(plan: Plan, ground: Ground, played: Played) -> None:
             played.fresh = await player.land_fresh()
             played.other = await _Player(loop, other, played).land_fresh(ours=False)
         except _HangsError:
+            played.hung = True
             await to_thread.run_sync(_end_hanging)
 
 

@@ -1,16 +1,14 @@
 """Running histories, one after another, and telling what went wrong, so that it can be played again alone."""
 
 import subprocess
+import sys
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
 from conftest import processes_of
 from forkjoin import lock
-from forkjoin.cli.daemon import stop
-from forkjoin.error import ForkjoinError
 
 from adversary.check import check
 from adversary.ground import Ground
@@ -56,7 +54,7 @@ def _play_and_check(plan: Plan, ground: Ground) -> list[str]:
         anyio.run(play, plan, ground, played)
     except Exception as error:
         played.wrong.append(f"the loop: {_told(error)}")
-    return check(ground, played, before, shared)
+    return played.wrong if played.hung else check(ground, played, before, shared)
 
 
 def _told(error: BaseException) -> str:
@@ -72,8 +70,9 @@ def _left(ground: Ground) -> list[str]:
             subprocess.run(["kill", "-9", *map(str, left)], check=False)
             return [f"processes: still running: {left}"]
         if lock.is_held(ground.home / "daemon.lock"):
-            with suppress(ForkjoinError):
-                stop(agents=True)
+            subprocess.run(
+                [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"], capture_output=True, check=False
+            )
         time.sleep(0.02)
     return []
 
