@@ -27,7 +27,9 @@ from adversary.plan import VERIFY, Operation, Plan
 #: Within this a call must be answered; the machine may be busy.
 DEADLINE_S = 40.0
 
-_FRESH = "echo fresh > fresh.txt; git add -f fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
+_FRESH = (
+    "echo fresh > fresh.txt; git add -f fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
+)
 
 
 @dataclass(frozen=True, slots=True)

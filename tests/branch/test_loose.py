@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from branches import (
+    GIT_VERSION,
     Fork,
     blob,
     commit,
@@ -146,6 +147,16 @@ async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fo
     assert left.warnings[0] == "Not all of the uncommitted work could be committed: error: invalid path 'GIT~1/refused'"
     assert left.loose == 1
     assert blob(fork.repository, fork.branch, "good") == b"x"
+
+
+@pytest.mark.skipif(GIT_VERSION < (2, 41), reason="git can't be told to read no attributes")
+async def test_a_file_that_its_attributes_keep_git_from_taking_keeps_out_no_other(fork: Fork) -> None:
+    (fork.path / ".gitattributes").write_text("*.bad working-tree-encoding=NONE\n")
+    for name in ("one.bad", "other"):
+        (fork.path / name).write_text("x")
+    left = await leave_twice(fork)
+    assert "failed to encode 'one.bad'" in left.warnings[0]
+    assert [blob(fork.repository, fork.branch, name) for name in ("one.bad", "other")] == [b"x", b"x"]
 
 
 async def test_where_git_is_killed_without_a_word_the_work_is_committed_all_the_same(

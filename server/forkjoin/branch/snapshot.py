@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.place import find_pipes, find_place, is_folder
-from forkjoin.branch.stage import read_status, stage
+from forkjoin.branch.stage import EMPTY_TREES, read_status, stage
 from forkjoin.branch.untouched import leave_out_set_up
 from forkjoin.error import GitError
 
@@ -28,11 +28,6 @@ NOBODY = {
 
 #: Bytes of uncommitted files that are looked at; of one that has more, only what is committed is.
 _BYTES = 50_000_000
-#: The tree without files, by the length of an id.
-EMPTY_TREES = {
-    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
-    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
-}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,11 @@ _MANY = 100
 #: How git is to tell of a worktree.
 _FORM = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
 _ALL = ("--untracked-files=all", "--ignored=matching")
+#: The tree without files, by the length of an id.
+EMPTY_TREES = {
+    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
 #: How git is told of paths.
 _BY_STDIN = ("--pathspec-from-file=-", "--pathspec-file-nul")
 
@@ -82,12 +87,21 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
     except GitRefusedError as error:
         why = (error.stderr or error.last_line).splitlines()[0]
         warnings.append(f"Not all of the uncommitted work could be committed: {why[:300]}")
-        with contextlib.suppress(GitError):
-            await place.git(*add, "--ignore-errors", stdin=paths, extra=aside)
+        await _stage_what_can_be(place, (*add, "--ignore-errors"), paths, aside)
     tree = await place.git(*quick, "write-tree", extra=aside)
     if quick and not aside:
         await git.sync_objects(place.common_dir)
     return tree
+
+
+async def _stage_what_can_be(place: Place, add: Sequence[str], paths: bytes, aside: Mapping[str, str] | None) -> None:
+    """Stage what git takes. Where attributes make git give up, stage the rest byte for byte, as if there were none."""
+    try:
+        await place.git(*add, stdin=paths, extra=aside)
+    except GitError:
+        length = len(await place.git("hash-object", "--stdin", stdin=b""))
+        with contextlib.suppress(GitError):
+            await place.git(*add, stdin=paths, extra={**(aside or {}), "GIT_ATTR_SOURCE": EMPTY_TREES[length]})
 
 
 async def _settle(place: Place, rows: Sequence[str], aside: Mapping[str, str] | None) -> None:

@@ -20,7 +20,7 @@ from forkjoin.branch.lens import Lens, UnreadableError, make_settings, open_lens
 from forkjoin.branch.nested import Nested, common_of, follow, is_within
 from forkjoin.branch.origin import Tips, find_own, find_tips
 from forkjoin.branch.place import git_folders
-from forkjoin.branch.snapshot import EMPTY_TREES
+from forkjoin.branch.stage import EMPTY_TREES
 from forkjoin.error import GitError
 from forkjoin.regular import read_regular
 

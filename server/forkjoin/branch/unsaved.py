@@ -14,7 +14,7 @@ from forkjoin.branch.lens import Lens, UnreadableError, open_lens
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
 from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
 from forkjoin.branch.place import find_pipes, is_folder
-from forkjoin.branch.snapshot import EMPTY_TREES
+from forkjoin.branch.stage import EMPTY_TREES
 from forkjoin.error import GitError
 from forkjoin.regular import read_regular
 
