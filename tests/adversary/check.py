@@ -121,8 +121,9 @@ def _work(seen: Seen) -> Iterator[str]:
         agent, text = _agent(token), f"work {number} of {token}\n".encode()
         if reach.has(text):
             continue
-        if any(ref.startswith("refs/heads/forkjoin/") for ref in seen.told.moved) and reach.has_object(text):
-            continue  # another agent has taken its branch away
+        is_taken = any(ref.startswith("refs/heads/forkjoin/") for ref in seen.told.moved)  # by another agent
+        if (is_taken or "detaches" in str(seen.played.plan)) and reach.has_object(text):
+            continue  # or the agent itself has left its commit for another branch
         yield f"{agent}'s work {number} is gone"
 
 
@@ -186,8 +187,8 @@ def _broken(seen: Seen) -> Iterator[str]:
 def _sound(seen: Seen) -> Iterator[str]:
     """A strict git takes the targets, and can check them out."""
     targets = [target for target in seen.played.targets if target not in seen.told.moved]
-    if not targets or "partial" in seen.played.plan.states:
-        return
+    if not targets or {"partial", "grafts"} & {*seen.played.plan.states}:
+        return  # nobody can fetch from these
     clone = seen.ground.folder / "clone"
     form = seen.ground.ask("rev-parse", "--show-object-format")
     seen.ground.run(seen.ground.folder, "init", "-q", f"--object-format={form}", str(clone))

@@ -15,7 +15,19 @@ PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
 #: What a call of git has in its environment beside what all have: nothing.
 NOTHING: Mapping[str, str] = MappingProxyType({})
 #: What no git of ours runs, and what it takes for granted, whatever an agent has configured.
-_NEUTRAL = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "color.ui=false")
+_NEUTRAL = (
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "commit.gpgSign=false",
+    "-c",
+    "color.ui=false",
+)
+_IDENTITY = {f"GIT_{role}_{what}": "t@e" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 #: A git that waits longer hangs: at a pipe, as a rule.
 _GIT_S = 30.0
 
@@ -122,7 +134,7 @@ class Ground:
         return self._git(*named, "--work-tree", str(self.repository), *arguments, check=check, extra=extra)
 
     def _git(self, *arguments: str, check: bool, extra: Mapping[str, str], stdin: str = "") -> str:
-        env = {**self.environment, "GIT_OPTIONAL_LOCKS": "0", "OF_USER": "1", **extra}
+        env = {**self.environment, "GIT_OPTIONAL_LOCKS": "0", "OF_USER": "1", **_IDENTITY, **extra}
         done = subprocess.run(
             ["git", *_NEUTRAL, *arguments], env=env, input=os.fsencode(stdin), capture_output=True, check=False,
             timeout=_GIT_S, cwd=self.user,

@@ -23,6 +23,7 @@ from harness import Lead, ToolRefusedError, lead_of, make_hello, open_loop_in_me
 from adversary.actions import make_task
 from adversary.ground import Ground
 from adversary.plan import VERIFY, Operation, Plan
+from adversary.standing import remove_pipes
 
 #: Within this a call must be answered; the machine may be busy.
 DEADLINE_S = 40.0
@@ -197,7 +198,7 @@ class _Player:
             waits = [one for one in self.played.agents if self._never_ends(one)]
             rest = [one for one in self.played.agents if one not in waits]
             answered = await self.call("wait_agents", ids=rest, timeout_s=DEADLINE_S - 10) if rest else None
-            pending = answered.answer["pending"] if answered and answered.answer else []
+            pending: list[dict[str, str]] = answered.answer["pending"] if answered and answered.answer else []
             # At another agent's pipe an agent's own git waits, too.
             if late := [one for one in pending if one["state"] != "running" or "a pipe" not in str(self.played.plan)]:
                 self.played.wrong.append(f"agents do not end: {late}")
@@ -245,19 +246,23 @@ class _Player:
             if what == "gc":
                 ground.ask("gc", "-q", "--prune=now")
                 return
-            before = ground.ask("rev-parse", "HEAD")
+            before, branch = ground.ask("rev-parse", "HEAD"), ground.ask("symbolic-ref", "HEAD")  # else not at all
             ground.write(ground.repository, {"user.txt": f"{time.monotonic_ns()}\n"})
             ground.ask("add", "user.txt")
             ground.ask("commit", "-qm", "of the user", "--only", "--", "user.txt")
-            now, branch = ground.ask("rev-parse", "HEAD"), ground.ask("symbolic-ref", "HEAD")
+            now = ground.ask("rev-parse", "HEAD")
             if self.played.targets.get(branch, before) == before:
                 self.played.targets[branch] = now
                 self.played.commits.setdefault(branch, set()).add(now)
 
     async def end(self) -> None:
-        """Stop what never ends."""
+        """Stop what never ends. Where that is refused, a person makes the repository readable again."""
         if self.played.agents:
-            await self.call("stop_agents", ids=self.played.agents)
+            answered = await self.call("stop_agents", ids=self.played.agents)
+            if answered.refusal:
+                self.played.wrong.append(f"agents can't be stopped: {answered.refusal[:300]}")
+                await to_thread.run_sync(remove_pipes, self.ground.common)
+                await self.call("stop_agents", ids=self.played.agents)
 
     async def land_fresh(self, *, ours: bool = True) -> str:
         """Land the work of another agent. Return why that is not possible, if it is not."""

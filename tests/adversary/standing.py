@@ -78,6 +78,14 @@ def _what(file: Path) -> str:
     return f"{'x' if found.st_mode & 0o100 else '-'} {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
 
 
+def remove_pipes(top: Path) -> None:
+    """Remove all pipes below a folder, at which git would wait."""
+    for folder, _, names in os.walk(top):
+        for file in (Path(folder, name) for name in names):
+            if stat.S_ISFIFO(file.lstat().st_mode):
+                file.unlink()
+
+
 class Shared:
     """The shared configuration of a repository, as it was, so that it can be put back."""
 
@@ -100,10 +108,7 @@ class Shared:
 
     def put_back(self) -> list[str]:
         """Put it back, with all pipes gone at which git would wait; what was not as before."""
-        for folder, _, names in os.walk(self._ground.common):
-            for file in (Path(folder, name) for name in names):
-                if stat.S_ISFIFO(file.lstat().st_mode):
-                    file.unlink()
+        remove_pipes(self._ground.common)
         changed = sorted(name for name, _ in self._were.items() ^ self._what().items())
         for name in _SHARED:
             file = self._ground.common / name

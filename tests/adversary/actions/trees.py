@@ -43,7 +43,7 @@ ACTIONS = {
     "a pipe as a tracked file": "leave $T.txt; commit; rm shared.txt; mkfifo shared.txt; leave $T-2.txt",
     "a pipe as .gitmodules": "leave $T.txt; commit; mkfifo .gitmodules; leave $T-2.txt",
     "links": (
-        'ln -s "$OUTSIDE/precious" link-$T; ln -s "$OUTSIDE" folder-$T; ln -s loop loop; ln -s / root; commit\n'
+        'ln -s "$OUTSIDE/precious" link-$T; ln -sfn "$OUTSIDE" folder-$T; ln -s loop loop; ln -s / root; commit\n'
         "leave $T.txt; rm shared.txt; ln -s /dev/zero shared.txt; ln -s /etc/passwd .gitattributes"
     ),
     "a link to write through": (
