@@ -2,10 +2,12 @@
 
 import re
 from contextlib import suppress
+from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.location import find_common_dir
 from forkjoin.branch.repository import look
 from forkjoin.branch.shared_config import accept_as_found, accepted_file
 from forkjoin.error import CallerError, ForkjoinError, RecordsError
@@ -82,10 +84,9 @@ async def note_refused(rooms: Rooms, agent: Agent, what: str) -> None:
 async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str]:
     """Let a session in, and its lead's agents use its environment; the project it stands in, and the digest of that."""
     rooms.connected.add(session)
-    common_dir = _as_text((await look(session.folder)).common_dir)
+    project = await _find_project(rooms, session.folder)
     if session.agent:
-        return await _project_of(rooms, session.agent, common_dir), session.agent.environment
-    project = await rooms.store.project(common_dir)
+        return await _project_of(rooms, session.agent, project), session.agent.environment
     await git.trust_as_found(project.common_dir)
     accepted = accepted_file(rooms.home, project.common_dir)
     await to_thread.run_sync(accept_as_found, accepted, project.common_dir)
@@ -93,6 +94,16 @@ async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str
     if rooms.environments.lend(project.number, lead, digest):
         rooms.store.changes.announce()
     return project, digest
+
+
+async def _find_project(rooms: Rooms, folder: Path) -> Project:
+    """Return the project that a folder is in.
+
+    One that is recorded is found by its files alone: agents can be stopped where git can't read the repository.
+    """
+    found = await to_thread.run_sync(find_common_dir, folder)
+    known = await rooms.store.find_project(_as_text(found)) if found else None
+    return known or await rooms.store.project(_as_text((await look(folder)).common_dir))
 
 
 def _as_text(common_dir: str) -> str:
@@ -106,9 +117,9 @@ def _as_text(common_dir: str) -> str:
     return common_dir
 
 
-async def _project_of(rooms: Rooms, agent: Agent, common_dir: str) -> Project:
+async def _project_of(rooms: Rooms, agent: Agent, found: Project) -> Project:
     """Return the project that an agent stands in: its own, whatever its program has made of its worktree."""
     project = await rooms.store.project_numbered(agent.project)
-    if project.common_dir != common_dir:
+    if project != found:
         raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")
     return project

@@ -69,6 +69,16 @@ def _find_git_dir(where: Path) -> Path | None:
     return linked_dir(where) or (where if os.path.lexists(where / "HEAD") else None)
 
 
+def find_common_dir(folder: Path) -> str | None:
+    """Return the common git folder of the repository around a folder, by its files alone; None if there is none."""
+    folder = folder.resolve()
+    for level in (folder, *folder.parents):
+        git_dir = _find_git_dir(level)
+        if git_dir and Path(common := common_dir_of(git_dir), "objects").is_dir():
+            return common
+    return None
+
+
 def linked_dir(worktree: Path) -> Path | None:
     """Return the git folder that a worktree's `.git` leads to, if it is a file."""
     leads_to = read_line(worktree / ".git")

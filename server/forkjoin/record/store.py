@@ -56,11 +56,17 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def project(self, common_dir: str) -> Project:
         """The project of this common git folder, recorded if it is new."""
-        found = await self._read("project", common_dir=common_dir)
+        found = await self.find_project(common_dir)
         if found is None:
             await self._set("add_project", common_dir=common_dir)
-            found = await self._read("project", common_dir=common_dir)
-        return Project(**found)
+            found = await self.find_project(common_dir)
+            assert found
+        return found
+
+    async def find_project(self, common_dir: str) -> Project | None:
+        """Return the project of this common git folder; None if it is not recorded."""
+        found = await self._read("project", common_dir=common_dir)
+        return Project(**found) if found else None
 
     async def project_numbered(self, number: int) -> Project:
         return Project(**await self._read("project_numbered", number=number))
