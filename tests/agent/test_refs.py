@@ -125,6 +125,21 @@ async def test_another_agents_branch_is_named_once_that_has_ended(near_lead: Lea
     assert f"{branch} (" in warning
 
 
+async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_so(
+    near_lead: Lead, repository: Path
+) -> None:
+    moved = (
+        'git commit -q --allow-empty -m other; git update-ref "refs/heads/$(cat "$O/branch")" HEAD; touch "$O/moved"'
+    )
+    told = 'git symbolic-ref --short HEAD > "$O/b"; mv "$O/b" "$O/branch"'
+    wait = 'until [ -e "$O/{}" ]; do sleep 0.05; done'
+    scripts = (f"{told}\n{wait.format('moved')}", f"{wait.format('branch')}\n{moved}")
+    ids = await near_lead.spawn(*(f"O={repository}/.git\n{script}" for script in scripts))
+    first, other = await near_lead.results(*ids)
+    assert warnings_of(first, "was moved from elsewhere")
+    assert not warnings_of(other, "was moved from elsewhere")
+
+
 async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(
     near_lead: Lead, repository: Path, tmp_path: Path
 ) -> None:

@@ -202,15 +202,18 @@ class Desk:
         session = self.caller.session
         return None if session.agent is None else session.agent.as_lead
 
+    @property
+    def own(self) -> int | None:
+        """The number of the agent whose command line calls, if it only reads: it may read of itself."""
+        session = self.caller.session
+        return session.agent.number if session.agent and session.is_command_line and self._reads_only else None
+
     def may_see(self, agent: Agent) -> bool:
         """Whether the caller has to do with this agent: an agent has with those below it.
 
         What its command line only reads may be of itself, too.
         """
-        if self.below is None or self.below in agent.leads:
-            return True
-        session = self.caller.session
-        return session.is_command_line and self._reads_only and self.below == agent.as_lead
+        return self.below is None or self.below in agent.leads or self.own == agent.number
 
     async def _find(self, asked: str) -> list[Agent]:
         try:

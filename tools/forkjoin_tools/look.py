@@ -89,10 +89,12 @@ async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, i
         everything=arguments.all,
         states=arguments.state,
         below=desk.below,
+        own=desk.own,
         before=_last(arguments),
         limit=arguments.limit + 1,
     )
-    return found, await desk.store.count_agents(desk.project, everything=arguments.all, below=desk.below)
+    counts = await desk.store.count_agents(desk.project, everything=arguments.all, below=desk.below, own=desk.own)
+    return found, counts
 
 
 async def _named(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:

@@ -71,6 +71,8 @@ async def commit_loose(
     head, loose = await _commit(place, status, theirs, branch, message, warnings)
     is_home = status.head and status.branch == branch
     tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
+    if is_home:
+        warnings += await to_thread.run_sync(_warn_of_move, place, status)
     warnings += await _name_what_stays(place, status)
     return Left(tip, loose, warnings, status.unmerged)
 
@@ -202,6 +204,15 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
     else:  # it is on a branch that is gone, and will be made again
         return
     await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
+
+
+def _warn_of_move(place: Place, status: Status) -> list[str]:
+    """Return a warning if the branch was moved from outside the worktree: the log of HEAD there lacks that."""
+    log = (read_end(place.folder / "logs" / "HEAD", _LOG) or b"").decode(errors="replace")
+    last = log.removesuffix("\n").rpartition("\n")[2].split(" ")[1:2]
+    if not last or last[0] == status.head or not _ID.fullmatch(last[0]):
+        return []
+    return [f"Its branch was moved from elsewhere, from {last[0][:12]} to {str(status.head)[:12]}: look at both."]
 
 
 async def _last_head(place: Place, *, told: bool = False) -> str | None:

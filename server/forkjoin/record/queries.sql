@@ -64,16 +64,16 @@ AND merge <> 'merged';
 SELECT * FROM agent INDEXED BY agent_live WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
 
 -- name: agent_page
--- With `below`, only agents that this lead or one below it has spawned.
+-- With `below`, only agents that this lead or one below it has spawned, and the agent `own`.
 SELECT * FROM agent WHERE project = :project AND (:everything OR removed IS NULL) AND (:before IS NULL OR number < :before)
 AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
-AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)))
+AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)) OR number = :own)
 ORDER BY number DESC LIMIT :limit;
 
 -- name: count_agents
 -- As `agent_page`, over all pages and states.
 SELECT state, count(*) AS count FROM agent WHERE project = :project AND (:everything OR removed IS NULL)
-AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)))
+AND (:below IS NULL OR :below = lead OR :below IN (SELECT value FROM json_each(above)) OR number = :own)
 GROUP BY state;
 
 -- name: open_agents

@@ -167,6 +167,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         everything: bool,
         states: Collection[State] | None = None,
         below: str | None = None,
+        own: int | None = None,
         before: int | None = None,
         limit: int = -1,
     ) -> list[Agent]:
@@ -175,6 +176,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         Args:
             everything: Whether removed agents count.
             below: Only agents that this lead, or an agent below it, has spawned.
+            own: The number of an agent that `below` does not leave out.
             before: Only agents with a smaller number.
         """
         return await self._agents(
@@ -183,13 +185,16 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
             everything=everything,
             states=tuple(states) if states else None,
             below=below,
+            own=own,
             before=before,
             limit=limit,
         )
 
-    async def count_agents(self, project: int, *, everything: bool, below: str | None = None) -> dict[State, int]:
+    async def count_agents(
+        self, project: int, *, everything: bool, below: str | None = None, own: int | None = None
+    ) -> dict[State, int]:
         """Count the project's agents by state; as in `agents`."""
-        found = await self._rows("count_agents", project=project, everything=everything, below=below)
+        found = await self._rows("count_agents", project=project, everything=everything, below=below, own=own)
         return {State(row["state"]): row["count"] for row in found}
 
     async def open_agents(self, project: int, limit: int) -> tuple[list[Agent], int]:
