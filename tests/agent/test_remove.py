@@ -317,3 +317,24 @@ async def test_a_branch_that_was_made_symbolic_is_skipped_and_removed_by_itself(
     assert (
         git(repository, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads") == f"refs/heads/main {main}"
     )
+
+
+async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_discarded(
+    near: Lead, repository: Path
+) -> None:
+    await near.run("echo done > done; mkdir 'GIT~1'; echo precious > 'GIT~1/x'")
+    await near.call("merge_worktree", ids=["a1"])
+    await refused(near, repository, "GIT~1/x (git can't take it)", "a1", discard=False)
+    answer = await near.call("remove_worktrees", ids=["a1"], discard_unmerged=True)
+    assert "refs/forkjoin/kept/nested/a1-" in str(answer)
+    (ref,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/nested").splitlines()
+    assert "precious" in git(repository, "show", f"{ref}:files.tar")
+
+
+async def test_files_that_another_agent_made_git_ignore_are_refused(near: Lead, repository: Path) -> None:
+    hide = 'echo "*" >> "$(git rev-parse --git-common-dir)/info/exclude"'
+    await near.run(f"{hide}; echo precious > precious")
+    await refused(near, repository, "precious (ignored by rules that changed", "a1", discard=False)
+    (repository / ".git" / "info" / "exclude").write_text("")
+    (removed,) = (await near.call("remove_worktrees", ids=["a1"]))["removed"]
+    assert blob(repository, removed["kept_as"], "precious") == b"precious\n"

@@ -74,6 +74,17 @@ async def test_one_of_an_agent_at_work_keeps_no_other_worktree_from_being_made(
     assert blob(fork.repository, fork.branch, "loose") == b"y"
 
 
+async def test_a_log_of_its_branch_that_is_a_link_is_not_written_through(fork: Fork, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").write_text("the user's\n")
+    log = fork.repository / ".git" / "logs" / "refs" / "heads" / fork.branch
+    log.unlink()
+    log.symlink_to(elsewhere)
+    (fork.path / "loose").write_text("y")
+    await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+    assert elsewhere.read_text() == "the user's\n"
+
+
 async def test_a_worktree_whose_git_folder_no_longer_names_it_is_found_by_its_own_name(fork: Fork) -> None:
     (fork.path / "loose").write_text("y")
     (fork.folder / "gitdir").unlink()

@@ -127,6 +127,7 @@ class Table:
         """Nothing that is decided depends on this."""
 
     add_event = set_last_event = add_result = add_message = take_back_mail = give_mail = withdraw_requests = ignore
+    delete_refs_before = ignore
 
     def waiting_mail(self, agent: int) -> list[dict[str, Any]]:
         return []

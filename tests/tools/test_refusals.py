@@ -31,7 +31,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"task": "x", "base": "@{-1}"}, "names no commit"),
     ({"task": "x", "priority": 1001}, "less than or equal to 1000"),
     ({"task": "x", "timeout_minutes": 0}, "greater than 0"),
-    ({"task": "x", "verify": ""}, "must not be empty"),
+    ({"task": "x", "judge": ""}, "must not be empty"),
 ]
 
 #: (tool, arguments, what the error must say)

@@ -17,8 +17,9 @@ from anyio import to_thread
 
 from forkjoin.agent.attach import end_visit
 from forkjoin.agent.teardown import tear_down
-from forkjoin.branch import archive, git, kept, place, unsaved, worktree
+from forkjoin.branch import archive, git, kept, place, shared_config, unsaved, worktree
 from forkjoin.branch.checkout import find_checkout
+from forkjoin.branch.loose import Left, find_ignored_by_others
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
@@ -55,14 +56,16 @@ async def remove(
         unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
         if not discard_unmerged:
             _check_merged(unmerged, forgotten)
-            await _find_unsaved(common_dir, known, discard=False)
+            await _find_unsaved(common_dir, known, {}, discard=False)
         for agent in made:
             await end_visit(rooms, agent)
         symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
-        tips = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
+        lefts = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
         warnings = [*symbolic, *await tear_down(rooms, known, environment)]
-        await _check_again(rooms, common_dir, whole, tips)
-        unsaved = await _find_unsaved(common_dir, known, discard=discard_unmerged)
+        await _check_again(rooms, common_dir, whole, lefts)
+        hides = await _hides_files(rooms, common_dir)
+        strays = {agent.number: await _find_strays(common_dir, agent, lefts, hides=hides) for agent in known}
+        unsaved = await _find_unsaved(common_dir, known, strays, discard=discard_unmerged)
         warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
         _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
         _check_free(rooms, await rooms.store.set_removing(whole))
@@ -144,12 +147,12 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
         )
 
 
-async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], tips: Mapping[int, str | None]) -> None:
+async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], lefts: Mapping[int, Left]) -> None:
     """See that nobody has gone on with them meanwhile: a teardown may be long. What it adds is committed, too."""
     now = await rooms.store.agents_numbered(agent.number for agent in agents)
     _check_free(rooms, now)
-    for agent in (one for one in now if one.number in tips):
-        tip = tips[agent.number]
+    for agent in (one for one in now if one.number in lefts):
+        tip = lefts[agent.number].tip
         if await git.tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
         if not await is_at(rooms.store, common_dir, agent, tip, or_less=True):
@@ -162,17 +165,36 @@ async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
     return None if target is None else f"{agent.label}: its branch was {git.describe_symbolic(target)}"
 
 
-async def _commit_loose(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
-    """See that the branch has what was left in the worktree since the agent's end; where the branch is then."""
+async def _commit_loose(rooms: Rooms, common_dir: str, agent: Agent) -> Left:
+    """Commit what was left in the worktree since the agent's end."""
     try:
-        left = await commit_loose(rooms.store, common_dir, agent, f"Left in the worktree of {agent.label}")
+        return await commit_loose(rooms.store, common_dir, agent, f"Left in the worktree of {agent.label}")
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
-    return left.tip
+
+
+async def _hides_files(rooms: Rooms, common_dir: str) -> bool:
+    """Return whether the ignore rules that all worktrees share are others than a person accepted."""
+    file = shared_config.accepted_file(rooms.home, common_dir)
+    accepted = await to_thread.run_sync(shared_config.read_accepted, file)
+    if accepted is None:
+        return False
+    changes = await shared_config.compare(accepted, await to_thread.run_sync(shared_config.take, common_dir))
+    return any(change.file == "info/exclude" or change.key == "core.excludesfile" for change in changes)
+
+
+async def _find_strays(common_dir: str, agent: Agent, lefts: Mapping[int, Left], *, hides: bool) -> list[Unsaved]:
+    """Find the files of a worktree that no commit has: git can't take them, or rules that nobody accepted hide them."""
+    top = Path(agent.worktree)
+    hidden = await find_ignored_by_others(common_dir, top) if hides else []
+    found = dict.fromkeys(hidden, "ignored by rules that changed; see forkjoin trust")
+    found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
+    strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
+    return [one for one in strays if await to_thread.run_sync(os.path.lexists, one.folders[0])]
 
 
 async def _find_unsaved(
-    common_dir: str, agents: Sequence[Agent], *, discard: bool
+    common_dir: str, agents: Sequence[Agent], strays: Mapping[int, Sequence[Unsaved]], *, discard: bool
 ) -> list[tuple[Agent, list[Unsaved]]]:
     """Find what would go with agents' worktrees and is nowhere else; refuse to lose it, unless it may go."""
     each: list[tuple[Agent, list[Unsaved]]] = []
@@ -181,6 +203,7 @@ async def _find_unsaved(
             found = await unsaved.find_unsaved(common_dir, Path(agent.worktree), agent.base)
         except GitError as error:
             raise _refuse(agent, f"git can't tell what is in its worktree: {error.last_line}") from error
+        found += strays.get(agent.number, ())
         if found and not discard:
             raise _refuse(
                 agent,

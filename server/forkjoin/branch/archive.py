@@ -58,6 +58,8 @@ def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
 
 
 def _below(top: Path) -> Iterable[Path]:
+    if top.is_symlink() or not top.is_dir():
+        return
     for above, folders, names in os.walk(top, onerror=_fail):
         folders.sort()
         yield from (Path(above, name) for name in sorted((*folders, *names)))

@@ -38,6 +38,7 @@ class Left:
     loose: int  #: how many paths were uncommitted, and are committed now
     warnings: list[str]  #: what the lead should know, each a sentence
     conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
+    refused: list[str] = field(default_factory=list[str])  #: uncommitted paths that git can't take
 
 
 async def commit_loose(
@@ -74,7 +75,8 @@ async def commit_loose(
     if is_home:
         warnings += await to_thread.run_sync(_warn_of_move, place, status)
     warnings += await _name_what_stays(place, status)
-    return Left(tip, loose, warnings, status.unmerged)
+    now = await leave_out_untouched(place, await read_status(place), set_up) if status.loose else status
+    return Left(tip, loose, warnings, status.unmerged, now.loose)
 
 
 async def is_at(
@@ -92,6 +94,16 @@ async def is_at(
     status = await leave_out_untouched(place, await read_status(place), set_up)
     loose = await to_thread.run_sync(_there, worktree, status.loose) if or_less else status.loose
     return status.head == commit and not loose and not status.repositories
+
+
+async def find_ignored_by_others(common_dir: str, worktree: Path) -> list[str]:
+    """Return the files that git ignores by other rules than those of a .gitignore in the worktree."""
+    place = await find_place(common_dir, worktree)
+    if place is None or not await to_thread.run_sync(is_folder, worktree):
+        return []
+    form = ("ls-files", "-z", "--others", "--directory", "--exclude-per-directory=.gitignore")
+    brought = {*await included(place.path, place.here), *await to_thread.run_sync(shared, place)}
+    return [name for name in git.names_in(await place.git(*form)) if name.removesuffix("/") not in brought]
 
 
 def _there(worktree: Path, names: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ def mend_folder(place: Place, branch: str) -> list[str]:
     warnings: list[str] = []
     ours = Path(place.common_dir, "refs", "heads", branch), Path(place.common_dir, "logs", "refs", "heads", branch)
     strange = [*_find_strange(place.folder), *filter(is_irregular, ours)]
+    strange += [ours[1]] if ours[1].is_symlink() and ours[1] not in strange else []  # git would write where it leads
     for file in strange:
         take_away(file)
     if strange:
