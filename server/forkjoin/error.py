@@ -86,7 +86,8 @@ class GitError(ForkjoinError):
     def __init__(self, arguments: Iterable[str], code: int, stderr: str) -> None:
         self.stderr = stderr.strip()
         lines = self.stderr.splitlines()
-        self.last_line = lines[-1] if lines else f"exit {code}"
+        last = next((n for n in reversed(range(len(lines))) if not lines[n][:1].isspace()), 0)  # others go on from it
+        self.last_line = " ".join(line.strip() for line in lines[last:]) or f"exit {code}"
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
 
 

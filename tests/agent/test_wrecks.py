@@ -122,7 +122,12 @@ async def test_a_folder_of_worktrees_that_is_a_symlink_is_refused_and_nothing_is
 
 
 @pytest.mark.parametrize(
-    "wreck", ["mkfifo info/pipe && mv info/pipe info/exclude", "echo '[' >> config", "git config extensions.no x"]
+    "wreck",
+    [
+        "mkfifo info/pipe && mv info/pipe info/exclude",
+        "echo '[' >> config",
+        "git config extensions.no x; git config core.repositoryFormatVersion 1",
+    ],
 )
 async def test_agents_are_listed_and_stopped_though_git_can_not_read_their_repository(
     near_lead: Lead, repository: Path, wreck: str
@@ -130,5 +135,6 @@ async def test_agents_are_listed_and_stopped_though_git_can_not_read_their_repos
     (agent,) = await near_lead.spawn(f'cd "$(git rev-parse --git-common-dir)" && {wreck}; touch ready; exec sleep 600')
     await until((repository / ".git" / "ready").exists)
     assert (await near_lead.listed(agent))["state"] == "running"
+    assert "git refused: " in await near_lead.refusal("read_diff", id=agent)
     (stopped,) = (await near_lead.call("stop_agents", ids=[agent]))["agents"]
     assert stopped["state"] in ("stopped", "failed")

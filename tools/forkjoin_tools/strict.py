@@ -5,11 +5,12 @@ the text of an error is the error alone: a model reads every token.
 """
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
-from forkjoin.error import CallerError, ForkjoinError
+from forkjoin.error import CallerError, ForkjoinError, GitError
 from forkjoin.loop import Loop
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -21,6 +22,8 @@ from pydantic_core import ErrorDetails
 
 from forkjoin_tools.desk import Desk, open_desk
 from forkjoin_tools.size import ROOM, wire_size
+
+log = logging.getLogger(__name__)
 
 
 class Arguments(ArgModelBase):
@@ -57,6 +60,9 @@ class StrictTool(Tool):
             raise ToolError(show(explain(self.name, error.errors(), self.parameters))) from None
         except CallerError as error:
             raise ToolError(show(str(error))) from None
+        except GitError as error:
+            log.warning("%s: %s", self.name, error)
+            raise ToolError(show(f"git refused: {error.last_line}. Mend that, then call {self.name} again.")) from error
         except (ForkjoinError, OSError) as error:
             raise UnexpectedToolError(show(f"{self.name} failed, and not through you: {error}")) from error
 
