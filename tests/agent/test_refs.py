@@ -140,6 +140,12 @@ async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_s
     assert not warnings_of(other, "was moved from elsewhere")
 
 
+async def test_the_commit_of_what_was_loose_is_no_move_from_elsewhere(near_lead: Lead) -> None:
+    result = await run(near_lead, "echo > one; git add one; git commit -qm one; echo > two")
+    assert warnings_of(result, "1 uncommitted path")
+    assert not warnings_of(result, "was moved from elsewhere")
+
+
 async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(
     near_lead: Lead, repository: Path, tmp_path: Path
 ) -> None:

@@ -68,12 +68,12 @@ async def commit_loose(
         status = await _read_whole_status(place, warnings)
     status = await leave_out_untouched(place, status, set_up)
     status = replace(status, unmerged=await merging.find_unresolved(place, status.unmerged))
+    is_home = status.head and status.branch == branch
+    if is_home:  # before a commit of ours is in the log
+        warnings += await to_thread.run_sync(_warn_of_move, place, status)
     theirs = await _find_theirs(place, status)
     head, loose = await _commit(place, status, theirs, branch, message, warnings)
-    is_home = status.head and status.branch == branch
     tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
-    if is_home:
-        warnings += await to_thread.run_sync(_warn_of_move, place, status)
     warnings += await _name_what_stays(place, status)
     now = await leave_out_untouched(place, await read_status(place), set_up) if status.loose else status
     return Left(tip, loose, warnings, status.unmerged, now.loose)
