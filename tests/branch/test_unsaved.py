@@ -133,6 +133,23 @@ async def test_a_commit_that_only_a_log_has_is_work_unless_it_was_amended(fork: 
     assert await found(fork) == ["clone (1 commit)"]
 
 
+async def test_a_commit_or_stash_that_only_a_log_has_is_work_whatever_its_message_is(fork: Fork, library: Path) -> None:
+    git(library, "commit", "-q", "--allow-empty", "-m", "Do: fast-forward")
+    git(fork.path, "clone", "-q", str(library), "clone")
+    clone = fork.path / "clone"
+    git(clone, "checkout", "-q", "--detach")
+    git(clone, "commit", "-q", "--allow-empty", "-m", "Mend the fast-forward")
+    git(clone, "checkout", "-q", "main")
+    assert await found(fork) == ["clone (1 commit)"]
+    git(clone, "update-ref", "refs/remotes/origin/new", "HEAD@{1}")
+    for text in ("first", "second"):
+        (clone / "lib.txt").write_text(text)
+        git(clone, "stash", "-q")
+    git(clone, "update-ref", "refs/remotes/origin/stash", "stash@{0}")
+    (first_stash,) = await found(fork)
+    assert "commit" in first_stash
+
+
 async def test_a_bare_repository_and_one_in_another_are_found(fork: Fork, library: Path) -> None:
     git(fork.path, "clone", "-q", str(library), "outer")
     git(fork.path, "init", "-q", "--bare", "outer/x/bare.git")

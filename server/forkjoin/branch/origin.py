@@ -23,10 +23,10 @@ MOST = 2_000
 
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
-#: What a log says of commits that were there before (git-reflog(1)).
+#: What a log says of commits that were there before (git-reflog(1)); what is committed or stashed has words of people.
 _BROUGHT = re.compile(
     rb"clone|fetch|checkout|reset|branch|switch|update by push"
-    rb"|rebase.*\((?:start|abort)\)|.*(?:[Ff]ast-forward|storing head)"
+    rb"|rebase.*\((?:start|abort)\)|(?!commit|WIP on |On ).*: (?:[Ff]ast-forward|storing head)$"
 )
 
 
