@@ -21,6 +21,14 @@ async def run(lead: Lead, script: str) -> dict[str, list[str]]:
     return result
 
 
+def make(repository: Path, name: str, text: str) -> str:
+    """Make a commit on main with one file changed, which no branch has."""
+    commit(repository, {name: text})
+    made = git(repository, "rev-parse", "HEAD")
+    git(repository, "reset", "-q", "--hard", "HEAD~1")
+    return made
+
+
 # -- what it leaves checked out
 
 
@@ -68,6 +76,27 @@ async def test_a_rebase_that_holds_a_branch_is_ended_and_what_it_stashed_is_kept
     assert warnings_of(result, "in the middle of a rebase")
     (kept,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/stash-*").splitlines()
     assert git(repository, "show", f"{kept}:README.md") == "x"
+
+
+async def test_what_a_merge_of_its_own_branch_has_stashed_is_kept(near_lead: Lead, repository: Path) -> None:
+    git(repository, "branch", "feature")
+    git(repository, "update-ref", "refs/heads/feature", make(repository, "shared.txt", "theirs\n"))
+    script = "echo ours > shared.txt; git commit -qam ours; echo x > README.md; git merge -q --autostash feature"
+    result = await run(near_lead, script)
+    await near_lead.call("remove_worktrees", ids=["a1"], discard_unmerged=True)
+    (kept,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/stash-*").splitlines()
+    assert warnings_of(result, kept)
+    assert git(repository, "show", f"{kept}:README.md") == "x"
+
+
+@pytest.mark.parametrize("then", ["true", "rm -rf inner", "git -C inner switch -q --orphan empty"])
+async def test_a_branch_in_a_worktree_that_the_agent_made_within_its_own_is_free_at_its_end(
+    near_lead: Lead, repository: Path, then: str
+) -> None:
+    git(repository, "branch", "feature")
+    result = await run(near_lead, f"git worktree add -q inner feature; echo x > inner/new; {then}")
+    git(repository, "switch", "-q", "feature")
+    assert warnings_of(result, "empty checked out" if "empty" in then else "feature checked out")
 
 
 async def test_a_bisection_that_holds_a_branch_is_ended(near_lead: Lead, repository: Path) -> None:

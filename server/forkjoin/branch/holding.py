@@ -8,6 +8,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git, kept
+from forkjoin.branch.nested import find_within
 from forkjoin.branch.place import Place, find_place
 from forkjoin.branch.worktree import take_away
 from forkjoin.error import GitError
@@ -20,6 +21,8 @@ _OPERATIONS = {
     "rebase-apply/head-name": "rebase-apply",
     "BISECT_START": "BISECT_*",
 }
+#: Files that name what git has stashed for an operation (git-merge(1) and git-rebase(1), --autostash).
+_STASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
 _LIMIT = 64 * 1024
 _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 
@@ -27,7 +30,8 @@ _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
     """Detach a worktree, in which nothing runs, from all branches but its agent's own; what is in it stays.
 
-    A rebase or bisection that holds another branch is ended. What it has stashed is kept under refs/forkjoin/kept/.
+    So are the worktrees that the agent has made within it. A rebase or bisection that holds another branch is ended.
+    What git has stashed for a merge or a rebase is kept under refs/forkjoin/kept/.
 
     Returns:
         What the lead should know, each a sentence.
@@ -35,20 +39,37 @@ async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str
     place = await find_place(common_dir, worktree)
     if place is None:
         return []
+    within = await to_thread.run_sync(find_within, common_dir, worktree)
     warnings: list[str] = []
-    try:
-        if other := await _find_other(place, f"refs/heads/{branch}"):
-            await _detach(place, f"refs/heads/{branch}")
-            warnings.append(
-                f"The agent had left {git.short(other)} checked out; its worktree was detached from that branch."
-            )
-        for name in await to_thread.run_sync(_find_operations, place.folder, f"refs/heads/{branch}"):
-            await _end(place, name, keep_as)
-            what = "a bisection" if name.startswith("BISECT") else "a rebase"
-            warnings.append(f"The agent was in the middle of {what} of another branch, which was ended.")
-    except (GitError, OSError) as error:
-        warnings.append(f"The worktree may still have another branch checked out: {error}.")
+    for one in (place, *(Place(common_dir, folder, where) for where, folder in within.linked)):
+        try:
+            await _free(one, f"refs/heads/{branch}", keep_as, warnings)
+        except (GitError, OSError) as error:
+            warnings.append(f"The worktree may still have another branch checked out: {error}.")
     return warnings
+
+
+async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> None:
+    if other := await _find_other(place, own):
+        await _detach(place, own)
+        warnings.append(
+            f"The agent had left {git.short(other)} checked out; its worktree was detached from that branch."
+        )
+    for stash in await to_thread.run_sync(_find_stashes, place.folder):
+        if commit := await git.resolve(place.common_dir, stash):
+            ref = await kept.keep(place.common_dir, commit, f"stash-{keep_as}")
+            warnings.append(f"What git had stashed for a merge or a rebase under way is kept as {ref}.")
+    for name in await to_thread.run_sync(_find_operations, place.folder, own):
+        for left in place.folder.glob(name):
+            await to_thread.run_sync(take_away, left)
+        what = "a bisection" if name.startswith("BISECT") else "a rebase"
+        warnings.append(f"The agent was in the middle of {what} of another branch, which was ended.")
+
+
+def _find_stashes(folder: Path) -> list[str]:
+    """Return the commits that only an operation under way in a git folder knows."""
+    found = (read_line(folder / name) for name in _STASHES)
+    return [line for line in found if line and _OBJECT.fullmatch(line)]
 
 
 async def _find_other(place: Place, own: str) -> str | None:
@@ -82,11 +103,3 @@ def _find_operations(folder: Path, own: str) -> list[str]:
             others = {*held} - {own, "refs/heads/", "refs/heads/detached HEAD", *objects}
             found += [operation] * bool(others and operation not in found)
     return found
-
-
-async def _end(place: Place, operation: str, keep_as: str) -> None:
-    stash = await to_thread.run_sync(read_line, place.folder / operation / "autostash")
-    if stash and (commit := await git.resolve(place.common_dir, stash)):
-        await kept.keep(place.common_dir, commit, f"stash-{keep_as}")
-    for left in place.folder.glob(operation):
-        await to_thread.run_sync(take_away, left)
