@@ -42,6 +42,23 @@ async def test_what_is_merged_is_in_the_users_submodule_once_the_agent_is_remove
     assert (repository / "lib" / "new.txt").read_text() == "new\n"
 
 
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_what_is_merged_is_in_the_submodule_of_the_linked_worktree_that_has_the_target(
+    near: Lead, repository: Path, tmp_path: Path, is_ready: bool
+) -> None:
+    linked = tmp_path / "linked"
+    git(repository, "worktree", "add", "-q", "-b", "work", str(linked))
+    update = ("-c", "protocol.file.allow=always", "submodule", "update", "-q", "--init")
+    if is_ready:
+        git(linked, *update)
+    (first,) = await near.run(_MOVE)
+    assert (await near.call("merge_worktree", ids=[first], into="work"))["merged"]
+    await near.call("remove_worktrees", ids=[first])
+    git(linked, *update)
+    assert (linked / "lib" / "new.txt").read_text() == "new\n"
+    assert git(repository, "-C", ".git/modules/lib", "for-each-ref", "refs/forkjoin/kept/")
+
+
 async def test_a_branch_whose_submodule_has_lost_its_commit_is_skipped_and_the_others_land(
     near: Lead, repository: Path, home: Home
 ) -> None:

@@ -44,10 +44,13 @@ class Keeping:
 
     slug: str  #: of the agent
     dry_run: bool = False  #: only see whether the commits are there
+    checkout: str | None = None  #: where the target is checked out, if it is
 
 
 async def secure(common_dir: str, tip: str, changes: Sequence[Change], keeping: Keeping) -> str | None:
     """See that the repository's own submodules have the commits that these changes name; else say why not.
+
+    Those of a linked worktree that the target is checked out in get them, too: git looks for them nowhere else there.
 
     Args:
         tip: A commit whose .gitmodules tells what the submodules are called.
@@ -55,7 +58,12 @@ async def secure(common_dir: str, tip: str, changes: Sequence[Change], keeping: 
     names = await _read_names(common_dir, tip, {})
     own, others = await to_thread.run_sync(_find_homes, common_dir)
     try:
-        return await _secure(own, others, names, changes, keeping)
+        why = await _secure(own, others, names, changes, keeping)
+        linked = next((one for one in others if keeping.checkout and one.tree == Path(keeping.checkout)), None)
+        if why or linked is None:
+            return why
+        there = [own, *(one for one in others if one != linked)]
+        return await _secure(linked, there, names, changes, keeping)
     except (UnreadableError, GitError, OSError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
         return f"the commits of its submodules can't be brought to the repository: {why[:300]}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from forkjoin.branch import git, join
-from forkjoin.branch.checkout import check_free
+from forkjoin.branch.checkout import check_free, find_checkout
 from forkjoin.branch.fsck import find_malformed
 from forkjoin.branch.hunks import find_hunks
 from forkjoin.branch.submodule import Keeping, secure
@@ -172,8 +172,10 @@ class _Train:
         refused: dict[int, Skipped] = {}
         for entry, fate in zip(entries, fates, strict=True):
             if isinstance(fate, Joined) and fate.submodules:
-                keeping = Keeping(entry.agent.slug, self.order.landing.dry_run)
-                why = await secure(self.order.common_dir, fate.head.commit, fate.submodules, keeping)
+                common_dir, landing = self.order.common_dir, self.order.landing
+                where = await find_checkout(common_dir, landing.target)
+                keeping = Keeping(entry.agent.slug, landing.dry_run, where)
+                why = await secure(common_dir, fate.head.commit, fate.submodules, keeping)
                 refused |= {entry.agent.number: Skipped(entry.agent.id, why)} if why else {}
         return refused
 
