@@ -173,7 +173,7 @@ class _Train:
         for entry, fate in zip(entries, fates, strict=True):
             if isinstance(fate, Joined) and fate.submodules:
                 common_dir, landing = self.order.common_dir, self.order.landing
-                where = await find_checkout(common_dir, landing.target)
+                where = None if landing.dry_run else await find_checkout(common_dir, landing.target)
                 keeping = Keeping(entry.agent.slug, landing.dry_run, where)
                 why = await secure(common_dir, fate.head.commit, fate.submodules, keeping)
                 refused |= {entry.agent.number: Skipped(entry.agent.id, why)} if why else {}
