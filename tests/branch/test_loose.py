@@ -259,3 +259,20 @@ async def test_of_many_ignored_files_ten_are_named_and_the_rest_is_counted(fork:
         (fork.path / f"{number:02}.log").touch()
     [warning] = (await leave(fork)).warnings
     assert warning.endswith("08.log, 09.log and 15 more.")
+
+
+async def test_a_commit_on_no_branch_that_the_agent_went_away_from_is_kept(fork: Fork) -> None:
+    git(fork.path, "switch", "-q", "--detach")
+    tip = commit(fork.path, {"detached": "x"})
+    git(fork.path, "switch", "-q", fork.branch)
+    left = await leave_twice(fork)
+    assert left.warnings == [
+        "Commits that the agent made on no branch are kept, and not merged: refs/forkjoin/kept/detached/a1-left."
+    ]
+    assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/detached/a1-left") == tip
+
+
+async def test_a_commit_that_the_agent_only_looked_at_is_not_kept(fork: Fork) -> None:
+    git(fork.path, "switch", "-q", "--detach", "main")
+    git(fork.path, "switch", "-q", fork.branch)
+    assert (await leave_twice(fork)).warnings == []

@@ -26,6 +26,8 @@ from forkjoin.regular import read_end
 
 #: Bytes of a log of HEAD that are read, from its end.
 _LOG = 64 * 1024
+#: How the log of HEAD tells that the agent went away from a commit that it had on no branch.
+_LEFT = re.compile(r"\tcheckout: moving from ([0-9a-f]{40}|[0-9a-f]{64}) to ")
 #: An id of an object, but the one that stands for none.
 _ID = re.compile(r"(?!0+$)(?:[0-9a-f]{40}|[0-9a-f]{64})")
 
@@ -74,7 +76,7 @@ async def commit_loose(
     theirs = await _find_theirs(place, status)
     head, loose = await _commit(place, status, theirs, branch, message, warnings)
     tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
-    warnings += await _name_what_stays(place, status)
+    warnings += [*await _keep_detached(place, keep_as), *await _name_what_stays(place, status)]
     now = await leave_out_untouched(place, await read_status(place), set_up) if status.loose else status
     return Left(tip, loose, warnings, status.unmerged, now.loose)
 
@@ -278,6 +280,18 @@ async def _may_move(place: Place, ref: str) -> bool:
         return await find_checkout(place.common_dir, ref) in (None, str(place.path))
     except CallerError:
         return False
+
+
+async def _keep_detached(place: Place, keep_as: str) -> list[str]:
+    """Keep the commits that the agent made on no branch and went away from; return a warning if there are some."""
+    log = await to_thread.run_sync(read_end, place.folder / "logs" / "HEAD", _LOG)
+    left = dict.fromkeys(_LEFT.findall((log or b"").decode(errors="replace")))
+    there = [commit for commit in left if await git.resolve(place.common_dir, commit)]
+    if not there:
+        return []
+    lost = (await git.git(place.common_dir, "rev-list", *there, "--not", "--all")).split()
+    refs = [await kept.keep(place.common_dir, commit, f"detached/{keep_as}") for commit in there if commit in lost]
+    return [f"Commits that the agent made on no branch are kept, and not merged: {git.listed(refs)}."] if refs else []
 
 
 # -- what stays there
