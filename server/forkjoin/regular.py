@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
+#: Bytes of a line that holds a path or the name of a ref: a path has 4,096 at most.
+_LINE = 8192
 
 
 def open_regular(file: Path) -> BinaryIO | None:
@@ -43,9 +45,11 @@ def read_end(file: Path, limit: int) -> bytes | None:
 
 
 def read_line(file: Path) -> str | None:
-    """What stands in a file of one line, as git keeps many; none where it can't be read."""
+    """Return the line in a file that holds a path or a ref, or `None` where it can't be read, or holds neither."""
     try:
-        data = read_regular(file)
+        data = read_regular(file, _LINE + 1)
     except OSError:
         return None
-    return None if data is None else os.fsdecode(data).removesuffix("\n")
+    if data is None or len(data) > _LINE or b"\0" in data:
+        return None
+    return os.fsdecode(data).removesuffix("\n")

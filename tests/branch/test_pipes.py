@@ -18,6 +18,7 @@ from leaving import leave
 
 OWN = [
     *("HEAD", "index", "logs/HEAD", "info/sparse-checkout", "config.worktree", "commondir", "MERGE_HEAD", "ORIG_HEAD"),
+    "gitdir",
     *("logs", "info", "forkjoin-ignore"),
 ]
 COMMON = ["config", "packed-refs", "info/exclude", "info/attributes", "objects/info/alternates", "shallow"]
@@ -90,6 +91,27 @@ async def test_a_worktree_whose_git_folder_no_longer_names_it_is_found_by_its_ow
     (fork.folder / "gitdir").unlink()
     await leave(fork)
     assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+@pytest.mark.parametrize("name", ["commondir", "gitdir", "HEAD", "ORIG_HEAD", "config.worktree", ".git"])
+@pytest.mark.parametrize("content", [b"", b"\0"], ids=["huge", "with a NUL"])
+async def test_a_huge_or_binary_file_in_place_of_a_line_costs_nothing_of_its_work(
+    fork: Fork, name: str, content: bytes
+) -> None:
+    (fork.path / "loose").write_text("y")
+    file = fork.path / ".git" if name.endswith(".git") else fork.folder / name
+    file.write_bytes(content)
+    if not content:
+        os.truncate(file, 1024**4)  # read whole, it would take all memory
+    with anyio.fail_after(GIVE_UP_S):
+        await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+async def test_a_huge_file_in_the_common_git_folder_is_named(fork: Fork) -> None:
+    os.truncate(Path(fork.common_dir, "info", "exclude"), 1024**4)
+    with pytest.raises(CallerError, match="info/exclude is larger than 16 MB"):
+        await look(fork.repository)
 
 
 async def test_one_as_the_log_of_head_of_a_deleted_branch_costs_nothing_but_that_log(fork: Fork) -> None:

@@ -250,19 +250,19 @@ async def _safe(where: str | Path, arguments: Sequence[str], extra: Mapping[str,
     """Return what a call's environment has besides ours: where it is made, and what keeps it from running commands.
 
     Raises:
-        GitRefusedError: git would wait at a pipe there.
+        GitRefusedError: git would wait at a pipe there, or read without an end.
     """
     location = await to_thread.run_sync(locate, Path(where), extra or {})
     if location is None:
         return {**(extra or {})}
-    await _check_regular(location, arguments)
+    await _check_usable(location, arguments)
     seen = await GUARD.look(location, _list_configuration)
     return {**location.environment, **(extra or {}), **seen.environment}
 
 
-async def _check_regular(location: Location, arguments: Sequence[str]) -> None:
-    if irregular := await to_thread.run_sync(location.find_irregular):
-        raise GitRefusedError(arguments, -1, f"{irregular} is no file, and git would wait for it; remove it")
+async def _check_usable(location: Location, arguments: Sequence[str]) -> None:
+    if unusable := await to_thread.run_sync(location.find_unusable):
+        raise GitRefusedError(arguments, -1, unusable)
 
 
 async def _list_configuration(folder: Path) -> str:
@@ -290,7 +290,7 @@ async def commands(common_dir: str) -> list[Entry]:
 async def warn(common_dir: str) -> list[str]:
     """A sentence on what of a repository's configuration is not obeyed, if there is such."""
     location = Location(Path(common_dir), common_dir, Path(common_dir))
-    if await to_thread.run_sync(location.find_irregular):  # who calls git there is told
+    if await to_thread.run_sync(location.find_unusable):  # who calls git there is told
         return []
     seen = await GUARD.look(location, _list_configuration)
     if not seen.strange:
@@ -382,7 +382,7 @@ async def discover(folder: Path) -> Path:
     arguments = ("rev-parse", "--absolute-git-dir")
     for above in (folder, *folder.parents):
         if location := await to_thread.run_sync(locate, above, dict[str, str]()):
-            await _check_regular(location, arguments)
+            await _check_usable(location, arguments)
             break
     extra = {"GIT_CEILING_DIRECTORIES": "", "GIT_WORK_TREE": str(folder)}  # whatever core.worktree says
     code, out, said = await _read_all(folder, arguments, extra)
@@ -404,7 +404,7 @@ async def sharing(common_dir: str) -> str:
 
 async def _look(common_dir: str) -> Seen:
     location = Location(Path(common_dir), common_dir, Path(common_dir))
-    await _check_regular(location, LISTING)
+    await _check_usable(location, LISTING)
     return await GUARD.look(location, _list_configuration)
 
 

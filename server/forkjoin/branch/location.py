@@ -26,6 +26,10 @@ _COMMON = (
     "info/grafts",
     "objects/info/alternates",
 )
+#: Bytes of such a file: git reads it whole, and would fill the memory.
+_LARGEST = 16 * 1024 * 1024
+#: All but those that grow with the repository.
+_SMALL = frozenset({*_OWN, *_COMMON} - {"index", "packed-refs", "logs/HEAD", "info/sparse-checkout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,15 @@ class Location:
         common = {} if os.path.realpath(self.git_dir) == self.common_dir else {"GIT_COMMON_DIR": self.common_dir}
         return {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree), **common}
 
-    def find_irregular(self) -> Path | None:
-        """Return what git would open here, and is neither a file nor a folder."""
-        files = [self.git_dir / name for name in _OWN] + [Path(self.common_dir, name) for name in _COMMON]
-        return next(filter(is_irregular, files), None)
+    def find_unusable(self) -> str | None:
+        """Say what git would open here, and never get to the end of; `None` if there is nothing of the kind."""
+        files = [(self.git_dir, name) for name in _OWN] + [(Path(self.common_dir), name) for name in _COMMON]
+        for folder, name in files:
+            if is_irregular(folder / name):
+                return f"{folder / name} is no file, and git would wait for it; remove it"
+            if is_oversized(folder, name):
+                return f"{folder / name} is larger than {_LARGEST // 1024 // 1024} MB; look at it, and remove it"
+        return None
 
 
 def locate(where: Path, named: Mapping[str, str]) -> Location | None:
@@ -97,3 +106,11 @@ def is_irregular(file: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_oversized(git_dir: Path, name: str) -> bool:
+    """Return whether a file of a git folder, one of those that stay small, is too large."""
+    try:
+        return name in _SMALL and (git_dir / name).stat().st_size > _LARGEST
+    except OSError:
+        return False

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from forkjoin.branch import git
-from forkjoin.branch.location import common_dir_of, is_irregular
+from forkjoin.branch.location import common_dir_of, is_irregular, is_oversized
 from forkjoin.branch.place import Place
 from forkjoin.branch.worktree import take_away
 from forkjoin.regular import read_regular
@@ -30,7 +30,7 @@ def mend_folder(place: Place, branch: str) -> list[str]:
         take_away(file)
     if strange:
         names = [os.path.relpath(file, place.common_dir) for file in strange]
-        warnings.append(f"The agent put what is no file in a git folder; it was removed: {git.listed(names)}.")
+        warnings.append(f"The agent put what git can't use in a git folder; it was removed: {git.listed(names)}.")
     if common_dir_of(place.folder) != os.path.realpath(place.common_dir):
         _put(place.folder / "commondir", place.common_dir)
         warnings.append("The agent let the git folder of its worktree lead to another repository; that was mended.")
@@ -43,13 +43,14 @@ def mend_folder(place: Place, branch: str) -> list[str]:
 
 
 def _find_strange(top: Path) -> list[Path]:
-    """Return what git puts into no worktree's git folder: pipes, sockets, devices, and symlinks but a symbolic HEAD."""
+    """Return what git puts into no worktree's git folder: pipes, devices, symlinks but a symbolic HEAD, huge files."""
     found: list[Path] = []
     for above, folders, files in os.walk(top):
         is_module = _MODULES in Path(above).relative_to(top).parts
         for file in (Path(above, name) for name in (*folders, *files)):
             is_symbolic = file == top / "HEAD" and str(file.readlink() if file.is_symlink() else "").startswith("refs/")
-            if is_irregular(file) or (file.is_symlink() and not is_module and not is_symbolic):
+            is_large = is_oversized(top, os.path.relpath(file, top))
+            if is_large or is_irregular(file) or (file.is_symlink() and not is_module and not is_symbolic):
                 found.append(file)
     return found
 

@@ -22,9 +22,9 @@ from anyio import CancelScope, to_thread
 from forkjoin import lock
 from forkjoin.branch import git, sparse
 from forkjoin.branch.location import is_irregular
-from forkjoin.branch.place import git_folder, git_folders, is_folder
+from forkjoin.branch.place import git_folder, git_folders, is_folder, worktree_of
 from forkjoin.error import CallerError, GitError
-from forkjoin.regular import read_line
+from forkjoin.regular import read_regular
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ _ROOM = 1024 * 1024
 
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
 MARK = "forkjoin-ready"
+_MARK_LIMIT = 8192
 #: What git reads of each worktree when it adds one.
 _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
@@ -186,7 +187,7 @@ def relink(common_dir: str, path: Path) -> None:
     """See that a worktree's git folder says where the worktree is, unless it says something else."""
     folder = Path(common_dir, "worktrees", path.name)
     link = folder / "gitdir"
-    if is_folder(folder) and read_mark(folder) and not link.is_file():
+    if is_folder(folder) and read_mark(folder) and worktree_of(folder) is None:
         take_away(link)
         link.write_bytes(os.fsencode(f"{path}/.git\n"))
 
@@ -200,11 +201,11 @@ def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
 
 
 def read_mark(folder: Path) -> tuple[str, str] | None:
-    said = read_line(folder / MARK)
-    if said is None:
-        return None
-    owner, _, made = said.partition("\0")
-    return owner, made
+    with contextlib.suppress(OSError):
+        if (said := read_regular(folder / MARK, _MARK_LIMIT)) is not None:
+            owner, _, made = os.fsdecode(said).partition("\0")
+            return owner, made
+    return None
 
 
 async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
