@@ -50,6 +50,19 @@ async def test_what_git_writes_as_a_matter_of_course_is_no_change(repository: Pa
     assert await changed_since(before, common_dir) == []
 
 
+def test_a_snapshot_is_small_whatever_is_in_the_folder_of_hooks(common_dir: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for n in range(50):
+        (elsewhere / str(n)).write_bytes(b"x" * 200_000)
+    hooks = Path(common_dir, "hooks")
+    hooks.rename(tmp_path / "hooks")
+    hooks.symlink_to(elsewhere)
+    snapshot = take(common_dir)
+    assert {f"hooks/{n}" for n in range(50)} <= snapshot.keys()
+    assert sum(len(file.content or b"") for file in snapshot.values() if file) <= 4 * 1024 * 1024
+
+
 async def test_an_upstream_that_is_an_address_or_replaces_another_is_a_change(
     repository: Path, common_dir: str
 ) -> None:

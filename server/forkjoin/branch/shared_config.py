@@ -24,8 +24,8 @@ from forkjoin.paths import Home
 from forkjoin.regular import read_regular
 from forkjoin.trust import digest
 
-#: Bytes of a file that are kept, and how many files and submodules' folders are looked at.
-_BYTES, _FILES, _FOLDERS = 256 * 1024, 1000, 2000
+#: Bytes of a file that are kept, and of all; how many files and submodules' folders are looked at.
+_BYTES, _BYTES_OF_ALL, _FILES, _FOLDERS = 256 * 1024, 4 * 1024 * 1024, 1000, 2000
 #: Characters of a value that are shown.
 _VALUE = 80
 
@@ -78,7 +78,13 @@ def take(common_dir: str, *, user: bool = False) -> Snapshot:
     """Return a snapshot of what a repository shares, and with `user` of the user's own configuration. Blocks."""
     root = Path(common_dir)
     files = [*islice(_shared_files(root), _FILES), *(_users_files() if user else ())]
-    return {os.path.relpath(file, root) if file.is_relative_to(root) else str(file): _read(file) for file in files}
+    found: dict[str, File | None] = {}
+    room = _BYTES_OF_ALL
+    for file in files:
+        read = _read(file, min(_BYTES, room))
+        room -= len(read.content or b"") if read else 0
+        found[os.path.relpath(file, root) if file.is_relative_to(root) else str(file)] = read
+    return found
 
 
 def _shared_files(root: Path) -> Iterator[Path]:
@@ -109,7 +115,7 @@ def _users_files() -> Iterator[Path]:
     yield Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "git", "config")
 
 
-def _read(file: Path) -> File | None:
+def _read(file: Path, limit: int) -> File | None:
     try:
         found = file.lstat()
         link = os.readlink(file) if file.is_symlink() else None  # noqa: PTH115 (pathlib would normalise it)
@@ -119,7 +125,7 @@ def _read(file: Path) -> File | None:
         return None
     content = None
     with suppress(OSError):
-        content = read_regular(file, _BYTES)
+        content = read_regular(file, limit)
     return File(found.st_mode & 0o777, link, found.st_size, content)
 
 
