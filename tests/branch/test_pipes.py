@@ -18,7 +18,6 @@ from leaving import leave
 
 OWN = [
     *("HEAD", "index", "logs/HEAD", "info/sparse-checkout", "config.worktree", "commondir", "MERGE_HEAD", "ORIG_HEAD"),
-    "gitdir",
     *("logs", "info", "forkjoin-ignore"),
 ]
 COMMON = ["config", "packed-refs", "info/exclude", "info/attributes", "objects/info/alternates", "shallow"]
@@ -161,6 +160,18 @@ async def test_a_git_that_only_reads_is_ended_once_it_does_nothing(fork: Fork, m
     put_pipe(fork.path / ".gitmodules")
     with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"hung, and was ended after 0\.5 s"):
         await asked.git(fork.path, "config", "--file", ".gitmodules", "--list")
+
+
+async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(
+    fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "_PIPE_S", 0.5)
+    log = Path(fork.common_dir, "logs", "refs", "heads", "main")
+    put_pipe(log)
+    done = commit(fork.path, {"done": "x"})
+    with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"waited for a pipe.*find .* -type p"):
+        await asked.update_refs(fork.common_dir, [f"update refs/heads/main {done}"], "test")
+    assert not Path(fork.common_dir, "refs", "heads", "main.lock").exists()
 
 
 async def test_a_git_that_only_reads_is_let_go_on_while_it_works(

@@ -12,12 +12,13 @@ import contextlib
 import math
 import os
 import re
+import signal
 import subprocess
 import tempfile
-from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -37,6 +38,10 @@ _HUNG = "hung, and was ended after {} s"
 _IDLE_S = 20.0
 _IDLE = "hung, and was ended after {} s in which it did nothing"
 
+#: For how long one that may write waits for a pipe.
+_PIPE_S = 5.0
+_AT_PIPE = "waited for a pipe that somebody put into the git folder, and was ended; to find it: find {} -type p"
+
 #: What changes nothing as we call it, and so may be ended at any time.
 _READS = frozenset(
     (
@@ -48,7 +53,7 @@ _READS = frozenset(
 
 #: What git says where it was about to write an object, and a gc beside it took the empty folder for it away; that is
 #: tried again. Seen on 2.47: twice in 1,200 objects, while one gc followed the other.
-_BESIDE_A_GC = b"unable to create temporary file: No such file or directory"
+_BESIDE_A_GC = "unable to create temporary file: No such file or directory"
 _TRIES_MORE = 4
 
 #: How much of what git complains of is kept.
@@ -143,21 +148,23 @@ async def _write(
     stdout: IO[bytes] | None,
     holding: Sequence[int],
 ) -> tuple[int, bytes, str]:
+    """As `run`, of a git that may write: it is ended where it waits for a pipe, and puts away its locks then."""
     argv, env = _call(where, arguments, extra)
 
-    async def once() -> "subprocess.CompletedProcess[bytes]":
+    async def once() -> _Ended:
         with _given(stdin) as source, anyio.fail_after(_GIVE_UP_S, shield=True):
-            out = subprocess.PIPE if stdout is None else stdout
-            return await anyio.run_process(argv, stdin=source, stdout=out, check=False, env=env, pass_fds=holding)
+            return await _attend(argv, env, source, _await_pipe, signal.SIGTERM, stdout=stdout, holding=holding)
 
     try:
         done = await once()
         for _ in range(_TRIES_MORE):
-            if done.returncode and _BESIDE_A_GC in done.stderr:
+            if done.code and _BESIDE_A_GC in done.said:
                 done = await once()
     except TimeoutError:
         raise GitHungError(arguments, -1, _HUNG.format(_GIVE_UP_S)) from None
-    return done.returncode, done.stdout or b"", done.stderr.decode(errors="replace")
+    if done.hung:
+        raise GitHungError(arguments, -1, _AT_PIPE.format(where))
+    return done.code, done.out, done.said
 
 
 async def _read_all(
@@ -173,32 +180,76 @@ async def _read_all(
     What it reads, a ref or a worktree that somebody works in, may have become a pipe.
     """
     argv, env = _call(where, arguments, extra)
-    data, code, idle = bytearray(), -1, False
-    with tempfile.TemporaryFile() as said, _given(stdin) as source:
+    with _given(stdin) as source:
+        done = await _attend(argv, env, source, _await_idleness, signal.SIGKILL, holding=holding, limit=limit)
+    if done.hung:
+        raise GitHungError(arguments, -1, _IDLE.format(_IDLE_S))
+    return done.code, done.out, done.said
+
+
+class _Ended(NamedTuple):
+    """How a call of git ended."""
+
+    code: int
+    out: bytes
+    said: str
+    hung: bool
+
+
+async def _attend(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    stdin: IO[bytes] | int,
+    await_hang: Callable[[int], Awaitable[None]],
+    end: signal.Signals,
+    *,
+    stdout: IO[bytes] | None = None,
+    holding: Sequence[int] = (),
+    limit: float = math.inf,
+) -> _Ended:
+    """Run git to its end; once `await_hang` returns, end it by that signal."""
+    data, hung = bytearray(), False
+    out = subprocess.PIPE if stdout is None else stdout
+    with tempfile.TemporaryFile() as said:
         async with (
-            await anyio.open_process(argv, stdin=source, stderr=said, env=env, pass_fds=holding) as process,
+            await anyio.open_process(argv, stdin=stdin, stdout=out, stderr=said, env=env, pass_fds=holding) as process,
             anyio.create_task_group() as tasks,
         ):
 
             async def watch() -> None:
-                nonlocal idle
-                await _await_idleness(process.pid)
-                idle = True
-                process.kill()
+                nonlocal hung
+                await await_hang(process.pid)
+                hung = True
+                process.send_signal(end)
 
             tasks.start_soon(watch)
-            assert process.stdout
-            async for chunk in process.stdout:
-                data += chunk
-                if len(data) >= limit:
-                    process.kill()
-                    break
+            if process.stdout:
+                async for chunk in process.stdout:
+                    data += chunk
+                    if len(data) >= limit:
+                        process.kill()
+                        break
             code = await process.wait()
             tasks.cancel_scope.cancel()
-        if idle:
-            raise GitHungError(arguments, -1, _IDLE.format(_IDLE_S))
         said.seek(0)
-        return code, bytes(data), said.read(_WORDS).decode(errors="replace")
+        return _Ended(code, bytes(data), said.read(_WORDS).decode(errors="replace"), hung)
+
+
+async def _await_pipe(pid: int) -> None:
+    """Return once a process has waited for a while to open a pipe that nobody else opens."""
+    since = anyio.current_time()
+    while anyio.current_time() - since < _PIPE_S:
+        await anyio.sleep(_PIPE_S / 10)
+        if not _is_at_pipe(pid):
+            since = anyio.current_time()
+
+
+def _is_at_pipe(pid: int) -> bool:
+    """Return whether a process waits in open(2) for the other end of a pipe, as the kernel tells (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/wchan").read_bytes() == b"wait_for_partner"
+    except OSError:
+        return False
 
 
 async def _await_idleness(pid: int) -> None:

@@ -25,11 +25,17 @@ _COMMON = (
     "info/attributes",
     "info/grafts",
     "objects/info/alternates",
+    "objects/info/commit-graph",
+    "objects/info/commit-graphs/commit-graph-chain",
+    "objects/pack/multi-pack-index",
 )
 #: Bytes of such a file: git reads it whole, and would fill the memory.
 _LARGEST = 16 * 1024 * 1024
 #: All but those that grow with the repository.
-_SMALL = frozenset({*_OWN, *_COMMON} - {"index", "packed-refs", "logs/HEAD", "info/sparse-checkout"})
+_SMALL = frozenset(
+    {*_OWN, *(name for name in _COMMON if not name.startswith("objects/"))}
+    - {"index", "packed-refs", "logs/HEAD", "info/sparse-checkout"}
+)
 
 
 @dataclass(frozen=True, slots=True)
