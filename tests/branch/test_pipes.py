@@ -162,6 +162,17 @@ async def test_a_git_that_only_reads_is_ended_once_it_does_nothing(fork: Fork, m
         await asked.git(fork.path, "config", "--file", ".gitmodules", "--list")
 
 
+async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_again(
+    fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "_IDLE_S", 1.0)
+    put_pipe(Path(fork.common_dir, "included"))
+    git(fork.repository, "config", "include.path", "included")
+    for _ in range(2):
+        with anyio.fail_after(1.9), pytest.raises(CallerError, match="hung"):
+            await look(fork.repository)
+
+
 async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(
     fork: Fork, monkeypatch: pytest.MonkeyPatch
 ) -> None:

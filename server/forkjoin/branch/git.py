@@ -434,6 +434,8 @@ async def discover(folder: Path) -> Path:
     for above in (folder, *folder.parents):
         if location := await to_thread.run_sync(locate, above, dict[str, str]()):
             await _check_usable(location, arguments)
+            with contextlib.suppress(GitRefusedError):  # git tells that itself, or looks further up
+                await GUARD.look(location, _list_configuration)
             break
     extra = {"GIT_CEILING_DIRECTORIES": "", "GIT_WORK_TREE": str(folder)}  # whatever core.worktree says
     code, out, said = await _read_all(folder, arguments, extra)

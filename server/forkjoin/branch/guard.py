@@ -8,6 +8,7 @@ the same name, else none: no filter, git's text merge, no fetch.
 """
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch.location import Location
-from forkjoin.error import CallerError
+from forkjoin.error import CallerError, GitHungError
 from forkjoin.trust import Trust, Trusted, digest
 
 #: What tells all of a configuration, with the scope of each entry.
@@ -36,6 +37,8 @@ _READ = frozenset({"core.bare", "core.sharedrepository"})
 
 #: git's own text merge, as a driver: an empty command would pass for a merge without a conflict.
 _TEXT_MERGE = "git merge-file -q --marker-size=%L %A %O %B || exit 1"
+#: How long a configuration over which git hung is not read again.
+_REST_S = 30.0
 #: Bytes of overrides that an environment has room for.
 _LIMIT = 100_000
 
@@ -113,6 +116,7 @@ class Guard:
     def __init__(self) -> None:
         self.trust: Trust | None = None
         self._seen: dict[Path, Seen] = {}
+        self._hung: dict[Path, tuple[float, object, GitHungError]] = {}
 
     def use(self, trust: Trust | None) -> None:
         """Let a home's records say, from now on, what is trusted; none: nothing is."""
@@ -128,7 +132,7 @@ class Guard:
         folder, stamp = await to_thread.run_sync(self._find, location)
         seen = self._seen.get(folder)
         if seen is None or seen.stamp != stamp:
-            listing = await ask(folder)
+            listing = await self._ask(folder, stamp, ask)
             entries, includes = read_listing(listing)
             trusted = await to_thread.run_sync(self.trust.read, common_dir) if self.trust else None
             environment, strange = override(entries, trusted or Trusted())
@@ -136,6 +140,18 @@ class Guard:
             seen = Seen((*stamp, *(["once"] if includes else [])), environment, strange, _own(listing))
             self._seen[folder] = seen
         return seen
+
+    async def _ask(self, folder: Path, stamp: object, ask: Callable[[Path], Awaitable[str]]) -> str:
+        """Ask for a listing, but for a while not again where git hung over the same: it may include a pipe."""
+        since, before, error = self._hung.pop(folder, (0.0, None, None))
+        if error and before == stamp and time.monotonic() - since < _REST_S:
+            self._hung[folder] = since, before, error
+            raise error.with_traceback(None)
+        try:
+            return await ask(folder)
+        except GitHungError as error:
+            self._hung[folder] = time.monotonic(), stamp, error
+            raise
 
     def _find(self, location: Location) -> tuple[Path, tuple[object, ...]]:
         """The git folder that is asked for its configuration, and a stamp of the files of that."""
