@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.location import find_common_dir
@@ -16,6 +16,8 @@ from forkjoin.model import Agent, Project
 from forkjoin.rooms import Rooms
 from forkjoin.session import NO_RIGHTS, Session, digest_of
 
+#: How long a session waits to be admitted before it is let in: less than its hello may take.
+_LEND_S = 5.0
 #: The handles of an agent's program, and of a person in its conversation; those of other commands go on.
 _PROGRAM = re.compile(r"a([1-9]\d*)-(?:\d+|person)")
 #: The handles of commands that are run for an agent.
@@ -30,7 +32,7 @@ async def welcome(rooms: Rooms, session: Session) -> None:
     """
     session.agent = await _find_agent(rooms, session)
     if session.agent is None:
-        with suppress(ForkjoinError):
+        with suppress(ForkjoinError), move_on_after(_LEND_S):  # each call of a tool does it again, and tells why not
             await admit(rooms, session, session.lead(""))
 
 
