@@ -1,6 +1,7 @@
 """One agent that opens connections, or leaves lines half sent, takes neither the daemon nor its memory."""
 
 import json
+import socket
 from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from forkjoin.connection import reach
-from forkjoin.paths import Home
+from forkjoin.paths import SOCKET, Home
 from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, forkjoin, open_lead, tool_call, until
 
 MEGABYTE = 1024 * 1024
@@ -144,3 +145,19 @@ async def test_a_connection_of_an_agent_has_so_many_requests_without_an_answer(
             assert [answer["id"] for answer in refused] == [33, 34]
             assert "32 requests have no answer yet" in refused[0]["error"]["message"]
         await lead.call("stop_agents", ids=[agent])
+
+
+def test_few_connections_can_stand_before_a_persons(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home.state)  # a socket's path must be short
+    forkjoin(repository, "daemon", "start")
+    daemon = daemon_of(home)
+    with ExitStack() as opened:
+        opened.callback(daemon.resume)
+        daemon.suspend()
+        with pytest.raises(BlockingIOError):
+            for _ in range(100):
+                connection = opened.enter_context(socket.socket(socket.AF_UNIX))
+                connection.setblocking(False)
+                connection.connect(SOCKET)

@@ -208,7 +208,7 @@ async def _attend(
     limit: float = math.inf,
 ) -> _Ended:
     """Run git to its end; once `await_hang` returns, end it by that signal."""
-    data, hung = bytearray(), False
+    data, code, hung = bytearray(), -1, False
     out = subprocess.PIPE if stdout is None else stdout
     with tempfile.TemporaryFile() as said:
         async with (

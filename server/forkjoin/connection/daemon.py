@@ -31,6 +31,8 @@ from forkjoin.version import PROTOCOL, __version__
 log = logging.getLogger(__name__)
 
 _HELLO_S = 10.0
+#: How many connections wait to be let in, in order; with more than these, an agent could make a person wait for long.
+_BACKLOG = 64
 #: How long nobody is let in after one could not be.
 _REST_S = 1.0
 #: Of unix(7), since Linux 6.5; Python 3.11 has no name for it.
@@ -55,7 +57,7 @@ async def bind(home: Home) -> AsyncGenerator[SocketListener]:
     """The daemon's socket, open to its owner alone. The process's working directory becomes the home's folder."""
     os.chdir(home.state)  # so that the socket's path is short, whatever the home's is
     (home.state / SOCKET).unlink(missing_ok=True)  # left by a daemon that was killed: we hold the lock
-    async with await anyio.create_unix_listener(SOCKET, mode=0o600) as listener:
+    async with await anyio.create_unix_listener(SOCKET, mode=0o600, backlog=_BACKLOG) as listener:
         try:
             yield listener
         finally:
