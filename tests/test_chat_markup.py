@@ -26,6 +26,7 @@ from forkjoin.chat_markup import neutralize
         ),
         *("<system>", "<human>", "<|im_start|>", "<|system|>", "<|start_header_id|>", "<\uff5cUser\uff5c>", "<<SYS>>"),
         *("<sys\u200btem-rem\u2060inder>", "\uff1csystem-reminder>", "<\nsystem-reminder>", "<start_of_turn>user"),
+        *("<task\u2011notification>", "<command\u2013name>"),
     ],
 )
 def test_a_clients_tag_is_altered_visibly_and_keeps_its_length(tag: str) -> None:

@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 
 #: Characters that show nothing: a model may read over them within a name.
-_HIDDEN = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
+HIDDEN = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff"
+#: What stands for a `-`, if anything does: others look the same.
+_HYPHEN = "[-_ \u2010-\u2015\u2212\ufe63\uff0d]?"
 #: Claude Code's own tags, those of Anthropic's tool calls and of chat templates; a `-` may be a `_`, or left out.
 _TAGS = (
     *("system-reminder", "system-message", "start-of-turn", "end-of-turn"),
@@ -28,23 +30,23 @@ _BRACKETED = ("INST", "SYSTEM-PROMPT", "TOOL-CALLS", "TOOL-RESULTS", "AVAILABLE-
 
 def _spell(name: str) -> str:
     """Return a pattern for a name, with characters that show nothing between its letters."""
-    return f"[{_HIDDEN}]*".join("[-_ ]?" if letter == "-" else letter for letter in name)
+    return f"[{HIDDEN}]*".join(_HYPHEN if letter == "-" else letter for letter in name)
 
 
 def _any(names: Sequence[str]) -> str:
     return "|".join(map(_spell, names))
 
 
-_BEFORE = rf"[\s/{_HIDDEN}]{{0,20}}"
-_AFTER = rf"(?![{_HIDDEN}]*[\w.:-])"
+_BEFORE = rf"[\s/{HIDDEN}]{{0,20}}"
+_AFTER = rf"(?![{HIDDEN}]*[\w.:-])"
 _SPECIAL = r"[|\uff5c][\w\u2581][\w\u2581 -]{0,60}[|\uff5c]"
 _OPENS = "[<\uff1c]"
 _TAG = re.compile(
-    rf"{_OPENS}(?={_BEFORE}(?:(?:{_any(_TAGS)}){_AFTER}|{_spell('antml')}[{_HIDDEN}]*:|{_SPECIAL}))"
+    rf"{_OPENS}(?={_BEFORE}(?:(?:{_any(_TAGS)}){_AFTER}|{_spell('antml')}[{HIDDEN}]*:|{_SPECIAL}))"
     rf"|(?<!\w){_OPENS}(?={_BEFORE}(?:{_any(_WORDS)}){_AFTER})",
     re.IGNORECASE,
 )
-_BRACKET = re.compile(rf"\[(?={_BEFORE}(?:{_any(_BRACKETED)})[{_HIDDEN}]*\])", re.IGNORECASE)
+_BRACKET = re.compile(rf"\[(?={_BEFORE}(?:{_any(_BRACKETED)})[{HIDDEN}]*\])", re.IGNORECASE)
 _TURN = re.compile(r"(\n[^\S\n]*\n[^\S\n]*(?:Human|Assistant)):")
 #: Letters that no terminal shows and every model reads.
 _INVISIBLE = re.compile("[\U000e0000-\U000e007f]")

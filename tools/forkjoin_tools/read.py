@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from forkjoin.branch import diff
+from forkjoin.chat_markup import HIDDEN
 from forkjoin.error import CallerError, GitError
 from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
@@ -31,7 +32,8 @@ _LEAST = 100
 _CONTEXT = 512
 #: Where a line begins as our own do that say where a page ends or was cut.
 _MARK = re.compile(
-    r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))([^\S\n]{0,20})\[(?=\s{0,20}(?:end|more|cut|stderr)\b)",
+    r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
+    rf"((?:[^\S\n]|[{HIDDEN}]|\x1b\[[\d;]*[A-Za-z]){{0,20}})\[(?=\s{{0,20}}(?:end|more|cut|stderr)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 
