@@ -26,6 +26,7 @@ class Trusted:
     files: frozenset[str] = frozenset()  #: of a forkjoin.toml's content each
     last: str | None = None  #: the content of the forkjoin.toml that was trusted last, where it is known
     keep: bool = False  #: whether that one is used while nobody has trusted what the file says now
+    damaged: bool = False  #: whether the record could not be read, so that nothing is trusted
 
 
 class Trust:
@@ -38,7 +39,7 @@ class Trust:
         return self._folder / f"{digest(common_dir)}.json"
 
     def read(self, common_dir: str) -> Trusted | None:
-        """What is trusted in this repository; none where it was never recorded, nothing where the record is damaged."""
+        """Return what is trusted in this repository, or None if that was never recorded."""
         try:
             said = json.loads(self.file(common_dir).read_bytes())
             commands, files = (frozenset(map(str, said[kind])) for kind in ("commands", "files"))
@@ -47,7 +48,7 @@ class Trust:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
-            return Trusted()
+            return Trusted(damaged=True)
 
     def write(self, common_dir: str, trusted: Trusted) -> None:
         """Let this be what is trusted there; it is on disk when this returns."""

@@ -73,7 +73,9 @@ async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> 
     file, last = Path(checkout.top or checkout.common_dir, _NAME), _read_last(trusted)
     if trusted.keep and last:
         return last, f"{file} is not trusted as it is now; what a person has trusted last is used."
-    if wanted is None:
+    if trusted.damaged:
+        why = "The record of what a person has trusted here is damaged, and nothing in it counts."
+    elif wanted is None:
         why = f"{file} is not there, but a person has trusted one."
     elif is_trusted:
         why = f"{file} has no verify any more, which what a person has trusted last has."
@@ -86,8 +88,10 @@ async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> 
 
 def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
     """Whether a forkjoin.toml has no verify, trusted or not, though what was trusted last has one, or may have."""
-    if not trusted.files or (wanted and wanted.recipe.verify):
+    if wanted and wanted.recipe.verify:
         return False
+    if trusted.damaged or not trusted.files:
+        return trusted.damaged
     last = _read_last(trusted)
     if last is None:
         return wanted is None or wanted.digest not in trusted.files

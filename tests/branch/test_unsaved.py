@@ -171,6 +171,13 @@ async def test_a_clone_of_the_worktree_is_elsewhere(fork: Fork) -> None:
     assert await found(fork) == []
 
 
+@pytest.mark.parametrize("bare", ["--bare", "--no-bare"])
+async def test_the_commit_that_the_agent_began_at_is_elsewhere(fork: Fork, bare: str) -> None:
+    git(fork.path, "init", "-q", bare, "remote")
+    git(fork.path, "push", "-q", "remote", "HEAD:refs/heads/pushed")
+    assert await found(fork) == []
+
+
 @pytest.mark.parametrize("form", ["--object-format=sha256", "--ref-format=reftable"])
 async def test_a_repository_of_another_format_is_read(fork: Fork, form: str) -> None:
     if "reftable" in form and GIT_VERSION < (2, 45):

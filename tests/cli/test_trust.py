@@ -167,6 +167,17 @@ async def test_records_of_trust_without_the_content_refuse_what_they_cannot_tell
     assert "trusted here before" in forkjoin(repository, "trust", "--keep", check=False).stderr
 
 
+async def test_a_damaged_record_of_trust_refuses_a_merge_without_a_verify(repository: Path, home: Home) -> None:
+    want(repository, home, 'verify = "true"')
+    (record,) = home.trust.iterdir()
+    record.write_text("{broken")
+    (repository / "forkjoin.toml").unlink()
+    async with open_lead_in_memory(home, repository) as lead:
+        (agent,) = await lead.run("echo x > x", verify="true")
+        assert "is damaged" in await lead.refusal("merge_worktree", ids=[agent])
+        assert (await lead.call("merge_worktree", ids=[agent], verify="true"))["merged"]
+
+
 def test_all_that_a_forkjoin_toml_wants_is_shown_before_it_is_trusted(repository: Path, home: Home) -> None:
     commands = 'setup = "npm ci"\nteardown = "x\\ny"\nports = 3\n'
     (repository / "forkjoin.toml").write_text(f'{commands}[share]\n".venv" = "link"\n[environment]\nA = "$HOME"\n')

@@ -1,7 +1,7 @@
 """What goes with an agent's worktree and is nowhere else: work in nested repositories, worktrees and submodules."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
     within = await to_thread.run_sync(find_within, common_dir, worktree)
     nested, closed = await to_thread.run_sync(find_nested, within)
     named = await _named_by(common_dir, base, nested)
-    found = [await _look(common_dir, one, named.get(one.name)) for one in nested]
+    found = [await _look(common_dir, one, {base, named.get(one.name, base)}) for one in nested]
     found += await _find_hidden(within, nested)
     names = (one.relative_to(worktree) if one.is_relative_to(worktree) else one for one in closed)
     found += [
@@ -91,13 +91,13 @@ async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dic
     return {path: how.split(" ")[2] for how, path in parted if how.startswith(f"{SUBMODULE} ")}
 
 
-async def _look(common_dir: str, nested: Nested, named: str | None) -> Unsaved | None:
-    """What would be lost of one repository, or worktree."""
+async def _look(common_dir: str, nested: Nested, known: Set[str]) -> Unsaved | None:
+    """What would be lost of one repository, or worktree; `known` are commits that are elsewhere, too."""
     folders = _folders(nested)
     try:
         async with open_lens(nested.folder, nested.common, [nested.common] if nested.shares else []) as lens:
             tips = await find_tips(lens, nested)
-            tips = Tips(tips.own, tips.elsewhere.union([named] if named else []))
+            tips = Tips(tips.own, tips.elsewhere.union(one for one in known if len(one) == lens.id_length))
             commits = await find_own(lens, tips.own, tips.elsewhere)
             paths = await _find_loose(lens, nested.tree) if nested.tree else 0
             tops = sorted(tips.own.intersection(commits)) if nested.shares else []
