@@ -1,4 +1,4 @@
-"""Who is let in, and where they stand: an agent by its process or token, and whoever is at work in a repository."""
+"""Admission: which agent or person is calling, and which project the call is for."""
 
 import re
 from contextlib import suppress
@@ -25,7 +25,7 @@ _FOR_AGENT = re.compile(r"a([1-9]\d*)-\d+-(.+)")
 
 
 async def welcome(rooms: Rooms, session: Session) -> None:
-    """Find out who is at the other end, and lend a lead's environment to what waits for it.
+    """Identify the caller, and lend a lead's environment to its waiting agents.
 
     Raises:
         CallerError: It may not call at all, or claims to be an agent that it is not.
@@ -37,7 +37,7 @@ async def welcome(rooms: Rooms, session: Session) -> None:
 
 
 async def _find_agent(rooms: Rooms, session: Session) -> Agent | None:
-    """Return the agent that calls: the one whose process it is, whatever it claims, else the one of its token.
+    """Return the calling agent, found by its process, or else by its token.
 
     A token alone is enough: a container's processes are of no attempt, and a token only takes rights away.
     """
@@ -59,12 +59,12 @@ async def _find_agent(rooms: Rooms, session: Session) -> Agent | None:
 
 
 async def _refuse_command(rooms: Rooms, handle: str) -> None:
-    """Raise the CallerError that a command gets which only prepares or checks work."""
+    """Raise the CallerError for a command that only prepares or checks work."""
     if found := _FOR_AGENT.fullmatch(handle):
         await note_refused(rooms, await _agent(rooms, found[1]), f"to call from its {found[2]}")
     whose = handle or "as its FORKJOIN_TOKEN tells"
     raise CallerError(
-        f"This process belongs to a command that prepares or checks work ({whose}), such as setup or verify: these "
+        f"This process belongs to a command such as setup or verify ({whose}). Such commands "
         "can't call forkjoin. Nothing was changed."
     )
 
@@ -77,7 +77,7 @@ async def _agent(rooms: Rooms, number: str) -> Agent:
 
 
 async def note_refused(rooms: Rooms, agent: Agent, what: str) -> None:
-    """Record that an agent was refused something, once in each attempt, for its result to warn of it."""
+    """Record a refused call once per attempt, so that the agent's result warns of it."""
     with suppress(RecordsError):  # it is refused all the same
         if what not in await rooms.store.refusals(agent):
             await rooms.store.note(agent, [(Refused(what), -1)])
@@ -109,18 +109,18 @@ async def _find_project(rooms: Rooms, folder: Path) -> Project:
 
 
 def _as_text(common_dir: str) -> str:
-    """Return the folder, which is recorded, and is told to models, as text."""
+    """Return the folder as text. It is recorded and shown to models."""
     try:
         common_dir.encode()
     except UnicodeEncodeError:
         raise CallerError(
-            f"{git.readable(common_dir)} has bytes in its path that are no UTF-8; rename the folder, then call again."
+            f"{git.readable(common_dir)} has bytes in its path that are not valid UTF-8. Rename it, then call again."
         ) from None
     return common_dir
 
 
 async def _project_of(rooms: Rooms, agent: Agent, found: Project) -> Project:
-    """Return the project that an agent stands in: its own, whatever its program has made of its worktree."""
+    """Return the agent's own project, even if its program damaged the worktree."""
     project = await rooms.store.project_numbered(agent.project)
     if project != found:
         raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")

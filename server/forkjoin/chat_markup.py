@@ -1,4 +1,4 @@
-"""The markup by which clients tell a model who speaks, taken out of agents' words before another model reads them.
+"""Neutralization of client markup in agents' text before another model reads it.
 
 What agents say is data. A client marks its own words to a model by tags such as `<system-reminder>`, and a model takes
 what stands in such a tag for the client's word. So their first character is replaced, visibly: `[system-reminder>`.
@@ -53,7 +53,7 @@ _INVISIBLE = re.compile("[\U000e0000-\U000e007f]")
 
 
 def neutralize(text: str) -> str:
-    """Return agents' words without what a model would take for its client's."""
+    """Return agents' text with client markup neutralized."""
     if "<" in text or "\uff1c" in text:
         text = _TAG.sub("[", text)
     if "[" in text:

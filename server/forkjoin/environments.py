@@ -87,5 +87,5 @@ class Environments:
         return redact(text, self._secrets)
 
     def show(self, text: str) -> str:
-        """Return agents' words as another model may read them: without keys, and without its client's own markup."""
+        """Return agents' text without keys and client markup, for another model."""
         return neutralize(self.redact(text))

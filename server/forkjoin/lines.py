@@ -24,11 +24,11 @@ class Lines:
 
     @property
     def held(self) -> int:
-        """How many bytes are kept of the line that is not complete yet."""
+        """Return the number of bytes held of the incomplete line."""
         return len(self._line)
 
     def drop(self) -> None:
-        """Treat the line that is not complete yet as too long."""
+        """Treat the incomplete line as too long."""
         self._dropped = True
         self._line = bytearray()
 

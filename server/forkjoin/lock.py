@@ -9,7 +9,7 @@ import os
 
 
 def take(file: "str | os.PathLike[str]", mode: int = 0o600) -> int | None:
-    """The lock, as a descriptor that has it until it is closed; none where another has it.
+    """Take the lock. Return its descriptor, or `None` if another process has it.
 
     Args:
         mode: Who may take it. Whoever can open the file can also keep others from it.

@@ -1,4 +1,4 @@
-"""Keys and passwords, taken out of what a lead is shown and of what is kept.
+"""Redaction of keys and passwords in what a lead is shown and what is kept.
 
 What looks like a key is known by its form: the forms are those of gitleaks (MIT, config/gitleaks.toml) that name one
 issuer and need no context; the libraries that know more of them bring more than all of forkjoin. A password has no

@@ -57,7 +57,7 @@ class Session:
 
     @property
     def is_command_line(self) -> bool:
-        """Whether this is a command line, be it a person's or an agent's."""
+        """Return whether the caller is a command line of a person or an agent."""
         return self.hello.kind == "cli"
 
     @property

@@ -56,11 +56,11 @@ async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
 
 
 def _say(whose: Agent | Landing, change: Change) -> str:
-    """Return a change as a result tells it. Whose it was is not known."""
+    """Describe a change for a result. Its author is unknown."""
     when = f"changed while {whose.id} ran" if isinstance(whose, Agent) else "changed while this merge was verified"
     if change.is_users:
         return f"The user's own git configuration {when}: {change}"
-    remedy = "A person accepts that, or puts it back, with: forkjoin trust"
+    remedy = "A person can accept or undo this with: forkjoin trust"
     return f"Shared by all worktrees and the user's own git, and {when}: {change}. {remedy}"
 
 

@@ -1,4 +1,4 @@
-"""What a person has said may be executed, kept as digests: commands in git's configuration, contents of forkjoin.toml.
+"""Digests of what a person trusts: git configuration and forkjoin.toml contents.
 
 Of the latter the last one is kept whole, so that it can be shown and used once the file says something else. There is a
 file for each repository, in the home, replaced as a whole. Standard library only.

@@ -1,4 +1,4 @@
-"""What a repository itself wants: its forkjoin.toml, used for exactly the content that a person has trusted.
+"""A repository's forkjoin.toml, used only with content that a person has trusted.
 
 It is read from the caller's own checkout, never from an agent's worktree. While nobody has trusted what it says now,
 no verify is left out in silence: a call that would take its verify from there is refused.
@@ -55,7 +55,7 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
 
 
 async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
-    """What the caller's repository wants, if a person has trusted that; else nothing, and a note of what to do.
+    """Return the trusted forkjoin.toml's content, or a note on what to do.
 
     Args:
         names_verify: Whether the call itself says what verify runs, or that there is none.
@@ -72,18 +72,18 @@ async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> 
         return wanted.recipe, None
     file, last = Path(checkout.top or checkout.common_dir, _NAME), _read_last(trusted)
     if trusted.keep and last:
-        return last, f"{file} is not trusted as it is now; what a person has trusted last is used."
+        return last, f"{file} has changed and is not trusted. The version that a person trusted last is used."
     if trusted.damaged:
-        why = "The record of what a person has trusted here is damaged, and nothing in it counts."
+        why = "The record of what a person trusted here is damaged, so nothing counts as trusted."
     elif wanted is None:
-        why = f"{file} is not there, but a person has trusted one."
+        why = f"{file} is missing, but a person trusted one before."
     elif is_trusted:
-        why = f"{file} has no verify any more, which what a person has trusted last has."
+        why = f"{file} no longer has a verify, but the version that a person trusted last has one."
     else:
-        why = f"{file} was not used: nobody has trusted what that file says now."
+        why = f"{file} was not used: nobody has trusted its present content."
     if not names_verify and (loses or (wanted and wanted.recipe.verify)):
         raise CallerError(_refusal(why, last))
-    return Recipe(), f"{why} A person can look at it and say so with: forkjoin trust"
+    return Recipe(), f"{why} A person can review and trust it with: forkjoin trust"
 
 
 def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
@@ -112,6 +112,6 @@ def _refusal(why: str, last: Recipe | None) -> str:
     known = f" (trusted last: {last.verify[:300]!r})" if last and last.verify else ""
     keep = ", or forkjoin trust --keep to go on with what was trusted last" if last else ""
     return (
-        f"{why} So nobody can tell what must pass, and nothing was done. Name that in `verify`{known}, or pass "
-        f'verify="" for none; or ask the person to look at it with: forkjoin trust{keep}.'
+        f"{why} So it is unclear which verify to run, and nothing was done. Pass it as `verify`{known}, or pass "
+        f'verify="" for none; or ask the person to review it with: forkjoin trust{keep}.'
     )

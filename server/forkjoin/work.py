@@ -1,4 +1,4 @@
-"""What an agent has done, as its repository and its records tell together.
+"""An agent's work, according to its repository and its records.
 
 What counts is the commit that its result names: that is what was verified, and what a lead is shown. Where its branch
 was moved since, by anybody but forkjoin, what the branch has by now is not the agent's work until a caller takes it.
@@ -43,13 +43,13 @@ async def find_last(store: Store, agent: Agent) -> str | None:
 
 
 async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
-    """The commit at which an agent's work ends, whether or not its branch is still there, or was moved since."""
+    """Return the final commit of an agent's work, even if its branch moved or is gone."""
     result = await store.result(agent.number)
     return result.commit if result else await git.tip(common_dir, agent.ref)
 
 
 async def find_moved(store: Store, common_dir: str, agent: Agent) -> Moved | None:
-    """Return how an agent's branch was moved since the agent ended. None: the branch is where it was, or is gone."""
+    """Return how an agent's branch moved since its end, or `None` if it didn't."""
     tip = await git.tip(common_dir, agent.ref) if agent.prepared else None
     last = await find_last(store, agent)
     return None if tip in (None, last) else Moved(agent, last, tip)
@@ -63,7 +63,7 @@ async def measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, A
 
 
 async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
-    """Record that the work of an agent that has ended goes to `tip`, which no verify of the agent has seen."""
+    """Record `tip` as an ended agent's work. The agent's verify has not seen it."""
     result = await store.result(agent.number)
     if result is None or result.commit == tip:
         return
@@ -74,12 +74,12 @@ async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: 
 
 
 async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str) -> loose.Left:
-    """Commit what is uncommitted in the agent's worktree, but not what setup has left there, on the agent's branch."""
+    """Commit the worktree's uncommitted files, except those that setup wrote."""
     set_up = await store.set_up_files(agent)
     return await loose.commit_loose(common_dir, Path(agent.worktree), agent.branch, message, agent.slug, set_up=set_up)
 
 
 async def is_at(store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False) -> bool:
-    """Whether the agent's worktree has nothing but this commit, what is ignored, and what setup has left there."""
+    """Return whether the worktree has only this commit, ignored and setup's files."""
     set_up = await store.set_up_files(agent)
     return await loose.is_at(common_dir, Path(agent.worktree), commit, or_less=or_less, set_up=set_up)

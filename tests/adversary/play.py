@@ -132,7 +132,7 @@ class _Player:
             answered = Answered(tool, arguments, refusal=f"no answer: {error}")
         self.played.answered.append(answered)
         self._note(f"{time.monotonic() - began:.2f} s {tool} {arguments}: {answered.text}"[:1500])
-        if "not through you" in answered.refusal:
+        if "not your fault" in answered.refusal:
             self.played.wrong.append(f"{tool} {arguments}: {answered.refusal[:500]}")
         return answered
 

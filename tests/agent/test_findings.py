@@ -75,5 +75,5 @@ async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
         for tool in ("report_progress", "share_finding", "report_progress"):
             await program.call(tool, text="still here")
         for tool in ("report_progress", "share_finding"):
-            assert "You have told 3 things, and may tell no more" in await program.refusal(tool, text="and here")
+            assert "You have sent 3 reports, which is the limit" in await program.refusal(tool, text="and here")
         assert len(await near_loop.store.findings(await near_loop.store.agent(1))) == 1

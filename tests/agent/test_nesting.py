@@ -178,8 +178,8 @@ async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
 @pytest.mark.parametrize(
     ("tool", "given", "words"),
     [
-        ("stop_agents", {"ids": ["other"]}, "other is no agent of yours"),
-        ("read_log", {"id": "a2"}, "a2 is no agent of yours"),
+        ("stop_agents", {"ids": ["other"]}, "other is not one of your agents"),
+        ("read_log", {"id": "a2"}, "a2 is not one of your agents"),
         ("merge_worktree", {"ids": ["child"], "into": "main"}, "into your own branch alone"),
         ("merge_worktree", {"ids": ["child"], "on_conflict": "agent"}, "resolve them yourself"),
         ("set_budget", {"id": "child", "budget_usd": 1}, "is the lead's alone"),
@@ -338,7 +338,7 @@ async def test_its_command_line_may_do_what_its_tools_may(near_loop: Loop, near_
         assert seen == {parent, child}
         for tool in ("stop_agents", "remove_worktrees", "merge_worktree"):
             for other in (stranger, parent):
-                assert "is no agent of yours" in await shell.refusal(tool, ids=[other])
+                assert "is not one of your agents" in await shell.refusal(tool, ids=[other])
         for tool, given in (("budget", {}), ("attach", {"id": child}), ("undo_merge", {}), ("get_status", {})):
             assert "is the lead's alone" in await shell.refusal(tool, **given)
     assert git(repository, "show", f"{(await near_loop.store.agent(1)).branch}:theirs.txt") == "theirs"
@@ -372,7 +372,7 @@ async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_nex
         program_of(near_loop, agent, kind="cli", attempt="a1-2") as now,
     ):
         refused = await left.refusal("report_progress", text="still there")
-        assert refused == "a1-1, to which this process belongs, has ended; nothing was changed."
+        assert refused == "a1-1, to which this process belongs, has ended. Nothing was changed."
         assert await now.call("report_progress", text="here") == "Noted."
     (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
     await near_lead.results(agent)

@@ -190,7 +190,7 @@ async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(
     (tmp_path / "go").touch()
     (result,) = await near_lead.results(waiting)
     (warning,) = warnings_of(result, CHANGED)
-    assert warning.startswith("Not its own, these changed while it ran, by no merge of forkjoin: gone (deleted).")
+    assert warning.startswith("While it ran, other refs than its own changed, and not by a merge: gone (deleted).")
 
 
 async def test_what_changed_in_an_attempt_that_was_tried_again_is_named_too(near_lead: Lead, repository: Path) -> None:

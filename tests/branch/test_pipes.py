@@ -133,9 +133,11 @@ async def test_one_as_the_agents_branch_is_a_branch_that_is_gone(fork: Fork) -> 
 async def test_one_in_the_common_git_folder_is_named_by_each_call(fork: Fork, name: str) -> None:
     put_pipe(Path(fork.common_dir, name))
     with anyio.fail_after(GIVE_UP_S):
-        with pytest.raises(GitError, match=f"{name} is no file, and git would wait for it; remove it"):
+        with pytest.raises(
+            GitError, match=f"{name} is not a regular file, and git would block on it. Remove it, then call again"
+        ):
             await leave(fork)
-        with pytest.raises(CallerError, match=f"git will not use the repository of .*{name} is no file"):
+        with pytest.raises(CallerError, match=f"git will not use the repository of .*{name} is not a regular file"):
             await look(fork.repository)
     assert Path(fork.common_dir, name).is_fifo()
 
@@ -146,7 +148,7 @@ async def test_while_an_agent_runs_what_it_has_put_there_is_looked_at_by_nobody(
     with anyio.fail_after(GIVE_UP_S):
         with objects_aside(fork.common_dir, tmp_path) as aside:
             assert await snapshot(fork.common_dir, fork.path, aside) is None
-        with pytest.raises(GitError, match="index is no file"):
+        with pytest.raises(GitError, match="index is not a regular file"):
             await text_now(fork.common_dir, fork.path, fork.base, None, stat=False)
 
 

@@ -235,7 +235,7 @@ async def test_a_worktree_within_whose_files_are_gone_has_its_head_still(fork: F
 
 async def test_files_of_a_worktree_that_git_knows_no_more_are_unsaved(fork: Fork) -> None:
     worktree.take_away(fork.folder)
-    assert await found(fork) == [". (files of a worktree that git knows no more)"]
+    assert await found(fork) == [". (files of a worktree that git no longer knows)"]
 
 
 async def test_a_git_folder_in_place_of_the_worktrees_own_link_is_unsaved(fork: Fork) -> None:

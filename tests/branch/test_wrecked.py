@@ -248,7 +248,7 @@ async def test_a_repository_around_the_worktrees_is_not_touched(repository: Path
     (fork.path / ".git").unlink()
     (fork.path / "loose").write_text("y")
     left = await leave(fork)
-    assert left == Left(fork.base, 0, ["git knows the agent's worktree no more: only what its branch had is left."])
+    assert left == Left(fork.base, 0, ["git no longer knows the agent's worktree: only what is on its branch is left."])
     assert not (tmp_path / ".git" / "index").exists()
 
 

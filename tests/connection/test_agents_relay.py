@@ -90,7 +90,7 @@ async def test_an_agents_commands_read_nothing_of_other_agents(
     await _run(lead, home, f"{COMMAND} {words} > {tmp_path}/told 2>&1; echo $? >> {tmp_path}/codes")
     told = (tmp_path / "told").read_text()
     assert (tmp_path / "codes").read_text() == "1\n"
-    assert "is no agent of yours" in told or "is the lead's alone" in told
+    assert "is not one of your agents" in told or "is the lead's alone" in told
     assert "secret" not in told
 
 

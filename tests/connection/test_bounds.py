@@ -75,7 +75,7 @@ async def test_an_agent_has_so_many_connections_and_is_refused_more_in_words_whi
     with talkers(home, repository, token, 40) as found:
         refused = [one.answer for one in found if not one.answer["ok"]]
         assert len(found) - len(refused) == 32
-        assert "has 32 connections, and may have no more: close some" in refused[0]["error"]
+        assert "has 32 connections, which is the limit. Close some of them" in refused[0]["error"]
         assert "a1" in forkjoin(repository, "ps").stdout
         found[0].close()
         await until(lambda: is_let_in(home, repository, token))

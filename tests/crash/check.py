@@ -78,7 +78,7 @@ def _answers(seen: Seen) -> Iterator[str]:
         for answer in call.answers:
             if "error" in answer:
                 yield f"{lead.name} {call}: {answer['error']}"
-        if "not through you" in call.refusal:
+        if "not your fault" in call.refusal:
             yield f"{lead.name} {call}: {call.refusal}"
     for lead in (*seen.world.leads, *seen.world.gone):
         yield from (f"{lead.name} was sent what it had not asked for: {line}" for line in lead.strange)

@@ -136,4 +136,6 @@ async def test_a_repository_at_a_path_that_is_no_text_is_refused(tmp_path: Path,
     git(where, "init", "-q")
     git(where, "commit", "-q", "--allow-empty", "-m", "first")
     async with open_lead_in_memory(home, where) as lead:
-        assert "caf\\xe9/.git has bytes in its path that are no UTF-8" in await lead.refusal("spawn_agent", task="true")
+        assert "caf\\xe9/.git has bytes in its path that are not valid UTF-8" in await lead.refusal(
+            "spawn_agent", task="true"
+        )

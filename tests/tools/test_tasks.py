@@ -344,7 +344,7 @@ async def test_an_answer_that_fails_for_a_moment_is_no_answer(client: Modern, re
     with closing(sqlite3.connect(home.records)) as records:
         records.execute("ALTER TABLE result RENAME TO gone")
         refused = client.request("tasks/get", taskId=task)
-        assert (refused["code"], "wait_agents failed, and not through you" in refused["message"]) == (-32603, True)
+        assert (refused["code"], "wait_agents failed, which is not your fault" in refused["message"]) == (-32603, True)
         client.ask("subscriptions/listen", notifications={"taskIds": [task]})
         await until(lambda: "can't be told now" in home.log.read_text())
         records.execute("ALTER TABLE gone RENAME TO result")

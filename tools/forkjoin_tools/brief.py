@@ -1,4 +1,4 @@
-"""brief: what a session is told of agents at its start. The command line alone is offered this."""
+"""brief: a summary of agents for the start of a session. Command line only."""
 
 from forkjoin.model import Merge
 from pydantic import BaseModel
@@ -21,7 +21,7 @@ class Brief(BaseModel):
 
 @tool(reads_only=True)
 async def brief(desk: Desk, arguments: Arguments) -> Brief:  # noqa: ARG001
-    """Tell which agents are under way, and which have ended and need something done."""
+    """Return the agents that are under way, and those that need something done."""
     found, total = await desk.store.open_agents(desk.project, _MOST)
     tasks = await desk.store.beginnings(agent.number for agent in found)
     told = [Open(**row_of(agent), merge=agent.merge, task=tasks.get(agent.number, "")) for agent in found]

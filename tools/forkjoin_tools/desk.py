@@ -166,7 +166,7 @@ class Desk:
         return (await best_first(self.store, found))[0] if len(found) > 1 else found[0]
 
     async def find_at(self, asked: str) -> tuple[Agent, str | None]:
-        """As `find`, for an id or name that a commit may follow, as in a1@1234567: where its branch is to be now.
+        """Find an agent by id or name, with an optional expected commit: a1@1234567.
 
         Returns: The agent, and that commit in full; None where none was named.
 
@@ -181,7 +181,7 @@ class Desk:
         if tip and len(commit) >= _DIGITS and tip.startswith(commit.lower()):
             return agent, tip
         where = f"is at {tip[:12]}" if tip else "is gone"
-        raise CallerError(f"{asked[:100]}: the branch of {agent.label} {where}, not at that commit; see read_diff.")
+        raise CallerError(f"{asked[:100]}: the branch of {agent.label} {where}, not at that commit. see read_diff.")
 
     async def find_each(self, asked: Sequence[str]) -> list[Agent]:
         """As `find`, for each once, in the order asked for."""
@@ -223,7 +223,7 @@ class Desk:
                 raise
             found = []
         if not found or not all(map(self.may_see, found)):
-            raise CallerError(f"{asked[:80]} is no agent of yours; list_agents lists yours.")
+            raise CallerError(f"{asked[:80]} is not one of your agents. list_agents lists them.")
         return found
 
     async def meant(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:

@@ -83,7 +83,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
 
 
 async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
-    """Return the agents that come after the last page, one more than fit at most, and the counts of all."""
+    """Return the next page of agents plus one more, and the counts of all."""
     found = await desk.store.agents(
         desk.project,
         everything=arguments.all,
@@ -98,7 +98,7 @@ async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, i
 
 
 async def _named(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
-    """Return the named agents that come after the last page, in the order asked for, and the counts of all named."""
+    """Return the next page of the named agents, and the counts of all named."""
     named, last = await desk.find_all(arguments.ids or []), _last(arguments)
     rest = named if last is None else list(dropwhile(lambda agent: agent.number != last, named))[1:]
     return [one for one in rest if not arguments.state or one.state in arguments.state], Counter(a.state for a in named)

@@ -203,7 +203,7 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
 
 
 def _without_rest(desk: Desk, before: bytes, data: bytes) -> str:
-    """Return a page as text, without the rest of a key that begins before the page: a page may begin anywhere."""
+    """Return a page as text, without the rest of a key that began before the page."""
     text = _text(data)
     rest = find_rest(_text(before), text[:_CONTEXT], desk.rooms.environments.redact)
     return MARK + text[rest:] if rest else text
@@ -222,7 +222,7 @@ def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
 
 
 def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
-    """Return a page after a note of ours, and where it ends, which nothing in the page can pass for.
+    """Return a page between a note and an end mark that the page can't forge.
 
     What goes on in its last line, on the next page or later, says so.
     """
@@ -267,7 +267,7 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
 
 
 async def _find_moved(desk: Desk, agent: Agent) -> Moved | None:
-    """How an agent's branch was moved since its end; None where git can't tell, since its repository is gone."""
+    """Return how an agent's branch moved since its end, or `None` if git can't tell."""
     with suppress(GitError, OSError):
         return await find_moved(desk.store, desk.caller.project.common_dir, agent)
     return None

@@ -53,9 +53,9 @@ async def read_findings(desk: Desk, arguments: Arguments) -> str:  # noqa: ARG00
 
 
 async def _check_may_tell(desk: Desk) -> None:
-    """Raise `CallerError` if the agent has told as much as it may."""
+    """Raise `CallerError` if the agent has reached its limit of reports."""
     if await desk.store.count_reports((await desk.agent()).number) >= _MOST:
-        raise CallerError(f"You have told {_MOST} things, and may tell no more; go on with your task.")
+        raise CallerError(f"You have sent {_MOST} reports, which is the limit. Go on with your task.")
 
 
 async def _note(desk: Desk, text: str) -> None:

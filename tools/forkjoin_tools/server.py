@@ -216,4 +216,4 @@ async def _check_not_over(loop: Loop, agent: Agent, attempt: str | None) -> None
     if agent.is_over:
         raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")
     if attempt not in (None, agent.handle, visit_handle(agent)):
-        raise ToolError(f"{attempt}, to which this process belongs, has ended; nothing was changed.")
+        raise ToolError(f"{attempt}, to which this process belongs, has ended. Nothing was changed.")

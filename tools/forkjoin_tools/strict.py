@@ -64,7 +64,7 @@ class StrictTool(Tool):
             log.warning("%s: %s", self.name, error)
             raise ToolError(show(f"git refused: {error.last_line}. Mend that, then call {self.name} again.")) from error
         except (ForkjoinError, OSError) as error:
-            raise UnexpectedToolError(show(f"{self.name} failed, and not through you: {error}")) from error
+            raise UnexpectedToolError(show(f"{self.name} failed, which is not your fault: {error}")) from error
 
     def _parsed(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what is JSON in a string read, as the SDK does it, but where a text is meant."""
@@ -79,7 +79,7 @@ def _takes_text(annotation: object) -> bool:
 
 
 def _shape(result: BaseModel | str, show: Callable[[str], str]) -> CallToolResult:
-    """A model becomes structure, and the same as text for clients that read no structure; text stays text.
+    """Convert a model to structured output and equal text. Leave text as it is.
 
     Neither holds a key or a client's markup, whatever an agent printed.
     """

@@ -83,7 +83,7 @@ async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
 
 
 async def _whom(desk: Desk, asked: list[str] | None) -> tuple[list[Agent], int]:
-    """Return the agents that a wait is for, and how many ends are left for the next wait."""
+    """Return the agents to wait for, and how many ends the next wait will report."""
     if asked is not None:
         return await desk.find_all(asked), 0
     everyone = desk.caller.session.is_person
@@ -135,7 +135,7 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
 
 
 async def _finished(desk: Desk, agents: Sequence[Agent]) -> list[Finished]:
-    """Return how agents that have ended are told: row, summary and verify of each."""
+    """Return the row, summary and verify of each ended agent."""
     results = await desk.store.results(agents)
     told: list[Finished] = []
     for agent in agents:

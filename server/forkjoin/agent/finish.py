@@ -54,20 +54,18 @@ async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome)
 
 
 async def _verify(rooms: Rooms, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
-    """Run the tests of an agent's work; a warning says where they could not see all of its files."""
+    """Run the agent's verify command, and warn if the worktree lacks some files."""
     place = await find_place(common_dir, Path(agent.worktree))
     is_partial = place is not None and await is_sparse(place.folder)
     verified = await verify(rooms, agent, environment)
     if is_partial and verified.verdict is not Verify.NONE:
-        words = (
-            "Its verify saw only a part of the files: the worktree is a sparse checkout. A merge verifies all of them."
-        )
+        words = "Its verify saw only some of the files: the worktree is a sparse checkout. A merge verifies all files."
         verified = verified._replace(warnings=(*verified.warnings, words))
     return verified
 
 
 async def _tidy_refs(rooms: Rooms, common_dir: str, agent: Agent) -> list[str]:
-    """Let the worktree hold no branch but the agent's own; a sentence on each other ref that it may have changed."""
+    """Detach the worktree from other branches. Return a warning per changed ref."""
     freed = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
     return [*freed, *await warn_of_moves(rooms, agent, common_dir)]
 
@@ -204,7 +202,7 @@ async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool)
     if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
     if refused := await rooms.store.refusals(agent):
-        warnings.append(f"It was refused what no agent may do: {git.listed(refused, 10)}.")
+        warnings.append(f"It made calls that no agent may make, and they were refused: {git.listed(refused, 10)}.")
     if models := await rooms.store.unpriced(agent):
         warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
     if stopped := [one.label for one in await rooms.store.live_below([agent])]:

@@ -54,7 +54,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
 
 
 async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
-    """Return where all runs that runs for an agent: its program, and its repository's commands, which get no token."""
+    """Return the environment of an agent's commands, without its token."""
     project = await rooms.store.project_numbered(agent.project)
     ours = {
         "FORKJOIN_AGENT": agent.id,
@@ -76,7 +76,7 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
 
 
 async def give_token(rooms: Rooms, agent: Agent) -> str:
-    """Return the token of the agent's attempt, for its program alone; the records get a digest of it."""
+    """Return the attempt's token for the agent's program, and record its digest."""
     token = _token(agent.handle)
     await rooms.store.add_token(agent.number, digest_of(token))
     return token
@@ -84,5 +84,5 @@ async def give_token(rooms: Rooms, agent: Agent) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _token(handle: str) -> str:  # noqa: ARG001
-    """Return the authentication token of an attempt, which is on no disk."""
+    """Return an attempt's authentication token. It is kept in memory only."""
     return ISSUED + secrets.token_urlsafe(24)

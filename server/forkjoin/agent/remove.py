@@ -196,7 +196,7 @@ async def _find_strays(common_dir: str, agent: Agent, lefts: Mapping[int, Left],
 async def _find_unsaved(
     common_dir: str, agents: Sequence[Agent], strays: Mapping[int, Sequence[Unsaved]], *, discard: bool
 ) -> list[tuple[Agent, list[Unsaved]]]:
-    """Find what would go with agents' worktrees and is nowhere else; refuse to lose it, unless it may go."""
+    """Find work that exists only in the worktrees. Refuse the removal unless allowed."""
     each: list[tuple[Agent, list[Unsaved]]] = []
     for agent in agents:
         try:
@@ -215,7 +215,7 @@ async def _find_unsaved(
 
 
 async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved]) -> str:
-    """Keep what is nowhere else; say where."""
+    """Archive work that exists only in a worktree. Return where it is kept."""
     try:
         ref = await unsaved.keep(common_dir, Path(agent.worktree), found, agent.slug)
     except (GitError, CallerError) as error:

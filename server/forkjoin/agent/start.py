@@ -1,4 +1,4 @@
-"""What is recorded before an agent's program starts, and compared with what is there at its end."""
+"""Refs recorded before an agent's program starts, for comparison at its end."""
 
 from forkjoin.branch import git
 from forkjoin.branch.refs import find_moved, list_refs
@@ -14,7 +14,7 @@ async def note_start(rooms: Rooms, agent: Agent) -> None:
 
 
 async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str]:
-    """Return a sentence on the branches, tags and stash that changed meanwhile, if any did for no reason of ours.
+    """Return a warning about other refs that changed while the agent ran, if any did.
 
     An agent's own branch, those of others at work, and what merges have moved are not named.
     """
@@ -23,7 +23,9 @@ async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str
         return []
     now = await list_refs(common_dir)
     if now is None:
-        return ["Whether other branches changed while it ran can't be told: git could not list the refs at its end."]
+        return [
+            "forkjoin can't tell whether other branches changed while it ran: git could not list the refs at its end."
+        ]
     moved = [one for one in find_moved(before.listing, now) if one.ref != agent.ref]
     if not moved:
         return []
@@ -33,4 +35,4 @@ async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str
     if not left:
         return []
     named = git.listed([str(one) for one in left])
-    return [f"Not its own, these changed while it ran, by no merge of forkjoin: {named}. See that this was wanted."]
+    return [f"While it ran, other refs than its own changed, and not by a merge: {named}. Check that this is right."]

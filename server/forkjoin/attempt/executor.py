@@ -127,7 +127,7 @@ class Executor(Protocol):
         ...
 
     async def find_owner(self, pid: int) -> str | None:
-        """Return the handle of the attempt that a process of this machine belongs to, if it belongs to one.
+        """Return the handle of the attempt that a process belongs to, or `None`.
 
         Raises:
             CallerError: That can't be told.

@@ -1,4 +1,4 @@
-"""Which attempt of a home a process belongs to, asked from the process's side.
+"""Lookup of the attempt that a process belongs to.
 
 The rules are those by which `process.tree` finds an attempt's processes: a live shim above the process, a cgroup, a
 mark, or a session that a process of the attempt leads. Here they hold for each ancestor, too, and no process gets out
@@ -19,7 +19,7 @@ _HANDLE = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
 
 def find_owner(attempts: Path, pid: int) -> str | None:
-    """Return the handle of the attempt in this folder that a process belongs to, if it belongs to one. Blocks.
+    """Return the handle of the attempt that a process belongs to, or `None`. Blocks.
 
     Raises:
         CallerError: The process has ended, can't be seen from here, or was started by this daemon itself.
@@ -32,7 +32,9 @@ def find_owner(attempts: Path, pid: int) -> str | None:
         if process.read_entry(leader) and (found := _look(attempts, leader)[1]):
             return found
     if len(chain) > 1 and chain[-1].identity.pid == os.getpid():
-        raise CallerError("A process that forkjoin's daemon itself has started can't call it.")
+        raise CallerError(
+            "Processes that the forkjoin daemon started itself can't call it. Call from a process of your own."
+        )
     return None
 
 
@@ -44,11 +46,13 @@ def _look(attempts: Path, pid: int) -> tuple[list[process.Entry], str | None]:
         # As long as each is still the child of the next, no pid among them was reused while it was read.
         if chain and all(process.read_entry(entry.identity.pid) == entry for entry in chain):
             return chain, found
-    raise CallerError(f"forkjoin can't tell which process is calling: process {pid} has ended, or is not to be seen.")
+    raise CallerError(
+        f"forkjoin can't tell which process is calling: process {pid} has ended or is not visible. Call again."
+    )
 
 
 def _ancestors(pid: int) -> Iterator[process.Entry]:
-    """Yield a process and those above it, as far as this one: what has started a daemon does not own its children."""
+    """Yield a process and its ancestors, up to this process."""
     at = pid
     while at and (entry := process.read_entry(at)):
         yield entry

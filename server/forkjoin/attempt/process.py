@@ -123,7 +123,7 @@ def _variable(name: str, value: str) -> bytes:
 
 
 def environment(pid: int) -> bytes:
-    """Return what a process was started with, between NULs; empty for those that are not ours to read."""
+    """Return a process's initial environment, NUL-separated. Empty if unreadable."""
     with contextlib.suppress(OSError):
         for _ in range(_TRIES):  # one that is just becoming another program has none for a moment
             data = _read(f"/proc/{pid}/environ")

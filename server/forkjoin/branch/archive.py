@@ -1,6 +1,6 @@
 """Folders kept as a tar file in a commit.
 
-So a git folder is kept byte for byte, and nothing of it is run.
+A git folder is kept byte for byte, and git never runs in it.
 """
 
 import os
@@ -23,7 +23,7 @@ NAME = "files.tar"
 
 
 async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterable[str], name: str, message: str) -> str:
-    """Keep folders under these names, and `commits` of this repository as parents; return the ref that keeps them.
+    """Archive folders in a commit with `commits` as parents. Return its ref.
 
     To do so twice keeps them once, as long as nothing in them has changed.
 
@@ -45,14 +45,16 @@ async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterabl
 
 
 def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
-    """Write folders into a tar file; pipes and devices are only named there, and sockets left out."""
+    """Write folders into a tar file, without sockets or the content of devices."""
     size = 0
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name, top in sorted(folders.items()):
             for path in (top, *_below(top)):
                 size += os.lstat(path).st_size
                 if size > _MOST:
-                    raise CallerError(f"{top} has more than {_MOST // 1024**3} GB, which is not kept; move it away")
+                    raise CallerError(
+                        f"{top} has more than {_MOST // 1024**3} GB, which is too large to keep. Move it away"
+                    )
                 tar.add(path, Path(name, path.relative_to(top)), recursive=False)
     file.flush()
 

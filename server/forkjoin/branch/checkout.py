@@ -65,7 +65,7 @@ async def find_checkout(common_dir: str, ref: str) -> str | None:
 
 
 async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
-    """Return each worktree with its git folder, but those that were deleted behind git's back.
+    """Return each worktree with its git folder, except worktrees that were deleted.
 
     The main one is first. It is told as its git folder, as git does, if nobody can tell where its files are.
     """
@@ -75,7 +75,7 @@ async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
 
 
 def _is_prunable(path: Path, folder: Path) -> bool:
-    """Return whether a worktree was deleted; one that is locked is only away."""
+    """Return whether a worktree was deleted. A locked worktree is only unavailable."""
     return not os.path.lexists(path / ".git") and not os.path.lexists(folder / "locked")
 
 

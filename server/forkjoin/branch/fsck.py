@@ -24,7 +24,7 @@ _SETTINGS = r"^(fsck\..*|extensions\.partialclone|remote\..*\.promisor)$"
 
 
 async def find_malformed(common_dir: str, target: str, tips: Sequence[str], aside: Path) -> dict[str, str]:
-    """Return those tips (commits or trees) whose objects `git fsck --strict` refuses, each with git's words.
+    """Return the tips that `git fsck --strict` refuses, each with git's message.
 
     Args:
         target: The commit whose objects are taken as they are.
@@ -41,7 +41,7 @@ async def find_malformed(common_dir: str, target: str, tips: Sequence[str], asid
 
 
 async def _why_malformed(common_dir: str, target: str, tips: Sequence[str], aside: Path) -> str:
-    """Return what git says of the objects that these tips add to the target, empty where it takes them."""
+    """Return git's complaint about objects new in these tips, or an empty string."""
     wanted = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
     with objects_aside(common_dir, aside) as elsewhere, tempfile.TemporaryFile(dir=aside) as pack:
         try:
@@ -69,7 +69,7 @@ def _first_error(error: GitRefusedError) -> str:
 
 
 async def _milder_option(common_dir: str) -> str:
-    """Return how index-pack should check instead, empty where there is no reason to.
+    """Return the user's severities for index-pack, or an empty string.
 
     The person's own `fsck.<msg-id>` settings count, the repository's don't. In a partial clone objects may be missing.
     """

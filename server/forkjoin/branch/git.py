@@ -1,4 +1,4 @@
-"""How git is called: one function, and a small one for each question.
+"""Calls of git: one function that runs it, and one small function per question.
 
 Every call strips `GIT_*` from the environment, prompts for nothing, takes no optional lock in the user's checkout, and
 runs neither a hook nor a file-system monitor, nor any command in the repository's configuration that is not the
@@ -36,7 +36,7 @@ _GIVE_UP_S = 600
 _HUNG = "hung, and was ended after {} s"
 #: One that only reads hangs as soon as it has done nothing for so long; it may wait for a lock half as long.
 _IDLE_S = 20.0
-_IDLE = "hung, and was ended after {} s in which it did nothing"
+_IDLE = "hung, and was ended after {} s without activity"
 
 #: For how long one that may write waits for a pipe.
 _PIPE_S = 5.0
@@ -175,7 +175,7 @@ async def _read_all(
     holding: Sequence[int] = (),
     limit: float = math.inf,
 ) -> tuple[int, bytes, str]:
-    """As `run`, of a git that only reads: it is ended if that is cancelled, does nothing for long, or tells too much.
+    """Run a git that only reads. End it on cancellation, a hang or too much output.
 
     What it reads, a ref or a worktree that somebody works in, may have become a pipe.
     """
@@ -253,7 +253,7 @@ def _is_at_pipe(pid: int) -> bool:
 
 
 async def _await_idleness(pid: int) -> None:
-    """Return once a process has done nothing for long: it waits for what may never come."""
+    """Return once a process has been inactive for too long."""
     done, since = _work_of(pid), anyio.current_time()
     while anyio.current_time() - since < _IDLE_S:
         await anyio.sleep(_IDLE_S / 20)
@@ -262,7 +262,7 @@ async def _await_idleness(pid: int) -> None:
 
 
 def _work_of(pid: int) -> object:
-    """Return numbers that grow while a process computes, reads, writes or waits for its memory (proc(5))."""
+    """Return counters that grow while a process is active (proc(5))."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[9], fields[11:15], Path(f"/proc/{pid}/io").read_bytes()
@@ -298,7 +298,7 @@ def _call(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str])
 
 
 async def _safe(where: str | Path, arguments: Sequence[str], extra: Mapping[str, str] | None) -> dict[str, str]:
-    """Return what a call's environment has besides ours: where it is made, and what keeps it from running commands.
+    """Return a call's extra variables: its location, and settings against commands.
 
     Raises:
         GitRefusedError: git would wait at a pipe there, or read without an end.
@@ -425,7 +425,7 @@ async def require_version() -> None:
 
 
 async def discover(folder: Path) -> Path:
-    """Return the git folder of the repository around `folder`: here alone git looks for it, and checks whose it is.
+    """Discover the git folder of the repository around `folder`, as git does.
 
     Raises:
         GitError: There is none that git will use.
@@ -451,7 +451,7 @@ async def is_called_bare(common_dir: str) -> bool:
 
 
 async def sharing(common_dir: str) -> str:
-    """Return who shares a repository, as core.sharedRepository says it (git-config(1))."""
+    """Return the value of core.sharedRepository (git-config(1))."""
     return (await _look(common_dir)).own.get("core.sharedrepository", "umask")
 
 
@@ -485,7 +485,7 @@ def _is_argument(text: str) -> bool:
 
 
 async def tip(repository: str | Path, ref: str) -> str | None:
-    """Return the commit of a branch, by its full name: `None` where it is gone, symbolic, or points to no commit."""
+    """Return the commit of a branch, or `None` if it is gone, symbolic or damaged."""
     try:
         found = (await tips(repository, [ref])).get(ref)
     except GitRefusedError:  # the repository is gone, or the commit
@@ -507,7 +507,7 @@ class Tip:
 
 
 async def tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
-    """Return where these branches are, by full name, without those that are gone, symbolic, or no commits.
+    """Return the commits of these branches, except missing or symbolic branches.
 
     What a symbolic ref points to is another branch's work.
     """
@@ -530,12 +530,12 @@ async def _read_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, T
 
 
 async def list_refs(repository: str | Path, *arguments: str) -> list[str]:
-    """Return what `for-each-ref` tells, a line for each ref: a name has no line feed, but may have other line ends."""
+    """Return the lines of `for-each-ref`, split at line feeds only."""
     return [line for line in (await git(repository, "for-each-ref", *arguments)).split("\n") if line]
 
 
 async def find_symbolic(repository: str | Path, ref: str) -> str | None:
-    """Return the ref that a symbolic ref leads to, or `None` if it is none; "" if it leads nowhere, or is damaged."""
+    """Return a symbolic ref's target: "" if damaged, `None` if it is not symbolic."""
     arguments = ("symbolic-ref", "--quiet", ref)
     code, out, said = await run(repository, *arguments)
     if code not in (0, 1) and _LEADS_NOWHERE not in said:
@@ -544,7 +544,7 @@ async def find_symbolic(repository: str | Path, ref: str) -> str | None:
 
 
 def describe_symbolic(target: str) -> str:
-    """Say of a branch what it is instead, a symbolic ref, by what `find_symbolic` tells."""
+    """Describe a branch that is a symbolic ref, given what `find_symbolic` returned."""
     return f"a symbolic ref to {readable(target)[:200]}, which counts as gone" if target else "damaged"
 
 
@@ -611,7 +611,7 @@ async def update_refs(
     extra: Mapping[str, str] | None = None,
     holding: Sequence[int] = (),
 ) -> None:
-    """Change refs in one transaction, as `update-ref --stdin` takes it; somebody else's is waited for.
+    """Change refs in one transaction of `update-ref --stdin`. Wait for other writers.
 
     The refs themselves are changed, never what a symbolic one leads to.
 

@@ -1,4 +1,4 @@
-"""What HEAD leads to in a worktree, read from its files.
+"""The target of a worktree's HEAD, read from its files.
 
 git reads the HEAD of all worktrees to tell of one: where an agent put a pipe in place of its own, git would wait there.
 """

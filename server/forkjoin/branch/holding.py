@@ -1,4 +1,4 @@
-"""Branches that an agent has left checked out in its worktree, which nobody could switch to elsewhere."""
+"""Release of the branches that an ended agent's worktree still has checked out."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 
 
 async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
-    """Detach a worktree, in which nothing runs, from all branches but its agent's own; what is in it stays.
+    """Detach an idle worktree from all branches but its agent's. Keep its files.
 
     So are the worktrees that the agent has made within it. A rebase or bisection that holds another branch is ended.
     What git has stashed for a merge or a rebase is kept under refs/forkjoin/kept/.
@@ -83,7 +83,7 @@ async def _find_other(place: Place, own: str) -> str | None:
 
 
 async def _detach(place: Place, own: str) -> None:
-    """Put HEAD on the commit that it is at; where its branch has none yet, on that of the agent's own branch."""
+    """Detach HEAD at its commit, or at the agent's branch if HEAD's branch is unborn."""
     commit = await git.resolve(place.folder, "HEAD") or await git.tip(place.common_dir, own)
     if commit:
         await to_thread.run_sync(take_away, place.folder / "HEAD.lock")

@@ -1,4 +1,4 @@
-"""A lens: a git folder of ours through which a repository that an agent may have made is read.
+"""A lens: our own git folder for reading a repository that nobody trusts.
 
 The lens links to the objects and refs of that repository and to nothing else. git so obeys no setting, hook, filter,
 replacement or alternate of it (gitrepository-layout(5)). Where a pipe, a device or a symlink stands among the objects
@@ -26,7 +26,7 @@ _SHA256 = re.compile(rb"objectformat\s*=\s*\"?sha256", re.IGNORECASE)
 
 
 class UnreadableError(ForkjoinError):
-    """A repository can't be read without following what is odd in it."""
+    """The repository can't be read safely."""
 
 
 class Lens:
@@ -128,7 +128,7 @@ def _fail(error: OSError) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a regular file with its times, which an index needs; nothing where there is none."""
+    """Copy a regular file with its times, which an index needs, if the file exists."""
     if os.path.lexists(source):
         if source.is_symlink() or not source.is_file():
             raise UnreadableError(f"{git.readable(str(source))} is no file")

@@ -1,4 +1,4 @@
-"""Which git folder and which work tree a call of git is about, told by the file system alone.
+"""The git folder and work tree of a git call, found by the file system alone.
 
 Agents can write to the configuration and to a worktree's `.git`. So every call names both outright: neither
 `core.worktree` nor `core.bare`, nor what `.git` has become meanwhile, leads git elsewhere.
@@ -64,7 +64,7 @@ class Location:
 
 
 def locate(where: Path, named: Mapping[str, str]) -> Location | None:
-    """Return where a call is made in `where`, a worktree's root or a git folder, or `None` if it is neither.
+    """Locate a call made in `where`. Return `None` outside a worktree's root.
 
     Args:
         named: The variables by which the caller has named some of it.
@@ -106,7 +106,7 @@ def common_dir_of(git_dir: Path) -> str:
 
 
 def is_irregular(file: Path) -> bool:
-    """Return whether there is something that is neither a file nor a folder, such as a pipe; or a symlink to such."""
+    """Return whether a path is, or links to, something like a pipe or a device."""
     try:
         mode = file.stat().st_mode
     except OSError:

@@ -46,7 +46,7 @@ class Left:
 async def commit_loose(
     common_dir: str, worktree: Path, branch: str, message: str, keep_as: str, *, set_up: bytes = b""
 ) -> Left:
-    """Commit whatever is uncommitted (untracked files too) and see that `branch` has it; doing so twice is harmless.
+    """Commit all uncommitted and untracked files to `branch`. This is idempotent.
 
     Work that `branch` can't take, because the agent moved it elsewhere, is kept under refs/forkjoin/kept/`keep_as`.
 
@@ -57,7 +57,7 @@ async def commit_loose(
     place = await find_place(common_dir, worktree)
     if place is None:
         warnings = await _drop_symbolic(common_dir, None, branch)
-        warnings.append("git knows the agent's worktree no more: only what its branch had is left.")
+        warnings.append("git no longer knows the agent's worktree: only what is on its branch is left.")
         return Left(await git.tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
     warnings = await to_thread.run_sync(_mend, place, branch)
     if not await to_thread.run_sync(is_folder, worktree):
@@ -84,7 +84,7 @@ async def commit_loose(
 async def is_at(
     common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False, set_up: bytes = b""
 ) -> bool:
-    """Whether there is nothing in a worktree but this commit, and ignored files; so it is where it is gone.
+    """Return whether a worktree has only this commit and ignored files, or is gone.
 
     Args:
         or_less: Whether files of it may be gone.
@@ -155,7 +155,7 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
 
 
 async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> list[str]:
-    """Delete a symbolic ref in the place of the agent's branch, and put HEAD on the agent's last commit.
+    """Delete a symbolic ref at the agent's branch. Detach HEAD at its last commit.
 
     Returns:
         A warning for the lead, if there was such a ref.
@@ -221,16 +221,18 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
 
 
 def _warn_of_move(place: Place, status: Status) -> list[str]:
-    """Return a warning if the branch was moved from outside the worktree: the log of HEAD there lacks that."""
+    """Return a warning if the branch moved without an entry in the log of HEAD."""
     log = (read_end(place.folder / "logs" / "HEAD", _LOG) or b"").decode(errors="replace")
     last = log.removesuffix("\n").rpartition("\n")[2].split(" ")[1:2]
     if not last or last[0] == status.head or not _ID.fullmatch(last[0]):
         return []
-    return [f"Its branch was moved from elsewhere, from {last[0][:12]} to {str(status.head)[:12]}: look at both."]
+    return [
+        f"Its branch was moved from outside its worktree, from {last[0][:12]} to {str(status.head)[:12]}: look at both."
+    ]
 
 
 async def _last_head(place: Place, *, told: bool = False) -> str | None:
-    """Return the last commit in the log of HEAD: where its branch is gone, what was on it is not.
+    """Return the last commit in the log of HEAD. It outlives the branch.
 
     Args:
         told: Leave out what the log gives no reason for: HEAD was made to lead to another branch, and the files stayed.

@@ -1,4 +1,4 @@
-"""Mending the git folder of a worktree in which nothing runs any more, so that git can be called there."""
+"""Repair of an idle worktree's git folder, so that git can be called there."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _MODULES = "modules"
 
 
 def mend_folder(place: Place, branch: str) -> list[str]:
-    """Take away what git would wait for, or follow out of there, and put back what git can't do without.
+    """Remove pipes and misleading links, and restore the files that git needs.
 
     Returns:
         Warnings for the lead.
@@ -30,20 +30,22 @@ def mend_folder(place: Place, branch: str) -> list[str]:
         take_away(file)
     if strange:
         names = [os.path.relpath(file, place.common_dir) for file in strange]
-        warnings.append(f"The agent put what git can't use in a git folder; it was removed: {git.listed(names)}.")
+        warnings.append(
+            f"The agent put entries that git can't use in a git folder. They were removed: {git.listed(names)}."
+        )
     if common_dir_of(place.folder) != os.path.realpath(place.common_dir):
         _put(place.folder / "commondir", place.common_dir)
-        warnings.append("The agent let the git folder of its worktree lead to another repository; that was mended.")
+        warnings.append("The agent pointed the git folder of its worktree to another repository. This was repaired.")
     head = place.folder / "HEAD"
     if not head.is_symlink() and not _HEAD.fullmatch(read_regular(head, 4096) or b""):
         in_a_table = Path(place.common_dir, "reftable").is_dir()
         _put(head, "ref: refs/heads/.invalid" if in_a_table else f"ref: refs/heads/{branch}")
-        warnings.append("HEAD of the agent's worktree was damaged; it leads to the agent's branch again.")
+        warnings.append("HEAD of the agent's worktree was damaged. It points to the agent's branch again.")
     return warnings
 
 
 def _find_strange(top: Path) -> list[Path]:
-    """Return what git puts into no worktree's git folder: pipes, devices, symlinks but a symbolic HEAD, huge files."""
+    """Return pipes, sockets, devices, unexpected symlinks and huge files in a worktree's git folder."""
     found: list[Path] = []
     for above, folders, files in os.walk(top):
         is_module = _MODULES in Path(above).relative_to(top).parts

@@ -1,4 +1,4 @@
-"""The repositories and worktrees that stand within an agent's worktree, or in its git folder, and go with it.
+"""Repositories and worktrees within an agent's worktree or its git folder.
 
 They are found by their files, in ignored folders too, where `git status` doesn't look: a `.git`, a bare repository, a
 submodule's git folder, and whatever the agent's repository has registered as a worktree there.
@@ -63,7 +63,7 @@ def find_within(common_dir: str, worktree: Path) -> Within:
 
 
 def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
-    """Every repository and worktree that goes with an agent's worktree, and folders that can't be read. Blocks."""
+    """Find nested repositories, worktrees and unreadable folders. Blocks."""
     found: dict[str, Nested] = {}  # by the real path of its git folder
     tops = [folder for _, folder in within.linked]
     for tree, folder in within.linked:
@@ -126,7 +126,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _find_remotes(common: Path, base: Path) -> list[Path]:
-    """The folders that a repository's remotes are in, as its configuration says; nothing of that is followed."""
+    """Return the local folders that a repository's configuration names as remotes."""
     urls = [os.fsdecode(url[1]) for url in _URL.finditer(read_regular(common / "config", _LIMIT) or b"")]
     paths = [url.removeprefix("file://") for url in urls if "://" not in url.removeprefix("file://")]
     return [base / path for path in paths]
@@ -150,7 +150,7 @@ def follow(link: Path) -> Path | None:
 
 
 def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:
-    """Walk through the folders below `top`, itself too, with the names in each; follow no symlink.
+    """Walk `top` and the folders below it, without following symlinks.
 
     None stands for the names where a folder can't be read.
     """

@@ -26,7 +26,7 @@ _AT_ONCE = 500
 
 
 async def clear_way(held: Held, old: str, new: str) -> tuple[Held, list[str]]:
-    """Return the checkout as it is to be moved, and the user's files that are in the way.
+    """Return the checkout to move, and the user's files that block the move.
 
     A file that git calls modified, though it is just as git has written it, is not in the way.
     """
@@ -39,7 +39,7 @@ async def clear_way(held: Held, old: str, new: str) -> tuple[Held, list[str]]:
 
 
 async def _find_untouched(held: Held, old: str, new: str) -> list[str]:
-    """Return the files among these changes that git calls modified, though they are just as git has written them."""
+    """Return the changed files that are still exactly as git wrote them."""
     wanted = {change.path: change.old for change in await changes_between(held.path, old, new) if change.kind != "A"}
     differ = git.names_in(await held.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
     staged = await _entries(held, [path for path in differ if path in wanted])
@@ -48,7 +48,7 @@ async def _find_untouched(held: Held, old: str, new: str) -> list[str]:
 
 
 async def _settle(held: Held, old: str, untouched: list[str]) -> Held:
-    """Put untouched files into the copy of the index, and the old tree, as git would commit them.
+    """Normalize untouched files in the copied index and the old tree.
 
     git then takes them for unchanged. It still looks whether they are before it replaces them.
     """

@@ -1,4 +1,4 @@
-"""Which commits of a repository were made there, and which came from elsewhere, by its refs and logs.
+"""Commits made in a repository, told from fetched commits by refs and logs.
 
 What a remote-tracking ref has is elsewhere, and so is what was fetched, or cloned. A commit that only a log knows
 counts if the log says that it was made there; one that was amended since does not.

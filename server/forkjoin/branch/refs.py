@@ -1,4 +1,4 @@
-"""The refs of a repository at one moment, and which of them have changed until another."""
+"""Listings of a repository's refs, and the differences between two listings."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def _shorten(value: str) -> str:
 
 
 async def list_refs(common_dir: str) -> str | None:
-    """Return all refs that are somebody's work, a line for each; None where git can't list them, or not in time."""
+    """Return a line per ref, or `None` if git fails to list the refs in time."""
     listing = None
     with anyio.move_on_after(_PATIENCE_S), contextlib.suppress(GitError):
         listing = os.fsdecode(await git.read(common_dir, *_LISTING, limit=_LIMIT))

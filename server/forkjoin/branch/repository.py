@@ -75,7 +75,7 @@ def is_root(folder: Path, git_dir: Path) -> bool:
 
 
 async def find_main(common_dir: str) -> Path | None:
-    """Return where a repository's main worktree is: `None` if it is bare, its git folder if nobody can tell.
+    """Return the main worktree: `None` if bare, the git folder if unknown.
 
     A submodule's is at core.worktree, but only if the `.git` there leads back.
     """
@@ -90,7 +90,7 @@ async def find_main(common_dir: str) -> Path | None:
 
 
 async def _is_bare(common_dir: str, main: Path) -> bool:
-    """Return whether a repository is bare: an agent may call one so that has files in its index there."""
+    """Return whether a repository is bare, even if its configuration is wrong."""
     if not await git.is_called_bare(common_dir):
         return False
     here = {"GIT_DIR": common_dir, "GIT_WORK_TREE": str(main)}

@@ -1,4 +1,4 @@
-"""Scratch worktrees: on no branch, given one commit's files after the other, with what git ignores kept in between.
+"""Scratch worktrees: detached, reused for many commits, with caches kept.
 
 Anything may have been run there. Where the caller does not vouch for that, the worktree is made again from nothing.
 Else git is told of it outright, and what was left in it that is no cache of its own, such as a merge or another
@@ -43,7 +43,7 @@ class UnfitCommitError(ForkjoinError):
 
 
 async def make_scratch(common_dir: str, path: Path, commit: str, *, keep: bool) -> None:
-    """See that a worktree at `path`, on no branch, has exactly the files of `commit`.
+    """Make a detached worktree at `path` hold exactly the files of `commit`.
 
     Args:
         keep: Whether ignored files (caches) of the run before may stay; else nothing that was left there does.
@@ -103,7 +103,7 @@ async def _has_hidden(place: Place) -> bool:
 
 
 async def _clean(place: Place) -> None:
-    """Take away what is neither in the commit nor ignored by the commit's own rules.
+    """Remove files that the commit neither contains nor ignores by its own rules.
 
     `git clean` would ask `info/exclude`, too, and each .gitignore that is there. Those that are not the commit's own
     are put aside meanwhile, and are back where they are in what the commit ignores, such as dependencies.

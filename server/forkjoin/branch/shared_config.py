@@ -1,4 +1,4 @@
-"""The git configuration and hooks that all worktrees of a repository share: what changed in them, and the way back.
+"""Snapshots of shared git configuration and hooks: comparing and restoring them.
 
 Agents may write there, and what they write counts for the user's own git: `git config user.name Claude` in an agent's
 worktree makes the user's next commit Claude's. A snapshot holds the content of these small files. Two snapshots tell
@@ -75,7 +75,7 @@ class Change:
 
 
 def take(common_dir: str, *, user: bool = False) -> Snapshot:
-    """Return a snapshot of what a repository shares, and with `user` of the user's own configuration. Blocks."""
+    """Return a snapshot of a repository's shared files, and of `user`'s. Blocks."""
     root = Path(common_dir)
     files = [*islice(_shared_files(root), _FILES), *(_users_files() if user else ())]
     found: dict[str, File | None] = {}
@@ -228,7 +228,7 @@ def accepted_file(home: Home, common_dir: str) -> Path:
 
 
 def read_accepted(file: Path) -> Snapshot | None:
-    """Return what was accepted as the person's own, or `None` where that is not known. Blocks."""
+    """Return the snapshot that the person accepted, or `None` if unknown. Blocks."""
     try:
         return from_json(json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
@@ -252,7 +252,7 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def from_json(said: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot that was made JSON."""
+    """Return the snapshot that a JSON text holds."""
     return {
         name: File(file[0], file[1], file[2], None if file[3] is None else base64.b64decode(file[3])) if file else None
         for name, file in said.items()

@@ -39,7 +39,7 @@ def objects_aside(common_dir: str, aside: Path) -> Generator[dict[str, str]]:
 
 
 async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], set_up: bytes = b"") -> str | None:
-    """The commit of what is in a worktree; none where it is gone, or in no state to be read.
+    """Commit a worktree's present files. Return `None` if they can't be read.
 
     No filter is run (git-lfs would keep what it is shown): files are taken as they are, attributes apart.
 

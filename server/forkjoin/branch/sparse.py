@@ -17,7 +17,7 @@ _KEYS = r"^(core\.sparsecheckout(cone)?|index\.sparse|extensions\.worktreeconfig
 
 
 async def follow(common_dir: str, folder: Path, checkout: Path | None) -> None:
-    """Let a new worktree, whose git folder this is, be as sparse as a checkout; without one, whole."""
+    """Make a new worktree as sparse as a checkout, or whole if none is given."""
     like = await to_thread.run_sync(_folder_of, common_dir, checkout) if checkout else None
     settings = await _read_settings(like) if like else {}
     if like is None or settings.get("core.sparsecheckout") != "true":
@@ -35,7 +35,7 @@ async def is_sparse(folder: Path) -> bool:
 
 
 def make_whole(folder: Path) -> None:
-    """Let git know of no patterns in the worktree of this git folder, nor of settings of its own."""
+    """Remove a worktree's sparse patterns and its own settings."""
     for name in (_PATTERNS, "config.worktree"):
         (folder / name).unlink(missing_ok=True)
 

@@ -95,7 +95,7 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
 
 
 async def _stage_what_can_be(place: Place, add: Sequence[str], paths: bytes, aside: Mapping[str, str] | None) -> None:
-    """Stage what git takes. Where attributes make git give up, stage the rest byte for byte, as if there were none."""
+    """Stage files. Where attributes make git fail, stage the rest without attributes."""
     try:
         await place.git(*add, stdin=paths, extra=aside)
     except GitError:

@@ -1,4 +1,4 @@
-"""Submodules: a commit that a branch names is brought to the checkout's own submodule before the branch lands.
+"""Submodules: their commits are copied to the checkout before a branch lands.
 
 A linked worktree has git folders of its own for its submodules, within its git folder, and these go with it. So the
 commit is copied to `modules/` of the repository, where `git submodule update` finds it in the user's checkout, and kept
@@ -48,7 +48,7 @@ class Keeping:
 
 
 async def secure(common_dir: str, tip: str, changes: Sequence[Change], keeping: Keeping) -> str | None:
-    """See that the repository's own submodules have the commits that these changes name; else say why not.
+    """Copy submodule commits to the repository's own submodules, or say why not.
 
     Those of a linked worktree that the target is checked out in get them, too: git looks for them nowhere else there.
 
@@ -209,7 +209,7 @@ async def _bring(
 
 
 async def _copy(holder: _Home, module: Path, commit: str) -> list[str]:
-    """Copy a commit with all that it needs to a submodule; return what else was made at the holder, and came along."""
+    """Copy a commit with its dependencies to a submodule. Return the other new tips."""
     async with open_lens(holder.folder, common_of(holder.folder), [module]) as source:
         nested = Nested("", holder.folder, common_of(holder.folder), None, goes=True)
         tips = await find_tips(source, nested) if holder.goes else Tips(frozenset(), frozenset())
@@ -221,7 +221,7 @@ async def _copy(holder: _Home, module: Path, commit: str) -> list[str]:
 
 
 async def _copy_pack(source: Lens, module: Path, commits: Sequence[str]) -> None:
-    """Copy what a submodule has not of these as one pack, each object of which is checked."""
+    """Copy missing objects to a submodule as one pack, and check each object."""
     async with open_lens(module, module) as target:
         there = (await target.git("for-each-ref", "--format=%(objectname)")).split()
         wanted = "".join([*(f"{one}\n" for one in commits), *(f"^{one}\n" for one in there)])

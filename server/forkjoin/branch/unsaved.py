@@ -1,4 +1,4 @@
-"""What goes with an agent's worktree and is nowhere else: work in nested repositories, worktrees and submodules."""
+"""Work that only an agent's worktree has: in nested repositories and submodules."""
 
 import os
 from collections.abc import Sequence, Set
@@ -57,7 +57,7 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
 
 
 async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: str) -> str:
-    """Keep all of this under refs/forkjoin/kept/, as a tar file; return the ref.
+    """Archive this work as a tar file under refs/forkjoin/kept/. Return the ref.
 
     Raises:
         CallerError: It can't be kept, for the reason given.
@@ -167,7 +167,7 @@ async def _find_hidden(within: Within, nested: Sequence[Nested]) -> list[Unsaved
         return []
     if within.folder is None:
         there = await to_thread.run_sync(_has_files, within.worktree)
-        return [Unsaved(".", "files of a worktree that git knows no more", (within.worktree,))] if there else []
+        return [Unsaved(".", "files of a worktree that git no longer knows", (within.worktree,))] if there else []
     if not await to_thread.run_sync(_has_gitlinks, within.folder):
         return []
     here = {"GIT_DIR": str(within.folder), "GIT_WORK_TREE": str(within.worktree)}

@@ -1,4 +1,4 @@
-"""Files that git calls changed though nobody has changed them since they were put there.
+"""Files that git reports as changed although nobody has changed them.
 
 Where a file was committed with other line ends than its attributes ask for, or before a filter was, git calls it
 modified as soon as it has checked it out. And what a repository's setup writes is no work of an agent, as long as it
@@ -34,7 +34,7 @@ class Git(Protocol):
 
 
 async def leave_out_untouched(place: Place, status: Status, set_up: bytes) -> Status:
-    """Return the status without what is still as git, or the repository's setup, has left it.
+    """Return the status without files that git or setup wrote and nobody changed.
 
     Args:
         set_up: What `fingerprint` told once setup had ended.
@@ -62,7 +62,7 @@ def _leave_out(status: Status, paths: Set[str]) -> Status:
 
 
 async def fingerprint(common_dir: str, worktree: Path) -> bytes:
-    """Return the digests of all that is in a worktree beside its commit, unless it is staged or ignored."""
+    """Return digests of unstaged changes and untracked files in a worktree."""
     place = await find_place(common_dir, worktree)
     if place is None:
         return b""

@@ -87,7 +87,7 @@ def _is_free_or_file(path: Path) -> bool:
 
 
 async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, *, like: Path | None = None) -> str:
-    """Make a worktree at `path` on a new branch at `base`, and tell that; doing so twice for one `owner` is harmless.
+    """Make a worktree on a new branch at `base`. This is idempotent for one `owner`.
 
     The branch is the one asked for, or has a suffix where that was somebody else's.
 
@@ -176,7 +176,7 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
 
 
 def _drop_pipes(common_dir: str) -> None:
-    """Take away the pipes for which git would wait: an agent at work may have put one in its worktree's git folder."""
+    """Remove pipes from worktrees' git folders, since git would block on them."""
     for file in Path(common_dir, "worktrees").glob("*/*"):
         if file.name in _READ_OF_EACH and is_irregular(file):
             log.warning("%s is no file and was taken away: git would wait for it", file)
@@ -236,7 +236,7 @@ async def remove(common_dir: str, path: Path) -> None:
 
 
 def _find_within(common_dir: str, path: Path) -> list[Path]:
-    """Find the git folders of further worktrees that stand within the one at `path`, and go with it."""
+    """Find the git folders of other worktrees within the worktree at `path`."""
     top = os.path.realpath(path)
     return [folder for where, folder in git_folders(common_dir) if where.is_relative_to(top) and str(where) != top]
 
@@ -273,7 +273,7 @@ def take_away(path: Path) -> None:
 
 
 async def retire_branch(common_dir: str, branch: str, tip: str | None) -> None:
-    """Delete a branch that is at `tip`, or the symbolic ref in its place, if either is there.
+    """Delete a branch at `tip`, or a symbolic ref of its name, if it exists.
 
     Raises:
         GitError: The branch is at another commit.

@@ -84,7 +84,11 @@ def _read_tasks(task: str | None) -> list[str]:
 def ps(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Removed ones too.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=0, help="The newest so many, and those under way; 0: all. Default 200; JSON: all.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many of the newest agents to show, next to those under way. 0: all. Default: 200; JSON: all.",
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing, until ^C.")] = False,
     json: AsJson = False,
@@ -114,7 +118,7 @@ def ps(
 
 
 def list_some(client: Client, limit: int, **chosen: Any) -> tuple[list[dict[str, Any]], int]:
-    """Return the newest agents and those under way, at most `limit` of each (0: all), and how many are left out."""
+    """Return the newest and active agents (0: all), and the number omitted."""
     rows, counts = _list(client, limit, **chosen)
     total = sum(counts.values())
     if 0 < len(rows) < total:

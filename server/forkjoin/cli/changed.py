@@ -1,4 +1,4 @@
-"""What changed in the configuration and hooks that worktrees share, since the person last accepted it."""
+"""Changes of shared configuration and hooks since the person last accepted them."""
 
 import time
 from collections.abc import Container
@@ -32,7 +32,7 @@ class Changed:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.file.stat().st_mtime))
 
     def lines(self, without: Container[str] = ()) -> list[str]:
-        """Return a line for each change, but for entries of configuration with these keys, which are told elsewhere."""
+        """Return a line for each change, except changes of these configuration keys."""
         return [str(change) for change in self.changes if not change.key or change.key not in without]
 
     def accept(self) -> None:
@@ -59,7 +59,7 @@ async def find_changed_here(home: Home) -> Changed | None:
 
 
 def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
-    """Put back what changed here, once it was shown and the person agrees; what it replaces is kept."""
+    """Show the changes, ask the person, and restore the accepted files."""
     changed = anyio.run(find_changed_here, home)
     if changed is None:
         raise CallerError("There is no repository here.")
@@ -78,10 +78,12 @@ def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
     left = shared_config.put_back(changed.common_dir, changed.accepted, names)
     say(f"Put back. What was there is kept in {kept}")
     if left:
-        raise CallerError(f"these could not be put back; do it by hand in {changed.common_dir}: {', '.join(left)}")
+        raise CallerError(
+            f"these files could not be put back. Restore them by hand in {changed.common_dir}: {', '.join(left)}"
+        )
 
 
 def changed_lines(home: Home) -> tuple[list[str], str]:
-    """Return a line for each change in the repository here, and since when; an empty list where there is none."""
+    """Return a line for each change in this repository, and when it was accepted."""
     changed = anyio.run(find_changed_here, home)
     return (changed.lines(), changed.since) if changed and changed.changes else ([], "")

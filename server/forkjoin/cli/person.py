@@ -1,4 +1,4 @@
-"""What is a person's alone among the commands that work without the daemon, which tells agents from persons."""
+"""Commands without the daemon that only a person may run."""
 
 import os
 

@@ -78,7 +78,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool =
 
 
 def agents_table(rows: Sequence[dict[str, Any]], width: int, rest: int = 0) -> Table:
-    """A line for each agent, with as much of it as a terminal of that width has room for, and how many are left out."""
+    """Return a line per agent, cut to the terminal's width, and the number omitted."""
     fields = next(fields for limit, fields in _COLUMNS if width < limit)
     named = [row | {"name": f"{row['name']} (of {row['parent']})"} if "parent" in row else row for row in rows]
     made = _table_of(fields, named, wrap=False)

@@ -27,7 +27,8 @@ def trust(
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust nothing here any more.")] = False,
     restore: Annotated[bool, typer.Option("--restore", help="Put changed configuration and hooks back.")] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Use the forkjoin.toml that was trusted last, until you trust another.")
+        bool,
+        typer.Option("--keep", help="Keep using the forkjoin.toml that you trusted last, until you trust another."),
     ] = False,
 ) -> None:
     """Look at what this repository's forkjoin.toml and git configuration want done, and allow exactly that.
@@ -63,13 +64,13 @@ def trust(
 def _keep(records: Trust, common_dir: str, known: Trusted) -> None:
     """Use the forkjoin.toml that was trusted last."""
     if known.last is None:
-        raise CallerError("no forkjoin.toml is known that was trusted here before; look at this one: forkjoin trust")
+        raise CallerError("no forkjoin.toml was trusted here before. Look at this one with: forkjoin trust")
     records.write(common_dir, replace(known, keep=True))
-    typer.echo("What was trusted last is used, whatever forkjoin.toml says, until you trust it anew.")
+    typer.echo("The forkjoin.toml that you trusted last stays in use until you trust another.")
 
 
 def _show(found: "_Found", changed: Changed, known: Trusted) -> list[str]:
-    """Print what is wanted and what changed; return what waits for the person's yes."""
+    """Print what needs trust and what changed. Return what awaits the person's yes."""
     for text, trusted in found.list(known):
         typer.echo(f"{'trusted' if trusted else 'NEW    '}  {text}")
     for line in found.compare(known):
@@ -119,14 +120,14 @@ class _Found:
             yield _plain(f"{self.checkout.top}/forkjoin.toml: no verify any more"), False
 
     def compare(self, known: Trusted) -> Iterator[str]:
-        """How the forkjoin.toml differs from the one that was trusted last, where that is known."""
+        """Return the differences from the forkjoin.toml that was trusted last, if known."""
         now = self.wanted.content.decode() if self.wanted else ""
         if known.last not in (None, now):
             sides = ((known.last or "").splitlines(), now.splitlines())
             yield from map(_plain, unified_diff(*sides, "trusted last", "now", lineterm=""))
 
     def accepted(self, known: Trusted) -> Trusted:
-        """Return what is trusted once the person has said yes; without a forkjoin.toml, that there is none."""
+        """Return the new trust, which may be the absence of a forkjoin.toml."""
         commands = frozenset(one.digest for one in self.commands)
         if self.wanted is None:
             return Trusted(commands)

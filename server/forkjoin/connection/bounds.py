@@ -1,4 +1,4 @@
-"""What connections may take of the daemon: how many there may be, and how many bytes of messages they may hold.
+"""Limits on connections: how many there are, and how many bytes they may hold.
 
 An agent's program may open as many connections as it likes, and leave each line half sent. It is bounded with all
 others of its agent, and all agents together, so that a person always gets in.
@@ -43,7 +43,7 @@ class Bounds:
 
     @contextmanager
     def ungreeted(self) -> Generator[None]:
-        """Count a connection that has not said hello; where there are too many, the oldest is closed.
+        """Count a connection before its hello. Close the oldest if there are too many.
 
         Raises:
             ConnectionAbortedError: It was this one.
@@ -63,14 +63,16 @@ class Bounds:
 
     @contextmanager
     def let_in(self, process: int) -> Generator["Allowance"]:
-        """Count a connection of a process that has said hello, as long as it is there.
+        """Count a process's connection from its hello until it is closed.
 
         Raises:
             CallerError: The process has as many as it may.
         """
         known = process != 0  # else it is in a container of its own
         if known and sum(one.process == process for one in self._let_in) >= _OF_PROCESS:
-            raise CallerError(f"process {process} has {_OF_PROCESS} connections, and may have no more: close some")
+            raise CallerError(
+                f"process {process} has {_OF_PROCESS} connections, which is the limit. Close some of them"
+            )
         allowance = Allowance(self, process)
         self._let_in[allowance] = None
         try:
@@ -81,9 +83,11 @@ class Bounds:
     def check_room_for(self, agent: Agent) -> None:
         """Raise `CallerError` if an agent, or agents as a whole, have as many connections as they may."""
         if sum(one.owner == agent.id for one in self._let_in) >= _OF_AGENT:
-            raise CallerError(f"agent {agent.label} has {_OF_AGENT} connections, and may have no more: close some")
+            raise CallerError(
+                f"agent {agent.label} has {_OF_AGENT} connections, which is the limit. Close some of them"
+            )
         if sum(one.agent is not None for one in self._let_in) >= self._most_of_agents:
-            raise CallerError(f"agents have {self._most_of_agents} connections, and may have no more: call again later")
+            raise CallerError(f"agents have {self._most_of_agents} connections, which is the limit. Call again later")
 
     def have_room(self, allowance: "Allowance") -> bool:
         """Whether the owner of a connection, and agents as a whole, hold no more than they may."""
@@ -134,12 +138,12 @@ class Allowance:
         return max(0, self.half_sent + sum(self.requests.values()) - _FREE)
 
     def hold(self, half_sent: int) -> bool:
-        """Note how much of a line there is. Return whether there is room for it."""
+        """Record the length of an incomplete line. Return whether it fits."""
         self.half_sent = half_sent
         return half_sent <= _FREE or self.bounds.have_room(self)
 
     def begin(self, message: types.JSONRPCMessage, size: int) -> types.JSONRPCError | None:
-        """Note a message that has come. Return the refusal to answer a request with for which there is no room."""
+        """Record a message. Return an error response if a request doesn't fit."""
         if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
             self.end((message.params or {}).get("requestId"))  # it gets no answer
         if not isinstance(message, types.JSONRPCRequest):
@@ -148,7 +152,11 @@ class Allowance:
         if str(message.id) in self.requests:
             return refusal(None, types.INVALID_REQUEST, f"request {str(message.id)[:80]} has no answer yet")
         if len(self.requests) >= most:
-            return refusal(message.id, types.INTERNAL_ERROR, f"{most} requests have no answer yet: wait for some first")
+            return refusal(
+                message.id,
+                types.INTERNAL_ERROR,
+                f"{most} requests have no answer yet, which is the limit. Wait for some answers first",
+            )
         self.requests[str(message.id)] = size
         if size > _FREE and not self.bounds.have_room(self):
             self.end(message.id)
@@ -161,5 +169,5 @@ class Allowance:
 
 
 def refusal(identity: str | int | None, code: int, why: str) -> types.JSONRPCError:
-    """Return the error that a message is answered with which is not passed on."""
+    """Return the error response to a message that is not passed on."""
     return types.JSONRPCError(jsonrpc="2.0", id=identity, error=types.ErrorData(code=code, message=why))

@@ -37,7 +37,7 @@ _BACKLOG = 64
 _REST_S = 1.0
 #: Of unix(7), since Linux 6.5; Python 3.11 has no name for it.
 _SO_PEERPIDFD = 77
-_GONE = "The process that has connected is gone: let the one that calls connect itself."
+_GONE = "The process that connected has ended. Connect from the process that makes the calls."
 #: Of an error that says what is wrong with a message.
 _ERROR_CHARACTERS = 2000
 
@@ -128,7 +128,7 @@ class Door:
     async def _let_in(
         self, connection: socket.socket, pid: int, lines: "_Reader", held: ExitStack
     ) -> tuple[Session, Allowance]:
-        """Read the hello, and find out who says it; `held` counts the connection until it is closed."""
+        """Read the hello and identify the caller. `held` counts the connection."""
         with anyio.fail_after(_HELLO_S):
             with self._bounds.ungreeted():
                 hello = _parse_hello(await lines.next())
@@ -141,14 +141,14 @@ class Door:
 
 
 async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:
-    """Return the attempt of the process that connected, and of none that has come to its pid since.
+    """Return the attempt of the process that connected, despite any reuse of its pid.
 
     Raises:
         CallerError: That can't be told.
     """
     if not pid:
         raise CallerError(
-            "forkjoin can't see this process, which is in another PID namespace: call it from the daemon's."
+            "forkjoin can't see this process, which is in another PID namespace. Call from the daemon's PID namespace."
         )
     peer = _open_peer(connection, pid)
     if peer is None:
@@ -287,7 +287,7 @@ def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCErro
             return SessionMessage(message)  # a request that holds a result as well is neither
     identity: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
     known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
-    return refusal(known, types.INVALID_REQUEST, "that is no JSON-RPC 2.0 message")
+    return refusal(known, types.INVALID_REQUEST, "this is not a JSON-RPC 2.0 message")
 
 
 async def _write(

@@ -27,7 +27,7 @@ async def lacks_environment(rooms: Rooms, landing: Landing) -> bool:
 
 
 async def check_asker(rooms: Rooms, landing: Landing) -> None:
-    """See that it may move its target.
+    """Check that the asker may move the merge's target.
 
     Raises:
         CallerError: The agent that has asked for it is at its end, or the target is no branch of its own.
@@ -38,7 +38,7 @@ async def check_asker(rooms: Rooms, landing: Landing) -> None:
     if _is_refused(asker):
         raise CallerError(f"{asker.label} is at its end ({asker.state}): nothing more is merged into its branch.")
     if landing.target != asker.ref:
-        raise CallerError(f"{asker.label} merges into its own branch alone, {asker.branch}. Nothing was merged.")
+        raise CallerError(f"{asker.label} can merge only into its own branch, {asker.branch}. Nothing was merged.")
     await check_own_branch(rooms, asker)
 
 

@@ -116,14 +116,14 @@ class _Entries:
         return await self._why_no_resolution(agent, tip.commit) if agent.resolves is not None else None
 
     async def _why_unreviewed(self, agent: Agent, tip: str) -> str | None:
-        """Why a branch that was moved since its agent's end does not land, unless the target has all of it."""
+        """Return why a branch that moved since its agent's end does not land, if so."""
         ended_at = await find_last(self.order.rooms.store, agent)
         if tip == ended_at:
             return None
         if ended_at and await self.order.has(ended_at, tip) and await self.order.has(tip, self.target):
             return None
         moved = Moved(agent, ended_at, tip)
-        return f"{moved}, and nobody reviewed that; read_diff shows it by the name {moved.name}, which merges it, too"
+        return f"{moved}, which nobody has reviewed. Review it with read_diff {moved.name}, then merge {moved.name}"
 
     async def _why_gone(self, agent: Agent) -> str:
         result = await self.order.rooms.store.result(agent.number)

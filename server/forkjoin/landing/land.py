@@ -93,7 +93,7 @@ class Lander:
 
 
 async def _note_moved(order: Order) -> None:
-    """Let the work of an ended agent, whose branch was the target, go on to what was merged into it."""
+    """Extend an ended agent's work to what was merged into its branch."""
     store, target = order.rooms.store, order.landing.target
     agent = await store.agent_of_branch(order.landing.project, target)
     recorded = (await store.landing(order.landing.number)).move if agent and agent.state in FINAL else None

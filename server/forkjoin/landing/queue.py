@@ -92,7 +92,7 @@ async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -
 
 
 async def _find_own_target(rooms: Rooms, caller: Caller) -> str | None:
-    """Return the branch that an agent merges into, by its record, not by what its HEAD leads to; None for others."""
+    """Return the recorded branch of a calling agent, or `None` for other callers."""
     agent = caller.session.agent
     if agent is None:
         return None

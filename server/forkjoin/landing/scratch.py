@@ -76,7 +76,7 @@ class Scratch:
         return await self._store.take_scratch(self._order.landing, self._order.recipe)
 
     async def _switch(self, scratch: ScratchWorktree, commit: str) -> None:
-        """Give it a commit's files, and what has changed of the checkout's ignored ones, unless it runs already.
+        """Check out a commit's files and update the shared ignored files.
 
         What a run has left stays only if its commit is in the target now: agents' code wrote it.
         """
@@ -171,7 +171,7 @@ async def runs_in(rooms: Rooms, number: int) -> list[str]:
 
 
 async def end(rooms: Rooms, handles: Iterable[str]) -> list[str]:
-    """Leave nothing of these runs, neither processes nor files. Return the processes that can't be ended."""
+    """Remove these runs' processes and files. Return processes that can't be ended."""
     all_left: list[str] = []
     for handle in handles:
         if left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):

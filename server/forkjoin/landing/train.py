@@ -30,7 +30,7 @@ _PATIENCE = 2
 #: Characters of what git says of a branch that it refuses.
 _WORDS = 500
 _CHANGES_SETTINGS = (
-    "This changes forkjoin.toml. What that says now is used once a person has trusted it (forkjoin trust), not before."
+    "This changes forkjoin.toml. The new content is used only after a person has trusted it (forkjoin trust)."
 )
 
 
@@ -52,7 +52,7 @@ async def merge_all(order: Order) -> Intent:
 
 
 async def _note(order: Order, train: "_Train") -> str | None:
-    """What the lead should know of what is merged: whether it changes what the repository wants executed."""
+    """Return a note if the merge changes commands that the repository wants to run."""
     paths = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
     changed, _, _ = await git.run(order.common_dir, *paths, fine=(0, 1))
     return _CHANGES_SETTINGS if changed else None
@@ -142,7 +142,7 @@ class _Train:
         bad = await find_malformed(self.order.common_dir, self.start.commit, list(brings.values()), aside)
         for entry, tip in brings.items():
             if tip in bad:
-                why = f"git fsck --strict refuses what it has: {bad[tip]}"
+                why = f"git fsck --strict refuses its objects: {bad[tip]}"
                 self.fates[entry.agent.number] = Rejected(entry.agent.id, why[:_WORDS])
         return [entry for entry, tip in brings.items() if tip not in bad]
 
@@ -168,7 +168,7 @@ class _Train:
         return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
 
     async def _secure_submodules(self, entries: Sequence[Entry], fates: Sequence[Fate]) -> dict[int, Skipped]:
-        """See that the commits that branches name of submodules outlive their worktrees; whose don't are skipped."""
+        """Keep branches' submodule commits. Skip branches whose commits can't be kept."""
         refused: dict[int, Skipped] = {}
         for entry, fate in zip(entries, fates, strict=True):
             if isinstance(fate, Joined) and fate.submodules:

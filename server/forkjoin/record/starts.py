@@ -1,4 +1,4 @@
-"""The records of what was there before agents' programs started."""
+"""Records of refs and files from before agents' programs started."""
 
 import time
 import zlib
@@ -31,7 +31,7 @@ class Starts(Transactions):
         return row and RefsBefore(row["at"], zlib.decompress(row["refs"]).decode(errors="surrogateescape"))
 
     async def explained_branches(self, agent: Agent, branches: Iterable[str], since: float) -> set[str]:
-        """Return those branches that belong to other agents which were, or may have been, at work since then."""
+        """Return the branches of other agents that may have been at work since then."""
         asked = {"project": agent.project, "branches": tuple(branches), "since": since}
         return {row["branch"] for row in await self._rows("explained_branches", **asked)}
 
@@ -41,7 +41,7 @@ class Starts(Transactions):
         return {(row["target"], row["commit"]) for row in rows}
 
     async def note_set_up(self, agent: Agent, files: bytes) -> None:
-        """Record the fingerprint of what setup has left in an agent's worktree."""
+        """Record the fingerprint of the files that setup wrote in an agent's worktree."""
         await self._set("set_set_up", quiet=True, agent=agent.number, files=files)
 
     async def set_up_files(self, agent: Agent) -> bytes:

@@ -207,7 +207,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         return await self._agents("unmerged_agents", project=project, limit=limit, below=below)
 
     async def untold(self, project: int, lead: str, most: int, *, everyone: bool) -> tuple[list[Agent], int]:
-        """Return what a wait without ids is for, and how many ends are left out: it has the first `most` alone."""
+        """Return the first `most` agents to wait for, and how many ends are left out."""
         found = await self._rows("untold_agents", project=project, lead=lead, most=most, everyone=everyone)
         agents = [rows.agent(row) for row in found]
         ends = max((row["ends"] for row in found), default=0)
