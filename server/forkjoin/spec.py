@@ -165,7 +165,7 @@ class SpecParts(Strict):
     priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
     verify: Command | None = Field(
         default=None,
-        description='Shell command run in its worktree at its end. It must exit 0. "": no verify.',
+        description='Shell command run in its worktree at its end. It must exit 0. "": none.',
     )
     sparse: SkipJsonSchema[bool] = True  #: false: all files, though the checkout is sparse; told of in the guide alone
     candidates: Candidates | None = Field(

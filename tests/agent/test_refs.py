@@ -11,7 +11,7 @@ def warnings_of(result: dict[str, list[str]], part: str) -> list[str]:
     return [warning for warning in result["warnings"] if part in warning]
 
 
-CHANGED = "these changed while it ran"
+CHANGED = "other refs than its own changed"
 
 
 async def run(lead: Lead, script: str) -> dict[str, list[str]]:
@@ -165,8 +165,8 @@ async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_s
     scripts = (f"{told}\n{wait.format('moved')}", f"{wait.format('branch')}\n{moved}")
     ids = await near_lead.spawn(*(f"O={repository}/.git\n{script}" for script in scripts))
     first, other = await near_lead.results(*ids)
-    assert warnings_of(first, "was moved from elsewhere")
-    assert not warnings_of(other, "was moved from elsewhere")
+    assert warnings_of(first, "was moved from outside")
+    assert not warnings_of(other, "was moved from outside")
 
 
 async def test_the_commit_of_what_was_loose_is_no_move_from_elsewhere(near_lead: Lead) -> None:

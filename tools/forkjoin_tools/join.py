@@ -64,7 +64,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
 class MergeWorktree(Arguments):
     ids: Ids
     into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
-    verify: Command | None = Field(None, description='Shell command that the merged result must pass. "": no verify.')
+    verify: Command | None = Field(None, description='Shell command that the merged result must pass. "": none.')
     strategy: Strategy | None = Field(None, description="squash: one commit per agent. Default: merge.")
     on_conflict: OnConflict = Field("report", description="agent: also spawn one for each conflict, to resolve it.")
     include_failed: bool = Field(False, description="Also agents that did not succeed.")
