@@ -58,7 +58,7 @@ async def test_what_an_attempt_of_another_home_starts_belongs_to_none_of_this(
 ) -> None:
     await local.submit(shell("a1-1", f"export FORKJOIN_MARK={tmp_path}/a1-1\nsetsid sleep 1000 & echo $!; sleep 1000"))
     (pid,) = await pids(local, "a1-1", 1)
-    with pytest.raises(CallerError, match="daemon itself"):  # we have started its shim
+    with pytest.raises(CallerError, match="daemon started itself"):  # we have started its shim
         find_owner(tmp_path / "elsewhere", pid)
 
 
@@ -84,7 +84,7 @@ async def test_a_process_finds_whose_it_is_itself(local: LocalExecutor, place: P
 
 
 def test_what_a_daemon_itself_has_started_is_refused(tmp_path: Path, sibling: int) -> None:
-    with pytest.raises(CallerError, match="daemon itself"):
+    with pytest.raises(CallerError, match="daemon started itself"):
         find_owner(tmp_path, sibling)
 
 

@@ -100,7 +100,7 @@ async def test_a_worktrees_own_git_folder_that_leads_to_another_repository_leads
     (linked.path / "loose").write_text("y")
     (linked.folder / "commondir").write_text(f"{tmp_path}/other/.git\n")
     left = await leave(linked)
-    assert "lead to another repository" in left.warnings[0]
+    assert "pointed the git folder" in left.warnings[0]
     assert (await leave(linked)).tip == left.tip
     assert blob(linked.repository, linked.branch, "loose") == b"y"
     assert git(tmp_path / "other", "for-each-ref") == before

@@ -129,7 +129,7 @@ async def test_what_prepares_or_checks_a_merge_has_no_rights(
     )
     assert [one["id"] for one in merged["merged"]] == ["a1"]
     assert (tmp_path / "codes").read_text().split() == ["1", "1"]
-    assert (tmp_path / "refused").read_text().count("a command that prepares or checks work") == 2
+    assert (tmp_path / "refused").read_text().count("a command such as setup or verify") == 2
     assert git(repository, "rev-parse", "release") != git(repository, "rev-parse", "main")
 
 

@@ -57,9 +57,11 @@ class Location:
         files = [(self.git_dir, name) for name in _OWN] + [(Path(self.common_dir), name) for name in _COMMON]
         for folder, name in files:
             if is_irregular(folder / name):
-                return f"{folder / name} is no file, and git would wait for it; remove it"
+                what = "not a regular file, and git would block on it"
+                return f"{folder / name} is {what}. Remove it, then call again"
             if is_oversized(folder, name):
-                return f"{folder / name} is larger than {_LARGEST // 1024 // 1024} MB; look at it, and remove it"
+                size = _LARGEST // 1024 // 1024
+                return f"{folder / name} is larger than {size} MB. Look at it and remove it, then call again"
         return None
 
 
