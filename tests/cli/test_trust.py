@@ -122,7 +122,7 @@ async def test_going_back_to_what_was_trusted_before_there_was_a_verify_is_refus
         forkjoin(repository, "trust", "--yes")
     (repository / "forkjoin.toml").write_text("ports = 3\n")
     async with open_lead_in_memory(home, repository) as lead:
-        assert "has no verify any more" in await lead.refusal("spawn_agent", task="true")
+        assert "no longer has a verify" in await lead.refusal("spawn_agent", task="true")
         assert "no verify any more" in forkjoin(repository, "trust", "--show", check=False).stdout
         forkjoin(repository, "trust", "--yes")
         assert "forkjoin.toml" not in (await lead.call("spawn_agent", task="true"))["note"]

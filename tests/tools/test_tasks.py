@@ -317,7 +317,7 @@ def test_nobody_elses_project_has_a_task(client: Modern, repository: Path, tmp_p
     go(repository)
 
 
-async def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(
+async def test_tasks_are_reported_where_git_can_not_read_the_repository(
     client: Modern, repository: Path, tmp_path: Path
 ) -> None:
     (first,) = client.spawn(f"touch {tmp_path}/up; {until_go(repository)}")
@@ -326,12 +326,24 @@ async def test_a_repository_that_can_not_be_read_for_a_moment_loses_no_task(
     config = repository / ".git" / "config"
     good = config.read_text()
     config.write_text("[broken\n")
-    listened = client.request("subscriptions/listen", notifications={"taskIds": [task]})
-    for refused in (client.request("tasks/get", taskId=task), listened):
-        assert refused["code"] == -32603
-        assert "git will not use the repository" in refused["message"]
-    assert client.request("tasks/get", taskId="none")["code"] == -32602
+    assert client.request("tasks/get", taskId=task)["status"] == "working"
     config.write_text(good)
+    go(repository)
+
+
+async def test_a_task_whose_record_can_not_be_read_for_a_moment_is_not_lost(
+    client: Modern, repository: Path, home: Home
+) -> None:
+    (first,) = client.spawn(until_go(repository))
+    task = wait_for(client, first)["taskId"]
+    with closing(sqlite3.connect(home.records)) as records:
+        records.execute("ALTER TABLE deferred RENAME TO gone")
+        listened = client.request("subscriptions/listen", notifications={"taskIds": [task]})
+        for refused in (client.request("tasks/get", taskId=task), listened):
+            assert refused.get("code") == -32603, refused
+            assert "Tasks can't be reported now" in refused["message"]
+        records.execute("ALTER TABLE gone RENAME TO deferred")
+    assert client.request("tasks/get", taskId="none")["code"] == -32602
     assert client.request("tasks/get", taskId=task)["status"] == "working"
     go(repository)
 
