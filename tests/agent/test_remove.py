@@ -75,6 +75,18 @@ async def test_commits_that_came_after_its_end_are_unmerged_though_it_had_none(
     await refused(near, repository, "Unmerged work: a1", first, discard=False)
 
 
+async def test_an_agent_that_ended_in_a_rebase_of_its_own_branch_is_removed(near: Lead, repository: Path) -> None:
+    script = """
+        echo ours > README.md; git commit -qam ours
+        git switch -q --detach HEAD~1; echo theirs > README.md; git commit -qam theirs
+        git switch -q -; git rebase -q -"""
+    (first,) = await near.run(f"{script} || true")
+    await refused(near, repository, "Unmerged work: a1", first, discard=False)
+    kept = (await near.call("remove_worktrees", ids=[first], discard_unmerged=True))["removed"][0]["kept_as"]
+    assert git(repository, "show", f"{kept}:README.md") == "ours"
+    assert "theirs" in git(repository, "log", "--format=%s", "--glob=refs/forkjoin/kept")
+
+
 _INNER = "git init -q inner; git -C inner commit -q --allow-empty -m own; git init -q unborn"
 _SAYS = "a2 (git-init-q-inner-git-c-inner): its worktree has work that is nowhere else: inner (1 commit)"
 

@@ -112,7 +112,7 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
     ref = agent.ref
     try:
-        where = await find_checkout(common_dir, ref)
+        where = await find_checkout(common_dir, ref, leaving=Path(agent.worktree))
     except CallerError as error:
         raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree)):

@@ -51,10 +51,17 @@ class TargetMovedError(Exception):
 # -- where a target is checked out
 
 
-async def find_checkout(common_dir: str, ref: str) -> str | None:
-    """The worktree that has `ref` checked out, if one has."""
+async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = None) -> str | None:
+    """The worktree that has `ref` checked out, if one has.
+
+    Args:
+        leaving: A worktree that is to be removed: a rebase that was begun in it stands in nobody's way.
+
+    Raises:
+        CallerError: The branch is being rebased, is checked out twice, or where nothing can be reached.
+    """
     found = [path for path, folder in await _list_worktrees(common_dir) if ref in await find_refs(common_dir, folder)]
-    if where := await to_thread.run_sync(_find_rebase, common_dir, ref):
+    if where := await to_thread.run_sync(_find_rebase, common_dir, ref, leaving):
         raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
     if len(found) > 1:
         places = ", ".join(map(str, found))
@@ -79,14 +86,21 @@ def _is_prunable(path: Path, folder: Path) -> bool:
     return not os.path.lexists(path / ".git") and not os.path.lexists(folder / "locked")
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def _is_reachable(path: Path, common_dir: str) -> bool:
     """Return whether a worktree's files are there."""
     return path.is_dir() and path != Path(common_dir)
 
 
-def _find_rebase(common_dir: str, ref: str) -> Path | None:
-    """The worktree in which `ref` is being rebased, if it is in one."""
-    for where, folder in [(Path(common_dir).parent, Path(common_dir)), *git_folders(common_dir)]:
+def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None:
+    """The worktree other than `leaving` in which `ref` is being rebased, if it is in one."""
+    others = [
+        (where, folder) for where, folder in git_folders(common_dir) if not (leaving and _is_same(where, leaving))
+    ]
+    for where, folder in [(Path(common_dir).parent, Path(common_dir)), *others]:
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):
             with contextlib.suppress(OSError):
                 lines = (read_regular(folder / name) or b"").splitlines()
