@@ -94,8 +94,8 @@ async def slow_compute(desk: Desk, arguments: Slow) -> str:
 
 @tool(reads_only=True)
 async def failing_job(desk: Desk, arguments: Nothing) -> str:
-    """Fail after a moment."""
-    await slow_compute.fn(desk, Slow(seconds=0.05))
+    """Fail after some seconds."""
+    await slow_compute.fn(desk, Slow(seconds=2))  # on a busy machine the call must still come before it is over
     raise CallerError("it failed")
 
 
