@@ -108,6 +108,45 @@ async def test_a_clean_clone_is_elsewhere(fork: Fork, library: Path, how: str) -
     assert await found(fork) == []
 
 
+@pytest.mark.parametrize(
+    "how", ["--shared {own}", "--reference {lent} file://{library}", "--filter=tree:0 file://{library}"]
+)
+async def test_a_clean_clone_that_has_not_all_its_objects_is_elsewhere(
+    fork: Fork, library: Path, tmp_path: Path, how: str
+) -> None:
+    git(library, "config", "uploadpack.allowFilter", "true")
+    git(library, "clone", "-q", "--shared", ".", str(tmp_path / "lent"))
+    git(
+        fork.path,
+        "clone",
+        "-q",
+        *how.format(own=fork.common_dir, library=library, lent=tmp_path / "lent").split(),
+        "in",
+    )
+    assert await found(fork) == []
+    commit(fork.path / "in", {"a": "x"})
+    assert await found(fork) == ["in (1 commit)"]
+
+
+@pytest.mark.parametrize("lent", ["pipe", "chain", "odd"])
+async def test_a_repository_that_borrows_objects_from_what_can_not_be_read_safely_is_not_read(
+    fork: Fork, library: Path, tmp_path: Path, lent: str
+) -> None:
+    git(fork.path, "clone", "-q", "--shared", str(library), "in")
+    alternates = fork.path / "in" / ".git" / "objects" / "info" / "alternates"
+    place = tmp_path / lent / "objects"
+    (place / "info").mkdir(parents=True)
+    if lent == "pipe":
+        os.mkfifo(place / "pack")
+    if lent == "chain":
+        os.mkfifo(place / "info" / "alternates")
+    if lent == "odd":
+        place = place.rename(place.parent / "other")
+    alternates.write_text(f"{alternates.read_text()}{place}\n")
+    (one,) = await found(fork)
+    assert "can't be read" in one
+
+
 async def test_a_tag_that_came_with_a_clone_is_elsewhere_and_one_made_there_is_not(fork: Fork, library: Path) -> None:
     git(library, "tag", "-am", "off", "off", git(library, "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}"))
     clone = fork.path / "clone"

@@ -22,6 +22,8 @@ from forkjoin.regular import read_line, read_regular
 
 #: Bytes that are read of a configuration; a longer one is an attack.
 _CONFIGURATION = 1024 * 1024
+#: From how many others a repository may borrow objects.
+_ALTERNATES = 20
 _SHA256 = re.compile(rb"objectformat\s*=\s*\"?sha256", re.IGNORECASE)
 
 
@@ -100,6 +102,36 @@ def _make(made: Path, folder: Path, common: Path) -> None:
     _copy(common / "info" / "exclude", made / "info" / "exclude")
     for index in (folder / "index", *folder.glob("sharedindex.*")):
         _copy(index, made / index.name)
+
+
+def find_alternates(common: Path, trusted: str) -> list[Path]:
+    """Find the git folders from which a repository borrows objects (gitrepository-layout(5)), and those from theirs.
+
+    Args:
+        common: The git folder of the repository.
+        trusted: A git folder that is not looked into.
+
+    Raises:
+        UnreadableError: One of them can't be read safely.
+    """
+    found: dict[Path, None] = {}
+    asked = [] if os.path.realpath(common) == trusted else [common]
+    while asked:
+        objects = asked.pop() / "objects"
+        try:
+            listing = read_regular(objects / "info" / "alternates", _CONFIGURATION) or b""
+            lines = [line for line in listing.splitlines() if line and not line.startswith(b"#")]
+            lent = {Path(os.path.realpath(objects / os.fsdecode(line))) for line in lines} - found.keys()
+            if len(found) + len(lent) > _ALTERNATES or any(one.name != "objects" for one in lent):
+                raise UnreadableError("it borrows objects from too many places, or odd ones")
+            others = [one for one in sorted(lent) if one.parent != Path(trusted)]
+            for one in others:
+                _check(one)
+        except OSError as error:
+            raise UnreadableError(str(error)) from error
+        found |= dict.fromkeys(lent)
+        asked += [one.parent for one in others]
+    return [one.parent for one in found]
 
 
 def make_settings(made: Path, like: Path, *, is_reftable: bool = False) -> None:

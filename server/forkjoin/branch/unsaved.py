@@ -10,7 +10,7 @@ from anyio import to_thread
 from forkjoin.branch import git
 from forkjoin.branch.archive import archive
 from forkjoin.branch.change import SUBMODULE
-from forkjoin.branch.lens import Lens, UnreadableError, open_lens
+from forkjoin.branch.lens import Lens, UnreadableError, find_alternates, open_lens
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
 from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
 from forkjoin.branch.place import find_pipes, is_folder
@@ -95,7 +95,9 @@ async def _look(common_dir: str, nested: Nested, known: Set[str]) -> Unsaved | N
     """What would be lost of one repository, or worktree; `known` are commits that are elsewhere, too."""
     folders = _folders(nested)
     try:
-        async with open_lens(nested.folder, nested.common, [nested.common] if nested.shares else []) as lens:
+        also = [nested.common] if nested.shares else []
+        also += await to_thread.run_sync(find_alternates, nested.common, common_dir)
+        async with open_lens(nested.folder, nested.common, also) as lens:
             tips = await find_tips(lens, nested)
             tips = Tips(tips.own, tips.elsewhere.union(one for one in known if len(one) == lens.id_length))
             commits = await find_own(lens, tips.own, tips.elsewhere)
