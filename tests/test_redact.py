@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from forkjoin.redact import MARK, find_rest, redact, secrets_of
+from forkjoin.redact import MARK, redact, redact_edges, secrets_of
 from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,15 +69,26 @@ def test_a_private_key_that_a_page_cuts_in_two_is_in_neither_half(cut: int) -> N
     assert cut < 100 or BODY[:20] not in halves[1]
 
 
-@pytest.mark.parametrize("cut", range(1, 36))
-def test_the_rest_of_a_key_that_begins_before_a_text_is_found(cut: int) -> None:
-    text = f"before fjt_{BODY[:32]} after"
-    assert find_rest(text[: 7 + cut], text[7 + cut :], redact) == 36 - cut
+@pytest.mark.parametrize("key", [*KEYS, PEM, "first/secret"], ids=lambda key: str(key)[:11])
+def test_pieces_of_a_key_that_a_page_cuts_are_in_no_page(key: str) -> None:
+    text = f"before {key} after"
+    for cut in range(8, 7 + len(key)):
+        first = redact_edges("", text[:cut], text[cut:], {"first/secret"})
+        last = redact_edges(text[:cut], text[cut:], "", {"first/secret"})
+        assert (first, last) == (f"before {MARK}", f"{MARK} after"), cut
+        assert redact_edges(text[:cut], text[cut : cut + 1], text[cut + 1 :], {"first/secret"}) in (MARK, f"{MARK} ")
+
+
+def test_a_bearer_that_a_page_cuts_is_in_no_page() -> None:
+    text = f"Bearer {BODY * 50}"
+    assert redact_edges(text[:10], text[10:20], text[20:]) == MARK
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_looks_like_no_key_has_no_rest(text: str) -> None:
-    assert [find_rest(text[:cut], text[cut:], redact) for cut in range(len(text))] == [0] * len(text)
+def test_what_looks_like_no_key_has_no_pieces(text: str) -> None:
+    for cut in range(len(text)):
+        assert redact_edges(text[:cut], text[cut:], "") == text[cut:]
+        assert redact_edges("", text[:cut], text[cut:]) == text[:cut]
 
 
 def test_the_lead_s_passwords_are_known_by_their_variables_names() -> None:

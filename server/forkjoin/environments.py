@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Set
 
 from forkjoin.chat_markup import neutralize
 from forkjoin.model import Agent
-from forkjoin.redact import redact, secrets_of
+from forkjoin.redact import redact, redact_edges, secrets_of
 from forkjoin.session import COMMAND_LINE, Caller
 
 
@@ -81,10 +81,17 @@ class Environments:
 
     def redact(self, text: str) -> str:
         """The text without what looks like a key, or is one in any of these environments."""
+        return redact(text, self._known_secrets())
+
+    def redact_edges(self, before: str, text: str, after: str) -> str:
+        """A part of a longer text without the pieces of such keys that its two edges cut."""
+        return redact_edges(before, text, after, self._known_secrets())
+
+    def _known_secrets(self) -> frozenset[str]:
         if self._secrets is None:
             known = (*self._settings, *self._by_digest.values())
             self._secrets = frozenset[str]().union(*map(secrets_of, known))
-        return redact(text, self._secrets)
+        return self._secrets
 
     def show(self, text: str) -> str:
         """Return agents' text without keys and client markup, for another model."""

@@ -11,7 +11,7 @@ fitted into a page still fits.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 MARK = "[redacted]"
 #: How each token begins that is issued to an agent's attempt.
@@ -62,22 +62,42 @@ def secrets_of(environment: Mapping[str, str]) -> frozenset[str]:
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without these secrets, and without what looks like a key."""
+    for pattern in (*_patterns(secrets, text), *_forms(text)):
+        text = pattern.sub(_mark, text)
+    return text
+
+
+def redact_edges(before: str, text: str, after: str, secrets: Iterable[str] = ()) -> str:
+    """Return a part of a longer text without the pieces of keys that its two edges cut.
+
+    Keys that are within it whole stay: `redact` takes them out.
+
+    Args:
+        before: What stands before it.
+        after: What stands after it.
+    """
+    whole = before + text + after
+    first, last = len(before), len(before) + len(text)
+    patterns = (*_patterns(secrets, whole), *_forms(whole))
+    spans = [found.span(found.lastindex or 0) for pattern in patterns for found in pattern.finditer(whole)]
+    begin = max((end for start, end in spans if start < first < end), default=first)
+    end = min((start for start, end in spans if start < last < end), default=last)
+    if begin >= end and begin > first and end < last:
+        return MARK
+    return f"{MARK if begin > first else ''}{whole[begin:end]}{MARK if end < last else ''}"
+
+
+def _patterns(secrets: Iterable[str], text: str) -> Iterator["re.Pattern[str]"]:
+    """Yield a pattern for each way in which a secret stands in a text, the longest secret first."""
     for secret in sorted(secrets, key=lambda one: (-len(one), one)):
         for form in {secret, json.dumps(secret)[1:-1]}:
             if form in text:
                 # with what escapes its first character: a text may be JSON
-                text = re.sub(rf"\\*{re.escape(form)}", _mark, text)
-    for sign, pattern in _FORMS:
-        if sign in text:
-            text = pattern.sub(_mark, text)
-    return text
+                yield re.compile(rf"\\*{re.escape(form)}")
 
 
-def find_rest(before: str, text: str, redact: Callable[[str], str]) -> int:
-    """Return how many characters at the beginning of `text` belong to a key that begins in `before`."""
-    whole = redact(before + text)
-    kept = (cut for cut in range(len(text)) if whole.endswith((text[cut:], redact(text[cut:]))))
-    return next(kept, len(text))
+def _forms(text: str) -> Iterator["re.Pattern[str]"]:
+    return (pattern for sign, pattern in _FORMS if sign in text)
 
 
 def _mark(found: "re.Match[str]") -> str:

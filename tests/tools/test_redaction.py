@@ -174,3 +174,22 @@ async def test_a_page_that_begins_within_a_token_shows_none_of_it(lead: Lead) ->
             page = await lead.call(tool, id=first, offset=offset, **arguments)
             assert page.startswith(MARK), page
             assert page.removeprefix(MARK).split()[0] in ("after", "[end]"), page
+
+
+@pytest.mark.parametrize("tool", ["read_log", "read_diff"])
+@pytest.mark.parametrize("what", ["PEM", "bearer"])
+async def test_a_key_longer_than_a_page_is_on_no_page(lead: Lead, tool: str, what: str) -> None:
+    body = "Q7q8" * 12
+    key = f"Bearer {body * 20}"
+    if what == "PEM":
+        key = "\n".join((f"-----BEGIN {'PRIVATE'} KEY-----", *[body] * 30, f"-----END {'PRIVATE'} KEY-----"))
+    (first,) = await lead.run(f"echo '{'a line ' * 20}\n{key}\n{'and more ' * 30}' | tee leaked.txt")
+    offset, pages = 0, ""
+    while True:
+        page = await lead.call(tool, id=first, offset=offset, limit=200)
+        pages += page
+        if "offset=" not in page:
+            break
+        offset = int(page.rstrip("]").rpartition("offset=")[2])
+    assert "Q7q8" not in pages
+    assert "and more and more" in pages

@@ -13,7 +13,6 @@ from forkjoin.chat_markup import HIDDEN
 from forkjoin.error import CallerError, GitError
 from forkjoin.event import Recorded
 from forkjoin.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
-from forkjoin.redact import MARK, find_rest
 from forkjoin.work import Moved, find_last, find_moved
 from pydantic import Field
 
@@ -28,8 +27,8 @@ _MOST_BYTES = 48_000
 _CONCISE = 2_000
 _FULL = OUTPUT_LIMIT
 _LEAST = 100
-#: Bytes before a page, and at its beginning, in which a key is looked for that begins before the page.
-_CONTEXT = 512
+#: Bytes on each side of a page in which a key is looked for that the page would cut. A private key has some thousand.
+_CONTEXT = 8 * 1024
 #: Where a line begins as our own do that say where a page ends or was cut.
 _MARK = re.compile(
     r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
@@ -186,11 +185,12 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
         whole = end_of(page.data, cut=page.start > 0)
-        text = _text(b"".join(whole.splitlines(keepends=True)[-arguments.tail :]))
+        lines = b"".join(whole.splitlines(keepends=True)[-arguments.tail :])
+        text = _without_pieces(desk, page.data.removesuffix(lines), lines, b"")
         return _page(text, page.size, more=False, live=live)
-    page = await executor.read_output(handle, arguments.offset, arguments.limit)
+    page = await executor.read_output(handle, arguments.offset, arguments.limit + _CONTEXT)
     start = min(page.start, page.size)
-    data, more = _fit_page(page.data, page.size - start)
+    data, more = _fit_page(page.data[: arguments.limit], page.size - start)
     if not page.size and not live:
         errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
         words = end_of(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
@@ -198,15 +198,15 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     dropped = start - arguments.offset
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
     before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
-    text = _without_rest(desk, before.data if before.start + len(before.data) == start else b"", data)
+    known = before.data if before.start + len(before.data) == start else b""
+    text = _without_pieces(desk, known, data, page.data[len(data) :])
     return _page(text, start + len(data), more=more, live=live, note=note)
 
 
-def _without_rest(desk: Desk, before: bytes, data: bytes) -> str:
-    """Return a page as text, without the rest of a key that began before the page."""
-    text = _text(data)
-    rest = find_rest(_text(before), text[:_CONTEXT], desk.rooms.environments.redact)
-    return MARK + text[rest:] if rest else text
+def _without_pieces(desk: Desk, before: bytes, page: bytes, after: bytes) -> str:
+    """Return a page as text, without the pieces of keys that it would cut from what stands around it."""
+    around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
+    return desk.rooms.environments.redact_edges(*around)
 
 
 def _text(data: bytes) -> str:
@@ -262,7 +262,7 @@ async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
         return f"{note}{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
-    text = _without_rest(desk, data[max(0, start - _CONTEXT) : start], page)
+    text = _without_pieces(desk, data[:start], page, data[start + len(page) :])
     return _page(text, start + len(page), more=more, live=False, note=note)
 
 
