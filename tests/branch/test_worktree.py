@@ -341,3 +341,13 @@ async def test_what_somebody_has_put_in_the_place_of_the_lock_is_taken_away(
     await make_fork(repository)
     assert not (tmp_path / "made").exists()
     assert lock.is_file()
+
+
+async def test_a_lock_that_somebody_keeps_is_named(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worktree, "_LOCK_GIVE_UP_S", 0.1)
+    async with worktree.registering(str(repository / ".git")):
+        with pytest.raises(TimeoutError, match=r"forkjoin\.lock has been locked by another process"):
+            await worktree.make(str(repository / ".git"), tmp_path / "work", "work", "HEAD", "owner")
+    assert await worktree.make(str(repository / ".git"), tmp_path / "work", "work", "HEAD", "owner") == "work"

@@ -49,15 +49,23 @@ _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
 @contextlib.asynccontextmanager
 async def registering(common_dir: str) -> AsyncGenerator[int]:
-    """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too."""
+    """Hold the repository's lock on its list of worktrees, across processes; its descriptor, for git to hold it too.
+
+    Raises:
+        TimeoutError: Another process has it, and keeps it.
+    """
     file, mode = Path(common_dir) / "forkjoin.lock", 0o600
     with contextlib.suppress(CallerError, GitError):  # else what follows tells what is wrong with the configuration
         mode = _lock_mode(await git.sharing(common_dir))
     if not await to_thread.run_sync(_is_free_or_file, file):
         await to_thread.run_sync(take_away, file)
-    with anyio.fail_after(_LOCK_GIVE_UP_S):
-        while (held := lock.take(file, mode)) is None:  # noqa: ASYNC110 (another process's lock tells us nothing)
-            await anyio.sleep(_LOCK_PAUSE_S)
+    give_up = anyio.current_time() + _LOCK_GIVE_UP_S
+    while (held := lock.take(file, mode)) is None:
+        if anyio.current_time() > give_up:
+            raise TimeoutError(
+                f"{file} has been locked by another process for {_LOCK_GIVE_UP_S} s. End that process, then call again."
+            )
+        await anyio.sleep(_LOCK_PAUSE_S)
     try:
         yield held
     finally:
