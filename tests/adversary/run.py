@@ -7,8 +7,10 @@ import traceback
 from pathlib import Path
 
 import anyio
+import pytest
 from conftest import processes_of
 from forkjoin import lock
+from forkjoin.branch import git
 
 from adversary.check import check
 from adversary.ground import Ground
@@ -19,6 +21,8 @@ from adversary.states import DONE, MADE
 
 #: Within this all that was started must be gone.
 _GONE_S = 20.0
+#: After so long without activity a git that only reads is ended here: many histories have one that waits at a pipe.
+_IDLE_S = 5.0
 
 
 class WrongError(AssertionError):
@@ -29,7 +33,8 @@ def run_history(plan: Plan, folder: Path) -> list[str]:
     """Play a history in a folder, which stays if anything is wrong; what is."""
     ground = Ground(folder)
     (folder / "trace").write_text(f"{plan}\n")
-    with ground.inhabited():
+    with ground.inhabited(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(git, "_IDLE_S", _IDLE_S)
         try:
             wrong = _play_and_check(plan, ground)
         except Exception as error:
