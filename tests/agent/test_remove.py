@@ -87,6 +87,24 @@ async def test_an_agent_that_ended_in_a_rebase_of_its_own_branch_is_removed(near
     assert "theirs" in git(repository, "log", "--format=%s", "--glob=refs/forkjoin/kept")
 
 
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+async def test_changes_that_git_was_told_not_to_see_are_kept(near: Lead, repository: Path, flag: str) -> None:
+    (first,) = await near.run(f"git update-index {flag} README.md; echo mine > README.md")
+    await refused(near, repository, "README.md (git was told not to see its changes)", first, discard=False)
+    await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
+    kept = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/nested")
+    assert b"mine" in blob(repository, kept, "files.tar")
+
+
+async def test_a_change_of_the_same_length_that_configuration_hides_is_committed(near: Lead, repository: Path) -> None:
+    script = """
+        git config core.checkStat minimal; git config core.trustctime false; git update-index --refresh -q
+        old=$(stat -c %y README.md); tr a-z b-za < README.md > /tmp/$$; cat /tmp/$$ > README.md; rm /tmp/$$
+        touch -d "$old" README.md"""
+    (first,) = await near.run(script)
+    assert (await near.call("get_result", id=first))["files_changed"] == 1
+
+
 _INNER = "git init -q inner; git -C inner commit -q --allow-empty -m own; git init -q unborn"
 _SAYS = "a2 (git-init-q-inner-git-c-inner): its worktree has work that is nowhere else: inner (1 commit)"
 

@@ -1,6 +1,7 @@
 """What goes with a worktree and is nowhere else: nested repositories, worktrees and submodules are found and kept."""
 
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from io import BytesIO
@@ -145,6 +146,43 @@ async def test_a_repository_that_borrows_objects_from_what_can_not_be_read_safel
     alternates.write_text(f"{alternates.read_text()}{place}\n")
     (one,) = await found(fork)
     assert "can't be read" in one
+
+
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+async def test_changes_that_git_was_told_not_to_see_are_found(fork: Fork, library: Path, flag: str) -> None:
+    git(fork.path, "clone", "-q", str(library), "in")
+    git(fork.path / "in", "update-index", flag, "lib.txt")
+    assert await found(fork) == []
+    (fork.path / "in" / "lib.txt").write_text("mine\n")
+    assert await found(fork) == ["in (1 uncommitted path)"]
+
+
+async def test_a_copy_of_a_worktree_within_is_looked_at_too(fork: Fork) -> None:
+    git(fork.path, "worktree", "add", "-q", "--detach", "in")
+    shutil.copytree(fork.path / "in", fork.path / "copy")
+    (fork.path / "copy" / "x").write_text("mine\n")
+    assert await found(fork) == ["copy (1 uncommitted path)"]
+
+
+async def test_what_a_rebase_has_stashed_is_work(fork: Fork, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(library, {"b": "x"})
+    git(fork.path, "clone", "-q", str(library), "in")
+    (fork.path / "in" / "lib.txt").write_text("mine\n")
+    monkeypatch.setenv("GIT_SEQUENCE_EDITOR", "sed -i s/^pick/edit/")
+    git(fork.path / "in", "rebase", "-q", "-i", "--autostash", "HEAD~1", check=False)
+    assert (fork.path / "in" / "lib.txt").read_text() == "x\n"
+    assert await found(fork) == ["in (2 commits)"]
+
+
+@pytest.mark.skipif(GIT_VERSION < (2, 45), reason="git knows no reftable")
+async def test_commits_off_a_branch_are_work_in_a_repository_with_reftables(fork: Fork, library: Path) -> None:
+    git(fork.path, "clone", "-q", "--ref-format=reftable", str(library), "in")
+    git(fork.path / "in", "checkout", "-q", "--detach")
+    assert await found(fork) == []
+    commit(fork.path / "in", {"a": "x"})
+    assert await found(fork) == ["in (1 commit)"]
+    git(fork.path / "in", "checkout", "-q", "main")
+    assert await found(fork) == ["in (1 commit)"]
 
 
 async def test_a_tag_that_came_with_a_clone_is_elsewhere_and_one_made_there_is_not(fork: Fork, library: Path) -> None:
@@ -380,7 +418,6 @@ async def test_a_repository_that_cannot_be_read_is_unsaved(fork: Fork) -> None:
     for one in (inner / ".git" / "objects").rglob("*"):
         if one.is_file():
             one.unlink()
-    (inner / ".git" / "objects" / "info" / "alternates").write_text(f"{fork.common_dir}/objects\n")
     (inner / ".git" / "refs" / "heads" / "main").write_text(f"{fork.base}\n")
     (said,) = await found(fork)
     assert said.startswith("inner (a repository that can't be read: ")

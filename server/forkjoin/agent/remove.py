@@ -20,6 +20,7 @@ from forkjoin.agent.teardown import tear_down
 from forkjoin.branch import archive, git, kept, place, shared_config, unsaved, worktree
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.loose import Left, find_ignored_by_others
+from forkjoin.branch.skipped import find_skipped
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
@@ -62,7 +63,7 @@ async def remove(
         symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
         lefts = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
         warnings = [*symbolic, *await tear_down(rooms, known, environment)]
-        await _check_again(rooms, common_dir, whole, lefts)
+        lefts |= await _check_again(rooms, common_dir, whole, lefts)
         hides = await _hides_files(rooms, common_dir)
         strays = {agent.number: await _find_strays(common_dir, agent, lefts, hides=hides) for agent in known}
         unsaved = await _find_unsaved(common_dir, known, strays, discard=discard_unmerged)
@@ -147,8 +148,15 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
         )
 
 
-async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], lefts: Mapping[int, Left]) -> None:
-    """See that nobody has gone on with them meanwhile: a teardown may be long. What it adds is committed, too."""
+async def _check_again(
+    rooms: Rooms, common_dir: str, agents: Sequence[Agent], lefts: Mapping[int, Left]
+) -> dict[int, Left]:
+    """See that nobody has gone on with them meanwhile: a teardown may be long.
+
+    Returns:
+        What it added, which is committed, too.
+    """
+    added: dict[int, Left] = {}
     now = await rooms.store.agents_numbered(agent.number for agent in agents)
     _check_free(rooms, now)
     for agent in (one for one in now if one.number in lefts):
@@ -156,7 +164,8 @@ async def _check_again(rooms: Rooms, common_dir: str, agents: Sequence[Agent], l
         if await git.tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
         if not await is_at(rooms.store, common_dir, agent, tip, or_less=True):
-            await _commit_loose(rooms, common_dir, agent)
+            added[agent.number] = await _commit_loose(rooms, common_dir, agent)
+    return added
 
 
 async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
@@ -184,11 +193,12 @@ async def _hides_files(rooms: Rooms, common_dir: str) -> bool:
 
 
 async def _find_strays(common_dir: str, agent: Agent, lefts: Mapping[int, Left], *, hides: bool) -> list[Unsaved]:
-    """Find the files of a worktree that no commit has: git can't take them, or rules that nobody accepted hide them."""
+    """Find the files of a worktree that no commit has: git can't take them, or was told not to see them."""
     top = Path(agent.worktree)
     hidden = await find_ignored_by_others(common_dir, top) if hides else []
     found = dict.fromkeys(hidden, "ignored by rules that changed; see forkjoin trust")
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
+    found |= dict.fromkeys(await find_skipped(common_dir, top), "git was told not to see its changes")
     strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
     return [one for one in strays if await to_thread.run_sync(os.path.lexists, one.folders[0])]
 

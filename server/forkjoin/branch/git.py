@@ -71,6 +71,7 @@ _CONFIGURATION = 1024 * 1024
 _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false"),
+    *("-c", "core.checkStat=default", "-c", "core.trustctime=true"),  # or a change of the same length hides
     *("-c", "commit.gpgSign=false"),
     *("-c", "log.showSignature=false"),
     *("-c", "maintenance.auto=false"),

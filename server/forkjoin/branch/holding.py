@@ -22,7 +22,7 @@ _OPERATIONS = {
     "BISECT_START": "BISECT_*",
 }
 #: Files that name what git has stashed for an operation (git-merge(1) and git-rebase(1), --autostash).
-_STASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
+STASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
 _LIMIT = 64 * 1024
 _OBJECT = re.compile(r"[0-9a-f]{40,64}")
 
@@ -68,7 +68,7 @@ async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> No
 
 def _find_stashes(folder: Path) -> list[str]:
     """Return the commits that only an operation under way in a git folder knows."""
-    found = (read_line(folder / name) for name in _STASHES)
+    found = (read_line(folder / name) for name in STASHES)
     return [line for line in found if line and _OBJECT.fullmatch(line)]
 
 

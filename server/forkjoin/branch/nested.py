@@ -62,9 +62,13 @@ def find_within(common_dir: str, worktree: Path) -> Within:
     return Within(common_dir, worktree, git_folder(common_dir, worktree), linked)
 
 
+#: By the real path of the git folder, and of the files: a copy of these has a `.git` that leads there, too.
+_Found = dict[str, dict[str, Nested]]
+
+
 def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
     """Find nested repositories, worktrees and unreadable folders. Blocks."""
-    found: dict[str, Nested] = {}  # by the real path of its git folder
+    found: _Found = {}
     tops = [folder for _, folder in within.linked]
     for tree, folder in within.linked:
         _add(found, within, tree if is_folder(tree) else None, folder)
@@ -84,10 +88,10 @@ def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
                 bare.append(above)
     for folder in bare:  # after those that a `.git` leads to: these have files
         _add(found, within, None, folder)
-    return list(found.values()), closed
+    return [nested for trees in found.values() for nested in trees.values()], closed
 
 
-def _add_link(found: dict[str, Nested], within: Within, tree: Path) -> None:
+def _add_link(found: _Found, within: Within, tree: Path) -> None:
     """Add what the `.git` of a folder leads to, unless that is the agent's own git folder."""
     folder = follow(tree / ".git")
     if folder is None:
@@ -98,7 +102,7 @@ def _add_link(found: dict[str, Nested], within: Within, tree: Path) -> None:
         _add(found, within, None, folder)
 
 
-def _add(found: dict[str, Nested], within: Within, tree: Path | None, folder: Path) -> None:
+def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None:
     if not os.path.lexists(folder / "HEAD"):
         return
     common = common_of(folder)
@@ -109,7 +113,9 @@ def _add(found: dict[str, Nested], within: Within, tree: Path | None, folder: Pa
     )
     nested = Nested(_call(within, tree, folder), folder, common, tree, goes, shares, near)
     if nested.goes or tree or within.has(folder):
-        found.setdefault(os.path.realpath(folder), nested)
+        trees = found.setdefault(os.path.realpath(folder), {})
+        if tree or not trees:
+            trees.setdefault(os.path.realpath(tree) if tree else "", nested)
 
 
 def _call(within: Within, tree: Path | None, folder: Path) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from forkjoin.branch import git
+from forkjoin.branch.holding import STASHES
 from forkjoin.branch.lens import Lens, UnreadableError
 from forkjoin.branch.nested import Nested
 from forkjoin.regular import read_regular
@@ -49,6 +51,8 @@ async def find_tips(lens: Lens, nested: Nested) -> Tips:
     refs = {ref: (peeled or object_) for ref, object_, peeled in (line.split(" ") for line in listing.splitlines())}
     logs = await to_thread.run_sync(_read_logs, nested)
     heads = set(await to_thread.run_sync(_read_heads, nested))
+    if await to_thread.run_sync((nested.common / "reftable").is_dir):  # there no file says
+        heads |= await _ask_table(lens)
     if not nested.goes:
         return Tips(frozenset(heads | logs.made), frozenset(refs.values()))
     if nested.near:
@@ -97,6 +101,15 @@ def _read_logs(nested: Nested) -> _Logs:
     return _Logs(bool(lines), _ids(made - amended), _ids(came))
 
 
+async def _ask_table(lens: Lens) -> set[str]:
+    """The commit at HEAD, and those that its log says were made there, of a repository with reftables."""
+    asked = ("log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
+    _, out, _ = await git.run(lens.folder, *asked, extra=lens.environment)
+    lines = [line.partition(b"\t")[::2] for line in out.splitlines()]
+    made = [new for number, (new, why) in enumerate(lines) if number == 0 or not _BROUGHT.match(why)]
+    return set(_ids(one for one in made if _ID.fullmatch(one)))
+
+
 def _files(top: Path) -> Iterator[Path]:
     for above, folders, names in os.walk(top):
         folders[:] = [name for name in folders if name != "remotes"]
@@ -104,11 +117,11 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _read_heads(nested: Nested) -> frozenset[str]:
-    """The commits at which HEAD is detached, of the repository and of its worktrees."""
+    """The commits at which HEAD is detached, and what is stashed for an operation, there and in its worktrees."""
     if not nested.goes and not os.path.lexists(nested.folder / "commondir"):
         return frozenset()  # HEAD stays, too
-    files = [nested.folder / "HEAD", *(nested.common.glob("worktrees/*/HEAD") if nested.goes else ())]
-    lines = [_read(file).strip() for file in files]
+    folders = [nested.folder, *(nested.common.glob("worktrees/*") if nested.goes else ())]
+    lines = [_read(folder / name).strip() for folder in folders for name in ("HEAD", *STASHES)]
     return _ids(line for line in lines if _ID.fullmatch(line))
 
 

@@ -14,6 +14,7 @@ from forkjoin.branch.lens import Lens, UnreadableError, find_alternates, open_le
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
 from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
 from forkjoin.branch.place import find_pipes, is_folder
+from forkjoin.branch.skipped import show
 from forkjoin.branch.stage import EMPTY_TREES
 from forkjoin.error import GitError
 from forkjoin.regular import read_regular
@@ -154,6 +155,7 @@ async def _find_loose(lens: Lens, tree: Path) -> int:
     if pipes := await to_thread.run_sync(find_pipes, tree):
         raise UnreadableError(f"{git.readable(str(pipes[0]))} is neither a file nor a folder")
     here = {**lens.environment, "GIT_WORK_TREE": str(tree), "GIT_ATTR_SOURCE": EMPTY_TREES[lens.id_length]}
+    await show(tree, here)
     lines = git.names_in(await git.git(tree, "status", *_FORM, extra=here))
     return len(
         [one for one in lines if not (one.startswith("? ") and (one.endswith("/") or Path(one[2:]).name in _MARKS))]

@@ -37,8 +37,7 @@ class Changed:
 
     def accept(self) -> None:
         """Record what was shown as the person's own."""
-        if self.accepted is not None:
-            shared_config.accept(self.file, self.now)
+        shared_config.accept(self.file, self.now)
 
 
 async def find_changed(home: Home, common_dir: str) -> Changed:

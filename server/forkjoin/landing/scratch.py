@@ -177,5 +177,6 @@ async def end(rooms: Rooms, handles: Iterable[str]) -> list[str]:
         if left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
             log.warning("%s can't be ended: %s", handle, ", ".join(left))
             all_left += left
-        await rooms.executor.forget(handle)
+        else:
+            await rooms.executor.forget(handle)
     return all_left
