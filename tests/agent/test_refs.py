@@ -154,6 +154,34 @@ async def test_another_agents_branch_is_named_once_that_has_ended(near_lead: Lea
     assert f"{branch} (" in warning
 
 
+@pytest.mark.parametrize("move", ["-d $ref", "$ref main"])
+async def test_another_agents_branch_is_named_if_that_has_ended_meanwhile(
+    near_lead: Lead, repository: Path, tmp_path: Path, move: str
+) -> None:
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    refs = "$(git for-each-ref --format='%(refname)' 'refs/heads/forkjoin/a1-*')"
+    moves = f"for ref in {refs}; do git update-ref {move}; done"
+    first, other, idle = await near_lead.spawn("echo > one", f"{wait}; {moves}", wait)
+    await near_lead.results(first)
+    (tmp_path / "go").touch()
+    result, quiet = await near_lead.results(other, idle)
+    (warning,) = warnings_of(result, CHANGED)
+    assert "forkjoin/a1-" in warning
+    assert "forkjoin/a2-" not in "".join(warnings_of(quiet, CHANGED))
+
+
+async def test_another_agents_branch_is_not_named_where_that_ended_or_was_removed_meanwhile(
+    near_lead: Lead, repository: Path, tmp_path: Path
+) -> None:
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    first, gone, last = await near_lead.spawn("echo > one", "true", wait)
+    await near_lead.results(first, gone)
+    await near_lead.call("remove_worktrees", ids=[gone])
+    (tmp_path / "go").touch()
+    (result,) = await near_lead.results(last)
+    assert not warnings_of(result, CHANGED)
+
+
 async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_so(
     near_lead: Lead, repository: Path
 ) -> None:

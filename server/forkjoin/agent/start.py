@@ -26,12 +26,15 @@ async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str
         return [
             "forkjoin can't tell whether other branches changed while it ran: git could not list the refs at its end."
         ]
-    moved = [one for one in find_moved(before.listing, now) if one.ref != agent.ref]
+    ended = await rooms.store.branches_left(agent, before.at)
+    known = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
+    moved = [one for one in find_moved(before.listing, now, known) if one.ref != agent.ref]
     if not moved:
         return []
     branches = await rooms.store.explained_branches(agent, [git.short(one.ref) for one in moved], before.at)
     merges = await rooms.store.merge_commits(agent.project, [one.ref for one in moved])
-    left = [one for one in moved if git.short(one.ref) not in branches and (one.ref, one.new) not in merges]
+    working = branches.difference(ended)
+    left = [one for one in moved if git.short(one.ref) not in working and (one.ref, one.new) not in merges]
     if not left:
         return []
     named = git.listed([str(one) for one in left])

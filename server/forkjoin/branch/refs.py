@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -58,9 +58,13 @@ async def list_refs(common_dir: str) -> str | None:
     return "".join(f"{line}\n" for line in listing.splitlines() if not line.split(" ")[1].startswith(_PREFIXES))
 
 
-def find_moved(before: str, now: str) -> list[Moved]:
-    """Return the refs in which two listings differ."""
-    old, new = dict(_read(before.splitlines())), dict(_read(now.splitlines()))
+def find_moved(before: str, now: str, known: Mapping[str, str]) -> list[Moved]:
+    """Return the refs in which two listings differ.
+
+    Args:
+        known: Where refs were known to be in between.
+    """
+    old, new = {**dict(_read(before.splitlines())), **known}, dict(_read(now.splitlines()))
     refs = sorted(old.keys() | new.keys())
     return [Moved(ref, old.get(ref, ""), new.get(ref, "")) for ref in refs if old.get(ref) != new.get(ref)]
 

@@ -259,6 +259,12 @@ SELECT branch FROM agent WHERE project = :project AND branch IN (SELECT value FR
 AND NOT (state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND coalesce(ended, 0) < :since
          AND removed IS NULL AND NOT removing);
 
+-- name: branches_left
+-- By other agents that have ended since, and are there still.
+SELECT branch, json_extract(result, '$.commit') AS "commit" FROM agent JOIN result ON result.agent = agent.number
+WHERE project = :project AND number != :agent AND ended >= :since AND removed IS NULL AND NOT removing
+AND state IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') AND json_extract(result, '$.commit') IS NOT NULL;
+
 -- name: merge_commits
 SELECT target, json_extract(move, '$.move.new') AS "commit" FROM landing
 WHERE project = :project AND target IN (SELECT value FROM json_each(:refs)) AND move IS NOT NULL;

@@ -35,6 +35,11 @@ class Starts(Transactions):
         asked = {"project": agent.project, "branches": tuple(branches), "since": since}
         return {row["branch"] for row in await self._rows("explained_branches", **asked)}
 
+    async def branches_left(self, agent: Agent, since: float) -> dict[str, str]:
+        """Return the branches of other agents that have ended since then, with the commits at which they left them."""
+        asked = {"project": agent.project, "agent": agent.number, "since": since}
+        return {row["branch"]: row["commit"] for row in await self._rows("branches_left", **asked)}
+
     async def merge_commits(self, project: int, refs: Iterable[str]) -> set[tuple[str, str]]:
         """Return the commits to which merges have moved these refs, each with its ref."""
         rows = await self._rows("merge_commits", project=project, refs=tuple(refs))
