@@ -66,6 +66,11 @@ class Seen:
         """All that the lead was warned of."""
         return "\n".join(warning for result in self.results.values() for warning in result["warnings"])
 
+    def warnings_of(self, ref: str) -> list[str]:
+        """What the result of the agent warns of whose branch this is."""
+        owner = [f"a{row['number']}" for row in self.agents if f"refs/heads/{row['branch']}" == ref]
+        return [warning for id_ in owner for warning in self.results.get(id_, {"warnings": []})["warnings"]]
+
 
 def check(ground: Ground, played: Played, before: Standing, shared: Shared) -> list[str]:
     """All that does not hold."""
@@ -144,6 +149,7 @@ def _refs(seen: Seen) -> Iterator[str]:
     for ref, token in seen.told.moved.items():
         name = ref.removeprefix("refs/heads/")
         is_said = name in seen.warnings or _agent(token) in seen.played.told  # its last result says what is new since
+        is_said = is_said or any("s branch was " in said or "was moved from" in said for said in seen.warnings_of(ref))
         if ref.startswith("refs/heads/") and before.get(ref) != after.get(ref) and not is_said:
             yield f"{token} has moved {ref}, and no result says so"
 

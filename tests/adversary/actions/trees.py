@@ -61,7 +61,7 @@ ACTIONS = {
     ),
     "a folder nobody may read": "leave $T.txt; commit; mkdir closed; echo x > closed/x; chmod 0 closed",
     "ignores all": (
-        "leave $T.txt; echo '*' > .gitignore; git add -f .gitignore $T.txt; git commit -qm x; leave $T-2.txt"
+        "leave $T.txt; echo '*' > .gitignore; git add -f .gitignore $T.txt; git commit -qm x; echo x > $T-2.txt"
     ),
     "attributes": (
         "printf '* text eol=crlf\\n*.md working-tree-encoding=UTF-16 -diff\\n* ident export-subst merge=union\\n' "
