@@ -230,7 +230,10 @@ def _checkout(seen: Seen) -> Iterator[str]:
 
 def _mentions(seen: Seen) -> Iterator[str]:
     """Shared configuration is changed by agents alone, and what they change is told."""
-    if seen.changed and not seen.told.set and "sparse" not in str(seen.played.plan.states):
+    usual = "sparse" in str(seen.played.plan.states) or "adds a submodule" in str(
+        seen.played.plan
+    )  # git does it itself
+    if seen.changed and not seen.told.set and not usual:
         yield f"the shared configuration has changed: {seen.changed}"
     warnings = seen.warnings.lower()
     for token, what in seen.told.set if seen.changed else ():
