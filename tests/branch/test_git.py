@@ -259,3 +259,12 @@ async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
     (repository / ".git" / "info" / "grafts").write_text(f"{main} {side}\n")
     git(repository, "checkout", "-q", "main")
     assert not await asked.is_ancestor(repository, side, main)
+
+
+async def test_what_git_says_is_utf_8_whatever_the_configuration_wants(repository: Path) -> None:
+    git(repository, "config", "i18n.logOutputEncoding", "UTF-16")
+    git(repository, "config", "i18n.commitEncoding", "ISO-8859-1")
+    tree = await asked.git(repository, "rev-parse", "HEAD^{tree}")
+    commit = await asked.git(repository, "commit-tree", "-m", "é", tree)
+    assert await asked.git(repository, "log", "--format=%H %s", commit, "-1") == f"{commit} é"
+    assert "encoding" not in await asked.git(repository, "cat-file", "commit", commit)

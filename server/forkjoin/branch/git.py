@@ -74,6 +74,7 @@ _QUIET = (
     *("-c", "core.checkStat=default", "-c", "core.trustctime=true"),  # or a change of the same length hides
     *("-c", "commit.gpgSign=false"),
     *("-c", "log.showSignature=false"),
+    *("-c", "i18n.logOutputEncoding=UTF-8", "-c", "i18n.commitEncoding=UTF-8"),
     *("-c", "maintenance.auto=false"),
     *("-c", "gc.auto=0"),
     *("-c", "diff.autoRefreshIndex=false"),
