@@ -392,8 +392,6 @@ async def test_no_setting_of_a_nested_repository_is_obeyed(fork: Fork, tmp_path:
     ):
         git(inner, "config", key, str(tmp_path / "evil"))
     git(inner, "config", "core.worktree", str(tmp_path))
-    git(inner, "config", "include.path", str(tmp_path / "fifo"))
-    os.mkfifo(tmp_path / "fifo")
     for hook in ("post-index-change", "reference-transaction"):
         (inner / ".git" / "hooks" / hook).symlink_to(tmp_path / "evil")
     (inner / "a").write_text("y")

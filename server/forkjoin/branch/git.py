@@ -46,8 +46,8 @@ _AT_PIPE = "waited for a pipe that somebody put into the git folder, and was end
 _READS = frozenset(
     (
         *("cat-file", "check-ignore", "check-ref-format", "config", "diff", "diff-files", "diff-index", "diff-tree"),
-        *("for-each-ref", "log", "ls-files", "merge-base", "rev-list", "rev-parse", "show-ref", "status"),
-        *("symbolic-ref", "var", "version"),
+        *("for-each-ref", "log", "ls-files", "merge-base", "remote", "rev-list", "rev-parse", "show-ref"),
+        *("status", "symbolic-ref", "var", "version"),
     )
 )
 

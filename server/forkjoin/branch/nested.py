@@ -5,21 +5,18 @@ submodule's git folder, and whatever the agent's repository has registered as a 
 """
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from forkjoin.branch.place import git_folder, git_folders, is_folder
-from forkjoin.regular import read_line, read_regular
+from forkjoin.branch.worktree import MARK
+from forkjoin.regular import read_line
 
 #: What a git folder has (gitrepository-layout(5)).
 _GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
 #: Of a git folder, where no other one is.
 _PLAIN = frozenset({"objects", "refs", "logs"})
-#: Where a remote is; and how many bytes of a configuration are read for it.
-_URL = re.compile(rb"^[ \t]*url[ \t]*=[ \t]*\"?([^\"\n]+?)\"?[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,6 @@ class Nested:
     tree: Path | None  #: where its files are; None for a bare repository and for files that are gone
     goes: bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
     shares: bool = False  #: whether its objects and refs are those of the agent's repository
-    near: bool = False  #: whether a remote of it goes, too, so that what was pushed there is nowhere else
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +39,20 @@ class Within:
     worktree: Path
     folder: Path | None  #: its git folder
     linked: list[tuple[Path, Path]]  #: other worktrees of its repository that stand within it, and their git folders
+    others: list[Path]  #: the worktrees of all agents of its repository, and their git folders
 
     def has(self, path: Path) -> bool:
-        real = os.path.realpath(path)
         tops = [self.worktree, *([self.folder] if self.folder else []), *(folder for _, folder in self.linked)]
-        return any(is_within(real, os.path.realpath(top)) for top in tops)
+        return _is_within_any(path, tops)
+
+    def goes(self, path: Path) -> bool:
+        """Return whether a path goes with this worktree, or with another agent's."""
+        return self.has(path) or _is_within_any(path, self.others)
+
+
+def _is_within_any(path: Path, tops: Iterable[Path]) -> bool:
+    real = os.path.realpath(path)
+    return any(is_within(real, os.path.realpath(top)) for top in tops)
 
 
 def is_within(path: str, top: str) -> bool:
@@ -58,8 +63,10 @@ def is_within(path: str, top: str) -> bool:
 def find_within(common_dir: str, worktree: Path) -> Within:
     """Blocks."""
     real = os.path.realpath(worktree)
-    linked = [(where, folder) for where, folder in git_folders(common_dir) if is_within(str(where.parent), real)]
-    return Within(common_dir, worktree, git_folder(common_dir, worktree), linked)
+    found = list(git_folders(common_dir))
+    linked = [(where, folder) for where, folder in found if is_within(str(where.parent), real)]
+    others = [top for both in found if os.path.lexists(both[1] / MARK) for top in both]
+    return Within(common_dir, worktree, git_folder(common_dir, worktree), linked, others)
 
 
 #: By the real path of the git folder, and of the files: a copy of these has a `.git` that leads there, too.
@@ -107,11 +114,7 @@ def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None
         return
     common = common_of(folder)
     shares = _is_same(common, Path(within.common_dir))
-    goes = within.has(common)
-    near = goes and any(
-        within.has(one) and not _is_same(one, within.worktree) for one in _find_remotes(common, tree or folder)
-    )
-    nested = Nested(_call(within, tree, folder), folder, common, tree, goes, shares, near)
+    nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
     if nested.goes or tree or within.has(folder):
         trees = found.setdefault(os.path.realpath(folder), {})
         if tree or not trees:
@@ -129,13 +132,6 @@ def _call(within: Within, tree: Path | None, folder: Path) -> str:
 
 def _is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _find_remotes(common: Path, base: Path) -> list[Path]:
-    """Return the local folders that a repository's configuration names as remotes."""
-    urls = [os.fsdecode(url[1]) for url in _URL.finditer(read_regular(common / "config", _LIMIT) or b"")]
-    paths = [url.removeprefix("file://") for url in urls if "://" not in url.removeprefix("file://")]
-    return [base / path for path in paths]
 
 
 def common_of(folder: Path) -> Path:

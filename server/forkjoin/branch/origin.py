@@ -16,6 +16,7 @@ from forkjoin.branch import git
 from forkjoin.branch.holding import STASHES
 from forkjoin.branch.lens import Lens, UnreadableError
 from forkjoin.branch.nested import Nested
+from forkjoin.branch.remotes import Remotes
 from forkjoin.regular import read_regular
 
 #: Bytes of a log, or of a list of commits, that are read.
@@ -40,8 +41,13 @@ class Tips:
     elsewhere: frozenset[str]
 
 
-async def find_tips(lens: Lens, nested: Nested) -> Tips:
+async def find_tips(lens: Lens, nested: Nested, remotes: Remotes | None = None) -> Tips:
     """Find where the commits of a repository end.
+
+    Args:
+        lens: A lens on the repository.
+        nested: The repository.
+        remotes: Tells which remotes stay; without it, all count as staying.
 
     Raises:
         UnreadableError: A file there is larger than any honest one, or no regular file.
@@ -49,16 +55,14 @@ async def find_tips(lens: Lens, nested: Nested) -> Tips:
     """
     listing = await lens.git("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)")
     refs = {ref: (peeled or object_) for ref, object_, peeled in (line.split(" ") for line in listing.splitlines())}
-    logs = await to_thread.run_sync(_read_logs, nested)
+    logs = await to_thread.run_sync(_read_logs, nested, remotes)
     heads = set(await to_thread.run_sync(_read_heads, nested))
     if await to_thread.run_sync((nested.common / "reftable").is_dir):  # there no file says
         heads |= await _ask_table(lens)
     if not nested.goes:
         return Tips(frozenset(heads | logs.made), frozenset(refs.values()))
-    if nested.near:
-        return Tips(frozenset(refs.values()) | heads | logs.made, frozenset())
-    brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs)}
-    elsewhere = {refs[ref] for ref in brought} | logs.came | await to_thread.run_sync(_read_fetched, nested)
+    brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs, remotes)}
+    elsewhere = {refs[ref] for ref in brought} | logs.came | await to_thread.run_sync(_read_fetched, nested, remotes)
     own = {tip for ref, tip in refs.items() if ref not in brought}
     return Tips(frozenset(own | heads | logs.made), frozenset(elsewhere))
 
@@ -70,8 +74,10 @@ async def find_own(lens: Lens, own: Iterable[str], elsewhere: Iterable[str]) -> 
     return (await lens.git(*asked, stdin=wanted.encode())).split() if any(own) else []
 
 
-def _is_brought(ref: str, tip: str, logs: "_Logs") -> bool:
-    """Whether a ref is a remote's, or a tag that came with a clone."""
+def _is_brought(ref: str, tip: str, logs: "_Logs", remotes: Remotes | None) -> bool:
+    """Whether a ref is that of a remote that stays, or a tag that came with a clone."""
+    if remotes and not ref.startswith(remotes.refs):
+        return False
     return ref.startswith("refs/remotes/") or (ref.startswith("refs/tags/") and logs.there and tip not in logs.made)
 
 
@@ -85,7 +91,7 @@ class _Logs:
     came: frozenset[str]
 
 
-def _read_logs(nested: Nested) -> _Logs:
+def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
     files = [nested.folder / "logs" / "HEAD"]
     if nested.goes:
         files += [*_files(nested.common / "logs"), *nested.common.glob("worktrees/*/logs/HEAD")]
@@ -94,7 +100,7 @@ def _read_logs(nested: Nested) -> _Logs:
     for old, new, why in (found.groups() for found in map(_LINE.fullmatch, lines) if found):
         if why.startswith(b"commit (amend)"):
             amended.add(old)
-        if why.startswith(b"clone"):
+        if why.startswith(b"clone") and _stays(why.removeprefix(b"clone: from "), remotes):
             came.add(new)
         if not _BROUGHT.match(why):
             made.add(new)
@@ -125,11 +131,18 @@ def _read_heads(nested: Nested) -> frozenset[str]:
     return _ids(line for line in lines if _ID.fullmatch(line))
 
 
-def _read_fetched(nested: Nested) -> frozenset[str]:
+def _read_fetched(nested: Nested, remotes: Remotes | None) -> frozenset[str]:
     """The commits that were fetched last, and those at which a shallow history ends."""
-    lines = _read(nested.folder / "FETCH_HEAD").splitlines() + _read(nested.common / "shallow").splitlines()
-    found = (_ID.match(line) for line in lines if not line.endswith(b" of ."))
+    rows = (line.rpartition(b"\t") for line in _read(nested.folder / "FETCH_HEAD").splitlines())
+    lines = [first for first, _, last in rows if _stays(last.rpartition(b" of ")[2], remotes)]
+    if remotes is None or remotes.refs:
+        lines += _read(nested.common / "shallow").splitlines()
+    found = map(_ID.match, lines)
     return _ids(one[0] for one in found if one)
+
+
+def _stays(url: bytes, remotes: Remotes | None) -> bool:
+    return remotes is None or remotes.outlives(os.fsdecode(url))
 
 
 def _ids(found: Iterable[bytes]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from forkjoin.branch.lens import Lens, UnreadableError, find_alternates, open_le
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
 from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
 from forkjoin.branch.place import find_pipes, is_folder
+from forkjoin.branch.remotes import find_remotes
 from forkjoin.branch.skipped import show
 from forkjoin.branch.stage import EMPTY_TREES
 from forkjoin.error import GitError
@@ -48,7 +49,7 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
     within = await to_thread.run_sync(find_within, common_dir, worktree)
     nested, closed = await to_thread.run_sync(find_nested, within)
     named = await _named_by(common_dir, base, nested)
-    found = [await _look(common_dir, one, {base, named.get(one.name, base)}) for one in nested]
+    found = [await _look(within, one, {base, named.get(one.name, base)}) for one in nested]
     found += await _find_hidden(within, nested)
     names = (one.relative_to(worktree) if one.is_relative_to(worktree) else one for one in closed)
     found += [
@@ -92,14 +93,15 @@ async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dic
     return {path: how.split(" ")[2] for how, path in parted if how.startswith(f"{SUBMODULE} ")}
 
 
-async def _look(common_dir: str, nested: Nested, known: Set[str]) -> Unsaved | None:
+async def _look(within: Within, nested: Nested, known: Set[str]) -> Unsaved | None:
     """What would be lost of one repository, or worktree; `known` are commits that are elsewhere, too."""
-    folders = _folders(nested)
+    folders, common_dir = _folders(nested), within.common_dir
     try:
+        remotes = await find_remotes(within, nested)
         also = [nested.common] if nested.shares else []
         also += await to_thread.run_sync(find_alternates, nested.common, common_dir)
         async with open_lens(nested.folder, nested.common, also) as lens:
-            tips = await find_tips(lens, nested)
+            tips = await find_tips(lens, nested, remotes)
             tips = Tips(tips.own, tips.elsewhere.union(one for one in known if len(one) == lens.id_length))
             commits = await find_own(lens, tips.own, tips.elsewhere)
             paths = await _find_loose(lens, nested.tree) if nested.tree else 0
