@@ -164,6 +164,22 @@ async def test_a_copy_of_a_worktree_within_is_looked_at_too(fork: Fork) -> None:
     assert await found(fork) == ["copy (1 uncommitted path)"]
 
 
+@pytest.mark.parametrize("copied", ["own", "clone"])
+async def test_each_folder_with_a_copy_of_a_git_link_is_looked_at(fork: Fork, library: Path, copied: str) -> None:
+    git(library, "clone", "-q", f"--separate-git-dir={fork.path}/folder", str(library), str(fork.path / "in"))
+    for name in ("a", "b"):
+        shutil.copytree(library, fork.path / name, ignore=shutil.ignore_patterns(".git"))
+        shutil.copy((fork.path if copied == "own" else fork.path / "in") / ".git", fork.path / name)
+        (fork.path / name / "new").write_text("mine\n")
+    assert {one.partition(" ")[0] for one in await found(fork)} == {"a", "b"}
+
+
+async def test_each_copy_of_a_repository_is_looked_at(fork: Fork) -> None:
+    make_repository(fork.path / "a", {"a": "x"})
+    shutil.copytree(fork.path / "a", fork.path / "b")
+    assert sorted(await found(fork)) == ["a (1 commit)", "b (1 commit)"]
+
+
 async def test_what_a_rebase_has_stashed_is_work(fork: Fork, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(library, {"b": "x"})
     git(fork.path, "clone", "-q", str(library), "in")
@@ -374,6 +390,26 @@ async def test_files_in_the_place_of_a_submodule_that_is_none_are_unsaved(reposi
     (fork.path / "lib" / "a").write_text("x")
     assert git(fork.path, "status", "--porcelain") == ""
     assert await found(fork) == ["lib (files in the place of a submodule)"]
+
+
+@pytest.mark.parametrize("kind", ["clone", "worktree"])
+async def test_files_in_the_place_of_a_nested_repositorys_submodule_are_unsaved(
+    fork: Fork, library: Path, tmp_path: Path, kind: str
+) -> None:
+    outer = make_repository(tmp_path / "outer")
+    git(outer, *ALLOW, "submodule", "add", "-q", str(library), "lib")
+    git(outer, "commit", "-qm", "with a submodule")
+    git(fork.path, "clone", "-q", str(outer), "clone")
+    git(fork.path / "clone", "worktree", "add", "-q", "--detach", "../worktree")
+    assert await found(fork) == []
+    (fork.path / kind / "lib" / "a").write_text("x")
+    assert git(fork.path / kind, "status", "--porcelain") == ""
+    assert await found(fork) == [f"{kind}/lib (files in the place of a submodule)"]
+    git(fork.path / kind, *ALLOW, "clone", "-q", str(library), "new")
+    (fork.path / kind / "lib" / "a").unlink()
+    (fork.path / kind / "lib").rmdir()
+    (fork.path / kind / "new").rename(fork.path / kind / "lib")
+    assert await found(fork) == []
 
 
 # -- nothing is obeyed

@@ -1,7 +1,7 @@
 """Work that only an agent's worktree has: in nested repositories and submodules."""
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from forkjoin.regular import read_regular
 _GITLINK = (0o160000).to_bytes(4, "big")
 #: Files that a package manager puts into a clone to say that it is whole.
 _MARKS = frozenset({".cargo-ok"})
+_PLACE = "files in the place of a submodule"
 _FORM = ("--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all")
 
 
@@ -49,13 +50,15 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
     within = await to_thread.run_sync(find_within, common_dir, worktree)
     nested, closed = await to_thread.run_sync(find_nested, within)
     named = await _named_by(common_dir, base, nested)
-    found = [await _look(within, one, {base, named.get(one.name, base)}) for one in nested]
-    found += await _find_hidden(within, nested)
+    trees = await to_thread.run_sync(lambda: {os.path.realpath(one.tree) for one in nested if one.tree})
+    found = await _find_hidden(within, trees)
+    for one in nested:
+        found += await _look(within, one, {base, named.get(one.name, base)}, trees)
     names = (one.relative_to(worktree) if one.is_relative_to(worktree) else one for one in closed)
     found += [
         Unsaved(str(name), "a folder that can't be read", (one,)) for name, one in zip(names, closed, strict=True)
     ]
-    return [one for one in found if one]
+    return found
 
 
 async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: str) -> str:
@@ -93,7 +96,7 @@ async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dic
     return {path: how.split(" ")[2] for how, path in parted if how.startswith(f"{SUBMODULE} ")}
 
 
-async def _look(within: Within, nested: Nested, known: Set[str]) -> Unsaved | None:
+async def _look(within: Within, nested: Nested, known: Set[str], trees: Set[str]) -> list[Unsaved]:
     """What would be lost of one repository, or worktree; `known` are commits that are elsewhere, too."""
     folders, common_dir = _folders(nested), within.common_dir
     try:
@@ -105,15 +108,16 @@ async def _look(within: Within, nested: Nested, known: Set[str]) -> Unsaved | No
             tips = Tips(tips.own, tips.elsewhere.union(one for one in known if len(one) == lens.id_length))
             commits = await find_own(lens, tips.own, tips.elsewhere)
             paths = await _find_loose(lens, nested.tree) if nested.tree else 0
+            here = {**lens.environment, "GIT_WORK_TREE": str(nested.tree)}
+            hidden = await _find_in_gitlinks(lens.folder, nested.tree, here, trees) if nested.tree else []
             tops = sorted(tips.own.intersection(commits)) if nested.shares else []
         if commits and (modules := await to_thread.run_sync(_find_modules, common_dir, nested)):
             commits = await _find_missing(nested, tips, modules)
     except (UnreadableError, GitError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
-        return Unsaved(nested.name, f"a repository that can't be read: {why[:200]}", folders)
-    if not commits and not paths:
-        return None
-    return Unsaved(nested.name, _say(len(commits), paths), folders, tuple(tops))
+        return [Unsaved(nested.name, f"a repository that can't be read: {why[:200]}", folders)]
+    found = [Unsaved(f"{nested.name}/{path}", _PLACE, (nested.tree / path,)) for path in hidden if nested.tree]
+    return found + ([Unsaved(nested.name, _say(len(commits), paths), folders, tuple(tops))] if commits or paths else [])
 
 
 def _folders(nested: Nested) -> tuple[Path, ...]:
@@ -167,24 +171,27 @@ async def _find_loose(lens: Lens, tree: Path) -> int:
 # -- files that git doesn't look at
 
 
-async def _find_hidden(within: Within, nested: Sequence[Nested]) -> list[Unsaved]:
+async def _find_hidden(within: Within, trees: Set[str]) -> list[Unsaved]:
     """Files where the index has a submodule that is no repository; and those of a worktree that git knows no more."""
     if not await to_thread.run_sync(is_folder, within.worktree):
         return []
     if within.folder is None:
         there = await to_thread.run_sync(_has_files, within.worktree)
         return [Unsaved(".", "files of a worktree that git no longer knows", (within.worktree,))] if there else []
-    if not await to_thread.run_sync(_has_gitlinks, within.folder):
-        return []
     here = {"GIT_DIR": str(within.folder), "GIT_WORK_TREE": str(within.worktree)}
-    rows = git.names_in(await git.git(within.worktree, "ls-files", "-z", "--stage", extra=here))
-    paths = {row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")}
-    hidden = [within.worktree / path for path in sorted(paths.difference(one.name for one in nested))]
-    return [
-        Unsaved(str(one.relative_to(within.worktree)), "files in the place of a submodule", (one,))
-        for one in hidden
-        if await to_thread.run_sync(_has_files, one)
-    ]
+    hidden = await _find_in_gitlinks(within.folder, within.worktree, here, trees)
+    return [Unsaved(path, _PLACE, (within.worktree / path,)) for path in hidden]
+
+
+async def _find_in_gitlinks(folder: Path, tree: Path, here: Mapping[str, str], trees: Set[str]) -> list[str]:
+    """The paths where an index has a submodule, and a tree has files that are in none of the repositories' `trees`."""
+    if not await to_thread.run_sync(_has_gitlinks, folder):
+        return []
+    rows = git.names_in(await git.git(tree, "ls-files", "-z", "--stage", extra=here))
+    paths = sorted({row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")})
+    return await to_thread.run_sync(
+        lambda: [one for one in paths if os.path.realpath(tree / one) not in trees and _has_files(tree / one)]
+    )
 
 
 def _has_gitlinks(folder: Path) -> bool:
