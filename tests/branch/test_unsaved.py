@@ -412,6 +412,91 @@ async def test_files_in_the_place_of_a_nested_repositorys_submodule_are_unsaved(
     assert await found(fork) == []
 
 
+# -- refs of a worktree alone
+
+
+REFS = ["refs/worktree/remotes/kept", "refs/bisect/bad", "refs/rewritten/onto"]
+
+
+@pytest.fixture(params=["files", "reftable"])
+async def any_fork(request: pytest.FixtureRequest, tmp_path: Path) -> Fork:
+    """An agent's worktree in a repository with refs of either form."""
+    if request.param == "reftable" and GIT_VERSION < (2, 45):
+        pytest.skip("git knows no reftable")
+    form = [] if request.param == "files" else ["--ref-format=reftable"]
+    (tmp_path / "of").mkdir()
+    git(tmp_path / "of", "init", "-q", *form, "repository")
+    commit(tmp_path / "of" / "repository", {"a": "x"})
+    return await make_fork(tmp_path / "of" / "repository")
+
+
+@pytest.mark.parametrize("ref", REFS)
+async def test_commits_that_only_a_ref_of_the_worktree_has_are_unsaved(any_fork: Fork, ref: str) -> None:
+    fork = any_fork
+    git(fork.path, "update-ref", ref, fork.base)
+    assert await found(fork) == []
+    made = git(fork.path, "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}")
+    git(fork.path, "update-ref", ref, made)
+    assert await found(fork) == [f"{ref} (commits that no branch has)"]
+    kept = await keep(fork.common_dir, fork.path, await find_unsaved(fork.common_dir, fork.path, fork.base), "a1-left")
+    assert git(fork.repository, "merge-base", "--is-ancestor", made, kept) == ""
+    git(fork.path, "branch", "-f", "saved", made)
+    assert await found(fork) == []
+
+
+async def test_a_ref_of_the_worktree_that_leads_nowhere_is_unsaved(fork: Fork) -> None:
+    (fork.folder / "refs" / "worktree").mkdir(parents=True)
+    (fork.folder / "refs" / "worktree" / "x").write_text(f"{'1' * 40}\n")
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    assert [one.name for one in unsaved] == ["refs"]
+    assert await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+
+
+@pytest.mark.skipif(GIT_VERSION < (2, 45), reason="git knows no reftable")
+@pytest.mark.parametrize("owner", ["own", "clone"])
+@pytest.mark.parametrize("held", ["HEAD", "the log of HEAD", "refs/worktree/x"])
+async def test_commits_of_a_nested_worktree_alone_are_unsaved_with_reftables(
+    tmp_path: Path, library: Path, owner: str, held: str
+) -> None:
+    git(tmp_path, "clone", "-q", "--ref-format=reftable", str(library), "repository")
+    fork = await make_fork(tmp_path / "repository")
+    git(fork.path, "clone", "-q", "--ref-format=reftable", str(library), "clone")
+    of = fork.path if owner == "own" else fork.path / "clone"
+    git(of, "worktree", "add", "-q", "--detach", str(fork.path / "in"))
+    assert await found(fork) == []
+    if held == "refs/worktree/x":
+        made = git(fork.path / "in", "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}")
+        git(fork.path / "in", "update-ref", held, made)
+    else:
+        commit(fork.path / "in", {"a": "x"})
+    if held == "the log of HEAD":
+        git(fork.path / "in", "checkout", "-q", "--detach", "HEAD~")
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    assert [str(one) for one in unsaved] == ["in (1 commit)"]
+    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
+        assert ("a1-left/clone/.git/objects" in tar.getnames()) == (owner == "clone")
+
+
+@pytest.mark.parametrize("ref", REFS)
+@pytest.mark.parametrize("owner", ["own", "clone"])
+async def test_commits_that_only_a_ref_of_a_nested_worktree_has_are_unsaved(
+    fork: Fork, library: Path, owner: str, ref: str
+) -> None:
+    git(fork.path, "clone", "-q", str(library), "clone")
+    of = fork.path if owner == "own" else fork.path / "clone"
+    git(of, "worktree", "add", "-q", "--detach", str(fork.path / "in"))
+    git(fork.path / "in", "update-ref", ref, "HEAD")
+    assert await found(fork) == []
+    git(
+        fork.path / "in",
+        "update-ref",
+        ref,
+        git(fork.path / "in", "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}"),
+    )
+    assert "in (1 commit)" in await found(fork)
+
+
 # -- nothing is obeyed
 
 

@@ -34,12 +34,13 @@ class UnreadableError(ForkjoinError):
 class Lens:
     """Reads one repository."""
 
-    def __init__(self, made: Path, also: Sequence[Path]) -> None:
+    def __init__(self, made: Path, folder: Path, also: Sequence[Path]) -> None:
         quoted = (str(one / "objects").replace("\\", "\\\\").replace('"', '\\"') for one in also)
-        self.folder = made
+        self.folder = folder
+        self.is_linked = folder != made  #: whether it has the refs that are a worktree's alone, too
         self.id_length = 64 if _SHA256.search((made / "config").read_bytes()) else 40
         self.environment = {
-            "GIT_DIR": str(made),
+            "GIT_DIR": str(folder),
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_ATTR_NOSYSTEM": "1",
@@ -70,17 +71,18 @@ async def open_lens(folder: Path, common: Path, also: Sequence[Path] = ()) -> As
     made = Path(await to_thread.run_sync(lambda: os.path.realpath(tempfile.mkdtemp(prefix="forkjoin-"))))
     try:
         try:
-            await to_thread.run_sync(_make, made, folder, common)
+            inner = await to_thread.run_sync(_make, made, folder, common)
         except OSError as error:
             raise UnreadableError(str(error)) from error
-        yield Lens(made, also)
+        yield Lens(made, inner, also)
     finally:
         GUARD.forget(made)
         with CancelScope(shield=True):
             await to_thread.run_sync(shutil.rmtree, made)
 
 
-def _make(made: Path, folder: Path, common: Path) -> None:
+def _make(made: Path, folder: Path, common: Path) -> Path:
+    """Make a lens. Return the folder in it that stands for `folder`."""
     head = read_line(folder / "HEAD")
     if head is None:
         raise UnreadableError("it has no HEAD")
@@ -100,8 +102,21 @@ def _make(made: Path, folder: Path, common: Path) -> None:
     _copy(common / "packed-refs", made / "packed-refs")
     _copy(common / "shallow", made / "shallow")
     _copy(common / "info" / "exclude", made / "info" / "exclude")
+    inner = _make_linked(made, folder) if os.path.lexists(folder / "commondir") and reftable.is_dir() else made
     for index in (folder / "index", *folder.glob("sharedindex.*")):
-        _copy(index, made / index.name)
+        _copy(index, inner / index.name)
+    return inner
+
+
+def _make_linked(made: Path, folder: Path) -> Path:
+    """Link to the table with HEAD and the refs that are a worktree's alone, as git finds it (git-worktree(1))."""
+    inner = made / "worktrees" / "one"
+    inner.mkdir(parents=True)
+    (inner / "commondir").write_text("../..\n")
+    (inner / "HEAD").write_text("ref: refs/heads/.invalid\n")
+    _check(folder / "reftable")
+    (inner / "reftable").symlink_to((folder / "reftable").absolute())
+    return inner
 
 
 def find_alternates(common: Path, trusted: str) -> list[Path]:

@@ -23,6 +23,8 @@ from forkjoin.regular import read_regular
 _LIMIT = 32 * 1024 * 1024
 #: How many commits are counted.
 MOST = 2_000
+#: The refs that each worktree has of its own (git-worktree(1)).
+PRIVATE = ("refs/bisect/", "refs/rewritten/", "refs/worktree/")
 
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
@@ -59,8 +61,10 @@ async def find_tips(lens: Lens, nested: Nested, remotes: Remotes | None = None) 
     heads = set(await to_thread.run_sync(_read_heads, nested))
     if await to_thread.run_sync((nested.common / "reftable").is_dir):  # there no file says
         heads |= await _ask_table(lens)
+    private = {ref for ref in refs if lens.is_linked and ref.startswith(PRIVATE)}
     if not nested.goes:
-        return Tips(frozenset(heads | logs.made), frozenset(refs.values()))
+        own = heads | logs.made | {refs[ref] for ref in private}
+        return Tips(frozenset(own), frozenset(refs[ref] for ref in refs.keys() - private))
     brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs, remotes)}
     elsewhere = {refs[ref] for ref in brought} | logs.came | await to_thread.run_sync(_read_fetched, nested, remotes)
     own = {tip for ref, tip in refs.items() if ref not in brought}
@@ -94,7 +98,9 @@ class _Logs:
 def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
     files = [nested.folder / "logs" / "HEAD"]
     if nested.goes:
-        files += [*_files(nested.common / "logs"), *nested.common.glob("worktrees/*/logs/HEAD")]
+        top = nested.common / "logs"
+        files += [file for file in find_files(top) if not file.is_relative_to(top / "refs" / "remotes")]
+        files += nested.common.glob("worktrees/*/logs/HEAD")
     lines = [line for file in dict.fromkeys(files) for line in _read(file).splitlines()]
     made, amended, came = set[bytes](), set[bytes](), set[bytes]()
     for old, new, why in (found.groups() for found in map(_LINE.fullmatch, lines) if found):
@@ -116,18 +122,20 @@ async def _ask_table(lens: Lens) -> set[str]:
     return set(_ids(one for one in made if _ID.fullmatch(one)))
 
 
-def _files(top: Path) -> Iterator[Path]:
-    for above, folders, names in os.walk(top):
-        folders[:] = [name for name in folders if name != "remotes"]
+def find_files(top: Path) -> Iterator[Path]:
+    """Find the logs, or the refs, below a folder."""
+    for above, _, names in os.walk(top):
         yield from (Path(above, name) for name in names)
 
 
 def _read_heads(nested: Nested) -> frozenset[str]:
-    """The commits at which HEAD is detached, and what is stashed for an operation, there and in its worktrees."""
+    """The commits of detached HEADs, of stashes for an operation, and of its worktrees' own refs."""
     if not nested.goes and not os.path.lexists(nested.folder / "commondir"):
         return frozenset()  # HEAD stays, too
-    folders = [nested.folder, *(nested.common.glob("worktrees/*") if nested.goes else ())]
-    lines = [_read(folder / name).strip() for folder in folders for name in ("HEAD", *STASHES)]
+    linked = [*nested.common.glob("worktrees/*")] if nested.goes else [nested.folder]
+    files = [folder / name for folder in {nested.folder, *linked} for name in ("HEAD", *STASHES)]
+    files += [file for folder in linked for file in find_files(folder / "refs")]
+    lines = [_read(file).strip() for file in files]
     return _ids(line for line in lines if _ID.fullmatch(line))
 
 

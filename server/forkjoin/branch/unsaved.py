@@ -12,7 +12,7 @@ from forkjoin.branch.archive import archive
 from forkjoin.branch.change import SUBMODULE
 from forkjoin.branch.lens import Lens, UnreadableError, find_alternates, open_lens
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
-from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
+from forkjoin.branch.origin import MOST, PRIVATE, Tips, find_files, find_own, find_tips
 from forkjoin.branch.place import find_pipes, is_folder
 from forkjoin.branch.remotes import find_remotes
 from forkjoin.branch.skipped import show
@@ -51,7 +51,7 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
     nested, closed = await to_thread.run_sync(find_nested, within)
     named = await _named_by(common_dir, base, nested)
     trees = await to_thread.run_sync(lambda: {os.path.realpath(one.tree) for one in nested if one.tree})
-    found = await _find_hidden(within, trees)
+    found = await _find_hidden(within, trees) + await _find_private(within, base)
     for one in nested:
         found += await _look(within, one, {base, named.get(one.name, base)}, trees)
     names = (one.relative_to(worktree) if one.is_relative_to(worktree) else one for one in closed)
@@ -122,11 +122,10 @@ async def _look(within: Within, nested: Nested, known: Set[str], trees: Set[str]
 
 def _folders(nested: Nested) -> tuple[Path, ...]:
     """The folders that have all of a repository that goes."""
-    if nested.tree is None:
-        return (nested.folder,)
     stays = not nested.goes and nested.folder == nested.common
-    is_inside = nested.folder.is_relative_to(nested.tree)
-    return (nested.tree,) if stays or is_inside else (nested.tree, nested.folder)
+    folders = [nested.tree, None if stays and nested.tree else nested.folder]
+    folders += [Path(os.path.normpath(nested.common))] if nested.goes else []
+    return tuple(one for one in folders if one)
 
 
 def _say(commits: int, paths: int) -> str:
@@ -166,6 +165,29 @@ async def _find_loose(lens: Lens, tree: Path) -> int:
     return len(
         [one for one in lines if not (one.startswith("? ") and (one.endswith("/") or Path(one[2:]).name in _MARKS))]
     )
+
+
+# -- what only the worktree's own git folder has
+
+
+async def _find_private(within: Within, base: str) -> list[Unsaved]:
+    """Refs that are the worktree's alone (git-worktree(1)) with commits that no other ref has."""
+    if within.folder is None or not await to_thread.run_sync(_has_private, within.folder):
+        return []
+    try:
+        lines = await git.list_refs(within.folder, "--format=%(refname) %(objectname) %(*objectname)", *PRIVATE)
+        tips = {ref: peeled or tip for ref, tip, peeled in (line.split(" ") for line in lines)}
+        asked = ("rev-list", "--ignore-missing", "--single-worktree", "--stdin", "--not", "--all", base)
+        stdin = "".join(f"{tip}\n" for tip in tips.values()).encode()
+        own = set((await git.git(within.common_dir, *asked, stdin=stdin) if tips else "").split())
+    except GitError as error:
+        return [Unsaved("refs", f"refs that can't be read: {error.last_line[:200]}", (within.folder / "refs",))]
+    return [Unsaved(ref, "commits that no branch has", (), (tip,)) for ref, tip in tips.items() if tip in own]
+
+
+def _has_private(folder: Path) -> bool:
+    """Whether there may be such refs: quicker than git, which is asked only then."""
+    return any(find_files(folder / "refs")) or (folder / "reftable").is_dir()
 
 
 # -- files that git doesn't look at
