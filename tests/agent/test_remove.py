@@ -368,3 +368,22 @@ async def test_files_that_another_agent_made_git_ignore_are_refused(near: Lead, 
     (repository / ".git" / "info" / "exclude").write_text("")
     (removed,) = (await near.call("remove_worktrees", ids=["a1"]))["removed"]
     assert blob(repository, removed["kept_as"], "precious") == b"precious\n"
+
+
+@pytest.mark.parametrize("leads_to", ["$R", "$R/.wt", ".."])
+async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_another(
+    near: Lead, repository: Path, home: Home, leads_to: str
+) -> None:
+    (repository / ".git/info/exclude").write_text(".wt/\n")
+    git(repository, "worktree", "add", "-q", "-b", "feature", ".wt/feature")
+    (repository / ".wt/feature/staged.txt").write_text("staged\n")
+    git(repository / ".wt/feature", "add", "staged.txt")
+    (other,) = await near.run("echo x > other.txt")
+    both = repository / ".wt/feature", worktree_of(home, other)
+    before = [git(one, "status", "--porcelain=v2", "--branch") for one in both]
+    link = f'R={repository}; W=$PWD; cd /; rm -rf "$W"; ln -s {leads_to} "$W"'
+    (first,) = await near.run(link)
+    told = await near.call("remove_worktrees", ids=[first])
+    assert [one["id"] for one in told["removed"]] == [first]
+    assert [git(one, "status", "--porcelain=v2", "--branch") for one in both] == before
+    assert "feature" not in str(await near.call("get_result", id=first))

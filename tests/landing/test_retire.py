@@ -260,3 +260,19 @@ async def test_its_number_is_no_others_again(repository: Path, loop: Loop) -> No
     await land(loop, repository, Recipe())
     await retire_all(loop)
     assert (await loop.store.take_scratch(await loop.store.landing(1), Recipe())).number == 2
+
+
+async def test_a_symlink_in_place_of_one_takes_no_worktree_of_a_person_along(
+    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+) -> None:
+    (repository / ".git/info/exclude").write_text(".wt/\n")
+    git(repository, "worktree", "add", "-q", "--detach", ".wt/experiment")
+    git(repository / ".wt/experiment", "commit", "-q", "--allow-empty", "-m", "on no branch")
+    (first,) = await near_lead.run("touch one")
+    link = f'W=$PWD; cd /; rm -rf "$W"; ln -s {repository} "$W"'
+    await near_lead.call("merge_worktree", ids=[first], verify=link)
+    git(repository, "switch", "-q", "-c", "other")
+    git(repository, "branch", "-qD", "main")
+    await retire_all(near_loop)
+    assert scratch_of(repository, home) == []
+    assert git(repository / ".wt/experiment", "log", "-1", "--format=%s") == "on no branch"

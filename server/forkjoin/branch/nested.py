@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from forkjoin.branch.place import git_folder, git_folders, is_folder
+from forkjoin.branch.place import find_linked, git_folder, git_folders, is_folder, standing
 from forkjoin.branch.worktree import MARK
 from forkjoin.regular import read_line
 
@@ -52,7 +52,7 @@ class Within:
 
 def _is_within_any(path: Path, tops: Iterable[Path]) -> bool:
     real = os.path.realpath(path)
-    return any(is_within(real, os.path.realpath(top)) for top in tops)
+    return any(is_within(real, str(standing(top))) for top in tops)
 
 
 def is_within(path: str, top: str) -> bool:
@@ -62,10 +62,8 @@ def is_within(path: str, top: str) -> bool:
 
 def find_within(common_dir: str, worktree: Path) -> Within:
     """Blocks."""
-    real = os.path.realpath(worktree)
-    found = list(git_folders(common_dir))
-    linked = [(where, folder) for where, folder in found if is_within(str(where.parent), real)]
-    others = [top for both in found if os.path.lexists(both[1] / MARK) for top in both]
+    others = [top for both in git_folders(common_dir) if os.path.lexists(both[1] / MARK) for top in both]
+    linked = find_linked(common_dir, worktree)
     return Within(common_dir, worktree, git_folder(common_dir, worktree), linked, others)
 
 

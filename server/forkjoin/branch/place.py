@@ -58,11 +58,23 @@ def git_folder(common_dir: str, path: Path) -> Path | None:
 
     Its file `gitdir` names the worktree's `.git` (gitrepository-layout(5)).
     """
-    wanted = Path(os.path.realpath(path.parent), path.name)
+    wanted = standing(path)
     likely = Path(common_dir, "worktrees", path.name)  # git calls it after the path, if it can
     if worktree_of(likely) == wanted:
         return likely
     return next((folder for where, folder in git_folders(common_dir) if where == wanted), None)
+
+
+def standing(path: Path) -> Path:
+    """Return the real path at which something stands, and not where it leads: an agent can put a symlink there."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def find_linked(common_dir: str, path: Path) -> list[tuple[Path, Path]]:
+    """Return the other worktrees that stand within the worktree at `path`, and their git folders."""
+    top = standing(path)
+    within = ((where, folder) for where, folder in git_folders(common_dir) if top in where.parents)
+    return [] if top.is_symlink() else list(within)
 
 
 def git_folders(common_dir: str) -> Iterator[tuple[Path, Path]]:

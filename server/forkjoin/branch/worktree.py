@@ -22,7 +22,7 @@ from anyio import CancelScope, to_thread
 from forkjoin import lock
 from forkjoin.branch import git, sparse
 from forkjoin.branch.location import is_irregular
-from forkjoin.branch.place import git_folder, git_folders, is_folder, worktree_of
+from forkjoin.branch.place import find_linked, git_folder, is_folder, worktree_of
 from forkjoin.error import CallerError, GitError
 from forkjoin.regular import read_regular
 
@@ -238,15 +238,9 @@ async def remove(common_dir: str, path: Path) -> None:
         await to_thread.run_sync(_clear, common_dir, path)
         return
     async with registering(common_dir):
-        for folder in await to_thread.run_sync(_find_within, common_dir, path):
+        for _, folder in await to_thread.run_sync(find_linked, common_dir, path):
             await to_thread.run_sync(take_away, folder)
         await to_thread.run_sync(_clear, common_dir, path)
-
-
-def _find_within(common_dir: str, path: Path) -> list[Path]:
-    """Find the git folders of other worktrees within the worktree at `path`."""
-    top = os.path.realpath(path)
-    return [folder for where, folder in git_folders(common_dir) if where.is_relative_to(top) and str(where) != top]
 
 
 def _clear(common_dir: str, path: Path) -> None:
