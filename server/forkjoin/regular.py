@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO)  # the last is a socket's
+#: What says that nothing is there, and not that nobody may look.
+_GONE = (errno.ENOENT, errno.ENOTDIR)
 #: Bytes of a line that holds a path or the name of a ref: a path has 4,096 at most.
 _LINE = 8192
+
+
+def is_gone(path: Path) -> bool:
+    """Return whether nothing is at a path. What this user can't look at is not gone."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in _GONE
+    return False
 
 
 def open_regular(file: Path) -> BinaryIO | None:
@@ -44,11 +55,17 @@ def read_end(file: Path, limit: int) -> bytes | None:
         return opened.read(limit)
 
 
-def read_line(file: Path) -> str | None:
-    """Return the line in a file that holds a path or a ref, or `None` where it can't be read, or holds neither."""
+def read_line(file: Path, *, strict: bool = False) -> str | None:
+    """Return the line in a file that holds a path or a ref, or `None` where it can't be read, or holds neither.
+
+    Args:
+        strict: Whether to raise PermissionError where this user may not read it.
+    """
     try:
         data = read_regular(file, _LINE + 1)
-    except OSError:
+    except OSError as error:
+        if strict and isinstance(error, PermissionError):
+            raise
         return None
     if data is None or len(data) > _LINE or b"\0" in data:
         return None

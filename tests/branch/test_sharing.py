@@ -1,12 +1,15 @@
-"""In a repository that several users share, the lock of one user keeps no other out for good."""
+"""In a repository that several users share, no user's lock or checkout is harmed by another, and neither by ours."""
 
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from branches import run_bound, write
 from forkjoin import lock
 from forkjoin.branch.worktree import registering
 from harness import git
@@ -50,3 +53,61 @@ def test_a_symlink_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         lock.take(tmp_path / "forkjoin.lock")
     assert not (tmp_path / "elsewhere").exists()
+
+
+# -- checkouts of others, in folders that are closed to us
+
+_FIND = """
+import anyio
+from forkjoin.branch.checkout import find_checkout
+from forkjoin.error import CallerError
+try:
+    print(anyio.run(find_checkout, {common_dir!r}, "refs/heads/side"))
+except CallerError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def others(repository: Path) -> Path:
+    """Another user's worktree, on side."""
+    work = repository.parent / "others" / "work"
+    git(repository, "worktree", "add", "-q", "-b", "side", str(work))
+    return work
+
+
+def _find_with_closed(repository: Path, closed: Path) -> str:
+    before = closed.stat().st_mode
+    closed.chmod(0)
+    try:
+        return run_bound(_FIND.format(common_dir=str(repository / ".git")))
+    finally:
+        closed.chmod(before)
+
+
+@pytest.mark.parametrize("closed", ["others", "others/work"])
+def test_a_branch_in_a_closed_worktree_is_refused(repository: Path, others: Path, closed: str) -> None:
+    found = _find_with_closed(repository, repository.parent / closed)
+    assert found == f"side is checked out in {others}, where its files can't be reached.\n"
+
+
+def test_a_branch_that_is_rebased_in_a_closed_worktree_is_refused(repository: Path, others: Path) -> None:
+    git(others, "switch", "-q", "--detach")
+    write(repository, ".git/worktrees/work/rebase-merge/head-name", "refs/heads/side\n")
+    assert "side is being rebased in" in _find_with_closed(repository, others.parent)
+
+
+@pytest.mark.parametrize("name", ["", "HEAD", "gitdir", "rebase-merge"])
+def test_a_worktree_of_which_git_s_own_files_are_closed_may_have_the_branch(
+    repository: Path, others: Path, name: str
+) -> None:
+    write(repository, ".git/worktrees/work/rebase-merge/head-name", "refs/heads/other\n")
+    closed = repository / ".git" / "worktrees" / "work" / name
+    found = _find_with_closed(repository, closed)
+    assert re.match(f"{closed}.* can't be read, so a worktree may have side checked out", found)
+    assert others.exists()
+
+
+def test_a_worktree_that_was_deleted_from_an_open_folder_is_gone(repository: Path, others: Path) -> None:
+    shutil.rmtree(others.parent)
+    assert run_bound(_FIND.format(common_dir=str(repository / ".git"))) == "None\n"

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from branches import GIT_VERSION, Fork, blob, commit, make_fork, put_counting_git
+from branches import GIT_VERSION, Fork, blob, commit, make_fork, put_counting_git, run_bound
 from forkjoin.branch import worktree
 from forkjoin.branch.place import git_folders
 from forkjoin.branch.unsaved import find_unsaved, keep
@@ -296,6 +296,41 @@ async def test_a_folder_that_cannot_be_read_is_unsaved(fork: Fork, monkeypatch: 
     assert [str(one) for one in unsaved] == ["closed (a folder that can't be read)"]
     with pytest.raises(CallerError, match="closed can't be kept: Permission denied"):
         await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+
+
+_FIND = """
+import anyio, pathlib
+from forkjoin.branch.unsaved import find_unsaved
+print(*anyio.run(find_unsaved, {0!r}, pathlib.Path({1!r}), {2!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "said"),
+    [
+        ("worktrees/a1-left/build/listed", 0o600, "build/listed (a folder that can't be read)"),
+        ("worktrees/a1-left/build/inner/.git", 0, "build/inner/.git (a folder that can't be read)"),
+        ("elsewhere/.git/worktrees/inner", 0, "build/inner (a repository that can't be read: "),
+        ("elsewhere", 0, "build/inner/.git (a folder that can't be read)"),
+    ],
+)
+async def test_what_can_t_be_looked_at_is_not_taken_for_gone(
+    repository: Path, tmp_path: Path, closed: str, mode: int, said: str
+) -> None:
+    commit(repository, {".gitignore": "build/\n"})
+    fork = await make_fork(repository)
+    (fork.path / "build" / "listed").mkdir(parents=True)
+    (fork.path / "build" / "listed" / "file").touch()
+    elsewhere = make_repository(tmp_path / "elsewhere", {"a": "x"})
+    git(elsewhere, "worktree", "add", "-q", str(fork.path / "build" / "inner"))
+    (fork.path / "build" / "inner" / "loose").touch()
+    path = tmp_path / closed
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        assert said in run_bound(_FIND.format(fork.common_dir, str(fork.path), fork.base))
+    finally:
+        path.chmod(before)
 
 
 # -- worktrees

@@ -24,6 +24,7 @@ from forkjoin.branch.skipped import find_skipped
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
+from forkjoin.regular import is_gone
 from forkjoin.rooms import Rooms
 from forkjoin.work import commit_loose, find_last, is_at
 
@@ -140,7 +141,7 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
             f"Unmerged work: {', '.join(agent.label for agent in unmerged)}. Call merge_worktree first, or pass "
             "discard_unmerged=true (it stays reachable under refs/forkjoin/kept/); nothing was removed."
         )
-    if left := next((agent for agent in forgotten if Path(agent.worktree).exists()), None):
+    if left := next((agent for agent in forgotten if not is_gone(Path(agent.worktree))), None):
         raise _refuse(
             left,
             "its repository is gone, and what it had committed with it. Copy what you want to keep from "
@@ -200,7 +201,7 @@ async def _find_strays(common_dir: str, agent: Agent, lefts: Mapping[int, Left],
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     found |= dict.fromkeys(await find_skipped(common_dir, top), "git was told not to see its changes")
     strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
-    return [one for one in strays if await to_thread.run_sync(os.path.lexists, one.folders[0])]
+    return [one for one in strays if not await to_thread.run_sync(is_gone, one.folders[0])]
 
 
 async def _find_unsaved(
@@ -211,8 +212,9 @@ async def _find_unsaved(
     for agent in agents:
         try:
             found = await unsaved.find_unsaved(common_dir, Path(agent.worktree), agent.base)
-        except GitError as error:
-            raise _refuse(agent, f"git can't tell what is in its worktree: {error.last_line}") from error
+        except (GitError, PermissionError) as error:
+            why = error.last_line if isinstance(error, GitError) else str(error)
+            raise _refuse(agent, f"git can't tell what is in its worktree: {why}") from error
         found += strays.get(agent.number, ())
         if found and not discard:
             raise _refuse(

@@ -22,7 +22,7 @@ from forkjoin.branch.index_lock import is_there, let_go, try_lock_index
 from forkjoin.branch.place import git_folder, git_folders
 from forkjoin.branch.repository import find_main
 from forkjoin.error import CallerError, GitError
-from forkjoin.regular import read_regular
+from forkjoin.regular import is_gone, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,16 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
     Raises:
         CallerError: The branch is being rebased, is checked out twice, or where nothing can be reached.
     """
-    found = [path for path, folder in await _list_worktrees(common_dir) if ref in await find_refs(common_dir, folder)]
-    if where := await to_thread.run_sync(_find_rebase, common_dir, ref, leaving):
+    try:
+        known = await _list_worktrees(common_dir)
+        found = [path for path, folder in known if ref in await find_refs(common_dir, folder)]
+        where = await to_thread.run_sync(_find_rebase, common_dir, ref, leaving)
+    except PermissionError as error:
+        raise CallerError(
+            f"{error.filename} can't be read, so a worktree may have {git.short(ref)} checked out. Let its owner make "
+            "it readable for you, then call again."
+        ) from error
+    if where:
         raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
     if len(found) > 1:
         places = ", ".join(map(str, found))
@@ -77,13 +85,17 @@ async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
     The main one is first. It is told as its git folder, as git does, if nobody can tell where its files are.
     """
     main = await find_main(common_dir)
-    linked = await to_thread.run_sync(lambda: [one for one in git_folders(common_dir) if not _is_prunable(*one)])
+    linked = await to_thread.run_sync(lambda: _find_linked(common_dir))
     return [(main, Path(common_dir)), *linked] if main else linked
 
 
+def _find_linked(common_dir: str) -> list[tuple[Path, Path]]:
+    return [one for one in git_folders(common_dir, strict=True) if not _is_prunable(*one)]
+
+
 def _is_prunable(path: Path, folder: Path) -> bool:
-    """Return whether a worktree was deleted. A locked worktree is only unavailable."""
-    return not os.path.lexists(path / ".git") and not os.path.lexists(folder / "locked")
+    """Return whether a worktree was deleted. A locked worktree is only unavailable, as is one of a closed folder."""
+    return is_gone(path / ".git") and is_gone(folder / "locked")
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -92,7 +104,8 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def _is_reachable(path: Path, common_dir: str) -> bool:
     """Return whether a worktree's files are there."""
-    return path.is_dir() and path != Path(common_dir)
+    may_enter = os.access(path, os.R_OK | os.X_OK, effective_ids=True)
+    return may_enter and path.is_dir() and path != Path(common_dir)
 
 
 def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None:
@@ -102,10 +115,9 @@ def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None
     ]
     for where, folder in [(Path(common_dir).parent, Path(common_dir)), *others]:
         for name in ("rebase-merge/head-name", "rebase-apply/head-name", "rebase-merge/update-refs"):
-            with contextlib.suppress(OSError):
-                lines = (read_regular(folder / name) or b"").splitlines()
-                if os.fsencode(ref) in lines and where.exists():
-                    return where
+            lines = (read_regular(folder / name) or b"").splitlines()
+            if os.fsencode(ref) in lines and not is_gone(where):
+                return where
     return None
 
 

@@ -38,6 +38,8 @@ def _leads_to(file: Path) -> str | None:
         if file.is_symlink() and (target := os.readlink(file)).startswith("refs/"):  # noqa: PTH115 - as it is written
             return target
         data = os.fsdecode(read_regular(file, _LIMIT) or b"")
+    except PermissionError:
+        raise  # it may lead anywhere
     except OSError:
         return None
     return data.removeprefix("ref:").strip() if data.startswith("ref:") else None

@@ -22,7 +22,7 @@ from forkjoin.branch.stage import Status, read_status, stage
 from forkjoin.branch.untouched import leave_out_untouched
 from forkjoin.branch.worktree import drop_symbolic, relink, take_away
 from forkjoin.error import CallerError, GitRefusedError
-from forkjoin.regular import read_end
+from forkjoin.regular import is_gone, read_end
 
 #: Bytes of a log of HEAD that are read, from its end.
 _LOG = 64 * 1024
@@ -109,7 +109,7 @@ async def find_ignored_by_others(common_dir: str, worktree: Path) -> list[str]:
 
 
 def _there(worktree: Path, names: list[str]) -> list[str]:
-    return [name for name in names if os.path.lexists(worktree / name)]
+    return [name for name in names if not is_gone(worktree / name)]
 
 
 async def mend(common_dir: str, worktree: Path, branch: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forkjoin.branch.place import find_linked, git_folder, git_folders, is_folder, standing
 from forkjoin.branch.worktree import MARK
-from forkjoin.regular import read_line
+from forkjoin.regular import is_gone, read_line
 
 #: What a git folder has (gitrepository-layout(5)).
 _GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
@@ -87,8 +87,11 @@ def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
             if names is None:
                 closed.append(above)
                 continue
-            if ".git" in names:
-                _add_link(found, within, above)
+            try:
+                if ".git" in names:
+                    _add_link(found, within, above)
+            except PermissionError:
+                closed.append(above / ".git")
             if names >= _GIT_FOLDER and above.name != ".git":
                 bare.append(above)
     for folder in bare:  # after those that a `.git` leads to: these have files
@@ -108,7 +111,7 @@ def _add_link(found: _Found, within: Within, tree: Path) -> None:
 
 
 def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None:
-    if not os.path.lexists(folder / "HEAD"):
+    if is_gone(folder / "HEAD"):
         return
     common = common_of(folder)
     shares = _is_same(common, Path(within.common_dir))
@@ -142,7 +145,7 @@ def follow(link: Path) -> Path | None:
     """Return the git folder that a `.git` is or leads to; None where there is none."""
     if link.is_dir():
         return Path(os.path.realpath(link)) if link.is_symlink() else link
-    line = read_line(link)
+    line = read_line(link, strict=True)
     if line is None or not line.startswith("gitdir:"):
         return None
     folder = Path(os.path.normpath(link.parent / line.removeprefix("gitdir:").strip()))
@@ -163,6 +166,9 @@ def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:
         except FileNotFoundError:  # it went
             continue
         except OSError:
+            yield Path(above), None
+            continue
+        if inside and not os.access(above, os.X_OK, effective_ids=True):  # names are all that it tells
             yield Path(above), None
             continue
         names = {name for name, _ in inside}

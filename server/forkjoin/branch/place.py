@@ -6,6 +6,7 @@ named outright in every call: neither a `.git` that is gone or replaced nor a re
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.regular import read_line
+from forkjoin.regular import is_gone, read_line
 
 #: In a worktree's git folder: what is shared with it.
 _IGNORE = "forkjoin-ignore"
@@ -77,17 +78,21 @@ def find_linked(common_dir: str, path: Path) -> list[tuple[Path, Path]]:
     return [] if top.is_symlink() else list(within)
 
 
-def git_folders(common_dir: str) -> Iterator[tuple[Path, Path]]:
-    """Every worktree but the main one, with its git folder."""
+def git_folders(common_dir: str, *, strict: bool = False) -> Iterator[tuple[Path, Path]]:
+    """Every worktree but the main one, with its git folder.
+
+    Args:
+        strict: Whether to raise PermissionError at one that this user may not read; else it is left out.
+    """
     with contextlib.suppress(FileNotFoundError):
         for folder in Path(common_dir, "worktrees").iterdir():
-            if where := worktree_of(folder):
+            if where := worktree_of(folder, strict=strict):
                 yield where, folder
 
 
-def worktree_of(folder: Path) -> Path | None:
+def worktree_of(folder: Path, *, strict: bool = False) -> Path | None:
     """Where the worktree stands that this git folder is of."""
-    link = read_line(folder / "gitdir")
+    link = read_line(folder / "gitdir", strict=strict)
     return Path(os.path.normpath(folder / link)).parent if link else None  # relative with worktree.useRelativePaths
 
 
@@ -101,7 +106,7 @@ def is_linked(path: Path, folder: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     """Whether the worktree at `path` is there, and no symlink that somebody put in its place."""
-    return path.is_dir() and not path.is_symlink()
+    return not is_gone(path) and stat.S_ISDIR(path.lstat().st_mode)
 
 
 def is_locked(common_dir: str, path: Path) -> bool:

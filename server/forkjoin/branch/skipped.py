@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from forkjoin.branch import git
 from forkjoin.branch.place import find_place, is_folder
+from forkjoin.regular import is_gone
 
 
 async def find_skipped(common_dir: str, worktree: Path) -> list[str]:
@@ -48,4 +49,4 @@ async def show(worktree: Path, extra: Mapping[str, str]) -> list[str]:
 async def _list(worktree: Path, extra: Mapping[str, str]) -> list[str]:
     rows = git.names_in(await git.git(worktree, "ls-files", "-z", "-v", extra=extra))
     names = [row[2:] for row in rows if row[0] == "S" or row[0].islower()]
-    return await to_thread.run_sync(lambda: [name for name in names if os.path.lexists(worktree / name)])
+    return await to_thread.run_sync(lambda: [name for name in names if not is_gone(worktree / name)])

@@ -5,6 +5,7 @@ commit is copied to `modules/` of the repository, where `git submodule update` f
 there under refs/forkjoin/kept/. A submodule that the checkout does not have yet gets its git folder there.
 """
 
+import contextlib
 import os
 import re
 import tempfile
@@ -150,7 +151,10 @@ def _find_own(own: _Home, name: str, path: str) -> Path | None:
 def _find_others(homes: Sequence[_Home], name: str, path: str) -> Iterator[_Home]:
     """Other git folders of a submodule, in worktrees."""
     for home in homes:
-        if home.tree and (folder := follow(home.tree / path / ".git")):
+        folder = None
+        with contextlib.suppress(PermissionError):  # what another user has there is no help
+            folder = follow(home.tree / path / ".git") if home.tree else None
+        if home.tree and folder:
             tops = (os.path.realpath(top) for top in (home.folder, home.tree))
             within = any(is_within(os.path.realpath(folder), top) for top in tops)
             yield _Home(folder, home.tree / path, goes=home.goes and within)

@@ -24,7 +24,7 @@ from forkjoin.branch import git, sparse
 from forkjoin.branch.location import is_irregular
 from forkjoin.branch.place import find_linked, git_folder, is_folder, worktree_of
 from forkjoin.error import CallerError, GitError
-from forkjoin.regular import read_regular
+from forkjoin.regular import is_gone, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ async def remove(common_dir: str, path: Path) -> None:
     Doing so twice is harmless. A lock (`git worktree lock`) does not save it: it keeps git from pruning what is gone
     only for a while, and an agent may set it; whoever removes has named this worktree.
     """
-    if not await to_thread.run_sync(os.path.exists, common_dir):  # nobody registers anything there
+    if await to_thread.run_sync(is_gone, Path(common_dir)):  # nobody registers anything there
         await to_thread.run_sync(_clear, common_dir, path)
         return
     async with registering(common_dir):
