@@ -77,6 +77,7 @@ class RecordsError(ForkjoinError):
     """The records can't be read or written now: a full disk, a lock. What was to be recorded must be tried again."""
 
     def __init__(self, why: str) -> None:
+        self.why = why
         super().__init__(f"The records can't be used now: {why}. Nothing of this was recorded; call again then.")
 
 

@@ -113,6 +113,22 @@ async def test_what_fills_the_disk_ends_though_its_stop_can_not_be_recorded_unti
         assert stopped["state"] == "stopped"
 
 
+async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_ended(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (agent,) = await lead.spawn(HOSTILE)
+        await lead.last_event(agent, "up")
+        loop.store._connection.execute("PRAGMA query_only = ON")
+        refusal = await lead.refusal("stop_agents", ids=[agent])
+        assert refusal.startswith("All processes have ended, and what the agents wrote stays, but their stop could not")
+        assert "Call stop_agents again then" in refusal
+        assert not marked(home)
+        loop.store._connection.execute("PRAGMA query_only = OFF")
+        await lead.call("stop_agents", ids=[agent])
+        assert (await lead.listed(agent))["state"] in ("stopped", "lost")
+
+
 async def test_what_can_not_be_ended_is_named_and_the_agent_is_not_stopped_before_it_is(
     home: Home, repository: Path, immortal: Immortal
 ) -> None:

@@ -9,7 +9,8 @@ from anyio import to_thread
 from forkjoin.agent.restore import leave_word
 from forkjoin.agent.wait import wait
 from forkjoin.attempt import shell
-from forkjoin.error import RecordsError
+from forkjoin.branch.git import listed
+from forkjoin.error import CallerError, RecordsError
 from forkjoin.event import Noted
 from forkjoin.model import Agent
 from forkjoin.rooms import Rooms
@@ -31,18 +32,35 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
     An agent is left in `finishing` only if processes of it can't be ended.
 
     Raises:
-        RecordsError: That can't be recorded; their programs have ended all the same, and may go on unless it is later.
+        CallerError: That can't be recorded; their programs have ended all the same, and may go on unless it is later.
     """
     try:
         whole = await rooms.store.ask_stop(agents)
     except RecordsError:  # a full disk, which one of them may be filling
-        async with anyio.create_task_group() as tasks:
-            for agent in (*agents, *await rooms.store.live_below(agents)):
-                for handle in await _all_handles(rooms, agent):
-                    tasks.start_soon(rooms.executor.cancel, handle, rooms.settings.limits.stop_grace_s)
-        whole = await rooms.store.ask_stop(agents)
+        whole = await _end_unrecorded(rooms, agents)
     await wait(rooms.store, whole, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
     return await rooms.store.agents_numbered(agent.number for agent in agents)
+
+
+async def _end_unrecorded(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
+    """End the processes of agents first, and then ask for them to be stopped; as `ask_stop`."""
+    left: list[str] = []
+
+    async def cancel(handle: str) -> None:
+        left.extend(await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s))
+
+    async with anyio.create_task_group() as tasks:
+        for agent in (*agents, *await rooms.store.live_below(agents)):
+            for handle in await _all_handles(rooms, agent):
+                tasks.start_soon(cancel, handle)
+    try:
+        return await rooms.store.ask_stop(agents)
+    except RecordsError as error:
+        done = f"These processes can't be ended: {listed(left)}; all others have" if left else "All processes have"
+        raise CallerError(
+            f"{done} ended, and what the agents wrote stays, but their stop could not be recorded: {error.why}. Call "
+            "stop_agents again then; else they count as lost, and those with retries start again."
+        ) from error
 
 
 async def end_processes(rooms: Rooms, agent: Agent, handles: Sequence[str] = ()) -> None:
