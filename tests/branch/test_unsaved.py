@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from branches import GIT_VERSION, Fork, blob, commit, make_fork, put_counting_git, run_bound
+from disks import fill, small_disk
 from forkjoin.branch import worktree
 from forkjoin.branch.place import git_folders
 from forkjoin.branch.unsaved import find_unsaved, keep
@@ -296,6 +297,19 @@ async def test_a_folder_that_cannot_be_read_is_unsaved(fork: Fork, monkeypatch: 
     assert [str(one) for one in unsaved] == ["closed (a folder that can't be read)"]
     with pytest.raises(CallerError, match="closed can't be kept: Permission denied"):
         await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+
+
+async def test_a_full_disk_is_told_of_and_keeps_nothing(tmp_path: Path, user: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        git(disk, "init", "-q", "repository")
+        commit(disk / "repository", {"a": "x"})
+        fork = await make_fork(disk / "repository")
+        commit(make_repository(fork.path / "inner"), {"a": "x"})
+        unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+        fill(disk)
+        with pytest.raises(CallerError, match=f"the disk that {fork.common_dir} is on is full; make room there"):
+            await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+        assert git(fork.path, "for-each-ref", "refs/forkjoin") == ""
 
 
 _FIND = """

@@ -3,6 +3,7 @@
 A git folder is kept byte for byte, and git never runs in it.
 """
 
+import errno
 import os
 import tarfile
 import tempfile
@@ -28,16 +29,18 @@ async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterabl
     To do so twice keeps them once, as long as nothing in them has changed.
 
     Raises:
-        CallerError: The folders are too large, or a file can't be read.
+        CallerError: The folders are too large, a file can't be read, or the disk is full.
     """
-    with tempfile.TemporaryFile(dir=common_dir) as file:
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=common_dir) as file:  # whose end writes, too
             await to_thread.run_sync(_pack, file, folders)
-        except OSError as error:
-            raise CallerError(f"{error.filename or next(iter(folders))} can't be kept: {error.strerror}") from error
-        # git reads a regular file piece by piece, what comes through a pipe as a whole.
-        hashed = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
-        blob = await git.git(common_dir, *hashed, holding=(file.fileno(),))
+            # git reads a regular file piece by piece, what comes through a pipe as a whole.
+            hashed = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
+            blob = await git.git(common_dir, *hashed, holding=(file.fileno(),))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CallerError(f"the disk that {common_dir} is on is full; make room there, then call again") from error
+        raise CallerError(f"{error.filename or next(iter(folders))} can't be kept: {error.strerror}") from error
     tree = await git.git(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
     parents = [f"-p{one}" for one in sorted(commits)]
     commit = await git.git(common_dir, "commit-tree", *parents, "-m", message, tree, extra=NOBODY)
