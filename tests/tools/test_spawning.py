@@ -48,6 +48,19 @@ async def test_an_agent_starts_from_the_base_that_was_named(any_lead: Lead, repo
     assert (await any_lead.call("get_result", id=first))["summary"] == "one"
 
 
+async def test_on_a_branch_without_a_commit_agents_start_from_a_base_that_was_named(
+    any_lead: Lead, repository: Path
+) -> None:
+    git(repository, "switch", "-q", "--orphan", "empty")
+    (first,) = await any_lead.run("head -1 shared.txt; echo x > x.txt", base="main")
+    assert (await any_lead.call("get_result", id=first))["summary"] == "one"
+    assert "pass a commit as `base`" in await any_lead.refusal("spawn_agent", task="true")
+    merged = await any_lead.call("merge_worktree", ids=[first], into="main")
+    assert [one["id"] for one in merged["merged"]] == [first]
+    assert git(repository, "show", "main:x.txt") == "x"
+    assert git(repository, "status", "--porcelain") == ""
+
+
 async def test_a_task_of_2_megabytes_arrives_byte_for_byte_on_stdin_and_in_the_file(any_lead: Lead) -> None:
     script = 'sha256sum < "$FORKJOIN_TASK_FILE"; wc -c < "$FORKJOIN_TASK_FILE"; exit 0\n'
     task = script + "# \t'\"$`\\ -x\r é 🙂 " * 90_000

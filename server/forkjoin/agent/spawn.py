@@ -42,7 +42,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
     wanted = expand(specs)
-    head = _check(checkout, rooms, wanted)
+    _check(checkout, rooms, wanted)
     parent = caller.session.agent
     if parent:
         recipe, untrusted = await store.recipe(parent), None
@@ -50,6 +50,7 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
         names_verify = all(one.spec.verify is not None for one in wanted)
         recipe, untrusted = await find_recipe(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
+    bases = [_start(checkout, commits[one.spec.base]) for one in wanted]
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
     accounts = {
@@ -63,8 +64,8 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     if parent:
         await check_granted(rooms, parent, specs, afters)
     new = [
-        _new(caller, checkout, one._replace(spec=spec), commits[spec.base] or head, accounts[spec.agent], recipe, after)
-        for one, spec, after in zip(wanted, specs, afters, strict=True)
+        _new(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
+        for one, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
     ]
     place = await find_naming(checkout.common_dir, home.worktrees)
     note = " ".join(_notes(rooms.settings, checkout, new, untrusted))
@@ -110,14 +111,10 @@ def _new(
     )
 
 
-def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Entrant]) -> str:
-    """See that these can be spawned here; the commit that is checked out."""
+def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Entrant]) -> None:
+    """See that these can be spawned here."""
     if not wanted:
         raise CallerError("agents is empty: give at least one, each with a task.")
-    if checkout.head is None:
-        raise CallerError(
-            "The repository has no commit yet, so there is nothing to start from; commit something first."
-        )
     if checkout.top and rooms.home.state.is_relative_to(checkout.top):
         raise CallerError(
             f"FORKJOIN_HOME ({rooms.home.state}) lies within this checkout, which agents may not write to; move it out."
@@ -130,7 +127,6 @@ def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Entrant]) -> str:
     names = [name for name in (*(one.name for one in wanted), *together) if name]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
-    return checkout.head
 
 
 def _check_program(settings: Settings, spec: Spec) -> None:
@@ -151,6 +147,17 @@ def _check_program(settings: Settings, spec: Spec) -> None:
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
     """The commit that `base` means; none where it means an agent, if anything."""
     return await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
+
+
+def _start(checkout: Checkout, commit: str | None) -> str:
+    """The commit at which an agent starts: its base, or what is checked out."""
+    start = commit or checkout.head
+    if start is None:
+        raise CallerError(
+            "What is checked out has no commit yet, so there is nothing to start from; commit something first, or pass "
+            "a commit as `base`. Nothing was spawned."
+        )
+    return start
 
 
 def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
