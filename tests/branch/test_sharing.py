@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from branches import run_bound, write
+from branches import commit, make_fork, run_bound, write
 from forkjoin import lock
 from forkjoin.branch.worktree import registering
 from harness import git
@@ -53,6 +53,28 @@ def test_a_symlink_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         lock.take(tmp_path / "forkjoin.lock")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+async def test_another_user_can_expire_reflogs_of_agents_worktrees(reachable: Path, user: Path, umask: int) -> None:
+    repository = reachable / "repository"
+    repository.mkdir()
+    os.chown(repository, 0, 65534)
+    repository.chmod(0o2775)
+    git(repository, "init", "-q", "--shared=group")
+    commit(repository, {"a": "x"})
+    before = os.umask(umask)
+    try:
+        fork = await make_fork(repository)
+    finally:
+        os.umask(before)
+    assert fork.folder.stat().st_mode & 0o077 == (0o070 if umask == 0o077 else 0o075)
+    assert (fork.folder / "gitdir").stat().st_mode & 0o060 == 0o060
+    named = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    script = ["git", "-C", str(repository), "reflog", "expire", "--expire=now", "--all"]
+    env = {"PATH": os.environ["PATH"], "HOME": "/nowhere", **named}
+    subprocess.run(script, user=65534, group=65534, extra_groups=[], cwd="/", check=True, env=env)
 
 
 # -- checkouts of others, in folders that are closed to us

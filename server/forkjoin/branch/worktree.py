@@ -54,9 +54,7 @@ async def registering(common_dir: str) -> AsyncGenerator[int]:
     Raises:
         TimeoutError: Another process has it, and keeps it.
     """
-    file, mode = Path(common_dir) / "forkjoin.lock", 0o600
-    with contextlib.suppress(CallerError, GitError):  # else what follows tells what is wrong with the configuration
-        mode = _lock_mode(await git.sharing(common_dir))
+    file, mode = Path(common_dir) / "forkjoin.lock", await _find_lock_mode(common_dir)
     if not await to_thread.run_sync(_is_free_or_file, file):
         await to_thread.run_sync(take_away, file)
     give_up = anyio.current_time() + _LOCK_GIVE_UP_S
@@ -72,8 +70,12 @@ async def registering(common_dir: str) -> AsyncGenerator[int]:
         os.close(held)
 
 
-def _lock_mode(sharing: str) -> int:
+async def _find_lock_mode(common_dir: str) -> int:
     """Return the mode of the lock's file, so that all who share the repository can take it (core.sharedRepository)."""
+    try:
+        sharing = await git.sharing(common_dir)
+    except (CallerError, GitError):  # what follows tells what is wrong with the configuration
+        return 0o600
     if sharing.lower() in ("all", "world", "everybody", "2"):
         return 0o666
     if sharing.lower() in ("group", "true", "yes", "on", "1", ""):
@@ -176,11 +178,23 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
             await to_thread.run_sync(lambda: path.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
             try:
                 await git.git(common_dir, *arguments, holding=(held,))
+                await to_thread.run_sync(_open_to_others, common_dir, path, await _find_lock_mode(common_dir))
                 return
             except GitError:
                 if not left:
                     raise
             await anyio.sleep(_REST_S)
+
+
+def _open_to_others(common_dir: str, path: Path, mode: int) -> None:
+    """Let all who share the repository read a worktree's git folder and lock its HEAD, as their `git gc` does.
+
+    git gives `refs` and HEAD in it their due modes, but leaves these to the umask (builtin/worktree.c).
+    """
+    if (mode := mode & 0o077) and (folder := git_folder(common_dir, path)):
+        for file in (folder, folder / "gitdir", folder / "commondir"):
+            enter = mode >> 2 & 0o011 if file == folder else 0
+            file.chmod(stat.S_IMODE(file.stat().st_mode) | mode | enter)
 
 
 def _drop_pipes(common_dir: str) -> None:
