@@ -113,6 +113,12 @@ def _words(landing: Landing, error: Exception) -> str:
         return (
             f"git would not: {error.last_line}. Nothing was merged into {git.short(landing.target)}; merge again later."
         )
+    if isinstance(error, PermissionError):
+        return (
+            f"You may not use {error.filename2 or error.filename}, which is another user's, or in a folder that is: "
+            f"{error.strerror}. Nothing was merged into {git.short(landing.target)}; let its owner allow that (in a "
+            "folder with the sticky bit, chmod -t) or merge it, then merge again."
+        )
     return words_of(error)
 
 
