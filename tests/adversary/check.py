@@ -19,7 +19,7 @@ _LOCKS, _OURS = "*.lock", "forkjoin.lock"
 #: What git takes for modified in the state `line ends`, until an agent has committed it as git wants it.
 _NORMALISED = {" M crlf.txt", " M more.txt"}
 #: Shared configuration that says how files are written.
-_FORMS = frozenset({"core.autocrlf", "core.fileMode", "core.sparseCheckout", "info/attributes", "core.attributesFile"})
+_FORMS = frozenset({"core.autocrlf", "core.fileMode", "info/attributes", "core.attributesFile"})
 
 
 @dataclass(frozen=True)
@@ -230,9 +230,7 @@ def _checkout(seen: Seen) -> Iterator[str]:
 
 def _mentions(seen: Seen) -> Iterator[str]:
     """Shared configuration is changed by agents alone, and what they change is told."""
-    usual = "sparse" in str(seen.played.plan.states) or "adds a submodule" in str(
-        seen.played.plan
-    )  # git does it itself
+    usual = any(what in str(seen.played.plan) for what in ("sparse", "adds a submodule"))  # git does it itself
     if seen.changed and not seen.told.set and not usual:
         yield f"the shared configuration has changed: {seen.changed}"
     warnings = seen.warnings.lower()

@@ -197,10 +197,26 @@ async def test_an_agent_whose_branch_another_moves_while_both_are_at_work_says_s
     assert not warnings_of(other, "was moved from outside")
 
 
+@pytest.mark.parametrize("then", ["git commit -q --allow-empty -m on", "git switch -q --detach", "true"])
+async def test_what_forkjoin_merges_into_the_branch_of_an_agent_at_work_is_no_move_from_elsewhere(
+    near_lead: Lead, repository: Path, tmp_path: Path, then: str
+) -> None:
+    script = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; {then}"
+    first, other = await near_lead.spawn(script, "echo > x")
+    await near_lead.until(first, state="running")
+    await near_lead.results(other)
+    into = git(repository, "branch", "--format=%(refname:short)", "--list", "forkjoin/a1-*")
+    answer = await near_lead.call("merge_worktree", ids=[other], into=into)
+    assert answer["merged"], answer
+    (tmp_path / "go").touch()
+    (result,) = await near_lead.results(first)
+    assert not warnings_of(result, "was moved from outside")
+
+
 async def test_the_commit_of_what_was_loose_is_no_move_from_elsewhere(near_lead: Lead) -> None:
     result = await run(near_lead, "echo > one; git add one; git commit -qm one; echo > two")
     assert warnings_of(result, "1 uncommitted path")
-    assert not warnings_of(result, "was moved from elsewhere")
+    assert not warnings_of(result, "was moved from outside")
 
 
 async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(

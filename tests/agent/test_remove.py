@@ -387,3 +387,26 @@ async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_anothe
     assert [one["id"] for one in told["removed"]] == [first]
     assert [git(one, "status", "--porcelain=v2", "--branch") for one in both] == before
     assert "feature" not in str(await near.call("get_result", id=first))
+
+
+async def test_a_commit_that_the_agent_reset_is_kept_by_a_plain_removal_without_a_word(
+    near: Lead, repository: Path
+) -> None:
+    reset = "echo {0} > x; git add x; git commit -qm x; git reset -q --hard HEAD~1"
+    first, other = reset.format("one"), f"git switch -q --detach; {reset.format('two')}; git switch -q -"
+    ids = await near.run(first, other, "echo x > x; git add x; git commit -qm x")
+    answer = await near.call("remove_worktrees", ids=ids[:2])
+    assert [one["id"] for one in answer["removed"]] == ids[:2]
+    assert not answer.get("warnings")
+    await near.call("remove_worktrees", ids=ids[2:], discard_unmerged=True)
+    kept = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/left/").split()
+    assert [git(repository, "show", f"{ref}:x") for ref in kept] == ["one", "two"]
+
+
+async def test_left_commits_that_can_not_be_read_are_refused_unless_discarded(near: Lead, repository: Path) -> None:
+    twice = "for n in 1 2; do git commit -q --allow-empty -m $n; done"
+    object_ = "git rev-parse HEAD~1 | sed 's,..,&/,'"
+    gone = f'rm -f "$(git rev-parse --git-common-dir)/objects/$({object_})"'
+    (agent,) = await near.run(f"{twice}; {gone}; git reset -q --soft $FORKJOIN_BASE; git update-ref HEAD main")
+    await refused(near, repository, "commits that it left behind can't be read", agent, discard=False)
+    await near.call("remove_worktrees", ids=[agent], discard_unmerged=True)

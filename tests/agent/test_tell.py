@@ -331,3 +331,16 @@ async def test_a_message_that_is_sent_twice_is_recorded_once(talking: Lead, loop
     assert await loop.store.answered(call) == {"mail": 1}
     assert (await loop.store.agent(1)).attempt == 2
     await talking.results(agent)
+
+
+async def test_what_earlier_attempts_warned_of_stays_in_the_result(talking: Lead, repository: Path) -> None:
+    move = "import subprocess\nsubprocess.run(['git', 'branch', 'new-' + str(len(told))], check=True)\n"
+    (agent,) = await talking.run(f"{move}{ECHO}", agent="talker")
+    for text in ("a", "bb"):
+        await told(talking, agent, text)
+        (result,) = await talking.results(agent)
+    warnings = [one for one in result["warnings"] if "other refs" in one]
+    assert ["new-2 (new)" in warnings[0], "new-1 (new)" in warnings[1]] == [True, True]
+    assert [one.partition(": ")[0] for one in warnings[1:]] == ["In attempt 2", "In attempt 1"]
+    nothing = [one for one in result["warnings"] if "changed nothing" in one]
+    assert nothing == ["It ended well but changed nothing: there is nothing to merge."]

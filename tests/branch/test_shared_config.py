@@ -122,6 +122,17 @@ async def test_a_worktrees_own_configuration_is_looked_at_as_long_as_it_is_there
     assert await changed_since(before, common_dir) == []
 
 
+async def test_a_sparse_checkout_of_one_worktree_is_one_change_of_what_is_shared(common_dir: str, fork: Fork) -> None:
+    before = take(common_dir)
+    git(fork.path, "sparse-checkout", "set", "--sparse-index", "here")
+    assert await changed_since(before, common_dir) == [
+        "config: extensions.worktreeconfig = true (as git sparse-checkout sets it)"
+    ]
+    before = take(common_dir)
+    git(fork.path, "sparse-checkout", "disable")
+    assert await changed_since(before, common_dir) == []
+
+
 async def test_what_is_no_regular_file_or_no_configuration_is_told_and_holds_nobody_up(
     repository: Path, common_dir: str
 ) -> None:

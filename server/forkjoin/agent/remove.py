@@ -19,7 +19,7 @@ from forkjoin.agent.attach import end_visit
 from forkjoin.agent.teardown import tear_down
 from forkjoin.branch import archive, git, kept, place, shared_config, unsaved, worktree
 from forkjoin.branch.checkout import find_checkout
-from forkjoin.branch.loose import Left, find_ignored_by_others
+from forkjoin.branch.loose import Left, find_ignored_by_others, keep_left
 from forkjoin.branch.skipped import find_skipped
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
@@ -69,6 +69,8 @@ async def remove(
         strays = {agent.number: await _find_strays(common_dir, agent, lefts, hides=hides) for agent in known}
         unsaved = await _find_unsaved(common_dir, known, strays, discard=discard_unmerged)
         warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
+        for agent in known:
+            await _keep_left(common_dir, agent, lefts[agent.number], discard=discard_unmerged)
         _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
         _check_free(rooms, await rooms.store.set_removing(whole))
         return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
@@ -235,6 +237,16 @@ async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved])
         raise _refuse(agent, f"{git.listed([str(one) for one in found])}: {why}") from error
     names = git.listed([str(one) for one in found])
     return f"{agent.label}: {names} is kept in {ref}; git show {ref}:{archive.NAME} | tar x puts it back."
+
+
+async def _keep_left(common_dir: str, agent: Agent, left: Left, *, discard: bool) -> None:
+    """Keep the commits that only the log of the worktree's HEAD names: a reset or a rebase left them behind."""
+    try:
+        await keep_left(common_dir, Path(agent.worktree), left.tip, agent.slug)
+    except GitError as error:
+        if not discard:
+            why = f"commits that it left behind can't be read: {error.last_line}. discard_unmerged=true gives them up"
+            raise _refuse(agent, why) from error
 
 
 async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:

@@ -5,13 +5,12 @@ Only the agent's own branch is ever moved; what that can't take is kept under re
 
 import contextlib
 import os
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.branch import git, kept, merging
+from forkjoin.branch import git, head_log, kept, merging
 from forkjoin.branch.change import changes_between
 from forkjoin.branch.checkout import find_checkout
 from forkjoin.branch.include import included
@@ -22,14 +21,7 @@ from forkjoin.branch.stage import Status, read_status, stage
 from forkjoin.branch.untouched import leave_out_untouched
 from forkjoin.branch.worktree import drop_symbolic, relink, take_away
 from forkjoin.error import CallerError, GitRefusedError
-from forkjoin.regular import is_gone, read_end
-
-#: Bytes of a log of HEAD that are read, from its end.
-_LOG = 64 * 1024
-#: How the log of HEAD tells that the agent went away from a commit that it had on no branch.
-_LEFT = re.compile(r"\tcheckout: moving from ([0-9a-f]{40}|[0-9a-f]{64}) to ")
-#: An id of an object, but the one that stands for none.
-_ID = re.compile(r"(?!0+$)(?:[0-9a-f]{40}|[0-9a-f]{64})")
+from forkjoin.regular import is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +63,7 @@ async def commit_loose(
     status = await leave_out_untouched(place, status, set_up)
     status = replace(status, unmerged=await merging.find_unresolved(place, status.unmerged))
     is_home = status.head and status.branch == branch
-    if is_home:  # before a commit of ours is in the log
-        warnings += await to_thread.run_sync(_warn_of_move, place, status)
+    warnings += await to_thread.run_sync(_warn_of_moves, place, branch, status)
     theirs = await _find_theirs(place, status)
     head, loose = await _commit(place, status, theirs, branch, message, warnings)
     tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
@@ -220,15 +211,12 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
     await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
 
 
-def _warn_of_move(place: Place, status: Status) -> list[str]:
-    """Return a warning if the branch moved without an entry in the log of HEAD."""
-    log = (read_end(place.folder / "logs" / "HEAD", _LOG) or b"").decode(errors="replace")
-    last = log.removesuffix("\n").rpartition("\n")[2].split(" ")[1:2]
-    if not last or last[0] == status.head or not _ID.fullmatch(last[0]):
-        return []
-    return [
-        f"Its branch was moved from outside its worktree, from {last[0][:12]} to {str(status.head)[:12]}: look at both."
-    ]
+def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
+    """Return a warning if others moved the agent's branch while HEAD was on it."""
+    tip = status.head if status.branch == branch else None
+    moves = head_log.find_moves(place, branch, tip, differs=bool(status.loose))
+    told = git.listed([f"from {old[:12]} to {new[:12]}" for old, new in moves])
+    return [f"Its branch {branch} was moved from outside its worktree, {told}: look at both."] if moves else []
 
 
 async def _last_head(place: Place, *, told: bool = False) -> str | None:
@@ -237,15 +225,8 @@ async def _last_head(place: Place, *, told: bool = False) -> str | None:
     Args:
         told: Leave out what the log gives no reason for: HEAD was made to lead to another branch, and the files stayed.
     """
-    if await to_thread.run_sync(Path(place.common_dir, "reftable").is_dir):  # git reads that log if HEAD has a commit
-        _, out, _ = await git.run(place.folder, "log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
-        lines = out.decode(errors="replace").split("\n")
-    else:
-        log = await to_thread.run_sync(read_end, place.folder / "logs" / "HEAD", _LOG)
-        lines = (log or b"").decode(errors="replace").split("\n")[::-1]
-    entries = (line.partition("\t") for line in lines)
-    names = (name for who, _, why in entries if why or not told for name in reversed(who.split(" ")[:2]))
-    commit = next(filter(_ID.fullmatch, names), None)
+    entries = [one for one in await head_log.read_log(place) if one.why or not told]
+    commit = next((name for one in reversed(entries) for name in (one.new, one.old) if name.strip("0")), None)
     return await git.resolve(place.common_dir, commit) if commit else None
 
 
@@ -284,16 +265,23 @@ async def _may_move(place: Place, ref: str) -> bool:
         return False
 
 
+async def keep_left(common_dir: str, worktree: Path, tip: str | None, keep_as: str) -> None:
+    """Keep the commits that the agent left behind by a reset, an amend or a rebase, before its worktree goes.
+
+    Raises:
+        GitError: They can't be read.
+    """
+    if place := await find_place(common_dir, worktree):
+        await head_log.keep_left(place, tip, keep_as)
+
+
 async def _keep_detached(place: Place, keep_as: str) -> list[str]:
     """Keep the commits that the agent made on no branch and went away from; return a warning if there are some."""
-    log = await to_thread.run_sync(read_end, place.folder / "logs" / "HEAD", _LOG)
-    left = dict.fromkeys(_LEFT.findall((log or b"").decode(errors="replace")))
-    there = [commit for commit in left if await git.resolve(place.common_dir, commit)]
-    if not there:
-        return []
-    lost = (await git.git(place.common_dir, "rev-list", *there, "--not", "--all")).split()
-    refs = [await kept.keep(place.common_dir, commit, f"detached/{keep_as}") for commit in there if commit in lost]
-    return [f"Commits that the agent made on no branch are kept, and not merged: {git.listed(refs)}."] if refs else []
+    try:
+        ref = await head_log.keep_detached(place, keep_as)
+    except GitRefusedError as error:
+        return [f"Commits that the agent made on no branch can't be read: {error.last_line}."]
+    return [f"Commits that the agent made on no branch are kept, and not merged: {ref}."] if ref else []
 
 
 # -- what stays there

@@ -36,6 +36,8 @@ _USUAL = re.compile(
     r"submodule\..*\.(?:url|active)|lfs\.(?:repositoryformatversion|.*\.(?:access|locksverify))|remote\..*\.gh-resolved",
     re.DOTALL,
 )
+#: What `git sparse-checkout` sets for one worktree alone.
+_SPARSE = re.compile(r"core\.sparsecheckout(?:cone)?|index\.sparse")
 _SECRET = re.compile(r"extraheader|cookie|token|secret|password|passwd", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -171,7 +173,7 @@ async def _compare_entries(file: str, old: File | None, new: File | None) -> lis
     return [
         Change(file, _tell(key, gone.get(key, []), come.get(key, [])), key)
         for key in dict.fromkeys((*gone, *come))
-        if not _is_usual(key, gone.get(key, []), come.get(key, []))
+        if not _is_usual(file, key, gone.get(key, []), come.get(key, []))
     ]
 
 
@@ -195,8 +197,10 @@ def _by_key(entries: "Counter[tuple[str, str]]") -> dict[str, list[str]]:
     return found
 
 
-def _is_usual(key: str, old: Sequence[str], new: Sequence[str]) -> bool:
+def _is_usual(file: str, key: str, old: Sequence[str], new: Sequence[str]) -> bool:
     """Whether git, or an honest program, makes such a change as a matter of course."""
+    if file.startswith("worktrees/") and _SPARSE.fullmatch(key):
+        return True
     if branch := _BRANCH.fullmatch(key):
         is_agents = branch["name"].startswith("forkjoin/")
         is_address = key.endswith(".remote") and any(":" in value or "/" in value for value in new)
@@ -208,7 +212,8 @@ def _tell(key: str, old: Sequence[str], new: Sequence[str]) -> str:
     name = _LOGIN.sub("…@", key)
     if not new:
         return f"{name} removed (was: {_values(key, old)})"
-    return f"{name} = {_values(key, new)}" + (f" (was: {_values(key, old)})" if old else "")
+    why = " (as git sparse-checkout sets it)" if key == "extensions.worktreeconfig" else ""
+    return f"{name} = {_values(key, new)}{why}" + (f" (was: {_values(key, old)})" if old else "")
 
 
 def _values(key: str, values: Sequence[str]) -> str:

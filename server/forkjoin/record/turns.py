@@ -3,16 +3,22 @@
 Where it goes on it waits, as long as a request of it is open; where its program is to end, its requests are withdrawn.
 """
 
+import re
 import time
 from dataclasses import asdict, replace
 
 from forkjoin.error import BrokenPromiseError
 from forkjoin.event import TEXT_LIMIT, Event, text_of
 from forkjoin.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, Result, State
+from forkjoin.record import rows
 from forkjoin.record.database import Queries
 
 #: Characters of the last event that a list shows.
 LAST_EVENT = 120
+#: How many warnings of earlier attempts a result has.
+_MOST_EARLIER = 20
+#: How such a warning begins.
+_EARLIER = re.compile(r"In attempt \d+: ")
 
 
 def move(q: Queries, agent: Agent, to: State, pause: Pause | None = None) -> None:
@@ -43,10 +49,18 @@ def note(q: Queries, agent: Agent, event: Event, offset: int = -1) -> None:
 
 
 def end(q: Queries, agent: Agent, result: Result, merge: Merge) -> None:
-    """Record an attempt's end with its result."""
+    """Record an attempt's end with its result, and with what earlier results warned of."""
     move(q, agent, result.state)
+    if (before := q.result(agent=agent.number)) is not None:
+        result = replace(result, warnings=(*result.warnings, *_earlier(rows.RESULT.validate_json(before), result)))
     q.add_result(agent=agent.number, attempt=result.attempt, result=result)
     q.set_merge(number=agent.number, merge=merge)
+
+
+def _earlier(before: Result, now: Result) -> list[str]:
+    """Return the warnings of earlier attempts that the new result doesn't repeat, newest first, as such."""
+    marked = (one if _EARLIER.match(one) else f"In attempt {before.attempt}: {one}" for one in before.warnings)
+    return [one for one in marked if _EARLIER.sub("", one) not in now.warnings][:_MOST_EARLIER]
 
 
 def stop(q: Queries, agent: Agent) -> None:

@@ -91,10 +91,7 @@ ACTIONS = {
         + _set("core.ignoreCase", "true")
         + "ln -s shared.txt link-$T; chmod +x $T.txt"
     ),
-    "sparse": (
-        "leave $T.txt; commit; git sparse-checkout set --cone nothing-$T; say set $T core.sparseCheckout\n"
-        "leave $T-2.txt"
-    ),
+    "sparse": "leave $T.txt; commit; git sparse-checkout set --cone nothing-$T\nleave $T-2.txt",
     "a syntax error": "leave $T.txt; commit; echo '[broken' >> $C/config; say set $T config; say blocks $T",
     "a version of tomorrow": ("leave $T.txt; commit; " + _set("core.repositoryFormatVersion", "99") + "say blocks $T"),
     "an unknown extension": (
