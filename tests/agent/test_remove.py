@@ -364,7 +364,7 @@ async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_disc
 async def test_files_that_another_agent_made_git_ignore_are_refused(near: Lead, repository: Path) -> None:
     hide = 'echo "*" >> "$(git rev-parse --git-common-dir)/info/exclude"'
     await near.run(f"{hide}; echo precious > precious")
-    await refused(near, repository, "precious (ignored by rules that changed", "a1", discard=False)
+    await refused(near, repository, "precious (ignored by rules that nobody accepted", "a1", discard=False)
     (repository / ".git" / "info" / "exclude").write_text("")
     (removed,) = (await near.call("remove_worktrees", ids=["a1"]))["removed"]
     assert blob(repository, removed["kept_as"], "precious") == b"precious\n"
