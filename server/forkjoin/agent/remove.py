@@ -232,7 +232,8 @@ async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved])
         why = error.last_line if isinstance(error, GitError) else str(error)
         raise _refuse(agent, f"{git.listed([str(one) for one in found])}: {why}") from error
     names = git.listed([str(one) for one in found])
-    return f"{agent.label}: {names} is kept in {ref}; git show {ref}:{archive.NAME} | tar x puts it back."
+    command = archive.restoring(common_dir, ref, Path(agent.worktree).parent)
+    return f"{agent.label}: {names} is kept in {ref}. This puts it back: {command}"
 
 
 async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:
