@@ -74,6 +74,16 @@ async def test_what_others_wrote_ends_no_part_of_a_brief_and_passes_for_no_clien
     assert "<system-reminder>" not in brief
 
 
+async def test_a_brief_has_no_key_of_what_others_wrote_nor_half_of_one(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    key, long = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7", "sk-ant-" + "K" * 3000
+    theirs = f"echo {key} > shared.txt; yes xxxxxxxxx | head -n 1800 >> shared.txt; echo {long} >> shared.txt # {key}"
+    (resolver,) = await conflict(near_lead, ONE, theirs, verify=f"test -n {key}")
+    brief = (home.state / f"brief-{resolver}").read_text()
+    assert ("sk-ant-" in brief, brief.count("[redacted]") >= 4, "[cut here; all of it" in brief) == (False, True, True)
+
+
 async def test_a_brief_is_bounded_and_says_where_the_rest_is(near_lead: Lead, repository: Path, home: Home) -> None:
     long = f"seq 100000 > shared.txt # {'x' * 300_000}"
     (resolver,) = await conflict(near_lead, ONE, long)
