@@ -1,12 +1,23 @@
 """What changes in shared configuration and hooks while an agent is at work is told in its result."""
 
+import json
 import stat
 import time
 from pathlib import Path
 
 import pytest
 from forkjoin.paths import Home
-from harness import git, kill_daemon, lead_of, limit, open_lead, open_lead_in_memory, open_loop_in_memory, until
+from harness import (
+    forkjoin,
+    git,
+    kill_daemon,
+    lead_of,
+    limit,
+    open_lead,
+    open_lead_in_memory,
+    open_loop_in_memory,
+    until,
+)
 
 HOOKS = '"$(git rev-parse --path-format=absolute --git-common-dir)/hooks"'
 
@@ -84,3 +95,47 @@ async def test_what_changed_before_the_daemon_was_killed_is_told(repository: Pat
         (result,) = await lead.results(first)
     assert "alias.evil" in str(told_in(result))
     assert [file.name for file in home.shared_config.rglob("*.json")] == ["accepted.json"]
+
+
+async def test_a_damaged_record_of_what_was_accepted_is_told_and_changes_all_the_same(
+    repository: Path, home: Home
+) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+        (record,) = home.shared_config.rglob("accepted.json")
+        record.write_text('{"config": [420')
+        (second,) = await lead.run("git config user.name Claude; echo mine > mine")
+        warnings = (await lead.results(second))[0]["warnings"]
+        found = json.loads(forkjoin(repository, "doctor", "--json", check=False).stdout)
+        assert forkjoin(repository, "trust", "--show", check=False).returncode == 1
+        assert "damaged" in forkjoin(repository, "trust", "--restore", "--yes", check=False).stderr
+        forkjoin(repository, "trust", "--yes")
+        (third,) = await lead.run("git config user.name Claudine")
+        after = (await lead.results(third))[0]["warnings"]
+    assert "user.name = Claude" in str(warnings)
+    assert [f"{record} is damaged" in one for one in warnings].count(True) == 1
+    (told,) = [one for one in found if one["what"] == "shared config"]
+    assert (told["ok"], "is damaged" in told["found"]) == (False, True)
+    assert ("damaged" in str(after), "user.name = Claudine" in str(after)) == (False, True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"attempt": 1, "snapshot": {"config": 7}, "found": []}'])
+async def test_a_damaged_snapshot_of_an_attempt_is_told_in_its_result(
+    repository: Path, home: Home, tmp_path: Path, text: str
+) -> None:
+    go = tmp_path / "go"
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.spawn(f"until test -e {go}; do sleep 0.02; done")
+        await lead.until(first, state="running")
+        (record,) = home.shared_config.rglob("a1.json")
+        record.write_text(text)
+        go.touch()
+        (result,) = await lead.results(first)
+    assert "can't tell all that changed in shared configuration and hooks while a1 ran" in str(result["warnings"])
+
+
+async def test_of_many_changes_it_is_said_where_the_rest_is_shown(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run("for n in 1 2 3 4 5 6 7 8 9; do git config --global alias.n$n log; done")
+        (result,) = await lead.results(first)
+    assert "… and 1 more such changes; forkjoin trust shows those of the repository" in result["warnings"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Set
 
 from forkjoin.chat_markup import neutralize
 from forkjoin.model import Agent
-from forkjoin.redact import redact, redact_edges, secrets_of
+from forkjoin.redact import redact, redact_edges, redact_end, secrets_of
 from forkjoin.session import COMMAND_LINE, Caller
 
 
@@ -86,6 +86,10 @@ class Environments:
     def redact_edges(self, before: str, text: str, after: str) -> str:
         """A part of a longer text without the pieces of such keys that its two edges cut."""
         return redact_edges(before, text, after, self._known_secrets())
+
+    def redact_end(self, before: str, text: str) -> str:
+        """The end of a longer text without such keys, or the piece of one that its beginning cuts."""
+        return redact_end(before, text, self._known_secrets())
 
     def _known_secrets(self) -> frozenset[str]:
         if self._secrets is None:

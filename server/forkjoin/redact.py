@@ -87,6 +87,11 @@ def redact_edges(before: str, text: str, after: str, secrets: Iterable[str] = ()
     return f"{MARK if begin > first else ''}{whole[begin:end]}{MARK if end < last else ''}"
 
 
+def redact_end(before: str, text: str, secrets: Iterable[str] = ()) -> str:
+    """Return the end of a longer text without keys, and without the piece of one that its beginning cuts."""
+    return redact(redact_edges(before, text, "", secrets), secrets)
+
+
 def _patterns(secrets: Iterable[str], text: str) -> Iterator["re.Pattern[str]"]:
     """Yield a pattern for each way in which a secret stands in a text, the longest secret first."""
     for secret in sorted(secrets, key=lambda one: (-len(one), one)):

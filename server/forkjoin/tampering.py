@@ -6,14 +6,16 @@ something during one is not known: others run at the same time.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 
 from forkjoin.branch import shared_config
-from forkjoin.branch.shared_config import Change, Snapshot
+from forkjoin.branch.shared_config import DAMAGES, Change, Snapshot, accepted_file
 from forkjoin.model import Agent, Landing
+from forkjoin.regular import read_regular
 from forkjoin.rooms import Rooms
 from forkjoin.trust import digest
 
@@ -27,26 +29,31 @@ async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
     """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
     common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
     file = _file(rooms, common_dir, whose)
-    noted = await to_thread.run_sync(_read, file)
+    noted = await to_thread.run_sync(_read, file, whose)
     if noted.get("attempt") != _attempt(whose):
         now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
 
 
 async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
-    """Return a sentence for each change since then, and during earlier attempts that had no result."""
+    """Return a sentence for each change since then, and during earlier attempts that had no result.
+
+    Also one for a record that is damaged, so that changes can't be told.
+    """
     common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
     file = _file(rooms, common_dir, whose)
-    noted = await to_thread.run_sync(_read, file)
-    if noted.get("attempt") != _attempt(whose):
-        return []
-    now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
-    changes = await shared_config.compare(shared_config.from_json(noted["snapshot"]), now)
-    found: list[str] = noted["found"] + [_say(whose, change) for change in changes]
-    if changes:
-        await _note(file, whose, now, found)
-    more = [f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows them"] if len(found) > _NAMED else []
-    return [*found[:_NAMED], *more]
+    noted = await to_thread.run_sync(_read, file, whose)
+    found: list[str] = noted.get("found", [])
+    if noted.get("attempt") == _attempt(whose):
+        now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
+        changes = await shared_config.compare(noted["snapshot"], now)
+        found += [_say(whose, change) for change in changes]
+        if changes:
+            await _note(file, whose, now, found)
+    more = f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows those of the repository"
+    told = [*found[:_NAMED], *([more] if len(found) > _NAMED else [])]
+    damage = await to_thread.run_sync(shared_config.find_damage, accepted_file(rooms.home, common_dir))
+    return [*told, damage] if damage else told
 
 
 async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
@@ -57,11 +64,15 @@ async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
 
 def _say(whose: Agent | Landing, change: Change) -> str:
     """Describe a change for a result. Its author is unknown."""
-    when = f"changed while {whose.id} ran" if isinstance(whose, Agent) else "changed while this merge was verified"
+    when = f"changed {_when(whose)}"
     if change.is_users:
         return f"The user's own git configuration {when}: {change}"
     remedy = "A person can accept or undo this with: forkjoin trust"
     return f"Shared by all worktrees and the user's own git, and {when}: {change}. {remedy}"
+
+
+def _when(whose: Agent | Landing) -> str:
+    return f"while {whose.id} ran" if isinstance(whose, Agent) else "while this merge was verified"
 
 
 def _attempt(whose: Agent | Landing) -> int:
@@ -73,13 +84,14 @@ def _file(rooms: Rooms, common_dir: str, whose: Agent | Landing) -> Path:
     return rooms.home.shared_config / digest(common_dir) / f"{name}.json"
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return what was noted; an empty dict where nothing was, or a machine that went down damaged it."""
+def _read(file: Path, whose: Agent | Landing) -> dict[str, Any]:
+    """Return what was noted: an empty dict if nothing was, and only a sentence about it if it is damaged."""
     try:
-        noted: dict[str, Any] = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return noted
+        noted: dict[str, Any] = json.loads(read_regular(file) or b"")
+        return {**noted, "snapshot": shared_config.from_json(noted["snapshot"]), "found": [*map(str, noted["found"])]}
+    except DAMAGES:
+        words = "forkjoin can't tell all that changed in shared configuration and hooks"
+        return {"found": [f"{words} {_when(whose)}: {file} was damaged."]} if os.path.lexists(file) else {}
 
 
 async def _note(file: Path, whose: Agent | Landing, snapshot: Snapshot, found: list[str]) -> None:

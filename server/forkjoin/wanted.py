@@ -70,17 +70,10 @@ async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> 
         return Recipe(), None
     if wanted and is_trusted and (names_verify or not loses):
         return wanted.recipe, None
-    file, last = Path(checkout.top or checkout.common_dir, _NAME), _read_last(trusted)
+    last = _read_last(trusted)
+    why = _why_unused(checkout, wanted, trusted, last, loses=loses)
     if trusted.keep and last:
-        return last, f"{file} has changed and is not trusted. The version that a person trusted last is used."
-    if trusted.damaged:
-        why = "The record of what a person trusted here is damaged, so nothing counts as trusted."
-    elif wanted is None:
-        why = f"{file} is missing, but a person trusted one before."
-    elif is_trusted:
-        why = f"{file} no longer has a verify, but the version that a person trusted last has one."
-    else:
-        why = f"{file} was not used: nobody has trusted its present content."
+        return last, f"{why} The version that a person trusted last is used."
     if not names_verify and (loses or (wanted and wanted.recipe.verify)):
         raise CallerError(_refusal(why, last))
     return Recipe(), f"{why} A person can review and trust it with: forkjoin trust"
@@ -96,6 +89,22 @@ def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
     if last is None:
         return wanted is None or wanted.digest not in trusted.files
     return last.verify is not None
+
+
+def _why_unused(
+    checkout: Checkout, wanted: Wanted | None, trusted: Trusted, last: Recipe | None, *, loses: bool
+) -> str:
+    """Say why a forkjoin.toml, or its absence, is not simply taken."""
+    if trusted.damaged:
+        return "The record of what a person trusted here is damaged, so nothing counts as trusted."
+    if wanted is None:
+        has = "has a verify" if last else "may have a verify"
+        where = checkout.top or checkout.common_dir  # in an agent's worktree none counts, nor does a folder
+        return f"There is no {_NAME} to use in {where}, but the version that a person trusted last {has}."
+    lost = " It has no verify, but the version that a person trusted last has one." if loses and last else ""
+    if wanted.digest in trusted.files:
+        return f"{wanted.file} was not used.{lost}"
+    return f"{wanted.file} was not used: nobody has trusted its present content.{lost}"
 
 
 def _read_last(trusted: Trusted) -> Recipe | None:

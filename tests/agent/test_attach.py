@@ -127,6 +127,25 @@ async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
     assert [one.attempt for one in await loop.store.agents_numbered([1])] == [1]
 
 
+@pytest.mark.parametrize("changes", [False, True])
+async def test_the_worktree_of_one_that_had_ended_keeps_no_branch_that_a_person_left_checked_out(
+    loop: Loop, talking: Lead, repository: Path, changes: bool
+) -> None:
+    (agent,) = await talking.run("succeed(told)", agent="talker")
+    git(repository, "branch", "mine")
+    async with lead_of(loop, repository, "a person", kind="cli") as person:
+        worktree = Path((await person.call("attach", id=agent))["worktree"])
+        git(worktree, "switch", "-q", "mine")
+        if changes:
+            (worktree / "new.txt").write_text("new\n")
+    await first_answer(lambda: gone(loop))
+    git(repository, "switch", "-q", "mine")
+    if changes:
+        await talking.results(agent)
+    else:
+        assert any("had left mine checked out" in one.text for one in await loop.store.events(1, 0, 100))
+
+
 async def _never(*_: object) -> None:
     await anyio.sleep_forever()
 
@@ -288,7 +307,9 @@ async def test_what_those_have_left_is_ended_who_are_not_back_in_time_after_a_re
         (agent,) = await lead.run("answer('up')\nsucceed('')", agent="talker")
         with monkeypatch.context() as killed:
             async with lead_of(loop, repository, "a person", kind="cli") as person:
-                left = await leave(await person.call("attach", id=agent))
+                going = await person.call("attach", id=agent)
+                git(Path(going["worktree"]), "switch", "-q", "-c", "mine")
+                left = await leave(going)
                 killed.setattr("forkjoin.loop.let_go", _never)
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository, "a person", kind="cli") as person:
         await until(lambda: loop.rooms.visited)
@@ -299,6 +320,8 @@ async def test_what_those_have_left_is_ended_who_are_not_back_in_time_after_a_re
         monkeypatch.setattr("forkjoin.agent.attach.time", SimpleNamespace(time=lambda: time.time() + 40))
         await end_visits(loop.rooms)
         assert left.poll() == (None if is_back else 0)
+        assert git(repository, "switch", "mine", check=False) == ""
+        assert (git(repository, "branch", "--show-current") == "mine") == (not is_back)
 
 
 async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it(

@@ -1,6 +1,7 @@
 """What removing takes, and what it refuses to: git is asked, and nothing goes by halves."""
 
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -118,7 +119,7 @@ async def test_a_repository_made_within_is_not_taken_along_unasked(near: Lead, r
     assert "warnings" not in await near.call("remove_worktrees", ids=[second, first])
 
 
-async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead, repository: Path) -> None:
+async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead, repository: Path, home: Home) -> None:
     (first,) = await near.run("echo '.claude/' > .gitignore; git init -q .claude/x; echo x > .claude/x/loose")
     await near.call("merge_worktree", ids=[first])
     await refused(near, repository, ".claude/x (1 uncommitted path)", first, discard=False)
@@ -126,6 +127,10 @@ async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead
     (warning,) = answer["warnings"]
     (ref,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/nested").splitlines()
     assert ref in warning
+    command = warning.partition("This puts it back: ")[2]
+    subprocess.run(["sh", "-ec", command], cwd=repository.parent, check=True)
+    assert (worktree_of(home, first) / ".claude" / "x" / "loose").read_text() == "x\n"
+    assert not (repository.parent / worktree_of(home, first).name).exists()
     assert "kept_as" not in answer["removed"][0]
     assert b".claude/x/loose" in blob(repository, ref, "files.tar")
 
@@ -364,7 +369,7 @@ async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_disc
 async def test_files_that_another_agent_made_git_ignore_are_refused(near: Lead, repository: Path) -> None:
     hide = 'echo "*" >> "$(git rev-parse --git-common-dir)/info/exclude"'
     await near.run(f"{hide}; echo precious > precious")
-    await refused(near, repository, "precious (ignored by rules that changed", "a1", discard=False)
+    await refused(near, repository, "precious (ignored by rules that nobody accepted", "a1", discard=False)
     (repository / ".git" / "info" / "exclude").write_text("")
     (removed,) = (await near.call("remove_worktrees", ids=["a1"]))["removed"]
     assert blob(repository, removed["kept_as"], "precious") == b"precious\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from branches import Fork, blob, commit, contents, make_fork
 from forkjoin.branch import worktree
+from forkjoin.branch.location import find_common_dir
 from forkjoin.branch.repository import look
 from harness import git
 from leaving import leave, leave_twice
@@ -154,3 +155,15 @@ async def test_in_a_git_folder_there_is_no_checkout(repository: Path, tmp_path: 
     for folder in (repository / ".git", repository / ".git" / "refs", inner, inner / "refs"):
         found = await look(folder, dirt=True)
         assert (found.top, found.branch, found.dirty) == (None, "refs/heads/main", False)
+
+
+@pytest.mark.parametrize(
+    "text", ["{0}", "gitdir:{0}", "Gitdir: {0}", " gitdir: {0}"], ids=["bare", "close", "capital", "space"]
+)
+def test_a_git_file_that_git_would_not_follow_leads_nowhere(repository: Path, tmp_path: Path, text: str) -> None:
+    (folder := tmp_path / "beside").mkdir()
+    (folder / ".git").write_text(f"gitdir: {repository}/.git\r\n")
+    assert find_common_dir(folder) == str(repository / ".git")
+    (folder / ".git").write_text(text.format(f"{repository}/.git") + "\n")
+    assert git(folder, "rev-parse", "--git-dir", check=False) == ""
+    assert find_common_dir(folder) is None

@@ -180,3 +180,49 @@ async def test_hooks_that_became_a_link_to_elsewhere_are_put_back_without_writin
     assert (elsewhere / "pre-commit").read_text() == "theirs\n"
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
     assert await changed_since(before, common_dir) == []
+
+
+async def test_a_linked_configuration_is_measured_by_what_it_leads_to(
+    repository: Path, common_dir: str, tmp_path: Path
+) -> None:
+    config, kept = Path(common_dir, "config"), tmp_path / "config"
+    kept.write_text(f"{config.read_text()}# {'x' * 300_000}\n[alias]\n\tmine = log\n")
+    config.unlink()
+    config.symlink_to(kept)
+    before = take(common_dir)
+    kept.write_text(kept.read_text().replace("mine = log", "evil = log"))
+    assert await changed_since(before, common_dir) == ["config: changed"]
+    assert put_back(common_dir, before, ["config"]) == ["config"]
+
+
+async def test_what_was_changed_in_a_linked_file_is_not_said_to_be_put_back(common_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("#!/bin/sh\n")
+    Path(common_dir, "hooks", "pre-commit").symlink_to(tmp_path / "hook")
+    before = take(common_dir)
+    (tmp_path / "hook").write_text("#!/bin/sh\nevil\n")
+    assert await changed_since(before, common_dir) == ["hooks/pre-commit: changed"]
+    assert put_back(common_dir, before, ["hooks/pre-commit"]) == ["hooks/pre-commit"]
+
+
+async def test_a_large_file_whose_end_changes_at_the_same_size_is_a_change(common_dir: str) -> None:
+    hook = Path(common_dir, "hooks", "pre-push")
+    hook.write_bytes(b"x" * 5_000_000)
+    before = take(common_dir)
+    hook.write_bytes(b"x" * 4_999_999 + b"y")
+    assert await changed_since(before, common_dir) == ["hooks/pre-push: changed"]
+
+
+async def test_an_added_file_does_not_make_others_count_as_changed(common_dir: str) -> None:
+    for n in range(20):
+        Path(common_dir, "hooks", f"b{n}").write_bytes(b"x" * 300_000)
+    before = take(common_dir)
+    Path(common_dir, "hooks", "a").write_bytes(b"x" * 200_000)
+    assert await changed_since(before, common_dir) == ["hooks/a: added"]
+
+
+def test_files_that_are_too_large_to_hash_hold_nobody_up(common_dir: str) -> None:
+    hook = Path(common_dir, "hooks", "pre-push")
+    hook.touch()
+    os.truncate(hook, 1 << 40)
+    assert (found := take(common_dir)["hooks/pre-push"]) is not None
+    assert (found.size, found.digest) == (1 << 40, None)

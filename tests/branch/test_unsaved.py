@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from branches import GIT_VERSION, Fork, blob, commit, make_fork, put_counting_git, run_bound
 from disks import fill, small_disk
-from forkjoin.branch import worktree
+from forkjoin.branch import archive, worktree
 from forkjoin.branch.place import git_folders
 from forkjoin.branch.unsaved import find_unsaved, keep
 from forkjoin.error import CallerError
@@ -635,3 +635,25 @@ async def test_a_submodules_git_folder_is_kept_with_its_files(with_submodule: Fo
     kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
     with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
         assert {"a1-left/lib/a", "git-folder/worktrees/a1-left/modules/lib/HEAD"} <= set(tar.getnames())
+
+
+async def test_another_repositorys_worktree_is_kept_under_a_path_that_tar_takes(fork: Fork, library: Path) -> None:
+    git(library, "worktree", "add", "-q", "--detach", str(fork.path / "other"))
+    (fork.path / "other" / "loose").write_text("y")
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
+        names = tar.getnames()
+    assert "a1-left/other/loose" in names
+    assert f"elsewhere{library}/.git/worktrees/other/HEAD" in names
+    assert not any(".." in Path(name).parts for name in names)
+
+
+async def test_folders_that_are_too_large_together_are_all_named(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_MOST", 10_000)
+    for name in ("one", "two"):
+        (make_repository(fork.path / name) / "loose").write_bytes(b"x" * 4000)
+    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    with pytest.raises(CallerError) as caught:
+        await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    assert f"{fork.path / 'one'}, {fork.path / 'two'} have more than" in str(caught.value)

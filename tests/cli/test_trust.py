@@ -89,7 +89,18 @@ def put_a_pipe_there(file: Path) -> None:
     os.mkfifo(file)
 
 
-@pytest.mark.parametrize("change", [append_a_comment, say_nothing, take_it_away, put_a_folder_there, put_a_pipe_there])
+_NONE = "There is no forkjoin.toml to use in "
+#: What is said of each of these.
+LOST: dict[Callable[[Path], None], str] = {
+    append_a_comment: "nobody has trusted its present content.",
+    say_nothing: "nobody has trusted its present content. It has no verify, but the version that a person trusted last",
+    take_it_away: _NONE,
+    put_a_folder_there: _NONE,
+    put_a_pipe_there: _NONE,
+}
+
+
+@pytest.mark.parametrize("change", LOST)
 async def test_once_what_was_trusted_has_changed_nothing_is_merged_or_spawned_without_a_word_of_verify(
     repository: Path, home: Home, ran: Path, change: Callable[[Path], None]
 ) -> None:
@@ -103,11 +114,15 @@ async def test_once_what_was_trusted_has_changed_nothing_is_merged_or_spawned_wi
             refused = await lead.refusal(tool, **arguments)
             assert f"(trusted last: 'echo ran >> {ran}')" in refused
             assert "forkjoin trust --keep" in refused
+            assert LOST[change] in refused
         assert not (repository / "1.txt").exists()
         assert "No verify was run." in (await lead.call("merge_worktree", ids=["a1"], verify=""))["note"]
         assert runs(ran) == 2
         forkjoin(repository, "trust", "--keep")
         await lead.call("merge_worktree", ids=["a2"])
+        note = (await lead.call("spawn_agents", agents=[{"task": "true"}], dry_run=True))["note"]
+        assert LOST[change] in note
+        assert "The version that a person trusted last is used." in note
         assert runs(ran) == 3
         forkjoin(repository, "trust", "--yes")
         await lead.run("true")
@@ -122,7 +137,7 @@ async def test_going_back_to_what_was_trusted_before_there_was_a_verify_is_refus
         forkjoin(repository, "trust", "--yes")
     (repository / "forkjoin.toml").write_text("ports = 3\n")
     async with open_lead_in_memory(home, repository) as lead:
-        assert "no longer has a verify" in await lead.refusal("spawn_agent", task="true")
+        assert "forkjoin.toml was not used. It has no verify, but" in await lead.refusal("spawn_agent", task="true")
         assert "no verify any more" in forkjoin(repository, "trust", "--show", check=False).stdout
         forkjoin(repository, "trust", "--yes")
         assert "forkjoin.toml" not in (await lead.call("spawn_agent", task="true"))["note"]

@@ -1,13 +1,18 @@
 """More connections than the daemon may have files open: it stays, and lets in whoever says hello meanwhile."""
 
+import json
 import resource
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from forkjoin.connection import reach
-from forkjoin.paths import Home
-from harness import forkjoin
+import anyio
+import pytest
+from forkjoin.connection import daemon, reach
+from forkjoin.paths import SOCKET, Home
+from forkjoin.session import Session
+from harness import forkjoin, until
 
 FILES = 64
 
@@ -29,3 +34,43 @@ def test_more_connections_than_there_are_descriptors_do_not_end_the_daemon(home:
             crowd.enter_context(connection)
         assert "is up" in forkjoin(repository, "daemon", "status").stdout
     assert home.log.read_text().count("the daemon is up") == 1
+
+
+HELLO = {"protocol": 1, "version": "0", "kind": "relay", "relay": "one of many", "cwd": "/"}
+CALL = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode())"
+
+
+async def test_of_one_process_one_is_let_in_at_a_time_and_another_process_waits_behind_none(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.make()
+    monkeypatch.chdir(home.state)  # where binding goes, too
+    asked: list[int] = []
+    go, hello = anyio.Event(), json.dumps(HELLO) + "\n"
+
+    async def find_owner(pid: int) -> str | None:
+        asked.append(pid)
+        await go.wait()
+        return None
+
+    async def welcome(_: Session) -> None:
+        pass
+
+    async def serve(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    async with daemon.bind(home) as listener, anyio.create_task_group() as tasks:
+        door = daemon.Door(serve, welcome, find_owner)
+        tasks.start_soon(door.serve, listener, tasks)
+        with ExitStack() as crowd:
+            many = [crowd.enter_context(found) for _ in range(20) if (found := reach.try_connect(home))]
+            for one in many:
+                one.sendall(hello.encode())
+            await until(lambda: door.connected == len(many) == 20 and asked)
+            person = await anyio.open_process([sys.executable, "-c", f"{CALL}; s.recv(1)", SOCKET, hello])
+            await until(lambda: person.pid in asked)
+            assert len(asked) == 2
+            go.set()
+            await until(lambda: len(asked) == 21)
+            assert await person.wait() == 0
+        tasks.cancel_scope.cancel()

@@ -74,6 +74,16 @@ async def test_what_others_wrote_ends_no_part_of_a_brief_and_passes_for_no_clien
     assert "<system-reminder>" not in brief
 
 
+async def test_a_brief_has_no_key_of_what_others_wrote_nor_half_of_one(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    key, long = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7", "sk-ant-" + "K" * 3000
+    theirs = f"echo {key} > shared.txt; yes xxxxxxxxx | head -n 1800 >> shared.txt; echo {long} >> shared.txt # {key}"
+    (resolver,) = await conflict(near_lead, ONE, theirs, verify=f"test -n {key}")
+    brief = (home.state / f"brief-{resolver}").read_text()
+    assert ("sk-ant-" in brief, brief.count("[redacted]") >= 4, "[cut here; all of it" in brief) == (False, True, True)
+
+
 async def test_a_brief_is_bounded_and_says_where_the_rest_is(near_lead: Lead, repository: Path, home: Home) -> None:
     long = f"seq 100000 > shared.txt # {'x' * 300_000}"
     (resolver,) = await conflict(near_lead, ONE, long)
@@ -140,6 +150,44 @@ async def test_a_resolution_is_a_merge_however_much_of_it_was_left_undone(
     assert git(repository, "show", f"{result['branch']}:shared.txt") == expected
     assert ids_of(await near_lead.call("merge_worktree", ids=[resolver]), "merged") == [resolver, "a2"]
     check_sound(repository)
+
+
+_OURS = "git checkout -q --ours shared.txt"
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "git merge --abort; git merge -q -s ours --no-edit $(cat $FORKJOIN_HOME/theirs)",
+            "It has nothing of what a2 changed, in: new.txt, shared.txt.",
+        ),
+        (f"{COMMITTED}; git rm -q new.txt; git commit -qm without", "It lacks files that a2 added: new.txt."),
+        (
+            "git checkout -q --theirs shared.txt; git rm -qf old.txt; git add .; git commit -q --no-edit",
+            "It has nothing of what the branch that it was to be merged into changed, in: old.txt, shared.txt.",
+        ),
+        (
+            f"{BOTH}; git rm -qf old.txt; git add .",
+            "It lacks files that the branch that it was to be merged into added",
+        ),
+        (COMMITTED, None),
+        (f"{BOTH}; git mv new.txt moved.txt; git add .; git commit -q --no-edit", None),
+        (f"{_OURS}; git add .; git commit -q --no-edit", None),
+    ],
+    ids=["strategy-ours", "file-of-theirs", "theirs-alone", "file-of-ours", "both", "moved", "ours-in-one-file"],
+)
+async def test_a_resolution_that_leaves_out_what_a_side_has_done_is_warned_of(
+    near_lead: Lead, home: Home, script: str, says: str | None
+) -> None:
+    resolve_by(home, f"cat $(git rev-parse --git-path MERGE_HEAD) > $FORKJOIN_HOME/theirs; {script}")
+    tasks = ("echo 1 > shared.txt; echo o > old.txt", "echo 2 > shared.txt; echo n > new.txt")
+    (resolver,) = await conflict(near_lead, *tasks)
+    result = await near_lead.call("get_result", id=resolver)
+    assert result["state"] == "succeeded"
+    told = [one for one in result.get("warnings", []) if one.startswith(("It has nothing of", "It lacks files"))]
+    assert [one.startswith(says or "-") for one in told] == ([True] if says else [])
+    assert ids_of(await near_lead.call("merge_worktree", ids=[resolver]), "merged") == [resolver, "a2"]
 
 
 CONFLICTS = "these files still conflict: shared.txt"
@@ -219,6 +267,18 @@ async def test_named_together_both_land_by_the_resolution(
     assert (ids_of(answer, "merged"), answer["conflicted"], answer["skipped"]) == (["a3", "a2"], [], [])
     answer = await near_lead.call("merge_worktree", ids=names)
     assert {one["why"] for one in answer["skipped"]} == {"merged before"}
+    again = await near_lead.call("merge_worktree", ids=["a2"], strategy=strategy, on_conflict="agent")
+    assert (again["conflicted"], again["skipped"]) == ([], [{"id": "a2", "why": "merged before"}])
+
+
+async def test_what_was_squashed_and_then_changed_by_another_was_merged_before(
+    near_lead: Lead, repository: Path
+) -> None:
+    await near_lead.run("echo 1 > shared.txt")
+    await near_lead.call("merge_worktree", ids=["a1"], strategy="squash")
+    commit(repository, {"shared.txt": "other\n"})
+    answer = await near_lead.call("merge_worktree", ids=["a1"], strategy="squash")
+    assert (answer["conflicted"], answer["skipped"]) == ([], [{"id": "a1", "why": "merged before"}])
 
 
 async def test_a_resolution_that_a_person_has_merged_was_merged_before_and_so_was_the_other(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forkjoin.model import OUTPUT_LIMIT
 from forkjoin.paths import Home
 from forkjoin.redact import MARK
 from harness import Lead, first_answer, forkjoin, open_lead
@@ -135,6 +136,19 @@ async def test_the_end_of_a_log_begins_with_no_half_of_a_key(lead: Lead) -> None
     text = await lead.call("read_log", id=first, tail=1, limit=200)
     assert text.endswith("and more end\n[end]")
     assert "Q7" not in text
+
+
+async def test_the_end_of_one_huge_line_begins_with_no_half_of_a_key(lead: Lead) -> None:
+    pad = "head -c {} /dev/zero | tr '\\0' x"
+    long = "sk-ant-$(head -c 3000 /dev/zero | tr '\\0' K)"
+    for limit, fields in ((4_000, ("verify_output", "error")), (OUTPUT_LIMIT, ("output",))):
+        noise = f"printf '%s ' {long}; {pad.format(limit - 1700)}"
+        (agent,) = await lead.run(f"{noise}; ({noise}) >&2; exit {int(fields[0] != 'output')}", verify=noise)
+        (verified,) = await lead.run("true", verify=f"{noise}; false")
+        for one in (agent, verified):
+            result = await lead.call("get_result", id=one)
+            assert "KKKK" not in str(result), fields
+            assert "xxxx" in str(result)
 
 
 async def test_an_agents_token_is_shown_nowhere_and_recorded_in_no_event(

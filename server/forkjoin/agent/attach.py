@@ -18,6 +18,7 @@ from forkjoin.agent.program import brief_of, variables_of
 from forkjoin.agent.rest import AFTER_PERSON
 from forkjoin.agent.stop import end_processes
 from forkjoin.agent.tell import tell
+from forkjoin.branch.holding import free_others
 from forkjoin.branch.place import is_folder
 from forkjoin.branch.snapshot import objects_aside, snapshot
 from forkjoin.decision.gate import ATTACHED, LEFT
@@ -142,7 +143,17 @@ async def end_visits(rooms: Rooms) -> None:
     """End what those have left running who have not come back, once it is too late for that."""
     while rooms.visited and time.time() >= rooms.back_by:
         if (number := rooms.visited.pop()) not in rooms.attached:
-            await end_visit(rooms, await rooms.store.agent(number))
+            agent = await rooms.store.agent(number)
+            await end_visit(rooms, agent)
+            if agent.state in FINAL and not agent.removed:
+                await _free_others(rooms, agent)
+
+
+async def _free_others(rooms: Rooms, agent: Agent) -> None:
+    """Detach the worktree of an agent that has ended from other branches, as at its end."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    said = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
+    await rooms.store.note(agent, [(Noted(words), -1) for words in said])
 
 
 async def _look(rooms: Rooms, agent: Agent) -> str | None:
@@ -156,10 +167,12 @@ async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
     """Commit what a person has left of one that had ended, and changed; where that is news, it has another turn."""
     found = rooms.work_before_visit.pop(agent.number, None)
     if found and found == await _look(rooms, agent):
+        await _free_others(rooms, agent)
         return
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
     left = await commit_loose(rooms.store, common_dir, agent, message)
+    await _free_others(rooms, agent)
     if left.tip is None or await find_last(rooms.store, agent) == left.tip:
         return
     if not agent.stop_asked:

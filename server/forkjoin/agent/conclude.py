@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from forkjoin.adapter.contract import Adapter, Conclusion, Ended, Retry
 from forkjoin.agent.listen import last_turn
-from forkjoin.attempt.executor import Page
+from forkjoin.attempt.executor import End, read_end
 from forkjoin.model import OUTPUT_LIMIT, Agent, Outcome
 from forkjoin.rooms import Rooms
 
@@ -17,16 +17,16 @@ _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     """What the agent's newest attempt came to, as its adapter reads it, cut to what a result keeps."""
-    redact = rooms.environments.redact
+    redact_end = rooms.environments.redact_end
     turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
     if (outcome.asked or not outcome.ok) and await rooms.store.is_in_turn(agent):
         turn = None  # it was cut off in another
-    printed = redact(_end_of(await rooms.executor.read_output(agent.handle, -_OUTPUT_BYTES, _OUTPUT_BYTES), agent))
-    errors = (await rooms.executor.read_output(agent.handle, -_ERROR_BYTES, _ERROR_BYTES, errors=True)).data
+    printed = _tell(await read_end(rooms.executor, agent.handle, _OUTPUT_BYTES, redact_end, lines=True), agent)
+    errors = (await read_end(rooms.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
     denials = await rooms.store.denials(agent)
     if outcome.asked and turn and turn.ok:  # it was done when it was ended
         outcome = replace(outcome, kind="exited", code=0)
-    concluded = adapter.conclude(Ended(outcome, turn, printed, redact(errors.decode(errors="replace")), denials))
+    concluded = adapter.conclude(Ended(outcome, turn, printed, errors, denials))
     error = concluded.error and concluded.error[:_ERROR_LIMIT]
     retry = Retry.LATER if outcome.passing else concluded.retry
     return replace(concluded, output=_beginning_of(concluded.output, agent), error=error, retry=retry)
@@ -39,11 +39,7 @@ def _beginning_of(output: str, agent: Agent) -> str:
     return f"{output[:_OUTPUT_BYTES]}\n[cut here; read_log({agent.id!r}, raw=true) has the whole]"
 
 
-def _end_of(page: Page, agent: Agent) -> str:
-    """The end of what was printed, in whole lines, and where the rest is."""
-    if page.start == 0:
-        return page.data.decode(errors="replace")
-    whole = page.data.partition(b"\n")[2] or page.data
-    before = page.size - len(whole)
-    note = f"[cut: {before} bytes before this; read_log({agent.id!r}, raw=true) has them]"
-    return f"{note}\n{whole.decode(errors='replace')}"
+def _tell(end: End, agent: Agent) -> str:
+    """The end of what was printed, and where the rest is."""
+    note = f"[cut: {end.before} bytes before this; read_log({agent.id!r}, raw=true) has them]\n"
+    return f"{note if end.before else ''}{end.text}"

@@ -135,6 +135,7 @@ async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -
     common_dir, outcome, concluded, left, verified, beyond = ended
     work = await measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
+    warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
     warnings += await _warn_of_nested(common_dir, agent)
     warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
     warnings += [*await tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]
@@ -185,6 +186,16 @@ def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> s
 
 def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
+    """Return a warning for each side of a conflict that a resolution leaves out."""
+    if agent.resolves is None or ended.left.tip is None:
+        return []
+    sides = {agent.base: "the branch that it was to be merged into", agent.theirs: f"a{agent.resolves}"}
+    with suppress(ForkjoinError):  # such as of histories that have nothing in common
+        return await merging.find_dropped(ended.common_dir, sides, ended.left.tip)
+    return []
 
 
 async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:

@@ -186,11 +186,11 @@ async def _commit_loose(rooms: Rooms, common_dir: str, agent: Agent) -> Left:
 
 
 async def _hides_files(rooms: Rooms, common_dir: str) -> bool:
-    """Return whether the ignore rules that all worktrees share are others than a person accepted."""
+    """Return whether the ignore rules that all worktrees share may be others than a person accepted."""
     file = shared_config.accepted_file(rooms.home, common_dir)
     accepted = await to_thread.run_sync(shared_config.read_accepted, file)
     if accepted is None:
-        return False
+        return await to_thread.run_sync(os.path.lexists, file)  # damaged
     changes = await shared_config.compare(accepted, await to_thread.run_sync(shared_config.take, common_dir))
     return any(change.file == "info/exclude" or change.key == "core.excludesfile" for change in changes)
 
@@ -199,7 +199,7 @@ async def _find_strays(common_dir: str, agent: Agent, lefts: Mapping[int, Left],
     """Find the files of a worktree that no commit has: git can't take them, or was told not to see them."""
     top = Path(agent.worktree)
     hidden = await find_ignored_by_others(common_dir, top) if hides else []
-    found = dict.fromkeys(hidden, "ignored by rules that changed; see forkjoin trust")
+    found = dict.fromkeys(hidden, "ignored by rules that nobody accepted; see forkjoin trust")
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     found |= dict.fromkeys(await find_skipped(common_dir, top), "git was told not to see its changes")
     strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
@@ -236,7 +236,8 @@ async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved])
         why = error.last_line if isinstance(error, GitError) else str(error)
         raise _refuse(agent, f"{git.listed([str(one) for one in found])}: {why}") from error
     names = git.listed([str(one) for one in found])
-    return f"{agent.label}: {names} is kept in {ref}; git show {ref}:{archive.NAME} | tar x puts it back."
+    command = archive.restoring(common_dir, ref, Path(agent.worktree).parent)
+    return f"{agent.label}: {names} is kept in {ref}. This puts it back: {command}"
 
 
 async def _keep_left(common_dir: str, agent: Agent, left: Left, *, discard: bool) -> None:

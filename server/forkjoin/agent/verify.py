@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from forkjoin.agent.prepare import workplace_of
+from forkjoin.attempt.executor import read_end
 from forkjoin.attempt.shell import Ran
 from forkjoin.branch.place import is_folder
 from forkjoin.model import Agent, Verify
@@ -53,6 +54,7 @@ def _number(ran: Ran) -> float | None:
 
 
 async def _no_number(rooms: Rooms, agent: Agent, ran: Ran) -> str:
-    errors = await rooms.executor.read_output(f"{agent.handle}-judge", -_WORDS, _WORDS, errors=True)
-    words = rooms.environments.redact(errors.data.decode(errors="replace")) or ran.printed
+    redact_end = rooms.environments.redact_end
+    errors = await read_end(rooms.executor, f"{agent.handle}-judge", _WORDS, redact_end, errors=True)
+    words = errors.text or ran.printed
     return f"Its judge printed no number as its last line ({ran.outcome}): {words.strip()[-_WORDS:]}"

@@ -4,7 +4,7 @@ A spec says everything that is needed and nothing about where. A handle is a pla
 starts, so that it can be on disk first; submitting the same handle again after a crash starts nothing twice.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -29,6 +29,10 @@ class AttemptSpec:
     limits: TreeLimits = UNLIMITED  #: what it may take; the limits of all together are the executor's own
     #: whose attempt it is, for whoever finds its files without the records; small, and what JSON can hold
     about: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+#: Bytes before the end of what was printed in which a key is looked for that the end would cut.
+_BEFORE = 8 * 1024
 
 
 class Page(NamedTuple):
@@ -147,3 +151,36 @@ class Executor(Protocol):
         ...
 
     async def capacity(self) -> Capacity: ...
+
+
+class End(NamedTuple):
+    """The end of what was printed, without keys."""
+
+    text: str
+    before: int  #: how many bytes were printed before it
+
+
+async def read_end(
+    executor: Executor,
+    handle: str,
+    limit: int,
+    redact_end: Callable[[str, str], str],
+    *,
+    errors: bool = False,
+    lines: bool = False,
+) -> End:
+    """Return the end of what an attempt has printed, `limit` bytes at most.
+
+    Args:
+        redact_end: Takes keys out of its second text, which follows the first.
+        errors: Whether it is that of stderr.
+        lines: Whether it is to begin with a whole line, if it has one.
+    """
+    most = limit + _BEFORE
+    page = await executor.read_output(handle, -most, most, errors=errors)
+    data = page.data[-limit:]
+    if lines and len(data) < page.size:
+        data = data.partition(b"\n")[2] or data
+    before = page.data.removesuffix(data) if data else b""
+    text = redact_end(before.decode(errors="replace"), data.decode(errors="replace"))
+    return End(text, page.size - len(data))

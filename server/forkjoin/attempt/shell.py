@@ -7,11 +7,12 @@ its own. Where the machine has no room for that one either, nothing was run.
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
-from forkjoin.attempt.executor import AttemptSpec, Executor
+from forkjoin.attempt.executor import AttemptSpec, Executor, read_end
 from forkjoin.model import UNLIMITED, Outcome, TreeLimits
-from forkjoin.redact import redact, secrets_of
+from forkjoin.redact import redact_end, secrets_of
 
 #: Bytes of the end of what it printed that are told: that is where it says what went wrong.
 _WORDS = 4_000
@@ -76,5 +77,5 @@ class Shell:
         outcome = await self.executor.outcome(spec.handle)
         if outcome.kind == "lost":  # its shim is gone, what it ran may not be
             await self.executor.cancel(spec.handle, _GRACE_S)
-        printed = await self.executor.read_output(spec.handle, -_WORDS, _WORDS)
-        return Ran(outcome, redact(printed.data.decode(errors="replace"), secrets_of(spec.environment)).strip())
+        redact = partial(redact_end, secrets=secrets_of(spec.environment))
+        return Ran(outcome, (await read_end(self.executor, spec.handle, _WORDS, redact)).text.strip())

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import IO
 
 from anyio import to_thread
@@ -47,16 +48,24 @@ async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterabl
     return await kept.keep(common_dir, commit, name)
 
 
+def restoring(common_dir: str, ref: str, folder: Path) -> str:
+    """Return the shell command that puts archived folders back below `folder`."""
+    where, into = quote(common_dir), quote(str(folder))
+    return f"mkdir -p {into} && git -C {where} cat-file blob {quote(f'{ref}:{NAME}')} | tar -x -C {into}"
+
+
 def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
     """Write folders into a tar file, without sockets or the content of devices."""
     size = 0
+    tops = sorted(map(str, folders.values()))
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name, top in sorted(folders.items()):
             for path in (top, *_below(top)):
                 size += os.lstat(path).st_size
                 if size > _MOST:
                     raise CallerError(
-                        f"{top} has more than {_MOST // 1024**3} GB, which is too large to keep. Move it away"
+                        f"{git.listed(tops)} {'have' if tops[1:] else 'has'} more than {_MOST // 1024**3} GB"
+                        f"{' together' if tops[1:] else ''}, which is too large to keep. Move what is large away"
                     )
                 tar.add(path, Path(name, path.relative_to(top)), recursive=False)
     file.flush()

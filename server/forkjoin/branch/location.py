@@ -36,6 +36,8 @@ _SMALL = frozenset(
     {*_OWN, *(name for name in _COMMON if not name.startswith("objects/"))}
     - {"index", "packed-refs", "logs/HEAD", "info/sparse-checkout"}
 )
+#: How a `.git` begins that is a file (gitrepository-layout(5)).
+_LEADS = "gitdir: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,9 @@ def find_common_dir(folder: Path) -> str | None:
 
 
 def linked_dir(worktree: Path) -> Path | None:
-    """Return the git folder that a worktree's `.git` leads to, if it is a file."""
-    leads_to = read_line(worktree / ".git")
-    return worktree / leads_to.removeprefix("gitdir: ").rstrip("\r\n") if leads_to else None
+    """Return the git folder that a worktree's `.git` leads to, if it is a file that git would follow."""
+    line = read_line(worktree / ".git") or ""
+    return worktree / line.removeprefix(_LEADS).rstrip("\r\n") if line.startswith(_LEADS) else None
 
 
 def common_dir_of(git_dir: Path) -> str:

@@ -4,12 +4,13 @@ git keeps it in the worktree's git folder: MERGE_HEAD is what is merged, AUTO_ME
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.change import changes_between
 from forkjoin.branch.conflict import try_merge
 from forkjoin.branch.place import Place, git_folder
 from forkjoin.branch.worktree import registering, take_away
@@ -25,6 +26,8 @@ _BEGIN, _END = re.compile(rb"^<{7,} ", re.MULTILINE), re.compile(rb"^>{7,} [^\r\
 
 #: Bytes of a file that are looked at for what marks a conflict, and how many files.
 _BYTES, _FILES = 32 * 1024 * 1024, 1_000
+#: Files that are named of those that a merge lacks.
+_NAMED = 5
 
 
 async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
@@ -92,6 +95,32 @@ async def why_unresolved(
         if not await git.is_ancestor(common_dir, side, tip):
             return f"{what} {side[:10]} is not on its branch"
     return None
+
+
+async def find_dropped(common_dir: str, sides: Mapping[str, str], tip: str) -> list[str]:
+    """Return a sentence for each side of a merge of whose changes or new files the result at `tip` has none.
+
+    Args:
+        sides: What the two sides are called, by their commits.
+    """
+    ours, theirs = sides
+    base = (await git.git(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
+    said: list[str] = []
+    for side, other in ((ours, theirs), (theirs, ours)):
+        done = await changes_between(common_dir, base, side)
+        since = await changes_between(common_dir, side, tip)
+        moved = {change.new[1] for change in since if change.kind == "A"}
+        gone = {change.path for change in since if change.kind == "D" and change.old[1] not in moved}
+        lost = [change.path for change in done if change.kind == "A" and change.path in gone]
+        from_other = {change.path for change in await changes_between(common_dir, other, tip)}
+        if done and from_other.isdisjoint(change.path for change in done):
+            files = git.listed([change.path for change in done], _NAMED)
+            said.append(f"It has nothing of what {sides[side]} changed, in: {files}. Check that this is right.")
+        elif lost:
+            said.append(
+                f"It lacks files that {sides[side]} added: {git.listed(lost, _NAMED)}. Check that this is right."
+            )
+    return said
 
 
 async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[str]:

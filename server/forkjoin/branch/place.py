@@ -14,6 +14,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.branch import git
+from forkjoin.branch.location import linked_dir
 from forkjoin.regular import is_gone, read_line
 
 #: In a worktree's git folder: what is shared with it.
@@ -98,10 +99,10 @@ def worktree_of(folder: Path, *, strict: bool = False) -> Path | None:
 
 def is_linked(path: Path, folder: Path) -> bool:
     """Whether the `.git` of the worktree at `path` leads to its git folder, as it does unless somebody meddled."""
-    link = read_line(path / ".git")
+    link = linked_dir(path)
     if link is None or (path / ".git").is_symlink():
         return False
-    return os.path.realpath(path / link.removeprefix("gitdir: ")) == os.path.realpath(folder)
+    return os.path.realpath(link) == os.path.realpath(folder)
 
 
 def is_folder(path: Path) -> bool:

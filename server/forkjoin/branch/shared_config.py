@@ -7,6 +7,7 @@ matter of course, such as a new branch's upstream, is no change.
 """
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -17,15 +18,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from forkjoin.branch import git
 from forkjoin.paths import Home
-from forkjoin.regular import read_regular
+from forkjoin.regular import open_regular, read_regular
 from forkjoin.trust import digest
 
 #: Bytes of a file that are kept, and of all; how many files and submodules' folders are looked at.
 _BYTES, _BYTES_OF_ALL, _FILES, _FOLDERS = 256 * 1024, 4 * 1024 * 1024, 1000, 2000
+#: Bytes that are hashed, of all files together; of what is beyond, only the size and the beginning are compared.
+_HASHED = 256 * 1024 * 1024
+_CHUNK = 1024 * 1024
 #: Characters of a value that are shown.
 _VALUE = 80
 
@@ -47,10 +51,14 @@ class File:
     """A file as it was found. `content` is its beginning, or `None` where it is no regular file or can't be read."""
 
     mode: int
-    link: str | None  #: the target of a symlink; `content` is then the target's
+    link: str | None  #: the target of a symlink; all that follows is then the target's
     size: int
     content: bytes | None
+    digest: str | None = None  #: of all of its content, or `None` where that was not hashed
 
+
+#: What reading a damaged snapshot raises.
+DAMAGES = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
 #: Files by their path: relative to the common git folder, or absolute. `None`: it was looked for, and is not there.
 Snapshot = Mapping[str, File | None]
@@ -81,10 +89,11 @@ def take(common_dir: str, *, user: bool = False) -> Snapshot:
     root = Path(common_dir)
     files = [*islice(_shared_files(root), _FILES), *(_users_files() if user else ())]
     found: dict[str, File | None] = {}
-    room = _BYTES_OF_ALL
+    room, hashed = _BYTES_OF_ALL, _HASHED
     for file in files:
-        read = _read(file, min(_BYTES, room))
+        read = _read(file, min(_BYTES, room), hashed)
         room -= len(read.content or b"") if read else 0
+        hashed -= read.size if read and read.digest else 0
         found[os.path.relpath(file, root) if file.is_relative_to(root) else str(file)] = read
     return found
 
@@ -117,7 +126,7 @@ def _users_files() -> Iterator[Path]:
     yield Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "git", "config")
 
 
-def _read(file: Path, limit: int) -> File | None:
+def _read(file: Path, limit: int, hashed: int) -> File | None:
     try:
         found = file.lstat()
         link = os.readlink(file) if file.is_symlink() else None  # noqa: PTH115 (pathlib would normalise it)
@@ -125,10 +134,25 @@ def _read(file: Path, limit: int) -> File | None:
         return None
     if file.is_dir() and link is None:
         return None
-    content = None
+    size, content, digest = found.st_size, None, None
     with suppress(OSError):
-        content = read_regular(file, limit)
-    return File(found.st_mode & 0o777, link, found.st_size, content)
+        if opened := open_regular(file):
+            with opened:
+                size = os.fstat(opened.fileno()).st_size
+                content = opened.read(limit)
+                digest = _hash(opened, content, hashed)
+    return File(found.st_mode & 0o777, link, size, content, digest)
+
+
+def _hash(file: BinaryIO, begins: bytes, limit: int) -> str | None:
+    """Return the digest of a file of which a part was read, or `None` where it is longer than `limit`."""
+    made, size = hashlib.sha256(begins), len(begins)
+    while size <= limit:
+        if not (chunk := file.read(_CHUNK)):
+            return made.hexdigest()
+        made.update(chunk)
+        size += len(chunk)
+    return None
 
 
 # -- comparing two
@@ -151,7 +175,11 @@ def _is_same(old: File | None, new: File | None) -> bool:
     if old is None or new is None:
         return old is new
     is_executable = bool(old.mode & 0o111) == bool(new.mode & 0o111)
-    return is_executable and (old.link, old.size, old.content) == (new.link, new.size, new.content)
+    if not is_executable or old.link != new.link:
+        return False
+    if old.digest and new.digest:
+        return old.digest == new.digest
+    return (old.size, old.content) == (new.size, new.content)
 
 
 def _is_configuration(name: str) -> bool:
@@ -235,9 +263,20 @@ def accepted_file(home: Home, common_dir: str) -> Path:
 def read_accepted(file: Path) -> Snapshot | None:
     """Return the snapshot that the person accepted, or `None` if unknown. Blocks."""
     try:
-        return from_json(json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return from_json(json.loads(read_regular(file) or b""))
+    except DAMAGES:
         return None
+
+
+def find_damage(file: Path) -> str | None:
+    """Return words for a record of what the person accepted that is there, but can't be read. Blocks."""
+    if not os.path.lexists(file) or read_accepted(file) is not None:
+        return None
+    return (
+        f"{file} is damaged. So it is not known what changed in the shared git configuration and hooks since a person "
+        "accepted them; what changes while an agent runs is still told. To look, and accept what is there now: "
+        "forkjoin trust"
+    )
 
 
 def accept(file: Path, snapshot: Snapshot) -> None:
@@ -253,15 +292,19 @@ def accept_as_found(file: Path, common_dir: str) -> None:
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
     """Return a snapshot as `from_json` takes it."""
-    return {name: file and [file.mode, file.link, file.size, _encode(file.content)] for name, file in snapshot.items()}
+    return {
+        name: file and [file.mode, file.link, file.size, _encode(file.content), file.digest]
+        for name, file in snapshot.items()
+    }
 
 
 def from_json(said: Mapping[str, Any]) -> Snapshot:
     """Return the snapshot that a JSON text holds."""
-    return {
-        name: File(file[0], file[1], file[2], None if file[3] is None else base64.b64decode(file[3])) if file else None
-        for name, file in said.items()
-    }
+    return {name: _file_from(*file) if file else None for name, file in said.items()}
+
+
+def _file_from(mode: int, link: str | None, size: int, content: str | None, digest: str | None = None) -> File:
+    return File(mode, link, size, None if content is None else base64.b64decode(content), digest)
 
 
 def _encode(content: bytes | None) -> str | None:
@@ -300,6 +343,8 @@ def put_back(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> list[
             left.append(name)
         elif old is None:
             file.unlink(missing_ok=True)
+        elif old.link is not None and file.is_symlink() and os.readlink(file) == old.link:  # noqa: PTH115
+            left.append(name)  # the change is in what it leads to
         elif old.link is not None:
             file.unlink(missing_ok=True)
             file.symlink_to(old.link)

@@ -76,10 +76,13 @@ async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: 
 
 
 def _call(common_dir: str, worktree: Path, folder: Path) -> str:
-    """What a folder is called in the tar file: a path within the worktree, or within the repository's git folder."""
+    """Return a folder's path in the tar file, which says where it is in the worktree, the git folder, or elsewhere."""
     if folder.is_relative_to(worktree):
         return str(folder.relative_to(worktree.parent))
-    return str(Path("git-folder", os.path.relpath(os.path.realpath(folder), os.path.realpath(common_dir))))
+    real, top = Path(os.path.realpath(folder)), os.path.realpath(common_dir)
+    if real.is_relative_to(top):
+        return str(Path("git-folder", real.relative_to(top)))
+    return str(Path("elsewhere", *real.parts[1:]))  # such as the git folder of another repository's worktree
 
 
 async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dict[str, str]:

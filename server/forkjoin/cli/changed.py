@@ -25,6 +25,7 @@ class Changed:
     accepted: Snapshot | None
     now: Snapshot
     changes: list[Change]
+    damage: str | None  #: why it is not known what was accepted
 
     @property
     def since(self) -> str:
@@ -33,7 +34,8 @@ class Changed:
 
     def lines(self, without: Container[str] = ()) -> list[str]:
         """Return a line for each change, except changes of these configuration keys."""
-        return [str(change) for change in self.changes if not change.key or change.key not in without]
+        damage = [self.damage] if self.damage else []
+        return damage + [str(change) for change in self.changes if not change.key or change.key not in without]
 
     def accept(self) -> None:
         """Record what was shown as the person's own."""
@@ -45,7 +47,7 @@ async def find_changed(home: Home, common_dir: str) -> Changed:
     file = shared_config.accepted_file(home, common_dir)
     accepted, now = shared_config.read_accepted(file), shared_config.take(common_dir)
     changes = [] if accepted is None else await shared_config.compare(accepted, now)
-    return Changed(common_dir, file, accepted, now, changes)
+    return Changed(common_dir, file, accepted, now, changes, shared_config.find_damage(file))
 
 
 async def find_changed_here(home: Home) -> Changed | None:
@@ -62,6 +64,8 @@ def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
     changed = anyio.run(find_changed_here, home)
     if changed is None:
         raise CallerError("There is no repository here.")
+    if changed.damage:
+        raise CallerError(changed.damage)
     for line in changed.lines():
         say(f"CHANGED  {line}")
     names = list(dict.fromkeys(change.file for change in changed.changes))
@@ -82,7 +86,12 @@ def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
         )
 
 
-def changed_lines(home: Home) -> tuple[list[str], str]:
-    """Return a line for each change in this repository, and when it was accepted."""
+def find_fault(home: Home) -> tuple[str, str] | None:
+    """Return what a person should know of this repository's shared configuration, and do about it, if anything."""
     changed = anyio.run(find_changed_here, home)
-    return (changed.lines(), changed.since) if changed and changed.changes else ([], "")
+    if changed is None or not (lines := changed.lines()):
+        return None
+    if changed.damage:
+        return changed.damage, "forkjoin trust"
+    found = f"changed since {changed.since}: {'; '.join(lines)}"
+    return found, "forkjoin trust, or to put it back forkjoin trust --restore"

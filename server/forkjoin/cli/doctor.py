@@ -16,7 +16,7 @@ import typer
 from forkjoin.attempt import capacity, hierarchy
 from forkjoin.attempt.limit import spell_bytes
 from forkjoin.branch import git
-from forkjoin.cli.changed import changed_lines
+from forkjoin.cli.changed import find_fault
 from forkjoin.cli.client import Client, call_tool
 from forkjoin.cli.say import AsJson, say_json, tell
 from forkjoin.cli.trust import untrusted
@@ -119,10 +119,8 @@ def examine(home: Home) -> Iterator[Finding]:
 def _shared_config(home: Home) -> Iterator[Finding]:
     """What changed in the git configuration and hooks that the user's own git and all agents share."""
     with suppress(ForkjoinError):  # told by others
-        lines, since = changed_lines(home)
-        if lines:
-            found = f"changed since {since}: {'; '.join(lines)}"
-            yield Finding("shared config", False, found, "forkjoin trust, or to put it back forkjoin trust --restore")
+        if fault := find_fault(home):
+            yield Finding("shared config", False, *fault)
 
 
 def _trust(home: Home) -> Iterator[Finding]:

@@ -81,7 +81,7 @@ def _show(found: "_Found", changed: Changed, known: Trusted) -> list[str]:
     fresh = [*found.new(known), *lines]
     if not fresh:
         typer.echo("Nothing here waits for your trust.")
-    elif lines:
+    elif changed.changes:
         typer.echo(f"Changed since {changed.since}. To put it back instead: forkjoin trust --restore")
     return fresh
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import mcp_types as types
-from anyio import CancelScope
+from anyio import CancelScope, Lock
 
 from forkjoin.connection.reach import LINE_LIMIT
 from forkjoin.error import CallerError
@@ -73,7 +73,8 @@ class Bounds:
             raise CallerError(
                 f"process {process} has {_OF_PROCESS} connections, which is the limit. Close some of them"
             )
-        allowance = Allowance(self, process)
+        turns = (one.turn for one in self._let_in if one.process == process)
+        allowance = Allowance(self, process, next(turns, None) or Lock())
         self._let_in[allowance] = None
         try:
             yield allowance
@@ -108,6 +109,7 @@ class Allowance:
 
     bounds: Bounds
     process: int
+    turn: Lock  #: held while it is let in, so that of one process nobody waits behind many
     agent: Agent | None = None
     half_sent: int = 0
     requests: dict[str, int] = field(default_factory=dict[str, int])

@@ -133,8 +133,9 @@ class Door:
             with self._bounds.ungreeted():
                 hello = _parse_hello(await lines.next())
             allowance = held.enter_context(self._bounds.let_in(pid))
-            session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
-            await self._welcome(session)
+            async with allowance.turn:
+                session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
+                await self._welcome(session)
         allowance.assign(session.agent)
         lines.use(allowance)
         return session, allowance

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from forkjoin.branch import git
 from forkjoin.branch.diff import Sides, find_sides
 from forkjoin.chat_markup import neutralize
+from forkjoin.environments import Environments
 from forkjoin.landing.answer import LANDED, Landed
 from forkjoin.landing.order import Order
 from forkjoin.landing.origin import find_origin
@@ -18,6 +19,8 @@ from forkjoin.model import Agent
 
 #: Bytes of a diff, characters of a task, and how many tasks of the other side.
 _DIFF, _TASK, _TASKS = 20_000, 4_000, 10
+#: Bytes of a diff that are read beyond these, so that a key that is cut there is known for one.
+_BEYOND = 8_000
 _FILES_NAMED = 50
 
 _WHAT = """\
@@ -53,7 +56,7 @@ class Conflict:
 
 async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: str | None) -> str:
     """The task of whoever resolves a conflict."""
-    sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF)
+    sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF + _BEYOND)
     target, fence = git.readable(order.into), secrets.token_hex(8)
     behind, setup = ", ".join(f"a{number}" for number in conflict.behind), order.recipe.setup
     what = _WHAT.format(
@@ -70,21 +73,28 @@ async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: 
     )
     parts = await _tell(order, landed, conflict, sides)
     told = (f"\n--- {fence} {title} ---\n{neutralize(text)}\n--- {fence} end ---\n" for title, text in parts)
-    return "".join((what, *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return "".join((order.rooms.environments.redact(what), *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 async def _tell(order: Order, landed: Landed, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
-    store, target = order.rooms.store, git.readable(order.into)
+    store, target, known = order.rooms.store, git.readable(order.into), order.rooms.environments
     origin = await find_origin(store, conflict.agent)
     behind = [await find_origin(store, one) for one in await store.agents_numbered(conflict.behind)]
     others = [*(one.number for one in behind), *await _find_landed(order, landed, sides.commits)][:_TASKS]
     tasks = await store.tasks([origin.number, *others])
     return [
-        (f"the task of {origin.id}", _cut(tasks.get(origin.number, ""))),
-        (f"what {conflict.agent.id} has changed in these files", _cut_diff(sides.theirs, sides.base, conflict.theirs)),
-        *((f"the task of a{one}, whose work is there already", _cut(tasks[one])) for one in others if one in tasks),
-        (f"what {target} has changed in them meanwhile", _cut_diff(sides.ours, sides.base, conflict.ours)),
+        (f"the task of {origin.id}", _cut(known.redact(tasks.get(origin.number, "")))),
+        (
+            f"what {conflict.agent.id} has changed in these files",
+            _cut_diff(known, sides.theirs, sides.base, conflict.theirs),
+        ),
+        *(
+            (f"the task of a{one}, whose work is there already", _cut(known.redact(tasks[one])))
+            for one in others
+            if one in tasks
+        ),
+        (f"what {target} has changed in them meanwhile", _cut_diff(known, sides.ours, sides.base, conflict.ours)),
     ]
 
 
@@ -101,6 +111,7 @@ def _cut(task: str) -> str:
     return task if len(task) <= _TASK else f"{task[:_TASK]}\n[cut here: {len(task) - _TASK} more characters]"
 
 
-def _cut_diff(diff: bytes, base: str, tip: str) -> str:
-    cut = _CUT.format(base[:12], tip[:12]) if len(diff) >= _DIFF else ""
-    return f"{diff.decode(errors='replace')}{cut}"
+def _cut_diff(environments: Environments, diff: bytes, base: str, tip: str) -> str:
+    shown, beyond = (part.decode(errors="replace") for part in (diff[:_DIFF], diff[_DIFF:]))
+    cut = _CUT.format(base[:12], tip[:12]) if beyond else ""
+    return f"{environments.redact(environments.redact_edges('', shown, beyond))}{cut}"

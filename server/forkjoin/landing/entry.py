@@ -113,6 +113,9 @@ class _Entries:
             return why
         if tip.commit == agent.base:
             return NOTHING
+        squashed = await self.order.rooms.store.squashed_at(agent, self.order.landing)
+        if squashed and squashed[0] == tip.commit and await self.order.has(squashed[1], self.target):
+            return MERGED_BEFORE  # by its resolver, it may be: git would find the conflict again
         return await self._why_no_resolution(agent, tip.commit) if agent.resolves is not None else None
 
     async def _why_unreviewed(self, agent: Agent, tip: str) -> str | None:
