@@ -59,7 +59,6 @@ def _work(fork: Fork) -> None:
     (fork.path / "README.MD").write_text("new\n")
     (fork.path / "deep").mkdir()
     (fork.path / "deep" / "new ü.txt").write_text("new\n")
-    (fork.path / "lines.txt").write_bytes(b"one\r\ntwo\r\n")
     (fork.path / "README.md").chmod(0o755)
     (fork.path / "link").unlink()
     (fork.path / "link").write_text("shared.txt")

@@ -33,7 +33,7 @@ _FETCH = re.compile(
     re.DOTALL,
 )
 #: Settings by which git sees less than is there: what it is told instead, and also takes for granted.
-_SIGHT = {"core.filemode": "true", "core.ignorecase": "false", "core.symlinks": "true", "core.autocrlf": "false"}
+_SIGHT = {"core.filemode": "true", "core.ignorecase": "false", "core.symlinks": "true"}
 _IGNORE = "core.excludesfile"
 _INCLUDE = re.compile(r"include(?:if\..*)?\.path", re.DOTALL)
 
