@@ -3,16 +3,20 @@
 It is told in the agent's result, or with the merge's answer. A snapshot is taken before each attempt, and kept in the
 home: a daemon that takes over compares with the same. What changes between two attempts is nobody's blame. Who changed
 something during one is not known: others run at the same time.
+
+The user's own ignore rules are kept from an agent's first attempt until its worktree goes: what only other rules ignore
+there is work.
 """
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 
-from forkjoin.branch import shared_config
+from forkjoin.branch import git, shared_config
 from forkjoin.branch.shared_config import DAMAGES, Change, Snapshot, accepted_file
 from forkjoin.model import Agent, Landing
 from forkjoin.regular import read_regular
@@ -23,6 +27,8 @@ from forkjoin.trust import digest
 _NAMED = 8
 #: How many are kept until then.
 _KEPT = 100
+#: Bytes of the user's own ignore rules that are kept.
+_RULES = 1024 * 1024
 
 
 async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
@@ -33,6 +39,8 @@ async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
     if noted.get("attempt") != _attempt(whose):
         now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
+    if isinstance(whose, Agent):
+        await _note_rules(file, common_dir)
 
 
 async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
@@ -60,6 +68,57 @@ async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
     """Forget what was noted, once it has been told."""
     common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
     await to_thread.run_sync(lambda: _file(rooms, common_dir, whose).unlink(missing_ok=True))
+
+
+# -- ignore rules
+
+
+async def _note_rules(file: Path, common_dir: str) -> None:
+    """Keep the user's own ignore rules for all repositories, unless that was done."""
+    rules = file.with_suffix(".ignore")
+    if not await to_thread.run_sync(rules.exists):
+        own = await to_thread.run_sync(_read_rules, await git.ignore_file(common_dir))
+        await to_thread.run_sync(shared_config.write_json, rules, {"own": own})
+
+
+def _read_rules(file: Path) -> str:
+    with suppress(OSError):
+        return os.fsdecode(read_regular(file, _RULES) or b"")
+    return ""
+
+
+def _read_kept(file: Path) -> str | None:
+    with suppress(*DAMAGES):
+        return str(json.loads(read_regular(file) or b"")["own"])
+    return None
+
+
+async def find_rules(rooms: Rooms, agent: Agent) -> bytes | None:
+    """Return the rules by which git may ignore files in a worktree, besides a .gitignore; `None` if unknown.
+
+    They are the user's own from before the agent began, those that a person accepts for all worktrees, and what the
+    worktree shares.
+    """
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    own = await to_thread.run_sync(_read_kept, _file(rooms, common_dir, agent).with_suffix(".ignore"))
+    file = accepted_file(rooms.home, common_dir)
+    accepted = await to_thread.run_sync(shared_config.read_accepted, file)
+    if own is None or (accepted is None and not await to_thread.run_sync(os.path.lexists, file)):
+        return None
+    everybodys = (accepted or {}).get("info/exclude")  # of a damaged record nothing is accepted
+    shared = [f"/{name}" for name in (await rooms.store.recipe(agent)).share]
+    rules = [os.fsencode(own), (everybodys and everybodys.content) or b"", *map(os.fsencode, shared)]
+    return b"\n".join(rules) + b"\n"
+
+
+async def forget_rules(rooms: Rooms, agent: Agent) -> None:
+    """Forget the ignore rules that were kept for a worktree, once that is gone."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    file = _file(rooms, common_dir, agent).with_suffix(".ignore")
+    await to_thread.run_sync(lambda: file.unlink(missing_ok=True))
+
+
+# -- what is kept
 
 
 def _say(whose: Agent | Landing, change: Change) -> str:

@@ -14,7 +14,8 @@ KEYS = [
     *("core.alternateRefsCommand", "gpg.program", "gpg.ssh.program", "credential.helper", "uploadpack.packObjectsHook"),
     *("sequence.editor", "submodule.sub.update", "filter.of-config.clean", "filter.of-config.smudge"),
 ]
-ATTRIBUTES = "* filter=ev merge=ev diff=ev\n*.inc filter=of-include\n*.wt filter=of-worktree\n*.pr filter=of-process\n"
+FILTERS = "*.inc filter=of-include\n*.wt filter=of-worktree\n*.pr filter=of-process\n*.if filter=of-condition\n"
+ATTRIBUTES = f"* filter=ev merge=ev diff=ev\n{FILTERS}"
 
 
 def attack(told: Path, hooks: Path) -> str:
@@ -24,11 +25,13 @@ def attack(told: Path, hooks: Path) -> str:
     lines = [f"{set_} {key} '{_say(told, key)}'" for key in KEYS]
     lines += [
         f"printf '%s' '{ATTRIBUTES}' > .gitattributes; cp .gitattributes {told.parent}/attributes",
-        "echo x > new.txt; echo x > new.inc; echo x > new.wt; echo x > new.pr; sed -i s/one/ONE/ shared.txt",
+        "for end in txt inc wt pr if; do echo x > new.$end; done; sed -i s/one/ONE/ shared.txt",
         f"{set_} core.attributesFile {told.parent}/attributes; {set_} core.hooksPath {hooks}",
         f"{set_} commit.gpgSign true; {set_} log.showSignature true; {set_} merge.renormalize true",
         f"{set_} filter.of-process.process '{_say(told, 'process')}; false'; {set_} filter.of-process.required true",
         f"git config -f {told.parent}/included filter.of-include.clean '{_say(told, 'include')}'",
+        f"git config -f {told.parent}/conditional filter.of-condition.clean '{_say(told, 'condition')}'",
+        f"{set_} 'includeIf.gitdir:**/worktrees/*.path' {told.parent}/conditional",
         f"{set_} include.path {told.parent}/included; {set_} extensions.worktreeConfig true",
         f"git config --worktree filter.of-worktree.clean '{_say(told, 'worktree')}'",
         # another repository, whose own configuration a `git status` around it would heed
@@ -58,7 +61,9 @@ async def test_nothing_that_an_agent_wrote_into_the_configuration_is_run_and_the
     put_hooks(repository / ".git" / "hooks", tmp_path / "told" / "hook")
     async with open_lead_in_memory(home, repository) as lead:
         (first,) = await lead.run(attack(told, tmp_path / "hooks"))
-        (second,) = await lead.run("sed -i s/three/THREE/ shared.txt; echo y > other.inc", base="main")
+        (second,) = await lead.run(
+            "sed -i s/three/THREE/ shared.txt; echo y > other.inc; echo y > other.if", base="main"
+        )
         (third,) = await lead.spawn(
             f"echo z > running.txt; echo z >> README.md; until test -e {home.state}/go; do sleep 0.02; done"
         )

@@ -13,7 +13,7 @@ from forkjoin.branch import unsaved, worktree
 from forkjoin.loop import Loop
 from forkjoin.model import Agent
 from forkjoin.paths import Home
-from harness import Lead, first_answer, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+from harness import Lead, first_answer, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
 
 
 async def _is_whole(loop: Loop) -> bool:
@@ -366,15 +366,6 @@ async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_disc
     assert "precious" in git(repository, "show", f"{ref}:files.tar")
 
 
-async def test_files_that_another_agent_made_git_ignore_are_refused(near: Lead, repository: Path) -> None:
-    hide = 'echo "*" >> "$(git rev-parse --git-common-dir)/info/exclude"'
-    await near.run(f"{hide}; echo precious > precious")
-    await refused(near, repository, "precious (ignored by rules that nobody accepted", "a1", discard=False)
-    (repository / ".git" / "info" / "exclude").write_text("")
-    (removed,) = (await near.call("remove_worktrees", ids=["a1"]))["removed"]
-    assert blob(repository, removed["kept_as"], "precious") == b"precious\n"
-
-
 @pytest.mark.parametrize("leads_to", ["$R", "$R/.wt", ".."])
 async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_another(
     near: Lead, repository: Path, home: Home, leads_to: str
@@ -415,3 +406,36 @@ async def test_left_commits_that_can_not_be_read_are_refused_unless_discarded(ne
     (agent,) = await near.run(f"{twice}; {gone}; git reset -q --soft $FORKJOIN_BASE; git update-ref HEAD main")
     await refused(near, repository, "commits that it left behind can't be read", agent, discard=False)
     await near.call("remove_worktrees", ids=[agent], discard_unmerged=True)
+
+
+#: How an agent can make git ignore all files from now on.
+_HIDE = {
+    "info/exclude": 'echo "*" >> "$(git rev-parse --git-common-dir)/info/exclude"',
+    "the user's own rules": 'mkdir -p ~/.config/git; echo "*" >> ~/.config/git/ignore',
+    "another file of the user's own": 'echo "*" > ~/all; git config --global core.excludesFile ~/all',
+    "an included file": 'echo "*" > ~/all; git config -f ~/more core.excludesFile ~/all; '
+    "git config --global include.path ~/more",
+    "the list of what is shared": 'echo "*" > "$(git rev-parse --git-dir)/forkjoin-ignore"',
+}
+
+
+@pytest.mark.parametrize("how", _HIDE)
+async def test_files_that_an_agent_made_git_ignore_are_refused(near: Lead, repository: Path, how: str) -> None:
+    await near.run(f"{_HIDE[how]}; mkdir deep; echo precious > deep/precious")
+    await refused(near, repository, "deep/precious (ignored by rules that nobody accepted", "a1", discard=False)
+    await near.call("remove_worktrees", ids=["a1"], discard_unmerged=True)
+    kept = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/nested")
+    assert b"precious" in blob(repository, kept, "files.tar")
+
+
+async def test_what_a_person_lets_git_ignore_is_no_work(near: Lead, repository: Path, user: Path, home: Home) -> None:
+    (user / ".config" / "git").mkdir(parents=True)
+    (user / ".config" / "git" / "ignore").write_text(".DS_Store\n")
+    (first, second) = [(await near.run("touch .DS_Store; mkdir cache; echo '*' > cache/.gitignore"))[0] for _ in "12"]
+    await near.call("remove_worktrees", ids=[first])
+    (worktree_of(home, second) / "notes").touch()
+    (repository / ".git" / "info" / "exclude").write_text("notes\n")
+    await refused(near, repository, "notes (ignored by rules that nobody accepted", second, discard=False)
+    forkjoin(repository, "trust", "--yes")
+    assert "warnings" not in await near.call("remove_worktrees", ids=[second])
+    assert not list(home.shared_config.glob("*/*.ignore"))

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import anyio
 from anyio import to_thread
 
+from forkjoin import tampering
 from forkjoin.agent.attach import end_visit
 from forkjoin.agent.teardown import tear_down
-from forkjoin.branch import archive, git, kept, place, shared_config, unsaved, worktree
+from forkjoin.branch import archive, git, kept, place, unsaved, worktree
 from forkjoin.branch.checkout import find_checkout
-from forkjoin.branch.loose import Left, find_ignored_by_others, keep_left
-from forkjoin.branch.skipped import find_skipped
+from forkjoin.branch.loose import Left, keep_left
+from forkjoin.branch.skipped import find_unseen
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
 from forkjoin.model import FINAL, Agent, Merge
@@ -65,8 +66,7 @@ async def remove(
         lefts = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
         warnings = [*symbolic, *await tear_down(rooms, known, environment)]
         lefts |= await _check_again(rooms, common_dir, whole, lefts)
-        hides = await _hides_files(rooms, common_dir)
-        strays = {agent.number: await _find_strays(common_dir, agent, lefts, hides=hides) for agent in known}
+        strays = {agent.number: await _find_strays(rooms, common_dir, agent, lefts) for agent in known}
         unsaved = await _find_unsaved(common_dir, known, strays, discard=discard_unmerged)
         warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
         for agent in known:
@@ -185,23 +185,11 @@ async def _commit_loose(rooms: Rooms, common_dir: str, agent: Agent) -> Left:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
 
 
-async def _hides_files(rooms: Rooms, common_dir: str) -> bool:
-    """Return whether the ignore rules that all worktrees share may be others than a person accepted."""
-    file = shared_config.accepted_file(rooms.home, common_dir)
-    accepted = await to_thread.run_sync(shared_config.read_accepted, file)
-    if accepted is None:
-        return await to_thread.run_sync(os.path.lexists, file)  # damaged
-    changes = await shared_config.compare(accepted, await to_thread.run_sync(shared_config.take, common_dir))
-    return any(change.file == "info/exclude" or change.key == "core.excludesfile" for change in changes)
-
-
-async def _find_strays(common_dir: str, agent: Agent, lefts: Mapping[int, Left], *, hides: bool) -> list[Unsaved]:
+async def _find_strays(rooms: Rooms, common_dir: str, agent: Agent, lefts: Mapping[int, Left]) -> list[Unsaved]:
     """Find the files of a worktree that no commit has: git can't take them, or was told not to see them."""
     top = Path(agent.worktree)
-    hidden = await find_ignored_by_others(common_dir, top) if hides else []
-    found = dict.fromkeys(hidden, "ignored by rules that nobody accepted; see forkjoin trust")
+    found = await find_unseen(common_dir, top, await tampering.find_rules(rooms, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
-    found |= dict.fromkeys(await find_skipped(common_dir, top), "git was told not to see its changes")
     strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
     return [one for one in strays if not await to_thread.run_sync(is_gone, one.folders[0])]
 
@@ -283,6 +271,7 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
         if not forgotten:
             await worktree.retire_branch(common_dir, agent.branch, tip)
     await rooms.store.set(agent, removed=time.time())
+    await tampering.forget_rules(rooms, agent)
     return kept_as
 
 

@@ -72,6 +72,7 @@ _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.checkStat=default", "-c", "core.trustctime=true"),  # or a change of the same length hides
+    *("-c", "core.ignoreStat=false"),  # or no change is seen in what we check out
     *("-c", "commit.gpgSign=false"),
     *("-c", "log.showSignature=false"),
     *("-c", "i18n.logOutputEncoding=UTF-8", "-c", "i18n.commitEncoding=UTF-8"),
@@ -335,7 +336,7 @@ async def trust_as_found(common_dir: str) -> None:
 
 
 async def commands(common_dir: str) -> list[Entry]:
-    """What in the repository's own configuration can run a command."""
+    """What in the repository's own configuration can run a command or hide files."""
     entries, _ = read_listing(await _list_configuration(Path(common_dir)))
     return [entry for entry in entries if entry.is_repositorys]
 
@@ -349,7 +350,7 @@ async def warn(common_dir: str) -> list[str]:
     if not seen.strange:
         return []
     what = f"Not obeyed in the git configuration of {common_dir}: {listed(seen.strange)}"
-    why = "It can run commands, and came after the project was first used"
+    why = "It can run commands or hide files, and came after the project was first used"
     return [f"{what}. {why}; a person can look, and trust it, with: forkjoin trust"]
 
 
@@ -455,6 +456,11 @@ async def is_called_bare(common_dir: str) -> bool:
 async def sharing(common_dir: str) -> str:
     """Return the value of core.sharedRepository (git-config(1))."""
     return (await _look(common_dir)).own.get("core.sharedrepository", "umask")
+
+
+async def ignore_file(common_dir: str) -> Path:
+    """Return the file that has the person's own ignore rules for all repositories (core.excludesFile)."""
+    return (await _look(common_dir)).ignore
 
 
 async def _look(common_dir: str) -> Seen:

@@ -1,15 +1,17 @@
-"""What in a repository's own configuration can run a command, and how git is kept from running it.
+"""What in a repository's own configuration can run a command or hide files, and how git is kept from obeying it.
 
 Agents share that configuration and may write to it. What has a fixed name is overridden in every call (see git.py); so
 what is left are filters, merge drivers and whatever a partial clone fetches missing objects by. Of these, the person's
 own are run: what is in the configuration of the user or the system, what was there when the project was first recorded,
 before an agent ran in it, and what `forkjoin trust` was said to. In place of any other git is told the person's own of
-the same name, else none: no filter, git's text merge, no fetch.
+the same name, else none: no filter, git's text merge, no fetch. Settings by which git sees no file, or no change, are
+the person's own in the same way.
 """
 
+import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,9 @@ _FETCH = re.compile(
     r"|remote\..*\.(?:promisor|uploadpack|vcs)|protocol\.(?:.*\.)?allow|url\..*\.insteadof",
     re.DOTALL,
 )
+#: Settings by which git sees less than is there: what it is told instead, and also takes for granted.
+_SIGHT = {"core.filemode": "true", "core.ignorecase": "false", "core.symlinks": "true"}
+_IGNORE = "core.excludesfile"
 _INCLUDE = re.compile(r"include(?:if\..*)?\.path", re.DOTALL)
 
 #: What else is read of a listing.
@@ -45,7 +50,7 @@ _LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a configuration that can run a command."""
+    """An entry of a configuration that can run a command or hide files."""
 
     scope: str
     key: str
@@ -53,8 +58,8 @@ class Entry:
 
     @property
     def is_repositorys(self) -> bool:
-        """Whether it stands where agents share it: not in the user's or the system's own configuration."""
-        return self.scope not in ("global", "system", "command")
+        """Whether it stands where agents share it, not in the user's or the system's own, and is no default."""
+        return self.scope not in ("global", "system", "command") and self.value.lower() != _SIGHT.get(self.key)
 
     @property
     def digest(self) -> str:
@@ -62,18 +67,21 @@ class Entry:
 
 
 def read_listing(listing: str) -> tuple[list[Entry], bool]:
-    """The entries that can run a command, in the order in which they count, and whether other files are included."""
+    """The entries that are not obeyed from anybody, in the order in which they count; whether files are included."""
     fields = listing.split("\0")
     told = [(scope, *said.partition("\n")) for scope, said in zip(fields[::2], fields[1::2], strict=False)]
     entries = [Entry(scope, key, value) for scope, key, _, value in told]
     includes = any(entry.is_repositorys and _INCLUDE.fullmatch(entry.key) for entry in entries)
-    kinds = (_FILTER, _MERGE, _HOOK, _FETCH)
-    return [entry for entry in entries if any(kind.fullmatch(entry.key) for kind in kinds)], includes
+    return [entry for entry in entries if _counts(entry.key)], includes
+
+
+def _counts(key: str) -> bool:
+    return key in _SIGHT or key == _IGNORE or any(kind.fullmatch(key) for kind in (_FILTER, _MERGE, _HOOK, _FETCH))
 
 
 def override(entries: Sequence[Entry], trusted: Trusted) -> tuple[dict[str, str], list[str]]:
     """The environment that keeps git from running what is not the person's own, and the keys of that."""
-    strange = dict.fromkeys(one for one in entries if one.is_repositorys and one.digest not in trusted.commands)
+    strange = dict.fromkeys(one for one in entries if not _is_own(one, trusted))
     own = {entry.key: entry.value for entry in entries if entry not in strange}
     keys = list(dict.fromkeys(entry.key for entry in strange))
     filters = {named[1] for named in map(_FILTER.fullmatch, own) if named}
@@ -89,6 +97,11 @@ def override(entries: Sequence[Entry], trusted: Trusted) -> tuple[dict[str, str]
     return environment | ({"GIT_CONFIG_COUNT": str(len(told))} if told else {}), keys
 
 
+def _is_own(entry: Entry, trusted: Trusted) -> bool:
+    """Return whether an entry is the person's own."""
+    return not entry.is_repositorys or entry.digest in trusted.commands
+
+
 def _instead(key: str, own: Mapping[str, str], filters: Set[str]) -> dict[str, str]:
     """What git is told in place of an entry that is nobody's."""
     if named := _FILTER.fullmatch(key):
@@ -97,6 +110,8 @@ def _instead(key: str, own: Mapping[str, str], filters: Set[str]) -> dict[str, s
         return {key: own.get(key, _TEXT_MERGE)}
     if hook := _HOOK.fullmatch(key):
         return {f"{hook[1]}.enabled": "false"}
+    if key in _SIGHT or key == _IGNORE:
+        return {key: own.get(key, _SIGHT.get(key, str(users_folder() / "ignore")))}
     return {}
 
 
@@ -108,6 +123,7 @@ class Seen:
     environment: dict[str, str]  #: what keeps git from running what is nobody's
     strange: list[str]  #: the keys of that
     own: Mapping[str, str]  #: what else of the repository's own configuration counts for us
+    ignore: Path  #: the person's own file of ignore rules, for all repositories
 
 
 class Guard:
@@ -134,10 +150,13 @@ class Guard:
         if seen is None or seen.stamp != stamp:
             listing = await self._ask(folder, stamp, ask)
             entries, includes = read_listing(listing)
+            if includes and folder != location.git_dir:  # what is included may depend on the git folder, and on HEAD
+                entries, _ = read_listing(listing := await self._ask(location.git_dir, stamp, ask))
             trusted = await to_thread.run_sync(self.trust.read, common_dir) if self.trust else None
             environment, strange = override(entries, trusted or Trusted())
             # Which files are included we do not follow: such a configuration is asked for anew each time.
-            seen = Seen((*stamp, *(["once"] if includes else [])), environment, strange, _own(listing))
+            ignore = _find_ignore(entries, trusted or Trusted())
+            seen = Seen((*stamp, *(["once"] if includes else [])), environment, strange, _own(listing), ignore)
             self._seen[folder] = seen
         return seen
 
@@ -157,7 +176,7 @@ class Guard:
         """The git folder that is asked for its configuration, and a stamp of the files of that."""
         folder, common = location.git_dir, location.common_dir
         asked = folder if (folder / "config.worktree").exists() else Path(common)
-        files = [Path(common, "config"), asked / "config.worktree"]
+        files = [Path(common, "config"), asked / "config.worktree", *users_files()]
         if self.trust:
             files.append(self.trust.file(common))
         return asked, tuple(map(_stamp, files))
@@ -165,6 +184,21 @@ class Guard:
 
 #: Looks at all our calls. Until it is told of a home's records, nothing of a repository's own is trusted.
 GUARD = Guard()
+
+
+def users_files() -> Iterator[Path]:
+    """Yield the files that the user's own configuration may be in (git-config(1))."""
+    yield Path(os.environ.get("HOME") or "~").expanduser() / ".gitconfig"
+    yield users_folder() / "config"
+
+
+def users_folder() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME") or "~", ".config").expanduser(), "git")
+
+
+def _find_ignore(entries: Sequence[Entry], trusted: Trusted) -> Path:
+    own = [one.value for one in entries if one.key == _IGNORE and _is_own(one, trusted)]
+    return Path(own[-1]).expanduser() if own else users_folder() / "ignore"
 
 
 def _own(listing: str) -> dict[str, str]:

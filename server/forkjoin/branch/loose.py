@@ -89,16 +89,6 @@ async def is_at(
     return status.head == commit and not loose and not status.repositories
 
 
-async def find_ignored_by_others(common_dir: str, worktree: Path) -> list[str]:
-    """Return the files that git ignores by other rules than those of a .gitignore in the worktree."""
-    place = await find_place(common_dir, worktree)
-    if place is None or not await to_thread.run_sync(is_folder, worktree):
-        return []
-    form = ("ls-files", "-z", "--others", "--directory", "--exclude-per-directory=.gitignore")
-    brought = {*await included(place.path, place.here), *await to_thread.run_sync(shared, place)}
-    return [name for name in git.names_in(await place.git(*form)) if name.removesuffix("/") not in brought]
-
-
 def _there(worktree: Path, names: list[str]) -> list[str]:
     return [name for name in names if not is_gone(worktree / name)]
 

@@ -92,10 +92,7 @@ def _all_in(top: str) -> Iterator[str]:
 
 async def _ignored(place: Place, names: Iterable[str]) -> bytes:
     """What git is to ignore in a worktree: what the user's own list says, and what is shared."""
-    _, said, _ = await git.run(place.path, "config", "--type=path", "core.excludesFile", extra=place.here)
-    folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    file = Path(os.fsdecode(said).removesuffix("\n") or Path(folder, "git", "ignore"))
-    own = await to_thread.run_sync(read_regular, file, _LIMIT)
+    own = await to_thread.run_sync(read_regular, await git.ignore_file(place.common_dir), _LIMIT)
     return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from forkjoin.branch import git
+from forkjoin.branch.guard import users_files
 from forkjoin.paths import Home
 from forkjoin.regular import open_regular, read_regular
 from forkjoin.trust import digest
@@ -87,7 +88,7 @@ class Change:
 def take(common_dir: str, *, user: bool = False) -> Snapshot:
     """Return a snapshot of a repository's shared files, and of `user`'s. Blocks."""
     root = Path(common_dir)
-    files = [*islice(_shared_files(root), _FILES), *(_users_files() if user else ())]
+    files = [*islice(_shared_files(root), _FILES), *(users_files() if user else ())]
     found: dict[str, File | None] = {}
     room, hashed = _BYTES_OF_ALL, _HASHED
     for file in files:
@@ -118,12 +119,6 @@ def _files_of(git_dir: Path) -> Iterator[Path]:
 
 def _counts(folder: str, file: str) -> bool:
     return not file.endswith(".sample") if folder == "hooks" else file != "refs"  # `git update-server-info` writes that
-
-
-def _users_files() -> Iterator[Path]:
-    home = Path(os.environ.get("HOME") or "~").expanduser()
-    yield home / ".gitconfig"
-    yield Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "git", "config")
 
 
 def _read(file: Path, limit: int, hashed: int) -> File | None:

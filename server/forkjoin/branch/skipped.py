@@ -1,26 +1,46 @@
-"""Files whose changes git was told not to see: assume-unchanged and skip-worktree (git-update-index(1))."""
+"""Files that git was told not to see: by ignore rules, assume-unchanged and skip-worktree (git-update-index(1))."""
 
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.branch import git
-from forkjoin.branch.place import find_place, is_folder
+from forkjoin.branch.place import Place, find_place, is_folder
 from forkjoin.regular import is_gone
 
+#: How git is to list the untracked files, too, but those that a .gitignore there or the rules in stdin ignore.
+_OTHERS = ("--cached", "--others", "--exclude-per-directory=.gitignore", "--exclude-from=/dev/stdin")
 
-async def find_skipped(common_dir: str, worktree: Path) -> list[str]:
-    """Return the files of a worktree that have changes which git was told not to see."""
+
+async def find_unseen(common_dir: str, worktree: Path, rules: bytes | None) -> dict[str, str]:
+    """Return the files of a worktree with work that git was told not to see, each with the reason.
+
+    Args:
+        rules: The ignore rules that count, besides those of a .gitignore; `None` if unknown: then all count.
+    """
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
-        return []
-    if not await _list(worktree, place.here):
-        return []
+        return {}
+    listing = ("ls-files", "-z", "-v", *(_OTHERS if rules is not None else ()))
+    rows = git.names_in(await git.git(worktree, *listing, stdin=rules, extra=place.here))
+    new = {row[2:] for row in rows if row[0] == "?"}
+    found: dict[str, str] = {}
+    if new:
+        ignored = git.names_in(await place.git("ls-files", "-z", "--others", "--ignored", "--exclude-standard"))
+        found = dict.fromkeys(
+            sorted(new.intersection(ignored)), "ignored by rules that nobody accepted; see forkjoin trust"
+        )
+    if await _told(worktree, rows):
+        found |= dict.fromkeys(await _find_skipped(place, worktree), "git was told not to see its changes")
+    return found
+
+
+async def _find_skipped(place: Place, worktree: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="forkjoin-") as folder:
         index = Path(folder, "index")
         with contextlib.suppress(FileNotFoundError):
@@ -38,7 +58,7 @@ async def show(worktree: Path, extra: Mapping[str, str]) -> list[str]:
     Args:
         extra: The variables that name an index of ours.
     """
-    names = await _list(worktree, extra)
+    names = await _told(worktree, git.names_in(await git.git(worktree, "ls-files", "-z", "-v", extra=extra)))
     told = "".join(f"{name}\0" for name in names)
     for flag in ("--no-assume-unchanged", "--no-skip-worktree") if names else ():
         asked = ("-c", "core.splitIndex=false", "update-index", flag, "-z", "--stdin")
@@ -46,7 +66,6 @@ async def show(worktree: Path, extra: Mapping[str, str]) -> list[str]:
     return names
 
 
-async def _list(worktree: Path, extra: Mapping[str, str]) -> list[str]:
-    rows = git.names_in(await git.git(worktree, "ls-files", "-z", "-v", extra=extra))
+async def _told(worktree: Path, rows: Sequence[str]) -> list[str]:
     names = [row[2:] for row in rows if row[0] == "S" or row[0].islower()]
     return await to_thread.run_sync(lambda: [name for name in names if not is_gone(worktree / name)])
