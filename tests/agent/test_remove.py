@@ -10,9 +10,9 @@ import pytest
 from branches import blob, everything
 from forkjoin.branch import unsaved, worktree
 from forkjoin.loop import Loop
-from forkjoin.model import Agent
+from forkjoin.model import Agent, Removal
 from forkjoin.paths import Home
-from harness import Lead, first_answer, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+from harness import Lead, first_answer, git, lead_of, open_lead_in_memory, open_loop_in_memory
 
 
 async def _is_whole(loop: Loop) -> bool:
@@ -203,16 +203,15 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
     await near.run("echo y > y.txt")
 
 
-async def test_a_removal_that_was_cut_off_is_finished_though_the_repository_is_gone(
-    repository: Path, home: Home
-) -> None:
+async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gone(repository: Path, home: Home) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
-        await loop.store.set(await loop.store.agent(1), removing=True)
+        await loop.store.set(await loop.store.agent(1), removing=Removal.MERGED)
     shutil.rmtree(repository)
     async with open_loop_in_memory(home) as loop:
-        await until(lambda: not list(home.worktrees.glob("*/*")))
         await first_answer(lambda: _is_whole(loop))
+        assert "its repository is gone" in (await loop.store.agent(1)).last_event
+        assert (worktree_of(home, "a1") / "x.txt").exists()
     assert not repository.exists()
 
 

@@ -1,6 +1,7 @@
 """Work that only an agent's worktree has: in nested repositories and submodules."""
 
 import os
+import stat
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from forkjoin.regular import read_regular
 _GITLINK = (0o160000).to_bytes(4, "big")
 #: Files that a package manager puts into a clone to say that it is whole.
 _MARKS = frozenset({".cargo-ok"})
+#: Seconds by which the time of a file may be behind the clock.
+_LAG_S = 0.02
 _FORM = ("--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all")
 
 
@@ -64,11 +67,28 @@ async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: 
         CallerError: It can't be kept, for the reason given.
     """
     folders = {folder for one in found for folder in one.folders}
-    tops = [one for one in folders if not any(one != other and one.is_relative_to(other) for other in folders)]
+    tops = [one for one in folders if folders.isdisjoint(one.parents)]
     commits = {commit for one in found for commit in one.commits}
     message = f"Work that was only in {worktree.name}: {', '.join(map(str, found))}"
     named = {_call(common_dir, worktree, top): top for top in tops}
     return await archive(common_dir, named, commits, f"nested/{name}", message)
+
+
+def find_late(worktree: Path, since: float) -> list[Unsaved]:
+    """Find the files that came into a worktree, or changed, since its own began to go. Blocks."""
+    files = [above / name for above, names in walk(worktree) for name in sorted(names or ())]
+    late = tuple(file for file in files if _is_late(file, since - _LAG_S))
+    names = git.listed([str(file.relative_to(worktree)) for file in late])
+    return [Unsaved(names, "put there while it was being removed", late)] if late else []
+
+
+def _is_late(file: Path, since: float) -> bool:
+    try:
+        found = os.lstat(file)
+    except OSError:  # it went, or its folder can't be read
+        return False
+    when = found.st_ctime if found.st_nlink == 1 else found.st_mtime  # as other links to it go, its ctime changes
+    return when >= since and not stat.S_ISDIR(found.st_mode)
 
 
 def _call(common_dir: str, worktree: Path, folder: Path) -> str:
