@@ -20,6 +20,11 @@ async def _is_whole(loop: Loop) -> bool:
     return not await loop.store.half_removed()
 
 
+async def _is_told(loop: Loop, what: str) -> bool:
+    """Whether this is the last that is told of the first agent."""
+    return what in (await loop.store.agent(1)).last_event
+
+
 @pytest.fixture
 async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
     async with open_lead_in_memory(home, repository) as lead:
@@ -209,10 +214,22 @@ async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gon
         await loop.store.set(await loop.store.agent(1), removing=Removal.MERGED)
     shutil.rmtree(repository)
     async with open_loop_in_memory(home) as loop:
-        await first_answer(lambda: _is_whole(loop))
-        assert "its repository is gone" in (await loop.store.agent(1)).last_event
+        await first_answer(lambda: _is_told(loop, "its repository is gone"))
+        assert await _is_whole(loop)
         assert (worktree_of(home, "a1") / "x.txt").exists()
     assert not repository.exists()
+
+
+async def test_asked_again_for_a_removal_that_was_cut_off_it_looks_again(repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (first,) = await lead.run("true")
+        await loop.store.set_removing([await loop.store.agent(1)])
+        git(worktree_of(home, first), "init", "-q", "inner")
+        (worktree_of(home, first) / "inner" / "late").touch()
+        assert "inner (1 uncommitted path)" in await lead.refusal("remove_worktrees", ids=[first])
+        assert await _is_whole(loop)
+        (worktree_of(home, first) / "inner").rename(home.state / "moved away")
+        assert "warnings" not in await lead.call("remove_worktrees", ids=[first])
 
 
 async def test_a_branch_that_moves_while_its_worktree_goes_is_kept_as_it_is_then(

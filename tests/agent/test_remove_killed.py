@@ -49,33 +49,44 @@ class World:
     def worktree(self) -> Path:
         return next(self.home.worktrees.glob("*/a1-*"), self.home.worktrees / "none")
 
-    def go_on(self) -> str:
-        """Let somebody work on where the agent did, as far as that is there; how this work is known."""
+    def go_on(self) -> list[str]:
+        """Let somebody work on where the agent did, as far as that is there; the ends of this work's paths."""
         if not self.worktree.exists():
-            return ""
-        (self.worktree / "late.txt").write_text("came late\n")
-        return "came late"
+            return []
+        (self.worktree / "late.txt").write_text("late\n")
+        folder = self.repository / ".git" / "worktrees" / self.worktree.name
+        return ["late.txt", *self._commit(self.worktree / "deps/clone/.git"), *self._commit(folder / "modules/lib")]
+
+    def _commit(self, folder: Path) -> list[str]:
+        """Commit in a nested repository, if it is there still; the end of the commit's path."""
+        at = ("--git-dir", str(folder))
+        if not git(self.repository, *at, "rev-parse", "HEAD^{tree}", check=False).isalnum():
+            return []
+        late = git(self.repository, *at, "commit-tree", "-m", "late", "HEAD^{tree}")
+        git(self.repository, *at, "update-ref", "HEAD", late)
+        return [f"objects/{late[:2]}/{late[2:]}"]
 
     def has(self, work: str) -> bool:
         """Whether this work is in the worktree, on a branch, or kept."""
-        late = self.worktree / "late.txt"
-        if late.exists() and work in late.read_text():
+        tops = (self.worktree, self.repository / ".git" / "worktrees")
+        if any(list(top.rglob(work)) for top in tops):
             return True
         refs = git(self.repository, "for-each-ref", "--format=%(refname)").splitlines()
-        found = [(ref, name) for ref in refs for name in {"late.txt", "files.tar"}.intersection(self._names(ref))]
-        return not work or any(work.encode() in blob(self.repository, *one) for one in found)
-
-    def _names(self, ref: str) -> list[str]:
-        return git(self.repository, "ls-tree", "--name-only", ref).splitlines()
+        names = {ref: git(self.repository, "ls-tree", "--name-only", ref).splitlines() for ref in refs}
+        archives = [blob(self.repository, ref, "files.tar") for ref in refs if "files.tar" in names[ref]]
+        return any(work in there for there in names.values()) or any(work.encode() in one for one in archives)
 
     async def see_the_end(self, loop: Loop) -> Agent:
         """Return the agent once its removal is finished or refused."""
 
-        async def look() -> bool:
-            return not await loop.store.half_removed()
+        async def look() -> Agent | None:
+            agent = await loop.store.agent(1)
+            return agent if "its removal was cut off" in agent.last_event else None
 
-        await first_answer(look)
-        return await loop.store.agent(1)
+        agent = await first_answer(look)
+        assert agent
+        assert not await loop.store.half_removed()
+        return agent
 
     def check_all_is_gone(self) -> None:
         assert not self.worktree.exists()
@@ -104,10 +115,10 @@ async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: 
     await world.make(_SCRIPT, merge=True)
     number, ends = 1, set[bool]()
     while remove_elsewhere(discard=False, falls_at=number):
-        late = world.go_on() if goes_on else ""
+        late = world.go_on() if goes_on else []
         async with open_loop_in_memory(world.home) as loop:
             agent = await world.see_the_end(loop)
-        assert world.has(late)
+        assert all(world.has(work) for work in late), late
         if agent.removed:
             world.check_all_is_gone()
         else:
@@ -116,7 +127,7 @@ async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: 
             world.check_all_is_there()
         ends.add(bool(agent.removed))
         world.begin_again()
-        number += 3 if goes_on else 5
+        number += 5 if goes_on else 9
     assert number > 30, "these were the steps of a whole removal"
     assert ends == ({False, True} if goes_on else {True})
 
@@ -132,8 +143,20 @@ async def test_what_came_after_a_discard_was_cut_off_is_kept_too(world: World) -
         async with open_loop_in_memory(world.home) as loop:
             agent = await world.see_the_end(loop)
         assert late
-        assert world.has(late)
+        assert all(world.has(work) for work in late), late
         assert agent.removed
-        assert "kept" in agent.last_event
+        assert "its work is kept as refs/forkjoin/kept/" in agent.last_event
         world.check_all_is_gone()
         world.begin_again()
+
+
+async def test_a_branch_that_a_person_took_after_its_removal_was_cut_off_is_theirs(world: World) -> None:
+    await world.make(_SCRIPT, merge=True)
+    assert remove_elsewhere(discard=False, falls_at=12)
+    branch = git(world.repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin")
+    mine = world.repository.parent / "mine"
+    git(world.repository, "worktree", "add", "-q", "--force", str(mine), branch)
+    async with open_loop_in_memory(world.home) as loop:
+        assert (await world.see_the_end(loop)).removed
+    assert git(mine, "log", "--format=%s", "-1") == "x"
+    assert not world.worktree.exists()

@@ -56,27 +56,25 @@ async def finish_removals(rooms: Rooms) -> None:
         try:
             async with _alone(rooms, agent.project):
                 (now,) = await rooms.store.agents_numbered([agent.number])  # somebody may have asked for it again
-                told = await _finish(rooms, now) if now.removing and now.removed is None else []
-            for warning in told:
-                log.warning("%s: %s", agent.id, warning)
-                await rooms.store.note(agent, [(Noted(warning), -1)])
+                if now.removing and now.removed is None:
+                    told = await _finish(rooms, now)
+                    log.warning("%s: %s", agent.id, told)
+                    await rooms.store.note(agent, [(Noted(told), -1)])
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
 
 
-async def _finish(rooms: Rooms, agent: Agent) -> list[str]:
-    """Finish a removal, unless somebody has gone on with the agent's work. Return what its lead should know."""
+async def _finish(rooms: Rooms, agent: Agent) -> str:
+    """Finish a removal, unless somebody has gone on with the agent's work. Return how that went."""
     common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
     how = Removal.MERGED if await _is_forgotten(common_dir, agent) else agent.removing
     try:
         removed = await _remove(rooms, [agent], how, rooms.environments.of_anybody(agent.project))
     except CallerError as error:
-        return [f"its removal was cut off, and is not finished: {error}"]
+        return f"its removal was cut off, and is not finished: {error}"
     kept_as = removed.kept_as[agent.number]
-    return [
-        *removed.warnings,
-        *([f"its removal was cut off, and is done now; {kept_as} has its work"] if kept_as else []),
-    ]
+    kept_words = f"; its work is kept as {kept_as}" if kept_as else ""
+    return " ".join([f"its removal was cut off, and is done now{kept_words}.", *removed.warnings])
 
 
 async def _remove(
@@ -139,7 +137,7 @@ async def _keep_late(common_dir: str, agent: Agent) -> list[str]:
     """Keep what came into a worktree since its files began to go. Return a warning if something did."""
     path = Path(agent.worktree)
     since = await to_thread.run_sync(worktree.going_since, common_dir, path)
-    late = await to_thread.run_sync(unsaved.find_late, path, since or 0)
+    late = await to_thread.run_sync(unsaved.find_late, common_dir, path, since or 0)
     return [await _keep_unsaved(common_dir, agent, late)] if late else []
 
 

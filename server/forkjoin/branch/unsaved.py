@@ -1,5 +1,6 @@
 """Work that only an agent's worktree has: in nested repositories and submodules."""
 
+import itertools
 import os
 import stat
 from collections.abc import Sequence, Set
@@ -12,9 +13,10 @@ from forkjoin.branch import git
 from forkjoin.branch.archive import archive
 from forkjoin.branch.change import SUBMODULE
 from forkjoin.branch.lens import Lens, UnreadableError, find_alternates, open_lens
+from forkjoin.branch.mending import MODULES
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
 from forkjoin.branch.origin import MOST, Tips, find_own, find_tips
-from forkjoin.branch.place import find_pipes, is_folder
+from forkjoin.branch.place import find_pipes, git_folder, is_folder
 from forkjoin.branch.skipped import show
 from forkjoin.branch.stage import EMPTY_TREES
 from forkjoin.error import GitError
@@ -74,12 +76,14 @@ async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: 
     return await archive(common_dir, named, commits, f"nested/{name}", message)
 
 
-def find_late(worktree: Path, since: float) -> list[Unsaved]:
-    """Find the files that came into a worktree, or changed, since its own began to go. Blocks."""
-    files = [above / name for above, names in walk(worktree) for name in sorted(names or ())]
-    late = tuple(file for file in files if _is_late(file, since - _LAG_S))
-    names = git.listed([str(file.relative_to(worktree)) for file in late])
-    return [Unsaved(names, "put there while it was being removed", late)] if late else []
+def find_late(common_dir: str, worktree: Path, since: float) -> list[Unsaved]:
+    """Find the files that came into a worktree or its submodules, or changed, since its own began to go. Blocks."""
+    folder = git_folder(common_dir, worktree)
+    tops = filter(is_folder, [worktree, *([folder / MODULES] if folder else [])])
+    walked = [(above, name) for top in tops for above, *inside in os.walk(top) for name in itertools.chain(*inside)]
+    late = tuple(file for above, name in walked if _is_late(file := Path(above, name), since - _LAG_S))
+    others = f", with {len(late) - 1} others" if len(late) > 1 else ""
+    return [Unsaved(late[0].name, f"put there while it was being removed{others}", late)] if late else []
 
 
 def _is_late(file: Path, since: float) -> bool:
