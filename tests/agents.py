@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from forkjoin.model import Agent, Merge, State
+from forkjoin.model import Agent, Merge, Removal, State
 from forkjoin.spec import SpecParts
 
 
@@ -44,7 +44,7 @@ def make_agent(
         created=0.0,
         started=0.0 if attempt > 1 else None,
         ended=None,
-        removing=False,
+        removing=Removal.NONE,
         removed=None,
         last_event="",
         cost_usd=cost_usd,

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ async def record_landing(
 
 #: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
 PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def start_forkserver() -> None:
+    """Start what processes are forked from before a test has a home: it would be taken for one of its own."""
+    PROCESSES.set_forkserver_preload(["forkjoin.loop", "forkjoin.agent.restore", "anyio._backends._asyncio"])
+    forkserver.ensure_running()
 
 
 def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str) -> int:

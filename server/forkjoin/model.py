@@ -4,7 +4,7 @@ What is said of an agent at spawn is in `spec.py`.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Literal
 
 from forkjoin.spec import SpecParts
@@ -60,6 +60,14 @@ class Merge(StrEnum):
     NOTHING = "nothing"  #: it ended without a commit
 
 
+class Removal(IntEnum):
+    """What an agent's removal may take, once it is decided; false where none is."""
+
+    NONE = 0
+    MERGED = 1  #: only what is elsewhere, too
+    DISCARD = 2  #: also what has to be kept first
+
+
 class Verify(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
@@ -97,7 +105,7 @@ class Agent:
     created: float  #: seconds since the epoch, as are the next three
     started: float | None
     ended: float | None
-    removing: bool  #: whether its worktree is being taken away, or that was cut off
+    removing: Removal  #: how its worktree is being taken away, or was, until that was cut off
     removed: float | None  #: when its worktree was taken away
     last_event: str
     cost_usd: float | None

@@ -11,14 +11,19 @@ import pytest
 from branches import blob, everything
 from forkjoin.branch import unsaved, worktree
 from forkjoin.loop import Loop
-from forkjoin.model import Agent
+from forkjoin.model import Agent, Removal
 from forkjoin.paths import Home
-from harness import Lead, first_answer, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory, until
+from harness import Lead, first_answer, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
 
 
 async def _is_whole(loop: Loop) -> bool:
     """Whether no removal is half done."""
     return not await loop.store.half_removed()
+
+
+async def _is_told(loop: Loop, what: str) -> bool:
+    """Whether this is the last that is told of the first agent."""
+    return what in (await loop.store.agent(1)).last_event
 
 
 @pytest.fixture
@@ -208,17 +213,28 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
     await near.run("echo y > y.txt")
 
 
-async def test_a_removal_that_was_cut_off_is_finished_though_the_repository_is_gone(
-    repository: Path, home: Home
-) -> None:
+async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gone(repository: Path, home: Home) -> None:
     async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
         await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
-        await loop.store.set(await loop.store.agent(1), removing=True)
+        await loop.store.set(await loop.store.agent(1), removing=Removal.MERGED)
     shutil.rmtree(repository)
     async with open_loop_in_memory(home) as loop:
-        await until(lambda: not list(home.worktrees.glob("*/*")))
-        await first_answer(lambda: _is_whole(loop))
+        await first_answer(lambda: _is_told(loop, "its repository is gone"))
+        assert await _is_whole(loop)
+        assert (worktree_of(home, "a1") / "x.txt").exists()
     assert not repository.exists()
+
+
+async def test_asked_again_for_a_removal_that_was_cut_off_it_looks_again(repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (first,) = await lead.run("true")
+        await loop.store.set_removing([await loop.store.agent(1)])
+        git(worktree_of(home, first), "init", "-q", "inner")
+        (worktree_of(home, first) / "inner" / "late").touch()
+        assert "inner (1 uncommitted path)" in await lead.refusal("remove_worktrees", ids=[first])
+        assert await _is_whole(loop)
+        (worktree_of(home, first) / "inner").rename(home.state / "moved away")
+        assert "warnings" not in await lead.call("remove_worktrees", ids=[first])
 
 
 async def test_a_branch_that_moves_while_its_worktree_goes_is_kept_as_it_is_then(

@@ -1,8 +1,8 @@
 """Removing: an agent's worktree and branch go; what it did stays reachable unless it is merged.
 
 Whether it is merged git is asked, not the record: a target may have been set back since, or somebody merged by hand.
-Everything is looked at before the first thing goes. From then on, which is recorded, it all goes: what a daemon leaves
-that is killed in between, the next one takes away.
+Everything is looked at before the first thing goes, and what is decided then is recorded. A removal that was cut off is
+looked at again, unless files had begun to go; then what came since is kept, and the rest goes.
 """
 
 import logging
@@ -24,7 +24,8 @@ from forkjoin.branch.loose import Left, keep_left
 from forkjoin.branch.skipped import find_unseen
 from forkjoin.branch.unsaved import Unsaved
 from forkjoin.error import CallerError, GitError
-from forkjoin.model import FINAL, Agent, Merge
+from forkjoin.event import Noted
+from forkjoin.model import FINAL, Agent, Merge, Removal
 from forkjoin.regular import is_gone
 from forkjoin.rooms import Rooms
 from forkjoin.work import commit_loose, find_last, is_at
@@ -47,45 +48,100 @@ async def remove(
     Args:
         environment: What a teardown runs in where that of an agent's own lead is gone.
     """
-    project = agents[0].project
-    async with _alone(rooms, project):
-        common_dir = (await rooms.store.project_numbered(project)).common_dir
-        agents = await rooms.store.agents_numbered(agent.number for agent in agents)
-        whole = [agent for agent in agents if agent.removed is None and not agent.removing]
-        _check_free(rooms, whole)
-        made = [agent for agent in whole if agent.prepared]
-        forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
-        known = [agent for agent in made if agent not in forgotten]
-        unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
-        if not discard_unmerged:
-            _check_merged(unmerged, forgotten)
-            await _find_unsaved(common_dir, known, {}, discard=False)
-        for agent in made:
-            await end_visit(rooms, agent)
-        symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
-        lefts = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
-        warnings = [*symbolic, *await tear_down(rooms, known, environment)]
-        lefts |= await _check_again(rooms, common_dir, whole, lefts)
-        strays = {agent.number: await _find_strays(rooms, common_dir, agent, lefts) for agent in known}
-        unsaved = await _find_unsaved(common_dir, known, strays, discard=discard_unmerged)
-        warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
-        for agent in known:
-            await _keep_left(common_dir, agent, lefts[agent.number], discard=discard_unmerged)
-        _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
-        _check_free(rooms, await rooms.store.set_removing(whole))
-        return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
+    async with _alone(rooms, agents[0].project):
+        return await _remove(rooms, agents, Removal.DISCARD if discard_unmerged else Removal.MERGED, environment)
 
 
 async def finish_removals(rooms: Rooms) -> None:
-    """Take away what a daemon that died had begun to take away."""
+    """Finish the removals that the end of a daemon cut off, or refuse them."""
     for agent in await rooms.store.half_removed():
         try:
             async with _alone(rooms, agent.project):
-                common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-                now = await rooms.store.agent(agent.number)  # somebody may have asked for it again
-                await _take_away(rooms, common_dir, now)
+                (now,) = await rooms.store.agents_numbered([agent.number])  # somebody may have asked for it again
+                if now.removing and now.removed is None:
+                    told = await _finish(rooms, now)
+                    log.warning("%s: %s", agent.id, told)
+                    await rooms.store.note(agent, [(Noted(told), -1)])
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
+
+
+async def _finish(rooms: Rooms, agent: Agent) -> str:
+    """Finish a removal, unless somebody has gone on with the agent's work. Return how that went."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    how = Removal.MERGED if await _is_forgotten(common_dir, agent) else agent.removing
+    try:
+        removed = await _remove(rooms, [agent], how, rooms.environments.of_anybody(agent.project))
+    except CallerError as error:
+        return f"its removal was cut off, and is not finished: {error}"
+    kept_as = removed.kept_as[agent.number]
+    kept_words = f"; its work is kept as {kept_as}" if kept_as else ""
+    return " ".join([f"its removal was cut off, and is done now{kept_words}.", *removed.warnings])
+
+
+async def _remove(
+    rooms: Rooms, agents: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
+) -> Removed:
+    """Remove these agents, none of which anybody else removes meanwhile."""
+    common_dir = (await rooms.store.project_numbered(agents[0].project)).common_dir
+    agents = await rooms.store.agents_numbered(agent.number for agent in agents)
+    left = [agent for agent in agents if agent.removed is None]
+    begun = [agent for agent in left if agent.removing and await _has_begun(common_dir, agent)]
+    whole = [agent for agent in left if agent not in begun]
+    _check_free(rooms, begun)
+    try:
+        warnings = await _look(rooms, common_dir, whole, how, environment)
+    except CallerError:
+        if stay := [agent for agent in whole if agent.removing]:
+            await rooms.store.set(*stay, removing=Removal.NONE)
+        raise
+    warnings += [note for agent in begun for note in await _keep_late(common_dir, agent)]
+    return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
+
+
+async def _look(
+    rooms: Rooms, common_dir: str, whole: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
+) -> list[str]:
+    """Look at all that would go, keep what is nowhere else, and record that it goes. Return warnings."""
+    _check_free(rooms, whole)
+    discard = how is Removal.DISCARD
+    made = [agent for agent in whole if agent.prepared]
+    forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
+    known = [agent for agent in made if agent not in forgotten]
+    unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
+    if not discard:
+        _check_merged(unmerged, forgotten)
+        await _find_unsaved(common_dir, known, {}, discard=False)
+    for agent in made:
+        await end_visit(rooms, agent)
+    symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
+    lefts = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
+    if late := [agent for agent in known if agent.removing and lefts[agent.number].loose and not discard]:
+        raise _refuse(late[0], "files came into its worktree after its removal was cut off, and are on its branch now")
+    standing = [agent for agent in known if not agent.removing]  # the others' teardown has been run
+    warnings = [*symbolic, *await tear_down(rooms, standing, environment)]
+    lefts |= await _check_again(rooms, common_dir, whole, lefts)
+    strays = {agent.number: await _find_strays(rooms, common_dir, agent, lefts) for agent in known}
+    unsaved = await _find_unsaved(common_dir, known, strays, discard=discard)
+    warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
+    for agent in known:
+        await _keep_left(common_dir, agent, lefts[agent.number], discard=discard)
+    _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
+    _check_free(rooms, await rooms.store.set_removing(whole, how))
+    return warnings
+
+
+async def _has_begun(common_dir: str, agent: Agent) -> bool:
+    """Whether files of the agent's worktree have begun to go."""
+    return await to_thread.run_sync(worktree.going_since, common_dir, Path(agent.worktree)) is not None
+
+
+async def _keep_late(common_dir: str, agent: Agent) -> list[str]:
+    """Keep what came into a worktree since its files began to go. Return a warning if something did."""
+    path = Path(agent.worktree)
+    since = await to_thread.run_sync(worktree.going_since, common_dir, path)
+    late = await to_thread.run_sync(unsaved.find_late, common_dir, path, since or 0)
+    return [await _keep_unsaved(common_dir, agent, late)] if late else []
 
 
 def _alone(rooms: Rooms, project: int) -> anyio.Lock:
@@ -268,11 +324,19 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
         return kept_as
     if agent.prepared:
         await worktree.remove(common_dir, Path(agent.worktree))
-        if not forgotten:
+        if not forgotten and not (agent.removing and await _is_checked_out(common_dir, agent)):
             await worktree.retire_branch(common_dir, agent.branch, tip)
     await rooms.store.set(agent, removed=time.time())
     await tampering.forget_rules(rooms, agent)
     return kept_as
+
+
+async def _is_checked_out(common_dir: str, agent: Agent) -> bool:
+    """Whether somebody has checked out the branch of an agent whose removal was cut off: then it is theirs."""
+    try:
+        return await find_checkout(common_dir, agent.ref) is not None
+    except CallerError:  # it is being rebased
+        return True
 
 
 async def _keep(rooms: Rooms, common_dir: str, agent: Agent, tip: str | None) -> str | None:

@@ -13,7 +13,7 @@ from forkjoin.regular import read_regular
 #: What git takes for a HEAD.
 _HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTALL)
 #: Where submodules are: in their git folders a symlink may have come from the user's template.
-_MODULES = "modules"
+MODULES = "modules"
 
 
 def mend_folder(place: Place, branch: str) -> list[str]:
@@ -48,7 +48,7 @@ def _find_strange(top: Path) -> list[Path]:
     """Return pipes, sockets, devices, unexpected symlinks and huge files in a worktree's git folder."""
     found: list[Path] = []
     for above, folders, files in os.walk(top):
-        is_module = _MODULES in Path(above).relative_to(top).parts
+        is_module = MODULES in Path(above).relative_to(top).parts
         for file in (Path(above, name) for name in (*folders, *files)):
             is_symbolic = file == top / "HEAD" and str(file.readlink() if file.is_symlink() else "").startswith("refs/")
             is_large = is_oversized(top, os.path.relpath(file, top))

@@ -1,6 +1,8 @@
 """Work that only an agent's worktree has: in nested repositories and submodules."""
 
+import itertools
 import os
+import stat
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,10 @@ from forkjoin.branch import git
 from forkjoin.branch.archive import archive
 from forkjoin.branch.change import SUBMODULE
 from forkjoin.branch.lens import Lens, UnreadableError, find_alternates, open_lens
+from forkjoin.branch.mending import MODULES
 from forkjoin.branch.nested import Nested, Within, find_nested, find_within, walk
 from forkjoin.branch.origin import MOST, PRIVATE, Tips, find_files, find_own, find_tips
-from forkjoin.branch.place import find_pipes, is_folder
+from forkjoin.branch.place import find_pipes, git_folder, is_folder
 from forkjoin.branch.remotes import find_remotes
 from forkjoin.branch.skipped import show
 from forkjoin.branch.stage import EMPTY_TREES
@@ -25,6 +28,8 @@ _GITLINK = (0o160000).to_bytes(4, "big")
 #: Files that a package manager puts into a clone to say that it is whole.
 _MARKS = frozenset({".cargo-ok"})
 _PLACE = "files in the place of a submodule"
+#: Seconds by which the time of a file may be behind the clock.
+_LAG_S = 0.02
 _FORM = ("--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=all")
 
 
@@ -68,11 +73,30 @@ async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: 
         CallerError: It can't be kept, for the reason given.
     """
     folders = {folder for one in found for folder in one.folders}
-    tops = [one for one in folders if not any(one != other and one.is_relative_to(other) for other in folders)]
+    tops = [one for one in folders if folders.isdisjoint(one.parents)]
     commits = {commit for one in found for commit in one.commits}
     message = f"Work that was only in {worktree.name}: {', '.join(map(str, found))}"
     named = {_call(common_dir, worktree, top): top for top in tops}
     return await archive(common_dir, named, commits, f"nested/{name}", message)
+
+
+def find_late(common_dir: str, worktree: Path, since: float) -> list[Unsaved]:
+    """Find the files that came into a worktree or its submodules, or changed, since its own began to go. Blocks."""
+    folder = git_folder(common_dir, worktree)
+    tops = filter(is_folder, [worktree, *([folder / MODULES] if folder else [])])
+    walked = [(above, name) for top in tops for above, *inside in os.walk(top) for name in itertools.chain(*inside)]
+    late = tuple(file for above, name in walked if _is_late(file := Path(above, name), since - _LAG_S))
+    others = f", with {len(late) - 1} others" if len(late) > 1 else ""
+    return [Unsaved(late[0].name, f"put there while it was being removed{others}", late)] if late else []
+
+
+def _is_late(file: Path, since: float) -> bool:
+    try:
+        found = os.lstat(file)
+    except OSError:  # it went, or its folder can't be read
+        return False
+    when = found.st_ctime if found.st_nlink == 1 else found.st_mtime  # as other links to it go, its ctime changes
+    return when >= since and not stat.S_ISDIR(found.st_mode)
 
 
 def _call(common_dir: str, worktree: Path, folder: Path) -> str:

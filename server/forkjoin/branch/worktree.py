@@ -40,6 +40,8 @@ _ROOM = 1024 * 1024
 #: The file in a worktree's git folder that says whose it is and what it was made ready for.
 MARK = "forkjoin-ready"
 _MARK_LIMIT = 8192
+#: What the mark is called once the worktree's files begin to go; its time says since when.
+_GOING = "forkjoin-going"
 #: What git reads of each worktree when it adds one.
 _READ_OF_EACH = ("HEAD", "commondir", "gitdir", "locked")
 
@@ -252,23 +254,49 @@ async def remove(common_dir: str, path: Path) -> None:
         await to_thread.run_sync(_clear, common_dir, path)
         return
     async with registering(common_dir):
+        if folder := await to_thread.run_sync(git_folder, common_dir, path):
+            await to_thread.run_sync(_begin_to_go, folder)
         for _, folder in await to_thread.run_sync(find_linked, common_dir, path):
-            await to_thread.run_sync(take_away, folder)
+            await to_thread.run_sync(_drop, folder)
         await to_thread.run_sync(_clear, common_dir, path)
+
+
+def going_since(common_dir: str, path: Path) -> float | None:
+    """Return when the files of the worktree at `path` began to go, if that was cut off."""
+    folder = git_folder(common_dir, path)
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(folder / _GOING).st_mtime if folder else None
+    return None
 
 
 def _clear(common_dir: str, path: Path) -> None:
     """Leave nothing at `path` and nothing that stands for it, as `git worktree remove -f -f` does."""
     folder = git_folder(common_dir, path)
-    if folder:  # what is half gone is not ready
-        (folder / MARK).unlink(missing_ok=True)
+    if folder:
+        _begin_to_go(folder)
     take_away(path)
     if folder:
-        while folder.exists():  # what is half gone a gc beside us prunes, and may be quicker
-            with contextlib.suppress(FileNotFoundError):
-                take_away(folder)
+        _drop(folder)
         with contextlib.suppress(OSError):  # there are others
             folder.parent.rmdir()
+
+
+def _begin_to_go(folder: Path) -> None:
+    """Note in a worktree's git folder that the worktree is not ready any more, and since when."""
+    with contextlib.suppress(FileNotFoundError):  # it never was, or that is noted
+        os.utime(folder / MARK, follow_symlinks=False)
+        (folder / MARK).rename(folder / _GOING)  # which needs no room on a full disk
+
+
+def _drop(folder: Path) -> None:
+    """Take a worktree's git folder away. As long as git finds it, it has what git reads, should this be cut off."""
+    while folder.exists():  # what is half gone a gc beside us prunes, and may be quicker
+        with contextlib.suppress(FileNotFoundError):
+            if not folder.is_symlink():
+                last = (*_READ_OF_EACH, _GOING)
+                for entry in sorted(folder.iterdir(), key=lambda one: (one.name in last, one.name != "gitdir")):
+                    take_away(entry)
+            take_away(folder)
 
 
 def take_away(path: Path) -> None:

@@ -15,7 +15,7 @@ from anyio import to_thread
 from forkjoin.config import Recipe
 from forkjoin.error import BrokenPromiseError, UnknownAgentError
 from forkjoin.event import Event, Recorded
-from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Result, State
+from forkjoin.model import FINAL, Agent, Landing, Merge, Pause, Project, Removal, Result, State
 from forkjoin.record import rows, turns
 from forkjoin.record.database import Queries, open_database
 from forkjoin.record.deferred import DeferredCalls
@@ -43,7 +43,7 @@ class Fields(TypedDict, total=False):
     base: str
     prepared: bool
     branch: str
-    removing: bool
+    removing: Removal
     removed: float
     budget_usd: float
     wind_up: bool
@@ -328,13 +328,13 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         await self._write(f"set_{next(iter(fields))}", lambda q: q.set_agents(numbers=numbers, **said))
 
     @Transactions.step()
-    def set_removing(self, q: Queries, agents: Sequence[Agent]) -> list[Agent]:
+    def set_removing(self, q: Queries, agents: Sequence[Agent], how: Removal = Removal.MERGED) -> list[Agent]:
         """Note that these are being removed, unless one is at work, or on its way to a target; those that are."""
         now = [q.agent(agent.number) for agent in agents]
         busy = [agent for agent in now if agent.state not in FINAL or agent.merge is Merge.QUEUED]
         if not busy:
             numbers = tuple(agent.number for agent in now)
-            q.set_agents(**dict.fromkeys(Fields.__annotations__) | {"numbers": numbers, "removing": True})
+            q.set_agents(**dict.fromkeys(Fields.__annotations__) | {"numbers": numbers, "removing": how})
         return busy
 
     async def half_removed(self) -> list[Agent]:
