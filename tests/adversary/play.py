@@ -247,9 +247,15 @@ class _Player:
                 ground.ask("gc", "-q", "--prune=now")
                 return
             before, branch = ground.ask("rev-parse", "HEAD"), ground.ask("symbolic-ref", "HEAD")  # else not at all
-            ground.write(ground.repository, {"user.txt": f"{time.monotonic_ns()}\n"})
-            ground.ask("add", "user.txt")
-            ground.ask("commit", "-qm", "of the user", "--only", "--", "user.txt")
+            name = f"user-{time.monotonic_ns()}.txt"
+            ground.write(ground.repository, {name: "the user's\n"})
+            try:
+                ground.ask("add", name)
+                ground.ask("commit", "-qm", "of the user", "--only", "--", name)
+            except AssertionError:  # such as at a lock
+                (ground.repository / name).unlink()
+                ground.ask("rm", "-q", "--cached", "--", name)
+                raise
             now = ground.ask("rev-parse", "HEAD")
             if self.played.targets.get(branch, before) == before:
                 self.played.targets[branch] = now

@@ -31,10 +31,10 @@ ACTIONS = {
     ),
     "names that differ by case": "leave README.MD; leave readme.md; leave SHARED.TXT; commit; leave Shared.Txt",
     "long names": (
-        "leave $(head -c 240 /dev/zero | tr '\\0' n); d=; for n in $(seq 60); do d=$d/deep-deep-deep; done\n"
-        "leave .$d/$T.txt; commit"
+        "leave $(head -c 240 /dev/zero | tr '\\0' n)\n"
+        "leave $(seq 60 | sed 's/.*/deep-deep-deep/' | paste -sd /)/$T.txt; commit"
     ),
-    "many files": "mkdir many-$T; for n in $(seq 400); do echo $n > many-$T/$n; done; leave $T.txt; commit",
+    "many files": "mkdir many-$T; seq 400 | while read -r n; do echo $n > many-$T/$n; done; leave $T.txt; commit",
     "a large file": "head -c 6000000 /dev/urandom > large-$T; leave $T.txt; commit",
     "pipes and sockets": (
         "leave $T.txt; mkfifo pipe-$T .gitignore .gitattributes forkjoin.toml\n"
@@ -50,7 +50,9 @@ ACTIONS = {
         'ln -s "$OUTSIDE" through; leave $T.txt; commit; git rm -q --cached through; rm through\n'
         "leave through/made; commit"
     ),
-    "a link where a folder was": 'leave sub/$T.txt; commit; rm -rf sub; ln -s "$OUTSIDE" sub; commit; leave $T-2.txt',
+    "a link where a folder was": (
+        'leave sub/$T.txt; commit; is_saved && rm -rf sub; ln -s "$OUTSIDE" sub; commit; leave $T-2.txt'
+    ),
     "a hard link to the user's": (
         'leave $T.txt; ln "${C%/.git}/shared.txt" hard-$T 2> /dev/null; commit; leave $T-2.txt'
     ),
