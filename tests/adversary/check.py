@@ -127,8 +127,9 @@ def _work(seen: Seen) -> Iterator[str]:
         if reach.has(text):
             continue
         is_taken = any(ref.startswith("refs/heads/forkjoin/") for ref in seen.told.moved)  # by another agent
-        if (is_taken or "detaches" in str(seen.played.plan)) and reach.has_object(text):
-            continue  # or the agent itself has left its commit for another branch
+        leaves = any(action in str(seen.played.plan) for action in ("detaches", "expires reflogs"))
+        if (is_taken or leaves) and reach.has_object(text):
+            continue  # or the agent itself has left its commit for another branch, or one took the reflogs away
         yield f"{agent}'s work {number} is gone"
 
 

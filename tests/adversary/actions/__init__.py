@@ -20,10 +20,8 @@ IFS=  # a path is one word, whatever is in it
 [ -f .git ] && D=$(cd "$(sed 's/^gitdir: //' .git)" && pwd -P) && [ -f "$D/commondir" ] || exit 0  # told once more
 C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent may have broken its configuration
 say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
-leave() {
-  N=$((N+1)); f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"
-  printf 'work %s of %s\n' $N $T > "$f" && say "work $T $N"
-}
+rewrite() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1" && say "work $T $N"; }
+leave() { f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"; rewrite "$f"; }
 commit() {
   git add -A . ; git commit -qm "work of $T" || return
   r=$(git rev-parse --symbolic-full-name HEAD); [ "$r" = "$B" ] || [ "$r" = HEAD ] || say moved $T "$r"

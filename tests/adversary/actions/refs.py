@@ -63,6 +63,13 @@ ACTIONS = {
         "git replace $(git rev-parse HEAD) $one && say moved $T refs/replace/$(git rev-parse HEAD)"
     ),
     "notes": "leave $T.txt; commit; git notes add -m note HEAD && say moved $T refs/notes/commits",
+    "keeps it in refs of its worktree": (
+        "leave $T.txt; commit; git update-ref refs/worktree/saved HEAD; git reset -q --hard HEAD~1; leave $T-2.txt"
+    ),
+    "keeps it in refs that no gc sees": (
+        'leave $T.txt; commit; git rev-parse HEAD > "$D/FETCH_HEAD"; git update-ref -d ORIG_HEAD\n'
+        "git update-ref refs/rewritten/saved HEAD; git reset -q --hard HEAD~1; leave $T-2.txt"
+    ),
     "gc": "leave $T.txt; commit; git gc -q --prune=now; git pack-refs --all",
     "expires reflogs": "leave $T.txt; commit; leave $T-2.txt; git reflog expire --expire=now --all; git repack -qad",
 }

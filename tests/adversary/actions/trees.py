@@ -30,6 +30,19 @@ ACTIONS = {
         "leave \"$(printf '\\033[2J')\""
     ),
     "names that differ by case": "leave README.MD; leave readme.md; leave SHARED.TXT; commit; leave Shared.Txt",
+    "folders that differ by case": "leave Folder-$T/x; leave folder-$T/X; commit; leave FOLDER-$T/x; leave folder-$T/x",
+    "names composed twice": (
+        "leave \"$(printf 'caf\\303\\251-%s' $T)\"; leave \"$(printf 'cafe\\314\\201-%s' $T)\"; commit\n"
+        "git config core.precomposeUnicode true; say set $T core.precomposeUnicode; leave $T.txt"
+    ),
+    "files in another encoding": (
+        "echo '*.utf working-tree-encoding=UTF-16LE' > .gitattributes\n"
+        "encode() { rewrite $1; iconv -t UTF-16LE $1 > $1.utf; rm $1; }; encode $T; commit; encode $T-2; leave $T.txt"
+    ),
+    "a commit in another encoding": (
+        "leave $T.txt; git add -A; printf 'caf\\351\\n' | git -c i18n.commitEncoding=ISO-8859-1 commit -qF -\n"
+        "leave $T-2.txt; git add -A; printf 'x' | git -c i18n.commitEncoding=no-such commit -qF -"
+    ),
     "long names": (
         "leave $(head -c 240 /dev/zero | tr '\\0' n)\n"
         "leave $(seq 60 | sed 's/.*/deep-deep-deep/' | paste -sd /)/$T.txt; commit"
