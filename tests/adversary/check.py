@@ -151,6 +151,8 @@ def _refs(seen: Seen) -> Iterator[str]:
         name = ref.removeprefix("refs/heads/")
         is_said = name in seen.warnings or _agent(token) in seen.played.told  # its last result says what is new since
         is_said = is_said or any("s branch was " in said or "was moved from" in said for said in seen.warnings_of(ref))
+        own = seen.results.get(_agent(token), {"warnings": []})["warnings"]
+        is_said = is_said or any("can't tell whether other branches changed" in said for said in own)  # at a pipe
         if ref.startswith("refs/heads/") and before.get(ref) != after.get(ref) and not is_said:
             yield f"{token} has moved {ref}, and no result says so"
 

@@ -34,6 +34,8 @@ DEADLINE_S = 40.0
 _FRESH = (
     "echo fresh > fresh.txt; git add -f fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
 )
+#: What is said where an agent's forkjoin.toml has landed that nobody has trusted.
+_ASKS_FOR_NONE = 'pass verify="" for none'
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,12 +310,16 @@ class _Player:
         """Land the work of another agent. Return why that is not possible, if it is not."""
         await self._greet()
         spawned = await self.call("spawn_agents", agents=[{"task": _FRESH}])
+        if _ASKS_FOR_NONE in spawned.refusal:
+            spawned = await self.call("spawn_agents", agents=[{"task": _FRESH, "verify": ""}])
         if not spawned.answer:
             return spawned.refusal
         agent = spawned.answer["agents"][0]["id"]
         await self.call("wait_agents", ids=[agent], timeout_s=DEADLINE_S - 10)
         await self.call("get_result", id=agent)
         merged = await self.call("merge_worktree", ids=[agent], into="main")
+        if _ASKS_FOR_NONE in merged.refusal:
+            merged = await self.call("merge_worktree", ids=[agent], into="main", verify="")
         if merged.answer and ours:
             self._note_moved(merged.answer)
         return "" if merged.answer and merged.answer["merged"] else merged.text

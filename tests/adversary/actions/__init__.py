@@ -20,7 +20,8 @@ IFS=  # a path is one word, whatever is in it
 [ -f .git ] && D=$(cd "$(sed 's/^gitdir: //' .git)" && pwd -P) && [ -f "$D/commondir" ] || exit 0  # told once more
 C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent may have broken its configuration
 say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
-rewrite() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1" && say "work $T $N"; }
+ignores() { [ -f .gitignore ] && grep -qx '[*]' .gitignore; }  # of its own accord: that is no work
+rewrite() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1" && ! ignores && say "work $T $N"; }
 leave() { f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"; rewrite "$f"; }
 commit() {
   git add -A . ; git commit -qm "work of $T" || return

@@ -64,7 +64,8 @@ ACTIONS = {
         "leave through/made; commit"
     ),
     "a link where a folder was": (
-        'leave sub/$T.txt; commit; is_saved && rm -rf sub; ln -s "$OUTSIDE" sub; commit; leave $T-2.txt'
+        "[ ! -h sub ] || rm sub; leave sub/$T.txt; commit; is_saved && rm -rf sub\n"
+        'ln -s "$OUTSIDE" sub; commit; leave $T-2.txt'
     ),
     "a hard link to the user's": (
         'leave $T.txt; ln "${C%/.git}/shared.txt" hard-$T 2> /dev/null; commit; leave $T-2.txt'
@@ -76,7 +77,7 @@ ACTIONS = {
     ),
     "a folder nobody may read": "leave $T.txt; commit; mkdir closed; echo x > closed/x; chmod 0 closed",
     "ignores all": (
-        "leave $T.txt; echo '*' > .gitignore; git add -f .gitignore $T.txt; git commit -qm x; echo x > $T-2.txt"
+        "leave $T.txt; git add -A; echo '*' > .gitignore; git add -f .gitignore; git commit -qm x; echo x > $T-2.txt"
     ),
     "attributes": (
         "printf '* text eol=crlf\\n*.md working-tree-encoding=UTF-16 -diff\\n* ident export-subst merge=union\\n' "
