@@ -121,7 +121,7 @@ async def _play_killed(kill: Operation, operation: Operation, played: Played, ho
     except* _HangsError:
         played.hung = True
     while lock.is_held(home.daemon_lock):
-        await to_thread.run_sync(partial(forkjoin, played.ground.other, "daemon", "stop", check=False))
+        await to_thread.run_sync(partial(forkjoin, played.ground.other, "daemon", "stop", "--now", check=False))
 
 
 @asynccontextmanager
