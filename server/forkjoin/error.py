@@ -22,6 +22,8 @@ _PASSING_WORDS = (
     r"|Out of memory|Resource temporarily unavailable|\.lock': File exists"
     r"|unable to write file"  # of a checkout: a full disk, as a rule; git does not say
 )
+#: What git says after it has named a lock, on six lines.
+_ANOTHER = "\n\nAnother git process"
 
 
 class ForkjoinError(Exception):
@@ -86,9 +88,13 @@ class GitError(ForkjoinError):
 
     def __init__(self, arguments: Iterable[str], code: int, stderr: str) -> None:
         self.stderr = stderr.strip()
-        lines = self.stderr.splitlines()
+        said, locked, _ = self.stderr.partition(_ANOTHER)
+        self.met_lock = bool(locked)
+        lines = said.splitlines()
         last = next((n for n in reversed(range(len(lines))) if not lines[n][:1].isspace()), 0)  # others go on from it
         self.last_line = " ".join(line.strip() for line in lines[last:]) or f"exit {code}"
+        if self.met_lock:
+            self.last_line += " Remove it if no git is at work there."
         super().__init__(f"git {' '.join(arguments)[:200]}: {self.last_line[:500]}")
 
 

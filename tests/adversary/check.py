@@ -127,8 +127,9 @@ def _work(seen: Seen) -> Iterator[str]:
         if reach.has(text):
             continue
         is_taken = any(ref.startswith("refs/heads/forkjoin/") for ref in seen.told.moved)  # by another agent
-        if (is_taken or "detaches" in str(seen.played.plan)) and reach.has_object(text):
-            continue  # or the agent itself has left its commit for another branch
+        leaves = any(action in str(seen.played.plan) for action in ("detaches", "expires reflogs"))
+        if (is_taken or leaves) and reach.has_object(text):
+            continue  # or the agent itself has left its commit for another branch, or one took the reflogs away
         yield f"{agent}'s work {number} is gone"
 
 
@@ -150,6 +151,8 @@ def _refs(seen: Seen) -> Iterator[str]:
         name = ref.removeprefix("refs/heads/")
         is_said = name in seen.warnings or _agent(token) in seen.played.told  # its last result says what is new since
         is_said = is_said or any("s branch was " in said or "was moved from" in said for said in seen.warnings_of(ref))
+        own = seen.results.get(_agent(token), {"warnings": []})["warnings"]
+        is_said = is_said or any("can't tell whether other branches changed" in said for said in own)  # at a pipe
         if ref.startswith("refs/heads/") and before.get(ref) != after.get(ref) and not is_said:
             yield f"{token} has moved {ref}, and no result says so"
 

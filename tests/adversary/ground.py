@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -135,12 +136,17 @@ class Ground:
 
     def _git(self, *arguments: str, check: bool, extra: Mapping[str, str], stdin: str = "") -> str:
         env = {**self.environment, "GIT_OPTIONAL_LOCKS": "0", "OF_USER": "1", **_IDENTITY, **extra}
-        done = subprocess.run(
-            ["git", *_NEUTRAL, *arguments], env=env, input=os.fsencode(stdin), capture_output=True, check=False,
-            timeout=_GIT_S, cwd=self.user,
-        )  # fmt: skip
-        assert done.returncode == 0 or not check, f"git {arguments}: {done.stderr.decode(errors='replace')}"
-        return os.fsdecode(done.stdout).removesuffix("\n")
+        with subprocess.Popen(
+            ["git", *_NEUTRAL, *arguments], env=env, cwd=self.user, process_group=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as running:  # fmt: skip
+            try:
+                out, said = running.communicate(os.fsencode(stdin), _GIT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGTERM)  # as a person does: git then takes its locks away
+                raise
+        assert running.returncode == 0 or not check, f"git {arguments}: {said.decode(errors='replace')}"
+        return os.fsdecode(out).removesuffix("\n")
 
     @contextmanager
     def inhabited(self) -> Generator[None]:

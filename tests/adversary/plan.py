@@ -11,6 +11,7 @@ from adversary.states import DONE, MADE
 VERIFY = "test ! -e check.sh || sh ./check.sh || exit 1; test -e poison/ok || ! ls broken-* > /dev/null 2>&1"
 #: How often a family of actions is drawn beside the others; those of `identity` take seconds.
 _WEIGHTS = {"work": 3, "refs": 4, "configuration": 3, "folders": 3, "trees": 3, "nested": 3, "identity": 1}
+_KILLED_AT = ("at-5", "at-20", "at-50", "at-100", "at-200", "at-400", "at-800")  # milliseconds later
 _OPTIONS = {"merge": ("release", "verify", "dry", "squash", "failed"), "remove": ("discard",), "undo": ("release",)}
 
 
@@ -94,10 +95,23 @@ class _Drawing:
         self._add("wait")
 
     def go_on(self) -> None:
-        kinds = {"merge": 6, "remove": 3, "undo": 2, "review": 3, "spawn": 3, "tell": 1, "commit": 1, "gc": 1}
+        kinds = {
+            "merge": 6,
+            "remove": 3,
+            "undo": 2,
+            "review": 3,
+            "spawn": 3,
+            "tell": 1,
+            "commit": 1,
+            "gc": 1,
+            "kill": 1,
+        }
         kind = self.source.choices(list(kinds), list(kinds.values()))[0]
         if kind == "spawn":
             self.spawn(1)
+        elif kind == "kill":
+            self.operations.append(Operation(kind, options=(self.source.choice(_KILLED_AT),)))
+            self.go_on()
         else:
             self._add(kind)
 

@@ -1,6 +1,8 @@
 """Playing a history: a lead at the tools of a loop in this process, whose socket agents' programs reach."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +13,7 @@ from typing import Any
 import anyio
 import psutil
 from anyio import to_thread
+from forkjoin import lock
 from forkjoin.admission import welcome
 from forkjoin.connection import daemon
 from forkjoin.error import CallerError
@@ -18,7 +21,7 @@ from forkjoin.loop import Loop
 from forkjoin.paths import Home, find_home
 from forkjoin.session import Session
 from forkjoin_tools.server import serve
-from harness import Lead, ToolRefusedError, lead_of, make_hello, open_loop_in_memory
+from harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_loop_in_memory
 
 from adversary.actions import make_task
 from adversary.ground import Ground
@@ -31,6 +34,8 @@ DEADLINE_S = 40.0
 _FRESH = (
     "echo fresh > fresh.txt; git add -f fresh.txt; git -c user.name=T -c user.email=t@e commit -qm fresh; echo fresh"
 )
+#: What is said where an agent's forkjoin.toml has landed that nobody has trusted.
+_ASKS_FOR_NONE = 'pass verify="" for none'
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,16 @@ async def play(plan: Plan, ground: Ground, played: Played) -> None:
     home = find_home()
     home.make()
     ground.trust()
+    at = str(ground.lead_at)
+    is_text = at == at.encode(errors="replace").decode()  # else no relay can be told of it
+    operations = [one for one in plan.operations if one.kind != "kill" or is_text]
+    while await _play_until_a_kill(operations, played, home) and not played.hung:
+        await _play_killed(operations.pop(0), operations.pop(0), played, home)
+
+
+async def _play_until_a_kill(operations: list[Operation], played: Played, home: Home) -> bool:
+    """Play in this process what comes before the next kill, if there is one; else all, and see that all is of use."""
+    ground = played.ground
     async with (
         open_loop_in_memory(home) as loop,
         _open_door(loop, home),
@@ -80,14 +95,33 @@ async def play(plan: Plan, ground: Ground, played: Played) -> None:
     ):
         player = _Player(loop, lead, played)
         try:
-            for operation in plan.operations:
-                await player.operate(operation)
+            while operations and (operations[0].kind != "kill" or not operations[1:2]):
+                await player.operate(operations.pop(0))
+            if operations:
+                return True
             await player.end()
             played.fresh = await player.land_fresh()
             played.other = await _Player(loop, other, played).land_fresh(ours=False)
         except _HangsError:
             played.hung = True
             await to_thread.run_sync(_end_hanging)
+    return False
+
+
+async def _play_killed(kill: Operation, operation: Operation, played: Played, home: Home) -> None:
+    """Play an operation over a relay, with a daemon of its own that is killed meanwhile; the next one answers."""
+    try:
+        async with open_lead(played.ground.lead_at) as lead, anyio.create_task_group() as tasks:
+            player = _Player(None, lead, played)
+            await player.call("get_status")
+            status = await to_thread.run_sync(forkjoin, played.ground.other, "daemon", "status")
+            tasks.start_soon(player.operate, operation)
+            await anyio.sleep(int(kill.options[0].removeprefix("at-")) / 1000)
+            os.kill(int(status.stdout.partition("pid ")[2].partition(",")[0]), signal.SIGKILL)
+    except* _HangsError:
+        played.hung = True
+    while lock.is_held(home.daemon_lock):
+        await to_thread.run_sync(partial(forkjoin, played.ground.other, "daemon", "stop", "--now", check=False))
 
 
 @asynccontextmanager
@@ -113,7 +147,7 @@ def _end_hanging() -> None:
 
 
 class _Player:
-    def __init__(self, loop: Loop, lead: Lead, played: Played) -> None:
+    def __init__(self, loop: Loop | None, lead: Lead, played: Played) -> None:
         self.loop, self.lead, self.played, self.ground = loop, lead, played, played.ground
 
     async def call(self, tool: str, **arguments: Any) -> Answered:
@@ -171,6 +205,8 @@ class _Player:
 
     async def _greet(self) -> None:
         """Connect as the daemon lets in a relay or a command line: that has no error but in words."""
+        if self.loop is None:
+            return
         for kind in ("relay", "cli"):
             hello = make_hello(f"greeting-{kind}", kind=kind, cwd=str(self.ground.lead_at), session_id="session-1")
             try:
@@ -247,9 +283,15 @@ class _Player:
                 ground.ask("gc", "-q", "--prune=now")
                 return
             before, branch = ground.ask("rev-parse", "HEAD"), ground.ask("symbolic-ref", "HEAD")  # else not at all
-            ground.write(ground.repository, {"user.txt": f"{time.monotonic_ns()}\n"})
-            ground.ask("add", "user.txt")
-            ground.ask("commit", "-qm", "of the user", "--only", "--", "user.txt")
+            name = f"user-{time.monotonic_ns()}.txt"
+            ground.write(ground.repository, {name: "the user's\n"})
+            try:
+                ground.ask("add", name)
+                ground.ask("commit", "-qm", "of the user", "--only", "--", name)
+            except AssertionError:  # such as at a lock
+                (ground.repository / name).unlink()
+                ground.ask("rm", "-q", "--cached", "--", name)
+                raise
             now = ground.ask("rev-parse", "HEAD")
             if self.played.targets.get(branch, before) == before:
                 self.played.targets[branch] = now
@@ -268,12 +310,16 @@ class _Player:
         """Land the work of another agent. Return why that is not possible, if it is not."""
         await self._greet()
         spawned = await self.call("spawn_agents", agents=[{"task": _FRESH}])
+        if _ASKS_FOR_NONE in spawned.refusal:
+            spawned = await self.call("spawn_agents", agents=[{"task": _FRESH, "verify": ""}])
         if not spawned.answer:
             return spawned.refusal
         agent = spawned.answer["agents"][0]["id"]
         await self.call("wait_agents", ids=[agent], timeout_s=DEADLINE_S - 10)
         await self.call("get_result", id=agent)
         merged = await self.call("merge_worktree", ids=[agent], into="main")
+        if _ASKS_FOR_NONE in merged.refusal:
+            merged = await self.call("merge_worktree", ids=[agent], into="main", verify="")
         if merged.answer and ours:
             self._note_moved(merged.answer)
         return "" if merged.answer and merged.answer["merged"] else merged.text

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from adversary.ground import Ground
+from adversary.ground import PLAIN, Ground
 
 #: Where folders are kept that were discarded.
 _TARS = "refs/forkjoin/kept/nested"
@@ -19,8 +19,14 @@ class Reach:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        listing = ground.ask("rev-list", "--objects", "--all", "--missing=allow-any", check=False)
+        stashes = ground.ask("stash", "list", "--format=%H", check=False).split()
+        listing = ground.ask("rev-list", "--objects", "--all", *stashes, "--missing=allow-any", check=False)
         self._reachable = _first_words(listing)
+        for folder in ground.common.glob("worktrees/*"):  # which has refs and reflogs of its own
+            own = ("rev-list", "--objects", "--all", "--reflog", "--missing=allow-any")
+            self._reachable |= _first_words(
+                ground.run(folder, "--git-dir", str(folder), *own, check=False, extra=PLAIN)
+            )
         for folder in _git_folders(ground.common, "modules"):
             self._reachable |= _first_words(self._of(folder, "rev-list", "--objects", "--all", "HEAD"))
         standing = [ground.home / "worktrees", *ground.common.glob("worktrees/*-else"), *self._unpack()]
@@ -58,7 +64,8 @@ class Reach:
 
     def has(self, text: bytes) -> bool:
         """Whether a file with this text is kept."""
-        return text in self._standing or any(one in self._there for one in self._ids(text))
+        encoded = text.decode().encode("utf-16-le")
+        return not self._standing.isdisjoint((text, encoded)) or any(one in self._there for one in self._ids(text))
 
     def has_object(self, text: bytes) -> bool:
         """Whether git has it at least, reachable or not."""

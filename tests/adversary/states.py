@@ -138,7 +138,7 @@ def _git(*commands: str) -> State:
 def _commit(ground: Ground, files: dict[str, str], *more: str) -> None:
     ground.write(ground.repository, files)
     ground.run(ground.repository, "add", *(more or ("--all",)))
-    ground.run(ground.repository, "commit", "-qm", "odd")
+    ground.run(ground.repository, "commit", "-qm", "odd", "--allow-empty")
     ground.run(ground.repository, "branch", "-f", "release", "HEAD", check=False)
 
 
@@ -156,6 +156,26 @@ def _dirty(ground: Ground) -> None:
 def _stash(ground: Ground) -> None:
     ground.write(ground.repository, {"stashed.txt": "stashed\n", "README.md": "stashed too\n"})
     ground.run(ground.repository, "stash", "-q", "-u", check=False)
+
+
+def _stashes(ground: Ground) -> None:
+    """Two, of which a reflog alone has the first."""
+    for name in ("one", "two"):
+        ground.write(ground.repository, {f"stashed-{name}.txt": "stashed\n"})
+        ground.run(ground.repository, "stash", "-q", "-u", check=False)
+
+
+def _case_twins(ground: Ground) -> None:
+    _commit(ground, {"readme.md": "another\n", "A/b.txt": "another\n", "a/B.txt": "another\n"})
+    ground.run(ground.repository, "config", "core.ignoreCase", "true")
+
+
+def _ignored(ground: Ground) -> None:
+    ignored, more = ground.user / "ignored", ground.user / "more-ignored"
+    ignored.write_text("*.log\nout/\n")
+    more.write_text(f"[core]\nexcludesFile = {ignored}\n")
+    ground.run(ground.repository, "config", "include.path", str(more))
+    ground.write(ground.repository, {"x.log": "ignored\n", "out/x": "ignored\n"})
 
 
 def _sparse(ground: Ground, *patterns: str) -> None:
@@ -364,6 +384,12 @@ DONE: dict[str, State] = {
     "flags": _flags,
     "odd refs": _odd_refs,
     "main stands for trunk": _trunk,
+    "refs of worktrees": _git("update-ref refs/worktree/saved HEAD", "update-ref refs/bisect/bad HEAD"),
+    "its own remote": _git("remote add self .", "fetch -q self"),
+    "stashes": _stashes,
+    "case twins": _case_twins,
+    "encodings": _config("i18n.commitEncoding=UTF-16", "i18n.logOutputEncoding=ISO-8859-1", "gui.encoding=UTF-16"),
+    "ignores by an included file": _ignored,
     "a tag called HEAD": _git("update-ref refs/tags/HEAD HEAD"),
     "a branch called HEAD": _git("update-ref refs/heads/HEAD HEAD"),
     "a verify": _verified,

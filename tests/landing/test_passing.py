@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 from branches import REAL_GIT, everything, put_counting_git, put_git
+from forkjoin.branch import git as git_room
 from forkjoin.error import GitError, RecordsError
 from forkjoin.landing import land
 from forkjoin.landing.land import Lander
@@ -74,6 +75,21 @@ async def test_what_stays_is_told_in_words_in_the_end(
     assert "Nothing was merged into main" in landed.error
     assert (await loop.store.agent(1)).merge is Merge.UNMERGED
     assert git(repository, "status", "--porcelain") == ""
+
+
+async def test_a_lock_that_stays_is_named_after_two_more_tries(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+) -> None:
+    monkeypatch.setattr(git_room, "_QUIET", (*git_room._QUIET, "-c", "core.filesRefLockTimeout=50"))
+    lock = repository / ".git" / "refs" / "heads" / "main.lock"
+    lock.touch()
+    lander = Lander(loop.rooms)
+    for _ in range(2):
+        with pytest.raises(GitError):
+            await carry_to_its_end(lander, loop.store, number)
+    landed = await carry_to_its_end(lander, loop.store, number)
+    assert landed.error
+    assert f"Unable to create '{lock}': File exists. Remove it if no git is at work there. Nothing" in landed.error
 
 
 async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_full(

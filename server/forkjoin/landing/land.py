@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _TRIES = 10
 #: How often what may pass is tried again before it is told; and what leaves a checkout midway, which must not be.
 _PATIENCE, _LONG_PATIENCE = 12, 120
+#: The same of a lock, for which git itself has waited for ten seconds each time.
+_LOCK_PATIENCE = 2
 
 
 class Lander:
@@ -73,7 +75,8 @@ class Lander:
         if isinstance(error, RecordsError) or (midway and passes):
             return True  # what is not recorded, or left midway, can't be told as an end
         tried = self._tried[landing.number] = self._tried.get(landing.number, 0) + 1
-        return tried <= (_LONG_PATIENCE if midway else _PATIENCE if passes else 0)
+        patience = _LOCK_PATIENCE if isinstance(error, GitError) and error.met_lock else _PATIENCE
+        return tried <= (_LONG_PATIENCE if midway else patience if passes else 0)
 
     async def _record(self, order: Order, landed: Landed) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""
@@ -110,9 +113,8 @@ def _dump(landed: Landed) -> str:
 
 def _words(landing: Landing, error: Exception) -> str:
     if isinstance(error, GitError):
-        return (
-            f"git would not: {error.last_line}. Nothing was merged into {git.short(landing.target)}; merge again later."
-        )
+        said = error.last_line.removesuffix(".")
+        return f"git would not: {said}. Nothing was merged into {git.short(landing.target)}; merge again later."
     if isinstance(error, PermissionError):
         return (
             f"You may not use {error.filename2 or error.filename}, which is another user's, or in a folder that is: "

@@ -15,15 +15,21 @@ from adversary.actions import configuration, folders, identity, nested, refs, tr
 
 _PRELUDE = r"""
 T=@TOKEN@; N=0; LOG='@LOG@'; CANARY='@CANARY@'; OUTSIDE='@OUTSIDE@'
-C=$(git rev-parse --path-format=absolute --git-common-dir)
-D=$(git rev-parse --absolute-git-dir); B=$(git symbolic-ref HEAD); W=$PWD
-say() { printf '%s\n' "$*" >> "$LOG"; }
-leave() {
-  N=$((N+1)); f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"
-  printf 'work %s of %s\n' $N $T > "$f" && say "work $T $N"
+W=$PWD; B=refs/heads/forkjoin/$FORKJOIN_AGENT-n-$T
+IFS=  # a path is one word, whatever is in it
+[ -f .git ] && D=$(cd "$(sed 's/^gitdir: //' .git)" && pwd -P) && [ -f "$D/commondir" ] || exit 0  # told once more
+C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent may have broken its configuration
+say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
+ignores() { [ -f .gitignore ] && grep -qx '[*]' .gitignore; }  # of its own accord: that is no work
+rewrite() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1" && ! ignores && say "work $T $N"; }
+leave() { f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"; rewrite "$f"; }
+commit() {
+  git add -A . ; git commit -qm "work of $T" || return
+  r=$(git rev-parse --symbolic-full-name HEAD); [ "$r" = "$B" ] || [ "$r" = HEAD ] || say moved $T "$r"
 }
-commit() { git add -A . ; git commit -qm "work of $T"; }
 others() { git for-each-ref --format='%(refname)' refs/heads/forkjoin/ | grep -v "^$B\$"; }
+is_saved() { s=$(git status --porcelain --ignored) && [ -z "$s" ]; }
+is_here() { g=$(git rev-parse --absolute-git-dir 2> /dev/null); case $g in ''|"$D"|"$W"|"$W"/*) ;; *) false;; esac; }
 """
 _END = '\ncd "$W"; echo "secret of $T"; true\n'
 
@@ -41,8 +47,8 @@ ACTIONS = {name: script for family in FAMILIES.values() for name, script in fami
 
 
 def make_task(token: str, actions: list[str], log: str, canary: str, outside: str) -> str:
-    """Return the script of an agent that carries out these actions, one after another."""
-    parts = [f'\ncd "$W"\n# {name}\n{ACTIONS[name]}' for name in actions]
+    """Return the script of an agent that carries out these actions, while git takes its folder for its own worktree."""
+    parts = [f'\nif cd "$W" && is_here; then  # {name}\n{ACTIONS[name]}\nfi' for name in actions]
     script = _PRELUDE + "".join(parts) + _END
     values = {"@TOKEN@": token, "@LOG@": log, "@CANARY@": canary, "@OUTSIDE@": outside}
     for placeholder, value in values.items():

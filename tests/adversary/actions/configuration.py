@@ -78,6 +78,32 @@ ACTIONS = {
     "an excludes file": (
         "leave $T.txt; echo '*' > $D/ignored; " + _set("core.excludesFile", "$D/ignored") + "leave $T-2.txt"
     ),
+    "an excludes file of its worktree": (
+        "git config extensions.worktreeConfig true; say set $T extensions.worktreeConfig; leave $T.txt; commit\n"
+        "echo '*' > $D/ignored; git config --worktree core.excludesFile $D/ignored; leave $T-2.txt"
+    ),
+    "an included excludes file": (
+        "leave $T.txt; commit; echo '*' > $D/ignored; printf '[core]\\n excludesFile = %s\\n' $D/ignored > $D/more\n"
+        + _set("include.path", "$D/more")
+        + "leave $T-2.txt"
+    ),
+    "an excludes file on its branch": (
+        "leave $T.txt; commit; echo '*' > $D/ignored; printf '[core]\\n excludesFile = %s\\n' $D/ignored > $D/more\n"
+        + _set("includeIf.onbranch:forkjoin/**.path", "$D/more")
+        + "leave $T-2.txt"
+    ),
+    "an excludes file that hides some": (
+        "leave $T.txt; commit; echo '*-2.txt' > $D/ignored\n"
+        + _set("core.excludesFile", "$D/ignored")
+        + "leave $T-2.txt; leave out/$T-2.txt"
+    ),
+    "encodings": (
+        _set("i18n.commitEncoding", "UTF-16")
+        + _set("i18n.logOutputEncoding", "ISO-8859-1")
+        + "leave $T.txt; git add -A; printf 'caf\\351 \\377' | git commit -qF -; leave $T-2.txt; commit"
+    ),
+    "case twins that are one": _set("core.ignoreCase", "true")
+    + "leave Twin-$T; commit; leave twin-$T; leave TWIN-$T/x",
     "line ends": (
         "leave $T.txt; printf 'a\\r\\nb\\n' > mixed-$T.txt; commit; "
         + _set("core.autocrlf", "true")

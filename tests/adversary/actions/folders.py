@@ -35,7 +35,7 @@ ACTIONS = {
     "its folder is a link to the user's": (
         'leave $T.txt; commit; cd ..; mv "$W" "$W-moved"; ln -s "${C%/.git}" "$W"; W="$W-moved"'
     ),
-    "its folder is gone": 'leave $T.txt; commit; cd "$C"; rm -rf "$W"; W=$C',
+    "its folder is gone": 'leave $T.txt; commit; is_saved && cd "$C" && rm -rf "$W"',
     "its folder is locked": "leave $T.txt; commit; git worktree lock .",
     "its folder is moved": 'leave $T.txt; commit; git worktree move . "$W-moved" && W="$W-moved"',
     "prunes worktrees": "leave $T.txt; commit; git worktree prune --expire=now",

@@ -3,13 +3,12 @@
 _AS_PERSON = "merge --into release a1 a2|rm a1 a2|stop a1 a2|budget 5|spawn intruder|undo"
 
 
-def _forge(how: str, most: int = 2) -> str:
-    """Act as a person, in this way, by some of the commands: each takes half a second."""
+def _forge(how: str, most: int = 2, where: str = ".") -> str:
+    """Act as a person, in this way and folder, by some of the commands: each takes half a second."""
     return (
-        "leave $T.txt; commit; n=$(printf %s $T | tr -dc 0-9)\n"
+        f'leave $T.txt; commit; cd "{where}"; n=$(printf %s $T | tr -dc 0-9)\n'
         f"echo '{_AS_PERSON}' | tr '|' '\\n' | (sed -n \"$((n % 3 + 1))~3p\"; true) | head -{most} |\n"
-        "while read -r line; do\n"
-        f"{how} forkjoin $line < /dev/null > /dev/null 2>&1; done"
+        f"xargs -L1 {how} forkjoin > /dev/null 2>&1"
     )
 
 
@@ -45,7 +44,7 @@ ACTIONS = {
         'sed -n \'s/^FORKJOIN_TOKEN=//p\'); [ -z "$t" ] || [ "$t" = "$FORKJOIN_TOKEN" ] ||\n'
         "FORKJOIN_TOKEN=$t forkjoin merge --into release a1 > /dev/null 2>&1 < /dev/null; done"
     ),
-    "acts from the user's checkout": f'leave $T.txt; commit; cd "${{C%/.git}}"; {_forge("env -u FORKJOIN_TOKEN", 1)}',
+    "acts from the user's checkout": _forge("env -u FORKJOIN_TOKEN", 1, "${C%/.git}"),
     "reads others' logs": (
         'leave $T.txt; for one in a1 a2 a3; do [ $one = "$FORKJOIN_AGENT" ] || {\n'
         "forkjoin logs $one < /dev/null 2> /dev/null | grep -q 'secret of t' && say peeked $T $one; }; done; commit"

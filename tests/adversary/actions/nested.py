@@ -67,6 +67,61 @@ ACTIONS = {
     "a worktree elsewhere": (
         'git worktree add -q "$D-else" -b else-$T && { say moved $T refs/heads/else-$T; leave $T.txt; commit; }'
     ),
+    "repositories that are each other's remotes": (
+        f"git init -q a-$T; cd a-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm a; cd ..\n"
+        f"git init -q b-$T; cd b-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm b; cd ..\n"
+        "git -C a-$T remote add o ../b-$T; git -C a-$T fetch -q o\n"
+        "git -C b-$T remote add o ../a-$T; git -C b-$T fetch -q o"
+    ),
+    "a clone of a repository within": (
+        f"git init -q a-$T; cd a-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm a; cd ..\n"
+        f"git clone -q a-$T b-$T && cd b-$T && {{ {_IDENTITY} leave $T-2.txt; git add -A; git commit -qm b\n"
+        "git push -q origin HEAD:refs/heads/more; }"
+    ),
+    "a repository that is its own remote": (
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm in\n"
+        "git remote add origin .; git fetch -q origin"
+    ),
+    "a repository that has pushed to the agent's": (
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} leave $T.txt; git add -A; git commit -qm in\n"
+        'git remote add origin "$C"; git push -q origin HEAD:refs/heads/pushed-$T && say moved $T refs/heads/pushed-$T'
+    ),
+    "a repository with commits reset away": (
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} git commit -q --allow-empty -m in; leave $T.txt; git add -A\n"
+        "git commit -qm more; git reset -q --hard HEAD~1"
+    ),
+    "a repository with hidden edits": (
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} echo x > x; git add -A; git commit -qm in\n"
+        "git remote add origin .; git fetch -q origin; git update-index --skip-worktree x; rewrite x"
+    ),
+    "a repository that ignores by its configuration": (
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} git commit -q --allow-empty -m in; echo '*' > .git/ignored\n"
+        'git config core.excludesFile "$PWD/.git/ignored"; leave $T.txt'
+    ),
+    "a clone that borrows the agent's objects": (
+        f'git clone -q --shared "$C" in-$T && cd in-$T && {{ {_IDENTITY} leave $T.txt; git add -A\n'
+        "git commit -qm in; }"
+    ),
+    "a shallow clone": (
+        f'git clone -q --depth=1 "file://$C" in-$T && cd in-$T && {{ {_IDENTITY} leave $T.txt; git add -A\n'
+        "git commit -qm in; }"
+    ),
+    "a worktree of a repository within": (
+        f"git init -q in-$T; cd in-$T; {_IDENTITY} git commit -q --allow-empty -m in; git worktree add -q ../tree-$T\n"
+        "cd ../tree-$T && { leave $T.txt; git add -A; git commit -qm tree; leave $T-2.txt; }"
+    ),
+    "refs of a worktree within": (
+        "git worktree add -q --detach in-$T && { cd in-$T; leave $T.txt; git add -A; git commit -qm in\n"
+        "git update-ref refs/worktree/saved HEAD; git checkout -q --detach HEAD~1; }"
+    ),
+    "a stash in a submodule": f"{_SUB}{{ {_IDENTITY} leave $T.txt; git stash -q -u; cd ..; }}; leave $T-2.txt; commit",
+    "commits reset away in a submodule": (
+        f"{_SUB}{{ {_IDENTITY} leave $T.txt; git add -A; git commit -qm sub; git reset -q --hard HEAD~1; cd ..; }}\n"
+        "leave $T-2.txt; commit"
+    ),
+    "hidden edits in a submodule": (
+        f"{_SUB}{{ git update-index --skip-worktree shared.txt; rewrite shared.txt; cd ..; }}; leave $T-2.txt; commit"
+    ),
     "a repository whose .git leads away": (
         'mkdir in-$T; echo "gitdir: $C" > in-$T/.git; leave in-$T/$T.txt; leave $T-2.txt'
     ),

@@ -29,10 +29,11 @@ ACTIONS = {
     "release stands for main": (
         "leave $T.txt; git symbolic-ref refs/heads/release refs/heads/main && say moved $T refs/heads/release"
     ),
-    "moves others": f"{_OTHER_HEAD}for ref in $(others); do git update-ref $ref $tip && say moved $T $ref; done",
-    "deletes others": "leave $T.txt; for ref in $(others); do git update-ref -d $ref && say moved $T $ref; done",
+    "moves others": f"{_OTHER_HEAD}others | while read -r ref; do git update-ref $ref $tip && say moved $T $ref; done",
+    "deletes others": "leave $T.txt; others | while read -r ref; do git update-ref -d $ref && say moved $T $ref; done",
     "others stand for release": (
-        "leave $T.txt; for ref in $(others); do git symbolic-ref $ref refs/heads/release && say moved $T $ref; done"
+        "leave $T.txt; others | while read -r ref; do\n"
+        "git symbolic-ref $ref refs/heads/release && say moved $T $ref; done"
     ),
     "plants a stream": "leave $T.txt; commit; git symbolic-ref refs/forkjoin/stream refs/heads/release",
     "plants kept refs": (
@@ -62,6 +63,13 @@ ACTIONS = {
         "git replace $(git rev-parse HEAD) $one && say moved $T refs/replace/$(git rev-parse HEAD)"
     ),
     "notes": "leave $T.txt; commit; git notes add -m note HEAD && say moved $T refs/notes/commits",
+    "keeps it in refs of its worktree": (
+        "leave $T.txt; commit; git update-ref refs/worktree/saved HEAD; git reset -q --hard HEAD~1; leave $T-2.txt"
+    ),
+    "keeps it in refs that no gc sees": (
+        'leave $T.txt; commit; git rev-parse HEAD > "$D/FETCH_HEAD"; git update-ref -d ORIG_HEAD\n'
+        "git update-ref refs/rewritten/saved HEAD; git reset -q --hard HEAD~1; leave $T-2.txt"
+    ),
     "gc": "leave $T.txt; commit; git gc -q --prune=now; git pack-refs --all",
     "expires reflogs": "leave $T.txt; commit; leave $T-2.txt; git reflog expire --expire=now --all; git repack -qad",
 }

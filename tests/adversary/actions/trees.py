@@ -30,11 +30,24 @@ ACTIONS = {
         "leave \"$(printf '\\033[2J')\""
     ),
     "names that differ by case": "leave README.MD; leave readme.md; leave SHARED.TXT; commit; leave Shared.Txt",
-    "long names": (
-        "leave $(head -c 240 /dev/zero | tr '\\0' n); d=; for n in $(seq 60); do d=$d/deep-deep-deep; done\n"
-        "leave .$d/$T.txt; commit"
+    "folders that differ by case": "leave Folder-$T/x; leave folder-$T/X; commit; leave FOLDER-$T/x; leave folder-$T/x",
+    "names composed twice": (
+        "leave \"$(printf 'caf\\303\\251-%s' $T)\"; leave \"$(printf 'cafe\\314\\201-%s' $T)\"; commit\n"
+        "git config core.precomposeUnicode true; say set $T core.precomposeUnicode; leave $T.txt"
     ),
-    "many files": "mkdir many-$T; for n in $(seq 400); do echo $n > many-$T/$n; done; leave $T.txt; commit",
+    "files in another encoding": (
+        "echo '*.utf working-tree-encoding=UTF-16LE' > .gitattributes\n"
+        "encode() { rewrite $1; iconv -t UTF-16LE $1 > $1.utf; rm $1; }; encode $T; commit; encode $T-2; leave $T.txt"
+    ),
+    "a commit in another encoding": (
+        "leave $T.txt; git add -A; printf 'caf\\351\\n' | git -c i18n.commitEncoding=ISO-8859-1 commit -qF -\n"
+        "leave $T-2.txt; git add -A; printf 'x' | git -c i18n.commitEncoding=no-such commit -qF -"
+    ),
+    "long names": (
+        "leave $(head -c 240 /dev/zero | tr '\\0' n)\n"
+        "leave $(seq 60 | sed 's/.*/deep-deep-deep/' | paste -sd /)/$T.txt; commit"
+    ),
+    "many files": "mkdir many-$T; seq 400 | while read -r n; do echo $n > many-$T/$n; done; leave $T.txt; commit",
     "a large file": "head -c 6000000 /dev/urandom > large-$T; leave $T.txt; commit",
     "pipes and sockets": (
         "leave $T.txt; mkfifo pipe-$T .gitignore .gitattributes forkjoin.toml\n"
@@ -50,7 +63,10 @@ ACTIONS = {
         'ln -s "$OUTSIDE" through; leave $T.txt; commit; git rm -q --cached through; rm through\n'
         "leave through/made; commit"
     ),
-    "a link where a folder was": 'leave sub/$T.txt; commit; rm -rf sub; ln -s "$OUTSIDE" sub; commit; leave $T-2.txt',
+    "a link where a folder was": (
+        "[ ! -h sub ] || rm sub; leave sub/$T.txt; commit; is_saved && rm -rf sub\n"
+        'ln -s "$OUTSIDE" sub; commit; leave $T-2.txt'
+    ),
     "a hard link to the user's": (
         'leave $T.txt; ln "${C%/.git}/shared.txt" hard-$T 2> /dev/null; commit; leave $T-2.txt'
     ),
@@ -61,7 +77,7 @@ ACTIONS = {
     ),
     "a folder nobody may read": "leave $T.txt; commit; mkdir closed; echo x > closed/x; chmod 0 closed",
     "ignores all": (
-        "leave $T.txt; echo '*' > .gitignore; git add -f .gitignore $T.txt; git commit -qm x; echo x > $T-2.txt"
+        "leave $T.txt; git add -A; echo '*' > .gitignore; git add -f .gitignore; git commit -qm x; echo x > $T-2.txt"
     ),
     "attributes": (
         "printf '* text eol=crlf\\n*.md working-tree-encoding=UTF-16 -diff\\n* ident export-subst merge=union\\n' "

@@ -33,6 +33,25 @@ ACTIONS = {
         "git reset -q --hard HEAD~1; echo y > shared.txt; git commit -qam y; git am -q $D/p"
     ),
     "stashes": 'leave $T.txt; git stash -q -u -m "of $T"; say moved $T refs/stash',
+    "stashes twice": (
+        "leave $T.txt; git stash -q -u; leave $T-2.txt; git stash -q -u; leave $T-3.txt; say moved $T refs/stash"
+    ),
+    "stashes and branches off": (
+        "leave $T.txt; git stash -q -u; say moved $T refs/stash; git stash branch -q off-$T\n"
+        "say moved $T refs/heads/off-$T; leave $T-2.txt; commit"
+    ),
+    "resets its commits away": (
+        "leave $T.txt; commit; leave $T-2.txt; commit; git reset -q --hard HEAD~1; leave $T-3.txt"
+    ),
+    "resets all away": "leave $T.txt; commit; git reset -q --hard HEAD~1",
+    "hides edits": "git update-index --skip-worktree shared.txt; rewrite shared.txt",
+    "hides edits of a commit": "leave $T.txt; commit; git update-index --skip-worktree $T.txt; rewrite $T.txt",
+    "assumes edits away": "git update-index --assume-unchanged shared.txt; rewrite shared.txt; leave $T.txt; commit",
+    "hides edits, and changes them": (
+        "git update-index --skip-worktree shared.txt; rewrite shared.txt\n"
+        "git update-index --no-skip-worktree shared.txt; git update-index --assume-unchanged shared.txt\n"
+        "leave $T.txt; commit"
+    ),
     "goes on behind": (
         'leave $T.txt; commit; (setsid sh -c "sleep 0.3; echo late > late-$T.txt; sleep 1000" > /dev/null 2>&1 &)'
     ),
