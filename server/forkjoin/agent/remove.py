@@ -326,8 +326,8 @@ async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
         await worktree.remove(common_dir, Path(agent.worktree))
         if not forgotten and not (agent.removing and await _is_checked_out(common_dir, agent)):
             await worktree.retire_branch(common_dir, agent.branch, tip)
-    await rooms.store.set(agent, removed=time.time())
     await tampering.forget_rules(rooms, agent)
+    await rooms.store.set(agent, removed=time.time())  # the last: what is removed, nobody finishes to remove
     return kept_as
 
 
