@@ -123,6 +123,9 @@ class Table:
     def set_peak(self, project: int, program: str, bytes: int) -> None:  # noqa: A002
         self.kinds[project, program] = bytes
 
+    def result(self, agent: int) -> None:
+        """No result: what earlier ones warned of is no part of these histories."""
+
     def ignore(self, **values: object) -> None:
         """Nothing that is decided depends on this."""
 
