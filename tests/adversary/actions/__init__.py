@@ -25,7 +25,7 @@ rewrite() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1" && ! ignores && sa
 leave() { f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"; rewrite "$f"; }
 commit() {
   git add -A . ; git commit -qm "work of $T" || return
-  r=$(git rev-parse --symbolic-full-name HEAD); [ "$r" = "$B" ] || [ "$r" = HEAD ] || say moved $T "$r"
+  r=$(git rev-parse --symbolic-full-name HEAD); case $r in ''|HEAD|"$B") ;; *) say moved $T "$r";; esac
 }
 others() { git for-each-ref --format='%(refname)' refs/heads/forkjoin/ | grep -v "^$B\$"; }
 is_saved() { s=$(git status --porcelain --ignored) && [ -z "$s" ]; }

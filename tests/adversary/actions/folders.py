@@ -9,7 +9,8 @@ ACTIONS = {
     # -- of its own worktree
     "a pipe as its reflog": _pipe("$D/logs/HEAD") + "; rm -f $C/$B",
     "a pipe as its index": _pipe("$D/index"),
-    "a pipe as its sparse patterns": "git config core.sparseCheckout true; " + _pipe("$D/info/sparse-checkout"),
+    "a pipe as its sparse patterns": "git config core.sparseCheckout true; say set $T core.sparseCheckout; "
+    + _pipe("$D/info/sparse-checkout"),
     "a pipe as HEAD": _pipe("$D/HEAD"),
     "a pipe as gitdir": _pipe("$D/gitdir"),
     "a pipe as commondir": _pipe("$D/commondir"),
@@ -44,8 +45,9 @@ ACTIONS = {
     "a lock that is a folder": "leave $T.txt; commit; leave $T-2.txt; mkdir $D/index.lock",
     "a lock that is a link": 'leave $T.txt; commit; leave $T-2.txt; ln -s "$OUTSIDE/precious" $D/index.lock',
     "a log that is a link": (
-        "leave $T.txt; commit; rm -f $D/logs/HEAD $C/logs/$B; ln -s $OUTSIDE/precious $D/logs/HEAD\n"
-        'ln -s "$OUTSIDE/precious" "$C/logs/$B"; leave $T-2.txt'
+        "[ ! -h $D/logs/HEAD ] || exit 0; leave $T.txt; commit\n"
+        "rm -f $D/logs/HEAD $C/logs/$B; ln -s $OUTSIDE/precious $D/logs/HEAD\n"
+        'ln -s "$OUTSIDE/precious" "$C/logs/$B"; leave $T-2.txt; exit 0'
     ),
     "links where forkjoin writes": (
         "leave $T.txt; commit; for one in forkjoin-task forkjoin-task.new forkjoin-ignore ORIG_HEAD forkjoin-index\n"
