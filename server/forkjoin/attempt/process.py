@@ -13,7 +13,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from forkjoin.attempt import cgroup
@@ -88,7 +88,7 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
 
     The shim itself is not among them, nor a daemon or another shim below it, nor what is below these.
     """
-    marked, keeper = _variable(MARK, mark), _variable(KEEPER, "1")
+    marked = _variable(MARK, mark)
     found: set[int] = set()
     above: set[int] = set()
     entries: list[Entry] = []
@@ -98,7 +98,7 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
         started_with = environment(entry.identity.pid)
         if marked in started_with:
             found.add(entry.identity.pid)
-        if marked in started_with or keeper not in started_with:
+        if not _is_apart(started_with, mark):
             entries.append(entry)
     # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
     found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
@@ -108,6 +108,11 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
     found |= _below(found, entries)
     never = {1, os.getpid()}
     return [entry for entry in entries if entry.identity.pid in found - never]
+
+
+def _is_apart(started_with: bytes, mark: str) -> bool:
+    """Whether a process with this environment is a daemon or a shim, which are not of the attempt with this mark."""
+    return _variable(KEEPER, "1") in started_with and _variable(MARK, mark) not in started_with
 
 
 def is_keeper(pid: int) -> bool:
@@ -146,6 +151,12 @@ def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
     # The name stands in parentheses and may hold any byte, these included.
     name, _, rest = line.partition(b"(")[2].rpartition(b")")
     return name, rest.split()
+
+
+def children(pid: int, threads: int = 1) -> Iterator[int]:
+    """A process's children, zombies too, whichever of its threads has started them (proc_pid_task(5))."""
+    for task in os.listdir(f"/proc/{pid}/task") if threads > 1 else (pid,):
+        yield from map(int, cgroup.read(f"/proc/{pid}/task/{task}/children").split())
 
 
 def _read(file: str) -> bytes:
@@ -215,10 +226,17 @@ def stop(find: Callable[[], list[Entry]]) -> bool:
     return bool(stopped)
 
 
-def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:
+def end(
+    find: Callable[[], list[Entry]],
+    grace: float,
+    kill_below: Callable[[], list[Entry]] = list,
+    group: str | None = None,
+) -> list[Entry]:
     """End all that `find` finds: TERM, `grace` seconds, then KILL until none is left. Blocks.
 
-    What those that were told to end start then, to put things in order, is not told as long as they live.
+    What those that were told to end start then, to put things in order, is not told as long as they live. What forks
+    and ends without pause is in no table by the time that this was read: `kill_below` ends it where a shim is above it
+    (see `kill_children`), and it can't fork in the cgroup that is `group`.
 
     Returns:
         What could not be ended within `KILL_WAIT_S`.
@@ -235,18 +253,61 @@ def end(find: Callable[[], list[Entry]], grace: float) -> list[Entry]:
                 send(entry.identity, signal.SIGCONT)  # a stopped process takes no TERM
         time.sleep(min(pause, remaining))
         pause = min(pause * 1.5, _LATEST_S)
-    return _kill(find, left)
+    with cgroup.without_forks(group):
+        return _kill(find, left or (_look(find) if cgroup.members(group) else []), kill_below)
 
 
-def _kill(find: Callable[[], list[Entry]], left: list[Entry]) -> list[Entry]:
+def _kill(find: Callable[[], list[Entry]], left: list[Entry], kill_below: Callable[[], list[Entry]]) -> list[Entry]:
     give_up = time.monotonic() + KILL_WAIT_S
-    while left and time.monotonic() < give_up:
+    while True:
         for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none forks while others are killed
             for entry in left:
                 send(entry.identity, signum)
+        below = kill_below()
+        if not left:
+            return below
         time.sleep(_SOONEST_S)
         left = _look(find)
-    return left
+        if time.monotonic() >= give_up:
+            return [*dict.fromkeys([*left, *below])]
+
+
+def kill_children(parent: int, mark: str, reap: Callable[[], object] = list) -> list[Entry]:
+    """Kill all below a shim until it has no child left, keepers apart. Return what is left after `KILL_WAIT_S`.
+
+    The shim is a subreaper: in the moment in which a process ends, whatever it has started becomes the shim's child,
+    so nothing gets past a look at these. A child that is hit while it forks starts nothing; one that has forked before
+    is followed by the next look, which takes no longer than some forks. The shim must be this process, or be stopped:
+    then no pid passes to another process before the signal is sent.
+    """
+    give_up = time.monotonic() + KILL_WAIT_S
+    apart: set[int] = set()  #: keepers, and zombies that nobody waits for
+    last: list[int] = []
+    left: list[Entry] = []
+    while True:
+        reap()
+        pids = [*children(parent)]
+        # Only a look after all were seen to have ended tells that none of them had started another before.
+        if not pids or (pids == last and not left):
+            return []
+        if time.monotonic() >= give_up:
+            return left or [Entry(Identity(_boot_id(), pids[-1], 0), parent, 0, "a process that forks without pause")]
+        if pids == last:  # they take their time to end
+            time.sleep(_SOONEST_S)
+        theirs = [pid for pid in reversed(pids) if pid not in apart and _kill_child(pid, mark)]
+        left = [entry for pid in theirs if (entry := read_entry(pid))]
+        apart = {*pids} - {entry.identity.pid for entry in left}
+        last = pids
+
+
+def _kill_child(pid: int, mark: str) -> bool:
+    """Kill a process, unless it is a daemon or another shim. It is stopped first, so that it stays while we look."""
+    with contextlib.suppress(OSError):  # it may not be signalled: whoever looks again will see it
+        os.kill(pid, signal.SIGSTOP)
+        is_ours = not _is_apart(environment(pid), mark)
+        os.kill(pid, signal.SIGKILL if is_ours else signal.SIGCONT)
+        return is_ours
+    return True
 
 
 def _look(find: Callable[[], list[Entry]]) -> list[Entry]:

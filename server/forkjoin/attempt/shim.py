@@ -48,6 +48,8 @@ _CHUNK = 65536
 _WAKE_EVERY_S = 60.0
 #: How often the logs are looked at: how long they are, and whether they have grown.
 _LOOK_EVERY_S = 1.0
+#: How often it is tried again to end what could not be ended.
+_AGAIN_S = 10.0
 #: What a daemon does not say that was running when a newer forkjoin was installed, this file with it.
 _NOT_TOLD: dict[str, Any] = {
     "silence_s": None,
@@ -59,6 +61,8 @@ _NOT_TOLD: dict[str, Any] = {
     "in_all": {},
     "open_files": limit.OPEN_FILES,
 }
+#: How many are waited for before something else is looked at: they may end faster than that is done.
+_MOST_REAPED = 1000
 #: From TERM to KILL where nobody says otherwise: at the deadline, or when somebody ends the shim itself.
 _GRACE_S = 5.0
 #: What children of the program get, after it has ended by itself, before they are killed.
@@ -68,7 +72,8 @@ _LEFTOVER_GRACE_S = 1.0
 class Shim:
     """Owns the attempt in the working directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: int) -> None:
+        self.lock = lock  #: its descriptor
         with open("spec.json", encoding="utf-8") as file:
             self.spec: dict[str, Any] = _NOT_TOLD | json.load(file)
         self.groups: list[str] = self.spec["cgroups"]
@@ -78,6 +83,7 @@ class Shim:
         self.frozen = False
         self.late = ""  #: the limit of time that ended it, in words
         self.terminated = False  #: somebody, such as the machine going down, ends the shim itself
+        self.status: int | None = None  #: the program's wait status, once it has ended
         self.left: list[process.Entry] = []
 
     def run(self, environment: dict[bytes, bytes]) -> None:
@@ -91,6 +97,8 @@ class Shim:
             cgroup.remove(self.groups)
         self.write_end(how)
         self.wake_daemon()
+        if self.left:
+            self.stay()
 
     def live(self, environment: dict[bytes, bytes]) -> dict[str, Any]:
         """The program's life; how it ended."""
@@ -191,13 +199,15 @@ class Shim:
 
     def reap(self) -> int | None:
         """Reap whoever has ended; the program's wait status once it has."""
-        while True:
-            pid, status, used = os.wait4(-1, os.WNOHANG)
-            if pid == self.pid:
-                self.largest = used.ru_maxrss * 1024  # of it or one that it has waited for, not of a daemon
-                return status
-            if pid == 0:
-                return None
+        with contextlib.suppress(ChildProcessError):
+            for _ in range(_MOST_REAPED):
+                pid, status, used = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self.pid:
+                    self.status = status
+                    self.largest = used.ru_maxrss * 1024  # of it or one that it has waited for, not of a daemon
+        return self.status
 
     def grace_to_end(self) -> float | None:
         """The grace within which the tree is to end now; none where it may go on."""
@@ -239,9 +249,20 @@ class Shim:
     def end_tree(self, grace: float) -> None:
         mark: str = self.spec["mark"]
         group = next(iter(self.groups), None)
-        self.left = process.end(lambda: process.tree(mark, self.owner, group), grace)
+        self.left = process.end(lambda: process.tree(mark, self.owner, group), grace, self.kill_below)
+
+    def kill_below(self) -> list[process.Entry]:
+        return process.kill_children(os.getpid(), self.spec["mark"], self.reap)
 
     # -- ending
+
+    def stay(self) -> None:
+        """Stay above what could not be ended, so that it is still known as the attempt's, and go on trying."""
+        os.close(self.lock)
+        while self.left:
+            time.sleep(_AGAIN_S)
+            self.left = self.kill_below()
+        cgroup.remove(self.groups)
 
     def describe(self, status: int) -> dict[str, Any]:
         code = os.waitstatus_to_exitcode(status)
@@ -355,7 +376,7 @@ def main() -> None:
     if environment is None:
         return
     os.chdir(sys.argv[1])
-    shim = Shim()
+    shim = Shim(int(sys.argv[2]))
     with contextlib.suppress(ValueError, OSError):  # as the daemon was started with; it has raised its own
         resource.setrlimit(resource.RLIMIT_NOFILE, shim.spec["open_files"])
     shim.run(environment)

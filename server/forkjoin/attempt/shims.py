@@ -26,6 +26,8 @@ WAIT_S = process.KILL_WAIT_S + 5.0
 _SOME_LIMIT = "by a limit of all agents together"
 #: How soon a program that is to be frozen is looked for again.
 _AGAIN_S = 0.05
+#: How long a shim that has let go of its lock may take until it is gone, and how soon that is looked for.
+_GONE_S, _SOONEST_S = 1.0, 0.001
 
 _T = TypeVar("_T")
 _IDENTITY = TypeAdapter(process.Identity)
@@ -64,10 +66,21 @@ def started(above: Path) -> list[Path]:
 
 
 def reap(folder: Path) -> None:
-    """Wait for a shim of ours that has let go of its lock: it is all but gone."""
+    """Wait for a shim of ours that has let go of its lock: it is all but gone, or stays above what is left."""
     if (folder / "lock").exists() and (pid := _pids.pop(folder, None)):
         with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
-            os.waitpid(pid, 0)
+            if not _wait(pid):
+                _pids[folder] = pid
+
+
+def _wait(pid: int) -> bool:
+    """Wait for a child that is all but gone; whether it is, since one stays above what it could not end."""
+    give_up = time.monotonic() + _GONE_S
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() >= give_up:
+            return False
+        time.sleep(_SOONEST_S)
+    return True
 
 
 def write(file: Path, data: bytes) -> None:
@@ -163,11 +176,24 @@ def _finder(folder: Path) -> Callable[[], list[process.Entry]]:
 def end_tree(folder: Path, grace: float) -> list[str]:
     """End what a shim has not, and then the shim, if it is still there; what could not be ended."""
     owner = read(folder)
-    left = process.end(_finder(folder), grace)
+    left = process.end(
+        _finder(folder), grace, lambda: _kill_below(folder, owner), next(iter(groups.find(folder)), None)
+    )
     if not left:
         left = process.end(lambda: [entry for entry in process.table() if entry.identity == owner], 0)
     groups.remove(folder)
     return [str(entry) for entry in left]
+
+
+def _kill_below(folder: Path, owner: process.Identity | None) -> list[process.Entry]:
+    """Kill what is below a shim that does not do so itself; what is left, which it then stays above."""
+    if owner is None or not process.is_alive(owner):
+        return []
+    process.send(owner, signal.SIGSTOP)
+    left = process.kill_children(owner.pid, str(folder))
+    if left:
+        process.send(owner, signal.SIGCONT)
+    return left
 
 
 def end_without(folder: Path) -> None:

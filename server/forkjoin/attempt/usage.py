@@ -125,10 +125,4 @@ def _tree(root: int) -> Iterator[tuple[int, list[bytes]]]:
             _, fields = process.read_stat(pid)
             if pid == root or int(fields[3]) != pid or not process.is_keeper(pid):  # a keeper leads a session
                 yield pid, fields
-                todo += _children(pid, int(fields[17]))
-
-
-def _children(pid: int, threads: int) -> Iterator[int]:
-    """A process's children, whichever of its threads has started them (proc_pid_task(5))."""
-    for task in os.listdir(f"/proc/{pid}/task") if threads > 1 else (pid,):
-        yield from map(int, cgroup.read(f"/proc/{pid}/task/{task}/children").split())
+                todo += process.children(pid, int(fields[17]))
