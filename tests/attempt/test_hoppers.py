@@ -46,7 +46,7 @@ shim.process._kill_child = lambda *arguments: os.path.exists({file!r}) or kill(*
 
 
 @pytest.fixture(params=["no cgroup", "cgroup v1", "cgroup v2"])
-def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What holds the processes of attempts together, next to their shims."""
     found = hierarchy.find_bases()
     if (unified := hierarchy.folders_of("self").get("")) and os.access(unified, os.W_OK):
@@ -55,7 +55,6 @@ def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if not bases and request.param != "no cgroup":
         pytest.skip(f"no {request.param} can be made here")
     monkeypatch.setattr(groups, "find_bases", lambda: bases)
-    return str(request.param)
 
 
 async def start(local: LocalExecutor, alive: Path, count: int = 1) -> None:
@@ -83,11 +82,11 @@ async def test_a_hopper_is_ended_by_a_cancel(local: LocalExecutor, tmp_path: Pat
     assert not lock.is_held(alive)
 
 
+@pytest.mark.usefixtures("tier")
+@pytest.mark.parametrize("tier", ["cgroup v1", "cgroup v2"], indirect=True)
 async def test_a_hopper_whose_shim_was_killed_is_ended_by_its_cgroup(
-    local: LocalExecutor, place: Place, tmp_path: Path, tier: str
+    local: LocalExecutor, place: Place, tmp_path: Path
 ) -> None:
-    if tier == "no cgroup":
-        pytest.skip("nothing tells whose it is")
     alive = tmp_path / "alive"
     await start(local, alive)
     group = Path(groups.find(place.folder / "a1-1")[0])
