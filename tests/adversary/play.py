@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -288,9 +289,9 @@ class _Player:
             try:
                 ground.ask("add", name)
                 ground.ask("commit", "-qm", "of the user", "--only", "--", name)
-            except AssertionError:  # such as at a lock
+            except (AssertionError, subprocess.TimeoutExpired):  # such as at a lock, or a pipe
                 (ground.repository / name).unlink()
-                ground.ask("rm", "-q", "--cached", "--", name)
+                ground.ask("update-index", "--force-remove", "--", name)  # reads no commit, and so no `shallow`
                 raise
             now = ground.ask("rev-parse", "HEAD")
             if self.played.targets.get(branch, before) == before:

@@ -310,7 +310,9 @@ def _verified(ground: Ground) -> None:
 
 
 def _nobody(ground: Ground) -> None:
-    (ground.user / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n[init]\ndefaultBranch = main\n")
+    told = (ground.user / ".gitconfig").read_text()
+    named = "name = Test\nemail = test@example.com\n"
+    (ground.user / ".gitconfig").write_text(told.replace(named, "useConfigOnly = true\n"))
 
 
 def _indexed(ground: Ground) -> None:

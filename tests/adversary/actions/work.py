@@ -47,7 +47,7 @@ ACTIONS = {
     "hides edits": "git update-index --skip-worktree shared.txt; rewrite shared.txt",
     "hides edits of a commit": "leave $T.txt; commit; git update-index --skip-worktree $T.txt; rewrite $T.txt",
     "assumes edits away": "git update-index --assume-unchanged shared.txt; rewrite shared.txt; leave $T.txt; commit",
-    "hides edits, and changes them": (
+    "hides edits and changes them": (
         "git update-index --skip-worktree shared.txt; rewrite shared.txt\n"
         "git update-index --no-skip-worktree shared.txt; git update-index --assume-unchanged shared.txt\n"
         "leave $T.txt; commit"
