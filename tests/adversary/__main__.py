@@ -23,6 +23,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended, too
     folder = given.folder or Path(tempfile.mkdtemp(prefix="forkjoin-adversary-"))
+    folder.mkdir(parents=True, exist_ok=True)
     if given.plan:
         wrong = run_history(Plan.parse(given.plan), folder / "plan")
         print("\n".join(wrong) or "all invariants held", f"(in {folder})" if wrong else "")

@@ -28,7 +28,8 @@ class Reach:
                 ground.run(folder, "--git-dir", str(folder), *own, check=False, extra=PLAIN)
             )
         for folder in _git_folders(ground.common, "modules"):
-            self._reachable |= _first_words(self._of(folder, "rev-list", "--objects", "--all", "HEAD"))
+            for tips in ("--all", "HEAD"):  # whose branch may not have begun
+                self._reachable |= _first_words(self._of(folder, "rev-list", "--objects", tips))
         standing = [ground.home / "worktrees", *ground.common.glob("worktrees/*-else"), *self._unpack()]
         self._standing: set[bytes] = set()
         for top in standing:

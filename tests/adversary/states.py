@@ -137,7 +137,8 @@ def _git(*commands: str) -> State:
 
 def _commit(ground: Ground, files: dict[str, str], *more: str) -> None:
     ground.write(ground.repository, files)
-    ground.run(ground.repository, "add", *(more or ("--all",)))
+    add = ("-c", "core.ignoreCase=false", "add", "--sparse")  # whatever state it is in already
+    ground.run(ground.repository, *add, *(more or ("--all",)))
     ground.run(ground.repository, "commit", "-qm", "odd", "--allow-empty")
     ground.run(ground.repository, "branch", "-f", "release", "HEAD", check=False)
 
