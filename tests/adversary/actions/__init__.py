@@ -21,7 +21,12 @@ IFS=  # a path is one word, whatever is in it
 C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent may have broken its configuration
 say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
 ignores() { [ -f .gitignore ] && grep -qx '[*]' .gitignore; }  # of its own accord: that is no work
-rewrite() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1" && ! ignores && say "work $T $N"; }
+put() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1"; }
+rewrite() { put "$1" && ! ignores && say "work $T $N"; }
+stash() {  # where core.worktree leads elsewhere, git itself deletes such a file and stashes none
+  put s$N-$T.txt; git stash -q -u -m "of $T"; say moved $T refs/stash
+  git cat-file -e stash^3:s$((N-1))-$T.txt && say work $T $N
+}
 leave() { f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"; rewrite "$f"; }
 commit() {
   git add -A . ; git commit -qm "work of $T" || return

@@ -32,13 +32,10 @@ ACTIONS = {
         "leave $T.txt; commit; echo x > shared.txt; git commit -qam x; git format-patch -q -1 --stdout > $D/p\n"
         "git reset -q --hard HEAD~1; echo y > shared.txt; git commit -qam y; git am -q $D/p"
     ),
-    "stashes": 'leave $T.txt; git stash -q -u -m "of $T"; say moved $T refs/stash',
-    "stashes twice": (
-        "leave $T.txt; git stash -q -u; leave $T-2.txt; git stash -q -u; leave $T-3.txt; say moved $T refs/stash"
-    ),
+    "stashes": "stash",
+    "stashes twice": "stash; stash; leave $T-3.txt",
     "stashes and branches off": (
-        "leave $T.txt; git stash -q -u; say moved $T refs/stash; git stash branch -q off-$T\n"
-        "say moved $T refs/heads/off-$T; leave $T-2.txt; commit"
+        "stash; git stash branch -q off-$T\nsay moved $T refs/heads/off-$T; leave $T-2.txt; commit"
     ),
     "resets its commits away": (
         "leave $T.txt; commit; leave $T-2.txt; commit; git reset -q --hard HEAD~1; leave $T-3.txt"
