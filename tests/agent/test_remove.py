@@ -382,6 +382,24 @@ async def test_a_file_that_git_can_not_take_is_refused_and_kept_where_it_is_disc
     assert "precious" in git(repository, "show", f"{ref}:files.tar")
 
 
+async def test_a_submodule_that_was_left_at_another_commit_is_no_work(
+    near: Lead, repository: Path, tmp_path: Path
+) -> None:
+    library, allow = tmp_path / "library", ("-c", "protocol.file.allow=always")
+    git(tmp_path, "init", "-q", str(library))
+    git(library, "commit", "-q", "--allow-empty", "-m", "one")
+    git(repository, *allow, "submodule", "add", "-q", str(library), "lib")
+    git(repository, "commit", "-q", "-m", "with a submodule")
+    git(repository, "switch", "-q", "-c", "next")
+    git(library, "commit", "-q", "--allow-empty", "-m", "two")
+    git(repository, *allow, "submodule", "update", "-q", "--remote")
+    git(repository, "commit", "-q", "-a", "-m", "the next library")
+    git(repository, "switch", "-q", "main")
+    (first,) = await near.run(f"git {' '.join(allow)} submodule update -q --init; git merge -q next")
+    await near.call("merge_worktree", ids=[first])
+    assert "warnings" not in await near.call("remove_worktrees", ids=[first])
+
+
 @pytest.mark.parametrize("leads_to", ["$R", "$R/.wt", ".."])
 async def test_a_symlink_in_place_of_a_worktree_gives_away_no_worktree_of_another(
     near: Lead, repository: Path, home: Home, leads_to: str

@@ -69,7 +69,8 @@ async def commit_loose(
     tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
     warnings += [*await _keep_detached(place, keep_as), *await _name_what_stays(place, status)]
     now = await leave_out_untouched(place, await read_status(place), set_up) if status.loose else status
-    return Left(tip, loose, warnings, status.unmerged, now.loose)
+    refused = [path for path in now.loose if path not in now.repositories]  # those are left out on purpose
+    return Left(tip, loose, warnings, status.unmerged, refused)
 
 
 async def is_at(
