@@ -40,7 +40,7 @@ async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
         now = await to_thread.run_sync(lambda: shared_config.take(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
     if isinstance(whose, Agent):
-        await _note_rules(file, common_dir)
+        await _note_rules(file, common_dir, Path(whose.worktree))
 
 
 async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
@@ -73,11 +73,11 @@ async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
 # -- ignore rules
 
 
-async def _note_rules(file: Path, common_dir: str) -> None:
+async def _note_rules(file: Path, common_dir: str, worktree: Path) -> None:
     """Keep the user's own ignore rules for all repositories, unless that was done."""
     rules = file.with_suffix(".ignore")
     if not await to_thread.run_sync(rules.exists):
-        own = await to_thread.run_sync(_read_rules, await git.ignore_file(common_dir))
+        own = await to_thread.run_sync(_read_rules, await git.ignore_file(common_dir, worktree))
         await to_thread.run_sync(shared_config.write_json, rules, {"own": own})
 
 

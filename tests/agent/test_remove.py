@@ -462,6 +462,15 @@ async def test_files_that_an_agent_made_git_ignore_are_refused(near: Lead, repos
     assert b"precious" in blob(repository, kept, "files.tar")
 
 
+async def test_what_a_file_of_the_worktree_ignores_is_no_work(near: Lead, repository: Path) -> None:
+    (repository / ".rules").write_text("*.tmp\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "rules")
+    git(repository, "config", "--global", "core.excludesFile", ".rules")
+    (first,) = await near.run("touch x.tmp")
+    assert "warnings" not in await near.call("remove_worktrees", ids=[first])
+
+
 async def test_what_a_person_lets_git_ignore_is_no_work(near: Lead, repository: Path, user: Path, home: Home) -> None:
     (user / ".config" / "git").mkdir(parents=True)
     (user / ".config" / "git" / "ignore").write_text(".DS_Store\n")

@@ -171,6 +171,18 @@ async def test_what_the_user_ignores_everywhere_is_ignored_still(repository: Pat
         place.unlink()
 
 
+async def test_what_a_file_of_the_worktree_ignores_is_ignored_still(repository: Path) -> None:
+    put_dependencies(repository)
+    write(repository, ".rules", "*.swp\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "rules")
+    git(repository, "config", "--global", "core.excludesFile", ".rules")
+    fork = await make_fork(repository)
+    await bring(fork, node_modules="link")
+    write(fork.path, "x.swp", "x\n")
+    assert (await commit_loose(fork)).loose == 0
+
+
 async def test_the_checkout_and_its_repository_are_as_before(repository: Path) -> None:
     put_dependencies(repository)
     fork = await make_fork(repository)

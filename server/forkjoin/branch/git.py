@@ -458,9 +458,9 @@ async def sharing(common_dir: str) -> str:
     return (await _look(common_dir)).own.get("core.sharedrepository", "umask")
 
 
-async def ignore_file(common_dir: str) -> Path:
-    """Return the file that has the person's own ignore rules for all repositories (core.excludesFile)."""
-    return (await _look(common_dir)).ignore
+async def ignore_file(common_dir: str, worktree: Path) -> Path:
+    """Return the file that has the person's own ignore rules (core.excludesFile), which may be in the worktree."""
+    return worktree / (await _look(common_dir)).ignore
 
 
 async def _look(common_dir: str) -> Seen:

@@ -92,7 +92,7 @@ def _all_in(top: str) -> Iterator[str]:
 
 async def _ignored(place: Place, names: Iterable[str]) -> bytes:
     """What git is to ignore in a worktree: what the user's own list says, and what is shared."""
-    own = await to_thread.run_sync(read_regular, await git.ignore_file(place.common_dir), _LIMIT)
+    own = await to_thread.run_sync(read_regular, await git.ignore_file(place.common_dir, place.path), _LIMIT)
     return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
 
 
