@@ -160,12 +160,12 @@ _OURS = "git checkout -q --ours shared.txt"
     [
         (
             "git merge --abort; git merge -q -s ours --no-edit $(cat $FORKJOIN_HOME/theirs)",
-            "It has nothing of what a2 changed, in: new.txt, shared.txt.",
+            "All that a2 changed is as on the other side, in: new.txt, shared.txt.",
         ),
         (f"{COMMITTED}; git rm -q new.txt; git commit -qm without", "It lacks files that a2 added: new.txt."),
         (
             "git checkout -q --theirs shared.txt; git rm -qf old.txt; git add .; git commit -q --no-edit",
-            "It has nothing of what the branch that it was to be merged into changed, in: old.txt, shared.txt.",
+            "All that the branch that it was to be merged into changed is as on the other side, in: old.txt, shared",
         ),
         (
             f"{BOTH}; git rm -qf old.txt; git add .",
@@ -185,7 +185,7 @@ async def test_a_resolution_that_leaves_out_what_a_side_has_done_is_warned_of(
     (resolver,) = await conflict(near_lead, *tasks)
     result = await near_lead.call("get_result", id=resolver)
     assert result["state"] == "succeeded"
-    told = [one for one in result.get("warnings", []) if one.startswith(("It has nothing of", "It lacks files"))]
+    told = [one for one in result.get("warnings", []) if one.startswith(("All that ", "It lacks files"))]
     assert [one.startswith(says or "-") for one in told] == ([True] if says else [])
     assert ids_of(await near_lead.call("merge_worktree", ids=[resolver]), "merged") == [resolver, "a2"]
 

@@ -98,7 +98,7 @@ async def why_unresolved(
 
 
 async def find_dropped(common_dir: str, sides: Mapping[str, str], tip: str) -> list[str]:
-    """Return a sentence for each side of a merge of whose changes or new files the result at `tip` has none.
+    """Return a sentence for each side of a merge whose changes or new files the result at `tip` may leave out.
 
     Args:
         sides: What the two sides are called, by their commits.
@@ -115,7 +115,9 @@ async def find_dropped(common_dir: str, sides: Mapping[str, str], tip: str) -> l
         from_other = {change.path for change in await changes_between(common_dir, other, tip)}
         if done and from_other.isdisjoint(change.path for change in done):
             files = git.listed([change.path for change in done], _NAMED)
-            said.append(f"It has nothing of what {sides[side]} changed, in: {files}. Check that this is right.")
+            said.append(
+                f"All that {sides[side]} changed is as on the other side, in: {files}. Check that this is right."
+            )
         elif lost:
             said.append(
                 f"It lacks files that {sides[side]} added: {git.listed(lost, _NAMED)}. Check that this is right."
