@@ -19,7 +19,7 @@ def refs_left(fork: Fork) -> list[str]:
 async def keep_twice(fork: Fork) -> list[str]:
     """Keep what was left behind, before the worktree goes; the subjects of all commits that are kept by it then."""
     for _ in range(2):
-        await keep_left(fork.common_dir, fork.path, (await leave(fork)).tip, "a1-left")
+        await keep_left(fork.common_dir, fork.path, fork.branch, (await leave(fork)).tip, "a1-left")
     if not (refs := refs_left(fork)):
         return []
     assert refs == [KEPT]
@@ -71,6 +71,15 @@ async def test_what_a_reset_left_behind_is_kept_in_a_repository_with_reftables(t
     assert git(repository, "rev-parse", KEPT) == tip
 
 
+async def test_what_a_reset_left_behind_is_kept_where_head_has_no_log(repository: Path) -> None:
+    git(repository, "config", "core.logAllRefUpdates", "false")
+    fork = await make_fork(repository)
+    tip = commit(fork.path, {"x": "x"})
+    git(fork.path, "reset", "-q", "--hard", "HEAD~1")
+    assert await keep_twice(fork) == ["work"]
+    assert git(repository, "rev-parse", KEPT) == tip
+
+
 async def test_an_agent_that_only_committed_costs_no_call_of_git(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +88,7 @@ async def test_an_agent_that_only_committed_costs_no_call_of_git(
     (fork.path / "loose").touch()
     left = await leave(fork)
     log = put_counting_git(tmp_path / "bin", monkeypatch)
-    await keep_left(fork.common_dir, fork.path, left.tip, "a1-left")
+    await keep_left(fork.common_dir, fork.path, fork.branch, left.tip, "a1-left")
     assert log.read_text() == ""
 
 

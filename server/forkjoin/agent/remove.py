@@ -285,9 +285,9 @@ async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved])
 
 
 async def _keep_left(common_dir: str, agent: Agent, left: Left, *, discard: bool) -> None:
-    """Keep the commits that only the log of the worktree's HEAD names: a reset or a rebase left them behind."""
+    """Keep the commits that only logs name: a reset or a rebase left them behind."""
     try:
-        await keep_left(common_dir, Path(agent.worktree), left.tip, agent.slug)
+        await keep_left(common_dir, Path(agent.worktree), agent.branch, left.tip, agent.slug)
     except GitError as error:
         if not discard:
             why = f"commits that it left behind can't be read: {error.last_line}. discard_unmerged=true gives them up"

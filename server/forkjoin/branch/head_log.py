@@ -53,6 +53,10 @@ def _read_file(file: Path) -> list[Entry]:
     return [Entry(*found.groups()) for found in map(_ENTRY.fullmatch, lines) if found]
 
 
+def _read_branch(place: Place, branch: str) -> list[Entry]:
+    return _read_file(Path(place.common_dir, "logs", "refs", "heads", branch))
+
+
 def find_moves(place: Place, branch: str, tip: str | None, *, differs: bool) -> list[tuple[str, str]]:
     """Return the moves of an agent's branch that others have made, each from a commit to another. Blocks.
 
@@ -68,7 +72,7 @@ def find_moves(place: Place, branch: str, tip: str | None, *, differs: bool) -> 
     if not gaps:
         return []
     own = {(one.old, one.new) for one in entries}
-    log = _read_file(Path(place.common_dir, "logs", "refs", "heads", branch))
+    log = _read_branch(place, branch)
     others = {one.new for one in log if (one.old, one.new) not in own}
     if tip and differs:
         others.add(tip)
@@ -91,17 +95,25 @@ async def keep_detached(place: Place, keep_as: str) -> str | None:
     return await _keep(place.common_dir, left, f"detached/{keep_as}")
 
 
-async def keep_left(place: Place, tip: str | None, keep_as: str) -> str | None:
-    """Keep the commits that only the log of HEAD names, after a reset, an amend or a rebase. Return the ref, if any.
+async def keep_left(place: Place, branch: str, tip: str | None, keep_as: str) -> str | None:
+    """Keep the commits that only logs name, after a reset, an amend or a rebase. Return the ref, if any.
+
+    The log of the agent's branch is read, too: where core.logAllRefUpdates is false, HEAD has none.
 
     Args:
-        tip: The commit at the agent's branch.
+        tip: The commit at the branch.
     """
-    entries = await read_log(place)
-    ends = [one.old for one in entries[1:]] + [tip]
-    if all(one.is_forward and one.new == end for one, end in zip(entries, ends, strict=False)):
+    logs = [await read_log(place), await to_thread.run_sync(_read_branch, place, branch)]
+    if all(_is_straight(entries, tip) for entries in logs):
         return None
-    return await _keep(place.common_dir, (name for one in entries for name in (one.old, one.new)), f"left/{keep_as}")
+    names = (name for entries in logs for one in entries for name in (one.old, one.new))
+    return await _keep(place.common_dir, names, f"left/{keep_as}")
+
+
+def _is_straight(entries: Sequence[Entry], tip: str | None) -> bool:
+    """Return whether a log leads to `tip`, and leaves nothing behind on the way."""
+    ends = [one.old for one in entries[1:]] + [tip]
+    return all(one.is_forward and one.new == end for one, end in zip(entries, ends, strict=False))
 
 
 async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:

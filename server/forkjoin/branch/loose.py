@@ -256,14 +256,14 @@ async def _may_move(place: Place, ref: str) -> bool:
         return False
 
 
-async def keep_left(common_dir: str, worktree: Path, tip: str | None, keep_as: str) -> None:
+async def keep_left(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
     """Keep the commits that the agent left behind by a reset, an amend or a rebase, before its worktree goes.
 
     Raises:
         GitError: They can't be read.
     """
     if place := await find_place(common_dir, worktree):
-        await head_log.keep_left(place, tip, keep_as)
+        await head_log.keep_left(place, branch, tip, keep_as)
 
 
 async def _keep_detached(place: Place, keep_as: str) -> list[str]:
