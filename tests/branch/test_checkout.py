@@ -97,8 +97,10 @@ async def test_in_a_submodule_its_files_are_moved(target: Target, tmp_path: Path
 
 async def test_where_git_cannot_tell_the_files_place_it_is_refused(target: Target, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--separate-git-dir", str(tmp_path / "git"), str(target.repository), "apart")
-    with pytest.raises(CallerError, match="can't be reached"):
+    with pytest.raises(CallerError, match="Say where they are, with: git config core"):
         await find_checkout(str(tmp_path / "git"), "refs/heads/main")
+    git(tmp_path / "apart", "config", "core.worktree", str(tmp_path / "apart"))
+    assert await find_checkout(str(tmp_path / "git"), "refs/heads/main") == str(tmp_path / "apart")
 
 
 async def test_a_checkout_that_was_switched_meanwhile_is_not_moved(target: Target) -> None:

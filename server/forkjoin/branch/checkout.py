@@ -75,9 +75,11 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
         places = ", ".join(map(str, found))
         raise CallerError(f"{git.short(ref)} is checked out more than once: in {places}. Leave it in all but one.")
     if found and not await to_thread.run_sync(_is_reachable, found[0], common_dir):
+        is_told = found[0] != Path(common_dir)
+        way = "Make them reachable for you" if is_told else "Say where they are, with: git config core.worktree FOLDER"
         raise CallerError(
-            f"{git.short(ref)} is checked out in {found[0]}, where its files can't be reached. Make them reachable for "
-            "you, or let another branch be checked out there, then call again."
+            f"{git.short(ref)} is checked out in {found[0]}, where its files can't be reached. {way}; or let another "
+            "branch be checked out there. Then call again."
         )
     return str(found[0]) if found else None
 
