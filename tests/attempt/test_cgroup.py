@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attempts import Place, is_running, is_sleep, lines, pids, shell, shim_of
+from attempts import Place, is_running, is_sleep, keeper, lines, pids, shell, shim_of
 from forkjoin.attempt import cgroup, groups, hierarchy, process
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.attempt.usage import Meter
@@ -107,9 +107,11 @@ async def test_a_cgroup_that_a_killed_shim_left_empty_is_removed_by_the_next_dae
 
 
 @pytest.mark.usefixtures("base")
-async def test_a_daemon_that_was_started_in_an_attempt_s_cgroup_is_not_ended_with_it(local: LocalExecutor) -> None:
+async def test_a_daemon_that_was_started_in_an_attempt_s_cgroup_is_not_ended_with_it(
+    local: LocalExecutor, place: Place
+) -> None:
     """Fault 7: what was never of the attempt is never touched."""
-    daemon = "env -i FORKJOIN_KEEPER=1 setsid sleep 1000 & echo $!;"
+    daemon = f"{keeper(place.folder)} sleep 1000 & echo $!;"
     await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
     [kept] = await pids(local, "a1-1", 1)
     await until(lambda: is_sleep(kept))
@@ -125,7 +127,7 @@ def test_a_cgroup_that_takes_nobody_is_removed_and_holds_no_limit(tmp_path: Path
     (folder / "cgroup.procs").mkdir(parents=True)
     cgroup.join([str(folder)])
     assert not folder.exists()
-    assert not Meter([str(folder)], {f"{folder}/pids.max"}).processes_are_held
+    assert not Meter("", [str(folder)], {f"{folder}/pids.max"}).processes_are_held
 
 
 def test_a_cgroup_that_is_not_the_attempt_s_own_is_not_taken_for_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attempts import Place, change_shims, ended, limited, lines, program, python, run, shell, shim_of
+from attempts import Place, change_shims, ended, keeper, limited, lines, program, python, run, shell, shim_of
 from forkjoin.attempt import groups, hierarchy
 from forkjoin.attempt.local import LocalExecutor
 from forkjoin.model import TreeLimits
@@ -191,9 +191,9 @@ async def test_files_that_a_program_has_mapped_are_no_memory_of_its_own(
 
 
 async def test_what_a_daemon_had_that_was_started_from_within_is_no_peak_of_the_attempt_s(
-    local: LocalExecutor, tmp_path: Path
+    local: LocalExecutor, place: Place, tmp_path: Path
 ) -> None:
-    daemon = f'FORKJOIN_KEEPER=1 setsid python3 -S -c \'bytearray(150_000_000); open("{tmp_path}/done", "w")\''
+    daemon = f'{keeper(place.folder)} python3 -S -c \'bytearray(150_000_000); open("{tmp_path}/done", "w")\''
     script = f"({daemon} &); while [ ! -e {tmp_path}/done ]; do sleep 0.01; done; sleep 0.3; echo up; read go"
     await local.submit(shell("a1-1", script, stdin=None))
     await lines(local, "a1-1", 1)

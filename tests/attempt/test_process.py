@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from attempts import is_running, read_line, read_sleeper, start, wait_for_sleep
+from attempts import is_running, keeper, read_line, read_sleeper, start, wait_for_sleep
 from forkjoin.attempt import cgroup, process
 from forkjoin.attempt.process import Entry, Identity
 from harness import GIVE_UP_S
@@ -27,7 +27,7 @@ ctypes.CDLL(None).syscall(60, 0)
 @pytest.fixture
 def mark(tmp_path: Path) -> str:
     """A mark that nobody else has, be it in another run of these tests."""
-    return str(tmp_path)
+    return str(tmp_path / "attempts" / "a1-1")
 
 
 def pids(entries: list[Entry]) -> set[int]:
@@ -184,11 +184,11 @@ def test_what_cleared_its_environment_and_lost_its_parent_is_found_by_its_sessio
 
 
 def test_a_daemon_below_a_shim_is_not_of_its_tree_nor_is_what_is_below_that(mark: str) -> None:
-    daemon = "sh -c 'env -i sleep 1000 & echo $!; echo $$; wait'"
+    daemon = f"{keeper(Path(mark).parent)} sh -c 'env -i sleep 1000 & echo $!; echo $$; wait'"
     with start("sh", "-c", f"{daemon} & wait", FORKJOIN_KEEPER="1") as shim:
         kept = [read_sleeper(shim), int(read_line(shim))]
-        assert [entry_of(pid).session for pid in kept] == [shim.pid, shim.pid]
         assert process.tree(mark, entry_of(shim.pid).identity) == []
+        os.killpg(kept[1], signal.SIGKILL)
 
 
 def test_neither_we_nor_the_first_process_are_of_any_tree(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
@@ -250,6 +250,19 @@ def test_what_one_look_has_missed_is_ended_all_the_same(mark: str) -> None:
     with start("sleep", "1000", mark=mark) as program:
         assert process.end(find, 1000) == []
         assert program.wait(GIVE_UP_S) == -signal.SIGTERM
+
+
+def test_who_kills_what_is_below_a_shim_may_be_below_it(mark: str) -> None:
+    script = (
+        f"import os, sys; sys.path.append({str(Path(process.__file__).parents[2])!r})\n"
+        "import time; from forkjoin.attempt import process\n"
+        "if os.fork() == 0: time.sleep(10); os.kill(os.getppid(), 9)\n"
+        f"print(process.kill_children(os.getppid(), {mark!r}))"
+    )
+    with start("sh", "-c", f'sleep 1000 & echo $!; {sys.executable} -S -E -c "$0"; echo over; wait', script) as shim:
+        sleeper = read_sleeper(shim)
+        assert read_line(shim) == "[]"
+        assert not is_running(sleeper)
 
 
 def test_what_can_not_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from attempts import (
     is_held,
     is_running,
     is_sleep,
+    keeper,
     lines,
     pids,
     printed,
@@ -272,8 +273,8 @@ async def test_what_escaped_from_a_killed_shim_does_not_hold_the_attempt(
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_daemon_that_an_agent_s_relay_started_outlives_the_agent(local: LocalExecutor) -> None:
-    daemon = "env -i FORKJOIN_KEEPER=1 PATH=\"$PATH\" setsid sh -c 'sleep 1000 & echo $!; echo $$; wait' &"
+async def test_a_daemon_that_an_agent_s_relay_started_outlives_the_agent(local: LocalExecutor, place: Place) -> None:
+    daemon = f"{keeper(place.folder)} sh -c 'sleep 1000 & echo $!; echo $$; wait' &"
     await local.submit(shell("a1-1", f"{daemon} exec sleep 1000"))
     kept = await pids(local, "a1-1", 2)
     assert await local.cancel("a1-1", 1) == []
@@ -282,6 +283,19 @@ async def test_a_daemon_that_an_agent_s_relay_started_outlives_the_agent(local: 
         os.kill(pid, signal.SIGKILL)
     await until(lambda: not any(is_running(pid) for pid in kept))
     await local.forget("a1-1")
+
+
+@pytest.mark.parametrize("locks", ["", "flock -F {}/other", "flock -F -s {}/lock"])
+async def test_what_calls_itself_a_daemon_and_has_no_lock_of_one_ends_with_its_attempt(
+    local: LocalExecutor, place: Place, locks: str
+) -> None:
+    (other := place.folder / "a2-1").mkdir()
+    poser = f"env -i FORKJOIN_KEEPER=1 setsid {locks.format(other)} sh -c 'setsid sleep 1000 & echo $!; wait' &"
+    await local.submit(shell("a1-1", f"{poser} read go", stdin=None))
+    [pid] = await pids(local, "a1-1", 1)
+    await local.close_input("a1-1")
+    assert (await local.outcome("a1-1")).left == ()
+    assert not is_running(pid)
 
 
 async def test_an_attempt_is_not_of_the_tree_of_the_agent_in_which_its_daemon_was_started(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from attempts import keeper
 from forkjoin.attempt import limit, usage
 
 MB = 1_000_000
@@ -42,7 +43,7 @@ def test_what_processes_share_counts_once_and_what_each_has_alone_for_each() -> 
         "print(flush=True); time.sleep(1000)"
     )
     with running(*python(script)) as pid:
-        found = usage.of_tree(pid)
+        found = usage.of_tree(pid, "")
     assert found.processes == 2
     assert 100 * MB < found.memory < 140 * MB
 
@@ -55,20 +56,23 @@ def test_a_child_that_a_thread_has_started_counts() -> None:
         "threading.Thread(target=start).start()"
     )
     with running(*python(script)) as pid:
-        assert usage.of_tree(pid).processes == 1
+        assert usage.of_tree(pid, "").processes == 1
 
 
-def test_a_daemon_that_was_started_there_does_not_count_nor_what_is_below_it() -> None:
-    daemon = "FORKJOIN_KEEPER=1 setsid sh -c 'sleep 1000 & echo up; wait'"
-    with running("sh", "-c", f"sleep 1000 & {daemon} & wait") as pid:
-        (keeper,) = [child.pid for child in psutil.Process(pid).children() if os.getsid(child.pid) == child.pid]
-        found = usage.of_tree(pid)
-        os.killpg(keeper, 9)
-    assert found.processes == 1
+@pytest.mark.parametrize(("is_one", "count"), [(True, 1), (False, 3)])
+def test_a_daemon_that_was_started_there_does_not_count_nor_what_is_below_it(
+    tmp_path: Path, is_one: bool, count: int
+) -> None:
+    daemon = keeper(tmp_path / "attempts") if is_one else "env -i FORKJOIN_KEEPER=1 setsid"
+    with running("sh", "-c", f"sleep 1000 & {daemon} sh -c 'sleep 1000 & echo up; wait' & wait") as pid:
+        (leader,) = [child.pid for child in psutil.Process(pid).children() if os.getsid(child.pid) == child.pid]
+        found = usage.of_tree(pid, str(tmp_path / "attempts" / "a1-1"))
+        os.killpg(leader, 9)
+    assert found.processes == count
 
 
 def test_of_a_process_that_is_gone_nothing_is_taken() -> None:
-    assert usage.of_tree(2**22 + 1) == usage.Usage()
+    assert usage.of_tree(2**22 + 1, "") == usage.Usage()
 
 
 def test_a_daemon_that_an_agent_s_relay_has_started_is_free_of_what_must_not_hold_it() -> None:
@@ -105,7 +109,7 @@ def test_whose_limit_of_memory_had_the_kernel_kill_is_asked_of_the_cgroup(
 ) -> None:
     monkeypatch.setattr(usage, "_STEP", 1)
     (tmp_path / "memory.limit_in_bytes").write_text("200")
-    meter = usage.Meter([str(tmp_path)], ())
+    meter = usage.Meter("", [str(tmp_path)], ())
     looks, killer = KILLS[name]
     found: list[str] = []
     for look in looks:

@@ -58,7 +58,7 @@ class Guard:
             if len(self._stops[folder]) >= _MOST_STOPS:
                 shims.write_whole(folder / "over", _STOPPED)
         if self._in_all != UNLIMITED:
-            past = find_past(self._in_all, {folder: of_tree(shim.pid) for folder, shim in live.items()})
+            past = find_past(self._in_all, {folder: of_tree(shim.pid, str(folder)) for folder, shim in live.items()})
             if past:
                 folder, words = past
                 shims.write_whole(folder / "over", words.encode())

@@ -187,7 +187,9 @@ class LocalExecutor:
 
 
 def _taken(folders: Iterable[Path]) -> dict[str, int]:
-    return {folder.name: usage.of_tree(shim.pid).memory for folder, shim in shims.find_live(folders).items()}
+    return {
+        folder.name: usage.of_tree(shim.pid, str(folder)).memory for folder, shim in shims.find_live(folders).items()
+    }
 
 
 def _forget(folder: Path) -> None:

@@ -4,16 +4,17 @@ Standard library only, since the shim uses it too. A process is known by boot id
 pid is never taken for it. An attempt's processes are those whose environment holds its mark (descendants inherit it),
 those below its shim (it is their subreaper), those in its cgroup, where it has one, those in a session that one of
 these leads, and what is below any of them; owner.py asks the same of one process. Without a cgroup, what cleared its
-environment, forked twice *and* outlived the shim escapes them all; so does, in any case, what cleared it and poses as
-a daemon.
+environment, forked twice *and* outlived the shim escapes them all; so does, in any case, what has taken a
+lock of this home's and poses as a daemon.
 """
 
 import contextlib
 import functools
 import os
+import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from forkjoin.attempt import cgroup
@@ -88,39 +89,62 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
 
     The shim itself is not among them, nor a daemon or another shim below it, nor what is below these.
     """
-    marked = _variable(MARK, mark)
-    found: set[int] = set()
+    marked: set[int] = set()
+    posing: set[int] = set()
     above: set[int] = set()
     entries: list[Entry] = []
     for entry in table():
         if entry.identity == shim:
             above.add(entry.identity.pid)
+            continue
+        entries.append(entry)
         started_with = environment(entry.identity.pid)
-        if marked in started_with:
-            found.add(entry.identity.pid)
-        if not _is_apart(started_with, mark):
-            entries.append(entry)
+        if _variable(MARK, mark) in started_with:
+            marked.add(entry.identity.pid)
+        elif _variable(KEEPER, "1") in started_with:
+            posing.add(entry.identity.pid)
     # Asked after the table was read: who has a member's pid by now, and had it then, was a member or is gone.
-    found |= cgroup.members(group) & {entry.identity.pid for entry in entries}
-    found |= _below(found | above, entries)
-    sessions = found & {entry.session for entry in entries}
-    found |= {entry.identity.pid for entry in entries if entry.session in sessions}
-    found |= _below(found, entries)
+    roots = marked | cgroup.members(group)
+    found = _reach(roots, above, entries)
+    if keepers := {pid for pid in found & posing if is_keeper(pid, mark)}:
+        found = _reach(roots, above, [entry for entry in entries if entry.identity.pid not in keepers])
     never = {1, os.getpid()}
     return [entry for entry in entries if entry.identity.pid in found - never]
 
 
-def _is_apart(started_with: bytes, mark: str) -> bool:
-    """Whether a process with this environment is a daemon or a shim, which are not of the attempt with this mark."""
-    return _variable(KEEPER, "1") in started_with and _variable(MARK, mark) not in started_with
+def _reach(roots: set[int], above: set[int], entries: Sequence[Entry]) -> set[int]:
+    """Which of the entries are among the roots, or below, or in a session that one of these leads, or below that."""
+    found = roots & {entry.identity.pid for entry in entries}
+    found |= _below(found | above, entries)
+    sessions = found & {entry.session for entry in entries}
+    found |= {entry.identity.pid for entry in entries if entry.session in sessions}
+    return found | _below(found, entries)
 
 
-def is_keeper(pid: int) -> bool:
-    """Whether it is a daemon or a shim, which are of nobody's tree."""
-    try:
-        return _variable(KEEPER, "1") in b"\0" + _read(f"/proc/{pid}/environ")
-    except OSError:
-        return False
+def is_keeper(pid: int, mark: str) -> bool:
+    """Whether a process is a daemon or a shim of this attempt's home, which are of nobody's tree.
+
+    It says so in its environment, as any process could, and holds a lock: the daemon's, or an attempt's.
+    """
+    started_with = environment(pid)
+    return (
+        _variable(KEEPER, "1") in started_with
+        and _variable(MARK, mark) not in started_with
+        and _holds_lock(pid, os.path.dirname(mark))
+    )
+
+
+def _holds_lock(pid: int, attempts: str) -> bool:
+    """Whether a process has the lock of the daemon, or of one of these attempts (the fdinfo of proc(5))."""
+    own = f"{os.path.dirname(attempts)}/daemon.lock"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                file = os.readlink(f"/proc/{pid}/fd/{name}")
+                is_lock = file == own or (file.startswith(f"{attempts}/") and file.endswith("/lock"))
+                if is_lock and re.search(rb"^lock:.* FLOCK .* WRITE ", _read(f"/proc/{pid}/fdinfo/{name}"), re.M):
+                    return True
+    return False
 
 
 def _variable(name: str, value: str) -> bytes:
@@ -281,7 +305,7 @@ def kill_children(parent: int, mark: str, reap: Callable[[], object] = list) -> 
     then no pid passes to another process before the signal is sent.
     """
     give_up = time.monotonic() + KILL_WAIT_S
-    apart: set[int] = set()  #: keepers, and zombies that nobody waits for
+    apart = {os.getpid()}  #: ourselves, where an agent's relay has started us; keepers, and zombies nobody waits for
     last: list[int] = []
     left: list[Entry] = []
     while True:
@@ -304,7 +328,7 @@ def _kill_child(pid: int, mark: str) -> bool:
     """Kill a process, unless it is a daemon or another shim. It is stopped first, so that it stays while we look."""
     with contextlib.suppress(OSError):  # it may not be signalled: whoever looks again will see it
         os.kill(pid, signal.SIGSTOP)
-        is_ours = not _is_apart(environment(pid), mark)
+        is_ours = not is_keeper(pid, mark)
         os.kill(pid, signal.SIGKILL if is_ours else signal.SIGCONT)
         return is_ours
     return True

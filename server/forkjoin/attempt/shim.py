@@ -113,7 +113,7 @@ class Shim:
         os.close(program_stdin)
         os.set_blocking(stdin, False)
         self.logs = Logs(self.spec)
-        meter = usage.Meter(self.groups, self.held)  # of those that the program is in by now
+        meter = usage.Meter(self.spec["mark"], self.groups, self.held)  # of those that the program is in by now
         self.watch = limit.Watch(self.spec["limits"], self.spec["in_all"], meter)
         how = self.describe(self.serve(stdin, wakeup))
         self.logs.look()

@@ -32,9 +32,10 @@ class Usage(NamedTuple):
 
 
 class Meter:
-    """Measures the attempt of this shim, whose cgroups are these folders; `held` are the limits that were set there."""
+    """Measures this shim's attempt, with this mark and these cgroups; `held` are the limits that were set there."""
 
-    def __init__(self, folders: Sequence[str], held: Collection[str]) -> None:
+    def __init__(self, mark: str, folders: Sequence[str], held: Collection[str]) -> None:
+        self.mark = mark
         self.folders = folders
         here = {os.path.basename(file) for file in held if os.path.dirname(file) in folders and os.path.exists(file)}
         self.memory_is_held = any(name in here for name in _MEMORY_LIMITS)
@@ -44,7 +45,7 @@ class Meter:
     def read(self) -> Usage:
         """What is taken now."""
         held = self.memory_is_held and self.processes_are_held
-        tree = Usage() if held else of_tree(os.getpid())
+        tree = Usage() if held else of_tree(os.getpid(), self.mark)
         parts = self.ask("memory.stat")
         return Usage(
             sum(parts.get(name, 0) for name in _MEMORY_PARTS) if self.memory_is_held else tree.memory,
@@ -97,10 +98,10 @@ def _ask(folders: Sequence[str], *names: str) -> dict[str, int]:
     return {}
 
 
-def of_tree(root: int) -> Usage:
-    """What is taken by all below this process; of its own, only the CPU time of those that were below it."""
+def of_tree(root: int, mark: str) -> Usage:
+    """What is taken by all below the shim of this attempt; of its own, only the CPU time of those that were below."""
     anonymous = shared = mapped = count = ticks = 0
-    for pid, fields in _tree(root):
+    for pid, fields in _tree(root, mark):
         ticks += sum(map(int, fields[13 if pid == root else 11 : 15]))
         if pid != root:
             has = _resident(pid)
@@ -116,13 +117,13 @@ def _resident(pid: int) -> dict[str, int]:
     return {name.rstrip(":"): int(size) for name, size, _ in lines}
 
 
-def _tree(root: int) -> Iterator[tuple[int, list[bytes]]]:
+def _tree(root: int, mark: str) -> Iterator[tuple[int, list[bytes]]]:
     """A process and all below it, with what its stat says; but no keeper, nor who is below one."""
     todo = [root]
     while todo:
         pid = todo.pop()
         with contextlib.suppress(OSError):
             _, fields = process.read_stat(pid)
-            if pid == root or int(fields[3]) != pid or not process.is_keeper(pid):  # a keeper leads a session
+            if pid == root or int(fields[3]) != pid or not process.is_keeper(pid, mark):  # a keeper leads a session
                 yield pid, fields
                 todo += process.children(pid, int(fields[17]))
