@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import anyio
 import pytest
 from attempts import Place, change_shims, is_running, pids, shell, shim_of
 from forkjoin import lock
@@ -27,10 +28,11 @@ while time.monotonic() < end:
         pass
 """
 
-#: Starts $3 hoppers without an environment. The file $1 is locked as long as one of them lives, and has a byte of each.
+#: Starts $3 hoppers, with no environment but $4. The file $1 is locked as long as one of them lives,
+#: and has a byte of each.
 START = """
 exec 9> "$1"; flock 9
-for n in $(seq "$3"); do env -i python3 -S -E -c "$2" > /dev/null 2>&1 & done
+for n in $(seq "$3"); do env -i $4 python3 -S -E -c "$2" > /dev/null 2>&1 & done
 exec 9>&-
 read go
 """
@@ -57,9 +59,9 @@ def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(groups, "find_bases", lambda: bases)
 
 
-async def start(local: LocalExecutor, alive: Path, count: int = 1) -> None:
+async def start(local: LocalExecutor, alive: Path, count: int = 1, variable: str = "") -> None:
     """Start an attempt with hoppers, and return once they hop."""
-    await local.submit(shell("a1-1", START, str(alive), HOPPER, str(count), stdin=None))
+    await local.submit(shell("a1-1", START, str(alive), HOPPER, str(count), variable, stdin=None))
     await until(lambda: alive.exists() and alive.stat().st_size == count)
 
 
@@ -75,10 +77,42 @@ async def test_hoppers_end_with_their_program(local: LocalExecutor, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("tier")
+async def test_a_hopper_that_calls_itself_a_daemon_ends_with_its_program(local: LocalExecutor, tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    await start(local, alive, variable="FORKJOIN_KEEPER=1")
+    await local.close_input("a1-1")
+    assert (await local.outcome("a1-1")).left == ()
+    assert not lock.is_held(alive)
+
+
+@pytest.mark.usefixtures("tier")
 async def test_a_hopper_is_ended_by_a_cancel(local: LocalExecutor, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     await start(local, alive)
     assert await local.cancel("a1-1", 0.1) == []
+    assert not lock.is_held(alive)
+
+
+def zombies(parent: int) -> set[int]:
+    return {pid for pid in process.children(parent) if not process.identify(pid)}
+
+
+async def test_what_a_hopper_leaves_behind_takes_no_pids_while_others_put_things_in_order(
+    local: LocalExecutor, place: Place, tmp_path: Path
+) -> None:
+    alive, told, done = (tmp_path / name for name in ("alive", "told", "done"))
+    script = f"trap 'touch {told}' TERM\n{START}\nwhile [ ! -e {done} ]; do sleep 0.01; done"
+    await local.submit(shell("a1-1", script, str(alive), HOPPER, "1", ""))
+    await until(lambda: alive.exists() and alive.stat().st_size == 1)
+    shim = shim_of(place, "a1-1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local.cancel, "a1-1", 1000)
+        await until(told.exists)
+        await until(lambda: bool(zombies(shim)))
+        ended = zombies(shim)
+        await until(lambda: not ended & zombies(shim))
+        assert lock.is_held(alive)
+        done.touch()
     assert not lock.is_held(alive)
 
 

@@ -247,9 +247,11 @@ class Shim:
         return math.inf if longest is None else self.began + longest - time.monotonic()
 
     def end_tree(self, grace: float) -> None:
-        mark: str = self.spec["mark"]
-        group = next(iter(self.groups), None)
-        self.left = process.end(lambda: process.tree(mark, self.owner, group), grace, self.kill_below)
+        self.left = process.end(self.find_tree, grace, self.kill_below)
+
+    def find_tree(self) -> list[process.Entry]:
+        self.reap()  # what forks and ends without pause would else take all pids there are within a grace
+        return process.tree(self.spec["mark"], self.owner, next(iter(self.groups), None))
 
     def kill_below(self) -> list[process.Entry]:
         return process.kill_children(os.getpid(), self.spec["mark"], self.reap)
@@ -260,7 +262,9 @@ class Shim:
         """Stay above what could not be ended, so that it is still known as the attempt's, and go on trying."""
         os.close(self.lock)
         while self.left:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so nobody has to wait for those that end meanwhile
             time.sleep(_AGAIN_S)
+            signal.signal(signal.SIGCHLD, self.on_signal)  # from here on no pid of a child is another's
             self.left = self.kill_below()
         cgroup.remove(self.groups)
 
