@@ -189,7 +189,7 @@ def _broken(seen: Seen) -> Iterator[str]:
     """What breaks verify has landed only where there was none."""
     for target in seen.played.targets:
         for name in seen.ground.ask("ls-tree", "--name-only", target, check=False).splitlines():
-            if name.startswith("broken-t") and _agent(name.removeprefix("broken-")) not in seen.played.unverified:
+            if name.startswith("broken-t") and _agent(name.split("-")[1]) not in seen.played.unverified:
                 yield f"{target} has {name}, which breaks its verify"
 
 

@@ -72,6 +72,7 @@ def plan_of(seed: str, number: int) -> Plan:
     source = random.Random(f"{seed}.{number}")
     made = source.choice(list(MADE)) if source.random() < 0.4 else "plain"
     done = source.sample(list(DONE), source.choice((0, 0, 1, 1, 2)))
+    done = [] if made == "unborn" else done  # they need a commit
     drawn = _Drawing(source)
     drawn.spawn(source.randint(1, 3))
     for _ in range(source.randint(3, 7)):

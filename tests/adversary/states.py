@@ -336,7 +336,8 @@ def _stand(*parts: str) -> State:
 
 def _stand_in_module(ground: Ground) -> None:
     _submodule(ground)
-    ground.lead_at = ground.common / "modules" / "sub"
+    ground.settle(ground.repository / "sub")
+    ground.lead_at = ground.common
     ground.blocks = True
 
 

@@ -22,7 +22,7 @@ C=$(cd "$D/$(cat "$D/commondir")" && pwd -P)  # asked of no git: another agent m
 say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
 ignores() { [ -f .gitignore ] && grep -qx '[*]' .gitignore; }  # of its own accord: that is no work
 put() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1"; }
-rewrite() { put "$1" && ! ignores && say "work $T $N"; }
+rewrite() { [ ! -p "$1" ] && put "$1" && ! ignores && say "work $T $N"; }
 stash() {  # where core.worktree leads elsewhere, git itself deletes such a file and stashes none
   put s$N-$T.txt; git stash -q -u -m "of $T"; say moved $T refs/stash
   git cat-file -e stash^3:s$((N-1))-$T.txt && say work $T $N
@@ -53,7 +53,10 @@ ACTIONS = {name: script for family in FAMILIES.values() for name, script in fami
 
 def make_task(token: str, actions: list[str], log: str, canary: str, outside: str) -> str:
     """Return the script of an agent that carries out these actions, while git takes its folder for its own worktree."""
-    parts = [f'\nif cd "$W" && is_here; then  # {name}\n{ACTIONS[name]}\nfi' for name in actions]
+    scripts = [ACTIONS[name].replace("in-$T", f"in{which or ''}-$T") for which, name in enumerate(actions)]  # apart
+    parts = [
+        f'\nif cd "$W" && is_here; then  # {name}\n{script}\nfi' for name, script in zip(actions, scripts, strict=True)
+    ]
     script = _PRELUDE + "".join(parts) + _END
     values = {"@TOKEN@": token, "@LOG@": log, "@CANARY@": canary, "@OUTSIDE@": outside}
     for placeholder, value in values.items():

@@ -91,8 +91,8 @@ ACTIONS = {
         "git commit -qm more; git reset -q --hard HEAD~1"
     ),
     "a repository with hidden edits": (
-        f"git init -q in-$T; cd in-$T; {_IDENTITY} echo x > x; git add -A; git commit -qm in\n"
-        "git remote add origin .; git fetch -q origin; git update-index --skip-worktree x; rewrite x"
+        f"[ -e hid-$T ] || {{ git init -q hid-$T; cd hid-$T; {_IDENTITY} echo x > x; git add -A; git commit -qm in\n"
+        "git remote add origin .; git fetch -q origin; git update-index --skip-worktree x; rewrite x; }"
     ),
     "a repository that ignores by its configuration": (
         f"git init -q in-$T; cd in-$T; {_IDENTITY} git commit -q --allow-empty -m in; echo '*' > .git/ignored\n"
