@@ -153,6 +153,7 @@ def _refs(seen: Seen) -> Iterator[str]:
         is_said = is_said or any("s branch was " in said or "was moved from" in said for said in seen.warnings_of(ref))
         own = seen.results.get(_agent(token), {"warnings": []})["warnings"]
         is_said = is_said or any("can't tell whether other branches changed" in said for said in own)  # at a pipe
+        is_said = is_said or any("its branch is gone" in one.text for one in seen.played.answered)  # by a merge
         if ref.startswith("refs/heads/") and before.get(ref) != after.get(ref) and not is_said:
             yield f"{token} has moved {ref}, and no result says so"
 

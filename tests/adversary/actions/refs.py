@@ -33,7 +33,9 @@ ACTIONS = {
         f"{_OTHER_HEAD}others | while read -r ref; do [ $(git rev-parse $ref) = $(git rev-parse $tip) ] ||\n"
         "{ git update-ref $ref $tip && say moved $T $ref; }; done"
     ),
-    "deletes others": "leave $T.txt; others | while read -r ref; do git update-ref --no-deref -d $ref && say moved $T $ref; done",
+    "deletes others": (
+        "leave $T.txt; others | while read -r ref; do git update-ref --no-deref -d $ref && say moved $T $ref; done"
+    ),
     "others stand for release": (
         "leave $T.txt; others | while read -r ref; do\n"
         "git symbolic-ref $ref refs/heads/release && say moved $T $ref; done"

@@ -51,7 +51,8 @@ ACTIONS = {
     "a large file": "head -c 6000000 /dev/urandom > large-$T; leave $T.txt; commit",
     "pipes and sockets": (
         "leave $T.txt; mkfifo pipe-$T .gitignore .gitattributes forkjoin.toml\n"
-        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'; leave $T-2.txt"
+        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'; leave $T-2.txt\n"
+        "exit 0"  # its own git would wait
     ),
     "a pipe as a tracked file": "leave $T.txt; commit; rm shared.txt; mkfifo shared.txt; leave $T-2.txt",
     "a pipe as .gitmodules": "leave $T.txt; commit; mkfifo .gitmodules; leave $T-2.txt",
