@@ -261,6 +261,11 @@ async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
     assert not await asked.is_ancestor(repository, side, main)
 
 
+async def test_git_has_nothing_to_say_of_a_call_that_goes_well(repository: Path) -> None:
+    code, _, said = await asked.run(repository, "log", "-1")
+    assert (code, said) == (0, "")
+
+
 async def test_what_git_says_is_utf_8_whatever_the_configuration_wants(repository: Path) -> None:
     git(repository, "config", "i18n.logOutputEncoding", "UTF-16")
     git(repository, "config", "i18n.commitEncoding", "ISO-8859-1")

@@ -12,9 +12,11 @@ from harness import GIVE_UP_S, forkjoin, git, running
 
 
 def test_the_demo_merges_what_is_good_and_names_the_rest(tmp_path: Path) -> None:
-    said = forkjoin(tmp_path, "demo", env={"COLUMNS": "120"}).stdout
+    done = forkjoin(tmp_path, "demo", env={"COLUMNS": "120"})
+    said = done.stdout
     folder = Path(re.findall(r"cd (\S+)/calc &&", said)[0])
     try:
+        assert done.stderr == ""
         fates = dict(re.findall(r"^a\d +(\w+) +\w+ +(merged|conflicted|skipped) ", said, re.MULTILINE))
         assert fates == {
             "multiply": "merged",

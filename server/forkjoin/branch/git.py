@@ -93,11 +93,12 @@ UNSYNCED = ("-c", "core.fsync=none")
 
 
 #: What every call has. Objects are what they are: an agent can make others stand for them, by refs/replace/ or a graft.
+#: The graft file can't exist: git warns of one that does, though it be empty (read_graft_file in its commit.c).
 _VARIABLES = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_GRAFT_FILE": f"{os.devnull}/none",
     "LC_ALL": "C",
 }
 
