@@ -157,6 +157,23 @@ async def test_a_branch_whose_file_another_wrote_is_named(fork: Fork) -> None:
     assert moved((await leave(fork)).warnings)
 
 
+async def test_a_branch_that_was_deleted_under_a_running_agent_is_named(fork: Fork) -> None:
+    before = commit(fork.path, {"x": "x"})
+    git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
+    commit(fork.path, {"y": "y"})
+    (warning,) = (await leave(fork)).warnings
+    assert warning.startswith(f"Its branch {fork.branch} was deleted at {before[:12]} while it ran: ")
+
+
+async def test_a_branch_of_its_own_that_an_agent_begins_anew_is_not_its_branch_deleted(fork: Fork) -> None:
+    commit(fork.path, {"x": "x"})
+    git(fork.path, "switch", "-q", "--orphan", "o")
+    commit(fork.path, {"y": "y"})
+    git(fork.path, "switch", "-q", fork.branch)
+    commit(fork.path, {"z": "z"})
+    assert (await leave(fork)).warnings == []
+
+
 #: What honest agents do that leaves gaps in the log of HEAD, or moves in their branch's that HEAD's does not have.
 HONEST = {
     "expired": "git commit -q --amend -m again; git reflog expire --expire-unreachable=now --all; "

@@ -62,6 +62,7 @@ def find_moves(place: Place, branch: str, tip: str | None, *, differs: bool) -> 
 
     HEAD's log has a gap there. But so it has where git expired some of it, and where HEAD was led to another branch:
     the branch's own log must have such a move. It has none either of a file that was written without git.
+    A branch that was deleted went to zeros, if the agent has committed since: its log begins with that commit.
 
     Args:
         tip: The commit at HEAD, if that is on the branch.
@@ -76,13 +77,14 @@ def find_moves(place: Place, branch: str, tip: str | None, *, differs: bool) -> 
     others = {one.new for one in log if (one.old, one.new) not in own}
     if tip and differs:
         others.add(tip)
+    others.update(one.old for one in log[:1] if (one.old, one.new) in {(own.old, own.new) for own in entries[1:]})
     return [(old, new) for old, new in gaps if new in others]
 
 
 def _find_gaps(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """Return where an entry does not begin at the commit at which the one before it ends."""
     ends = ((before.new, after.old) for before, after in pairwise(entries))
-    return [(old, new) for old, new in ends if old != new and old.strip("0") and new.strip("0")]
+    return [(old, new) for old, new in ends if old != new and old.strip("0")]
 
 
 # -- what was left behind

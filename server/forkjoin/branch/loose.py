@@ -203,11 +203,18 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
 
 
 def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
-    """Return a warning if others moved the agent's branch while HEAD was on it."""
+    """Return warnings if the agent's branch was moved or deleted while HEAD was on it."""
     tip = status.head if status.branch == branch else None
     moves = head_log.find_moves(place, branch, tip, differs=bool(status.loose))
-    told = git.listed([f"from {old[:12]} to {new[:12]}" for old, new in moves])
-    return [f"Its branch {branch} was moved from outside its worktree, {told}: look at both."] if moves else []
+    deleted = [
+        f"Its branch {branch} was deleted at {old[:12]} while it ran: what it committed since does not follow on that."
+        for old, new in moves
+        if not new.strip("0")
+    ]
+    told = git.listed([f"from {old[:12]} to {new[:12]}" for old, new in moves if new.strip("0")])
+    return deleted + (
+        [f"Its branch {branch} was moved from outside its worktree, {told}: look at both."] if told else []
+    )
 
 
 async def _last_head(place: Place, *, told: bool = False) -> str | None:
