@@ -93,7 +93,7 @@ except CallerError as error:
 @pytest.fixture
 def others(repository: Path) -> Path:
     """Another user's worktree, on side."""
-    work = repository.parent / "others" / "work"
+    work = repository.parent / "others" / "theirs"
     git(repository, "worktree", "add", "-q", "-b", "side", str(work))
     return work
 
@@ -107,7 +107,7 @@ def _find_with_closed(repository: Path, closed: Path) -> str:
         closed.chmod(before)
 
 
-@pytest.mark.parametrize("closed", ["others", "others/work"])
+@pytest.mark.parametrize("closed", ["others", "others/theirs"])
 def test_a_branch_in_a_closed_worktree_is_refused(repository: Path, others: Path, closed: str) -> None:
     found = _find_with_closed(repository, repository.parent / closed)
     assert found.startswith(f"side is checked out in {others}, where its files can't be reached. Make them reachable")
@@ -115,7 +115,7 @@ def test_a_branch_in_a_closed_worktree_is_refused(repository: Path, others: Path
 
 def test_a_branch_that_is_rebased_in_a_closed_worktree_is_refused(repository: Path, others: Path) -> None:
     git(others, "switch", "-q", "--detach")
-    write(repository, ".git/worktrees/work/rebase-merge/head-name", "refs/heads/side\n")
+    write(repository, ".git/worktrees/theirs/rebase-merge/head-name", "refs/heads/side\n")
     assert "side is being rebased in" in _find_with_closed(repository, others.parent)
 
 
@@ -123,8 +123,8 @@ def test_a_branch_that_is_rebased_in_a_closed_worktree_is_refused(repository: Pa
 def test_a_worktree_of_which_git_s_own_files_are_closed_may_have_the_branch(
     repository: Path, others: Path, name: str
 ) -> None:
-    write(repository, ".git/worktrees/work/rebase-merge/head-name", "refs/heads/other\n")
-    closed = repository / ".git" / "worktrees" / "work" / name
+    write(repository, ".git/worktrees/theirs/rebase-merge/head-name", "refs/heads/other\n")
+    closed = repository / ".git" / "worktrees" / "theirs" / name
     found = _find_with_closed(repository, closed)
     assert re.match(f"{closed}.* can't be read, so a worktree may have side checked out", found)
     assert others.exists()

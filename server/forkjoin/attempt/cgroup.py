@@ -79,7 +79,7 @@ def members(folder: str | None) -> set[int]:
 
 @contextlib.contextmanager
 def without_forks(folder: str | None) -> Generator[None]:
-    """Let nobody in a cgroup fork meanwhile: of version 2 it is frozen, else it takes no more processes."""
+    """Keep processes in a cgroup from forking: freeze it in version 2, else set its pids.max to 0."""
     if os.getpid() in (inside := members(folder)) or not inside:
         yield
         return

@@ -113,7 +113,7 @@ def tree(mark: str, shim: Identity | None, group: str | None = None) -> list[Ent
 
 
 def _reach(roots: set[int], above: set[int], entries: Sequence[Entry]) -> set[int]:
-    """Which of the entries are among the roots, or below, or in a session that one of these leads, or below that."""
+    """Return the pids of the roots, of their descendants, of the sessions these lead, and what is below those."""
     found = roots & {entry.identity.pid for entry in entries}
     found |= _below(found | above, entries)
     sessions = found & {entry.session for entry in entries}
@@ -122,7 +122,7 @@ def _reach(roots: set[int], above: set[int], entries: Sequence[Entry]) -> set[in
 
 
 def is_keeper(pid: int, mark: str) -> bool:
-    """Whether a process is a daemon or a shim of this attempt's home, which are of nobody's tree.
+    """Return whether a process is a daemon or a shim of this home, which belong to no attempt.
 
     It says so in its environment, as any process could, and holds a lock: the daemon's, or an attempt's.
     """
@@ -135,7 +135,7 @@ def is_keeper(pid: int, mark: str) -> bool:
 
 
 def _holds_lock(pid: int, attempts: str) -> bool:
-    """Whether a process has the lock of the daemon, or of one of these attempts (the fdinfo of proc(5))."""
+    """Return whether a process holds the lock of the daemon or of an attempt (the fdinfo of proc(5))."""
     own = f"{os.path.dirname(attempts)}/daemon.lock"
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):
@@ -178,7 +178,7 @@ def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
 
 
 def children(pid: int, threads: int = 1) -> Iterator[int]:
-    """A process's children, zombies too, whichever of its threads has started them (proc_pid_task(5))."""
+    """Yield the pids of a process's children, zombies too, of all its threads (proc_pid_task(5))."""
     for task in os.listdir(f"/proc/{pid}/task") if threads > 1 else (pid,):
         yield from map(int, cgroup.read(f"/proc/{pid}/task/{task}/children").split())
 
@@ -325,7 +325,10 @@ def kill_children(parent: int, mark: str, reap: Callable[[], object] = list) -> 
 
 
 def _kill_child(pid: int, mark: str) -> bool:
-    """Kill a process, unless it is a daemon or another shim. It is stopped first, so that it stays while we look."""
+    """Kill a process and return True, unless it is a daemon or another shim.
+
+    It is stopped first, so that it stays the same while we look.
+    """
     with contextlib.suppress(OSError):  # it may not be signalled: whoever looks again will see it
         os.kill(pid, signal.SIGSTOP)
         is_ours = not is_keeper(pid, mark)

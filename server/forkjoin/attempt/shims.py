@@ -74,7 +74,7 @@ def reap(folder: Path) -> None:
 
 
 def _wait(pid: int) -> bool:
-    """Wait for a child that is all but gone; whether it is, since one stays above what it could not end."""
+    """Wait a second for a child to end. Return whether it did: a shim stays above what it can't end."""
     give_up = time.monotonic() + _GONE_S
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() >= give_up:
@@ -186,7 +186,7 @@ def end_tree(folder: Path, grace: float) -> list[str]:
 
 
 def _kill_below(folder: Path, owner: process.Identity | None) -> list[process.Entry]:
-    """Kill what is below a shim that does not do so itself; what is left, which it then stays above."""
+    """Kill what is below a shim that does not do so itself. Return what is left, which the shim stays above."""
     if owner is None or not process.is_alive(owner):
         return []
     process.send(owner, signal.SIGSTOP)
