@@ -27,6 +27,7 @@ class Told:
     """What agents' scripts have told of."""
 
     work: list[tuple[str, str]]  #: token, number
+    stashed: list[tuple[str, str]]  #: work that is in the stash alone, which all worktrees share
     moved: dict[str, str]  #: refs, and who has moved them
     set: list[tuple[str, str]]  #: token, what of the configuration
     tokens: list[str]
@@ -39,6 +40,7 @@ class Told:
         lines = [line.split(" ") for line in file.read_text(errors="replace").splitlines()]
         return cls(
             work=[(line[1], line[2]) for line in lines if line[0] == "work"],
+            stashed=[(line[1], line[2]) for line in lines if line[0] == "stashed"],
             moved={line[2]: line[1] for line in lines if line[0] == "moved"},
             set=[(line[1], line[2]) for line in lines if line[0] == "set"],
             tokens=[line[1] for line in lines if line[0] == "token" and line[1]],
@@ -128,6 +130,8 @@ def _work(seen: Seen) -> Iterator[str]:
             continue
         is_taken = any(ref.startswith("refs/heads/forkjoin/") for ref in seen.told.moved)  # by another agent
         leaves = any(action in str(seen.played.plan) for action in ("detaches", "expires reflogs"))
+        if (token, number) in seen.told.stashed and "expires reflogs" in str(seen.played.plan):
+            continue  # an agent has thrown away what all keep in one log
         if (is_taken or leaves) and reach.has_object(text):
             continue  # or the agent itself has left its commit for another branch, or one took the reflogs away
         yield f"{agent}'s work {number} is gone"
@@ -150,7 +154,10 @@ def _refs(seen: Seen) -> Iterator[str]:
     for ref, token in seen.told.moved.items():
         name = ref.removeprefix("refs/heads/")
         is_said = name in seen.warnings or _agent(token) in seen.played.told  # its last result says what is new since
-        is_said = is_said or any("s branch was " in said or "was moved from" in said for said in seen.warnings_of(ref))
+        is_said = is_said or any(
+            "s branch was " in said or "was moved from" in said or "was deleted at" in said
+            for said in seen.warnings_of(ref)
+        )
         own = seen.results.get(_agent(token), {"warnings": []})["warnings"]
         is_said = is_said or any("can't tell whether other branches changed" in said for said in own)  # at a pipe
         is_said = is_said or any("its branch is gone" in one.text for one in seen.played.answered)  # by a merge

@@ -72,7 +72,10 @@ def plan_of(seed: str, number: int) -> Plan:
     source = random.Random(f"{seed}.{number}")
     made = source.choice(list(MADE)) if source.random() < 0.4 else "plain"
     done = source.sample(list(DONE), source.choice((0, 0, 1, 1, 2)))
-    done = [] if made == "unborn" else done  # they need a commit
+    if made == "unborn":  # whatever is done needs a commit
+        done = []
+    if made == "core.worktree":  # which git itself would have all worktrees share (git-worktree(1))
+        done = [name for name in done if name != "configured worktrees"]
     drawn = _Drawing(source)
     drawn.spawn(source.randint(1, 3))
     for _ in range(source.randint(3, 7)):

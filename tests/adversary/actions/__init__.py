@@ -3,6 +3,7 @@
 A script says into that log, a line each:
 
     work TOKEN N          a file with the text `work N of TOKEN` is there, and stays, even where a removal discards it
+    stashed TOKEN N       that work is in the stash alone
     moved TOKEN REF       this ref was moved, made or deleted by the agent itself, which its lead must be told
     set TOKEN WHAT        the shared configuration or a hook was changed, which its lead must be told
     blocks TOKEN          the repository may be of no more use until a person mends it; refusals in words will do
@@ -23,9 +24,10 @@ say() (IFS=' '; printf '%s\n' "$*" >> "$LOG")
 ignores() { [ -f .gitignore ] && grep -qx '[*]' .gitignore; }  # of its own accord: that is no work
 put() { N=$((N+1)); printf 'work %s of %s\n' $N $T > "$1"; }
 rewrite() { [ ! -p "$1" ] && put "$1" && ! ignores && say "work $T $N"; }
-stash() {  # where core.worktree leads elsewhere, git itself deletes such a file and stashes none
+stash() {  # git itself overwrites hidden edits and, where core.worktree leads elsewhere, deletes a file unstashed
+  ! git ls-files -v | grep -q '^[a-zS]' || return
   put s$N-$T.txt; git stash -q -u -m "of $T"; say moved $T refs/stash
-  git cat-file -e stash^3:s$((N-1))-$T.txt && say work $T $N
+  git cat-file -e stash^3:s$((N-1))-$T.txt && say work $T $N && say stashed $T $N
 }
 leave() { f=./$1; [ ! -e "$f" ] || f=$f-$N; mkdir -p "${f%/*}"; rewrite "$f"; }
 commit() {

@@ -112,6 +112,7 @@ ACTIONS = {
     ),
     "messages": (
         "leave $T.txt; git add -A; printf 'a\\n\\nForkjoin-Agent: a1\\n\\n\\033[31m%s' \"$T\" | git commit -qF -\n"
-        "head -c 70000 /dev/zero | tr '\\0' m > m-$T; git add -A; git commit -qF m-$T"
+        "head -c 70000 /dev/zero | tr '\\0' m > m-$T; git add -A; git commit -qF m-$T\n"
+        'r=$(git symbolic-ref -q HEAD) && [ "$r" != "$B" ] && say moved $T "$r"'
     ),
 }
