@@ -5,6 +5,7 @@ touches the user's home or an agent's real API.
 """
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,9 @@ settings.register_profile(
     "the same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("the same")
+
+# Under `nohup make test &` SIGINT is ignored, and programs that the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

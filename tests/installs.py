@@ -31,6 +31,8 @@ class Install:
         """Put another version in the place of this one, as an upgrade does."""
         text = re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', self._version_file.read_text())
         self._version_file.write_text(re.sub(r"PROTOCOL = \d+", f"PROTOCOL = {protocol}", text))
+        # bytecode of the same second and size would be taken for the new file's
+        shutil.rmtree(self._version_file.with_name("__pycache__"), ignore_errors=True)
 
     @property
     def relay(self) -> tuple[str, ...]:
