@@ -30,7 +30,7 @@ check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the laye
 
 .PHONY: vendors
 vendors: $(VENV)/installed-test  ## the vendors' real programs, into .cache
-	$(BIN)/python tests/vendors.py
+	cd tests && ../$(BIN)/python -m support.vendor_programs
 
 bench: $(VENV)/installed-test  ## the figures of docs/performance.md
 	$(BIN)/python -m bench
@@ -38,7 +38,7 @@ bench: $(VENV)/installed-test  ## the figures of docs/performance.md
 SEEDS ?= soak-1 soak-2
 soak: $(VENV)/installed-test  ## the crash test for 2,000 rounds, and 1,000 agents through 10 slots: hours
 	printf '%s\n' $(SEEDS) | (cd tests && xargs -P 2 -I SEED ../$(BIN)/python -m crash --rounds 1000 --seed SEED)
-	cd tests && ../$(BIN)/python test_soak.py 1000
+	cd tests && ../$(BIN)/python -m soak.test_soak 1000
 
 HISTORIES ?= 150
 adversary: $(VENV)/installed-test  ## random hostile agents in odd repositories, HISTORIES for each of SEEDS

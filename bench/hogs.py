@@ -16,12 +16,12 @@ from pathlib import Path
 from unittest import mock
 
 import anyio
-from forkjoin import lock
-from forkjoin.attempt import groups
-from forkjoin.attempt.executor import AttemptSpec
-from forkjoin.attempt.hierarchy import Base
-from forkjoin.attempt.local import LocalExecutor
-from forkjoin.model import TreeLimits
+from forkjoin.core import file_lock
+from forkjoin.core.model import TreeLimits
+from forkjoin.process import attempt_cgroups
+from forkjoin.process.cgroup_root import Base
+from forkjoin.process.executor import AttemptSpec
+from forkjoin.process.local_executor import LocalExecutor
 
 ROUNDS = 3
 CORES = os.cpu_count() or 1
@@ -131,13 +131,13 @@ async def measure(folder: Path, hogs: Sequence[Hog]) -> None:
 
 def main() -> None:
     none: list[Base] = []
-    for tier, bases in (("cgroups", groups.find_bases()), ("the watchdog", none)):
+    for tier, bases in (("cgroups", attempt_cgroups.find_bases()), ("the watchdog", none)):
         print(f"{tier}: {'; '.join(map(str, bases)) or 'none'}")
         with (
             tempfile.TemporaryDirectory(prefix="forkjoin-bench-") as folder,
-            mock.patch.object(groups, "find_bases", partial(list[Base], bases)),
+            mock.patch.object(attempt_cgroups, "find_bases", partial(list[Base], bases)),
         ):
-            held = lock.take(Path(folder) / "daemon.lock")  # no shim starts a daemon
+            held = file_lock.take(Path(folder) / "daemon.lock")  # no shim starts a daemon
             assert held is not None
             anyio.run(measure, Path(folder), HOGS)
             os.close(held)

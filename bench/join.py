@@ -21,11 +21,11 @@ import anyio
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from forkjoin.landing.land import Lander
-from forkjoin.paths import Home
-from forkjoin.record.rows import NewLanding
-from forkjoin.session import Call
-from landings import carry_to_its_end, open_daemon, record_branches
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Call
+from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.store.rows import NewLanding
+from support.merges import carry_to_its_end, open_daemon, record_branches
 
 FILES, LINES = 500, 300
 ROUNDS = 3

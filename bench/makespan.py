@@ -21,9 +21,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from decision.script import History, Script, Turn
-from decision.simulator import BEGIN, World
-from forkjoin.spec import Spec
+from forkjoin.core.agent_spec import Spec
+from support.scheduling.script import History, Script, Turn
+from support.scheduling.simulator import BEGIN, World
 
 LOADS = Path(__file__).with_name("loads")
 WIDTHS = (2, 4, 8)

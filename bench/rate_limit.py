@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-import vendors
-from fakes.messages_api import MessagesApi, serve
-from fakes.script import ApiError, Asked, Block, Text, ToolUse
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi, serve
+from support.fakes.script import ApiError, Asked, Block, Text, ToolUse
 
 from bench.stdio import Stdio
 
@@ -109,7 +109,7 @@ def environment(folder: Path, api: MessagesApi) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("CLAUDE", "ANTHROPIC", "FORKJOIN"))
     }
-    program = vendors.program("claude")
+    program = vendor_programs.program("claude")
     return {
         **kept,
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",

@@ -7,12 +7,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from forkjoin.paths import Home
+from forkjoin.core.paths import Home
 
 from bench.__main__ import Place
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from records import multiply
+from support.records import multiply
 
 ROUNDS = 3
 COMMANDS = (

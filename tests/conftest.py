@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from forkjoin import lock
-from forkjoin.agent.stop import stop
+from forkjoin.agents.stop import stop
 from forkjoin.cli import daemon
-from forkjoin.error import ForkjoinError
-from forkjoin.loop import Loop
-from forkjoin.paths import Home, find_home
-from harness import Lead, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory
+from forkjoin.core import file_lock
+from forkjoin.core.error import ForkjoinError
+from forkjoin.core.paths import Home, find_home
+from forkjoin.reconciler import Loop
 from hypothesis import HealthCheck, settings
+from support.harness import Lead, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory
 
 CONFIG = """
 default_agent = "sh"
@@ -33,7 +33,7 @@ command = ["sh"]
 """
 
 
-#: Each run tries the same examples, however slow the machine is; tests/fuzzing.py tries others.
+#: Each run tries the same examples, however slow the machine is; tests/support/fuzzing.py tries others.
 settings.register_profile(
     "the same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -88,7 +88,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.chdir(tmp_path)
     give_up = time.monotonic() + 10
     while left := processes_of(folder):
-        if lock.is_held(found.daemon_lock):  # at its end a shim may have started a daemon, only now
+        if file_lock.is_held(found.daemon_lock):  # at its end a shim may have started a daemon, only now
             with suppress(ForkjoinError):
                 daemon.stop(agents=True)
         if time.monotonic() > give_up:

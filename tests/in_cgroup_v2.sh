@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run tests under cgroup v2 where this machine has none, or not for us: as root of a kernel of their own, on this
 # machine's files. It is user-mode Linux: `linux.uml`, which Debian has in the package user-mode-linux.
-#   tests/in_cgroup_v2.sh tests/attempt/test_hogs.py tests/attempt/test_cgroup.py
+#   tests/in_cgroup_v2.sh tests/process/test_memory_limits.py tests/process/test_cgroup_files.py
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p .cache

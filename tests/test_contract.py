@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract import FILE, Contract, observe
+from support.public_contract import FILE, Contract, observe
 
 #: How a section's parts are called: what has names, and a name in it.
 CALLED = {

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from forkjoin_tools.server import TOOLS
+from forkjoin_tools.mcp_server import TOOLS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").iterdir()))]

@@ -18,9 +18,9 @@ def main() -> None:
         os.execv(sys.executable, argv)  # noqa: S606
     try:
         if sys.argv[1:] == ["mcp"]:
-            from forkjoin.connection.relay import run
+            from forkjoin.transport.relay import run
         else:
-            from forkjoin.main import run
+            from forkjoin.app import run
         sys.exit(run())
     except KeyboardInterrupt:  # while it was being imported
         sys.exit(130)

@@ -14,15 +14,15 @@ from typing import Any
 import anyio
 import psutil
 from anyio import to_thread
-from forkjoin import lock
-from forkjoin.admission import welcome
-from forkjoin.connection import daemon
-from forkjoin.error import CallerError
-from forkjoin.loop import Loop
-from forkjoin.paths import Home, find_home
-from forkjoin.session import Session
-from forkjoin_tools.server import serve
-from harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_loop_in_memory
+from forkjoin.core import file_lock
+from forkjoin.core.error import CallerError
+from forkjoin.core.paths import Home, find_home
+from forkjoin.core.session import Session
+from forkjoin.reconciler import Loop
+from forkjoin.transport import socket_server
+from forkjoin.authentication import welcome
+from forkjoin_tools.mcp_server import serve
+from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_loop_in_memory
 
 from adversary.actions import make_task
 from adversary.ground import Ground
@@ -121,15 +121,15 @@ async def _play_killed(kill: Operation, operation: Operation, played: Played, ho
             os.kill(int(status.stdout.partition("pid ")[2].partition(",")[0]), signal.SIGKILL)
     except* _HangsError:
         played.hung = True
-    while lock.is_held(home.daemon_lock):
+    while file_lock.is_held(home.daemon_lock):
         await to_thread.run_sync(partial(forkjoin, played.ground.other, "daemon", "stop", "--now", check=False))
 
 
 @asynccontextmanager
 async def _open_door(loop: Loop, home: Home) -> AsyncGenerator[None]:
     """Let agents' programs connect to this process, as to a daemon."""
-    async with daemon.bind(home) as listener, anyio.create_task_group() as tasks:
-        door = daemon.Door(partial(serve, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner)
+    async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
+        door = socket_server.Door(partial(serve, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner)
         tasks.start_soon(door.serve, listener, tasks)
         yield
         tasks.cancel_scope.cancel()

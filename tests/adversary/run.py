@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 from conftest import processes_of
-from forkjoin import lock
-from forkjoin.branch import git
+from forkjoin.core import file_lock
+from forkjoin.git import git
 
 from adversary.check import check
 from adversary.ground import Ground
@@ -74,7 +74,7 @@ def _left(ground: Ground) -> list[str]:
         if time.monotonic() > give_up:
             subprocess.run(["kill", "-9", *map(str, left)], check=False)
             return [f"processes: still running: {left}"]
-        if lock.is_held(ground.home / "daemon.lock"):
+        if file_lock.is_held(ground.home / "daemon.lock"):
             subprocess.run(
                 [sys.executable, "-m", "forkjoin", "daemon", "stop", "--agents"], capture_output=True, check=False
             )

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from forkjoin.trust import Trust, Trusted, digest
+from forkjoin.core.trust_records import Trust, Trusted, digest
 
 from adversary.ground import Ground
 

@@ -11,13 +11,13 @@ import anyio
 import psutil
 import pytest
 from anyio import to_thread
-from fakes import claude
-from forkjoin.cli.client import call_tool
-from forkjoin.connection import reach
-from forkjoin.error import CallerError
-from forkjoin.paths import Home
-from harness import Lead, first_answer, forkjoin, kill_daemon, until
-from terminal import Terminal, open_terminal
+from forkjoin.cli.mcp_client import call_tool
+from forkjoin.core.error import CallerError
+from forkjoin.core.paths import Home
+from forkjoin.transport import daemon_connection
+from support.fakes import claude
+from support.harness import Lead, first_answer, forkjoin, kill_daemon, until
+from support.terminal import Terminal, open_terminal
 
 TALKER = f'[agents.talker]\nkind = "claude"\ncommand = ["{sys.executable}", "{claude.__file__}"]\n'
 #: Is in the midst of its turn until it is resumed.
@@ -77,10 +77,10 @@ async def test_an_interrupt_ends_a_command_that_waits_for_a_daemon_where_its_pro
     with attached(repository, agent) as terminal:
         await until(lambda: b"person>" in terminal.printed)
         command = psutil.Process(terminal.process.pid)
-        connection = reach.try_connect(home)
+        connection = daemon_connection.try_connect(home)
         assert connection
         with connection:
-            daemon = psutil.Process(reach.peer_of(connection)[0])
+            daemon = psutil.Process(daemon_connection.peer_of(connection)[0])
         daemon.suspend()
         try:
             await first_answer(lambda: waits(command))

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from forkjoin.paths import Home
-from harness import forkjoin
+from forkjoin.core.paths import Home
+from support.harness import forkjoin
 
 pytestmark = pytest.mark.usefixtures("home")  # which ends the daemon that a command starts
 

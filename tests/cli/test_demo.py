@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import processes_of
-from forkjoin.demo.sample import make_repository
-from harness import GIVE_UP_S, forkjoin, git, running
+from forkjoin.demo.sample_repository import make_repository
+from support.harness import GIVE_UP_S, forkjoin, git, running
 
 
 def test_the_demo_merges_what_is_good_and_names_the_rest(tmp_path: Path) -> None:

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.attempt import hierarchy
 from forkjoin.cli import doctor
-from forkjoin.cli.client import call_tool
-from forkjoin.paths import Home
-from forkjoin.record.damage import set_aside_copies
-from harness import forkjoin, git
-from records import damage
+from forkjoin.cli.mcp_client import call_tool
+from forkjoin.core.paths import Home
+from forkjoin.process import cgroup_root
+from forkjoin.store.damaged_database import set_aside_copies
+from support.harness import forkjoin, git
+from support.records import damage
 
 
 def test_it_is_told_what_holds_which_limit(repository: Path, home: Home) -> None:
     (told,) = [finding for finding in _all(repository) if finding["what"] == "limits"]
-    held = {name: f"cgroup v{base.version}" for base in hierarchy.find_bases() for name in base.controllers}
+    held = {name: f"cgroup v{base.version}" for base in cgroup_root.find_bases() for name in base.controllers}
     memory, processes = held.get("memory", "the watchdog"), held.get("pids", "the watchdog")
     assert f"2048 processes; held: memory by {memory}, processes by {processes}, processors by " in told["found"]
 
@@ -33,7 +33,7 @@ def test_the_limits_that_are_told_are_the_daemon_s_whatever_is_around_who_asks(
     def pid(home: Home) -> str:
         return "4321"
 
-    monkeypatch.setattr(hierarchy, "folders_of", folders)
+    monkeypatch.setattr(cgroup_root, "folders_of", folders)
     monkeypatch.setattr(doctor, "_daemon_pid", pid)
     (told,) = [finding for finding in doctor.examine(home) if finding.what == "limits"]
     assert "an agent 1 GB memory" in told.found

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import forkjoin
+from support.harness import forkjoin
 
 RELAY = f"{sys.executable} -P -E -m forkjoin mcp"
 

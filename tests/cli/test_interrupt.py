@@ -13,9 +13,9 @@ from typing import IO
 
 import anyio
 import pytest
-from forkjoin.connection import reach
-from forkjoin.paths import Home
-from harness import GIVE_UP_S, forkjoin, running, until
+from forkjoin.core.paths import Home
+from forkjoin.transport import daemon_connection
+from support.harness import GIVE_UP_S, forkjoin, running, until
 
 COMMANDS = [
     ("spawn", "true"),
@@ -37,10 +37,10 @@ COMMANDS = [
 
 
 def _daemon_pid(home: Home) -> int:
-    connection = reach.try_connect(home)
+    connection = daemon_connection.try_connect(home)
     assert connection
     with connection:
-        return reach.peer_of(connection)[0]
+        return daemon_connection.peer_of(connection)[0]
 
 
 def _until_it_asks(process: "subprocess.Popen[str]") -> None:

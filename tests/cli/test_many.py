@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from forkjoin.connection.reach import LINE_LIMIT
-from forkjoin.paths import Home
-from harness import forkjoin, limit
+from forkjoin.core.paths import Home
+from forkjoin.transport.daemon_connection import LINE_LIMIT
+from support.harness import forkjoin, limit
 
 
 @pytest.fixture

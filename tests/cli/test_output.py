@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from forkjoin.cli.requests import line
-from forkjoin.cli.say import visible
-from forkjoin.paths import Home
-from harness import forkjoin
+from forkjoin.cli.safe_output import visible
+from forkjoin.core.paths import Home
+from support.harness import forkjoin
 
 
 def test_a_narrow_terminal_still_shows_which_agent_stands_where(repository: Path, home: Home) -> None:

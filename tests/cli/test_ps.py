@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from forkjoin.paths import Home
-from harness import forkjoin
+from forkjoin.core.paths import Home
+from support.harness import forkjoin
 
 
 def test_a_list_that_is_cut_keeps_the_agents_under_way_and_counts_the_others(home: Home, repository: Path) -> None:

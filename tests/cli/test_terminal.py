@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.cli.say import visible
-from forkjoin.paths import Home
-from fuzzing import fuzzed
-from harness import forkjoin
+from forkjoin.cli.safe_output import visible
+from forkjoin.core.paths import Home
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fuzzing import fuzzed
+from support.harness import forkjoin
 
 #: Clears the screen, sets the title, moves the cursor, rings, erases, turns what follows around.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\x08\x7f\u202eevil"

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from branches import commit
-from forkjoin.paths import Home
-from harness import forkjoin, git, open_lead_in_memory
-from recipes import want
+from forkjoin.core.paths import Home
+from support.branches import commit
+from support.harness import forkjoin, git, open_lead_in_memory
+from support.repository_configs import want
 
 #: verify leaves a line in a file, so that its runs can be counted.
 VERIFY = 'verify = "echo ran >> {0}"\n'

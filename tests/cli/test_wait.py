@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-from forkjoin.cli.client import Client
+from forkjoin.cli.mcp_client import Client
 from forkjoin.cli.wait import Waiting
-from forkjoin.paths import Home
-from harness import GIVE_UP_S, forkjoin, running, until
+from forkjoin.core.paths import Home
 from rich.progress import Progress
+from support.harness import GIVE_UP_S, forkjoin, running, until
 
 
 class Answers:

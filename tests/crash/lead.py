@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import INITIALIZE, INITIALIZED, RELAY, tool_call
+from support.harness import INITIALIZE, INITIALIZED, RELAY, tool_call
 
 
 @dataclass(slots=True)

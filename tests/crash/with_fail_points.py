@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from forkjoin.main import run_daemon
-from forkjoin.record.transaction import Transactions
+from forkjoin.app import run_daemon
+from forkjoin.store.transaction import Transactions
 
 
 def arm(when: str, number: int, wanted: str, fell: str) -> None:

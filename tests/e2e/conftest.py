@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import vendors
-from fakes.messages_api import MessagesApi, serve
-from forkjoin.paths import Home
+from forkjoin.core.paths import Home
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi, serve
 
 # Variables named CLAUDE_CODE_… do not come from the lead to its agents: the settings have to give them.
 CONFIG = """
@@ -39,11 +39,11 @@ VARIABLES = {
 @pytest.fixture(scope="session")
 def claude(request: pytest.FixtureRequest) -> Path:
     """The real claude: the older one, where a test is not `vendors.for_each_claude`."""
-    if reason := vendors.skip_reason():
+    if reason := vendor_programs.skip_reason():
         pytest.skip(reason)
     try:
-        return vendors.program(getattr(request, "param", "claude"))
-    except vendors.NotInstalledError as error:
+        return vendor_programs.program(getattr(request, "param", "claude"))
+    except vendor_programs.NotInstalledError as error:
         why = str(error)
     pytest.fail(why, pytrace=False)
 

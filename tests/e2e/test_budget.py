@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fakes.messages_api import MessagesApi
-from fakes.script import Asked, Block, Text, ToolUse
-from forkjoin.paths import Home
-from harness import open_lead_in_memory
+from forkjoin.core.paths import Home
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Asked, Block, Text, ToolUse
+from support.harness import open_lead_in_memory
 
 pytestmark = pytest.mark.vendor
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import anyio
 import pytest
-import vendors
-from fakes.messages_api import USAGE, MessagesApi
-from fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
-from forkjoin.demo.agent import WORK
-from forkjoin.demo.sample import TASKS
-from forkjoin.paths import Home
-from forkjoin_tools.server import AGENT_TOOLS
-from harness import (
+from forkjoin.core.paths import Home
+from forkjoin.demo.sample_repository import TASKS
+from forkjoin.demo.scripted_agent import WORK
+from forkjoin_tools.mcp_server import AGENT_TOOLS
+from support import vendor_programs
+from support.fakes.messages_api import USAGE, MessagesApi
+from support.fakes.script import ApiError, Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
+from support.harness import (
     GIVE_UP_S,
     RELAY,
     forkjoin,
@@ -71,7 +71,7 @@ def does_task(name: str) -> Script:
 # -- the lead
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 async def test_claude_forks_work_out_to_claudes_and_joins_it(api: MessagesApi, repository: Path) -> None:
     lead = in_turn(
         [of_forkjoin("spawn_agents", agents=[{"name": name, "task": task(name)} for name in NAMES])],

@@ -13,15 +13,15 @@ from typing import Any
 
 import anyio
 import pytest
-import vendors
-from forkjoin.error import CallerError
-from forkjoin.paths import Home
-from forkjoin_tools import server, tasks
-from forkjoin_tools.desk import Desk
-from forkjoin_tools.prompts import PROMPTS
-from forkjoin_tools.strict import Arguments, tool
-from harness import open_loop_in_memory
-from loopback import serve_http
+from forkjoin.core.error import CallerError
+from forkjoin.core.paths import Home
+from forkjoin_tools import mcp_server, mcp_tasks
+from forkjoin_tools.call_context import Desk
+from forkjoin_tools.mcp_prompts import PROMPTS
+from forkjoin_tools.tool_definition import Arguments, tool
+from support import vendor_programs
+from support.harness import open_loop_in_memory
+from support.http_tools import serve_http
 
 pytestmark = [pytest.mark.vendor, pytest.mark.xdist_group("conformance")]
 
@@ -103,17 +103,19 @@ async def failing_job(desk: Desk, arguments: Nothing) -> str:
 async def url(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The address of a lead's tools, and of the examples."""
     examples = {one.name: one for one in (greet, slow_compute, failing_job)}
-    monkeypatch.setattr(server._Server, "offered", server.TOOLS | examples)
-    monkeypatch.setattr(tasks, "_TOOLS", tasks._TOOLS | {one: examples[one] for one in ("slow_compute", "failing_job")})
+    monkeypatch.setattr(mcp_server._Server, "offered", mcp_server.TOOLS | examples)
+    monkeypatch.setattr(
+        mcp_tasks, "_TOOLS", mcp_tasks._TOOLS | {one: examples[one] for one in ("slow_compute", "failing_job")}
+    )
     async with open_loop_in_memory(home) as loop, serve_http(loop, repository) as found:
         yield found
 
 
 async def _run(name: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    if reason := vendors.skip_reason():
+    if reason := vendor_programs.skip_reason():
         pytest.skip(reason)
-    argv = [str(await anyio.to_thread.run_sync(vendors.program, name)), *arguments]
-    variables = {**os.environ, "PATH": await anyio.to_thread.run_sync(vendors.search_path, name)}
+    argv = [str(await anyio.to_thread.run_sync(vendor_programs.program, name)), *arguments]
+    variables = {**os.environ, "PATH": await anyio.to_thread.run_sync(vendor_programs.search_path, name)}
     return await anyio.run_process(argv, env=variables, check=False)
 
 
@@ -136,7 +138,7 @@ async def test_the_inspector_lists_calls_and_reads(url: str, era: str) -> None:
         return json.loads(done.stdout)
 
     listed = await inspect("tools/list", "--strict")
-    assert {one["name"] for one in listed["tools"]} > server.TOOLS.keys()
+    assert {one["name"] for one in listed["tools"]} > mcp_server.TOOLS.keys()
     status = await inspect("tools/call", "--tool-name", "get_status")
     assert status["structuredContent"]["running"] == 0
     assert {one["name"] for one in (await inspect("prompts/list"))["prompts"]} == {one.name for one in PROMPTS}

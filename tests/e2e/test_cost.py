@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from e2e.test_claude import REGISTERED, ask_claude, bash, of_forkjoin
-from fakes import blocking
-from fakes.messages_api import MessagesApi
-from fakes.script import Asked, Script, Text, ToolUse, by_prompt, in_turn
-from forkjoin.paths import Home
-from harness import git
+from forkjoin.core.paths import Home
+from support.fakes import blocking
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Asked, Script, Text, ToolUse, by_prompt, in_turn
+from support.harness import git
 
 pytestmark = pytest.mark.vendor
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import vendors
 from e2e.test_claude import REGISTERED, bash, of_forkjoin
-from fakes.messages_api import MessagesApi
-from fakes.script import Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
-from forkjoin.paths import Home
-from harness import git, open_lead, until
-from terminal import open_terminal
+from forkjoin.core.paths import Home
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Asked, Block, Script, Text, ToolUse, by_prompt, in_turn
+from support.harness import git, open_lead, until
+from support.terminal import open_terminal
 
 pytestmark = pytest.mark.vendor
 
@@ -61,7 +61,7 @@ def _once_connected(*answers: Sequence[Block]) -> Script:
     return script
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 @pytest.mark.usefixtures("person")
 async def test_a_person_is_in_the_conversation_of_an_agent_and_it_goes_on_when_they_close_the_window(
     api: MessagesApi, home: Home, user: Path, repository: Path

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-import vendors
-from fakes.messages_api import MessagesApi
-from fakes.script import Asked, Block, Text, ToolUse
-from harness import open_lead, until
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Asked, Block, Text, ToolUse
+from support.harness import open_lead, until
 
 pytestmark = pytest.mark.vendor
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 async def test_a_running_claude_and_one_that_has_ended_hear_what_they_are_told_in_order(
     api: MessagesApi, repository: Path, tmp_path: Path
 ) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import vendors
 from e2e.test_claude import bash, of_forkjoin, write
-from fakes.messages_api import MessagesApi
-from fakes.script import Text, by_prompt, in_turn
-from forkjoin.paths import Home
-from forkjoin_tools.server import PARENT_TOOLS
-from harness import git, open_lead
+from forkjoin.core.paths import Home
+from forkjoin_tools.mcp_server import PARENT_TOOLS
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Text, by_prompt, in_turn
+from support.harness import git, open_lead
 
 pytestmark = pytest.mark.vendor
 
@@ -20,7 +20,7 @@ def spawn(name: str, **given: Any) -> Any:
     return of_forkjoin("spawn_agents", agents=[{"name": name, "task": f"Do {name}.", **given}])
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 async def test_claude_spawns_within_its_grant_is_refused_beyond_it_and_merges_into_its_own_branch(
     api: MessagesApi, repository: Path, home: Home
 ) -> None:

@@ -7,19 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import vendors
 from e2e.test_claude import ask_claude
-from fakes.messages_api import MessagesApi
-from fakes.script import Text, in_turn
-from forkjoin.paths import Home
-from harness import forkjoin
+from forkjoin.core.paths import Home
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Text, in_turn
+from support.harness import forkjoin
 
 pytestmark = pytest.mark.vendor
 
 ROOT = Path(__file__).parents[2]
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 async def test_its_tools_commands_skill_and_hook_are_there(
     api: MessagesApi, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

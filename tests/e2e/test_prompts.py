@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from e2e.test_claude import REGISTERED, ask_claude
-from fakes.messages_api import MessagesApi
-from fakes.script import Text, in_turn
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Text, in_turn
 
 pytestmark = pytest.mark.vendor
 

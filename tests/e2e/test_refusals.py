@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from fakes.messages_api import MessagesApi
-from fakes.script import ApiError, Asked, Block, Text, ToolUse
-from forkjoin.decision import governor
-from forkjoin.paths import Home
-from harness import lead_of, let_pass, open_lead_in_memory, open_loop_in_memory
+from forkjoin.core.paths import Home
+from forkjoin.scheduling import rate_limit_policy
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import ApiError, Asked, Block, Text, ToolUse
+from support.harness import lead_of, let_pass, open_lead_in_memory, open_loop_in_memory
 
 pytestmark = pytest.mark.vendor
 
@@ -20,8 +20,8 @@ WRITE = ToolUse("Bash", {"command": "echo x > x.txt", "description": "write x.tx
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what a vendor refuses rest for a moment only."""
-    monkeypatch.setattr(governor, "_FIRST_REST_S", 0.1)
-    monkeypatch.setattr(governor, "GROWS_EVERY_S", 0.5)
+    monkeypatch.setattr(rate_limit_policy, "_FIRST_REST_S", 0.1)
+    monkeypatch.setattr(rate_limit_policy, "GROWS_EVERY_S", 0.5)
 
 
 async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_conversation(

@@ -6,11 +6,11 @@ from typing import Any
 
 import anyio
 import pytest
-import vendors
 from e2e.test_claude import bash, of_forkjoin
-from fakes.messages_api import MessagesApi
-from fakes.script import Text, by_prompt, in_turn
-from harness import GIVE_UP_S, RELAY, Lead, open_lead
+from support import vendor_programs
+from support.fakes.messages_api import MessagesApi
+from support.fakes.script import Text, by_prompt, in_turn
+from support.harness import GIVE_UP_S, RELAY, Lead, open_lead
 
 pytestmark = pytest.mark.vendor
 
@@ -26,7 +26,7 @@ async def asked(lead: Lead) -> Any:
 LONG = f"echo $((40+2)) && mkfifo two # {'x' * 120_000}"
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 @pytest.mark.parametrize("decision", ["allow", "deny"])
 async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
     api: MessagesApi, repository: Path, decision: str
@@ -49,7 +49,7 @@ async def test_what_its_permissions_do_not_allow_is_asked_of_the_lead(
     assert result["state"] == "succeeded"
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 async def test_a_claude_that_leads_answers_what_its_agent_asks(api: MessagesApi, repository: Path) -> None:
     lead = in_turn(
         [of_forkjoin("spawn_agents", agents=[{"task": "Begin.", "permissions": {"allow": ["Bash(echo:*)"]}}])],
@@ -69,7 +69,7 @@ async def test_a_claude_that_leads_answers_what_its_agent_asks(api: MessagesApi,
     assert json.loads(ended)["finished"][0]["summary"] == "Done."
 
 
-@vendors.for_each_claude
+@vendor_programs.for_each_claude
 async def test_a_question_reaches_the_lead_and_its_answer_the_model(api: MessagesApi, repository: Path) -> None:
     api.script = in_turn([of_forkjoin("ask_lead", question="Tabs or spaces?", default="spaces")], [Text("Done.")])
     async with open_lead(repository) as lead:

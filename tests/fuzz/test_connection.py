@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.connection import reach
-from forkjoin.paths import Home
-from forkjoin_tools.server import TOOLS
-from fuzzing import fuzzed
-from harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RawRelay
+from forkjoin.core.paths import Home
+from forkjoin.transport import daemon_connection
+from forkjoin_tools.mcp_server import TOOLS
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fuzzing import fuzzed
+from support.harness import GIVE_UP_S, INITIALIZE, INITIALIZED, RawRelay
 
 #: Longest reply, as documented.
 LIMIT = 64 * 1024
@@ -75,9 +75,9 @@ class Wire:
     """A connection to the daemon, past the handshake; it is opened again where the daemon has closed it."""
 
     def __init__(self, home: Home, folder: Path) -> None:
-        self.socket = reach.connect(home)
+        self.socket = daemon_connection.connect(home)
         self.socket.settimeout(GIVE_UP_S)
-        assert reach.hello(self.socket, "relay", reach.draw_number(), str(folder))["ok"]
+        assert daemon_connection.hello(self.socket, "relay", daemon_connection.draw_number(), str(folder))["ok"]
         self.socket.settimeout(None)
         self.lines = queue.Queue[bytes]()
         threading.Thread(target=self._listen, daemon=True).start()  # who does not read is not read from, either
@@ -128,10 +128,10 @@ def wire(home: Home, repository: Path) -> Iterator[Wire]:
 
 
 def _daemon(home: Home) -> int:
-    connection = reach.try_connect(home)
+    connection = daemon_connection.try_connect(home)
     assert connection
     with connection:
-        return reach.peer_of(connection)[0]
+        return daemon_connection.peer_of(connection)[0]
 
 
 def _memory_kb(pid: int) -> int:
@@ -180,13 +180,13 @@ HELLOS = st.one_of(
 
 
 def test_each_hello_is_answered_in_one_line_and_the_daemon_stays(home: Home, repository: Path) -> None:
-    with reach.connect(home):
+    with daemon_connection.connect(home):
         daemon = _daemon(home)
 
     @fuzzed(150)
     @given(HELLOS)
     def attack(line: bytes) -> None:
-        connection = reach.try_connect(home)
+        connection = daemon_connection.try_connect(home)
         assert connection
         connection.settimeout(GIVE_UP_S)
         with connection, connection.makefile("rb") as file, contextlib.suppress(ConnectionError):

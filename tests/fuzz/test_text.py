@@ -6,15 +6,15 @@ import string
 from pathlib import Path
 from typing import Any
 
-from forkjoin.adapter.all import ADAPTERS
-from forkjoin.config import Settings, read_settings
-from forkjoin.error import CallerError
-from forkjoin.event import TurnEnded, text_of, with_text
-from forkjoin.spec import Name, Spec, slug
-from fuzzing import fuzzed
+from forkjoin.adapters.registry import ADAPTERS
+from forkjoin.core.agent_spec import Name, Spec, slug
+from forkjoin.core.error import CallerError
+from forkjoin.core.event import TurnEnded, text_of, with_text
+from forkjoin.core.settings import Settings, read_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from support.fuzzing import fuzzed
 
 NAME = TypeAdapter[str](Name)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))

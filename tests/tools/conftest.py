@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from forkjoin.loop import Loop
-from harness import Lead, program_of
+from forkjoin.reconciler import Loop
+from support.harness import Lead, program_of
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 
 import pytest
-from forkjoin_tools.server import AGENT_TOOLS, INSTRUCTIONS, TOOLS
-from forkjoin_tools.strict import StrictTool
+from forkjoin_tools.mcp_server import AGENT_TOOLS, INSTRUCTIONS, TOOLS
+from forkjoin_tools.tool_definition import StrictTool
 
 READERS = {
     *("list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"),

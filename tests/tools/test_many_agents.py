@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.loop import Loop
-from forkjoin.record import rows
-from harness import Lead, lead_of
-from records import multiply
+from forkjoin.reconciler import Loop
+from forkjoin.store import rows
+from support.harness import Lead, lead_of
+from support.records import multiply
 
 MANY = 2000
 

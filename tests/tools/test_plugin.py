@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.version import __version__
-from forkjoin_tools.prompts import PROMPTS
+from forkjoin_tools.mcp_prompts import PROMPTS
 from mcp.server.mcpserver.prompts import Prompt
 
 ROOT = Path(__file__).parents[2]

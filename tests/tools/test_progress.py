@@ -5,15 +5,15 @@ from typing import Any
 
 import anyio
 import pytest
-from forkjoin.paths import Home
-from forkjoin_tools import patience, wait
-from harness import Lead, lead_of, open_loop_in_memory, program_of, until
+from forkjoin.core.paths import Home
+from forkjoin_tools import blocking_calls, wait
+from support.harness import Lead, lead_of, open_loop_in_memory, program_of, until
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert patience.PROGRESS_S == 10
-    monkeypatch.setattr(patience, "PROGRESS_S", 0.05)
+    assert blocking_calls.PROGRESS_S == 10
+    monkeypatch.setattr(blocking_calls, "PROGRESS_S", 0.05)
 
 
 class Watched:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.model import OUTPUT_LIMIT
-from forkjoin.paths import Home
-from forkjoin.redact import MARK
-from harness import Lead, first_answer, forkjoin, open_lead
+from forkjoin.core.model import OUTPUT_LIMIT
+from forkjoin.core.paths import Home
+from forkjoin.core.redaction import MARK
+from support.harness import Lead, first_answer, forkjoin, open_lead
 
 PASSWORD = "correct-horse-battery"
 KEY = "sk-ant-" + "api03-Q7Q7Q7Q7Q7Q7"

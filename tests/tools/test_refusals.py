@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.paths import Home
-from harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
+from forkjoin.core.paths import Home
+from support.harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 
 #: (arguments of spawn_agent, what the error must say)
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from asking import DANGEROUS, QUESTION, Call, is_asked, news
-from forkjoin.loop import Loop
-from forkjoin.model import Pause, Request, State
-from forkjoin_tools import patience
-from harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
+from forkjoin.core.model import Pause, Request, State
+from forkjoin.reconciler import Loop
+from forkjoin_tools import blocking_calls
+from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news
+from support.harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
 
 
 @pytest.mark.parametrize("decision", ["allow", "deny"])
@@ -115,7 +115,7 @@ async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(near_lead: L
 async def test_while_one_waits_for_its_answer_nothing_is_recorded_and_nobody_is_woken(
     near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PROGRESS_S", 0.02)
+    monkeypatch.setattr(blocking_calls, "PROGRESS_S", 0.02)
     looks: list[int] = []
     really = near_loop.store.request
 
@@ -200,7 +200,7 @@ async def test_without_an_answer_in_time_the_default_counts(
 def expire(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let so many seconds have passed for what is asked."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
-    monkeypatch.setattr("forkjoin.agent.request.time", later)
+    monkeypatch.setattr("forkjoin.agents.requests.time", later)
     loop.store.changes.announce()
 
 
@@ -222,7 +222,7 @@ async def test_while_the_machine_slept_no_time_ran_for_what_was_asked(
         tasks.start_soon(Call(program, "approve", DANGEROUS).run)
         await news(near_lead)
         woken = SimpleNamespace(time=lambda: time.time() + 9_000, monotonic=time.monotonic)
-        monkeypatch.setattr("forkjoin.agent.request.time", woken)
+        monkeypatch.setattr("forkjoin.agents.requests.time", woken)
         near_loop.store.changes.announce()
         expires_s = await first_answer(lambda: _postponed(near_lead))
         assert expires_s == pytest.approx(9_600, abs=30)

@@ -1,10 +1,10 @@
 """attach: a person goes on with an agent's conversation. No lead is offered this."""
 
-from forkjoin.agent.attach import attach as attach_to
+from forkjoin.agents.attach import attach as attach_to
 from mcp_types import CallToolResult
 
-from forkjoin_tools.desk import Desk, Id, Row, row_of
-from forkjoin_tools.strict import Arguments, tool
+from forkjoin_tools.call_context import Desk, Id, Row, row_of
+from forkjoin_tools.tool_definition import Arguments, tool
 
 
 class Attach(Arguments):

@@ -5,15 +5,15 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from forkjoin.error import CallerError
-from forkjoin.model import Decision, Request, RequestKind
-from forkjoin.session import Call
-from forkjoin.spec import Text
+from forkjoin.core.agent_spec import Text
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Decision, Request, RequestKind
+from forkjoin.core.session import Call
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk
-from forkjoin_tools.size import ROOM, fit, one_line
-from forkjoin_tools.strict import Arguments, tool
+from forkjoin_tools.call_context import Desk
+from forkjoin_tools.reply_size import ROOM, fit, one_line
+from forkjoin_tools.tool_definition import Arguments, tool
 
 _ID = re.compile("r([1-9][0-9]{0,17})")
 #: Characters of an answer.

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from forkjoin.agent.budgets import find_budgets
-from forkjoin.agent.contest import MOST_AT_ONCE
-from forkjoin.agent.spawn import spawn
-from forkjoin.decision.budget import Budgets
-from forkjoin.decision.overlap import find_overlaps
-from forkjoin.decision.scheduler import Situation, foresee, queue
-from forkjoin.error import CallerError
-from forkjoin.model import Agent
-from forkjoin.spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
+from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.candidates import MOST_AT_ONCE
+from forkjoin.agents.spawn import spawn
+from forkjoin.core.agent_spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Agent
+from forkjoin.scheduling.budget import Budgets
+from forkjoin.scheduling.file_overlap import find_overlaps
+from forkjoin.scheduling.scheduler import Situation, foresee, queue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forkjoin_tools.desk import Desk, Row, row_of
-from forkjoin_tools.size import first
-from forkjoin_tools.strict import Arguments, explain, tool
+from forkjoin_tools.call_context import Desk, Row, row_of
+from forkjoin_tools.reply_size import first
+from forkjoin_tools.tool_definition import Arguments, explain, tool
 
 #: How many pairs that declare the same files are named.
 _OVERLAPS_NAMED = 20

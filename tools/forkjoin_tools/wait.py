@@ -5,18 +5,18 @@ from collections.abc import Sequence, Set
 from functools import partial
 from typing import Annotated
 
-from forkjoin.agent.budgets import find_budgets
-from forkjoin.agent.wait import Until, Waited, divide, wait
-from forkjoin.decision.budget import Budgets, is_used_up
-from forkjoin.model import Agent, State, Verify
+from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.wait import Until, Waited, divide, wait
+from forkjoin.core.model import Agent, State, Verify
+from forkjoin.scheduling.budget import Budgets, is_used_up
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.desk import Desk, Ids, Row, row_of
-from forkjoin_tools.look import last_event, why_they_wait
-from forkjoin_tools.person import put_to_person
+from forkjoin_tools.call_context import Desk, Ids, Row, row_of
+from forkjoin_tools.elicitation import put_to_person
+from forkjoin_tools.reply_size import first, fit
 from forkjoin_tools.requests import Asked, rows_of
-from forkjoin_tools.size import first, fit
-from forkjoin_tools.strict import Arguments, tool
+from forkjoin_tools.status import last_event, why_they_wait
+from forkjoin_tools.tool_definition import Arguments, tool
 
 #: What a wait tells at once; of more ends than that the rest is told by the next.
 _ENDS_BYTES, _PENDING_BYTES, _REQUESTS_BYTES = 30_000, 15_000, 10_000

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forkjoin.cli.client import Client, call_tool
-from forkjoin.cli.say import AsJson, goes_on, more, row, say, say_json, tell
-from forkjoin.error import CallerError
-from forkjoin.model import FINAL, State
+from forkjoin.cli.mcp_client import Client, call_tool
+from forkjoin.cli.safe_output import AsJson, goes_on, more, row, say, say_json, tell
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import FINAL, State
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,16 +94,16 @@ def ps(
     json: AsJson = False,
 ) -> None:
     """List this repository's agents."""
-    from forkjoin.cli import show
+    from forkjoin.cli import formatting
 
-    out = show.console()
+    out = formatting.console()
     with Client() as client:
         if json:
             return say_json({"agents": list_some(client, limit or 0, all=everything)[0]})
 
         def table() -> "RenderableType":
             rows, rest = list_some(client, _SHOWN if limit is None else limit, all=everything)
-            return show.agents_table(rows, out.width, rest)
+            return formatting.agents_table(rows, out.width, rest)
 
         if not watch:
             return out.print(table())

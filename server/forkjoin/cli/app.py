@@ -14,11 +14,24 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli import agents, attach, brief, budget, daemon, doctor, install, merge, read, requests, trust, wait
-from forkjoin.cli.say import say
-from forkjoin.connection.reach import DaemonError
-from forkjoin.error import CallerError, is_passing
-from forkjoin.paths import find_home
+from forkjoin.cli import (
+    agents,
+    attach,
+    budget,
+    daemon,
+    doctor,
+    install,
+    merge,
+    requests,
+    results,
+    session_summary,
+    trust,
+    wait,
+)
+from forkjoin.cli.safe_output import say
+from forkjoin.core.error import CallerError, is_passing
+from forkjoin.core.paths import find_home
+from forkjoin.transport.daemon_connection import DaemonError
 from forkjoin.version import __version__
 
 app = typer.Typer(
@@ -29,9 +42,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(agents.spawn, agents.ps, read.logs, wait.wait, read.result, read.diff, agents.message, attach.attach),
+    *(agents.spawn, agents.ps, results.logs, wait.wait, results.result, results.diff, agents.message, attach.attach),
     *(agents.stop, agents.rm, merge.merge, merge.undo, requests.requests, requests.answer),
-    *(doctor.status, doctor.doctor, trust.trust, budget.budget, install.install, install.uninstall, brief.brief),
+    *(
+        doctor.status,
+        doctor.doctor,
+        trust.trust,
+        budget.budget,
+        install.install,
+        install.uninstall,
+        session_summary.brief,
+    ),
 ):
     app.command()(command)
 app.add_typer(daemon.app, name="daemon")
@@ -49,7 +70,7 @@ def demo(agent: Annotated[str, typer.Option(help="scripted (needs no account) or
     """Watch five agents work on a sample repository, and their branches being merged, through the real MCP server."""
     if agent not in ("scripted", "claude"):
         raise CallerError(f"--agent {agent}: the demo knows scripted and claude")
-    from forkjoin.demo.play import play
+    from forkjoin.demo.demo import play
 
     play(Path(tempfile.mkdtemp(prefix="forkjoin-demo-")), agent)
 

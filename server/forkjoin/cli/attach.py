@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli.client import Client
-from forkjoin.cli.read import Id
-from forkjoin.cli.say import say
-from forkjoin.connection.reach import DaemonError
-from forkjoin.error import CallerError
+from forkjoin.cli.mcp_client import Client
+from forkjoin.cli.results import Id
+from forkjoin.cli.safe_output import say
+from forkjoin.core.error import CallerError
+from forkjoin.transport.daemon_connection import DaemonError
 
 #: How often it is seen to that the agent is still ours: a daemon that comes up waits ten times as long for us.
 _HOLD_EVERY_S = 1.0

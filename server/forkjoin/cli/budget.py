@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from forkjoin.cli.client import call_tool
-from forkjoin.cli.say import AsJson, row, tell
-from forkjoin.error import CallerError
+from forkjoin.cli.mcp_client import call_tool
+from forkjoin.cli.safe_output import AsJson, row, tell
+from forkjoin.core.error import CallerError
 
 _WORDS = ("unlimited", "default")
 

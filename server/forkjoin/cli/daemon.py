@@ -9,13 +9,13 @@ from typing import Annotated, TextIO
 
 import typer
 
-from forkjoin import journal
-from forkjoin.cli.client import Client
-from forkjoin.cli.person import require_person
-from forkjoin.cli.say import AsJson, say, tell
-from forkjoin.connection import reach
-from forkjoin.error import CallerError
-from forkjoin.paths import find_home
+from forkjoin.cli.mcp_client import Client
+from forkjoin.cli.person_only import require_person
+from forkjoin.cli.safe_output import AsJson, say, tell
+from forkjoin.core import daemon_log
+from forkjoin.core.error import CallerError
+from forkjoin.core.paths import find_home
+from forkjoin.transport import daemon_connection
 
 app = typer.Typer(
     help="The one process that keeps the records and decides; it starts by itself when it is needed.",
@@ -36,7 +36,7 @@ def start() -> None:
 @app.command()
 def status(json: AsJson = False) -> None:
     """Whether the daemon is up. Exit code 1 if it is not."""
-    if (found := reach.try_connect(find_home())) is None:
+    if (found := daemon_connection.try_connect(find_home())) is None:
         tell({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
         raise typer.Exit(1)
     found.close()
@@ -54,19 +54,21 @@ def stop(
     require_person("stop the daemon")
     if agents and now:
         raise CallerError("--agents asks the daemon to stop them, --now asks it nothing: give one of the two")
-    if (found := reach.try_connect(find_home())) is None:
+    if (found := daemon_connection.try_connect(find_home())) is None:
         say("the daemon is not up")
         return
     with found:
         try:
             if now:
-                reach.retire(found)
+                daemon_connection.retire(found)
             else:
                 with Client() as client:
                     _stop_agents(client, agents=agents)
                     client.retire()
-        except reach.RefusedError:  # of another version: it is ended without a question, which harms no agent
-            reach.retire(found)
+        except (
+            daemon_connection.RefusedError
+        ):  # of another version: it is ended without a question, which harms no agent
+            daemon_connection.retire(found)
     say("the daemon has left")
 
 
@@ -106,9 +108,9 @@ def logs(
     with path.open(encoding="utf-8", errors="replace") as file:
         past.extend(file.read().splitlines())
         for line in past:
-            say(line if json else journal.show(line))
+            say(line if json else daemon_log.show(line))
         for line in _coming(file, path) if follow else ():
-            say(line if json else journal.show(line))
+            say(line if json else daemon_log.show(line))
 
 
 def _coming(file: TextIO, path: Path) -> Iterator[str]:

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import typer
 
-from forkjoin.attempt import capacity, hierarchy
-from forkjoin.attempt.limit import spell_bytes
-from forkjoin.branch import git
-from forkjoin.cli.changed import find_fault
-from forkjoin.cli.client import Client, call_tool
-from forkjoin.cli.say import AsJson, say_json, tell
+from forkjoin.cli.config_changes import find_fault
+from forkjoin.cli.mcp_client import Client, call_tool
+from forkjoin.cli.safe_output import AsJson, say_json, tell
 from forkjoin.cli.trust import untrusted
-from forkjoin.config import AgentProgram, Limits, Settings, read_settings
-from forkjoin.connection.reach import DaemonError, peer_of, try_connect
-from forkjoin.error import CallerError, ForkjoinError
-from forkjoin.paths import Home, find_home
-from forkjoin.record.damage import find_damage, find_trouble
+from forkjoin.core.error import CallerError, ForkjoinError
+from forkjoin.core.paths import Home, find_home
+from forkjoin.core.settings import AgentProgram, Limits, Settings, read_settings
+from forkjoin.git import git
+from forkjoin.process import capacity, cgroup_root
+from forkjoin.process.resource_limits import spell_bytes
+from forkjoin.store.damaged_database import find_damage, find_trouble
+from forkjoin.transport.daemon_connection import DaemonError, peer_of, try_connect
 
 _VERSION_S = 20
 #: What limits what, and what does where there is no such cgroup.
@@ -70,7 +70,7 @@ class Finding:
 
 def doctor(json: AsJson = False) -> None:
     """Look at git, the agent programs, the settings and the daemon. Exit code 1 if something must be done."""
-    from forkjoin.cli import show
+    from forkjoin.cli import formatting
 
     findings = list(examine(find_home()))
     if json:
@@ -80,11 +80,11 @@ def doctor(json: AsJson = False) -> None:
             (
                 f.what,
                 "[green]ok[/]" if f.ok else "[bold red]fault[/]",
-                show.plain(f.found if f.ok else f"{f.found} → {f.remedy}"),
+                formatting.plain(f.found if f.ok else f"{f.found} → {f.remedy}"),
             )
             for f in findings
         ]
-        show.console().print(show.table(("what", "", "found"), rows))
+        formatting.console().print(formatting.table(("what", "", "found"), rows))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -105,7 +105,7 @@ def examine(home: Home) -> Iterator[Finding]:
     for name, program in settings.programs().items():
         yield _program(name, program, needed=name == settings.default_agent)
     daemon = _daemon_pid(home) or "self"
-    bases = hierarchy.find_bases(daemon)
+    bases = cgroup_root.find_bases(daemon)
     yield _limits(settings.on(capacity.find_memory(daemon)).limits, bases)
     escape = "none can be made: a process that clears its environment and outlives its shim escapes a stop"
     yield Finding("cgroup", True, "; ".join(map(str, bases)) or escape)
@@ -191,7 +191,7 @@ def _program(name: str, program: AgentProgram, *, needed: bool) -> Finding:
     return Finding(f"agent {name}", True, f"{path}{f', {version}' if version else ''}")
 
 
-def _limits(limits: Limits, bases: Sequence[hierarchy.Base]) -> Finding:
+def _limits(limits: Limits, bases: Sequence[cgroup_root.Base]) -> Finding:
     """How much there may be, and what sees to that."""
     most = f"max_running {limits.max_running or 'from cores and free memory'}"
     memory, processes = limits.per_agent.memory, limits.per_agent.processes

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from forkjoin.cli.person import require_person
-from forkjoin.cli.say import agrees, say, say_json
-from forkjoin.connection.reach import relay_command
-from forkjoin.error import CallerError
+from forkjoin.cli.person_only import require_person
+from forkjoin.cli.safe_output import agrees, say, say_json
+from forkjoin.core.error import CallerError
+from forkjoin.transport.daemon_connection import relay_command
 
 _RELAY = relay_command()
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.agents import Ids
-from forkjoin.cli.client import call_tool
-from forkjoin.cli.say import AsJson, goes_on, tell
+from forkjoin.cli.mcp_client import call_tool
+from forkjoin.cli.safe_output import AsJson, goes_on, tell
 
 
 def merge(
@@ -46,7 +46,7 @@ def merge(
 
 def _is_left(skipped: dict[str, str]) -> bool:
     """Whether there is something of one that was skipped that has not landed."""
-    from forkjoin.landing.answer import MERGED_BEFORE, NOTHING
+    from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING
 
     return skipped["why"] not in (MERGED_BEFORE, NOTHING)
 

@@ -9,16 +9,16 @@ from typing import Annotated
 import anyio
 import typer
 
-from forkjoin.branch import git
-from forkjoin.branch.guard import Entry
-from forkjoin.branch.repository import Checkout, look
-from forkjoin.cli.changed import Changed, find_changed, put_all_back
-from forkjoin.cli.person import require_person
-from forkjoin.cli.say import agrees
-from forkjoin.error import CallerError, NoRepositoryError
-from forkjoin.paths import Home, find_home
-from forkjoin.trust import Trust, Trusted
-from forkjoin.wanted import Wanted, loses_verify, read_wanted
+from forkjoin.cli.config_changes import Changed, find_changed, put_all_back
+from forkjoin.cli.person_only import require_person
+from forkjoin.cli.safe_output import agrees
+from forkjoin.core.error import CallerError, NoRepositoryError
+from forkjoin.core.paths import Home, find_home
+from forkjoin.core.trust_records import Trust, Trusted
+from forkjoin.git import git
+from forkjoin.git.repository import Checkout, look
+from forkjoin.git.unsafe_config import Entry
+from forkjoin.workspace.repository_config import Wanted, loses_verify, read_wanted
 
 
 def trust(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forkjoin.cli.agents import list_all
-from forkjoin.cli.client import Client
+from forkjoin.cli.mcp_client import Client
 from forkjoin.cli.requests import line
-from forkjoin.cli.say import AsJson, row, say, tell
-from forkjoin.error import CallerError
+from forkjoin.cli.safe_output import AsJson, row, say, tell
+from forkjoin.core.error import CallerError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -61,10 +61,10 @@ def _named(client: Client, names: list[str]) -> list[str]:
 def _bar(*, hidden: bool) -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    from forkjoin.cli import show
+    from forkjoin.cli import formatting
 
     columns = ("waiting", BarColumn(), MofNCompleteColumn(), "{task.fields[who]}", TimeElapsedColumn())
-    return Progress(*columns, console=show.console(stderr=True), transient=True, disable=hidden)
+    return Progress(*columns, console=formatting.console(stderr=True), transient=True, disable=hidden)
 
 
 class Waiting:

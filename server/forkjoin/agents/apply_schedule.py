@@ -1,0 +1,150 @@
+"""Who starts, goes on, pauses, winds up or is skipped: that is decided, and recorded. The rest others see there."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from forkjoin.agents.budgets import find_budgets
+from forkjoin.agents.machine_usage import Sight
+from forkjoin.agents.messages import taker_of
+from forkjoin.agents.rate_limits import let_grow
+from forkjoin.agents.retry import words_to_go_on
+from forkjoin.core.error import BrokenPromiseError
+from forkjoin.core.event import Noted
+from forkjoin.core.model import Agent, Merge, Result, State
+from forkjoin.scheduling.budget import usd
+from forkjoin.scheduling.scheduler import Decision, Situation, decide, default_max_running
+from forkjoin.services import Rooms
+
+log = logging.getLogger(__name__)
+
+_WIND_UP = (
+    "You have spent {spent} of the {most} that you may. Wind up now: commit what is done, and end with your report, "
+    "also of what is left. If you have given it already, give it again."
+)
+
+
+class Schedule:
+    """What it remembers is worth little: a daemon that takes over knows none of it.
+
+    Attributes:
+        max_running: How many may be at work at once.
+        waiting: Why each that waits for its turn does, by number.
+        next_look_s: After so many seconds it is to be looked again, though nothing has happened.
+    """
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.max_running = rooms.settings.limits.max_running or default_max_running(os.cpu_count() or 1)
+        self.waiting: Mapping[int, str] = {}
+        self.next_look_s = math.inf
+        self._rooms = rooms
+        self._sight = Sight(rooms)
+        self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
+        self._short_since: Mapping[int, float] = {}
+        self._clock = time.time() - time.monotonic()
+
+    async def act(self) -> list[Agent]:
+        """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
+        rooms, now = self._rooms, time.time()
+        self._set_clock(now - time.monotonic())
+        let_grow(rooms, now, self.max_running)
+        agents = {agent.number: agent for agent in await rooms.store.live()}
+        decision = decide(await self._look(list(agents.values()), now))
+        self.waiting, self.next_look_s = decision.waiting, decision.next_look - now
+        self._short_since = decision.short_since
+        if decision.give:
+            await rooms.store.give(decision.give)
+        for number in decision.start:
+            with _unless_moved(number):
+                agents[number] = await _start(rooms, agents[number])
+                self._last_turns[agents[number].whose] = now
+        await _hold_back(rooms, agents, decision)
+        return [agent for agent in agents.values() if agent.under_way]
+
+    def _set_clock(self, clock: float) -> None:
+        """Where the clock was set, or the machine slept, nobody has waited the longer, or shorter, for it."""
+        jump, self._clock = clock - self._clock, clock
+        self._short_since = {number: since + jump for number, since in self._short_since.items()}
+
+    async def _look(self, live: Sequence[Agent], now: float) -> Situation:
+        """All that a decision looks at."""
+        rooms = self._rooms
+        live = [_without_slot(agent) if agent.number in rooms.stalled else agent for agent in live]
+        to_start = [agent for agent in live if not agent.under_way]
+        before = {number for agent in to_start for number in agent.after}
+        return Situation(
+            live,
+            self.max_running,
+            ended=await rooms.store.ended(before) if before else {},
+            without_environment={one.number for one in to_start if not rooms.environments.of_agent(one)},
+            now=now,
+            rate_limits=dict(rooms.rate_limits),
+            budgets=await find_budgets(rooms, live),
+            machine=await self._sight.look(live),
+            step_usd=rooms.settings.budget.reserve_usd,
+            last_turns=dict(self._last_turns),
+            attached=frozenset(rooms.attached),
+            visited=frozenset(rooms.visited),
+            back_by=rooms.back_by,
+            short_since=self._short_since,
+            awaiting=set(rooms.awaiting),
+        )
+
+
+def _without_slot(agent: Agent) -> Agent:
+    """The agent, which waits for its lead's environment, as one that pauses in midst; a verify asks no model."""
+    account = "" if agent.state is State.FINISHING else agent.account
+    return replace(agent, state=State.PAUSED, account=account)
+
+
+async def _hold_back(rooms: Rooms, agents: dict[int, Agent], decision: Decision) -> None:
+    """Let pause, be skipped, and wind up whoever is to."""
+    for number, pause in decision.pause.items():
+        with _unless_moved(number):
+            agents[number] = await rooms.store.move(agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause)
+    for number, why in decision.skip.items():
+        with _unless_moved(number):
+            result = Result(agents[number].attempt, State.FAILED, why, "", error=why)
+            await rooms.store.finish(agents[number], result, Merge.NOTHING)
+        del agents[number]
+    for number in decision.wind_up:
+        await _ask_to_wind_up(rooms, agents[number])
+
+
+async def _start(rooms: Rooms, agent: Agent) -> Agent:
+    """The agent, as it is once its start, or its going on, is recorded."""
+    if agent.number in rooms.stalled:
+        rooms.stalled.discard(agent.number)
+        rooms.store.changes.announce()
+        return agent
+    if agent.frozen:
+        return await rooms.store.move(agent, State.RUNNING, Noted("goes on"))
+    if agent.state is State.PAUSED:
+        agent = await rooms.store.queue_again(agent, words_to_go_on(agent))
+    return await rooms.store.move(agent, State.PREPARING, Noted("preparing its worktree"))
+
+
+async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
+    """Ask for that once: another message could be another turn."""
+    spent, most = usd(agent.spent_usd), usd(agent.reserved_usd)
+    adapter, asked = taker_of(rooms, agent), False
+    try:
+        if adapter:
+            asked = await rooms.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+    except OSError as error:  # no room for it, or its folder is gone
+        log.warning("%s could not be asked to wind up: %s", agent.label, error)
+    await rooms.store.set(agent, wind_up=True)
+    if asked:
+        await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
+
+
+@contextmanager
+def _unless_moved(number: int) -> Generator[None]:
+    try:
+        yield
+    except BrokenPromiseError:
+        log.info("a%d was stopped, or ended, before what was decided of it", number)

@@ -1,0 +1,73 @@
+"""What an agent starts from: its base and, where it comes after others, what these have done."""
+
+from dataclasses import replace
+
+from forkjoin.agents.candidates import best_first
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Agent, State
+from forkjoin.git import git, merge_tree
+from forkjoin.git.fast_import import make_commit
+from forkjoin.services import Rooms
+from forkjoin.workspace.agent_work import find_end
+
+_FILES_NAMED = 10
+
+
+async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
+    """The agent, with the commit that it starts from, which is recorded. Doing so twice is harmless.
+
+    A commit that was named stays as it is; the work of an agent that was named is taken as it stands, alone.
+
+    Raises:
+        CallerError: There is no such work, or what it comes after conflicts.
+    """
+    if agent.prepared or (agent.spec.base is not None and not agent.base_agents):
+        return agent
+    base = await (_named if agent.base_agents else _of_all)(rooms, common_dir, agent)
+    if base != agent.base:
+        await rooms.store.set(agent, base=base)
+    return replace(agent, base=base)
+
+
+async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
+    """Where the work ends of the agent that was named as base, or of the best of these candidates."""
+    for other in await best_first(rooms.store, await rooms.store.agents_numbered(agent.base_agents)):
+        tip = await find_end(rooms.store, common_dir, other)
+        if tip and await git.resolve(common_dir, tip):
+            return tip
+    raise CallerError(
+        f"Nothing is there of the work of {agent.spec.base}, which it was to start from. Spawn it again from another "
+        "`base`: a commit, or an agent that has begun."
+    )
+
+
+async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
+    """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
+    base, ended = agent.base, await rooms.store.ended(agent.after)
+    succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
+    if agent.best_of:
+        several = [await rooms.store.agents_numbered(candidates) for candidates in agent.best_of]
+        ranked = [await best_first(rooms.store, candidates) for candidates in several]
+        best = {one.number for one, *_ in filter(None, ranked)}
+        succeeded = [number for number in succeeded if number in best]
+    for other in await rooms.store.agents_numbered(succeeded):
+        if tip := await find_end(rooms.store, common_dir, other):
+            base = await _with(common_dir, base, tip, agent, other)
+    return base
+
+
+async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:
+    """A commit that has both: one of the two, if that is enough."""
+    if await git.is_ancestor(common_dir, tip, base):
+        return base
+    if await git.is_ancestor(common_dir, base, tip):
+        return tip
+    merged = await merge_tree.try_merge(common_dir, base, tip)
+    if merged.conflicts:
+        files = git.listed(merged.conflicts, _FILES_NAMED)
+        raise CallerError(
+            f"What it comes after conflicts: the work of {other.label} with the others', in {files}. Merge them with "
+            "merge_worktree, then spawn it again."
+        )
+    message = f"What {agent.label} starts from: with the work of {other.label}\n"
+    return await make_commit(common_dir, base, merged.tree, tip, message, agent.created)

@@ -1,0 +1,33 @@
+"""The budgets of leads and repositories, as a person has set them, else as the settings say."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from forkjoin.core.model import Agent, Budget
+from forkjoin.services import Rooms
+
+
+async def find_budgets(rooms: Rooms, agents: Sequence[Agent], *projects: int) -> list[Budget]:
+    """The budgets that these agents are under, or others that have not ended, and those of these projects."""
+    keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
+    keys += [(project, "") for project in projects]
+    return _complete(rooms, keys, await rooms.store.budgets(projects))
+
+
+async def find_project_budgets(rooms: Rooms, project: int) -> list[Budget]:
+    """The budgets of a project and of its leads."""
+    return _complete(rooms, [(project, "")], await rooms.store.project_budgets(project))
+
+
+def _complete(rooms: Rooms, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
+    """Those recorded and of these keys, with the settings' limits where a person has set none; infinite is none."""
+    said = rooms.settings.budget
+
+    def limit(budget: Budget) -> float | None:
+        by_default = said.lead_usd if budget.lead else said.repository_usd
+        known = by_default if budget.limit_usd is None else budget.limit_usd
+        return None if known == math.inf else known
+
+    found = {key: Budget(*key, None) for key in keys} | {(one.project, one.lead): one for one in recorded}
+    return [dataclasses.replace(one, limit_usd=limit(one)) for one in found.values()]

@@ -1,0 +1,111 @@
+"""Whom new agents come after, and start from: others of the same call, by name, or older ones, by id or name."""
+
+import graphlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from forkjoin.agents.candidates import Entrant
+from forkjoin.core.agent_spec import Spec, number_of
+from forkjoin.core.error import CallerError, UnknownAgentError
+from forkjoin.core.model import FINAL, Agent, Project, State
+from forkjoin.git import kept_refs
+from forkjoin.store.rows import Others
+from forkjoin.store.store import Store
+
+#: What each name means of what is recorded already.
+_Older = Mapping[str, Sequence[Agent]]
+
+
+class After(NamedTuple):
+    others: Others  #: whom it comes after
+    best_of: tuple[Others, ...]  #: of each of these the best counts; they are told where one is of several
+    base: Others  #: of these the best one's work its base is
+
+
+async def find_after(
+    store: Store, project: Project, wanted: Sequence[Entrant], commits: Mapping[str | None, str | None]
+) -> list[After]:
+    """For each that is wanted, whom it comes after.
+
+    Args:
+        commits: What git knows by each base. Of what a base may mean an id comes first, then a name of the same call,
+            then a commit, then an older agent's name.
+    """
+    new, specs = _find_new(wanted), [one.spec for one in wanted]
+    asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in new)
+    older = {one: await store.find(project.number, one) for one in asked}
+    named = [base for base in commits if base and base not in new]
+    bases = {base: await _find_base(store, project.number, base, commits[base]) for base in named}
+    for agents in (*older.values(), *bases.values()):
+        await _check_kept(project.common_dir, agents)
+    for spec in specs:
+        before = [older.get(one, []) for one in spec.after]
+        _check_may_start(spec, [*before, bases.get(spec.base or "", [])])
+    found = [_after(spec, new, older, bases) for spec in specs]
+    _check_no_circle(wanted, found)
+    return found
+
+
+def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
+    """Whom each name of the call means; that of candidates all of them."""
+    places: dict[str, tuple[int, ...]] = {}
+    for place, one in enumerate(wanted):
+        for name in filter(None, {one.name, one.spec.name}):
+            places[name] = (*places.get(name, ()), place)
+    return {name: Others(new=found) for name, found in places.items()}
+
+
+async def _find_base(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
+    """The older agent, or candidates, that a base means; none where it means a commit."""
+    if commit and number_of(base) is None:
+        return []
+    try:
+        return await store.find(project, base)
+    except UnknownAgentError as error:
+        if commit:
+            return []
+        raise CallerError(
+            f"base {base[:100]!r} names no commit of this repository (a branch, tag or id), and no agent. {error}"
+        ) from None
+
+
+def _after(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> After:
+    base = _others(spec.base or "", new, bases)
+    named = [*(_others(one, new, older) for one in spec.after), base]
+    numbers = dict.fromkeys(number for others in named for number in others.older)
+    places = dict.fromkeys(place for others in named for place in others.new)
+    are_several = any(len(others.older) + len(others.new) > 1 for others in named)
+    best_of = filter(any, dict.fromkeys(named)) if are_several else ()
+    return After(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
+
+
+def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
+    return new.get(asked) or Others(tuple(agent.number for agent in older.get(asked, ())))
+
+
+async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
+    """See that the work of one of these, at least, was not discarded: git knows by what it keeps."""
+    refs = [await kept_refs.find(common_dir, agent.slug) if agent.discarded else None for agent in agents]
+    if agents and all(refs):
+        raise CallerError(
+            f"{agents[0].label} was removed, and its unmerged work with it. What it did is kept as {refs[0]}: pass "
+            "that as `base`, or leave it out. Nothing was spawned."
+        )
+
+
+def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
+    for agents in before if spec.on_failed_dependency == "skip" else ():
+        if agents and all(agent.state in FINAL - {State.SUCCEEDED} for agent in agents):
+            raise CallerError(
+                f"{', '.join(f'{agent.label} {agent.state}' for agent in agents)}: what comes after it would be "
+                "skipped. Leave it out, or pass on_failed_dependency='run'. Nothing was spawned."
+            )
+
+
+def _check_no_circle(wanted: Sequence[Entrant], found: Sequence[After]) -> None:
+    try:
+        graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
+    except graphlib.CycleError as error:
+        circle: list[int] = error.args[1]
+        names = " after ".join(wanted[place].name or "" for place in reversed(circle))
+        raise CallerError(f"`after` goes in a circle: {names}. Nothing was spawned.") from None

@@ -1,0 +1,223 @@
+"""An attempt has ended: loose work is committed, the diff counted, verify run, and the result written once.
+
+Each step done twice is harmless, and the last is one transaction: a daemon that takes over begins with the first.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from forkjoin.adapters.contract import Adapter, Conclusion
+from forkjoin.agents.attempt_outcome import conclude
+from forkjoin.agents.foreign_ref_changes import warn_of_moves
+from forkjoin.agents.lead_environment import await_environment
+from forkjoin.agents.stop import end_processes
+from forkjoin.agents.verify import Verified, verify
+from forkjoin.core.error import ForkjoinError
+from forkjoin.core.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
+from forkjoin.git import git
+from forkjoin.git.unsaved.unsaved_work import Unsaved, find_unsaved
+from forkjoin.git.worktrees import autocommit, merge_in_worktree
+from forkjoin.git.worktrees.release_branches import free_others
+from forkjoin.git.worktrees.sparse_checkout import is_sparse
+from forkjoin.git.worktrees.worktree_folder import find_place
+from forkjoin.services import Rooms
+from forkjoin.store.rows import RESTORED
+from forkjoin.workspace import config_tampering
+from forkjoin.workspace.agent_work import commit_loose, find_last, measure
+from forkjoin.workspace.shell_command import handles
+
+SUMMARY_LIMIT = 240
+
+
+async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
+    """Write the attempt's result, and the agent's final state with it."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    concluded = await conclude(rooms, adapter, agent, outcome)
+    await rooms.store.changes.until(partial(_is_at_rest, rooms, agent))
+    left = await _commit_work(rooms, common_dir, agent)
+    if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
+        concluded = replace(concluded, ok=False, error=why)
+    verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
+    if is_tested and concluded.ok and not agent.stop_asked and (environment := await await_environment(rooms, agent)):
+        verified = await _verify(rooms, common_dir, agent, environment)
+    now = await rooms.store.agent(agent.number)
+    if now.stop_asked and not agent.stop_asked:  # meanwhile
+        await end_processes(rooms, now)
+    beyond = await _tidy_refs(rooms, common_dir, agent)
+    result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
+    await rooms.store.finish(now, result, await _fared(rooms, now, result))
+    await config_tampering.forget(rooms, agent)
+
+
+async def _verify(rooms: Rooms, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
+    """Run the agent's verify command, and warn if the worktree lacks some files."""
+    place = await find_place(common_dir, Path(agent.worktree))
+    is_partial = place is not None and await is_sparse(place.folder)
+    verified = await verify(rooms, agent, environment)
+    if is_partial and verified.verdict is not Verify.NONE:
+        words = "Its verify saw only some of the files: the worktree is a sparse checkout. A merge verifies all files."
+        verified = verified._replace(warnings=(*verified.warnings, words))
+    return verified
+
+
+async def _tidy_refs(rooms: Rooms, common_dir: str, agent: Agent) -> list[str]:
+    """Detach the worktree from other branches. Return a warning per changed ref."""
+    freed = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
+    return [*freed, *await warn_of_moves(rooms, agent, common_dir)]
+
+
+async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
+    """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
+    moving = [one for one in await rooms.store.open_landings() if one.state is LandingState.MOVING]
+    return not any(one.asker == agent.number for one in moving) or None
+
+
+async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
+    """Write the result of an attempt that we could not carry further, with what its branch has, if that can be told."""
+    work: dict[str, Any] = {}
+    warnings: list[str] = []
+    with suppress(ForkjoinError, OSError):
+        common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+        if agent.prepared:
+            warnings = await _tidy_refs(rooms, common_dir, agent)
+        if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
+            work = await measure(common_dir, agent, tip)
+    with suppress(ForkjoinError, OSError):
+        warnings += await config_tampering.find_warnings(rooms, agent)
+    told = tuple(warnings)
+    result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
+    unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
+    await rooms.store.finish(agent, result, await _fared(rooms, agent, result) if work else unknown)
+    await config_tampering.forget(rooms, agent)
+
+
+async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
+    """How its branch fares; what was merged before, and got no commit since, is merged."""
+    if agent.was_merged and await find_last(rooms.store, agent) == result.commit:
+        return Merge.MERGED
+    return Merge.UNMERGED if result.commits else Merge.NOTHING
+
+
+async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> autocommit.Left:
+    """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
+    kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
+    tests = [await rooms.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
+    if any(test.kind != "not_started" for test in tests):
+        return autocommit.Left(await git.tip(common_dir, agent.ref), 0, [])
+    message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
+    return await commit_loose(rooms.store, common_dir, agent, message)
+
+
+async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) -> str | None:
+    """Why its branch does not resolve the conflict that it was spawned for, if it does not."""
+    if left.tip is None:
+        return "its branch is gone"
+    return await merge_in_worktree.why_unresolved(common_dir, agent.base, agent.theirs, left.tip, left.conflicts)
+
+
+class _Ended(NamedTuple):
+    """An attempt that is over: its process, what its program says, its branch, and its tests."""
+
+    common_dir: str
+    outcome: Outcome
+    concluded: Conclusion
+    left: autocommit.Left
+    verified: Verified
+    beyond: list[str]  #: what the lead should know of other branches
+
+
+async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
+    """What came of the attempt, with what is on its branch, as it is measured now."""
+    common_dir, outcome, concluded, left, verified, beyond = ended
+    work = await measure(common_dir, agent, left.tip)
+    warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
+    warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
+    warnings += await _warn_of_nested(common_dir, agent)
+    warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
+    warnings += [*await config_tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]
+    failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
+    return Result(
+        attempt=agent.attempt,
+        state=final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=concluded.ok, verify=verified.verdict),
+        summary="Stopped before its end." if agent.stop_asked else _summarize(concluded, adapter, verified),
+        output=concluded.output,
+        **work,
+        verify=verified.verdict,
+        verify_output=verified.words,
+        score=verified.score,
+        cost_usd=agent.cost_usd,
+        usage=concluded.usage,
+        duration_s=outcome.duration_s,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        error=None if agent.stop_asked else concluded.error or failed,
+        warnings=(*([RESTORED] if agent.restored else []), *warnings),
+    )
+
+
+def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verify: Verify) -> State:
+    """An attempt's final state. A stop that was asked for says more than what it did to the program."""
+    if stop_asked:
+        return State.STOPPED
+    match outcome.kind:
+        case "timed_out":
+            return State.TIMED_OUT
+        case "lost":
+            return State.LOST
+        case "exited" | "signalled" | "not_started" | "limited":
+            return State.SUCCEEDED if concluded_ok and verify is not Verify.FAILED else State.FAILED
+
+
+def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> str:
+    """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
+    if concluded.error:
+        text = concluded.error
+    elif verified.verdict is Verify.FAILED:
+        text = f"verify failed: {_last_line(verified.words.rpartition('[')[0])}"
+    elif adapter.MAKES_EVENTS:
+        text = concluded.output
+    else:
+        text = _last_line(concluded.output)
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()[:SUMMARY_LIMIT]
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
+    """Return a warning for each side of a conflict that a resolution leaves out."""
+    if agent.resolves is None or ended.left.tip is None:
+        return []
+    sides = {agent.base: "the branch that it was to be merged into", agent.theirs: f"a{agent.resolves}"}
+    with suppress(ForkjoinError):  # such as of histories that have nothing in common
+        return await merge_in_worktree.find_dropped(ended.common_dir, sides, ended.left.tip)
+    return []
+
+
+async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
+    found: list[Unsaved] = []
+    with suppress(ForkjoinError):  # a removal asks again, and says what is wrong
+        found = await find_unsaved(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
+    names = git.listed([str(one) for one in found])
+    return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
+
+
+async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
+    warnings: list[str] = []
+    if outcome.left:
+        warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
+    if outcome.ok and not has_work:
+        warnings.append("It ended well but changed nothing: there is nothing to merge.")
+    if refused := await rooms.store.refusals(agent):
+        warnings.append(f"It made calls that no agent may make, and they were refused: {git.listed(refused, 10)}.")
+    if models := await rooms.store.unpriced(agent):
+        warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
+    if stopped := [one.label for one in await rooms.store.live_below([agent])]:
+        told = "They had not ended when it did, and were stopped; what they did is on their branches"
+        warnings.append(f"{told}: {git.listed(stopped, 20)}.")
+    return warnings

@@ -1,0 +1,117 @@
+"""An agent's life, from where its record stands to its end.
+
+Each state's work can be done twice without harm, so that taking over an agent, after the daemon was killed at any
+moment, is nothing but living on from its record.
+"""
+
+import logging
+from dataclasses import replace
+
+from forkjoin.adapters.contract import Adapter, Retry
+from forkjoin.adapters.registry import ADAPTERS
+from forkjoin.agents.attach import end_visit
+from forkjoin.agents.attempt_outcome import conclude
+from forkjoin.agents.finish import finish, give_up
+from forkjoin.agents.foreign_ref_changes import note_start
+from forkjoin.agents.lead_environment import await_environment
+from forkjoin.agents.machine_usage import note_peak
+from forkjoin.agents.messages import deliver
+from forkjoin.agents.output_reader import listen
+from forkjoin.agents.prepare import prepare
+from forkjoin.agents.program_launch import attempt_spec
+from forkjoin.agents.rate_limits import note_refusal
+from forkjoin.agents.retry import rest_after
+from forkjoin.agents.setup_command import set_up
+from forkjoin.agents.stop import end_processes
+from forkjoin.core import daemon_log
+from forkjoin.core.error import is_passing, words_of
+from forkjoin.core.event import Noted, RateLimited
+from forkjoin.core.model import FINAL, RUNS, Agent, Outcome, State
+from forkjoin.services import Rooms
+from forkjoin.workspace import config_tampering
+
+log = logging.getLogger(__name__)
+
+#: Ends after which something of it may still run: its shim is gone, or could not end it.
+_LEFT_BEHIND = ("lost", "timed_out", "limited")
+
+
+async def live(rooms: Rooms, number: int) -> None:
+    """Carry an agent, if it is under way, on to its end, or to where it waits for a turn; its trouble is its own."""
+    with daemon_log.concerning(agent=f"a{number}"):
+        agent = await rooms.store.agent(number)
+        try:
+            while agent.under_way:
+                agent = await _step(rooms, agent)
+        except Exception as error:
+            if is_passing(error):
+                raise  # the agent is well: whoever called tries again
+            log.exception("%s: in state %s", agent.label, agent.state)
+            await _end_as_failed(rooms, await rooms.store.agent(number), error)
+
+
+async def _step(rooms: Rooms, agent: Agent) -> Agent:
+    match agent.state:
+        case State.PREPARING:
+            return await _prepare(rooms, agent)
+        case State.RUNNING | State.WAITING | State.PAUSED:
+            return await _run(rooms, agent)
+        case State.FINISHING:
+            await finish(rooms, _adapter(rooms, agent), agent, await _outcome(rooms, agent))
+            return await rooms.store.agent(agent.number)
+        case _:
+            raise AssertionError(f"{agent.label} is not under way: {agent.state}")
+
+
+async def _prepare(rooms: Rooms, agent: Agent) -> Agent:
+    await end_visit(rooms, agent)  # of a person who is not back since a restart
+    agent = await prepare(rooms, agent)
+    await config_tampering.begin(rooms, agent)
+    environment = await await_environment(rooms, agent)
+    if environment is None or not await set_up(rooms, agent, environment):
+        return await rooms.store.move(agent, State.FINISHING, Noted("stopped before it started"))
+    await note_start(rooms, agent)
+    spec = await attempt_spec(rooms, await rooms.store.agent(agent.number), environment)
+    await rooms.executor.submit(spec)
+    return await rooms.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
+
+
+async def _run(rooms: Rooms, agent: Agent) -> Agent:
+    adapter = _adapter(rooms, agent)
+    await listen(rooms, adapter, agent)
+    outcome = await _outcome(rooms, agent)
+    await deliver(rooms, agent)  # so that what a daemon had sent that died counts as sent
+    await note_peak(rooms, agent, outcome)
+    concluded = await conclude(rooms, adapter, agent, outcome)
+    if concluded.retry is Retry.WHEN_TAKEN:
+        await note_refusal(rooms, agent, RateLimited(concluded.error or str(outcome)))
+    if concluded.retry is Retry.WHEN_FUNDED:
+        await rooms.store.spend_grant(agent)
+    rest = rest_after(rooms, agent, concluded)
+    if rest:  # what changes until the next attempt is not this agent's doing
+        await config_tampering.find_warnings(rooms, agent)
+    how = f"{rest.why}; it is to go on" if rest else str(outcome)
+    done = concluded.ok or outcome.kind == "timed_out"
+    return await rooms.store.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
+
+
+async def _outcome(rooms: Rooms, agent: Agent) -> Outcome:
+    """How the newest attempt ended; what may be left of it is ended first."""
+    outcome = await rooms.executor.outcome(agent.handle)
+    if agent.stop_asked or outcome.kind in _LEFT_BEHIND:
+        await end_processes(rooms, agent)
+        outcome = replace(outcome, left=())
+    return outcome
+
+
+def _adapter(rooms: Rooms, agent: Agent) -> Adapter:
+    return ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
+
+
+async def _end_as_failed(rooms: Rooms, agent: Agent, error: Exception) -> None:
+    """Record that we could not carry the agent further, whatever state that was in."""
+    await end_processes(rooms, agent)
+    if agent.state in (*RUNS, State.PAUSED):
+        agent = await rooms.store.move(agent, State.FINISHING)
+    if agent.state not in FINAL:
+        await give_up(rooms, agent, words_of(error))

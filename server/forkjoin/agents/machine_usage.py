@@ -1,0 +1,69 @@
+"""What the machine has, what agents take of it, and what of that is learned of their kind."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+from forkjoin.core.model import Agent, Outcome
+from forkjoin.process.executor import Capacity
+from forkjoin.scheduling.machine_capacity import FIRST_NEED, Machine, kind_of, learn
+from forkjoin.services import Rooms
+
+log = logging.getLogger(__name__)
+
+#: The part of the machine's memory that is kept free, and the least of it, where the settings don't say.
+_KEPT, _KEPT_BYTES = 0.05, 500_000_000
+#: The part of what all may take together that one is thought to need, at most, until its kind is known.
+_FIRST_PART = 0.25
+#: Programs that want each processor: more only makes all of them slower.
+_LOAD_PER_CORE = 4
+#: Seconds for which a look is good: it goes through every process, and a busy loop has many turns in a second.
+_GOOD_S = 1.0
+
+
+class Sight:
+    """Looks at the machine."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._looked = -math.inf
+        self._has = Capacity(1, 0, 0, 0)
+        self._taken: dict[str, int] = {}
+
+    async def look(self, live: Sequence[Agent]) -> Machine | None:
+        """What there is room for; none where that can't be told now, and nobody is held for it."""
+        try:
+            if time.monotonic() >= self._looked + _GOOD_S:
+                self._has = await self._rooms.executor.capacity()
+                self._taken = await self._rooms.executor.taken(one.handle for one in live if one.under_way)
+                self._looked = time.monotonic()
+        except Exception as error:  # a boundary: whatever a machine's /proc holds, agents go on
+            log.warning("what the machine has can't be told now: %s", error)
+            return None
+        return await self._measure(live)
+
+    async def _measure(self, live: Sequence[Agent]) -> Machine:
+        limits, has, taken = self._rooms.settings.limits, self._has, self._taken
+        in_all = limits.memory or math.inf
+        by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
+        kept_free = by_default if limits.free_memory is None else limits.free_memory
+        return Machine(
+            free=has.free_memory,
+            kept_free=kept_free,
+            left=in_all - sum(taken.values()),
+            in_all=in_all,
+            load=has.load,
+            most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
+            first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
+            taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
+            needs=await self._rooms.store.peaks(),
+        )
+
+
+async def note_peak(rooms: Rooms, agent: Agent, outcome: Outcome) -> None:
+    """Learn from what an attempt has needed; one that was cut off says little of what it would have."""
+    if outcome.peak_memory_bytes and not outcome.asked:
+        kind = kind_of(agent)
+        known = (await rooms.store.peaks()).get(kind)
+        await rooms.store.set_peak(*kind, learn(known, outcome.peak_memory_bytes))

@@ -1,0 +1,93 @@
+"""Telling agents something after their task: recorded first, then given to the program that runs, in order.
+
+One whose program takes turns has it at once, and answers it within the turn or after it, even if its input is closed
+then. All others have it when their turn is over, as the next turn of the same conversation.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Literal
+
+from forkjoin.adapters.contract import Adapter
+from forkjoin.adapters.registry import ADAPTERS
+from forkjoin.core.error import CallerError, ForkjoinError, GitError, words_of
+from forkjoin.core.event import Noted
+from forkjoin.core.model import FINAL, RUNS, Agent, State
+from forkjoin.core.session import Caller
+from forkjoin.git import git
+from forkjoin.services import Rooms
+from forkjoin.workspace.workspace import find_account
+
+log = logging.getLogger(__name__)
+
+#: Characters of a message that the log shows.
+_WORDS = 200
+
+#: Whether a message has reached the program, or is the beginning of another turn.
+Delivery = Literal["now", "next_turn"]
+
+
+async def tell(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> tuple[Agent, Delivery]:
+    """Record a message to an agent, and give it at once where that can be; the agent as it is then.
+
+    Raises:
+        CallerError: It can't be told; nothing was recorded.
+    """
+    before = await rooms.store.answered(caller.call)
+    number = before["mail"] if before else await _record(rooms, caller, agent, text)
+    try:
+        await deliver(rooms, await rooms.store.agent(agent.number))
+    except (ForkjoinError, OSError) as error:  # it is recorded: the loop tries again
+        log.warning("%s is told later: %s", agent.label, words_of(error))
+    sent = await rooms.store.was_sent(number)
+    return await rooms.store.agent(agent.number), "now" if sent else "next_turn"
+
+
+async def _record(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> int:
+    if agent.state in FINAL:
+        await _check_not_reverted(rooms, agent)
+    environment = rooms.environments.of_caller(caller)
+    account = find_account(rooms, environment, agent.spec.agent, await rooms.store.recipe(agent))
+    return await rooms.store.tell(agent, text, caller.call, caller.environment, account)
+
+
+async def _check_not_reverted(rooms: Rooms, agent: Agent) -> None:
+    """See that what an agent adds can land: to git, a branch that was merged and reverted is merged."""
+    if (revert := await rooms.store.revert_of(agent)) is None:
+        return
+    target, commit = revert
+    words = ("--fixed-strings", f"--grep=This reverts commit {commit}")
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    with suppress(GitError):  # one of these is gone
+        if not await git.is_ancestor(common_dir, commit, target):
+            return
+        if not await git.git(common_dir, "log", "-1", "--format=%H", *words, f"{commit}..{target}", "--"):
+            raise CallerError(
+                f"The merge of {agent.label} was reverted, so that of its work only what is new would be merged. Take "
+                f"that back first (git revert {commit[:10]}), or spawn a new agent."
+            )
+
+
+async def deliver(rooms: Rooms, agent: Agent) -> None:
+    """Give an agent's program what waits for it, if it can take it. Doing so twice is harmless.
+
+    Raises:
+        OSError: There is no room for it; it waits on.
+    """
+    adapter = taker_of(rooms, agent)
+    if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
+        return
+    for message in await rooms.store.waiting_mail(agent):
+        turn = adapter.turn(message.text, f"{agent.conversation} {message.number}")
+        await rooms.store.begin_sending(message)
+        if not await rooms.executor.send(agent.handle, turn, once=True):
+            return
+        if await rooms.store.set_sent(message, agent):
+            await rooms.store.note(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
+
+
+def taker_of(rooms: Rooms, agent: Agent) -> Adapter | None:
+    """The adapter of an agent whose program can be told something while it runs; none where the settings lost that."""
+    program = rooms.settings.programs().get(agent.spec.agent or rooms.settings.default_agent)
+    adapter = ADAPTERS[program.kind] if program else None
+    return adapter if adapter and adapter.TAKES_TURNS else None

@@ -1,0 +1,130 @@
+"""While an agent's program runs: its output is read as it is written, and becomes events.
+
+Events and the offset they came from are stored in one transaction, so that a daemon that takes over reads none twice.
+What was stored is released: from then on it may be dropped where the log is too long, though never the line that ended
+the last turn, which is read once more at the end.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from anyio import to_thread
+
+from forkjoin.adapters.contract import Adapter
+from forkjoin.agents.model_prices import price
+from forkjoin.agents.rate_limits import note_refusal
+from forkjoin.core.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
+from forkjoin.core.line_reader import Lines
+from forkjoin.core.model import Agent
+from forkjoin.services import Rooms
+from forkjoin.store.rows import Progress
+
+#: The longest line that is read; a vendor's longest honest ones hold a file.
+_LINE_LIMIT = 4 * 1024 * 1024
+#: What is read of a longer one: more than a result keeps of a last message.
+_BEGINNING = 128 * 1024
+#: How far the output may have been read without an event before that is stored.
+_UNSTORED = 1024 * 1024
+
+
+async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
+    """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
+    if not adapter.MAKES_EVENTS:
+        return
+    executor, handle = rooms.executor, agent.handle
+    progress = await rooms.store.progress(agent)
+    if progress.turn_end is not None:
+        await executor.close_input(handle)
+    reader = _Reader(adapter, progress, rooms.environments.redact)
+    reader.model = await rooms.store.last_model(agent)
+    async for chunk in executor.output(handle, progress.offset):
+        await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # of a flood that takes long
+        if reader.events or reader.spent or reader.lines.needed - reader.stored >= _UNSTORED:
+            await _store(rooms, agent, reader)
+    reader.read(reader.lines.rest())
+    await _store(rooms, agent, reader)
+
+
+async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
+    costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
+    await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
+    refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
+    if refusals:
+        await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
+    reader.model = next((part.model for part in reversed(reader.spent) if part.begins), reader.model)
+    if any(isinstance(event, TurnEnded) for event, _ in reader.events):
+        await rooms.executor.close_input(agent.handle)
+    reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
+    kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
+    await rooms.executor.release(agent.handle, kept)
+
+
+class _Reader:
+    """Makes events of what is read.
+
+    Attributes:
+        events: With the offsets of their lines; not stored yet.
+        spent: What was spent; not stored yet.
+        model: That of the call under way, as far as is stored.
+        stored: What comes before this offset is stored, or will never be looked at.
+        turn_end: Where the line is that ended the last turn.
+    """
+
+    def __init__(self, adapter: Adapter, progress: Progress, redact: Callable[[str], str]) -> None:
+        self.lines = Lines(_LINE_LIMIT, progress.offset, keep=_BEGINNING)
+        self.events: list[tuple[Event, int]] = []
+        self.spent: list[Spent] = []
+        self.model = ""
+        self.stored = progress.offset
+        self.turn_end = progress.turn_end
+        self._adapter = adapter
+        self._redact = redact
+
+    def read(self, lines: Iterable[tuple[int, bytes | None]]) -> None:
+        for offset, line in lines:
+            if line is None:
+                self._add(Unreadable(f"a line of over {_LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset)
+                events = self._adapter.read_beginning(self.lines.beginning)
+            else:
+                events = self._adapter.read(line.lstrip(b"\0"))  # zeros: what came before it was dropped
+            for event in events:
+                if isinstance(event, Spent):
+                    self.spent.append(event)
+                    continue
+                if isinstance(event, TurnEnded):
+                    self.turn_end = offset
+                    if event.cost_usd is not None:
+                        self.spent.clear()  # that sum has it
+                self._add(event, offset)
+
+    def _add(self, event: Event, offset: int) -> None:
+        """Keep an event; of unreadable lines that follow each other, the first, and how many there are."""
+        before = self.events[-1] if self.events else None
+        if before and isinstance(event, Unreadable) and isinstance(before[0], Unreadable):
+            self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
+        else:
+            self.events.append((with_text(event, self._redact), offset))
+
+
+async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded | None:
+    """The end of an attempt's last turn, read again from its output: whole, unless its line is too long."""
+    progress = await rooms.store.progress(agent)
+    if progress.turn_end is None:
+        return None
+    page = await rooms.executor.read_output(agent.handle, progress.turn_end, _LINE_LIMIT + 1)
+    line, ending, _ = page.data.partition(b"\n")
+    whole = ending or len(line) <= _LINE_LIMIT
+    events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])
+    ends = [event for event in events if isinstance(event, TurnEnded)]
+    if ends and page.start == progress.turn_end:
+        return with_text(ends[-1], rooms.environments.redact)
+    return await _recorded_turn(rooms, agent)
+
+
+async def _recorded_turn(rooms: Rooms, agent: Agent) -> TurnEnded | None:
+    """What the records hold of the last turn's end: its line was longer than the log may be, and is gone."""
+    text = await rooms.store.last_turn_text(agent)
+    if text is None:
+        return None
+    output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"
+    return TurnEnded(not text.startswith(FAILED), output)

@@ -1,0 +1,88 @@
+"""Before an agent's program starts: its worktree is made, what is wanted there brought; and where all runs for it."""
+
+import functools
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from forkjoin.agents.base_commit import settle_base
+from forkjoin.core.error import CallerError, ForkjoinError
+from forkjoin.core.model import Agent
+from forkjoin.core.redaction import ISSUED
+from forkjoin.core.session import digest_of
+from forkjoin.git.worktrees import autocommit, merge_in_worktree, worktree
+from forkjoin.git.worktrees.included_files import bring_ignored
+from forkjoin.git.worktrees.worktree_folder import is_folder
+from forkjoin.services import Rooms
+from forkjoin.workspace.workspace import Workplace
+
+
+async def prepare(rooms: Rooms, agent: Agent) -> Agent:
+    """Make the agent's worktree; the agent, with the branch that it got. Doing so twice is harmless.
+
+    A later attempt finds the worktree as the one before it has left it.
+
+    Raises:
+        GitError: git would not; nothing is left of it.
+        CallerError: The worktree's path is not where it should be, the disk is full, or the work of those that it comes
+            after conflicts; nothing is left of it.
+    """
+    home, store = rooms.home, rooms.store
+    path = Path(agent.worktree)
+    if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
+        raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
+    project = await store.project_numbered(agent.project)
+    if agent.attempt > 1 and agent.prepared and is_folder(path):
+        await autocommit.mend(project.common_dir, path, agent.branch)
+        return agent
+    agent = await settle_base(rooms, project.common_dir, agent)
+    owner = f"{agent.id} of {home.state}"
+    like = Path(agent.checkout) if agent.checkout and agent.spec.sparse else None
+    branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner, like=like)
+    try:
+        if agent.resolves is not None and not agent.prepared:
+            message = f"Merge the work of a{agent.resolves}\n\nForkjoin-Agent: {agent.id}\n"
+            await merge_in_worktree.begin(project.common_dir, path, agent.theirs, message)
+        if agent.checkout:
+            await bring_ignored(Path(agent.checkout), path)
+    except (ForkjoinError, OSError):
+        if not agent.prepared:  # else its program may be there by now
+            await worktree.undo(project.common_dir, path, branch, agent.base)
+        raise
+    await store.set(agent, prepared=True, branch=branch)
+    return await store.agent(agent.number)
+
+
+async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
+    """Return the environment of an agent's commands, without its token."""
+    project = await rooms.store.project_numbered(agent.project)
+    ours = {
+        "FORKJOIN_AGENT": agent.id,
+        "FORKJOIN_NAME": agent.name,
+        "FORKJOIN_BRANCH": agent.branch,
+        "FORKJOIN_BASE": agent.base,
+    }
+    return Workplace(
+        rooms=rooms,
+        handle=agent.handle,
+        common_dir=project.common_dir,
+        path=Path(agent.worktree),
+        checkout=agent.checkout,
+        recipe=await rooms.store.recipe(agent),
+        port_base=agent.port_base,
+        environment=environment,
+        ours=ours,
+    )
+
+
+async def give_token(rooms: Rooms, agent: Agent) -> str:
+    """Return the attempt's token for the agent's program, and record its digest."""
+    token = _token(agent.handle)
+    await rooms.store.add_token(agent.number, digest_of(token))
+    return token
+
+
+@functools.lru_cache(maxsize=4096)
+def _token(handle: str) -> str:  # noqa: ARG001
+    """Return an attempt's authentication token. It is kept in memory only."""
+    return ISSUED + secrets.token_urlsafe(24)

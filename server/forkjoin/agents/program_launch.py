@@ -1,0 +1,99 @@
+"""What is run as an agent's program, in which environment, and what that, and its adapter, are told."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.adapters.contract import Brief
+from forkjoin.adapters.registry import ADAPTERS
+from forkjoin.agents.prepare import give_token, workplace_of
+from forkjoin.core.agent_spec import Permissions
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Agent
+from forkjoin.git import git
+from forkjoin.git.worktrees.worktree_folder import git_folder
+from forkjoin.process.executor import AttemptSpec
+from forkjoin.services import Rooms
+from forkjoin.store.rows import About
+from forkjoin.workspace.workspace import Workplace
+
+
+async def attempt_spec(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
+    """What to run for an agent that is prepared."""
+    program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
+    adapter, workplace = ADAPTERS[program.kind], await workplace_of(rooms, agent, environment)
+    message = await rooms.store.message(agent)
+    run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
+    limits = rooms.settings.limits
+    added = {**program.environment, **run.environment}
+    minutes = agent.spec.timeout_minutes or limits.timeout_minutes
+    silence = agent.spec.silence_minutes or limits.silence_minutes
+    return AttemptSpec(
+        handle=agent.handle,
+        argv=run.argv,
+        cwd=agent.worktree,
+        environment=await variables_of(workplace, agent, added, brief),
+        input=run.input,
+        closed=run.closed,
+        timeout_s=minutes * 60 if minutes else None,
+        silence_s=silence * 60 if silence else None,
+        log_bytes=limits.log_bytes,
+        keeps_unread=adapter.MAKES_EVENTS,
+        limits=limits.per_agent,
+        about=await _about(rooms, agent, workplace),
+    )
+
+
+async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
+    """All that its adapter is told about an agent that is prepared."""
+    task = "\n\n".join([await rooms.store.task(agent.number), *await rooms.store.told(agent)])
+    return Brief(
+        id=agent.id,
+        name=agent.name,
+        task=task,
+        branch=agent.branch,
+        worktree=agent.worktree,
+        checkout=agent.checkout,
+        model=agent.spec.model,
+        conversation=agent.conversation,
+        permissions=(agent.spec.permissions or Permissions()).over(rooms.settings.permissions),
+        budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
+        relay=rooms.relay,
+    )
+
+
+async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
+    """The environment of its program, made of that of its workplace and what is added to that."""
+    ours = {
+        "FORKJOIN_TOKEN": await give_token(workplace.rooms, agent),
+        "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
+        **await git.author(agent.worktree),
+    }
+    return await workplace.compose(added, ours)
+
+
+async def _about(rooms: Rooms, agent: Agent, workplace: Workplace) -> dict[str, object]:
+    """What an agent's record can be made of again, should the records be damaged."""
+    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await rooms.store.task(agent.number)}
+    wanted = workplace.recipe.model_dump(exclude_defaults=True)
+    about = About.model_validate({**asdict(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
+    return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
+
+
+async def _write_task(workplace: Workplace, agent: Agent, task: str) -> str:
+    """The file with the task, in the worktree's own git folder: in no commit, and gone with the worktree."""
+    folder = await to_thread.run_sync(git_folder, workplace.common_dir, workplace.path)
+    if folder is None:
+        raise CallerError(f"git knows the worktree of {agent.label} no more; spawn a new agent.")
+    await to_thread.run_sync(_replace, folder / "forkjoin-task", task)
+    return str(folder / "forkjoin-task")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file, whatever an agent's program has put in its place."""
+    (new := file.with_suffix(".new")).unlink(missing_ok=True)
+    with open(new, "x", encoding="utf-8", newline="") as opened:  # noqa: PTH123 - follows no symlink (O_EXCL)
+        opened.write(text)
+    new.replace(file)

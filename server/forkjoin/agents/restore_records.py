@@ -1,0 +1,95 @@
+"""When records were lost: agents of which only the files of their attempts tell are recorded again.
+
+They are recorded as running, or as asked to stop or pause: the loop finds out as after any restart whether they still
+run, how they ended, and what they did; their events are read again from their output.
+"""
+
+import logging
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from anyio import to_thread
+from pydantic import TypeAdapter, ValidationError
+
+from forkjoin.core.error import GitError
+from forkjoin.core.model import Agent
+from forkjoin.core.paths import Home
+from forkjoin.git import git
+from forkjoin.store.damaged_database import note_damage, set_aside_copies
+from forkjoin.store.rows import About, Asked, Restored
+from forkjoin.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_ATTEMPT = re.compile(r"a([1-9]\d{0,8})-([1-9]\d{0,8})")
+_WORKTREE = re.compile(r"a([1-9]\d{0,8})-.*")
+_ASKED = TypeAdapter(Asked)
+
+
+def leave_word(home: Home, agent: Agent) -> None:
+    """Tell in its attempt's folder what the agent is asked for, if anything, before its program ends for it. Blocks."""
+    if not (agent.stop_asked or agent.ending):
+        return
+    asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
+    file = _asked(home, agent.handle)
+    with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
+        file.with_suffix(".new").write_bytes(_ASKED.dump_json(asked))
+        file.with_suffix(".new").replace(file)
+
+
+def _asked(home: Home, handle: str) -> Path:
+    return home.attempts / handle / "asked.json"
+
+
+async def restore(home: Home, store: Store) -> None:
+    """Record again what the records have lost, and never hand out a number again that was seen anywhere.
+
+    As long as a damaged database stands beside the records, whatever has no record is lost; else only what has a
+    number that the records have not handed out yet: the rest was deleted.
+    """
+    handed_out, known = await store.numbers()
+    damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
+    abouts, highest = await to_thread.run_sync(_look, home)
+    lost = [
+        Restored(number, attempt, about, _read_asked(home, number, attempt), await _is_removed(about))
+        for number, (attempt, about) in abouts.items()
+        if number not in known and (damaged or number > handed_out)
+    ]
+    if not lost and highest <= handed_out:
+        return
+    log.warning("restored from the files of their attempts: %s", ", ".join(f"a{one.number}" for one in lost) or "none")
+    if not damaged:
+        await to_thread.run_sync(note_damage, home.records)
+    await store.restore(lost, highest)
+
+
+def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
+    """What is told of each agent's newest attempt, and the largest number seen."""
+    abouts: dict[int, tuple[int, About]] = {}
+    worktrees = (_WORKTREE.fullmatch(folder.name) for folder in home.worktrees.glob("*/*"))
+    attempts = (_ATTEMPT.fullmatch(folder.name) for folder in home.attempts.iterdir())
+    handles = sorted((int(found[1]), int(found[2]), found[0]) for found in attempts if found)
+    for number, attempt, handle in handles:
+        with suppress(OSError, ValidationError):
+            about = About.model_validate_json((home.attempts / handle / "about.json").read_bytes())
+            abouts[number] = (attempt, about)
+    seen = [*(int(found[1]) for found in worktrees if found), *(number for number, *_ in handles)]
+    return abouts, max(seen, default=0)
+
+
+def _read_asked(home: Home, number: int, attempt: int) -> Asked:
+    """What the agent was asked for; where nobody could write that down, but it was ended, it is not to go on."""
+    file = _asked(home, f"a{number}-{attempt}")
+    with suppress(OSError, ValidationError):
+        return _ASKED.validate_json(file.read_bytes())
+    return Asked(stop_asked=file.with_name("cancel").exists())
+
+
+async def _is_removed(about: About) -> bool:
+    """Whether neither worktree nor branch are there any more."""
+    if await to_thread.run_sync(Path(about.worktree).exists):
+        return False
+    with suppress(GitError, OSError):
+        return await git.tip(about.project, f"refs/heads/{about.branch}") is None
+    return False

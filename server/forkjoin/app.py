@@ -1,0 +1,141 @@
+"""The rooms, wired: the only module that knows them all, and the daemon's own life."""
+
+import logging
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import CancelScope, to_thread
+
+from forkjoin.core import file_lock
+from forkjoin.core.daemon_log import open_journal
+from forkjoin.core.error import CallerError, RecordsError
+from forkjoin.core.paths import Home, find_home
+from forkjoin.core.redaction import redact
+from forkjoin.process import capacity, resource_limits, systemd_scope
+from forkjoin.transport.daemon_connection import daemon_command, relay_command
+from forkjoin.version import __version__
+
+if TYPE_CHECKING:
+    from forkjoin.reconciler import Loop
+    from forkjoin.transport.socket_server import Door
+
+log = logging.getLogger(__name__)
+
+_IDLE_CHECK_S = 5.0
+
+
+def run() -> int:
+    """What `forkjoin …` does, except for `forkjoin mcp`; the exit code."""
+    if sys.argv[1:] == ["daemon", "run"]:
+        return run_daemon()
+    from forkjoin.cli import app
+
+    return app.run()
+
+
+def run_daemon() -> int:
+    """Be the daemon, until nothing needs one or somebody ends it; the exit code."""
+    home = find_home()
+    home.make()
+    if file_lock.take(home.daemon_lock) is None:
+        return 0  # one is there already
+    systemd_scope.settle()
+    resource_limits.lift()
+    open_journal(home.log, redact)
+    try:
+        anyio.run(serve, home)
+    except (CallerError, RecordsError) as error:
+        log.critical("%s", error)
+        return 1
+    except Exception as error:
+        log.critical("this is a fault of forkjoin's own: %s: %s", type(error).__name__, error, exc_info=True)
+        return 3
+    return 0
+
+
+async def serve(home: Home) -> None:
+    """Open the rooms, carry on what is under way, and let connections in."""
+    from forkjoin_tools.mcp_server import serve as serve_tools
+
+    from forkjoin.git.git import require_version
+    from forkjoin.transport import socket_server
+    from forkjoin.authentication import welcome
+
+    await require_version()
+    async with open_loop(home) as loop, socket_server.bind(home) as listener:
+        door = socket_server.Door(
+            partial(serve_tools, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner
+        )
+        open_journal(home.log, loop.rooms.environments.redact)
+        log.info("the daemon is up: %r, version %s", loop, __version__)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
+            tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
+            tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
+            tasks.start_soon(loop.foresight.watch)
+            tasks.start_soon(loop.run)
+            await door.serve(listener, tasks)
+    log.info("down")
+
+
+@asynccontextmanager
+async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
+    """The rooms behind the tools, open."""
+    from forkjoin.agents.restore_records import restore
+    from forkjoin.core.lead_environments import Environments
+    from forkjoin.core.settings import read_settings
+    from forkjoin.core.trust_records import Trust
+    from forkjoin.git.unsafe_config import GUARD
+    from forkjoin.process.local_executor import LocalExecutor
+    from forkjoin.reconciler import Loop
+    from forkjoin.services import Rooms
+    from forkjoin.store.store import open_store
+
+    settings = read_settings(home.config_file).on(capacity.find_memory())
+    environments = Environments(program.environment for program in settings.programs().values())
+    GUARD.use(Trust(home.trust))
+    store = await open_store(home.records)
+    try:
+        executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
+        name = await to_thread.run_sync(home.draw_name)
+        await to_thread.run_sync(home.clear_aside)
+        await restore(home, store)
+        yield Loop(Rooms(home, settings, store, executor, environments, name, relay_command()))
+    finally:
+        with CancelScope(shield=True):
+            await store.close()
+
+
+async def _leave_on_signal(scope: CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for signum in signals:
+            log.info("asked to leave by %s", signum.name)
+            scope.cancel()
+            return
+
+
+async def _leave_when_damaged(loop: "Loop", scope: CancelScope) -> None:
+    """Leave once the records are found to be damaged: the next daemon sets them aside, and begins anew."""
+    from forkjoin.store.damaged_database import suspect
+
+    await loop.store.damaged.wait()
+    log.error("leaving: the records are damaged")
+    suspect(loop.rooms.home.records)
+    scope.cancel()
+
+
+async def _leave_when_idle(loop: "Loop", door: "Door", scope: CancelScope) -> None:
+    """Leave once nobody is connected and nothing is under way, for as long as the settings say."""
+    idle_since = anyio.current_time()
+    while True:
+        await anyio.sleep(_IDLE_CHECK_S)
+        if door.connected or not loop.is_idle:
+            idle_since = anyio.current_time()
+        elif anyio.current_time() - idle_since > loop.rooms.settings.limits.idle_minutes * 60:
+            log.info("leaving: nothing to do")
+            scope.cancel()

@@ -1,0 +1,397 @@
+"""The words of forkjoin, known to every room: agents, states, attempts, results and landings, as frozen dataclasses.
+
+What is said of an agent at spawn is in `spec.py`.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Literal
+
+from forkjoin.core.agent_spec import SpecParts
+
+
+class State(StrEnum):
+    """Where an agent stands. The last five are final, until a message queues its next attempt."""
+
+    QUEUED = "queued"  #: it waits for its turn, for the first time or once more
+    PREPARING = "preparing"  #: its worktree is being made
+    RUNNING = "running"  #: its program runs
+    WAITING = "waiting"  #: its program runs, and waits for the answer to a request
+    PAUSED = "paused"  #: frozen, or between two attempts
+    FINISHING = "finishing"  #: its program has ended; work is committed, counted and verified
+    SUCCEEDED = "succeeded"  #: the program said so, and verify passed
+    FAILED = "failed"  #: the program or verify failed, or it could not be prepared
+    STOPPED = "stopped"  #: somebody asked for it
+    TIMED_OUT = "timed_out"  #: its time limit, or its limit of silence, ended it
+    LOST = "lost"  #: the machine or the shim vanished and left no end record
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT, State.LOST})
+
+#: States that hold one of the `max_running` slots.
+ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.WAITING, State.FINISHING})
+
+#: Whose programs run.
+RUNS = frozenset({State.RUNNING, State.WAITING})
+
+#: Whose programs make model calls.
+CALLING = ACTIVE - {State.FINISHING}
+
+#: The one table of allowed moves; the store refuses every other.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.PREPARING, State.FINISHING, State.STOPPED, State.FAILED}),
+    State.PREPARING: frozenset({State.RUNNING, State.FINISHING, State.FAILED}),
+    State.RUNNING: frozenset({State.WAITING, State.PAUSED, State.FINISHING}),
+    State.WAITING: frozenset({State.RUNNING, State.PAUSED, State.FINISHING}),
+    State.PAUSED: frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.FINISHING}),
+    State.FINISHING: FINAL,
+    **dict.fromkeys(FINAL, frozenset({State.QUEUED})),
+}
+
+
+class Merge(StrEnum):
+    """How an agent's branch fared."""
+
+    UNMERGED = "unmerged"  #: it has commits, or may yet
+    QUEUED = "queued"  #: a landing has it
+    MERGED = "merged"  #: it is in a target
+    CONFLICTED = "conflicted"  #: the last merge of it met a conflict
+    REJECTED = "rejected"  #: the last merge of it failed verify
+    NOTHING = "nothing"  #: it ended without a commit
+
+
+class Removal(IntEnum):
+    """What an agent's removal may take, once it is decided; false where none is."""
+
+    NONE = 0
+    MERGED = 1  #: only what is elsewhere, too
+    DISCARD = 2  #: also what has to be kept first
+
+
+class Verify(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A repository, known by its common git folder."""
+
+    number: int
+    common_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One task given to one coding-agent program: its record as it stands."""
+
+    number: int
+    project: int
+    lead: str
+    name: str
+    spec: SpecParts  #: without the task, which may be large: the store tells it
+    state: State
+    merge: Merge
+    base: str  #: the commit it starts from
+    branch: str
+    worktree: str  #: a path that is this agent's for ever
+    checkout: str  #: the user's, where it was spawned; '' in a bare repository
+    conversation: str  #: the id under which its program can resume
+    environment: str  #: digest of the environment it was spawned in
+    attempt: int  #: the number of its newest attempt
+    prepared: bool  #: whether worktree and branch were made
+    stop_asked: bool
+    created: float  #: seconds since the epoch, as are the next three
+    started: float | None
+    ended: float | None
+    removing: Removal  #: how its worktree is being taken away, or was, until that was cut off
+    removed: float | None  #: when its worktree was taken away
+    last_event: str
+    cost_usd: float | None
+    account: str = ""  #: whose rate limit its model calls count against
+    frozen: bool = False  #: paused, its program is stopped in midst
+    ending: bool = False  #: paused, its program is to end, and the next attempt to go on; else that has ended
+    not_before: float = 0  #: paused, until when; seconds since the epoch
+    paused_why: str = ""
+    retried: int = 0  #: how often it was tried again of what `retries` allows
+    after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
+    best_of: tuple[tuple[int, ...], ...] = ()  #: of each of these, all of `after` if any, the best counts
+    base_agents: tuple[int, ...] = ()  #: of the best of these its base is to be; none: that is a commit, or of `after`
+    contest: int = 0  #: the number of the first candidate for its task; 0: there are no others
+    contest_name: str = ""  #: what all of these are called together
+    restored: bool = False  #: from the files of its attempt, after its record was damaged
+    budget_usd: float | None = None  #: the most that it may spend
+    reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
+    wind_up: bool = False  #: it is asked to come to an end, since its budget does
+    was_merged: bool = False  #: when it was last told to go on
+    port_base: int = 0  #: the first of its block of ports; 0: it has none
+    resolves: int | None = None  #: the number of another, whose conflict with a target it is to resolve
+    theirs: str = ""  #: the commit of that, which it merges into what it starts from
+    parent: int | None = None  #: the number of the agent that has spawned it
+    above: tuple[str, ...] = ()  #: the lead of that one, and so on; none where no agent has
+    spawned: int = 0  #: how many it has spawned, and they, in all
+
+    @property
+    def id(self) -> str:
+        return f"a{self.number}"
+
+    @property
+    def handle(self) -> str:
+        """What its newest attempt is known by; what else runs for it, such as verify, by this and its kind."""
+        return f"{self.id}-{self.attempt}"
+
+    @property
+    def ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    @property
+    def spent_usd(self) -> float:
+        """What it has spent, as far as is known."""
+        return self.cost_usd or 0
+
+    @property
+    def converses(self) -> bool:
+        """Whether its program speaks with a model: that costs money, and can be gone on with."""
+        return bool(self.account)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is something to carry on: it neither waits for a turn nor has ended."""
+        return self.state in ACTIVE or self.frozen or self.ending
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or is to: whatever it has left running speaks for it no more."""
+        return self.stop_asked or self.state in FINAL
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has had a turn before; one that was skipped has not."""
+        return self.started is not None or self.state is not State.QUEUED
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """Its lead, and where that is an agent the leads above: what it spends is theirs, too."""
+        return self.lead, *self.above
+
+    @property
+    def whose(self) -> tuple[int, str]:
+        """The session that it is at work for, for fair shares: a project, and the lead in it that is no agent."""
+        return self.project, self.root_lead
+
+    @property
+    def root_lead(self) -> str:
+        """The lead above all, which is no agent: it brings the environment that this one runs in."""
+        return self.leads[-1]
+
+    @property
+    def as_lead(self) -> str:
+        """What it is known by to those that it spawns."""
+        return lead_of(self.number)
+
+    @property
+    def discarded(self) -> bool:
+        """Whether its work was taken away unmerged, as far as is recorded."""
+        return self.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
+
+    @property
+    def label(self) -> str:
+        """Id and name, for a sentence."""
+        return f"{self.id} ({self.name})"
+
+    @property
+    def slug(self) -> str:
+        """Id and name, for a path or a ref."""
+        return f"{self.id}-{self.name}"
+
+
+def lead_of(number: int) -> str:
+    """What the agent of this number is known by as a lead."""
+    return f"agent:a{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why and how an agent pauses: frozen in midst, or between two attempts."""
+
+    why: str
+    frozen: bool = False
+    ending: bool = False  #: its program runs, and is to end
+    not_before: float = 0  #: seconds since the epoch: it does not go on before
+    counts: bool = False  #: as one of `retries`
+    anew: bool = False  #: the next attempt begins with its task
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a repository's agents, or those of one lead in it, spend together."""
+
+    project: int
+    lead: str  #: '' for the whole repository
+    limit_usd: float | None  #: none where nobody has set one
+    spent_usd: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an attempt, the same for all vendors; written once."""
+
+    attempt: int
+    state: State
+    summary: str  #: the beginning of `output`, one line
+    output: str  #: the program's last message, cut at `OUTPUT_LIMIT` characters
+    commits: tuple[str, ...] = ()  #: newest first, "<short sha> <subject>"
+    commit: str | None = None  #: the tip of its branch
+    files_changed: int = 0
+    insertions: int = 0
+    deletions: int = 0
+    verify: Verify = Verify.NONE
+    verify_output: str = ""
+    score: float | None = None  #: the number that its judge printed
+    cost_usd: float | None = None
+    usage: Usage | None = None
+    duration_s: float = 0
+    peak_memory_bytes: int | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+#: Characters of a program's last message that a result keeps; the whole is in its log.
+OUTPUT_LIMIT = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class TreeLimits:
+    """What an attempt's processes may take together, or those of all attempts; none: as much as there is."""
+
+    memory: int | None = None  #: bytes
+    cpus: float | None = None  #: at once
+    cpu_s: float | None = None  #: seconds of CPU time in all
+    processes: int | None = None  #: threads count as such
+    file_size: int | None = None  #: bytes of each file that one writes, what it prints among them
+    open_files: int | None = None  #: of each process
+
+
+UNLIMITED = TreeLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt's process ended, as its executor tells it.
+
+    `lost` means that no end record was left: the machine or the shim vanished.
+    """
+
+    kind: Literal["exited", "signalled", "not_started", "timed_out", "limited", "lost"]
+    code: int = 0  #: exit code, or the signal's number
+    error: str = ""  #: why it could not be started, how it was lost, or which limit ended it
+    duration_s: float = 0
+    left: tuple[str, ...] = ()  #: processes of its tree that could not be ended
+    peak_memory_bytes: int | None = None  #: the most that was seen; none where nobody has looked
+    passing: bool = False  #: whether nothing of it ever ran, for no fault of its own
+    asked: bool = False  #: whether it was asked to end
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "exited" and self.code == 0
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "exited":
+                return f"exit {self.code}"
+            case "signalled":
+                return f"killed by signal {self.code}"
+            case "not_started":
+                return f"could not be started: {self.error}"
+            case "timed_out" | "limited":
+                return f"ended {self.error or 'by its time limit'}"
+            case "lost":
+                why = self.error or "the machine went down, or its supervisor was killed"
+                return f"lost, without an end record: {why}"
+
+
+#: What an agent asks: for words, or whether it may do something.
+RequestKind = Literal["question", "permission"]
+#: What is answered to the second.
+Decision = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an agent waits for: a question or a permission. The first answer counts, whoever gives it."""
+
+    number: int
+    agent: int
+    kind: RequestKind
+    text: str
+    fallback: str  #: what counts where nobody has answered until it expires
+    asked: float  #: seconds since the epoch, as are the next two
+    expires: float
+    closed: float | None = None  #: when it was answered, expired or was withdrawn; none while it is open
+    said: str = ""  #: the answer; to a permission: `allow` or `deny`; '' where it was withdrawn
+    reason: str = ""
+    answered_by: str = ""  #: the lead, or the person; '' where nobody has
+
+    @property
+    def id(self) -> str:
+        return f"r{self.number}"
+
+    @property
+    def outcome(self) -> str:
+        """How it was closed, for a sentence."""
+        if not self.said:
+            return "withdrawn: its agent ended, was stopped, or waits for it no more"
+        why = f" ({self.reason})" if self.reason else ""
+        return f"answered by {self.answered_by or 'nobody in time'}: {self.said}{why}"
+
+
+#: How a branch lands: as a merge commit, or as one commit that has all of its changes.
+Strategy = Literal["merge", "squash"]
+#: Whether a conflict is only told, or an agent is spawned to resolve it.
+OnConflict = Literal["report", "agent"]
+
+
+class LandingState(StrEnum):
+    """Where a landing stands. What is being moved is on disk before the first file is touched."""
+
+    QUEUED = "queued"  #: asked for
+    MOVING = "moving"  #: merged and verified; the target is being moved
+    DONE = "done"  #: its answer is recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """One call of merge_worktree: branches on their way to a target."""
+
+    number: int
+    project: int
+    lead: str
+    agents: tuple[int, ...]
+    target: str  #: a full ref name, refs/heads/main
+    verify: str | None
+    dry_run: bool
+    environment: str
+    state: LandingState
+    created: float
+    move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
+    answer: str | None = None  #: JSON of what was answered, once `DONE`
+    checkout: str = ""  #: the user's, where it was asked for; '' in a bare repository
+    strategy: Strategy = "merge"
+    include_failed: bool = False  #: also branches of agents that did not succeed
+    undoes: int | None = None  #: the number of the landing that it takes back
+    on_conflict: OnConflict = "report"
+
+    @property
+    def asker(self) -> int | None:
+        """The number of the agent that has asked for it; none where no agent has."""
+        number = self.lead.removeprefix(lead_of(0)[:-1])
+        return int(number) if number != self.lead and number.isdecimal() else None

@@ -1,0 +1,63 @@
+"""The sample repository of `forkjoin demo`, and the tasks that its agents get."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.git import git
+
+FILES = {
+    "README.md": "# calc\n\nA tiny calculator.\n",
+    "calc/__init__.py": "",
+    "calc/add.py": "def add(a: float, b: float) -> float:\n    return a + b\n",
+    "tests/__init__.py": "",
+    "tests/test_add.py": (
+        "import unittest\n\nfrom calc.add import add\n\n\n"
+        "class AddTest(unittest.TestCase):\n"
+        "    def test_add(self) -> None:\n        self.assertEqual(add(2, 3), 5)\n"
+    ),
+    ".gitignore": "__pycache__/\n",
+}
+
+#: The suite that agents' work, and every merged state, must pass.
+VERIFY = "python3 -m unittest -q"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    name: str
+    text: str
+
+
+def _function(name: str, does: str) -> str:
+    return (
+        f"Add calc/{name}.py with a function {name}(a, b) that {does}, in the style of calc/add.py, and a test of it "
+        f"in tests/test_{name}.py. Run `{VERIFY}`, then commit."
+    )
+
+
+#: Five tasks: two that go well, two that meet in one line of the README, and one whose test the scripted agent fails.
+TASKS = (
+    Task("multiply", _function("multiply", "returns a * b")),
+    Task("divide", _function("divide", "returns a / b, and raises ValueError if b is 0")),
+    Task("tagline", "In README.md, replace 'A tiny calculator.' by a line that says it is well tested. Commit."),
+    Task("slogan", "In README.md, replace 'A tiny calculator.' by a line that says it is fast. Commit."),
+    Task("power", _function("power", "returns a to the power of b")),
+)
+
+
+def make_repository(folder: Path) -> None:
+    """Make the sample repository in an empty folder: one commit, on main."""
+    for name, content in FILES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    _git(folder, "init", "--quiet", "--initial-branch=main")
+    _git(folder, "add", "--all")
+    _git(folder, "commit", "--quiet", "--message", "A tiny calculator")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    author = ("-c", "user.name=forkjoin demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgSign=false")
+    argv = ["git", "-C", str(folder), *author, *arguments]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, env=git.environment())

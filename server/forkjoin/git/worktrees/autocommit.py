@@ -1,0 +1,299 @@
+"""What an agent's program leaves in its worktree is committed on the agent's branch, whatever became of the worktree.
+
+Only the agent's own branch is ever moved; what that can't take is kept under refs/forkjoin/kept/.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.core.error import CallerError, GitRefusedError
+from forkjoin.core.regular_file import is_gone
+from forkjoin.git import git, kept_refs
+from forkjoin.git.changed_paths import changes_between
+from forkjoin.git.worktrees import head_reflog, merge_in_worktree
+from forkjoin.git.worktrees.checkout import find_checkout
+from forkjoin.git.worktrees.falsely_changed_files import leave_out_untouched
+from forkjoin.git.worktrees.files_shared_from_checkout import shared
+from forkjoin.git.worktrees.included_files import included
+from forkjoin.git.worktrees.staging import Status, read_status, stage
+from forkjoin.git.worktrees.worktree import drop_symbolic, relink, take_away
+from forkjoin.git.worktrees.worktree_folder import Place, find_place, is_folder, is_linked, remove_pipes
+from forkjoin.git.worktrees.worktree_repair import mend_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How an agent's branch stands once its loose work is committed."""
+
+    tip: str | None  #: the branch's commit; none where nothing of it is left
+    loose: int  #: how many paths were uncommitted, and are committed now
+    warnings: list[str]  #: what the lead should know, each a sentence
+    conflicts: list[str] = field(default_factory=list[str])  #: paths of a merge that were in conflict still
+    refused: list[str] = field(default_factory=list[str])  #: uncommitted paths that git can't take
+
+
+async def commit_loose(
+    common_dir: str, worktree: Path, branch: str, message: str, keep_as: str, *, set_up: bytes = b""
+) -> Left:
+    """Commit all uncommitted and untracked files to `branch`. This is idempotent.
+
+    Work that `branch` can't take, because the agent moved it elsewhere, is kept under refs/forkjoin/kept/`keep_as`.
+
+    Args:
+        set_up: The fingerprint of what setup has left there (see untouched.py), which is no work of the agent's.
+    """
+    await to_thread.run_sync(relink, common_dir, worktree)
+    place = await find_place(common_dir, worktree)
+    if place is None:
+        warnings = await _drop_symbolic(common_dir, None, branch)
+        warnings.append("git no longer knows the agent's worktree: only what is on its branch is left.")
+        return Left(await git.tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
+    warnings = await to_thread.run_sync(_mend, place, branch)
+    if not await to_thread.run_sync(is_folder, worktree):
+        warnings += await _drop_symbolic(common_dir, place, branch)
+        head = await git.resolve(place.folder, "HEAD")
+        return Left(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
+    status = await _read_whole_status(place, warnings)
+    if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
+        warnings += symbolic
+        status = await _read_whole_status(place, warnings)
+    status = await leave_out_untouched(place, status, set_up)
+    status = replace(status, unmerged=await merge_in_worktree.find_unresolved(place, status.unmerged))
+    is_home = status.head and status.branch == branch
+    warnings += await to_thread.run_sync(_warn_of_moves, place, branch, status)
+    theirs = await _find_theirs(place, status)
+    head, loose = await _commit(place, status, theirs, branch, message, warnings)
+    tip = head if is_home else await _bring_home(place, branch, head, keep_as, warnings)
+    warnings += [*await _keep_detached(place, keep_as), *await _name_what_stays(place, status)]
+    now = await leave_out_untouched(place, await read_status(place), set_up) if status.loose else status
+    refused = [path for path in now.loose if path not in now.repositories]  # those are left out on purpose
+    return Left(tip, loose, warnings, status.unmerged, refused)
+
+
+async def is_at(
+    common_dir: str, worktree: Path, commit: str | None, *, or_less: bool = False, set_up: bytes = b""
+) -> bool:
+    """Return whether a worktree has only this commit and ignored files, or is gone.
+
+    Args:
+        or_less: Whether files of it may be gone.
+        set_up: As for `commit_loose`.
+    """
+    place = await find_place(common_dir, worktree)
+    if place is None or not await to_thread.run_sync(is_folder, worktree):
+        return True
+    status = await leave_out_untouched(place, await read_status(place), set_up)
+    loose = await to_thread.run_sync(_there, worktree, status.loose) if or_less else status.loose
+    return status.head == commit and not loose and not status.repositories
+
+
+def _there(worktree: Path, names: list[str]) -> list[str]:
+    return [name for name in names if not is_gone(worktree / name)]
+
+
+async def mend(common_dir: str, worktree: Path, branch: str) -> None:
+    """Take away what keeps git from working in the worktree of an agent whose program was killed."""
+    await to_thread.run_sync(relink, common_dir, worktree)
+    if place := await find_place(common_dir, worktree):
+        await to_thread.run_sync(_mend, place, branch)
+
+
+def _mend(place: Place, branch: str) -> list[str]:
+    """Put back a `.git` that is gone, and take away what git would stop at: nothing runs there any more."""
+    for lock in ("index.lock", "HEAD.lock", f"{place.common_dir}/refs/heads/{branch}.lock"):
+        take_away(place.folder / lock)
+    warnings = mend_folder(place, branch)
+    if not is_folder(place.path):
+        return [*warnings, "The agent removed its worktree: only what it had committed is left."]
+    if pipes := remove_pipes(place.path):
+        warnings.append(f"The agent left pipes that git would wait for, which were removed: {git.listed(pipes)}.")
+    link = place.path / ".git"
+    if not link.exists() and not link.is_symlink():
+        link.write_bytes(b"gitdir: %s\n" % os.fsencode(place.folder))
+        warnings.append(
+            "The agent removed .git from its worktree; it was put back, and the files there were committed."
+        )
+    elif not is_linked(place.path, place.folder):
+        warnings.append(
+            "The agent replaced .git in its worktree: the files there were committed, but no commit of that .git."
+        )
+    return warnings
+
+
+async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
+    """How the worktree stands, once its index is whole."""
+    index = place.folder / "index"
+    if await to_thread.run_sync(index.exists):
+        with contextlib.suppress(GitRefusedError):
+            return await read_status(place)
+    await to_thread.run_sync(lambda: index.unlink(missing_ok=True))
+    if await git.resolve(place.folder, "HEAD"):
+        await place.git("read-tree", "HEAD")
+    warnings.append("The index of the agent's worktree was damaged; it was made again from its last commit.")
+    return await read_status(place)
+
+
+async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> list[str]:
+    """Delete a symbolic ref at the agent's branch. Detach HEAD at its last commit.
+
+    Returns:
+        A warning for the lead, if there was such a ref.
+    """
+    ref = f"refs/heads/{branch}"
+    target = await git.find_symbolic(common_dir, ref)
+    if target is None:
+        return []
+    if place and (last := await _last_head(place)):
+        await git.update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.here)
+    await drop_symbolic(common_dir, ref)
+    return [f"The agent's branch was {git.describe_symbolic(target)}."]
+
+
+# -- committing it
+
+
+async def _find_theirs(place: Place, status: Status) -> str | None:
+    """What is being merged, and has been resolved; any other merge is over, before its conflicts are committed."""
+    theirs = await merge_in_worktree.find_theirs(place)
+    if theirs and (status.unmerged or (status.head and await git.is_ancestor(place.common_dir, theirs, status.head))):
+        await to_thread.run_sync(merge_in_worktree.end, place)
+        return None
+    return theirs
+
+
+async def _commit(
+    place: Place, status: Status, theirs: str | None, branch: str, message: str, warnings: list[str]
+) -> tuple[str, int]:
+    """Commit what is loose, on HEAD, and what is being merged; the commit there then, and how many paths were loose."""
+    parent = status.head or await _last_head(place)
+    if parent and not status.loose and not theirs:
+        return parent, 0
+    if status.branch not in (None, branch):  # that one may have moved on, without the files here
+        parent = await _last_head(place, told=True) or parent
+    tree = await stage(place, status, warnings)
+    loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
+    if parent and not loose and not theirs:
+        return parent, 0
+    who = await git.author(place.common_dir)
+    parents = [f"-p{one}" for one in (parent, theirs) if one]
+    tip = await place.git("commit-tree", *parents, "-m", message, tree, extra=who)
+    await _move_head(place, status, branch, tip)
+    if theirs:
+        await to_thread.run_sync(merge_in_worktree.end, place)
+        warnings.append("The merge that was under way was committed for the agent.")
+    if loose:
+        warnings.append(f"{loose} uncommitted path{'s were' if loose != 1 else ' was'} committed for the agent.")
+    if status.unmerged:
+        warnings.append(f"They were in the middle of a merge, with conflicts in: {git.listed(status.unmerged)}.")
+    return tip, loose
+
+
+async def _move_head(place: Place, status: Status, branch: str, tip: str) -> None:
+    """Put HEAD on `tip`: with the agent's own branch, or off any other one, which is not ours to move."""
+    if status.branch != branch:
+        lines = ["option no-deref", f"update HEAD {tip}"]
+    elif status.head:
+        lines = [f"update refs/heads/{branch} {tip} {status.head}"]
+    else:  # it is on a branch that is gone, and will be made again
+        return
+    await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
+
+
+def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
+    """Return warnings if the agent's branch was moved or deleted while HEAD was on it."""
+    tip = status.head if status.branch == branch else None
+    moves = head_reflog.find_moves(place, branch, tip, differs=bool(status.loose))
+    deleted = [
+        f"Its branch {branch} was deleted at {old[:12]} while it ran: what it committed since does not follow on that."
+        for old, new in moves
+        if not new.strip("0")
+    ]
+    told = git.listed([f"from {old[:12]} to {new[:12]}" for old, new in moves if new.strip("0")])
+    return deleted + (
+        [f"Its branch {branch} was moved from outside its worktree, {told}: look at both."] if told else []
+    )
+
+
+async def _last_head(place: Place, *, told: bool = False) -> str | None:
+    """Return the last commit in the log of HEAD. It outlives the branch.
+
+    Args:
+        told: Leave out what the log gives no reason for: HEAD was made to lead to another branch, and the files stayed.
+    """
+    entries = [one for one in await head_reflog.read_log(place) if one.why or not told]
+    commit = next((name for one in reversed(entries) for name in (one.new, one.old) if name.strip("0")), None)
+    return await git.resolve(place.common_dir, commit) if commit else None
+
+
+async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, warnings: list[str]) -> str | None:
+    """See that the agent's branch has its last commit, wherever that was made; the branch's commit then."""
+    ref = f"refs/heads/{branch}"
+    now = await git.tip(place.common_dir, ref)
+    if tip is None or (now and await git.is_ancestor(place.common_dir, tip, now)):
+        return now
+    if now is None and await _restore(place, ref, tip):
+        warnings.append("The agent's branch was gone; it was made again at the agent's last commit.")
+        return tip
+    if now and await git.is_ancestor(place.common_dir, now, tip) and await _may_move(place, ref):
+        await git.update_refs(place.common_dir, [f"update {ref} {tip} {now}"], "forkjoin: brought home")
+        warnings.append("The agent worked off its branch; the branch was moved to its last commit.")
+        return tip
+    kept_as = await kept_refs.keep(place.common_dir, tip, keep_as)
+    warnings.append(f"The agent's HEAD had left its branch; what was there is kept as {kept_as}, and is not merged.")
+    return now
+
+
+async def _restore(place: Place, ref: str, tip: str) -> bool:
+    """Make a branch again; false where one below it, or above, is in its place."""
+    try:
+        await git.update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
+    except GitRefusedError:
+        return False
+    return True
+
+
+async def _may_move(place: Place, ref: str) -> bool:
+    """Whether nobody else has the agent's branch checked out: they would find their files changed back."""
+    try:
+        return await find_checkout(place.common_dir, ref) in (None, str(place.path))
+    except CallerError:
+        return False
+
+
+async def keep_left(common_dir: str, worktree: Path, branch: str, tip: str | None, keep_as: str) -> None:
+    """Keep the commits that the agent left behind by a reset, an amend or a rebase, before its worktree goes.
+
+    Raises:
+        GitError: They can't be read.
+    """
+    if place := await find_place(common_dir, worktree):
+        await head_reflog.keep_left(place, branch, tip, keep_as)
+
+
+async def _keep_detached(place: Place, keep_as: str) -> list[str]:
+    """Keep the commits that the agent made on no branch and went away from; return a warning if there are some."""
+    try:
+        ref = await head_reflog.keep_detached(place, keep_as)
+    except GitRefusedError as error:
+        return [f"Commits that the agent made on no branch can't be read: {error.last_line}."]
+    return [f"Commits that the agent made on no branch are kept, and not merged: {ref}."] if ref else []
+
+
+# -- what stays there
+
+
+async def _name_what_stays(place: Place, status: Status) -> list[str]:
+    said: list[str] = []
+    if status.repositories:
+        said.append(
+            f"Repositories within the worktree stay there, and are not merged: {git.listed(status.repositories)}."
+        )
+    if status.ignored:
+        brought = {*await included(place.path, place.here), *await to_thread.run_sync(shared, place)}
+        if names := [name for name in status.ignored if name.removesuffix("/") not in brought]:
+            said.append(f"Ignored files stay in the worktree and are not merged: {git.listed(names)}.")
+    return said

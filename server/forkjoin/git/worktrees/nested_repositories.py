@@ -1,0 +1,177 @@
+"""Repositories and worktrees within an agent's worktree or its git folder.
+
+They are found by their files, in ignored folders too, where `git status` doesn't look: a `.git`, a bare repository, a
+submodule's git folder, and whatever the agent's repository has registered as a worktree there.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.core.regular_file import is_gone, read_line
+from forkjoin.git.worktrees.worktree import MARK
+from forkjoin.git.worktrees.worktree_folder import find_linked, git_folder, git_folders, is_folder, standing
+
+#: What a git folder has (gitrepository-layout(5)).
+_GIT_FOLDER = frozenset({"HEAD", "objects", "refs"})
+#: Of a git folder, where no other one is.
+_PLAIN = frozenset({"objects", "refs", "logs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A repository, or a worktree of one."""
+
+    name: str  #: what it is called to people
+    folder: Path  #: its git folder, with HEAD and the index
+    common: Path  #: the git folder with objects and refs
+    tree: Path | None  #: where its files are; None for a bare repository and for files that are gone
+    goes: bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
+    shares: bool = False  #: whether its objects and refs are those of the agent's repository
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What goes with an agent's worktree."""
+
+    common_dir: str
+    worktree: Path
+    folder: Path | None  #: its git folder
+    linked: list[tuple[Path, Path]]  #: other worktrees of its repository that stand within it, and their git folders
+    others: list[Path]  #: the worktrees of all agents of its repository, and their git folders
+
+    def has(self, path: Path) -> bool:
+        tops = [self.worktree, *([self.folder] if self.folder else []), *(folder for _, folder in self.linked)]
+        return _is_within_any(path, tops)
+
+    def goes(self, path: Path) -> bool:
+        """Return whether a path goes with this worktree, or with another agent's."""
+        return self.has(path) or _is_within_any(path, self.others)
+
+
+def _is_within_any(path: Path, tops: Iterable[Path]) -> bool:
+    real = os.path.realpath(path)
+    return any(is_within(real, str(standing(top))) for top in tops)
+
+
+def is_within(path: str, top: str) -> bool:
+    """Whether one real path is another one, or below it."""
+    return path == top or path.startswith(f"{top}/")
+
+
+def find_within(common_dir: str, worktree: Path) -> Within:
+    """Blocks."""
+    others = [top for both in git_folders(common_dir) if os.path.lexists(both[1] / MARK) for top in both]
+    linked = find_linked(common_dir, worktree)
+    return Within(common_dir, worktree, git_folder(common_dir, worktree), linked, others)
+
+
+#: By the real path of the git folder, and of the files: a copy of these has a `.git` that leads there, too.
+_Found = dict[str, dict[str, Nested]]
+
+
+def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
+    """Find nested repositories, worktrees and unreadable folders. Blocks."""
+    found: _Found = {}
+    tops = [folder for _, folder in within.linked]
+    for tree, folder in within.linked:
+        _add(found, within, tree if is_folder(tree) else None, folder)
+    if is_folder(within.worktree):
+        tops.insert(0, within.worktree)
+    tops += [within.folder] if within.folder else []
+    bare: list[Path] = []
+    closed: list[Path] = []
+    for top in tops:
+        for above, names in walk(top):
+            if names is None:
+                closed.append(above)
+                continue
+            try:
+                if ".git" in names:
+                    _add_link(found, within, above)
+            except PermissionError:
+                closed.append(above / ".git")
+            if names >= _GIT_FOLDER and above.name != ".git":
+                bare.append(above)
+    for folder in bare:  # after those that a `.git` leads to: these have files
+        _add(found, within, None, folder)
+    return [nested for trees in found.values() for nested in trees.values()], closed
+
+
+def _add_link(found: _Found, within: Within, tree: Path) -> None:
+    """Add what the `.git` of a folder leads to, unless that is the agent's own git folder."""
+    folder = follow(tree / ".git")
+    if folder is None:
+        return
+    if tree != within.worktree:
+        _add(found, within, tree, folder)
+    elif within.folder is None or not folder.samefile(within.folder):  # the files there are the agent's own
+        _add(found, within, None, folder)
+
+
+def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None:
+    if is_gone(folder / "HEAD"):
+        return
+    common = common_of(folder)
+    shares = _is_same(common, Path(within.common_dir))
+    nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
+    if nested.goes or tree or within.has(folder):
+        trees = found.setdefault(os.path.realpath(folder), {})
+        if tree or not trees:
+            trees.setdefault(os.path.realpath(tree) if tree else "", nested)
+
+
+def _call(within: Within, tree: Path | None, folder: Path) -> str:
+    for path in (tree, folder):
+        if path and path.is_relative_to(within.worktree):
+            return str(path.relative_to(within.worktree))
+    if within.folder and folder.is_relative_to(within.folder):
+        return str(folder.relative_to(within.folder))
+    return str(tree or folder)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def common_of(folder: Path) -> Path:
+    """Return the git folder that has the objects and refs of this one."""
+    line = read_line(folder / "commondir")
+    return folder / line if line else folder
+
+
+def follow(link: Path) -> Path | None:
+    """Return the git folder that a `.git` is or leads to; None where there is none."""
+    if link.is_dir():
+        return Path(os.path.realpath(link)) if link.is_symlink() else link
+    line = read_line(link, strict=True)
+    if line is None or not line.startswith("gitdir:"):
+        return None
+    folder = Path(os.path.normpath(link.parent / line.removeprefix("gitdir:").strip()))
+    return folder if folder.is_dir() else None
+
+
+def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:
+    """Walk `top` and the folders below it, without following symlinks.
+
+    None stands for the names where a folder can't be read.
+    """
+    waiting = [str(top)]
+    while waiting:
+        above = waiting.pop()
+        try:
+            with os.scandir(above) as entries:
+                inside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except FileNotFoundError:  # it went
+            continue
+        except OSError:
+            yield Path(above), None
+            continue
+        if inside and not os.access(above, os.X_OK, effective_ids=True):  # names are all that it tells
+            yield Path(above), None
+            continue
+        names = {name for name, _ in inside}
+        plain = _PLAIN if names >= _GIT_FOLDER else frozenset[str]()
+        waiting += [f"{above}/{name}" for name, is_dir in inside if is_dir and name not in plain]
+        yield Path(above), names

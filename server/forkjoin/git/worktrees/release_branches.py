@@ -1,0 +1,105 @@
+"""Release of the branches that an ended agent's worktree still has checked out."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.core.error import GitError
+from forkjoin.core.regular_file import read_line, read_regular
+from forkjoin.git import git, kept_refs
+from forkjoin.git.worktrees.nested_repositories import find_within
+from forkjoin.git.worktrees.worktree import take_away
+from forkjoin.git.worktrees.worktree_folder import Place, find_place
+
+#: Files that name the branches which an operation under way holds, and what of it goes for them to be free (branch.c).
+_OPERATIONS = {
+    "rebase-merge/head-name": "rebase-merge",
+    "rebase-merge/update-refs": "rebase-merge",
+    "rebase-apply/head-name": "rebase-apply",
+    "BISECT_START": "BISECT_*",
+}
+#: Files that name what git has stashed for an operation (git-merge(1) and git-rebase(1), --autostash).
+STASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
+_LIMIT = 64 * 1024
+_OBJECT = re.compile(r"[0-9a-f]{40,64}")
+
+
+async def free_others(common_dir: str, worktree: Path, branch: str, keep_as: str) -> list[str]:
+    """Detach an idle worktree from all branches but its agent's. Keep its files.
+
+    So are the worktrees that the agent has made within it. A rebase or bisection that holds another branch is ended.
+    What git has stashed for a merge or a rebase is kept under refs/forkjoin/kept/.
+
+    Returns:
+        What the lead should know, each a sentence.
+    """
+    place = await find_place(common_dir, worktree)
+    if place is None:
+        return []
+    within = await to_thread.run_sync(find_within, common_dir, worktree)
+    warnings: list[str] = []
+    for one in (place, *(Place(common_dir, folder, where) for where, folder in within.linked)):
+        try:
+            await _free(one, f"refs/heads/{branch}", keep_as, warnings)
+        except (GitError, OSError) as error:
+            warnings.append(f"The worktree may still have another branch checked out: {error}.")
+    return warnings
+
+
+async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> None:
+    if other := await _find_other(place, own):
+        await _detach(place, own)
+        warnings.append(
+            f"The agent had left {git.short(other)} checked out; its worktree was detached from that branch."
+        )
+    for stash in await to_thread.run_sync(_find_stashes, place.folder):
+        if commit := await git.resolve(place.common_dir, stash):
+            ref = await kept_refs.keep(place.common_dir, commit, f"stash-{keep_as}")
+            warnings.append(f"What git had stashed for a merge or a rebase under way is kept as {ref}.")
+    for name in await to_thread.run_sync(_find_operations, place.folder, own):
+        for left in place.folder.glob(name):
+            await to_thread.run_sync(take_away, left)
+        what = "a bisection" if name.startswith("BISECT") else "a rebase"
+        warnings.append(f"The agent was in the middle of {what} of another branch, which was ended.")
+
+
+def _find_stashes(folder: Path) -> list[str]:
+    """Return the commits that only an operation under way in a git folder knows."""
+    found = (read_line(folder / name) for name in STASHES)
+    return [line for line in found if line and _OBJECT.fullmatch(line)]
+
+
+async def _find_other(place: Place, own: str) -> str | None:
+    """Return the branch that HEAD is on, if it is on one that is not the agent's own."""
+    head = await to_thread.run_sync(read_line, place.folder / "HEAD")
+    if head == f"ref: {own}" or (head and _OBJECT.fullmatch(head)):
+        return None
+    _, out, _ = await git.run(place.folder, "symbolic-ref", "--quiet", "HEAD")  # of a reftable no file tells
+    branch = os.fsdecode(out).removesuffix("\n")
+    return branch if branch not in ("", own) else None
+
+
+async def _detach(place: Place, own: str) -> None:
+    """Detach HEAD at its commit, or at the agent's branch if HEAD's branch is unborn."""
+    commit = await git.resolve(place.folder, "HEAD") or await git.tip(place.common_dir, own)
+    if commit:
+        await to_thread.run_sync(take_away, place.folder / "HEAD.lock")
+        lines = ["option no-deref", f"update HEAD {commit}"]
+        await git.update_refs(place.common_dir, lines, "forkjoin: detached", extra={"GIT_DIR": str(place.folder)})
+
+
+def _find_operations(folder: Path, own: str) -> list[str]:
+    """Return what stands in a git folder for operations that hold another branch."""
+    found: list[str] = []
+    for name, operation in _OPERATIONS.items():
+        with contextlib.suppress(OSError):
+            lines = os.fsdecode(read_regular(folder / name, _LIMIT) or b"").splitlines()
+            # Short names are a bisection's; update-refs has objects in between.
+            held = (line if line.startswith("refs/") else f"refs/heads/{line}" for line in lines)
+            objects = (f"refs/heads/{line}" for line in lines if _OBJECT.fullmatch(line))
+            others = {*held} - {own, "refs/heads/", "refs/heads/detached HEAD", *objects}
+            found += [operation] * bool(others and operation not in found)
+    return found

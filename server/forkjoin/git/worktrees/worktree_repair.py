@@ -1,0 +1,62 @@
+"""Repair of an idle worktree's git folder, so that git can be called there."""
+
+import os
+import re
+from pathlib import Path
+
+from forkjoin.core.regular_file import read_regular
+from forkjoin.git import git
+from forkjoin.git.git_folder import common_dir_of, is_irregular, is_oversized
+from forkjoin.git.worktrees.worktree import take_away
+from forkjoin.git.worktrees.worktree_folder import Place
+
+#: What git takes for a HEAD.
+_HEAD = re.compile(rb"(ref:\s*refs/\S.*|[0-9a-f]{40}|[0-9a-f]{64})\n?", re.DOTALL)
+#: Where submodules are: in their git folders a symlink may have come from the user's template.
+MODULES = "modules"
+
+
+def mend_folder(place: Place, branch: str) -> list[str]:
+    """Remove pipes and misleading links, and restore the files that git needs.
+
+    Returns:
+        Warnings for the lead.
+    """
+    warnings: list[str] = []
+    ours = Path(place.common_dir, "refs", "heads", branch), Path(place.common_dir, "logs", "refs", "heads", branch)
+    strange = [*_find_strange(place.folder), *filter(is_irregular, ours)]
+    strange += [ours[1]] if ours[1].is_symlink() and ours[1] not in strange else []  # git would write where it leads
+    for file in strange:
+        take_away(file)
+    if strange:
+        names = [os.path.relpath(file, place.common_dir) for file in strange]
+        warnings.append(
+            f"The agent put entries that git can't use in a git folder. They were removed: {git.listed(names)}."
+        )
+    if common_dir_of(place.folder) != os.path.realpath(place.common_dir):
+        _put(place.folder / "commondir", place.common_dir)
+        warnings.append("The agent pointed the git folder of its worktree to another repository. This was repaired.")
+    head = place.folder / "HEAD"
+    if not head.is_symlink() and not _HEAD.fullmatch(read_regular(head, 4096) or b""):
+        in_a_table = Path(place.common_dir, "reftable").is_dir()
+        _put(head, "ref: refs/heads/.invalid" if in_a_table else f"ref: refs/heads/{branch}")
+        warnings.append("HEAD of the agent's worktree was damaged. It points to the agent's branch again.")
+    return warnings
+
+
+def _find_strange(top: Path) -> list[Path]:
+    """Return pipes, sockets, devices, unexpected symlinks and huge files in a worktree's git folder."""
+    found: list[Path] = []
+    for above, folders, files in os.walk(top):
+        is_module = MODULES in Path(above).relative_to(top).parts
+        for file in (Path(above, name) for name in (*folders, *files)):
+            is_symbolic = file == top / "HEAD" and str(file.readlink() if file.is_symlink() else "").startswith("refs/")
+            is_large = is_oversized(top, os.path.relpath(file, top))
+            if is_large or is_irregular(file) or (file.is_symlink() and not is_module and not is_symbolic):
+                found.append(file)
+    return found
+
+
+def _put(file: Path, line: str) -> None:
+    take_away(file)
+    file.write_bytes(os.fsencode(f"{line}\n"))

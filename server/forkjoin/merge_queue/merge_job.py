@@ -1,0 +1,43 @@
+"""What is to be landed, and what it takes to do it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from forkjoin.core.error import GitRefusedError
+from forkjoin.core.model import Landing
+from forkjoin.core.settings import Recipe
+from forkjoin.git import git
+from forkjoin.services import Rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A landing, where it takes place, and the environment of whoever asked for it, if that is known."""
+
+    rooms: Rooms
+    landing: Landing
+    common_dir: str
+    environment: Mapping[str, str] | None
+    recipe: Recipe
+
+    @property
+    def into(self) -> str:
+        """The target, as people call it."""
+        return git.short(self.landing.target)
+
+    @property
+    def owner(self) -> str:
+        """Who holds a checkout that is moved: this home."""
+        return f"forkjoin {self.rooms.home.worktrees}"
+
+    @property
+    def verify(self) -> str | None:
+        """What must pass before it lands; a dry run runs nothing."""
+        return None if self.landing.dry_run else self.landing.verify
+
+    async def has(self, commit: str, tip: str) -> bool:
+        """Whether `tip` has a commit; it has not one that went with its branch."""
+        try:
+            return await git.is_ancestor(self.common_dir, commit, tip)
+        except GitRefusedError:
+            return False

@@ -1,0 +1,137 @@
+"""Asking for a merge, or to take one back: it is recorded, and waits for its turn at its target."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Agent, Landing, OnConflict, Strategy
+from forkjoin.core.session import Caller
+from forkjoin.core.settings import Recipe
+from forkjoin.git import git
+from forkjoin.git.repository import Checkout, look
+from forkjoin.merge_queue.report import INTENT, LANDED, Landed
+from forkjoin.merge_queue.requester import check_own_branch
+from forkjoin.services import Rooms
+from forkjoin.store.rows import NewLanding
+from forkjoin.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which branches are to be merged, in this order, and how."""
+
+    agents: Sequence[Agent]
+    verify: str | None
+    recipe: Recipe
+    strategy: Strategy | None  #: none: as the settings say
+    include_failed: bool
+    dry_run: bool
+    on_conflict: OnConflict = "report"
+
+
+async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *, confirmed: bool) -> Landing:
+    """Record a landing."""
+    if (before := await rooms.store.answered(caller.call)) is not None:
+        return await rooms.store.landing(before["landing"])
+    if wish.dry_run and wish.on_conflict == "agent":
+        raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
+    checkout = await look(caller.session.folder)
+    target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
+    if not (confirmed or wish.dry_run):
+        _check_open(rooms.settings.merge.protected, target)
+    new = NewLanding(
+        project=caller.project.number,
+        lead=caller.lead,
+        agents=tuple(dict.fromkeys(agent.number for agent in wish.agents)),
+        target=target,
+        verify=wish.verify,
+        dry_run=wish.dry_run,
+        environment=caller.environment,
+        checkout=checkout.top or "",
+        recipe=wish.recipe,
+        strategy=wish.strategy or rooms.settings.merge.strategy,
+        include_failed=wish.include_failed,
+        on_conflict=wish.on_conflict,
+    )
+    return await rooms.store.add_landing(new, caller.call)
+
+
+async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confirmed: bool) -> Landing:
+    """Record that what moved a target last, of ours, is to be taken back."""
+    if (before := await rooms.store.answered(caller.call)) is not None:
+        return await rooms.store.landing(before["landing"])
+    checkout = await look(caller.session.folder)
+    target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
+    if not confirmed:
+        _check_open(rooms.settings.merge.protected, target)
+    last = await _find_last(rooms, caller.project.number, checkout.common_dir, target)
+    if last is None:
+        raise CallerError(f"forkjoin has merged nothing into {git.short(target)} that is not undone; nothing to undo.")
+    new = NewLanding(
+        project=caller.project.number,
+        lead=caller.lead,
+        agents=(),
+        target=target,
+        verify=None,
+        dry_run=False,
+        environment=caller.environment,
+        undoes=last.number,
+    )
+    return await rooms.store.add_landing(new, caller.call)
+
+
+async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -> Landing | None:
+    """What moved a target last, of what it still has: it may have been set back by hand."""
+    for landing in await rooms.store.moves(project, target):
+        assert landing.move is not None
+        if await git.is_ancestor(common_dir, INTENT.validate_json(landing.move).move.new, target):
+            return landing
+    return None
+
+
+async def _find_own_target(rooms: Rooms, caller: Caller) -> str | None:
+    """Return the recorded branch of a calling agent, or `None` for other callers."""
+    agent = caller.session.agent
+    if agent is None:
+        return None
+    await check_own_branch(rooms, agent)
+    return agent.ref
+
+
+async def find_target(checkout: Checkout, into: str | None) -> str:
+    """The full name of the branch to land on."""
+    if into is None:
+        if checkout.branch is None:
+            raise CallerError("HEAD is detached here, so there is no branch to merge into; name one in `into`.")
+        return checkout.branch
+    found = await git.find_branch(checkout.common_dir, into.removeprefix("refs/heads/"))
+    if found is None:
+        raise CallerError(f"into: there is no branch {into[:100]!r} in this repository.")
+    return found
+
+
+def _check_open(protected: Sequence[str], target: str) -> None:
+    """See that a target may be changed without a word from the person."""
+    name = git.short(target)
+    if any(fnmatchcase(name, pattern) for pattern in protected):
+        raise CallerError(
+            f"{name} is protected by the settings; nothing was changed. Ask the person, and once they agree call again "
+            "with confirm=true; or name another branch in `into`."
+        )
+
+
+async def wait_until_landed(store: Store, landing: Landing, timeout_s: float = math.inf) -> Landed | None:
+    """What became of a landing, once it is done; none where it is not after so many seconds."""
+
+    async def look() -> str | None:
+        return (await store.landing(landing.number)).answer
+
+    found = await store.changes.within(timeout_s, look)
+    if found is None:
+        return None
+    answer = LANDED.validate_json(found)
+    if answer.error:
+        raise CallerError(answer.error)
+    return answer

@@ -1,0 +1,141 @@
+"""Whom a landing's conflicts are given to: an agent for each, recorded with the answer that names it.
+
+Each starts from the target as the landing leaves it, with the merge that conflicts put in place (branch/merging.py);
+one whose files meet those of another starts from that one's resolution.
+"""
+
+import logging
+import uuid
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from forkjoin.core.agent_spec import Spec
+from forkjoin.core.error import GitRefusedError
+from forkjoin.core.model import FINAL, Agent, Merge, State
+from forkjoin.git.branch_names import find_naming
+from forkjoin.git.merge_tree import try_merge
+from forkjoin.merge_queue.conflict_source import find_origin
+from forkjoin.merge_queue.merge_job import Order
+from forkjoin.merge_queue.report import Landed
+from forkjoin.merge_queue.resolver_task import Conflict, write_brief
+from forkjoin.store.rows import NewAgent, Others, Place
+from forkjoin.workspace.agent_work import find_end
+from forkjoin.workspace.workspace import find_account
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: What whoever resolves a conflict is told as was the one whose work conflicts.
+_ALIKE = {
+    *("agent", "model", "exclusive", "paths", "priority", "timeout_minutes", "silence_minutes", "budget_usd"),
+    *("retries", "permissions"),
+}
+#: Characters of a name: a number may follow.
+_NAME = 58
+
+
+@dataclass(frozen=True, slots=True)
+class Resolving:
+    """Who resolves which conflict: whoever does already, by the number of the one that conflicts; and new ones."""
+
+    known: dict[int, int]
+    new: list[NewAgent]
+    place: Place
+
+    def tell(self, landed: Landed, numbers: Sequence[int]) -> Landed:
+        """The answer that names them, where the new ones have these numbers."""
+        found = self.known | {new.resolves: number for new, number in zip(self.new, numbers, strict=True)}
+        by = {f"a{number}": f"a{resolver}" for number, resolver in found.items()}
+        return replace(landed, conflicted=tuple(replace(one, resolving=by.get(one.id)) for one in landed.conflicted))
+
+
+async def find_resolving(order: Order, landed: Landed) -> Resolving:
+    """Who is to resolve the conflicts of a landing, which has moved its target."""
+    store, landing = order.rooms.store, order.landing
+    resolving = Resolving({}, [], await find_naming(order.common_dir, order.rooms.home.worktrees))
+    live = [one for one in await store.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)]
+    conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
+    for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):
+        theirs = await find_end(store, order.common_dir, agent)
+        if by := next((one for one in live if (one.resolves, one.theirs) == (agent.number, theirs)), None):
+            resolving.known[agent.number] = by.number
+            continue
+        conflict = await _unless_git_fails(agent, _look(order, landed, agent, theirs, conflicts)) if theirs else None
+        if conflict and (new := await _unless_git_fails(agent, _make(order, landed, conflict, conflicts))):
+            resolving.new.append(new)
+            conflicts.append(conflict)
+    return resolving
+
+
+async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
+    try:
+        return await found
+    except GitRefusedError as error:
+        log.warning("nobody can be given the conflict of %s: %s", agent.label, error)
+        return None
+
+
+async def _is_stuck(order: Order, resolver: Agent) -> bool:
+    """Whether it can't land: it has, or is to get, the work of one before it that does not."""
+    for other in await order.rooms.store.agents_numbered(resolver.after):
+        gone = other.removed is not None and other.merge is not Merge.MERGED
+        if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
+            end = await find_end(order.rooms.store, order.common_dir, other)
+            has_it = end and await order.has(end, resolver.base)
+            if has_it if resolver.prepared else other.state is State.SUCCEEDED:
+                return True
+    return False
+
+
+async def _look_at(order: Order, landed: Landed, resolver: Agent) -> Conflict | None:
+    """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
+    if landed.commit and resolver.resolves and await order.has(landed.commit, resolver.base):
+        for agent in await order.rooms.store.agents_numbered([resolver.resolves]):
+            if await find_end(order.rooms.store, order.common_dir, agent) != resolver.theirs:
+                return None
+            conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.theirs, ()))
+            return conflict and replace(conflict, resolver=resolver.number)
+    return None
+
+
+async def _look(order: Order, landed: Landed, agent: Agent, theirs: str, before: Sequence[Conflict]) -> Conflict | None:
+    """How an agent's work conflicts with the target now."""
+    if landed.commit is None:
+        return None
+    files = (await try_merge(order.common_dir, landed.commit, theirs)).conflicts
+    behind = [one for one in before if not set(one.files).isdisjoint(files)]
+    return Conflict(agent, landed.commit, theirs, files, tuple(one.agent.number for one in behind))
+
+
+async def _make(order: Order, landed: Landed, conflict: Conflict, before: Sequence[Conflict]) -> NewAgent:
+    landing, agent = order.landing, conflict.agent
+    verify = landing.verify or agent.spec.verify
+    origin = await find_origin(order.rooms.store, agent)
+    alike = agent.spec.model_dump(include=_ALIKE)
+    task = await write_brief(order, landed, conflict, verify)
+    ahead = [one for one in before if one.agent.number in conflict.behind]
+    new = [one for one in before if one.resolver is None]
+    account = agent.account  # a restart may have lost the environment that tells
+    if order.environment:
+        account = find_account(order.rooms, order.environment, agent.spec.agent, order.recipe)
+    return NewAgent(
+        project=landing.project,
+        lead=landing.lead,
+        name=f"resolve-{origin.name}"[:_NAME],
+        derived=True,
+        spec=Spec(task=task, verify=verify, on_failed_dependency="run", **alike),
+        base=conflict.ours,
+        checkout=landing.checkout,
+        conversation=str(uuid.uuid4()),
+        environment=landing.environment,
+        account=account,
+        recipe=order.recipe,
+        after=Others(
+            tuple(one.resolver for one in ahead if one.resolver),
+            tuple(place for place, one in enumerate(new) if one in ahead),
+        ),
+        resolves=agent.number,
+        theirs=conflict.theirs,
+    )

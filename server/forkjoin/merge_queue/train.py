@@ -1,0 +1,260 @@
+"""Merging branches in the object store alone, and verifying them together: what a target is to be moved to.
+
+Branches are coupled in their order, each on what came of those before it; one that conflicts is tried once more at the
+end. Then verify is run on all of them at once. Where it fails, the one that breaks it is found by halves and left out,
+those before it are sure, and the others are coupled anew.
+
+Commits are made of recorded facts alone, their dates included, so that a daemon that takes over makes the very same
+ones and finds the very same runs of verify.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Agent
+from forkjoin.git import git
+from forkjoin.git.fsck import find_malformed
+from forkjoin.git.merging import move_target
+from forkjoin.git.merging.conflict_hunks import find_hunks
+from forkjoin.git.merging.merge_branches_in_order import (
+    Behind,
+    Conflicting,
+    Contained,
+    Fate,
+    Joined,
+    Refused,
+    merge_together,
+)
+from forkjoin.git.unsaved.submodules import Keeping, secure
+from forkjoin.git.worktrees.checkout import check_free, find_checkout
+from forkjoin.merge_queue.bisect import BrokenBeforeError, longest_passing
+from forkjoin.merge_queue.eligible_branches import Entry, find_entries
+from forkjoin.merge_queue.merge_job import Order
+from forkjoin.merge_queue.report import MERGED_BEFORE, Conflicted, Intent, Landed, Merged, Rejected, Skipped, first
+from forkjoin.merge_queue.scratch import Scratch
+
+#: After so many that broke verify, the others are verified in smaller numbers, as by then most may be bad.
+_PATIENCE = 2
+#: Characters of what git says of a branch that it refuses.
+_WORDS = 500
+_CHANGES_SETTINGS = (
+    "This changes forkjoin.toml. The new content is used only after a person has trusted it (forkjoin trust)."
+)
+
+
+async def merge_all(order: Order) -> Intent:
+    """Merge what can be merged onto the target as it is now."""
+    landing = order.landing
+    if order.verify:
+        await check_free(order.common_dir, landing.target)
+    agents = await order.rooms.store.agents_numbered(landing.agents)
+    refs = [f"refs/heads/{agent.branch}" for agent in agents if agent.prepared]
+    tips = await git.tips(order.common_dir, [landing.target, *refs])
+    if landing.target not in tips:
+        raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
+    old = tips[landing.target]
+    train = _Train(order, Scratch(order), old, await git.sign(order.common_dir, landing.created))
+    await train.carry(await find_entries(order, agents, old, tips))
+    await train.find_hunks()
+    return _intend(order, train, agents, await _note(order, train))
+
+
+async def _note(order: Order, train: "_Train") -> str | None:
+    """Return a note if the merge changes commands that the repository wants to run."""
+    paths = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
+    changed, _, _ = await git.run(order.common_dir, *paths, fine=(0, 1))
+    return _CHANGES_SETTINGS if changed else None
+
+
+def _intend(order: Order, train: "_Train", agents: Sequence[Agent], note: str | None) -> Intent:
+    landing = order.landing
+    merged = {one.id: one for car in train.cars for one in _merged(car, dry_run=landing.dry_run)}
+    fates = [train.fates[one.number] for one in agents if one.number in train.fates and one.id not in merged]
+    landed = Landed(
+        git.short(landing.target),
+        None if landing.dry_run else train.head.commit,
+        tuple(merged.values()),
+        tuple(fate for fate in fates if isinstance(fate, Conflicted)),
+        tuple(fate for fate in fates if isinstance(fate, Rejected)),
+        tuple(fate for fate in fates if isinstance(fate, Skipped)),
+        note=note,
+    )
+    why = f"forkjoin: merge {', '.join(merged)}"
+    return Intent(move_target.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Car:
+    """A branch that was coupled, and the commit that has it."""
+
+    entry: Entry
+    head: git.Tip
+
+
+def _merged(car: _Car, *, dry_run: bool) -> Iterator[Merged]:
+    """Whom a car has, with what it brings along."""
+    for number, tip in {car.entry.agent.number: car.entry.branch.tip.commit, **car.entry.brings}.items():
+        yield Merged(f"a{number}") if dry_run else Merged(f"a{number}", car.head.commit, tip)
+
+
+@dataclass(slots=True)
+class _Train:
+    """Branches coupled so far, and how the others have fared."""
+
+    order: Order
+    scratch: Scratch
+    start: git.Tip
+    signed: git.Signature
+    cars: list[_Car] = field(default_factory=list[_Car])
+    sure: int = 0  #: how many of the first have passed verify together
+    fates: dict[int, Conflicted | Rejected | Skipped] = field(
+        default_factory=dict[int, "Conflicted | Rejected | Skipped"]
+    )
+    conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
+
+    @property
+    def head(self) -> git.Tip:
+        return self._head_of(len(self.cars))
+
+    def _head_of(self, length: int) -> git.Tip:
+        return self.cars[length - 1].head if length else self.start
+
+    async def carry(self, found: Sequence[Entry | Skipped]) -> None:
+        """Couple what can be coupled, and passes verify."""
+        self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, Skipped)}
+        waiting = await self._leave_out_malformed([one for one in found if isinstance(one, Entry)])
+        aside: list[Entry] = []  # of earlier, smaller numbers: these are tried once more at the very end
+        most, broke = len(waiting), 0
+        while waiting:
+            left = await self._couple(await self._couple(waiting[:most]))
+            behind = await self._drop_what_breaks()
+            broke += behind is not None
+            rest = waiting[most:]
+            if behind is not None:
+                waiting = [*behind, *left, *rest]
+            elif rest:
+                aside, waiting = [*aside, *left], rest
+            else:
+                aside, waiting = [], aside
+            if broke >= _PATIENCE:
+                most = most * 2 if behind is None else max(1, most // 2)
+        for one in found:
+            if isinstance(one, Entry) and (fate := self.fates.get(one.agent.number)):
+                self.fates |= {number: _with(fate, one.agent, number) for number in one.brings}
+
+    async def _leave_out_malformed(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries whose objects git takes; the others are rejected."""
+        squash = self.order.landing.strategy == "squash"
+        brings = {entry: entry.branch.tip.tree if squash else entry.branch.tip.commit for entry in entries}
+        aside = self.order.rooms.home.aside
+        bad = await find_malformed(self.order.common_dir, self.start.commit, list(brings.values()), aside)
+        for entry, tip in brings.items():
+            if tip in bad:
+                why = f"git fsck --strict refuses its objects: {bad[tip]}"
+                self.fates[entry.agent.number] = Rejected(entry.agent.id, why[:_WORDS])
+        return [entry for entry, tip in brings.items() if tip not in bad]
+
+    async def find_hunks(self) -> None:
+        """Say where those conflict that are left out."""
+        for number, fate in self.fates.items():
+            if isinstance(fate, Conflicted):
+                how = self.conflicts[number]
+                hunks = await find_hunks(self.order.common_dir, how.tree, how.files)
+                self.fates[number] = replace(fate, hunks=tuple(hunks))
+
+    async def _couple(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Couple branches; those that can't be merged now, but may be after the others."""
+        able: list[Entry] = []
+        for entry in entries:  # in their order: whether one may come tells of those after it
+            able += [entry] if self._may_come(entry, able) else []
+        branches = [entry.branch for entry in able]
+        squash = self.order.landing.strategy == "squash"
+        fates = await merge_together(self.order.common_dir, self.head, branches, self.signed, squash=squash)
+        if refused := await self._secure_submodules(able, fates):
+            self.fates |= refused
+            return await self._couple([entry for entry in able if entry.agent.number not in refused])
+        return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
+
+    async def _secure_submodules(self, entries: Sequence[Entry], fates: Sequence[Fate]) -> dict[int, Skipped]:
+        """Keep branches' submodule commits. Skip branches whose commits can't be kept."""
+        refused: dict[int, Skipped] = {}
+        for entry, fate in zip(entries, fates, strict=True):
+            if isinstance(fate, Joined) and fate.submodules:
+                common_dir, landing = self.order.common_dir, self.order.landing
+                where = None if landing.dry_run else await find_checkout(common_dir, landing.target)
+                keeping = Keeping(entry.agent.slug, landing.dry_run, where)
+                why = await secure(common_dir, fate.head.commit, fate.submodules, keeping)
+                refused |= {entry.agent.number: Skipped(entry.agent.id, why)} if why else {}
+        return refused
+
+    def _may_come(self, entry: Entry, entries: Sequence[Entry]) -> bool:
+        """Whether those whose work a branch has are on the train, or may come with it; else that is its fate."""
+        there = {one.agent.number for one in (*(car.entry for car in self.cars), *entries)}
+        if missing := sorted(entry.branch.needs - there - self._merged_before()):
+            self.fates[entry.agent.number] = _behind(entry, missing[0])
+        return not missing
+
+    def _merged_before(self) -> set[int]:
+        return {
+            number for number, fate in self.fates.items() if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE
+        }
+
+    def _may_still_come(self, entry: Entry, fate: Fate) -> bool:
+        """Note how a branch fared; whether it is worth another try."""
+        agent = entry.agent
+        self.fates.pop(agent.number, None)
+        match fate:
+            case Joined(head):
+                self.cars.append(_Car(entry, head))
+            case Contained():
+                self.fates[agent.number] = Skipped(agent.id, MERGED_BEFORE)
+            case Refused(why):
+                self.fates[agent.number] = Rejected(agent.id, f"git can't merge it: {why}")
+            case Conflicting(files):
+                self.fates[agent.number] = Conflicted(agent.id, first(files))
+                self.conflicts[agent.number] = fate
+                return True
+            case Behind():
+                self.fates[agent.number] = _behind(entry, min(entry.branch.needs))
+                return True
+        return False
+
+    async def _drop_what_breaks(self) -> list[Entry] | None:
+        """Those behind the one that breaks verify, which are uncoupled with it; none where all pass."""
+        length = len(self.cars) - self.sure
+        try:
+            self.sure += await longest_passing(length, self._passes) if length else 0
+        except BrokenBeforeError:
+            raise CallerError(
+                f"verify fails on {self.order.into} itself, without any of these; nothing was merged. "
+                f"Mend that first. {await self._why_not(0)}"
+            ) from None
+        if self.sure == len(self.cars):
+            return None
+        bad, *behind = self.cars[self.sure :]
+        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, await self._why_not(1))
+        del self.cars[self.sure :]
+        return [car.entry for car in behind]
+
+    async def _passes(self, length: int) -> bool:
+        return not await self._why_not(length)
+
+    async def _why_not(self, length: int) -> str:
+        """How verify fails with so many more branches than are sure; '' where it passes. Each time the same."""
+        if self.order.verify is None or (length == 0 and self.sure):
+            return ""
+        length += self.sure
+        agents = [car.entry.agent for car in self.cars[:length]]
+        return await self.scratch.verify(agents, self._head_of(length).commit, self.order.verify)
+
+
+def _with(fate: Conflicted | Rejected | Skipped, resolver: Agent, number: int) -> Skipped:
+    """How an agent's branch fares that is not merged with whoever resolves its conflict."""
+    if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE:
+        return replace(fate, id=f"a{number}")
+    return Skipped(f"a{number}", f"{resolver.label}, which resolves its conflict, was not merged")
+
+
+def _behind(entry: Entry, other: int) -> Skipped:
+    return Skipped(entry.agent.id, f"it has the work of a{other}, which was not merged")

@@ -1,0 +1,158 @@
+"""What changed in the shared git configuration and hooks while an agent, or a merge's verify, ran.
+
+It is told in the agent's result, or with the merge's answer. A snapshot is taken before each attempt, and kept in the
+home: a daemon that takes over compares with the same. What changes between two attempts is nobody's blame. Who changed
+something during one is not known: others run at the same time.
+
+The user's own ignore rules are kept from an agent's first attempt until its worktree goes: what only other rules ignore
+there is work.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+
+from forkjoin.core.model import Agent, Landing
+from forkjoin.core.regular_file import read_regular
+from forkjoin.core.trust_records import digest
+from forkjoin.git import config_snapshot, git
+from forkjoin.git.config_snapshot import DAMAGES, Change, Snapshot, accepted_file
+from forkjoin.services import Rooms
+
+#: How many changes a result names.
+_NAMED = 8
+#: How many are kept until then.
+_KEPT = 100
+#: Bytes of the user's own ignore rules that are kept.
+_RULES = 1024 * 1024
+
+
+async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
+    """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
+    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
+    file = _file(rooms, common_dir, whose)
+    noted = await to_thread.run_sync(_read, file, whose)
+    if noted.get("attempt") != _attempt(whose):
+        now = await to_thread.run_sync(lambda: config_snapshot.take(common_dir, user=True))
+        await _note(file, whose, now, noted.get("found", []))
+    if isinstance(whose, Agent):
+        await _note_rules(file, common_dir, Path(whose.worktree))
+
+
+async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
+    """Return a sentence for each change since then, and during earlier attempts that had no result.
+
+    Also one for a record that is damaged, so that changes can't be told.
+    """
+    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
+    file = _file(rooms, common_dir, whose)
+    noted = await to_thread.run_sync(_read, file, whose)
+    found: list[str] = noted.get("found", [])
+    if noted.get("attempt") == _attempt(whose):
+        now = await to_thread.run_sync(lambda: config_snapshot.take(common_dir, user=True))
+        changes = await config_snapshot.compare(noted["snapshot"], now)
+        found += [_say(whose, change) for change in changes]
+        if changes:
+            await _note(file, whose, now, found)
+    more = f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows those of the repository"
+    told = [*found[:_NAMED], *([more] if len(found) > _NAMED else [])]
+    damage = await to_thread.run_sync(config_snapshot.find_damage, accepted_file(rooms.home, common_dir))
+    return [*told, damage] if damage else told
+
+
+async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
+    """Forget what was noted, once it has been told."""
+    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
+    await to_thread.run_sync(lambda: _file(rooms, common_dir, whose).unlink(missing_ok=True))
+
+
+# -- ignore rules
+
+
+async def _note_rules(file: Path, common_dir: str, worktree: Path) -> None:
+    """Keep the user's own ignore rules for all repositories, unless that was done."""
+    rules = file.with_suffix(".ignore")
+    if not await to_thread.run_sync(rules.exists):
+        own = await to_thread.run_sync(_read_rules, await git.ignore_file(common_dir, worktree))
+        await to_thread.run_sync(config_snapshot.write_json, rules, {"own": own})
+
+
+def _read_rules(file: Path) -> str:
+    with suppress(OSError):
+        return os.fsdecode(read_regular(file, _RULES) or b"")
+    return ""
+
+
+def _read_kept(file: Path) -> str | None:
+    with suppress(*DAMAGES):
+        return str(json.loads(read_regular(file) or b"")["own"])
+    return None
+
+
+async def find_rules(rooms: Rooms, agent: Agent) -> bytes | None:
+    """Return the rules by which git may ignore files in a worktree, besides a .gitignore; `None` if unknown.
+
+    They are the user's own from before the agent began, those that a person accepts for all worktrees, and what the
+    worktree shares.
+    """
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    own = await to_thread.run_sync(_read_kept, _file(rooms, common_dir, agent).with_suffix(".ignore"))
+    file = accepted_file(rooms.home, common_dir)
+    accepted = await to_thread.run_sync(config_snapshot.read_accepted, file)
+    if own is None or (accepted is None and not await to_thread.run_sync(os.path.lexists, file)):
+        return None
+    everybodys = (accepted or {}).get("info/exclude")  # of a damaged record nothing is accepted
+    shared = [f"/{name}" for name in (await rooms.store.recipe(agent)).share]
+    rules = [os.fsencode(own), (everybodys and everybodys.content) or b"", *map(os.fsencode, shared)]
+    return b"\n".join(rules) + b"\n"
+
+
+async def forget_rules(rooms: Rooms, agent: Agent) -> None:
+    """Forget the ignore rules that were kept for a worktree, once that is gone."""
+    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    file = _file(rooms, common_dir, agent).with_suffix(".ignore")
+    await to_thread.run_sync(lambda: file.unlink(missing_ok=True))
+
+
+# -- what is kept
+
+
+def _say(whose: Agent | Landing, change: Change) -> str:
+    """Describe a change for a result. Its author is unknown."""
+    when = f"changed {_when(whose)}"
+    if change.is_users:
+        return f"The user's own git configuration {when}: {change}"
+    remedy = "A person can accept or undo this with: forkjoin trust"
+    return f"Shared by all worktrees and the user's own git, and {when}: {change}. {remedy}"
+
+
+def _when(whose: Agent | Landing) -> str:
+    return f"while {whose.id} ran" if isinstance(whose, Agent) else "while this merge was verified"
+
+
+def _attempt(whose: Agent | Landing) -> int:
+    return whose.attempt if isinstance(whose, Agent) else 1
+
+
+def _file(rooms: Rooms, common_dir: str, whose: Agent | Landing) -> Path:
+    name = whose.id if isinstance(whose, Agent) else f"merge-{whose.number}"
+    return rooms.home.shared_config / digest(common_dir) / f"{name}.json"
+
+
+def _read(file: Path, whose: Agent | Landing) -> dict[str, Any]:
+    """Return what was noted: an empty dict if nothing was, and only a sentence about it if it is damaged."""
+    try:
+        noted: dict[str, Any] = json.loads(read_regular(file) or b"")
+        return {**noted, "snapshot": config_snapshot.from_json(noted["snapshot"]), "found": [*map(str, noted["found"])]}
+    except DAMAGES:
+        words = "forkjoin can't tell all that changed in shared configuration and hooks"
+        return {"found": [f"{words} {_when(whose)}: {file} was damaged."]} if os.path.lexists(file) else {}
+
+
+async def _note(file: Path, whose: Agent | Landing, snapshot: Snapshot, found: list[str]) -> None:
+    noted = {"attempt": _attempt(whose), "snapshot": config_snapshot.as_json(snapshot), "found": found[:_KEPT]}
+    await to_thread.run_sync(config_snapshot.write_json, file, noted)

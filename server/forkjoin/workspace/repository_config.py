@@ -1,0 +1,126 @@
+"""A repository's forkjoin.toml, used only with content that a person has trusted.
+
+It is read from the caller's own checkout, never from an agent's worktree. While nobody has trusted what it says now,
+no verify is left out in silence: a call that would take its verify from there is refused.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.core.error import CallerError
+from forkjoin.core.paths import Home
+from forkjoin.core.regular_file import read_regular
+from forkjoin.core.settings import Recipe, check_settings
+from forkjoin.core.trust_records import Trust, Trusted, digest
+from forkjoin.git.repository import Checkout
+
+#: Bytes; what is larger is no file of settings.
+_LIMIT = 64 * 1024
+_NAME = "forkjoin.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A repository's forkjoin.toml, checked."""
+
+    file: Path
+    content: bytes
+    recipe: Recipe
+
+    @property
+    def digest(self) -> str:
+        return digest(self.content)
+
+
+def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
+    """The forkjoin.toml of a checkout, trusted or not; none where there is none. Blocks.
+
+    Raises:
+        CallerError: It can't be read, or something in it is unknown or wrong.
+    """
+    if checkout.top is None or Path(checkout.top).is_relative_to(home.worktrees.resolve()):
+        return None
+    file = Path(checkout.top, _NAME)
+    try:
+        content = read_regular(file, _LIMIT + 1)
+    except OSError as error:
+        raise CallerError(f"{file}: {error.strerror}") from error
+    if content is None:
+        return None
+    if len(content) > _LIMIT:
+        raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
+    return Wanted(file, content, check_settings(Recipe, file, content))
+
+
+async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
+    """Return the trusted forkjoin.toml's content, or a note on what to do.
+
+    Args:
+        names_verify: Whether the call itself says what verify runs, or that there is none.
+
+    Raises:
+        CallerError: It can't be read; or it is not trusted, and it, or the last that was, may have a verify.
+    """
+    wanted = await to_thread.run_sync(read_wanted, home, checkout)
+    trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
+    loses, is_trusted = loses_verify(wanted, trusted), wanted is not None and wanted.digest in trusted.files
+    if not loses and (wanted is None or wanted.recipe == Recipe()):
+        return Recipe(), None
+    if wanted and is_trusted and (names_verify or not loses):
+        return wanted.recipe, None
+    last = _read_last(trusted)
+    why = _why_unused(checkout, wanted, trusted, last, loses=loses)
+    if trusted.keep and last:
+        return last, f"{why} The version that a person trusted last is used."
+    if not names_verify and (loses or (wanted and wanted.recipe.verify)):
+        raise CallerError(_refusal(why, last))
+    return Recipe(), f"{why} A person can review and trust it with: forkjoin trust"
+
+
+def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
+    """Whether a forkjoin.toml has no verify, trusted or not, though what was trusted last has one, or may have."""
+    if wanted and wanted.recipe.verify:
+        return False
+    if trusted.damaged or not trusted.files:
+        return trusted.damaged
+    last = _read_last(trusted)
+    if last is None:
+        return wanted is None or wanted.digest not in trusted.files
+    return last.verify is not None
+
+
+def _why_unused(
+    checkout: Checkout, wanted: Wanted | None, trusted: Trusted, last: Recipe | None, *, loses: bool
+) -> str:
+    """Say why a forkjoin.toml, or its absence, is not simply taken."""
+    if trusted.damaged:
+        return "The record of what a person trusted here is damaged, so nothing counts as trusted."
+    if wanted is None:
+        has = "has a verify" if last else "may have a verify"
+        where = checkout.top or checkout.common_dir  # in an agent's worktree none counts, nor does a folder
+        return f"There is no {_NAME} to use in {where}, but the version that a person trusted last {has}."
+    lost = " It has no verify, but the version that a person trusted last has one." if loses and last else ""
+    if wanted.digest in trusted.files:
+        return f"{wanted.file} was not used.{lost}"
+    return f"{wanted.file} was not used: nobody has trusted its present content.{lost}"
+
+
+def _read_last(trusted: Trusted) -> Recipe | None:
+    """What was trusted last; None where that is not known, or this version can't read it any more."""
+    if trusted.last is None:
+        return None
+    try:
+        return check_settings(Recipe, Path(_NAME), trusted.last.encode())
+    except CallerError:
+        return None
+
+
+def _refusal(why: str, last: Recipe | None) -> str:
+    known = f" (trusted last: {last.verify[:300]!r})" if last and last.verify else ""
+    keep = ", or forkjoin trust --keep to go on with what was trusted last" if last else ""
+    return (
+        f"{why} So it is unclear which verify to run, and nothing was done. Pass it as `verify`{known}, or pass "
+        f'verify="" for none; or ask the person to review it with: forkjoin trust{keep}.'
+    )

@@ -1,0 +1,283 @@
+"""Candidates: several agents with one task; a judge scores them, and a name stands for the best."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from forkjoin.agents.candidates import MOST_AT_ONCE
+from forkjoin.agents.retention import tidy
+from forkjoin.core.paths import Home
+from support.dependent_agents import fork, outcomes
+from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
+from support.merges import ids_of
+from support.records import damage
+
+#: The candidate's number, 1 to n.
+NUMBER = "n=${FORKJOIN_NAME##*-}"
+
+
+async def contest(lead: Lead, task: str, judge: str | None = None, **spec: Any) -> None:
+    """Candidates for this task, `fix-1` and so on, once they have ended."""
+    said = {"candidates": 3, **({"judge": judge} if judge else {}), **spec}
+    await lead.call("spawn_agent", task=f"{NUMBER}; {task}", name="fix", **said)
+    assert not (await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S))["timed_out"]
+
+
+async def won(lead: Lead) -> list[str]:
+    """The candidates, the best first; a star stands at who has won."""
+    rows = (await lead.call("get_result", id="fix"))["candidates"]
+    return [f"{row['id']}{'*' if row.get('won') else ''}" for row in rows]
+
+
+async def test_the_one_with_the_highest_score_of_those_that_pass_verify_wins(near: Lead) -> None:
+    await contest(near, "echo $n > n", "echo noise >&2; cat n n", verify="! grep 3 n", paths=["n"])
+    assert await won(near) == ["a2*", "a1", "a3"]
+    result = await near.call("get_result", id="fix")
+    assert (result["id"], result["name"], result["score"]) == ("a2", "fix-2", 2)
+    first = result["candidates"][0]
+    assert (first.pop("verify"), first.pop("lines"), first.pop("won")) == ("passed", 1, True)
+    assert first.keys() == {"id", "state", "score", "duration_s"}, "what is the same for all is left out"
+
+
+async def test_one_whose_judge_prints_no_number_is_behind_and_told_why(near: Lead) -> None:
+    await contest(near, "echo $n > n", "grep -c 3 n; test $(cat n) != 2 || { echo torn >&2; echo nan; exit 4; }")
+    assert await won(near) == ["a3*", "a1", "a2"], "grep exits 1 where it counts 0"
+    (warning,) = [one for one in (await near.call("get_result", id="a2"))["warnings"] if "judge" in one]
+    assert warning == "Its judge printed no number as its last line (exit 4): torn"
+
+
+async def test_without_a_judge_the_smallest_diff_wins_then_the_first(near: Lead) -> None:
+    await contest(near, "seq $(( n % 2 + 1 )) > n", candidates=[{}, {"agent": "sh"}, {"model": "m"}])
+    assert await won(near) == ["a2*", "a1", "a3"]
+    rows = (await near.call("get_result", id="fix-3"))["candidates"]
+    assert [row.get("model") for row in rows] == [None, None, "m"]
+    assert all("agent" not in row and "score" not in row for row in rows)
+
+
+async def test_a_models_name_however_long_it_was_recorded_leaves_room_for_the_result(
+    near: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin.agents.spawn._MODEL", 100_000)
+    await contest(near, "echo $n > n", candidates=[{"model": "m" * 100_000}, {"model": "n"}])
+    with anyio.fail_after(GIVE_UP_S):
+        result = await near.call("get_result", id="fix", detail="full")
+    assert [row["model"] for row in result["candidates"]] == ["m" * 100, "n"]
+
+
+async def test_before_all_have_ended_the_name_means_all_of_them_and_none(near: Lead, home: Home) -> None:
+    task = f"{NUMBER}; test $n = 1 || until test -e {home.state}/go; do sleep 0.02; done"
+    await near.call("spawn_agent", task=task, name="fix", candidates=2)
+    await near.until("a1", state="succeeded")
+    for tool, more in (("get_result", {}), ("read_diff", {}), ("set_budget", {"budget_usd": 1.0})):
+        refused = await near.refusal(tool, id="fix", **more)
+        assert refused.startswith("The best of fix is not known yet: a2 (fix-2) still to end. Call wait_agents")
+    assert "not known yet" in await near.refusal("merge_worktree", ids=["fix"])
+    assert [row.get("won") for row in (await near.call("get_result", id="a1"))["candidates"]] == [None, None]
+    assert [one["id"] for one in (await near.call("list_agents", ids=["fix"]))["agents"]] == ["a1", "a2"]
+    stopped = await near.call("stop_agents", ids=["fix"])
+    assert [one["state"] for one in stopped["agents"]] == ["succeeded", "stopped"]
+
+
+async def test_names_are_refused_where_one_is_taken_and_found_where_it_is_ours(near: Lead) -> None:
+    await near.call("spawn_agent", task="sleep 1000", name="fix-2")
+    refused = await near.refusal("spawn_agent", task="true", name="fix", candidates=2)
+    assert "The name 'fix-2' is taken by a1" in refused
+    both = [{"task": "true", "name": "x", "candidates": 2}, {"task": "true", "name": "x-1"}]
+    assert "'x-1' is given twice" in await near.refusal("spawn_agents", agents=both)
+    answer = await near.call("spawn_agents", agents=[{"task": "Fix", "candidates": 2}, {"task": "Fix"}], dry_run=True)
+    assert answer["waves"] == [["fix-3-1", "fix-3-2", "fix"]]
+    await near.call("spawn_agent", task="sleep 1000", name="group", candidates=2)
+    assert "The name 'group' is taken by a2" in await near.refusal("spawn_agent", task="true", name="group")
+    await near.call("stop_agents", ids=["fix-2", "group"])
+
+
+async def test_what_makes_no_contest_is_refused_in_words(near: Lead) -> None:
+    assert "judge chooses among candidates" in await near.refusal("spawn_agent", task="true", judge="echo 1")
+    wrong: list[object] = [1, 11, 10**12, [{}], [{"tool": "x"}, {}], "many"]
+    for candidates in wrong:
+        assert "candidates" in await near.refusal("spawn_agent", task="true", candidates=candidates)
+    differing = [{"agent": "sh"}, {"agent": "none"}]
+    assert "No agent program 'none'" in await near.refusal("spawn_agent", task="true", candidates=differing)
+    for said in ({"model": "m" * 201}, {"candidates": [{"model": "m" * 201}, {}]}):
+        assert "model is no model's name" in await near.refusal("spawn_agent", task="true", **said)
+    agents = [{"task": "true", "candidates": 10}] * (MOST_AT_ONCE // 10 + 1)
+    assert f"at most {MOST_AT_ONCE}" in await near.refusal("spawn_agents", agents=agents)
+    assert (await near.call("list_agents"))["agents"] == []
+
+
+async def test_a_dry_run_tells_names_waves_and_no_overlap_within_a_contest(near: Lead) -> None:
+    agents = [{"name": "fix", "task": "x", "paths": ["a"], "candidates": 2}, {"name": "y", "task": "x", "base": "fix"}]
+    answer = await near.call("spawn_agents", agents=agents, dry_run=True)
+    assert answer["waves"] == [["fix-1", "fix-2"], ["y"]]
+    assert "overlaps" not in answer
+
+
+@pytest.mark.parametrize("how", ["after", "base"])
+@pytest.mark.parametrize("is_older", [False, True])
+async def test_what_follows_waits_for_all_and_starts_from_the_best(near: Lead, how: str, is_older: bool) -> None:
+    fix = {"name": "fix", "task": f"{NUMBER}; echo $n > n; test $n != 3", "candidates": 3, "judge": "cat n"}
+    following = {"name": "next", "task": "cat n; git rev-list --count HEAD", how: ["fix"] if how == "after" else "fix"}
+    ids = await fork(near, fix) if is_older else []
+    ids += await fork(near, *([] if is_older else [fix]), following)
+    ended = await outcomes(near, ids)
+    assert ended["fix-3"].startswith("failed: exit 1"), "one success is enough"
+    assert ended["next"] == "succeeded: 2"
+    assert (await near.call("get_result", id="next"))["output"] == "2\n2\n"
+
+
+async def test_a_candidate_that_is_named_by_itself_is_that_one_alone(near: Lead) -> None:
+    await contest(near, "echo $n > n; test $n != 3", "cat n")
+    ids = await fork(
+        near, {"name": "x", "task": "cat n", "base": "fix-1"}, {"name": "y", "task": "cat n", "after": ["a1"]}
+    )
+    assert await outcomes(near, ids) == {"x": "succeeded: 1", "y": "succeeded: 1"}
+    assert "would be skipped" in await near.refusal("spawn_agent", task="true", after=["fix-3"])
+
+
+async def test_one_that_is_named_beside_all_of_them_counts_by_itself(near: Lead) -> None:
+    await contest(near, "echo > f$n; test $n != 3", "ls f? | grep -c 2")
+    ids = await fork(near, {"name": "both", "task": "ls -x f?", "after": ["fix", "fix-1"]})
+    ids += await fork(near, {"name": "twice", "task": "ls -x f?", "after": ["fix", "fix-2"]})
+    assert await outcomes(near, ids) == {"both": "succeeded: f1 f2", "twice": "succeeded: f2"}
+    assert "a3 (fix-3) failed: what" in await near.refusal("spawn_agent", task="true", after=["fix", "fix-3"])
+
+
+async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_ref_alone(
+    near: Lead, repository: Path
+) -> None:
+    await contest(near, "echo $n > n", "cat n")
+    await near.call("remove_worktrees", ids=["fix-3"], discard_unmerged=True)
+    assert await won(near) == ["a2*", "a1", "a3"]
+    ids = await fork(near, {"name": "next", "task": "cat n", "after": ["fix"]})
+    assert await outcomes(near, ids) == {"next": "succeeded: 2"}
+    ref = "refs/forkjoin/kept/a3-fix-3"
+    for how in ({"after": ["a3"]}, {"base": "fix-3"}):
+        refused = await near.refusal("spawn_agent", task="true", **how)
+        assert refused.startswith(
+            f"a3 (fix-3) was removed, and its unmerged work with it. What it did is kept as {ref}"
+        )
+    (kept,) = await fork(near, {"name": "kept", "task": "cat n", "base": ref})
+    assert await outcomes(near, [kept]) == {"kept": "succeeded: 3"}
+    await near.call("remove_worktrees", ids=["fix"], discard_unmerged=True)
+    assert "kept as refs/forkjoin/kept/a1-" in await near.refusal("spawn_agent", task="true", after=["fix"])
+
+
+async def test_what_a_person_has_merged_by_hand_is_not_discarded(near: Lead, repository: Path) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    git(repository, "merge", "-q", (await near.listed(first))["branch"])
+    await near.call("remove_worktrees", ids=[first])
+    ids = await fork(near, {"name": "next", "task": "cat x.txt", "after": [first]})
+    assert await outcomes(near, ids) == {"next": "succeeded: x"}
+
+
+async def test_where_none_has_succeeded_what_follows_is_skipped_and_the_best_stands_for_them(near: Lead) -> None:
+    fix = {"name": "fix", "task": f"{NUMBER}; seq $(( 3 - n )) > n; exit 1", "candidates": 2}
+    runs = {"name": "runs", "task": "cat n", "base": "fix", "on_failed_dependency": "run"}
+    ended = await outcomes(near, await fork(near, fix, {"name": "next", "task": "true", "after": ["fix"]}, runs))
+    assert ended["next"] == "failed: skipped: a1 failed, a2 failed"
+    assert ended["runs"] == "succeeded: 1"
+    assert await won(near) == ["a2", "a1"]
+    assert "+1" in await near.call("read_diff", id="fix")
+    assert "did not succeed" in (await near.call("merge_worktree", ids=["fix"]))["skipped"][0]["why"]
+    assert "a1 (fix-1) failed, a2 (fix-2) failed: what" in await near.refusal("spawn_agent", task="x", after=["fix"])
+
+
+async def test_of_those_named_together_the_best_alone_lands_and_a_loser_by_itself(near: Lead, repository: Path) -> None:
+    await contest(near, "echo > f$n", "ls | grep -c 'f[23]'")
+    answer = await near.call("merge_worktree", ids=["fix-3", "fix-1", "fix-2"])
+    assert ids_of(answer, "merged") == ["a2"]
+    why = "it lost to a2 (fix-2); named alone, it is merged all the same"
+    assert answer["skipped"] == [{"id": "a3", "why": why}, {"id": "a1", "why": why}]
+    assert ids_of(await near.call("merge_worktree", ids=["fix-3"]), "merged") == ["a3"]
+    assert "Unmerged work: a1 (fix-1)" in await near.refusal("remove_worktrees", ids=["fix"])
+    gone = await near.call("remove_worktrees", ids=["fix"], discard_unmerged=True)
+    assert [one["id"] for one in gone["removed"]] == ["a1", "a2", "a3"]
+    assert (
+        git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/") == "refs/forkjoin/kept/a1-fix-1"
+    )
+
+
+async def test_a_judge_is_not_run_twice_nor_its_litter_taken_for_work_when_a_daemon_died_over_it(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = home.state / "judged"
+
+    async def fall(*_: object) -> None:
+        raise OSError(28, "No space left on device")  # what passes is tried again
+
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        with monkeypatch.context() as fault:
+            fault.setattr("forkjoin.agents.finish._result", fall)
+            judge = f"touch litter; echo run >> {log}; echo 7"
+            await lead.call("spawn_agent", task="echo > work", name="fix", candidates=2, judge=judge)
+            await lead.until("a1", state="finishing")
+            while not log.exists() or len(log.read_text().split()) < 2:
+                await lead.listed("a1")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S)
+        rows = (await lead.call("get_result", id="fix"))["candidates"]
+        assert [(row["score"], row["lines"]) for row in rows] == [(7, 1), (7, 1)]
+        assert (await lead.call("get_result", id="fix"))["files_changed"] == 1
+    assert log.read_text().split() == ["run", "run"]
+
+
+async def test_stopping_one_ends_its_judge(near: Lead, home: Home) -> None:
+    judge = f"touch {home.state}/judging; sleep 1000"
+    await near.call("spawn_agent", task="echo > x", name="fix", candidates=2, judge=judge)
+    while not (home.state / "judging").exists():
+        await near.listed("a1")
+    stopped = await near.call("stop_agents", ids=["fix"])
+    assert {one["state"] for one in stopped["agents"]} == {"stopped"}
+
+
+async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
+    await contest(near, "echo $n > n")
+    await near.run("echo 4 > n")
+    conflicts = (await near.call("check_conflicts"))["conflicts"]
+    assert sorted(one["between"] for one in conflicts) == [["a4", "a1"], ["a4", "a2"], ["a4", "a3"]]
+    assert len((await near.call("check_conflicts", ids=["fix", "a4"]))["conflicts"]) == 1
+
+
+async def test_who_won_is_known_until_all_have_gone_at_once(repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await contest(lead, "echo $n > n; test $n != 1", "cat n")
+        await lead.call("merge_worktree", ids=["fix"])
+        for n in range(40):
+            await tidy(loop.rooms, date(2030, 1, 1) + timedelta(days=n), [])
+        assert await won(lead) == ["a3*", "a2", "a1"]
+        await lead.call("remove_worktrees", ids=["fix-1", "fix-2"], discard_unmerged=True)
+        for n in range(30):
+            await tidy(loop.rooms, date(2030, 3, 1) + timedelta(days=n), [])
+            assert await won(lead) == ["a3*", "a2", "a1"]
+        await tidy(loop.rooms, date(2030, 4, 1), [])
+        assert (await lead.call("list_agents", all=True))["agents"] == [], "they go together"
+
+
+async def test_candidates_and_what_follows_stay_such_when_their_records_were_damaged(
+    repository: Path, home: Home
+) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        await contest(lead, "echo $n > n", "cat n", candidates=2)
+        await outcomes(lead, await fork(lead, {"name": "next", "task": "echo > next", "base": "fix"}))
+    damage(home.records, "random")
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.call("wait_agents", ids=["fix", "next"], timeout_s=GIVE_UP_S)
+        assert await won(lead) == ["a2*", "a1"]
+        skipped = (await lead.call("merge_worktree", ids=["next"]))["skipped"]
+        assert "it has the work of a2 (fix-2), which is not in main" in skipped[0]["why"]
+
+
+def test_a_person_has_candidates_judged_waits_for_all_and_sees_how_they_compare(repository: Path, home: Home) -> None:
+    said = ("--name", "fix", "--candidates", "2", "--judge", "cat n")
+    spawned = forkjoin(repository, "spawn", f"{NUMBER}; echo $n > n", *said).stdout
+    assert [line.split()[1] for line in spawned.splitlines()] == ["fix-1", "fix-2"]
+    assert len(forkjoin(repository, "wait", "fix").stdout.splitlines()) == 2
+    lines = forkjoin(repository, "result", "fix").stdout.splitlines()
+    table = [line.split() for line in lines[lines.index(next(line for line in lines if "score" in line)) :]]
+    assert table[0] == ["id", "state", "score", "lines", "time", "won"]
+    assert [row[:4] for row in table if row and row[0].startswith("a")] == [
+        ["a2", "succeeded", "2", "1"],
+        ["a1", "succeeded", "1", "1"],
+    ]

@@ -1,0 +1,128 @@
+"""Commands that an agent writes into the configuration which it shares are run by none of our git calls."""
+
+from pathlib import Path
+
+import pytest
+from forkjoin.core.paths import Home
+from support.branches import commit, put_hooks
+from support.harness import git, open_lead_in_memory
+
+#: What runs a command, and what leads to more of it. A value says its key in a folder, and passes on what it is given.
+KEYS = [
+    *("filter.ev.clean", "filter.ev.smudge", "merge.ev.driver", "diff.ev.command", "diff.ev.textconv", "diff.external"),
+    *("core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.askPass", "core.gitProxy"),
+    *("core.alternateRefsCommand", "gpg.program", "gpg.ssh.program", "credential.helper", "uploadpack.packObjectsHook"),
+    *("sequence.editor", "submodule.sub.update", "filter.of-config.clean", "filter.of-config.smudge"),
+]
+FILTERS = "*.inc filter=of-include\n*.wt filter=of-worktree\n*.pr filter=of-process\n*.if filter=of-condition\n"
+ATTRIBUTES = f"* filter=ev merge=ev diff=ev\n{FILTERS}"
+
+
+def attack(told: Path, hooks: Path) -> str:
+    """A script that leaves loose work, commits nothing, and then writes everything that there is to be run."""
+    common = "$(git rev-parse --path-format=absolute --git-common-dir)"
+    set_ = f'git config -f "{common}/config"'
+    lines = [f"{set_} {key} '{_say(told, key)}'" for key in KEYS]
+    lines += [
+        f"printf '%s' '{ATTRIBUTES}' > .gitattributes; cp .gitattributes {told.parent}/attributes",
+        "for end in txt inc wt pr if; do echo x > new.$end; done; sed -i s/one/ONE/ shared.txt",
+        f"{set_} core.attributesFile {told.parent}/attributes; {set_} core.hooksPath {hooks}",
+        f"{set_} commit.gpgSign true; {set_} log.showSignature true; {set_} merge.renormalize true",
+        f"{set_} filter.of-process.process '{_say(told, 'process')}; false'; {set_} filter.of-process.required true",
+        f"git config -f {told.parent}/included filter.of-include.clean '{_say(told, 'include')}'",
+        f"git config -f {told.parent}/conditional filter.of-condition.clean '{_say(told, 'condition')}'",
+        f"{set_} 'includeIf.gitdir:**/worktrees/*.path' {told.parent}/conditional",
+        f"{set_} include.path {told.parent}/included; {set_} extensions.worktreeConfig true",
+        f"git config --worktree filter.of-worktree.clean '{_say(told, 'worktree')}'",
+        # another repository, whose own configuration a `git status` around it would heed
+        "git init -q sub; cd sub; echo x > f; git add f; git -c user.name=x -c user.email=x commit -qm x",
+        f"git config filter.of-sub.clean '{_say(told, 'sub')}'; echo '* filter=of-sub' > .git/info/attributes; cd ..",
+        "git update-index --add --cacheinfo 160000,$(git -C sub rev-parse HEAD),sub",
+        f"rm -rf {told}/*; touch sub/f",
+    ]
+    return "\n".join(lines)
+
+
+def _say(told: Path, key: str) -> str:
+    return f"touch {told}/{key}; cat"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    folder = tmp_path / "told"
+    folder.mkdir()
+    return folder
+
+
+async def test_nothing_that_an_agent_wrote_into_the_configuration_is_run_and_the_lead_is_told(
+    repository: Path, home: Home, told: Path, tmp_path: Path
+) -> None:
+    put_hooks(tmp_path / "hooks", tmp_path / "told" / "hook")
+    put_hooks(repository / ".git" / "hooks", tmp_path / "told" / "hook")
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run(attack(told, tmp_path / "hooks"))
+        (second,) = await lead.run(
+            "sed -i s/three/THREE/ shared.txt; echo y > other.inc; echo y > other.if", base="main"
+        )
+        (third,) = await lead.spawn(
+            f"echo z > running.txt; echo z >> README.md; until test -e {home.state}/go; do sleep 0.02; done"
+        )
+        while "running.txt" not in await lead.call("read_diff", id=third):
+            pass
+        (home.state / "go").touch()
+        await lead.call("wait_agents", ids=[third])
+        for id_ in (first, second):
+            await lead.call("read_diff", id=id_)
+        result = await lead.call("get_result", id=second)
+        assert [w for w in result["warnings"] if "filter.ev.clean" in w and "merge.ev.driver" in w]
+        assert "filter.ev.clean" in str((await lead.call("get_status"))["trouble"])
+        await lead.call("merge_worktree", ids=[first, second], dry_run=True)
+        landed = await lead.call("merge_worktree", ids=[first, second, third], verify="test -e new.txt")
+        assert [one["id"] for one in landed["merged"]] == [first, second, third]
+        await lead.call("remove_worktrees", ids=[second, third])
+        assert list(told.iterdir()) == []
+    assert (repository / "shared.txt").read_text() == "ONE\ntwo\nTHREE\n"
+    (repository / "new.txt").write_text("by hand\n")
+    git(repository, "add", "new.txt", check=False)
+    git(repository, "branch", "by-hand")
+    assert {"filter.ev.clean", "core.fsmonitor", "hook"} <= {file.name for file in told.iterdir()}, "they do work"
+
+
+async def test_missing_objects_are_fetched_by_nothing_that_an_agent_wrote(
+    repository: Path, home: Home, told: Path
+) -> None:
+    missing = "0123456789012345678901234567890123456789"
+    fetch = "git config protocol.ext.allow always; git config remote.evil.promisor true"
+    partial = "git config extensions.partialClone evil; git config core.repositoryFormatVersion 1"
+    url = f"git config remote.evil.url 'ext::sh -c touch% {told}/fetched'"
+    stage = f"git update-index --add --cacheinfo 100644,{missing},gone; git update-index --skip-worktree gone"
+    commit_ = "git update-ref HEAD $(git commit-tree -p HEAD -m x $(git write-tree --missing-ok))"
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run(f"{stage}; {commit_}; {fetch}; {partial}; {url}")
+        await lead.call("merge_worktree", ids=[first])
+        await lead.call("read_diff", id=first)
+    assert list(told.iterdir()) == []
+    git(repository, "cat-file", "-p", missing, check=False)
+    assert list(told.iterdir()) != [], "it does work"
+
+
+async def test_filters_of_the_users_own_are_run_as_before(repository: Path, home: Home) -> None:
+    for where, name in (("--global", "up"), ("--local", "down")):
+        git(repository, "config", where, f"filter.{name}.clean", "tr a-z A-Z")
+        git(repository, "config", where, f"filter.{name}.smudge", "tr A-Z a-z")
+        git(repository, "config", where, f"filter.{name}.required", "true")
+    commit(repository, {".gitattributes": "*.up filter=up\n*.down filter=down\n", "old.up": "old\n"})
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run(
+            "cat old.up; echo new > new.up; echo new > new.down; git config filter.up.clean 'tr a-z _'"
+        )
+        result = await lead.call("get_result", id=first)
+        (second,) = await lead.run("echo newer > newer.up")
+        branches = [(await lead.call("get_result", id=id_))["branch"] for id_ in (first, second)]
+    assert result["output"] == "old\n"
+    names = [(branches[0], "new.up"), (branches[0], "new.down"), (branches[1], "newer.up")]
+    assert [git(repository, "cat-file", "blob", f"{branch}:{name}") for branch, name in names] == [
+        "NEW",
+        "NEW",
+        "NEWER",
+    ]

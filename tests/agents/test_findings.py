@@ -1,0 +1,79 @@
+"""What agents tell each other: a short list, of those of one lead."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from forkjoin.core.paths import Home
+from forkjoin.reconciler import Loop
+from forkjoin.store.findings import MOST
+from forkjoin_tools.reply_size import ROOM, wire_size
+from support.harness import Lead, lead_of, program_of
+
+
+async def at_work(lead: Lead, many: int) -> None:
+    """So many agents that run until they are stopped."""
+    for agent in await lead.spawn(*["sleep 1000"] * many):
+        await lead.until(agent, state="running")
+
+
+async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    await at_work(near_lead, 2)
+    async with lead_of(near_loop, repository, "session-2") as another:
+        await at_work(another, 1)
+    async with (
+        program_of(near_loop, "a1") as one,
+        program_of(near_loop, "a2") as other,
+        program_of(near_loop, "a3") as stranger,
+    ):
+        await one.call("share_finding", text="The tests\nneed a database.")
+        told = await other.call("read_findings")
+        assert told.endswith("a1 (sleep-1000): The tests need a database.")
+        assert await stranger.call("read_findings") == "Nobody has shared anything yet."
+    assert (await near_lead.listed("a1"))["last_event"] == "found: The tests need a database."
+
+
+async def test_of_many_findings_the_oldest_go(near_loop: Loop, near_lead: Lead, home: Home) -> None:
+    await at_work(near_lead, 2)
+    async with program_of(near_loop, "a1") as one, program_of(near_loop, "a2") as other:
+        await other.call("share_finding", text="the first")
+        for number in range(MOST):
+            await one.call("share_finding", text=f"number {number}")
+        told = (await other.call("read_findings")).splitlines()
+    assert len(told) == MOST
+    assert told[0].endswith(f"number {MOST - 1}")
+    assert "the first" not in told[-1]
+    with sqlite3.connect(home.records) as records:
+        assert records.execute("SELECT count(*) FROM finding").fetchone() == (MOST,)
+    records.close()
+
+
+@pytest.mark.parametrize("character", ["\x01", "\U0001f600"])
+async def test_whatever_they_hold_they_have_room_in_one_answer(
+    near_loop: Loop, near_lead: Lead, character: str
+) -> None:
+    await near_lead.call("spawn_agent", task="sleep 1000", name="n" * 64)
+    await near_lead.until("a1", state="running")
+    async with program_of(near_loop, "a1") as one:
+        for number in range(MOST):
+            await one.call("share_finding", text=f"{number}: {character * 495}.")
+        told = await one.call("read_findings")
+    assert f"): {MOST - 1}: " in told.splitlines()[0]
+    assert wire_size(told) <= ROOM
+    assert len(told.splitlines()) == MOST or character != "\x01"
+
+
+async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
+    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin_tools.progress_and_findings._MOST", 3)
+    (agent,) = await near_lead.spawn("sleep 1000")
+    await near_lead.until(agent, state="running")
+    async with program_of(near_loop, agent) as program:
+        for tool in ("report_progress", "share_finding", "report_progress"):
+            await program.call(tool, text="still here")
+        for tool in ("report_progress", "share_finding"):
+            assert "You have sent 3 reports, which is the limit" in await program.refusal(tool, text="and here")
+        assert len(await near_loop.store.findings(await near_loop.store.agent(1))) == 1

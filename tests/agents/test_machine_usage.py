@@ -1,0 +1,119 @@
+"""Room: what agents need is learned; without it they wait, and the youngest gives its memory back."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from forkjoin.agents.apply_schedule import Schedule
+from forkjoin.agents.machine_usage import Sight
+from forkjoin.core.model import Agent
+from forkjoin.core.paths import Home
+from forkjoin.process.executor import Capacity
+from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.reconciler import Loop
+from forkjoin.scheduling.scheduler import Decision, Situation, decide
+from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, open_loop_in_memory
+
+GB = 1_000_000_000
+TAKES = "python3 -c \"import time; x = b'x' * 200_000_000; time.sleep(0.5)\""
+
+#: Goes on until it is told to end.
+TALKS = """
+import os, time
+answer('I begin.')
+while run == 1:
+    time.sleep(0.02)
+succeed(told)"""
+
+
+def let_have(loop: Loop, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    """Let so much memory be free of ten gigabytes."""
+
+    async def capacity() -> Capacity:
+        return Capacity(2, 10 * GB, int(free), 0)
+
+    monkeypatch.setattr(loop.rooms.executor, "capacity", capacity)
+    loop.store.changes.announce()
+
+
+async def test_a_look_at_the_machine_is_good_for_a_moment(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("forkjoin.agents.machine_usage.time", SimpleNamespace(monotonic=lambda: now))
+    sight = Sight(loop.rooms)
+    let_have(loop, monkeypatch, 3 * GB)
+    await sight.look([])
+    let_have(loop, monkeypatch, 5 * GB)
+    kept = await sight.look([])
+    now = 1.5
+    fresh = await sight.look([])
+    assert kept
+    assert fresh
+    assert (kept.free, fresh.free) == (3 * GB, 5 * GB)
+
+
+async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(time=lambda: 1_000_000.0, monotonic=lambda: 500.0)
+    monkeypatch.setattr("forkjoin.agents.apply_schedule.time", clock)
+    scheduled = Schedule(loop.rooms)
+    scheduled._short_since = {1: 999_900.0}
+    clock.time, clock.monotonic = lambda: 1_086_410.0, lambda: 510.0  # a day on, in ten seconds
+    seen: list[Situation] = []
+
+    def see(situation: Situation) -> Decision:
+        seen.append(situation)
+        return decide(situation)
+
+    monkeypatch.setattr("forkjoin.agents.apply_schedule.decide", see)
+    await scheduled.act()
+    (situation,) = [one for one in seen if one.short_since]  # others are the loop's own
+    assert situation.now - situation.short_since[1] == 110
+
+
+async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def capacity(_: LocalExecutor) -> Capacity:
+        raise ValueError("a container's odd /proc")
+
+    monkeypatch.setattr(LocalExecutor, "capacity", capacity)
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("echo x > x.txt")
+
+
+async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.run(TAKES)
+        ((kind, peak),) = (await loop.store.peaks()).items()
+        assert kind == (1, "sh")
+        assert 200_000_000 < peak < 400_000_000
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:  # it is kept
+        let_have(loop, monkeypatch, 0.9 * GB)
+        first, second, third = await lead.spawn(*["sleep 60"] * 3)
+        await lead.last_event(third, "of memory free, 0.")
+        await lead.call("stop_agents", ids=[first, second, third])
+
+
+async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conversation(
+    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_have(loop, monkeypatch, 8 * GB)
+    first, second = [(await talking.spawn(TALKS, agent="talker"))[0] for _ in range(2)]
+    for one in (first, second):
+        await talking.last_event(one, "I begin.")
+    let_have(loop, monkeypatch, 0.1 * GB)
+
+    async def paused() -> list[Agent]:
+        return [one for one in await loop.store.live() if one.state == "paused" and not one.ending]
+
+    (youngest,) = await first_answer(paused)
+    assert "of memory free, " in await talking.last_event(youngest.id, "needed")
+    (other,) = {first, second} - {youngest.id}
+    assert (await talking.listed(other))["state"] == "running"
+    let_have(loop, monkeypatch, 8 * GB)
+    (result,) = await talking.results(youngest.id)
+    assert (result["state"], "(memory is short)" in result["output"]) == ("succeeded", True)
+    await talking.call("stop_agents", ids=[other])

@@ -1,0 +1,346 @@
+"""Telling an agent more: while it runs, when it has ended, in order, and whatever is killed meanwhile."""
+
+import errno
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import anyio
+import pytest
+from forkjoin.agents.messages import taker_of
+from forkjoin.app import open_loop
+from forkjoin.core.error import RecordsError
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Call
+from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.reconciler import Loop
+from support.harness import GIVE_UP_S, Lead, lead_of, open_loop_in_memory, program_of
+
+#: A conversation that ends each turn with what it was told.
+ECHO = "succeed(f'{resumed} {told}')"
+#: Another turn begins, as claude tells it.
+BEGIN_TURN = "say(type='system', subtype='init', session_id='x')"
+
+
+async def told(lead: Lead, agent: str, text: str) -> str:
+    """How this message is delivered."""
+    delivery: str = (await lead.call("message_agent", id=agent, text=text))["delivery"]
+    return delivery
+
+
+async def up(lead: Lead, task: str, **more: object) -> str:
+    """The id of an agent whose program does this, once it says so."""
+    (agent,) = await lead.spawn(f"answer('up')\n{task}", agent="talker", **more)
+    await lead.until(agent, last_event="up")
+    return agent
+
+
+async def test_one_that_runs_is_told_at_once_and_in_order(talking: Lead) -> None:
+    agent = await up(talking, "succeed(f'{hear()}, {hear()}')")
+    assert await told(talking, agent, "first") == "now"
+    assert await told(talking, agent, "second\nline") == "now"
+    (result,) = await talking.results(agent)
+    assert (result["state"], result["output"]) == ("succeeded", "first, second\nline")
+    log = await talking.call("read_log", id=agent)
+    assert "noted: told: first" in log
+
+
+async def test_one_that_waits_for_an_answer_is_told_at_once(talking: Lead, loop: Loop, repository: Path) -> None:
+    agent = await up(talking, "succeed(hear())")
+    async with program_of(loop, agent) as program, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
+        assert (await talking.call("wait_agents", timeout_s=GIVE_UP_S))["pending"][0]["state"] == "waiting"
+        assert await told(talking, agent, "more") == "now"
+        (result,) = await talking.results(agent)
+        assert (result["state"], result["output"]) == ("succeeded", "more")
+
+
+async def test_one_that_has_ended_goes_on_in_its_conversation_and_worktree(talking: Lead) -> None:
+    task = "open('x.txt', 'a').write(f'{told[-4:]}\\n')\n"
+    (agent,) = await talking.run(f"{task}{ECHO}", agent="talker")
+    assert await told(talking, agent, "more") == "next_turn"
+    (result,) = await talking.results(agent)
+    assert (result["state"], result["output"], result["insertions"]) == ("succeeded", "True more", 2)
+
+
+async def test_what_one_is_told_that_waits_for_its_turn_it_hears_in_order(talking: Lead) -> None:
+    (agent,) = await talking.run(ECHO, agent="talker", exclusive="key")
+    holder = await up(talking, "hear()", exclusive="key")
+    for text in ("first", "second"):
+        assert await told(talking, agent, text) == "next_turn"
+    await talking.call("stop_agents", ids=[holder])
+    (result,) = await talking.results(agent)
+    assert result["output"] == "True first\n\nsecond"
+
+
+@pytest.mark.parametrize(("program", "task"), [("talker", "x = 'more'"), ("sh", "succeed() { echo more; }")])
+async def test_what_one_is_told_before_it_starts_stands_below_its_task(
+    talking: Lead, loop: Loop, program: str, task: str
+) -> None:
+    holder = await up(talking, "hear()", exclusive="key")
+    (agent,) = await talking.spawn(task, agent=program, exclusive="key")
+    assert await told(talking, agent, "succeed(x)" if program == "talker" else "succeed") == "next_turn"
+    await talking.call("stop_agents", ids=[holder])
+    (result,) = await talking.results(agent)
+    assert result["output"].strip() == "more"
+    assert (await loop.store.agent(2)).attempt == 1
+
+
+async def test_a_command_is_run_again_with_its_task_and_what_it_was_told(talking: Lead, tmp_path: Path) -> None:
+    (agent,) = await talking.spawn(f"echo up; until test -e {tmp_path}/go; do sleep 0.01; done")
+    await talking.until(agent, last_event="up")
+    assert await told(talking, agent, "echo told; tail -n 1 $FORKJOIN_TASK_FILE") == "next_turn"
+    (tmp_path / "go").touch()
+    (result,) = await talking.results(agent)
+    assert result["output"] == "up\ntold\necho told; tail -n 1 $FORKJOIN_TASK_FILE"
+
+
+async def test_what_comes_after_the_end_of_its_turn_is_another_turn(talking: Lead, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    wait = f"import os, time\nwhile run == 1 and not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    (agent,) = await talking.spawn(f"{ECHO}\nsys.stdin.read()\n{wait}", agent="talker")
+    await talking.last_event(agent, "False")
+    assert await told(talking, agent, "more") == "next_turn"
+    go.touch()
+    (result,) = await talking.results(agent)
+    assert result["output"] == "True more"
+
+
+async def test_one_that_was_stopped_goes_on_when_it_is_told_to(talking: Lead) -> None:
+    agent = await up(talking, f"if run == 1: hear()\n{ECHO}")
+    await talking.call("stop_agents", ids=[agent])
+    assert await told(talking, agent, "go on") == "next_turn"
+    (result,) = await talking.results(agent)
+    assert (result["state"], result["output"]) == ("succeeded", "True go on")
+
+
+async def test_what_waits_for_one_that_is_stopped_does_not_start_it_again(talking: Lead, loop: Loop) -> None:
+    (agent,) = await talking.spawn("echo up; sleep 1000")
+    await talking.until(agent, last_event="up")
+    await told(talking, agent, "echo more")
+    await talking.call("stop_agents", ids=[agent])
+    assert (await loop.store.agent(1)).state == "stopped"
+
+
+#: What a program does that was told something, and ends without having answered that.
+UNANSWERED = {
+    "killed": "os.kill(os.getpid(), 9)",
+    "killed in another turn": f"succeed('first'); {BEGIN_TURN}; os.kill(os.getpid(), 9)",
+    "an error": "fail('broken', 500)",
+}
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("end", UNANSWERED.values(), ids=UNANSWERED.keys())
+async def test_what_a_program_did_not_answer_is_said_again(talking: Lead, end: str) -> None:
+    agent = await up(talking, f"import os\nif run == 1:\n    hear(); {end}\nsucceed(told)")
+    assert await told(talking, agent, "do this too") == "now"
+    (result,) = await talking.results(agent)
+    assert result["output"].startswith("Your program was cut off")
+    assert result["output"].endswith("do this too")
+
+
+async def test_one_that_is_out_of_money_in_the_turn_after_a_good_one_is_not_done(talking: Lead) -> None:
+    spend = f"hear(); succeed('first', 0.25); {BEGIN_TURN}; spend(0.5); time.sleep(1000)"
+    agent = await up(talking, f"import time\nif run == 1:\n    {spend}\nsucceed(told)", budget_usd=0.5)
+    await told(talking, agent, "do this too")
+    await talking.last_event(agent, "its budget of 0.5 USD is used up")
+    await talking.until(agent, state="paused")
+    await talking.call("set_budget", id=agent, budget_usd=5)
+    (result,) = await talking.results(agent)
+    assert result["output"].endswith("do this too")
+    assert "; it is to go on" in await talking.call("read_log", id=agent)
+
+
+async def test_a_daemon_that_takes_over_says_nothing_twice(
+    talkers: None, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = LocalExecutor.send
+
+    async def die_after_it(local: LocalExecutor, handle: str, data: bytes, *, once: bool = False) -> bool:
+        await send(local, handle, data, once=once)
+        raise RecordsError("nothing is recorded any more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalExecutor, "send", die_after_it)
+        async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+            agent = await up(lead, "succeed(hear())")
+            assert await told(lead, agent, "more") == "next_turn"
+            await lead.last_event(agent, "more")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (result,) = await lead.results(agent)
+        assert (result["output"], (await loop.store.agent(1)).attempt) == ("more", 1)
+
+
+async def test_what_there_is_no_room_for_now_is_told_later(
+    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, full = loop.rooms.executor.send, [OSError(errno.ENOSPC, "full")]
+
+    async def try_to_send(handle: str, data: bytes, *, once: bool = False) -> bool:
+        if full:
+            raise full.pop()
+        return await send(handle, data, once=once)
+
+    monkeypatch.setattr(loop.rooms.executor, "send", try_to_send)
+    agent = await up(talking, "succeed(hear())")
+    assert await told(talking, agent, "more") == "next_turn"
+    (result,) = await talking.results(agent)
+    assert result["output"] == "more"
+
+
+async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, loop: Loop) -> None:
+    (first,) = await talking.spawn("exit 1")
+    (second,) = await talking.run("echo done", after=[first])
+    await told(talking, second, "more")
+    (result,) = await talking.results(second)
+    assert (result["state"], result["summary"]) == ("failed", "skipped: a1 failed")
+    assert (await loop.store.agent(2)).started is None
+
+
+async def test_one_whose_lead_is_gone_goes_on_for_who_tells_it(
+    talkers: None, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (agent,) = await lead.run("echo $WHO")
+    monkeypatch.setenv("WHO", "another")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository, "session-2") as lead:
+        await told(lead, agent, "echo again")
+        (result,) = await lead.results(agent)
+    assert result["output"] == "another\nagain\n"
+
+
+async def test_what_waits_for_another_attempt_can_be_read_as_it_is(talking: Lead) -> None:
+    (agent,) = await talking.run("echo x > x.txt; echo done", exclusive="key")
+    holder = await up(talking, "hear()", exclusive="key")
+    await told(talking, agent, "echo more")
+    assert "+x" in await talking.call("read_diff", id=agent)
+    assert (await talking.call("read_log", id=agent)).startswith("done\n")
+    result = await talking.call("get_result", id=agent)
+    assert (result["state"], result["insertions"]) == ("queued", 1)
+    assert "before it was told to go on; it is queued" in result["warnings"][0]
+    await talking.call("stop_agents", ids=[holder, agent])
+
+
+async def test_how_long_one_takes_that_goes_on_is_told_until_now(
+    talking: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (agent,) = await talking.run("true", exclusive="key")
+    holder = await up(talking, "hear()", exclusive="key")
+    later = SimpleNamespace(time=lambda: time.time() + 1000)
+    monkeypatch.setattr("forkjoin_tools.status.time", later)
+    assert (await talking.listed(agent))["elapsed_s"] < 1000
+    await told(talking, agent, "true")
+    assert (await talking.listed(agent))["elapsed_s"] >= 1000
+    await talking.call("stop_agents", ids=[holder])
+
+
+async def test_a_wait_for_one_that_has_nothing_left_to_spend_is_over(talking: Lead) -> None:
+    (agent,) = await talking.run("succeed('done', 0.25)", agent="talker", budget_usd=0.25)
+    await told(talking, agent, "more")
+    waited = await talking.call("wait_agents", ids=[agent], timeout_s=GIVE_UP_S)
+    assert (waited["pending"][0]["state"], waited["timed_out"]) == ("queued", False)
+    assert "its budget of 0.25 USD is used up" in waited["waiting"][0]
+    await talking.call("stop_agents", ids=[agent])
+
+
+async def test_an_agent_leads_what_is_written_for_it_nowhere(talking: Lead, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    links = f'for name in "$FORKJOIN_TASK_FILE" "${{FORKJOIN_TASK_FILE}}.new"; do ln -sf {victim} "$name"; done'
+    meddle = f"{links}; rm -rf .git; git init -q"
+    (agent,) = await talking.run(f'tail -n 1 "$FORKJOIN_TASK_FILE"; {meddle}')
+    await told(talking, agent, "# more")
+    (result,) = await talking.results(agent)
+    assert result["output"] == "# more"
+    assert victim.read_text() == "mine"
+
+
+async def test_one_that_can_not_go_on_keeps_what_it_did(talking: Lead, repository: Path) -> None:
+    (agent,) = await talking.run("echo x > x.txt")
+    (known,) = (repository / ".git" / "worktrees").iterdir()
+    known.rename(repository / "elsewhere")
+    await told(talking, agent, "true")
+    (result,) = await talking.results(agent)
+    assert (result["state"], result["insertions"]) == ("failed", 1)
+    assert "knows the worktree of a1" in result["error"]
+    assert "+x" in await talking.call("read_diff", id=agent)
+
+
+async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_one(talking: Lead, home: Home) -> None:
+    await talking.run("true")
+    (above,) = home.worktrees.iterdir()
+    (above / "a2-echo").mkdir()
+    (above / "a2-echo" / "a file").touch()
+    (agent,) = await talking.run("echo")
+    await told(talking, agent, "true")
+    (result,) = await talking.results(agent)
+    assert "is no worktree, but there are files in it" in result["error"]
+
+
+async def test_one_whose_program_the_settings_know_no_more_takes_nothing(talking: Lead, loop: Loop) -> None:
+    agent = await up(talking, "hear()")
+    record = await loop.store.agent(1)
+    assert taker_of(loop.rooms, record)
+    assert taker_of(loop.rooms, replace(record, spec=record.spec.model_copy(update={"agent": "gone"}))) is None
+    await talking.call("stop_agents", ids=[agent])
+
+
+async def test_a_daemon_that_takes_over_delivers_what_was_recorded(talkers: None, repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        runs = await up(lead, "succeed(f'{hear()}, {hear()}')")
+        (ended,) = await lead.run(ECHO, agent="talker")
+    async with open_loop(home) as loop:  # nobody runs it
+        for number, text in ((1, "first"), (1, "second"), (2, "more")):
+            await loop.store.tell(await loop.store.agent(number), text, Call("", ""), "", "")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        results = await lead.results(runs, ended)
+    assert [result["output"] for result in results] == ["first, second", "True more"]
+
+
+async def test_one_that_was_merged_is_merged_again_with_what_it_did_since(talking: Lead, repository: Path) -> None:
+    task = "open('x.txt', 'a').write(f'{run}\\n')\n"
+    (agent,) = await talking.run(f"{task}{ECHO}", agent="talker")
+    await talking.call("merge_worktree", ids=[agent])
+    await told(talking, agent, "more")
+    await talking.results(agent)
+    assert (await talking.listed(agent))["merge"] == "unmerged"
+    answer = await talking.call("merge_worktree", ids=[agent])
+    assert [one["id"] for one in answer["merged"]] == [agent]
+    assert (repository / "x.txt").read_text() == "1\n2\n"
+
+
+async def test_who_is_gone_or_has_lost_its_name_is_refused_in_words(talking: Lead) -> None:
+    (merged, removed) = await talking.run("echo x > a; echo done", "true")
+    await talking.call("merge_worktree", ids=[merged])
+    await talking.call("remove_worktrees", ids=[removed])
+    name = (await talking.listed(merged))["name"]
+    await talking.call("spawn_agent", task="true", name=name)
+    assert "is a3's by now" in await talking.refusal("message_agent", id=merged, text="more")
+    assert "was removed" in await talking.refusal("message_agent", id=removed, text="more")
+    assert (await talking.listed(merged))["state"] == "succeeded"
+
+
+async def test_a_message_that_is_sent_twice_is_recorded_once(talking: Lead, loop: Loop) -> None:
+    (agent,) = await talking.run("true")
+    record = await loop.store.agent(1)
+    call = Call("relay", "request")
+    await loop.store.tell(record, "true", call, record.environment, "")
+    assert await loop.store.answered(call) == {"mail": 1}
+    assert (await loop.store.agent(1)).attempt == 2
+    await talking.results(agent)
+
+
+async def test_what_earlier_attempts_warned_of_stays_in_the_result(talking: Lead, repository: Path) -> None:
+    move = "import subprocess\nsubprocess.run(['git', 'branch', 'new-' + str(len(told))], check=True)\n"
+    (agent,) = await talking.run(f"{move}{ECHO}", agent="talker")
+    for text in ("a", "bb"):
+        await told(talking, agent, text)
+        (result,) = await talking.results(agent)
+    warnings = [one for one in result["warnings"] if "other refs" in one]
+    assert ["new-2 (new)" in warnings[0], "new-1 (new)" in warnings[1]] == [True, True]
+    assert [one.partition(": ")[0] for one in warnings[1:]] == ["In attempt 2", "In attempt 1"]
+    nothing = [one for one in result["warnings"] if "changed nothing" in one]
+    assert nothing == ["It ended well but changed nothing: there is nothing to merge."]

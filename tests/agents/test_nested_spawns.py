@@ -1,0 +1,513 @@
+"""Agents that agents spawn: within what was granted, and with the end of those that have spawned them."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from forkjoin.core.paths import Home
+from forkjoin.core.session import digest_of
+from forkjoin.merge_queue.conflict_preview import Clash
+from forkjoin.reconciler import Loop
+from forkjoin_tools.blocking_calls import Patience
+from mcp_types import ElicitRequestParams, ElicitResult
+from support.harness import (
+    GIVE_UP_S,
+    Lead,
+    first_answer,
+    git,
+    kill_daemon,
+    lead_of,
+    limit,
+    open_lead,
+    program_of,
+    until,
+)
+
+TESTS = Path(__file__).parents[1]
+AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.com")
+TALK = "answer('up')\nhear()"
+WAITS = "until test -e go; do sleep 0.05; done"
+
+
+def calls(*steps: tuple[str, Any]) -> str:
+    """The task of the scripted program that calls tools."""
+    return json.dumps(steps)
+
+
+@pytest.fixture
+def one_slot(home: Home) -> None:
+    """Room for one agent at a time, and a program that calls tools."""
+    limit(home, max_running=1)
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = [{str(TESTS)!r}]; from support.fakes.parent import main; main()",
+    ]
+    text = home.config_file.read_text()
+    home.config_file.write_text(f'{text}[agents.parent]\nkind = "command"\ncommand = {json.dumps(command)}\n')
+
+
+async def begin(lead: Lead, **nesting: Any) -> str:
+    """An agent at work that may spawn others so."""
+    (parent,) = await lead.spawn(WAITS, nesting=nesting, exclusive="database")
+    await lead.until(parent, state="running")
+    return parent
+
+
+# -- a tree, from end to end
+
+
+async def running(lead: Lead, agent: str) -> bool:
+    """Whether there is such an agent, at work."""
+    listed = (await lead.call("list_agents", state=["running"]))["agents"]
+    return agent in [one["id"] for one in listed]
+
+
+TREE = calls(
+    ("sh", "echo ours > ours.txt; git add .; git commit -qm ours"),
+    ("spawn_agent", {"task": "cat ours.txt > theirs.txt", "name": "child", "agent": "sh"}),
+    ("wait_agents", {}),
+    ("merge_worktree", {"ids": ["child"]}),
+)
+
+
+async def test_an_agent_spawns_another_waits_in_the_only_slot_and_merges_it_into_its_own_branch(
+    one_slot: None, repository: Path, home: Home
+) -> None:
+    async with open_lead(repository) as lead:
+        (parent,) = await lead.run(TREE, agent="parent", nesting={"agents": 1})
+        result = await lead.call("get_result", id=parent)
+        child = await lead.listed("child")
+    assert (result["state"], result["warnings"]) == ("succeeded", [])
+    subjects = {commit.partition(" ")[2] for commit in result["commits"]}
+    assert subjects >= {"ours", "Uncommitted work of a2 (child)"}
+    assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
+    assert (child["state"], child["merge"], child["parent"]) == ("succeeded", "merged", parent)
+    assert git(repository, "log", "--format=%s", "main") == "first"
+
+
+async def test_a_tree_goes_on_when_the_daemon_is_killed(one_slot: None, repository: Path, home: Home) -> None:
+    go = home.state / "go"
+    tree = TREE.replace("cat ours.txt", f"until test -e {go}; do sleep 0.05; done; cat ours.txt")
+    async with open_lead(repository) as lead:
+        (parent,) = await lead.spawn(tree, agent="parent", nesting={"agents": 1})
+        await first_answer(lambda: running(lead, "a2"))
+        kill_daemon(repository, home)
+        go.touch()
+        (result,) = await lead.results(parent)
+        assert (await lead.listed("child"))["merge"] == "merged"
+    assert result["state"] == "succeeded"
+    assert git(repository, "show", f"{result['branch']}:theirs.txt") == "ours"
+
+
+async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spawns(
+    one_slot: None, repository: Path, home: Home
+) -> None:
+    added = '[agents.parent.environment]\nANTHROPIC_BASE_URL = "https://another.example"\n'
+    home.config_file.write_text(home.config_file.read_text() + added)
+    spawn = {"task": "echo at $ANTHROPIC_BASE_URL", "name": "child", "agent": "sh"}
+    async with open_lead(repository) as lead:
+        await lead.run(calls(("spawn_agent", spawn), ("wait_agents", {})), agent="parent", nesting={"agents": 1})
+        assert (await lead.call("get_result", id="child"))["output"].strip() == "at"
+
+
+# -- within what was granted
+
+
+async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    worktree = Path((await near_loop.store.agent(1)).worktree)
+    (worktree / ".git").unlink()
+    git(worktree, "init", "-q")
+    git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
+    async with program_of(near_loop, parent) as program:
+        refused = await program.refusal("spawn_agent", task="true")
+        assert f"is no worktree of {repository}/.git any more; nothing was changed." in refused
+
+
+async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(
+    near_loop: Loop, near_lead: Lead
+) -> None:
+    parent = await begin(near_lead, agents=2, depth=2)
+    async with program_of(near_loop, parent) as program:
+        (child,) = await program.spawn(WAITS, nesting={"agents": 50})
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below:
+            (grandchild,) = await below.spawn("true")
+            refused = await below.refusal("spawn_agent", task="true")
+            assert "was granted 2 agents of its own" in refused
+            assert "0 are left, and 1 were asked for. Nothing was spawned." in refused
+            assert "granted depth 1: give yours no nesting" in await below.refusal(
+                "spawn_agent", task="true", nesting={"agents": 1}
+            )
+        assert "0 are left" in await program.refusal("spawn_agents", agents=[{"task": "true"}], dry_run=True)
+        assert "give yours at most nesting.depth 1" in await program.refusal(
+            "spawn_agent", task="true", nesting={"agents": 1, "depth": 2}
+        )
+        listed = (await program.call("list_agents"))["agents"]
+    assert [(one["id"], one["parent"]) for one in listed] == [(grandchild, child), (child, parent)]
+    assert len((await near_lead.call("list_agents"))["agents"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"after": ["parent"]}, "no agent of yours"),
+        ({"base": "other"}, "no agent of yours"),
+        ({"exclusive": "database"}, "has 'database' to itself until its end"),
+    ],
+)
+async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
+    near_loop: Loop, near_lead: Lead, given: dict[str, Any], words: str
+) -> None:
+    await near_lead.call("spawn_agent", task="true", name="other")
+    await near_lead.results("other")
+    await near_lead.call("spawn_agent", task=WAITS, name="parent", nesting={"agents": 5}, exclusive="database")
+    await near_lead.until("parent", state="running")
+    async with program_of(near_loop, "a2") as program:
+        assert words in await program.refusal("spawn_agent", task="true", **given)
+        assert (await program.call("list_agents"))["agents"] == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "words"),
+    [
+        ("stop_agents", {"ids": ["other"]}, "other is not one of your agents"),
+        ("read_log", {"id": "a2"}, "a2 is not one of your agents"),
+        ("merge_worktree", {"ids": ["child"], "into": "main"}, "into your own branch alone"),
+        ("merge_worktree", {"ids": ["child"], "on_conflict": "agent"}, "resolve them yourself"),
+        ("set_budget", {"id": "child", "budget_usd": 1}, "is the lead's alone"),
+        ("get_status", {}, "is the lead's alone"),
+    ],
+)
+async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
+    near_loop: Loop, near_lead: Lead, tool: str, given: dict[str, Any], words: str
+) -> None:
+    await near_lead.call("spawn_agent", task="true", name="other")
+    await near_lead.results("other")
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
+        await program.call("spawn_agent", task="true", name="child")
+        assert words in await program.refusal(tool, **given)
+
+
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        ("spawn_agent", {"task": "true"}),
+        ("message_agent", {"id": "a2", "text": "more"}),
+        ("merge_worktree", {"ids": ["a2"]}),
+        ("remove_worktrees", {"ids": ["a2"], "discard_unmerged": True}),
+        ("report_progress", {"text": "still there"}),
+        ("ask_lead", {"question": "Whose?"}),
+    ],
+)
+async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
+    near_loop: Loop, near_lead: Lead, tool: str, given: dict[str, Any]
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+        await near_lead.results(parent)
+        assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
+        assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
+
+
+async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
+    near_loop: Loop, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_loop.schedule, "max_running", 1)
+    await begin(near_lead, agents=5)
+    await near_loop.store.add_token(1, digest_of("its token"))
+    async with program_of(near_loop, "a1") as program:
+        await program.spawn("true", "true")
+    async with lead_of(near_loop, repository, kind="cli", token="its token") as shell:
+        told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
+        assert [one["id"] for one in told["finished"]] == ["a2"]
+        told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
+        assert [one["id"] for one in told["finished"]] == ["a3"]
+
+
+async def test_what_waits_for_others_keeps_its_slot(
+    near_loop: Loop, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(near_lead, agents=5)
+    await near_loop.store.add_token(1, digest_of("its token"))
+    awaiting: list[list[int]] = []
+
+    async def look(self: Patience, *_: object) -> None:
+        awaiting.append([*near_loop.rooms.awaiting])
+
+    monkeypatch.setattr(Patience, "wait", look)
+    async with (
+        program_of(near_loop, "a1") as program,
+        lead_of(near_loop, repository, kind="cli", token="its token") as shell,
+    ):
+        (child,) = await program.spawn("true")
+        for ids in ([child], [child, "a1"], ["a1"]):
+            await shell.call("wait_agents", ids=ids)
+    assert awaiting == [[1], [], []]
+
+
+async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    (stranger,) = await near_lead.spawn(WAITS)
+    await near_lead.until(stranger, state="running")
+    await near_loop.store.add_token(1, digest_of("its token"))
+    async with (
+        program_of(near_loop, parent) as program,
+        program_of(near_loop, stranger) as other,
+        lead_of(near_loop, repository, kind="cli", token="its token") as shell,
+        anyio.create_task_group() as tasks,
+    ):
+        for number, asker in enumerate((program, other), 1):
+            tasks.start_soon(partial(asker.call, "ask_lead", question="Whose?"))
+            await near_lead.until(f"a{number}", state="waiting")
+        assert (await program.call("list_requests"))["requests"] == []
+        assert "requests" not in await program.call("list_agents")
+        for request in ("r1", "r2"):
+            for its in (program, shell):
+                refused = await its.refusal("answer_request", request_id=request, answer="Mine.")
+                assert f"No request {request!r}" in refused
+            await near_lead.call("answer_request", request_id=request, answer="Yours.")
+
+
+async def test_its_silence_while_it_waits_for_its_own_does_not_count(near_loop: Loop, near_lead: Lead) -> None:
+    (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await near_lead.until(parent, state="running")
+    async with program_of(near_loop, parent) as program:
+        await program.spawn("sleep 3")
+        await program.call("wait_agents", timeout_s=GIVE_UP_S)
+        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await near_lead.results(parent)
+    assert result["state"] == "succeeded"
+
+
+async def test_its_silence_while_its_own_are_merged_does_not_count(near_loop: Loop, near_lead: Lead) -> None:
+    (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
+    await near_lead.until(parent, state="running")
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        await program.call("merge_worktree", ids=["a2"], verify="sleep 3")
+        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    (result,) = await near_lead.results(parent)
+    assert result["state"] == "succeeded"
+
+
+async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    put: list[str] = []
+
+    async def accept(_: object, params: ElicitRequestParams) -> ElicitResult:
+        put.append(params.message)
+        return ElicitResult(action="accept", content={"answer": "The person's."})
+
+    await begin(near_lead, agents=5)
+    await near_loop.store.add_token(1, digest_of("its token"))
+    async with lead_of(near_loop, repository, token="its token", elicitation_callback=accept, mode="legacy") as program:
+        (child,) = await program.spawn(WAITS)
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below, anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(below.call, "ask_lead", question="Whose?"))
+            await near_lead.until(child, state="waiting")
+            (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
+            await program.call("answer_request", request_id=asked["request_id"], answer="Mine.")
+    assert put == []
+
+
+# -- at its command line
+
+
+async def test_its_command_line_may_do_what_its_tools_may(near_loop: Loop, near_lead: Lead, repository: Path) -> None:
+    parent = await begin(near_lead, agents=5)
+    (stranger,) = await near_lead.run("true")
+    async with program_of(near_loop, parent, kind="cli") as shell:
+        (child,) = await shell.run("echo theirs > theirs.txt")
+        assert (await shell.call("merge_worktree", ids=[child]))["merged"]
+        seen = {one["id"] for one in (await shell.call("list_agents"))["agents"]}
+        assert seen == {parent, child}
+        for tool in ("stop_agents", "remove_worktrees", "merge_worktree"):
+            for other in (stranger, parent):
+                assert "is not one of your agents" in await shell.refusal(tool, ids=[other])
+        for tool, given in (("budget", {}), ("attach", {"id": child}), ("undo_merge", {}), ("get_status", {})):
+            assert "is the lead's alone" in await shell.refusal(tool, **given)
+    assert git(repository, "show", f"{(await near_loop.store.agent(1)).branch}:theirs.txt") == "theirs"
+
+
+async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_competes_with_its_own(
+    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec: dict[str, Any] = {"task": WAITS, "name": "try", "candidates": 2}
+    await near_lead.call("spawn_agents", agents=[spec])
+    for number in (1, 2):
+        await near_lead.until(f"a{number}", state="running")
+        (Path((await near_loop.store.agent(number)).worktree) / "go").touch()
+    first = await near_loop.store.agent(1)
+    await near_lead.results("a1", "a2")
+    monkeypatch.setattr(near_loop.foresight, "known", {first.project: [Clash("a1", "a2", ("secret.txt",))]})
+    async with program_of(near_loop, "a1", kind="cli") as shell:
+        assert [one["id"] for one in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]
+        assert "conflicts" not in await shell.listed("a1")
+    assert (await near_lead.listed("a1"))["conflicts"] == ["a2: secret.txt"]
+
+
+async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_next(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    (agent,) = await near_lead.run("true")
+    await near_lead.call("message_agent", id=agent, text=WAITS)
+    await near_lead.until(agent, state="running")
+    async with (
+        program_of(near_loop, agent, attempt="a1-1") as left,
+        program_of(near_loop, agent, kind="cli", attempt="a1-2") as now,
+    ):
+        refused = await left.refusal("report_progress", text="still there")
+        assert refused == "a1-1, to which this process belongs, has ended. Nothing was changed."
+        assert await now.call("report_progress", text="here") == "Noted."
+    (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    await near_lead.results(agent)
+
+
+# -- into its own branch alone
+
+
+async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "checkout", "-q", "--detach")
+        git(repository, "symbolic-ref", agent.ref, "refs/heads/main")
+        for tool, given in (("merge_worktree", {"ids": ["a2"]}), ("merge_worktree", {"ids": ["a2"], "dry_run": True})):
+            assert "is a symbolic ref to another branch" in await program.refusal(tool, **given)
+    git(repository, "symbolic-ref", "--delete", agent.ref)
+    assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
+
+
+async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_changes_nothing(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "checkout", "-q", "--detach")
+        turn = f"git -C {repository} symbolic-ref {agent.ref} refs/heads/main"
+        assert "is a symbolic ref" in await program.refusal("merge_worktree", ids=["a2"], verify=turn)
+    git(repository, "symbolic-ref", "--delete", agent.ref)
+    assert (git(repository, "rev-parse", "main"), git(repository, "status", "--porcelain")) == (main, "")
+
+
+async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
+    near_loop: Loop, near_lead: Lead, repository: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "symbolic-ref", "HEAD", "refs/heads/main")
+        told = await program.call("merge_worktree", ids=["a2"])
+    assert told["target"] == agent.branch
+    assert git(repository, "show", f"{agent.branch}:theirs.txt") == "theirs"
+    assert git(repository, "rev-parse", "main") == main
+
+
+async def test_a_merge_writes_into_no_checkout_but_its_own(near_loop: Loop, near_lead: Lead, repository: Path) -> None:
+    parent = await begin(near_lead, agents=5)
+    agent = await near_loop.store.agent(1)
+    async with program_of(near_loop, parent) as program:
+        await program.run("echo theirs > theirs.txt")
+        git(Path(agent.worktree), "checkout", "-q", "--detach")
+        git(repository, "symbolic-ref", "HEAD", agent.ref)
+        refused = await program.refusal("merge_worktree", ids=["a2"])
+        assert f"is checked out in {repository}, not in its own worktree" in refused
+    assert not (repository / "theirs.txt").exists()
+
+
+# -- the end of a tree
+
+
+async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
+    near_loop: Loop, near_lead: Lead, tmp_path: Path
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
+    branch = (await near_loop.store.agent(1)).branch
+    async with program_of(near_loop, parent) as program, anyio.create_task_group() as tasks:
+        (child,) = await program.run("echo theirs > theirs.txt")
+        refused: list[str] = []
+
+        async def merge() -> None:
+            refused.append(await program.refusal("merge_worktree", ids=[child], verify=verify))
+
+        tasks.start_soon(merge)
+        await until((tmp_path / "begun").exists)
+        before = git(Path((await near_loop.store.agent(1)).worktree), "rev-parse", branch)
+        await near_lead.call("stop_agents", ids=[parent])
+        (tmp_path / "go").touch()
+        await until(lambda: refused)
+        assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
+        assert git(Path((await near_loop.store.agent(1)).worktree), "rev-parse", branch) == before
+        assert (await near_lead.listed(child))["merge"] == "unmerged"
+
+
+async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
+    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
+        (child,) = await program.run("echo theirs > theirs.txt")
+        monkeypatch.setattr(near_loop.rooms.environments, "find", _lost)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
+            await first_answer(partial(waits, near_loop))
+            await near_loop.store.ask_stop(await near_loop.store.live())
+
+
+def _lost(*_: object) -> None:
+    return None
+
+
+async def waits(loop: Loop) -> bool:
+    """Whether a merge waits for the environment of whoever has asked for it."""
+    return loop.waiting_landings > 0
+
+
+async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(near_loop: Loop, near_lead: Lead) -> None:
+    parent = await begin(near_lead, agents=5, depth=2)
+    async with program_of(near_loop, parent) as program:
+        (child,) = await program.spawn(WAITS, nesting={"agents": 1})
+        await near_lead.until(child, state="running")
+        async with program_of(near_loop, child) as below:
+            (grandchild,) = await below.spawn(WAITS)
+        await near_lead.call("stop_agents", ids=[parent])
+        assert "is at its end" in await program.refusal("spawn_agent", task="true")
+    states = [(await near_lead.listed(one))["state"] for one in (parent, child, grandchild)]
+    assert states == ["stopped"] * 3
+
+
+async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told(
+    near_loop: Loop, near_lead: Lead
+) -> None:
+    parent = await begin(near_lead, agents=5)
+    async with program_of(near_loop, parent) as program:
+        (child,) = await program.spawn(f"echo half > half.txt; {WAITS}")
+        await near_lead.until(child, state="running")
+        worktree = Path((await near_loop.store.agent(1)).worktree)
+        await until((Path((await near_loop.store.agent(2)).worktree) / "half.txt").exists)
+        (worktree / "go").touch()
+    (result, stopped) = await near_lead.results(parent, child)
+    assert any("were stopped" in warning and child in warning for warning in result["warnings"])
+    assert (stopped["state"], stopped["files_changed"]) == ("stopped", 1)

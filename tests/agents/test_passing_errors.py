@@ -1,0 +1,75 @@
+"""Errors that will pass are tried again, and are no agent's failure and no landing's (faults 16 and 17)."""
+
+import errno
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from forkjoin.core.paths import Home
+from support.harness import GIVE_UP_S, Lead, first_answer, lead_of, open_loop_in_memory
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+class Fault:
+    """Stands before a function, which fails until it is mended."""
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        self.function = function
+        self.mended = False
+
+    async def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if not self.mended:
+            raise FULL
+        return await self.function(*arguments, **named)
+
+
+async def _until_told(lead: Lead, what: str) -> None:
+    async def is_told() -> bool:
+        trouble = (await lead.call("get_status"))["trouble"]
+        return any(what in line and "No space left" in line for line in trouble)
+
+    await first_answer(is_told)
+
+
+@pytest.mark.parametrize("moment", ["prepare", "finish"])
+async def test_an_agent_waits_until_there_is_space_again_and_says_so(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from forkjoin.agents import lifecycle
+
+    fault = Fault(getattr(lifecycle, moment))
+    monkeypatch.setattr(lifecycle, moment, fault)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (first,) = await lead.spawn("echo x > x.txt; echo told")
+        await _until_told(lead, "a1 (")
+        words = "a1 (echo-x-x-txt-echo-told) can't be carried on now, and is tried again"
+        await lead.until(first, last_event=f"{words}: OSError: {FULL}")
+        fault.mended = True
+        ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
+        assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
+        assert loop.held_up == {}
+
+
+async def test_a_landing_waits_until_there_is_space_again(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forkjoin.git.merging.merge_branches_in_order import merge_together
+    from forkjoin.merge_queue import train
+
+    fault = Fault(merge_together)
+    monkeypatch.setattr(train, "merge_together", fault)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.run("echo x > x.txt")
+        landed: list[Any] = []
+
+        async def merge() -> None:
+            landed.append(await lead.call("merge_worktree", ids=["a1"]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(merge)
+            await _until_told(lead, "landing 1")
+            fault.mended = True
+        assert [one["id"] for one in landed[0]["merged"]] == ["a1"]

@@ -1,0 +1,87 @@
+"""What agents may do: said at spawn and in the settings, and kept by their programs, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forkjoin.agents.stop import stop
+from forkjoin.core.paths import Home
+from support.harness import Lead, lead_of, open_lead_in_memory, open_loop_in_memory, program_of
+
+ECHO = "succeed(' '.join(sys.argv))"
+
+
+async def test_a_command_that_asks_nobody_is_refused_permissions(talking: Lead) -> None:
+    refused: tuple[dict[str, list[str]], ...] = ({"allow": []}, {"deny": ["WebFetch"]})
+    for given in refused:
+        why = await talking.refusal("spawn_agent", task="true", permissions=given)
+        assert "sh keeps no permissions: a command asks nobody" in why
+    assert (await talking.call("list_agents", all=True))["agents"] == []
+
+
+@pytest.mark.parametrize("given", [{"allow": ["rm -rf"]}, {"deny": "Bash"}, {"ask": ["Bash"]}, ["Bash"]])
+async def test_what_are_no_permissions_is_refused(talking: Lead, given: Any) -> None:
+    assert "permissions" in await talking.refusal("spawn_agent", task="true", agent="talker", permissions=given)
+
+
+async def test_those_of_the_spec_reach_its_program_over_those_of_the_settings(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    settings = '[permissions]\nallow = ["Read"]\ndeny = ["Bash(rm:*)"]\n'
+    home.config_file.write_text(home.config_file.read_text() + settings)
+    async with open_lead_in_memory(home, repository) as lead:
+        own = {"allow": ["WebFetch"], "deny": ["WebSearch"]}
+        tasks = [{"task": ECHO, "permissions": own, "agent": "talker"}, {"task": ECHO, "agent": "talker"}]
+        spawned = await lead.call("spawn_agents", agents=[*tasks, {"task": "echo done"}])
+        first, second, third = await lead.results(*(agent["id"] for agent in spawned["agents"]))
+    assert '"allow": ["WebFetch", "mcp__forkjoin"]' in first["output"]
+    assert '"Bash(rm:*)", "WebSearch"]' in first["output"]
+    assert '"allow": ["Read", "mcp__forkjoin"]' in second["output"]
+    assert third["state"] == "succeeded"
+
+
+async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_deny_alone(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    config = home.config_file.read_text()
+    home.config_file.write_text(config.replace("[agents.talker]", "[agents.talker]\nskip_permissions = true"))
+    async with open_lead_in_memory(home, repository) as lead:
+        told = await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"allow": ["Read"]})
+        assert "only `deny` holds" in told["note"]
+        assert "note" not in await lead.call("spawn_agent", task=ECHO, agent="talker", permissions={"deny": ["Read"]})
+        await lead.results("a1", "a2")
+
+
+async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_spawns(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.call("spawn_agent", task="until test -e go; do sleep 0.05; done", nesting={"agents": 3})
+        await lead.until("a1", state="running")
+    home.config_file.write_text(f"{home.config_file.read_text()}[permissions]\nallow = []\n")
+    async with open_loop_in_memory(home) as loop:
+        for given in ({"agent": "talker", "permissions": {"allow": ["Bash"]}}, {}):
+            async with program_of(loop, "a1") as parent:
+                assert "would do for it" in await parent.refusal("spawn_agent", task="true", **given)
+        await stop(loop.rooms, await loop.store.live())
+
+
+async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
+    talkers: None, repository: Path, home: Home
+) -> None:
+    limited: dict[str, Any] = {"task": ECHO, "agent": "talker", "permissions": {"deny": ["WebFetch"]}}
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        refused = await lead.refusal("spawn_agent", **limited, nesting={"agents": 1})
+        assert "nesting and permissions" in refused
+        assert (await lead.call("list_agents", all=True))["agents"] == []
+        await lead.call("spawn_agent", task="until test -e go; do sleep 0.05; done", nesting={"agents": 3, "depth": 2})
+        await lead.until("a1", state="running")
+        async with program_of(loop, "a1") as parent:
+            assert await parent.refusal("spawn_agent", **limited, nesting={"agents": 1}) == refused
+            await parent.call("spawn_agent", **limited)
+        (limited_child,) = await lead.results("a2")
+        await stop(loop.rooms, await loop.store.live())
+    assert "WebFetch" in limited_child["output"]
+    home.config_file.write_text(f'{home.config_file.read_text()}[permissions]\ndeny = ["WebFetch"]\n')
+    async with open_lead_in_memory(home, repository) as lead:
+        assert await lead.refusal("spawn_agent", task="true", nesting={"agents": 1}) == refused

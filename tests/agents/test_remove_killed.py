@@ -1,0 +1,162 @@
+"""A daemon is killed at each step of a removal, and somebody goes on in the worktree: the next one loses nothing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from forkjoin.core.model import Agent
+from forkjoin.core.paths import Home
+from forkjoin.reconciler import Loop
+from support.branches import blob
+from support.fakes.removing_daemon import remove_elsewhere
+from support.harness import first_answer, git, lead_of, open_loop_in_memory
+from support.merges import start_forkserver
+
+_ALLOW = ("-c", "protocol.file.allow=always")
+#: Work on the branch, a clean clone and a worktree in an ignored folder, and a submodule.
+_SCRIPT = f"""
+echo x > x.txt; echo deps > .gitignore; git add .; git commit -qm x
+git clone -q "$(git rev-parse --git-common-dir)" deps/clone; git worktree add -q --detach deps/tree
+git {" ".join(_ALLOW)} submodule update -q --init"""
+
+
+class World:
+    """A repository, and a home in which agents have ended, with a copy of both to begin from again."""
+
+    def __init__(self, repository: Path, home: Home) -> None:
+        self.repository, self.home = repository, home
+        self._copy = repository.parent / "copy"
+
+    async def make(self, script: str, *, merge: bool) -> None:
+        library = self.repository.parent / "library"
+        git(self.repository.parent, "init", "-q", "library")
+        git(library, "commit", "-q", "--allow-empty", "-m", "library")
+        git(self.repository, *_ALLOW, "submodule", "add", "-q", str(library), "lib")
+        git(self.repository, "commit", "-qm", "with a submodule")
+        async with open_loop_in_memory(self.home) as loop, lead_of(loop, self.repository) as lead:
+            await lead.run(script)
+            if merge:
+                await lead.call("merge_worktree", ids=["a1"])
+        for folder in (self.repository, self.home.state):
+            shutil.copytree(folder, self._copy / folder.name, symlinks=True, ignore=shutil.ignore_patterns("poke"))
+
+    def begin_again(self) -> None:
+        for folder in (self.repository, self.home.state):
+            shutil.rmtree(folder)
+            shutil.copytree(self._copy / folder.name, folder, symlinks=True)
+
+    @property
+    def worktree(self) -> Path:
+        return next(self.home.worktrees.glob("*/a1-*"), self.home.worktrees / "none")
+
+    def go_on(self) -> list[str]:
+        """Let somebody work on where the agent did, as far as that is there; the ends of this work's paths."""
+        if not self.worktree.exists():
+            return []
+        (self.worktree / "late.txt").write_text("late\n")
+        folder = self.repository / ".git" / "worktrees" / self.worktree.name
+        return ["late.txt", *self._commit(self.worktree / "deps/clone/.git"), *self._commit(folder / "modules/lib")]
+
+    def _commit(self, folder: Path) -> list[str]:
+        """Commit in a nested repository, if it is there still; the end of the commit's path."""
+        at = ("--git-dir", str(folder))
+        if not git(self.repository, *at, "rev-parse", "HEAD^{tree}", check=False).isalnum():
+            return []
+        late = git(self.repository, *at, "commit-tree", "-m", "late", "HEAD^{tree}")
+        git(self.repository, *at, "update-ref", "HEAD", late)
+        return [f"objects/{late[:2]}/{late[2:]}"]
+
+    def has(self, work: str) -> bool:
+        """Whether this work is in the worktree, on a branch, or kept."""
+        tops = (self.worktree, self.repository / ".git" / "worktrees")
+        if any(list(top.rglob(work)) for top in tops):
+            return True
+        refs = git(self.repository, "for-each-ref", "--format=%(refname)").splitlines()
+        names = {ref: git(self.repository, "ls-tree", "--name-only", ref).splitlines() for ref in refs}
+        archives = [blob(self.repository, ref, "files.tar") for ref in refs if "files.tar" in names[ref]]
+        return any(work in there for there in names.values()) or any(work.encode() in one for one in archives)
+
+    async def see_the_end(self, loop: Loop) -> Agent:
+        """Return the agent once its removal is finished or refused."""
+
+        async def look() -> Agent | None:
+            agent = await loop.store.agent(1)
+            return agent if "its removal was cut off" in agent.last_event else None
+
+        agent = await first_answer(look)
+        assert agent
+        assert not await loop.store.half_removed()
+        return agent
+
+    def check_all_is_gone(self) -> None:
+        assert not self.worktree.exists()
+        assert git(self.repository, "for-each-ref", "refs/heads/forkjoin") == ""
+        assert list(self.repository.glob(".git/worktrees/*/gitdir")) == []
+
+    def check_all_is_there(self) -> None:
+        assert git(self.worktree, "show", "HEAD:x.txt") == "x"
+        assert git(self.worktree / "deps" / "clone", "fsck") == ""
+        assert git(self.worktree / "deps" / "tree", "status", "--porcelain") == ""
+        assert git(self.worktree / "lib", "status", "--porcelain") == ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes() -> None:
+    start_forkserver()
+
+
+@pytest.fixture
+def world(repository: Path, home: Home) -> World:
+    return World(repository, home)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: World, goes_on: bool) -> None:
+    await world.make(_SCRIPT, merge=True)
+    number, ends = 1, set[bool]()
+    while remove_elsewhere(discard=False, falls_at=number):
+        late = world.go_on() if goes_on else []
+        async with open_loop_in_memory(world.home) as loop:
+            agent = await world.see_the_end(loop)
+        assert all(world.has(work) for work in late), late
+        if agent.removed:
+            world.check_all_is_gone()
+        else:
+            assert late
+            assert "its removal was cut off, and is not finished: a1" in agent.last_event
+            world.check_all_is_there()
+        ends.add(bool(agent.removed))
+        world.begin_again()
+        number += 5 if goes_on else 9
+    assert number > 30, "these were the steps of a whole removal"
+    assert ends == ({False, True} if goes_on else {True})
+
+
+_DISCARDED = f"{_SCRIPT}\ngit -C deps/clone commit -q --allow-empty -m own"
+
+
+async def test_what_came_after_a_discard_was_cut_off_is_kept_too(world: World) -> None:
+    await world.make(_DISCARDED, merge=False)
+    for number in (1, 4, 12):
+        assert remove_elsewhere(discard=True, falls_at=number)
+        late = world.go_on()
+        async with open_loop_in_memory(world.home) as loop:
+            agent = await world.see_the_end(loop)
+        assert late
+        assert all(world.has(work) for work in late), late
+        assert agent.removed
+        assert "its work is kept as refs/forkjoin/kept/" in agent.last_event
+        world.check_all_is_gone()
+        world.begin_again()
+
+
+async def test_a_branch_that_a_person_took_after_its_removal_was_cut_off_is_theirs(world: World) -> None:
+    await world.make(_SCRIPT, merge=True)
+    assert remove_elsewhere(discard=False, falls_at=12)
+    branch = git(world.repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin")
+    mine = world.repository.parent / "mine"
+    git(world.repository, "worktree", "add", "-q", "--force", str(mine), branch)
+    async with open_loop_in_memory(world.home) as loop:
+        assert (await world.see_the_end(loop)).removed
+    assert git(mine, "log", "--format=%s", "-1") == "x"
+    assert not world.worktree.exists()

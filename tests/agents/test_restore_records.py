@@ -1,0 +1,288 @@
+"""Fault 18: what damaged records held is told again by the files of attempts; and other files of a home, damaged."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from forkjoin.app import _leave_when_damaged, open_loop
+from forkjoin.core import file_lock
+from forkjoin.core.agent_spec import SpecParts
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import Pause, State
+from forkjoin.core.paths import Home
+from forkjoin.core.settings import read_settings
+from forkjoin.store.damaged_database import set_aside_copies
+from forkjoin.store.rows import RESTORED
+from support.about_files import write_about
+from support.harness import GIVE_UP_S, Lead, git, lead_of, let_pass, open_lead_in_memory, open_loop_in_memory, until
+from support.records import DAMAGES, damage
+
+
+async def _listed(lead: Lead) -> dict[str, dict[str, Any]]:
+    return {agent["id"]: agent for agent in (await lead.call("list_agents", all=True))["agents"]}
+
+
+def _waits(home: Home) -> str:
+    return f"until test -e {home.state}/go; do sleep 0.02; done; echo x > x.txt; echo told"
+
+
+class Left:
+    """What a daemon has left, and no other takes over until `taken_over`."""
+
+    def __init__(self, home: Home, repository: Path, agents: dict[str, dict[str, Any]]) -> None:
+        self.agents = agents
+        self._home, self._repository = home, repository
+        self._lock = file_lock.take(home.daemon_lock)  # else a shim would start a daemon
+        assert self._lock is not None
+
+    @asynccontextmanager
+    async def taken_over(self) -> AsyncGenerator[Lead]:
+        assert self._lock is not None
+        os.close(self._lock)
+        async with open_lead_in_memory(self._home, self._repository) as lead:
+            yield lead
+        self._lock = file_lock.take(self._home.daemon_lock)
+
+    def close(self) -> None:
+        assert self._lock is not None
+        os.close(self._lock)
+
+
+@pytest.fixture
+async def left(repository: Path, home: Home) -> AsyncIterator[Left]:
+    """Agents: a1 ended with work, a2 runs, a3 ended and was removed, a4 was lost with its work."""
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("echo one > one.txt; echo first")
+        await lead.spawn(_waits(home))
+        await lead.until("a2", state="running")
+        await lead.run("true")
+        await lead.call("remove_worktrees", ids=["a3"])
+        await lead.spawn(f"echo four > four.txt; echo up > {home.state}/up; exec sleep 1000")
+        await until((home.state / "up").exists)
+        agents = await _listed(lead)
+    for agent in agents.values():
+        write_about(home, repository, agent)
+    found = Left(home, repository, agents)
+    _kill_attempt(home, "a4-1")
+    yield found
+    found.close()
+
+
+def _kill_attempt(home: Home, handle: str) -> None:
+    """Kill an attempt's shim and its program, as when the machine goes down."""
+    folder = str(home.attempts / handle).encode()
+    for entry in Path("/proc").iterdir():
+        try:
+            ours = (
+                entry.name.isdigit() and folder in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            )
+            if ours and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
+    while file_lock.is_held(home.attempts / handle / "lock"):
+        pass
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "gone"])
+async def test_agents_are_restored_as_they_are(repository: Path, home: Home, left: Left, how: str) -> None:
+    if how == "gone":
+        home.records.unlink()
+    else:
+        damage(home.records, how)
+    async with left.taken_over() as lead:
+        await lead.until("a1", state="succeeded")
+        await lead.until("a4", state="lost")
+        now = await _listed(lead)
+        assert {id_: (one["name"], one["branch"]) for id_, one in now.items()} == {
+            id_: (one["name"], one["branch"]) for id_, one in left.agents.items()
+        }
+        (line,) = [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
+        assert str(set_aside_copies(home.records)[-1]) in line
+        (home.state / "go").touch()
+        await lead.until("a2", state="succeeded")
+        for agent, files in (("a1", 1), ("a2", 1), ("a4", 1)):
+            result = await lead.call("get_result", id=agent)
+            assert result["files_changed"] == files
+            assert how == "halved" or RESTORED in result["warnings"]  # of a half, some rows may have been read
+        assert "a3" not in {agent["id"] for agent in (await lead.call("list_agents"))["agents"]}
+        merged = await lead.call("merge_worktree", ids=["a1", "a2"])
+        assert [one["id"] for one in merged["merged"]] == ["a1", "a2"]
+        assert git(repository, "show", "main:one.txt") == "one"
+        await lead.call("remove_worktrees", ids=["a4"], discard_unmerged=True)
+        assert await lead.spawn("true") == ["a5"]
+        for copy in set_aside_copies(home.records):
+            copy.unlink()
+        assert not [line for line in (await lead.call("get_status"))["trouble"] if "damaged" in line]
+
+
+async def test_one_that_was_ended_and_no_word_of_why_could_be_left_is_not_gone_on_with(home: Home, left: Left) -> None:
+    (home.attempts / "a4-1" / "cancel").touch()
+    home.records.unlink()
+    async with left.taken_over() as lead:
+        await lead.until("a4", state="stopped")
+        (home.state / "go").touch()
+        await lead.until("a2", state="succeeded")
+
+
+async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one_that_was_stopped_stays_stopped(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = f"echo x >> {home.state}/ran; [ $(wc -l < {home.state}/ran) = 1 ] && sleep 1000; echo went on"
+    pause = Pause("its budget is spent", ending=True, not_before=time.time() + 1000)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.spawn(task)
+        await until((home.state / "ran").exists)
+        await lead.spawn("sleep 1000")
+        for id_ in ("a1", "a2"):
+            await lead.until(id_, state="running")
+        await loop.store.move(await loop.store.agent(1), State.PAUSED, pause=pause)
+        await lead.call("stop_agents", ids=["a2"])
+        await until(lambda: not file_lock.is_held(home.attempts / "a1-1" / "lock"))
+    home.records.unlink()
+    async with open_loop(home) as loop:
+        assert [(await loop.store.agent(number)).state for number in (1, 2)] == [State.PAUSED, State.RUNNING]
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        assert "its budget is spent" in await lead.last_event("a1", "its budget is spent")
+        await lead.until("a2", state="stopped")
+        assert (await lead.listed("a1"))["state"] == "paused"
+        let_pass(loop, monkeypatch, 2000)
+        (result,) = await lead.results("a1")
+    assert (result["state"], result["output"].strip()) == ("succeeded", "went on")
+
+
+async def test_what_was_restored_once_is_not_restored_again(repository: Path, home: Home, left: Left) -> None:
+    home.records.unlink()
+    async with left.taken_over() as lead:
+        await lead.until("a1", state="succeeded")
+        await lead.call("stop_agents", ids=["a2"])
+        await lead.until("a4", state="lost")
+        before = await _listed(lead)
+    async with left.taken_over() as lead:
+        assert await _listed(lead) == before
+
+
+async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(home: Home, left: Left) -> None:
+    async with open_loop(home) as loop:
+        await loop.store.forget_agent(1)
+    async with open_loop(home) as loop:
+        assert (await loop.store.numbers()) == (4, {2, 3, 4})
+    home.records.with_name("records.sqlite.damaged-20300101T000000Z").touch()
+    async with open_loop(home) as loop:
+        assert (await loop.store.numbers()) == (4, {1, 2, 3, 4})
+        assert (await loop.store.agent(1)).restored
+        assert await loop.store.task(1) == "the task"
+        await loop.store.ask_stop([await loop.store.agent(2)])
+    async with left.taken_over() as lead:
+        await lead.call("stop_agents", ids=["a2"])
+
+
+async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: Home, left: Left) -> None:
+    about = home.attempts / "a1-1" / "about.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "spec": {"priority": "high", "task": "a task"}}))
+    home.records.unlink()
+    async with open_loop(home) as loop:
+        assert (await loop.store.agent(1)).spec == SpecParts()
+        assert "unknown" in await loop.store.task(1)
+    async with left.taken_over() as lead:
+        await lead.call("stop_agents", ids=["a2"])
+
+
+async def test_what_tells_of_an_agent_is_on_the_disk_before_its_program_starts(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, synced = os.fdatasync, set[str]()
+
+    def sync(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+    assert {str(home.attempts / "a1-1" / name) for name in ("about.json", "input")} <= synced
+
+
+@pytest.mark.parametrize("seen", ["attempts/a9-1", "worktrees/repository-0/a9-name"])
+async def test_a_number_that_is_seen_anywhere_is_not_handed_out(repository: Path, home: Home, seen: str) -> None:
+    (home.state / seen).mkdir(parents=True)
+    async with open_lead_in_memory(home, repository) as lead:
+        assert await lead.run("true") == ["a10"]
+        assert "damaged" in " ".join((await lead.call("get_status"))["trouble"])
+
+
+async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_them_aside(
+    repository: Path, home: Home, left: Left
+) -> None:
+    async with open_loop(home) as loop:
+        with anyio.fail_after(GIVE_UP_S), anyio.CancelScope() as scope:
+            loop.store.damaged.set()
+            await _leave_when_damaged(loop, scope)
+            await anyio.sleep_forever()
+    async with left.taken_over() as lead:
+        assert len(set_aside_copies(home.records)) == 1
+        assert set(await _listed(lead)) == {"a1", "a2", "a3", "a4"}
+        await lead.call("stop_agents", ids=["a2"])
+    async with left.taken_over():
+        assert len(set_aside_copies(home.records)) == 1
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_an_ended_agent_outlives_its_attempts_files(repository: Path, home: Home, left: Left, how: str) -> None:
+    for file in (home.attempts / "a1-1").iterdir():
+        if file.is_file():
+            damage(file, how)
+    damage(home.daemon_lock, how)
+    async with left.taken_over() as lead:
+        assert (await lead.call("get_result", id="a1"))["output"].strip() == "first"
+        (home.state / "go").touch()
+        await lead.until("a2", state="succeeded")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_running_agent_outlives_what_of_its_files_is_damaged(
+    repository: Path, home: Home, left: Left, how: str
+) -> None:
+    for name in ("spec.json", "started.json", "input", "lock", "about.json", "full.json"):
+        damage(home.attempts / "a2-1" / name, how)
+    async with left.taken_over() as lead:
+        (home.state / "go").touch()
+        await lead.until("a2", state="succeeded")
+        assert (await lead.call("get_result", id="a2"))["output"].strip() == "told"
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_an_end_that_cannot_be_read_is_never_a_success(
+    repository: Path, home: Home, left: Left, how: str
+) -> None:
+    (home.state / "go").touch()
+    await until(lambda: not file_lock.is_held(home.attempts / "a2-1" / "lock"))
+    damage(home.attempts / "a2-1" / "end.json", how)
+    async with left.taken_over() as lead:
+        await lead.until("a2", state="lost")
+        assert (await lead.call("get_result", id="a2"))["files_changed"] == 1
+
+
+@pytest.mark.parametrize("how", ["halved", "random"])
+def test_damaged_settings_are_refused_in_words(home: Home, how: str) -> None:
+    home.config_file.write_text('default_agent = "sh"')
+    damage(home.config_file, how)
+    with pytest.raises(CallerError, match=r"config\.toml"):
+        read_settings(home.config_file)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_lock_is_one_whatever_is_in_its_file(home: Home, how: str) -> None:
+    home.daemon_lock.write_bytes(b"0123456789")
+    damage(home.daemon_lock, how)
+    held = file_lock.take(home.daemon_lock)
+    assert held is not None
+    assert file_lock.is_held(home.daemon_lock)
+    os.close(held)

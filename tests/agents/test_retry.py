@@ -1,0 +1,183 @@
+"""Between attempts: what passes ends an attempt, never its agent."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from forkjoin.app import open_loop
+from forkjoin.core.error import BrokenPromiseError
+from forkjoin.core.model import State
+from forkjoin.core.paths import Home
+from forkjoin.reconciler import Loop
+from support.attempts import change_shims
+from support.harness import Lead, git, lead_of, let_pass, open_loop_in_memory
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_command_that_exits_75_is_run_again_in_its_worktree_as_it_left_it(talking: Lead) -> None:
+    (first,) = await talking.spawn("echo x >> x.txt; test $(wc -l < x.txt) = 3 && echo done || exit 75", retries=2)
+    (result,) = await talking.results(first)
+    assert (result["state"], result["output"]) == ("succeeded", "done\n")
+    assert len(result["commits"]) == 1
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("retries", "runs"), [(0, 1), (1, 2), (None, 3)])
+async def test_it_is_tried_no_more_often_than_was_said(talking: Lead, retries: int | None, runs: int) -> None:
+    (first,) = await talking.spawn("echo x >> x.txt; exit 75", retries=retries)
+    (result,) = await talking.results(first)
+    assert (result["state"], result["error"], result["insertions"]) == ("failed", "exit 75", runs)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_other_failures_are_not_tried_again(talking: Lead, repository: Path) -> None:
+    ids = await talking.spawn("echo x >> x.txt; exit 1", "echo x >> x.txt; kill -9 $$")
+    ids += await talking.spawn("echo x >> x.txt", verify="exit 75")
+    ids += await talking.spawn("fail('no such model', 404)", "fail('prompt is too long')", agent="talker")
+    assert {result["state"] for result in await talking.results(*ids)} == {"failed"}
+    assert git(repository, "log", "--all", "--format=%s").count("Uncommitted work") == 3
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_claude_whose_conversation_is_gone_begins_anew_with_its_task(talking: Lead) -> None:
+    gone = "fail('No conversation found with session ID: 1')"
+    task = f"import os\nif run == 1:\n    answer('I begin.')\n    os.kill(os.getpid(), 9)\nif resumed: {gone}"
+    (first,) = await talking.spawn(f"{task}\nsucceed(f'{{run}} {{told[:9]}}')", agent="talker")
+    (result,) = await talking.results(first)
+    assert (result["state"], result["output"]) == ("succeeded", "3 import os")
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "fail('API Error: 503 down', 503)",
+        "fail('API Error: Unable to connect to API (ECONNRESET)')",
+        "os.kill(os.getpid(), 9)",
+    ],
+)
+async def test_a_claude_that_met_with_passing_trouble_goes_on_in_its_conversation(talking: Lead, trouble: str) -> None:
+    task = f"import os\nif run == 1:\n    answer('I begin.')\n    {trouble}\nsucceed(f'{{resumed}} {{told}}')"
+    (result,) = await talking.results(*await talking.spawn(task, agent="talker"))
+    assert result["state"] == "succeeded"
+    assert result["cost_usd"] == (0.25 if "kill" in trouble else 0.5)  # all attempts together
+    assert result["output"].startswith("True Your program was cut off in the midst of your work (")
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_was_never_answered_begins_anew(talking: Lead) -> None:
+    task = "import os\nif run == 1: os.kill(os.getpid(), 9)\nsucceed(f'{resumed} {told[:9]}')"
+    (result,) = await talking.results(*await talking.spawn(task, agent="talker"))
+    assert (result["state"], result["output"]) == ("succeeded", "False import os")
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_claude_whose_shim_was_killed_goes_on_and_a_command_is_lost(talking: Lead, home: Home) -> None:
+    task = "import time\nif run == 1:\n    answer('I begin.')\n    time.sleep(1000)\nsucceed('done')"
+    (talker,) = await talking.spawn(task, agent="talker")
+    (command,) = await talking.spawn("echo up; sleep 1000")
+    await talking.until(talker, last_event="I begin.")
+    await talking.until(command, last_event="up")
+    for one in (talker, command):
+        started = (home.attempts / f"{one}-1" / "started.json").read_text()
+        os.kill(int(started.split(",")[1]), signal.SIGKILL)
+    results = await talking.results(talker, command)
+    assert [result["state"] for result in results] == ["succeeded", "lost"]
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_whose_shim_was_killed_before_anything_ran_is_started_once_more(
+    talking: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fell = str(tmp_path / "fell")
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        f"import os\nif not os.path.exists({fell!r}):\n    open({fell!r}, 'w').close()\n    os.kill(os.getpid(), 9)",
+    )
+    (result,) = await talking.results(*await talking.spawn("echo x >> x.txt; echo done"))
+    assert (result["state"], result["insertions"]) == ("succeeded", 1)
+    assert Path(fell).exists()
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(talking: Lead, home: Home) -> None:
+    (first,) = await talking.spawn("echo x > x.txt; exit 75")
+    await talking.until(first, state="paused")
+    await talking.last_event(first, "it rests until ")
+    status = await talking.call("get_status")
+    assert (status["running"], status["queued"], status["paused"]) == (0, 0, 1)
+    assert status["waiting"][0].startswith("a1: it rests until ")
+    await talking.call("stop_agents", ids=[first])
+    (result,) = await talking.results(first)
+    assert (result["state"], result["merge"], result["files_changed"]) == ("stopped", "unmerged", 1)
+    assert not (home.attempts / "a1-2").exists()
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_daemon_that_takes_over_lets_go_on_who_rests(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (first,) = await lead.spawn("test -e x.txt && echo again || { touch x.txt; exit 75; }")
+        await lead.until(first, state="paused")
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.last_event(first, "it rests until ")
+        let_pass(loop, monkeypatch, 3000)
+        (result,) = await lead.results(first)
+        assert (result["state"], result["output"]) == ("succeeded", "again\n")
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_asks_for_another_attempt_when_it_is_stopped_gets_none(talking: Lead) -> None:
+    (first,) = await talking.spawn("trap 'exit 75' TERM; echo x > x.txt; while :; do sleep 0.01; done")
+    await talking.until(first, state="running")
+    (stopped,) = (await talking.call("stop_agents", ids=[first]))["agents"]
+    assert stopped["state"] == "stopped"
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_ended_meanwhile_keeps_no_other_from_being_stopped(talking: Lead, loop: Loop) -> None:
+    first, second = await talking.spawn("test -e x.txt || { touch x.txt; exit 75; }", "sleep 1000")
+    await talking.results(first)
+    await loop.store.ask_stop(await loop.store.agents_numbered([1, 2]))
+    (result,) = await talking.results(second)
+    assert result["state"] == "stopped"
+    assert (await talking.listed(first))["state"] == "succeeded"
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talking: Lead) -> None:
+    breaks = 'touch "$(git rev-parse --git-path index.lock)"; exit 75'
+    task = f"echo x >> x.txt; test $(wc -l < x.txt) = 2 || {{ {breaks}; }}; git add . && git commit -qm both"
+    (result,) = await talking.results(*await talking.spawn(task))
+    assert (result["state"], [one.split()[1] for one in result["commits"]]) == ("succeeded", ["both"])
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, loop: Loop) -> None:
+    await talking.spawn("exit 75")
+    await talking.until("a1", state="paused")
+    frozen = replace(await loop.store.agent(1), frozen=True)
+    with pytest.raises(BrokenPromiseError):
+        await loop.store.move(frozen, State.RUNNING)
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(repository: Path, home: Home) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        ids = await lead.spawn(*["test -e x.txt && echo again || { touch x.txt; exit 75; }"] * 2)
+        for one in ids:
+            await lead.until(one, state="paused")
+    async with open_loop(home) as loop:  # nobody runs it
+        for number in (1, 2):
+            await loop.store.queue_again(await loop.store.agent(number), "Go on.")
+        await loop.store.ask_stop([await loop.store.agent(2)])
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        results = await lead.results(*ids)
+    assert [(one["state"], one["output"]) for one in results] == [("succeeded", "again\n"), ("stopped", "")]
+    assert [one["files_changed"] for one in results] == [1, 1]
+    assert (home.attempts / "a1-2" / "started.json").exists()
+    assert not (home.attempts / "a2-2" / "started.json").exists()

@@ -1,0 +1,112 @@
+"""Stacks: an agent's base is another agent, from the end of whose work it starts."""
+
+from pathlib import Path
+
+import pytest
+from forkjoin.core.paths import Home
+from support.dependent_agents import falling_once_settled, fork, outcomes
+from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
+
+
+async def test_it_starts_once_its_base_has_ended_from_the_end_of_its_work_alone(near: Lead, repository: Path) -> None:
+    await near.run("echo other > other.txt")
+    ids = await fork(
+        near,
+        {"name": "second", "task": "cat x.txt; ls other.txt || echo alone", "base": "first", "after": ["a1"]},
+        {"name": "first", "task": "echo x > x.txt; git add x.txt; git commit -qm x; sleep 0.1; echo y > y.txt"},
+    )
+    git(repository, "commit", "-q", "--allow-empty", "-m", "meanwhile")
+    assert await outcomes(near, ids) == {"second": "succeeded: alone", "first": "succeeded: "}
+    assert git(repository, "rev-parse", "forkjoin/a2-second") == git(repository, "rev-parse", "forkjoin/a3-first")
+
+
+async def test_a_stack_of_three_is_told_in_waves_and_skipped_from_where_one_fails(near: Lead) -> None:
+    agents: list[dict[str, object]] = [
+        {"name": "top", "task": "true", "base": "middle"},
+        {"name": "middle", "task": "exit 3", "base": "ground"},
+        {"name": "ground", "task": "echo > x"},
+    ]
+    answer = await near.call("spawn_agents", agents=agents, dry_run=True)
+    assert answer["waves"] == [["ground"], ["middle"], ["top"]]
+    ended = await outcomes(near, await fork(near, *agents))
+    assert ended.pop("middle").startswith("failed: exit 3")
+    assert ended == {"top": "failed: skipped: a2 failed", "ground": "succeeded: "}
+
+
+async def test_a_default_base_lets_none_start_from_itself(near: Lead) -> None:
+    ids = await fork(near, {"name": "ground", "task": "echo > x"}, {"name": "next", "task": "ls"}, base="ground")
+    assert (await outcomes(near, ids))["next"] == "succeeded: x"
+
+
+async def test_an_id_means_the_agent_then_a_name_of_the_call_then_what_git_knows_then_an_older_name(
+    near: Lead, repository: Path
+) -> None:
+    for name in ("a1", "new", "old"):
+        git(repository, "switch", "-qc", name, "main")
+        (repository / f"of-branch-{name}").touch()
+        git(repository, "add", ".")
+        git(repository, "commit", "-qm", name)
+    git(repository, "switch", "-q", "main")
+    await near.call("spawn_agents", agents=[{"task": "touch of-agent", "name": one} for one in ("old", "older")])
+    ids = await fork(
+        near,
+        {"name": "new", "task": "touch of-agent"},
+        *({"name": f"from-{one}", "task": "ls -x of-*", "base": one} for one in ("a1", "new", "old", "older")),
+    )
+    ended = await outcomes(near, ids)
+    assert [ended[f"from-{one}"] for one in ("a1", "new", "older")] == ["succeeded: of-agent"] * 3
+    assert ended["from-old"] == "succeeded: of-branch-old"
+
+
+async def test_what_means_neither_is_refused_naming_both_and_so_is_a_circle(near: Lead) -> None:
+    neither = await near.refusal("spawn_agent", task="true", base="nobody")
+    assert "base 'nobody' names no commit of this repository" in neither
+    assert "no agent" in neither
+    circle = [{"name": "x", "task": "true", "base": "y"}, {"name": "y", "task": "true", "after": ["x"]}]
+    assert "goes in a circle" in await near.refusal("spawn_agents", agents=circle)
+    await near.run("exit 1")
+    assert "a1 (exit-1) failed: what comes after it" in await near.refusal("spawn_agent", task="true", base="a1")
+
+
+@pytest.mark.parametrize("strategy", ["merge", "squash"])
+async def test_it_starts_from_what_was_merged_and_removed_before(near: Lead, repository: Path, strategy: str) -> None:
+    (first,) = await near.run("echo x > x.txt")
+    await near.call("merge_worktree", ids=[first], strategy=strategy)
+    await near.call("remove_worktrees", ids=[first])
+    ids = await fork(near, {"name": "second", "task": "cat x.txt; git log --oneline | wc -l", "base": first})
+    assert await outcomes(near, ids) == {"second": "succeeded: 2"}, "its commit, and not what it was merged to"
+
+
+async def test_where_nothing_is_left_of_its_base_it_fails_in_words(near: Lead, repository: Path) -> None:
+    ids = await fork(near, {"name": "ground", "task": "sleep 1000"})
+    ids += await fork(near, {"name": "never", "task": "true", "after": ["ground"]})
+    above = {"base": "never", "on_failed_dependency": "run"}
+    (top,) = await fork(near, {"name": "top", "task": "true", **above})
+    await near.call("stop_agents", ids=ids)
+    assert (await outcomes(near, [top]))["top"].startswith("failed: Nothing is there of the work of never")
+
+
+async def test_it_starts_from_the_work_of_one_that_failed_where_it_is_to_run_all_the_same(near: Lead) -> None:
+    (first,) = await near.run("echo half > x.txt; exit 3")
+    ids = await fork(near, {"name": "mends", "task": "cat x.txt", "base": first}, on_failed_dependency="run")
+    assert await outcomes(near, ids) == {"mends": "succeeded: half"}
+
+
+async def test_its_base_is_settled_again_when_a_daemon_died_over_it(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (first,) = await lead.run("echo x > x.txt")
+        with falling_once_settled(monkeypatch) as settled:
+            (above,) = await fork(lead, {"name": "above", "task": "cat x.txt", "base": first})
+            while len(settled) < 2:
+                await lead.listed(above)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        assert (await lead.call("wait_agents", ids=[above], timeout_s=GIVE_UP_S))["finished"][0]["summary"] == "x"
+    assert settled[:2] == [git(repository, "rev-parse", "forkjoin/a2-above")] * 2
+
+
+def test_a_person_may_stack_too(repository: Path, home: Home) -> None:
+    forkjoin(repository, "spawn", "echo x > x.txt", "--name", "first")
+    forkjoin(repository, "spawn", "cat x.txt", "--name", "second", "--base", "first")
+    assert "second  succeeded  x" in forkjoin(repository, "wait").stdout

@@ -1,0 +1,198 @@
+"""Before an agent's worktree goes, its repository's teardown is run there."""
+
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import processes_of
+from forkjoin.agents.retention import tidy
+from forkjoin.core.paths import Home
+from forkjoin.reconciler import Loop
+from forkjoin.store.port_blocks import first_port
+from support.harness import forkjoin, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
+from support.repository_configs import want
+
+
+def _tells(home: Home, then: str = "") -> str:
+    return (
+        f"teardown = 'echo \"$PWD $FORKJOIN_PORT_BASE $MINE\" >> {home.state}/torn; ls >> {home.state}/torn; {then}'\n"
+    )
+
+
+def torn(home: Home) -> list[str]:
+    file = home.state / "torn"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+async def test_it_is_run_in_the_worktree_with_the_leads_environment_before_that_goes(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want(repository, home, _tells(home))
+    monkeypatch.setenv("MINE", "theirs")
+    first = first_port(home.state)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (id_,) = await lead.run("echo x > x.txt")
+        monkeypatch.setenv("MINE", "another's")
+        (worktree,) = home.worktrees.glob("*/a1-*")
+        assert torn(home) == []
+        async with lead_of(loop, repository, "another") as other:
+            answer = await other.call("remove_worktrees", ids=[id_], discard_unmerged=True)
+        assert "warnings" not in answer
+        assert torn(home) == [f"{worktree} {first} theirs", "README.md", "shared.txt", "x.txt"]
+        assert not worktree.exists()
+        await lead.call("remove_worktrees", ids=[id_])
+        assert len(torn(home)) == 4
+        assert (await lead.run("echo $FORKJOIN_PORT_BASE")) == ["a2"]
+        assert (await lead.call("get_result", id="a2"))["output"].strip() == str(first), "the block is free again"
+
+
+async def test_where_it_fails_or_hangs_the_removal_goes_on_and_says_so(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        want(repository, home, "teardown = 'echo cannot; exit 3'\n")
+        first = await lead.spawn("true")
+        want(repository, home, "teardown = 'setsid sleep 1000 & sleep 1000'\nteardown_minutes = 0.005\n")
+        second = await lead.spawn("true")
+        await lead.results(*first, *second)
+        answer = await lead.call("remove_worktrees", ids=["a1", "a2"])
+    assert answer["warnings"][0] == "The teardown of a1 (true) failed: exit 3. cannot"
+    assert answer["warnings"][1].startswith("The teardown of a2 (true-2) failed: ended ")
+    assert list(home.worktrees.glob("*/*")) == []
+    assert processes_of(home.attempts) == {}
+
+
+async def test_a_person_is_told_too(repository: Path, home: Home) -> None:
+    want(repository, home, "teardown = 'echo cannot; exit 3'\n")
+    async with open_lead(repository) as lead:
+        await lead.run("true")
+    assert forkjoin(repository, "rm", "a1").stdout.splitlines()[1:] == [
+        "The teardown of a1 (true) failed: exit 3. cannot"
+    ]
+
+
+async def test_a_refused_removal_tears_nothing_down_and_what_a_teardown_changes_loses_no_work(
+    repository: Path, home: Home
+) -> None:
+    want(repository, home, _tells(home, "rm -f later.txt x.txt"))
+    async with open_lead_in_memory(home, repository) as lead:
+        (id_,) = await lead.run("echo x > x.txt")
+        await lead.refusal("remove_worktrees", ids=[id_])
+        assert torn(home) == []
+        (next(home.worktrees.glob("*/a1-*")) / "later.txt").write_text("later\n")
+        kept = (await lead.call("remove_worktrees", ids=[id_], discard_unmerged=True))["removed"][0]["kept_as"]
+    assert git(repository, "ls-tree", "--name-only", kept).split() == ["README.md", "later.txt", "shared.txt", "x.txt"]
+
+
+def _waits(home: Home) -> str:
+    return f"until test -e {home.state}/go; do sleep 0.02; done"
+
+
+async def test_what_is_written_while_it_runs_is_kept_and_what_it_takes_away_keeps_nothing(
+    repository: Path, home: Home
+) -> None:
+    want(repository, home, _tells(home, f"{_waits(home)}; rm shared.txt"))
+    async with (
+        open_loop_in_memory(home) as loop,
+        lead_of(loop, repository) as lead,
+        lead_of(loop, repository, "b") as b,
+    ):
+        await lead.run("true", "true")
+        (first, second) = sorted(home.worktrees.glob("*/a*"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(b.call, "remove_worktrees", ids=["a1", "a2"]))
+            await until(lambda: torn(home))
+            (first / "later.txt").write_text("later\n")
+            (home.state / "go").touch()
+        removed = (await lead.call("remove_worktrees", ids=["a1", "a2"]))["removed"]
+        assert git(repository, "show", f"{removed[0]['kept_as']}:later.txt") == "later"
+        assert "kept_as" not in removed[1]
+    assert (first.exists(), second.exists()) == (False, False)
+
+
+@pytest.mark.parametrize("what", ["a commit", "a merge"])
+async def test_who_goes_on_with_an_agent_while_it_runs_keeps_it_from_going(
+    repository: Path, home: Home, what: str
+) -> None:
+    want(repository, home, _tells(home, _waits(home)))
+    async with (
+        open_loop_in_memory(home) as loop,
+        lead_of(loop, repository) as lead,
+        lead_of(loop, repository, "b") as b,
+    ):
+        (id_,) = await lead.run("echo x > x.txt")
+        (worktree,) = home.worktrees.glob("*/a1-*")
+        said: list[str] = []
+
+        async def remove() -> None:
+            said.append(await b.refusal("remove_worktrees", ids=[id_], discard_unmerged=True))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(remove)
+            await until(lambda: torn(home))
+            if what == "a commit":
+                git(worktree, "commit", "-q", "--allow-empty", "-m", "later")
+            else:
+                verify = f"until test -e {home.state}/said; do sleep 0.02; done"
+                tasks.start_soon(partial(lead.call, "merge_worktree", ids=[id_], verify=verify))
+                await until((home.worktrees / "target-1").exists)
+            (home.state / "go").touch()
+            await until(lambda: said)
+            (home.state / "said").touch()
+        assert worktree.exists()
+    assert "othing was removed" in said[0]
+    assert said[0].startswith(
+        "Being merged: a1" if what == "a merge" else f"a1 ({worktree.name[3:]}): its branch was moved"
+    )
+
+
+async def test_after_a_restart_it_runs_in_the_environment_of_whoever_removes(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want(repository, home, _tells(home))
+    async with open_lead_in_memory(home, repository, "gone") as lead:
+        await lead.run("true")
+    monkeypatch.setenv("MINE", "the remover's")
+    async with open_lead_in_memory(home, repository, "another") as lead:
+        await lead.call("remove_worktrees", ids=["a1"])
+    assert torn(home)[0].endswith(f"{first_port(home.state)} the remover's")
+
+
+async def test_a_teardown_in_whose_midst_a_daemon_died_is_run_once(repository: Path, home: Home) -> None:
+    wait = f"until test -e {home.state}/go; do sleep 0.02; done"
+    want(repository, home, _tells(home, wait))
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        await lead.run("true")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(lead.call, "remove_worktrees", ids=["a1"]))
+            await until(lambda: torn(home))
+            tasks.cancel_scope.cancel()
+    async with open_lead_in_memory(home, repository, "another") as lead:
+        assert list(home.worktrees.glob("*/a1-*"))
+        (home.state / "go").touch()
+        await lead.call("remove_worktrees", ids=["a1"])
+    assert len([line for line in torn(home) if line.endswith(f"{first_port(home.state)} ")]) == 1
+    assert list(home.worktrees.glob("*/*")) == []
+
+
+async def test_retention_waits_for_an_environment_in_the_project(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want(repository, home, _tells(home))
+    home.config_file.write_text(f"{home.config_file.read_text()}[retention]\ndays = 1\n")
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+    async with open_loop_in_memory(home) as loop:
+        await _days_pass(loop)
+        assert len(list(home.worktrees.glob("*/a1-*"))) == 1
+        monkeypatch.setenv("MINE", "another's")
+        async with lead_of(loop, repository, "another") as lead:
+            await lead.call("get_status")
+            await _days_pass(loop)
+        assert list(home.worktrees.glob("*/a1-*")) == []
+    assert torn(home)[0].endswith(f"{first_port(home.state)} another's")
+
+
+async def _days_pass(loop: Loop) -> None:
+    for day in range(1, 6):
+        await tidy(loop.rooms, date(2040, 1, day), [])

@@ -1,0 +1,41 @@
+"""What a session is told at its start."""
+
+from pathlib import Path
+
+from forkjoin.core import file_lock
+from forkjoin.core.paths import Home
+from support.harness import forkjoin
+
+
+def test_it_tells_who_runs_first_then_who_is_not_merged_or_failed_and_nobody_else(home: Home, repository: Path) -> None:
+    assert forkjoin(repository, "brief").stdout == ""
+    forkjoin(repository, "spawn", "echo x > x.txt  # a task", "--name", "one")
+    forkjoin(repository, "spawn", "true", "--name", "two")
+    forkjoin(repository, "spawn", "exit 3", "--name", "three")
+    forkjoin(repository, "wait", check=False)
+    failed = "a3 three: failed, nothing; exit 3"
+    told = forkjoin(repository, "brief").stdout.splitlines()
+    assert told[1:] == [failed, "a1 one: succeeded, unmerged; echo x > x.txt # a task"]
+    forkjoin(repository, "merge", "one")
+    forkjoin(repository, "spawn", "sleep 1000", "--name", "four")
+    forkjoin(repository, "spawn", "echo z > z.txt", "--name", "five")
+    forkjoin(repository, "wait", "five")
+    told = forkjoin(repository, "brief").stdout.splitlines()
+    assert [line.partition(" ")[0] for line in told[1:]] == ["a4", "a5", "a3"]
+    forkjoin(repository, "rm", "three")
+    forkjoin(repository, "merge", "five")
+    forkjoin(repository, "stop", "four")
+    assert forkjoin(repository, "brief").stdout == ""
+
+
+def test_outside_a_repository_and_for_an_agent_it_is_silent(home: Home, repository: Path, tmp_path: Path) -> None:
+    assert forkjoin(tmp_path, "brief").stdout == ""
+    assert not file_lock.is_held(home.daemon_lock)
+    forkjoin(repository, "spawn", "echo x > x.txt")
+    assert forkjoin(repository, "brief", env={"FORKJOIN_TOKEN": "x"}).stdout == ""
+
+
+def test_where_no_daemon_can_come_up_it_is_silent(home: Home, repository: Path) -> None:
+    home.config_file.write_text("no settings")
+    done = forkjoin(repository, "brief")
+    assert (done.stdout, done.stderr) == ("", "")

@@ -1,9 +1,0 @@
-"""How long to rest before the next try."""
-
-from forkjoin.decision.backoff import backoff_s
-
-
-def test_each_rest_is_twice_the_one_before_up_to_the_longest() -> None:
-    assert [backoff_s(tries, 5, 300, 0) for tries in range(9)] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-    assert backoff_s(1, 5, 300, 0.5) == 15
-    assert backoff_s(10**9, 5, 300, 1) == 600

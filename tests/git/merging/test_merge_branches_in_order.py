@@ -1,0 +1,265 @@
+"""Many branches are merged in few calls, and what comes of it is what git makes of them one by one."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from forkjoin.git import git as gits
+from forkjoin.git.fast_import import make_commit
+from forkjoin.git.merging.merge_branches_in_order import (
+    Behind,
+    Branch,
+    Conflicting,
+    Contained,
+    Fate,
+    Joined,
+    Refused,
+    merge_together,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import random_histories
+from support.branches import blob, commit, everything, put_counting_git
+from support.harness import git
+
+
+async def join(repository: Path, target: str, branches: list[str], *, squash: bool = False) -> list[Fate]:
+    """Merge branches onto a target, which stays where it is."""
+    found = await gits.tips(repository, [f"refs/heads/{name}" for name in (target, *branches)])
+    tips = {name: found[f"refs/heads/{name}"] for name in (target, *branches)}
+    asked = [Branch(number, tips[name], f"Merge {name}\n") for number, name in enumerate(branches)]
+    return await merge_together(
+        str(repository / ".git"), tips[target], asked, await gits.sign(repository, 1000.0), squash=squash
+    )
+
+
+def one_by_one(repository: Path, target: str, branches: list[str]) -> list[str]:
+    """What git makes of it: after each branch the tree, or `conflict`."""
+    git(repository, "checkout", "-q", "-f", "--detach", target)
+    found: list[str] = []
+    for name in branches:
+        argv = ["git", "-C", str(repository), "merge", "-q", "--no-ff", "--no-edit", "-m", name, name]
+        if subprocess.run(argv, capture_output=True, check=False).returncode:
+            git(repository, "reset", "-q", "--hard")
+            git(repository, "clean", "-ffdxq")
+            found.append("conflict")
+        else:
+            found.append(git(repository, "rev-parse", "HEAD^{tree}"))
+    return found
+
+
+def told(fates: list[Fate], head: str) -> list[str]:
+    """The same, of ours: what is contained leaves the tree as it was."""
+    trees: list[str] = []
+    for fate in fates:
+        if isinstance(fate, Joined):
+            head = fate.head.tree
+        trees.append("conflict" if isinstance(fate, Conflicting | Refused) else head)
+    return trees
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(commits=st.one_of(random_histories.histories(), random_histories.histories(criss_cross=True)))
+async def test_what_comes_of_any_history_is_what_git_makes_of_it_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, commits: list[random_histories.Commit]
+) -> None:
+    repository = tmp_path_factory.mktemp("history")
+    git(repository, "init", "-q")
+    random_histories.write(repository, commits)
+    branches = [f"b{place}" for place in range(1, len(commits) - 1)]
+    target = f"b{len(commits) - 1}"
+    fates = await join(repository, target, branches)
+    assert told(fates, git(repository, "rev-parse", f"{target}^{{tree}}")) == one_by_one(repository, target, branches)
+
+
+# -- in few calls
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return put_counting_git(tmp_path / "bin", monkeypatch)
+
+
+def fork(repository: Path, name: str, files: Mapping[str, str | None], base: str = "main") -> None:
+    """A branch off another with these changes."""
+    git(repository, "switch", "-q", "-c", name, base)
+    commit(repository, files)
+    git(repository, "switch", "-q", "main")
+
+
+def merges_in(calls: Path) -> int:
+    return calls.read_text().count(" merge-tree ")
+
+
+async def test_branches_that_touch_nothing_in_common_are_joined_without_a_merge(repository: Path, calls: Path) -> None:
+    commit(repository, {"folder/a": "a\n", "folder/b": "b\n"})
+    fork(repository, "one", {"folder/a": "1\n", "new/one": "1\n"})
+    fork(repository, "two", {"folder/b": "2\n", "new/two": "2\n"})
+    commit(repository, {"person": "x\n"})
+    before = everything(repository)
+    one, two = await join(repository, "main", ["one", "two"])
+    assert isinstance(one, Joined)
+    assert isinstance(two, Joined)
+    assert everything(repository) == before
+    assert merges_in(calls) == 0
+    assert git(repository, "rev-parse", f"{two.head.commit}^1", f"{two.head.commit}^2").split() == [
+        one.head.commit,
+        git(repository, "rev-parse", "two"),
+    ]
+    assert git(repository, "rev-parse", f"{two.head.commit}^{{tree}}") == two.head.tree
+    changed = git(repository, "diff", "--name-only", "main", two.head.commit).split()
+    assert changed == ["folder/a", "folder/b", "new/one", "new/two"]
+    assert git(repository, "log", "-1", "--format=%B%an %at %ct", two.head.commit) == "Merge two\nTest 1000 1000"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "main"),
+    [
+        ({"a": "1\n"}, {"b": "2\n"}, {"a": "0\n"}),  # the target has touched it since
+        ({"a": "1\n"}, {"a": "2\n"}, {}),
+        ({"a": "1\n"}, {"a": None, "a/b": "2\n"}, {}),  # a folder in its place
+        ({"a": "1\n"}, {"new": "2\n", "b": None}, {}),  # it may have been moved
+        ({"a": "1\n"}, {".gitattributes": "b merge=union\n"}, {}),
+    ],
+)
+async def test_what_may_meet_is_merged_by_git(
+    repository: Path,
+    calls: Path,
+    one: dict[str, str | None],
+    two: dict[str, str | None],
+    main: dict[str, str | None],
+) -> None:
+    commit(repository, {"a": "a\n", "b": "b\n"})
+    fork(repository, "one", one)
+    fork(repository, "two", two)
+    if main:
+        commit(repository, main)
+    before = merges_in(calls)
+    await join(repository, "main", ["one", "two"])
+    assert merges_in(calls) > before
+
+
+async def test_those_that_meet_in_other_files_are_merged_in_the_same_calls(repository: Path, calls: Path) -> None:
+    lines = "".join(f"{n}\n" for n in range(30))
+    commit(repository, {"a": lines, "b": lines})
+    for n, file in enumerate("aaabbb"):
+        fork(repository, f"b{n}", {file: lines.replace(f"{n * 5}\n", "changed\n")})
+    fork(repository, "bad", {"a": lines.replace("0\n", "else\n")})
+    branches = [*(f"b{n}" for n in range(6)), "bad"]
+    expected = one_by_one(repository, "main", branches)
+    git(repository, "switch", "-q", "main")
+    before = merges_in(calls)
+    fates = await join(repository, "main", branches)
+    assert merges_in(calls) - before == 4  # three rounds of two, and that of `bad`
+    assert told(fates, git(repository, "rev-parse", "main^{tree}")) == expected
+    assert isinstance(fates[6], Conflicting)
+
+
+async def test_one_that_conflicts_is_left_out_and_its_files_are_named(repository: Path) -> None:
+    fork(repository, "one", {"shared.txt": "1\n"})
+    fork(repository, "two", {"shared.txt": "2\n", "also": "2\n"})
+    fork(repository, "three", {"three": "3\n"})
+    _, two, three = await join(repository, "main", ["one", "two", "three"])
+    assert isinstance(two, Conflicting)
+    assert two.files == ("shared.txt",)
+    assert isinstance(three, Joined)
+    assert sorted(tree_of(repository, three.head.commit)) == ["README.md", "shared.txt", "three"]
+
+
+async def test_one_is_not_merged_without_another_that_it_needs(repository: Path) -> None:
+    fork(repository, "first", {"shared.txt": "0\n"})
+    fork(repository, "one", {"shared.txt": "1\n"})
+    fork(repository, "two", {"two": "2\n"}, base="one")
+    found = await gits.tips(repository, [f"refs/heads/{name}" for name in ("main", "first", "one", "two")])
+    main, first, one, two = (found[f"refs/heads/{name}"] for name in ("main", "first", "one", "two"))
+    signed = await gits.sign(repository, 1000.0)
+    asked = [Branch(0, first, "x"), Branch(1, one, "x"), Branch(2, two, "x", frozenset({1}))]
+    fates = await merge_together(str(repository / ".git"), main, asked, signed)
+    assert [type(fate) for fate in fates] == [Joined, Conflicting, Behind]
+    fates = await merge_together(str(repository / ".git"), main, asked[1:], signed)
+    assert [type(fate) for fate in fates] == [Joined, Joined]
+
+
+async def test_what_is_there_already_is_told_and_what_shares_no_history_is_refused(repository: Path) -> None:
+    git(repository, "branch", "old")
+    commit(repository, {"new": "x\n"})
+    git(repository, "switch", "-q", "--orphan", "alone")
+    commit(repository, {"alone": "x\n"})
+    git(repository, "switch", "-q", "main")
+    old, alone = await join(repository, "main", ["old", "alone"])
+    assert isinstance(old, Contained)
+    assert isinstance(alone, Refused)
+    assert "unrelated histories" in alone.why
+
+
+async def test_a_single_commit_has_both_parents_its_tree_and_its_message_as_it_is(repository: Path) -> None:
+    fork(repository, "one", {"one": "1\n", "README.md": None})
+    main, one = git(repository, "rev-parse", "main", "one").split()
+    message = "Merge a1 (x)\n\n# no comment\n\nForkjoin-Agent: a1\n"
+    made = await make_commit(
+        str(repository / ".git"), main, git(repository, "rev-parse", "one^{tree}"), one, message, 9.0
+    )
+    assert git(repository, "rev-parse", f"{made}^@").split() == [main, one]
+    assert git(repository, "rev-parse", f"{made}^{{tree}}") == git(repository, "rev-parse", "one^{tree}")
+    assert git(repository, "log", "-1", "--format=%B%at", made) == f"{message}9"
+
+
+# -- squashed
+
+
+async def test_squashed_a_branch_is_one_commit_by_its_author_and_names_the_others(repository: Path) -> None:
+    fork(repository, "one", {"one": "1\n"})
+    git(repository, "switch", "-q", "one")
+    by = ("-c", "user.name=Ann Other", "-c", "user.email=ann@example.org")
+    git(repository, *by, "commit", "-q", "--allow-empty", "-m", "more")
+    git(repository, "switch", "-q", "main")
+    (fate,) = await join(repository, "main", ["one"], squash=True)
+    assert isinstance(fate, Joined)
+    told = git(repository, "log", "-1", "--format=%P%n%an%n%cn%n%B", fate.head.commit).splitlines()
+    assert told[:3] == [git(repository, "rev-parse", "main"), "Ann Other", "Test"]
+    assert told[3:] == ["Merge one", f"Co-authored-by: Test <{git(repository, 'config', 'user.email')}>"]
+    assert blob(repository, fate.head.commit, "one") == b"1\n"
+
+
+async def test_an_author_that_no_git_would_write_today_and_a_time_that_is_none_hurt_nobody(repository: Path) -> None:
+    tree = git(repository, "rev-parse", "main^{tree}")
+    lines = (
+        f"tree {tree}\nparent {git(repository, 'rev-parse', 'main')}\nauthor A <b <c@d> \ncommitter A <c@d> 1 +0000\n"
+    )
+    (repository.parent / "commit").write_text(f"{lines}\nold\n")
+    odd = git(repository, "hash-object", "-t", "commit", "-w", "--literally", str(repository.parent / "commit"))
+    git(repository, "branch", "odd", odd)
+    fork(repository, "on-it", {"one": "1\n"}, base="odd")
+    for squash in (False, True):
+        (fate,) = await join(repository, "main", ["on-it"], squash=squash)
+        assert isinstance(fate, Joined)
+    (fate,) = await join(repository, "main", ["odd"], squash=False)
+    assert isinstance(fate, Joined)
+
+
+# -- names, modes and kinds of files
+
+
+async def test_names_of_any_bytes_and_files_of_any_kind_come_as_they_are(repository: Path) -> None:
+    names = ['with "quotes"', "with\nnewline", "back\\slash", "tab\t", "-x", "ünï", "./:(top)x"]
+    fork(repository, "one", dict.fromkeys(names, "x\n"))
+    git(repository, "switch", "-q", "-c", "two", "main")
+    (repository / "link").symlink_to("shared.txt")
+    (repository / "run").write_text("x\n")
+    (repository / "run").chmod(0o755)
+    (repository / "bytes").write_bytes(bytes(range(256)))
+    git(repository, "add", "--all")
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module")
+    git(repository, "commit", "-qm", "kinds")
+    git(repository, "switch", "-q", "-f", "main")
+    fates = await join(repository, "main", ["one", "two"])
+    last = fates[-1]
+    assert isinstance(last, Joined)
+    expected = {**tree_of(repository, "main"), **tree_of(repository, "one"), **tree_of(repository, "two")}
+    assert tree_of(repository, last.head.commit) == expected
+
+
+def tree_of(repository: Path, revision: str) -> dict[str, str]:
+    rows = (row.partition("\t") for row in git(repository, "ls-tree", "-rz", revision).split("\0") if row)
+    return {path: how for how, _, path in rows}

@@ -1,0 +1,228 @@
+"""What of the configuration and hooks that worktrees share counts as changed, and how it is put back."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from forkjoin.git import config_snapshot
+from forkjoin.git.config_snapshot import Snapshot, compare, from_json, put_back, take
+from support.branches import Fork
+from support.harness import git
+
+
+@pytest.fixture
+def common_dir(repository: Path) -> str:
+    return str(repository / ".git")
+
+
+async def changed_since(before: Snapshot, common_dir: str) -> list[str]:
+    """What changed since a snapshot that was kept as JSON meanwhile."""
+    return [str(change) for change in await compare(from_json(config_snapshot.as_json(before)), take(common_dir))]
+
+
+async def test_entries_that_came_changed_and_went_are_named_with_their_values(
+    repository: Path, common_dir: str
+) -> None:
+    git(repository, "config", "alias.old", "log")
+    git(repository, "config", "user.email", "jane@example.com")
+    before = take(common_dir)
+    git(repository, "config", "user.name", "Claude")
+    git(repository, "config", "user.email", "noreply@example.com")
+    git(repository, "config", "--unset", "alias.old")
+    assert sorted(await changed_since(before, common_dir)) == [
+        "config: alias.old removed (was: log)",
+        "config: user.email = noreply@example.com (was: jane@example.com)",
+        "config: user.name = Claude",
+    ]
+
+
+async def test_what_git_writes_as_a_matter_of_course_is_no_change(repository: Path, common_dir: str) -> None:
+    git(repository, "config", "branch.old.remote", "origin")
+    before = take(common_dir)
+    git(repository, "config", "branch.feature.remote", "origin")
+    git(repository, "config", "branch.feature.merge", "refs/heads/feature")
+    git(repository, "config", "--remove-section", "branch.old")
+    git(repository, "config", "submodule.lib.url", "https://example.com/lib.git")
+    (Path(common_dir) / "hooks" / "pre-push.sample").write_text("other\n")
+    git(repository, "update-server-info")
+    git(repository, "worktree", "add", "-q", "--detach", str(repository.parent / "other"))
+    assert await changed_since(before, common_dir) == []
+
+
+def test_a_snapshot_is_small_whatever_is_in_the_folder_of_hooks(common_dir: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for n in range(50):
+        (elsewhere / str(n)).write_bytes(b"x" * 200_000)
+    hooks = Path(common_dir, "hooks")
+    hooks.rename(tmp_path / "hooks")
+    hooks.symlink_to(elsewhere)
+    snapshot = take(common_dir)
+    assert {f"hooks/{n}" for n in range(50)} <= snapshot.keys()
+    assert sum(len(file.content or b"") for file in snapshot.values() if file) <= 4 * 1024 * 1024
+
+
+async def test_an_upstream_that_is_an_address_or_replaces_another_is_a_change(
+    repository: Path, common_dir: str
+) -> None:
+    git(repository, "config", "branch.main.merge", "refs/heads/main")
+    before = take(common_dir)
+    git(repository, "config", "branch.other.remote", "ext::sh -c evil")
+    git(repository, "config", "branch.main.merge", "refs/heads/evil")
+    git(repository, "config", "submodule.lib.update", "!evil")
+    found = await changed_since(before, common_dir)
+    assert {line.split()[1] for line in found} == {"branch.other.remote", "branch.main.merge", "submodule.lib.update"}
+
+
+async def test_no_password_is_shown(repository: Path, common_dir: str) -> None:
+    before = take(common_dir)
+    git(repository, "config", "remote.origin.url", "https://jane:hunter2@example.com/x.git")
+    git(repository, "config", "http.https://jane:hunter2@example.com/.extraheader", "AUTHORIZATION: hunter2")
+    found = await changed_since(before, common_dir)
+    assert len(found) == 2
+    assert "hunter2" not in str(found)
+
+
+async def test_hooks_ignore_rules_attributes_alternates_and_submodules_are_looked_at(
+    repository: Path, common_dir: str
+) -> None:
+    folder = Path(common_dir)
+    git(repository, "init", "-q", "--bare", str(folder / "modules" / "libs" / "a"))
+    (folder / "hooks" / "commit-msg").write_text("#!/bin/sh\n")
+    before = take(common_dir)
+    (folder / "hooks" / "post-checkout").write_text("#!/bin/sh\n")
+    (folder / "hooks" / "commit-msg").chmod(0o755)
+    (folder / "info" / "exclude").write_text("*\n")
+    (folder / "info" / "attributes").write_text("* filter=x\n")
+    (folder / "objects" / "info").mkdir(exist_ok=True)
+    (folder / "objects" / "info" / "alternates").write_text("/elsewhere\n")
+    git(folder / "modules" / "libs" / "a", "config", "core.fsmonitor", "evil")
+    (folder / "modules" / "libs" / "a" / "hooks" / "pre-push").write_text("#!/bin/sh\n")
+    assert await changed_since(before, common_dir) == [
+        "hooks/commit-msg: changed",
+        "hooks/post-checkout: added",
+        "info/attributes: added",
+        "info/exclude: changed",
+        "modules/libs/a/config: core.fsmonitor = evil",
+        "modules/libs/a/hooks/pre-push: added",
+        "objects/info/alternates: added",
+    ]
+
+
+async def test_a_worktrees_own_configuration_is_looked_at_as_long_as_it_is_there(
+    repository: Path, common_dir: str, fork: Fork
+) -> None:
+    before = take(common_dir)
+    (fork.folder / "config.worktree").write_text("[core]\n\tfsmonitor = evil\n")
+    assert await changed_since(before, common_dir) == [
+        f"worktrees/{fork.folder.name}/config.worktree: core.fsmonitor = evil"
+    ]
+    git(repository, "worktree", "remove", "--force", str(fork.path))
+    assert await changed_since(before, common_dir) == []
+
+
+async def test_a_sparse_checkout_of_one_worktree_is_one_change_of_what_is_shared(common_dir: str, fork: Fork) -> None:
+    before = take(common_dir)
+    git(fork.path, "sparse-checkout", "set", "--sparse-index", "here")
+    assert await changed_since(before, common_dir) == [
+        "config: extensions.worktreeconfig = true (as git sparse-checkout sets it)"
+    ]
+    before = take(common_dir)
+    git(fork.path, "sparse-checkout", "disable")
+    assert await changed_since(before, common_dir) == []
+
+
+async def test_what_is_no_regular_file_or_no_configuration_is_told_and_holds_nobody_up(
+    repository: Path, common_dir: str
+) -> None:
+    folder = Path(common_dir)
+    before = take(common_dir)
+    os.mkfifo(folder / "hooks" / "pre-commit")
+    (folder / "config").write_text("[broken\n")
+    (folder / "hooks" / "large").write_bytes(b"x" * 1_000_000)
+    found = await changed_since(before, common_dir)
+    assert found == ["config: changed", "hooks/large: added", "hooks/pre-commit: added"]
+
+
+async def test_what_changed_is_put_back_as_it_was(repository: Path, common_dir: str) -> None:
+    folder = Path(common_dir)
+    (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
+    (folder / "hooks" / "pre-commit").chmod(0o755)
+    (folder / "hooks" / "linked").symlink_to("/elsewhere")
+    before = take(common_dir)
+    config = (folder / "config").read_bytes()
+    git(repository, "config", "core.hooksPath", "/evil")
+    (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\nevil\n")
+    (folder / "hooks" / "pre-commit").chmod(0o644)
+    (folder / "hooks" / "linked").unlink()
+    os.mkfifo(folder / "hooks" / "post-merge")
+    names = [change.file for change in await compare(before, take(common_dir))]
+    assert put_back(common_dir, before, names) == []
+    assert (folder / "config").read_bytes() == config
+    assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
+    assert stat.S_IMODE((folder / "hooks" / "pre-commit").stat().st_mode) == 0o755
+    assert await changed_since(before, common_dir) == []
+
+
+async def test_hooks_that_became_a_link_to_elsewhere_are_put_back_without_writing_there(
+    repository: Path, common_dir: str, tmp_path: Path
+) -> None:
+    folder, elsewhere = Path(common_dir), tmp_path / "elsewhere"
+    (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
+    before = take(common_dir)
+    elsewhere.mkdir()
+    (elsewhere / "pre-commit").write_text("theirs\n")
+    (folder / "hooks").rename(folder / "hooks.away")
+    (folder / "hooks").symlink_to(elsewhere)
+    names = [change.file for change in await compare(before, take(common_dir))]
+    put_back(common_dir, before, names)
+    assert (elsewhere / "pre-commit").read_text() == "theirs\n"
+    assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
+    assert await changed_since(before, common_dir) == []
+
+
+async def test_a_linked_configuration_is_measured_by_what_it_leads_to(
+    repository: Path, common_dir: str, tmp_path: Path
+) -> None:
+    config, kept = Path(common_dir, "config"), tmp_path / "config"
+    kept.write_text(f"{config.read_text()}# {'x' * 300_000}\n[alias]\n\tmine = log\n")
+    config.unlink()
+    config.symlink_to(kept)
+    before = take(common_dir)
+    kept.write_text(kept.read_text().replace("mine = log", "evil = log"))
+    assert await changed_since(before, common_dir) == ["config: changed"]
+    assert put_back(common_dir, before, ["config"]) == ["config"]
+
+
+async def test_what_was_changed_in_a_linked_file_is_not_said_to_be_put_back(common_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("#!/bin/sh\n")
+    Path(common_dir, "hooks", "pre-commit").symlink_to(tmp_path / "hook")
+    before = take(common_dir)
+    (tmp_path / "hook").write_text("#!/bin/sh\nevil\n")
+    assert await changed_since(before, common_dir) == ["hooks/pre-commit: changed"]
+    assert put_back(common_dir, before, ["hooks/pre-commit"]) == ["hooks/pre-commit"]
+
+
+async def test_a_large_file_whose_end_changes_at_the_same_size_is_a_change(common_dir: str) -> None:
+    hook = Path(common_dir, "hooks", "pre-push")
+    hook.write_bytes(b"x" * 5_000_000)
+    before = take(common_dir)
+    hook.write_bytes(b"x" * 4_999_999 + b"y")
+    assert await changed_since(before, common_dir) == ["hooks/pre-push: changed"]
+
+
+async def test_an_added_file_does_not_make_others_count_as_changed(common_dir: str) -> None:
+    for n in range(20):
+        Path(common_dir, "hooks", f"b{n}").write_bytes(b"x" * 300_000)
+    before = take(common_dir)
+    Path(common_dir, "hooks", "a").write_bytes(b"x" * 200_000)
+    assert await changed_since(before, common_dir) == ["hooks/a: added"]
+
+
+def test_files_that_are_too_large_to_hash_hold_nobody_up(common_dir: str) -> None:
+    hook = Path(common_dir, "hooks", "pre-push")
+    hook.touch()
+    os.truncate(hook, 1 << 40)
+    assert (found := take(common_dir)["hooks/pre-push"]) is not None
+    assert (found.size, found.digest) == (1 << 40, None)

@@ -1,0 +1,116 @@
+"""What an agent may configure hides none of its work, and changes nothing that forkjoin reads of git's answers."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from forkjoin.git import diff, git, repository
+from forkjoin.git.changed_paths import changes_between
+from forkjoin.git.refs import list_refs
+from forkjoin.git.worktrees.checkout import find_checkout
+from support.autocommits import leave
+from support.branches import Fork, make_fork
+from support.harness import git as ask
+
+#: Settings, as `name=value`; `$I` ignores all files, `$A` has filters, line ends and encodings for all files.
+_SETTINGS = (
+    *("core.ignoreCase=true", "core.precomposeUnicode=true", "core.protectHFS=true", "core.protectNTFS=true"),
+    *("core.fileMode=false", "core.symlinks=false", "core.ignoreStat=true", "core.checkStat=minimal"),
+    *("core.trustCtime=false", "core.fsmonitor=true", "core.fsmonitor=echo", "core.untrackedCache=true"),
+    *("core.preloadIndex=false", "core.splitIndex=true", "index.version=4", "index.sparse=true", "index.skipHash=true"),
+    *("feature.manyFiles=true", "feature.experimental=true", "core.excludesFile=$I", "core.attributesFile=$A"),
+    *("core.autocrlf=true", "core.autocrlf=input", "core.eol=crlf", "core.safecrlf=true", "core.whitespace=error"),
+    *("core.bare=true", "core.worktree=/tmp", "core.sparseCheckout=true", "core.sparseCheckoutCone=false"),
+    *("status.showUntrackedFiles=no", "status.relativePaths=true", "status.short=true", "status.branch=false"),
+    *("status.renames=copies", "status.showStash=true", "status.submoduleSummary=true", "status.aheadBehind=false"),
+    *("diff.ignoreSubmodules=all", "submodule.x.ignore=all", "submodule.active=.", "submodule.recurse=true"),
+    *("diff.renames=copies", "diff.noprefix=true", "diff.mnemonicPrefix=true", "diff.relative=true", "diff.context=0"),
+    *("diff.external=false", "diff.orderFile=/dev/null", "diff.submodule=log", "diff.wordRegex=.", "attr.tree=HEAD"),
+    *("core.quotePath=true", "core.abbrev=4", "core.abbrev=no", "core.commentChar=x", "core.warnAmbiguousRefs=true"),
+    *("log.date=iso", "log.decorate=full", "log.showRoot=false", "log.follow=true", "log.diffMerges=on"),
+    *("log.abbrevCommit=true", "log.showSignature=true", "format.pretty=oneline", "format.notes=true"),
+    *("color.ui=always", "column.ui=always", "i18n.logOutputEncoding=UTF-16", "i18n.commitEncoding=UTF-16"),
+    *("core.logAllRefUpdates=false", "core.useReplaceRefs=true", "branch.sort=-refname", "transfer.hideRefs=refs"),
+    *("add.ignoreErrors=true", "commit.cleanup=scissors", "alias.status=!false", "safe.directory=", "author.name="),
+)
+
+#: What an agent may do besides, in its worktree; `$G` is the common git folder.
+_DEEDS = {
+    "an include": "printf '[core]\\nexcludesFile = %s\\n' $I > $G/more; git config include.path more",
+    "a conditional include": (
+        "printf '[core]\\nignoreCase = true\\n' > $G/more; git config includeIf.gitdir:$G/.path more"
+    ),
+    "the user's excludes file": "git config --global core.excludesFile /nowhere",
+    "a replaced commit": "git replace $(git rev-parse HEAD) $(git commit-tree -m x HEAD^{tree})",
+    "a replaced blob": "git replace HEAD:shared.txt $(echo x | git hash-object -w --stdin)",
+    "a graft": "git rev-parse HEAD > $G/info/grafts",
+    "a shallow history": "git rev-parse HEAD > $G/shallow",
+    "attributes": "cp $A $G/info/attributes",
+    "a sparse checkout": "git sparse-checkout set --no-cone '/*' '!/deep/'",
+    "an fsmonitor's index": "git update-index --fsmonitor; git update-index --fsmonitor-valid shared.txt README.md",
+    "an untracked cache": "git update-index --force-untracked-cache; git status >&2",
+    "a split index": "git update-index --split-index",
+}
+
+
+def _work(fork: Fork) -> None:
+    """Do what an agent does: change a file, its mode, and the kind of another; make files, one of a similar name."""
+    (fork.path / "shared.txt").write_text("one\n2\nthree\nünï\n")
+    (fork.path / "README.MD").write_text("new\n")
+    (fork.path / "deep").mkdir()
+    (fork.path / "deep" / "new ü.txt").write_text("new\n")
+    (fork.path / "README.md").chmod(0o755)
+    (fork.path / "link").unlink()
+    (fork.path / "link").write_text("shared.txt")
+
+
+async def _answers(fork: Fork, tip: str) -> object:
+    """Return what forkjoin reads of a branch."""
+    common_dir, base = fork.common_dir, fork.base
+    tree = (await git.tips(common_dir, [f"refs/heads/{fork.branch}"]))[f"refs/heads/{fork.branch}"].tree
+    commits = [one.partition(" ")[2] for one in await repository.commits(common_dir, base, tip, 9)]
+    changes, stat = await changes_between(common_dir, base, tip), await diff.measure(common_dir, base, tip)
+    assert await find_checkout(common_dir, f"refs/heads/{fork.branch}") == str(fork.path)
+    assert f"{tip} refs/heads/{fork.branch} " in str(await list_refs(common_dir))
+    return tree, commits, changes, stat
+
+
+async def _compare(repository: Path, setting: str | None, deed: str) -> None:
+    """Compare what is told of two agents that do the same, one of which has done something before."""
+    (repository / "link").symlink_to("shared.txt")
+    ask(repository, "add", "link")
+    ask(repository, "commit", "-qm", "link")
+    ask(repository, "config", "extensions.worktreeConfig", "true")
+    plain = await make_fork(repository, "a1-plain")
+    _work(plain)
+    before = await leave(plain)
+    told = await _answers(plain, str(before.tip))
+    ignore, attributes = repository.parent / "ignore", repository.parent / "attributes"
+    ignore.write_text("*\n")
+    attributes.write_text("* filter=x ident\n")
+    for scope in ("--worktree", "--local") if setting else ("",):
+        fork = await make_fork(repository, f"a2-set{scope}")
+        script = f"I={ignore}; A={attributes}; G={fork.common_dir}; {deed.replace('SCOPE', scope)}"
+        subprocess.run(["sh", "-e", "-c", script], cwd=fork.path, check=True, capture_output=True)
+        _work(fork)
+        left = await leave(fork)
+        assert (left.loose, left.warnings, left.refused) == (before.loose, before.warnings, [])
+        assert await _answers(fork, str(left.tip)) == told
+
+
+@pytest.mark.parametrize("setting", _SETTINGS)
+async def test_a_setting_hides_no_work(repository: Path, setting: str) -> None:
+    name, _, value = setting.partition("=")
+    await _compare(repository, setting, f'git config SCOPE {name} "{value}"')
+
+
+@pytest.mark.parametrize("deed", _DEEDS)
+async def test_a_deed_hides_no_work(repository: Path, deed: str) -> None:
+    await _compare(repository, None, _DEEDS[deed])
+
+
+async def test_changes_to_what_forkjoin_checked_out_are_seen_though_git_is_to_assume_none(repository: Path) -> None:
+    ask(repository, "config", "core.ignoreStat", "true")
+    fork = await make_fork(repository)
+    (fork.path / "shared.txt").write_text("changed\n")
+    assert (await leave(fork)).loose == 1

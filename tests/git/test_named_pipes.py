@@ -1,0 +1,206 @@
+"""A pipe, or a symlink to one, where git or we open a file: nobody waits for it, and who is concerned is told."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.core.error import CallerError, GitError, GitHungError
+from forkjoin.git import git as asked
+from forkjoin.git.diff import text_now
+from forkjoin.git.repository import look
+from forkjoin.git.worktrees.index_lock import try_lock_index
+from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
+from support.autocommits import leave
+from support.branches import Fork, blob, commit, make_fork, put_git
+from support.harness import GIVE_UP_S, git
+
+OWN = [
+    *("HEAD", "index", "logs/HEAD", "info/sparse-checkout", "config.worktree", "commondir", "MERGE_HEAD", "ORIG_HEAD"),
+    *("logs", "info", "forkjoin-ignore"),
+]
+COMMON = ["config", "packed-refs", "info/exclude", "info/attributes", "objects/info/alternates", "shallow"]
+
+
+def put_pipe(file: Path) -> None:
+    _clear(file)
+    os.mkfifo(file)
+
+
+def put_link_to_a_pipe(file: Path) -> None:
+    _clear(file)
+    pipe = file.parent / "elsewhere"
+    os.mkfifo(pipe)
+    file.symlink_to(pipe)
+
+
+def _clear(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_dir():
+        file.rename(file.with_name(f"{file.name}-away"))
+    file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("put", [put_pipe, put_link_to_a_pipe])
+@pytest.mark.parametrize("name", OWN)
+async def test_one_in_a_worktrees_own_git_folder_costs_nothing_of_its_work(
+    fork: Fork, name: str, put: Callable[[Path], None]
+) -> None:
+    done = commit(fork.path, {"done": "x"})
+    git(fork.repository, "config", "extensions.worktreeConfig", "true")
+    (fork.path / "loose").write_text("y")
+    put(fork.folder / name)
+    with anyio.fail_after(GIVE_UP_S):
+        left = await leave(fork)
+        assert (await leave(fork)).tip == left.tip
+    assert name in left.warnings[0]
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+    assert git(fork.repository, "rev-parse", f"{left.tip}^") == done
+
+
+@pytest.mark.parametrize("put", [put_pipe, put_link_to_a_pipe])
+@pytest.mark.parametrize("name", ["HEAD", "commondir", "gitdir", "locked"])
+async def test_one_of_an_agent_at_work_keeps_no_other_worktree_from_being_made(
+    fork: Fork, name: str, put: Callable[[Path], None]
+) -> None:
+    commit(fork.path, {"done": "x"})
+    (fork.path / "loose").write_text("y")
+    put(fork.folder / name)
+    with anyio.fail_after(GIVE_UP_S):
+        other = await make_fork(fork.repository, "a2-other")
+        await leave(fork)
+    assert (other.path / "README.md").exists()
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+async def test_a_log_of_its_branch_that_is_a_link_is_not_written_through(fork: Fork, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").write_text("the user's\n")
+    log = fork.repository / ".git" / "logs" / "refs" / "heads" / fork.branch
+    log.unlink()
+    log.symlink_to(elsewhere)
+    (fork.path / "loose").write_text("y")
+    await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+    assert elsewhere.read_text() == "the user's\n"
+
+
+async def test_a_worktree_whose_git_folder_no_longer_names_it_is_found_by_its_own_name(fork: Fork) -> None:
+    (fork.path / "loose").write_text("y")
+    (fork.folder / "gitdir").unlink()
+    await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+@pytest.mark.parametrize("name", ["commondir", "gitdir", "HEAD", "ORIG_HEAD", "config.worktree", ".git"])
+@pytest.mark.parametrize("content", [b"", b"\0"], ids=["huge", "with a NUL"])
+async def test_a_huge_or_binary_file_in_place_of_a_line_costs_nothing_of_its_work(
+    fork: Fork, name: str, content: bytes
+) -> None:
+    (fork.path / "loose").write_text("y")
+    file = fork.path / ".git" if name.endswith(".git") else fork.folder / name
+    file.write_bytes(content)
+    if not content:
+        os.truncate(file, 1024**4)  # read whole, it would take all memory
+    with anyio.fail_after(GIVE_UP_S):
+        await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+async def test_a_huge_file_in_the_common_git_folder_is_named(fork: Fork) -> None:
+    os.truncate(Path(fork.common_dir, "info", "exclude"), 1024**4)
+    with pytest.raises(CallerError, match="info/exclude is larger than 16 MB"):
+        await look(fork.repository)
+
+
+async def test_one_as_the_log_of_head_of_a_deleted_branch_costs_nothing_but_that_log(fork: Fork) -> None:
+    (fork.path / "loose").write_text("y")
+    git(fork.repository, "update-ref", "-d", f"refs/heads/{fork.branch}")
+    put_pipe(fork.folder / "logs" / "HEAD")
+    with anyio.fail_after(GIVE_UP_S):
+        await leave(fork)
+    assert blob(fork.repository, fork.branch, "loose") == b"y"
+
+
+async def test_one_as_the_agents_branch_is_a_branch_that_is_gone(fork: Fork) -> None:
+    done = commit(fork.path, {"done": "x"})
+    put_pipe(Path(fork.common_dir, "refs", "heads", fork.branch))
+    with anyio.fail_after(GIVE_UP_S):
+        assert (await leave(fork)).tip == done
+
+
+@pytest.mark.parametrize("name", COMMON)
+async def test_one_in_the_common_git_folder_is_named_by_each_call(fork: Fork, name: str) -> None:
+    put_pipe(Path(fork.common_dir, name))
+    with anyio.fail_after(GIVE_UP_S):
+        with pytest.raises(
+            GitError, match=f"{name} is not a regular file, and git would block on it. Remove it, then call again"
+        ):
+            await leave(fork)
+        with pytest.raises(CallerError, match=f"git will not use the repository of .*{name} is not a regular file"):
+            await look(fork.repository)
+    assert Path(fork.common_dir, name).is_fifo()
+
+
+async def test_while_an_agent_runs_what_it_has_put_there_is_looked_at_by_nobody(fork: Fork, tmp_path: Path) -> None:
+    (fork.path / "loose").write_text("y")
+    put_pipe(fork.folder / "index")
+    with anyio.fail_after(GIVE_UP_S):
+        with objects_aside(fork.common_dir, tmp_path) as aside:
+            assert await snapshot(fork.common_dir, fork.path, aside) is None
+        with pytest.raises(GitError, match="index is not a regular file"):
+            await text_now(fork.common_dir, fork.path, fork.base, None, stat=False)
+
+
+async def test_one_as_the_lock_of_an_index_is_somebodys_lock(tmp_path: Path) -> None:
+    put_pipe(tmp_path / "index.lock")
+    assert try_lock_index(tmp_path / "index.lock", "owner") is None
+
+
+async def test_a_git_that_only_reads_is_ended_once_it_does_nothing(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked, "_IDLE_S", 0.5)
+    put_pipe(fork.path / ".gitmodules")
+    with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"hung, and was ended after 0\.5 s"):
+        await asked.git(fork.path, "config", "--file", ".gitmodules", "--list")
+
+
+async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_again(
+    fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "_IDLE_S", 1.0)
+    put_pipe(Path(fork.common_dir, "included"))
+    git(fork.repository, "config", "include.path", "included")
+    for _ in range(2):
+        with anyio.fail_after(1.9), pytest.raises(CallerError, match="hung"):
+            await look(fork.repository)
+
+
+async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(
+    fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "_PIPE_S", 0.5)
+    log = Path(fork.common_dir, "logs", "refs", "heads", "main")
+    put_pipe(log)
+    done = commit(fork.path, {"done": "x"})
+    with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"waited for a pipe.*find .* -type p"):
+        await asked.update_refs(fork.common_dir, [f"update refs/heads/main {done}"], "test")
+    assert not Path(fork.common_dir, "refs", "heads", "main.lock").exists()
+
+
+async def test_a_git_that_only_reads_is_let_go_on_while_it_works(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "_IDLE_S", 1.0)
+    put_git(tmp_path / "bin", monkeypatch, "n=0; while [ $n -lt 400000 ]; do n=$((n+1)); done; echo $n; exit")
+    assert await asked.git(fork.repository, "rev-parse") == "400000"
+
+
+async def test_a_git_that_only_reads_ends_with_who_has_asked(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path}/n; mv {tmp_path}/n {tmp_path}/pid; exec sleep 99")
+    with anyio.fail_after(GIVE_UP_S):
+        while not (tmp_path / "pid").exists():
+            with anyio.move_on_after(0.5):
+                await asked.git(fork.repository, "rev-parse")
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()

@@ -1,0 +1,169 @@
+"""A commit that was pushed to a repository in an agent's worktree is nowhere else, however git was led there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from forkjoin.git import git as asked
+from forkjoin.git.unsaved.unsaved_work import find_unsaved
+from support.branches import Fork, commit, make_fork
+from support.harness import git
+
+
+async def found(fork: Fork) -> list[str]:
+    return sorted(str(one) for one in await find_unsaved(fork.common_dir, fork.path, fork.base))
+
+
+def configure(where: Path, text: str, file: str = "config") -> None:
+    with (where / ".git" / file).open("a") as config:
+        config.write(text)
+
+
+def _by_url(one: Path, two: Path) -> None:
+    git(one, "remote", "add", "t", "../two")
+
+
+def _on_one_line(one: Path, two: Path) -> None:
+    configure(one, '[remote "t"] url = ../two\n')
+
+
+def _by_alias(one: Path, two: Path) -> None:
+    git(one, "remote", "add", "t", "https://example.org/two")
+    git(one, "config", f"url.{two.parent}/.insteadOf", "https://example.org/")
+
+
+def _by_push_url(one: Path, two: Path) -> None:
+    git(one, "remote", "add", "t", "https://example.org/two")
+    git(one, "config", "remote.t.pushurl", str(two))
+
+
+def _by_file_url(one: Path, two: Path) -> None:
+    git(one, "remote", "add", "t", f"file://{one}/../%74wo")
+
+
+def _by_symlink(one: Path, two: Path) -> None:
+    (one.parent.parent / "link").symlink_to(two)
+    git(one, "remote", "add", "t", "../../link")
+
+
+def _by_include(one: Path, two: Path) -> None:
+    configure(one, "[include] path = more\n")
+    configure(one, '[remote "t"]\n\turl = ../two\n', "more")
+
+
+def _by_settings_of_the_worktree(one: Path, two: Path) -> None:
+    git(one, "config", "extensions.worktreeConfig", "true")
+    configure(one, '[remote "t"]\n\turl = ../two\n', "config.worktree")
+
+
+def _by_name(one: Path, two: Path) -> None:
+    configure(one, '[remote "../two"]\n\tfetch = +refs/heads/*:refs/remotes/t/*\n')
+    git(one, "config", "branch.main.remote", "../two")
+    git(one, "fetch", "-q")
+
+
+def _by_an_address_with_a_line_end(one: Path, two: Path) -> None:
+    two.rename(f"{two}\n")
+    configure(one, '[remote "t"]\n\turl = "../two\\n"\n')
+
+
+WAYS = [
+    _by_url,
+    _on_one_line,
+    _by_alias,
+    _by_push_url,
+    _by_file_url,
+    _by_symlink,
+    _by_include,
+    _by_settings_of_the_worktree,
+    _by_name,
+    _by_an_address_with_a_line_end,
+]
+
+
+def make_pair(one: Path, two: Path) -> str:
+    """Make two repositories with the same commit, of which the second one is a clone."""
+    git(one.parent, "init", "-q", "-b", "main", one.name)
+    made = commit(one, {"a": "x"})
+    git(two.parent, "clone", "-q", str(one), two.name)
+    return made
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_repositories_that_are_each_others_remotes_are_nowhere_else(
+    fork: Fork, way: Callable[[Path, Path], None]
+) -> None:
+    one, two = fork.path / "one", fork.path / "two"
+    made = make_pair(one, two)
+    way(one, two)
+    git(one, "update-ref", "refs/remotes/t/main", made)
+    assert [told.split(" ", 1)[1] for told in await found(fork)] == ["(1 commit)", "(1 commit)"]
+
+
+async def test_repositories_of_two_agents_that_are_each_others_remotes_are_nowhere_else(
+    fork: Fork, repository: Path
+) -> None:
+    other = await make_fork(repository, "a2-other")
+    make_pair(fork.path / "one", other.path / "two")
+    git(fork.path / "one", "remote", "add", "t", str(other.path / "two"))
+    git(fork.path / "one", "fetch", "-q", "t")
+    assert await found(fork) == ["one (1 commit)"]
+    assert await found(other) == ["two (1 commit)"]
+
+
+@pytest.mark.parametrize("where", ["{other}", "{other}/.git", "{here}", "{user}/in"])
+async def test_what_outlives_the_agents_keeps_what_was_pushed_there(
+    fork: Fork, repository: Path, tmp_path: Path, where: str
+) -> None:
+    other = await make_fork(repository, "a2-other")
+    git(repository, "worktree", "add", "-q", "--detach", str(tmp_path / "users"))
+    git(tmp_path / "users", "init", "-q", "in")
+    remote = where.format(other=other.path, here=fork.path, user=tmp_path / "users")
+    git(fork.path, "clone", "-q", remote, "one")
+    commit(fork.path / "one", {"a": "x"})
+    assert await found(fork) == ["one (1 commit)"]
+    git(fork.path / "one", "push", "-q", "origin", "HEAD:refs/heads/pushed")
+    assert await found(fork) == []
+
+
+@pytest.mark.parametrize("depth", [[], ["--depth=1"]])
+async def test_what_was_pushed_to_a_repository_that_is_gone_is_nowhere_else(
+    fork: Fork, tmp_path: Path, depth: list[str]
+) -> None:
+    make_pair(tmp_path / "one", tmp_path / "other")
+    git(fork.path, "clone", "-q", *depth, f"file://{tmp_path}/one", "two")
+    assert await found(fork) == []
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert await found(fork) == ["two (1 commit)"]
+
+
+async def test_only_what_the_remote_that_goes_has_is_nowhere_else(fork: Fork, tmp_path: Path) -> None:
+    make_pair(tmp_path / "library", fork.path / "one")
+    git(fork.path, "init", "-q", "--bare", "two")
+    git(fork.path / "one", "remote", "add", "two", "../two")
+    git(fork.path / "one", "push", "-q", "two", "HEAD:refs/heads/main")
+    assert await found(fork) == ["two (1 commit)"]
+
+
+async def test_what_was_only_fetched_by_a_path_is_nowhere_else_if_that_goes(fork: Fork, tmp_path: Path) -> None:
+    one, two = fork.path / "one", fork.path / "two"
+    make_pair(one, two)
+    git(two, "remote", "remove", "origin")
+    git(one, "fetch", "-q", "../two", "main")
+    assert await found(fork) == ["one (1 commit)", "two (1 commit)"]
+    git(fork.path, "clone", "-q", "--bare", "one", str(tmp_path / "stays.git"))
+    for where in (one, two):
+        git(where, "fetch", "-q", str(tmp_path / "stays.git"), "main")
+    assert await found(fork) == []
+
+
+async def test_a_configuration_that_includes_a_pipe_holds_nobody_up(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "_IDLE_S", 0.2)
+    git(fork.path, "init", "-q", "one")
+    os.mkfifo(tmp_path / "pipe")
+    git(fork.path / "one", "config", "include.path", str(tmp_path / "pipe"))
+    (told,) = await found(fork)
+    assert told.startswith("one (a repository that can't be read: ")

@@ -1,0 +1,278 @@
+"""What an agent leaves in its worktree is committed byte for byte on its branch, whatever it did to the worktree."""
+
+import os
+from pathlib import Path
+
+import pytest
+from forkjoin.core.error import GitError
+from forkjoin.git.worktrees.autocommit import Left
+from support.autocommits import leave, leave_twice
+from support.branches import (
+    GIT_VERSION,
+    Fork,
+    blob,
+    commit,
+    files_of,
+    make_fork,
+    put_counting_git,
+    put_git,
+    put_hooks,
+)
+from support.harness import git
+
+# -- loose work of every kind
+
+
+async def test_nothing_loose_makes_no_commit_and_no_warning(fork: Fork) -> None:
+    assert await leave_twice(fork) == Left(fork.base, 0, [])
+
+
+async def test_edited_new_and_deleted_files_are_in_one_commit_on_the_branch(fork: Fork) -> None:
+    (fork.path / "shared.txt").write_bytes(b"one\r\ntwo\n\xff")
+    (fork.path / "new" / "deep").mkdir(parents=True)
+    (fork.path / "new" / "deep" / "file").write_bytes(bytes(range(256)) * 1000)
+    (fork.path / "README.md").unlink()
+    left = await leave_twice(fork)
+    assert left.loose == 3
+    assert left.warnings == ["3 uncommitted paths were committed for the agent."]
+    assert files_of(fork.repository, fork.branch) == ["100644 new/deep/file", "100644 shared.txt"]
+    assert blob(fork.repository, fork.branch, "shared.txt") == b"one\r\ntwo\n\xff"
+    assert blob(fork.repository, fork.branch, "new/deep/file") == bytes(range(256)) * 1000
+    assert git(fork.repository, "rev-list", "--count", f"{fork.base}..{fork.branch}") == "1"
+    assert git(fork.repository, "log", "-1", "--format=%B", fork.branch).strip() == "Uncommitted work"
+
+
+async def test_modes_and_symlinks_are_kept(fork: Fork) -> None:
+    (fork.path / "README.md").chmod(0o755)
+    (fork.path / "link").symlink_to("/nowhere/at all")
+    (fork.path / "shared.txt").unlink()
+    (fork.path / "shared.txt").symlink_to("README.md")
+    await leave_twice(fork)
+    assert files_of(fork.repository, fork.branch) == ["100755 README.md", "120000 link", "120000 shared.txt"]
+    assert blob(fork.repository, fork.branch, "link") == b"/nowhere/at all"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"a\nb", b"\xff\xfe", b"--all", b" lead", b'quo"te', b":(top)x", b"*", b"tab\there", "ünï".encode(), b"a" * 255],
+)
+async def test_a_file_of_any_name_is_kept(fork: Fork, name: bytes) -> None:
+    (fork.path / os.fsdecode(name)).write_bytes(name)
+    assert (await leave_twice(fork)).loose == 1
+    assert blob(fork.repository, fork.branch, name) == name
+
+
+async def test_what_is_staged_but_deleted_and_what_is_only_meant_to_be_added_is_taken_as_the_files_are(
+    fork: Fork,
+) -> None:
+    (fork.path / "staged").write_text("x")
+    (fork.path / "meant").write_text("y")
+    git(fork.path, "add", "staged")
+    git(fork.path, "add", "--intent-to-add", "meant")
+    (fork.path / "staged").unlink()
+    await leave_twice(fork)
+    assert files_of(fork.repository, fork.branch) == ["100644 README.md", "100644 meant", "100644 shared.txt"]
+
+
+async def test_a_change_within_the_second_of_the_checkout_is_seen(fork: Fork) -> None:
+    stat = (fork.path / "shared.txt").stat()
+    (fork.path / "shared.txt").write_text("two\none\nthree\n")  # of the same size
+    os.utime(fork.path / "shared.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    index = (fork.folder / "index").stat()
+    os.utime(fork.folder / "index", ns=(index.st_atime_ns, stat.st_mtime_ns))
+    assert (await leave_twice(fork)).loose == 1
+
+
+@pytest.mark.parametrize(("files", "how"), [(3, "core.fsync=committed"), (150, "--file-system")])
+async def test_objects_are_on_disk_before_a_ref_relies_on_them(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, how: str
+) -> None:
+    log = put_counting_git(tmp_path / "bin", monkeypatch)
+    (tmp_path / "bin" / "sync").write_text(f'#!/bin/sh\necho "sync $*" >> {log}\n')
+    (tmp_path / "bin" / "sync").chmod(0o755)
+    for number in range(files):
+        (fork.path / f"{number}.txt").write_text(f"{number}\n")
+    await leave(fork)
+    calls = log.read_text().splitlines()
+    written = next(n for n, call in enumerate(calls) if call.endswith(" write-tree"))
+    assert [n for n, call in enumerate(calls) if how in call][-1] >= written
+    assert all("core.fsync=committed" in call for call in calls if not call.startswith("sync"))
+    quick = [call for call in calls if "core.fsync=none" in call]
+    moved = next(n for n, call in enumerate(calls) if " update-ref " in call)
+    synced = [n for n, call in enumerate(calls) if call.startswith("sync --file-system")]
+    assert bool(quick) == bool(synced)
+    assert all(written < n < moved for n in synced)
+
+
+async def test_files_are_kept_though_git_is_set_to_refuse_their_line_ends(fork: Fork) -> None:
+    git(fork.repository, "config", "core.autocrlf", "input")
+    git(fork.repository, "config", "core.safecrlf", "true")
+    (fork.path / "windows").write_bytes(b"a\r\nb\n")
+    assert (await leave_twice(fork)).warnings == ["1 uncommitted path was committed for the agent."]
+    assert blob(fork.repository, fork.branch, "windows") == b"a\nb\n"
+
+
+@pytest.mark.parametrize("call", ["add", "status"])
+async def test_what_passes_is_no_reason_to_commit_less_or_to_make_the_index_anew(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (fork.path / "loose").write_text("y")
+    before = (fork.folder / "index").read_bytes()
+    with monkeypatch.context() as patch:
+        full = 'echo "error: unable to create temporary file: No space left on device" >&2; exit 128'
+        put_git(tmp_path / "bin", patch, f'case " $* " in *" {call} "*) {full};; esac')
+        with pytest.raises(GitError, match="No space left"):
+            await leave(fork)
+    assert (fork.folder / "index").read_bytes() == before
+    assert (await leave_twice(fork)).loose == 1
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".gitattributes", "deep/er/.gitignore", "deep/er/.gitattributes"])
+async def test_pipes_where_git_reads_its_settings_hold_nobody_up(fork: Fork, name: str) -> None:
+    commit(fork.path, {"deep/er/file": "x\n"})
+    for file in ("shared.txt", "deep/er/file"):
+        (fork.path / file).write_text("edited\n")
+    os.mkfifo(fork.path / name)
+    left = await leave(fork)
+    assert left.warnings[0] == f"The agent left pipes that git would wait for, which were removed: {name}."
+    assert left.loose == 2
+    assert (await leave_twice(fork)).tip == left.tip
+
+
+async def test_what_git_will_not_take_is_said_and_the_rest_is_committed(fork: Fork) -> None:
+    (fork.path / "GIT~1").mkdir()
+    (fork.path / "GIT~1" / "refused").touch()
+    (fork.path / "good").write_text("x")
+    left = await leave_twice(fork)
+    assert left.warnings[0] == "Not all of the uncommitted work could be committed: error: invalid path 'GIT~1/refused'"
+    assert left.loose == 1
+    assert blob(fork.repository, fork.branch, "good") == b"x"
+
+
+@pytest.mark.skipif(GIT_VERSION < (2, 41), reason="git can't be told to read no attributes")
+async def test_a_file_that_its_attributes_keep_git_from_taking_keeps_out_no_other(fork: Fork) -> None:
+    (fork.path / ".gitattributes").write_text("*.bad working-tree-encoding=NONE\n")
+    for name in ("one.bad", "other"):
+        (fork.path / name).write_text("x")
+    left = await leave_twice(fork)
+    assert "failed to encode 'one.bad'" in left.warnings[0]
+    assert [blob(fork.repository, fork.branch, name) for name in ("one.bad", "other")] == [b"x", b"x"]
+
+
+async def test_where_git_is_killed_without_a_word_the_work_is_committed_all_the_same(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fork.path / "good").write_text("x")
+    script = 'case " $* " in *" --ignore-errors "*) ;; *" add "*) kill -9 $$;; esac'
+    put_git(tmp_path / "bin", monkeypatch, script)
+    left = await leave(fork)
+    assert left.warnings[0] == "Not all of the uncommitted work could be committed: exit -9"
+    assert blob(fork.repository, fork.branch, "good") == b"x"
+
+
+async def test_repositories_within_the_worktree_are_named_and_left_alone(fork: Fork) -> None:
+    git(fork.path, "init", "-q", "empty")
+    git(fork.path, "clone", "-q", str(fork.repository), "cloned")
+    git(fork.path, "worktree", "add", "-q", "--detach", "nested")
+    (fork.path / "good").write_text("x")
+    left = await leave_twice(fork)
+    assert "Repositories within the worktree stay there, and are not merged: cloned/, empty/, nested/." in left.warnings
+    assert files_of(fork.repository, fork.branch) == ["100644 README.md", "100644 good", "100644 shared.txt"]
+
+
+async def test_a_submodule_that_was_moved_is_named_and_stays_where_it_was(repository: Path, tmp_path: Path) -> None:
+    git(repository, "clone", "-q", ".", str(tmp_path / "library"))
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "library"), "lib")
+    git(repository, "commit", "-qm", "with a submodule")
+    fork = await make_fork(repository)
+    git(fork.path, "-c", "protocol.file.allow=always", "submodule", "update", "-q", "--init")
+    commit(fork.path / "lib", {"inner": "x"})
+    left = await leave_twice(fork)
+    assert left.tip == fork.base
+    assert "Repositories within the worktree stay there, and are not merged: lib." in left.warnings
+
+
+# -- who commits, and what is not run
+
+
+async def test_the_author_is_who_git_knows(fork: Fork) -> None:
+    (fork.path / "new").touch()
+    left = await leave(fork)
+    assert git(fork.repository, "log", "-1", "--format=%an <%ae>", str(left.tip)) == "Test <test@example.com>"
+
+
+async def test_there_is_an_author_though_git_knows_none(fork: Fork, user: Path) -> None:
+    (user / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
+    (fork.path / "new").touch()
+    left = await leave_twice(fork)
+    assert git(fork.repository, "log", "-1", "--format=%an %cn", str(left.tip)) == "forkjoin forkjoin"
+
+
+@pytest.mark.parametrize("hooks", ["", "hooks", ".hooks"])
+async def test_neither_the_repositorys_nor_the_worktrees_hooks_are_run(fork: Fork, tmp_path: Path, hooks: str) -> None:
+    put_hooks(fork.repository / ".git" / "hooks", tmp_path / "told")
+    if hooks:
+        git(fork.repository, "config", "core.hooksPath", hooks)  # relative: in each worktree, an agent's too
+        put_hooks(fork.path / hooks, tmp_path / "told")
+    (fork.path / "new").touch()
+    await leave_twice(fork)
+    assert not (tmp_path / "told").exists()
+
+
+async def test_no_monitor_is_run_and_nothing_is_signed(fork: Fork, tmp_path: Path) -> None:
+    for name in ("monitor", "sign"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path / 'told'}\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    git(fork.repository, "config", "core.fsmonitor", str(tmp_path / "monitor"))
+    git(fork.repository, "config", "gpg.program", str(tmp_path / "sign"))
+    git(fork.repository, "config", "commit.gpgSign", "true")
+    (fork.path / "new").touch()
+    left = await leave_twice(fork)
+    assert "gpgsig" not in git(fork.repository, "-c", "core.fsmonitor=false", "cat-file", "commit", str(left.tip))
+    assert not (tmp_path / "told").exists()
+
+
+async def test_a_clean_worktree_takes_a_single_call_of_git(
+    fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = put_counting_git(tmp_path / "bin", monkeypatch)
+    await leave(fork)
+    assert len(log.read_text().splitlines()) == 1
+
+
+# -- what stays
+
+
+async def test_ignored_files_are_named_but_not_committed(fork: Fork) -> None:
+    commit(fork.path, {".gitignore": "*.log\ncache/\n"})
+    (fork.path / "cache").mkdir()
+    for name in ("cache/1", "cache/2", "a.log", os.fsdecode(b"\xff\n.log")):
+        (fork.path / name).touch()
+    left = await leave_twice(fork)
+    assert left.loose == 0
+    assert left.warnings == ["Ignored files stay in the worktree and are not merged: a.log, cache/, \\xff\\n.log."]
+
+
+async def test_of_many_ignored_files_ten_are_named_and_the_rest_is_counted(fork: Fork) -> None:
+    commit(fork.path, {".gitignore": "*.log\n"})
+    for number in range(25):
+        (fork.path / f"{number:02}.log").touch()
+    [warning] = (await leave(fork)).warnings
+    assert warning.endswith("08.log, 09.log and 15 more.")
+
+
+async def test_a_commit_on_no_branch_that_the_agent_went_away_from_is_kept(fork: Fork) -> None:
+    git(fork.path, "switch", "-q", "--detach")
+    tip = commit(fork.path, {"detached": "x"})
+    git(fork.path, "switch", "-q", fork.branch)
+    left = await leave_twice(fork)
+    assert left.warnings == [
+        "Commits that the agent made on no branch are kept, and not merged: refs/forkjoin/kept/detached/a1-left."
+    ]
+    assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/detached/a1-left") == tip
+
+
+async def test_a_commit_that_the_agent_only_looked_at_is_not_kept(fork: Fork) -> None:
+    git(fork.path, "switch", "-q", "--detach", "main")
+    git(fork.path, "switch", "-q", fork.branch)
+    assert (await leave_twice(fork)).warnings == []

@@ -1,0 +1,101 @@
+"""A worktree as it is now becomes a commit, and nothing of it, its index or its repository is touched."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
+from support.branches import GIT_VERSION, blob, commit, everything, make_fork, write
+from support.harness import git
+
+
+async def take(repository: Path, worktree: Path) -> str | None:
+    with objects_aside(str(repository / ".git"), repository.parent) as aside:
+        return await snapshot(str(repository / ".git"), worktree, aside)
+
+
+def objects(repository: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(repository / ".git" / "objects"))
+
+
+async def test_what_is_uncommitted_is_in_it_and_nothing_is_changed(repository: Path) -> None:
+    fork = await make_fork(repository)
+    write(fork.path, "new/file", "new\n")
+    write(fork.path, "shared.txt", "edited\n")
+    write(fork.path, "README.md", None)
+    before, count, index = everything(repository), objects(repository), (fork.folder / "index").read_bytes()
+    with objects_aside(fork.common_dir, repository.parent) as aside:
+        made = await snapshot(fork.common_dir, fork.path, aside)
+        again = await snapshot(fork.common_dir, fork.path, aside)
+        assert made
+        assert made == again
+        listing = listing_of(repository, made, aside)
+    assert listing == [f"{made}^1 {fork.base}", "new/file", "shared.txt"]
+    assert (everything(repository), objects(repository)) == (before, count)
+    assert (fork.folder / "index").read_bytes() == index
+
+
+def listing_of(repository: Path, commit: str, aside: dict[str, str]) -> list[str]:
+    def ask(*arguments: str) -> str:
+        argv = ["git", "-C", str(repository), *arguments]
+        return subprocess.run(argv, env={**os.environ, **aside}, capture_output=True, check=True, text=True).stdout
+
+    return [
+        f"{commit}^1 {ask('rev-parse', f'{commit}^1').strip()}",
+        *ask("ls-tree", "-r", "--name-only", commit).split(),
+    ]
+
+
+async def test_where_all_is_committed_it_is_the_commit_itself(repository: Path) -> None:
+    fork = await make_fork(repository)
+    made = commit(fork.path, {"new": "x\n"})
+    assert await take(repository, fork.path) == made
+
+
+async def test_of_what_is_gone_there_is_none(repository: Path) -> None:
+    fork = await make_fork(repository)
+    git(repository, "worktree", "remove", "--force", str(fork.path))
+    assert await take(repository, fork.path) is None
+    assert await take(repository, repository.parent / "nowhere") is None
+
+
+async def test_of_much_that_is_uncommitted_only_what_is_committed_is_looked_at(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkjoin.git.worktrees.worktree_snapshot._BYTES", 10)
+    fork = await make_fork(repository)
+    write(fork.path, "small", "x\n")
+    assert await take(repository, fork.path) != fork.base
+    write(fork.path, "large", "x" * 10)
+    assert await take(repository, fork.path) == fork.base
+
+
+async def test_a_pipe_is_not_waited_at(repository: Path) -> None:
+    fork = await make_fork(repository)
+    os.mkfifo(fork.path / ".gitignore")
+    with anyio.fail_after(5):
+        assert await take(repository, fork.path) is None
+
+
+@pytest.mark.skipif(GIT_VERSION < (2, 43), reason="older gits can't be kept from filters")
+async def test_no_filter_is_run(repository: Path) -> None:
+    fork = await make_fork(repository)
+    git(repository, "config", "--global", "filter.x.clean", f"tee -a {repository.parent}/shown")
+    write(fork.path, ".gitattributes", "*.big filter=x\n")
+    write(fork.path, "a.big", "big\n")
+    assert await take(repository, fork.path) != fork.base
+    assert not (repository.parent / "shown").exists()
+
+
+@pytest.mark.parametrize("name", ['with "quotes"', "a:colon", "back\\slash"])
+async def test_a_repository_may_stand_anywhere(repository: Path, name: str) -> None:
+    moved = repository.rename(repository.parent / name)
+    fork = await make_fork(moved)
+    write(fork.path, "new", "x\n")
+    with objects_aside(fork.common_dir, repository.parent) as aside:
+        made = await snapshot(fork.common_dir, fork.path, aside)
+        assert made
+        assert listing_of(moved, made, aside)[1:] == ["README.md", "new", "shared.txt"]
+    assert blob(moved, "HEAD", "README.md") == b"a repository\n"

@@ -1,0 +1,113 @@
+"""Whatever the branches' histories: what lands is one merge after the other, verified as it lands, and nothing else."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Call
+from forkjoin.merge_queue.report import Landed
+from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.store.rows import NewLanding
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import random_histories
+from support.branches import contents
+from support.harness import git
+from support.merges import carry_to_its_end, open_daemon, record_branches
+from support.random_histories import Commit, File
+
+#: What the user has in the checkout, which no branch touches.
+USERS: Mapping[str, File] = {
+    "user/staged": ("100644", ("one", "two")),
+    "user/unstaged": ("100644", ("one", "two")),
+    ".gitignore": ("100644", ("*.o",)),
+}
+
+
+def make(folder: Path, commits: list[Commit]) -> Path:
+    """A repository with these histories; its user has changes of every kind, and a stash."""
+    repository = folder / "repository"
+    repository.mkdir()
+    git(repository, "init", "-q")
+    random_histories.write(repository, [Commit(one.parents, {**one.files, **USERS}) for one in commits])
+    git(repository, "checkout", "-q", "-f", "-B", "main", f"b{len(commits) - 1}")
+    (repository / "user" / "staged").write_text("stashed\n")
+    git(repository, "stash", "-q")
+    (repository / "user" / "staged").write_text("staged\n")
+    git(repository, "add", "user/staged")
+    (repository / "user" / "staged").write_text("staged, and more\n")
+    (repository / "user" / "unstaged").write_text("unstaged\n")
+    (repository / "user" / "untracked").write_bytes(bytes(range(256)))
+    (repository / "user" / "ignored.o").write_bytes(b"\0")
+    return repository
+
+
+def users(repository: Path) -> dict[str, object]:
+    """All that is the user's own."""
+    return {
+        "files": {name: found for name, found in contents(repository).items() if name.startswith("user/")},
+        "staged": git(repository, "ls-files", "--stage", "user"),
+        "stash": git(repository, "stash", "list", "--format=%H"),
+        "branches": git(repository, "for-each-ref", "refs/heads/b*"),
+    }
+
+
+async def land(repository: Path, home: Home, names: list[str], verify: str) -> Landed:
+    async with open_daemon(home) as loop:
+        numbers = await record_branches(loop.store, repository, names, git(repository, "rev-parse", "b0"))
+        new = NewLanding(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
+        number = (await loop.store.add_landing(new, Call("", ""))).number
+        return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data(), commits=st.one_of(random_histories.histories(), random_histories.histories(criss_cross=True)))
+async def test_a_target_is_some_merges_one_after_the_other_and_all_else_is_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, commits: list[Commit]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    repository, log = make(folder, commits), folder / "log"
+    home = Home(folder / "home", folder / "home")
+    home.make()
+    (folder / "home" / "config.toml").write_text(
+        'default_agent = "sh"\n[agents.sh]\nkind = "command"\ncommand = ["sh"]\n'
+    )
+    names = data.draw(st.permutations([f"b{place}" for place in range(1, len(commits) - 1)]))
+    bad = data.draw(st.integers(10, 60))
+    verify = f'git rev-parse "HEAD^{{tree}}" >> {log}; ! grep -rqE "(changed by|of) {bad}" . && echo passed >> {log}'
+    before, old = users(repository), git(repository, "rev-parse", "main")
+    landed = await land(repository, home, names, verify)
+    assert users(repository) == before
+    assert git(repository, "status", "--porcelain").splitlines() == [
+        "MM user/staged",
+        " M user/unstaged",
+        "?? user/untracked",
+    ]
+    if landed.error:
+        assert "verify fails on main itself" in landed.error
+        assert git(repository, "rev-parse", "main") == old
+        return
+    groups = (landed.merged, landed.conflicted, landed.rejected, landed.skipped)
+    assert sorted(one.id for group in groups for one in group) == sorted(
+        f"a{number}" for number in range(1, len(names) + 1)
+    )
+    chain = git(repository, "log", "--reverse", "--first-parent", "--format=%H", f"{old}..main").split()
+    assert chain == [one.commit for one in landed.merged]
+    tip = old
+    for one in landed.merged:
+        branch = names[int(one.id[1:]) - 1]
+        assert git(repository, "rev-parse", f"{one.commit}^1", f"{one.commit}^2").split() == [
+            tip,
+            git(repository, "rev-parse", branch),
+        ]
+        merged = git(repository, "merge-tree", "--write-tree", tip, branch)
+        assert git(repository, "rev-parse", f"{one.commit}^{{tree}}") == merged
+        tip = str(one.commit)
+    if landed.merged:
+        runs = log.read_text()
+        assert f"{git(repository, 'rev-parse', 'main^{tree}')}\npassed\n" in runs

@@ -1,0 +1,116 @@
+"""Conflicts are known before anything is merged, those of running agents too."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.core.paths import Home
+from forkjoin.merge_queue import conflict_preview
+from support.branches import commit, everything, put_counting_git
+from support.harness import Lead, first_answer, git, lead_of, open_loop_in_memory, until
+
+
+async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(near_lead: Lead, repository: Path) -> None:
+    ids = await near_lead.run(
+        "echo 1 > shared.txt; echo 1 > new", "echo 2 > shared.txt; echo 2 > new", "echo > three", "true"
+    )
+    commit(repository, {"three": "a person's\n"})
+    before = everything(repository)
+    found = await near_lead.call("check_conflicts", ids=ids)
+    assert found == {
+        "conflicts": [
+            {"between": [ids[0], ids[1]], "files": ["new", "shared.txt"]},
+            {"between": [ids[2], "main"], "files": ["three"]},
+        ],
+        "target": "main",
+    }
+    assert everything(repository) == before
+
+
+async def test_of_agents_that_run_what_is_uncommitted_counts(near_lead: Lead, repository: Path, home: Home) -> None:
+    done = await near_lead.run("echo 1 > shared.txt")
+    running = await near_lead.spawn(f"echo 2 > shared.txt; touch {home.state}/on; sleep 1000")
+    await until((home.state / "on").exists)
+    before = git(repository, "for-each-ref")
+    found = await near_lead.call("check_conflicts")
+    assert found["conflicts"] == [{"between": [*running, *done], "files": ["shared.txt"]}]
+    assert git(repository, "for-each-ref") == before
+    await near_lead.call("stop_agents", ids=running)
+
+
+async def test_asking_again_compares_only_what_has_changed(
+    near_lead: Lead, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await near_lead.run("echo 1 > one", "echo 2 > one", "echo 3 > three")
+    calls = put_counting_git(tmp_path / "bin", monkeypatch)
+    first = await near_lead.call("check_conflicts", ids=ids)
+    assert calls.read_text().count("merge-tree") == 1
+    assert await near_lead.call("check_conflicts", ids=ids) == first
+    assert calls.read_text().count("merge-tree") == 1
+    commit(repository, {"three": "x\n"})
+    assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 2
+    assert calls.read_text().count("merge-tree") == 2
+
+
+async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict(
+    near_lead: Lead, repository: Path
+) -> None:
+    alone = (
+        "git checkout -q --orphan alone; echo > alone; git add .; git commit -qm alone; git branch -qf $FORKJOIN_BRANCH"
+    )
+    ids = await near_lead.run(f"{alone}; git switch -q $FORKJOIN_BRANCH", "echo 1 > new", "echo 2 > new")
+    found = (await near_lead.call("check_conflicts", ids=ids))["conflicts"]
+    assert {"between": [ids[1], ids[2]], "files": ["new"]} in found
+    assert {"between": [ids[0], "main"], "files": ["(they have no common history)"]} in found
+
+
+async def test_what_goes_wrong_there_is_no_end_of_it(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conflict_preview, "_REST_S", 0.01)
+    tried: list[int] = []
+
+    async def fail() -> None:
+        tried.append(1)
+        raise RuntimeError("can't start new thread")
+
+    async with open_loop_in_memory(home) as loop, anyio.create_task_group() as tasks:
+        monkeypatch.setattr(loop.foresight, "_look_at_all", fail)
+        tasks.start_soon(loop.foresight.watch)
+        await until(lambda: len(tried) > 1)
+        tasks.cancel_scope.cancel()
+
+
+async def test_more_than_can_be_compared_is_refused_in_words(near_lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflict_preview, "MOST_COMPARED", 1)
+    ids = await near_lead.run("echo > one", "echo > two")
+    assert "name fewer in `ids`" in await near_lead.refusal("check_conflicts", ids=ids)
+
+
+async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
+    near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conflict_preview, "_REMEMBERED", 1)
+    ids = await near_lead.run(*(f"echo {n} > new" for n in range(3)))
+    assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
+
+
+async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflict_preview, "_REST_S", 0.05)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, anyio.create_task_group() as tasks:
+        tasks.start_soon(loop.foresight.watch)
+        ids = await lead.spawn(*(f"echo {n} > shared.txt; sleep 1000" for n in (1, 2)), priority=1)
+
+        async def warned() -> list[str]:
+            found: list[str] = (await lead.listed(ids[0])).get("conflicts", [])
+            return found
+
+        assert await first_answer(warned) == [f"{ids[1]}: shared.txt"]
+        assert (await lead.call("get_status"))["conflicts"] == [f"{ids[1]} and {ids[0]}: shared.txt"]
+        await lead.call("stop_agents", ids=ids)
+
+        async def is_over() -> bool:
+            return not (await lead.call("get_status"))["conflicts"]
+
+        await first_answer(is_over)
+        tasks.cancel_scope.cancel()

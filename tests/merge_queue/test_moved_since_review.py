@@ -1,0 +1,120 @@
+"""What lands is what was reviewed: a branch that was moved since its agent's end is skipped, unless it is named so."""
+
+from pathlib import Path
+
+import pytest
+from support.branches import commit, contents
+from support.harness import Lead, git
+from support.merges import ids_of
+
+MOVE = "git update-ref refs/heads/forkjoin/a1-echo-one"
+
+
+def add(repository: Path, branch: str, name: str) -> str:
+    """Add a file to a branch, as another agent or a person does it; the commit."""
+    work = repository.parent / "by-hand"
+    git(repository, "worktree", "add", "-q", "--detach", str(work), branch)
+    made = commit(work, {name: "x\n"})
+    git(repository, "worktree", "remove", "--force", str(work))
+    git(repository, "update-ref", f"refs/heads/{branch}", made)
+    return made
+
+
+async def test_a_branch_that_another_agent_moved_since_its_agents_end_does_not_land(
+    near_lead: Lead, repository: Path
+) -> None:
+    await near_lead.run("echo > one")
+    reviewed = git(repository, "rev-parse", "forkjoin/a1-echo-one")
+    moves = "git switch -q --detach forkjoin/a1-echo-one; echo > evil; git add evil; git commit -qm evil"
+    await near_lead.run(f"{moves}; {MOVE} HEAD; git switch -q $FORKJOIN_BRANCH")
+    moved = git(repository, "rev-parse", "forkjoin/a1-echo-one")
+    answer = await near_lead.call("merge_worktree", ids=["a1"])
+    assert answer["merged"] == []
+    (skipped,) = answer["skipped"]
+    assert f"its branch moved from {reviewed[:12]} to {moved[:12]} since its end" in skipped["why"]
+    assert f"a1@{moved[:12]}" in skipped["why"]
+    assert "evil" not in contents(repository)
+    assert (await near_lead.call("get_result", id="a1"))["merge"] == "unmerged"
+
+
+async def test_what_is_read_is_what_was_reviewed_and_says_that_the_branch_has_moved(
+    near_lead: Lead, repository: Path
+) -> None:
+    await near_lead.run("echo > one")
+    assert not any("moved" in one for one in (await near_lead.call("get_result", id="a1"))["warnings"])
+    moved = add(repository, "forkjoin/a1-echo-one", "two")
+    diff = await near_lead.call("read_diff", id="a1")
+    assert f"a1@{moved[:12]} names it as it is now" in diff.splitlines()[0]
+    assert "+++ b/two" not in diff
+    assert "+++ b/two" in await near_lead.call("read_diff", id=f"a1@{moved[:7]}")
+    assert f"a1@{moved[:12]}" in (await near_lead.call("get_result", id="a1"))["warnings"][0]
+
+
+async def test_a_branch_that_is_named_with_its_commit_lands_as_it_is_there(near_lead: Lead, repository: Path) -> None:
+    await near_lead.run("echo > one", verify="true")
+    moved = add(repository, "forkjoin/a1-echo-one", "two")
+    answer = await near_lead.call("merge_worktree", ids=[f"a1@{moved[:7]}"])
+    assert ids_of(answer, "merged") == ["a1"]
+    assert {"one", "two"} <= contents(repository).keys()
+    result = await near_lead.call("get_result", id="a1")
+    assert (result["files_changed"], result["verify"], result["merge"]) == (2, "none", "merged")
+    assert any("since its end" in one for one in result["warnings"])
+
+
+@pytest.mark.parametrize("named", ["a1@{old}", "a1@{new:.6}", "a1@", "a1@HEAD"])
+async def test_a_commit_that_is_not_where_the_branch_is_refuses_the_call(
+    near_lead: Lead, repository: Path, named: str
+) -> None:
+    await near_lead.run("echo > one")
+    old = git(repository, "rev-parse", "forkjoin/a1-echo-one")
+    new = add(repository, "forkjoin/a1-echo-one", "two")
+    refused = await near_lead.refusal("merge_worktree", ids=[named.format(old=old, new=new)])
+    assert f"is at {new[:12]}, not at that commit" in refused
+    assert "one" not in contents(repository)
+
+
+async def test_a_branch_that_was_set_back_is_said_to_have_moved_and_not_to_have_nothing(
+    near_lead: Lead, repository: Path
+) -> None:
+    await near_lead.run("echo > one")
+    git(repository, "update-ref", "refs/heads/forkjoin/a1-echo-one", "main")
+    (skipped,) = (await near_lead.call("merge_worktree", ids=["a1"]))["skipped"]
+    assert "its branch moved" in skipped["why"]
+    assert (await near_lead.call("get_result", id="a1"))["merge"] == "unmerged"
+
+
+async def test_what_a_person_has_added_and_merged_by_hand_is_merged_before(near_lead: Lead, repository: Path) -> None:
+    await near_lead.run("echo > one")
+    add(repository, "forkjoin/a1-echo-one", "two")
+    git(repository, "merge", "-q", "forkjoin/a1-echo-one")
+    answer = await near_lead.call("merge_worktree", ids=["a1"])
+    assert answer["skipped"] == [{"id": "a1", "why": "merged before"}]
+
+
+async def test_what_forkjoin_has_merged_into_an_ended_agents_branch_lands_with_it(
+    near_lead: Lead, repository: Path
+) -> None:
+    ids = await near_lead.run("echo > one", "echo > two")
+    into = (await near_lead.call("get_result", id="a1"))["branch"]
+    assert ids_of(await near_lead.call("merge_worktree", ids=["a2"], into=into), "merged") == ["a2"]
+    assert ids_of(await near_lead.call("merge_worktree", ids=ids[:1]), "merged") == ["a1"]
+    assert {"one", "two"} <= contents(repository).keys()
+
+
+async def test_an_agent_starts_from_what_was_reviewed_of_the_one_it_comes_after(
+    near_lead: Lead, repository: Path
+) -> None:
+    await near_lead.run("echo > one")
+    add(repository, "forkjoin/a1-echo-one", "evil")
+    await near_lead.run("ls > listed", base="a1")
+    await near_lead.run("ls > listed", after=["a1"])
+    for agent in ("a2", "a3"):
+        diff = await near_lead.call("read_diff", id=agent)
+        assert "+one" in diff
+        assert "evil" not in diff
+
+
+async def test_a_conflict_is_foreseen_of_what_was_reviewed(near_lead: Lead, repository: Path) -> None:
+    await near_lead.run("echo > one", "echo x > two")
+    add(repository, "forkjoin/a1-echo-one", "two")
+    assert (await near_lead.call("check_conflicts", ids=["a1", "a2"]))["conflicts"] == []

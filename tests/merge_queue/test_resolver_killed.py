@@ -1,0 +1,133 @@
+"""A daemon is killed while a conflict is given to an agent, or the merge put in place: it happens once, and wholly."""
+
+import os
+import signal
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from forkjoin.agents.prepare import prepare
+from forkjoin.app import open_loop
+from forkjoin.core.model import State
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Call
+from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.reconciler import Loop
+from forkjoin.store.rows import About, Asked, NewLanding, Restored
+from forkjoin.store.store import open_store
+from support.branches import REAL_GIT, commit, put_git
+from support.harness import git, open_lead
+from support.merges import carry_out_elsewhere, carry_to_its_end, ids_of, open_daemon, record_branches
+from support.resolver_agent import COMMITTED, let_agents_resolve, parents, resolve_by
+
+
+async def record(home: Home, repository: Path) -> int:
+    """Record a landing of two agents that conflict, the second's conflict to be given away; its number."""
+    base = git(repository, "rev-parse", "main")
+    for name in ("one", "two"):
+        git(repository, "switch", "-qc", name, base)
+        commit(repository, {"shared.txt": f"{name}\n"})
+    git(repository, "switch", "-q", "main")
+    async with open_loop(home) as loop:
+        agents = await record_branches(loop.store, repository, ["one", "two"], base)
+        new = NewLanding(1, "lead", tuple(agents), "refs/heads/main", None, False, "", on_conflict="agent")
+        return (await loop.store.add_landing(new, Call("", ""))).number
+
+
+async def see_given_once(loop: Loop, number: int) -> None:
+    """Carry the landing on to its end, and see that one agent was spawned and is named."""
+    landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    assert ([one.id for one in landed.merged], [one.resolving for one in landed.conflicted]) == (["a1"], ["a3"])
+    agents = await loop.store.agents(1, everything=True)
+    assert [(one.id, one.resolves, one.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+async def test_the_answer_is_recorded_with_the_agent_or_neither_is(repository: Path, home: Home, when: str) -> None:
+    number = await record(home, repository)
+    assert carry_out_elsewhere(number, os.environ, when, "1", "end_landing", os.devnull) == -signal.SIGKILL
+    async with open_daemon(home) as loop:
+        answered = (await loop.store.landing(number)).answer is not None
+        assert (answered, len(await loop.store.agents(1, everything=True)) == 3) == (when == "after", when == "after")
+        await see_given_once(loop, number)
+
+
+@pytest.mark.parametrize("call", ["update-ref", "merge-base", "log --first-parent"])
+async def test_killed_while_the_brief_is_written_it_is_given_once(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    number = await record(home, repository)
+    with monkeypatch.context() as patch:
+        put_git(home.state / "bin", patch, f'case " $* " in *" {call} "*) {REAL_GIT} "$@"; kill -9 $PPID; exit;; esac')
+        assert carry_out_elsewhere(number, os.environ) == -signal.SIGKILL
+    async with open_daemon(home) as loop:
+        await see_given_once(loop, number)
+
+
+#: A git that kills its daemon, once, when it is called for this: before it does its work, after it, or beside it.
+KILLS = """
+case " $* " in *" {call} "*)
+    if mkdir {home}/killed 2>/dev/null; then
+        [ {how} = after ] && {git} "$@"
+        kill -9 $PPID
+        if [ {how} = beside ]; then
+            for _ in $(seq 30); do [ -e {home}/seen ] || sleep 0.1; done
+            {git} "$@"
+        fi
+        touch {home}/done
+        exit 1
+    fi
+esac
+"""
+
+
+@pytest.mark.parametrize("call", ["clean", "merge"])
+@pytest.mark.parametrize("how", ["before", "after", "beside"])
+async def test_killed_while_the_merge_is_put_in_place_it_is_in_place_once(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, call: str, how: str
+) -> None:
+    let_agents_resolve(home)
+    see = "git status --short >> $FORKJOIN_HOME/seen; touch mine; until [ -e $FORKJOIN_HOME/done ]; do sleep 0.02; done"
+    resolve_by(home, f"{see}; rm mine || exit 1; {COMMITTED}")
+    put_git(home.state / "bin", monkeypatch, KILLS.format(call=call, how=how, home=home.state, git=REAL_GIT))
+    async with open_lead(repository) as lead:
+        ids = await lead.run("echo 1 > shared.txt", "echo 2 > shared.txt; echo > new")
+        (conflicted,) = (await lead.call("merge_worktree", ids=ids, on_conflict="agent"))["conflicted"]
+        (result,) = await lead.results(conflicted["resolving"])
+        answer = await lead.call("merge_worktree", ids=["a3"])
+    assert (home.state / "killed").exists()
+    assert (home.state / "seen").read_text() == "A  new\nUU shared.txt\n"
+    assert (result["state"], ids_of(answer, "merged")) == ("succeeded", ["a3", "a2"])
+    assert len(parents(repository, result["branch"])) == 2
+    assert (repository / "shared.txt").read_text() == "1\n2\n"
+
+
+async def test_one_whose_record_was_lost_resolves_the_same_conflict_once_it_is_restored(
+    repository: Path, home: Home
+) -> None:
+    number = await record(home, repository)
+    async with open_daemon(home) as loop:
+        await see_given_once(loop, number)
+        agent = await loop.store.agent(3)
+        spec = agent.spec.model_dump() | {"task": "x"}
+        about = About.model_validate({**asdict(agent), "project": str(repository), "spec": spec, "recipe": {}})
+        store = await open_store(home.state / "other.sqlite")
+        await store.restore([Restored(3, 1, about, Asked(), removed=False)], 3)
+        restored = await store.agent(3)
+        await store.close()
+    assert (restored.resolves, restored.theirs) == (2, git(repository, "rev-parse", "two")) == (2, agent.theirs)
+
+
+async def test_a_program_that_has_begun_is_not_disturbed_by_a_daemon_that_prepares_again(
+    repository: Path, home: Home
+) -> None:
+    number = await record(home, repository)
+    async with open_daemon(home) as loop:
+        await see_given_once(loop, number)
+        agent = await loop.store.move(await loop.store.agent(3), State.PREPARING)
+        agent = await prepare(loop.rooms, agent)
+        (Path(agent.worktree) / "shared.txt").write_text("edited\n")
+        (Path(agent.worktree) / "new").touch()
+        await prepare(loop.rooms, agent)
+        assert (Path(agent.worktree) / "shared.txt").read_text() == "edited\n"
+        assert git(Path(agent.worktree), "status", "--short") == "UU shared.txt\n?? new"

@@ -1,0 +1,243 @@
+"""A target's scratch worktree stays between landings: warm, and with nothing of the last one in the next one's way."""
+
+import os
+from pathlib import Path
+
+import pytest
+from forkjoin.app import open_loop
+from forkjoin.core import file_lock
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Call
+from forkjoin.git.worktrees import files_shared_from_checkout
+from forkjoin.merge_queue.report import LANDED
+from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.scratch import Scratch
+from forkjoin.reconciler import Loop
+from forkjoin.store.rows import NewLanding
+from forkjoin.store.scratch_worktrees import ScratchWorktree
+from support.branches import commit
+from support.harness import Lead, git
+from support.merges import (
+    carry_out_elsewhere,
+    carry_to_its_end,
+    ids_of,
+    open_daemon,
+    record_branches,
+    record_landing,
+    scratch_of,
+)
+from support.repository_configs import put_dependencies, want
+
+
+async def merge_each(lead: Lead, verify: str, *tasks: str) -> list[dict[str, object]]:
+    """What is answered where agents with these tasks are merged one after the other."""
+    ids = await lead.run(*tasks, verify="true")
+    return [await lead.call("merge_worktree", ids=[one], verify=verify) for one in ids]
+
+
+async def test_the_next_landing_finds_what_git_ignores_and_the_same_name_and_ports(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    commit(repository, {".gitignore": "deps\n"})
+    want(repository, home, f"setup = 'test -e deps || {{ touch deps; echo installed >> {home.state}/log; }}'\n")
+    tells = f'test -e deps && echo "$PWD $FORKJOIN_SLUG $FORKJOIN_PORT_BASE" >> {home.state}/told'
+    answers = await merge_each(near_lead, tells, "echo > one", "echo > two")
+    assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"]]
+    first, second = (home.state / "told").read_text().splitlines()
+    assert first == second
+    assert first.startswith(f"{home.worktrees}/target-1 fj-")
+    assert first.split()[1].endswith("-t1")
+    assert (home.state / "log").read_text().split().count("installed") == 2 + 1, "of two agents, and the target"
+    assert scratch_of(repository, home) == ["target-1"]
+
+
+async def test_each_target_has_its_own(near_lead: Lead, repository: Path, home: Home) -> None:
+    git(repository, "branch", "side")
+    (one,) = await near_lead.run("echo > one")
+    for target in ("main", "side", "main"):
+        await near_lead.call("merge_worktree", ids=[one], into=target, verify="true")
+    assert scratch_of(repository, home) == ["target-1", "target-2"]
+
+
+WRECKS = {
+    "files": "echo edited > shared.txt; rm README.md; touch new; mkdir deep; touch deep/er; chmod 500 deep",
+    "git": "echo edited > shared.txt; touch new; rm .git",
+    "pipes": "rm .gitignore shared.txt; mkfifo .gitignore shared.txt .gitattributes; touch new",
+    "lock": "touch new; touch $(git rev-parse --git-path index.lock)",
+    "folder": "touch new; rm -rf $PWD",
+}
+
+
+@pytest.mark.parametrize("wreck", WRECKS.values(), ids=WRECKS)
+async def test_what_verify_leaves_does_not_reach_the_next_landing(
+    near_lead: Lead, repository: Path, wreck: str
+) -> None:
+    commit(repository, {".gitignore": "*.cache\n"})
+    looks = "test -f README.md && test -f .gitignore && test ! -e new && test ! -e deep && grep one shared.txt"
+    answers = await merge_each(near_lead, f"{looks} && {{ {wreck}; true; }}", "echo > one", "echo > two")
+    assert [answer["rejected"] for answer in answers] == [[], []]
+
+
+async def test_a_branch_that_verify_switches_to_is_free_for_its_user_again(near_lead: Lead, repository: Path) -> None:
+    git(repository, "branch", "side")
+    ids = await near_lead.run("echo > one")
+    answer = await near_lead.call("merge_worktree", ids=ids, verify="git switch -q side; rm .git")
+    assert ids_of(answer, "merged") == ids
+    git(repository, "switch", "-q", "side")
+
+
+async def test_a_landing_of_the_very_same_commit_finds_nothing_of_the_last_one(
+    near_lead: Lead, near_loop: Loop, repository: Path
+) -> None:
+    ids = await near_lead.run("echo > one")
+    near_loop.store._connection.execute(
+        "CREATE TRIGGER at_once AFTER INSERT ON landing BEGIN UPDATE landing SET created = 1; END"
+    )
+    (repository / "one").write_text("in the way\n")
+    await near_lead.refusal("merge_worktree", ids=ids, verify="touch left")
+    (repository / "one").unlink()
+    answer = await near_lead.call("merge_worktree", ids=ids, verify="test ! -e left")
+    assert ids_of(answer, "merged") == ids
+
+
+async def test_an_ignored_file_that_has_changed_in_the_checkout_is_brought_anew(
+    near_lead: Lead, repository: Path, home: Home
+) -> None:
+    commit(repository, {".worktreeinclude": ".env\n", ".gitignore": ".env\n"})
+    ids = await near_lead.run("echo > one", "echo > two", "echo > three")
+    for one, secret in zip(ids, ("first", "second, and longer", ""), strict=True):
+        (repository / ".env").write_text(secret)
+        verify = f"cat .env >> {home.state}/told; echo . >> {home.state}/told; ln -sf /nowhere .env"
+        await near_lead.call("merge_worktree", ids=[one], verify=verify)
+    assert (home.state / "told").read_text() == "first.\nsecond, and longer.\n.\n"
+
+
+async def test_what_is_shared_as_a_copy_is_copied_anew_once_the_checkouts_has_changed(
+    near_lead: Lead, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_shared_from_checkout, "_LAG_S", 0.0)
+    pad = put_dependencies(repository, "node_modules") / "left-pad" / "index.js"
+    (repository.parent / "old" / "left-pad").mkdir(parents=True)
+    (repository.parent / "old" / "left-pad" / "index.js").write_text("old\n")
+    want(repository, home, "[share]\nnode_modules = 'copy'\n")
+    ids = await near_lead.run(*(f"echo > {number}" for number in range(4)))
+    for number, one in enumerate(ids):
+        if number == 2:
+            pad.write_text("new\n")
+            os.utime(pad, (0, 0))
+        if number == 3:
+            (repository / "node_modules").rename(repository.parent / "real")
+            (repository / "node_modules").symlink_to("../old")
+        tells = f"ls node_modules >> {home.state}/told; cat node_modules/left-pad/index.js >> {home.state}/told"
+        answer = await near_lead.call("merge_worktree", ids=[one], verify=f"{tells}; touch node_modules/built-{number}")
+        assert ids_of(answer, "merged") == [one]
+    told = (home.state / "told").read_text().split()
+    assert told == ["left-pad", "pad", "built-0", "left-pad", "pad", "left-pad", "new", "left-pad", "old"]
+
+
+async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
+    near_lead: Lead, near_loop: Loop, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = Scratch._switch
+
+    async def refuse(self: Scratch, scratch: ScratchWorktree, commit: str) -> None:
+        if scratch.number == 1 and (home.worktrees / "target-1").exists():
+            raise PermissionError(13, "Permission denied")
+        await switch(self, scratch, commit)
+
+    monkeypatch.setattr(Scratch, "_switch", refuse)
+    answers = await merge_each(near_lead, "true", "echo > one", "echo > two", "echo > three")
+    assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"], ["a3"]]
+    assert [(one.number, one.retired) for one in await near_loop.store.scratches()] == [(1, True), (2, False)]
+
+
+async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends_in_words(
+    near_lead: Lead, near_loop: Loop, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = Scratch._switch
+
+    async def refuse(self: Scratch, scratch: ScratchWorktree, commit: str) -> None:
+        if (home.worktrees / f"target-{scratch.number}").exists():
+            raise PermissionError(13, "Permission denied", "root's")
+        await switch(self, scratch, commit)
+
+    monkeypatch.setattr(Scratch, "_switch", refuse)
+    ids = await near_lead.run("echo > one", "echo > two", "echo > three", "echo > four")
+    refused = await near_lead.refusal("merge_worktree", ids=ids, verify="false")
+    assert f"verify ran in {home.worktrees}/target-2" in refused
+    assert 'Permission denied: "root\'s". Nothing was merged' in refused
+    assert [one.number for one in await near_loop.store.scratches()] == [1, 2]
+
+
+async def test_one_whose_files_git_cannot_check_out_is_rejected_and_the_others_land(
+    near_lead: Lead, repository: Path
+) -> None:
+    git(repository, "config", "filter.gone.smudge", "echo gone >&2; false")
+    git(repository, "config", "filter.gone.clean", "cat")
+    git(repository, "config", "filter.gone.required", "true")
+    good, bad, better = await near_lead.run(
+        "echo > one", "echo x > two; echo 'two filter=gone' > .gitattributes", "echo > three"
+    )
+    answer = await near_lead.call("merge_worktree", ids=[good, bad, better], verify="true")
+    assert ids_of(answer, "merged") == [good, better]
+    assert [(one["id"], one["why"][:35]) for one in answer["rejected"]] == [
+        (bad, "git can't check this commit out: fa")
+    ]
+
+
+async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_the_run_to_the_next(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await record_landing(home, repository, {"one": "x\n"}, f"echo run >> {home.state}/log")
+    async with open_daemon(home) as loop:
+        record, told = loop.store.set_verdict, list[str]()
+
+        async def record_and_die(landing: int, commit: str, why: str) -> None:
+            told.append(commit)
+            await record(landing, commit, why)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.store, "set_verdict", record_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        assert await loop.store.verdict(number, told[0]) == ""
+        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        assert [one.id for one in landed.merged] == ["a1"]
+        assert await loop.store.verdict(number, told[0]) is None
+    assert (home.state / "log").read_text() == "run\n"
+    assert scratch_of(repository, home) == ["target-1"]
+
+
+async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is_made_twice(
+    repository: Path, home: Home
+) -> None:
+    names = [f"b{number}" for number in range(8)]
+    base = git(repository, "rev-parse", "main")
+    for name in names:
+        git(repository, "switch", "-q", "-c", name, base)
+        commit(repository, {name: "x\n"})
+    git(repository, "switch", "-q", "main")
+    log, killed = home.state / "log", home.state / "killed"
+    kills = f"mkdir {killed}-$(git rev-parse HEAD) && kill -9 $LANDER"
+    verify = f"git rev-parse HEAD >> {log}; {kills}; test ! -e b4"
+    held = file_lock.take(home.daemon_lock)  # else a shim would start a daemon
+    assert held is not None
+    try:
+        async with open_loop(home) as loop:
+            numbers = await record_branches(loop.store, repository, names, base)
+            new = NewLanding(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
+            number = (await loop.store.add_landing(new, Call("", ""))).number
+        deaths = 0
+        while carry_out_elsewhere(number, os.environ):
+            deaths += 1
+        async with open_loop(home) as loop:
+            landed = LANDED.validate_json((await loop.store.landing(number)).answer or "")
+    finally:
+        os.close(held)
+    assert [one.id for one in landed.rejected] == ["a5"]
+    assert len(landed.merged) == 7
+    runs = log.read_text().split()
+    assert len(runs) == len(set(runs)) == deaths
+    assert len(runs) >= 5
+    assert scratch_of(repository, home) == ["target-1"]

@@ -1,0 +1,221 @@
+"""Logs that are too long: head and tail are kept, and every offset stays true (fault 9)."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from forkjoin.process import attempt_log, shim_control
+from forkjoin.process.executor import AttemptSpec
+from forkjoin.process.local_executor import LocalExecutor
+from support.attempts import Place, change_shims, printed, program, run
+from support.harness import until
+
+MEGABYTE = 1024 * 1024
+
+#: Prints as many megabytes as it reads numbers, each on a line: its lines are 16 bytes long and tell where they stand.
+NUMBERED = """
+import sys
+where = 0
+for line in sys.stdin:
+    out = getattr(sys, sys.argv[1]).buffer
+    for _ in range(int(line)):
+        out.write(b"".join(b"%015d\\n" % (where + 16 * n) for n in range(65536)))
+        where += 1048576
+    out.flush()
+"""
+
+
+def numbered(start: int, size: int) -> bytes:
+    """What stands in `NUMBERED`'s output from a byte on."""
+    first = start // 16
+    text = b"".join(b"%015d\n" % (16 * n) for n in range(first, (start + size) // 16 + 1))
+    return text[start - 16 * first :][:size]
+
+
+def printer(handle: str, stream: str = "stdout", *, keeps_unread: bool = False) -> AttemptSpec:
+    """What prints megabytes as it is told to, and may keep four of them."""
+    return AttemptSpec(
+        handle,
+        (sys.executable, "-S", "-E", "-c", NUMBERED, stream),
+        "/",
+        {},
+        closed=False,
+        log_bytes=4 * MEGABYTE,
+        keeps_unread=keeps_unread,
+    )
+
+
+def kept(file: Path) -> int:
+    """Bytes that the file takes on the disk."""
+    return file.stat().st_blocks * 512
+
+
+async def until_short(file: Path, size: int) -> None:
+    """Until all was printed, and the middle of it dropped."""
+    await until(lambda: file.exists() and file.stat().st_size == size and kept(file) < 6 * MEGABYTE)
+
+
+# -- a file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "log"
+    found.write_bytes(numbered(0, 10 * MEGABYTE))
+    return found
+
+
+def shorten(file: Path, limit: int, released: int = sys.maxsize) -> None:
+    with file.open("r+b") as opened:
+        attempt_log.shorten(opened.fileno(), limit, released)
+
+
+def read(file: Path, start: int, limit: int) -> tuple[int, bytes]:
+    with file.open("rb") as opened:
+        return attempt_log.read(opened.fileno(), start, limit)
+
+
+def test_a_log_within_its_limit_stays_whole(file: Path) -> None:
+    shorten(file, 10 * MEGABYTE)
+    assert kept(file) >= 10 * MEGABYTE
+
+
+def test_a_log_beyond_its_limit_keeps_its_size_its_head_and_its_tail(file: Path) -> None:
+    shorten(file, 4 * MEGABYTE)
+    assert file.stat().st_size == 10 * MEGABYTE
+    assert kept(file) < 5 * MEGABYTE
+    assert read(file, 0, 5 * MEGABYTE) == (0, numbered(0, MEGABYTE))
+    assert read(file, 7 * MEGABYTE, 5 * MEGABYTE) == (7 * MEGABYTE, numbered(7 * MEGABYTE, 3 * MEGABYTE))
+
+
+def test_whoever_reads_where_nothing_is_left_gets_what_follows_and_is_told_where_it_begins(file: Path) -> None:
+    shorten(file, 4 * MEGABYTE)
+    for start in (MEGABYTE, 2 * MEGABYTE + 5, 7 * MEGABYTE - 1):
+        assert read(file, start, 16) == (7 * MEGABYTE, numbered(7 * MEGABYTE, 16))
+    assert read(file, MEGABYTE - 5, 100) == (MEGABYTE - 5, numbered(MEGABYTE - 5, 5))
+
+
+def test_nothing_is_dropped_from_where_it_was_released(file: Path) -> None:
+    shorten(file, 4 * MEGABYTE, MEGABYTE)
+    assert kept(file) >= 10 * MEGABYTE
+    shorten(file, 4 * MEGABYTE, 3 * MEGABYTE + 7)
+    assert read(file, MEGABYTE, 16)[0] == 3 * MEGABYTE
+
+
+def test_reading_at_and_beyond_the_end_gives_nothing(file: Path) -> None:
+    for start in (10 * MEGABYTE, 11 * MEGABYTE):
+        assert read(file, start, 16) == (start, b"")
+
+
+def test_what_is_dropped_while_it_is_read_is_never_zeros(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.pread
+
+    def shorten_first(descriptor: int, limit: int, start: int) -> bytes:
+        shorten(file, 4 * MEGABYTE)
+        return really(descriptor, limit, start)
+
+    monkeypatch.setattr(os, "pread", shorten_first)
+    assert read(file, 6 * MEGABYTE, 2 * MEGABYTE) == (7 * MEGABYTE, numbered(7 * MEGABYTE, MEGABYTE))
+
+
+# -- an attempt
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_a_flood_keeps_its_beginning_and_its_end_while_it_goes_on(
+    local: LocalExecutor, place: Place, stream: str
+) -> None:
+    """Fault 9: the disk is not filled, and with no daemon: only the shim is there."""
+    file, errors = place.folder / "a1-1" / {"stdout": "output", "stderr": "errors"}[stream], stream == "stderr"
+    await local.submit(printer("a1-1", stream))
+    for size in (10, 40):
+        await local.send("a1-1", b"10\n" * (1 if size == 10 else 3))
+        await until_short(file, size * MEGABYTE)
+    await local.close_input("a1-1")
+    assert (await local.outcome("a1-1")).ok
+    head, tail = [await local.read_output("a1-1", start, 100, errors=errors) for start in (0, -100)]
+    assert head == (numbered(0, 100), 0, 40 * MEGABYTE)
+    assert tail == (numbered(40 * MEGABYTE - 100, 100), 40 * MEGABYTE - 100, 40 * MEGABYTE)
+    after = await local.read_output("a1-1", MEGABYTE, 100, errors=errors)
+    assert after.start >= 36 * MEGABYTE
+    assert after.data == numbered(after.start, 100)
+
+
+async def test_a_flood_that_ends_at_once_is_shortened_too(local: LocalExecutor, place: Place) -> None:
+    spec = printer("a1-1")
+    await local.submit(spec)
+    await local.send("a1-1", b"20\n")
+    await local.close_input("a1-1")
+    assert (await local.outcome("a1-1")).ok
+    assert kept(place.folder / "a1-1" / "output") < 6 * MEGABYTE
+
+
+async def test_of_output_that_somebody_must_read_only_that_is_dropped_which_was_released(
+    local: LocalExecutor, place: Place
+) -> None:
+    file = place.folder / "a1-1" / "output"
+    await local.submit(printer("a1-1", keeps_unread=True))
+    await local.send("a1-1", b"20\n")
+    await until(lambda: file.exists() and file.stat().st_size == 20 * MEGABYTE)
+    await local.release("a1-1", 9 * MEGABYTE + 1)
+    await until(lambda: kept(file) < 13 * MEGABYTE)
+    assert (await local.read_output("a1-1", MEGABYTE, 16)).start == 9 * MEGABYTE
+    await local.close_input("a1-1")
+    assert await printed(local, "a1-1", 9 * MEGABYTE) == numbered(9 * MEGABYTE, 11 * MEGABYTE)
+    await local.outcome("a1-1")
+    assert kept(file) > 11 * MEGABYTE
+    await local.release("a1-1", 20 * MEGABYTE)  # the shim is gone
+    assert kept(file) < 6 * MEGABYTE
+
+
+async def test_where_a_file_can_not_be_shortened_it_is_said_once_and_the_program_goes_on(
+    place: Place, local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        "from forkjoin.process import attempt_log\n"
+        "def refuse(*_): raise OSError(95, 'Operation not supported')\n"
+        "attempt_log._punch = refuse; shim._LOOK_EVERY_S = 0.01",
+    )
+    words = place.folder / "a1-1" / "shim.log"
+    await local.submit(printer("a1-1"))
+    await local.send("a1-1", b"8\n")
+    await until(lambda: words.exists() and b"Operation not supported" in words.read_bytes())
+    await local.send("a1-1", b"8\n")
+    await local.close_input("a1-1")
+    assert len(await printed(local, "a1-1")) == 16 * MEGABYTE
+    assert (await local.outcome("a1-1")).ok
+    assert words.read_text().count("can't be kept to its limit here") == 1
+
+
+async def test_zeros_that_a_program_printed_are_its_output(local: LocalExecutor) -> None:
+    spec = program("a1-1", "head", "-c", str(3 * MEGABYTE), "/dev/zero")
+    assert await run(local, spec) == bytes(3 * MEGABYTE)
+    assert await local.read_output("a1-1", MEGABYTE, 10) == (bytes(10), MEGABYTE, 3 * MEGABYTE)
+
+
+async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -> None:
+    about = {"agent": 1, "name": "one", "spec": {"task": "t"}}
+    await run(local, AttemptSpec("a1-1", ("true",), "/", {}, about=about))
+    file = place.folder / "a1-1" / "about.json"
+    assert json.loads(file.read_text()) == about
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without_what_that_did_not_say(
+    local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = shim_control.write
+
+    def forget_to_say(file: Path, data: bytes) -> None:
+        if file.name == "spec.json":
+            news = ("silence_s", "log_bytes", "keeps_unread", "cgroups", "limits", "in_all", "open_files")
+            data = json.dumps({k: v for k, v in json.loads(data).items() if k not in news}).encode()
+        really(file, data)
+
+    monkeypatch.setattr(shim_control, "write", forget_to_say)
+    assert await run(local, program("a1-1", "echo", "well")) == b"well\n"
+    assert (await local.outcome("a1-1")).ok

@@ -1,0 +1,302 @@
+"""Where cgroups can be made: trees that are made of plain files, as the kernel and systemd would show them.
+
+What the kernel itself does is seen in test_hogs.py, where there are cgroups.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from forkjoin.core.model import UNLIMITED, TreeLimits
+from forkjoin.process import attempt_cgroups, cgroup_files, cgroup_root, systemd_scope
+from forkjoin.process.cgroup_root import Base
+from forkjoin.process.local_executor import LocalExecutor
+from support.attempts import Place, ended, limited, lines, shell
+
+ALL = ("pids", "memory", "cpu")
+OTHERS = 2**22 + 1  #: a pid that nobody has
+
+
+class Tree:
+    """Hierarchies of plain files, and what /proc tells of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.told = folder / "told"
+        self.told.write_text("")
+        self.mounts = ""
+
+    def mount(self, name: str, kind: str = "cgroup2", options: str = "rw", root: str = "/") -> None:
+        self.mounts += f"31 23 0:28 {root} {self.folder / name} rw - {kind} {kind} {options}\n"
+
+    def add(self, path: str, *pids: int, controllers: str = "cpu io memory pids", is_root: bool = False) -> str:
+        """A cgroup of version 2 with these processes in it; where it is."""
+        at = self.folder / path
+        at.mkdir(parents=True, exist_ok=True)
+        (at / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+        (at / "cgroup.controllers").write_text(controllers)
+        (at / "cgroup.subtree_control").touch()
+        if not is_root:
+            (at / "cgroup.type").write_text("domain\n")
+        return str(at)
+
+    def tell(self, *told: str) -> None:
+        """What is said of the cgroups that we are in."""
+        self.told.write_text("".join(f"{line}\n" for line in told))
+
+    def read(self, file: str) -> str:
+        match file:
+            case "/proc/self/cgroup":
+                return self.told.read_text()
+            case "/proc/self/mountinfo":
+                return self.mounts
+            case _:
+                return _really_read(file)
+
+
+_really_read = cgroup_files.read
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A tree, on a machine without systemd."""
+    tree = Tree(tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup_files, "read", tree.read)
+    monkeypatch.setattr(cgroup_root, "SYSTEMD", str(tmp_path / "none"))
+    return tree
+
+
+@pytest.fixture
+def systemd(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup_root, "SYSTEMD", str(tmp_path))
+
+
+# -- version 2
+
+
+def test_the_root_hands_controllers_on_though_processes_are_in_it(tree: Tree) -> None:
+    tree.mount("v2")
+    root = tree.add("v2", 1, OTHERS, is_root=True)
+    tree.tell("0::/")
+    assert cgroup_root.find_bases() == [Base(root, 2, ALL)]
+
+
+def test_what_is_our_own_hands_controllers_on_once_we_have_left_it_for_a_leaf(tree: Tree, systemd: None) -> None:
+    tree.mount("v2")
+    tree.add("v2", is_root=True)
+    own = tree.add("v2/user.slice/a.scope", os.getpid())
+    tree.tell("0::/user.slice/a.scope")
+    assert cgroup_root.find_bases() == [Base(own, 2, ALL, is_own=True)]
+    systemd_scope.settle()
+    assert Path(own, "forkjoin-daemon/cgroup.procs").read_text() == "0"
+    tree.tell("0::/user.slice/a.scope/forkjoin-daemon")
+    tree.add("v2/user.slice/a.scope")
+    assert cgroup_root.find_bases() == [Base(own, 2, ALL, is_own=True)]
+
+
+def test_what_others_are_in_too_serves_to_find_processes_alone(tree: Tree, systemd: None) -> None:
+    """Nor is made what systemd has not given away, though it be writable and empty."""
+    tree.mount("v2")
+    tree.add("v2", is_root=True)
+    tree.add("v2/user.slice")
+    own = tree.add("v2/user.slice/a.scope", os.getpid(), OTHERS)
+    tree.tell("0::/user.slice/a.scope")
+    assert cgroup_root.find_bases() == [Base(own, 2, ())]
+
+
+def test_without_systemd_an_empty_cgroup_around_ours_will_do(tree: Tree) -> None:
+    tree.mount("v2")
+    root = tree.add("v2")
+    tree.add("v2/init", os.getpid(), OTHERS)
+    tree.tell("0::/init")
+    assert cgroup_root.find_bases() == [Base(root, 2, ALL, is_own=True)]
+
+
+def test_no_cgroup_is_made_within_an_attempt_s(tree: Tree) -> None:
+    tree.mount("v2")
+    own = tree.add("v2/a", controllers="memory pids")
+    tree.tell("0::/a/forkjoin-0123/forkjoin-a1-1-4567")
+    assert cgroup_root.find_bases() == [Base(own, 2, ("pids", "memory"), is_own=True)]
+
+
+def test_where_nothing_may_be_written_there_is_none(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.mount("v2")
+    tree.add("v2")
+    tree.tell("0::/")
+
+    def refuse(file: str, mode: int) -> bool:
+        return False
+
+    monkeypatch.setattr(os, "access", refuse)
+    assert cgroup_root.find_bases() == []
+
+
+# -- version 1
+
+
+def test_each_hierarchy_of_version_1_that_limits_is_used_where_we_are_in_it(tree: Tree) -> None:
+    """Of those that are mounted together as one; a mount may show but a part, as in a container."""
+    tree.mount("cpu,cpuacct", "cgroup", "rw,cpu,cpuacct")
+    tree.mount("memory", "cgroup", "rw,memory", root="/docker/x")
+    tree.mount("freezer", "cgroup", "rw,freezer")
+    tree.mount("v2")
+    for path in ("cpu,cpuacct", "memory/y", "freezer", "v2"):
+        (tree.folder / path).mkdir(parents=True)
+    tree.tell("3:freezer:/", "2:memory:/docker/x/y", "1:cpu,cpuacct:/", "0::/")
+    memory = Base(str(tree.folder / "memory/y"), 1, ("memory",))
+    assert cgroup_root.find_bases() == [memory, Base(str(tree.folder / "cpu,cpuacct"), 1, ("cpu", "cpuacct"))]
+
+
+def test_where_none_limits_processes_are_found_by_the_freezer(tree: Tree) -> None:
+    tree.mount("freezer", "cgroup", "rw,freezer")
+    (tree.folder / "freezer").mkdir()
+    tree.tell("3:freezer:/")
+    assert cgroup_root.find_bases() == [Base(str(tree.folder / "freezer"), 1, ())]
+
+
+# -- limits
+
+
+def as_dict(settings: list[list[str]]) -> dict[str, str]:
+    return {setting[0]: setting[1] for setting in settings}
+
+
+def test_limits_of_one_and_of_all_are_written_around_each_other() -> None:
+    base = Base("/c", 2, ALL, is_own=True)
+    [folder] = attempt_cgroups.place([base], "h", "a1-1-x")
+    assert folder == "/c/forkjoin-h/forkjoin-a1-1-x"
+    own, in_all = TreeLimits(memory=200, processes=50, cpus=1.5), TreeLimits(memory=1000, processes=60)
+    told = as_dict(attempt_cgroups.settings([base], [folder], own, in_all))
+    assert told["/c/cgroup.subtree_control"] == told["/c/forkjoin-h/cgroup.subtree_control"] == "+cpu"  # the last
+    assert {name.removeprefix("/c/forkjoin-h/"): value for name, value in told.items() if "control" not in name} == {
+        "pids.max": "120",
+        "memory.max": "1000",
+        "memory.swap.max": "0",
+        "cpu.max": "max 100000",
+        "forkjoin-a1-1-x/pids.max": "50",
+        "forkjoin-a1-1-x/memory.max": "200",
+        "forkjoin-a1-1-x/memory.swap.max": "0",
+        "forkjoin-a1-1-x/memory.oom.group": "1",
+        "forkjoin-a1-1-x/cpu.max": "150000 100000",
+    }
+
+
+def test_limits_that_are_no_more_are_taken_back() -> None:
+    base = Base("/c", 2, ALL)
+    told = as_dict(attempt_cgroups.settings([base], attempt_cgroups.place([base], "h", "a"), UNLIMITED, UNLIMITED))
+    assert (told["/c/forkjoin-h/memory.max"], told["/c/forkjoin-h/memory.swap.max"]) == ("max", "max")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"memory.events": "oom 1\noom_kill 1\n"}, "its memory limit of 200 MB (peak 200 MB)"),
+        (
+            {"memory.events": "oom 0\noom_kill 2\n", "../memory.events.local": "oom 1\noom_kill 0\n"},
+            "the memory limit of 1 GB of all agents together",
+        ),
+        (
+            {
+                "memory.events": "oom 0\noom_kill 2\n",
+                "../memory.events.local": "oom 0\n",
+                "../memory.events": "oom 1\n",
+            },
+            "the kernel, since the machine had no memory left",
+        ),
+        ({"pids.events": "max 3\n", "pids.peak": "50\n"}, "its limit of 50 processes and threads (peak 50)"),
+        ({"cpu.stat": "usage_usec 61000000\nuser_usec 1\n"}, "its limit of 1 min of CPU time"),
+    ],
+)
+async def test_what_the_kernel_tells_of_a_cgroup_of_version_2_ends_the_attempt_and_names_the_limit(
+    place: Place, local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], words: str
+) -> None:
+    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: [Base(tree.add("v2"), 2, ALL)])
+    executor = LocalExecutor(place.folder, place.daemon_lock, [], TreeLimits(memory=1_000_000_000))
+    spec = shell("a1-1", "echo up; exec sleep 1000")
+    await executor.submit(limited(spec, memory=200_000_000, processes=50, cpu_s=60))
+    await lines(executor, "a1-1", 1)
+    [group] = map(Path, attempt_cgroups.find(place.folder / "a1-1"))
+    for name, text in told.items():
+        (group / name).write_text(text)
+    outcome = await ended(executor, "a1-1")
+    assert outcome.kind == "limited"
+    assert str(outcome).startswith(f"ended by {words}")
+
+
+async def test_a_limit_that_a_cgroup_does_not_take_is_held_by_the_watchdog(
+    local: LocalExecutor, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of version 2 whose controllers are handed on to nobody."""
+    root = tree.add("v2")
+    Path(root, "forkjoin-x").touch()
+
+    def place(bases: object, home: str, attempt: str) -> list[str]:
+        return [f"{root}/forkjoin-x/forkjoin-{attempt}"]
+
+    monkeypatch.setattr(attempt_cgroups, "place", place)
+    monkeypatch.setattr(attempt_cgroups, "find_bases", lambda: [Base(root, 2, ALL)])
+    await local.submit(
+        limited(shell("a1-1", "for n in $(seq 60); do sleep 1000 & sleep 0.01; done; wait"), processes=20)
+    )
+    assert "by its limit of 20 processes" in str(await ended(local, "a1-1"))
+
+
+# -- systemd
+
+BUSCTL = """#!/bin/sh
+echo "$@" >> "$0.asked"
+{answer}
+"""
+
+
+@pytest.fixture
+def ask(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: None) -> Callable[[str, str, int], str]:
+    """Settle, as a user in a cgroup that others are in, too, with a busctl that does so; what it was asked."""
+
+    def ask(own: str, answer: str, user: int) -> str:
+        tree.mount("v2")
+        tree.add("v2", is_root=True)
+        tree.add(f"v2{own}", os.getpid(), OTHERS)
+        tree.tell(f"0::{own}")
+        busctl = tmp_path / "bin" / "busctl"
+        busctl.parent.mkdir()
+        busctl.write_text(BUSCTL.format(answer=answer))
+        busctl.chmod(0o700)
+        monkeypatch.setenv("PATH", f"{busctl.parent}:{os.environ['PATH']}")
+        monkeypatch.setattr(os, "getuid", lambda: user)
+        monkeypatch.setattr(systemd_scope, "_SCOPE_S", 0.5)
+        systemd_scope.settle()
+        asked = Path(f"{busctl}.asked")
+        return asked.read_text() if asked.exists() else ""
+
+    return ask
+
+
+def test_systemd_is_asked_for_a_scope_of_the_daemon_s_own(ask: Callable[[str, str, int], str], tree: Tree) -> None:
+    scope = f"app-forkjoin-{os.getpid()}.scope"
+    at = tree.folder / "v2" / scope
+    give = f"echo 0::/{scope} > {tree.told}"
+    tree.add(f"v2/{scope}", os.getpid())
+    asked = ask("/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope", give, 1000)
+    assert "--user" in asked
+    assert asked.endswith(f"{scope} fail 2 PIDs au 1 {os.getpid()} Delegate b true 0\n")
+    assert cgroup_root.find_bases() == [Base(str(at), 2, ALL, is_own=True)]
+    assert (at / "forkjoin-daemon" / "cgroup.procs").read_text() == "0"
+
+
+def test_the_system_s_own_is_asked_by_root(ask: Callable[[str, str, int], str]) -> None:
+    assert "--system" in ask("/user.slice/user-0.slice/session-1.scope", "", 0)
+
+
+def test_a_user_s_is_not_asked_where_all_of_it_ends_with_the_last_login(ask: Callable[[str, str, int], str]) -> None:
+    assert ask("/user.slice/user-1000.slice/session-1.scope", "", 1000) == ""
+
+
+@pytest.mark.parametrize("answer", ["exit 1", "exec sleep 1000", "exit 0"])
+def test_a_systemd_that_refuses_hangs_or_forgets_keeps_no_daemon_from_coming_up(
+    ask: Callable[[str, str, int], str], answer: str
+) -> None:
+    assert ask("/user.slice/user-0.slice/session-1.scope", answer, 0)
+    assert [base.controllers for base in cgroup_root.find_bases()] == [()]

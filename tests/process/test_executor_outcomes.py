@@ -1,0 +1,228 @@
+"""What any executor promises of starting once, of how an attempt ended, and of ending it."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.core.model import Outcome
+from forkjoin.process.executor import Executor
+from support.attempts import ENVIRONMENT, HOSTILE, is_running, lines, pids, printed, program, run, shell
+from support.harness import GIVE_UP_S, until
+
+# -- once
+
+
+async def test_a_handle_that_is_submitted_twice_starts_one_program(executor: Executor, tmp_path: Path) -> None:
+    spec = shell("a1-1", 'echo started >> "$1"; read go', str(tmp_path / "log"), stdin=None)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(executor.submit, spec)
+    await until((tmp_path / "log").exists)
+    await executor.submit(spec)
+    await executor.close_input("a1-1")
+    await executor.outcome("a1-1")
+    assert (tmp_path / "log").read_text() == "started\n"
+
+
+@pytest.mark.parametrize("end", ["exit 0", "exit 3", "kill -9 $$"])
+async def test_a_handle_that_has_ended_is_not_started_again(executor: Executor, tmp_path: Path, end: str) -> None:
+    spec = shell("a1-1", f'echo started >> "$1"; {end}', str(tmp_path / "log"))
+    await run(executor, spec)
+    first = await executor.outcome("a1-1")
+    await run(executor, spec)
+    assert await executor.outcome("a1-1") == first
+    assert (tmp_path / "log").read_text() == "started\n"
+
+
+async def test_one_that_could_not_be_started_is_not_tried_again(executor: Executor, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    await run(executor, program("a1-1", str(script)))
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o700)
+    await run(executor, program("a1-1", str(script)))
+    assert (await executor.outcome("a1-1")).kind == "not_started"
+
+
+# -- how it ended
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 127, 255])
+async def test_an_exit_code_is_told(executor: Executor, code: int) -> None:
+    await executor.submit(shell("a1-1", f"exit {code}"))
+    outcome = await executor.outcome("a1-1")
+    assert (outcome.kind, outcome.code, outcome.left, outcome.ok) == ("exited", code, (), code == 0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+async def test_a_signal_that_ended_the_program_is_told(executor: Executor, signum: signal.Signals) -> None:
+    await executor.submit(shell("a1-1", f"kill -{signum} $$"))
+    outcome = await executor.outcome("a1-1")
+    assert (outcome.kind, outcome.code) == ("signalled", signum)
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "error"),
+    [
+        (["no-such-program"], "/", "the program no-such-program: No such file or directory"),
+        (["/no/such/program"], "/", "the program /no/such/program: No such file or directory"),
+        (["/etc/passwd"], "/", "the program /etc/passwd: Permission denied"),
+        (["true"], "/no/such/folder", "its folder /no/such/folder: No such file or directory"),
+        (["true"], "/etc/passwd", "its folder /etc/passwd: Not a directory"),
+        (["true", "x" * 3_000_000], "/", "the program true: Argument list too long"),
+        (["true", "\0"], "/", "the program true: embedded null byte"),
+        (["true", "\ud800"], "/", "the program true: 'utf-8' codec can't encode character"),
+    ],
+)
+async def test_why_a_program_could_not_be_started_is_told(
+    executor: Executor, argv: list[str], cwd: str, error: str
+) -> None:
+    await executor.submit(program("a1-1", *argv, cwd=cwd))
+    outcome = await executor.outcome("a1-1")
+    assert outcome.kind == "not_started"
+    assert outcome.error.startswith(error)
+
+
+async def test_a_handle_that_nobody_knows_was_not_started(executor: Executor) -> None:
+    assert (await executor.outcome("a1-1")).kind == "not_started"
+    assert await printed(executor, "a1-1") == b""
+    assert await executor.read_output("a1-1", 0, 10) == (b"", 0, 0)
+
+
+async def test_a_program_past_its_time_is_ended_with_its_tree(executor: Executor) -> None:
+    tree = "setsid sh -c 'sleep 1000 & echo $!'; echo $$; exec sleep 1000"
+    told = await run(executor, shell("a1-1", tree, timeout_s=0.3))
+    assert (await executor.outcome("a1-1")).kind == "timed_out"
+    assert not any(is_running(int(pid)) for pid in told.split())
+
+
+async def test_a_program_that_ends_in_time_has_not_timed_out(executor: Executor) -> None:
+    await executor.submit(shell("a1-1", "exit 4", timeout_s=60))
+    outcome = await executor.outcome("a1-1")
+    assert (outcome.kind, outcome.code) == ("exited", 4)
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "sleep 1000 & echo $!",
+        "setsid sh -c 'sleep 1000 & echo $!'",
+        "trap '' TERM; setsid sh -c 'env -i sleep 1000 & echo $!'",
+    ],
+)
+async def test_a_child_that_holds_stdout_ends_with_its_program(executor: Executor, child: str) -> None:
+    await executor.submit(shell("a1-1", f"{child}; exit 3"))
+    with anyio.fail_after(GIVE_UP_S):
+        outcome = await executor.outcome("a1-1")
+    assert (outcome.kind, outcome.code, outcome.left) == ("exited", 3, ())
+    [pid] = await pids(executor, "a1-1", 1)
+    assert not is_running(pid)
+
+
+# -- ending it
+
+
+async def test_cancelling_ends_a_tree_that_does_not_want_to(executor: Executor) -> None:
+    await executor.submit(shell("a1-1", HOSTILE))
+    tree = await pids(executor, "a1-1", 3)
+    assert all(is_running(pid) for pid in tree)
+    assert await executor.cancel("a1-1", 0.2) == []
+    assert not any(is_running(pid) for pid in tree)
+    assert (await executor.outcome("a1-1")).kind == "signalled"
+
+
+async def test_cancelling_lets_a_program_put_things_in_order(executor: Executor) -> None:
+    script = "trap 'echo in order; exit 7' TERM; echo up; while :; do sleep 0.01; done"
+    await executor.submit(shell("a1-1", script))
+    await lines(executor, "a1-1", 1)
+    assert await executor.cancel("a1-1", GIVE_UP_S) == []
+    assert await printed(executor, "a1-1") == b"up\nin order\n"
+    assert (await executor.outcome("a1-1")).code == 7
+
+
+async def test_cancelling_again_is_no_error(executor: Executor) -> None:
+    await executor.submit(shell("a1-1", "echo up; sleep 1000"))
+    await lines(executor, "a1-1", 1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(executor.cancel, "a1-1", 1)
+    outcome = await executor.outcome("a1-1")
+    assert await executor.cancel("a1-1", 1) == []
+    assert await executor.outcome("a1-1") == outcome
+
+
+async def test_cancelling_what_has_ended_changes_nothing(executor: Executor) -> None:
+    await run(executor, shell("a1-1", "echo printed; exit 3"))
+    outcome = await executor.outcome("a1-1")
+    assert await executor.cancel("a1-1", 1) == []
+    assert await executor.outcome("a1-1") == outcome
+    assert await printed(executor, "a1-1") == b"printed\n"
+
+
+async def test_what_was_cancelled_before_is_not_started(executor: Executor, tmp_path: Path) -> None:
+    assert await executor.cancel("a1-1", 1) == []
+    await run(executor, shell("a1-1", 'echo started > "$1"', str(tmp_path / "log")))
+    assert await executor.outcome("a1-1") == Outcome("not_started", error="it was stopped before it started")
+    assert not (tmp_path / "log").exists()
+
+
+async def test_a_cancel_that_races_with_a_submit_leaves_nothing(executor: Executor, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    script = 'echo $$ >> "$1"; exec sleep 1000'
+
+    async def cancel(handle: str, delay: float) -> None:
+        await anyio.sleep(delay)
+        await executor.cancel(handle, 1)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(12):
+            tasks.start_soon(executor.submit, shell(f"a{number}-1", script, str(log)))
+            tasks.start_soon(cancel, f"a{number}-1", number * 0.01)
+    for number in range(12):
+        assert (await executor.outcome(f"a{number}-1")).kind in ("not_started", "signalled")
+    assert not any(is_running(int(pid)) for pid in log.read_text().split())
+
+
+def start_sleep(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True)
+
+
+async def test_what_somebody_else_starts_with_its_mark_ends_with_it(executor: Executor) -> None:
+    environment = {**ENVIRONMENT, **await executor.mark("a1-person")}
+    assert await executor.handles() == ["a1-person"]
+    with start_sleep(environment) as other:
+        assert await executor.cancel("a1-person", 0) == []
+        assert other.wait(GIVE_UP_S) == -signal.SIGKILL
+    await executor.forget("a1-person")
+    assert await executor.handles() == []
+
+
+async def test_processes_that_are_not_of_the_attempt_are_left_alone(executor: Executor, sibling: int) -> None:
+    others = ("a1-2", "a1-1-verify", "a2-1")
+    for handle in ("a1-1", *others):
+        await executor.submit(shell(handle, "echo $$; exec sleep 1000"))
+    running = [sibling, *[pid for handle in others for pid in await pids(executor, handle, 1)]]
+    await pids(executor, "a1-1", 1)
+    await executor.cancel("a1-1", 1)
+    assert all(is_running(pid) for pid in running)
+
+
+async def test_what_an_older_attempt_brings_late_is_not_of_the_newer(executor: Executor) -> None:
+    await executor.submit(shell("a1-1", "read -r line; echo late; exit 3", stdin=None))
+    await run(executor, shell("a1-2", "echo newer"))
+    outcome = await executor.outcome("a1-2")
+    await executor.send("a1-1", b"go on\n")
+    assert await printed(executor, "a1-1") == b"late\n"
+    assert (await executor.outcome("a1-1")).code == 3
+    assert await printed(executor, "a1-2") == b"newer\n"
+    assert await executor.outcome("a1-2") == outcome
+
+
+async def test_another_daemon_can_end_an_attempt(executor: Executor, reopen: Callable[[], Executor]) -> None:
+    await executor.submit(shell("a1-1", HOSTILE))
+    tree = await pids(executor, "a1-1", 3)
+    assert await reopen().cancel("a1-1", 0) == []
+    assert not any(is_running(pid) for pid in tree)

@@ -1,0 +1,180 @@
+"""Limits of an attempt: time, silence, open files; and clocks that are set meanwhile (fault 26)."""
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from forkjoin.process import resource_limits, shim
+from forkjoin.process.executor import AttemptSpec
+from forkjoin.process.local_executor import LocalExecutor
+from support.attempts import Place, change_shims, is_running, lines, pids, printed, program, run, shell
+from support.harness import until
+
+# -- time and silence
+
+
+def let_jump(monkeypatch: pytest.MonkeyPatch, folder: Path, clock: str, seconds: float) -> None:
+    """Have the clock of shims (of `time`) jump by so many seconds once the file `jump` is there.
+
+    They leave the file `seen` once they have seen that something was printed.
+    """
+    change_shims(
+        monkeypatch,
+        folder,
+        "import os, time\n"
+        f"really, look = time.{clock}, shim.Logs.look\n"
+        f"time.{clock} = lambda: really() + ({seconds} if os.path.exists({str(folder / 'jump')!r}) else 0)\n"
+        "def note(logs):\n"
+        "    look(logs)\n"
+        f"    if any(logs.sizes): open({str(folder / 'seen')!r}, 'w').close()\n"
+        "shim.Logs.look = note; shim._LOOK_EVERY_S = 0.02",
+    )
+
+
+#: Stopped by itself; silent; deaf; waiting for a child.
+HANGS = (
+    "echo $$; kill -STOP $$",
+    "echo $$; exec sleep 1000",
+    "trap '' HUP INT TERM; echo $$; while :; do sleep 0.1; done",
+    "echo $$; setsid sh -c 'sleep 1000 & wait'",
+)
+PRINTING = "echo $$; while :; do echo on >&2; sleep 0.01; done"
+
+
+@pytest.mark.parametrize(
+    ("limit", "hang"),
+    [("time", PRINTING), *((limit, hang) for limit in ("time", "silence") for hang in HANGS)],
+)
+async def test_a_program_that_hangs_is_ended_by_its_limit_which_is_named(
+    local: LocalExecutor, hang: str, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 23: nothing of it lives, and what it printed is kept."""
+    let_jump(monkeypatch, tmp_path, "monotonic", 7200)
+    whole, silence = (3600, None) if limit == "time" else (None, 3600)
+    spec = shell("a1-1", hang, timeout_s=whole)
+    await local.submit(replace(spec, silence_s=silence))
+    [pid, *_] = await pids(local, "a1-1", 1)
+    await until((tmp_path / "seen").exists)
+    (tmp_path / "jump").touch()
+    outcome = await local.outcome("a1-1")
+    words = {"time": "ended by its time limit of 60 min", "silence": "ended after 60 min of silence"}[limit]
+    assert (outcome.kind, str(outcome), outcome.left) == ("timed_out", words, ())
+    assert not is_running(pid)
+    assert await pids(local, "a1-1", 1) == [pid]
+
+
+def test_whatever_is_printed_to_either_stream_ends_a_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault 23: printing for ever is no silence."""
+    monkeypatch.chdir(tmp_path)
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for name in ("output", "errors"):
+        Path(name).touch()
+    logs = shim.Logs({"log_bytes": 1, "keeps_unread": False, "together": False})
+    heard: list[float] = []
+    for now[0], printed_to in enumerate([None, "output", None, "errors", None]):
+        if printed_to:
+            with Path(printed_to).open("a") as file:
+                file.write("x")
+        logs.look()
+        heard.append(logs.heard)
+    assert heard == [0, 1, 1, 3, 3]
+    for descriptor in logs.files.values():
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.3, "0.3 s"), (59, "59 s"), (60, "1 min"), (150, "2.5 min")])
+def test_a_limit_is_told_as_a_person_would(seconds: float, words: str) -> None:
+    assert resource_limits.spell(seconds) == words
+
+
+# -- clocks
+
+
+async def test_no_limit_is_reached_because_the_clock_was_set_forward(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 26: forward a day."""
+    let_jump(monkeypatch, tmp_path, "time", 24 * 3600)
+    script = "echo up; read -r line; echo $line"
+    environment = {"PATH": os.environ["PATH"]}
+    await local.submit(
+        AttemptSpec("a1-1", ("sh", "-c", script), "/", environment, closed=False, timeout_s=3600, silence_s=3600)
+    )
+    await lines(local, "a1-1", 1)
+    (tmp_path / "jump").touch()
+    await local.send("a1-1", b"looked\n")  # wakes the shim, which looks at its limits
+    await lines(local, "a1-1", 2)
+    await local.close_input("a1-1")
+    assert (await local.outcome("a1-1")).ok
+
+
+@pytest.mark.parametrize("limit", ["time", "silence"])
+async def test_a_limit_is_reached_although_the_clock_was_set_back(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Fault 26: back an hour."""
+    let_jump(monkeypatch, tmp_path, "time", -3600)
+    (tmp_path / "jump").touch()
+    spec = shell("a1-1", "exec sleep 1000")
+    await local.submit(replace(spec, timeout_s=0.3) if limit == "time" else replace(spec, silence_s=0.3))
+    outcome = await local.outcome("a1-1")
+    assert outcome.kind == "timed_out"
+    assert 0 < outcome.duration_s < 3600
+
+
+# -- open files
+
+
+@pytest.fixture
+def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """We have raised our limit, as a daemon does; the limits that it was started with."""
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    given = (256, former[1])
+    monkeypatch.setattr(resource_limits, "OPEN_FILES", given)
+    resource.setrlimit(resource.RLIMIT_NOFILE, given)
+    resource_limits.lift()
+    yield given
+    resource.setrlimit(resource.RLIMIT_NOFILE, former)
+
+
+async def test_a_daemon_may_open_all_the_files_it_is_allowed_and_its_programs_as_many_as_it_was_given(
+    local: LocalExecutor, raised: tuple[int, int]
+) -> None:
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised[1], raised[1])
+    told = await run(local, program("a1-1", "sh", "-c", "ulimit -Sn; ulimit -Hn"))
+    assert [int(word) for word in told.split()] == list(raised)
+
+
+async def test_a_daemon_that_a_shim_starts_has_the_limits_that_its_own_was_given(
+    place: Place, raised: tuple[int, int]
+) -> None:
+    place.wake.write_text(f"#!/bin/sh\nulimit -Sn > '{place.woken}.new'; mv '{place.woken}.new' '{place.woken}'\n")
+    executor = place.open()
+    await run(executor, shell("a1-1", "true"))
+    await until(place.woken.exists)
+    assert int(place.woken.read_text()) == raised[0]
+
+
+@pytest.mark.parametrize("where", ["mkfifo", "popen"])
+async def test_an_attempt_that_could_not_be_submitted_for_want_of_open_files_starts_once_when_there_are(
+    local: LocalExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    owner, name = {"mkfifo": (os, "mkfifo"), "popen": (subprocess, "Popen")}[where]
+    spec = shell("a1-1", 'echo started >> "$1"', str(tmp_path / "log"))
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            await local.submit(spec)
+    await run(local, spec)
+    assert (await local.outcome("a1-1")).ok
+    assert (tmp_path / "log").read_text() == "started\n"
+    assert await printed(local, "a1-1") == b""

@@ -1,0 +1,60 @@
+"""A shim starts a daemon where none is: at its end, and once a minute before."""
+
+import os
+import signal
+
+import pytest
+from conftest import processes_of
+from forkjoin.process.local_executor import LocalExecutor
+from support.attempts import Place, is_held, is_running, printed, run, shell
+from support.harness import until
+
+
+async def test_a_shim_starts_a_daemon_at_its_end_where_none_is(place: Place) -> None:
+    await run(place.open(), shell("a1-1", "true"))
+    await until(place.woken.exists)
+    assert place.woken.read_text() == "woken\n"
+
+
+async def test_a_shim_starts_no_daemon_where_one_is(local: LocalExecutor, place: Place) -> None:
+    await run(local, shell("a1-1", "true"))
+    await local.outcome("a1-1")
+    await until(lambda: not processes_of(place.folder))
+    assert not place.woken.exists()
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_shim_starts_a_daemon_where_none_is_while_its_program_runs(place: Place) -> None:
+    executor = place.open()
+    await executor.submit(shell("a1-1", "read go", stdin=None))
+    await until(place.woken.exists)
+    assert is_held(place, "a1-1")
+    await executor.close_input("a1-1")
+    assert (await executor.outcome("a1-1")).kind == "exited"
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_daemon_that_a_shim_started_outlives_the_attempt(place: Place) -> None:
+    place.wake.write_text(
+        f"#!/bin/sh\nexec 9>>'{place.daemon_lock}'; flock -xn 9 || exit; echo $$ > '{place.woken}'; exec sleep 1000"
+    )
+    executor = place.open()
+    await executor.submit(shell("a1-1", "read go", stdin=None))
+    await until(lambda: place.woken.exists() and place.woken.read_text())
+    daemon = int(place.woken.read_text())
+    assert await executor.cancel("a1-1", 1) == []
+    assert is_running(daemon)
+    os.kill(daemon, signal.SIGKILL)
+    await until(lambda: not is_running(daemon))
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_daemon_that_cannot_be_started_does_not_hurt_the_attempt(place: Place) -> None:
+    place.wake.unlink()
+    executor = place.open()
+    await executor.submit(shell("a1-1", "read -r line; echo $line", stdin=None))
+    log = place.folder / "a1-1" / "shim.log"
+    await until(lambda: log.exists() and b"no daemon could be started" in log.read_bytes())
+    await executor.send("a1-1", b"done\n")
+    assert await printed(executor, "a1-1") == b"done\n"
+    assert (await executor.outcome("a1-1")).ok

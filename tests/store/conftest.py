@@ -1,0 +1,15 @@
+"""Records with one project in them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from forkjoin.store.store import Store, open_store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    found = await open_store(tmp_path / "records.sqlite")
+    await found.project("/repository/.git")
+    yield found
+    await found.close()

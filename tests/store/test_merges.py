@@ -1,0 +1,32 @@
+"""The records of landings: what becomes of branches that several were to merge."""
+
+import pytest
+from forkjoin.core.model import Landing, Merge
+from forkjoin.store.rows import NewLanding
+from forkjoin.store.store import Store
+from support.records import NOBODY, new_agent, place
+
+
+async def queue(store: Store, target: str, *, dry_run: bool = False) -> Landing:
+    return await store.add_landing(NewLanding(1, "lead", (1,), f"refs/heads/{target}", None, dry_run, ""), NOBODY)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_branch_of_which_none_tells_is_unmerged_once_the_last_that_had_it_has_ended(
+    store: Store, first: int
+) -> None:
+    """Landings on two targets end at once, and each saw the other open before."""
+    await store.spawn([new_agent("one")], place, NOBODY)
+    landings = [await queue(store, "main"), await queue(store, "release")]
+    await queue(store, "main", dry_run=True)
+    for landing, merge in ((landings[first], Merge.QUEUED), (landings[1 - first], Merge.UNMERGED)):
+        await store.end_landing(landing, {}, (), str)
+        assert (await store.agent(1)).merge is merge
+
+
+async def test_what_one_tells_of_a_branch_stays_when_another_ends_that_tells_nothing(store: Store) -> None:
+    await store.spawn([new_agent("one")], place, NOBODY)
+    one, other = await queue(store, "main"), await queue(store, "release")
+    await store.end_landing(one, {1: Merge.REJECTED}, (), str)
+    await store.end_landing(other, {}, (), str)
+    assert (await store.agent(1)).merge is Merge.REJECTED

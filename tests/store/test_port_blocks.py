@@ -1,0 +1,105 @@
+"""Blocks of ports: no two meet, homes begin elsewhere, and what is given back is given out again."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from forkjoin.core.error import CallerError
+from forkjoin.core.settings import Recipe
+from forkjoin.store import port_blocks
+from forkjoin.store.port_blocks import END, FIRST, Ports, first_port
+from forkjoin.store.rows import NewLanding
+from forkjoin.store.store import Store
+from hypothesis import given
+from hypothesis import strategies as st
+from support.records import NOBODY, new_agent, place
+
+SIZES = st.integers(1, 1000)
+
+
+@pytest.fixture
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all ports are to be given out, nobody on this machine may have one."""
+    monkeypatch.setattr(port_blocks, "listening", lambda: ())
+
+
+@given(
+    st.lists(st.tuples(st.integers(FIRST - 100, END), SIZES), max_size=30),
+    st.integers(FIRST, END),
+    st.lists(SIZES, max_size=30),
+)
+def test_no_block_meets_another_or_leaves_the_range(
+    given_out: list[tuple[int, int]], begin: int, sizes: list[int]
+) -> None:
+    ports, taken = Ports(given_out, begin), [range(first, first + size) for first, size in given_out]
+    for size in sizes:
+        try:
+            base = ports.take(size)
+        except CallerError:
+            starts = [FIRST, *(block.stop for block in taken)]
+            blocks = [range(start, start + size) for start in starts if start >= FIRST and start + size <= END]
+            assert all(any(_meet(one, other) for other in taken) for one in blocks), "there was room"
+            continue
+        block = range(base, base + size)
+        assert FIRST <= base <= END - size
+        assert not any(_meet(block, other) for other in taken)
+        taken.append(block)
+
+
+def test_from_where_a_home_begins_the_next_is_looked_for_and_then_from_the_first_on() -> None:
+    ports = Ports([(FIRST + 5, 5)], END - 30)
+    assert [ports.take(size) for size in (20, 20, 10, 10)] == [END - 30, FIRST + 10, END - 10, FIRST + 30]
+
+
+def test_homes_begin_elsewhere_each_at_the_same_place_for_ever() -> None:
+    begins = [first_port(Path(f"/home/user-{n}/.local/state/forkjoin")) for n in range(100)]
+    assert len(set(begins)) > 80
+    assert all(FIRST <= begin <= END - 1000 for begin in begins)
+    assert first_port(Path("/home/me/.local/state/forkjoin")) == 23_800
+
+
+def _meet(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
+
+
+async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Store) -> None:
+    sizes = (10, 25, 10)
+    new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
+    agents, first = await store.spawn(new, place, NOBODY), store.first_port
+    assert [agent.port_base for agent in agents] == [first, first + 10, first + 35]
+    await store.set(agents[1], removed=1.0)
+    with socket.create_server(("127.0.0.1", first + 12)):
+        again = await store.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY)
+    assert [agent.port_base for agent in again] == [first + 13, first + 23, first + 45]
+
+
+async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store) -> None:
+    first, recipe = store.first_port, Recipe(ports=7)
+    new = [NewLanding(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
+    taken = [await store.take_scratch(await store.add_landing(one, NOBODY), recipe) for one in new]
+    assert [one.port_base for one in taken] == [first, first, first + 7]
+    await store.retire_scratch(taken[0].number)
+    (agent,) = await store.spawn([new_agent("a")], place, NOBODY)
+    assert agent.port_base == first + 14
+    await store.forget_scratch(taken[0].number)
+    (agent,) = await store.spawn([replace(new_agent("b"), recipe=recipe)], place, NOBODY)
+    assert agent.port_base == first
+
+
+async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(
+    store: Store, nobody_listens: None
+) -> None:
+    store.first_port = FIRST
+    many = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(13)]
+    with pytest.raises(CallerError, match="Call remove_worktrees"):
+        await store.spawn(many, place, NOBODY)
+    assert await store.live() == []
+    assert len(await store.spawn(many[:12], place, NOBODY)) == 12
+
+
+async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store, nobody_listens: None) -> None:
+    store.first_port = FIRST
+    await store.spawn([replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY)
+    (agent,) = await store.spawn([new_agent("more")], place, NOBODY)
+    assert agent.port_base == 0

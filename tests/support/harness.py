@@ -1,0 +1,350 @@
+"""How tests drive forkjoin: git, the command line, and a lead over the real relay."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, Self, TypeVar
+
+import anyio
+import pytest
+from forkjoin.app import open_loop
+from forkjoin.core import file_lock
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Hello, Session
+from forkjoin.reconciler import Loop
+from forkjoin.authentication import welcome
+from forkjoin.version import PROTOCOL, __version__
+from forkjoin_tools.mcp_server import serve
+from mcp import Client
+from mcp.client._transport import TransportStreams
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCResponse, TextContent
+
+#: How the relay is registered: with the Python that forkjoin is installed in, isolated from the folder it starts in.
+RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
+
+#: How long a test waits for what must come; generous, since no test is about time.
+GIVE_UP_S = 120
+
+T = TypeVar("T")
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Return once it is so."""
+    with anyio.fail_after(GIVE_UP_S):
+        while not is_so():
+            await anyio.sleep(0.01)
+
+
+async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """The first answer that is not empty, false or none; asked again and again."""
+    with anyio.fail_after(GIVE_UP_S):
+        while not (answer := await ask()):
+            await anyio.sleep(0.01)
+    return answer
+
+
+def git(where: Path, *arguments: str, check: bool = True) -> str:
+    """What git prints, without the last line end."""
+    done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout.rstrip("\n")
+
+
+def forkjoin(
+    where: Path, *arguments: str, stdin: str = "", check: bool = True, env: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command line in a folder, as a person would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forkjoin", *arguments],
+        cwd=where,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=None if env is None else {**os.environ, **env},
+    )
+    assert done.returncode == 0 or not check, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+def kill_daemon(where: Path, home: Home, signum: int = signal.SIGKILL) -> None:
+    """Kill the daemon, as a person in this folder finds it."""
+    pid = int(forkjoin(where, "daemon", "status").stdout.partition("pid ")[2].partition(",")[0])
+    kill_daemon_of(home, pid, signum)
+
+
+def kill_daemon_of(home: Home, pid: int, signum: int = signal.SIGKILL) -> None:
+    """Kill the home's daemon, and return once it is gone."""
+    os.kill(pid, signum)
+    while file_lock.is_held(home.daemon_lock):
+        pass
+
+
+@contextmanager
+def running(where: Path, *arguments: str) -> Generator["subprocess.Popen[str]"]:
+    """A command that runs while the test looks on; it is killed if it is there at the end."""
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-m", "forkjoin", *arguments]
+    with subprocess.Popen(argv, cwd=where, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class ToolRefusedError(Exception):
+    """A tool answered with an error; the message is its text."""
+
+
+class Lead:
+    """An MCP client that calls forkjoin's tools."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        """What the tool answers: its structure, else its text.
+
+        Raises:
+            ToolRefusedError: The tool answered with an error.
+        """
+        result = await self.client.call_tool(tool, arguments)
+        text = "".join(part.text for part in result.content if isinstance(part, TextContent))
+        if result.is_error:
+            raise ToolRefusedError(text)
+        return result.structured_content if result.structured_content is not None else text
+
+    async def refusal(self, tool: str, **arguments: Any) -> str:
+        """The text of the error that the tool must answer with."""
+        try:
+            answer = await self.call(tool, **arguments)
+        except ToolRefusedError as error:
+            return str(error)
+        raise AssertionError(f"{tool} was not refused: {answer}")
+
+    async def spawn(self, *tasks: str, **defaults: Any) -> list[str]:
+        """Ids of agents with these tasks."""
+        answer = await self.call("spawn_agents", agents=[{"task": task} for task in tasks], **defaults)
+        return [agent["id"] for agent in answer["agents"]]
+
+    async def listed(self, agent: str) -> Any:
+        """What `list_agents` tells of one agent."""
+        (found,) = (await self.call("list_agents", ids=[agent]))["agents"]
+        return found
+
+    async def until(self, agent: str, **wanted: Any) -> Any:
+        """What `list_agents` tells of it, once these fields are so: `await lead.until(first, state="running")`."""
+
+        async def look() -> Any:
+            found = await self.listed(agent)
+            return found if wanted.items() <= found.items() else None
+
+        return await first_answer(look)
+
+    async def last_event(self, agent: str, part: str) -> str:
+        """The last thing that it did, or why it waits, once that has this part."""
+
+        async def look() -> str:
+            last: str = (await self.listed(agent))["last_event"]
+            return last if part in last else ""
+
+        return await first_answer(look)
+
+    async def run(self, *tasks: str, **defaults: Any) -> list[str]:
+        """As `spawn`, once they have ended."""
+        ids = await self.spawn(*tasks, **defaults)
+        answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
+        assert not answer["timed_out"], answer
+        return ids
+
+    async def results(self, *ids: str) -> list[Any]:
+        """What came of them, once they have ended."""
+        answer = await self.call("wait_agents", ids=ids, timeout_s=GIVE_UP_S)
+        assert not answer["timed_out"], answer
+        return [await self.call("get_result", id=one) for one in ids]
+
+
+@asynccontextmanager
+async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncGenerator[Lead]:
+    """A lead in a folder, over stdio through a relay of its own, as Claude Code starts it."""
+    variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
+    server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
+    async with Client(stdio_client(server)) as client:
+        yield Lead(client)
+
+
+@asynccontextmanager
+async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
+    """A lead that speaks to the tools without relay, socket or daemon: the loop runs in this process."""
+    async with open_loop_in_memory(home) as loop, lead_of(loop, where, session) as lead:
+        yield lead
+
+
+@asynccontextmanager
+async def open_loop_in_memory(home: Home) -> AsyncGenerator[Loop]:
+    """A loop that runs in this process, in a daemon's stead."""
+    lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
+    try:
+        async with open_loop(home) as loop, anyio.create_task_group() as tasks:
+            tasks.start_soon(loop.run)
+            yield loop
+            tasks.cancel_scope.cancel()
+    finally:
+        os.close(lock)
+
+
+def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let so many seconds have passed for whatever waits."""
+    later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
+    monkeypatch.setattr("forkjoin.agents.apply_schedule.time", later)
+    loop.store.changes.announce()
+
+
+def limit(home: Home, **limits: float) -> None:
+    """Let the home's settings set these limits."""
+    lines = "".join(f"\n{name} = {value}" for name, value in limits.items())
+    home.config_file.write_text(home.config_file.read_text().replace("[limits]", f"[limits]{lines}"))
+
+
+@asynccontextmanager
+async def lead_of(
+    loop: Loop,
+    where: Path,
+    session: str = "session-1",
+    kind: Literal["relay", "cli"] = "relay",
+    *,
+    token: str = "",
+    **of_client: Any,
+) -> AsyncGenerator[Lead]:
+    """A lead that speaks to the tools of this loop; of kind `cli` a person; with its token an agent's program."""
+    hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
+    opened = Session(hello)
+    if token:
+        await welcome(loop.rooms, opened)
+    async with Client(_in_memory(loop, opened), **of_client) as client:
+        yield Lead(client)
+
+
+@asynccontextmanager
+async def program_of(
+    loop: Loop, agent: str, *, kind: Literal["relay", "cli"] = "relay", attempt: str | None = None
+) -> AsyncGenerator[Lead]:
+    """An agent's program, as it speaks to the tools of this loop by the relay that it was given, or at a command line.
+
+    Its processes are of this attempt, if one is given.
+    """
+    hello = make_hello(f"memory-{agent}-{kind}", kind=kind, token="its token")
+    session = Session(hello, agent=await loop.store.agent(int(agent.removeprefix("a"))), attempt=attempt)
+    async with Client(_in_memory(loop, session)) as client:
+        yield Lead(client)
+
+
+def make_hello(
+    relay: str, *, kind: Literal["relay", "cli"] = "relay", cwd: str = "/", session_id: str = "", token: str = ""
+) -> Hello:
+    """What a connection begins with, in the environment of the tests."""
+    return Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        kind=kind,
+        relay=relay,
+        cwd=cwd,
+        session_id=session_id,
+        environment=dict(os.environ),
+        token=token,
+    )
+
+
+@asynccontextmanager
+async def _in_memory(loop: Loop, session: Session) -> AsyncGenerator[TransportStreams]:
+    """A transport straight into the tools; what waits for a reply to be written is called when it was."""
+    to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
+    to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+
+    async def pass_on() -> None:
+        async with replies, to_client:
+            async for sent in replies:
+                await to_client.send(sent)
+                if isinstance(sent.message, JSONRPCResponse):
+                    for act in session.written.pop(sent.message.id, []):
+                        await act()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pass_on)
+        tasks.start_soon(serve, loop, session, incoming, outgoing)
+        async with from_server, to_server:
+            yield from_server, to_server
+        tasks.cancel_scope.cancel()
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}},
+}
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+class RawRelay:
+    """A relay whose pipes the test holds."""
+
+    def __init__(self, where: Path, argv: Sequence[str] = RELAY, *, own_group: bool = False, **variables: str) -> None:
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=where,
+            env={**os.environ, **variables},
+            start_new_session=own_group,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.end()
+        finally:
+            self.process.kill()
+
+    def end(self) -> None:
+        """Have no more to ask, and see it end."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(GIVE_UP_S)
+        self.process.stdout.close()
+
+    def send(self, *messages: Any) -> None:
+        assert self.process.stdin
+        for message in messages:
+            line = message if isinstance(message, bytes) else json.dumps(message).encode()
+            self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def call(self, number: int, tool: str, **arguments: Any) -> Any:
+        self.send(tool_call(number, tool, **arguments))
+        return self.answer()
+
+
+def tool_call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
+    parameters = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": parameters}

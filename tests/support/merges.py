@@ -1,0 +1,158 @@
+"""Landings as their records tell of them, without agents that run, and daemons that carry them out."""
+
+import math
+import multiprocessing
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from forkjoin.app import open_loop
+from forkjoin.core import file_lock
+from forkjoin.core.agent_spec import Spec
+from forkjoin.core.model import Landing, LandingState, Merge, Result, State
+from forkjoin.core.paths import Home
+from forkjoin.core.session import Call
+from forkjoin.merge_queue.report import LANDED, Landed
+from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.scratch_cleanup import retire
+from forkjoin.reconciler import Loop
+from forkjoin.store.rows import NewAgent, NewLanding
+from forkjoin.store.store import Store
+from support.branches import commit, everything
+from support.fakes import merging_daemon
+from support.harness import git
+
+#: What a landing's verify is run in here.
+ENVIRONMENT = {"PATH": os.environ["PATH"]}
+
+
+async def record_agent(
+    store: Store, repository: Path, files: Mapping[str, str | None], branch: str = "forkjoin/of-an-agent"
+) -> int:
+    """Record an agent that has succeeded, with these changes on a branch of its own; its number."""
+    base = git(repository, "rev-parse", "main")
+    common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    work = repository.parent / "work"
+    git(repository, "worktree", "add", "-q", "-b", branch, str(work), base)
+    tip = commit(work, files)
+    git(repository, "worktree", "remove", "--force", str(work))
+    project = await store.project(common_dir)
+    spec = Spec(task="x", agent="sh")
+    new = NewAgent(project.number, "lead", "x", True, spec, base, str(repository), "c", "")
+    (agent,) = await store.spawn([new], lambda _number, _name: (branch, str(work)), Call("", ""))
+    await store.set(agent, prepared=True, branch=branch)
+    for state in (State.PREPARING, State.RUNNING, State.FINISHING):
+        agent = await store.move(agent, state)
+    await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
+    return agent.number
+
+
+async def record_branches(store: Store, repository: Path, names: Sequence[str], base: str) -> list[int]:
+    """Record, for each of these branches, an agent that has succeeded and left it; their numbers."""
+    common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    project = await store.project(common_dir)
+    new = [
+        NewAgent(project.number, "lead", name, True, Spec(task=name, agent="sh"), base, str(repository), "c", "")
+        for name in names
+    ]
+    branches = iter(names)
+    tips = git(repository, "rev-parse", *names).split()
+    agents = await store.spawn(new, lambda _number, _name: (next(branches), str(repository / "none")), Call("", ""))
+    for agent, tip in zip(agents, tips, strict=True):
+        await store.set(agent, prepared=True)
+        for state in (State.PREPARING, State.RUNNING, State.FINISHING):
+            agent = await store.move(agent, state)
+        await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
+    return [agent.number for agent in agents]
+
+
+async def record_landing(
+    home: Home,
+    repository: Path,
+    files: Mapping[str, str | None],
+    verify: str | None,
+    branch: str = "forkjoin/of-an-agent",
+) -> int:
+    """Record a landing, onto main, of an agent with these changes; its number."""
+    async with open_loop(home) as loop:
+        agent = await record_agent(loop.store, repository, files, branch)
+        project = await loop.store.agent(agent)
+        new = NewLanding(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
+        return (await loop.store.add_landing(new, Call("", ""))).number
+
+
+#: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def start_forkserver() -> None:
+    """Start what processes are forked from before a test has a home: it would be taken for one of its own."""
+    PROCESSES.set_forkserver_preload(["forkjoin.loop", "forkjoin.agents.restore_records", "anyio._backends._asyncio"])
+    forkserver.ensure_running()
+
+
+def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str) -> int:
+    """Let another process carry out a landing, which may fall on the way; its exit code, or minus its signal."""
+    process = PROCESSES.Process(target=merging_daemon.carry_out, args=(number, dict(environment), falls))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+async def carry_out_here(home: Home, number: int) -> Landed:
+    """Carry out a landing as the next daemon does; what is answered."""
+    async with open_daemon(home) as loop:
+        return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+
+
+@asynccontextmanager
+async def open_daemon(home: Home) -> AsyncGenerator[Loop]:
+    """What a daemon has, in this process, which passes for it: no shim starts another."""
+    held = file_lock.take(home.daemon_lock)
+    assert held is not None
+    try:
+        async with open_loop(home) as loop:
+            yield loop
+    finally:
+        os.close(held)
+
+
+async def carry_to_its_end(lander: Lander, store: Store, number: int) -> Landed:
+    """Carry a landing on as the loop does; what is answered."""
+    landing: Landing = await store.landing(number)
+    if landing.state is not LandingState.DONE:
+        await lander.land(landing, ENVIRONMENT)
+    answer = (await store.landing(number)).answer
+    assert answer is not None
+    return LANDED.validate_json(answer)
+
+
+def ids_of(answer: dict[str, Any], group: str) -> list[str]:
+    """The agents that `merge_worktree` tells of in this group."""
+    return [one["id"] for one in answer[group]]
+
+
+def scratch_of(repository: Path, home: Home) -> list[str]:
+    """The scratch worktrees, which the repository knows, and in which nothing is left of any run."""
+    listed = git(repository, "worktree", "list", "--porcelain").splitlines()
+    found = sorted(path.name for path in home.worktrees.iterdir() if path.name.startswith("target-"))
+    assert sorted(line.rpartition("/")[2] for line in listed if f"{home.worktrees}/target-" in line) == found
+    assert [folder.name for folder in home.attempts.iterdir() if not folder.name.startswith("a")] == []
+    return found
+
+
+async def retire_all(loop: Loop) -> None:
+    """Retire all scratch worktrees that no landing may use, as after a day without one."""
+    await loop.store.retire_unused((), math.inf)
+    await retire(loop.rooms)
+
+
+def check_sound(repository: Path) -> None:
+    """See that its user finds a clean checkout, a sound repository and no lock."""
+    assert git(repository, "status", "--porcelain") == ""
+    assert git(repository, "fsck", "--no-dangling") == ""
+    assert everything(repository)["locks"] == []

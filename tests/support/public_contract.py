@@ -1,0 +1,416 @@
+"""What forkjoin offers to those who use it, as they see it: what `contract.json` records of version 0.1.
+
+`python -m support.public_contract --write` writes it, in a checkout of the version that it describes. Of forkjoin's modules only
+the entry is named here: tools are asked over MCP, commands are run, and the settings are found by their keys.
+
+A contract has sections, a section has parts, and a part has names with words: types, `=value`, `required`, `always`.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn, cast
+
+import anyio
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+Contract = dict[str, dict[str, dict[str, str]]]
+
+ROOT = Path(__file__).parents[2]
+FILE = Path(__file__).with_name("contract.json")
+
+#: How each is started; the relay, as `forkjoin install` registers it.
+FORKJOIN = (sys.executable, "-P", "-E", "-m", "forkjoin")
+
+CONFIG = """
+default_agent = "sh"
+[limits]
+max_load = 1000
+stop_grace_s = 1
+[agents.sh]
+kind = "command"
+command = ["sh"]
+[agents.model]
+kind = "claude"
+command = ["sh", "{model}"]
+"""
+
+#: An agent that says what claude says, a line of each kind.
+MODEL = """
+read task
+echo '{"type": "system", "subtype": "init", "session_id": "x", "model": "claude-opus-4-8"}'
+echo '{"type": "assistant", "message": {"content": [{"type": "text", "text": "I look."}]}}'
+echo '{"type": "assistant", "message": {"content": [{"type": "tool_use", "name": "Bash", "input": {"command": "ls"}}]}}'
+echo 'no json'
+echo '{"type": "result", "subtype": "success", "is_error": false, "result": "Done.", "total_cost_usd": 0.25}'
+"""
+
+#: What an agent asks its own relay.
+ASKED: list[dict[str, Any]] = [
+    {
+        "id": 0,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "0"}},
+    },
+    {"method": "notifications/initialized"},
+    {"id": 1, "method": "tools/list"},
+    {"id": 2, "method": "tools/call", "params": {"name": "report_progress", "arguments": {"text": "half"}}},
+]
+
+#: Specs with all that may be said in one, and what is inside of it, which no schema tells.
+SPECS: dict[str, dict[str, Any]] = {
+    "all of it": {
+        "task": "true",
+        "name": "x",
+        "agent": "model",
+        "model": "opus",
+        "base": "main",
+        "after": ["first"],
+        "on_failed_dependency": "run",
+        "exclusive": "port",
+        "paths": ["a.py"],
+        "priority": 1,
+        "verify": "true",
+        "timeout_minutes": 1,
+        "silence_minutes": 1,
+        "budget_usd": 1,
+        "retries": 1,
+        "permissions": {"allow": ["Bash(ls:*)"], "deny": ["Bash(rm:*)"]},
+    },
+    "nesting": {
+        "task": "true",
+        "agent": "model",
+        "nesting": {"agents": 1, "depth": 1, "budget_usd": 1},
+        "budget_usd": 2,
+    },
+    "some candidates": {"task": "true", "candidates": 2, "judge": "echo 1"},
+    "candidates by program": {"task": "true", "candidates": [{"agent": "model", "model": "opus"}, {"agent": "sh"}]},
+}
+
+#: A forkjoin.toml; each of its commands tells which variables it has.
+RECIPE = """
+setup = "env > {seen}/setup"
+setup_minutes = 1
+teardown = "env > {seen}/teardown"
+teardown_minutes = 1
+verify = "env > {seen}/${{FORKJOIN_AGENT:+verify}}${{FORKJOIN_LANDING:+merge}}"
+ports = 1
+[share]
+shared = "link"
+[environment]
+PORT = "$FORKJOIN_PORT_BASE"
+"""
+
+#: Commands that only read, run after three agents have ended; then commands that change something, in this order. Exit
+#: codes and fields of the JSON output are part of the contract.
+READERS = (
+    *("ps", "result model", "wait fails", "status", "budget"),
+    *("doctor", "daemon status", "ps --no-such-option"),
+)
+WRITERS = ("merge first", "undo", "stop fails", "rm fails", "spawn --name again true", "message first true")
+
+#: What depends on the machine, or on the moment.
+_BY_CHANCE = {"doctor": "exit code", "spawn --name again true": "agents[].queue_position"}
+
+
+def observe(folder: Path) -> Contract:
+    """The contract of the forkjoin that is installed, in an empty folder."""
+    ground = Ground(folder)
+    argv = [*FORKJOIN[:3], __file__, "--within"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=ground.variables) as within:
+        try:
+            ground.run("trust --yes")
+            found = anyio.run(ground.lead) | ground.command()
+        finally:
+            ground.run("daemon stop --agents")
+        found |= json.loads(within.communicate()[0])
+    found["variables"]["the code"] = dict.fromkeys(_named_in_code(), "")
+    found["plugin"] = {"files": dict.fromkeys(_plugin(), "")}
+    return found
+
+
+class Ground:
+    """A user, a home and a repository of the contract's own."""
+
+    def __init__(self, folder: Path) -> None:
+        theirs = ("GIT_", "CLAUDE", "FORKJOIN_", "XDG_", "ANTHROPIC_")
+        self.repository, self.seen = folder / "repo", folder / "seen"
+        for made in (self.repository / "shared", self.seen, folder / "home"):
+            made.mkdir(parents=True, mode=0o700)
+        self.variables = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(theirs)},
+            "HOME": str(folder),
+            "FORKJOIN_HOME": str(folder / "home"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+        }
+        (folder / ".gitconfig").write_text(
+            "[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n"
+        )
+        (folder / "model.sh").write_text(MODEL)
+        (folder / "home" / "config.toml").write_text(CONFIG.format(model=folder / "model.sh"))
+        (self.repository / "forkjoin.toml").write_text(RECIPE.format(seen=self.seen))
+        (self.repository / ".gitignore").write_text("shared\n")
+        for command in ("init -q", "add .", "commit -q -m first"):
+            self.git(command)
+
+    def git(self, command: str) -> str:
+        argv = ["git", *command.split()]
+        return subprocess.run(
+            argv, cwd=self.repository, env=self.variables, capture_output=True, text=True, check=True
+        ).stdout
+
+    def run(self, command: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*FORKJOIN, *command.split()],
+            cwd=self.repository,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    async def lead(self) -> Contract:
+        """What a client is offered; three agents have ended then."""
+        relay = StdioServerParameters(
+            command=FORKJOIN[0], args=[*FORKJOIN[1:], "mcp"], env=self.variables, cwd=str(self.repository)
+        )
+        async with Client(stdio_client(relay)) as client:
+            found = await _offered(client)
+            agents = [{"name": "first", "task": self._task()}, {"name": "fails", "task": "exit 1"}]
+            agents.append({"name": "model", "task": "x", "agent": "model"})
+            await client.call_tool("spawn_agents", {"agents": agents})
+            accepted: dict[str, str] = {}
+            for name, spec in SPECS.items():
+                answer = await client.call_tool("spawn_agents", {"agents": [spec], "dry_run": True})
+                accepted[name] = f"refused: {answer.content}" if answer.is_error else "accepted"
+            await client.call_tool("wait_agents", {"ids": ["first", "fails", "model"], "timeout_s": 100})
+            log = str((await client.call_tool("read_log", {"id": "model"})).content)
+        kinds = re.findall(r"(?<!\d)\d\d:\d\d:\d\d (\w+): ", log)
+        return found | {"specs": {"spawn_agents": accepted}, "log": {"model": dict.fromkeys(kinds, "")}}
+
+    def command(self) -> Contract:
+        """What the command line tells of them, and what they had."""
+        with ThreadPoolExecutor(3) as threads:
+            told = dict(zip(READERS, threads.map(self._tell, READERS), strict=True))
+        names = dict[str, str]()
+        for command in WRITERS:
+            told[command] = self._tell(command)
+            if command == "merge first":
+                names["trailer"] = self.git("log -1 --format=%(trailers:key=Forkjoin-Agent,separator=)")
+                names["branch"] = self.git("branch --list *first --format=%(refname:short)")
+        return {
+            "exit codes": {command: {"code": code} for command, (code, _) in told.items() if code},
+            "json": {command: shape for command, (_, shape) in told.items() if shape},
+            "names": {"first": {name: f"={'_'.join(value.split())}" for name, value in names.items()}},
+            "variables": {
+                of: dict.fromkeys(re.findall(r"^(FORKJOIN_\w+)=", self._seen(of), re.MULTILINE), "")
+                for of in ("program", "setup", "verify", "merge", "teardown")
+            },
+            **{f"an agent's {section}": found for section, found in _tools(self._agents_tools()).items()},
+        }
+
+    def _tell(self, command: str) -> tuple[str, dict[str, str]]:
+        """The exit code of a command, and the fields of its JSON, less what is so by chance."""
+        done = self.run(f"{command} --json")
+        by_chance = _BY_CHANCE.get(command)
+        shape = _shape(json.loads(done.stdout or "null"))
+        shape.pop(by_chance or "", None)
+        return "" if by_chance == "exit code" else f"={done.returncode}", shape
+
+    def _seen(self, name: str) -> str:
+        """What was written in this name while agents were at work."""
+        file = self.seen / name
+        return file.read_text() if file.exists() else ""
+
+    def _agents_tools(self) -> list[dict[str, Any]]:
+        """The tools that an agent was offered."""
+        answers = map(json.loads, self._seen("tools").splitlines())
+        return [tool for answer in answers if answer.get("id") == 1 for tool in answer["result"]["tools"]]
+
+    def _task(self) -> str:
+        """That of an agent that tells which variables and tools it has, and changes something."""
+        (self.seen.parent / "asked").write_text("".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in ASKED))
+        relay = f"{' '.join(FORKJOIN)} mcp < {self.seen.parent}/asked > {self.seen}/tools"
+        return f"env > {self.seen}/program; {relay}; echo more >> work.txt"
+
+
+async def _offered(client: Client) -> Contract:
+    tools = [tool.model_dump(by_alias=True) for tool in (await client.list_tools()).tools]
+    resources = (await client.list_resources()).resources
+    templates = (await client.list_resource_templates()).resource_templates
+    prompts = (await client.list_prompts()).prompts
+    types = {str(one.uri): one.mime_type for one in resources} | {one.uri_template: one.mime_type for one in templates}
+    return _tools(tools) | {
+        "resources": {uri: {"MIME type": f"={kind}"} for uri, kind in types.items()},
+        "prompts": {
+            prompt.name: {one.name: "required" if one.required else "" for one in prompt.arguments or []}
+            for prompt in prompts
+        },
+    }
+
+
+def _tools(tools: Sequence[dict[str, Any]]) -> Contract:
+    """What each tool takes, answers with, and says of itself."""
+    return {
+        "tools": {
+            tool["name"]: {
+                hint: f"={json.dumps(value)}" for hint, value in tool["annotations"].items() if value is not None
+            }
+            for tool in tools
+        },
+        "parameters": {tool["name"]: _fields(tool["inputSchema"], "required") for tool in tools},
+        "results": {
+            tool["name"]: _fields(tool["outputSchema"], "always") if tool.get("outputSchema") else {} for tool in tools
+        },
+    }
+
+
+def _fields(schema: dict[str, Any], needed: str) -> dict[str, str]:
+    """The fields that a JSON schema tells of, `a.b` within `a`, `a[]` each item of `a`, `a.*` each value of `a`."""
+    found: dict[str, set[str]] = {}
+
+    def walk(part: dict[str, Any], path: str) -> None:
+        if "$ref" in part:
+            walk(schema["$defs"][part["$ref"].rpartition("/")[2]], path)
+        for one in part.get("anyOf", []):
+            walk(one, path)
+        words = found.setdefault(path, set())
+        kind = part.get("type", [])
+        words.update([kind] if isinstance(kind, str) else kind)
+        words.update(f"={value}" for value in (*part.get("enum", []), *([part["const"]] if "const" in part else [])))
+        if needed == "default" and not isinstance(part.get("default", {}), dict):
+            words.add(f"default={json.dumps(part['default'])}")
+        below = {f"{path}.{name}": inner for name, inner in part.get("properties", {}).items()}
+        below |= {f"{path}.*": inner for inner in part.get("patternProperties", {}).values()}
+        for what, end in (("items", "[]"), ("additionalProperties", ".*")):
+            if isinstance(part.get(what), dict):
+                below[f"{path}{end}"] = part[what]
+        for name, inner in below.items():
+            walk(inner, name)
+        for name in part.get("required", []):
+            found[f"{path}.{name}"].add(needed if needed != "default" else "required")
+
+    walk(schema, "")
+    return {path.removeprefix("."): " ".join(sorted(words)) or "any" for path, words in found.items() if path}
+
+
+_NAMES: dict[type[object], str] = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+}
+
+
+def _shape(value: object) -> dict[str, str]:
+    """The fields of an answer, as those of a schema."""
+    found: dict[str, set[str]] = {}
+
+    def walk(part: Any, path: str) -> None:
+        found.setdefault(path, set()).add(_NAMES.get(type(cast("object", part)), "null"))
+        if isinstance(part, dict):
+            for name, inner in cast("dict[str, Any]", part).items():
+                walk(inner, f"{path}.{name if re.fullmatch('[a-z_]+', name) else '*'}")
+        if isinstance(part, list):
+            for inner in cast("list[object]", part):
+                walk(inner, f"{path}[]")
+
+    walk(value, "")
+    return {path.removeprefix("."): " ".join(sorted(words)) for path, words in found.items() if path}
+
+
+def _named_in_code() -> set[str]:
+    """The variables whose names stand in the code."""
+    files = (file for folder in ("server", "tools") for file in (ROOT / folder).rglob("*.py"))
+    return {name for file in files for name in re.findall(r"\bFORKJOIN_[A-Z_]*[A-Z]\b", file.read_text())}
+
+
+def _plugin() -> Iterator[str]:
+    return (str(file.relative_to(ROOT / "plugin")) for file in (ROOT / "plugin").rglob("*") if file.is_file())
+
+
+def look_within() -> Contract:
+    """What is found by looking into the program: its command line, as its entry makes it, and its settings."""
+    import typer
+    import typer.main
+    from forkjoin.__main__ import main
+
+    make, made = typer.main.get_command, list[Any]()
+
+    def keep(typer_instance: typer.Typer) -> NoReturn:
+        made.append(make(typer_instance))
+        sys.exit()
+
+    typer.main.get_command = keep
+    sys.argv[1:] = ["--help"]
+    try:
+        main()
+    except SystemExit:
+        return {"commands": dict(_commands("forkjoin", made[0])), "settings": _settings()}
+    raise AssertionError("forkjoin has no command line")
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, dict[str, str]]]:
+    found: dict[str, str] = {}
+    place = 0
+    for one in command.params:
+        words = ["flag" if getattr(one, "is_flag", False) else "value"]
+        words += ["required"] * one.required + ["many"] * (one.nargs == -1 or one.multiple)
+        if one.param_type_name == "argument":
+            place += 1
+        spelled = [f"argument {place}"] if one.param_type_name == "argument" else [*one.opts, *one.secondary_opts]
+        found |= dict.fromkeys(spelled, " ".join(words))
+    yield name, found
+    for inner, of_inner in getattr(command, "commands", {}).items():
+        yield from _commands(f"{name} {inner}", of_inner)
+
+
+def _settings() -> dict[str, dict[str, str]]:
+    """The keys of both files of settings, by the models that have such keys, wherever they are."""
+    import importlib
+    import pkgutil
+
+    import forkjoin
+    from pydantic import BaseModel
+
+    for module in pkgutil.walk_packages(forkjoin.__path__, "forkjoin."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    def find(*keys: str) -> dict[str, str]:
+        pending, found = [BaseModel], list[type[BaseModel]]()
+        while pending:
+            below = pending.pop().__subclasses__()
+            pending += below
+            found += [
+                one for one in below if {*keys} <= {field.alias or name for name, field in one.model_fields.items()}
+            ]
+        (model,) = {one for one in found if one.__module__.startswith("forkjoin.")}
+        return _fields(model.model_json_schema(), "default")
+
+    return {"config.toml": find("default_agent", "agents"), "forkjoin.toml": find("setup", "teardown")}
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--within"]:
+        return print(json.dumps(look_within()))
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: python -m support.public_contract --write")
+    with TemporaryDirectory() as folder:
+        found = observe(Path(folder))
+    FILE.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Stores that nobody has to wait for: the store's own code over a table in memory, and over SQLite.
+
+The table imitates, of the named queries, those that scheduling uses. Its rows are agents already: whoever uses it lets
+`rows.agent` take them as they are.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from forkjoin.core.model import FINAL, Agent, Merge, State
+from forkjoin.core.session import Call
+from forkjoin.store.rows import NewAgent
+from forkjoin.store.store import Store
+from forkjoin.store.transaction import Changes
+from support.agent_records import make_agent
+
+T = TypeVar("T")
+
+
+class Table:
+    """The named queries, over a table of agents."""
+
+    def __init__(self) -> None:
+        self.agents: dict[int, Agent] = {}
+        self.limits: dict[tuple[int, str], float] = {}
+        self.spent: defaultdict[tuple[int, str], float] = defaultdict(float)
+        self.costs: defaultdict[int, float] = defaultdict(float)
+        self.priced: set[tuple[int, int]] = set()  #: attempts of which costs are known
+        self.kinds: dict[tuple[int, str], int] = {}
+
+    def agent_numbered(self, number: int) -> Agent | None:
+        return self.agents.get(number)
+
+    def agent(self, number: int) -> Agent:
+        return self.agents[number]
+
+    def agents_numbered(self, numbers: tuple[int, ...]) -> list[Agent]:
+        return [self.agents[number] for number in numbers if number in self.agents]
+
+    def live_below(self, numbers: tuple[int, ...]) -> list[Agent]:
+        return []
+
+    def live_agents(self) -> list[Agent]:
+        return [agent for agent in self.agents.values() if agent.state not in FINAL]
+
+    def ended_agents(self, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
+        found = [self.agents[number] for number in numbers if number in self.agents]
+        return [{"number": agent.number, "state": agent.state} for agent in found if agent.state in FINAL]
+
+    def move_agent(self, number: int, from_: State, attempt: int, was_frozen: bool, **to: Any) -> int:
+        agent = self.agents[number]
+        if (agent.state, agent.attempt, agent.frozen) != (from_, attempt, was_frozen):
+            return 0
+        self.agents[number] = replace(
+            agent,
+            state=to["to"],
+            started=to["started"] if agent.started is None else agent.started,
+            ended=agent.ended if to["ended"] is None else to["ended"],
+            paused_why=to["why"],
+            frozen=to["frozen"],
+            ending=to["ending"],
+            not_before=to["not_before"],
+            retried=agent.retried + to["counts"],
+        )
+        return 1
+
+    def begin_attempt(self, number: int) -> None:
+        self.agents[number] = replace(self.agents[number], attempt=self.agents[number].attempt + 1)
+
+    def ask_stop(self, number: int) -> None:
+        self.agents[number] = replace(self.agents[number], stop_asked=True)
+
+    def set_merge(self, number: int, merge: Merge) -> None:
+        self.agents[number] = replace(self.agents[number], merge=merge)
+
+    # -- money
+
+    def budgets(self, projects: tuple[int, ...]) -> list[dict[str, Any]]:
+        keys = {*self.limits, *self.spent, *((number, "") for number in projects)}
+        return [
+            {"project": key[0], "lead": key[1], "limit_usd": self.limits.get(key), "spent_usd": self.spent[key]}
+            for key in sorted(keys)
+        ]
+
+    def set_limit(self, project: int, lead: str, limit_usd: float) -> None:
+        self.limits[project, lead] = limit_usd
+
+    def set_agents(self, numbers: tuple[int, ...], **fields: Any) -> None:
+        said = {name: value for name, value in fields.items() if value is not None}
+        for number in numbers:
+            self.agents[number] = replace(self.agents[number], **said)
+
+    def give(self, number: int, usd: float) -> None:
+        self.agents[number] = replace(self.agents[number], reserved_usd=usd, wind_up=False)
+
+    def add_spent(self, agent: int, attempt: int, part: str, model: str, cost_usd: float | None) -> None:
+        self.costs[agent] += cost_usd or 0
+        self.priced |= {(agent, attempt)} if cost_usd else set()
+
+    def add_grant(self, agent: int, attempt: int) -> None:
+        left = self.agents[agent].reserved_usd - self.agents[agent].spent_usd
+        self.costs[agent] += max(0, left) if (agent, attempt) not in self.priced else 0
+
+    def has_little(self, agent: int) -> bool:
+        return True
+
+    def cost(self, agent: int) -> float:
+        return self.agents[agent].spent_usd
+
+    def sum_costs(self, agent: int) -> None:
+        self.agents[agent] = replace(self.agents[agent], cost_usd=self.costs[agent])
+
+    def add_to_budget(self, project: int, lead: str, usd: float) -> None:
+        self.spent[project, lead] += usd
+
+    # -- room
+
+    def peaks(self) -> list[dict[str, Any]]:
+        return [{"project": key[0], "program": key[1], "bytes": size} for key, size in self.kinds.items()]
+
+    def set_peak(self, project: int, program: str, bytes: int) -> None:  # noqa: A002
+        self.kinds[project, program] = bytes
+
+    def result(self, agent: int) -> None:
+        """No result: what earlier ones warned of is no part of these histories."""
+
+    def ignore(self, **values: object) -> None:
+        """Nothing that is decided depends on this."""
+
+    add_event = set_last_event = add_result = add_message = take_back_mail = give_mail = withdraw_requests = ignore
+    delete_refs_before = ignore
+
+    def waiting_mail(self, agent: int) -> list[dict[str, Any]]:
+        return []
+
+    def requests_of(self, agents: tuple[int, ...]) -> list[dict[str, Any]]:
+        return []
+
+
+class SQLiteStore(Store):
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        return act()
+
+
+class TableStore(Store):
+    def __init__(self) -> None:
+        self.changes = Changes()
+        self._table = Table()
+
+    async def spawn(
+        self,
+        new: Sequence[NewAgent],
+        place: Callable[[int, str], tuple[str, str]],
+        call: Call,
+        *,
+        keep: bool = True,
+    ) -> list[Agent]:
+        for one in new:
+            agent = make_agent(len(self._table.agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
+            budget_usd = one.spec.budget_usd
+            told = replace(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
+            self._table.agents[agent.number] = told
+        self.changes.announce()
+        return list(self._table.agents.values())[-len(new) :]
+
+    async def _read(self, query: str, **values: object) -> Any:
+        return getattr(self._table, query)(**values)
+
+    async def _rows(self, query: str, **values: object) -> list[Any]:
+        return [*getattr(self._table, query)(**values)]
+
+    async def _write(
+        self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
+    ) -> T:
+        result = act(self._table)
+        self.changes.announce()
+        return result

@@ -1,0 +1,100 @@
+"""How tests move a target: a repository in which main is about to go from one commit to another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.git.merging.files_in_the_way import clear_way
+from forkjoin.git.merging.move_target import Move, carry_out
+from forkjoin.git.worktrees import checkout
+from forkjoin.git.worktrees.checkout import find_checkout, hold
+from forkjoin.merge_queue.recovery import recover
+from support.branches import OWNER, commit, write
+from support.harness import GIVE_UP_S, git
+
+
+@dataclass(frozen=True)
+class Target:
+    """A repository's main, and the commit that it is to move to, which is made but nowhere yet."""
+
+    repository: Path
+    old: str
+    new: str
+
+    @property
+    def common_dir(self) -> str:
+        return str(self.repository / ".git")
+
+    async def find_move(self) -> Move:
+        where = await find_checkout(self.common_dir, "refs/heads/main")
+        return Move("refs/heads/main", self.old, self.new, where, "forkjoin: merge a1")
+
+    async def land(self) -> list[str]:
+        """Move main, unless something is in the way; what is."""
+        move = await self.find_move()
+        async with hold(self.common_dir, move.checkout, move.ref, OWNER) as held:
+            held, obstacles = await clear_way(held, move.old, move.new) if held else (None, [])
+            if obstacles:
+                return obstacles
+            await carry_out(self.common_dir, move, held)
+        return []
+
+    async def recover(self) -> bool:
+        """Settle this move as a daemon does that finds it begun by another, which was killed."""
+        move = Move("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
+        return await recover(self.common_dir, move, OWNER)
+
+    async def resume(self) -> list[str]:
+        """All that such a daemon does; what is in the way, if anything is."""
+        return [] if await self.recover() else await self.land()
+
+    def tip(self) -> str:
+        """Where main is."""
+        return git(self.repository, "rev-parse", "refs/heads/main")
+
+    def status(self) -> list[str]:
+        """What its checkout has that no commit has."""
+        return git(self.repository, "status", "--porcelain", "--untracked-files=all").splitlines()
+
+
+#: What the move changes: a file edited, one added in a new folder, one deleted, one that becomes a folder.
+CHANGES = {"shared.txt": "one\n2\nthree\n", "new/file": "new\n", "old": None, "flat": None, "flat/file": "deep\n"}
+AFTER = {
+    "README.md": b"a repository\n",
+    "other": b"other\n",
+    "shared.txt": b"one\n2\nthree\n",
+    "new/file": b"new\n",
+} | {
+    "flat/file": b"deep\n",
+    ".gitignore": b"*.log\n",
+}
+
+
+def make_target(repository: Path) -> Target:
+    """A target whose move makes `CHANGES`."""
+    base = commit(repository, {"old": "old\n", "flat": "flat\n", "other": "other\n", ".gitignore": "*.log\n"})
+    (repository / "flat").unlink()
+    for name, text in CHANGES.items():
+        if name != "flat":
+            write(repository, name, text)
+    git(repository, "add", "--all")
+    git(repository, "commit", "-qm", "of the agent")
+    tip = git(repository, "rev-parse", "HEAD")
+    git(repository, "reset", "-q", "--hard", base)
+    new = git(repository, "commit-tree", "-p", base, "-p", tip, "-m", "Merge a1", f"{tip}^{{tree}}")
+    return Target(repository, base, new)
+
+
+def note_waits(monkeypatch: pytest.MonkeyPatch) -> anyio.Event:
+    """Let whoever waits for an index.lock wait as long as it takes; the event is that somebody does."""
+    waiting = anyio.Event()
+    sleep = anyio.sleep
+
+    async def note_and_sleep(seconds: float) -> None:
+        waiting.set()
+        await sleep(seconds)
+
+    monkeypatch.setattr(checkout, "_LOCK_GIVE_UP_S", GIVE_UP_S)
+    monkeypatch.setattr(anyio, "sleep", note_and_sleep)
+    return waiting

@@ -1,0 +1,135 @@
+"""What agents ask during a wait, put to the person at the lead's client in forms."""
+
+import json
+from pathlib import Path
+
+import anyio
+import pytest
+from forkjoin.reconciler import Loop
+from mcp.client.context import ClientRequestContext
+from mcp_types import ElicitRequestParams, ElicitResult
+from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news
+from support.harness import Lead, first_answer, lead_of
+
+
+class Person:
+    """Who answers forms."""
+
+    def __init__(self, *answers: ElicitResult) -> None:
+        self.answers = list(answers)
+        self.asked: list[ElicitRequestParams] = []
+
+    async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        self.asked.append(params)
+        return self.answers.pop(0)
+
+
+async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_counts(
+    near_loop: Loop, repository: Path, program: Lead
+) -> None:
+    person = Person(
+        ElicitResult(action="accept", content={"answer": "Tabs."}),
+        ElicitResult(action="accept", content={"decision": "deny", "reason": "no"}),
+    )
+    question, permission = Call(program, "ask_lead", QUESTION), Call(program, "approve", DANGEROUS)
+    async with (
+        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(question.run)
+        await first_answer(lambda: is_asked(lead, 1))
+        tasks.start_soon(permission.run)
+        await first_answer(lambda: is_asked(lead, 2))
+        told = await lead.call("wait_agents", timeout_s=1)
+        assert (told["timed_out"], "requests" in told) == (True, False)
+    assert question.answer == {"answer": "Tabs.", "answered_by": "the person"}
+    assert json.loads(permission.answer)["message"] == "That was answered by the person: deny (no)"
+    assert [one.message.split(": ")[0] for one in person.asked] == [
+        "a1 (sleep-1000) asks",
+        "a1 (sleep-1000) wants to do this",
+    ]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ElicitResult(action="cancel"),
+        ElicitResult(action="decline"),
+        ElicitResult(action="accept", content={"answer": " "}),
+        ElicitResult(action="accept", content={"nonsense": 1}),
+    ],
+)
+async def test_what_the_person_does_not_answer_the_lead_is_told(
+    near_loop: Loop, repository: Path, program: Lead, told: ElicitResult
+) -> None:
+    person = Person(told)
+    async with (
+        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        assert [request["request_id"] for request in await news(lead)] == ["r1"]
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+    assert len(person.asked) == 1
+
+
+async def test_of_several_forms_the_lead_is_told_what_is_open_then(
+    near_loop: Loop, repository: Path, program: Lead
+) -> None:
+    person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}), ElicitResult(action="cancel"))
+    async with (
+        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: is_asked(lead, 1))
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        await first_answer(lambda: is_asked(lead, 2))
+        assert [request["request_id"] for request in await news(lead)] == ["r2"]
+        await lead.call("answer_request", request_id="r2", answer="Tabs.")
+
+
+async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
+    near_loop: Loop, repository: Path, program: Lead
+) -> None:
+    records = near_loop.store._connection
+    records.execute("CREATE TRIGGER full BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'full'); END")
+    person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}))
+    async with (
+        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
+        assert [request["request_id"] for request in await news(lead)] == ["r1"]
+        records.execute("DROP TRIGGER full")
+        await lead.call("answer_request", request_id="r1", answer="Tabs.")
+
+
+async def test_a_form_is_taken_back_when_somebody_else_answers(
+    near_loop: Loop, repository: Path, program: Lead
+) -> None:
+    put, gone = anyio.Event(), anyio.Event()
+
+    async def think(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        put.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            gone.set()
+        raise AssertionError
+
+    asked = Call(program, "ask_lead", QUESTION)
+    async with (
+        lead_of(near_loop, repository, elicitation_callback=think, mode="legacy") as lead,
+        lead_of(near_loop, repository, kind="cli") as person,
+    ):
+        waited = Call(lead, "wait_agents", {"timeout_s": 10})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asked.run)
+            tasks.start_soon(waited.run)
+            await put.wait()
+            await person.call("answer_request", request_id="r1", answer="Tabs.")
+            with anyio.fail_after(5):
+                await gone.wait()
+        assert "requests" not in waited.answer
+    assert asked.answer["answered_by"] == "the person"

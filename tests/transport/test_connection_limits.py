@@ -1,0 +1,163 @@
+"""One agent that opens connections, or leaves lines half sent, takes neither the daemon nor its memory."""
+
+import json
+import socket
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from forkjoin.core.paths import SOCKET, Home
+from forkjoin.transport import daemon_connection
+from support.harness import GIVE_UP_S, INITIALIZE, INITIALIZED, forkjoin, open_lead, tool_call, until
+
+MEGABYTE = 1024 * 1024
+
+
+class Talker:
+    """A connection that shows an agent's token."""
+
+    def __init__(self, home: Home, repository: Path, token: str, kind: str = "relay") -> None:
+        found = daemon_connection.try_connect(home)
+        assert found
+        self.socket = found
+        self.socket.settimeout(GIVE_UP_S)
+        self.file = self.socket.makefile("rb")
+        greeting = {"protocol": 1, "version": "0", "kind": kind, "relay": "talker", "cwd": str(repository)}
+        self.answer = self.ask({**greeting, "token": token})
+
+    def send(self, *messages: Any) -> None:
+        self.socket.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+
+    def ask(self, *messages: Any) -> Any:
+        self.send(*messages)
+        return json.loads(self.file.readline())
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+async def token(repository: Path, home: Home, tmp_path: Path) -> str:
+    """The token of an agent that has ended."""
+    async with open_lead(repository) as lead:
+        await lead.run(f'printf %s "$FORKJOIN_TOKEN" > {tmp_path}/token')
+    return (tmp_path / "token").read_text()
+
+
+@contextmanager
+def talkers(home: Home, repository: Path, token: str, count: int) -> Generator[list[Talker]]:
+    with ExitStack() as opened:
+        found = [Talker(home, repository, token) for _ in range(count)]
+        for one in found:
+            opened.callback(one.close)
+        yield found
+
+
+def is_let_in(home: Home, repository: Path, token: str) -> bool:
+    with talkers(home, repository, token, 1) as (one,):
+        return bool(one.answer["ok"])
+
+
+def daemon_of(home: Home) -> psutil.Process:
+    connection = daemon_connection.try_connect(home)
+    assert connection
+    with connection:
+        return psutil.Process(daemon_connection.peer_of(connection)[0])
+
+
+async def test_an_agent_has_so_many_connections_and_is_refused_more_in_words_while_a_person_gets_in(
+    token: str, home: Home, repository: Path
+) -> None:
+    with talkers(home, repository, token, 40) as found:
+        refused = [one.answer for one in found if not one.answer["ok"]]
+        assert len(found) - len(refused) == 32
+        assert "has 32 connections, which is the limit. Close some of them" in refused[0]["error"]
+        assert "a1" in forkjoin(repository, "ps").stdout
+        found[0].close()
+        await until(lambda: is_let_in(home, repository, token))
+
+
+async def test_lines_that_an_agent_leaves_half_sent_are_bounded_together(
+    token: str, home: Home, repository: Path
+) -> None:
+    daemon = daemon_of(home)
+    before = daemon.memory_info().rss
+    with talkers(home, repository, token, 32) as found:
+        for one in found:
+            one.socket.sendall(b"x" * (8 * MEGABYTE))  # all of it is read, and most of it dropped
+        assert daemon.memory_info().rss - before < 80 * MEGABYTE
+        answer = found[0].ask("")
+        assert "a message may have 4 MB at most" in answer["error"]["message"]
+        assert found[0].ask(INITIALIZE)["id"] == 0
+    await until(lambda: daemon.memory_info().rss - before < 30 * MEGABYTE)
+
+
+async def test_a_hello_without_an_end_is_bounded_while_it_is_read(home: Home, repository: Path) -> None:
+    forkjoin(repository, "daemon", "start")
+    daemon = daemon_of(home)
+    before = daemon.memory_info().rss
+    with ExitStack() as opened:
+        for _ in range(8):
+            connection = daemon_connection.try_connect(home)
+            assert connection
+            opened.enter_context(connection)
+            connection.sendall(b"x" * (16 * MEGABYTE))
+        assert daemon.memory_info().rss - before < 40 * MEGABYTE
+
+
+async def test_of_connections_that_say_no_hello_the_oldest_goes_and_whoever_says_one_gets_in(
+    home: Home, repository: Path
+) -> None:
+    forkjoin(repository, "daemon", "start")
+    daemon = daemon_of(home)
+    before = daemon.num_fds()
+    with ExitStack() as opened:
+        silent = [opened.enter_context(found) for _ in range(200) if (found := daemon_connection.try_connect(home))]
+        assert "is up" in forkjoin(repository, "daemon", "status").stdout
+        assert daemon.num_fds() - before <= 70
+        silent[0].settimeout(GIVE_UP_S)
+        assert silent[0].recv(1) == b""
+        silent[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent[-1].recv(1)
+
+
+async def test_a_connection_of_an_agent_has_so_many_requests_without_an_answer(
+    home: Home, repository: Path, tmp_path: Path
+) -> None:
+    async with open_lead(repository) as lead:
+        task = (
+            f'printf %s "$FORKJOIN_TOKEN" > {tmp_path}/token.new; mv {tmp_path}/token.new {tmp_path}/token; sleep 1000'
+        )
+        (agent,) = await lead.spawn(task)
+        await until((tmp_path / "token").exists)
+        with closing(Talker(home, repository, (tmp_path / "token").read_text(), "cli")) as one:
+            one.ask(INITIALIZE)
+            waits = [tool_call(number, "wait_agents", ids=[agent]) for number in range(1, 34)]
+            refused = [one.ask(INITIALIZED, *waits)]
+            one.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+            one.send(waits[-1])  # there is room for it now
+            refused.append(one.ask(tool_call(34, "wait_agents", ids=[agent])))
+            assert [answer["id"] for answer in refused] == [33, 34]
+            assert "32 requests have no answer yet" in refused[0]["error"]["message"]
+        await lead.call("stop_agents", ids=[agent])
+
+
+def test_few_connections_can_stand_before_a_persons(
+    home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home.state)  # a socket's path must be short
+    forkjoin(repository, "daemon", "start")
+    daemon = daemon_of(home)
+    with ExitStack() as opened:
+        opened.callback(daemon.resume)
+        daemon.suspend()
+        with pytest.raises(BlockingIOError):
+            for _ in range(100):
+                connection = opened.enter_context(socket.socket(socket.AF_UNIX))
+                connection.setblocking(False)
+                connection.connect(SOCKET)

@@ -1,0 +1,34 @@
+"""A daemon that is killed at the worst of moments takes no relay with it."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from forkjoin.core.paths import Home
+from forkjoin.transport import daemon_connection
+from support.fakes.daemon import FakeDaemon
+from support.harness import INITIALIZE, RawRelay
+
+
+def test_a_relay_outlives_daemons_that_go_while_it_sends(repository: Path, fake: FakeDaemon) -> None:
+    """Sending to one that is gone raises SIGPIPE, which ends whoever has not asked not to get it."""
+    with RawRelay(repository) as relay:
+        relay.send(INITIALIZE)
+        for _ in range(3):
+            with fake.connection():
+                pass
+        with fake.connection() as last:
+            assert last.read() == INITIALIZE
+            last.say({"id": 0, "result": {}})
+            assert relay.answer() == {"id": 0, "result": {}}
+            relay.end()
+    assert relay.process.returncode == 0
+
+
+def test_a_daemon_that_is_killed_while_it_comes_up_is_started_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = daemon_connection.daemon_command()
+    starts = itertools.chain([["sh", "-c", "kill -9 $$"]], itertools.repeat(real))
+    monkeypatch.setattr(daemon_connection, "daemon_command", lambda: next(starts))
+    daemon_connection.connect(home).close()

@@ -1,0 +1,141 @@
+"""What changes in shared configuration and hooks while an agent is at work is told in its result."""
+
+import json
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from forkjoin.core.paths import Home
+from support.harness import (
+    forkjoin,
+    git,
+    kill_daemon,
+    lead_of,
+    limit,
+    open_lead,
+    open_lead_in_memory,
+    open_loop_in_memory,
+    until,
+)
+
+HOOKS = '"$(git rev-parse --path-format=absolute --git-common-dir)/hooks"'
+
+
+def told_in(result: dict[str, list[str]]) -> list[str]:
+    """What a result tells of such changes."""
+    return [warning for warning in result["warnings"] if " changed while " in warning]
+
+
+async def test_changed_configuration_and_a_planted_hook_are_told_in_the_result(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        plant = f"mkdir -p {HOOKS}; echo evil > {HOOKS}/post-checkout; git config user.name Claude"
+        (first,) = await lead.run(plant)
+        (result,) = await lead.results(first)
+        (second,) = await lead.run("git config branch.feature.remote origin")
+        (other,) = await lead.results(second)
+    told = told_in(result)
+    assert "config: user.name = Claude" in told[0]
+    assert "hooks/post-checkout: added" in told[1]
+    assert all("while a1 ran" in one and "forkjoin trust" in one for one in told)
+    assert told_in(other) == []
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (home.shared_config, *home.shared_config.rglob("*"))}
+    assert modes == {0o700, 0o600}
+
+
+async def test_what_setup_or_verify_change_is_told_too(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run("true", verify="git config core.fsmonitor evil")
+        (result,) = await lead.results(first)
+    assert "core.fsmonitor = evil" in str(told_in(result))
+
+
+async def test_the_users_own_configuration_is_looked_at(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run("git config --global user.email evil@example.com")
+        (result,) = await lead.results(first)
+    (told,) = told_in(result)
+    assert ".gitconfig: user.email = evil@example.com (was: test@example.com)" in told
+
+
+async def test_what_the_person_changes_between_attempts_is_nobodys_blame(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+        git(repository, "config", "alias.mine", "log")
+        (second,) = await lead.run("true")
+        (result,) = await lead.results(second)
+    assert told_in(result) == []
+
+
+async def test_what_an_attempt_changed_that_is_followed_by_another_is_told_in_the_end(
+    repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(home, rest_s=1000)
+    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        (first,) = await lead.spawn("test -e x.txt || { touch x.txt; git config alias.evil log; exit 75; }")
+        await lead.until(first, state="paused")
+        git(repository, "config", "alias.mine", "log")
+        later = time.time() + 3000
+        monkeypatch.setattr(time, "time", lambda: later)
+        loop.store.changes.announce()
+        (result,) = await lead.results(first)
+    assert "alias.evil" in str(told_in(result))
+    assert "alias.mine" not in str(told_in(result))
+
+
+async def test_what_changed_before_the_daemon_was_killed_is_told(repository: Path, home: Home, tmp_path: Path) -> None:
+    done, go = tmp_path / "done", tmp_path / "go"
+    async with open_lead(repository) as lead:
+        task = f"git config alias.evil log; touch {done}; until test -e {go}; do sleep 0.02; done"
+        (first,) = await lead.spawn(task)
+        await until(done.exists)
+        kill_daemon(repository, home)
+        await lead.call("list_agents")
+        go.touch()
+        (result,) = await lead.results(first)
+    assert "alias.evil" in str(told_in(result))
+    assert [file.name for file in home.shared_config.rglob("*.json")] == ["accepted.json"]
+
+
+async def test_a_damaged_record_of_what_was_accepted_is_told_and_changes_all_the_same(
+    repository: Path, home: Home
+) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        await lead.run("true")
+        (record,) = home.shared_config.rglob("accepted.json")
+        record.write_text('{"config": [420')
+        (second,) = await lead.run("git config user.name Claude; echo mine > mine")
+        warnings = (await lead.results(second))[0]["warnings"]
+        found = json.loads(forkjoin(repository, "doctor", "--json", check=False).stdout)
+        assert forkjoin(repository, "trust", "--show", check=False).returncode == 1
+        assert "damaged" in forkjoin(repository, "trust", "--restore", "--yes", check=False).stderr
+        forkjoin(repository, "trust", "--yes")
+        (third,) = await lead.run("git config user.name Claudine")
+        after = (await lead.results(third))[0]["warnings"]
+    assert "user.name = Claude" in str(warnings)
+    assert [f"{record} is damaged" in one for one in warnings].count(True) == 1
+    (told,) = [one for one in found if one["what"] == "shared config"]
+    assert (told["ok"], "is damaged" in told["found"]) == (False, True)
+    assert ("damaged" in str(after), "user.name = Claudine" in str(after)) == (False, True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"attempt": 1, "snapshot": {"config": 7}, "found": []}'])
+async def test_a_damaged_snapshot_of_an_attempt_is_told_in_its_result(
+    repository: Path, home: Home, tmp_path: Path, text: str
+) -> None:
+    go = tmp_path / "go"
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.spawn(f"until test -e {go}; do sleep 0.02; done")
+        await lead.until(first, state="running")
+        (record,) = home.shared_config.rglob("a1.json")
+        record.write_text(text)
+        go.touch()
+        (result,) = await lead.results(first)
+    assert "can't tell all that changed in shared configuration and hooks while a1 ran" in str(result["warnings"])
+
+
+async def test_of_many_changes_it_is_said_where_the_rest_is_shown(repository: Path, home: Home) -> None:
+    async with open_lead_in_memory(home, repository) as lead:
+        (first,) = await lead.run("for n in 1 2 3 4 5 6 7 8 9; do git config --global alias.n$n log; done")
+        (result,) = await lead.results(first)
+    assert "… and 1 more such changes; forkjoin trust shows those of the repository" in result["warnings"]

@@ -1,0 +1,35 @@
+"""Command lines that are run for an agent or a landing, as far as they are more than attempts."""
+
+from pathlib import Path
+
+import pytest
+from forkjoin.core.error import is_passing
+from forkjoin.process.local_executor import LocalExecutor
+from forkjoin.workspace.shell_command import Shell
+from support.attempts import ENVIRONMENT, change_shims
+
+
+async def test_what_there_is_no_room_to_run_has_not_failed_and_is_run_once_there_is(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none_left = tmp_path / "none left"
+    none_left.touch()
+    refuse = f"if os.path.exists({str(none_left)!r}): raise BlockingIOError(11, 'no process left')"
+    change_shims(
+        monkeypatch,
+        tmp_path,
+        f"import os; really = os.fork\ndef fork():\n    {refuse}\n    return really()\nos.fork = fork",
+    )
+    shell = Shell(local, "a1-1", "/", ENVIRONMENT, log_bytes=1_000_000)
+    with pytest.raises(OSError, match="verify could not be started: no process left") as refused:
+        await shell.run("verify", "echo ran", 1)
+    assert is_passing(refused.value)
+    assert await local.handles() == []
+    none_left.unlink()
+    ran = await shell.run("verify", "echo ran", 1)
+    assert (ran.outcome.kind, ran.printed) == ("exited", "ran")
+
+
+async def test_what_fails_to_start_for_a_fault_of_its_own_has_failed(local: LocalExecutor) -> None:
+    ran = await Shell(local, "a1-1", "/no/such/folder", ENVIRONMENT, log_bytes=1_000_000).run("setup", "true", 1)
+    assert str(ran.outcome) == "could not be started: its folder /no/such/folder: No such file or directory"

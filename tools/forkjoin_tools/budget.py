@@ -1,0 +1,120 @@
+"""Money: set_budget for the lead, and budget for the person alone."""
+
+import math
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from forkjoin.agents.budgets import find_budgets, find_project_budgets
+from forkjoin.core.agent_spec import Dollars
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import FINAL, Agent, Budget
+from forkjoin.scheduling.budget import Budgets, reserved, usd
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.call_context import Desk, Id, Row, Usd, row_of
+from forkjoin_tools.tool_definition import Arguments, tool
+
+# -- set_budget
+
+
+class SetBudget(Arguments):
+    id: Id
+    budget_usd: Annotated[Dollars, Field(description="In all, with what it has spent.")]
+
+
+class Funded(Row):
+    budget_usd: float
+    spent_usd: Usd
+
+
+@tool()
+async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
+    """Set the most an agent may spend, with what was granted to its own; with more, one that paused at its limit goes
+    on. It comes out of the budgets of this session and repository, which only a person can raise."""
+    agent = await desk.find(arguments.id)
+    limit_usd, spent_usd = await _find_granted(desk, agent)
+    if (own_usd := arguments.budget_usd - limit_usd) <= 0:
+        raise CallerError(
+            f"{agent.label} was granted {usd(limit_usd)} for its own agents, of which budget_usd must leave something "
+            f"to itself: give more than that. Nothing was changed; a person sets it with: "
+            f"forkjoin budget --lead {agent.as_lead}"
+        )
+    await _check(desk, agent, own_usd)
+    await desk.store.set(agent, budget_usd=own_usd)
+    return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd + spent_usd)
+
+
+async def _find_granted(desk: Desk, agent: Agent) -> tuple[float, float]:
+    """What those may spend in all that the agent spawns, and have spent."""
+    if not (agent.spec.nesting and agent.spec.nesting.budget_usd):
+        return 0.0, 0.0
+    known = await find_budgets(desk.rooms, [agent])
+    return next(((one.limit_usd or 0.0, one.spent_usd) for one in known if one.lead == agent.as_lead), (0.0, 0.0))
+
+
+async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
+    if agent.state in FINAL:
+        raise CallerError(f"{agent.label} has ended ({agent.state}) and spends no more; nothing was changed.")
+    wanted = replace(agent, budget_usd=budget_usd)
+    live = [wanted if one.number == agent.number else one for one in await desk.store.live()]
+    step_usd = desk.rooms.settings.budget.reserve_usd
+    hold = Budgets(live, await find_budgets(desk.rooms, live), step_usd).hold(wanted)
+    if hold and budget_usd > max(agent.budget_usd or 0, agent.spent_usd):
+        raise CallerError(f"{agent.label} can't have {usd(budget_usd)}: {hold.why}. Nothing was changed.")
+
+
+# -- budget
+
+
+class SetLimit(Arguments):
+    budget_usd: Dollars | Literal["unlimited", "default"] | None = None
+    lead: str | None = None
+    anew: bool = False
+
+
+class Shared(BaseModel):
+    """What the agents of a lead, or of the whole repository, may spend together."""
+
+    lead: str | None = None
+    limit_usd: float | None = None
+    spent_usd: Usd
+    reserved_usd: Usd
+
+
+class Shares(BaseModel):
+    budgets: list[Shared]
+
+
+@tool()
+async def budget(desk: Desk, arguments: SetLimit) -> Shares:
+    """Tell what this repository's agents have spent and may, and set it. A person's: no lead is offered this."""
+    lead = arguments.lead or ""
+    if arguments.budget_usd is not None or arguments.anew:
+        await _check_may_set(desk, lead)
+    if arguments.budget_usd is not None:
+        words: dict[object, float | None] = {"unlimited": math.inf, "default": None}
+        limit = arguments.budget_usd if isinstance(arguments.budget_usd, float) else words[arguments.budget_usd]
+        await desk.store.set_limit(desk.project, lead, limit)
+    if arguments.anew:
+        await desk.store.count_anew(desk.project, lead)
+    live = await desk.store.live()
+    all_ = await find_budgets(desk.rooms, live)
+    return Shares(budgets=[_share(one, live, all_) for one in await find_project_budgets(desk.rooms, desk.project)])
+
+
+async def _check_may_set(desk: Desk, lead: str) -> None:
+    if "CLAUDECODE" in desk.caller.session.hello.environment:
+        raise CallerError("A lead can't raise what it may spend; a person can, in a terminal of their own.")
+    known = sorted(one.lead for one in await find_project_budgets(desk.rooms, desk.project) if one.lead)
+    if lead and lead not in known and not await desk.store.has_budget(desk.project, lead):
+        leads = ", ".join(known[:20]) or "none"
+        raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")
+
+
+def _share(budget: Budget, live: list[Agent], all_: list[Budget]) -> Shared:
+    return Shared(
+        lead=budget.lead or None,
+        limit_usd=budget.limit_usd,
+        spent_usd=budget.spent_usd,
+        reserved_usd=reserved(budget, live, all_),
+    )

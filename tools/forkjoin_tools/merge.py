@@ -1,0 +1,220 @@
+"""Joining: check_conflicts, merge_worktree and undo_merge."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from forkjoin.core.agent_spec import Command
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import FINAL, Agent, Landing, OnConflict, Strategy
+from forkjoin.core.settings import Recipe
+from forkjoin.git.git import short
+from forkjoin.git.repository import look
+from forkjoin.merge_queue.conflict_preview import MOST_COMPARED
+from forkjoin.merge_queue.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
+from forkjoin.merge_queue.report import Conflicted, Landed, Merged, Rejected, Skipped, first
+from forkjoin.merge_queue.requester import lacks_environment
+from forkjoin.workspace.agent_work import take_over
+from forkjoin.workspace.repository_config import find_recipe
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.call_context import Desk, Ids, not_obeyed
+from forkjoin_tools.reply_size import ROOM, fit, wire_size
+from forkjoin_tools.tool_definition import Arguments, tool
+
+# -- check_conflicts
+
+#: Bytes of the pairs that are told.
+_PAIRS_BYTES = 20_000
+
+
+class CheckConflicts(Arguments):
+    ids: Ids | None = Field(None, description="Default: all with work that is not merged.")
+    into: str | None = Field(None, description="The branch. Default: the one checked out here.")
+
+
+class Conflict(BaseModel):
+    between: tuple[str, str]  #: two agents, or an agent and the branch
+    files: list[str]
+
+
+class Conflicts(BaseModel):
+    conflicts: list[Conflict]
+    target: str
+    more: int | None = None  #: pairs that there was no room for
+
+
+@tool(reads_only=True)
+async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
+    """Tell which agents' work conflicts, with each other's and with a branch, by file; running agents and uncommitted
+    changes too. Use it to steer them apart, or before you merge."""
+    if arguments.ids is not None:
+        agents = await desk.find_each(arguments.ids)
+    else:
+        agents = await desk.store.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
+    target = await find_target(await look(desk.caller.session.folder), arguments.into)
+    clashes = await desk.loop.foresight.look(desk.project, agents, target)
+    told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
+    fitting = fit(told, _PAIRS_BYTES)
+    return Conflicts(conflicts=fitting, target=short(target), more=len(told) - len(fitting) or None)
+
+
+# -- merge_worktree
+
+
+class MergeWorktree(Arguments):
+    ids: Ids
+    into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
+    verify: Command | None = Field(None, description='Shell command that the merged result must pass. "": none.')
+    strategy: Strategy | None = Field(None, description="squash: one commit per agent. Default: merge.")
+    on_conflict: OnConflict = Field("report", description="agent: also spawn one for each conflict, to resolve it.")
+    include_failed: bool = Field(False, description="Also agents that did not succeed.")
+    confirm: bool = Field(False, description="The person has agreed to change a protected branch.")
+    dry_run: bool = Field(False, description="Only say what would merge and what conflicts; runs no verify.")
+
+
+class MergeAnswer(BaseModel):
+    merged: list[Merged]
+    conflicted: list[Conflicted]
+    rejected: list[Rejected]
+    skipped: list[Skipped]
+    target: str
+    commit: str | None = None
+    note: str | None = None
+
+
+@tool(always_loaded=True)
+async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
+    """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
+    done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
+    uncommitted changes in the checkout stay as they are."""
+    agents = await desk.meant(partial(_find_reviewed, desk, arguments.ids))
+    into, recipe, note = await _find_terms(desk, arguments)
+    wish = Wish(
+        agents=agents,
+        verify=recipe.verify if arguments.verify is None else arguments.verify or None,
+        recipe=recipe,
+        strategy=arguments.strategy,
+        include_failed=arguments.include_failed,
+        dry_run=arguments.dry_run,
+        on_conflict=arguments.on_conflict,
+    )
+    landing = await enqueue(desk.rooms, desk.caller, into, wish, confirmed=arguments.confirm)
+    with desk.without_slot(agents):
+        landed = await _landed(desk, agents, landing)
+    if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
+        note = None
+    unverified = "No verify was run." if landed.merged and not (landing.verify or landing.dry_run) else None
+    notes = landed.note, unverified, note, *await not_obeyed(desk.caller.project.common_dir)
+    for files, words in ((30, 2_000), (5, 300), (1, 60)):
+        answer = _answer(landed, files, words, " ".join(filter(None, notes)) or None)
+        if wire_size(answer) <= ROOM:
+            break
+    return answer
+
+
+async def _find_reviewed(desk: Desk, ids: Sequence[str]) -> list[Agent]:
+    """The agents that these mean. One that is named with a commit, a1@1234567, is taken as its branch is there."""
+    if await desk.store.answered(desk.caller.call) is not None:
+        return await desk.find_each([one.partition("@")[0] for one in ids])
+    found = [await desk.find_at(one) for one in ids]
+    for agent, commit in found:
+        if commit and agent.state in FINAL:
+            why = f"Its branch was moved since its end, and was named as it was at {commit[:12]}."
+            await take_over(desk.store, desk.caller.project.common_dir, agent, commit, why)
+    return await desk.find_each([agent.id for agent, _ in found])
+
+
+async def _landed(desk: Desk, agents: Sequence[Agent], landing: Landing) -> Landed:
+    """What came of it, once it is done."""
+    landed = await desk.patience.wait(
+        agents, partial(wait_until_landed, desk.store, landing), lambda: _how_far(desk, landing)
+    )
+    assert landed
+    return landed
+
+
+async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
+    """Into what a merge is, what its worktree needs, and why that is not used, if it is not."""
+    if parent := desk.caller.session.agent:
+        return _check_own(parent, arguments), await desk.store.recipe(parent), None
+    if arguments.dry_run:
+        return arguments.into, Recipe(), None
+    try:
+        checkout, names_verify = await look(desk.caller.session.folder), arguments.verify is not None
+        return arguments.into, *await find_recipe(desk.rooms.home, checkout, names_verify=names_verify)
+    except CallerError:  # one that was made before is not refused for what the file says by now
+        if await desk.store.answered(desk.caller.call) is None:
+            raise
+        return arguments.into, Recipe(), None
+
+
+def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
+    """The branch that an agent merges into: its own alone."""
+    if arguments.into not in (None, parent.branch):
+        raise CallerError(f"You merge into your own branch alone, {parent.branch}; leave `into` out.")
+    if arguments.on_conflict == "agent":
+        raise CallerError(
+            "Nobody is spawned for your conflicts: resolve them yourself, with git merge in your worktree."
+        )
+    return parent.branch
+
+
+async def _how_far(desk: Desk, landing: Landing) -> str:
+    """What a landing waits for, or that it is carried out."""
+    if await lacks_environment(desk.rooms, landing):
+        return "waits for its lead's environment, which a restart has lost"
+    before = [
+        one.number
+        for one in await desk.store.open_landings()
+        if (one.project, one.target) == (landing.project, landing.target) and one.number < landing.number
+    ]
+    key, into = f"landing on {landing.target} in {landing.project}", short(landing.target)
+    waits = f"waits for {len(before)} merge(s) into {into} before it"
+    return desk.loop.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
+
+
+def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAnswer:
+    """What became of a landing, with so many files named of each conflict and so much of each reason."""
+    return MergeAnswer(
+        merged=[Merged(one.id, one.commit) for one in landed.merged],
+        conflicted=[
+            Conflicted(
+                one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5], one.resolving
+            )
+            for one in landed.conflicted
+        ],
+        rejected=[Rejected(one.id, one.why[:words]) for one in landed.rejected],
+        skipped=[Skipped(one.id, one.why[:words]) for one in landed.skipped],
+        target=landed.target,
+        commit=landed.commit,
+        note=note,
+    )
+
+
+# -- undo_merge
+
+
+class UndoMerge(Arguments):
+    into: str | None = Field(None, description="The branch. Default: the one checked out here.")
+    confirm: bool = False
+
+
+class UndoAnswer(BaseModel):
+    undone: list[str]
+    target: str
+    commit: str
+    note: str | None = None
+
+
+@tool()
+async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
+    """Take back the last merge_worktree into a branch: it goes back to where it was, or gets a revert where others
+    have committed since. Again: the one before. No agent's work is lost."""
+    landing = await enqueue_undo(desk.rooms, desk.caller, arguments.into, confirmed=arguments.confirm)
+    landed = await _landed(desk, (), landing)
+    assert landed.commit is not None
+    note = None
+    if landed.reverted:
+        again = f"to have it again, git revert {landed.commit[:10]}"
+        note = f"reverted by a commit, since there are later ones, and no verify was run; {again}"
+    return UndoAnswer(undone=list(landed.undone), target=landed.target, commit=landed.commit, note=note)

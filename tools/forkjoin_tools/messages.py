@@ -1,0 +1,24 @@
+"""Talking with agents: message_agent."""
+
+from forkjoin.agents.messages import Delivery, tell
+from forkjoin.core.agent_spec import Text
+
+from forkjoin_tools.call_context import Desk, Id, Row, row_of
+from forkjoin_tools.tool_definition import Arguments, tool
+
+
+class Message(Arguments):
+    id: Id
+    text: Text
+
+
+class Told(Row):
+    delivery: Delivery
+
+
+@tool()
+async def message_agent(desk: Desk, arguments: Message) -> Told:
+    """Tell an agent something more, in the same conversation and worktree: a running claude reads it now, any other
+    takes it as its next turn, one that has ended is queued again for that. Then wait_agents with its id."""
+    agent, delivery = await tell(desk.rooms, desk.caller, await desk.find(arguments.id), arguments.text)
+    return Told(**row_of(agent), delivery=delivery)

@@ -1,0 +1,284 @@
+"""Reading what came of an agent: get_result, read_log and read_diff."""
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from forkjoin.core.client_markup import HIDDEN
+from forkjoin.core.error import CallerError, GitError
+from forkjoin.core.event import Recorded
+from forkjoin.core.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
+from forkjoin.git import diff
+from forkjoin.workspace.agent_work import Moved, find_last, find_moved
+from pydantic import Field
+
+from forkjoin_tools.call_context import Desk, Id, Row, Usd, row_of
+from forkjoin_tools.candidate_comparison import Compared, compare
+from forkjoin_tools.reply_size import ROOM, end_of, fit_bytes, whole_lines, wire_size
+from forkjoin_tools.tool_definition import Arguments, tool
+
+#: Bytes of a page of text.
+PAGE_BYTES = 20_000
+_MOST_BYTES = 48_000
+_CONCISE = 2_000
+_FULL = OUTPUT_LIMIT
+_LEAST = 100
+#: Bytes on each side of a page in which a key is looked for that the page would cut. A private key has some thousand.
+_CONTEXT = 8 * 1024
+#: Where a line begins as our own do that say where a page ends or was cut.
+_MARK = re.compile(
+    r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
+    rf"((?:[^\S\n]|[{HIDDEN}]|\x1b\[[\d;]*[A-Za-z]){{0,20}})\[(?=\s{{0,20}}(?:end|more|cut|stderr)\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+# -- get_result
+
+
+class GetResult(Arguments):
+    id: Id
+    detail: Literal["concise", "full"] = Field("concise", description="full: longer output, error and commits.")
+
+
+class AgentResult(Row):
+    summary: str
+    output: str
+    commits: list[str]
+    files_changed: int
+    insertions: int
+    deletions: int
+    verify: Verify
+    verify_output: str | None = None
+    score: float | None = None  #: by its judge
+    candidates: list[Compared] | None = None  #: for the same task, the best first
+    branch: str
+    merge: Merge
+    cost_usd: Usd | None = None
+    usage: Usage | None = None
+    duration_s: float
+    peak_memory_mb: int | None = None  #: with `full`
+    error: str | None = None
+    warnings: list[str]
+
+
+@tool(reads_only=True)
+async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
+    """Get what came of an agent that has ended: its last message, commits, size of the diff, verify, cost, error and
+    warnings. Small; for the changes themselves call read_diff."""
+    agent = await desk.find(arguments.id)
+    result = await desk.store.result(agent.number)
+    if result is None:
+        raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
+    if agent.state in FINAL:
+        desk.tell_when_written([agent])
+        if moved := await _find_moved(desk, agent):
+            note = f"{str(moved).capitalize()}: {moved.name} names it as it is now, for read_diff and merge_worktree."
+            result = replace(result, warnings=(note, *result.warnings))
+    else:
+        note = f"This came of it before it was told to go on; it is {agent.state}."
+        result = replace(result, warnings=(note, *result.warnings))
+    room = _FULL if arguments.detail == "full" else _CONCISE
+    cut = _cut_before if desk.is_command(agent) else _cut
+    candidates = await compare(desk, agent) or None
+    while True:
+        answer = _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})
+        if wire_size(answer) <= ROOM or room <= _LEAST:
+            return answer
+        room //= 2
+
+
+def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
+    """A result, with at most `room` characters of what may be long."""
+    return AgentResult.model_validate(
+        {
+            **asdict(result),
+            **row_of(agent),
+            "branch": agent.branch,
+            "merge": agent.merge,
+            "output": cut(result.output, room, agent),
+            "commits": result.commits if room == _FULL else result.commits[:10],
+            "verify_output": _end(result.verify_output, room // 2) or None,
+            "peak_memory_mb": (result.peak_memory_bytes or 0) // 1_000_000 or None if room == _FULL else None,
+            "error": result.error and _end(result.error, room // 2),
+            "warnings": [warning[:500] for warning in result.warnings[:20]],
+        }
+    )
+
+
+def _cut(text: str, room: int, agent: Agent) -> str:
+    if len(text) <= room:
+        return text
+    return f"{text[:room]}\n{_where_all(len(text) - room, agent)}"
+
+
+def _cut_before(text: str, room: int, agent: Agent) -> str:
+    """The end of what a command printed, in whole lines: that is what it ended with."""
+    if len(text) <= room:
+        return text
+    end = text[-room:]
+    end = end.partition("\n")[2] or end
+    before = re.match(r"\[cut: (\d+) bytes before this", text)
+    return f"{_where_all(len(text) - len(end) + (int(before[1]) if before else 0), agent)}\n{end}"
+
+
+def _where_all(more: int, agent: Agent) -> str:
+    return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]"
+
+
+def _end(text: str, room: int) -> str:
+    """The end of what a command printed: that is where it says what went wrong."""
+    return text if len(text) <= room else f"[…] {text[-room:]}"
+
+
+# -- read_log
+
+
+class ReadLog(Arguments):
+    id: Id
+    offset: Annotated[int, Field(ge=0)] = Field(0, description="From the last page.")
+    limit: Annotated[int, Field(ge=200, le=_MOST_BYTES)] = Field(PAGE_BYTES, description="Bytes.")
+    tail: Annotated[int, Field(ge=1, le=500)] | None = Field(None, description="Only the last lines, so many.")
+    raw: bool = False
+
+
+@tool(reads_only=True)
+async def read_log(desk: Desk, arguments: ReadLog) -> str:
+    """Read what an agent said and did, a line per event; use it when one failed or takes long. Of a command agent, and
+    with raw, its output as it was. Ends with the offset of the next page."""
+    agent = await desk.find(arguments.id)
+    read = _read_raw if arguments.raw or desk.is_command(agent) else _read_events
+    return await read(desk, agent, arguments)
+
+
+async def _read_events(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
+    after = arguments.offset
+    if arguments.tail is not None:
+        after = max(0, await desk.store.last_event_number(agent.number) - arguments.tail)
+    text, size = "", 0
+    for event in await desk.store.events(agent.number, after, 500):
+        line = _line(event)
+        size += wire_size(line)
+        if size > arguments.limit and text:
+            break
+        text += line
+        after = event.number
+    last = await desk.store.last_event_number(agent.number)
+    return _page(text, after, more=after < last, live=agent.state not in FINAL)
+
+
+def _line(event: Recorded) -> str:
+    moment = time.strftime("%H:%M:%S", time.localtime(event.at))
+    return f"{moment} {event.kind}: {' '.join(event.text.split())}\n"
+
+
+async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
+    live = agent.state not in FINAL
+    handle = agent.handle if live or agent.started else f"{agent.handle}-setup"  # that is all there is of it
+    if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
+        handle = replace(agent, attempt=agent.attempt - 1).handle
+    executor = desk.rooms.executor
+    if arguments.tail is not None:
+        page = await executor.read_output(handle, -arguments.limit, arguments.limit)
+        whole = end_of(page.data, cut=page.start > 0)
+        lines = b"".join(whole.splitlines(keepends=True)[-arguments.tail :])
+        text = _without_pieces(desk, page.data.removesuffix(lines), lines, b"")
+        return _page(text, page.size, more=False, live=live)
+    page = await executor.read_output(handle, arguments.offset, arguments.limit + _CONTEXT)
+    start = min(page.start, page.size)
+    data, more = _fit_page(page.data[: arguments.limit], page.size - start)
+    if not page.size and not live:
+        errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
+        words = end_of(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
+        return _page(_text(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
+    dropped = start - arguments.offset
+    note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
+    before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
+    known = before.data if before.start + len(before.data) == start else b""
+    text = _without_pieces(desk, known, data, page.data[len(data) :])
+    return _page(text, start + len(data), more=more, live=live, note=note)
+
+
+def _without_pieces(desk: Desk, before: bytes, page: bytes, after: bytes) -> str:
+    """Return a page as text, without the pieces of keys that it would cut from what stands around it."""
+    around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
+    return desk.rooms.environments.redact_edges(*around)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
+    """The beginning of `size` bytes, of which these are the first, as a page; and whether there is more."""
+    page = fit_bytes(data)
+    if len(page) < size:
+        page = whole_lines(page)
+    return page, len(page) < size
+
+
+def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
+    """Return a page between a note and an end mark that the page can't forge.
+
+    What goes on in its last line, on the next page or later, says so.
+    """
+    text = note + _MARK.sub(r"\1(", text)
+    if not more and not live:
+        where = "end"
+    else:
+        within = ", in mid-line" if text and not text.endswith("\n") else ""
+        where = f"{'more' if more else 'end so far, still running'}{within}: offset={offset}"
+    body = text.removesuffix("\n")
+    return f"{body}\n[{where}]" if text else f"[{where}]"
+
+
+# -- read_diff
+
+
+class ReadDiff(Arguments):
+    id: Id
+    offset: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=200, le=_MOST_BYTES)] = Field(PAGE_BYTES, description="Bytes.")
+    path: str | None = Field(None, description="Only this file or folder.")
+    stat: bool = Field(False, description="Only names and sizes.")
+
+
+@tool(reads_only=True)
+async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
+    """Read what an agent changed since its base, as a unified diff; of a running one, its worktree as it is now. Review
+    it before you merge. Ends with the offset of the next page."""
+    agent, commit = await desk.find_at(arguments.id)
+    if arguments.path is not None and "\0" in arguments.path:
+        raise CallerError("path must not contain a NUL character.")
+    data = await _diff(desk, agent, commit, arguments.path, stat=arguments.stat)
+    moved = None if commit or agent.state not in FINAL else await _find_moved(desk, agent)
+    note = f"[{moved}; what follows is its work until then, {moved.name} names it as it is now]\n" if moved else ""
+    if not data:
+        where = f" in {arguments.path}" if arguments.path else ""
+        return f"{note}{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
+    start = min(arguments.offset, len(data))
+    page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
+    text = _without_pieces(desk, data[:start], page, data[start + len(page) :])
+    return _page(text, start + len(page), more=more, live=False, note=note)
+
+
+async def _find_moved(desk: Desk, agent: Agent) -> Moved | None:
+    """Return how an agent's branch moved since its end, or `None` if git can't tell."""
+    with suppress(GitError, OSError):
+        return await find_moved(desk.store, desk.caller.project.common_dir, agent)
+    return None
+
+
+async def _diff(desk: Desk, agent: Agent, commit: str | None, path: str | None, *, stat: bool) -> bytes:
+    """The diff of an agent's work, or of its branch at this commit."""
+    common_dir = desk.caller.project.common_dir
+    if agent.state in FINAL:
+        tip = commit or await find_last(desk.store, agent)
+        return await diff.text(common_dir, agent.base, tip, path, stat=stat) if tip else b""
+    if not agent.prepared:
+        return b""
+    return await diff.text_now(common_dir, Path(agent.worktree), agent.base, path, stat=stat)

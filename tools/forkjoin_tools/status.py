@@ -1,0 +1,275 @@
+"""Looking: list_agents and get_status."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import dropwhile
+from typing import Annotated
+
+from anyio import to_thread
+from forkjoin.agents.budgets import find_budgets
+from forkjoin.core.agent_spec import number_of
+from forkjoin.core.error import CallerError
+from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Landing, Merge, State
+from forkjoin.git import git
+from forkjoin.scheduling.budget import reserved, usd
+from forkjoin.scheduling.gates import clock
+from forkjoin.scheduling.rate_limit_policy import RateLimit
+from forkjoin.store.damaged_database import find_trouble
+from forkjoin.version import __version__
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.call_context import Desk, Ids, Row, Usd, not_obeyed, row_of
+from forkjoin_tools.reply_size import ROOM, end_of, first, fit
+from forkjoin_tools.tool_definition import Arguments, tool
+
+_PAGE = 50
+_MOST = 200
+_TAIL_BYTES = 400
+#: How many repositories a status tells of.
+_PROJECTS = 20
+#: How many budgets a status tells of.
+_BUDGETS = 10
+#: Bytes of a page of the list.
+_PAGE_BYTES = 20_000
+
+
+# -- list_agents
+
+
+class List(Arguments):
+    state: list[State] | None = None
+    ids: Ids | None = None
+    all: bool = Field(False, description="Removed ones too.")
+    limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
+    cursor: str | None = Field(None, description="From the last page.")
+
+
+class Listed(Row):
+    agent: str
+    parent: str | None = None  #: the agent that has spawned it
+    branch: str
+    merge: Merge
+    elapsed_s: int
+    cost_usd: Usd | None = None
+    last_event: str
+    task: str  #: its beginning
+    conflicts: list[str] | None = None  #: with whose work its own conflicts so far, and in which files
+
+
+class Listing(BaseModel):
+    agents: list[Listed]
+    counts: dict[State, int]
+    requests: int | None = None  #: how many are open
+    cursor: str | None = None
+
+
+@tool(reads_only=True)
+async def list_agents(desk: Desk, arguments: List) -> Listing:
+    """List this project's agents, newest first, with state, branch and how its merge fared; use it to find agents of an
+    earlier session. To wait, call wait_agents."""
+    found, counts = await (_named(desk, arguments) if arguments.ids is not None else _page(desk, arguments))
+    shown = found[: arguments.limit]
+    tasks = await desk.store.beginnings(agent.number for agent in shown)
+    room = ROOM // 2 if desk.caller.session.is_command_line else _PAGE_BYTES
+    page = fit([await _listed(desk, agent, tasks.get(agent.number, "")) for agent in shown], room)
+    return Listing(
+        agents=page,
+        counts=counts,
+        requests=len(await desk.open_requests()) or None,
+        cursor=page[-1].id if len(page) < len(found) else None,
+    )
+
+
+async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
+    """Return the next page of agents plus one more, and the counts of all."""
+    found = await desk.store.agents(
+        desk.project,
+        everything=arguments.all,
+        states=arguments.state,
+        below=desk.below,
+        own=desk.own,
+        before=_last(arguments),
+        limit=arguments.limit + 1,
+    )
+    counts = await desk.store.count_agents(desk.project, everything=arguments.all, below=desk.below, own=desk.own)
+    return found, counts
+
+
+async def _named(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
+    """Return the next page of the named agents, and the counts of all named."""
+    named, last = await desk.find_all(arguments.ids or []), _last(arguments)
+    rest = named if last is None else list(dropwhile(lambda agent: agent.number != last, named))[1:]
+    return [one for one in rest if not arguments.state or one.state in arguments.state], Counter(a.state for a in named)
+
+
+def _last(arguments: List) -> int | None:
+    """Return the number of the last page's last agent; `None` for the first page."""
+    if arguments.cursor is None:
+        return None
+    last = number_of(arguments.cursor)
+    if last is None:
+        raise CallerError(f"cursor {arguments.cursor[:40]!r} is none of list_agents; leave it out for the first page.")
+    return last
+
+
+async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
+    since = agent.started or agent.created
+    until = agent.ended if agent.ended and agent.state in FINAL else time.time()
+    return Listed(
+        **row_of(agent),
+        agent=desk.program_of(agent),
+        parent=f"a{agent.parent}" if agent.parent else None,
+        branch=agent.branch,
+        merge=agent.merge,
+        elapsed_s=max(0, round(until - since)),
+        cost_usd=agent.cost_usd,
+        last_event=await last_event(desk, agent),
+        task=task,
+        conflicts=first(await _conflicts(desk, agent)) or None,
+    )
+
+
+async def _conflicts(desk: Desk, agent: Agent) -> list[str]:
+    """Tell with whose work that the caller may see an agent's conflicts, as of the last look at what runs."""
+    files = {
+        clash.other if clash.one == agent.id else clash.one: ", ".join(clash.files[:3])
+        for clash in desk.loop.foresight.known.get(agent.project, [])
+        if agent.id in (clash.one, clash.other)
+    }
+    others = await desk.store.agents_numbered(filter(None, map(number_of, files))) if files else []
+    hidden = {other.id for other in others if not desk.may_see(other)}
+    return [f"{other}: {told}" for other, told in files.items() if other not in hidden]
+
+
+async def last_event(desk: Desk, agent: Agent) -> str:
+    """Why an agent waits, or else what it did last."""
+    return (
+        desk.loop.schedule.waiting.get(agent.number)
+        or desk.loop.held_up.get(agent.id)
+        or await _last_words(desk, agent)
+        or agent.last_event
+    )
+
+
+async def _last_words(desk: Desk, agent: Agent) -> str:
+    """The last line that a running command, or the setup of a worktree, has printed: they make no events."""
+    is_set_up = agent.state is State.PREPARING
+    if not is_set_up and (agent.state not in RUNS or not desk.is_command(agent)):
+        return ""
+    handle = f"{agent.handle}-setup" if is_set_up else agent.handle
+    printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
+    text = end_of(printed.data, cut=printed.start > 0).decode(errors="replace")
+    lines = desk.rooms.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
+    return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
+
+
+# -- get_status
+
+
+class Status(BaseModel):
+    version: str
+    running: int
+    queued: int
+    paused: int
+    requests: int  #: that agents wait for
+    max_running: int
+    waiting: list[str]  #: why those that are queued or paused do not run
+    rate_limits: list[str]  #: what vendors take of an account for now
+    budgets: list[str]  #: those that are limited
+    projects: dict[str, list[str]]  #: what is under way in each repository; of many, in some
+    merges: list[str]  #: those under way and queued
+    conflicts: list[str]  #: whose work conflicts so far, in repositories where agents run
+    trouble: list[str]
+
+
+@tool(reads_only=True)
+async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG001
+    """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
+    live = await desk.store.live()
+    projects = await _by_project(desk, live)
+    states = Counter(State.QUEUED if agent.number in desk.rooms.stalled else agent.state for agent in live)
+    return Status(
+        version=__version__,
+        running=sum(states[state] for state in ACTIVE),
+        queued=states[State.QUEUED],
+        paused=states[State.PAUSED],
+        requests=len(await desk.store.open_requests()),
+        max_running=desk.loop.schedule.max_running,
+        waiting=first(why_they_wait(desk, live)),
+        rate_limits=first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
+        budgets=await _budgets(desk, live),
+        projects=projects,
+        merges=first([_merge(landing) for landing in await desk.store.open_landings()]),
+        conflicts=first(
+            [
+                f"{clash.one} and {clash.other}: {', '.join(clash.files[:3])}"
+                for clashes in desk.loop.foresight.known.values()
+                for clash in clashes
+            ]
+        ),
+        trouble=[*await _trouble(desk), *await _not_obeyed(desk, projects)],
+    )
+
+
+async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
+    numbers = list(dict.fromkeys(agent.project for agent in live))[:_PROJECTS]
+    paths = {number: (await desk.store.project_numbered(number)).common_dir for number in numbers}
+    return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
+
+
+def _merge(landing: Landing) -> str:
+    ids = first([f"a{number}" for number in landing.agents])
+    return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
+
+
+def _limit(name: str, known: RateLimit) -> str:
+    closed = f", none starts before {clock(known.closed_until)}" if known.closed_until > time.time() else ""
+    return f"{name}: {known.most} at once{closed}: {known.why}"
+
+
+async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
+    own: list[int] = []
+    with suppress(CallerError):  # who stands in no repository
+        own.append(desk.project)
+    limited = [one for one in await find_budgets(desk.rooms, live, *own) if one.limit_usd is not None]
+    told = [await _budget(desk, one, reserved(one, live, limited)) for one in limited[:_BUDGETS]]
+    return [*told, *([f"… and {len(limited) - _BUDGETS} more"] if len(limited) > _BUDGETS else [])]
+
+
+async def _budget(desk: Desk, budget: Budget, reserved_usd: float) -> str:
+    where = (await desk.store.project_numbered(budget.project)).common_dir
+    whose = f"{where}, lead {budget.lead}" if budget.lead else where
+    told = f"{usd(budget.spent_usd)} of {usd(budget.limit_usd or 0)} spent"
+    return f"{whose}: {told}, {usd(reserved_usd)} reserved"
+
+
+def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
+    """Each reason, with who of these waits for it."""
+    whom: dict[str, list[str]] = {}
+    for agent in agents:
+        if why := desk.loop.schedule.waiting.get(agent.number) or agent.paused_why:
+            whom.setdefault(why, []).append(agent.id)
+    return [f"{', '.join(first(ids))}: {why}" for why, ids in whom.items()]
+
+
+async def _not_obeyed(desk: Desk, busy: Iterable[str]) -> list[str]:
+    """What is not run in the repositories where something is under way, and in the caller's own."""
+    repositories = dict.fromkeys(busy)
+    with suppress(CallerError):  # who stands in none
+        repositories[desk.caller.project.common_dir] = None
+    return [line for repository in repositories for line in await not_obeyed(repository)]
+
+
+async def _trouble(desk: Desk) -> list[str]:
+    programs = desk.rooms.settings.programs()
+    default = desk.rooms.settings.default_agent
+    trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
+    if waiting := desk.loop.waiting_landings:
+        trouble.append(
+            f"{waiting} merge(s) wait for their lead's environment, which a restart has lost; it comes back with its "
+            "session, or with any forkjoin command in that repository"
+        )
+    trouble += await to_thread.run_sync(find_trouble, desk.rooms.home.records)
+    return [*trouble, *first(list(desk.loop.held_up.values()))]

@@ -1,0 +1,71 @@
+"""Ending: stop_agents and remove_worktrees."""
+
+from forkjoin.agents.remove import remove
+from forkjoin.agents.stop import stop
+from forkjoin.core.model import FINAL
+from pydantic import BaseModel, Field
+
+from forkjoin_tools.call_context import Desk, Ids, Row, row_of
+from forkjoin_tools.reply_size import first, fit
+from forkjoin_tools.tool_definition import Arguments, tool
+
+#: Bytes of the agents that are told.
+_ROWS_BYTES = 40_000
+#: How many teardowns that failed are told of.
+_WARNINGS = 20
+
+
+class Stop(Arguments):
+    ids: Ids
+
+
+class Stopped(Row):
+    note: str | None = None  #: what keeps it from being over
+
+
+class StopAnswer(BaseModel):
+    agents: list[Stopped]
+    more: int | None = None  #: that there was no room for
+
+
+@tool(destroys=True)
+async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
+    """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
+    their branches and kept; queued ones never start; those that had ended stay as they were."""
+    agents = await stop(desk.rooms, await desk.find_all(arguments.ids))
+    told = [Stopped(**row_of(one), note=None if one.state in FINAL else one.last_event) for one in agents]
+    fitting = fit(told, _ROWS_BYTES)
+    return StopAnswer(agents=fitting, more=len(told) - len(fitting) or None)
+
+
+class Remove(Arguments):
+    ids: Ids
+    discard_unmerged: bool = Field(False, description="Also those with unmerged work.")
+
+
+class Removed(BaseModel):
+    id: str
+    name: str
+    kept_as: str | None = None  #: the ref under which unmerged work stays reachable
+
+
+class RemoveAnswer(BaseModel):
+    removed: list[Removed]
+    more: int | None = None  #: that there was no room for
+    warnings: list[str] | None = None  #: teardowns that failed, and where work in nested repositories is kept
+
+
+@tool(destroys=True)
+async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
+    """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
+    is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
+    agents = await desk.find_all(arguments.ids)
+    environment = desk.rooms.environments.of_caller(desk.caller)
+    kept, warnings = await remove(
+        desk.rooms, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
+    )
+    told = [Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
+    fitting = fit(told, _ROWS_BYTES)
+    return RemoveAnswer(
+        removed=fitting, more=len(told) - len(fitting) or None, warnings=first(warnings, _WARNINGS) or None
+    )
