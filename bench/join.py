@@ -23,8 +23,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.merge_queue.run_merge import Lander
-from forkjoin.store.rows import NewLanding
+from forkjoin.merge_queue.run_merge import MergeRunner
+from forkjoin.store.rows import NewMergeJob
 from support.merges import carry_to_its_end, open_daemon, record_branches
 
 FILES, LINES = 500, 300
@@ -132,9 +132,9 @@ async def _join(place: Place) -> tuple[float, int]:
         base = place.git("rev-parse", "main")
         agents = await record_branches(loop.store, place.repository, place.names(), base)
         began = time.perf_counter()
-        new = NewLanding(1, "lead", tuple(agents), "refs/heads/main", place.verify, False, "")
+        new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", place.verify, False, "")
         landing = await loop.store.add_landing(new, Call("", ""))
-        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, landing.number)
+        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, landing.number)
         return time.perf_counter() - began, len(landed.merged)
 
 

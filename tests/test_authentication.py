@@ -5,10 +5,10 @@ from typing import NoReturn
 
 import anyio
 import pytest
-from forkjoin.core.session import Hello, Session
-from forkjoin.reconciler import Loop
 from forkjoin import authentication
 from forkjoin.authentication import welcome
+from forkjoin.core.session import Hello, Session
+from forkjoin.reconciler import Loop
 from forkjoin.version import PROTOCOL, __version__
 from support.harness import GIVE_UP_S
 

@@ -62,9 +62,9 @@ async def serve(home: Home) -> None:
     """Open the rooms, carry on what is under way, and let connections in."""
     from forkjoin_tools.mcp_server import serve as serve_tools
 
+    from forkjoin.authentication import welcome
     from forkjoin.git.git import require_version
     from forkjoin.transport import socket_server
-    from forkjoin.authentication import welcome
 
     await require_version()
     async with open_loop(home) as loop, socket_server.bind(home) as listener:

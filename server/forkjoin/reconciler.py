@@ -25,10 +25,10 @@ from forkjoin.agents.requests import Expiry
 from forkjoin.agents.retention import tidy
 from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
-from forkjoin.core.model import Landing, LandingState
-from forkjoin.merge_queue.conflict_preview import Foresight
+from forkjoin.core.model import MergeJob, MergeJobState
+from forkjoin.merge_queue.conflict_preview import ConflictPreview
 from forkjoin.merge_queue.requester import find_environment, lacks_environment
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import retire
 from forkjoin.services import Rooms
 
@@ -55,8 +55,8 @@ class Loop:
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._obey = Obey(rooms)
         self._expiry = Expiry(rooms)
-        self._lander = Lander(rooms)
-        self.foresight = Foresight(rooms)
+        self._lander = MergeRunner(rooms)
+        self.foresight = ConflictPreview(rooms)
         self._attended: set[str] = set()  #: what a task sees to
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ class Loop:
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
         return self.schedule.next_look_s
 
-    async def _next_landings(self, landings: list[Landing]) -> Iterable[Landing]:
+    async def _next_landings(self, landings: list[MergeJob]) -> Iterable[MergeJob]:
         """Each target's first landing that can be carried out; the others wait for it."""
         able = [landing for landing in landings if not await lacks_environment(self.rooms, landing)]
         self.waiting_landings = len(landings) - len(able)
@@ -154,6 +154,6 @@ class Loop:
 
     async def _land(self, number: int) -> None:
         landing = await self.store.landing(number)  # it may be done since it was listed
-        if landing.state is not LandingState.DONE:
+        if landing.state is not MergeJobState.DONE:
             with daemon_log.concerning(landing=number):
                 await self._lander.land(landing, await find_environment(self.rooms, landing))

@@ -14,13 +14,13 @@ from typing import Any
 import anyio
 import psutil
 from anyio import to_thread
+from forkjoin.authentication import welcome
 from forkjoin.core import file_lock
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.session import Session
 from forkjoin.reconciler import Loop
 from forkjoin.transport import socket_server
-from forkjoin.authentication import welcome
 from forkjoin_tools.mcp_server import serve
 from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_loop_in_memory
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.core.session import digest_of
-from forkjoin.merge_queue.conflict_preview import Clash
+from forkjoin.merge_queue.conflict_preview import ConflictingPair
 from forkjoin.reconciler import Loop
 from forkjoin_tools.blocking_calls import Patience
 from mcp_types import ElicitRequestParams, ElicitResult
@@ -354,7 +354,7 @@ async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_compet
         (Path((await near_loop.store.agent(number)).worktree) / "go").touch()
     first = await near_loop.store.agent(1)
     await near_lead.results("a1", "a2")
-    monkeypatch.setattr(near_loop.foresight, "known", {first.project: [Clash("a1", "a2", ("secret.txt",))]})
+    monkeypatch.setattr(near_loop.foresight, "known", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]})
     async with program_of(near_loop, "a1", kind="cli") as shell:
         assert [one["id"] for one in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]
         assert "conflicts" not in await shell.listed("a1")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from forkjoin.agents.retention import tidy
 from forkjoin.app import open_loop
+from forkjoin.authentication import welcome
 from forkjoin.core.lead_environments import Environments
-from forkjoin.core.model import Agent, LandingState
+from forkjoin.core.model import Agent, MergeJobState
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call, Hello, Session
 from forkjoin.reconciler import Loop
-from forkjoin.store.rows import NewLanding
-from forkjoin.authentication import welcome
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.version import PROTOCOL
 from support.harness import git, lead_of, open_lead_in_memory, open_loop_in_memory
 
@@ -69,12 +69,12 @@ async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> No
 
 
 async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: Home, ended: None) -> None:
-    landing = NewLanding(1, "gone", (1,), "refs/heads/main", "true", dry_run=False, environment="lost")
+    landing = NewMergeJob(1, "gone", (1,), "refs/heads/main", "true", dry_run=False, environment="lost")
     async with open_loop(home) as loop:
         waits = await loop.store.add_landing(landing, Call("", ""))
         await _see_days(loop, 40)
         assert await _known(loop) == {"a1", "a2", "a4"}
-        await loop.store.set_landing(waits, LandingState.DONE)
+        await loop.store.set_landing(waits, MergeJobState.DONE)
         await _see_days(loop, 1, FIRST + timedelta(days=40))
         assert await _known(loop) == {"a2", "a4"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.merge_queue.report import Landed
-from forkjoin.merge_queue.run_merge import Lander
-from forkjoin.store.rows import NewLanding
+from forkjoin.merge_queue.report import MergeReport
+from forkjoin.merge_queue.run_merge import MergeRunner
+from forkjoin.store.rows import NewMergeJob
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import random_histories
@@ -53,12 +53,12 @@ def users(repository: Path) -> dict[str, object]:
     }
 
 
-async def land(repository: Path, home: Home, names: list[str], verify: str) -> Landed:
+async def land(repository: Path, home: Home, names: list[str], verify: str) -> MergeReport:
     async with open_daemon(home) as loop:
         numbers = await record_branches(loop.store, repository, names, git(repository, "rev-parse", "b0"))
-        new = NewLanding(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
+        new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
         number = (await loop.store.add_landing(new, Call("", ""))).number
-        return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        return await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
 
 
 @settings(

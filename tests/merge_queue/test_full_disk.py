@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import GitError
 from forkjoin.core.paths import Home
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 from support.branches import commit, contents, write
 from support.harness import git
 from support.merges import carry_to_its_end, open_daemon, record_landing
@@ -32,7 +32,7 @@ async def test_a_disk_that_fills_midway_leaves_all_as_it_was_and_with_room_it_la
     filler = disk / "filler"
     filler.write_bytes(b"x" * (shutil.disk_usage(disk).free - 1_000_000))  # room for two of the four
     async with open_daemon(home) as loop:
-        lander = Lander(loop.rooms)
+        lander = MergeRunner(loop.rooms)
         for _ in range(2):
             with pytest.raises(GitError):
                 await carry_to_its_end(lander, loop.store, number)

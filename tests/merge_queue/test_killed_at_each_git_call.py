@@ -15,8 +15,8 @@ import pytest
 from forkjoin.app import open_loop
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.merge_queue.report import Landed
-from forkjoin.store.rows import NewLanding
+from forkjoin.merge_queue.report import MergeReport
+from forkjoin.store.rows import NewMergeJob
 from support.branches import REAL_GIT, commit, contents, everything, write
 from support.harness import git
 from support.merges import carry_out_elsewhere, carry_out_here, record_landing, scratch_of
@@ -85,7 +85,7 @@ class World:
         chain = git(self.repository, "log", "--first-parent", "--format=%H", "main").splitlines()
         assert chain[:3] == [second.commit, first.commit, self.old]
 
-    def check_landed(self, landed: Landed) -> None:
+    def check_landed(self, landed: MergeReport) -> None:
         """See that it has landed once, wholly, beside all of the user's own."""
         assert [merged.id for merged in landed.merged] == ["a1"]
         assert git(self.repository, "log", "--first-parent", "--format=%H", "main").splitlines()[:2] == [
@@ -258,7 +258,7 @@ async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
     if built_on:
         commit(repository, {"later": "later\n"})
     async with open_loop(home) as loop:
-        new = NewLanding(1, "lead", (), "refs/heads/main", None, False, "", undoes=merge)
+        new = NewMergeJob(1, "lead", (), "refs/heads/main", None, False, "", undoes=merge)
         number = (await loop.store.add_landing(new, Call("", ""))).number
     write(repository, "README.md", "edited\n")
     world = World(repository, home, number)
@@ -271,7 +271,7 @@ async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
     await check_undone(world, await carry_out_here(home, number), built_on=built_on)
 
 
-async def check_undone(world: World, landed: Landed, *, built_on: bool) -> None:
+async def check_undone(world: World, landed: MergeReport, *, built_on: bool) -> None:
     """See that it was undone once, wholly, beside what the user has edited."""
     assert (landed.undone, landed.reverted) == (("a1",), built_on)
     before = git(world.repository, "rev-parse", "main^" if built_on else "main^{commit}")

@@ -6,11 +6,11 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core.error import GitError, RecordsError
-from forkjoin.core.model import LandingState, Merge
+from forkjoin.core.model import Merge, MergeJobState
 from forkjoin.core.paths import Home
 from forkjoin.git import git as git_room
 from forkjoin.merge_queue import run_merge
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.reconciler import Loop
 from support.branches import REAL_GIT, everything, put_counting_git, put_git
 from support.harness import git, until
@@ -44,7 +44,7 @@ PASSING = [
 async def test_what_passes_is_tried_again_and_then_it_lands(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int, call: str, words: str
 ) -> None:
-    lander = Lander(loop.rooms)
+    lander = MergeRunner(loop.rooms)
     before = everything(repository)
     call = call.format(old=git(repository, "rev-parse", "main"))
     with monkeypatch.context() as patch:
@@ -64,7 +64,7 @@ async def test_what_stays_is_told_in_words_in_the_end(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 2)
-    lander = Lander(loop.rooms)
+    lander = MergeRunner(loop.rooms)
     put_git(tmp_path / "bin", monkeypatch, f'case "$*" in *update-ref*) echo "{LOCKED}" >&2; exit 128; esac')
     for _ in range(2):
         with pytest.raises(GitError):
@@ -83,7 +83,7 @@ async def test_a_lock_that_stays_is_named_after_two_more_tries(
     monkeypatch.setattr(git_room, "_QUIET", (*git_room._QUIET, "-c", "core.filesRefLockTimeout=50"))
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
-    lander = Lander(loop.rooms)
+    lander = MergeRunner(loop.rooms)
     for _ in range(2):
         with pytest.raises(GitError):
             await carry_to_its_end(lander, loop.store, number)
@@ -97,7 +97,7 @@ async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_fu
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 0)
     monkeypatch.setattr(run_merge, "_LONG_PATIENCE", 0)
-    lander = Lander(loop.rooms)
+    lander = MergeRunner(loop.rooms)
     full = f'echo "fatal: {FULL}" >&2; exit 128'
     moves = f'case " $* " in *" -u -n "*) ;; *" read-tree -m -u "*) {REAL_GIT} "$@"; {full};; '
     with monkeypatch.context() as patch:
@@ -105,7 +105,7 @@ async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_fu
         for _ in range(3):
             with pytest.raises(Exception, match=FULL):
                 await carry_to_its_end(lander, loop.store, number)
-            assert (await loop.store.landing(number)).state is LandingState.MOVING
+            assert (await loop.store.landing(number)).state is MergeJobState.MOVING
     landed = await carry_to_its_end(lander, loop.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
@@ -115,7 +115,7 @@ async def test_records_that_cannot_be_written_end_no_landing(
     repository: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 0)
-    lander = Lander(loop.rooms)
+    lander = MergeRunner(loop.rooms)
     done = loop.store.set_landing
 
     async def refuse(*_: object, **__: object) -> None:
@@ -137,7 +137,7 @@ async def test_a_lock_on_a_ref_is_waited_for(
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(carry_to_its_end, Lander(loop.rooms), loop.store, number)
+        tasks.start_soon(carry_to_its_end, MergeRunner(loop.rooms), loop.store, number)
         await until(lambda: " update-ref " in calls.read_text())
         lock.unlink()
     assert git(repository, "show", "main:one") == "1"

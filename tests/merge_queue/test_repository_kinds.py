@@ -7,13 +7,13 @@ import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home
 from forkjoin.git.worktrees.checkout import check_free
-from forkjoin.merge_queue.report import Landed
+from forkjoin.merge_queue.report import MergeReport
 from support.branches import GIT_VERSION, commit, contents, write
 from support.harness import git
 from support.merges import carry_out_here, record_landing
 
 
-async def land(home: Home, repository: Path, files: Mapping[str, str | None]) -> Landed:
+async def land(home: Home, repository: Path, files: Mapping[str, str | None]) -> MergeReport:
     return await carry_out_here(home, await record_landing(home, repository, files, "true"))
 
 

@@ -11,9 +11,9 @@ from forkjoin.app import open_loop
 from forkjoin.core.model import State
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.reconciler import Loop
-from forkjoin.store.rows import About, Asked, NewLanding, Restored
+from forkjoin.store.rows import About, Asked, NewMergeJob, Restored
 from forkjoin.store.store import open_store
 from support.branches import REAL_GIT, commit, put_git
 from support.harness import git, open_lead
@@ -30,13 +30,13 @@ async def record(home: Home, repository: Path) -> int:
     git(repository, "switch", "-q", "main")
     async with open_loop(home) as loop:
         agents = await record_branches(loop.store, repository, ["one", "two"], base)
-        new = NewLanding(1, "lead", tuple(agents), "refs/heads/main", None, False, "", on_conflict="agent")
+        new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", None, False, "", on_conflict="agent")
         return (await loop.store.add_landing(new, Call("", ""))).number
 
 
 async def see_given_once(loop: Loop, number: int) -> None:
     """Carry the landing on to its end, and see that one agent was spawned and is named."""
-    landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
     assert ([one.id for one in landed.merged], [one.resolving for one in landed.conflicted]) == (["a1"], ["a3"])
     agents = await loop.store.agents(1, everything=True)
     assert [(one.id, one.resolves, one.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]

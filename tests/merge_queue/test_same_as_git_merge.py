@@ -11,9 +11,9 @@ import pytest
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.git.git import readable
-from forkjoin.merge_queue.report import Landed
-from forkjoin.merge_queue.run_merge import Lander
-from forkjoin.store.rows import NewLanding
+from forkjoin.merge_queue.report import MergeReport
+from forkjoin.merge_queue.run_merge import MergeRunner
+from forkjoin.store.rows import NewMergeJob
 from support import random_histories
 from support.harness import git
 from support.merges import carry_to_its_end, open_daemon, record_branches
@@ -200,12 +200,12 @@ def merge_with_git(repository: Path, names: list[str]) -> Merged:
     return Merged(git(repository, "rev-parse", "main^{tree}"), conflicts)
 
 
-async def land(home: Home, repository: Path, names: list[str]) -> Landed:
+async def land(home: Home, repository: Path, names: list[str]) -> MergeReport:
     async with open_daemon(home) as loop:
         numbers = await record_branches(loop.store, repository, names, git(repository, "rev-parse", "b0"))
-        new = NewLanding(1, "lead", tuple(numbers), "refs/heads/main", None, False, "")
+        new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", None, False, "")
         number = (await loop.store.add_landing(new, Call("", ""))).number
-        return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        return await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
 
 
 def on_disk(top: Path) -> dict[str, tuple[int, bytes | str]]:

@@ -17,12 +17,12 @@ from forkjoin.core.session import Call
 from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import retire
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.reconciler import Loop
 from forkjoin.store.port_blocks import first_port
-from forkjoin.store.rows import NewLanding
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from support.harness import Lead, git, lead_of, open_loop_in_memory, until
 from support.merges import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, retire_all, scratch_of
@@ -57,9 +57,9 @@ async def land(loop: Loop, repository: Path, recipe: Recipe, target: str = "main
         await loop.store.end_landing(
             await loop.store.landing(1), {}, (), lambda _: '{"target": "main", "commit": null}'
         )
-    new = NewLanding(1, "lead", (1,), f"refs/heads/{target}", "true", False, "", str(repository), recipe)
+    new = NewMergeJob(1, "lead", (1,), f"refs/heads/{target}", "true", False, "", str(repository), recipe)
     number = (await loop.store.add_landing(new, Call("", ""))).number
-    assert (await carry_to_its_end(Lander(loop.rooms), loop.store, number)).error is None
+    assert (await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)).error is None
     return number
 
 
@@ -127,7 +127,7 @@ async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_i
     assert scratch_of(repository, home) == ["target-1"]
     later = SimpleNamespace(time=lambda: time.time() + 24 * 3600 + 1)
     monkeypatch.setattr("forkjoin.merge_queue.scratch_cleanup.time", later)
-    again = NewLanding(1, "lead", (1,), "refs/heads/main", "true", False, "")
+    again = NewMergeJob(1, "lead", (1,), "refs/heads/main", "true", False, "")
     waits = await loop.store.add_landing(again, Call("", ""))
     await retire(loop.rooms)
     assert scratch_of(repository, home) == ["target-1"]

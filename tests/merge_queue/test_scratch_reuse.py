@@ -9,11 +9,11 @@ from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.git.worktrees import files_shared_from_checkout
-from forkjoin.merge_queue.report import LANDED
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.report import MERGE_REPORT
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch import Scratch
 from forkjoin.reconciler import Loop
-from forkjoin.store.rows import NewLanding
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from support.branches import commit
 from support.harness import Lead, git
@@ -200,9 +200,9 @@ async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_t
         with monkeypatch.context() as patch:
             patch.setattr(loop.store, "set_verdict", record_and_die)
             with pytest.raises(KeyboardInterrupt):
-                await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+                await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
         assert await loop.store.verdict(number, told[0]) == ""
-        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
         assert [one.id for one in landed.merged] == ["a1"]
         assert await loop.store.verdict(number, told[0]) is None
     assert (home.state / "log").read_text() == "run\n"
@@ -226,13 +226,13 @@ async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is
     try:
         async with open_loop(home) as loop:
             numbers = await record_branches(loop.store, repository, names, base)
-            new = NewLanding(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
+            new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
             number = (await loop.store.add_landing(new, Call("", ""))).number
         deaths = 0
         while carry_out_elsewhere(number, os.environ):
             deaths += 1
         async with open_loop(home) as loop:
-            landed = LANDED.validate_json((await loop.store.landing(number)).answer or "")
+            landed = MERGE_REPORT.validate_json((await loop.store.landing(number)).answer or "")
     finally:
         os.close(held)
     assert [one.id for one in landed.rejected] == ["a5"]

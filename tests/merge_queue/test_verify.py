@@ -7,11 +7,11 @@ from typing import Any
 import anyio
 import pytest
 from conftest import processes_of
-from forkjoin.core.model import LandingState
+from forkjoin.core.model import MergeJobState
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.reconciler import Loop
 from support.branches import commit
@@ -33,7 +33,7 @@ async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository
     hangs = f"test -e one || exit 0; {stays}"
     number = await record_landing(home, repository, {"one": "x\n"}, hangs)
     async with open_daemon(home) as loop:
-        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
     assert landed.rejected[0].why.startswith("verify: ended ")
     assert processes_of(home.attempts) == {}
     assert scratch_of(repository, home) == ["target-1"]
@@ -47,7 +47,7 @@ async def test_one_that_is_lost_is_run_again_but_not_for_ever(
     kills = f"echo run >> {log}; [ $(wc -l < {log}) -gt {times} ] || {{ kill -9 $PPID; sleep 1000; }}"
     kills = f"test ! -e one || {{ {kills}; }}"
     number = await record_landing_in(loop, repository, kills)
-    landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+    landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
     if times == 1:
         assert [merged.id for merged in landed.merged] == ["a1"]
     else:
@@ -74,7 +74,7 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     await until((home.state / "on").exists)
     commit(repository, {"person": "x\n"})
     with anyio.fail_after(GIVE_UP_S):
-        landed = await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert processes_of(home.attempts) == {}
     assert scratch_of(repository, home) == ["target-1"]
@@ -84,7 +84,7 @@ async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
     repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await record_landing_in(loop, repository, "true")
-    lander = Lander(loop.rooms)
+    lander = MergeRunner(loop.rooms)
     old = git(repository, "rev-parse", "main")
     record = loop.store.set_landing
 
@@ -100,7 +100,7 @@ async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
     person = git(repository, "commit-tree", "-p", old, "-m", "person", f"{old}^{{tree}}")
     git(repository, "update-ref", "refs/heads/main", person)
     await lander.land(await loop.store.landing(number), None)
-    assert (await loop.store.landing(number)).state is LandingState.QUEUED
+    assert (await loop.store.landing(number)).state is MergeJobState.QUEUED
     assert git(repository, "status", "--porcelain") == ""
     assert [merged.id for merged in (await carry_to_its_end(lander, loop.store, number)).merged] == ["a1"]
 

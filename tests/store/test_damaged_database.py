@@ -9,7 +9,7 @@ import pytest
 from forkjoin.core.error import RecordsError
 from forkjoin.store import salvage
 from forkjoin.store.damaged_database import find_trouble, set_aside, set_aside_copies
-from forkjoin.store.rows import NewLanding
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store, open_store
 from support.records import DAMAGES, NOBODY, damage, fill, new_agent, place
 
@@ -94,7 +94,7 @@ async def test_what_a_half_read_database_held_is_read_where_only_its_end_is_gone
 
 async def test_a_landing_is_read_of_which_there_were_many_more_than_of_agents(file: Path) -> None:
     store = await open_store(file)
-    await store.add_landing(NewLanding(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     store._connection.execute("UPDATE landing SET number = 5000")
     await store.close()
     file.write_bytes(file.read_bytes()[:-4096])

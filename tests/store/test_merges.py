@@ -1,14 +1,14 @@
 """The records of landings: what becomes of branches that several were to merge."""
 
 import pytest
-from forkjoin.core.model import Landing, Merge
-from forkjoin.store.rows import NewLanding
+from forkjoin.core.model import Merge, MergeJob
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 from support.records import NOBODY, new_agent, place
 
 
-async def queue(store: Store, target: str, *, dry_run: bool = False) -> Landing:
-    return await store.add_landing(NewLanding(1, "lead", (1,), f"refs/heads/{target}", None, dry_run, ""), NOBODY)
+async def queue(store: Store, target: str, *, dry_run: bool = False) -> MergeJob:
+    return await store.add_landing(NewMergeJob(1, "lead", (1,), f"refs/heads/{target}", None, dry_run, ""), NOBODY)
 
 
 @pytest.mark.parametrize("first", [0, 1])

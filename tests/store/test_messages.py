@@ -3,7 +3,7 @@
 import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent, Merge, Result, State
-from forkjoin.store.rows import NewLanding
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 from support.records import NOBODY, new_agent, place
 
@@ -45,7 +45,7 @@ async def test_one_that_is_being_removed_is_not_told(store: Store) -> None:
 
 async def test_one_that_is_on_its_way_to_a_target_is_neither_told_nor_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
-    await store.add_landing(NewLanding(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     with pytest.raises(CallerError, match="is being merged"):
         await tell(store, ended)
     assert [one.merge for one in await store.set_removing([ended])] == [Merge.QUEUED]
@@ -84,7 +84,7 @@ async def test_one_that_is_told_later_goes_on_in_its_callers_environment(store: 
 
 async def test_what_was_merged_and_is_undone_while_it_goes_on_is_merged_no_more(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
-    landing = await store.add_landing(NewLanding(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    landing = await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     await store.end_landing(landing, {1: Merge.MERGED}, (), str)
     told = await tell(store, ended)
     assert (told.merge, told.was_merged) == (Merge.UNMERGED, True)

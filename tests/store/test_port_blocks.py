@@ -9,7 +9,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.settings import Recipe
 from forkjoin.store import port_blocks
 from forkjoin.store.port_blocks import END, FIRST, Ports, first_port
-from forkjoin.store.rows import NewLanding
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +76,7 @@ async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Stor
 
 async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store) -> None:
     first, recipe = store.first_port, Recipe(ports=7)
-    new = [NewLanding(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
+    new = [NewMergeJob(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
     taken = [await store.take_scratch(await store.add_landing(one, NOBODY), recipe) for one in new]
     assert [one.port_base for one in taken] == [first, first, first + 7]
     await store.retire_scratch(taken[0].number)

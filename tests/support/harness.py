@@ -16,11 +16,11 @@ from typing import Any, Literal, Self, TypeVar
 import anyio
 import pytest
 from forkjoin.app import open_loop
+from forkjoin.authentication import welcome
 from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Hello, Session
 from forkjoin.reconciler import Loop
-from forkjoin.authentication import welcome
 from forkjoin.version import PROTOCOL, __version__
 from forkjoin_tools.mcp_server import serve
 from mcp import Client

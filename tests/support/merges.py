@@ -12,14 +12,14 @@ from typing import Any
 from forkjoin.app import open_loop
 from forkjoin.core import file_lock
 from forkjoin.core.agent_spec import Spec
-from forkjoin.core.model import Landing, LandingState, Merge, Result, State
+from forkjoin.core.model import Merge, MergeJob, MergeJobState, Result, State
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.merge_queue.report import LANDED, Landed
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
+from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import retire
 from forkjoin.reconciler import Loop
-from forkjoin.store.rows import NewAgent, NewLanding
+from forkjoin.store.rows import NewAgent, NewMergeJob
 from forkjoin.store.store import Store
 from support.branches import commit, everything
 from support.fakes import merging_daemon
@@ -80,7 +80,7 @@ async def record_landing(
     async with open_loop(home) as loop:
         agent = await record_agent(loop.store, repository, files, branch)
         project = await loop.store.agent(agent)
-        new = NewLanding(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
+        new = NewMergeJob(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
         return (await loop.store.add_landing(new, Call("", ""))).number
 
 
@@ -103,10 +103,10 @@ def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str
     return process.exitcode
 
 
-async def carry_out_here(home: Home, number: int) -> Landed:
+async def carry_out_here(home: Home, number: int) -> MergeReport:
     """Carry out a landing as the next daemon does; what is answered."""
     async with open_daemon(home) as loop:
-        return await carry_to_its_end(Lander(loop.rooms), loop.store, number)
+        return await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
 
 
 @asynccontextmanager
@@ -121,14 +121,14 @@ async def open_daemon(home: Home) -> AsyncGenerator[Loop]:
         os.close(held)
 
 
-async def carry_to_its_end(lander: Lander, store: Store, number: int) -> Landed:
+async def carry_to_its_end(lander: MergeRunner, store: Store, number: int) -> MergeReport:
     """Carry a landing on as the loop does; what is answered."""
-    landing: Landing = await store.landing(number)
-    if landing.state is not LandingState.DONE:
+    landing: MergeJob = await store.landing(number)
+    if landing.state is not MergeJobState.DONE:
         await lander.land(landing, ENVIRONMENT)
     answer = (await store.landing(number)).answer
     assert answer is not None
-    return LANDED.validate_json(answer)
+    return MERGE_REPORT.validate_json(answer)
 
 
 def ids_of(answer: dict[str, Any], group: str) -> list[str]:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 from forkjoin.agents.candidates import best_first
+from forkjoin.authentication import admit
 from forkjoin.core.error import CallerError, GitError, UnknownAgentError
 from forkjoin.core.model import FINAL, Agent, Request, State
 from forkjoin.core.session import Call, Caller, Session
 from forkjoin.git import git
 from forkjoin.reconciler import Loop
-from forkjoin.authentication import admit
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver.context import Context
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from forkjoin.agents.attach import visit_handle
+from forkjoin.authentication import note_refused
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
 from forkjoin.reconciler import Loop
-from forkjoin.authentication import note_refused
 from forkjoin.version import __version__
 from mcp.server import MCPServer
 from mcp.server.extension import Extension

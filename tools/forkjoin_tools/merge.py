@@ -5,13 +5,13 @@ from functools import partial
 
 from forkjoin.core.agent_spec import Command
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import FINAL, Agent, Landing, OnConflict, Strategy
+from forkjoin.core.model import FINAL, Agent, MergeJob, OnConflict, Strategy
 from forkjoin.core.settings import Recipe
 from forkjoin.git.git import short
 from forkjoin.git.repository import look
 from forkjoin.merge_queue.conflict_preview import MOST_COMPARED
-from forkjoin.merge_queue.queue import Wish, enqueue, enqueue_undo, find_target, wait_until_landed
-from forkjoin.merge_queue.report import Conflicted, Landed, Merged, Rejected, Skipped, first
+from forkjoin.merge_queue.queue import MergeOptions, enqueue, enqueue_undo, find_target, wait_for_report
+from forkjoin.merge_queue.report import Conflicted, Merged, MergeReport, Rejected, Skipped, first
 from forkjoin.merge_queue.requester import lacks_environment
 from forkjoin.workspace.agent_work import take_over
 from forkjoin.workspace.repository_config import find_recipe
@@ -89,7 +89,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     uncommitted changes in the checkout stay as they are."""
     agents = await desk.meant(partial(_find_reviewed, desk, arguments.ids))
     into, recipe, note = await _find_terms(desk, arguments)
-    wish = Wish(
+    wish = MergeOptions(
         agents=agents,
         verify=recipe.verify if arguments.verify is None else arguments.verify or None,
         recipe=recipe,
@@ -124,10 +124,10 @@ async def _find_reviewed(desk: Desk, ids: Sequence[str]) -> list[Agent]:
     return await desk.find_each([agent.id for agent, _ in found])
 
 
-async def _landed(desk: Desk, agents: Sequence[Agent], landing: Landing) -> Landed:
+async def _landed(desk: Desk, agents: Sequence[Agent], landing: MergeJob) -> MergeReport:
     """What came of it, once it is done."""
     landed = await desk.patience.wait(
-        agents, partial(wait_until_landed, desk.store, landing), lambda: _how_far(desk, landing)
+        agents, partial(wait_for_report, desk.store, landing), lambda: _how_far(desk, landing)
     )
     assert landed
     return landed
@@ -159,7 +159,7 @@ def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
     return parent.branch
 
 
-async def _how_far(desk: Desk, landing: Landing) -> str:
+async def _how_far(desk: Desk, landing: MergeJob) -> str:
     """What a landing waits for, or that it is carried out."""
     if await lacks_environment(desk.rooms, landing):
         return "waits for its lead's environment, which a restart has lost"
@@ -173,7 +173,7 @@ async def _how_far(desk: Desk, landing: Landing) -> str:
     return desk.loop.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
 
 
-def _answer(landed: Landed, files: int, words: int, note: str | None) -> MergeAnswer:
+def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> MergeAnswer:
     """What became of a landing, with so many files named of each conflict and so much of each reason."""
     return MergeAnswer(
         merged=[Merged(one.id, one.commit) for one in landed.merged],

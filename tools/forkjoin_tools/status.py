@@ -11,7 +11,7 @@ from anyio import to_thread
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Landing, Merge, State
+from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Merge, MergeJob, State
 from forkjoin.git import git
 from forkjoin.scheduling.budget import reserved, usd
 from forkjoin.scheduling.gates import clock
@@ -219,7 +219,7 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
     return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
 
 
-def _merge(landing: Landing) -> str:
+def _merge(landing: MergeJob) -> str:
     ids = first([f"a{number}" for number in landing.agents])
     return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
 

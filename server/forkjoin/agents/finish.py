@@ -18,7 +18,7 @@ from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.stop import end_processes
 from forkjoin.agents.verify import Verified, verify
 from forkjoin.core.error import ForkjoinError
-from forkjoin.core.model import Agent, LandingState, Merge, Outcome, Result, State, Verify
+from forkjoin.core.model import Agent, Merge, MergeJobState, Outcome, Result, State, Verify
 from forkjoin.git import git
 from forkjoin.git.unsaved.unsaved_work import Unsaved, find_unsaved
 from forkjoin.git.worktrees import autocommit, merge_in_worktree
@@ -73,7 +73,7 @@ async def _tidy_refs(rooms: Rooms, common_dir: str, agent: Agent) -> list[str]:
 
 async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
     """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
-    moving = [one for one in await rooms.store.open_landings() if one.state is LandingState.MOVING]
+    moving = [one for one in await rooms.store.open_landings() if one.state is MergeJobState.MOVING]
     return not any(one.asker == agent.number for one in moving) or None
 
 

@@ -360,7 +360,7 @@ Strategy = Literal["merge", "squash"]
 OnConflict = Literal["report", "agent"]
 
 
-class LandingState(StrEnum):
+class MergeJobState(StrEnum):
     """Where a landing stands. What is being moved is on disk before the first file is touched."""
 
     QUEUED = "queued"  #: asked for
@@ -369,7 +369,7 @@ class LandingState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class MergeJob:
     """One call of merge_worktree: branches on their way to a target."""
 
     number: int
@@ -380,7 +380,7 @@ class Landing:
     verify: str | None
     dry_run: bool
     environment: str
-    state: LandingState
+    state: MergeJobState
     created: float
     move: str | None = None  #: JSON of what is being moved, or was; none where nothing is
     answer: str | None = None  #: JSON of what was answered, once `DONE`

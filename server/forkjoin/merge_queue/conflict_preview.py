@@ -32,7 +32,7 @@ _MOST, MOST_COMPARED = 40, 150
 
 
 @dataclass(frozen=True, slots=True)
-class Clash:
+class ConflictingPair:
     """Two that conflict: agents' ids, or an agent's and a branch."""
 
     one: str
@@ -40,15 +40,15 @@ class Clash:
     files: tuple[str, ...]
 
 
-class Foresight:
+class ConflictPreview:
     """What is known of conflicts to come."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._files: dict[frozenset[str], tuple[str, ...]] = {}
-        self.known: dict[int, list[Clash]] = {}  #: for each project where agents run, as of the last look
+        self.known: dict[int, list[ConflictingPair]] = {}  #: for each project where agents run, as of the last look
 
-    async def look(self, project: int, agents: Sequence[Agent], target: str | None) -> list[Clash]:
+    async def look(self, project: int, agents: Sequence[Agent], target: str | None) -> list[ConflictingPair]:
         """Which of these conflict, with each other and with the target, a branch by its full name."""
         if len(agents) > MOST_COMPARED:
             raise CallerError(
@@ -63,7 +63,7 @@ class Foresight:
             apart = _find_apart(agents)
             pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in apart]
             files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
-        found = (Clash(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
+        found = (ConflictingPair(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
         return [clash for clash in found if clash.files]
 
     async def _commit_of(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:

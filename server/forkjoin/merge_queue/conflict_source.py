@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 from forkjoin.core.model import Agent, Merge
 from forkjoin.git import git
-from forkjoin.merge_queue.merge_job import Order
-from forkjoin.merge_queue.report import LANDED
+from forkjoin.merge_queue.merge_context import MergeContext
+from forkjoin.merge_queue.report import MERGE_REPORT
 from forkjoin.store.store import Store
 from forkjoin.workspace.agent_work import find_end
 
@@ -17,7 +17,7 @@ async def find_origin(store: Store, agent: Agent) -> Agent:
     return agent
 
 
-async def find_resolved(order: Order, agent: Agent, tip: str) -> dict[int, str]:
+async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int, str]:
     """Those whose conflict it resolves, or that one's, and whose work its branch has, all of it: where that ends."""
     found: dict[int, str] = {}
     async for other in _climb(order.rooms.store, agent):
@@ -30,11 +30,11 @@ async def find_resolved(order: Order, agent: Agent, tip: str) -> dict[int, str]:
     return found
 
 
-async def find_undone(order: Order, tip: str, target: str) -> list[Agent]:
+async def find_undone(order: MergeContext, tip: str, target: str) -> list[Agent]:
     """Those whose work was merged into the target, is in it no more, and would be again with `tip`."""
     new = set((await git.git(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
     merges = await order.rooms.store.merges(order.landing.project, order.landing.target)
-    merged = [one for landing in merges for one in LANDED.validate_json(landing.answer or "").merged]
+    merged = [one for landing in merges for one in MERGE_REPORT.validate_json(landing.answer or "").merged]
     numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
     agents = await order.rooms.store.agents_numbered(numbers)
     return [agent for agent in agents if agent.merge is not Merge.MERGED]

@@ -9,7 +9,7 @@ from forkjoin.git import git
 from forkjoin.git.merging.merge_branches_in_order import Branch
 from forkjoin.git.worktrees import merge_in_worktree
 from forkjoin.merge_queue.conflict_source import find_origin, find_resolved, find_undone
-from forkjoin.merge_queue.merge_job import Order
+from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING, Skipped
 from forkjoin.scheduling.best_candidate import rank
 from forkjoin.scheduling.gates import ATTACHED
@@ -27,7 +27,7 @@ class Entry:
 
 
 async def find_entries(
-    order: Order, agents: Sequence[Agent], target: git.Tip, tips: Mapping[str, git.Tip]
+    order: MergeContext, agents: Sequence[Agent], target: git.Tip, tips: Mapping[str, git.Tip]
 ) -> list[Entry | Skipped]:
     """What is to become of each of a landing's agents, in the order in which they land."""
     store = order.rooms.store
@@ -45,7 +45,7 @@ async def find_entries(
     return list(dict.fromkeys(entries.found.values()))
 
 
-async def _find_lost(order: Order, agents: Sequence[Agent]) -> dict[int, Skipped]:
+async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, Skipped]:
     """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
     candidates = [agent for agent in agents if agent.contest]
     best: dict[int, Agent] = {}
@@ -80,7 +80,7 @@ def _message(strategy: Strategy, agent: Agent, task: str) -> str:
 class _Entries:
     """What is known of those that are landed first, while the next one is looked at."""
 
-    order: Order
+    order: MergeContext
     target: str  #: the commit
     found: dict[int, Entry | Skipped] = field(default_factory=dict[int, "Entry | Skipped"])  #: by agents' numbers
 

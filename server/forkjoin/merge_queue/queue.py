@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Agent, Landing, OnConflict, Strategy
+from forkjoin.core.model import Agent, MergeJob, OnConflict, Strategy
 from forkjoin.core.session import Caller
 from forkjoin.core.settings import Recipe
 from forkjoin.git import git
 from forkjoin.git.repository import Checkout, look
-from forkjoin.merge_queue.report import INTENT, LANDED, Landed
+from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport
 from forkjoin.merge_queue.requester import check_own_branch
 from forkjoin.services import Rooms
-from forkjoin.store.rows import NewLanding
+from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class MergeOptions:
     """Which branches are to be merged, in this order, and how."""
 
     agents: Sequence[Agent]
@@ -31,7 +31,7 @@ class Wish:
     on_conflict: OnConflict = "report"
 
 
-async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *, confirmed: bool) -> Landing:
+async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: MergeOptions, *, confirmed: bool) -> MergeJob:
     """Record a landing."""
     if (before := await rooms.store.answered(caller.call)) is not None:
         return await rooms.store.landing(before["landing"])
@@ -41,7 +41,7 @@ async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *,
     target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
     if not (confirmed or wish.dry_run):
         _check_open(rooms.settings.merge.protected, target)
-    new = NewLanding(
+    new = NewMergeJob(
         project=caller.project.number,
         lead=caller.lead,
         agents=tuple(dict.fromkeys(agent.number for agent in wish.agents)),
@@ -58,7 +58,7 @@ async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: Wish, *,
     return await rooms.store.add_landing(new, caller.call)
 
 
-async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confirmed: bool) -> Landing:
+async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confirmed: bool) -> MergeJob:
     """Record that what moved a target last, of ours, is to be taken back."""
     if (before := await rooms.store.answered(caller.call)) is not None:
         return await rooms.store.landing(before["landing"])
@@ -69,7 +69,7 @@ async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confir
     last = await _find_last(rooms, caller.project.number, checkout.common_dir, target)
     if last is None:
         raise CallerError(f"forkjoin has merged nothing into {git.short(target)} that is not undone; nothing to undo.")
-    new = NewLanding(
+    new = NewMergeJob(
         project=caller.project.number,
         lead=caller.lead,
         agents=(),
@@ -82,11 +82,11 @@ async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confir
     return await rooms.store.add_landing(new, caller.call)
 
 
-async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -> Landing | None:
+async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -> MergeJob | None:
     """What moved a target last, of what it still has: it may have been set back by hand."""
     for landing in await rooms.store.moves(project, target):
         assert landing.move is not None
-        if await git.is_ancestor(common_dir, INTENT.validate_json(landing.move).move.new, target):
+        if await git.is_ancestor(common_dir, PLANNED_MOVE.validate_json(landing.move).move.new, target):
             return landing
     return None
 
@@ -122,7 +122,7 @@ def _check_open(protected: Sequence[str], target: str) -> None:
         )
 
 
-async def wait_until_landed(store: Store, landing: Landing, timeout_s: float = math.inf) -> Landed | None:
+async def wait_for_report(store: Store, landing: MergeJob, timeout_s: float = math.inf) -> MergeReport | None:
     """What became of a landing, once it is done; none where it is not after so many seconds."""
 
     async def look() -> str | None:
@@ -131,7 +131,7 @@ async def wait_until_landed(store: Store, landing: Landing, timeout_s: float = m
     found = await store.changes.within(timeout_s, look)
     if found is None:
         return None
-    answer = LANDED.validate_json(found)
+    answer = MERGE_REPORT.validate_json(found)
     if answer.error:
         raise CallerError(answer.error)
     return answer

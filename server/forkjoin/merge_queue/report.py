@@ -42,7 +42,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class MergeReport:
     """How each branch fared, and where the target is now. With `error`, nothing was landed."""
 
     target: str
@@ -69,11 +69,11 @@ class Landed:
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class PlannedMove:
     """A move that is about to be made, and what to answer once it is."""
 
     move: Move
-    landed: Landed
+    landed: MergeReport
 
 
 #: How many names are told before the rest is only counted.
@@ -86,5 +86,5 @@ def first(names: Sequence[str]) -> tuple[str, ...]:
     return (*map(readable, names[:_NAMED]), *more)
 
 
-LANDED = TypeAdapter(Landed)
-INTENT = TypeAdapter(Intent)
+MERGE_REPORT = TypeAdapter(MergeReport)
+PLANNED_MOVE = TypeAdapter(PlannedMove)

@@ -5,28 +5,28 @@ import os
 from anyio import to_thread
 
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Agent, Landing, LandingState, State
+from forkjoin.core.model import Agent, MergeJob, MergeJobState, State
 from forkjoin.git import git
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Rooms
 
 
-async def find_environment(rooms: Rooms, landing: Landing) -> dict[str, str] | None:
+async def find_environment(rooms: Rooms, landing: MergeJob) -> dict[str, str] | None:
     """The environment of whoever asked for it; none where a restart has lost that."""
     asker = await _find_asker(rooms, landing)
     return rooms.environments.find(landing.environment, landing.project, asker.root_lead if asker else landing.lead)
 
 
-async def lacks_environment(rooms: Rooms, landing: Landing) -> bool:
+async def lacks_environment(rooms: Rooms, landing: MergeJob) -> bool:
     """Whether it must wait for what its verify runs in. A move in midst is settled without, as is what is refused."""
-    runs_verify = landing.verify and not landing.dry_run and landing.state is LandingState.QUEUED
+    runs_verify = landing.verify and not landing.dry_run and landing.state is MergeJobState.QUEUED
     if not runs_verify or await find_environment(rooms, landing) is not None:
         return False
     asker = await _find_asker(rooms, landing)
     return asker is None or not _is_refused(asker)
 
 
-async def check_asker(rooms: Rooms, landing: Landing) -> None:
+async def check_asker(rooms: Rooms, landing: MergeJob) -> None:
     """Check that the asker may move the merge's target.
 
     Raises:
@@ -54,7 +54,7 @@ async def check_own_branch(rooms: Rooms, agent: Agent) -> None:
         )
 
 
-async def _find_asker(rooms: Rooms, landing: Landing) -> Agent | None:
+async def _find_asker(rooms: Rooms, landing: MergeJob) -> Agent | None:
     return next(iter(await rooms.store.agents_numbered([landing.asker] if landing.asker else [])), None)
 
 

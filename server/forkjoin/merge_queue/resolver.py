@@ -16,8 +16,8 @@ from forkjoin.core.model import FINAL, Agent, Merge, State
 from forkjoin.git.branch_names import find_naming
 from forkjoin.git.merge_tree import try_merge
 from forkjoin.merge_queue.conflict_source import find_origin
-from forkjoin.merge_queue.merge_job import Order
-from forkjoin.merge_queue.report import Landed
+from forkjoin.merge_queue.merge_context import MergeContext
+from forkjoin.merge_queue.report import MergeReport
 from forkjoin.merge_queue.resolver_task import Conflict, write_brief
 from forkjoin.store.rows import NewAgent, Others, Place
 from forkjoin.workspace.agent_work import find_end
@@ -44,14 +44,14 @@ class Resolving:
     new: list[NewAgent]
     place: Place
 
-    def tell(self, landed: Landed, numbers: Sequence[int]) -> Landed:
+    def tell(self, landed: MergeReport, numbers: Sequence[int]) -> MergeReport:
         """The answer that names them, where the new ones have these numbers."""
         found = self.known | {new.resolves: number for new, number in zip(self.new, numbers, strict=True)}
         by = {f"a{number}": f"a{resolver}" for number, resolver in found.items()}
         return replace(landed, conflicted=tuple(replace(one, resolving=by.get(one.id)) for one in landed.conflicted))
 
 
-async def find_resolving(order: Order, landed: Landed) -> Resolving:
+async def find_resolving(order: MergeContext, landed: MergeReport) -> Resolving:
     """Who is to resolve the conflicts of a landing, which has moved its target."""
     store, landing = order.rooms.store, order.landing
     resolving = Resolving({}, [], await find_naming(order.common_dir, order.rooms.home.worktrees))
@@ -77,7 +77,7 @@ async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
         return None
 
 
-async def _is_stuck(order: Order, resolver: Agent) -> bool:
+async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
     """Whether it can't land: it has, or is to get, the work of one before it that does not."""
     for other in await order.rooms.store.agents_numbered(resolver.after):
         gone = other.removed is not None and other.merge is not Merge.MERGED
@@ -89,7 +89,7 @@ async def _is_stuck(order: Order, resolver: Agent) -> bool:
     return False
 
 
-async def _look_at(order: Order, landed: Landed, resolver: Agent) -> Conflict | None:
+async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> Conflict | None:
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
     if landed.commit and resolver.resolves and await order.has(landed.commit, resolver.base):
         for agent in await order.rooms.store.agents_numbered([resolver.resolves]):
@@ -100,7 +100,9 @@ async def _look_at(order: Order, landed: Landed, resolver: Agent) -> Conflict | 
     return None
 
 
-async def _look(order: Order, landed: Landed, agent: Agent, theirs: str, before: Sequence[Conflict]) -> Conflict | None:
+async def _look(
+    order: MergeContext, landed: MergeReport, agent: Agent, theirs: str, before: Sequence[Conflict]
+) -> Conflict | None:
     """How an agent's work conflicts with the target now."""
     if landed.commit is None:
         return None
@@ -109,7 +111,7 @@ async def _look(order: Order, landed: Landed, agent: Agent, theirs: str, before:
     return Conflict(agent, landed.commit, theirs, files, tuple(one.agent.number for one in behind))
 
 
-async def _make(order: Order, landed: Landed, conflict: Conflict, before: Sequence[Conflict]) -> NewAgent:
+async def _make(order: MergeContext, landed: MergeReport, conflict: Conflict, before: Sequence[Conflict]) -> NewAgent:
     landing, agent = order.landing, conflict.agent
     verify = landing.verify or agent.spec.verify
     origin = await find_origin(order.rooms.store, agent)

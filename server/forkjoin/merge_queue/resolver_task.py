@@ -14,8 +14,8 @@ from forkjoin.core.model import Agent
 from forkjoin.git import git
 from forkjoin.git.diff import Sides, find_sides
 from forkjoin.merge_queue.conflict_source import find_origin
-from forkjoin.merge_queue.merge_job import Order
-from forkjoin.merge_queue.report import LANDED, Landed
+from forkjoin.merge_queue.merge_context import MergeContext
+from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
 
 #: Bytes of a diff, characters of a task, and how many tasks of the other side.
 _DIFF, _TASK, _TASKS = 20_000, 4_000, 10
@@ -54,7 +54,7 @@ class Conflict:
     resolver: int | None = None  #: the number of whoever is at it, where somebody is
 
 
-async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: str | None) -> str:
+async def write_brief(order: MergeContext, landed: MergeReport, conflict: Conflict, verify: str | None) -> str:
     """The task of whoever resolves a conflict."""
     sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF + _BEYOND)
     target, fence = git.readable(order.into), secrets.token_hex(8)
@@ -76,7 +76,7 @@ async def write_brief(order: Order, landed: Landed, conflict: Conflict, verify: 
     return "".join((order.rooms.environments.redact(what), *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-async def _tell(order: Order, landed: Landed, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
+async def _tell(order: MergeContext, landed: MergeReport, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
     store, target, known = order.rooms.store, git.readable(order.into), order.rooms.environments
     origin = await find_origin(store, conflict.agent)
@@ -98,10 +98,10 @@ async def _tell(order: Order, landed: Landed, conflict: Conflict, sides: Sides) 
     ]
 
 
-async def _find_landed(order: Order, landed: Landed, commits: Sequence[str]) -> list[int]:
+async def _find_landed(order: MergeContext, landed: MergeReport, commits: Sequence[str]) -> list[int]:
     """The numbers of the agents whose work these commits of the target have brought, as landings have told."""
     moves = await order.rooms.store.moves(order.landing.project, order.landing.target)
-    answers = [LANDED.validate_json(one.answer or "") for one in moves]
+    answers = [MERGE_REPORT.validate_json(one.answer or "") for one in moves]
     merged = [one for answer in (*answers, landed) for one in answer.merged]
     by = {one.commit: int(one.id[1:]) for one in merged}  # of those of one commit the last is the origin
     return list(dict.fromkeys(by[commit] for commit in commits if commit in by))

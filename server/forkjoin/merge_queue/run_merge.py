@@ -10,14 +10,14 @@ from dataclasses import replace
 from functools import partial
 
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
-from forkjoin.core.model import FINAL, Landing, LandingState
+from forkjoin.core.model import FINAL, MergeJob, MergeJobState
 from forkjoin.git import git
 from forkjoin.git.merging import move_target
 from forkjoin.git.merging.files_in_the_way import clear_way
 from forkjoin.git.worktrees.checkout import TargetMovedError, find_checkout, hold
-from forkjoin.merge_queue.merge_job import Order
+from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.recovery import recover
-from forkjoin.merge_queue.report import INTENT, LANDED, Intent, Landed, first
+from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, first
 from forkjoin.merge_queue.requester import check_asker
 from forkjoin.merge_queue.resolver import find_resolving
 from forkjoin.merge_queue.scratch import leave
@@ -37,7 +37,7 @@ _PATIENCE, _LONG_PATIENCE = 12, 120
 _LOCK_PATIENCE = 2
 
 
-class Lander:
+class MergeRunner:
     """What it takes to carry out landings."""
 
     def __init__(self, rooms: Rooms) -> None:
@@ -45,14 +45,14 @@ class Lander:
         self._store = rooms.store
         self._tried: dict[int, int] = {}
 
-    async def land(self, landing: Landing, environment: Mapping[str, str] | None) -> None:
+    async def land(self, landing: MergeJob, environment: Mapping[str, str] | None) -> None:
         """Carry a landing on to its end, and record its answer; it has none yet where its environment is missing.
 
         Raises:
             Exception: It is to be called again after a rest.
         """
         common_dir = (await self._store.project_numbered(landing.project)).common_dir
-        order = Order(self._rooms, landing, common_dir, environment, await self._store.recipe(landing))
+        order = MergeContext(self._rooms, landing, common_dir, environment, await self._store.recipe(landing))
         try:
             if order.verify:  # which runs agents' code
                 await config_tampering.begin(self._rooms, landing)
@@ -62,7 +62,7 @@ class Lander:
                 raise
             if not isinstance(error, CallerError):
                 log.exception("landing %d", landing.number)
-            landed = Landed(git.short(landing.target), None, error=_words(landing, error))
+            landed = MergeReport(git.short(landing.target), None, error=_words(landing, error))
         if landed:
             await leave(order)
             changed = await config_tampering.find_warnings(self._rooms, landing)
@@ -70,7 +70,7 @@ class Lander:
             await config_tampering.forget(self._rooms, landing)
             self._tried.pop(landing.number, None)
 
-    def _may_pass(self, landing: Landing, error: Exception) -> bool:
+    def _may_pass(self, landing: MergeJob, error: Exception) -> bool:
         """Whether a landing that met this is to be tried again."""
         passes, midway = is_passing(error), isinstance(error, BrokenPromiseError)
         if isinstance(error, RecordsError) or (midway and passes):
@@ -79,7 +79,7 @@ class Lander:
         patience = _LOCK_PATIENCE if isinstance(error, GitError) and error.met_lock else _PATIENCE
         return tried <= (_LONG_PATIENCE if midway else patience if passes else 0)
 
-    async def _record(self, order: Order, landed: Landed) -> None:
+    async def _record(self, order: MergeContext, landed: MergeReport) -> None:
         """Write the answer; branches that it says nothing of may be merged another time."""
         landing = order.landing
         await _note_moved(order)
@@ -96,23 +96,23 @@ class Lander:
         return await end(lambda _: _dump(landed))
 
 
-async def _note_moved(order: Order) -> None:
+async def _note_moved(order: MergeContext) -> None:
     """Extend an ended agent's work to what was merged into its branch."""
     store, target = order.rooms.store, order.landing.target
     agent = await store.agent_of_branch(order.landing.project, target)
     recorded = (await store.landing(order.landing.number)).move if agent and agent.state in FINAL else None
     if agent is None or recorded is None:
         return
-    move = INTENT.validate_json(recorded).move
+    move = PLANNED_MOVE.validate_json(recorded).move
     if await find_last(store, agent) == move.old and await git.tip(order.common_dir, target) == move.new:
         await take_over(store, order.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}.")
 
 
-def _dump(landed: Landed) -> str:
-    return LANDED.dump_json(landed).decode()
+def _dump(landed: MergeReport) -> str:
+    return MERGE_REPORT.dump_json(landed).decode()
 
 
-def _words(landing: Landing, error: Exception) -> str:
+def _words(landing: MergeJob, error: Exception) -> str:
     if isinstance(error, GitError):
         said = error.last_line.removesuffix(".")
         return f"git would not: {said}. Nothing was merged into {git.short(landing.target)}; merge again later."
@@ -125,9 +125,9 @@ def _words(landing: Landing, error: Exception) -> str:
     return words_of(error)
 
 
-async def _carry(order: Order) -> Landed | None:
+async def _carry(order: MergeContext) -> MergeReport | None:
     """What came of it; none where it must wait for its environment."""
-    if order.landing.state is LandingState.MOVING and (landed := await _go_on(order)):
+    if order.landing.state is MergeJobState.MOVING and (landed := await _go_on(order)):
         return landed
     if order.verify and order.environment is None:
         await check_asker(order.rooms, order.landing)
@@ -140,15 +140,15 @@ async def _carry(order: Order) -> Landed | None:
     raise CallerError(f"{order.into} kept moving while it was merged into; try again.")
 
 
-async def _go_on(order: Order) -> Landed | None:
+async def _go_on(order: MergeContext) -> MergeReport | None:
     """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""
     assert order.landing.move is not None
-    intent = INTENT.validate_json(order.landing.move)
+    intent = PLANNED_MOVE.validate_json(order.landing.move)
     done = await recover(order.common_dir, intent.move, order.owner) or await _move(order, intent)
     return intent.landed if done else None
 
 
-async def _move(order: Order, intent: Intent) -> bool:
+async def _move(order: MergeContext, intent: PlannedMove) -> bool:
     """Move the target, and its files where it is checked out by now: verify may have taken long.
 
     False where somebody else has moved it; then all is as it was.
@@ -164,11 +164,11 @@ async def _move(order: Order, intent: Intent) -> bool:
                     f"These files in {where} are in the way: {', '.join(first(obstacles))}. Nothing was "
                     "merged; commit them or move them away, then merge again."
                 )
-            recorded = INTENT.dump_json(replace(intent, move=move)).decode()
-            await store.set_landing(order.landing, LandingState.MOVING, move=recorded)
+            recorded = PLANNED_MOVE.dump_json(replace(intent, move=move)).decode()
+            await store.set_landing(order.landing, MergeJobState.MOVING, move=recorded)
             await check_asker(order.rooms, order.landing)  # whose end waits for what is recorded
             await move_target.carry_out(order.common_dir, move, held)
     except TargetMovedError:
-        await store.set_landing(order.landing, LandingState.QUEUED)
+        await store.set_landing(order.landing, MergeJobState.QUEUED)
         return False
     return True

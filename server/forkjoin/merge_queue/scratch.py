@@ -20,7 +20,7 @@ from forkjoin.git.worktrees.files_shared_from_checkout import drop_changed
 from forkjoin.git.worktrees.included_files import renew_ignored
 from forkjoin.git.worktrees.scratch_worktree import UnfitCommitError, detach, make_scratch
 from forkjoin.git.worktrees.worktree_folder import find_place
-from forkjoin.merge_queue.merge_job import Order
+from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.services import Rooms
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from forkjoin.workspace.workspace import Workplace, handles_beside
@@ -36,7 +36,7 @@ _WORDS = 2_000
 class Scratch:
     """The scratch worktree of a landing's target, while this daemon carries that landing out."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: MergeContext) -> None:
         self._order = order
         self._store = order.rooms.store
         self._is_replaced = False
@@ -123,7 +123,7 @@ class Scratch:
         return "" if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
 
 
-async def leave(order: Order) -> None:
+async def leave(order: MergeContext) -> None:
     """Leave nothing of what a landing has run; the worktree stays for the next."""
     runs = re.compile(rf"t\d+-{order.landing.number}-")
     try:

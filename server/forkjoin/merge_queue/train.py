@@ -30,8 +30,17 @@ from forkjoin.git.unsaved.submodules import Keeping, secure
 from forkjoin.git.worktrees.checkout import check_free, find_checkout
 from forkjoin.merge_queue.bisect import BrokenBeforeError, longest_passing
 from forkjoin.merge_queue.eligible_branches import Entry, find_entries
-from forkjoin.merge_queue.merge_job import Order
-from forkjoin.merge_queue.report import MERGED_BEFORE, Conflicted, Intent, Landed, Merged, Rejected, Skipped, first
+from forkjoin.merge_queue.merge_context import MergeContext
+from forkjoin.merge_queue.report import (
+    MERGED_BEFORE,
+    Conflicted,
+    Merged,
+    MergeReport,
+    PlannedMove,
+    Rejected,
+    Skipped,
+    first,
+)
 from forkjoin.merge_queue.scratch import Scratch
 
 #: After so many that broke verify, the others are verified in smaller numbers, as by then most may be bad.
@@ -43,7 +52,7 @@ _CHANGES_SETTINGS = (
 )
 
 
-async def merge_all(order: Order) -> Intent:
+async def merge_all(order: MergeContext) -> PlannedMove:
     """Merge what can be merged onto the target as it is now."""
     landing = order.landing
     if order.verify:
@@ -60,18 +69,18 @@ async def merge_all(order: Order) -> Intent:
     return _intend(order, train, agents, await _note(order, train))
 
 
-async def _note(order: Order, train: "_Train") -> str | None:
+async def _note(order: MergeContext, train: "_Train") -> str | None:
     """Return a note if the merge changes commands that the repository wants to run."""
     paths = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
     changed, _, _ = await git.run(order.common_dir, *paths, fine=(0, 1))
     return _CHANGES_SETTINGS if changed else None
 
 
-def _intend(order: Order, train: "_Train", agents: Sequence[Agent], note: str | None) -> Intent:
+def _intend(order: MergeContext, train: "_Train", agents: Sequence[Agent], note: str | None) -> PlannedMove:
     landing = order.landing
     merged = {one.id: one for car in train.cars for one in _merged(car, dry_run=landing.dry_run)}
     fates = [train.fates[one.number] for one in agents if one.number in train.fates and one.id not in merged]
-    landed = Landed(
+    landed = MergeReport(
         git.short(landing.target),
         None if landing.dry_run else train.head.commit,
         tuple(merged.values()),
@@ -81,7 +90,7 @@ def _intend(order: Order, train: "_Train", agents: Sequence[Agent], note: str | 
         note=note,
     )
     why = f"forkjoin: merge {', '.join(merged)}"
-    return Intent(move_target.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
+    return PlannedMove(move_target.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ def _merged(car: _Car, *, dry_run: bool) -> Iterator[Merged]:
 class _Train:
     """Branches coupled so far, and how the others have fared."""
 
-    order: Order
+    order: MergeContext
     scratch: Scratch
     start: git.Tip
     signed: git.Signature

@@ -1,23 +1,23 @@
 """Taking back what a landing has merged: its target goes back to where it was, or gets a revert of all of it."""
 
 from forkjoin.core.error import CallerError
-from forkjoin.core.model import Landing
+from forkjoin.core.model import MergeJob
 from forkjoin.git import git, kept_refs
 from forkjoin.git.fast_import import make_commit
 from forkjoin.git.merge_tree import try_merge
 from forkjoin.git.merging import move_target
 from forkjoin.git.worktrees.checkout import check_free
-from forkjoin.merge_queue.merge_job import Order
-from forkjoin.merge_queue.report import INTENT, LANDED, Intent, Landed, first
+from forkjoin.merge_queue.merge_context import MergeContext
+from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, first
 
 
-async def undo(order: Order, undone: Landing) -> Intent:
+async def undo(order: MergeContext, undone: MergeJob) -> PlannedMove:
     """What takes back this landing, by where its target is now."""
     assert undone.move is not None
     assert undone.answer is not None
     common_dir, target = order.common_dir, order.landing.target
-    move = INTENT.validate_json(undone.move).move
-    ids = tuple(one.id for one in LANDED.validate_json(undone.answer).merged)
+    move = PLANNED_MOVE.validate_json(undone.move).move
+    ids = tuple(one.id for one in MERGE_REPORT.validate_json(undone.answer).merged)
     await check_free(common_dir, target)
     now = await git.tip(common_dir, target)
     if now is None or not await git.is_ancestor(common_dir, move.new, now):
@@ -26,13 +26,13 @@ async def undo(order: Order, undone: Landing) -> Intent:
     if now == move.new:
         await kept_refs.keep(common_dir, move.new, f"undone-{undone.number}")
         back = move_target.Move(target, move.new, move.old, None, why)
-        return Intent(back, Landed(git.short(target), move.old, undone=ids))
+        return PlannedMove(back, MergeReport(git.short(target), move.old, undone=ids))
     commit = await _revert(order, move, now, ids)
     forward = move_target.Move(target, now, commit, None, why)
-    return Intent(forward, Landed(git.short(target), commit, undone=ids, reverted=True))
+    return PlannedMove(forward, MergeReport(git.short(target), commit, undone=ids, reverted=True))
 
 
-async def _revert(order: Order, move: move_target.Move, now: str, ids: tuple[str, ...]) -> str:
+async def _revert(order: MergeContext, move: move_target.Move, now: str, ids: tuple[str, ...]) -> str:
     """A commit on the target, as it is now, without what the move has brought."""
     merged = await try_merge(order.common_dir, now, move.old, move.new)
     if merged.conflicts:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forkjoin.core.model import Agent, Landing, LandingState, Merge
+from forkjoin.core.model import Agent, Merge, MergeJob, MergeJobState
 from forkjoin.core.session import Call
 from forkjoin.store import rows
 from forkjoin.store.database import Queries
@@ -18,7 +18,7 @@ class Landings(Transactions):
     """The part of the store that tells of landings."""
 
     @Transactions.step()
-    def add_landing(self, q: Queries, landing: rows.NewLanding, call: Call) -> Landing:
+    def add_landing(self, q: Queries, landing: rows.NewMergeJob, call: Call) -> MergeJob:
         """Record a landing."""
         number: int = q.add_landing(**asdict(landing), created=time.time())
         if not landing.dry_run:
@@ -27,14 +27,14 @@ class Landings(Transactions):
         remember(q, call, {"landing": number})
         return rows.landing(q.landing(number=number))
 
-    async def landing(self, number: int) -> Landing:
+    async def landing(self, number: int) -> MergeJob:
         return rows.landing(await self._read("landing", number=number))
 
-    async def open_landings(self) -> list[Landing]:
+    async def open_landings(self) -> list[MergeJob]:
         """Landings that are not done, in the order they were asked for."""
         return [rows.landing(row) for row in await self._rows("open_landings")]
 
-    async def set_landing(self, landing: Landing, state: LandingState, move: str | None = None) -> None:
+    async def set_landing(self, landing: MergeJob, state: MergeJobState, move: str | None = None) -> None:
         """Record how far a landing is, and what it is about to move."""
         await self._set("set_landing", number=landing.number, state=state, move=move)
 
@@ -42,7 +42,7 @@ class Landings(Transactions):
     def end_landing(
         self,
         q: Queries,
-        landing: Landing,
+        landing: MergeJob,
         merges: Mapping[int, Merge],
         undone: Iterable[int],
         answer: Callable[[Sequence[int]], str],
@@ -69,7 +69,7 @@ class Landings(Transactions):
     async def set_verdict(self, landing: int, commit: str, why: str) -> None:
         await self._set("set_verdict", quiet=True, landing=landing, tip=commit, why=why)
 
-    async def moves(self, project: int, target: str) -> list[Landing]:
+    async def moves(self, project: int, target: str) -> list[MergeJob]:
         """The landings that moved a target, and were not undone, the newest first."""
         return [rows.landing(row) for row in await self._rows("moves", project=project, target=target)]
 
@@ -77,7 +77,7 @@ class Landings(Transactions):
         """The commits that an agent's branch was squashed into."""
         return [row["made"] for row in await self._rows("squashes", id=agent.id)]
 
-    async def squashed_at(self, agent: Agent, landing: Landing) -> tuple[str | None, str] | None:
+    async def squashed_at(self, agent: Agent, landing: MergeJob) -> tuple[str | None, str] | None:
         """Where its branch was when it was squashed into this landing's target last, if that was noted, and the commit
         made of it.
         """
@@ -89,7 +89,7 @@ class Landings(Transactions):
         found = await self._read("revert_of", id=agent.id)
         return (found["target"], found["made"]) if found and found["made"] else None
 
-    async def merges(self, project: int, target: str) -> list[Landing]:
+    async def merges(self, project: int, target: str) -> list[MergeJob]:
         """As `moves`, with those that were undone."""
         return [rows.landing(row) for row in await self._rows("merges", project=project, target=target)]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from forkjoin.core.agent_spec import Spec, SpecParts
-from forkjoin.core.model import Agent, Landing, OnConflict, Request, RequestKind, Result, Strategy
+from forkjoin.core.model import Agent, MergeJob, OnConflict, Request, RequestKind, Result, Strategy
 from forkjoin.core.settings import Recipe
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ Place = Callable[[int, str], tuple[str, str]]
 RESTORED = "Its record was damaged, and was restored from the files of its attempt."
 RESULT = TypeAdapter(Result)
 _AGENT = TypeAdapter(Agent)
-_LANDING = TypeAdapter(Landing)
+_MERGE_JOB = TypeAdapter(MergeJob)
 request = TypeAdapter(Request).validate_python
 
 # How in a query's values is written what SQLite has no type for.
@@ -150,7 +150,7 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class NewLanding:
+class NewMergeJob:
     """A merge that was asked for and is about to be recorded."""
 
     project: int
@@ -205,5 +205,5 @@ def recipe(text: str) -> Recipe:
     return Recipe.model_validate_json(text)
 
 
-def landing(row: Row) -> Landing:
-    return _LANDING.validate_python({**row, "agents": json.loads(row["agents"])})
+def landing(row: Row) -> MergeJob:
+    return _MERGE_JOB.validate_python({**row, "agents": json.loads(row["agents"])})

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import get_args
 
-from forkjoin.core.model import LandingState, Merge, RequestKind, State
+from forkjoin.core.model import Merge, MergeJobState, RequestKind, State
 from forkjoin.store.damaged_database import open_read_only
 from forkjoin.store.rows import Row
 
@@ -29,7 +29,7 @@ _JSON = frozenset(
 _FLAGS = frozenset({"frozen", "ending", "was_merged", "retired", "cancelled"})
 _WORDS: dict[str, dict[str, frozenset[object]]] = {
     "agent": {"state": frozenset(State), "merge": frozenset(Merge)},
-    "landing": {"state": frozenset(LandingState)},
+    "landing": {"state": frozenset(MergeJobState)},
     "request": {"kind": frozenset(get_args(RequestKind))},
 }
 #: No home has handed out more numbers; a larger one is damage.

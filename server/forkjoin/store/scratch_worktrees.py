@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Json, TypeAdapter
 
-from forkjoin.core.model import Landing
+from forkjoin.core.model import MergeJob
 from forkjoin.core.settings import Recipe
 from forkjoin.store.database import Queries
 from forkjoin.store.port_blocks import find_ports
@@ -36,7 +36,7 @@ class Scratches(Transactions):
     """The part of the store that tells of scratch worktrees."""
 
     @Transactions.step(quiet=True)
-    def take_scratch(self, q: Queries, landing: Landing, recipe: Recipe) -> ScratchWorktree:
+    def take_scratch(self, q: Queries, landing: MergeJob, recipe: Recipe) -> ScratchWorktree:
         """The one of a landing's target, recipe and checkout, used now; of a target the last two are kept."""
         now, target = time.time(), {"project": landing.project, "target": landing.target}
         number = q.find_scratch(**target, recipe=recipe, checkout=landing.checkout)

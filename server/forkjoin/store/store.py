@@ -15,7 +15,7 @@ from anyio import to_thread
 from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import BrokenPromiseError, UnknownAgentError
 from forkjoin.core.event import Event, Recorded
-from forkjoin.core.model import FINAL, Agent, Landing, Merge, Pause, Project, Removal, Result, State
+from forkjoin.core.model import FINAL, Agent, Merge, MergeJob, Pause, Project, Removal, Result, State
 from forkjoin.core.session import Call
 from forkjoin.core.settings import Recipe
 from forkjoin.store import rows, transitions
@@ -139,7 +139,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         found = await self._rows("task_beginnings", numbers=tuple(numbers), length=_BEGINNING)
         return {row["agent"]: " ".join(row["task"].split()) for row in found}
 
-    async def recipe(self, of: Agent | Landing) -> Recipe:
+    async def recipe(self, of: Agent | MergeJob) -> Recipe:
         """What the repository wanted, and was trusted with, when this was asked for."""
         query = "recipe" if isinstance(of, Agent) else "landing_recipe"
         return rows.recipe(await self._read(query, number=of.number))

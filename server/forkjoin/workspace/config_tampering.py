@@ -16,7 +16,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from forkjoin.core.model import Agent, Landing
+from forkjoin.core.model import Agent, MergeJob
 from forkjoin.core.regular_file import read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git import config_snapshot, git
@@ -31,7 +31,7 @@ _KEPT = 100
 _RULES = 1024 * 1024
 
 
-async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
+async def begin(rooms: Rooms, whose: Agent | MergeJob) -> None:
     """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
     common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
     file = _file(rooms, common_dir, whose)
@@ -43,7 +43,7 @@ async def begin(rooms: Rooms, whose: Agent | Landing) -> None:
         await _note_rules(file, common_dir, Path(whose.worktree))
 
 
-async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
+async def find_warnings(rooms: Rooms, whose: Agent | MergeJob) -> list[str]:
     """Return a sentence for each change since then, and during earlier attempts that had no result.
 
     Also one for a record that is damaged, so that changes can't be told.
@@ -64,7 +64,7 @@ async def find_warnings(rooms: Rooms, whose: Agent | Landing) -> list[str]:
     return [*told, damage] if damage else told
 
 
-async def forget(rooms: Rooms, whose: Agent | Landing) -> None:
+async def forget(rooms: Rooms, whose: Agent | MergeJob) -> None:
     """Forget what was noted, once it has been told."""
     common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
     await to_thread.run_sync(lambda: _file(rooms, common_dir, whose).unlink(missing_ok=True))
@@ -121,7 +121,7 @@ async def forget_rules(rooms: Rooms, agent: Agent) -> None:
 # -- what is kept
 
 
-def _say(whose: Agent | Landing, change: Change) -> str:
+def _say(whose: Agent | MergeJob, change: Change) -> str:
     """Describe a change for a result. Its author is unknown."""
     when = f"changed {_when(whose)}"
     if change.is_users:
@@ -130,20 +130,20 @@ def _say(whose: Agent | Landing, change: Change) -> str:
     return f"Shared by all worktrees and the user's own git, and {when}: {change}. {remedy}"
 
 
-def _when(whose: Agent | Landing) -> str:
+def _when(whose: Agent | MergeJob) -> str:
     return f"while {whose.id} ran" if isinstance(whose, Agent) else "while this merge was verified"
 
 
-def _attempt(whose: Agent | Landing) -> int:
+def _attempt(whose: Agent | MergeJob) -> int:
     return whose.attempt if isinstance(whose, Agent) else 1
 
 
-def _file(rooms: Rooms, common_dir: str, whose: Agent | Landing) -> Path:
+def _file(rooms: Rooms, common_dir: str, whose: Agent | MergeJob) -> Path:
     name = whose.id if isinstance(whose, Agent) else f"merge-{whose.number}"
     return rooms.home.shared_config / digest(common_dir) / f"{name}.json"
 
 
-def _read(file: Path, whose: Agent | Landing) -> dict[str, Any]:
+def _read(file: Path, whose: Agent | MergeJob) -> dict[str, Any]:
     """Return what was noted: an empty dict if nothing was, and only a sentence about it if it is damaged."""
     try:
         noted: dict[str, Any] = json.loads(read_regular(file) or b"")
@@ -153,6 +153,6 @@ def _read(file: Path, whose: Agent | Landing) -> dict[str, Any]:
         return {"found": [f"{words} {_when(whose)}: {file} was damaged."]} if os.path.lexists(file) else {}
 
 
-async def _note(file: Path, whose: Agent | Landing, snapshot: Snapshot, found: list[str]) -> None:
+async def _note(file: Path, whose: Agent | MergeJob, snapshot: Snapshot, found: list[str]) -> None:
     noted = {"attempt": _attempt(whose), "snapshot": config_snapshot.as_json(snapshot), "found": found[:_KEPT]}
     await to_thread.run_sync(config_snapshot.write_json, file, noted)

@@ -12,7 +12,7 @@ from crash.with_fail_points import arm
 from forkjoin import app
 from forkjoin.app import open_loop
 from forkjoin.core.paths import find_home
-from forkjoin.merge_queue.run_merge import Lander
+from forkjoin.merge_queue.run_merge import MergeRunner
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 #: Events of what changes something; so does an `open` that may write.
@@ -54,4 +54,4 @@ async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
             case _:
                 pass
         found = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
-        await Lander(loop.rooms).land(await loop.store.landing(number), found)
+        await MergeRunner(loop.rooms).land(await loop.store.landing(number), found)

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forkjoin.core.error import GitRefusedError
-from forkjoin.core.model import Landing
+from forkjoin.core.model import MergeJob
 from forkjoin.core.settings import Recipe
 from forkjoin.git import git
 from forkjoin.services import Rooms
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class MergeContext:
     """A landing, where it takes place, and the environment of whoever asked for it, if that is known."""
 
     rooms: Rooms
-    landing: Landing
+    landing: MergeJob
     common_dir: str
     environment: Mapping[str, str] | None
     recipe: Recipe
