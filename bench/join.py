@@ -128,13 +128,13 @@ def join_with_forkjoin(place: Place) -> tuple[float, int]:
 
 
 async def _join(place: Place) -> tuple[float, int]:
-    async with open_daemon(place.home) as loop:
+    async with open_daemon(place.home) as reconciler:
         base = place.git("rev-parse", "main")
-        agents = await record_branches(loop.store, place.repository, place.names(), base)
+        agents = await record_branches(reconciler.store, place.repository, place.names(), base)
         began = time.perf_counter()
         new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", place.verify, False, "")
-        landing = await loop.store.add_landing(new, Call("", ""))
-        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, landing.number)
+        landing = await reconciler.store.add_landing(new, Call("", ""))
+        landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, landing.number)
         return time.perf_counter() - began, len(landed.merged)
 
 

@@ -18,9 +18,9 @@ from forkjoin.cli import daemon
 from forkjoin.core import file_lock
 from forkjoin.core.error import ForkjoinError
 from forkjoin.core.paths import Home, find_home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from hypothesis import HealthCheck, settings
-from support.harness import Lead, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory
+from support.harness import Lead, git, lead_of, open_lead, open_lead_in_memory, open_reconciler_in_memory
 
 CONFIG = """
 default_agent = "sh"
@@ -129,17 +129,17 @@ async def lead(repository: Path, home: Home) -> AsyncIterator[Lead]:
 
 
 @pytest.fixture
-async def near_loop(home: Home) -> AsyncIterator[Loop]:
-    """A loop that runs in this process; its agents are stopped at the end."""
-    async with open_loop_in_memory(home) as found:
+async def in_process_reconciler(home: Home) -> AsyncIterator[Reconciler]:
+    """A reconciler that runs in this process; its agents are stopped at the end."""
+    async with open_reconciler_in_memory(home) as found:
         yield found
-        await stop(found.rooms, await found.store.live())
+        await stop(found.services, await found.store.live())
 
 
 @pytest.fixture
-async def near_lead(repository: Path, near_loop: Loop) -> AsyncIterator[Lead]:
-    """A lead straight at the tools of that loop, which is quicker than through relay and daemon."""
-    async with lead_of(near_loop, repository) as found:
+async def near_lead(repository: Path, in_process_reconciler: Reconciler) -> AsyncIterator[Lead]:
+    """A lead straight at the tools of that reconciler, which is quicker than through relay and daemon."""
+    async with lead_of(in_process_reconciler, repository) as found:
         yield found
 
 

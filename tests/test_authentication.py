@@ -8,7 +8,7 @@ import pytest
 from forkjoin import authentication
 from forkjoin.authentication import welcome
 from forkjoin.core.session import Hello, Session
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.version import PROTOCOL, __version__
 from support.harness import GIVE_UP_S
 
@@ -19,12 +19,12 @@ async def hang(_: Path) -> NoReturn:
 
 
 async def test_a_person_is_let_in_though_git_is_slow_in_their_repository(
-    near_loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "look", hang)
     monkeypatch.setattr(authentication, "_LEND_S", 0.1)
     hello = Hello(protocol=PROTOCOL, version=__version__, kind="cli", relay="x", cwd=str(repository))
     session = Session(hello)
     with anyio.fail_after(GIVE_UP_S):
-        await welcome(near_loop.rooms, session)
+        await welcome(in_process_reconciler.services, session)
     assert session.is_person

@@ -1,4 +1,4 @@
-"""The rooms, wired: the only module that knows them all, and the daemon's own life."""
+"""The services, wired: the only module that knows them all, and the daemon's own life."""
 
 import logging
 import signal
@@ -21,7 +21,7 @@ from forkjoin.transport.daemon_connection import daemon_command, relay_command
 from forkjoin.version import __version__
 
 if TYPE_CHECKING:
-    from forkjoin.reconciler import Loop
+    from forkjoin.reconciler import Reconciler
     from forkjoin.transport.socket_server import Door
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def run_daemon() -> int:
 
 
 async def serve(home: Home) -> None:
-    """Open the rooms, carry on what is under way, and let connections in."""
+    """Open the services, carry on what is under way, and let connections in."""
     from forkjoin_tools.mcp_server import serve as serve_tools
 
     from forkjoin.authentication import welcome
@@ -67,33 +67,35 @@ async def serve(home: Home) -> None:
     from forkjoin.transport import socket_server
 
     await require_version()
-    async with open_loop(home) as loop, socket_server.bind(home) as listener:
+    async with open_reconciler(home) as reconciler, socket_server.bind(home) as listener:
         door = socket_server.Door(
-            partial(serve_tools, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner
+            partial(serve_tools, reconciler),
+            partial(welcome, reconciler.services),
+            reconciler.services.executor.find_owner,
         )
-        open_journal(home.log, loop.rooms.environments.redact)
-        log.info("the daemon is up: %r, version %s", loop, __version__)
+        open_journal(home.log, reconciler.services.environments.redact)
+        log.info("the daemon is up: %r, version %s", reconciler, __version__)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
-            tasks.start_soon(_leave_when_damaged, loop, tasks.cancel_scope)
-            tasks.start_soon(_leave_when_idle, loop, door, tasks.cancel_scope)
-            tasks.start_soon(loop.foresight.watch)
-            tasks.start_soon(loop.run)
+            tasks.start_soon(_leave_when_damaged, reconciler, tasks.cancel_scope)
+            tasks.start_soon(_leave_when_idle, reconciler, door, tasks.cancel_scope)
+            tasks.start_soon(reconciler.foresight.watch)
+            tasks.start_soon(reconciler.run)
             await door.serve(listener, tasks)
     log.info("down")
 
 
 @asynccontextmanager
-async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
-    """The rooms behind the tools, open."""
+async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
+    """The services behind the tools, open."""
     from forkjoin.agents.restore_records import restore
     from forkjoin.core.lead_environments import Environments
     from forkjoin.core.settings import read_settings
     from forkjoin.core.trust_records import Trust
     from forkjoin.git.unsafe_config import GUARD
     from forkjoin.process.local_executor import LocalExecutor
-    from forkjoin.reconciler import Loop
-    from forkjoin.services import Rooms
+    from forkjoin.reconciler import Reconciler
+    from forkjoin.services import Services
     from forkjoin.store.store import open_store
 
     settings = read_settings(home.config_file).on(capacity.find_memory())
@@ -105,7 +107,7 @@ async def open_loop(home: Home) -> AsyncGenerator["Loop"]:
         name = await to_thread.run_sync(home.draw_name)
         await to_thread.run_sync(home.clear_aside)
         await restore(home, store)
-        yield Loop(Rooms(home, settings, store, executor, environments, name, relay_command()))
+        yield Reconciler(Services(home, settings, store, executor, environments, name, relay_command()))
     finally:
         with CancelScope(shield=True):
             await store.close()
@@ -119,23 +121,23 @@ async def _leave_on_signal(scope: CancelScope) -> None:
             return
 
 
-async def _leave_when_damaged(loop: "Loop", scope: CancelScope) -> None:
+async def _leave_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> None:
     """Leave once the records are found to be damaged: the next daemon sets them aside, and begins anew."""
     from forkjoin.store.damaged_database import suspect
 
-    await loop.store.damaged.wait()
+    await reconciler.store.damaged.wait()
     log.error("leaving: the records are damaged")
-    suspect(loop.rooms.home.records)
+    suspect(reconciler.services.home.records)
     scope.cancel()
 
 
-async def _leave_when_idle(loop: "Loop", door: "Door", scope: CancelScope) -> None:
+async def _leave_when_idle(reconciler: "Reconciler", door: "Door", scope: CancelScope) -> None:
     """Leave once nobody is connected and nothing is under way, for as long as the settings say."""
     idle_since = anyio.current_time()
     while True:
         await anyio.sleep(_IDLE_CHECK_S)
-        if door.connected or not loop.is_idle:
+        if door.connected or not reconciler.is_idle:
             idle_since = anyio.current_time()
-        elif anyio.current_time() - idle_since > loop.rooms.settings.limits.idle_minutes * 60:
+        elif anyio.current_time() - idle_since > reconciler.services.settings.limits.idle_minutes * 60:
             log.info("leaving: nothing to do")
             scope.cancel()

@@ -14,7 +14,7 @@ from forkjoin.git import git
 from forkjoin.git.config_snapshot import accept_as_found, accepted_file
 from forkjoin.git.git_folder import find_common_dir
 from forkjoin.git.repository import look
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 #: How long a session waits to be admitted before it is let in: less than its hello may take.
 _LEND_S = 5.0
@@ -24,19 +24,19 @@ _PROGRAM = re.compile(r"a([1-9]\d*)-(?:\d+|person)")
 _FOR_AGENT = re.compile(r"a([1-9]\d*)-\d+-(.+)")
 
 
-async def welcome(rooms: Rooms, session: Session) -> None:
+async def welcome(services: Services, session: Session) -> None:
     """Identify the caller, and lend a lead's environment to its waiting agents.
 
     Raises:
         CallerError: It may not call at all, or claims to be an agent that it is not.
     """
-    session.agent = await _find_agent(rooms, session)
+    session.agent = await _find_agent(services, session)
     if session.agent is None:
         with suppress(ForkjoinError), move_on_after(_LEND_S):  # each call of a tool does it again, and tells why not
-            await admit(rooms, session, session.lead(""))
+            await admit(services, session, session.lead(""))
 
 
-async def _find_agent(rooms: Rooms, session: Session) -> Agent | None:
+async def _find_agent(services: Services, session: Session) -> Agent | None:
     """Return the calling agent, found by its process, or else by its token.
 
     A token alone is enough: a container's processes are of no attempt, and a token only takes rights away.
@@ -44,24 +44,24 @@ async def _find_agent(rooms: Rooms, session: Session) -> Agent | None:
     handle, token = session.attempt, session.hello.token
     program = _PROGRAM.fullmatch(handle) if handle else None
     if token == NO_RIGHTS or (handle and not program):
-        await _refuse_command(rooms, handle or "")
-    shown = await rooms.store.agent_of_token(digest_of(token)) if token else None
-    owner = await _agent(rooms, program[1]) if program else None
+        await _refuse_command(services, handle or "")
+    shown = await services.store.agent_of_token(digest_of(token)) if token else None
+    owner = await _agent(services, program[1]) if program else None
     if token and shown is None:
         raise CallerError(
             "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
             "if you are none, unset it and call again."
         )
     if owner and shown and owner.number != shown.number:
-        await note_refused(rooms, owner, f"to call as {shown.id}")
+        await note_refused(services, owner, f"to call as {shown.id}")
         raise CallerError(f"This process belongs to {owner.label}, and it shows the token of another agent.")
     return owner or shown
 
 
-async def _refuse_command(rooms: Rooms, handle: str) -> None:
+async def _refuse_command(services: Services, handle: str) -> None:
     """Raise the CallerError for a command that only prepares or checks work."""
     if found := _FOR_AGENT.fullmatch(handle):
-        await note_refused(rooms, await _agent(rooms, found[1]), f"to call from its {found[2]}")
+        await note_refused(services, await _agent(services, found[1]), f"to call from its {found[2]}")
     whose = handle or "as its FORKJOIN_TOKEN tells"
     raise CallerError(
         f"This process belongs to a command such as setup or verify ({whose}). Such commands "
@@ -69,43 +69,43 @@ async def _refuse_command(rooms: Rooms, handle: str) -> None:
     )
 
 
-async def _agent(rooms: Rooms, number: str) -> Agent:
-    found = await rooms.store.agents_numbered([int(number)])
+async def _agent(services: Services, number: str) -> Agent:
+    found = await services.store.agents_numbered([int(number)])
     if not found:
         raise CallerError(f"This process belongs to a{number}, of which there is no record: it can't call forkjoin.")
     return found[0]
 
 
-async def note_refused(rooms: Rooms, agent: Agent, what: str) -> None:
+async def note_refused(services: Services, agent: Agent, what: str) -> None:
     """Record a refused call once per attempt, so that the agent's result warns of it."""
     with suppress(RecordsError):  # it is refused all the same
-        if what not in await rooms.store.refusals(agent):
-            await rooms.store.note(agent, [(Refused(what), -1)])
+        if what not in await services.store.refusals(agent):
+            await services.store.note(agent, [(Refused(what), -1)])
 
 
-async def admit(rooms: Rooms, session: Session, lead: str) -> tuple[Project, str]:
+async def admit(services: Services, session: Session, lead: str) -> tuple[Project, str]:
     """Let a session in, and its lead's agents use its environment; the project it stands in, and the digest of that."""
-    rooms.connected.add(session)
-    project = await _find_project(rooms, session.folder)
+    services.connected.add(session)
+    project = await _find_project(services, session.folder)
     if session.agent:
-        return await _project_of(rooms, session.agent, project), session.agent.environment
+        return await _project_of(services, session.agent, project), session.agent.environment
     await git.trust_as_found(project.common_dir)
-    accepted = accepted_file(rooms.home, project.common_dir)
+    accepted = accepted_file(services.home, project.common_dir)
     await to_thread.run_sync(accept_as_found, accepted, project.common_dir)
-    digest = rooms.environments.keep(session.hello.environment)
-    if rooms.environments.lend(project.number, lead, digest):
-        rooms.store.changes.announce()
+    digest = services.environments.keep(session.hello.environment)
+    if services.environments.lend(project.number, lead, digest):
+        services.store.changes.announce()
     return project, digest
 
 
-async def _find_project(rooms: Rooms, folder: Path) -> Project:
+async def _find_project(services: Services, folder: Path) -> Project:
     """Return the project that a folder is in.
 
     One that is recorded is found by its files alone: agents can be stopped where git can't read the repository.
     """
     found = await to_thread.run_sync(find_common_dir, folder)
-    known = await rooms.store.find_project(_as_text(found)) if found else None
-    return known or await rooms.store.project(_as_text((await look(folder)).common_dir))
+    known = await services.store.find_project(_as_text(found)) if found else None
+    return known or await services.store.project(_as_text((await look(folder)).common_dir))
 
 
 def _as_text(common_dir: str) -> str:
@@ -119,9 +119,9 @@ def _as_text(common_dir: str) -> str:
     return common_dir
 
 
-async def _project_of(rooms: Rooms, agent: Agent, found: Project) -> Project:
+async def _project_of(services: Services, agent: Agent, found: Project) -> Project:
     """Return the agent's own project, even if its program damaged the worktree."""
-    project = await rooms.store.project_numbered(agent.project)
+    project = await services.store.project_numbered(agent.project)
     if project != found:
         raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")
     return project

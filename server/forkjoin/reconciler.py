@@ -1,4 +1,4 @@
-"""The loop: something happened → it is recorded → decide → act.
+"""The reconciler: something happened → it is recorded → decide → act.
 
 It looks at what is, not at what has changed: every change of the records wakes it, it asks the scheduler what to start,
 and sees to it that each agent and landing that is under way is carried on by a task. A daemon that has just started
@@ -30,7 +30,7 @@ from forkjoin.merge_queue.conflict_preview import ConflictPreview
 from forkjoin.merge_queue.requester import find_environment, lacks_environment
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import retire
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +44,24 @@ _LATEST_S = 30.0
 _TIDY_EVERY_S, _SETTLED_S = 3600.0, 60.0
 
 
-class Loop:
+class Reconciler:
     """The daemon's heart. Tools reach everything through it."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self.rooms = rooms
-        self.store = rooms.store
-        self.schedule = Schedule(rooms)
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.store = services.store
+        self.schedule = Schedule(services)
         self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._obey = Obey(rooms)
-        self._expiry = Expiry(rooms)
-        self._lander = MergeRunner(rooms)
-        self.foresight = ConflictPreview(rooms)
+        self._obey = Obey(services)
+        self._expiry = Expiry(services)
+        self._lander = MergeRunner(services)
+        self.foresight = ConflictPreview(services)
         self._attended: set[str] = set()  #: what a task sees to
 
     def __repr__(self) -> str:
-        return f"Loop({self.rooms.home!r}, max_running={self.schedule.max_running}, attended={len(self._attended)})"
+        home, most, attended = self.services.home, self.schedule.max_running, len(self._attended)
+        return f"Reconciler({home!r}, max_running={most}, attended={attended})"
 
     @property
     def is_idle(self) -> bool:
@@ -69,16 +70,16 @@ class Loop:
 
     async def run(self) -> None:
         """Decide and act for ever."""
-        await note_visits(self.rooms)
+        await note_visits(self.services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
-            tasks.start_soon(self.rooms.executor.watch)
+            tasks.start_soon(self.services.executor.watch)
             while True:
                 seen = self.store.changes.version
                 try:
                     look_s = min(await self._expire(), await self._turn(tasks))
                 except Exception:  # a boundary: what is under way goes on, and the records may come back
-                    log.exception("the loop could not see to what is; trying again")
+                    log.exception("the reconciler could not see to what is; trying again")
                     await anyio.sleep(_REST_S)
                     continue
                 soon_s = max(_SOONEST_S, look_s)
@@ -97,10 +98,10 @@ class Loop:
         """Take away what earlier daemons left half done, and what is due."""
         for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
-                await end_visits(self.rooms)
-                await finish_removals(self.rooms)
-                await tidy(self.rooms, datetime.now(UTC).date(), list(self.rooms.connected))
-                await retire(self.rooms)
+                await end_visits(self.services)
+                await finish_removals(self.services)
+                await tidy(self.services, datetime.now(UTC).date(), list(self.services.connected))
+                await retire(self.services)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
             await anyio.sleep(rest_s)
@@ -110,16 +111,16 @@ class Loop:
         under_way = await self.schedule.act()
         self._obey.forget_all_but(under_way)
         for agent in under_way:
-            self._attend(tasks, agent.id, agent.label, partial(live, self.rooms, agent.number))
+            self._attend(tasks, agent.id, agent.label, partial(live, self.services, agent.number))
             if self._obey.is_due(agent):
                 follow = partial(self._obey.follow, agent.number)
                 self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
         for agent in await self.store.with_mail():
-            if taker_of(self.rooms, agent):
-                tell = partial(deliver, self.rooms, agent)
+            if taker_of(self.services, agent):
+                tell = partial(deliver, self.services, agent)
                 self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
-        for number in [number for number, who in self.rooms.attached.items() if who.session.closed]:
-            leave = partial(let_go, self.rooms, number)
+        for number in [number for number, who in self.services.attached.items() if who.session.closed]:
+            leave = partial(let_go, self.services, number)
             self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
         for landing in await self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
@@ -128,7 +129,7 @@ class Loop:
 
     async def _next_landings(self, landings: list[MergeJob]) -> Iterable[MergeJob]:
         """Each target's first landing that can be carried out; the others wait for it."""
-        able = [landing for landing in landings if not await lacks_environment(self.rooms, landing)]
+        able = [landing for landing in landings if not await lacks_environment(self.services, landing)]
         self.waiting_landings = len(landings) - len(able)
         return {(landing.project, landing.target): landing for landing in reversed(able)}.values()
 
@@ -139,7 +140,7 @@ class Loop:
             tasks.start_soon(self._see_to, key, what, act)
 
     async def _see_to(self, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
-        """Do this; where it fails, say so and let it rest. Then the loop looks again at what is to be done."""
+        """Do this; where it fails, say so and let it rest. Then the reconciler looks again at what is to be done."""
         try:
             await act()
         except Exception as error:  # a boundary: the trouble of one agent, or landing, is its own
@@ -156,4 +157,4 @@ class Loop:
         landing = await self.store.landing(number)  # it may be done since it was listed
         if landing.state is not MergeJobState.DONE:
             with daemon_log.concerning(landing=number):
-                await self._lander.land(landing, await find_environment(self.rooms, landing))
+                await self._lander.land(landing, await find_environment(self.services, landing))

@@ -1,4 +1,4 @@
-"""The rooms behind an agent's life and a landing, open."""
+"""The services behind an agent's life and a landing, open."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ _BACK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
-    """What a daemon has one of: the rooms, open, and, from `rate_limits` on, what it keeps in memory alone."""
+class Services:
+    """What a daemon has one of: the services, open, and, from `rate_limits` on, what it keeps in memory alone."""
 
     home: Home
     settings: Settings

@@ -1,4 +1,4 @@
-"""Playing a history: a lead at the tools of a loop in this process, whose socket agents' programs reach."""
+"""Playing a history: a lead at the tools of a reconciler in this process, whose socket agents' programs reach."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from forkjoin.core import file_lock
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.session import Session
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.transport import socket_server
 from forkjoin_tools.mcp_server import serve
-from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_loop_in_memory
+from support.harness import Lead, ToolRefusedError, forkjoin, lead_of, make_hello, open_lead, open_reconciler_in_memory
 
 from adversary.actions import make_task
 from adversary.ground import Ground
@@ -89,12 +89,12 @@ async def _play_until_a_kill(operations: list[Operation], played: Played, home: 
     """Play in this process what comes before the next kill, if there is one; else all, and see that all is of use."""
     ground = played.ground
     async with (
-        open_loop_in_memory(home) as loop,
-        _open_door(loop, home),
-        lead_of(loop, ground.lead_at) as lead,
-        lead_of(loop, ground.other, "session-2") as other,
+        open_reconciler_in_memory(home) as reconciler,
+        _open_door(reconciler, home),
+        lead_of(reconciler, ground.lead_at) as lead,
+        lead_of(reconciler, ground.other, "session-2") as other,
     ):
-        player = _Player(loop, lead, played)
+        player = _Player(reconciler, lead, played)
         try:
             while operations and (operations[0].kind != "kill" or not operations[1:2]):
                 await player.operate(operations.pop(0))
@@ -102,7 +102,7 @@ async def _play_until_a_kill(operations: list[Operation], played: Played, home: 
                 return True
             await player.end()
             played.fresh = await player.land_fresh()
-            played.other = await _Player(loop, other, played).land_fresh(ours=False)
+            played.other = await _Player(reconciler, other, played).land_fresh(ours=False)
         except _HangsError:
             played.hung = True
             await to_thread.run_sync(_end_hanging)
@@ -126,10 +126,12 @@ async def _play_killed(kill: Operation, operation: Operation, played: Played, ho
 
 
 @asynccontextmanager
-async def _open_door(loop: Loop, home: Home) -> AsyncGenerator[None]:
+async def _open_door(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]:
     """Let agents' programs connect to this process, as to a daemon."""
     async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
-        door = socket_server.Door(partial(serve, loop), partial(welcome, loop.rooms), loop.rooms.executor.find_owner)
+        door = socket_server.Door(
+            partial(serve, reconciler), partial(welcome, reconciler.services), reconciler.services.executor.find_owner
+        )
         tasks.start_soon(door.serve, listener, tasks)
         yield
         tasks.cancel_scope.cancel()
@@ -148,8 +150,8 @@ def _end_hanging() -> None:
 
 
 class _Player:
-    def __init__(self, loop: Loop | None, lead: Lead, played: Played) -> None:
-        self.loop, self.lead, self.played, self.ground = loop, lead, played, played.ground
+    def __init__(self, reconciler: Reconciler | None, lead: Lead, played: Played) -> None:
+        self.reconciler, self.lead, self.played, self.ground = reconciler, lead, played, played.ground
 
     async def call(self, tool: str, **arguments: Any) -> Answered:
         """Call a tool, which must answer in time, or refuse in words."""
@@ -206,13 +208,13 @@ class _Player:
 
     async def _greet(self) -> None:
         """Connect as the daemon lets in a relay or a command line: that has no error but in words."""
-        if self.loop is None:
+        if self.reconciler is None:
             return
         for kind in ("relay", "cli"):
             hello = make_hello(f"greeting-{kind}", kind=kind, cwd=str(self.ground.lead_at), session_id="session-1")
             try:
                 with anyio.fail_after(DEADLINE_S):
-                    await welcome(self.loop.rooms, Session(hello))
+                    await welcome(self.reconciler.services, Session(hello))
             except CallerError:
                 pass
             except TimeoutError:

@@ -58,7 +58,7 @@ def _play_and_check(plan: Plan, ground: Ground) -> list[str]:
     try:
         anyio.run(play, plan, ground, played)
     except Exception as error:
-        played.wrong.append(f"the loop: {_told(error)}")
+        played.wrong.append(f"the reconciler: {_told(error)}")
     return played.wrong if played.hung else check(ground, played, before, shared)
 
 

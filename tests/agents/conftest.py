@@ -1,4 +1,4 @@
-"""Agents' programs that speak as claude does, of two accounts, and a loop that runs them in this process."""
+"""Agents' programs that speak as claude does, of two accounts, and a reconciler that runs them in this process."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.fakes import claude
-from support.harness import Lead, lead_of, limit, open_lead_in_memory, open_loop_in_memory
+from support.harness import Lead, lead_of, limit, open_lead_in_memory, open_reconciler_in_memory
 
 CONFIG = """
 [agents.talker]
@@ -49,13 +49,13 @@ async def near(repository: Path, home: Home) -> AsyncIterator[Lead]:
 
 
 @pytest.fixture
-async def loop(talkers: None, home: Home) -> AsyncIterator[Loop]:
-    async with open_loop_in_memory(home) as loop:
-        yield loop
+async def reconciler(talkers: None, home: Home) -> AsyncIterator[Reconciler]:
+    async with open_reconciler_in_memory(home) as reconciler:
+        yield reconciler
 
 
 @pytest.fixture
-async def talking(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
-    """A lead of that loop."""
-    async with lead_of(loop, repository) as lead:
+async def talking(reconciler: Reconciler, repository: Path) -> AsyncIterator[Lead]:
+    """A lead of that reconciler."""
+    async with lead_of(reconciler, repository) as lead:
         yield lead

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from forkjoin.agents.attach import end_visits
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.harness import (
     GIVE_UP_S,
     Lead,
@@ -20,7 +20,7 @@ from support.harness import (
     git,
     lead_of,
     let_pass,
-    open_loop_in_memory,
+    open_reconciler_in_memory,
     program_of,
     until,
 )
@@ -35,8 +35,8 @@ SPOKEN = "A person may have gone on with your work"
 
 
 @pytest.fixture
-async def person(loop: Loop, repository: Path) -> AsyncIterator[Lead]:
-    async with lead_of(loop, repository, "a person", kind="cli") as found:
+async def person(reconciler: Reconciler, repository: Path) -> AsyncIterator[Lead]:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as found:
         yield found
 
 
@@ -68,21 +68,21 @@ async def up(lead: Lead) -> str:
 
 
 async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
-    loop: Loop, repository: Path, monkeypatch: pytest.MonkeyPatch
+    reconciler: Reconciler, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "the key of the lead")
     monkeypatch.setenv("MCP_TOOL_TIMEOUT", "30000")
     monkeypatch.setenv("SOME_PASSWORD", "acceptEdits")  # which is a word of claude's, too
-    async with lead_of(loop, repository) as lead:
+    async with lead_of(reconciler, repository) as lead:
         agent = await up(lead)
         monkeypatch.delenv("SOME_API_KEY")
-        async with lead_of(loop, repository, "a person", kind="cli") as person:
+        async with lead_of(reconciler, repository, "a person", kind="cli") as person:
             going = await person.call("attach", id=agent)
             assert (going["state"], going["argv"][-2]) == ("paused", "--resume")
             assert (going["environment"]["SOME_API_KEY"], "-p" in going["argv"]) == ("the key of the lead", False)
             assert (bool(going["environment"]["FORKJOIN_TOKEN"]), "acceptEdits" in going["argv"]) == (True, True)
             assert going["environment"]["MCP_TOOL_TIMEOUT"] == "100000000"  # a question of theirs may take minutes
-            let_pass(loop, monkeypatch, 1000)
+            let_pass(reconciler, monkeypatch, 1000)
             await lead.run("true")
             assert await is_held(lead)
         (result,) = await lead.results(agent)
@@ -90,19 +90,19 @@ async def test_one_that_runs_rests_for_them_and_goes_on_in_its_conversation(
 
 
 async def test_what_they_have_started_has_ended_before_it_goes_on(
-    loop: Loop, talking: Lead, repository: Path, leave: Leave
+    reconciler: Reconciler, talking: Lead, repository: Path, leave: Leave
 ) -> None:
     (agent,) = await talking.spawn(LOOKING, agent="talker")
     await talking.until(agent, last_event="up")
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         left = await leave(await person.call("attach", id=agent))
-    async with lead_of(loop, repository, "another", kind="cli") as other:
+    async with lead_of(reconciler, repository, "another", kind="cli") as other:
         with anyio.fail_after(GIVE_UP_S):
             await other.call("attach", id=agent)
         assert left.poll() == 0
     (result,) = await talking.results(agent)
     assert result["output"] == "has ended: True"
-    assert "a1-person" not in await loop.rooms.executor.handles()
+    assert "a1-person" not in await reconciler.services.executor.handles()
 
 
 async def is_held(lead: Lead) -> bool:
@@ -111,11 +111,11 @@ async def is_held(lead: Lead) -> bool:
 
 
 async def test_one_that_had_ended_has_another_turn_where_they_changed_its_work(
-    loop: Loop, talking: Lead, repository: Path
+    reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
     assert (await talking.listed(agent))["merge"] == "nothing"
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         going = await person.call("attach", id=agent)
         assert going["state"] == "succeeded"
         (Path(going["worktree"]) / "new.txt").write_text("new\n")
@@ -126,51 +126,51 @@ async def test_one_that_had_ended_has_another_turn_where_they_changed_its_work(
 
 
 async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
-    loop: Loop, talking: Lead, repository: Path
+    reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
-    (agent_now,) = await loop.store.agents_numbered([1])
+    (agent_now,) = await reconciler.store.agents_numbered([1])
     (Path(agent_now.worktree) / "report.xml").write_text("what verify leaves\n")
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
-    await first_answer(lambda: gone(loop))
-    assert [one.attempt for one in await loop.store.agents_numbered([1])] == [1]
+    await first_answer(lambda: gone(reconciler))
+    assert [one.attempt for one in await reconciler.store.agents_numbered([1])] == [1]
 
 
 @pytest.mark.parametrize("changes", [False, True])
 async def test_the_worktree_of_one_that_had_ended_keeps_no_branch_that_a_person_left_checked_out(
-    loop: Loop, talking: Lead, repository: Path, changes: bool
+    reconciler: Reconciler, talking: Lead, repository: Path, changes: bool
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
     git(repository, "branch", "mine")
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         worktree = Path((await person.call("attach", id=agent))["worktree"])
         git(worktree, "switch", "-q", "mine")
         if changes:
             (worktree / "new.txt").write_text("new\n")
-    await first_answer(lambda: gone(loop))
+    await first_answer(lambda: gone(reconciler))
     git(repository, "switch", "-q", "mine")
     if changes:
         await talking.results(agent)
     else:
-        assert any("had left mine checked out" in one.text for one in await loop.store.events(1, 0, 100))
+        assert any("had left mine checked out" in one.text for one in await reconciler.store.events(1, 0, 100))
 
 
 async def _never(*_: object) -> None:
     await anyio.sleep_forever()
 
 
-async def gone(loop: Loop) -> bool:
-    return not loop.rooms.attached
+async def gone(reconciler: Reconciler) -> bool:
+    return not reconciler.services.attached
 
 
-async def test_one_that_is_stopped_meanwhile_stays_so(loop: Loop, talking: Lead, repository: Path) -> None:
+async def test_one_that_is_stopped_meanwhile_stays_so(reconciler: Reconciler, talking: Lead, repository: Path) -> None:
     agent = await up(talking)
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         going = await person.call("attach", id=agent)
         await talking.call("stop_agents", ids=[agent])
         (Path(going["worktree"]) / "new.txt").write_text("new\n")
-    await first_answer(lambda: gone(loop))
+    await first_answer(lambda: gone(reconciler))
     assert (await talking.listed(agent))["state"] == "stopped"
     (branch,) = git(repository, "branch", "--list", "forkjoin/*", "--format=%(refname:short)").splitlines()
     assert git(repository, "show", f"{branch}:new.txt") == "new"
@@ -180,10 +180,10 @@ async def test_one_that_is_stopped_meanwhile_stays_so(loop: Loop, talking: Lead,
 
 
 async def test_one_that_waits_for_an_answer_of_its_lead_rests_for_them_too(
-    loop: Loop, talking: Lead, person: Lead, repository: Path
+    reconciler: Reconciler, talking: Lead, person: Lead, repository: Path
 ) -> None:
     agent = await up(talking)
-    async with anyio.create_task_group() as tasks, program_of(loop, agent) as program:
+    async with anyio.create_task_group() as tasks, program_of(reconciler, agent) as program:
         tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
         await talking.until(agent, state="waiting")
         with anyio.fail_after(GIVE_UP_S):
@@ -199,7 +199,7 @@ async def test_it_is_refused_before_a_model_has_answered(talking: Lead, person: 
 
 
 async def test_nobody_is_in_what_is_being_removed(
-    loop: Loop, talking: Lead, person: Lead, monkeypatch: pytest.MonkeyPatch
+    reconciler: Reconciler, talking: Lead, person: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (agent,) = await talking.run("succeed('')", agent="talker")
 
@@ -209,26 +209,26 @@ async def test_nobody_is_in_what_is_being_removed(
 
     monkeypatch.setattr("forkjoin.agents.remove.tear_down", tear_down)
     assert "A person is in the conversation of a1" in await talking.refusal("remove_worktrees", ids=[agent])
-    loop.rooms.attached.clear()
-    until = loop.store.changes.until
+    reconciler.services.attached.clear()
+    until = reconciler.store.changes.until
 
     async def remove_meanwhile(*arguments: Any) -> Any:
-        await loop.store.set_removing(await loop.store.agents_numbered([1]))
+        await reconciler.store.set_removing(await reconciler.store.agents_numbered([1]))
         return await until(*arguments)
 
-    monkeypatch.setattr(loop.store.changes, "until", remove_meanwhile)
+    monkeypatch.setattr(reconciler.store.changes, "until", remove_meanwhile)
     assert "was removed" in await person.refusal("attach", id=agent)
-    assert await gone(loop)
+    assert await gone(reconciler)
 
 
 async def test_what_a_person_is_in_is_not_merged_nor_joined_by_one_while_it_is(
-    loop: Loop, talking: Lead, person: Lead, tmp_path: Path
+    reconciler: Reconciler, talking: Lead, person: Lead, tmp_path: Path
 ) -> None:
     (agent,) = await talking.run("open('one', 'w').close()\nsucceed('')", agent="talker")
     await person.call("attach", id=agent)
     answer = await talking.call("merge_worktree", ids=[agent])
     assert [one["why"] for one in answer["skipped"]] == ["a person is in its conversation"]
-    loop.rooms.attached.clear()
+    reconciler.services.attached.clear()
     verify = f"until test -e {tmp_path}/go; do sleep 0.05; done"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(talking.call, "merge_worktree", ids=[agent], verify=verify))
@@ -238,10 +238,10 @@ async def test_what_a_person_is_in_is_not_merged_nor_joined_by_one_while_it_is(
 
 
 async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
-    loop: Loop, talking: Lead, repository: Path
+    reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     agent = await up(talking)
-    async with lead_of(loop, repository, "a person", kind="cli") as person:
+    async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
         told = await talking.call("message_agent", id=agent, text="one thing more")
         assert told["delivery"] == "next_turn"
@@ -253,19 +253,19 @@ async def test_what_it_is_told_meanwhile_it_hears_when_they_have_left(
 async def test_what_they_have_started_ends_though_no_daemon_saw_them_leave(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, goes: str
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         if goes == "on":
             (agent,) = await lead.spawn(LOOKING, agent="talker")
             await lead.until(agent, last_event="up")
         else:
             (agent,) = await lead.run("answer('up')\nsucceed('')", agent="talker")
         with monkeypatch.context() as killed:
-            async with lead_of(loop, repository, "a person", kind="cli") as person:
+            async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 left = await leave(await person.call("attach", id=agent))
                 killed.setattr("forkjoin.reconciler.let_go", _never)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         if goes == "on":
-            let_pass(loop, monkeypatch, 40)
+            let_pass(reconciler, monkeypatch, 40)
             assert (await lead.results(agent))[0]["output"] == "has ended: True"
         else:
             await lead.call("remove_worktrees", ids=[agent], discard_unmerged=True)
@@ -275,18 +275,18 @@ async def test_what_they_have_started_ends_though_no_daemon_saw_them_leave(
 async def test_after_a_restart_it_waits_for_them_to_be_back(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         agent = await up(lead)
         with monkeypatch.context() as killed:
-            async with lead_of(loop, repository, "a person", kind="cli") as person:
+            async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 await person.call("attach", id=agent)
                 killed.setattr("forkjoin.reconciler.let_go", _never)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await first_answer(lambda: is_held(lead))
         assert (await lead.listed(agent))["state"] == "paused"
-        async with lead_of(loop, repository, "another", kind="cli") as other:
+        async with lead_of(reconciler, repository, "another", kind="cli") as other:
             assert "has a person" in await other.refusal("attach", id=agent)
-        let_pass(loop, monkeypatch, 40)
+        let_pass(reconciler, monkeypatch, 40)
         (result,) = await lead.results(agent)
     assert result["output"].startswith(SPOKEN)
 
@@ -294,17 +294,17 @@ async def test_after_a_restart_it_waits_for_them_to_be_back(
 async def test_after_a_restart_one_that_is_queued_waits_for_them_too_and_nothing_of_theirs_is_ended(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.run("answer('up')\nsucceed(told)", agent="talker")
         with monkeypatch.context() as killed:
-            async with lead_of(loop, repository, "a person", kind="cli") as person:
+            async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 left = await leave(await person.call("attach", id=agent))
                 await lead.call("message_agent", id=agent, text="one thing more")
                 killed.setattr("forkjoin.reconciler.let_go", _never)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await first_answer(lambda: is_held(lead))
         assert ((await lead.listed(agent))["state"], left.poll()) == ("queued", None)
-        let_pass(loop, monkeypatch, 40)
+        let_pass(reconciler, monkeypatch, 40)
         (result,) = await lead.results(agent)
     assert (result["output"], left.wait(GIVE_UP_S)) == ("one thing more", 0)
 
@@ -313,29 +313,32 @@ async def test_after_a_restart_one_that_is_queued_waits_for_them_too_and_nothing
 async def test_what_those_have_left_is_ended_who_are_not_back_in_time_after_a_restart(
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, is_back: bool
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.run("answer('up')\nsucceed('')", agent="talker")
         with monkeypatch.context() as killed:
-            async with lead_of(loop, repository, "a person", kind="cli") as person:
+            async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 going = await person.call("attach", id=agent)
                 git(Path(going["worktree"]), "switch", "-q", "-c", "mine")
                 left = await leave(going)
                 killed.setattr("forkjoin.reconciler.let_go", _never)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository, "a person", kind="cli") as person:
-        await until(lambda: loop.rooms.visited)
+    async with (
+        open_reconciler_in_memory(home) as reconciler,
+        lead_of(reconciler, repository, "a person", kind="cli") as person,
+    ):
+        await until(lambda: reconciler.services.visited)
         if is_back:
             await person.call("attach", id=agent, again=True)
-        await end_visits(loop.rooms)
+        await end_visits(reconciler.services)
         assert left.poll() is None
         monkeypatch.setattr("forkjoin.agents.attach.time", SimpleNamespace(time=lambda: time.time() + 40))
-        await end_visits(loop.rooms)
+        await end_visits(reconciler.services)
         assert left.poll() == (None if is_back else 0)
         assert git(repository, "switch", "mine", check=False) == ""
         assert (git(repository, "branch", "--show-current") == "mine") == (not is_back)
 
 
 async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it(
-    loop: Loop, talking: Lead, person: Lead, repository: Path
+    reconciler: Reconciler, talking: Lead, person: Lead, repository: Path
 ) -> None:
     command, ended = *await talking.run("true"), *await talking.run("succeed('')", agent="talker")
     assert "is a command" in await person.refusal("attach", id=command)
@@ -343,7 +346,7 @@ async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it
     (queued,) = await talking.spawn("succeed('')", agent="talker", after=[holder])
     assert "no model has answered" in await person.refusal("attach", id=queued)
     await person.call("attach", id=ended)
-    async with lead_of(loop, repository, "another", kind="cli") as other:
+    async with lead_of(reconciler, repository, "another", kind="cli") as other:
         assert "has a person" in await other.refusal("attach", id=ended)
     assert "A person is in the conversation of a2" in await talking.refusal("remove_worktrees", ids=[ended])
     await talking.call("remove_worktrees", ids=[command])

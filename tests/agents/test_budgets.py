@@ -5,10 +5,10 @@ from pathlib import Path
 import anyio
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import Cost
 from forkjoin.store.store import open_store
-from support.harness import GIVE_UP_S, Lead, first_answer, forkjoin, git, lead_of, open_loop_in_memory
+from support.harness import GIVE_UP_S, Lead, first_answer, forkjoin, git, lead_of, open_reconciler_in_memory
 from support.records import fill
 
 #: Spends until nobody lets it, in calls of ten cents each, then says what it was told.
@@ -86,13 +86,13 @@ async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) 
     assert log.count("asked to wind up") == 1
 
 
-async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, loop: Loop, home: Home) -> None:
+async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, reconciler: Reconciler, home: Home) -> None:
     go = home.state / "go"
     task = f"succeed('done', 0.01)\nsys.stdin.read()\nspend(0.46)\n{WAITER.format(go=str(go))}"
     (agent,) = await talking.spawn(task, agent="talker", budget_usd=0.5)
 
     async def is_to_wind_up() -> bool:
-        return (await loop.store.agent(1)).wind_up
+        return (await reconciler.store.agent(1)).wind_up
 
     await first_answer(is_to_wind_up)
     go.touch()
@@ -101,13 +101,13 @@ async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, loop
 
 
 async def test_of_a_dollar_of_a_repository_two_leads_agents_run_as_far_as_it_reaches(
-    talkers: None, loop: Loop, repository: Path, home: Home
+    talkers: None, reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     go = home.state / "go"
     async with (
-        lead_of(loop, repository) as one,
-        lead_of(loop, repository, "session-2") as other,
-        lead_of(loop, repository, kind="cli") as person,
+        lead_of(reconciler, repository) as one,
+        lead_of(reconciler, repository, "session-2") as other,
+        lead_of(reconciler, repository, kind="cli") as person,
     ):
         await person.call("budget", budget_usd=1)
         for lead in (one, other):
@@ -145,8 +145,10 @@ async def test_of_a_dollar_of_a_repository_two_leads_agents_run_as_far_as_it_rea
     ]
 
 
-async def test_a_lead_raises_an_agents_budget_only_within_its_own(talking: Lead, loop: Loop, repository: Path) -> None:
-    async with lead_of(loop, repository, kind="cli") as person:
+async def test_a_lead_raises_an_agents_budget_only_within_its_own(
+    talking: Lead, reconciler: Reconciler, repository: Path
+) -> None:
+    async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.5)
     (first,) = await talking.spawn(SPENDER, agent="talker", budget_usd=0.3)
     await talking.last_event(first, "its budget of 0.3 USD is used up")
@@ -165,16 +167,16 @@ async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
 
 
 async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no_more(
-    talking: Lead, loop: Loop, repository: Path
+    talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
-    async with lead_of(loop, repository, kind="cli") as person:
+    async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=2)
     end = "say(type='result', subtype='error_max_budget_usd', is_error=True, errors=['Reached maximum budget ($1)'])"
     (first,) = await talking.spawn(f"spend(9, 'gpt-of-tomorrow')\n{end}\nimport os\nos._exit(1)", agent="talker")
     await talking.last_event(first, "the repository's budget of 2.00 USD has 0 USD left")
-    paused = await loop.store.agent(1)
+    paused = await reconciler.store.agent(1)
     assert (paused.attempt, paused.cost_usd) == (2, 2)
-    assert [one.spent_usd for one in await loop.store.budgets([1]) if not one.lead] == [2]
+    assert [one.spent_usd for one in await reconciler.store.budgets([1]) if not one.lead] == [2]
 
 
 async def test_what_is_spent_wakes_the_loop_only_near_the_end_of_what_was_given(home: Home) -> None:
@@ -198,17 +200,17 @@ async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_nex
     talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ignores = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        monkeypatch.setattr(loop.rooms.executor, "cancel", _never)
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
+        monkeypatch.setattr(reconciler.services.executor, "cancel", _never)
         (first,) = await lead.spawn(ignores + SPENDER, agent="talker", budget_usd=0.3)
         await lead.until(first, state="paused")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
 
         async def ended() -> bool:
-            return not (await loop.store.agent(1)).ending
+            return not (await reconciler.store.agent(1)).ending
 
         await first_answer(ended)
-        assert (await loop.store.agent(1)).state == "paused"
+        assert (await reconciler.store.agent(1)).state == "paused"
         await lead.call("set_budget", id=first, budget_usd=10)
         (result,) = await lead.results(first)
     assert result["state"] == "succeeded"
@@ -233,20 +235,20 @@ async def test_a_wait_ends_where_nothing_can_go_on_without_its_lead(talking: Lea
     assert "; set_budget " in waited["waiting"][0]
 
 
-async def test_one_that_had_answered_when_its_money_was_spent_is_done(talking: Lead, loop: Loop) -> None:
+async def test_one_that_had_answered_when_its_money_was_spent_is_done(talking: Lead, reconciler: Reconciler) -> None:
     lingers = "succeed('done', 0.6)\nimport sys, time\nsys.stdin.read()\ntime.sleep(60)"
     task = f"spend(0.1)\nopen('work', 'w')\n{lingers}"
     (first,) = await talking.spawn(task, agent="talker", budget_usd=0.5, verify="test -e work")
     await talking.until(first, cost_usd=0.6)
-    loop.store.changes.announce()
+    reconciler.store.changes.announce()
     (result,) = await talking.results(first)
     assert (result["state"], result["output"], result["verify"]) == ("succeeded", "done", "passed")
 
 
 async def test_one_that_a_person_lets_spend_without_limit_is_told_none(
-    talking: Lead, loop: Loop, repository: Path
+    talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
-    async with lead_of(loop, repository, kind="cli") as person:
+    async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.3)
         task = "import sys\nif run == 1: end_spent()\nsucceed(str('--max-budget-usd' in sys.argv), 0.1)"
         (first,) = await talking.spawn(task, agent="talker")
@@ -262,8 +264,8 @@ async def test_one_whose_program_has_a_limit_that_is_not_ours_is_not_started_for
     assert result["state"] == "failed"
 
 
-async def test_a_command_needs_no_money(talking: Lead, loop: Loop, repository: Path) -> None:
-    async with lead_of(loop, repository, kind="cli") as person:
+async def test_a_command_needs_no_money(talking: Lead, reconciler: Reconciler, repository: Path) -> None:
+    async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.5)
     answer = await talking.call("spawn_agents", agents=[{"task": "echo x"}], budget_usd=5)
     assert "budget_usd means nothing for a command" in answer["note"]
@@ -271,12 +273,14 @@ async def test_a_command_needs_no_money(talking: Lead, loop: Loop, repository: P
     assert result["state"] == "succeeded"
 
 
-async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(talking: Lead, loop: Loop, home: Home) -> None:
+async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(
+    talking: Lead, reconciler: Reconciler, home: Home
+) -> None:
     huge = "say(type='stream_event', uuid='u', event={'type': 'message_delta', 'usage': {'output_tokens': 10**320}})"
     negative = "say(type='assistant', message={'id': 'm', 'model': 'claude-opus-4-8', 'usage': {'input_tokens': -5}})"
     ids = await talking.spawn(f"{huge}\n{negative}\nsucceed('done', 1e308)", "succeed('done')", agent="talker")
     assert [one["state"] for one in await talking.results(*ids)] == ["succeeded"] * 2
-    assert [one.spent_usd for one in await loop.store.budgets([1])] == [0.25]
+    assert [one.spent_usd for one in await reconciler.store.budgets([1])] == [0.25]
 
 
 async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_reserved(
@@ -285,7 +289,7 @@ async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_re
     said = "\n[budget]\nagent_usd = 0.4\nlead_usd = 1\n"
     home.config_file.write_text(home.config_file.read_text() + said)
     task = WAITER.format(go=str(home.state / "go"))
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         dry = await lead.call(
             "spawn_agents", agents=[{"task": task}] * 3, agent="talker", nesting={"agents": 1}, dry_run=True
         )
@@ -298,10 +302,10 @@ async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_re
 
 
 async def test_a_person_limits_one_lead_and_lets_what_it_spent_count_no_more(
-    talking: Lead, loop: Loop, repository: Path
+    talking: Lead, reconciler: Reconciler, repository: Path
 ) -> None:
     await talking.results(*await talking.spawn("succeed('done', 0.3)", agent="talker"))
-    async with lead_of(loop, repository, kind="cli") as person:
+    async with lead_of(reconciler, repository, kind="cli") as person:
         shares = (await person.call("budget", budget_usd=0.5, lead="session-1"))["budgets"]
         assert {share.get("lead"): share.get("limit_usd") for share in shares} == {None: None, "session-1": 0.5}
         (second,) = await talking.spawn("succeed('done', 0.1)", agent="talker", budget_usd=0.4)

@@ -10,7 +10,7 @@ from forkjoin.agents.candidates import MOST_AT_ONCE
 from forkjoin.agents.retention import tidy
 from forkjoin.core.paths import Home
 from support.dependent_agents import fork, outcomes
-from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
+from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_reconciler_in_memory
 from support.merges import ids_of
 from support.records import damage
 
@@ -207,7 +207,7 @@ async def test_a_judge_is_not_run_twice_nor_its_litter_taken_for_work_when_a_dae
     async def fall(*_: object) -> None:
         raise OSError(28, "No space left on device")  # what passes is tried again
 
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         with monkeypatch.context() as fault:
             fault.setattr("forkjoin.agents.finish._result", fall)
             judge = f"touch litter; echo run >> {log}; echo 7"
@@ -215,7 +215,7 @@ async def test_a_judge_is_not_run_twice_nor_its_litter_taken_for_work_when_a_dae
             await lead.until("a1", state="finishing")
             while not log.exists() or len(log.read_text().split()) < 2:
                 await lead.listed("a1")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.call("wait_agents", ids=["fix"], timeout_s=GIVE_UP_S)
         rows = (await lead.call("get_result", id="fix"))["candidates"]
         assert [(row["score"], row["lines"]) for row in rows] == [(7, 1), (7, 1)]
@@ -241,17 +241,17 @@ async def test_candidates_are_no_conflict_of_each_other(near: Lead) -> None:
 
 
 async def test_who_won_is_known_until_all_have_gone_at_once(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await contest(lead, "echo $n > n; test $n != 1", "cat n")
         await lead.call("merge_worktree", ids=["fix"])
         for n in range(40):
-            await tidy(loop.rooms, date(2030, 1, 1) + timedelta(days=n), [])
+            await tidy(reconciler.services, date(2030, 1, 1) + timedelta(days=n), [])
         assert await won(lead) == ["a3*", "a2", "a1"]
         await lead.call("remove_worktrees", ids=["fix-1", "fix-2"], discard_unmerged=True)
         for n in range(30):
-            await tidy(loop.rooms, date(2030, 3, 1) + timedelta(days=n), [])
+            await tidy(reconciler.services, date(2030, 3, 1) + timedelta(days=n), [])
             assert await won(lead) == ["a3*", "a2", "a1"]
-        await tidy(loop.rooms, date(2030, 4, 1), [])
+        await tidy(reconciler.services, date(2030, 4, 1), [])
         assert (await lead.call("list_agents", all=True))["agents"] == [], "they go together"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from support.dependent_agents import falling_once_settled, fork, outcomes
-from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
+from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_reconciler_in_memory
 
 
 async def test_it_starts_from_the_work_of_the_one_that_it_comes_after(near: Lead, repository: Path) -> None:
@@ -124,7 +124,7 @@ async def test_a_dry_run_tells_all_and_records_nothing(near: Lead, home: Home) -
 async def test_what_it_starts_from_is_the_same_when_a_daemon_died_over_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         older = await lead.run("echo x > x.txt", "echo y > y.txt")
         with falling_once_settled(monkeypatch) as settled:
             (after,) = await fork(lead, {"name": "both", "task": "cat x.txt y.txt", "after": older})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.findings import MOST
 from forkjoin_tools.reply_size import ROOM, wire_size
 from support.harness import Lead, lead_of, program_of
@@ -18,15 +18,15 @@ async def at_work(lead: Lead, many: int) -> None:
 
 
 async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     await at_work(near_lead, 2)
-    async with lead_of(near_loop, repository, "session-2") as another:
+    async with lead_of(in_process_reconciler, repository, "session-2") as another:
         await at_work(another, 1)
     async with (
-        program_of(near_loop, "a1") as one,
-        program_of(near_loop, "a2") as other,
-        program_of(near_loop, "a3") as stranger,
+        program_of(in_process_reconciler, "a1") as one,
+        program_of(in_process_reconciler, "a2") as other,
+        program_of(in_process_reconciler, "a3") as stranger,
     ):
         await one.call("share_finding", text="The tests\nneed a database.")
         told = await other.call("read_findings")
@@ -35,9 +35,9 @@ async def test_what_one_has_found_others_of_its_lead_read_and_nobody_else(
     assert (await near_lead.listed("a1"))["last_event"] == "found: The tests need a database."
 
 
-async def test_of_many_findings_the_oldest_go(near_loop: Loop, near_lead: Lead, home: Home) -> None:
+async def test_of_many_findings_the_oldest_go(in_process_reconciler: Reconciler, near_lead: Lead, home: Home) -> None:
     await at_work(near_lead, 2)
-    async with program_of(near_loop, "a1") as one, program_of(near_loop, "a2") as other:
+    async with program_of(in_process_reconciler, "a1") as one, program_of(in_process_reconciler, "a2") as other:
         await other.call("share_finding", text="the first")
         for number in range(MOST):
             await one.call("share_finding", text=f"number {number}")
@@ -52,11 +52,11 @@ async def test_of_many_findings_the_oldest_go(near_loop: Loop, near_lead: Lead, 
 
 @pytest.mark.parametrize("character", ["\x01", "\U0001f600"])
 async def test_whatever_they_hold_they_have_room_in_one_answer(
-    near_loop: Loop, near_lead: Lead, character: str
+    in_process_reconciler: Reconciler, near_lead: Lead, character: str
 ) -> None:
     await near_lead.call("spawn_agent", task="sleep 1000", name="n" * 64)
     await near_lead.until("a1", state="running")
-    async with program_of(near_loop, "a1") as one:
+    async with program_of(in_process_reconciler, "a1") as one:
         for number in range(MOST):
             await one.call("share_finding", text=f"{number}: {character * 495}.")
         told = await one.call("read_findings")
@@ -66,14 +66,14 @@ async def test_whatever_they_hold_they_have_room_in_one_answer(
 
 
 async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
-    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("forkjoin_tools.progress_and_findings._MOST", 3)
     (agent,) = await near_lead.spawn("sleep 1000")
     await near_lead.until(agent, state="running")
-    async with program_of(near_loop, agent) as program:
+    async with program_of(in_process_reconciler, agent) as program:
         for tool in ("report_progress", "share_finding", "report_progress"):
             await program.call(tool, text="still here")
         for tool in ("report_progress", "share_finding"):
             assert "You have sent 3 reports, which is the limit" in await program.refusal(tool, text="and here")
-        assert len(await near_loop.store.findings(await near_loop.store.agent(1))) == 1
+        assert len(await in_process_reconciler.store.findings(await in_process_reconciler.store.agent(1))) == 1

@@ -26,7 +26,7 @@ from support.harness import (
     limit,
     open_lead,
     open_lead_in_memory,
-    open_loop_in_memory,
+    open_reconciler_in_memory,
     until,
 )
 
@@ -98,15 +98,15 @@ def immortal(monkeypatch: pytest.MonkeyPatch) -> Immortal:
 async def test_what_fills_the_disk_ends_though_its_stop_can_not_be_recorded_until_then(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        really = loop.store.ask_stop
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
+        really = reconciler.store.ask_stop
 
         async def ask_stop(agents: Iterable[Agent]) -> list[Agent]:
             if marked(home):
                 raise RecordsError("database or disk is full")
             return await really(agents)
 
-        monkeypatch.setattr(loop.store, "ask_stop", ask_stop)
+        monkeypatch.setattr(reconciler.store, "ask_stop", ask_stop)
         (agent,) = await lead.spawn(HOSTILE)
         await lead.last_event(agent, "up")
         (stopped,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
@@ -116,15 +116,15 @@ async def test_what_fills_the_disk_ends_though_its_stop_can_not_be_recorded_unti
 async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_ended(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.spawn(HOSTILE)
         await lead.last_event(agent, "up")
-        loop.store._connection.execute("PRAGMA query_only = ON")
+        reconciler.store._connection.execute("PRAGMA query_only = ON")
         refusal = await lead.refusal("stop_agents", ids=[agent])
         assert refusal.startswith("All processes have ended, and what the agents wrote stays, but their stop could not")
         assert "Call stop_agents again then" in refusal
         assert not marked(home)
-        loop.store._connection.execute("PRAGMA query_only = OFF")
+        reconciler.store._connection.execute("PRAGMA query_only = OFF")
         await lead.call("stop_agents", ids=[agent])
         assert (await lead.listed(agent))["state"] in ("stopped", "lost")
 

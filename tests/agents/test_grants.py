@@ -5,60 +5,62 @@ from pathlib import Path
 import pytest
 from agents.test_nested_spawns import TALK, WAITS, begin
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
-from support.harness import GIVE_UP_S, Lead, lead_of, open_loop_in_memory, program_of
+from forkjoin.reconciler import Reconciler
+from support.harness import GIVE_UP_S, Lead, lead_of, open_reconciler_in_memory, program_of
 
 
-async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(near_loop: Loop, near_lead: Lead) -> None:
+async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(
+    in_process_reconciler: Reconciler, near_lead: Lead
+) -> None:
     assert "must leave something" in await near_lead.refusal(
         "spawn_agent", task="true", agent="claude", budget_usd=4, nesting={"agents": 3, "budget_usd": 4}
     )
     parent = await begin(near_lead, agents=5, budget_usd=3)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         refused = await program.refusal("spawn_agents", agents=[{"task": "x", "budget_usd": 2}] * 2)
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
 async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(
-    talkers: None, near_loop: Loop, near_lead: Lead
+    talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     (parent,) = await near_lead.spawn(TALK, agent="talker", budget_usd=3, nesting={"agents": 3, "budget_usd": 1})
     await near_lead.until(parent, state="running")
     assert "was granted 1.00 USD for its own agents" in await near_lead.refusal("set_budget", id=parent, budget_usd=1)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("succeed('done', 0.25)", agent="talker")
     funded = await near_lead.call("set_budget", id=parent, budget_usd=5)
-    spent = (await near_loop.store.agent(1)).spent_usd
+    spent = (await in_process_reconciler.store.agent(1)).spent_usd
     assert (funded["budget_usd"], funded["spent_usd"]) == (5, pytest.approx(spent + 0.25))
-    assert (await near_loop.store.agent(1)).budget_usd == 4
+    assert (await in_process_reconciler.store.agent(1)).budget_usd == 4
 
 
 async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
     talkers: None, home: Home, repository: Path
 ) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (parent,) = await lead.spawn(TALK, agent="talker", nesting={"agents": 3})
         await lead.until(parent, state="running")
-        async with program_of(loop, parent) as program:
+        async with program_of(reconciler, parent) as program:
             results = await program.run("succeed('done', 0.25)", "succeed('done', 0.25)", agent="talker")
-        budgets = [(await loop.store.agent(number)).budget_usd for number in (1, 2, 3)]
+        budgets = [(await reconciler.store.agent(number)).budget_usd for number in (1, 2, 3)]
         await lead.call("stop_agents", ids=[parent])
     assert (len(results), budgets) == (2, [1, None, None])
 
 
 async def test_of_a_command_that_may_spawn_no_default_is_the_budget(home: Home, repository: Path) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("true", "true", nesting={"agents": 3, "budget_usd": 5})
-        assert {one.lead: one.limit_usd for one in await loop.store.project_budgets(1)} == {
+        assert {one.lead: one.limit_usd for one in await reconciler.store.project_budgets(1)} == {
             "agent:a1": 5,
             "agent:a2": 5,
         }
 
 
 async def test_a_budget_of_a_command_is_for_those_that_it_spawns(
-    talkers: None, near_loop: Loop, near_lead: Lead
+    talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     assert "must leave something" in await near_lead.refusal(
         "spawn_agent", task="true", budget_usd=4, nesting={"agents": 3, "budget_usd": 5}
@@ -66,20 +68,20 @@ async def test_a_budget_of_a_command_is_for_those_that_it_spawns(
     answer = await near_lead.call("spawn_agent", task=WAITS, name="parent", budget_usd=3, nesting={"agents": 3})
     assert "note" not in answer
     await near_lead.until("parent", state="running")
-    async with program_of(near_loop, "a1") as program:
+    async with program_of(in_process_reconciler, "a1") as program:
         refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=4)
     assert "was granted 3.00 USD for its agents: 3.00 USD are left, and 4.00 USD were asked for" in refused
 
 
 async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those_below_it(
-    talkers: None, near_loop: Loop, near_lead: Lead, repository: Path
+    talkers: None, in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5, depth=3, budget_usd=3)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         nesting = {"agents": 2, "budget_usd": 1}
         (child,) = await program.spawn(TALK, agent="talker", budget_usd=2, nesting=nesting)
         await near_lead.until(child, state="running")
-        async with program_of(near_loop, child) as below:
+        async with program_of(in_process_reconciler, child) as below:
             await below.spawn(TALK, agent="talker", budget_usd=1)
         refused = await program.refusal("spawn_agent", task=TALK, agent="talker", budget_usd=1.5)
         assert ": 1.00 USD are left, and 1.50 USD were asked for" in refused
@@ -88,10 +90,10 @@ async def test_what_one_grants_in_turn_is_held_whole_and_not_once_more_for_those
 
 
 async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(
-    talkers: None, near_loop: Loop, near_lead: Lead
+    talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn("spend(0.4)\nhear()", agent="talker", budget_usd=0.3)
         await near_lead.last_event(child, "is used up")
         told = await program.call("wait_agents", ids=[child])
@@ -100,10 +102,10 @@ async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(
 
 
 async def test_one_whose_own_lack_what_it_was_granted_is_told_what_it_can_do_and_a_person_how_to_raise_it(
-    talkers: None, near_loop: Loop, near_lead: Lead
+    talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5, budget_usd=0.4)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("succeed('done', 0.35)", agent="talker")
         (other,) = await program.spawn(TALK, agent="talker")
         why = await near_lead.last_event(other, "has 0.05 USD left, and it needs 0.1 USD")

@@ -10,9 +10,9 @@ from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.process.executor import Capacity
 from forkjoin.process.local_executor import LocalExecutor
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.scheduling.scheduler import Decision, Situation, decide
-from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, open_loop_in_memory
+from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, open_reconciler_in_memory
 
 GB = 1_000_000_000
 TAKES = "python3 -c \"import time; x = b'x' * 200_000_000; time.sleep(0.5)\""
@@ -26,23 +26,25 @@ while run == 1:
 succeed(told)"""
 
 
-def let_have(loop: Loop, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+def let_have(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
     """Let so much memory be free of ten gigabytes."""
 
     async def capacity() -> Capacity:
         return Capacity(2, 10 * GB, int(free), 0)
 
-    monkeypatch.setattr(loop.rooms.executor, "capacity", capacity)
-    loop.store.changes.announce()
+    monkeypatch.setattr(reconciler.services.executor, "capacity", capacity)
+    reconciler.store.changes.announce()
 
 
-async def test_a_look_at_the_machine_is_good_for_a_moment(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_at_the_machine_is_good_for_a_moment(
+    reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr("forkjoin.agents.machine_usage.time", SimpleNamespace(monotonic=lambda: now))
-    sight = Sight(loop.rooms)
-    let_have(loop, monkeypatch, 3 * GB)
+    sight = Sight(reconciler.services)
+    let_have(reconciler, monkeypatch, 3 * GB)
     await sight.look([])
-    let_have(loop, monkeypatch, 5 * GB)
+    let_have(reconciler, monkeypatch, 5 * GB)
     kept = await sight.look([])
     now = 1.5
     fresh = await sight.look([])
@@ -52,11 +54,11 @@ async def test_a_look_at_the_machine_is_good_for_a_moment(loop: Loop, monkeypatc
 
 
 async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
+    reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(time=lambda: 1_000_000.0, monotonic=lambda: 500.0)
     monkeypatch.setattr("forkjoin.agents.apply_schedule.time", clock)
-    scheduled = Schedule(loop.rooms)
+    scheduled = Schedule(reconciler.services)
     scheduled._short_since = {1: 999_900.0}
     clock.time, clock.monotonic = lambda: 1_086_410.0, lambda: 510.0  # a day on, in ten seconds
     seen: list[Situation] = []
@@ -67,7 +69,7 @@ async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
 
     monkeypatch.setattr("forkjoin.agents.apply_schedule.decide", see)
     await scheduled.act()
-    (situation,) = [one for one in seen if one.short_since]  # others are the loop's own
+    (situation,) = [one for one in seen if one.short_since]  # others are the reconciler's own
     assert situation.now - situation.short_since[1] == 110
 
 
@@ -85,35 +87,35 @@ async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(
 async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run(TAKES)
-        ((kind, peak),) = (await loop.store.peaks()).items()
+        ((kind, peak),) = (await reconciler.store.peaks()).items()
         assert kind == (1, "sh")
         assert 200_000_000 < peak < 400_000_000
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:  # it is kept
-        let_have(loop, monkeypatch, 0.9 * GB)
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:  # it is kept
+        let_have(reconciler, monkeypatch, 0.9 * GB)
         first, second, third = await lead.spawn(*["sleep 60"] * 3)
         await lead.last_event(third, "of memory free, 0.")
         await lead.call("stop_agents", ids=[first, second, third])
 
 
 async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conversation(
-    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    talking: Lead, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_have(loop, monkeypatch, 8 * GB)
+    let_have(reconciler, monkeypatch, 8 * GB)
     first, second = [(await talking.spawn(TALKS, agent="talker"))[0] for _ in range(2)]
     for one in (first, second):
         await talking.last_event(one, "I begin.")
-    let_have(loop, monkeypatch, 0.1 * GB)
+    let_have(reconciler, monkeypatch, 0.1 * GB)
 
     async def paused() -> list[Agent]:
-        return [one for one in await loop.store.live() if one.state == "paused" and not one.ending]
+        return [one for one in await reconciler.store.live() if one.state == "paused" and not one.ending]
 
     (youngest,) = await first_answer(paused)
     assert "of memory free, " in await talking.last_event(youngest.id, "needed")
     (other,) = {first, second} - {youngest.id}
     assert (await talking.listed(other))["state"] == "running"
-    let_have(loop, monkeypatch, 8 * GB)
+    let_have(reconciler, monkeypatch, 8 * GB)
     (result,) = await talking.results(youngest.id)
     assert (result["state"], "(memory is short)" in result["output"]) == ("succeeded", True)
     await talking.call("stop_agents", ids=[other])

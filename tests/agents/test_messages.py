@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import anyio
 import pytest
 from forkjoin.agents.messages import taker_of
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.error import RecordsError
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.process.local_executor import LocalExecutor
-from forkjoin.reconciler import Loop
-from support.harness import GIVE_UP_S, Lead, lead_of, open_loop_in_memory, program_of
+from forkjoin.reconciler import Reconciler
+from support.harness import GIVE_UP_S, Lead, lead_of, open_reconciler_in_memory, program_of
 
 #: A conversation that ends each turn with what it was told.
 ECHO = "succeed(f'{resumed} {told}')"
@@ -47,9 +47,11 @@ async def test_one_that_runs_is_told_at_once_and_in_order(talking: Lead) -> None
     assert "noted: told: first" in log
 
 
-async def test_one_that_waits_for_an_answer_is_told_at_once(talking: Lead, loop: Loop, repository: Path) -> None:
+async def test_one_that_waits_for_an_answer_is_told_at_once(
+    talking: Lead, reconciler: Reconciler, repository: Path
+) -> None:
     agent = await up(talking, "succeed(hear())")
-    async with program_of(loop, agent) as program, anyio.create_task_group() as tasks:
+    async with program_of(reconciler, agent) as program, anyio.create_task_group() as tasks:
         tasks.start_soon(partial(program.refusal, "ask_lead", question="Which?"))
         assert (await talking.call("wait_agents", timeout_s=GIVE_UP_S))["pending"][0]["state"] == "waiting"
         assert await told(talking, agent, "more") == "now"
@@ -77,7 +79,7 @@ async def test_what_one_is_told_that_waits_for_its_turn_it_hears_in_order(talkin
 
 @pytest.mark.parametrize(("program", "task"), [("talker", "x = 'more'"), ("sh", "succeed() { echo more; }")])
 async def test_what_one_is_told_before_it_starts_stands_below_its_task(
-    talking: Lead, loop: Loop, program: str, task: str
+    talking: Lead, reconciler: Reconciler, program: str, task: str
 ) -> None:
     holder = await up(talking, "hear()", exclusive="key")
     (agent,) = await talking.spawn(task, agent=program, exclusive="key")
@@ -85,7 +87,7 @@ async def test_what_one_is_told_before_it_starts_stands_below_its_task(
     await talking.call("stop_agents", ids=[holder])
     (result,) = await talking.results(agent)
     assert result["output"].strip() == "more"
-    assert (await loop.store.agent(2)).attempt == 1
+    assert (await reconciler.store.agent(2)).attempt == 1
 
 
 async def test_a_command_is_run_again_with_its_task_and_what_it_was_told(talking: Lead, tmp_path: Path) -> None:
@@ -116,12 +118,14 @@ async def test_one_that_was_stopped_goes_on_when_it_is_told_to(talking: Lead) ->
     assert (result["state"], result["output"]) == ("succeeded", "True go on")
 
 
-async def test_what_waits_for_one_that_is_stopped_does_not_start_it_again(talking: Lead, loop: Loop) -> None:
+async def test_what_waits_for_one_that_is_stopped_does_not_start_it_again(
+    talking: Lead, reconciler: Reconciler
+) -> None:
     (agent,) = await talking.spawn("echo up; sleep 1000")
     await talking.until(agent, last_event="up")
     await told(talking, agent, "echo more")
     await talking.call("stop_agents", ids=[agent])
-    assert (await loop.store.agent(1)).state == "stopped"
+    assert (await reconciler.store.agent(1)).state == "stopped"
 
 
 #: What a program does that was told something, and ends without having answered that.
@@ -165,48 +169,48 @@ async def test_a_daemon_that_takes_over_says_nothing_twice(
 
     with monkeypatch.context() as patched:
         patched.setattr(LocalExecutor, "send", die_after_it)
-        async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+        async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
             agent = await up(lead, "succeed(hear())")
             assert await told(lead, agent, "more") == "next_turn"
             await lead.last_event(agent, "more")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (result,) = await lead.results(agent)
-        assert (result["output"], (await loop.store.agent(1)).attempt) == ("more", 1)
+        assert (result["output"], (await reconciler.store.agent(1)).attempt) == ("more", 1)
 
 
 async def test_what_there_is_no_room_for_now_is_told_later(
-    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    talking: Lead, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, full = loop.rooms.executor.send, [OSError(errno.ENOSPC, "full")]
+    send, full = reconciler.services.executor.send, [OSError(errno.ENOSPC, "full")]
 
     async def try_to_send(handle: str, data: bytes, *, once: bool = False) -> bool:
         if full:
             raise full.pop()
         return await send(handle, data, once=once)
 
-    monkeypatch.setattr(loop.rooms.executor, "send", try_to_send)
+    monkeypatch.setattr(reconciler.services.executor, "send", try_to_send)
     agent = await up(talking, "succeed(hear())")
     assert await told(talking, agent, "more") == "next_turn"
     (result,) = await talking.results(agent)
     assert result["output"] == "more"
 
 
-async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, loop: Loop) -> None:
+async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, reconciler: Reconciler) -> None:
     (first,) = await talking.spawn("exit 1")
     (second,) = await talking.run("echo done", after=[first])
     await told(talking, second, "more")
     (result,) = await talking.results(second)
     assert (result["state"], result["summary"]) == ("failed", "skipped: a1 failed")
-    assert (await loop.store.agent(2)).started is None
+    assert (await reconciler.store.agent(2)).started is None
 
 
 async def test_one_whose_lead_is_gone_goes_on_for_who_tells_it(
     talkers: None, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.run("echo $WHO")
     monkeypatch.setenv("WHO", "another")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository, "session-2") as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository, "session-2") as lead:
         await told(lead, agent, "echo again")
         (result,) = await lead.results(agent)
     assert result["output"] == "another\nagain\n"
@@ -280,22 +284,22 @@ async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_o
     assert "is no worktree, but there are files in it" in result["error"]
 
 
-async def test_one_whose_program_the_settings_know_no_more_takes_nothing(talking: Lead, loop: Loop) -> None:
+async def test_one_whose_program_the_settings_know_no_more_takes_nothing(talking: Lead, reconciler: Reconciler) -> None:
     agent = await up(talking, "hear()")
-    record = await loop.store.agent(1)
-    assert taker_of(loop.rooms, record)
-    assert taker_of(loop.rooms, replace(record, spec=record.spec.model_copy(update={"agent": "gone"}))) is None
+    record = await reconciler.store.agent(1)
+    assert taker_of(reconciler.services, record)
+    assert taker_of(reconciler.services, replace(record, spec=record.spec.model_copy(update={"agent": "gone"}))) is None
     await talking.call("stop_agents", ids=[agent])
 
 
 async def test_a_daemon_that_takes_over_delivers_what_was_recorded(talkers: None, repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         runs = await up(lead, "succeed(f'{hear()}, {hear()}')")
         (ended,) = await lead.run(ECHO, agent="talker")
-    async with open_loop(home) as loop:  # nobody runs it
+    async with open_reconciler(home) as reconciler:  # nobody runs it
         for number, text in ((1, "first"), (1, "second"), (2, "more")):
-            await loop.store.tell(await loop.store.agent(number), text, Call("", ""), "", "")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+            await reconciler.store.tell(await reconciler.store.agent(number), text, Call("", ""), "", "")
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         results = await lead.results(runs, ended)
     assert [result["output"] for result in results] == ["first, second", "True more"]
 
@@ -323,13 +327,13 @@ async def test_who_is_gone_or_has_lost_its_name_is_refused_in_words(talking: Lea
     assert (await talking.listed(merged))["state"] == "succeeded"
 
 
-async def test_a_message_that_is_sent_twice_is_recorded_once(talking: Lead, loop: Loop) -> None:
+async def test_a_message_that_is_sent_twice_is_recorded_once(talking: Lead, reconciler: Reconciler) -> None:
     (agent,) = await talking.run("true")
-    record = await loop.store.agent(1)
+    record = await reconciler.store.agent(1)
     call = Call("relay", "request")
-    await loop.store.tell(record, "true", call, record.environment, "")
-    assert await loop.store.answered(call) == {"mail": 1}
-    assert (await loop.store.agent(1)).attempt == 2
+    await reconciler.store.tell(record, "true", call, record.environment, "")
+    assert await reconciler.store.answered(call) == {"mail": 1}
+    assert (await reconciler.store.agent(1)).attempt == 2
     await talking.results(agent)
 
 

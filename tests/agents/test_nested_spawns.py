@@ -11,7 +11,7 @@ import pytest
 from forkjoin.core.paths import Home
 from forkjoin.core.session import digest_of
 from forkjoin.merge_queue.conflict_preview import ConflictingPair
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin_tools.blocking_calls import Patience
 from mcp_types import ElicitRequestParams, ElicitResult
 from support.harness import (
@@ -119,26 +119,26 @@ async def test_what_the_settings_add_for_its_program_does_not_reach_what_it_spaw
 
 
 async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    worktree = Path((await near_loop.store.agent(1)).worktree)
+    worktree = Path((await in_process_reconciler.store.agent(1)).worktree)
     (worktree / ".git").unlink()
     git(worktree, "init", "-q")
     git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         refused = await program.refusal("spawn_agent", task="true")
         assert f"is no worktree of {repository}/.git any more; nothing was changed." in refused
 
 
 async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(
-    near_loop: Loop, near_lead: Lead
+    in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=2, depth=2)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn(WAITS, nesting={"agents": 50})
         await near_lead.until(child, state="running")
-        async with program_of(near_loop, child) as below:
+        async with program_of(in_process_reconciler, child) as below:
             (grandchild,) = await below.spawn("true")
             refused = await below.refusal("spawn_agent", task="true")
             assert "was granted 2 agents of its own" in refused
@@ -164,13 +164,13 @@ async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn
     ],
 )
 async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
-    near_loop: Loop, near_lead: Lead, given: dict[str, Any], words: str
+    in_process_reconciler: Reconciler, near_lead: Lead, given: dict[str, Any], words: str
 ) -> None:
     await near_lead.call("spawn_agent", task="true", name="other")
     await near_lead.results("other")
     await near_lead.call("spawn_agent", task=WAITS, name="parent", nesting={"agents": 5}, exclusive="database")
     await near_lead.until("parent", state="running")
-    async with program_of(near_loop, "a2") as program:
+    async with program_of(in_process_reconciler, "a2") as program:
         assert words in await program.refusal("spawn_agent", task="true", **given)
         assert (await program.call("list_agents"))["agents"] == []
 
@@ -187,12 +187,12 @@ async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
     ],
 )
 async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
-    near_loop: Loop, near_lead: Lead, tool: str, given: dict[str, Any], words: str
+    in_process_reconciler: Reconciler, near_lead: Lead, tool: str, given: dict[str, Any], words: str
 ) -> None:
     await near_lead.call("spawn_agent", task="true", name="other")
     await near_lead.results("other")
     parent = await begin(near_lead, agents=5)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         await program.call("spawn_agent", task="true", name="child")
         assert words in await program.refusal(tool, **given)
 
@@ -209,26 +209,26 @@ async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
     ],
 )
 async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
-    near_loop: Loop, near_lead: Lead, tool: str, given: dict[str, Any]
+    in_process_reconciler: Reconciler, near_lead: Lead, tool: str, given: dict[str, Any]
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
-        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+        (Path((await in_process_reconciler.store.agent(1)).worktree) / "go").touch()
         await near_lead.results(parent)
         assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
 
 
 async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
-    near_loop: Loop, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near_loop.schedule, "max_running", 1)
+    monkeypatch.setattr(in_process_reconciler.schedule, "max_running", 1)
     await begin(near_lead, agents=5)
-    await near_loop.store.add_token(1, digest_of("its token"))
-    async with program_of(near_loop, "a1") as program:
+    await in_process_reconciler.store.add_token(1, digest_of("its token"))
+    async with program_of(in_process_reconciler, "a1") as program:
         await program.spawn("true", "true")
-    async with lead_of(near_loop, repository, kind="cli", token="its token") as shell:
+    async with lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell:
         told = await shell.call("wait_agents", ids=["a2"], timeout_s=GIVE_UP_S)
         assert [one["id"] for one in told["finished"]] == ["a2"]
         told = await shell.call("wait_agents", timeout_s=GIVE_UP_S)
@@ -236,19 +236,19 @@ async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
 
 
 async def test_what_waits_for_others_keeps_its_slot(
-    near_loop: Loop, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(near_lead, agents=5)
-    await near_loop.store.add_token(1, digest_of("its token"))
+    await in_process_reconciler.store.add_token(1, digest_of("its token"))
     awaiting: list[list[int]] = []
 
     async def look(self: Patience, *_: object) -> None:
-        awaiting.append([*near_loop.rooms.awaiting])
+        awaiting.append([*in_process_reconciler.services.awaiting])
 
     monkeypatch.setattr(Patience, "wait", look)
     async with (
-        program_of(near_loop, "a1") as program,
-        lead_of(near_loop, repository, kind="cli", token="its token") as shell,
+        program_of(in_process_reconciler, "a1") as program,
+        lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell,
     ):
         (child,) = await program.spawn("true")
         for ids in ([child], [child, "a1"], ["a1"]):
@@ -257,16 +257,16 @@ async def test_what_waits_for_others_keeps_its_slot(
 
 
 async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
     (stranger,) = await near_lead.spawn(WAITS)
     await near_lead.until(stranger, state="running")
-    await near_loop.store.add_token(1, digest_of("its token"))
+    await in_process_reconciler.store.add_token(1, digest_of("its token"))
     async with (
-        program_of(near_loop, parent) as program,
-        program_of(near_loop, stranger) as other,
-        lead_of(near_loop, repository, kind="cli", token="its token") as shell,
+        program_of(in_process_reconciler, parent) as program,
+        program_of(in_process_reconciler, stranger) as other,
+        lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell,
         anyio.create_task_group() as tasks,
     ):
         for number, asker in enumerate((program, other), 1):
@@ -281,30 +281,34 @@ async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
             await near_lead.call("answer_request", request_id=request, answer="Yours.")
 
 
-async def test_its_silence_while_it_waits_for_its_own_does_not_count(near_loop: Loop, near_lead: Lead) -> None:
+async def test_its_silence_while_it_waits_for_its_own_does_not_count(
+    in_process_reconciler: Reconciler, near_lead: Lead
+) -> None:
     (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
     await near_lead.until(parent, state="running")
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         await program.spawn("sleep 3")
         await program.call("wait_agents", timeout_s=GIVE_UP_S)
-        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+        (Path((await in_process_reconciler.store.agent(1)).worktree) / "go").touch()
     (result,) = await near_lead.results(parent)
     assert result["state"] == "succeeded"
 
 
-async def test_its_silence_while_its_own_are_merged_does_not_count(near_loop: Loop, near_lead: Lead) -> None:
+async def test_its_silence_while_its_own_are_merged_does_not_count(
+    in_process_reconciler: Reconciler, near_lead: Lead
+) -> None:
     (parent,) = await near_lead.spawn(WAITS, nesting={"agents": 1}, silence_minutes=0.02)
     await near_lead.until(parent, state="running")
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         await program.call("merge_worktree", ids=["a2"], verify="sleep 3")
-        (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+        (Path((await in_process_reconciler.store.agent(1)).worktree) / "go").touch()
     (result,) = await near_lead.results(parent)
     assert result["state"] == "succeeded"
 
 
 async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_through_its_program(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     put: list[str] = []
 
@@ -313,11 +317,13 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
         return ElicitResult(action="accept", content={"answer": "The person's."})
 
     await begin(near_lead, agents=5)
-    await near_loop.store.add_token(1, digest_of("its token"))
-    async with lead_of(near_loop, repository, token="its token", elicitation_callback=accept, mode="legacy") as program:
+    await in_process_reconciler.store.add_token(1, digest_of("its token"))
+    async with lead_of(
+        in_process_reconciler, repository, token="its token", elicitation_callback=accept, mode="legacy"
+    ) as program:
         (child,) = await program.spawn(WAITS)
         await near_lead.until(child, state="running")
-        async with program_of(near_loop, child) as below, anyio.create_task_group() as tasks:
+        async with program_of(in_process_reconciler, child) as below, anyio.create_task_group() as tasks:
             tasks.start_soon(partial(below.call, "ask_lead", question="Whose?"))
             await near_lead.until(child, state="waiting")
             (asked,) = (await program.call("wait_agents", ids=[child]))["requests"]
@@ -328,10 +334,12 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
 # -- at its command line
 
 
-async def test_its_command_line_may_do_what_its_tools_may(near_loop: Loop, near_lead: Lead, repository: Path) -> None:
+async def test_its_command_line_may_do_what_its_tools_may(
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
+) -> None:
     parent = await begin(near_lead, agents=5)
     (stranger,) = await near_lead.run("true")
-    async with program_of(near_loop, parent, kind="cli") as shell:
+    async with program_of(in_process_reconciler, parent, kind="cli") as shell:
         (child,) = await shell.run("echo theirs > theirs.txt")
         assert (await shell.call("merge_worktree", ids=[child]))["merged"]
         seen = {one["id"] for one in (await shell.call("list_agents"))["agents"]}
@@ -341,40 +349,42 @@ async def test_its_command_line_may_do_what_its_tools_may(near_loop: Loop, near_
                 assert "is not one of your agents" in await shell.refusal(tool, ids=[other])
         for tool, given in (("budget", {}), ("attach", {"id": child}), ("undo_merge", {}), ("get_status", {})):
             assert "is the lead's alone" in await shell.refusal(tool, **given)
-    assert git(repository, "show", f"{(await near_loop.store.agent(1)).branch}:theirs.txt") == "theirs"
+    assert git(repository, "show", f"{(await in_process_reconciler.store.agent(1)).branch}:theirs.txt") == "theirs"
 
 
 async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_competes_with_its_own(
-    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec: dict[str, Any] = {"task": WAITS, "name": "try", "candidates": 2}
     await near_lead.call("spawn_agents", agents=[spec])
     for number in (1, 2):
         await near_lead.until(f"a{number}", state="running")
-        (Path((await near_loop.store.agent(number)).worktree) / "go").touch()
-    first = await near_loop.store.agent(1)
+        (Path((await in_process_reconciler.store.agent(number)).worktree) / "go").touch()
+    first = await in_process_reconciler.store.agent(1)
     await near_lead.results("a1", "a2")
-    monkeypatch.setattr(near_loop.foresight, "known", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]})
-    async with program_of(near_loop, "a1", kind="cli") as shell:
+    monkeypatch.setattr(
+        in_process_reconciler.foresight, "known", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]}
+    )
+    async with program_of(in_process_reconciler, "a1", kind="cli") as shell:
         assert [one["id"] for one in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]
         assert "conflicts" not in await shell.listed("a1")
     assert (await near_lead.listed("a1"))["conflicts"] == ["a2: secret.txt"]
 
 
 async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_next(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     (agent,) = await near_lead.run("true")
     await near_lead.call("message_agent", id=agent, text=WAITS)
     await near_lead.until(agent, state="running")
     async with (
-        program_of(near_loop, agent, attempt="a1-1") as left,
-        program_of(near_loop, agent, kind="cli", attempt="a1-2") as now,
+        program_of(in_process_reconciler, agent, attempt="a1-1") as left,
+        program_of(in_process_reconciler, agent, kind="cli", attempt="a1-2") as now,
     ):
         refused = await left.refusal("report_progress", text="still there")
         assert refused == "a1-1, to which this process belongs, has ended. Nothing was changed."
         assert await now.call("report_progress", text="here") == "Noted."
-    (Path((await near_loop.store.agent(1)).worktree) / "go").touch()
+    (Path((await in_process_reconciler.store.agent(1)).worktree) / "go").touch()
     await near_lead.results(agent)
 
 
@@ -382,11 +392,11 @@ async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_nex
 
 
 async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
-    async with program_of(near_loop, parent) as program:
+    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agent(1)
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree), "checkout", "-q", "--detach")
         git(repository, "symbolic-ref", agent.ref, "refs/heads/main")
@@ -397,11 +407,11 @@ async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
 
 
 async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_changes_nothing(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
-    async with program_of(near_loop, parent) as program:
+    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agent(1)
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree), "checkout", "-q", "--detach")
         turn = f"git -C {repository} symbolic-ref {agent.ref} refs/heads/main"
@@ -411,11 +421,11 @@ async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_chang
 
 
 async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
-    near_loop: Loop, near_lead: Lead, repository: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await near_loop.store.agent(1)
-    async with program_of(near_loop, parent) as program:
+    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agent(1)
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree), "symbolic-ref", "HEAD", "refs/heads/main")
         told = await program.call("merge_worktree", ids=["a2"])
@@ -424,10 +434,12 @@ async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
     assert git(repository, "rev-parse", "main") == main
 
 
-async def test_a_merge_writes_into_no_checkout_but_its_own(near_loop: Loop, near_lead: Lead, repository: Path) -> None:
+async def test_a_merge_writes_into_no_checkout_but_its_own(
+    in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
+) -> None:
     parent = await begin(near_lead, agents=5)
-    agent = await near_loop.store.agent(1)
-    async with program_of(near_loop, parent) as program:
+    agent = await in_process_reconciler.store.agent(1)
+    async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree), "checkout", "-q", "--detach")
         git(repository, "symbolic-ref", "HEAD", agent.ref)
@@ -440,12 +452,12 @@ async def test_a_merge_writes_into_no_checkout_but_its_own(near_loop: Loop, near
 
 
 async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
-    near_loop: Loop, near_lead: Lead, tmp_path: Path
+    in_process_reconciler: Reconciler, near_lead: Lead, tmp_path: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
     verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
-    branch = (await near_loop.store.agent(1)).branch
-    async with program_of(near_loop, parent) as program, anyio.create_task_group() as tasks:
+    branch = (await in_process_reconciler.store.agent(1)).branch
+    async with program_of(in_process_reconciler, parent) as program, anyio.create_task_group() as tasks:
         (child,) = await program.run("echo theirs > theirs.txt")
         refused: list[str] = []
 
@@ -454,43 +466,45 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
 
         tasks.start_soon(merge)
         await until((tmp_path / "begun").exists)
-        before = git(Path((await near_loop.store.agent(1)).worktree), "rev-parse", branch)
+        before = git(Path((await in_process_reconciler.store.agent(1)).worktree), "rev-parse", branch)
         await near_lead.call("stop_agents", ids=[parent])
         (tmp_path / "go").touch()
         await until(lambda: refused)
         assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
-        assert git(Path((await near_loop.store.agent(1)).worktree), "rev-parse", branch) == before
+        assert git(Path((await in_process_reconciler.store.agent(1)).worktree), "rev-parse", branch) == before
         assert (await near_lead.listed(child))["merge"] == "unmerged"
 
 
 async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked_for_it(
-    near_loop: Loop, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.run("echo theirs > theirs.txt")
-        monkeypatch.setattr(near_loop.rooms.environments, "find", _lost)
+        monkeypatch.setattr(in_process_reconciler.services.environments, "find", _lost)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
-            await first_answer(partial(waits, near_loop))
-            await near_loop.store.ask_stop(await near_loop.store.live())
+            await first_answer(partial(waits, in_process_reconciler))
+            await in_process_reconciler.store.ask_stop(await in_process_reconciler.store.live())
 
 
 def _lost(*_: object) -> None:
     return None
 
 
-async def waits(loop: Loop) -> bool:
+async def waits(reconciler: Reconciler) -> bool:
     """Whether a merge waits for the environment of whoever has asked for it."""
-    return loop.waiting_landings > 0
+    return reconciler.waiting_landings > 0
 
 
-async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(near_loop: Loop, near_lead: Lead) -> None:
+async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(
+    in_process_reconciler: Reconciler, near_lead: Lead
+) -> None:
     parent = await begin(near_lead, agents=5, depth=2)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn(WAITS, nesting={"agents": 1})
         await near_lead.until(child, state="running")
-        async with program_of(near_loop, child) as below:
+        async with program_of(in_process_reconciler, child) as below:
             (grandchild,) = await below.spawn(WAITS)
         await near_lead.call("stop_agents", ids=[parent])
         assert "is at its end" in await program.refusal("spawn_agent", task="true")
@@ -499,14 +513,14 @@ async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(near_loop:
 
 
 async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told(
-    near_loop: Loop, near_lead: Lead
+    in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    async with program_of(near_loop, parent) as program:
+    async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn(f"echo half > half.txt; {WAITS}")
         await near_lead.until(child, state="running")
-        worktree = Path((await near_loop.store.agent(1)).worktree)
-        await until((Path((await near_loop.store.agent(2)).worktree) / "half.txt").exists)
+        worktree = Path((await in_process_reconciler.store.agent(1)).worktree)
+        await until((Path((await in_process_reconciler.store.agent(2)).worktree) / "half.txt").exists)
         (worktree / "go").touch()
     (result, stopped) = await near_lead.results(parent, child)
     assert any("were stopped" in warning and child in warning for warning in result["warnings"])

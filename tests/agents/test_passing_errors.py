@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from forkjoin.core.paths import Home
-from support.harness import GIVE_UP_S, Lead, first_answer, lead_of, open_loop_in_memory
+from support.harness import GIVE_UP_S, Lead, first_answer, lead_of, open_reconciler_in_memory
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -42,7 +42,7 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
 
     fault = Fault(getattr(lifecycle, moment))
     monkeypatch.setattr(lifecycle, moment, fault)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn("echo x > x.txt; echo told")
         await _until_told(lead, "a1 (")
         words = "a1 (echo-x-x-txt-echo-told) can't be carried on now, and is tried again"
@@ -50,7 +50,7 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
         fault.mended = True
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
-        assert loop.held_up == {}
+        assert reconciler.held_up == {}
 
 
 async def test_a_landing_waits_until_there_is_space_again(
@@ -61,7 +61,7 @@ async def test_a_landing_waits_until_there_is_space_again(
 
     fault = Fault(merge_together)
     monkeypatch.setattr(train, "merge_together", fault)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("echo x > x.txt")
         landed: list[Any] = []
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from forkjoin.agents.stop import stop
 from forkjoin.core.paths import Home
-from support.harness import Lead, lead_of, open_lead_in_memory, open_loop_in_memory, program_of
+from support.harness import Lead, lead_of, open_lead_in_memory, open_reconciler_in_memory, program_of
 
 ECHO = "succeed(' '.join(sys.argv))"
 
@@ -55,32 +55,32 @@ async def test_a_lead_is_told_that_a_program_which_asks_for_nothing_keeps_to_den
 async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_spawns(
     talkers: None, repository: Path, home: Home
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.call("spawn_agent", task="until test -e go; do sleep 0.05; done", nesting={"agents": 3})
         await lead.until("a1", state="running")
     home.config_file.write_text(f"{home.config_file.read_text()}[permissions]\nallow = []\n")
-    async with open_loop_in_memory(home) as loop:
+    async with open_reconciler_in_memory(home) as reconciler:
         for given in ({"agent": "talker", "permissions": {"allow": ["Bash"]}}, {}):
-            async with program_of(loop, "a1") as parent:
+            async with program_of(reconciler, "a1") as parent:
                 assert "would do for it" in await parent.refusal("spawn_agent", task="true", **given)
-        await stop(loop.rooms, await loop.store.live())
+        await stop(reconciler.services, await reconciler.store.live())
 
 
 async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
     talkers: None, repository: Path, home: Home
 ) -> None:
     limited: dict[str, Any] = {"task": ECHO, "agent": "talker", "permissions": {"deny": ["WebFetch"]}}
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         refused = await lead.refusal("spawn_agent", **limited, nesting={"agents": 1})
         assert "nesting and permissions" in refused
         assert (await lead.call("list_agents", all=True))["agents"] == []
         await lead.call("spawn_agent", task="until test -e go; do sleep 0.05; done", nesting={"agents": 3, "depth": 2})
         await lead.until("a1", state="running")
-        async with program_of(loop, "a1") as parent:
+        async with program_of(reconciler, "a1") as parent:
             assert await parent.refusal("spawn_agent", **limited, nesting={"agents": 1}) == refused
             await parent.call("spawn_agent", **limited)
         (limited_child,) = await lead.results("a2")
-        await stop(loop.rooms, await loop.store.live())
+        await stop(reconciler.services, await reconciler.store.live())
     assert "WebFetch" in limited_child["output"]
     home.config_file.write_text(f'{home.config_file.read_text()}[permissions]\ndeny = ["WebFetch"]\n')
     async with open_lead_in_memory(home, repository) as lead:

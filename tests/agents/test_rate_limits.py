@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.scheduling import rate_limit_policy
-from support.harness import Lead, lead_of, let_pass, open_lead, open_loop_in_memory, until
+from support.harness import Lead, lead_of, let_pass, open_lead, open_reconciler_in_memory, until
 
 
 async def goes_on(folder: Path) -> None:
@@ -34,11 +34,11 @@ async def is_frozen(home: Home, agent: str) -> None:
     await until(lambda: states() == {"T"})
 
 
-async def limit_to_one(loop: Loop, number: int) -> None:
+async def limit_to_one(reconciler: Reconciler, number: int) -> None:
     """Let the vendor take one of this agent's account, and none more for a while."""
-    account = (await loop.store.agent(number)).account
-    loop.rooms.rate_limits[account] = rate_limit_policy.RateLimit(1, closed_until=time.time() + 100, why="429")
-    loop.store.changes.announce()
+    account = (await reconciler.store.agent(number)).account
+    reconciler.services.rate_limits[account] = rate_limit_policy.RateLimit(1, closed_until=time.time() + 100, why="429")
+    reconciler.store.changes.announce()
 
 
 #: Ticks until it is told to end, after it was told to refuse.
@@ -54,7 +54,7 @@ succeed('done')"""
 
 
 async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no_other_account(
-    talking: Lead, loop: Loop, home: Home, monkeypatch: pytest.MonkeyPatch
+    talking: Lead, reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit_policy, "GROWS_EVERY_S", 1000)
     go, limited = home.state / "go", home.state / "limited"
@@ -62,7 +62,7 @@ async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no
     telling = TICKS.format(go=str(go), limited=str(limited))
     ids = await talking.spawn(telling, ticking, ticking, ticking, agent="talker")
     (other,) = await talking.spawn(ticking, agent="other")
-    folders = {one: Path((await loop.store.agent(int(one[1:]))).worktree) for one in (*ids, other)}
+    folders = {one: Path((await reconciler.store.agent(int(one[1:]))).worktree) for one in (*ids, other)}
     for one in (*ids[1:], other):
         await goes_on(folders[one])
     limited.touch()
@@ -74,18 +74,18 @@ async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no
     status = await talking.call("get_status")
     assert (status["running"], status["paused"]) == (3, 2)
     assert any("at once for now" in why or "takes no more until" in why for why in status["waiting"])
-    let_pass(loop, monkeypatch, 1500)  # one more
+    let_pass(reconciler, monkeypatch, 1500)  # one more
     await talking.until(ids[2], state="running")
     await goes_on(folders[ids[2]])
     await is_frozen(home, ids[3])
-    let_pass(loop, monkeypatch, 5000)
+    let_pass(reconciler, monkeypatch, 5000)
     await talking.until(ids[3], state="running")
     go.touch()
     assert {result["state"] for result in await talking.results(*ids, other)} == {"succeeded"}
 
 
 async def test_a_limit_of_use_ends_an_attempt_and_its_agent_goes_on_at_the_reset(
-    talking: Lead, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    talking: Lead, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = """
 import time
@@ -101,10 +101,10 @@ succeed(f'{resumed}')"""
     assert {result["state"] for result in await talking.results(second, other)} == {"succeeded"}
     (third,) = await talking.spawn("succeed('done')", agent="talker")
     await talking.last_event(third, "takes no more until ")
-    let_pass(loop, monkeypatch, 4000)
+    let_pass(reconciler, monkeypatch, 4000)
     await talking.run("succeed('done')", agent="other")  # meanwhile it was looked at all of them
     assert [(await talking.listed(one))["state"] for one in (first, third)] == ["paused", "queued"]
-    let_pass(loop, monkeypatch, 6000)
+    let_pass(reconciler, monkeypatch, 6000)
     results = await talking.results(first, third)
     assert [(one["state"], one["output"]) for one in results] == [("succeeded", "True"), ("succeeded", "done")]
 
@@ -120,13 +120,13 @@ async def test_refusals_that_tell_no_time_are_rested_from_as_often_as_it_takes(
     assert result["state"] == "succeeded"
 
 
-async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, loop: Loop, home: Home) -> None:
+async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, reconciler: Reconciler, home: Home) -> None:
     first, second = await talking.spawn(*[TICKS.format(go=str(home.state / "go"), limited="")] * 2, agent="talker")
     await talking.until(second, state="running")
-    folder = Path((await loop.store.agent(2)).worktree)
+    folder = Path((await reconciler.store.agent(2)).worktree)
     await goes_on(folder)
-    await goes_on(Path((await loop.store.agent(1)).worktree))
-    await limit_to_one(loop, 2)
+    await goes_on(Path((await reconciler.store.agent(1)).worktree))
+    await limit_to_one(reconciler, 2)
     await talking.until(second, state="paused")
     await is_frozen(home, second)
     await talking.call("stop_agents", ids=[first, second])
@@ -136,12 +136,12 @@ async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, loop: Loop
 
 @pytest.mark.usefixtures("talkers")
 async def test_what_was_frozen_when_its_daemon_was_killed_goes_on(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         first, second = await lead.spawn(*[TICKS.format(go=str(home.state / "go"), limited="")] * 2, agent="talker")
         await lead.until(second, state="running")
-        folder = Path((await loop.store.agent(2)).worktree)
+        folder = Path((await reconciler.store.agent(2)).worktree)
         await goes_on(folder)
-        await limit_to_one(loop, 2)
+        await limit_to_one(reconciler, 2)
         await lead.until(second, state="paused")
         await is_frozen(home, second)
     (home.state / "go").touch()

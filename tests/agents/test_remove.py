@@ -12,19 +12,19 @@ from forkjoin.core.model import Agent, Removal
 from forkjoin.core.paths import Home
 from forkjoin.git.unsaved import unsaved_work
 from forkjoin.git.worktrees import worktree
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import blob, everything
-from support.harness import Lead, first_answer, forkjoin, git, lead_of, open_lead_in_memory, open_loop_in_memory
+from support.harness import Lead, first_answer, forkjoin, git, lead_of, open_lead_in_memory, open_reconciler_in_memory
 
 
-async def _is_whole(loop: Loop) -> bool:
+async def _is_whole(reconciler: Reconciler) -> bool:
     """Whether no removal is half done."""
-    return not await loop.store.half_removed()
+    return not await reconciler.store.half_removed()
 
 
-async def _is_told(loop: Loop, what: str) -> bool:
+async def _is_told(reconciler: Reconciler, what: str) -> bool:
     """Whether this is the last that is told of the first agent."""
-    return what in (await loop.store.agent(1)).last_event
+    return what in (await reconciler.store.agent(1)).last_event
 
 
 @pytest.fixture
@@ -215,25 +215,25 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
 
 
 async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gone(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
-        await loop.store.set(await loop.store.agent(1), removing=Removal.MERGED)
+        await reconciler.store.set(await reconciler.store.agent(1), removing=Removal.MERGED)
     shutil.rmtree(repository)
-    async with open_loop_in_memory(home) as loop:
-        await first_answer(lambda: _is_told(loop, "its repository is gone"))
-        assert await _is_whole(loop)
+    async with open_reconciler_in_memory(home) as reconciler:
+        await first_answer(lambda: _is_told(reconciler, "its repository is gone"))
+        assert await _is_whole(reconciler)
         assert (worktree_of(home, "a1") / "x.txt").exists()
     assert not repository.exists()
 
 
 async def test_asked_again_for_a_removal_that_was_cut_off_it_looks_again(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.run("true")
-        await loop.store.set_removing([await loop.store.agent(1)])
+        await reconciler.store.set_removing([await reconciler.store.agent(1)])
         git(worktree_of(home, first), "init", "-q", "inner")
         (worktree_of(home, first) / "inner" / "late").touch()
         assert "inner (1 uncommitted path)" in await lead.refusal("remove_worktrees", ids=[first])
-        assert await _is_whole(loop)
+        assert await _is_whole(reconciler)
         (worktree_of(home, first) / "inner").rename(home.state / "moved away")
         assert "warnings" not in await lead.call("remove_worktrees", ids=[first])
 
@@ -285,15 +285,15 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, falls_at: str
 ) -> None:
     """Fault 2."""
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.run("echo x > x.txt", "echo y > y.txt")
         (worktree_of(home, ids[0]) / "later.txt").write_text("later\n")
         with monkeypatch.context() as fault:
-            where, name = (loop.store, "set") if falls_at == "set_removed" else (worktree, falls_at)
-            fault.setattr(where, name, partial(_fall_at_removed, loop.store.set) if name == "set" else _fall)
+            where, name = (reconciler.store, "set") if falls_at == "set_removed" else (worktree, falls_at)
+            fault.setattr(where, name, partial(_fall_at_removed, reconciler.store.set) if name == "set" else _fall)
             assert "falls" in await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
-        await first_answer(lambda: _is_whole(loop))
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
+        await first_answer(lambda: _is_whole(reconciler))
         assert (await lead.call("list_agents"))["agents"] == []
         assert git(repository, "for-each-ref", "refs/heads/forkjoin") == ""
         assert len(git(repository, "worktree", "list").splitlines()) == 1
@@ -307,12 +307,12 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
 async def test_who_asks_again_for_a_removal_that_was_cut_off_waits_for_its_end(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.run(*(f"echo {n} > {n}.txt" for n in range(6)))
         with monkeypatch.context() as fault:
             fault.setattr(worktree, "remove", _fall)
             await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         answer = await lead.call("remove_worktrees", ids=ids, discard_unmerged=True)
     assert [one["id"] for one in answer["removed"]] == ids
     assert all(one["kept_as"] for one in answer["removed"])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import blob
 from support.fakes.removing_daemon import remove_elsewhere
-from support.harness import first_answer, git, lead_of, open_loop_in_memory
+from support.harness import first_answer, git, lead_of, open_reconciler_in_memory
 from support.merges import start_forkserver
 
 _ALLOW = ("-c", "protocol.file.allow=always")
@@ -33,7 +33,7 @@ class World:
         git(library, "commit", "-q", "--allow-empty", "-m", "library")
         git(self.repository, *_ALLOW, "submodule", "add", "-q", str(library), "lib")
         git(self.repository, "commit", "-qm", "with a submodule")
-        async with open_loop_in_memory(self.home) as loop, lead_of(loop, self.repository) as lead:
+        async with open_reconciler_in_memory(self.home) as reconciler, lead_of(reconciler, self.repository) as lead:
             await lead.run(script)
             if merge:
                 await lead.call("merge_worktree", ids=["a1"])
@@ -76,16 +76,16 @@ class World:
         archives = [blob(self.repository, ref, "files.tar") for ref in refs if "files.tar" in names[ref]]
         return any(work in there for there in names.values()) or any(work.encode() in one for one in archives)
 
-    async def see_the_end(self, loop: Loop) -> Agent:
+    async def see_the_end(self, reconciler: Reconciler) -> Agent:
         """Return the agent once its removal is finished or refused."""
 
         async def look() -> Agent | None:
-            agent = await loop.store.agent(1)
+            agent = await reconciler.store.agent(1)
             return agent if "its removal was cut off" in agent.last_event else None
 
         agent = await first_answer(look)
         assert agent
-        assert not await loop.store.half_removed()
+        assert not await reconciler.store.half_removed()
         return agent
 
     def check_all_is_gone(self) -> None:
@@ -116,8 +116,8 @@ async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: 
     number, ends = 1, set[bool]()
     while remove_elsewhere(discard=False, falls_at=number):
         late = world.go_on() if goes_on else []
-        async with open_loop_in_memory(world.home) as loop:
-            agent = await world.see_the_end(loop)
+        async with open_reconciler_in_memory(world.home) as reconciler:
+            agent = await world.see_the_end(reconciler)
         assert all(world.has(work) for work in late), late
         if agent.removed:
             world.check_all_is_gone()
@@ -140,8 +140,8 @@ async def test_what_came_after_a_discard_was_cut_off_is_kept_too(world: World) -
     for number in (1, 4, 12):
         assert remove_elsewhere(discard=True, falls_at=number)
         late = world.go_on()
-        async with open_loop_in_memory(world.home) as loop:
-            agent = await world.see_the_end(loop)
+        async with open_reconciler_in_memory(world.home) as reconciler:
+            agent = await world.see_the_end(reconciler)
         assert late
         assert all(world.has(work) for work in late), late
         assert agent.removed
@@ -156,7 +156,7 @@ async def test_a_branch_that_a_person_took_after_its_removal_was_cut_off_is_thei
     branch = git(world.repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin")
     mine = world.repository.parent / "mine"
     git(world.repository, "worktree", "add", "-q", "--force", str(mine), branch)
-    async with open_loop_in_memory(world.home) as loop:
-        assert (await world.see_the_end(loop)).removed
+    async with open_reconciler_in_memory(world.home) as reconciler:
+        assert (await world.see_the_end(reconciler)).removed
     assert git(mine, "log", "--format=%s", "-1") == "x"
     assert not world.worktree.exists()

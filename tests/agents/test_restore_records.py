@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from forkjoin.app import _leave_when_damaged, open_loop
+from forkjoin.app import _leave_when_damaged, open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.agent_spec import SpecParts
 from forkjoin.core.error import CallerError
@@ -21,7 +21,16 @@ from forkjoin.core.settings import read_settings
 from forkjoin.store.damaged_database import set_aside_copies
 from forkjoin.store.rows import RESTORED
 from support.about_files import write_about
-from support.harness import GIVE_UP_S, Lead, git, lead_of, let_pass, open_lead_in_memory, open_loop_in_memory, until
+from support.harness import (
+    GIVE_UP_S,
+    Lead,
+    git,
+    lead_of,
+    let_pass,
+    open_lead_in_memory,
+    open_reconciler_in_memory,
+    until,
+)
 from support.records import DAMAGES, damage
 
 
@@ -137,23 +146,23 @@ async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one
 ) -> None:
     task = f"echo x >> {home.state}/ran; [ $(wc -l < {home.state}/ran) = 1 ] && sleep 1000; echo went on"
     pause = Pause("its budget is spent", ending=True, not_before=time.time() + 1000)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.spawn(task)
         await until((home.state / "ran").exists)
         await lead.spawn("sleep 1000")
         for id_ in ("a1", "a2"):
             await lead.until(id_, state="running")
-        await loop.store.move(await loop.store.agent(1), State.PAUSED, pause=pause)
+        await reconciler.store.move(await reconciler.store.agent(1), State.PAUSED, pause=pause)
         await lead.call("stop_agents", ids=["a2"])
         await until(lambda: not file_lock.is_held(home.attempts / "a1-1" / "lock"))
     home.records.unlink()
-    async with open_loop(home) as loop:
-        assert [(await loop.store.agent(number)).state for number in (1, 2)] == [State.PAUSED, State.RUNNING]
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler(home) as reconciler:
+        assert [(await reconciler.store.agent(number)).state for number in (1, 2)] == [State.PAUSED, State.RUNNING]
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         assert "its budget is spent" in await lead.last_event("a1", "its budget is spent")
         await lead.until("a2", state="stopped")
         assert (await lead.listed("a1"))["state"] == "paused"
-        let_pass(loop, monkeypatch, 2000)
+        let_pass(reconciler, monkeypatch, 2000)
         (result,) = await lead.results("a1")
     assert (result["state"], result["output"].strip()) == ("succeeded", "went on")
 
@@ -170,16 +179,16 @@ async def test_what_was_restored_once_is_not_restored_again(repository: Path, ho
 
 
 async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(home: Home, left: Left) -> None:
-    async with open_loop(home) as loop:
-        await loop.store.forget_agent(1)
-    async with open_loop(home) as loop:
-        assert (await loop.store.numbers()) == (4, {2, 3, 4})
+    async with open_reconciler(home) as reconciler:
+        await reconciler.store.forget_agent(1)
+    async with open_reconciler(home) as reconciler:
+        assert (await reconciler.store.numbers()) == (4, {2, 3, 4})
     home.records.with_name("records.sqlite.damaged-20300101T000000Z").touch()
-    async with open_loop(home) as loop:
-        assert (await loop.store.numbers()) == (4, {1, 2, 3, 4})
-        assert (await loop.store.agent(1)).restored
-        assert await loop.store.task(1) == "the task"
-        await loop.store.ask_stop([await loop.store.agent(2)])
+    async with open_reconciler(home) as reconciler:
+        assert (await reconciler.store.numbers()) == (4, {1, 2, 3, 4})
+        assert (await reconciler.store.agent(1)).restored
+        assert await reconciler.store.task(1) == "the task"
+        await reconciler.store.ask_stop([await reconciler.store.agent(2)])
     async with left.taken_over() as lead:
         await lead.call("stop_agents", ids=["a2"])
 
@@ -188,9 +197,9 @@ async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: H
     about = home.attempts / "a1-1" / "about.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), "spec": {"priority": "high", "task": "a task"}}))
     home.records.unlink()
-    async with open_loop(home) as loop:
-        assert (await loop.store.agent(1)).spec == SpecParts()
-        assert "unknown" in await loop.store.task(1)
+    async with open_reconciler(home) as reconciler:
+        assert (await reconciler.store.agent(1)).spec == SpecParts()
+        assert "unknown" in await reconciler.store.task(1)
     async with left.taken_over() as lead:
         await lead.call("stop_agents", ids=["a2"])
 
@@ -221,10 +230,10 @@ async def test_a_number_that_is_seen_anywhere_is_not_handed_out(repository: Path
 async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_them_aside(
     repository: Path, home: Home, left: Left
 ) -> None:
-    async with open_loop(home) as loop:
+    async with open_reconciler(home) as reconciler:
         with anyio.fail_after(GIVE_UP_S), anyio.CancelScope() as scope:
-            loop.store.damaged.set()
-            await _leave_when_damaged(loop, scope)
+            reconciler.store.damaged.set()
+            await _leave_when_damaged(reconciler, scope)
             await anyio.sleep_forever()
     async with left.taken_over() as lead:
         assert len(set_aside_copies(home.records)) == 1

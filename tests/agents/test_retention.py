@@ -7,28 +7,28 @@ from pathlib import Path
 
 import pytest
 from forkjoin.agents.retention import tidy
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.authentication import welcome
 from forkjoin.core.lead_environments import Environments
 from forkjoin.core.model import Agent, MergeJobState
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call, Hello, Session
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.version import PROTOCOL
-from support.harness import git, lead_of, open_lead_in_memory, open_loop_in_memory
+from support.harness import git, lead_of, open_lead_in_memory, open_reconciler_in_memory
 
 FIRST = date(2030, 1, 1)
 
 
-async def _see_days(loop: Loop, count: int, start: date = FIRST) -> None:
+async def _see_days(reconciler: Reconciler, count: int, start: date = FIRST) -> None:
     """Let forkjoin run on so many days, one after the other."""
     for n in range(count):
-        await tidy(loop.rooms, start + timedelta(days=n), [])
+        await tidy(reconciler.services, start + timedelta(days=n), [])
 
 
-async def _known(loop: Loop) -> set[str]:
-    return {f"a{number}" for number in (await loop.store.numbers())[1]}
+async def _known(reconciler: Reconciler) -> set[str]:
+    return {f"a{number}" for number in (await reconciler.store.numbers())[1]}
 
 
 @pytest.fixture
@@ -42,61 +42,61 @@ async def ended(repository: Path, home: Home) -> None:
 async def test_what_is_merged_or_changed_nothing_goes_after_thirty_days_and_the_rest_stays(
     repository: Path, home: Home, ended: None
 ) -> None:
-    async with open_loop(home) as loop:
-        await _see_days(loop, 30)
-        assert await _known(loop) == {"a1", "a2", "a3", "a4"}
-        await _see_days(loop, 1, FIRST + timedelta(days=30))
-        assert await _known(loop) == {"a2", "a4"}
+    async with open_reconciler(home) as reconciler:
+        await _see_days(reconciler, 30)
+        assert await _known(reconciler) == {"a1", "a2", "a3", "a4"}
+        await _see_days(reconciler, 1, FIRST + timedelta(days=30))
+        assert await _known(reconciler) == {"a2", "a4"}
         assert {folder.name.partition("-")[0] for folder in home.attempts.iterdir()} == {"a2", "a4"}
         (worktrees,) = home.worktrees.iterdir()
         assert {folder.name.partition("-")[0] for folder in worktrees.iterdir()} == {"a2", "a4"}
         branches = git(repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin").split()
         assert [branch.split("/")[1][:2] for branch in branches] == ["a2", "a4"]
-        assert loop.store._connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert reconciler.store._connection.execute("PRAGMA foreign_key_check").fetchall() == []
     assert git(repository, "show", "main:1.txt") == "1"
     async with open_lead_in_memory(home, repository) as lead:
         assert await lead.spawn("true") == ["a5"]
 
 
 async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> None:
-    async with open_loop(home) as loop:
-        await _see_days(loop, 2)
-        await _see_days(loop, 2, FIRST + timedelta(days=600))
-        await _see_days(loop, 2, FIRST - timedelta(days=600))
+    async with open_reconciler(home) as reconciler:
+        await _see_days(reconciler, 2)
+        await _see_days(reconciler, 2, FIRST + timedelta(days=600))
+        await _see_days(reconciler, 2, FIRST - timedelta(days=600))
         for _ in range(40):
-            await tidy(loop.rooms, FIRST, [])
-        assert await _known(loop) == {"a1", "a2", "a3", "a4"}
+            await tidy(reconciler.services, FIRST, [])
+        assert await _known(reconciler) == {"a1", "a2", "a3", "a4"}
 
 
 async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: Home, ended: None) -> None:
     landing = NewMergeJob(1, "gone", (1,), "refs/heads/main", "true", dry_run=False, environment="lost")
-    async with open_loop(home) as loop:
-        waits = await loop.store.add_landing(landing, Call("", ""))
-        await _see_days(loop, 40)
-        assert await _known(loop) == {"a1", "a2", "a4"}
-        await loop.store.set_landing(waits, MergeJobState.DONE)
-        await _see_days(loop, 1, FIRST + timedelta(days=40))
-        assert await _known(loop) == {"a2", "a4"}
+    async with open_reconciler(home) as reconciler:
+        waits = await reconciler.store.add_landing(landing, Call("", ""))
+        await _see_days(reconciler, 40)
+        assert await _known(reconciler) == {"a1", "a2", "a4"}
+        await reconciler.store.set_landing(waits, MergeJobState.DONE)
+        await _see_days(reconciler, 1, FIRST + timedelta(days=40))
+        assert await _known(reconciler) == {"a2", "a4"}
 
 
 async def test_what_another_is_to_start_from_stays_until_that_has_ended(
     repository: Path, home: Home, ended: None
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (long,) = await lead.spawn("sleep 1000")
         await lead.spawn("true", after=["a1", long])
-        await _see_days(loop, 40)
-        assert await _known(loop) == {"a1", "a2", "a4", "a5", "a6"}
+        await _see_days(reconciler, 40)
+        assert await _known(reconciler) == {"a1", "a2", "a4", "a5", "a6"}
         await lead.results(*(one["id"] for one in (await lead.call("stop_agents", ids=[long]))["agents"]), "a6")
-        await _see_days(loop, 1, FIRST + timedelta(days=40))
-        assert await _known(loop) == {"a2", "a4", "a5", "a6"}
+        await _see_days(reconciler, 1, FIRST + timedelta(days=40))
+        assert await _known(reconciler) == {"a2", "a4", "a5", "a6"}
 
 
 async def test_with_zero_days_nothing_ever_goes(home: Home, ended: None) -> None:
     home.config_file.write_text(f"{home.config_file.read_text()}\n[retention]\ndays = 0\n")
-    async with open_loop(home) as loop:
-        await _see_days(loop, 40)
-        assert await _known(loop) == {"a1", "a2", "a3", "a4"}
+    async with open_reconciler(home) as reconciler:
+        await _see_days(reconciler, 40)
+        assert await _known(reconciler) == {"a1", "a2", "a3", "a4"}
 
 
 @pytest.mark.parametrize("work", ["a file", "an edit", "a commit"])
@@ -108,9 +108,9 @@ async def test_a_merged_agent_in_whose_worktree_somebody_works_stays(
     if work == "a commit":
         git(worktree, "add", ".")
         git(worktree, "commit", "-q", "-m", "mine")
-    async with open_loop(home) as loop:
-        await _see_days(loop, 35)
-        assert await _known(loop) == {"a1", "a2", "a4"}
+    async with open_reconciler(home) as reconciler:
+        await _see_days(reconciler, 35)
+        assert await _known(reconciler) == {"a1", "a2", "a4"}
     assert (worktree / ("README.md" if work == "an edit" else "new.txt")).read_text() == "mine\n"
 
 
@@ -123,69 +123,71 @@ async def test_a_merged_agent_stays_as_long_as_a_repository_within_has_work(
     common = Path(git(worktree, "rev-parse", "--path-format=absolute", "--git-common-dir"))
     (common / "info" / "exclude").write_text("inner\n")
     with caplog.at_level("INFO", "forkjoin.agents.retention"):
-        async with open_loop(home) as loop:
-            await _see_days(loop, 35)
-            assert await _known(loop) == {"a1", "a2", "a4"}
+        async with open_reconciler(home) as reconciler:
+            await _see_days(reconciler, 35)
+            assert await _known(reconciler) == {"a1", "a2", "a4"}
     assert "inner (1 uncommitted path)" in caplog.text
 
 
 async def test_one_that_cannot_go_keeps_no_other_and_goes_the_next_time(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop(home) as loop:
-        await _see_days(loop, 30)
+    async with open_reconciler(home) as reconciler:
+        await _see_days(reconciler, 30)
         with monkeypatch.context() as patched:
-            forget = loop.store.forget_agent
+            forget = reconciler.store.forget_agent
 
             async def forget_but_one(number: int) -> None:
                 if number == 1:
                     raise OSError("killed")
                 await forget(number)
 
-            patched.setattr(loop.store, "forget_agent", forget_but_one)
-            await tidy(loop.rooms, FIRST + timedelta(days=30), [])
-        assert await _known(loop) == {"a1", "a2", "a4"}  # its worktree and logs are gone, its record not yet
-        await tidy(loop.rooms, FIRST + timedelta(days=30), [])
-        assert await _known(loop) == {"a2", "a4"}
+            patched.setattr(reconciler.store, "forget_agent", forget_but_one)
+            await tidy(reconciler.services, FIRST + timedelta(days=30), [])
+        assert await _known(reconciler) == {"a1", "a2", "a4"}  # its worktree and logs are gone, its record not yet
+        await tidy(reconciler.services, FIRST + timedelta(days=30), [])
+        assert await _known(reconciler) == {"a2", "a4"}
 
 
 async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_restored(
     home: Home, ended: None
 ) -> None:
-    async with open_loop(home) as loop:
-        await loop.store.forget_agent(3)
+    async with open_reconciler(home) as reconciler:
+        await reconciler.store.forget_agent(3)
         for handle in ("t7-3-0123456789abcdef", "a99-1"):
             (home.attempts / handle).mkdir()
         copy = home.records.with_name("records.sqlite.damaged-20300101T000000Z")
         copy.touch()
-        await tidy(loop.rooms, FIRST, [])
+        await tidy(reconciler.services, FIRST, [])
         assert (home.attempts / "a3-1").exists()
         copy.unlink()
-        await tidy(loop.rooms, FIRST, [])
+        await tidy(reconciler.services, FIRST, [])
         left = {folder.name for folder in home.attempts.iterdir()}
         assert left == {"a1-1", "a2-1", "a4-1", "a99-1"}
 
 
 async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: None) -> None:
-    async with open_loop(home) as loop:
+    async with open_reconciler(home) as reconciler:
         call = Call(
-            "memory-session-1-relay", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
+            "memory-session-1-relay",
+            reconciler.store._connection.execute("SELECT request FROM call").fetchone()["request"],
         )
-        await loop.store.set_told(1, "session-1", [(1, 1), (3, 1)])
-        await _see_days(loop, 40)
-        told = loop.store._connection.execute("SELECT agent FROM told").fetchall()
+        await reconciler.store.set_told(1, "session-1", [(1, 1), (3, 1)])
+        await _see_days(reconciler, 40)
+        told = reconciler.store._connection.execute("SELECT agent FROM told").fetchall()
         assert [row["agent"] for row in told] == [2, 4]
-        assert await loop.store.answered(call) is None
+        assert await reconciler.store.answered(call) is None
 
 
 async def test_a_relay_that_is_connected_can_ask_again_whenever_it_does(home: Home, ended: None) -> None:
-    async with open_loop(home) as loop:
+    async with open_reconciler(home) as reconciler:
         call = Call(
-            "memory-session-1-relay", loop.store._connection.execute("SELECT request FROM call").fetchone()["request"]
+            "memory-session-1-relay",
+            reconciler.store._connection.execute("SELECT request FROM call").fetchone()["request"],
         )
         for n in range(40):
-            await tidy(loop.rooms, FIRST + timedelta(days=n), [_session("memory-session-1-relay", {})])
-        assert await loop.store.answered(call) is not None
+            await tidy(reconciler.services, FIRST + timedelta(days=n), [_session("memory-session-1-relay", {})])
+        assert await reconciler.store.answered(call) is not None
 
 
 def _session(relay: str, environment: dict[str, str]) -> Session:
@@ -208,31 +210,31 @@ def test_an_environment_is_kept_for_as_long_as_somebody_may_need_it() -> None:
 async def test_what_a_session_brings_that_comes_while_is_tidied_is_kept(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop(home) as loop:
-        old = loop.rooms.environments.keep({"WHOSE": "nobody's"})
+    async with open_reconciler(home) as reconciler:
+        old = reconciler.services.environments.keep({"WHOSE": "nobody's"})
         brought: list[str] = []
-        settled = loop.store.settled
+        settled = reconciler.store.settled
 
         async def come_meanwhile(day: int) -> list[Agent]:
-            brought.append(loop.rooms.environments.keep({"WHOSE": "a new lead's"}))
-            loop.rooms.environments.lend(1, "new", brought[0])
+            brought.append(reconciler.services.environments.keep({"WHOSE": "a new lead's"}))
+            reconciler.services.environments.lend(1, "new", brought[0])
             return await settled(day)
 
-        monkeypatch.setattr(loop.store, "settled", come_meanwhile)
-        await tidy(loop.rooms, FIRST, [])
-        assert loop.rooms.environments.find("lost", 1, "new") == {"WHOSE": "a new lead's"}
-        assert loop.rooms.environments.find(brought[0], 2, "") == {"WHOSE": "a new lead's"}
-        assert loop.rooms.environments.find(old, 2, "") is None
+        monkeypatch.setattr(reconciler.store, "settled", come_meanwhile)
+        await tidy(reconciler.services, FIRST, [])
+        assert reconciler.services.environments.find("lost", 1, "new") == {"WHOSE": "a new lead's"}
+        assert reconciler.services.environments.find(brought[0], 2, "") == {"WHOSE": "a new lead's"}
+        assert reconciler.services.environments.find(old, 2, "") is None
 
 
 async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(repository: Path, home: Home) -> None:
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true")
-    async with open_loop(home) as loop:
-        assert loop.store._connection.execute("SELECT count(*) AS days FROM day").fetchone() == {"days": 1}
+    async with open_reconciler(home) as reconciler:
+        assert reconciler.store._connection.execute("SELECT count(*) AS days FROM day").fetchone() == {"days": 1}
         session = _session("x", dict(os.environ))
-        await welcome(loop.rooms, session)
-        assert list(loop.rooms.connected) == [session]
+        await welcome(reconciler.services, session)
+        assert list(reconciler.services.connected) == [session]
         del session
         gc.collect()
-        assert list(loop.rooms.connected) == []
+        assert list(reconciler.services.connected) == []

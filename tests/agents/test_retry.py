@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.model import State
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.attempts import change_shims
-from support.harness import Lead, git, lead_of, let_pass, open_loop_in_memory
+from support.harness import Lead, git, lead_of, let_pass, open_reconciler_in_memory
 
 
 @pytest.mark.usefixtures("hurried")
@@ -120,12 +120,12 @@ async def test_one_that_rests_says_so_and_keeps_its_work_when_it_is_stopped(talk
 async def test_a_daemon_that_takes_over_lets_go_on_who_rests(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn("test -e x.txt && echo again || { touch x.txt; exit 75; }")
         await lead.until(first, state="paused")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.last_event(first, "it rests until ")
-        let_pass(loop, monkeypatch, 3000)
+        let_pass(reconciler, monkeypatch, 3000)
         (result,) = await lead.results(first)
         assert (result["state"], result["output"]) == ("succeeded", "again\n")
 
@@ -139,10 +139,12 @@ async def test_one_that_asks_for_another_attempt_when_it_is_stopped_gets_none(ta
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_one_that_ended_meanwhile_keeps_no_other_from_being_stopped(talking: Lead, loop: Loop) -> None:
+async def test_one_that_ended_meanwhile_keeps_no_other_from_being_stopped(
+    talking: Lead, reconciler: Reconciler
+) -> None:
     first, second = await talking.spawn("test -e x.txt || { touch x.txt; exit 75; }", "sleep 1000")
     await talking.results(first)
-    await loop.store.ask_stop(await loop.store.agents_numbered([1, 2]))
+    await reconciler.store.ask_stop(await reconciler.store.agents_numbered([1, 2]))
     (result,) = await talking.results(second)
     assert result["state"] == "stopped"
     assert (await talking.listed(first))["state"] == "succeeded"
@@ -157,25 +159,25 @@ async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talkin
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, loop: Loop) -> None:
+async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, reconciler: Reconciler) -> None:
     await talking.spawn("exit 75")
     await talking.until("a1", state="paused")
-    frozen = replace(await loop.store.agent(1), frozen=True)
+    frozen = replace(await reconciler.store.agent(1), frozen=True)
     with pytest.raises(BrokenPromiseError):
-        await loop.store.move(frozen, State.RUNNING)
+        await reconciler.store.move(frozen, State.RUNNING)
 
 
 @pytest.mark.usefixtures("unhurried")
 async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.spawn(*["test -e x.txt && echo again || { touch x.txt; exit 75; }"] * 2)
         for one in ids:
             await lead.until(one, state="paused")
-    async with open_loop(home) as loop:  # nobody runs it
+    async with open_reconciler(home) as reconciler:  # nobody runs it
         for number in (1, 2):
-            await loop.store.queue_again(await loop.store.agent(number), "Go on.")
-        await loop.store.ask_stop([await loop.store.agent(2)])
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+            await reconciler.store.queue_again(await reconciler.store.agent(number), "Go on.")
+        await reconciler.store.ask_stop([await reconciler.store.agent(2)])
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         results = await lead.results(*ids)
     assert [(one["state"], one["output"]) for one in results] == [("succeeded", "again\n"), ("stopped", "")]
     assert [one["files_changed"] for one in results] == [1, 1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import processes_of
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.store.port_blocks import first_port
@@ -23,7 +23,7 @@ from support.harness import (
     limit,
     open_lead,
     open_lead_in_memory,
-    open_loop_in_memory,
+    open_reconciler_in_memory,
     until,
 )
 from support.repository_configs import put_dependencies, want
@@ -54,10 +54,10 @@ async def test_it_is_run_once_for_a_worktree_and_not_for_a_later_attempt(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want(repository, home, f"setup = 'echo ran >> {home.state}/ran'\n")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (id_,) = await lead.spawn(f"echo x >> {home.state}/tries; [ $(wc -l < {home.state}/tries) = 2 ] || exit 75")
         await lead.until(id_, state="paused")
-        let_pass(loop, monkeypatch, 1000)
+        let_pass(reconciler, monkeypatch, 1000)
         (result,) = await lead.results(id_)
     assert result["state"] == "succeeded"
     assert (home.state / "ran").read_text() == "ran\n"
@@ -211,8 +211,8 @@ async def test_dependencies_are_copied_and_what_is_missing_is_told(near: Lead, r
     want(repository, home, "[share]\nnode_modules = 'copy'\nother = 'link'\n")
     result = await result_of(near, "echo mine > node_modules/left-pad/index.js; cat node_modules/left-pad/*")
     assert (result["output"].strip(), (folder / "left-pad" / "index.js").read_text()) == ("mine", "pad\n")
-    async with open_loop(home) as loop:
-        told = [event.text for event in await loop.store.events(1, 0, 10)]
+    async with open_reconciler(home) as reconciler:
+        told = [event.text for event in await reconciler.store.events(1, 0, 10)]
     assert f"other is not shared: there is none in {repository}" in told
     assert any(text.startswith("share: exit 0 in ") for text in told)
 
@@ -259,10 +259,10 @@ async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path,
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true", "true")
     home.records.unlink()
-    async with open_loop(home) as loop:
-        agent = await loop.store.agent(2)
+    async with open_reconciler(home) as reconciler:
+        agent = await reconciler.store.agent(2)
         assert (agent.restored, agent.port_base) == (True, first_port(home.state) + 10)
-        assert (await loop.store.recipe(agent)).teardown == "true"
+        assert (await reconciler.store.recipe(agent)).teardown == "true"
 
 
 async def test_what_setup_writes_is_no_agents_work(near: Lead, repository: Path, home: Home) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from support.branches import commit, contents
-from support.harness import Lead, git, lead_of, open_loop_in_memory
+from support.harness import Lead, git, lead_of, open_reconciler_in_memory
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def test_it_is_as_the_linked_worktree_that_it_is_spawned_in(
     linked = tmp_path / "linked"
     git(repository, "worktree", "add", "-q", "--detach", str(linked))
     git(repository if main_is_sparse else linked, "sparse-checkout", "set", "here")
-    async with open_loop_in_memory(home) as loop, lead_of(loop, linked) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, linked) as lead:
         await lead.run("true")
     assert files_at(repository, "a1") == (WHOLE if main_is_sparse else ["README.md", "here/file", "shared.txt"])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from support.dependent_agents import falling_once_settled, fork, outcomes
-from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_loop_in_memory
+from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_reconciler_in_memory
 
 
 async def test_it_starts_once_its_base_has_ended_from_the_end_of_its_work_alone(near: Lead, repository: Path) -> None:
@@ -95,13 +95,13 @@ async def test_it_starts_from_the_work_of_one_that_failed_where_it_is_to_run_all
 async def test_its_base_is_settled_again_when_a_daemon_died_over_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.run("echo x > x.txt")
         with falling_once_settled(monkeypatch) as settled:
             (above,) = await fork(lead, {"name": "above", "task": "cat x.txt", "base": first})
             while len(settled) < 2:
                 await lead.listed(above)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         assert (await lead.call("wait_agents", ids=[above], timeout_s=GIVE_UP_S))["finished"][0]["summary"] == "x"
     assert settled[:2] == [git(repository, "rev-parse", "forkjoin/a2-above")] * 2
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import processes_of
 from forkjoin.agents.retention import tidy
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.port_blocks import first_port
-from support.harness import forkjoin, git, lead_of, open_lead, open_lead_in_memory, open_loop_in_memory, until
+from support.harness import forkjoin, git, lead_of, open_lead, open_lead_in_memory, open_reconciler_in_memory, until
 from support.repository_configs import want
 
 
@@ -32,12 +32,12 @@ async def test_it_is_run_in_the_worktree_with_the_leads_environment_before_that_
     want(repository, home, _tells(home))
     monkeypatch.setenv("MINE", "theirs")
     first = first_port(home.state)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (id_,) = await lead.run("echo x > x.txt")
         monkeypatch.setenv("MINE", "another's")
         (worktree,) = home.worktrees.glob("*/a1-*")
         assert torn(home) == []
-        async with lead_of(loop, repository, "another") as other:
+        async with lead_of(reconciler, repository, "another") as other:
             answer = await other.call("remove_worktrees", ids=[id_], discard_unmerged=True)
         assert "warnings" not in answer
         assert torn(home) == [f"{worktree} {first} theirs", "README.md", "shared.txt", "x.txt"]
@@ -93,9 +93,9 @@ async def test_what_is_written_while_it_runs_is_kept_and_what_it_takes_away_keep
 ) -> None:
     want(repository, home, _tells(home, f"{_waits(home)}; rm shared.txt"))
     async with (
-        open_loop_in_memory(home) as loop,
-        lead_of(loop, repository) as lead,
-        lead_of(loop, repository, "b") as b,
+        open_reconciler_in_memory(home) as reconciler,
+        lead_of(reconciler, repository) as lead,
+        lead_of(reconciler, repository, "b") as b,
     ):
         await lead.run("true", "true")
         (first, second) = sorted(home.worktrees.glob("*/a*"))
@@ -116,9 +116,9 @@ async def test_who_goes_on_with_an_agent_while_it_runs_keeps_it_from_going(
 ) -> None:
     want(repository, home, _tells(home, _waits(home)))
     async with (
-        open_loop_in_memory(home) as loop,
-        lead_of(loop, repository) as lead,
-        lead_of(loop, repository, "b") as b,
+        open_reconciler_in_memory(home) as reconciler,
+        lead_of(reconciler, repository) as lead,
+        lead_of(reconciler, repository, "b") as b,
     ):
         (id_,) = await lead.run("echo x > x.txt")
         (worktree,) = home.worktrees.glob("*/a1-*")
@@ -161,7 +161,7 @@ async def test_after_a_restart_it_runs_in_the_environment_of_whoever_removes(
 async def test_a_teardown_in_whose_midst_a_daemon_died_is_run_once(repository: Path, home: Home) -> None:
     wait = f"until test -e {home.state}/go; do sleep 0.02; done"
     want(repository, home, _tells(home, wait))
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("true")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(lead.call, "remove_worktrees", ids=["a1"]))
@@ -182,17 +182,17 @@ async def test_retention_waits_for_an_environment_in_the_project(
     home.config_file.write_text(f"{home.config_file.read_text()}[retention]\ndays = 1\n")
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true")
-    async with open_loop_in_memory(home) as loop:
-        await _days_pass(loop)
+    async with open_reconciler_in_memory(home) as reconciler:
+        await _days_pass(reconciler)
         assert len(list(home.worktrees.glob("*/a1-*"))) == 1
         monkeypatch.setenv("MINE", "another's")
-        async with lead_of(loop, repository, "another") as lead:
+        async with lead_of(reconciler, repository, "another") as lead:
             await lead.call("get_status")
-            await _days_pass(loop)
+            await _days_pass(reconciler)
         assert list(home.worktrees.glob("*/a1-*")) == []
     assert torn(home)[0].endswith(f"{first_port(home.state)} another's")
 
 
-async def _days_pass(loop: Loop) -> None:
+async def _days_pass(reconciler: Reconciler) -> None:
     for day in range(1, 6):
-        await tidy(loop.rooms, date(2040, 1, day), [])
+        await tidy(reconciler.services, date(2040, 1, day), [])

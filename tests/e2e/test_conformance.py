@@ -1,4 +1,4 @@
-"""MCP's own conformance suite and inspector against our tools, over HTTP on loopback, with a loop behind them.
+"""MCP's own conformance suite and inspector against our tools, over HTTP on loopback, with a reconciler behind them.
 
 The suite calls example tools that a server is to have for it. Those of its tasks are given to ours here, since a task
 is the call of any tool; what else is not ours is listed with its reason, and must fail: what passes leaves the list.
@@ -20,7 +20,7 @@ from forkjoin_tools.call_context import Desk
 from forkjoin_tools.mcp_prompts import PROMPTS
 from forkjoin_tools.tool_definition import Arguments, tool
 from support import vendor_programs
-from support.harness import open_loop_in_memory
+from support.harness import open_reconciler_in_memory
 from support.http_tools import serve_http
 
 pytestmark = [pytest.mark.vendor, pytest.mark.xdist_group("conformance")]
@@ -107,7 +107,7 @@ async def url(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         mcp_tasks, "_TOOLS", mcp_tasks._TOOLS | {one: examples[one] for one in ("slow_compute", "failing_job")}
     )
-    async with open_loop_in_memory(home) as loop, serve_http(loop, repository) as found:
+    async with open_reconciler_in_memory(home) as reconciler, serve_http(reconciler, repository) as found:
         yield found
 
 

@@ -10,7 +10,7 @@ from forkjoin.core.paths import Home
 from forkjoin.scheduling import rate_limit_policy
 from support.fakes.messages_api import MessagesApi
 from support.fakes.script import ApiError, Asked, Block, Text, ToolUse
-from support.harness import lead_of, let_pass, open_lead_in_memory, open_loop_in_memory
+from support.harness import lead_of, let_pass, open_lead_in_memory, open_reconciler_in_memory
 
 pytestmark = pytest.mark.vendor
 
@@ -73,13 +73,13 @@ async def test_agents_whose_limit_of_use_is_reached_go_on_at_its_reset(
         return [Text("All done.")] if asked.results else [WRITE]
 
     api.script = answers
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.spawn(*["Write x.txt."] * 3)
         for one in ids:
             await lead.until(one, state="paused")
             await lead.last_event(one, "takes no more until ")
         assert len(api.asked) == len(ids)  # none asks again before the reset
         is_reset.append(True)
-        let_pass(loop, monkeypatch, 6000)
+        let_pass(reconciler, monkeypatch, 6000)
         results = await lead.results(*ids)
     assert [(one["state"], one["files_changed"]) for one in results] == [("succeeded", 1)] * 3

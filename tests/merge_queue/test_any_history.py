@@ -54,11 +54,11 @@ def users(repository: Path) -> dict[str, object]:
 
 
 async def land(repository: Path, home: Home, names: list[str], verify: str) -> MergeReport:
-    async with open_daemon(home) as loop:
-        numbers = await record_branches(loop.store, repository, names, git(repository, "rev-parse", "b0"))
+    async with open_daemon(home) as reconciler:
+        numbers = await record_branches(reconciler.store, repository, names, git(repository, "rev-parse", "b0"))
         new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
-        number = (await loop.store.add_landing(new, Call("", ""))).number
-        return await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+        number = (await reconciler.store.add_landing(new, Call("", ""))).number
+        return await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
 
 
 @settings(

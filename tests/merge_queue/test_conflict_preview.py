@@ -7,7 +7,7 @@ import pytest
 from forkjoin.core.paths import Home
 from forkjoin.merge_queue import conflict_preview
 from support.branches import commit, everything, put_counting_git
-from support.harness import Lead, first_answer, git, lead_of, open_loop_in_memory, until
+from support.harness import Lead, first_answer, git, lead_of, open_reconciler_in_memory, until
 
 
 async def test_pairs_that_conflict_are_named_by_file_with_the_target_too(near_lead: Lead, repository: Path) -> None:
@@ -74,9 +74,9 @@ async def test_what_goes_wrong_there_is_no_end_of_it(
         tried.append(1)
         raise RuntimeError("can't start new thread")
 
-    async with open_loop_in_memory(home) as loop, anyio.create_task_group() as tasks:
-        monkeypatch.setattr(loop.foresight, "_look_at_all", fail)
-        tasks.start_soon(loop.foresight.watch)
+    async with open_reconciler_in_memory(home) as reconciler, anyio.create_task_group() as tasks:
+        monkeypatch.setattr(reconciler.foresight, "_look_at_all", fail)
+        tasks.start_soon(reconciler.foresight.watch)
         await until(lambda: len(tried) > 1)
         tasks.cancel_scope.cancel()
 
@@ -97,8 +97,12 @@ async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
 
 async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflict_preview, "_REST_S", 0.05)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, anyio.create_task_group() as tasks:
-        tasks.start_soon(loop.foresight.watch)
+    async with (
+        open_reconciler_in_memory(home) as reconciler,
+        lead_of(reconciler, repository) as lead,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(reconciler.foresight.watch)
         ids = await lead.spawn(*(f"echo {n} > shared.txt; sleep 1000" for n in (1, 2)), priority=1)
 
         async def warned() -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.merge_queue.report import MergeReport
@@ -257,9 +257,9 @@ async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
     await carry_out_here(home, merge)
     if built_on:
         commit(repository, {"later": "later\n"})
-    async with open_loop(home) as loop:
+    async with open_reconciler(home) as reconciler:
         new = NewMergeJob(1, "lead", (), "refs/heads/main", None, False, "", undoes=merge)
-        number = (await loop.store.add_landing(new, Call("", ""))).number
+        number = (await reconciler.store.add_landing(new, Call("", ""))).number
     write(repository, "README.md", "edited\n")
     world = World(repository, home, number)
     at = first

@@ -11,7 +11,7 @@ from forkjoin.core.paths import Home
 from forkjoin.git import git as git_room
 from forkjoin.merge_queue import run_merge
 from forkjoin.merge_queue.run_merge import MergeRunner
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import REAL_GIT, everything, put_counting_git, put_git
 from support.harness import git, until
 from support.merges import carry_to_its_end, open_daemon, record_landing
@@ -24,7 +24,7 @@ async def number(repository: Path, home: Home) -> int:
 
 
 @pytest.fixture
-async def loop(home: Home, number: int) -> AsyncIterator[Loop]:
+async def reconciler(home: Home, number: int) -> AsyncIterator[Reconciler]:
     async with open_daemon(home) as found:
         yield found
 
@@ -42,102 +42,108 @@ PASSING = [
 
 @pytest.mark.parametrize(("call", "words"), PASSING)
 async def test_what_passes_is_tried_again_and_then_it_lands(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int, call: str, words: str
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reconciler: Reconciler,
+    number: int,
+    call: str,
+    words: str,
 ) -> None:
-    lander = MergeRunner(loop.rooms)
+    lander = MergeRunner(reconciler.services)
     before = everything(repository)
     call = call.format(old=git(repository, "rev-parse", "main"))
     with monkeypatch.context() as patch:
         put_git(tmp_path / "bin", patch, f'case " $* " in *" {call} "*) echo "{words}" >&2; exit 128; esac')
         for _ in range(3):
             with pytest.raises(GitError):
-                await carry_to_its_end(lander, loop.store, number)
-            assert (await loop.store.agent(1)).merge is Merge.QUEUED
+                await carry_to_its_end(lander, reconciler.store, number)
+            assert (await reconciler.store.agent(1)).merge is Merge.QUEUED
     assert everything(repository) | {"index": None} == before | {"index": None}
-    landed = await carry_to_its_end(lander, loop.store, number)
+    landed = await carry_to_its_end(lander, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
     assert (repository / "one").read_text() == "1\n"
 
 
 async def test_what_stays_is_told_in_words_in_the_end(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 2)
-    lander = MergeRunner(loop.rooms)
+    lander = MergeRunner(reconciler.services)
     put_git(tmp_path / "bin", monkeypatch, f'case "$*" in *update-ref*) echo "{LOCKED}" >&2; exit 128; esac')
     for _ in range(2):
         with pytest.raises(GitError):
-            await carry_to_its_end(lander, loop.store, number)
-    landed = await carry_to_its_end(lander, loop.store, number)
+            await carry_to_its_end(lander, reconciler.store, number)
+    landed = await carry_to_its_end(lander, reconciler.store, number)
     assert landed.error
     assert "main.lock': File exists." in landed.error
     assert "Nothing was merged into main" in landed.error
-    assert (await loop.store.agent(1)).merge is Merge.UNMERGED
+    assert (await reconciler.store.agent(1)).merge is Merge.UNMERGED
     assert git(repository, "status", "--porcelain") == ""
 
 
 async def test_a_lock_that_stays_is_named_after_two_more_tries(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+    repository: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(git_room, "_QUIET", (*git_room._QUIET, "-c", "core.filesRefLockTimeout=50"))
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
-    lander = MergeRunner(loop.rooms)
+    lander = MergeRunner(reconciler.services)
     for _ in range(2):
         with pytest.raises(GitError):
-            await carry_to_its_end(lander, loop.store, number)
-    landed = await carry_to_its_end(lander, loop.store, number)
+            await carry_to_its_end(lander, reconciler.store, number)
+    landed = await carry_to_its_end(lander, reconciler.store, number)
     assert landed.error
     assert f"Unable to create '{lock}': File exists. Remove it if no git is at work there. Nothing" in landed.error
 
 
 async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_full(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 0)
     monkeypatch.setattr(run_merge, "_LONG_PATIENCE", 0)
-    lander = MergeRunner(loop.rooms)
+    lander = MergeRunner(reconciler.services)
     full = f'echo "fatal: {FULL}" >&2; exit 128'
     moves = f'case " $* " in *" -u -n "*) ;; *" read-tree -m -u "*) {REAL_GIT} "$@"; {full};; '
     with monkeypatch.context() as patch:
         put_git(tmp_path / "bin", patch, f'{moves} *" checkout-index "*) {full}; esac')
         for _ in range(3):
             with pytest.raises(Exception, match=FULL):
-                await carry_to_its_end(lander, loop.store, number)
-            assert (await loop.store.landing(number)).state is MergeJobState.MOVING
-    landed = await carry_to_its_end(lander, loop.store, number)
+                await carry_to_its_end(lander, reconciler.store, number)
+            assert (await reconciler.store.landing(number)).state is MergeJobState.MOVING
+    landed = await carry_to_its_end(lander, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
 
 
 async def test_records_that_cannot_be_written_end_no_landing(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+    repository: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 0)
-    lander = MergeRunner(loop.rooms)
-    done = loop.store.set_landing
+    lander = MergeRunner(reconciler.services)
+    done = reconciler.store.set_landing
 
     async def refuse(*_: object, **__: object) -> None:
         raise RecordsError("database or disk is full")
 
     for _ in range(3):
-        monkeypatch.setattr(loop.store, "set_landing", refuse)
+        monkeypatch.setattr(reconciler.store, "set_landing", refuse)
         with pytest.raises(RecordsError):
-            await carry_to_its_end(lander, loop.store, number)
+            await carry_to_its_end(lander, reconciler.store, number)
         assert git(repository, "status", "--porcelain") == ""
-    monkeypatch.setattr(loop.store, "set_landing", done)
-    assert [merged.id for merged in (await carry_to_its_end(lander, loop.store, number)).merged] == ["a1"]
+    monkeypatch.setattr(reconciler.store, "set_landing", done)
+    assert [merged.id for merged in (await carry_to_its_end(lander, reconciler.store, number)).merged] == ["a1"]
 
 
 async def test_a_lock_on_a_ref_is_waited_for(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Loop, number: int
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
     calls = put_counting_git(tmp_path / "bin", monkeypatch)
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(carry_to_its_end, MergeRunner(loop.rooms), loop.store, number)
+        tasks.start_soon(carry_to_its_end, MergeRunner(reconciler.services), reconciler.store, number)
         await until(lambda: " update-ref " in calls.read_text())
         lock.unlink()
     assert git(repository, "show", "main:one") == "1"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import commit
 from support.harness import Lead, git
 from support.merges import ids_of
@@ -44,7 +44,7 @@ async def test_nor_does_it_in_the_same_merge(near_lead: Lead, repository: Path) 
 
 
 async def test_what_a_landed_commit_has_left_stays_until_it_is_in_the_target_no_more(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     commit(repository, {".gitignore": "*.cache\n"})
     await near_lead.run("touch one", "touch two", "touch three")
@@ -52,14 +52,14 @@ async def test_what_a_landed_commit_has_left_stays_until_it_is_in_the_target_no_
     for agent in ("a1", "a2"):
         await near_lead.call("merge_worktree", ids=[agent], verify=verify)
     assert (home.state / "told").read_text().split() == ["a1.cache"]
-    assert [one.tip for one in await near_loop.store.scratches()] == [git(repository, "rev-parse", "main")]
+    assert [one.tip for one in await in_process_reconciler.store.scratches()] == [git(repository, "rev-parse", "main")]
     await near_lead.call("undo_merge")
     await near_lead.call("merge_worktree", ids=["a3"], verify=verify)
     assert (home.state / "told").read_text().split() == ["a1.cache"]
 
 
 async def test_where_an_earlier_run_cannot_be_ended_another_worktree_takes_its_place(
-    near_lead: Lead, near_loop: Loop, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await near_lead.run("touch one", "touch two")
     await near_lead.call("merge_worktree", ids=["a1"], verify="true")
@@ -72,7 +72,10 @@ async def test_where_an_earlier_run_cannot_be_ended_another_worktree_takes_its_p
 
     with monkeypatch.context() as patch:
         patch.setattr("forkjoin.merge_queue.scratch.runs_in", runs_in)
-        patch.setattr(near_loop.rooms.executor, "cancel", cancel)
+        patch.setattr(in_process_reconciler.services.executor, "cancel", cancel)
         answer = await near_lead.call("merge_worktree", ids=["a2"], verify="true")
     assert ids_of(answer, "merged") == ["a2"]
-    assert [(one.number, one.retired) for one in await near_loop.store.scratches()] == [(1, True), (2, False)]
+    assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratches()] == [
+        (1, True),
+        (2, False),
+    ]

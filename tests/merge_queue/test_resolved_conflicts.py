@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import commit, contents
 from support.harness import Lead, git
 from support.merges import check_sound, ids_of
@@ -121,12 +121,12 @@ async def test_what_is_binary_or_gone_on_one_side_is_in_place_too(
 
 
 async def test_a_setup_that_fails_amid_the_marks_is_noted_and_told_and_its_program_starts(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     want(repository, home, "setup = '! grep -q \"<<<<<<<\" shared.txt'\n")
     (resolver,) = await conflict(near_lead, ONE, TWO)
     assert (await near_lead.call("get_result", id=resolver))["state"] == "succeeded"
-    noted = [event.text for event in await near_loop.store.events(3, 0, 10)]
+    noted = [event.text for event in await in_process_reconciler.store.events(3, 0, 10)]
     assert any(text.startswith("goes on all the same: setup failed") for text in noted)
     told = (home.state / f"brief-{resolver}").read_text()
     assert "if it failed, or reads what you change, run it again: ! grep -q" in told
@@ -338,10 +338,14 @@ async def test_two_that_conflict_in_one_file_are_resolved_one_after_the_other(
     assert (repository / "shared.txt").read_text() == "1\n2\n3\n"
 
 
-async def test_those_that_meet_in_no_file_do_not_wait_for_each_other(near_lead: Lead, near_loop: Loop) -> None:
+async def test_those_that_meet_in_no_file_do_not_wait_for_each_other(
+    near_lead: Lead, in_process_reconciler: Reconciler
+) -> None:
     both = "echo 1 > shared.txt; echo 1 > README.md"
     ids = await conflict(near_lead, both, "echo 2 > shared.txt", "echo 2 > README.md")
-    assert [agent.after for agent in await near_loop.store.agents_numbered(int(one[1:]) for one in ids)] == [(), ()]
+    assert [
+        agent.after for agent in await in_process_reconciler.store.agents_numbered(int(one[1:]) for one in ids)
+    ] == [(), ()]
 
 
 async def test_where_the_target_has_gone_on_a_resolution_is_given_to_another_agent_in_its_turn(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from forkjoin.adapters import command
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import commit
 from support.harness import Lead, ToolRefusedError, forkjoin, git
 from support.merges import check_sound, ids_of
@@ -19,7 +19,7 @@ def _resolving(home: Home) -> None:
 
 
 async def test_another_target_and_work_that_went_on_have_another_agent(
-    near_lead: Lead, near_loop: Loop, repository: Path
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     git(repository, "branch", "other")
     await conflict(near_lead, ONE, TWO)
@@ -43,17 +43,17 @@ async def test_another_target_and_work_that_went_on_have_another_agent(
     made = commit(repository.parent / "by", {"more": "x\n"})
     git(repository, "update-ref", "refs/heads/forkjoin/a2-echo-2-shared-txt-second", made)
     assert [await merge("main", f"a2@{made}"), await merge("other")] == ["a5", "a6"]
-    assert (await near_loop.store.agent(5)).after == ()  # the one before it is at what is no more
+    assert (await in_process_reconciler.store.agent(5)).after == ()  # the one before it is at what is no more
 
 
 async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     await near_lead.run(ONE, TWO, THREE)
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent")
     await near_lead.results("a4", "a5")
-    assert (await near_loop.store.agent(5)).after == (4,)
+    assert (await in_process_reconciler.store.agent(5)).after == (4,)
     assert "from how the conflicts of a2 were resolved" in (home.state / "brief-a5").read_text()
     assert ids_of(await near_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
 
@@ -112,17 +112,17 @@ def _account(_environment: Mapping[str, str]) -> str:
 
 
 async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_whoever_merges(
-    near_lead: Lead, near_loop: Loop, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await near_lead.run(ONE)
     await near_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
     monkeypatch.setattr(command, "account", _account)
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
-    agent = await near_loop.store.agent(3)
+    agent = await in_process_reconciler.store.agent(3)
     assert agent.account == "of whoever merges"
     spec = agent.spec
     assert (spec.agent, spec.priority, spec.timeout_minutes, spec.verify) == ("sh", 7, 9, "test -e shared.txt")
-    assert (spec.base, agent.resolves, agent.lead) == (None, 2, (await near_loop.store.agent(2)).lead)
+    assert (spec.base, agent.resolves, agent.lead) == (None, 2, (await in_process_reconciler.store.agent(2)).lead)
 
 
 async def test_a_dry_run_with_agents_for_conflicts_is_refused_in_words(near_lead: Lead) -> None:
@@ -131,15 +131,15 @@ async def test_a_dry_run_with_agents_for_conflicts_is_refused_in_words(near_lead
     assert "a dry run changes nothing" in refusal
 
 
-async def test_without_it_a_conflict_is_only_told(near_lead: Lead, near_loop: Loop) -> None:
+async def test_without_it_a_conflict_is_only_told(near_lead: Lead, in_process_reconciler: Reconciler) -> None:
     ids = await near_lead.run(ONE, TWO)
     (conflicted,) = (await near_lead.call("merge_worktree", ids=ids))["conflicted"]
     assert "resolving" not in conflicted
-    assert len(await near_loop.store.agents(1, everything=True)) == 2
+    assert len(await in_process_reconciler.store.agents(1, everything=True)) == 2
 
 
 async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
-    near_lead: Lead, near_loop: Loop, repository: Path
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     (repository / "forkjoin.toml").write_text("ports = 1000\n")
     forkjoin(repository, "trust", "--yes")
@@ -153,14 +153,14 @@ async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
 
 
 async def test_whoever_resolves_may_do_what_the_one_may_whose_work_conflicts(
-    near_lead: Lead, near_loop: Loop, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, in_process_reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "KEEPS_PERMISSIONS", True)
     await near_lead.run(ONE)
     await near_lead.run(TWO, permissions={"deny": ["WebFetch"]})
     (conflicted,) = (await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent"))["conflicted"]
     await near_lead.results(conflicted["resolving"])
-    permissions = (await near_loop.store.agent(3)).spec.permissions
+    permissions = (await in_process_reconciler.store.agent(3)).spec.permissions
     assert permissions
     assert permissions.deny == ("WebFetch",)
 

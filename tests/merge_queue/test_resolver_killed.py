@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from forkjoin.agents.prepare import prepare
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.model import State
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.merge_queue.run_merge import MergeRunner
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import About, Asked, NewMergeJob, Restored
 from forkjoin.store.store import open_store
 from support.branches import REAL_GIT, commit, put_git
@@ -28,17 +28,17 @@ async def record(home: Home, repository: Path) -> int:
         git(repository, "switch", "-qc", name, base)
         commit(repository, {"shared.txt": f"{name}\n"})
     git(repository, "switch", "-q", "main")
-    async with open_loop(home) as loop:
-        agents = await record_branches(loop.store, repository, ["one", "two"], base)
+    async with open_reconciler(home) as reconciler:
+        agents = await record_branches(reconciler.store, repository, ["one", "two"], base)
         new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", None, False, "", on_conflict="agent")
-        return (await loop.store.add_landing(new, Call("", ""))).number
+        return (await reconciler.store.add_landing(new, Call("", ""))).number
 
 
-async def see_given_once(loop: Loop, number: int) -> None:
+async def see_given_once(reconciler: Reconciler, number: int) -> None:
     """Carry the landing on to its end, and see that one agent was spawned and is named."""
-    landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+    landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
     assert ([one.id for one in landed.merged], [one.resolving for one in landed.conflicted]) == (["a1"], ["a3"])
-    agents = await loop.store.agents(1, everything=True)
+    agents = await reconciler.store.agents(1, everything=True)
     assert [(one.id, one.resolves, one.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]
 
 
@@ -46,10 +46,13 @@ async def see_given_once(loop: Loop, number: int) -> None:
 async def test_the_answer_is_recorded_with_the_agent_or_neither_is(repository: Path, home: Home, when: str) -> None:
     number = await record(home, repository)
     assert carry_out_elsewhere(number, os.environ, when, "1", "end_landing", os.devnull) == -signal.SIGKILL
-    async with open_daemon(home) as loop:
-        answered = (await loop.store.landing(number)).answer is not None
-        assert (answered, len(await loop.store.agents(1, everything=True)) == 3) == (when == "after", when == "after")
-        await see_given_once(loop, number)
+    async with open_daemon(home) as reconciler:
+        answered = (await reconciler.store.landing(number)).answer is not None
+        assert (answered, len(await reconciler.store.agents(1, everything=True)) == 3) == (
+            when == "after",
+            when == "after",
+        )
+        await see_given_once(reconciler, number)
 
 
 @pytest.mark.parametrize("call", ["update-ref", "merge-base", "log --first-parent"])
@@ -60,8 +63,8 @@ async def test_killed_while_the_brief_is_written_it_is_given_once(
     with monkeypatch.context() as patch:
         put_git(home.state / "bin", patch, f'case " $* " in *" {call} "*) {REAL_GIT} "$@"; kill -9 $PPID; exit;; esac')
         assert carry_out_elsewhere(number, os.environ) == -signal.SIGKILL
-    async with open_daemon(home) as loop:
-        await see_given_once(loop, number)
+    async with open_daemon(home) as reconciler:
+        await see_given_once(reconciler, number)
 
 
 #: A git that kills its daemon, once, when it is called for this: before it does its work, after it, or beside it.
@@ -106,9 +109,9 @@ async def test_one_whose_record_was_lost_resolves_the_same_conflict_once_it_is_r
     repository: Path, home: Home
 ) -> None:
     number = await record(home, repository)
-    async with open_daemon(home) as loop:
-        await see_given_once(loop, number)
-        agent = await loop.store.agent(3)
+    async with open_daemon(home) as reconciler:
+        await see_given_once(reconciler, number)
+        agent = await reconciler.store.agent(3)
         spec = agent.spec.model_dump() | {"task": "x"}
         about = About.model_validate({**asdict(agent), "project": str(repository), "spec": spec, "recipe": {}})
         store = await open_store(home.state / "other.sqlite")
@@ -122,12 +125,12 @@ async def test_a_program_that_has_begun_is_not_disturbed_by_a_daemon_that_prepar
     repository: Path, home: Home
 ) -> None:
     number = await record(home, repository)
-    async with open_daemon(home) as loop:
-        await see_given_once(loop, number)
-        agent = await loop.store.move(await loop.store.agent(3), State.PREPARING)
-        agent = await prepare(loop.rooms, agent)
+    async with open_daemon(home) as reconciler:
+        await see_given_once(reconciler, number)
+        agent = await reconciler.store.move(await reconciler.store.agent(3), State.PREPARING)
+        agent = await prepare(reconciler.services, agent)
         (Path(agent.worktree) / "shared.txt").write_text("edited\n")
         (Path(agent.worktree) / "new").touch()
-        await prepare(loop.rooms, agent)
+        await prepare(reconciler.services, agent)
         assert (Path(agent.worktree) / "shared.txt").read_text() == "edited\n"
         assert git(Path(agent.worktree), "status", "--short") == "UU shared.txt\n?? new"

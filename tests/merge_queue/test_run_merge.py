@@ -9,7 +9,7 @@ import pytest
 from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.core.session import NO_RIGHTS
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import commit, contents, everything
 from support.harness import Lead, git, open_lead, open_lead_in_memory
 from support.merges import check_sound, ids_of, retire_all, scratch_of
@@ -174,7 +174,7 @@ async def test_verify_finds_whose_branch_it_judges_and_nothing_of_the_leads_own_
 
 
 async def test_a_scratch_worktree_goes_once_it_is_retired_whatever_verify_leaves_in_it(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     await near_lead.run("echo > one", "echo > two")
     verify = (
@@ -183,7 +183,7 @@ async def test_a_scratch_worktree_goes_once_it_is_retired_whatever_verify_leaves
     )
     answer = await near_lead.call("merge_worktree", ids=["a1", "a2"], verify=verify)
     assert (ids_of(answer, "merged"), ids_of(answer, "rejected")) == (["a1"], ["a2"])
-    await retire_all(near_loop)
+    await retire_all(in_process_reconciler)
     assert scratch_of(repository, home) == []
 
 

@@ -201,11 +201,11 @@ def merge_with_git(repository: Path, names: list[str]) -> Merged:
 
 
 async def land(home: Home, repository: Path, names: list[str]) -> MergeReport:
-    async with open_daemon(home) as loop:
-        numbers = await record_branches(loop.store, repository, names, git(repository, "rev-parse", "b0"))
+    async with open_daemon(home) as reconciler:
+        numbers = await record_branches(reconciler.store, repository, names, git(repository, "rev-parse", "b0"))
         new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", None, False, "")
-        number = (await loop.store.add_landing(new, Call("", ""))).number
-        return await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+        number = (await reconciler.store.add_landing(new, Call("", ""))).number
+        return await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
 
 
 def on_disk(top: Path) -> dict[str, tuple[int, bytes | str]]:

@@ -20,17 +20,17 @@ from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import retire
 from forkjoin.process.executor import AttemptSpec
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.port_blocks import first_port
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.scratch_worktrees import ScratchWorktree
-from support.harness import Lead, git, lead_of, open_loop_in_memory, until
+from support.harness import Lead, git, lead_of, open_reconciler_in_memory, until
 from support.merges import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, retire_all, scratch_of
 from support.repository_configs import want
 
 
 @pytest.fixture
-async def loop(home: Home) -> AsyncIterator[Loop]:
+async def reconciler(home: Home) -> AsyncIterator[Reconciler]:
     async with open_daemon(home) as found:
         yield found
 
@@ -45,117 +45,119 @@ def torn(home: Home) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def come(loop: Loop, **environment: str) -> None:
+def come(reconciler: Reconciler, **environment: str) -> None:
     """Let somebody be in the project."""
-    loop.rooms.environments.lend(1, "another", loop.rooms.environments.keep(ENVIRONMENT | environment))
+    reconciler.services.environments.lend(
+        1, "another", reconciler.services.environments.keep(ENVIRONMENT | environment)
+    )
 
 
-async def land(loop: Loop, repository: Path, recipe: Recipe, target: str = "main") -> int:
+async def land(reconciler: Reconciler, repository: Path, recipe: Recipe, target: str = "main") -> int:
     """Record a landing with this recipe, and carry it out; its number."""
-    if not (await loop.store.numbers())[1]:
-        await record_landing(loop.rooms.home, repository, {"one": "x\n"}, None)
-        await loop.store.end_landing(
-            await loop.store.landing(1), {}, (), lambda _: '{"target": "main", "commit": null}'
+    if not (await reconciler.store.numbers())[1]:
+        await record_landing(reconciler.services.home, repository, {"one": "x\n"}, None)
+        await reconciler.store.end_landing(
+            await reconciler.store.landing(1), {}, (), lambda _: '{"target": "main", "commit": null}'
         )
     new = NewMergeJob(1, "lead", (1,), f"refs/heads/{target}", "true", False, "", str(repository), recipe)
-    number = (await loop.store.add_landing(new, Call("", ""))).number
-    assert (await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)).error is None
+    number = (await reconciler.store.add_landing(new, Call("", ""))).number
+    assert (await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)).error is None
     return number
 
 
 async def test_nobody_waits_for_its_teardown_which_is_run_once_before_it_goes(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     want(repository, home, f"teardown = '{_tells(home, 'exit 1')}'\n")
     ids = await near_lead.run("touch one", "touch two")
     for one in ids:
         await near_lead.call("merge_worktree", ids=[one], verify="true")
-    await retire(near_loop.rooms)
+    await retire(in_process_reconciler.services)
     assert (torn(home), scratch_of(repository, home)) == ([], ["target-1"])
     for _ in range(2):
-        await retire_all(near_loop)
+        await retire_all(in_process_reconciler)
     (line,) = torn(home)
-    name = near_loop.rooms.name
+    name = in_process_reconciler.services.name
     assert line == f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 20} main "
-    assert (scratch_of(repository, home), await near_loop.store.scratches()) == ([], [])
+    assert (scratch_of(repository, home), await in_process_reconciler.store.scratches()) == ([], [])
 
 
 async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kept_each_torn_down_by_its_own(
-    repository: Path, home: Home, loop: Loop
+    repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    come(loop, MINE="another's")
+    come(reconciler, MINE="another's")
     first, second, third = Recipe(teardown=_tells(home)), Recipe(teardown="exit 1"), Recipe(teardown="exit 2")
     for recipe in (first, second, first, second, third):
-        await land(loop, repository, recipe)
+        await land(reconciler, repository, recipe)
         git(repository, "reset", "-q", "--hard", "main~1")
-    found = [(one.number, one.retired) for one in await loop.store.scratches()]
+    found = [(one.number, one.retired) for one in await reconciler.store.scratches()]
     assert found == [(1, True), (2, False), (3, False)]
     assert torn(home) == [], "nobody waited for it"
-    await retire(loop.rooms)
-    name = loop.rooms.name
+    await retire(reconciler.services)
+    name = reconciler.services.name
     assert torn(home) == [f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 10} main another's"]
     assert scratch_of(repository, home) == ["target-2", "target-3"]
 
 
-async def test_it_goes_with_its_target(repository: Path, home: Home, loop: Loop) -> None:
+async def test_it_goes_with_its_target(repository: Path, home: Home, reconciler: Reconciler) -> None:
     git(repository, "branch", "side")
     for target in ("main", "side"):
-        await land(loop, repository, Recipe(), target)
+        await land(reconciler, repository, Recipe(), target)
     git(repository, "branch", "-qD", "side")
-    await retire(loop.rooms)
-    assert [one.target for one in await loop.store.scratches()] == ["refs/heads/main"]
+    await retire(reconciler.services)
+    assert [one.target for one in await reconciler.store.scratches()] == ["refs/heads/main"]
     assert scratch_of(repository, home) == ["target-1"]
 
 
 @pytest.mark.parametrize("file", ["HEAD", "config"])
 async def test_it_stays_where_git_cannot_say_what_became_of_its_target(
-    repository: Path, home: Home, loop: Loop, file: str
+    repository: Path, home: Home, reconciler: Reconciler, file: str
 ) -> None:
-    await land(loop, repository, Recipe())
+    await land(reconciler, repository, Recipe())
     said = (repository / ".git" / file).read_text()
     (repository / ".git" / file).write_text("[garbage")
-    await retire(loop.rooms)
+    await retire(reconciler.services)
     (repository / ".git" / file).write_text(said)
-    assert [one.retired for one in await loop.store.scratches()] == [False]
+    assert [one.retired for one in await reconciler.store.scratches()] == [False]
 
 
 async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_it(
-    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = await land(loop, repository, Recipe())
-    await retire(loop.rooms)
+    number = await land(reconciler, repository, Recipe())
+    await retire(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
     later = SimpleNamespace(time=lambda: time.time() + 24 * 3600 + 1)
     monkeypatch.setattr("forkjoin.merge_queue.scratch_cleanup.time", later)
     again = NewMergeJob(1, "lead", (1,), "refs/heads/main", "true", False, "")
-    waits = await loop.store.add_landing(again, Call("", ""))
-    await retire(loop.rooms)
+    waits = await reconciler.store.add_landing(again, Call("", ""))
+    await retire(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
-    answer = (await loop.store.landing(number)).answer or ""
-    await loop.store.end_landing(waits, {}, (), lambda _: answer)
-    await retire(loop.rooms)
+    answer = (await reconciler.store.landing(number)).answer or ""
+    await reconciler.store.end_landing(waits, {}, (), lambda _: answer)
+    await retire(reconciler.services)
     assert scratch_of(repository, home) == []
 
 
 async def test_its_teardown_waits_until_somebody_is_there_in_whose_environment_it_can_run(
-    repository: Path, home: Home, loop: Loop
+    repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    await land(loop, repository, Recipe(teardown=_tells(home)))
-    await retire_all(loop)
+    await land(reconciler, repository, Recipe(teardown=_tells(home)))
+    await retire_all(reconciler)
     assert (torn(home), scratch_of(repository, home)) == ([], ["target-1"])
-    come(loop)
-    await retire_all(loop)
+    come(reconciler)
+    await retire_all(reconciler)
     assert (len(torn(home)), scratch_of(repository, home)) == (1, [])
 
 
 async def test_soon_after_a_start_it_is_looked_who_has_come_back(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_daemon(home) as loop:
-        await land(loop, repository, Recipe(teardown=_tells(home)))
-        await loop.store.retire_scratch(1)
+    async with open_daemon(home) as reconciler:
+        await land(reconciler, repository, Recipe(teardown=_tells(home)))
+        await reconciler.store.retire_scratch(1)
     monkeypatch.setattr("forkjoin.reconciler._SETTLED_S", 0.5)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.call("get_status")
         await until(lambda: not list(home.worktrees.glob("target-*")))
     assert len(torn(home)) == 1
@@ -166,24 +168,26 @@ async def test_a_daemon_that_dies_in_the_midst_leaves_it_to_the_next_which_tears
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     waits = f"until test -e {home.state}/go; do sleep 0.02; done"
-    async with open_daemon(home) as loop:
-        await land(loop, repository, Recipe(teardown=_tells(home, waits)))
-        come(loop)
+    async with open_daemon(home) as reconciler:
+        await land(reconciler, repository, Recipe(teardown=_tells(home, waits)))
+        come(reconciler)
         with monkeypatch.context() as patch:
             async with anyio.create_task_group() as tasks:
                 if step != "the teardown":
                     (home.state / "go").touch()
-                    owner, name = (worktree, "remove") if step == "the worktree" else (loop.store, "forget_scratch")
+                    owner, name = (
+                        (worktree, "remove") if step == "the worktree" else (reconciler.store, "forget_scratch")
+                    )
                     patch.setattr(owner, name, partial(_die, tasks))
-                tasks.start_soon(retire_all, loop)
+                tasks.start_soon(retire_all, reconciler)
                 await until(lambda: torn(home))
                 if step == "the teardown":
                     tasks.cancel_scope.cancel()
     (home.state / "go").touch()
-    async with open_daemon(home) as loop:
-        come(loop)
-        await retire(loop.rooms)
-        assert await loop.store.scratches() == []
+    async with open_daemon(home) as reconciler:
+        come(reconciler)
+        await retire(reconciler.services)
+        assert await reconciler.store.scratches() == []
     assert len(torn(home)) == 1
     assert scratch_of(repository, home) == []
 
@@ -194,11 +198,11 @@ async def _die(tasks: TaskGroup, *_: object) -> None:
 
 
 async def test_one_that_cannot_go_keeps_no_other(
-    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(repository, "branch", "side")
     for target in ("main", "side"):
-        await land(loop, repository, Recipe(), target)
+        await land(reconciler, repository, Recipe(), target)
     remove = worktree.remove
 
     async def refuse(common_dir: str, path: Path) -> None:
@@ -207,20 +211,22 @@ async def test_one_that_cannot_go_keeps_no_other(
         await remove(common_dir, path)
 
     monkeypatch.setattr(worktree, "remove", refuse)
-    await retire_all(loop)
+    await retire_all(reconciler)
     assert scratch_of(repository, home) == ["target-1"]
 
 
-async def test_what_is_recorded_no_more_goes_and_nothing_else(repository: Path, home: Home, loop: Loop) -> None:
-    await land(loop, repository, Recipe())
+async def test_what_is_recorded_no_more_goes_and_nothing_else(
+    repository: Path, home: Home, reconciler: Reconciler
+) -> None:
+    await land(reconciler, repository, Recipe())
     await make_scratch(str(repository / ".git"), home.worktrees / "target-8", "main", keep=False)
     runs = AttemptSpec("t8-3-main-verify", ("sleep", "1000"), str(home.worktrees), ENVIRONMENT)
-    await loop.rooms.executor.submit(runs)
+    await reconciler.services.executor.submit(runs)
     precious = home.worktrees / "target-8-of-a-person" / "precious"
     precious.parent.mkdir()
     precious.touch()
     git(repository, "worktree", "add", "-q", "--detach", str(home.worktrees / "target-9"))
-    await retire(loop.rooms)
+    await retire(reconciler.services)
     left = sorted(path.name for path in home.worktrees.iterdir())
     assert left == ["target-1", "target-8-of-a-person", "target-9"]
     assert precious.exists()
@@ -228,42 +234,44 @@ async def test_what_is_recorded_no_more_goes_and_nothing_else(repository: Path, 
     assert [folder.name for folder in home.attempts.iterdir()] == []
 
 
-async def test_runs_of_what_is_recorded_no_more_are_forgotten(repository: Path, home: Home, loop: Loop) -> None:
-    await land(loop, repository, Recipe())
+async def test_runs_of_what_is_recorded_no_more_are_forgotten(
+    repository: Path, home: Home, reconciler: Reconciler
+) -> None:
+    await land(reconciler, repository, Recipe())
     for handle in ("t1-9-main-verify", "t2-9-main-verify"):
         (home.attempts / handle).mkdir()
-    await tidy(loop.rooms, date(2040, 1, 1), [])
+    await tidy(reconciler.services, date(2040, 1, 1), [])
     assert [folder.name for folder in home.attempts.iterdir()] == ["t1-9-main-verify"]
 
 
 async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
-    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await land(loop, repository, Recipe())
-    await retire_all(loop)
-    scratches, path = loop.store.scratches, home.worktrees / "target-1"
+    await land(reconciler, repository, Recipe())
+    await retire_all(reconciler)
+    scratches, path = reconciler.store.scratches, home.worktrees / "target-1"
     begins = iter((False, True))  # once they were listed for the last time
 
     async def list_and_let_one_begin() -> list[ScratchWorktree]:
         found = await scratches()
         if next(begins):
-            await loop.store.take_scratch(await loop.store.landing(1), Recipe())
+            await reconciler.store.take_scratch(await reconciler.store.landing(1), Recipe())
             await make_scratch(str(repository / ".git"), path, "main", keep=False)
         return found
 
-    monkeypatch.setattr(loop.store, "scratches", list_and_let_one_begin)
-    await retire(loop.rooms)
+    monkeypatch.setattr(reconciler.store, "scratches", list_and_let_one_begin)
+    await retire(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
 
 
-async def test_its_number_is_no_others_again(repository: Path, loop: Loop) -> None:
-    await land(loop, repository, Recipe())
-    await retire_all(loop)
-    assert (await loop.store.take_scratch(await loop.store.landing(1), Recipe())).number == 2
+async def test_its_number_is_no_others_again(repository: Path, reconciler: Reconciler) -> None:
+    await land(reconciler, repository, Recipe())
+    await retire_all(reconciler)
+    assert (await reconciler.store.take_scratch(await reconciler.store.landing(1), Recipe())).number == 2
 
 
 async def test_a_symlink_in_place_of_one_takes_no_worktree_of_a_person_along(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home
 ) -> None:
     (repository / ".git/info/exclude").write_text(".wt/\n")
     git(repository, "worktree", "add", "-q", "--detach", ".wt/experiment")
@@ -273,6 +281,6 @@ async def test_a_symlink_in_place_of_one_takes_no_worktree_of_a_person_along(
     await near_lead.call("merge_worktree", ids=[first], verify=link)
     git(repository, "switch", "-q", "-c", "other")
     git(repository, "branch", "-qD", "main")
-    await retire_all(near_loop)
+    await retire_all(in_process_reconciler)
     assert scratch_of(repository, home) == []
     assert git(repository / ".wt/experiment", "log", "-1", "--format=%s") == "on no branch"

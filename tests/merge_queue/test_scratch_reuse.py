@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
@@ -12,7 +12,7 @@ from forkjoin.git.worktrees import files_shared_from_checkout
 from forkjoin.merge_queue.report import MERGE_REPORT
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch import Scratch
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from support.branches import commit
@@ -87,10 +87,10 @@ async def test_a_branch_that_verify_switches_to_is_free_for_its_user_again(near_
 
 
 async def test_a_landing_of_the_very_same_commit_finds_nothing_of_the_last_one(
-    near_lead: Lead, near_loop: Loop, repository: Path
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     ids = await near_lead.run("echo > one")
-    near_loop.store._connection.execute(
+    in_process_reconciler.store._connection.execute(
         "CREATE TRIGGER at_once AFTER INSERT ON landing BEGIN UPDATE landing SET created = 1; END"
     )
     (repository / "one").write_text("in the way\n")
@@ -136,7 +136,7 @@ async def test_what_is_shared_as_a_copy_is_copied_anew_once_the_checkouts_has_ch
 
 
 async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
-    near_lead: Lead, near_loop: Loop, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = Scratch._switch
 
@@ -148,11 +148,14 @@ async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
     monkeypatch.setattr(Scratch, "_switch", refuse)
     answers = await merge_each(near_lead, "true", "echo > one", "echo > two", "echo > three")
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"], ["a3"]]
-    assert [(one.number, one.retired) for one in await near_loop.store.scratches()] == [(1, True), (2, False)]
+    assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratches()] == [
+        (1, True),
+        (2, False),
+    ]
 
 
 async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends_in_words(
-    near_lead: Lead, near_loop: Loop, home: Home, monkeypatch: pytest.MonkeyPatch
+    near_lead: Lead, in_process_reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = Scratch._switch
 
@@ -166,7 +169,7 @@ async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends
     refused = await near_lead.refusal("merge_worktree", ids=ids, verify="false")
     assert f"verify ran in {home.worktrees}/target-2" in refused
     assert 'Permission denied: "root\'s". Nothing was merged' in refused
-    assert [one.number for one in await near_loop.store.scratches()] == [1, 2]
+    assert [one.number for one in await in_process_reconciler.store.scratches()] == [1, 2]
 
 
 async def test_one_whose_files_git_cannot_check_out_is_rejected_and_the_others_land(
@@ -189,8 +192,8 @@ async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_t
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await record_landing(home, repository, {"one": "x\n"}, f"echo run >> {home.state}/log")
-    async with open_daemon(home) as loop:
-        record, told = loop.store.set_verdict, list[str]()
+    async with open_daemon(home) as reconciler:
+        record, told = reconciler.store.set_verdict, list[str]()
 
         async def record_and_die(landing: int, commit: str, why: str) -> None:
             told.append(commit)
@@ -198,13 +201,13 @@ async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_t
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop.store, "set_verdict", record_and_die)
+            patch.setattr(reconciler.store, "set_verdict", record_and_die)
             with pytest.raises(KeyboardInterrupt):
-                await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
-        assert await loop.store.verdict(number, told[0]) == ""
-        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+                await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
+        assert await reconciler.store.verdict(number, told[0]) == ""
+        landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
         assert [one.id for one in landed.merged] == ["a1"]
-        assert await loop.store.verdict(number, told[0]) is None
+        assert await reconciler.store.verdict(number, told[0]) is None
     assert (home.state / "log").read_text() == "run\n"
     assert scratch_of(repository, home) == ["target-1"]
 
@@ -224,15 +227,15 @@ async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is
     held = file_lock.take(home.daemon_lock)  # else a shim would start a daemon
     assert held is not None
     try:
-        async with open_loop(home) as loop:
-            numbers = await record_branches(loop.store, repository, names, base)
+        async with open_reconciler(home) as reconciler:
+            numbers = await record_branches(reconciler.store, repository, names, base)
             new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
-            number = (await loop.store.add_landing(new, Call("", ""))).number
+            number = (await reconciler.store.add_landing(new, Call("", ""))).number
         deaths = 0
         while carry_out_elsewhere(number, os.environ):
             deaths += 1
-        async with open_loop(home) as loop:
-            landed = MERGE_REPORT.validate_json((await loop.store.landing(number)).answer or "")
+        async with open_reconciler(home) as reconciler:
+            landed = MERGE_REPORT.validate_json((await reconciler.store.landing(number)).answer or "")
     finally:
         os.close(held)
     assert [one.id for one in landed.rejected] == ["a5"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.paths import Home
 from support.branches import commit
 from support.harness import GIVE_UP_S, git, kill_daemon, open_lead, open_lead_in_memory, until
@@ -64,5 +64,5 @@ async def test_a_daemon_that_is_killed_while_setup_runs_leaves_it_to_the_next_wi
         with anyio.fail_after(GIVE_UP_S):
             await lead.until(ids[0], merge="merged")
     assert (home.state / "ran").read_text() == "x\n"
-    async with open_loop(home) as loop:
-        assert await loop.store.open_landings() == []
+    async with open_reconciler(home) as reconciler:
+        assert await reconciler.store.open_landings() == []

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 from conftest import CONFIG
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import contents, everything
 from support.harness import (
     GIVE_UP_S,
@@ -83,7 +83,7 @@ PERSON = (
 
 
 async def test_whatever_a_person_does_while_two_leads_merge_no_commit_is_lost_and_what_lands_was_verified(
-    repository: Path, near_loop: Loop, tmp_path: Path
+    repository: Path, in_process_reconciler: Reconciler, tmp_path: Path
 ) -> None:
     acts, made, verified = tmp_path / "acts", tmp_path / "made", tmp_path / "verified"
     acts.mkdir()
@@ -95,7 +95,10 @@ async def test_whatever_a_person_does_while_two_leads_merge_no_commit_is_lost_an
     async def merge(lead: Lead, agent: str) -> None:
         answers.append(await lead.call("merge_worktree", ids=[agent], into="main", verify=verify))
 
-    async with lead_of(near_loop, repository, "one") as one, lead_of(near_loop, repository, "two") as two:
+    async with (
+        lead_of(in_process_reconciler, repository, "one") as one,
+        lead_of(in_process_reconciler, repository, "two") as two,
+    ):
         agents = {
             lead: await lead.run(*(f"echo > {name}{n}" for n in range(3))) for lead, name in ((one, "x"), (two, "y"))
         }

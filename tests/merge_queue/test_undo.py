@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.git.merging import move_target
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import commit, contents, write
 from support.harness import Lead, git
 from support.merges import check_sound, ids_of
@@ -105,7 +105,7 @@ async def test_a_move_that_failed_is_none_to_undo_and_an_undo_that_failed_has_un
 
 
 async def test_an_undo_stays_on_record_as_long_as_what_it_undid(
-    near_lead: Lead, near_loop: Loop, repository: Path
+    near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     ids = await near_lead.run("echo > one", "echo > two", "echo > three")
     for one in ids[:2]:
@@ -113,7 +113,7 @@ async def test_an_undo_stays_on_record_as_long_as_what_it_undid(
     commit(repository, {"person": "x\n"})
     await near_lead.call("undo_merge")
     await near_lead.call("merge_worktree", ids=ids[2:], dry_run=True)
-    await near_loop.store.prune(1, [])
+    await in_process_reconciler.store.prune(1, [])
     assert (await near_lead.call("undo_merge"))["undone"] == ids[:1]
 
 

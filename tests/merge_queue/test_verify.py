@@ -13,14 +13,14 @@ from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.process.executor import AttemptSpec
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.branches import commit
 from support.harness import GIVE_UP_S, Lead, git, until
 from support.merges import ENVIRONMENT, carry_to_its_end, open_daemon, record_landing, scratch_of
 
 
 @pytest.fixture
-async def loop(home: Home) -> AsyncIterator[Loop]:
+async def reconciler(home: Home) -> AsyncIterator[Reconciler]:
     async with open_daemon(home) as found:
         yield found
 
@@ -32,8 +32,8 @@ async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository
     stays = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' &) ; while :; do sleep 1; done"
     hangs = f"test -e one || exit 0; {stays}"
     number = await record_landing(home, repository, {"one": "x\n"}, hangs)
-    async with open_daemon(home) as loop:
-        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+    async with open_daemon(home) as reconciler:
+        landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
     assert landed.rejected[0].why.startswith("verify: ended ")
     assert processes_of(home.attempts) == {}
     assert scratch_of(repository, home) == ["target-1"]
@@ -41,13 +41,13 @@ async def test_one_that_hangs_is_ended_at_its_limit_with_all_its_tree(repository
 
 @pytest.mark.parametrize("times", [1, 9])
 async def test_one_that_is_lost_is_run_again_but_not_for_ever(
-    repository: Path, home: Home, loop: Loop, times: int
+    repository: Path, home: Home, reconciler: Reconciler, times: int
 ) -> None:
     log = home.state / "log"
     kills = f"echo run >> {log}; [ $(wc -l < {log}) -gt {times} ] || {{ kill -9 $PPID; sleep 1000; }}"
     kills = f"test ! -e one || {{ {kills}; }}"
-    number = await record_landing_in(loop, repository, kills)
-    landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+    number = await record_landing_in(reconciler, repository, kills)
+    landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
     if times == 1:
         assert [merged.id for merged in landed.merged] == ["a1"]
     else:
@@ -56,53 +56,55 @@ async def test_one_that_is_lost_is_run_again_but_not_for_ever(
     assert scratch_of(repository, home) == ["target-1"]
 
 
-async def record_landing_in(loop: Loop, repository: Path, verify: str | None) -> int:
-    return await record_landing(loop.rooms.home, repository, {"one": "x\n"}, verify)
+async def record_landing_in(reconciler: Reconciler, repository: Path, verify: str | None) -> int:
+    return await record_landing(reconciler.services.home, repository, {"one": "x\n"}, verify)
 
 
 async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved_since(
-    repository: Path, home: Home, loop: Loop
+    repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
-    number = await record_landing_in(loop, repository, "test ! -e disturbed")
-    found = await loop.store.take_scratch(await loop.store.landing(number), Recipe())
+    number = await record_landing_in(reconciler, repository, "test ! -e disturbed")
+    found = await reconciler.store.take_scratch(await reconciler.store.landing(number), Recipe())
     scratch, other = home.worktrees / f"target-{found.number}", git(repository, "rev-parse", "main")
     run = f"t{found.number}-{number}-{other[:16]}"
     await make_scratch(str(repository / ".git"), scratch, other, keep=False)
-    await loop.store.set_scratch(found.number, run, other)
+    await reconciler.store.set_scratch(found.number, run, other)
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
-    await loop.rooms.executor.submit(AttemptSpec(f"{run}-verify", ("sh", "-c", disturbs), str(scratch), ENVIRONMENT))
+    await reconciler.services.executor.submit(
+        AttemptSpec(f"{run}-verify", ("sh", "-c", disturbs), str(scratch), ENVIRONMENT)
+    )
     await until((home.state / "on").exists)
     commit(repository, {"person": "x\n"})
     with anyio.fail_after(GIVE_UP_S):
-        landed = await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+        landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert processes_of(home.attempts) == {}
     assert scratch_of(repository, home) == ["target-1"]
 
 
 async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
-    repository: Path, home: Home, loop: Loop, monkeypatch: pytest.MonkeyPatch
+    repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = await record_landing_in(loop, repository, "true")
-    lander = MergeRunner(loop.rooms)
+    number = await record_landing_in(reconciler, repository, "true")
+    lander = MergeRunner(reconciler.services)
     old = git(repository, "rev-parse", "main")
-    record = loop.store.set_landing
+    record = reconciler.store.set_landing
 
     async def record_and_die(*arguments: Any, **named: Any) -> None:
         await record(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.store, "set_landing", record_and_die)
+        patch.setattr(reconciler.store, "set_landing", record_and_die)
         with pytest.raises(KeyboardInterrupt):
-            await lander.land(await loop.store.landing(number), ENVIRONMENT)
+            await lander.land(await reconciler.store.landing(number), ENVIRONMENT)
     git(repository, "read-tree", "-m", "-u", old, "forkjoin/of-an-agent")
     person = git(repository, "commit-tree", "-p", old, "-m", "person", f"{old}^{{tree}}")
     git(repository, "update-ref", "refs/heads/main", person)
-    await lander.land(await loop.store.landing(number), None)
-    assert (await loop.store.landing(number)).state is MergeJobState.QUEUED
+    await lander.land(await reconciler.store.landing(number), None)
+    assert (await reconciler.store.landing(number)).state is MergeJobState.QUEUED
     assert git(repository, "status", "--porcelain") == ""
-    assert [merged.id for merged in (await carry_to_its_end(lander, loop.store, number)).merged] == ["a1"]
+    assert [merged.id for merged in (await carry_to_its_end(lander, reconciler.store, number)).merged] == ["a1"]
 
 
 async def test_shared_configuration_that_a_verify_changes_is_told_with_the_merge(

@@ -16,7 +16,7 @@ from support.harness import (
     forkjoin,
     lead_of,
     open_lead,
-    open_loop_in_memory,
+    open_reconciler_in_memory,
 )
 from support.small_disk import fill, small_disk
 
@@ -96,15 +96,15 @@ async def test_a_start_on_a_full_disk_is_refused_in_words_and_harms_nothing(room
 async def test_records_that_can_only_be_read_are_told_of_and_used_again_once_they_can_be_written(
     home: Home, repository: Path
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")
-        loop.store._connection.execute("PRAGMA query_only = ON")  # SQLite says what it does of a read-only file
+        reconciler.store._connection.execute("PRAGMA query_only = ON")  # SQLite says what it does of a read-only file
         refusal = await lead.refusal("spawn_agent", task="true")
         assert "can only be read" in refusal
         (home.state / "go").touch()
         await _until_told_of(lead, first)
         assert (await lead.listed(first))["state"] == "running"
-        loop.store._connection.execute("PRAGMA query_only = OFF")
+        reconciler.store._connection.execute("PRAGMA query_only = OFF")
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]

@@ -15,12 +15,12 @@ from typing import Any, Literal, Self, TypeVar
 
 import anyio
 import pytest
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.authentication import welcome
 from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Hello, Session
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.version import PROTOCOL, __version__
 from forkjoin_tools.mcp_server import serve
 from mcp import Client
@@ -186,30 +186,30 @@ async def open_lead(where: Path, session: str = "session-1", **environment: str)
 
 @asynccontextmanager
 async def open_lead_in_memory(home: Home, where: Path, session: str = "session-1") -> AsyncGenerator[Lead]:
-    """A lead that speaks to the tools without relay, socket or daemon: the loop runs in this process."""
-    async with open_loop_in_memory(home) as loop, lead_of(loop, where, session) as lead:
+    """A lead that speaks to the tools without relay, socket or daemon: the reconciler runs in this process."""
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, where, session) as lead:
         yield lead
 
 
 @asynccontextmanager
-async def open_loop_in_memory(home: Home) -> AsyncGenerator[Loop]:
-    """A loop that runs in this process, in a daemon's stead."""
+async def open_reconciler_in_memory(home: Home) -> AsyncGenerator[Reconciler]:
+    """A reconciler that runs in this process, in a daemon's stead."""
     lock = os.open(home.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)  # else an agent's shim would start a daemon at its end
     try:
-        async with open_loop(home) as loop, anyio.create_task_group() as tasks:
-            tasks.start_soon(loop.run)
-            yield loop
+        async with open_reconciler(home) as reconciler, anyio.create_task_group() as tasks:
+            tasks.start_soon(reconciler.run)
+            yield reconciler
             tasks.cancel_scope.cancel()
     finally:
         os.close(lock)
 
 
-def let_pass(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def let_pass(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let so many seconds have passed for whatever waits."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
     monkeypatch.setattr("forkjoin.agents.apply_schedule.time", later)
-    loop.store.changes.announce()
+    reconciler.store.changes.announce()
 
 
 def limit(home: Home, **limits: float) -> None:
@@ -220,7 +220,7 @@ def limit(home: Home, **limits: float) -> None:
 
 @asynccontextmanager
 async def lead_of(
-    loop: Loop,
+    reconciler: Reconciler,
     where: Path,
     session: str = "session-1",
     kind: Literal["relay", "cli"] = "relay",
@@ -228,26 +228,26 @@ async def lead_of(
     token: str = "",
     **of_client: Any,
 ) -> AsyncGenerator[Lead]:
-    """A lead that speaks to the tools of this loop; of kind `cli` a person; with its token an agent's program."""
+    """A lead that speaks to the tools of this reconciler; of kind `cli` a person; with its token an agent's program."""
     hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
     opened = Session(hello)
     if token:
-        await welcome(loop.rooms, opened)
-    async with Client(_in_memory(loop, opened), **of_client) as client:
+        await welcome(reconciler.services, opened)
+    async with Client(_in_memory(reconciler, opened), **of_client) as client:
         yield Lead(client)
 
 
 @asynccontextmanager
 async def program_of(
-    loop: Loop, agent: str, *, kind: Literal["relay", "cli"] = "relay", attempt: str | None = None
+    reconciler: Reconciler, agent: str, *, kind: Literal["relay", "cli"] = "relay", attempt: str | None = None
 ) -> AsyncGenerator[Lead]:
-    """An agent's program, as it speaks to the tools of this loop by the relay that it was given, or at a command line.
+    """An agent's program, as it speaks to the tools of this reconciler by its relay, or at a command line.
 
     Its processes are of this attempt, if one is given.
     """
     hello = make_hello(f"memory-{agent}-{kind}", kind=kind, token="its token")
-    session = Session(hello, agent=await loop.store.agent(int(agent.removeprefix("a"))), attempt=attempt)
-    async with Client(_in_memory(loop, session)) as client:
+    session = Session(hello, agent=await reconciler.store.agent(int(agent.removeprefix("a"))), attempt=attempt)
+    async with Client(_in_memory(reconciler, session)) as client:
         yield Lead(client)
 
 
@@ -268,7 +268,7 @@ def make_hello(
 
 
 @asynccontextmanager
-async def _in_memory(loop: Loop, session: Session) -> AsyncGenerator[TransportStreams]:
+async def _in_memory(reconciler: Reconciler, session: Session) -> AsyncGenerator[TransportStreams]:
     """A transport straight into the tools; what waits for a reply to be written is called when it was."""
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, replies = anyio.create_memory_object_stream[SessionMessage](0)
@@ -284,7 +284,7 @@ async def _in_memory(loop: Loop, session: Session) -> AsyncGenerator[TransportSt
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pass_on)
-        tasks.start_soon(serve, loop, session, incoming, outgoing)
+        tasks.start_soon(serve, reconciler, session, incoming, outgoing)
         async with from_server, to_server:
             yield from_server, to_server
         tasks.cancel_scope.cancel()

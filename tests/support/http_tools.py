@@ -8,17 +8,17 @@ from pathlib import Path
 import anyio
 import uvicorn
 from forkjoin.core.session import Session
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin_tools.mcp_server import make_server
 from support.harness import make_hello, until
 
 
 @asynccontextmanager
-async def serve_http(loop: Loop, where: Path) -> AsyncGenerator[str]:
+async def serve_http(reconciler: Reconciler, where: Path) -> AsyncGenerator[str]:
     """The address at which a lead's tools are served, for as long as this lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         session = Session(make_hello("http", cwd=str(where)))  # every connection's
-        app = make_server(loop, session).streamable_http_app()
+        app = make_server(reconciler, session).streamable_http_app()
         web = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(web.serve, [listener])

@@ -9,7 +9,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core import file_lock
 from forkjoin.core.agent_spec import Spec
 from forkjoin.core.model import Merge, MergeJob, MergeJobState, Result, State
@@ -18,7 +18,7 @@ from forkjoin.core.session import Call
 from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.merge_queue.scratch_cleanup import retire
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import NewAgent, NewMergeJob
 from forkjoin.store.store import Store
 from support.branches import commit, everything
@@ -77,11 +77,11 @@ async def record_landing(
     branch: str = "forkjoin/of-an-agent",
 ) -> int:
     """Record a landing, onto main, of an agent with these changes; its number."""
-    async with open_loop(home) as loop:
-        agent = await record_agent(loop.store, repository, files, branch)
-        project = await loop.store.agent(agent)
+    async with open_reconciler(home) as reconciler:
+        agent = await record_agent(reconciler.store, repository, files, branch)
+        project = await reconciler.store.agent(agent)
         new = NewMergeJob(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
-        return (await loop.store.add_landing(new, Call("", ""))).number
+        return (await reconciler.store.add_landing(new, Call("", ""))).number
 
 
 #: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
@@ -90,7 +90,9 @@ PROCESSES = multiprocessing.get_context("forkserver")
 
 def start_forkserver() -> None:
     """Start what processes are forked from before a test has a home: it would be taken for one of its own."""
-    PROCESSES.set_forkserver_preload(["forkjoin.loop", "forkjoin.agents.restore_records", "anyio._backends._asyncio"])
+    PROCESSES.set_forkserver_preload(
+        ["forkjoin.reconciler", "forkjoin.agents.restore_records", "anyio._backends._asyncio"]
+    )
     forkserver.ensure_running()
 
 
@@ -105,24 +107,24 @@ def carry_out_elsewhere(number: int, environment: Mapping[str, str], *falls: str
 
 async def carry_out_here(home: Home, number: int) -> MergeReport:
     """Carry out a landing as the next daemon does; what is answered."""
-    async with open_daemon(home) as loop:
-        return await carry_to_its_end(MergeRunner(loop.rooms), loop.store, number)
+    async with open_daemon(home) as reconciler:
+        return await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
 
 
 @asynccontextmanager
-async def open_daemon(home: Home) -> AsyncGenerator[Loop]:
+async def open_daemon(home: Home) -> AsyncGenerator[Reconciler]:
     """What a daemon has, in this process, which passes for it: no shim starts another."""
     held = file_lock.take(home.daemon_lock)
     assert held is not None
     try:
-        async with open_loop(home) as loop:
-            yield loop
+        async with open_reconciler(home) as reconciler:
+            yield reconciler
     finally:
         os.close(held)
 
 
 async def carry_to_its_end(lander: MergeRunner, store: Store, number: int) -> MergeReport:
-    """Carry a landing on as the loop does; what is answered."""
+    """Carry a landing on as the reconciler does; what is answered."""
     landing: MergeJob = await store.landing(number)
     if landing.state is not MergeJobState.DONE:
         await lander.land(landing, ENVIRONMENT)
@@ -145,10 +147,10 @@ def scratch_of(repository: Path, home: Home) -> list[str]:
     return found
 
 
-async def retire_all(loop: Loop) -> None:
+async def retire_all(reconciler: Reconciler) -> None:
     """Retire all scratch worktrees that no landing may use, as after a day without one."""
-    await loop.store.retire_unused((), math.inf)
-    await retire(loop.rooms)
+    await reconciler.store.retire_unused((), math.inf)
+    await retire(reconciler.services)
 
 
 def check_sound(repository: Path) -> None:

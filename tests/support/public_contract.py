@@ -1,7 +1,8 @@
 """What forkjoin offers to those who use it, as they see it: what `contract.json` records of version 0.1.
 
-`python -m support.public_contract --write` writes it, in a checkout of the version that it describes. Of forkjoin's modules only
-the entry is named here: tools are asked over MCP, commands are run, and the settings are found by their keys.
+`python -m support.public_contract --write` writes it, in a checkout of the version that it describes. Of forkjoin's
+modules only the entry is named here: tools are asked over MCP, commands are run, and the settings are found by their
+keys.
 
 A contract has sections, a section has parts, and a part has names with words: types, `=value`, `required`, `always`.
 """

@@ -1,7 +1,7 @@
 """The vendors' real programs, at pinned versions, installed with npm into a cache of this checkout.
 
-What needs a newer Node than the machine has comes with one from PyPI. `python -m support.vendor_programs` installs them all and
-says plainly what can't be. Another build of a program is tried with `FORKJOIN_CLAUDE=/path/to/claude`; with
+What needs a newer Node than the machine has comes with one from PyPI. `python -m support.vendor_programs` installs them
+all and says plainly what can't be. Another build of a program is tried with `FORKJOIN_CLAUDE=/path/to/claude`; with
 `FORKJOIN_NO_VENDORS=1` the tests that need such programs are skipped.
 """
 

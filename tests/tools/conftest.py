@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from support.harness import Lead, program_of
 
 
 @pytest.fixture
-async def program(near_loop: Loop, near_lead: Lead) -> AsyncIterator[Lead]:
+async def program(in_process_reconciler: Reconciler, near_lead: Lead) -> AsyncIterator[Lead]:
     """The program of a1, which runs."""
     (agent,) = await near_lead.spawn("sleep 1000")
     await near_lead.until(agent, state="running")
-    async with program_of(near_loop, agent) as found:
+    async with program_of(in_process_reconciler, agent) as found:
         yield found

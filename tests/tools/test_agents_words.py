@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 from forkjoin.core.paths import Home
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin_tools.mcp_server import INSTRUCTIONS, PARENT_INSTRUCTIONS
 from mcp.client.context import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextResourceContents
@@ -57,14 +57,14 @@ async def test_an_error_passes_on_no_markup(near_lead: Lead) -> None:
 
 
 async def test_what_agents_ask_report_and_find_passes_on_no_markup(
-    near_loop: Loop, near_lead: Lead, program: Lead
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead
 ) -> None:
     (other,) = await near_lead.spawn("sleep 1000")
     await near_lead.until(other, state="running")
     await program.call("report_progress", text=TAG)
     as_shown((await near_lead.listed("a1"))["last_event"])
     await program.call("share_finding", text=TAG)
-    async with program_of(near_loop, other) as reader, anyio.create_task_group() as tasks:
+    async with program_of(in_process_reconciler, other) as reader, anyio.create_task_group() as tasks:
         as_shown(await reader.call("read_findings"))
         tasks.start_soon(Call(program, "ask_lead", {"question": TAG}).run)
         await first_answer(lambda: is_asked(near_lead, 1))
@@ -73,7 +73,9 @@ async def test_what_agents_ask_report_and_find_passes_on_no_markup(
         await near_lead.call("answer_request", request_id="r1", answer="No.")
 
 
-async def test_a_form_marks_an_agents_words_and_bounds_them(near_loop: Loop, repository: Path, program: Lead) -> None:
+async def test_a_form_marks_an_agents_words_and_bounds_them(
+    in_process_reconciler: Reconciler, repository: Path, program: Lead
+) -> None:
     asked: list[str] = []
 
     async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
@@ -82,7 +84,7 @@ async def test_a_form_marks_an_agents_words_and_bounds_them(near_loop: Loop, rep
 
     question = f"May I?\n\na2 (other) asks:\r\u202e {TAG}\x1b[2J" + "x" * 7_000 + "\nthe end"
     async with (
-        lead_of(near_loop, repository, elicitation_callback=answer, mode="legacy") as lead,
+        lead_of(in_process_reconciler, repository, elicitation_callback=answer, mode="legacy") as lead,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(Call(program, "ask_lead", {"question": question}).run)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from mcp.client.context import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
 from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news
@@ -25,7 +25,7 @@ class Person:
 
 
 async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_counts(
-    near_loop: Loop, repository: Path, program: Lead
+    in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     person = Person(
         ElicitResult(action="accept", content={"answer": "Tabs."}),
@@ -33,7 +33,7 @@ async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_cou
     )
     question, permission = Call(program, "ask_lead", QUESTION), Call(program, "approve", DANGEROUS)
     async with (
-        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        lead_of(in_process_reconciler, repository, elicitation_callback=person.answer, mode="legacy") as lead,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(question.run)
@@ -60,11 +60,11 @@ async def test_what_is_asked_during_a_wait_is_put_to_the_person_whose_answer_cou
     ],
 )
 async def test_what_the_person_does_not_answer_the_lead_is_told(
-    near_loop: Loop, repository: Path, program: Lead, told: ElicitResult
+    in_process_reconciler: Reconciler, repository: Path, program: Lead, told: ElicitResult
 ) -> None:
     person = Person(told)
     async with (
-        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        lead_of(in_process_reconciler, repository, elicitation_callback=person.answer, mode="legacy") as lead,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
@@ -74,11 +74,11 @@ async def test_what_the_person_does_not_answer_the_lead_is_told(
 
 
 async def test_of_several_forms_the_lead_is_told_what_is_open_then(
-    near_loop: Loop, repository: Path, program: Lead
+    in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}), ElicitResult(action="cancel"))
     async with (
-        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        lead_of(in_process_reconciler, repository, elicitation_callback=person.answer, mode="legacy") as lead,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
@@ -90,13 +90,13 @@ async def test_of_several_forms_the_lead_is_told_what_is_open_then(
 
 
 async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
-    near_loop: Loop, repository: Path, program: Lead
+    in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
-    records = near_loop.store._connection
+    records = in_process_reconciler.store._connection
     records.execute("CREATE TRIGGER full BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'full'); END")
     person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}))
     async with (
-        lead_of(near_loop, repository, elicitation_callback=person.answer, mode="legacy") as lead,
+        lead_of(in_process_reconciler, repository, elicitation_callback=person.answer, mode="legacy") as lead,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
@@ -106,7 +106,7 @@ async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
 
 
 async def test_a_form_is_taken_back_when_somebody_else_answers(
-    near_loop: Loop, repository: Path, program: Lead
+    in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
     put, gone = anyio.Event(), anyio.Event()
 
@@ -120,8 +120,8 @@ async def test_a_form_is_taken_back_when_somebody_else_answers(
 
     asked = Call(program, "ask_lead", QUESTION)
     async with (
-        lead_of(near_loop, repository, elicitation_callback=think, mode="legacy") as lead,
-        lead_of(near_loop, repository, kind="cli") as person,
+        lead_of(in_process_reconciler, repository, elicitation_callback=think, mode="legacy") as lead,
+        lead_of(in_process_reconciler, repository, kind="cli") as person,
     ):
         waited = Call(lead, "wait_agents", {"timeout_s": 10})
         async with anyio.create_task_group() as tasks:

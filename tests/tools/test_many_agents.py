@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.store import rows
 from support.harness import Lead, lead_of
 from support.records import multiply
@@ -28,17 +28,17 @@ class Reads:
 
 
 @pytest.fixture
-async def crowd(near_loop: Loop, near_lead: Lead) -> Lead:
+async def crowd(in_process_reconciler: Reconciler, near_lead: Lead) -> Lead:
     """A lead with thousands of agents, all of which have ended."""
     await near_lead.run("true")
-    multiply(near_loop.rooms.home.records, MANY)
+    multiply(in_process_reconciler.services.home.records, MANY)
     return near_lead
 
 
 @pytest.fixture
-async def person(near_loop: Loop, crowd: Lead, repository: Path) -> AsyncIterator[Lead]:
+async def person(in_process_reconciler: Reconciler, crowd: Lead, repository: Path) -> AsyncIterator[Lead]:
     """A person at the command line of the crowd's repository."""
-    async with lead_of(near_loop, repository, kind="cli") as found:
+    async with lead_of(in_process_reconciler, repository, kind="cli") as found:
         yield found
 
 
@@ -97,6 +97,8 @@ async def test_a_check_of_conflicts_reads_no_more_agents_than_it_compares(crowd:
     assert reads.count < 160
 
 
-async def test_a_turn_of_the_loop_reads_no_agent_that_has_ended(near_loop: Loop, reads: Reads) -> None:
-    await near_loop.schedule.act()
+async def test_a_turn_of_the_loop_reads_no_agent_that_has_ended(
+    in_process_reconciler: Reconciler, reads: Reads
+) -> None:
+    await in_process_reconciler.schedule.act()
     assert reads.count == 0

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin_tools import blocking_calls, wait
-from support.harness import Lead, lead_of, open_loop_in_memory, program_of, until
+from support.harness import Lead, lead_of, open_reconciler_in_memory, program_of, until
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ class Watched:
 
 
 async def test_a_wait_says_how_many_have_ended_and_what_the_others_do(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         words = "working hard " * 20
         ids = await lead.spawn("true", f"until [ -e {repository}/go ]; do echo {words}; sleep 0.02; done", "sleep 1000")
         watched = Watched(lead)
@@ -57,7 +57,7 @@ async def test_a_wait_says_how_many_have_ended_and_what_the_others_do(repository
 
 
 async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository: Path, home: Home) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.run(*[f"echo {n} > {n}; git add .; git commit -qm {n}" for n in "ab"])
         (repository / ".git" / "info" / "exclude").write_text("go\n")
         verify = f"until [ -e {repository}/go ]; do sleep 0.02; done"
@@ -75,15 +75,15 @@ async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository
 async def test_a_merge_says_that_it_waits_for_an_environment_that_a_restart_has_lost(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         ids = await lead.run("echo a > a; git add .; git commit -qm a")
         merging = Watched(lead)
         async with anyio.create_task_group() as tasks:
             with monkeypatch.context() as lost:
-                lost.setattr(loop.rooms.environments, "find", _nothing)
+                lost.setattr(reconciler.services.environments, "find", _nothing)
                 tasks.start_soon(lambda: merging.call("merge_worktree", ids=ids, verify="true"))
                 await until(lambda: merging.heard("waits for its lead's environment"))
-            loop.store.changes.announce()
+            reconciler.store.changes.announce()
         assert [one["id"] for one in merging.answer["merged"]] == ids
 
 
@@ -94,10 +94,10 @@ def _nothing(*_: object) -> None:
 async def test_an_agent_whose_client_wants_to_know_is_told_that_it_waits_for_an_answer(
     repository: Path, home: Home
 ) -> None:
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.spawn("sleep 1000")
         await lead.until(agent, state="running")
-        async with program_of(loop, agent) as program:
+        async with program_of(reconciler, agent) as program:
             watched = Watched(program)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: watched.call("ask_lead", question="Tabs?"))
@@ -115,7 +115,7 @@ async def test_nobody_is_asked_how_far_it_is_for_a_client_that_does_not_want_to_
         raise AssertionError
 
     monkeypatch.setattr(wait, "_how_far", refuse)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (slow,) = await lead.spawn("sleep 1000")
         assert (await lead.call("wait_agents", timeout_s=0.3))["timed_out"] is True
         await lead.call("stop_agents", ids=[slow])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import anyio
 import pytest
 from forkjoin.core.model import Pause, Request, State
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin_tools import blocking_calls
 from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news
 from support.harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
@@ -66,24 +66,26 @@ async def test_a_wait_that_only_looks_tells_a_request_too(near_lead: Lead, progr
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
-async def test_what_one_asks_that_is_frozen_is_told_too(near_loop: Loop, near_lead: Lead, program: Lead) -> None:
+async def test_what_one_asks_that_is_frozen_is_told_too(
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead
+) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await first_answer(lambda: is_asked(near_lead, 1))
         pause = Pause("room", frozen=True, not_before=time.time() + 1000)
-        await near_loop.store.move(await near_loop.store.agent(1), State.PAUSED, None, pause)
+        await in_process_reconciler.store.move(await in_process_reconciler.store.agent(1), State.PAUSED, None, pause)
         told = await near_lead.call("wait_agents", timeout_s=0)
         assert (told["pending"][0]["state"], told["requests"][0]["request_id"]) == ("paused", "r1")
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
 
 
 async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_answer(
-    near_loop: Loop, repository: Path, near_lead: Lead, program: Lead
+    in_process_reconciler: Reconciler, repository: Path, near_lead: Lead, program: Lead
 ) -> None:
     asked = Call(program, "ask_lead", QUESTION)
     async with (
-        lead_of(near_loop, repository, "session-2") as other,
-        lead_of(near_loop, repository, kind="cli") as person,
+        lead_of(in_process_reconciler, repository, "session-2") as other,
+        lead_of(in_process_reconciler, repository, kind="cli") as person,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(asked.run)
@@ -113,17 +115,17 @@ async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(near_lead: L
 
 
 async def test_while_one_waits_for_its_answer_nothing_is_recorded_and_nobody_is_woken(
-    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocking_calls, "PROGRESS_S", 0.02)
     looks: list[int] = []
-    really = near_loop.store.request
+    really = in_process_reconciler.store.request
 
     async def request(number: int) -> Request | None:
-        looks.append(near_loop.store.changes.version)
+        looks.append(in_process_reconciler.store.changes.version)
         return await really(number)
 
-    monkeypatch.setattr(near_loop.store, "request", request)
+    monkeypatch.setattr(in_process_reconciler.store, "request", request)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await until(lambda: len(looks) > 20)
@@ -167,11 +169,11 @@ async def test_a_request_that_there_is_not_is_refused_in_words(near_lead: Lead, 
 
 
 async def test_a_stranger_from_another_project_sees_and_answers_nothing(
-    near_loop: Loop, tmp_path: Path, near_lead: Lead, program: Lead
+    in_process_reconciler: Reconciler, tmp_path: Path, near_lead: Lead, program: Lead
 ) -> None:
     other = tmp_path / "other"
     git(tmp_path, "init", "-q", str(other))
-    async with lead_of(near_loop, other) as stranger, anyio.create_task_group() as tasks:
+    async with lead_of(in_process_reconciler, other) as stranger, anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await news(near_lead)
         assert (await stranger.call("list_requests"))["requests"] == []
@@ -185,45 +187,49 @@ async def test_an_agent_answers_nothing_not_even_its_own(near_lead: Lead, progra
 
 @pytest.mark.parametrize("default", [None, "spaces"])
 async def test_without_an_answer_in_time_the_default_counts(
-    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch, default: str | None
+    in_process_reconciler: Reconciler,
+    near_lead: Lead,
+    program: Lead,
+    monkeypatch: pytest.MonkeyPatch,
+    default: str | None,
 ) -> None:
     given = {"question": "Tabs?", "timeout_minutes": 1, **({"default": default} if default else {})}
     asked = Call(program, "ask_lead", given)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
         await news(near_lead)
-        expire(near_loop, monkeypatch, 61)
+        expire(in_process_reconciler, monkeypatch, 61)
     assert asked.answer["answered_by"] == "nobody"
     assert asked.answer["answer"] == default or "decide yourself" in asked.answer["answer"]
 
 
-def expire(loop: Loop, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def expire(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let so many seconds have passed for what is asked."""
     later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=lambda: time.monotonic() + seconds)
     monkeypatch.setattr("forkjoin.agents.requests.time", later)
-    loop.store.changes.announce()
+    reconciler.store.changes.announce()
 
 
 async def test_a_permission_is_denied_when_its_time_is_up(
-    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Call(program, "approve", DANGEROUS)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(asked.run)
         await news(near_lead)
-        expire(near_loop, monkeypatch, 601)
+        expire(in_process_reconciler, monkeypatch, 601)
     assert json.loads(asked.answer) == {"behavior": "deny", "message": "That was answered by nobody in time: deny"}
 
 
 async def test_while_the_machine_slept_no_time_ran_for_what_was_asked(
-    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", DANGEROUS).run)
         await news(near_lead)
         woken = SimpleNamespace(time=lambda: time.time() + 9_000, monotonic=time.monotonic)
         monkeypatch.setattr("forkjoin.agents.requests.time", woken)
-        near_loop.store.changes.announce()
+        in_process_reconciler.store.changes.announce()
         expires_s = await first_answer(lambda: _postponed(near_lead))
         assert expires_s == pytest.approx(9_600, abs=30)
         await near_lead.call("answer_request", request_id="r1", decision="deny")
@@ -236,14 +242,14 @@ async def _postponed(lead: Lead) -> int | None:
 
 
 async def test_what_can_not_be_closed_in_time_holds_up_no_agent(
-    near_loop: Loop, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = near_loop.store._connection
+    records = in_process_reconciler.store._connection
     records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await news(near_lead)
-        expire(near_loop, monkeypatch, 601)
+        expire(in_process_reconciler, monkeypatch, 601)
         (other,) = await near_lead.spawn("true")
         assert (await near_lead.results(other))[0]["state"] == "succeeded"
         records.execute("DROP TRIGGER broken")
@@ -317,14 +323,16 @@ async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_
         tasks.cancel_scope.cancel()
 
 
-async def test_no_key_is_in_what_is_asked_and_answered(near_loop: Loop, near_lead: Lead, program: Lead) -> None:
+async def test_no_key_is_in_what_is_asked_and_answered(
+    in_process_reconciler: Reconciler, near_lead: Lead, program: Lead
+) -> None:
     key = "sk-ant-REDACTED"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "approve", {"tool_name": "Bash", "input": {"command": f"curl -H {key}"}}).run)
         (request,) = await news(near_lead)
         assert key not in request["text"]
         await near_lead.call("answer_request", request_id="r1", decision="allow", reason=f"{key} is yours")
-    stored = await near_loop.store.request(1)
+    stored = await in_process_reconciler.store.request(1)
     assert stored
     assert key not in f"{stored}"
 

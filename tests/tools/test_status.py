@@ -14,7 +14,7 @@ from support.harness import (
     limit,
     open_lead,
     open_lead_in_memory,
-    open_loop_in_memory,
+    open_reconciler_in_memory,
     until,
 )
 
@@ -142,7 +142,11 @@ async def test_a_repository_whose_configuration_is_too_large_is_told_of_and_hide
 ) -> None:
     config = repository / ".git" / "config"
     sound = config.read_text()
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead, lead_of(loop, tmp_path) as other:
+    async with (
+        open_reconciler_in_memory(home) as reconciler,
+        lead_of(reconciler, repository) as lead,
+        lead_of(reconciler, tmp_path) as other,
+    ):
         (first,) = await lead.spawn(FOREVER)
         await lead.until(first, state="running")
         config.write_text(sound + f"[x]\n\ty = {'z' * 1_100_000}\n")

@@ -15,7 +15,7 @@ from support.harness import (
     limit,
     open_lead,
     open_lead_in_memory,
-    open_loop_in_memory,
+    open_reconciler_in_memory,
     until,
 )
 
@@ -71,13 +71,13 @@ async def test_what_an_attempt_changed_that_is_followed_by_another_is_told_in_th
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(home, rest_s=1000)
-    async with open_loop_in_memory(home) as loop, lead_of(loop, repository) as lead:
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn("test -e x.txt || { touch x.txt; git config alias.evil log; exit 75; }")
         await lead.until(first, state="paused")
         git(repository, "config", "alias.mine", "log")
         later = time.time() + 3000
         monkeypatch.setattr(time, "time", lambda: later)
-        loop.store.changes.announce()
+        reconciler.store.changes.announce()
         (result,) = await lead.results(first)
     assert "alias.evil" in str(told_in(result))
     assert "alias.mine" not in str(told_in(result))

@@ -60,7 +60,7 @@ class Approve(Arguments):
 async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
     """For your program, which asks by this whether it may use a tool. Do not call it yourself."""
     wanted = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
-    whole = desk.rooms.environments.redact(wanted)  # before it is cut: half a key is known for none
+    whole = desk.services.environments.redact(wanted)  # before it is cut: half a key is known for none
     try:
         request = await _ask(desk, "permission", _cut(whole), "deny", None)
     except CallerError as error:
@@ -73,8 +73,8 @@ async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
 async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
     """What was asked, once it is closed; no key is in it, whoever will read it."""
     agent = await desk.agent()
-    redact = desk.rooms.environments.redact
-    seconds = (minutes or desk.rooms.settings.limits.request_minutes) * 60
+    redact = desk.services.environments.redact
+    seconds = (minutes or desk.services.settings.limits.request_minutes) * 60
     new = NewRequest(kind, redact(text), redact(fallback), seconds)
 
     async def wait(find_closed: FindClosed) -> Request | None:

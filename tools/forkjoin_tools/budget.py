@@ -48,7 +48,7 @@ async def _find_granted(desk: Desk, agent: Agent) -> tuple[float, float]:
     """What those may spend in all that the agent spawns, and have spent."""
     if not (agent.spec.nesting and agent.spec.nesting.budget_usd):
         return 0.0, 0.0
-    known = await find_budgets(desk.rooms, [agent])
+    known = await find_budgets(desk.services, [agent])
     return next(((one.limit_usd or 0.0, one.spent_usd) for one in known if one.lead == agent.as_lead), (0.0, 0.0))
 
 
@@ -57,8 +57,8 @@ async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
         raise CallerError(f"{agent.label} has ended ({agent.state}) and spends no more; nothing was changed.")
     wanted = replace(agent, budget_usd=budget_usd)
     live = [wanted if one.number == agent.number else one for one in await desk.store.live()]
-    step_usd = desk.rooms.settings.budget.reserve_usd
-    hold = Budgets(live, await find_budgets(desk.rooms, live), step_usd).hold(wanted)
+    step_usd = desk.services.settings.budget.reserve_usd
+    hold = Budgets(live, await find_budgets(desk.services, live), step_usd).hold(wanted)
     if hold and budget_usd > max(agent.budget_usd or 0, agent.spent_usd):
         raise CallerError(f"{agent.label} can't have {usd(budget_usd)}: {hold.why}. Nothing was changed.")
 
@@ -98,14 +98,14 @@ async def budget(desk: Desk, arguments: SetLimit) -> Shares:
     if arguments.anew:
         await desk.store.count_anew(desk.project, lead)
     live = await desk.store.live()
-    all_ = await find_budgets(desk.rooms, live)
-    return Shares(budgets=[_share(one, live, all_) for one in await find_project_budgets(desk.rooms, desk.project)])
+    all_ = await find_budgets(desk.services, live)
+    return Shares(budgets=[_share(one, live, all_) for one in await find_project_budgets(desk.services, desk.project)])
 
 
 async def _check_may_set(desk: Desk, lead: str) -> None:
     if "CLAUDECODE" in desk.caller.session.hello.environment:
         raise CallerError("A lead can't raise what it may spend; a person can, in a terminal of their own.")
-    known = sorted(one.lead for one in await find_project_budgets(desk.rooms, desk.project) if one.lead)
+    known = sorted(one.lead for one in await find_project_budgets(desk.services, desk.project) if one.lead)
     if lead and lead not in known and not await desk.store.has_budget(desk.project, lead):
         leads = ", ".join(known[:20]) or "none"
         raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")

@@ -1,4 +1,4 @@
-"""A call as a tool sees it: the rooms behind it, who calls from where, and which agents are meant."""
+"""A call as a tool sees it: the services behind it, who calls from where, and which agents are meant."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from forkjoin.core.error import CallerError, GitError, UnknownAgentError
 from forkjoin.core.model import FINAL, Agent, Request, State
 from forkjoin.core.session import Call, Caller, Session
 from forkjoin.git import git
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver.context import Context
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -52,7 +52,7 @@ class Desk:
 
     def __init__(
         self,
-        loop: Loop,
+        reconciler: Reconciler,
         caller: Caller | CallerError,
         request: str | int,
         patience: Patience,
@@ -60,9 +60,9 @@ class Desk:
         *,
         reads_only: bool = False,
     ) -> None:
-        self.loop = loop
-        self.rooms = loop.rooms
-        self.store = loop.rooms.store
+        self.reconciler = reconciler
+        self.services = reconciler.services
+        self.store = reconciler.services.store
         self.patience = patience
         self._caller = caller
         self._request = request
@@ -121,7 +121,7 @@ class Desk:
     def without_slot(self, agents: Sequence[Agent]) -> Generator[None]:
         """An agent that waits for its own leaves them its slot meanwhile, at its command line too: else they might
         never start. Nor is it silent then."""
-        parent, awaiting = self.caller.session.agent, self.rooms.awaiting
+        parent, awaiting = self.caller.session.agent, self.services.awaiting
         if parent is None or not all(parent.as_lead in agent.leads for agent in agents):
             yield
             return
@@ -143,11 +143,11 @@ class Desk:
         return await self.store.agent(self.caller.session.agent.number)
 
     def program_of(self, agent: Agent) -> str:
-        return agent.spec.agent or self.rooms.settings.default_agent
+        return agent.spec.agent or self.services.settings.default_agent
 
     def is_command(self, agent: Agent) -> bool:
         """Whether what its program prints is its log; so it is where the settings know that program no more."""
-        program = self.rooms.settings.programs().get(self.program_of(agent))
+        program = self.services.settings.programs().get(self.program_of(agent))
         return program is None or program.kind == "command"
 
     async def find(self, asked: str) -> Agent:
@@ -267,20 +267,20 @@ async def open_desk(
     context: ServerRequestContext[Any, Any], tool: str, arguments: dict[str, Any], *, reads_only: bool = False
 ) -> Desk:
     """The desk for this call. A repeat of it has the same request id, tool and arguments: an id may be used again."""
-    loop, session = context.lifespan_context
-    assert isinstance(loop, Loop)
+    reconciler, session = context.lifespan_context
+    assert isinstance(reconciler, Reconciler)
     assert isinstance(session, Session)
     assert context.request_id is not None
-    patience = Patience(context, loop.rooms.environments.show)
+    patience = Patience(context, reconciler.services.environments.show)
     client = context.session.client_params
     lead = session.lead(client.client_info.name[:64] if client else "")
     request = patience.told_in or context.request_id
     try:
-        project, environment = await admit(loop.rooms, session, lead)
+        project, environment = await admit(reconciler.services, session, lead)
     except CallerError as error:
-        return Desk(loop, error, request, patience, context, reads_only=reads_only)
+        return Desk(reconciler, error, request, patience, context, reads_only=reads_only)
     asked = json.dumps([context.request_id, tool, arguments], sort_keys=True)
     deferred = patience.deferred
     call = deferred.call if deferred else Call(session.hello.relay, hashlib.sha256(asked.encode()).hexdigest())
     caller = Caller(session, project, lead, call, environment)
-    return Desk(loop, caller, request, patience, context, reads_only=reads_only)
+    return Desk(reconciler, caller, request, patience, context, reads_only=reads_only)

@@ -71,7 +71,7 @@ async def _ask(desk: Desk, request: Request) -> None:
     asker = await desk.store.agent(request.agent)
     schema: type[_Answer | _Decision] = _Answer if request.kind == "question" else _Decision
     what = "asks" if request.kind == "question" else "wants to do this"
-    words = _quote(desk.rooms.environments.show(request.text))
+    words = _quote(desk.services.environments.show(request.text))
     told: Any = await desk.elicit(f"{asker.label} {what}: (its own words stand after >)\n{words}", schema)
     match getattr(told, "data", None):
         case _Answer(answer=said) if said.strip():

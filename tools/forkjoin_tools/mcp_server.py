@@ -10,7 +10,7 @@ from forkjoin.agents.attach import visit_handle
 from forkjoin.authentication import note_refused
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from forkjoin.version import __version__
 from mcp.server import MCPServer
 from mcp.server.extension import Extension
@@ -111,26 +111,26 @@ _COMMAND_READERS = READERS - {tool.name for tool in _LEADS_ALONE}
 
 
 async def serve(
-    loop: Loop,
+    reconciler: Reconciler,
     session: Session,
     incoming: ReadStream[SessionMessage | Exception],
     outgoing: WriteStream[SessionMessage],
 ) -> None:
     """Serve MCP to a session until `incoming` is at its end."""
     # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
-    low = make_server(loop, session)._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+    low = make_server(reconciler, session)._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
     try:
         await low.run(incoming, outgoing, low.create_initialization_options())
     finally:
         session.closed = True
-        loop.store.changes.announce()
+        reconciler.store.changes.announce()
 
 
-def make_server(loop: Loop, session: Session) -> MCPServer[Any]:
+def make_server(reconciler: Reconciler, session: Session) -> MCPServer[Any]:
     """What serves a session: with the tools of a lead, a person or an agent."""
     if session.agent:
-        return (_ParentServer if session.agent.spec.nesting else _AgentServer)(loop, session)
-    return (_PersonServer if session.is_command_line else _Server)(loop, session)
+        return (_ParentServer if session.agent.spec.nesting else _AgentServer)(reconciler, session)
+    return (_PersonServer if session.is_command_line else _Server)(reconciler, session)
 
 
 class _Server(MCPServer[Any]):
@@ -143,10 +143,10 @@ class _Server(MCPServer[Any]):
     templates: Sequence[ResourceTemplate] = TEMPLATES
     extensions: Sequence[Extension] = (Tasks(),)
 
-    def __init__(self, loop: Loop, session: Session) -> None:
+    def __init__(self, reconciler: Reconciler, session: Session) -> None:
         @asynccontextmanager
-        async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[tuple[Loop, Session]]:
-            yield loop, session
+        async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[tuple[Reconciler, Session]]:
+            yield reconciler, session
 
         super().__init__(
             "forkjoin",
@@ -159,7 +159,7 @@ class _Server(MCPServer[Any]):
             subscriptions=False,
             log_level="WARNING",
         )
-        self._loop, self._session = loop, session
+        self._loop, self._session = reconciler, session
         for prompt in self.prompts:
             self.add_prompt(prompt)
 
@@ -215,7 +215,7 @@ class _AgentServer(_Server):
         if name not in self.own and not (self._session.is_command_line and name in _COMMAND_READERS):
             log.warning("agent %s called %s: refused", agent.label, name[:80])
             known = name in _PersonServer.offered
-            await note_refused(self._loop.rooms, agent, name if known else "an unknown tool")
+            await note_refused(self._loop.services, agent, name if known else "an unknown tool")
             raise ToolError(
                 f"{name[:80]} is the lead's alone, and you are agent {agent.label}; nothing was changed. "
                 "Do your task and commit it on your branch: whoever leads sees to the rest."
@@ -232,13 +232,13 @@ class _ParentServer(_AgentServer):
     own = PARENT_TOOLS
 
 
-async def _check_not_over(loop: Loop, agent: Agent, attempt: str | None) -> None:
+async def _check_not_over(reconciler: Reconciler, agent: Agent, attempt: str | None) -> None:
     """Raise a ToolError unless the agent is at work, or a person is in its conversation.
 
     What an earlier attempt has left running still has its token, and its connections.
     """
-    agent = await loop.store.agent(agent.number)
-    if agent.number in loop.rooms.attached:
+    agent = await reconciler.store.agent(agent.number)
+    if agent.number in reconciler.services.attached:
         return
     if agent.is_over:
         raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")

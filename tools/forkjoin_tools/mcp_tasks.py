@@ -141,7 +141,7 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[
         with suppress(NoRepositoryError):
             return desk, [deferred for deferred in found if deferred.project == desk.project]
     except (ForkjoinError, OSError) as error:
-        show = ctx.lifespan_context[0].rooms.environments.show
+        show = ctx.lifespan_context[0].services.environments.show
         raise MCPError(INTERNAL_ERROR, show(f"Tasks can't be reported now: {error}")) from error
     return desk, []
 

@@ -52,7 +52,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     else:
         agents = await desk.store.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
     target = await find_target(await look(desk.caller.session.folder), arguments.into)
-    clashes = await desk.loop.foresight.look(desk.project, agents, target)
+    clashes = await desk.reconciler.foresight.look(desk.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
     fitting = fit(told, _PAIRS_BYTES)
     return Conflicts(conflicts=fitting, target=short(target), more=len(told) - len(fitting) or None)
@@ -98,7 +98,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         dry_run=arguments.dry_run,
         on_conflict=arguments.on_conflict,
     )
-    landing = await enqueue(desk.rooms, desk.caller, into, wish, confirmed=arguments.confirm)
+    landing = await enqueue(desk.services, desk.caller, into, wish, confirmed=arguments.confirm)
     with desk.without_slot(agents):
         landed = await _landed(desk, agents, landing)
     if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
@@ -141,7 +141,7 @@ async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None,
         return arguments.into, Recipe(), None
     try:
         checkout, names_verify = await look(desk.caller.session.folder), arguments.verify is not None
-        return arguments.into, *await find_recipe(desk.rooms.home, checkout, names_verify=names_verify)
+        return arguments.into, *await find_recipe(desk.services.home, checkout, names_verify=names_verify)
     except CallerError:  # one that was made before is not refused for what the file says by now
         if await desk.store.answered(desk.caller.call) is None:
             raise
@@ -161,7 +161,7 @@ def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
 
 async def _how_far(desk: Desk, landing: MergeJob) -> str:
     """What a landing waits for, or that it is carried out."""
-    if await lacks_environment(desk.rooms, landing):
+    if await lacks_environment(desk.services, landing):
         return "waits for its lead's environment, which a restart has lost"
     before = [
         one.number
@@ -170,7 +170,7 @@ async def _how_far(desk: Desk, landing: MergeJob) -> str:
     ]
     key, into = f"landing on {landing.target} in {landing.project}", short(landing.target)
     waits = f"waits for {len(before)} merge(s) into {into} before it"
-    return desk.loop.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
+    return desk.reconciler.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
 
 
 def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> MergeAnswer:
@@ -210,7 +210,7 @@ class UndoAnswer(BaseModel):
 async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
     """Take back the last merge_worktree into a branch: it goes back to where it was, or gets a revert where others
     have committed since. Again: the one before. No agent's work is lost."""
-    landing = await enqueue_undo(desk.rooms, desk.caller, arguments.into, confirmed=arguments.confirm)
+    landing = await enqueue_undo(desk.services, desk.caller, arguments.into, confirmed=arguments.confirm)
     landed = await _landed(desk, (), landing)
     assert landed.commit is not None
     note = None

@@ -20,5 +20,5 @@ class Told(Row):
 async def message_agent(desk: Desk, arguments: Message) -> Told:
     """Tell an agent something more, in the same conversation and worktree: a running claude reads it now, any other
     takes it as its next turn, one that has ended is queued again for that. Then wait_agents with its id."""
-    agent, delivery = await tell(desk.rooms, desk.caller, await desk.find(arguments.id), arguments.text)
+    agent, delivery = await tell(desk.services, desk.caller, await desk.find(arguments.id), arguments.text)
     return Told(**row_of(agent), delivery=delivery)

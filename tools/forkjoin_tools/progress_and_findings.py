@@ -33,7 +33,7 @@ async def share_finding(desk: Desk, arguments: Report) -> str:
     """Tell the other agents of your lead what will help them too, such as a trap, or where something is."""
     if await desk.store.answered(desk.caller.call) is None:
         await _check_may_tell(desk)
-        text = desk.rooms.environments.redact(arguments.text)
+        text = desk.services.environments.redact(arguments.text)
         await desk.store.share(await desk.agent(), text, desk.caller.call)
         await _note(desk, f"found: {text}")
     return "Shared."
@@ -59,5 +59,5 @@ async def _check_may_tell(desk: Desk) -> None:
 
 
 async def _note(desk: Desk, text: str) -> None:
-    event = with_text(Reported(text), desk.rooms.environments.redact)
+    event = with_text(Reported(text), desk.services.environments.redact)
     await desk.store.note(await desk.agent(), [(event, -1)])

@@ -109,7 +109,7 @@ async def answer(desk: Desk, request: Request, said: str, reason: str, by: str, 
     Raises:
         CallerError: It was closed before.
     """
-    redact = desk.rooms.environments.redact
+    redact = desk.services.environments.redact
     await desk.store.answer(request, redact(said)[:ANSWER], redact(reason)[:ANSWER], by, call)
 
 

@@ -181,7 +181,7 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     handle = agent.handle if live or agent.started else f"{agent.handle}-setup"  # that is all there is of it
     if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
         handle = replace(agent, attempt=agent.attempt - 1).handle
-    executor = desk.rooms.executor
+    executor = desk.services.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
         whole = end_of(page.data, cut=page.start > 0)
@@ -206,7 +206,7 @@ async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
 def _without_pieces(desk: Desk, before: bytes, page: bytes, after: bytes) -> str:
     """Return a page as text, without the pieces of keys that it would cut from what stands around it."""
     around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
-    return desk.rooms.environments.redact_edges(*around)
+    return desk.services.environments.redact_edges(*around)
 
 
 def _text(data: bytes) -> str:

@@ -112,10 +112,10 @@ def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
 
 
 async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll:
-    spawned = await spawn(desk.rooms, desk.caller, specs, keep=keep)
+    spawned = await spawn(desk.services, desk.caller, specs, keep=keep)
     agents = {agent.number: agent for agent in spawned.agents}
     live = [agent for agent in await desk.store.live() if agent.number not in agents] + spawned.agents
-    situation = Situation(live, desk.loop.schedule.max_running)
+    situation = Situation(live, desk.reconciler.schedule.max_running)
     places = {number: place for place, number in enumerate(queue(situation), 1)}
     waves = [[agents[number] for number in wave] for wave in foresee(situation, agents.keys())]
     if not keep:
@@ -137,7 +137,7 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
 
 async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
     """What would be reserved for all of these and those that they spawn, before they spend anything."""
-    budgets = Budgets((), await find_budgets(desk.rooms, agents), desk.rooms.settings.budget.reserve_usd)
+    budgets = Budgets((), await find_budgets(desk.services, agents), desk.services.settings.budget.reserve_usd)
     theirs = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
     return theirs + sum(budgets.wanted(agent)[0] for agent in agents)
 

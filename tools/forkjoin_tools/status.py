@@ -135,7 +135,7 @@ async def _conflicts(desk: Desk, agent: Agent) -> list[str]:
     """Tell with whose work that the caller may see an agent's conflicts, as of the last look at what runs."""
     files = {
         clash.other if clash.one == agent.id else clash.one: ", ".join(clash.files[:3])
-        for clash in desk.loop.foresight.known.get(agent.project, [])
+        for clash in desk.reconciler.foresight.known.get(agent.project, [])
         if agent.id in (clash.one, clash.other)
     }
     others = await desk.store.agents_numbered(filter(None, map(number_of, files))) if files else []
@@ -146,8 +146,8 @@ async def _conflicts(desk: Desk, agent: Agent) -> list[str]:
 async def last_event(desk: Desk, agent: Agent) -> str:
     """Why an agent waits, or else what it did last."""
     return (
-        desk.loop.schedule.waiting.get(agent.number)
-        or desk.loop.held_up.get(agent.id)
+        desk.reconciler.schedule.waiting.get(agent.number)
+        or desk.reconciler.held_up.get(agent.id)
         or await _last_words(desk, agent)
         or agent.last_event
     )
@@ -159,9 +159,9 @@ async def _last_words(desk: Desk, agent: Agent) -> str:
     if not is_set_up and (agent.state not in RUNS or not desk.is_command(agent)):
         return ""
     handle = f"{agent.handle}-setup" if is_set_up else agent.handle
-    printed = await desk.rooms.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
+    printed = await desk.services.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
     text = end_of(printed.data, cut=printed.start > 0).decode(errors="replace")
-    lines = desk.rooms.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
+    lines = desk.services.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
 
 
@@ -189,23 +189,23 @@ async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG00
     """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
     live = await desk.store.live()
     projects = await _by_project(desk, live)
-    states = Counter(State.QUEUED if agent.number in desk.rooms.stalled else agent.state for agent in live)
+    states = Counter(State.QUEUED if agent.number in desk.services.stalled else agent.state for agent in live)
     return Status(
         version=__version__,
         running=sum(states[state] for state in ACTIVE),
         queued=states[State.QUEUED],
         paused=states[State.PAUSED],
         requests=len(await desk.store.open_requests()),
-        max_running=desk.loop.schedule.max_running,
+        max_running=desk.reconciler.schedule.max_running,
         waiting=first(why_they_wait(desk, live)),
-        rate_limits=first([_limit(name, known) for name, known in desk.rooms.rate_limits.items()]),
+        rate_limits=first([_limit(name, known) for name, known in desk.services.rate_limits.items()]),
         budgets=await _budgets(desk, live),
         projects=projects,
         merges=first([_merge(landing) for landing in await desk.store.open_landings()]),
         conflicts=first(
             [
                 f"{clash.one} and {clash.other}: {', '.join(clash.files[:3])}"
-                for clashes in desk.loop.foresight.known.values()
+                for clashes in desk.reconciler.foresight.known.values()
                 for clash in clashes
             ]
         ),
@@ -233,7 +233,7 @@ async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
     own: list[int] = []
     with suppress(CallerError):  # who stands in no repository
         own.append(desk.project)
-    limited = [one for one in await find_budgets(desk.rooms, live, *own) if one.limit_usd is not None]
+    limited = [one for one in await find_budgets(desk.services, live, *own) if one.limit_usd is not None]
     told = [await _budget(desk, one, reserved(one, live, limited)) for one in limited[:_BUDGETS]]
     return [*told, *([f"… and {len(limited) - _BUDGETS} more"] if len(limited) > _BUDGETS else [])]
 
@@ -249,7 +249,7 @@ def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
     """Each reason, with who of these waits for it."""
     whom: dict[str, list[str]] = {}
     for agent in agents:
-        if why := desk.loop.schedule.waiting.get(agent.number) or agent.paused_why:
+        if why := desk.reconciler.schedule.waiting.get(agent.number) or agent.paused_why:
             whom.setdefault(why, []).append(agent.id)
     return [f"{', '.join(first(ids))}: {why}" for why, ids in whom.items()]
 
@@ -263,13 +263,13 @@ async def _not_obeyed(desk: Desk, busy: Iterable[str]) -> list[str]:
 
 
 async def _trouble(desk: Desk) -> list[str]:
-    programs = desk.rooms.settings.programs()
-    default = desk.rooms.settings.default_agent
+    programs = desk.services.settings.programs()
+    default = desk.services.settings.default_agent
     trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
-    if waiting := desk.loop.waiting_landings:
+    if waiting := desk.reconciler.waiting_landings:
         trouble.append(
             f"{waiting} merge(s) wait for their lead's environment, which a restart has lost; it comes back with its "
             "session, or with any forkjoin command in that repository"
         )
-    trouble += await to_thread.run_sync(find_trouble, desk.rooms.home.records)
-    return [*trouble, *first(list(desk.loop.held_up.values()))]
+    trouble += await to_thread.run_sync(find_trouble, desk.services.home.records)
+    return [*trouble, *first(list(desk.reconciler.held_up.values()))]

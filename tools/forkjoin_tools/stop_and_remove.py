@@ -32,7 +32,7 @@ class StopAnswer(BaseModel):
 async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
     """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
     their branches and kept; queued ones never start; those that had ended stay as they were."""
-    agents = await stop(desk.rooms, await desk.find_all(arguments.ids))
+    agents = await stop(desk.services, await desk.find_all(arguments.ids))
     told = [Stopped(**row_of(one), note=None if one.state in FINAL else one.last_event) for one in agents]
     fitting = fit(told, _ROWS_BYTES)
     return StopAnswer(agents=fitting, more=len(told) - len(fitting) or None)
@@ -60,9 +60,9 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
     is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
-    environment = desk.rooms.environments.of_caller(desk.caller)
+    environment = desk.services.environments.of_caller(desk.caller)
     kept, warnings = await remove(
-        desk.rooms, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
+        desk.services, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )
     told = [Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
     fitting = fit(told, _ROWS_BYTES)

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from forkjoin.core.error import CallerError, ForkjoinError, GitError
-from forkjoin.reconciler import Loop
+from forkjoin.reconciler import Reconciler
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
@@ -49,8 +49,8 @@ class StrictTool(Tool):
             ToolError: The caller can put it right; the message says how.
             UnexpectedToolError: We can't; the log has the traceback.
         """
-        loop: Loop = context.request_context.lifespan_context[0]
-        show = loop.rooms.environments.show
+        reconciler: Reconciler = context.request_context.lifespan_context[0]
+        show = reconciler.services.environments.show
         try:
             checked = self.fn_metadata.arg_model.model_validate(self._parsed(arguments))
             reads_only = bool(self.annotations and self.annotations.read_only_hint)

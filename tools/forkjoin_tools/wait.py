@@ -129,8 +129,8 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
     if len(held) < len(pending) or not (parent := desk.caller.session.agent):
         return {one.number for one in held if is_used_up(one)}
     above = await desk.store.from_above(parent.number)
-    known = await find_budgets(desk.rooms, [*above, *held])
-    budgets = Budgets(above, known, desk.rooms.settings.budget.reserve_usd)
+    known = await find_budgets(desk.services, [*above, *held])
+    budgets = Budgets(above, known, desk.services.settings.budget.reserve_usd)
     return {one.number for one in held if budgets.hold(one)}
 
 

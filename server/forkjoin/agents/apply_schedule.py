@@ -18,7 +18,7 @@ from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent, Merge, Result, State
 from forkjoin.scheduling.budget import usd
 from forkjoin.scheduling.scheduler import Decision, Situation, decide, default_max_running
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -37,32 +37,32 @@ class Schedule:
         next_look_s: After so many seconds it is to be looked again, though nothing has happened.
     """
 
-    def __init__(self, rooms: Rooms) -> None:
-        self.max_running = rooms.settings.limits.max_running or default_max_running(os.cpu_count() or 1)
+    def __init__(self, services: Services) -> None:
+        self.max_running = services.settings.limits.max_running or default_max_running(os.cpu_count() or 1)
         self.waiting: Mapping[int, str] = {}
         self.next_look_s = math.inf
-        self._rooms = rooms
-        self._sight = Sight(rooms)
+        self._services = services
+        self._sight = Sight(services)
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
         self._short_since: Mapping[int, float] = {}
         self._clock = time.time() - time.monotonic()
 
     async def act(self) -> list[Agent]:
         """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
-        rooms, now = self._rooms, time.time()
+        services, now = self._services, time.time()
         self._set_clock(now - time.monotonic())
-        let_grow(rooms, now, self.max_running)
-        agents = {agent.number: agent for agent in await rooms.store.live()}
+        let_grow(services, now, self.max_running)
+        agents = {agent.number: agent for agent in await services.store.live()}
         decision = decide(await self._look(list(agents.values()), now))
         self.waiting, self.next_look_s = decision.waiting, decision.next_look - now
         self._short_since = decision.short_since
         if decision.give:
-            await rooms.store.give(decision.give)
+            await services.store.give(decision.give)
         for number in decision.start:
             with _unless_moved(number):
-                agents[number] = await _start(rooms, agents[number])
+                agents[number] = await _start(services, agents[number])
                 self._last_turns[agents[number].whose] = now
-        await _hold_back(rooms, agents, decision)
+        await _hold_back(services, agents, decision)
         return [agent for agent in agents.values() if agent.under_way]
 
     def _set_clock(self, clock: float) -> None:
@@ -72,26 +72,26 @@ class Schedule:
 
     async def _look(self, live: Sequence[Agent], now: float) -> Situation:
         """All that a decision looks at."""
-        rooms = self._rooms
-        live = [_without_slot(agent) if agent.number in rooms.stalled else agent for agent in live]
+        services = self._services
+        live = [_without_slot(agent) if agent.number in services.stalled else agent for agent in live]
         to_start = [agent for agent in live if not agent.under_way]
         before = {number for agent in to_start for number in agent.after}
         return Situation(
             live,
             self.max_running,
-            ended=await rooms.store.ended(before) if before else {},
-            without_environment={one.number for one in to_start if not rooms.environments.of_agent(one)},
+            ended=await services.store.ended(before) if before else {},
+            without_environment={one.number for one in to_start if not services.environments.of_agent(one)},
             now=now,
-            rate_limits=dict(rooms.rate_limits),
-            budgets=await find_budgets(rooms, live),
+            rate_limits=dict(services.rate_limits),
+            budgets=await find_budgets(services, live),
             machine=await self._sight.look(live),
-            step_usd=rooms.settings.budget.reserve_usd,
+            step_usd=services.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
-            attached=frozenset(rooms.attached),
-            visited=frozenset(rooms.visited),
-            back_by=rooms.back_by,
+            attached=frozenset(services.attached),
+            visited=frozenset(services.visited),
+            back_by=services.back_by,
             short_since=self._short_since,
-            awaiting=set(rooms.awaiting),
+            awaiting=set(services.awaiting),
         )
 
 
@@ -101,45 +101,47 @@ def _without_slot(agent: Agent) -> Agent:
     return replace(agent, state=State.PAUSED, account=account)
 
 
-async def _hold_back(rooms: Rooms, agents: dict[int, Agent], decision: Decision) -> None:
+async def _hold_back(services: Services, agents: dict[int, Agent], decision: Decision) -> None:
     """Let pause, be skipped, and wind up whoever is to."""
     for number, pause in decision.pause.items():
         with _unless_moved(number):
-            agents[number] = await rooms.store.move(agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause)
+            agents[number] = await services.store.move(
+                agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause
+            )
     for number, why in decision.skip.items():
         with _unless_moved(number):
             result = Result(agents[number].attempt, State.FAILED, why, "", error=why)
-            await rooms.store.finish(agents[number], result, Merge.NOTHING)
+            await services.store.finish(agents[number], result, Merge.NOTHING)
         del agents[number]
     for number in decision.wind_up:
-        await _ask_to_wind_up(rooms, agents[number])
+        await _ask_to_wind_up(services, agents[number])
 
 
-async def _start(rooms: Rooms, agent: Agent) -> Agent:
+async def _start(services: Services, agent: Agent) -> Agent:
     """The agent, as it is once its start, or its going on, is recorded."""
-    if agent.number in rooms.stalled:
-        rooms.stalled.discard(agent.number)
-        rooms.store.changes.announce()
+    if agent.number in services.stalled:
+        services.stalled.discard(agent.number)
+        services.store.changes.announce()
         return agent
     if agent.frozen:
-        return await rooms.store.move(agent, State.RUNNING, Noted("goes on"))
+        return await services.store.move(agent, State.RUNNING, Noted("goes on"))
     if agent.state is State.PAUSED:
-        agent = await rooms.store.queue_again(agent, words_to_go_on(agent))
-    return await rooms.store.move(agent, State.PREPARING, Noted("preparing its worktree"))
+        agent = await services.store.queue_again(agent, words_to_go_on(agent))
+    return await services.store.move(agent, State.PREPARING, Noted("preparing its worktree"))
 
 
-async def _ask_to_wind_up(rooms: Rooms, agent: Agent) -> None:
+async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
     """Ask for that once: another message could be another turn."""
     spent, most = usd(agent.spent_usd), usd(agent.reserved_usd)
-    adapter, asked = taker_of(rooms, agent), False
+    adapter, asked = taker_of(services, agent), False
     try:
         if adapter:
-            asked = await rooms.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
+            asked = await services.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
     except OSError as error:  # no room for it, or its folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
-    await rooms.store.set(agent, wind_up=True)
+    await services.store.set(agent, wind_up=True)
     if asked:
-        await rooms.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
+        await services.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
 
 
 @contextmanager

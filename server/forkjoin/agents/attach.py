@@ -27,7 +27,7 @@ from forkjoin.git.worktrees.release_branches import free_others
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
 from forkjoin.scheduling.gates import ATTACHED, LEFT
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace.agent_work import commit_loose, find_last, take_over
 
 #: How the handle of what a person runs ends.
@@ -41,7 +41,7 @@ class Going(NamedTuple):
     environment: dict[str, str]
 
 
-async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = False) -> tuple[Agent, Going]:
+async def attach(services: Services, caller: Caller, agent: Agent, *, again: bool = False) -> tuple[Agent, Going]:
     """Keep an agent for a person; as it is once its program has ended, and what they run.
 
     Args:
@@ -50,27 +50,27 @@ async def attach(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool = Fa
     Raises:
         CallerError: They can't go on with it; nothing was changed.
     """
-    program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
+    program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
     run = ADAPTERS[program.kind].converse(brief, program)
     if run is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log tells what it does.")
-    answered = await rooms.store.has_answered(agent)
-    agent = await rooms.store.changes.until(partial(_unless_led_out, rooms, agent.number))
-    if why := _why_not(rooms, caller, agent, again=again):
+    answered = await services.store.has_answered(agent)
+    agent = await services.store.changes.until(partial(_unless_led_out, services, agent.number))
+    if why := _why_not(services, caller, agent, again=again):
         raise CallerError(f"{agent.label} {why}")
     if not answered:
         raise CallerError(f"{agent.label} has no conversation yet: no model has answered.")
-    rooms.attached[agent.number] = caller
-    agent = await rooms.store.changes.until(partial(_at_rest, rooms, agent.number))
-    if why := _why_not(rooms, caller, agent, again=True):  # since it was looked at
-        rooms.attached.pop(agent.number, None)
+    services.attached[agent.number] = caller
+    agent = await services.store.changes.until(partial(_at_rest, services, agent.number))
+    if why := _why_not(services, caller, agent, again=True):  # since it was looked at
+        services.attached.pop(agent.number, None)
         raise CallerError(f"{agent.label} {why}")
     if not again:
-        rooms.work_before_visit[agent.number] = await _look(rooms, agent)
-    environment = rooms.environments.of_agent(agent) or caller.session.hello.environment
-    workplace = await workplace_of(rooms, agent, environment)
+        services.work_before_visit[agent.number] = await _look(services, agent)
+    environment = services.environments.of_agent(agent) or caller.session.hello.environment
+    workplace = await workplace_of(services, agent, environment)
     variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
-    return agent, Going(run.argv, {**variables, **await rooms.executor.mark(visit_handle(agent))})
+    return agent, Going(run.argv, {**variables, **await services.executor.mark(visit_handle(agent))})
 
 
 def visit_handle(agent: Agent) -> str:
@@ -78,11 +78,11 @@ def visit_handle(agent: Agent) -> str:
     return f"{agent.id}{_PERSON}"
 
 
-def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str | None:
+def _why_not(services: Services, caller: Caller, agent: Agent, *, again: bool) -> str | None:
     """Why nobody can be in this agent's conversation now; none where somebody can."""
-    there = rooms.attached.get(agent.number)
-    was_there = agent.paused_why == ATTACHED or agent.number in rooms.visited
-    is_awaited = was_there and not there and time.time() < rooms.back_by
+    there = services.attached.get(agent.number)
+    was_there = agent.paused_why == ATTACHED or agent.number in services.visited
+    is_awaited = was_there and not there and time.time() < services.back_by
     is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
     if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
@@ -93,92 +93,92 @@ def _why_not(rooms: Rooms, caller: Caller, agent: Agent, *, again: bool) -> str 
     return None
 
 
-async def _at_rest(rooms: Rooms, number: int) -> Agent | None:
+async def _at_rest(services: Services, number: int) -> Agent | None:
     """The agent, where nothing of it is under way and it says why; else it is brought to that, or comes to it."""
-    agent = await rooms.store.agent(number)
+    agent = await services.store.agent(number)
     runs = agent.state in RUNS or agent.frozen
     if agent.stop_asked and agent.state not in FINAL:
         return None
     if runs or (agent.state is State.PAUSED and agent.paused_why != ATTACHED and not agent.ending):
         pause = Pause(ATTACHED, ending=runs, not_before=agent.not_before)
         with suppress(BrokenPromiseError):  # it has moved since
-            await rooms.store.move(agent, State.PAUSED, Noted(f"paused: {ATTACHED}"), pause)
+            await services.store.move(agent, State.PAUSED, Noted(f"paused: {ATTACHED}"), pause)
         return None
     return None if agent.under_way else agent
 
 
-async def _unless_led_out(rooms: Rooms, number: int) -> Agent | None:
+async def _unless_led_out(services: Services, number: int) -> Agent | None:
     """The agent, unless somebody is just being led out of its conversation."""
-    agent, there = await rooms.store.agent(number), rooms.attached.get(number)
+    agent, there = await services.store.agent(number), services.attached.get(number)
     return None if there and there.session.closed else agent
 
 
-async def let_go(rooms: Rooms, number: int) -> None:
+async def let_go(services: Services, number: int) -> None:
     """Let an agent go on whose person has left, once nothing of theirs runs any more."""
-    caller = rooms.attached[number]
-    await end_visit(rooms, await rooms.store.agent(number))
-    agent = await rooms.store.agent(number)
+    caller = services.attached[number]
+    await end_visit(services, await services.store.agent(number))
+    agent = await services.store.agent(number)
     if agent.state is State.PAUSED and not agent.ending:
-        await rooms.store.move(agent, State.PAUSED, Noted(LEFT), Pause(LEFT, not_before=agent.not_before))
+        await services.store.move(agent, State.PAUSED, Noted(LEFT), Pause(LEFT, not_before=agent.not_before))
     elif agent.state in FINAL and not agent.removed:
-        await _settle(rooms, caller, agent)
-    del rooms.attached[number]
+        await _settle(services, caller, agent)
+    del services.attached[number]
 
 
-async def end_visit(rooms: Rooms, agent: Agent) -> None:
+async def end_visit(services: Services, agent: Agent) -> None:
     """End what a person has left running who was in the agent's conversation, if there was one."""
     handle = visit_handle(agent)
-    if handle in await rooms.executor.handles():
-        await end_processes(rooms, agent, [handle])
-        await rooms.executor.forget(handle)
+    if handle in await services.executor.handles():
+        await end_processes(services, agent, [handle])
+        await services.executor.forget(handle)
 
 
-async def note_visits(rooms: Rooms) -> None:
+async def note_visits(services: Services) -> None:
     """Note in whose conversation somebody was when an earlier daemon ended."""
-    persons = [handle for handle in await rooms.executor.handles() if handle.endswith(_PERSON)]
-    rooms.visited.update(number for handle in persons if (number := number_of(handle.removesuffix(_PERSON))))
+    persons = [handle for handle in await services.executor.handles() if handle.endswith(_PERSON)]
+    services.visited.update(number for handle in persons if (number := number_of(handle.removesuffix(_PERSON))))
 
 
-async def end_visits(rooms: Rooms) -> None:
+async def end_visits(services: Services) -> None:
     """End what those have left running who have not come back, once it is too late for that."""
-    while rooms.visited and time.time() >= rooms.back_by:
-        if (number := rooms.visited.pop()) not in rooms.attached:
-            agent = await rooms.store.agent(number)
-            await end_visit(rooms, agent)
+    while services.visited and time.time() >= services.back_by:
+        if (number := services.visited.pop()) not in services.attached:
+            agent = await services.store.agent(number)
+            await end_visit(services, agent)
             if agent.state in FINAL and not agent.removed:
-                await _free_others(rooms, agent)
+                await _free_others(services, agent)
 
 
-async def _free_others(rooms: Rooms, agent: Agent) -> None:
+async def _free_others(services: Services, agent: Agent) -> None:
     """Detach the worktree of an agent that has ended from other branches, as at its end."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
     said = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
-    await rooms.store.note(agent, [(Noted(words), -1) for words in said])
+    await services.store.note(agent, [(Noted(words), -1) for words in said])
 
 
-async def _look(rooms: Rooms, agent: Agent) -> str | None:
+async def _look(services: Services, agent: Agent) -> str | None:
     """The commit of all that is in its worktree, which is made aside; none where that can't be read."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    with objects_aside(common_dir, rooms.home.aside) as aside:
-        return await snapshot(common_dir, Path(agent.worktree), aside, await rooms.store.set_up_files(agent))
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    with objects_aside(common_dir, services.home.aside) as aside:
+        return await snapshot(common_dir, Path(agent.worktree), aside, await services.store.set_up_files(agent))
 
 
-async def _settle(rooms: Rooms, caller: Caller, agent: Agent) -> None:
+async def _settle(services: Services, caller: Caller, agent: Agent) -> None:
     """Commit what a person has left of one that had ended, and changed; where that is news, it has another turn."""
-    found = rooms.work_before_visit.pop(agent.number, None)
-    if found and found == await _look(rooms, agent):
-        await _free_others(rooms, agent)
+    found = services.work_before_visit.pop(agent.number, None)
+    if found and found == await _look(services, agent):
+        await _free_others(services, agent)
         return
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
     message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    left = await commit_loose(rooms.store, common_dir, agent, message)
-    await _free_others(rooms, agent)
-    if left.tip is None or await find_last(rooms.store, agent) == left.tip:
+    left = await commit_loose(services.store, common_dir, agent, message)
+    await _free_others(services, agent)
+    if left.tip is None or await find_last(services.store, agent) == left.tip:
         return
     if not agent.stop_asked:
         try:
-            await tell(rooms, caller, agent, AFTER_PERSON)
+            await tell(services, caller, agent, AFTER_PERSON)
             return
         except CallerError as error:
-            await rooms.store.note(agent, [(Noted(f"{LEFT}, and changed its work: {error}"), -1)])
-    await take_over(rooms.store, common_dir, agent, left.tip, "A person has changed its work since its end.")
+            await services.store.note(agent, [(Noted(f"{LEFT}, and changed its work: {error}"), -1)])
+    await take_over(services.store, common_dir, agent, left.tip, "A person has changed its work since its end.")

@@ -6,7 +6,7 @@ from forkjoin.adapters.contract import Adapter, Conclusion, Ended, Retry
 from forkjoin.agents.output_reader import last_turn
 from forkjoin.core.model import OUTPUT_LIMIT, Agent, Outcome
 from forkjoin.process.executor import End, read_end
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 _ERROR_LIMIT = 4_000
 #: What is told of the end of stderr: the exit code stands before it.
@@ -15,15 +15,15 @@ _ERROR_BYTES = _ERROR_LIMIT - 200
 _OUTPUT_BYTES = OUTPUT_LIMIT - 200
 
 
-async def conclude(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
+async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> Conclusion:
     """What the agent's newest attempt came to, as its adapter reads it, cut to what a result keeps."""
-    redact_end = rooms.environments.redact_end
-    turn = await last_turn(rooms, adapter, agent) if adapter.MAKES_EVENTS else None
-    if (outcome.asked or not outcome.ok) and await rooms.store.is_in_turn(agent):
+    redact_end = services.environments.redact_end
+    turn = await last_turn(services, adapter, agent) if adapter.MAKES_EVENTS else None
+    if (outcome.asked or not outcome.ok) and await services.store.is_in_turn(agent):
         turn = None  # it was cut off in another
-    printed = _tell(await read_end(rooms.executor, agent.handle, _OUTPUT_BYTES, redact_end, lines=True), agent)
-    errors = (await read_end(rooms.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
-    denials = await rooms.store.denials(agent)
+    printed = _tell(await read_end(services.executor, agent.handle, _OUTPUT_BYTES, redact_end, lines=True), agent)
+    errors = (await read_end(services.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
+    denials = await services.store.denials(agent)
     if outcome.asked and turn and turn.ok:  # it was done when it was ended
         outcome = replace(outcome, kind="exited", code=0)
     concluded = adapter.conclude(Ended(outcome, turn, printed, errors, denials))

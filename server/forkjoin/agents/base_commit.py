@@ -7,13 +7,13 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent, State
 from forkjoin.git import git, merge_tree
 from forkjoin.git.fast_import import make_commit
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace.agent_work import find_end
 
 _FILES_NAMED = 10
 
 
-async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
+async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agent:
     """The agent, with the commit that it starts from, which is recorded. Doing so twice is harmless.
 
     A commit that was named stays as it is; the work of an agent that was named is taken as it stands, alone.
@@ -23,16 +23,16 @@ async def settle_base(rooms: Rooms, common_dir: str, agent: Agent) -> Agent:
     """
     if agent.prepared or (agent.spec.base is not None and not agent.base_agents):
         return agent
-    base = await (_named if agent.base_agents else _of_all)(rooms, common_dir, agent)
+    base = await (_named if agent.base_agents else _of_all)(services, common_dir, agent)
     if base != agent.base:
-        await rooms.store.set(agent, base=base)
+        await services.store.set(agent, base=base)
     return replace(agent, base=base)
 
 
-async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
+async def _named(services: Services, common_dir: str, agent: Agent) -> str:
     """Where the work ends of the agent that was named as base, or of the best of these candidates."""
-    for other in await best_first(rooms.store, await rooms.store.agents_numbered(agent.base_agents)):
-        tip = await find_end(rooms.store, common_dir, other)
+    for other in await best_first(services.store, await services.store.agents_numbered(agent.base_agents)):
+        tip = await find_end(services.store, common_dir, other)
         if tip and await git.resolve(common_dir, tip):
             return tip
     raise CallerError(
@@ -41,17 +41,17 @@ async def _named(rooms: Rooms, common_dir: str, agent: Agent) -> str:
     )
 
 
-async def _of_all(rooms: Rooms, common_dir: str, agent: Agent) -> str:
+async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
     """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
-    base, ended = agent.base, await rooms.store.ended(agent.after)
+    base, ended = agent.base, await services.store.ended(agent.after)
     succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
     if agent.best_of:
-        several = [await rooms.store.agents_numbered(candidates) for candidates in agent.best_of]
-        ranked = [await best_first(rooms.store, candidates) for candidates in several]
+        several = [await services.store.agents_numbered(candidates) for candidates in agent.best_of]
+        ranked = [await best_first(services.store, candidates) for candidates in several]
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
-    for other in await rooms.store.agents_numbered(succeeded):
-        if tip := await find_end(rooms.store, common_dir, other):
+    for other in await services.store.agents_numbered(succeeded):
+        if tip := await find_end(services.store, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)
     return base
 

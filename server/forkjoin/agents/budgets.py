@@ -5,24 +5,24 @@ import math
 from collections.abc import Sequence
 
 from forkjoin.core.model import Agent, Budget
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 
-async def find_budgets(rooms: Rooms, agents: Sequence[Agent], *projects: int) -> list[Budget]:
+async def find_budgets(services: Services, agents: Sequence[Agent], *projects: int) -> list[Budget]:
     """The budgets that these agents are under, or others that have not ended, and those of these projects."""
     keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
     keys += [(project, "") for project in projects]
-    return _complete(rooms, keys, await rooms.store.budgets(projects))
+    return _complete(services, keys, await services.store.budgets(projects))
 
 
-async def find_project_budgets(rooms: Rooms, project: int) -> list[Budget]:
+async def find_project_budgets(services: Services, project: int) -> list[Budget]:
     """The budgets of a project and of its leads."""
-    return _complete(rooms, [(project, "")], await rooms.store.project_budgets(project))
+    return _complete(services, [(project, "")], await services.store.project_budgets(project))
 
 
-def _complete(rooms: Rooms, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
+def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
     """Those recorded and of these keys, with the settings' limits where a person has set none; infinite is none."""
-    said = rooms.settings.budget
+    said = services.settings.budget
 
     def limit(budget: Budget) -> float | None:
         by_default = said.lead_usd if budget.lead else said.repository_usd

@@ -25,7 +25,7 @@ from forkjoin.git.worktrees import autocommit, merge_in_worktree
 from forkjoin.git.worktrees.release_branches import free_others
 from forkjoin.git.worktrees.sparse_checkout import is_sparse
 from forkjoin.git.worktrees.worktree_folder import find_place
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.rows import RESTORED
 from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import commit_loose, find_last, measure
@@ -34,83 +34,88 @@ from forkjoin.workspace.shell_command import handles
 SUMMARY_LIMIT = 240
 
 
-async def finish(rooms: Rooms, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
+async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
     """Write the attempt's result, and the agent's final state with it."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    concluded = await conclude(rooms, adapter, agent, outcome)
-    await rooms.store.changes.until(partial(_is_at_rest, rooms, agent))
-    left = await _commit_work(rooms, common_dir, agent)
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    concluded = await conclude(services, adapter, agent, outcome)
+    await services.store.changes.until(partial(_is_at_rest, services, agent))
+    left = await _commit_work(services, common_dir, agent)
     if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
     verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
-    if is_tested and concluded.ok and not agent.stop_asked and (environment := await await_environment(rooms, agent)):
-        verified = await _verify(rooms, common_dir, agent, environment)
-    now = await rooms.store.agent(agent.number)
+    if (
+        is_tested
+        and concluded.ok
+        and not agent.stop_asked
+        and (environment := await await_environment(services, agent))
+    ):
+        verified = await _verify(services, common_dir, agent, environment)
+    now = await services.store.agent(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
-        await end_processes(rooms, now)
-    beyond = await _tidy_refs(rooms, common_dir, agent)
-    result = await _result(rooms, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
-    await rooms.store.finish(now, result, await _fared(rooms, now, result))
-    await config_tampering.forget(rooms, agent)
+        await end_processes(services, now)
+    beyond = await _tidy_refs(services, common_dir, agent)
+    result = await _result(services, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
+    await services.store.finish(now, result, await _fared(services, now, result))
+    await config_tampering.forget(services, agent)
 
 
-async def _verify(rooms: Rooms, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
+async def _verify(services: Services, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
     """Run the agent's verify command, and warn if the worktree lacks some files."""
     place = await find_place(common_dir, Path(agent.worktree))
     is_partial = place is not None and await is_sparse(place.folder)
-    verified = await verify(rooms, agent, environment)
+    verified = await verify(services, agent, environment)
     if is_partial and verified.verdict is not Verify.NONE:
         words = "Its verify saw only some of the files: the worktree is a sparse checkout. A merge verifies all files."
         verified = verified._replace(warnings=(*verified.warnings, words))
     return verified
 
 
-async def _tidy_refs(rooms: Rooms, common_dir: str, agent: Agent) -> list[str]:
+async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[str]:
     """Detach the worktree from other branches. Return a warning per changed ref."""
     freed = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
-    return [*freed, *await warn_of_moves(rooms, agent, common_dir)]
+    return [*freed, *await warn_of_moves(services, agent, common_dir)]
 
 
-async def _is_at_rest(rooms: Rooms, agent: Agent) -> bool | None:
+async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
     """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
-    moving = [one for one in await rooms.store.open_landings() if one.state is MergeJobState.MOVING]
+    moving = [one for one in await services.store.open_landings() if one.state is MergeJobState.MOVING]
     return not any(one.asker == agent.number for one in moving) or None
 
 
-async def give_up(rooms: Rooms, agent: Agent, words: str) -> None:
+async def give_up(services: Services, agent: Agent, words: str) -> None:
     """Write the result of an attempt that we could not carry further, with what its branch has, if that can be told."""
     work: dict[str, Any] = {}
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
-        common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+        common_dir = (await services.store.project_numbered(agent.project)).common_dir
         if agent.prepared:
-            warnings = await _tidy_refs(rooms, common_dir, agent)
+            warnings = await _tidy_refs(services, common_dir, agent)
         if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
             work = await measure(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
-        warnings += await config_tampering.find_warnings(rooms, agent)
+        warnings += await config_tampering.find_warnings(services, agent)
     told = tuple(warnings)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
     unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
-    await rooms.store.finish(agent, result, await _fared(rooms, agent, result) if work else unknown)
-    await config_tampering.forget(rooms, agent)
+    await services.store.finish(agent, result, await _fared(services, agent, result) if work else unknown)
+    await config_tampering.forget(services, agent)
 
 
-async def _fared(rooms: Rooms, agent: Agent, result: Result) -> Merge:
+async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
     """How its branch fares; what was merged before, and got no commit since, is merged."""
-    if agent.was_merged and await find_last(rooms.store, agent) == result.commit:
+    if agent.was_merged and await find_last(services.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 
 
-async def _commit_work(rooms: Rooms, common_dir: str, agent: Agent) -> autocommit.Left:
+async def _commit_work(services: Services, common_dir: str, agent: Agent) -> autocommit.Left:
     """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
-    tests = [await rooms.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
+    tests = [await services.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
         return autocommit.Left(await git.tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    return await commit_loose(rooms.store, common_dir, agent, message)
+    return await commit_loose(services.store, common_dir, agent, message)
 
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) -> str | None:
@@ -131,15 +136,15 @@ class _Ended(NamedTuple):
     beyond: list[str]  #: what the lead should know of other branches
 
 
-async def _result(rooms: Rooms, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
+async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """What came of the attempt, with what is on its branch, as it is measured now."""
     common_dir, outcome, concluded, left, verified, beyond = ended
     work = await measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
     warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
     warnings += await _warn_of_nested(common_dir, agent)
-    warnings += await _warn(rooms, agent, outcome, has_work=bool(work["commits"]))
-    warnings += [*await config_tampering.find_warnings(rooms, agent), *await git.warn(common_dir)]
+    warnings += await _warn(services, agent, outcome, has_work=bool(work["commits"]))
+    warnings += [*await config_tampering.find_warnings(services, agent), *await git.warn(common_dir)]
     failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
     return Result(
         attempt=agent.attempt,
@@ -207,17 +212,17 @@ async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
     return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
 
 
-async def _warn(rooms: Rooms, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
+async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
     warnings: list[str] = []
     if outcome.left:
         warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
     if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
-    if refused := await rooms.store.refusals(agent):
+    if refused := await services.store.refusals(agent):
         warnings.append(f"It made calls that no agent may make, and they were refused: {git.listed(refused, 10)}.")
-    if models := await rooms.store.unpriced(agent):
+    if models := await services.store.unpriced(agent):
         warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
-    if stopped := [one.label for one in await rooms.store.live_below([agent])]:
+    if stopped := [one.label for one in await services.store.live_below([agent])]:
         told = "They had not ended when it did, and were stopped; what they did is on their branches"
         warnings.append(f"{told}: {git.listed(stopped, 20)}.")
     return warnings

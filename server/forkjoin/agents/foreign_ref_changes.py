@@ -3,22 +3,22 @@
 from forkjoin.core.model import Agent
 from forkjoin.git import git
 from forkjoin.git.refs import find_moved, list_refs
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 
-async def note_start(rooms: Rooms, agent: Agent) -> None:
+async def note_start(services: Services, agent: Agent) -> None:
     """Record the repository's refs, unless that was done since the agent's last result."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
     if (listing := await list_refs(common_dir)) is not None:
-        await rooms.store.note_refs(agent, listing)
+        await services.store.note_refs(agent, listing)
 
 
-async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str]:
+async def warn_of_moves(services: Services, agent: Agent, common_dir: str) -> list[str]:
     """Return a warning about other refs that changed while the agent ran, if any did.
 
     An agent's own branch, those of others at work, and what merges have moved are not named.
     """
-    before = await rooms.store.refs_before(agent)
+    before = await services.store.refs_before(agent)
     if before is None:
         return []
     now = await list_refs(common_dir)
@@ -26,13 +26,13 @@ async def warn_of_moves(rooms: Rooms, agent: Agent, common_dir: str) -> list[str
         return [
             "forkjoin can't tell whether other branches changed while it ran: git could not list the refs at its end."
         ]
-    ended = await rooms.store.branches_left(agent, before.at)
+    ended = await services.store.branches_left(agent, before.at)
     known = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
     moved = [one for one in find_moved(before.listing, now, known) if one.ref != agent.ref]
     if not moved:
         return []
-    branches = await rooms.store.explained_branches(agent, [git.short(one.ref) for one in moved], before.at)
-    merges = await rooms.store.merge_commits(agent.project, [one.ref for one in moved])
+    branches = await services.store.explained_branches(agent, [git.short(one.ref) for one in moved], before.at)
+    merges = await services.store.merge_commits(agent.project, [one.ref for one in moved])
     working = branches.difference(ended)
     left = [one for one in moved if git.short(one.ref) not in working and (one.ref, one.new) not in merges]
     if not left:

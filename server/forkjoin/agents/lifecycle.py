@@ -27,7 +27,7 @@ from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
 from forkjoin.core.event import Noted, RateLimited
 from forkjoin.core.model import FINAL, RUNS, Agent, Outcome, State
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
 
 log = logging.getLogger(__name__)
@@ -36,82 +36,82 @@ log = logging.getLogger(__name__)
 _LEFT_BEHIND = ("lost", "timed_out", "limited")
 
 
-async def live(rooms: Rooms, number: int) -> None:
+async def live(services: Services, number: int) -> None:
     """Carry an agent, if it is under way, on to its end, or to where it waits for a turn; its trouble is its own."""
     with daemon_log.concerning(agent=f"a{number}"):
-        agent = await rooms.store.agent(number)
+        agent = await services.store.agent(number)
         try:
             while agent.under_way:
-                agent = await _step(rooms, agent)
+                agent = await _step(services, agent)
         except Exception as error:
             if is_passing(error):
                 raise  # the agent is well: whoever called tries again
             log.exception("%s: in state %s", agent.label, agent.state)
-            await _end_as_failed(rooms, await rooms.store.agent(number), error)
+            await _end_as_failed(services, await services.store.agent(number), error)
 
 
-async def _step(rooms: Rooms, agent: Agent) -> Agent:
+async def _step(services: Services, agent: Agent) -> Agent:
     match agent.state:
         case State.PREPARING:
-            return await _prepare(rooms, agent)
+            return await _prepare(services, agent)
         case State.RUNNING | State.WAITING | State.PAUSED:
-            return await _run(rooms, agent)
+            return await _run(services, agent)
         case State.FINISHING:
-            await finish(rooms, _adapter(rooms, agent), agent, await _outcome(rooms, agent))
-            return await rooms.store.agent(agent.number)
+            await finish(services, _adapter(services, agent), agent, await _outcome(services, agent))
+            return await services.store.agent(agent.number)
         case _:
             raise AssertionError(f"{agent.label} is not under way: {agent.state}")
 
 
-async def _prepare(rooms: Rooms, agent: Agent) -> Agent:
-    await end_visit(rooms, agent)  # of a person who is not back since a restart
-    agent = await prepare(rooms, agent)
-    await config_tampering.begin(rooms, agent)
-    environment = await await_environment(rooms, agent)
-    if environment is None or not await set_up(rooms, agent, environment):
-        return await rooms.store.move(agent, State.FINISHING, Noted("stopped before it started"))
-    await note_start(rooms, agent)
-    spec = await attempt_spec(rooms, await rooms.store.agent(agent.number), environment)
-    await rooms.executor.submit(spec)
-    return await rooms.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
+async def _prepare(services: Services, agent: Agent) -> Agent:
+    await end_visit(services, agent)  # of a person who is not back since a restart
+    agent = await prepare(services, agent)
+    await config_tampering.begin(services, agent)
+    environment = await await_environment(services, agent)
+    if environment is None or not await set_up(services, agent, environment):
+        return await services.store.move(agent, State.FINISHING, Noted("stopped before it started"))
+    await note_start(services, agent)
+    spec = await attempt_spec(services, await services.store.agent(agent.number), environment)
+    await services.executor.submit(spec)
+    return await services.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
 
-async def _run(rooms: Rooms, agent: Agent) -> Agent:
-    adapter = _adapter(rooms, agent)
-    await listen(rooms, adapter, agent)
-    outcome = await _outcome(rooms, agent)
-    await deliver(rooms, agent)  # so that what a daemon had sent that died counts as sent
-    await note_peak(rooms, agent, outcome)
-    concluded = await conclude(rooms, adapter, agent, outcome)
+async def _run(services: Services, agent: Agent) -> Agent:
+    adapter = _adapter(services, agent)
+    await listen(services, adapter, agent)
+    outcome = await _outcome(services, agent)
+    await deliver(services, agent)  # so that what a daemon had sent that died counts as sent
+    await note_peak(services, agent, outcome)
+    concluded = await conclude(services, adapter, agent, outcome)
     if concluded.retry is Retry.WHEN_TAKEN:
-        await note_refusal(rooms, agent, RateLimited(concluded.error or str(outcome)))
+        await note_refusal(services, agent, RateLimited(concluded.error or str(outcome)))
     if concluded.retry is Retry.WHEN_FUNDED:
-        await rooms.store.spend_grant(agent)
-    rest = rest_after(rooms, agent, concluded)
+        await services.store.spend_grant(agent)
+    rest = rest_after(services, agent, concluded)
     if rest:  # what changes until the next attempt is not this agent's doing
-        await config_tampering.find_warnings(rooms, agent)
+        await config_tampering.find_warnings(services, agent)
     how = f"{rest.why}; it is to go on" if rest else str(outcome)
     done = concluded.ok or outcome.kind == "timed_out"
-    return await rooms.store.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
+    return await services.store.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
 
 
-async def _outcome(rooms: Rooms, agent: Agent) -> Outcome:
+async def _outcome(services: Services, agent: Agent) -> Outcome:
     """How the newest attempt ended; what may be left of it is ended first."""
-    outcome = await rooms.executor.outcome(agent.handle)
+    outcome = await services.executor.outcome(agent.handle)
     if agent.stop_asked or outcome.kind in _LEFT_BEHIND:
-        await end_processes(rooms, agent)
+        await end_processes(services, agent)
         outcome = replace(outcome, left=())
     return outcome
 
 
-def _adapter(rooms: Rooms, agent: Agent) -> Adapter:
-    return ADAPTERS[rooms.settings.program(agent.spec.agent).kind]
+def _adapter(services: Services, agent: Agent) -> Adapter:
+    return ADAPTERS[services.settings.program(agent.spec.agent).kind]
 
 
-async def _end_as_failed(rooms: Rooms, agent: Agent, error: Exception) -> None:
+async def _end_as_failed(services: Services, agent: Agent, error: Exception) -> None:
     """Record that we could not carry the agent further, whatever state that was in."""
-    await end_processes(rooms, agent)
+    await end_processes(services, agent)
     if agent.state in (*RUNS, State.PAUSED):
-        agent = await rooms.store.move(agent, State.FINISHING)
+        agent = await services.store.move(agent, State.FINISHING)
     if agent.state not in FINAL:
-        await give_up(rooms, agent, words_of(error))
+        await give_up(services, agent, words_of(error))

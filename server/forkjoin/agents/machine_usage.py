@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from forkjoin.core.model import Agent, Outcome
 from forkjoin.process.executor import Capacity
 from forkjoin.scheduling.machine_capacity import FIRST_NEED, Machine, kind_of, learn
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ _GOOD_S = 1.0
 class Sight:
     """Looks at the machine."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._looked = -math.inf
         self._has = Capacity(1, 0, 0, 0)
         self._taken: dict[str, int] = {}
@@ -35,8 +35,8 @@ class Sight:
         """What there is room for; none where that can't be told now, and nobody is held for it."""
         try:
             if time.monotonic() >= self._looked + _GOOD_S:
-                self._has = await self._rooms.executor.capacity()
-                self._taken = await self._rooms.executor.taken(one.handle for one in live if one.under_way)
+                self._has = await self._services.executor.capacity()
+                self._taken = await self._services.executor.taken(one.handle for one in live if one.under_way)
                 self._looked = time.monotonic()
         except Exception as error:  # a boundary: whatever a machine's /proc holds, agents go on
             log.warning("what the machine has can't be told now: %s", error)
@@ -44,7 +44,7 @@ class Sight:
         return await self._measure(live)
 
     async def _measure(self, live: Sequence[Agent]) -> Machine:
-        limits, has, taken = self._rooms.settings.limits, self._has, self._taken
+        limits, has, taken = self._services.settings.limits, self._has, self._taken
         in_all = limits.memory or math.inf
         by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
         kept_free = by_default if limits.free_memory is None else limits.free_memory
@@ -57,13 +57,13 @@ class Sight:
             most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
             first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
             taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
-            needs=await self._rooms.store.peaks(),
+            needs=await self._services.store.peaks(),
         )
 
 
-async def note_peak(rooms: Rooms, agent: Agent, outcome: Outcome) -> None:
+async def note_peak(services: Services, agent: Agent, outcome: Outcome) -> None:
     """Learn from what an attempt has needed; one that was cut off says little of what it would have."""
     if outcome.peak_memory_bytes and not outcome.asked:
         kind = kind_of(agent)
-        known = (await rooms.store.peaks()).get(kind)
-        await rooms.store.set_peak(*kind, learn(known, outcome.peak_memory_bytes))
+        known = (await services.store.peaks()).get(kind)
+        await services.store.set_peak(*kind, learn(known, outcome.peak_memory_bytes))

@@ -15,7 +15,7 @@ from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, RUNS, Agent, State
 from forkjoin.core.session import Caller
 from forkjoin.git import git
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace.workspace import find_account
 
 log = logging.getLogger(__name__)
@@ -27,37 +27,37 @@ _WORDS = 200
 Delivery = Literal["now", "next_turn"]
 
 
-async def tell(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> tuple[Agent, Delivery]:
+async def tell(services: Services, caller: Caller, agent: Agent, text: str) -> tuple[Agent, Delivery]:
     """Record a message to an agent, and give it at once where that can be; the agent as it is then.
 
     Raises:
         CallerError: It can't be told; nothing was recorded.
     """
-    before = await rooms.store.answered(caller.call)
-    number = before["mail"] if before else await _record(rooms, caller, agent, text)
+    before = await services.store.answered(caller.call)
+    number = before["mail"] if before else await _record(services, caller, agent, text)
     try:
-        await deliver(rooms, await rooms.store.agent(agent.number))
-    except (ForkjoinError, OSError) as error:  # it is recorded: the loop tries again
+        await deliver(services, await services.store.agent(agent.number))
+    except (ForkjoinError, OSError) as error:  # it is recorded: the reconciler tries again
         log.warning("%s is told later: %s", agent.label, words_of(error))
-    sent = await rooms.store.was_sent(number)
-    return await rooms.store.agent(agent.number), "now" if sent else "next_turn"
+    sent = await services.store.was_sent(number)
+    return await services.store.agent(agent.number), "now" if sent else "next_turn"
 
 
-async def _record(rooms: Rooms, caller: Caller, agent: Agent, text: str) -> int:
+async def _record(services: Services, caller: Caller, agent: Agent, text: str) -> int:
     if agent.state in FINAL:
-        await _check_not_reverted(rooms, agent)
-    environment = rooms.environments.of_caller(caller)
-    account = find_account(rooms, environment, agent.spec.agent, await rooms.store.recipe(agent))
-    return await rooms.store.tell(agent, text, caller.call, caller.environment, account)
+        await _check_not_reverted(services, agent)
+    environment = services.environments.of_caller(caller)
+    account = find_account(services, environment, agent.spec.agent, await services.store.recipe(agent))
+    return await services.store.tell(agent, text, caller.call, caller.environment, account)
 
 
-async def _check_not_reverted(rooms: Rooms, agent: Agent) -> None:
+async def _check_not_reverted(services: Services, agent: Agent) -> None:
     """See that what an agent adds can land: to git, a branch that was merged and reverted is merged."""
-    if (revert := await rooms.store.revert_of(agent)) is None:
+    if (revert := await services.store.revert_of(agent)) is None:
         return
     target, commit = revert
     words = ("--fixed-strings", f"--grep=This reverts commit {commit}")
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
     with suppress(GitError):  # one of these is gone
         if not await git.is_ancestor(common_dir, commit, target):
             return
@@ -68,26 +68,26 @@ async def _check_not_reverted(rooms: Rooms, agent: Agent) -> None:
             )
 
 
-async def deliver(rooms: Rooms, agent: Agent) -> None:
+async def deliver(services: Services, agent: Agent) -> None:
     """Give an agent's program what waits for it, if it can take it. Doing so twice is harmless.
 
     Raises:
         OSError: There is no room for it; it waits on.
     """
-    adapter = taker_of(rooms, agent)
+    adapter = taker_of(services, agent)
     if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
         return
-    for message in await rooms.store.waiting_mail(agent):
+    for message in await services.store.waiting_mail(agent):
         turn = adapter.turn(message.text, f"{agent.conversation} {message.number}")
-        await rooms.store.begin_sending(message)
-        if not await rooms.executor.send(agent.handle, turn, once=True):
+        await services.store.begin_sending(message)
+        if not await services.executor.send(agent.handle, turn, once=True):
             return
-        if await rooms.store.set_sent(message, agent):
-            await rooms.store.note(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
+        if await services.store.set_sent(message, agent):
+            await services.store.note(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
 
 
-def taker_of(rooms: Rooms, agent: Agent) -> Adapter | None:
+def taker_of(services: Services, agent: Agent) -> Adapter | None:
     """The adapter of an agent whose program can be told something while it runs; none where the settings lost that."""
-    program = rooms.settings.programs().get(agent.spec.agent or rooms.settings.default_agent)
+    program = services.settings.programs().get(agent.spec.agent or services.settings.default_agent)
     adapter = ADAPTERS[program.kind] if program else None
     return adapter if adapter and adapter.TAKES_TURNS else None

@@ -11,7 +11,7 @@ from forkjoin.core.agent_spec import Permissions, Spec
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.scheduling.budget import ROUNDING_USD, given_out, usd
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 #: What an agent that is given money keeps of it for itself, where its spec does not say.
 _OWN_PART = 0.5
@@ -37,13 +37,13 @@ def share_out(spec: Spec, *, converses: bool) -> Spec:
     return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs if converses else None})
 
 
-async def check_granted(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
+async def check_granted(services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
     """See that an agent may spawn agents of these specs.
 
     Raises:
         CallerError: It may not; the message says what is granted and left.
     """
-    if rooms.settings.permissions != Permissions():
+    if services.settings.permissions != Permissions():
         raise CallerError(
             f"The settings have [permissions] since {parent.label} was spawned: what it may not do, one that it spawns "
             "would do for it. Nothing was spawned."
@@ -53,20 +53,20 @@ async def check_granted(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afte
     if deepest >= depth:
         most = f"at most nesting.depth {depth - 1}" if depth > 1 else "no nesting"
         raise CallerError(f"{parent.label} was granted depth {depth}: give yours {most}. Nothing was spawned.")
-    await _check_may_start(rooms, parent, specs, afters)
-    await _check_money(rooms, parent, specs)
+    await _check_may_start(services, parent, specs, afters)
+    await _check_money(services, parent, specs)
 
 
-async def _check_may_start(rooms: Rooms, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
+async def _check_may_start(services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
     """See that none comes after what is not the parent's own, or needs a key of one above: it would never start."""
-    before = await rooms.store.agents_numbered({number for after in afters for number in after.others.older})
+    before = await services.store.agents_numbered({number for after in afters for number in after.others.older})
     if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:
         raise CallerError(
             f"{', '.join(strange)}: no agent of yours. Yours come after, and start from, each other, or a commit "
             "alone. Nothing was spawned."
         )
     keys = {spec.exclusive for spec in specs if spec.exclusive}
-    for above in await rooms.store.from_above(parent.number):
+    for above in await services.store.from_above(parent.number):
         if above.spec.exclusive in keys:
             raise CallerError(
                 f"{above.label} has {above.spec.exclusive!r} to itself until its end: leave `exclusive` out. Nothing "
@@ -74,12 +74,12 @@ async def _check_may_start(rooms: Rooms, parent: Agent, specs: Sequence[Spec], a
             )
 
 
-async def _check_money(rooms: Rooms, parent: Agent, specs: Sequence[Spec]) -> None:
+async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec]) -> None:
     """See that what these are to have is left of what was granted."""
     theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
     wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
-    live = [one for one in await rooms.store.live() if parent.as_lead in one.leads]
-    budgets = await find_budgets(rooms, live) if wanted else []
+    live = [one for one in await services.store.live() if parent.as_lead in one.leads]
+    budgets = await find_budgets(services, live) if wanted else []
     for granted in budgets:
         if granted.lead == parent.as_lead and granted.limit_usd is not None:
             left = granted.limit_usd - granted.spent_usd - given_out(parent, live, budgets)

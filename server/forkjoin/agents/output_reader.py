@@ -16,7 +16,7 @@ from forkjoin.agents.rate_limits import note_refusal
 from forkjoin.core.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
 from forkjoin.core.line_reader import Lines
 from forkjoin.core.model import Agent
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.rows import Progress
 
 #: The longest line that is read; a vendor's longest honest ones hold a file.
@@ -27,36 +27,38 @@ _BEGINNING = 128 * 1024
 _UNSTORED = 1024 * 1024
 
 
-async def listen(rooms: Rooms, adapter: Adapter, agent: Agent) -> None:
+async def listen(services: Services, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
     if not adapter.MAKES_EVENTS:
         return
-    executor, handle = rooms.executor, agent.handle
-    progress = await rooms.store.progress(agent)
+    executor, handle = services.executor, agent.handle
+    progress = await services.store.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
-    reader = _Reader(adapter, progress, rooms.environments.redact)
-    reader.model = await rooms.store.last_model(agent)
+    reader = _Reader(adapter, progress, services.environments.redact)
+    reader.model = await services.store.last_model(agent)
     async for chunk in executor.output(handle, progress.offset):
         await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # of a flood that takes long
         if reader.events or reader.spent or reader.lines.needed - reader.stored >= _UNSTORED:
-            await _store(rooms, agent, reader)
+            await _store(services, agent, reader)
     reader.read(reader.lines.rest())
-    await _store(rooms, agent, reader)
+    await _store(services, agent, reader)
 
 
-async def _store(rooms: Rooms, agent: Agent, reader: "_Reader") -> None:
+async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
-    await rooms.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
+    await services.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
-        await note_refusal(rooms, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0)))
+        await note_refusal(
+            services, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0))
+        )
     reader.model = next((part.model for part in reversed(reader.spent) if part.begins), reader.model)
     if any(isinstance(event, TurnEnded) for event, _ in reader.events):
-        await rooms.executor.close_input(agent.handle)
+        await services.executor.close_input(agent.handle)
     reader.events, reader.spent, reader.stored = [], [], reader.lines.needed
     kept = reader.stored if reader.turn_end is None else min(reader.stored, reader.turn_end)
-    await rooms.executor.release(agent.handle, kept)
+    await services.executor.release(agent.handle, kept)
 
 
 class _Reader:
@@ -106,24 +108,24 @@ class _Reader:
             self.events.append((with_text(event, self._redact), offset))
 
 
-async def last_turn(rooms: Rooms, adapter: Adapter, agent: Agent) -> TurnEnded | None:
+async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnEnded | None:
     """The end of an attempt's last turn, read again from its output: whole, unless its line is too long."""
-    progress = await rooms.store.progress(agent)
+    progress = await services.store.progress(agent)
     if progress.turn_end is None:
         return None
-    page = await rooms.executor.read_output(agent.handle, progress.turn_end, _LINE_LIMIT + 1)
+    page = await services.executor.read_output(agent.handle, progress.turn_end, _LINE_LIMIT + 1)
     line, ending, _ = page.data.partition(b"\n")
     whole = ending or len(line) <= _LINE_LIMIT
     events = adapter.read(line) if whole else adapter.read_beginning(line[:_BEGINNING])
     ends = [event for event in events if isinstance(event, TurnEnded)]
     if ends and page.start == progress.turn_end:
-        return with_text(ends[-1], rooms.environments.redact)
-    return await _recorded_turn(rooms, agent)
+        return with_text(ends[-1], services.environments.redact)
+    return await _recorded_turn(services, agent)
 
 
-async def _recorded_turn(rooms: Rooms, agent: Agent) -> TurnEnded | None:
+async def _recorded_turn(services: Services, agent: Agent) -> TurnEnded | None:
     """What the records hold of the last turn's end: its line was longer than the log may be, and is gone."""
-    text = await rooms.store.last_turn_text(agent)
+    text = await services.store.last_turn_text(agent)
     if text is None:
         return None
     output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"

@@ -13,11 +13,11 @@ from forkjoin.core.session import digest_of
 from forkjoin.git.worktrees import autocommit, merge_in_worktree, worktree
 from forkjoin.git.worktrees.included_files import bring_ignored
 from forkjoin.git.worktrees.worktree_folder import is_folder
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace.workspace import Workplace
 
 
-async def prepare(rooms: Rooms, agent: Agent) -> Agent:
+async def prepare(services: Services, agent: Agent) -> Agent:
     """Make the agent's worktree; the agent, with the branch that it got. Doing so twice is harmless.
 
     A later attempt finds the worktree as the one before it has left it.
@@ -27,7 +27,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
         CallerError: The worktree's path is not where it should be, the disk is full, or the work of those that it comes
             after conflicts; nothing is left of it.
     """
-    home, store = rooms.home, rooms.store
+    home, store = services.home, services.store
     path = Path(agent.worktree)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
@@ -35,7 +35,7 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     if agent.attempt > 1 and agent.prepared and is_folder(path):
         await autocommit.mend(project.common_dir, path, agent.branch)
         return agent
-    agent = await settle_base(rooms, project.common_dir, agent)
+    agent = await settle_base(services, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
     like = Path(agent.checkout) if agent.checkout and agent.spec.sparse else None
     branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner, like=like)
@@ -53,9 +53,9 @@ async def prepare(rooms: Rooms, agent: Agent) -> Agent:
     return await store.agent(agent.number)
 
 
-async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> Workplace:
+async def workplace_of(services: Services, agent: Agent, environment: Mapping[str, str]) -> Workplace:
     """Return the environment of an agent's commands, without its token."""
-    project = await rooms.store.project_numbered(agent.project)
+    project = await services.store.project_numbered(agent.project)
     ours = {
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
@@ -63,22 +63,22 @@ async def workplace_of(rooms: Rooms, agent: Agent, environment: Mapping[str, str
         "FORKJOIN_BASE": agent.base,
     }
     return Workplace(
-        rooms=rooms,
+        services=services,
         handle=agent.handle,
         common_dir=project.common_dir,
         path=Path(agent.worktree),
         checkout=agent.checkout,
-        recipe=await rooms.store.recipe(agent),
+        recipe=await services.store.recipe(agent),
         port_base=agent.port_base,
         environment=environment,
         ours=ours,
     )
 
 
-async def give_token(rooms: Rooms, agent: Agent) -> str:
+async def give_token(services: Services, agent: Agent) -> str:
     """Return the attempt's token for the agent's program, and record its digest."""
     token = _token(agent.handle)
-    await rooms.store.add_token(agent.number, digest_of(token))
+    await services.store.add_token(agent.number, digest_of(token))
     return token
 
 

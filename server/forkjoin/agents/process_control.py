@@ -5,14 +5,14 @@ from typing import Literal
 
 from forkjoin.agents.stop import end_processes
 from forkjoin.core.model import Agent, State
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 
 class Obey:
     """Does each once; of what an earlier daemon did, it knows nothing, and does that again, which is harmless."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._done: dict[tuple[int, int], str] = {}  #: by agent and attempt
 
     def forget_all_but(self, agents: Iterable[Agent]) -> None:
@@ -30,22 +30,22 @@ class Obey:
         Raises:
             OSError: It can't be frozen now.
         """
-        agent = await self._rooms.store.agent(number)
+        agent = await self._services.store.agent(number)
         wanted = self._wanted(agent)
         if wanted is None or not self.is_due(agent):
             return
         match wanted:
             case "ended" if agent.stop_asked:
-                await end_processes(self._rooms, agent)
+                await end_processes(self._services, agent)
             case "ended":  # its program alone: where that is done, a verify may come
-                await end_processes(self._rooms, agent, [agent.handle])
+                await end_processes(self._services, agent, [agent.handle])
             case "frozen":
-                await self._rooms.executor.freeze(agent.handle)
+                await self._services.executor.freeze(agent.handle)
             case "waiting":
-                await self._rooms.executor.thaw(agent.handle)
-                await self._rooms.executor.excuse(agent.handle)
+                await self._services.executor.thaw(agent.handle)
+                await self._services.executor.excuse(agent.handle)
             case "running":
-                await self._rooms.executor.thaw(agent.handle)
+                await self._services.executor.thaw(agent.handle)
         self._done[agent.number, agent.attempt] = wanted
 
     def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
@@ -54,6 +54,6 @@ class Obey:
             return "ended"
         if agent.frozen:
             return "frozen"
-        if agent.state is State.WAITING or (agent.state is State.RUNNING and agent.number in self._rooms.awaiting):
+        if agent.state is State.WAITING or (agent.state is State.RUNNING and agent.number in self._services.awaiting):
             return "waiting"
         return "running" if agent.state is State.RUNNING else None

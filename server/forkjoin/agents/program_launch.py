@@ -15,18 +15,18 @@ from forkjoin.core.model import Agent
 from forkjoin.git import git
 from forkjoin.git.worktrees.worktree_folder import git_folder
 from forkjoin.process.executor import AttemptSpec
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.rows import About
 from forkjoin.workspace.workspace import Workplace
 
 
-async def attempt_spec(rooms: Rooms, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
+async def attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """What to run for an agent that is prepared."""
-    program, brief = rooms.settings.program(agent.spec.agent), await brief_of(rooms, agent)
-    adapter, workplace = ADAPTERS[program.kind], await workplace_of(rooms, agent, environment)
-    message = await rooms.store.message(agent)
+    program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
+    adapter, workplace = ADAPTERS[program.kind], await workplace_of(services, agent, environment)
+    message = await services.store.message(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
-    limits = rooms.settings.limits
+    limits = services.settings.limits
     added = {**program.environment, **run.environment}
     minutes = agent.spec.timeout_minutes or limits.timeout_minutes
     silence = agent.spec.silence_minutes or limits.silence_minutes
@@ -42,13 +42,13 @@ async def attempt_spec(rooms: Rooms, agent: Agent, environment: Mapping[str, str
         log_bytes=limits.log_bytes,
         keeps_unread=adapter.MAKES_EVENTS,
         limits=limits.per_agent,
-        about=await _about(rooms, agent, workplace),
+        about=await _about(services, agent, workplace),
     )
 
 
-async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
+async def brief_of(services: Services, agent: Agent) -> Brief:
     """All that its adapter is told about an agent that is prepared."""
-    task = "\n\n".join([await rooms.store.task(agent.number), *await rooms.store.told(agent)])
+    task = "\n\n".join([await services.store.task(agent.number), *await services.store.told(agent)])
     return Brief(
         id=agent.id,
         name=agent.name,
@@ -58,25 +58,25 @@ async def brief_of(rooms: Rooms, agent: Agent) -> Brief:
         checkout=agent.checkout,
         model=agent.spec.model,
         conversation=agent.conversation,
-        permissions=(agent.spec.permissions or Permissions()).over(rooms.settings.permissions),
+        permissions=(agent.spec.permissions or Permissions()).over(services.settings.permissions),
         budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
-        relay=rooms.relay,
+        relay=services.relay,
     )
 
 
 async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
     """The environment of its program, made of that of its workplace and what is added to that."""
     ours = {
-        "FORKJOIN_TOKEN": await give_token(workplace.rooms, agent),
+        "FORKJOIN_TOKEN": await give_token(workplace.services, agent),
         "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
         **await git.author(agent.worktree),
     }
     return await workplace.compose(added, ours)
 
 
-async def _about(rooms: Rooms, agent: Agent, workplace: Workplace) -> dict[str, object]:
+async def _about(services: Services, agent: Agent, workplace: Workplace) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
-    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await rooms.store.task(agent.number)}
+    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.task(agent.number)}
     wanted = workplace.recipe.model_dump(exclude_defaults=True)
     about = About.model_validate({**asdict(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}

@@ -6,27 +6,29 @@ import time
 from forkjoin.core.event import RateLimited
 from forkjoin.core.model import CALLING, Agent
 from forkjoin.scheduling import rate_limit_policy
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 
-async def note_refusal(rooms: Rooms, agent: Agent, refused: RateLimited) -> None:
+async def note_refusal(services: Services, agent: Agent, refused: RateLimited) -> None:
     """Note that the vendor took no more of the agent's account."""
-    live = await rooms.store.live()
+    live = await services.store.live()
     running = sum(one.account == agent.account and one.state in CALLING for one in live)
-    before = rooms.rate_limits.get(agent.account)
+    before = services.rate_limits.get(agent.account)
     jitter = random.random()  # noqa: S311 - no secret
-    known = rooms.rate_limits[agent.account] = rate_limit_policy.refuse(before, refused, time.time(), running, jitter)
+    known = services.rate_limits[agent.account] = rate_limit_policy.refuse(
+        before, refused, time.time(), running, jitter
+    )
     if before is None or known.most != before.most or known.closed_until > before.closed_until + 1:
-        rooms.store.changes.announce()
+        services.store.changes.announce()
 
 
-def let_grow(rooms: Rooms, now: float, enough: int) -> None:
+def let_grow(services: Services, now: float, enough: int) -> None:
     """Let more run of each account that was not refused for a while; of one of which `enough` may, nothing is known."""
-    for account, known in list(rooms.rate_limits.items()):
+    for account, known in list(services.rate_limits.items()):
         grown = (
             rate_limit_policy.grow(known, now, enough) if known.changed <= now else None
         )  # else the clock was set back
         if grown:
-            rooms.rate_limits[account] = grown
+            services.rate_limits[account] = grown
         else:
-            del rooms.rate_limits[account]
+            del services.rate_limits[account]

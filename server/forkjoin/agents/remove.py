@@ -28,7 +28,7 @@ from forkjoin.git.worktrees import worktree, worktree_folder
 from forkjoin.git.worktrees.autocommit import Left, keep_left
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.git.worktrees.hidden_files import find_unseen
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import commit_loose, find_last, is_at
 
@@ -43,37 +43,37 @@ class Removed(NamedTuple):
 
 
 async def remove(
-    rooms: Rooms, agents: Sequence[Agent], *, discard_unmerged: bool, environment: Mapping[str, str] | None
+    services: Services, agents: Sequence[Agent], *, discard_unmerged: bool, environment: Mapping[str, str] | None
 ) -> Removed:
     """Take away the agents' worktrees and branches, after their teardown: all, or none where one is refused.
 
     Args:
         environment: What a teardown runs in where that of an agent's own lead is gone.
     """
-    async with _alone(rooms, agents[0].project):
-        return await _remove(rooms, agents, Removal.DISCARD if discard_unmerged else Removal.MERGED, environment)
+    async with _alone(services, agents[0].project):
+        return await _remove(services, agents, Removal.DISCARD if discard_unmerged else Removal.MERGED, environment)
 
 
-async def finish_removals(rooms: Rooms) -> None:
+async def finish_removals(services: Services) -> None:
     """Finish the removals that the end of a daemon cut off, or refuse them."""
-    for agent in await rooms.store.half_removed():
+    for agent in await services.store.half_removed():
         try:
-            async with _alone(rooms, agent.project):
-                (now,) = await rooms.store.agents_numbered([agent.number])  # somebody may have asked for it again
+            async with _alone(services, agent.project):
+                (now,) = await services.store.agents_numbered([agent.number])  # somebody may have asked for it again
                 if now.removing and now.removed is None:
-                    told = await _finish(rooms, now)
+                    told = await _finish(services, now)
                     log.warning("%s: %s", agent.id, told)
-                    await rooms.store.note(agent, [(Noted(told), -1)])
+                    await services.store.note(agent, [(Noted(told), -1)])
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
 
 
-async def _finish(rooms: Rooms, agent: Agent) -> str:
+async def _finish(services: Services, agent: Agent) -> str:
     """Finish a removal, unless somebody has gone on with the agent's work. Return how that went."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
     how = Removal.MERGED if await _is_forgotten(common_dir, agent) else agent.removing
     try:
-        removed = await _remove(rooms, [agent], how, rooms.environments.of_anybody(agent.project))
+        removed = await _remove(services, [agent], how, services.environments.of_anybody(agent.project))
     except CallerError as error:
         return f"its removal was cut off, and is not finished: {error}"
     kept_as = removed.kept_as[agent.number]
@@ -82,54 +82,54 @@ async def _finish(rooms: Rooms, agent: Agent) -> str:
 
 
 async def _remove(
-    rooms: Rooms, agents: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
+    services: Services, agents: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
 ) -> Removed:
     """Remove these agents, none of which anybody else removes meanwhile."""
-    common_dir = (await rooms.store.project_numbered(agents[0].project)).common_dir
-    agents = await rooms.store.agents_numbered(agent.number for agent in agents)
+    common_dir = (await services.store.project_numbered(agents[0].project)).common_dir
+    agents = await services.store.agents_numbered(agent.number for agent in agents)
     left = [agent for agent in agents if agent.removed is None]
     begun = [agent for agent in left if agent.removing and await _has_begun(common_dir, agent)]
     whole = [agent for agent in left if agent not in begun]
-    _check_free(rooms, begun)
+    _check_free(services, begun)
     try:
-        warnings = await _look(rooms, common_dir, whole, how, environment)
+        warnings = await _look(services, common_dir, whole, how, environment)
     except CallerError:
         if stay := [agent for agent in whole if agent.removing]:
-            await rooms.store.set(*stay, removing=Removal.NONE)
+            await services.store.set(*stay, removing=Removal.NONE)
         raise
     warnings += [note for agent in begun for note in await _keep_late(common_dir, agent)]
-    return Removed(await _take_all_away(rooms, common_dir, agents), warnings)
+    return Removed(await _take_all_away(services, common_dir, agents), warnings)
 
 
 async def _look(
-    rooms: Rooms, common_dir: str, whole: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
+    services: Services, common_dir: str, whole: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
 ) -> list[str]:
     """Look at all that would go, keep what is nowhere else, and record that it goes. Return warnings."""
-    _check_free(rooms, whole)
+    _check_free(services, whole)
     discard = how is Removal.DISCARD
     made = [agent for agent in whole if agent.prepared]
     forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
     known = [agent for agent in made if agent not in forgotten]
-    unmerged = [agent for agent in known if await _is_unmerged(rooms, common_dir, agent)]
+    unmerged = [agent for agent in known if await _is_unmerged(services, common_dir, agent)]
     if not discard:
         _check_merged(unmerged, forgotten)
         await _find_unsaved(common_dir, known, {}, discard=False)
     for agent in made:
-        await end_visit(rooms, agent)
+        await end_visit(services, agent)
     symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
-    lefts = {agent.number: await _commit_loose(rooms, common_dir, agent) for agent in known}
+    lefts = {agent.number: await _commit_loose(services, common_dir, agent) for agent in known}
     if late := [agent for agent in known if agent.removing and lefts[agent.number].loose and not discard]:
         raise _refuse(late[0], "files came into its worktree after its removal was cut off, and are on its branch now")
     standing = [agent for agent in known if not agent.removing]  # the others' teardown has been run
-    warnings = [*symbolic, *await tear_down(rooms, standing, environment)]
-    lefts |= await _check_again(rooms, common_dir, whole, lefts)
-    strays = {agent.number: await _find_strays(rooms, common_dir, agent, lefts) for agent in known}
+    warnings = [*symbolic, *await tear_down(services, standing, environment)]
+    lefts |= await _check_again(services, common_dir, whole, lefts)
+    strays = {agent.number: await _find_strays(services, common_dir, agent, lefts) for agent in known}
     unsaved = await _find_unsaved(common_dir, known, strays, discard=discard)
     warnings += [await _keep_unsaved(common_dir, agent, found) for agent, found in unsaved]
     for agent in known:
         await _keep_left(common_dir, agent, lefts[agent.number], discard=discard)
-    _check_free(rooms, whole)  # who comes to one after this sees that it is being removed
-    _check_free(rooms, await rooms.store.set_removing(whole, how))
+    _check_free(services, whole)  # who comes to one after this sees that it is being removed
+    _check_free(services, await services.store.set_removing(whole, how))
     return warnings
 
 
@@ -146,18 +146,18 @@ async def _keep_late(common_dir: str, agent: Agent) -> list[str]:
     return [await _keep_unsaved(common_dir, agent, late)] if late else []
 
 
-def _alone(rooms: Rooms, project: int) -> anyio.Lock:
+def _alone(services: Services, project: int) -> anyio.Lock:
     """One removal at a time in a project."""
-    return rooms.removing.setdefault(project, anyio.Lock())
+    return services.removing.setdefault(project, anyio.Lock())
 
 
-def _check_free(rooms: Rooms, agents: Sequence[Agent]) -> None:
+def _check_free(services: Services, agents: Sequence[Agent]) -> None:
     """See that none of these is at work, on its way to a target, or with a person."""
     if live := [agent.label for agent in agents if agent.state not in FINAL]:
         raise CallerError(f"Still at work: {', '.join(live)}. Call stop_agents first; nothing was removed.")
     if landing := [agent.label for agent in agents if agent.merge is Merge.QUEUED]:
         raise CallerError(f"Being merged: {', '.join(landing)}. Wait for merge_worktree; nothing was removed.")
-    if visited := [agent.label for agent in agents if agent.number in rooms.attached]:
+    if visited := [agent.label for agent in agents if agent.number in services.attached]:
         raise CallerError(f"A person is in the conversation of {', '.join(visited)}; nothing was removed.")
 
 
@@ -168,7 +168,7 @@ async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
     return not (await git.tip(common_dir, agent.ref) or await git.resolve(common_dir, agent.base))
 
 
-async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
+async def _is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool:
     """Whether no other branch, and no tag, has the agent's commits, nor one that they were squashed into."""
     if await to_thread.run_sync(worktree_folder.is_locked, common_dir, Path(agent.worktree)):
         raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
@@ -179,13 +179,13 @@ async def _is_unmerged(rooms: Rooms, common_dir: str, agent: Agent) -> bool:
         raise _refuse(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree)):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
-    ended_at = await find_last(rooms.store, agent)
+    ended_at = await find_last(services.store, agent)
     tip = await git.tip(common_dir, ref) or ended_at
     try:
         if tip is None or await kept_refs.is_elsewhere(common_dir, tip, agent.base):
             return False
         is_whole = tip == ended_at and agent.merge is Merge.MERGED  # not gone on with since
-        squashed = await rooms.store.squashed_into(agent) if is_whole else []
+        squashed = await services.store.squashed_into(agent) if is_whole else []
         return not any([await kept_refs.is_elsewhere(common_dir, commit, agent.base) for commit in squashed])
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
@@ -210,7 +210,7 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
 
 
 async def _check_again(
-    rooms: Rooms, common_dir: str, agents: Sequence[Agent], lefts: Mapping[int, Left]
+    services: Services, common_dir: str, agents: Sequence[Agent], lefts: Mapping[int, Left]
 ) -> dict[int, Left]:
     """See that nobody has gone on with them meanwhile: a teardown may be long.
 
@@ -218,14 +218,14 @@ async def _check_again(
         What it added, which is committed, too.
     """
     added: dict[int, Left] = {}
-    now = await rooms.store.agents_numbered(agent.number for agent in agents)
-    _check_free(rooms, now)
+    now = await services.store.agents_numbered(agent.number for agent in agents)
+    _check_free(services, now)
     for agent in (one for one in now if one.number in lefts):
         tip = lefts[agent.number].tip
         if await git.tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
-        if not await is_at(rooms.store, common_dir, agent, tip, or_less=True):
-            added[agent.number] = await _commit_loose(rooms, common_dir, agent)
+        if not await is_at(services.store, common_dir, agent, tip, or_less=True):
+            added[agent.number] = await _commit_loose(services, common_dir, agent)
     return added
 
 
@@ -235,18 +235,18 @@ async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
     return None if target is None else f"{agent.label}: its branch was {git.describe_symbolic(target)}"
 
 
-async def _commit_loose(rooms: Rooms, common_dir: str, agent: Agent) -> Left:
+async def _commit_loose(services: Services, common_dir: str, agent: Agent) -> Left:
     """Commit what was left in the worktree since the agent's end."""
     try:
-        return await commit_loose(rooms.store, common_dir, agent, f"Left in the worktree of {agent.label}")
+        return await commit_loose(services.store, common_dir, agent, f"Left in the worktree of {agent.label}")
     except GitError as error:
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
 
 
-async def _find_strays(rooms: Rooms, common_dir: str, agent: Agent, lefts: Mapping[int, Left]) -> list[Unsaved]:
+async def _find_strays(services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, Left]) -> list[Unsaved]:
     """Find the files of a worktree that no commit has: git can't take them, or was told not to see them."""
     top = Path(agent.worktree)
-    found = await find_unseen(common_dir, top, await config_tampering.find_rules(rooms, agent))
+    found = await find_unseen(common_dir, top, await config_tampering.find_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
     return [one for one in strays if not await to_thread.run_sync(is_gone, one.folders[0])]
@@ -296,12 +296,12 @@ async def _keep_left(common_dir: str, agent: Agent, left: Left, *, discard: bool
             raise _refuse(agent, why) from error
 
 
-async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:
+async def _take_all_away(services: Services, common_dir: str, agents: Sequence[Agent]) -> dict[int, str | None]:
     kept_as: dict[int, str | None] = {}
     failed: list[str] = []
     for agent in agents:
         try:
-            kept_as[agent.number] = await _take_away(rooms, common_dir, agent)
+            kept_as[agent.number] = await _take_away(services, common_dir, agent)
         except (OSError, GitError) as error:
             log.warning("%s: not all of it could be taken away: %s", agent.label, error)
             failed.append(f"{agent.label} ({error})")
@@ -314,22 +314,22 @@ async def _take_all_away(rooms: Rooms, common_dir: str, agents: Sequence[Agent])
     return kept_as
 
 
-async def _take_away(rooms: Rooms, common_dir: str, agent: Agent) -> str | None:
+async def _take_away(services: Services, common_dir: str, agent: Agent) -> str | None:
     """Take worktree and branch away; the ref that keeps what was on it, where nothing else does.
 
     Doing so twice is harmless, and has the same answer.
     """
     forgotten = await _is_forgotten(common_dir, agent)
     tip = None if forgotten else await git.tip(common_dir, agent.ref)
-    kept_as = None if forgotten or not agent.prepared else await _keep(rooms, common_dir, agent, tip)
+    kept_as = None if forgotten or not agent.prepared else await _keep(services, common_dir, agent, tip)
     if agent.removed is not None:
         return kept_as
     if agent.prepared:
         await worktree.remove(common_dir, Path(agent.worktree))
         if not forgotten and not (agent.removing and await _is_checked_out(common_dir, agent)):
             await worktree.retire_branch(common_dir, agent.branch, tip)
-    await config_tampering.forget_rules(rooms, agent)
-    await rooms.store.set(agent, removed=time.time())  # the last: what is removed, nobody finishes to remove
+    await config_tampering.forget_rules(services, agent)
+    await services.store.set(agent, removed=time.time())  # the last: what is removed, nobody finishes to remove
     return kept_as
 
 
@@ -341,12 +341,12 @@ async def _is_checked_out(common_dir: str, agent: Agent) -> bool:
         return True
 
 
-async def _keep(rooms: Rooms, common_dir: str, agent: Agent, tip: str | None) -> str | None:
+async def _keep(services: Services, common_dir: str, agent: Agent, tip: str | None) -> str | None:
     """Keep what is on an agent's branch, at `tip`, where nothing else does; the ref that keeps it."""
     if tip is None:  # an agent has deleted it, or it went before
         if found := await kept_refs.find(common_dir, agent.slug):
             return found
-        tip = await find_last(rooms.store, agent)
+        tip = await find_last(services.store, agent)
     if tip is None or await kept_refs.is_elsewhere(common_dir, tip, agent.base):
         return None
     return await kept_refs.keep(common_dir, tip, agent.slug)

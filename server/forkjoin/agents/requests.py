@@ -13,7 +13,7 @@ import anyio
 
 from forkjoin.core.model import Request
 from forkjoin.core.session import Call
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.rows import NewRequest
 from forkjoin.store.store import Store
 
@@ -68,8 +68,8 @@ async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Reques
 class Expiry:
     """Closes what nobody has answered in time; while the machine slept, nobody could."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._store = rooms.store
+    def __init__(self, services: Services) -> None:
+        self._store = services.store
         self._clock = time.time() - time.monotonic()
 
     async def act(self) -> float:

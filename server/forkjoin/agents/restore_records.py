@@ -1,7 +1,7 @@
 """When records were lost: agents of which only the files of their attempts tell are recorded again.
 
-They are recorded as running, or as asked to stop or pause: the loop finds out as after any restart whether they still
-run, how they ended, and what they did; their events are read again from their output.
+They are recorded as running, or as asked to stop or pause: the reconciler finds out as after any restart whether they
+still run, how they ended, and what they did; their events are read again from their output.
 """
 
 import logging

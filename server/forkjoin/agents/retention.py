@@ -16,7 +16,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
 from forkjoin.git import git
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.damaged_database import set_aside_copies
 from forkjoin.workspace.agent_work import find_last, is_at
 
@@ -26,73 +26,73 @@ log = logging.getLogger(__name__)
 _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
-async def tidy(rooms: Rooms, today: date, connected: Collection[Session]) -> None:
+async def tidy(services: Services, today: date, connected: Collection[Session]) -> None:
     """Let go of what is due. Each agent's trouble is its own."""
-    store, days, old = rooms.store, rooms.settings.retention.days, rooms.environments.known
+    store, days, old = services.store, services.settings.retention.days, services.environments.known
     day = await store.see_day(today.isoformat())
     if days:
         for agent in await store.settled(day - days):
             try:
-                await _let_go(rooms, agent)
+                await _let_go(services, agent)
             except CallerError as error:
                 log.info("%s stays: %s", agent.label, error)
             except Exception:  # a boundary: the others are not to stay for it
                 log.exception("%s can't be let go of; trying again later", agent.label)
-        await _forget_leftovers(rooms)
+        await _forget_leftovers(services)
     await store.prune(day, [session.hello.relay for session in connected])
-    await _prune_environments(rooms, old, connected)
+    await _prune_environments(services, old, connected)
 
 
-async def _let_go(rooms: Rooms, agent: Agent) -> None:
+async def _let_go(services: Services, agent: Agent) -> None:
     """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
     if agent.removed is None:
-        candidates = await rooms.store.candidates(agent) or [agent]
-        if not all([await _is_as_it_ended(rooms, one) for one in candidates]):
+        candidates = await services.store.candidates(agent) or [agent]
+        if not all([await _is_as_it_ended(services, one) for one in candidates]):
             log.info(
                 "%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged",
                 agent.label,
             )
             return
-        anybodys = rooms.environments.of_anybody(agent.project)
-        removed = await remove(rooms, [agent], discard_unmerged=False, environment=anybodys)
+        anybodys = services.environments.of_anybody(agent.project)
+        removed = await remove(services, [agent], discard_unmerged=False, environment=anybodys)
         for warning in removed.warnings:
             log.warning("%s", warning)
-    await _forget(rooms, (name for name in await rooms.executor.handles() if name.startswith(f"{agent.id}-")))
-    await rooms.store.forget_agent(agent.number)
-    log.info("%s went, as all that is merged does after %d days", agent.label, rooms.settings.retention.days)
+    await _forget(services, (name for name in await services.executor.handles() if name.startswith(f"{agent.id}-")))
+    await services.store.forget_agent(agent.number)
+    log.info("%s went, as all that is merged does after %d days", agent.label, services.settings.retention.days)
 
 
-async def _is_as_it_ended(rooms: Rooms, agent: Agent) -> bool:
+async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
     """Whether nothing was done on its branch or in its worktree since its end."""
     if not agent.prepared:
         return True
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    ended_at = await find_last(rooms.store, agent) or agent.base
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    ended_at = await find_last(services.store, agent) or agent.base
     tip = await git.tip(common_dir, agent.ref)
-    return tip in (None, ended_at) and await is_at(rooms.store, common_dir, agent, ended_at)
+    return tip in (None, ended_at) and await is_at(services.store, common_dir, agent, ended_at)
 
 
-async def _forget(rooms: Rooms, handles: Iterable[str]) -> None:
+async def _forget(services: Services, handles: Iterable[str]) -> None:
     for handle in handles:
-        if not await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
-            await rooms.executor.forget(handle)
+        if not await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
+            await services.executor.forget(handle)
 
 
-async def _forget_leftovers(rooms: Rooms) -> None:
+async def _forget_leftovers(services: Services) -> None:
     """Attempts of what is recorded no more; as long as a damaged database is there, they may yet tell something."""
-    if await to_thread.run_sync(set_aside_copies, rooms.home.records):
+    if await to_thread.run_sync(set_aside_copies, services.home.records):
         return
-    handles = await rooms.executor.handles()  # before the records are read: what begins now is recorded by then
-    handed_out, known = await rooms.store.numbers()
-    known_of = {"a": known, "t": {one.number for one in await rooms.store.scratches()}}
+    handles = await services.executor.handles()  # before the records are read: what begins now is recorded by then
+    handed_out, known = await services.store.numbers()
+    known_of = {"a": known, "t": {one.number for one in await services.store.scratches()}}
     for handle in handles:
         if found := _HANDLE.fullmatch(handle):
             number = int(found[2])
             if number not in known_of[found[1]] and (found[1] != "a" or number <= handed_out):
-                await _forget(rooms, [handle])
+                await _forget(services, [handle])
 
 
-async def _prune_environments(rooms: Rooms, old: Set[str], connected: Collection[Session]) -> None:
-    needed = [(one.environment, one.project, one.root_lead) for one in await rooms.store.live()]
-    needed += [(one.environment, one.project, one.lead) for one in await rooms.store.open_landings()]
-    rooms.environments.prune(old, needed, [session.hello.environment for session in connected])
+async def _prune_environments(services: Services, old: Set[str], connected: Collection[Session]) -> None:
+    needed = [(one.environment, one.project, one.root_lead) for one in await services.store.live()]
+    needed += [(one.environment, one.project, one.lead) for one in await services.store.open_landings()]
+    services.environments.prune(old, needed, [session.hello.environment for session in connected])

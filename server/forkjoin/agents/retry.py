@@ -7,7 +7,7 @@ from forkjoin.adapters.contract import Conclusion, Retry
 from forkjoin.core.model import Agent, Pause
 from forkjoin.scheduling.backoff import backoff_s
 from forkjoin.scheduling.gates import ATTACHED, LEFT
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 _LONGEST_S = 300.0
 #: Why one pauses that may spend no more; its gate says until when.
@@ -16,7 +16,7 @@ _SPENT = "what it may spend is spent; set_budget gives it more"
 _WHY_LIMIT = 200
 
 
-def rest_after(rooms: Rooms, agent: Agent, concluded: Conclusion) -> Pause | None:
+def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause | None:
     """How the agent pauses after an attempt that came to this; none where that was its last."""
     why = " ".join((concluded.error or "").split())[:_WHY_LIMIT]
     match concluded.retry:
@@ -27,7 +27,7 @@ def rest_after(rooms: Rooms, agent: Agent, concluded: Conclusion) -> Pause | Non
         case Retry.WHEN_TAKEN:  # the governor's gate says when
             return Pause(why)
         case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # of money that was not given by us, nor is limited by us
-            limits = rooms.settings.limits
+            limits = services.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
             rest_s = backoff_s(agent.retried, limits.rest_s, _LONGEST_S, jitter)

@@ -16,7 +16,7 @@ from forkjoin.core.settings import Recipe, Settings
 from forkjoin.git import git
 from forkjoin.git.branch_names import find_naming
 from forkjoin.git.repository import Checkout, look
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.rows import NewAgent
 from forkjoin.workspace.repository_config import find_recipe
 from forkjoin.workspace.workspace import find_account
@@ -31,18 +31,18 @@ class Spawned:
     note: str | None  #: what the lead should know of where they start
 
 
-async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> Spawned:
+async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> Spawned:
     """Record agents for these specs, all or none.
 
     Args:
         keep: Whether they are recorded; else all is checked alike, and the agents are only as they would be.
     """
-    store, home = rooms.store, rooms.home
+    store, home = services.store, services.home
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
     checkout = await look(caller.session.folder, dirt=True)
     wanted = expand(specs)
-    _check(checkout, rooms, wanted)
+    _check(checkout, services, wanted)
     parent = caller.session.agent
     if parent:
         recipe, untrusted = await store.recipe(parent), None
@@ -52,23 +52,23 @@ async def spawn(rooms: Rooms, caller: Caller, specs: Sequence[Spec], *, keep: bo
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     bases = [_start(checkout, commits[one.spec.base]) for one in wanted]
     afters = await find_after(store, caller.project, wanted, commits)
-    specs = [_complete(rooms.settings, recipe, one.spec) for one in wanted]
+    specs = [_complete(services.settings, recipe, one.spec) for one in wanted]
     accounts = {
-        agent: find_account(rooms, rooms.environments.of_caller(caller), agent, recipe)
+        agent: find_account(services, services.environments.of_caller(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
     above = await store.from_above(parent.number) if parent else ()
     is_granted = any(one.spec.nesting and one.spec.nesting.budget_usd for one in above)
-    by_default = None if is_granted else rooms.settings.budget.agent_usd
+    by_default = None if is_granted else services.settings.budget.agent_usd
     specs = [_fund(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
     if parent:
-        await check_granted(rooms, parent, specs, afters)
+        await check_granted(services, parent, specs, afters)
     new = [
         _new(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
         for one, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
     ]
     place = await find_naming(checkout.common_dir, home.worktrees)
-    note = " ".join(_notes(rooms.settings, checkout, new, untrusted))
+    note = " ".join(_notes(services.settings, checkout, new, untrusted))
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), note or None)
 
 
@@ -111,16 +111,17 @@ def _new(
     )
 
 
-def _check(checkout: Checkout, rooms: Rooms, wanted: Sequence[Entrant]) -> None:
+def _check(checkout: Checkout, services: Services, wanted: Sequence[Entrant]) -> None:
     """See that these can be spawned here."""
     if not wanted:
         raise CallerError("agents is empty: give at least one, each with a task.")
-    if checkout.top and rooms.home.state.is_relative_to(checkout.top):
+    if checkout.top and services.home.state.is_relative_to(checkout.top):
         raise CallerError(
-            f"FORKJOIN_HOME ({rooms.home.state}) lies within this checkout, which agents may not write to; move it out."
+            f"FORKJOIN_HOME ({services.home.state}) lies within this checkout, "
+            "which agents may not write to; move it out."
         )
     for one in wanted:
-        _check_program(rooms.settings, one.spec)
+        _check_program(services.settings, one.spec)
         if len(one.spec.model or "") > _MODEL:
             raise CallerError(f"model is no model's name: it has more than {_MODEL} characters. Nothing was spawned.")
     together = [one.spec.name for one in wanted if one.candidate == 1]

@@ -12,7 +12,7 @@ from forkjoin.core.error import CallerError, RecordsError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent
 from forkjoin.git.git import listed
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace import shell_command
 from forkjoin.workspace.workspace import handles_beside
 
@@ -24,7 +24,7 @@ _AGAIN_S = 5.0
 _FINISH_S = 120
 
 
-async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
+async def stop(services: Services, agents: Sequence[Agent]) -> list[Agent]:
     """Ask for agents to be stopped and wait for their ends; as they are then. Those that had ended stay as they were.
 
     With each those are stopped that it has spawned.
@@ -35,26 +35,26 @@ async def stop(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
         CallerError: That can't be recorded; their programs have ended all the same, and may go on unless it is later.
     """
     try:
-        whole = await rooms.store.ask_stop(agents)
+        whole = await services.store.ask_stop(agents)
     except RecordsError:  # a full disk, which one of them may be filling
-        whole = await _end_unrecorded(rooms, agents)
-    await wait(rooms.store, whole, "all", rooms.settings.limits.stop_grace_s + _FINISH_S)
-    return await rooms.store.agents_numbered(agent.number for agent in agents)
+        whole = await _end_unrecorded(services, agents)
+    await wait(services.store, whole, "all", services.settings.limits.stop_grace_s + _FINISH_S)
+    return await services.store.agents_numbered(agent.number for agent in agents)
 
 
-async def _end_unrecorded(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
+async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[Agent]:
     """End the processes of agents first, and then ask for them to be stopped; as `ask_stop`."""
     left: list[str] = []
 
     async def cancel(handle: str) -> None:
-        left.extend(await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s))
+        left.extend(await services.executor.cancel(handle, services.settings.limits.stop_grace_s))
 
     async with anyio.create_task_group() as tasks:
-        for agent in (*agents, *await rooms.store.live_below(agents)):
-            for handle in await _all_handles(rooms, agent):
+        for agent in (*agents, *await services.store.live_below(agents)):
+            for handle in await _all_handles(services, agent):
                 tasks.start_soon(cancel, handle)
     try:
-        return await rooms.store.ask_stop(agents)
+        return await services.store.ask_stop(agents)
     except RecordsError as error:
         done = f"These processes can't be ended: {listed(left)}; all others have" if left else "All processes have"
         raise CallerError(
@@ -63,19 +63,19 @@ async def _end_unrecorded(rooms: Rooms, agents: Sequence[Agent]) -> list[Agent]:
         ) from error
 
 
-async def end_processes(rooms: Rooms, agent: Agent, handles: Sequence[str] = ()) -> None:
+async def end_processes(services: Services, agent: Agent, handles: Sequence[str] = ()) -> None:
     """End what runs for an agent under these handles, else all; what would be started under them never starts."""
-    await to_thread.run_sync(leave_word, rooms.home, agent)
-    for handle in handles or await _all_handles(rooms, agent):
+    await to_thread.run_sync(leave_word, services.home, agent)
+    for handle in handles or await _all_handles(services, agent):
         named: list[str] = []
-        while left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
+        while left := await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
             if left != named:
                 log.warning("%s: can't be ended: %s", agent.label, ", ".join(left))
-                await rooms.store.note(agent, [(Noted(f"can't be ended: {', '.join(left)}"), -1)])
+                await services.store.note(agent, [(Noted(f"can't be ended: {', '.join(left)}"), -1)])
                 named = left
             await anyio.sleep(_AGAIN_S)
 
 
-async def _all_handles(rooms: Rooms, agent: Agent) -> list[str]:
+async def _all_handles(services: Services, agent: Agent) -> list[str]:
     judging = shell_command.handles(agent.handle, "judge") if agent.spec.judge else []
-    return [agent.handle, *handles_beside(agent.handle, await rooms.store.recipe(agent)), *judging]
+    return [agent.handle, *handles_beside(agent.handle, await services.store.recipe(agent)), *judging]

@@ -16,7 +16,7 @@ from forkjoin.core.model import FINAL, RUNS, Agent
 from forkjoin.git import git
 from forkjoin.git.merge_tree import Merged, Pair, try_merges
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace.agent_work import find_end
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ class ConflictingPair:
 class ConflictPreview:
     """What is known of conflicts to come."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._files: dict[frozenset[str], tuple[str, ...]] = {}
         self.known: dict[int, list[ConflictingPair]] = {}  #: for each project where agents run, as of the last look
 
@@ -54,8 +54,8 @@ class ConflictPreview:
             raise CallerError(
                 f"At most {MOST_COMPARED} agents are compared at once, pair by pair; name fewer in `ids`."
             )
-        common_dir = (await self._rooms.store.project_numbered(project)).common_dir
-        with objects_aside(common_dir, self._rooms.home.aside) as aside:
+        common_dir = (await self._services.store.project_numbered(project)).common_dir
+        with objects_aside(common_dir, self._services.home.aside) as aside:
             commits = {agent.id: await self._commit_of(common_dir, agent, aside) for agent in agents}
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await git.tip(common_dir, target)):
@@ -69,9 +69,9 @@ class ConflictPreview:
     async def _commit_of(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
         """What an agent has done so far; none where that is nothing."""
         if agent.state in FINAL:
-            commit = await find_end(self._rooms.store, common_dir, agent)
+            commit = await find_end(self._services.store, common_dir, agent)
         else:
-            set_up = await self._rooms.store.set_up_files(agent)
+            set_up = await self._services.store.set_up_files(agent)
             commit = await snapshot(common_dir, Path(agent.worktree), aside, set_up) if agent.prepared else None
         return None if commit == agent.base else commit
 
@@ -100,11 +100,11 @@ class ConflictPreview:
             await anyio.sleep(max(_REST_S, _SHARE * (anyio.current_time() - began)))
 
     async def _look_at_all(self) -> None:
-        running = {agent.project for agent in await self._rooms.store.live() if agent.state in RUNS}
+        running = {agent.project for agent in await self._services.store.live() if agent.state in RUNS}
         for project in self.known.keys() - running:
             del self.known[project]
         for project in running:
-            agents = await self._rooms.store.unmerged(project, _MOST)
+            agents = await self._services.store.unmerged(project, _MOST)
             try:
                 self.known[project] = await self.look(project, agents, None)
             except (ForkjoinError, OSError) as error:  # it is only a comfort

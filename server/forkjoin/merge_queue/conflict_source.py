@@ -20,10 +20,10 @@ async def find_origin(store: Store, agent: Agent) -> Agent:
 async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int, str]:
     """Those whose conflict it resolves, or that one's, and whose work its branch has, all of it: where that ends."""
     found: dict[int, str] = {}
-    async for other in _climb(order.rooms.store, agent):
+    async for other in _climb(order.services.store, agent):
         if other.removed:
             continue
-        theirs = await find_end(order.rooms.store, order.common_dir, other)
+        theirs = await find_end(order.services.store, order.common_dir, other)
         if other.merge is Merge.MERGED or not (theirs and await order.has(theirs, tip)):
             break
         found[other.number] = theirs
@@ -33,10 +33,10 @@ async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int
 async def find_undone(order: MergeContext, tip: str, target: str) -> list[Agent]:
     """Those whose work was merged into the target, is in it no more, and would be again with `tip`."""
     new = set((await git.git(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
-    merges = await order.rooms.store.merges(order.landing.project, order.landing.target)
+    merges = await order.services.store.merges(order.landing.project, order.landing.target)
     merged = [one for landing in merges for one in MERGE_REPORT.validate_json(landing.answer or "").merged]
     numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
-    agents = await order.rooms.store.agents_numbered(numbers)
+    agents = await order.services.store.agents_numbered(numbers)
     return [agent for agent in agents if agent.merge is not Merge.MERGED]
 
 

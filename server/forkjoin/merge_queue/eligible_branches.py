@@ -30,7 +30,7 @@ async def find_entries(
     order: MergeContext, agents: Sequence[Agent], target: git.Tip, tips: Mapping[str, git.Tip]
 ) -> list[Entry | Skipped]:
     """What is to become of each of a landing's agents, in the order in which they land."""
-    store = order.rooms.store
+    store = order.services.store
     origins = {agent.number: (await find_origin(store, agent)).number for agent in agents}
     tasks = await store.tasks(origins.values())
     lost = await _find_lost(order, agents)
@@ -49,7 +49,7 @@ async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, 
     """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
     candidates = [agent for agent in agents if agent.contest]
     best: dict[int, Agent] = {}
-    ranked = rank(candidates, await order.rooms.store.results(candidates))
+    ranked = rank(candidates, await order.services.store.results(candidates))
     lost = [agent for agent in ranked if best.setdefault(agent.contest, agent) is not agent and agent.state in FINAL]
     words = "it lost to {}; named alone, it is merged all the same"
     return {agent.number: Skipped(agent.id, words.format(best[agent.contest].label)) for agent in lost}
@@ -102,7 +102,7 @@ class _Entries:
 
     async def _why_not(self, agent: Agent, tip: git.Tip | None) -> str | None:
         """Why an agent's branch is not even tried, if there is a reason."""
-        if agent.number in self.order.rooms.attached:
+        if agent.number in self.order.services.attached:
             return ATTACHED
         if agent.state not in FINAL:
             return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
@@ -114,14 +114,14 @@ class _Entries:
             return why
         if tip.commit == agent.base:
             return NOTHING
-        squashed = await self.order.rooms.store.squashed_at(agent, self.order.landing)
+        squashed = await self.order.services.store.squashed_at(agent, self.order.landing)
         if squashed and squashed[0] == tip.commit and await self.order.has(squashed[1], self.target):
             return MERGED_BEFORE  # by its resolver, it may be: git would find the conflict again
         return await self._why_no_resolution(agent, tip.commit) if agent.resolves is not None else None
 
     async def _why_unreviewed(self, agent: Agent, tip: str) -> str | None:
         """Return why a branch that moved since its agent's end does not land, if so."""
-        ended_at = await find_last(self.order.rooms.store, agent)
+        ended_at = await find_last(self.order.services.store, agent)
         if tip == ended_at:
             return None
         if ended_at and await self.order.has(ended_at, tip) and await self.order.has(tip, self.target):
@@ -130,7 +130,7 @@ class _Entries:
         return f"{moved}, which nobody has reviewed. Review it with read_diff {moved.name}, then merge {moved.name}"
 
     async def _why_gone(self, agent: Agent) -> str:
-        result = await self.order.rooms.store.result(agent.number)
+        result = await self.order.services.store.result(agent.number)
         if result and result.commit and await self.order.has(result.commit, self.target):
             return NOTHING if result.commit == agent.base else MERGED_BEFORE
         target = await git.find_symbolic(self.order.common_dir, agent.ref)
@@ -154,8 +154,8 @@ class _Entries:
         """
         found, numbers = dict[Agent, str](), list(agent.after)
         for number in numbers:
-            for other in await self.order.rooms.store.agents_numbered([number]):
-                result = await self.order.rooms.store.result(number)
+            for other in await self.order.services.store.agents_numbered([number]):
+                result = await self.order.services.store.result(number)
                 commit = result.commit if result else None
                 if commit == other.base:
                     numbers += [one for one in other.after if one not in numbers]
@@ -165,7 +165,7 @@ class _Entries:
 
     async def _is_squashed(self, agent: Agent) -> bool:
         """Whether the target has a branch's work as a commit of its own."""
-        squashed = await self.order.rooms.store.squashed_at(agent, self.order.landing)
+        squashed = await self.order.services.store.squashed_at(agent, self.order.landing)
         return squashed is not None and await self.order.has(squashed[1], self.target)
 
     def _one_of_each(self, inherited: Mapping[Agent, str], here: set[int]) -> list[Agent]:
@@ -197,7 +197,9 @@ class _Entries:
 
     async def _gone_on_from(self, agent: Agent, tip: str) -> str | None:
         """Where a branch was when it was squashed into the target, if both have that still."""
-        if agent.attempt == 1 or not (squashed := await self.order.rooms.store.squashed_at(agent, self.order.landing)):
+        if agent.attempt == 1 or not (
+            squashed := await self.order.services.store.squashed_at(agent, self.order.landing)
+        ):
             return None
         was, made = squashed
         both = was and await self.order.has(was, tip) and await self.order.has(made, self.target)

@@ -7,14 +7,14 @@ from forkjoin.core.error import GitRefusedError
 from forkjoin.core.model import MergeJob
 from forkjoin.core.settings import Recipe
 from forkjoin.git import git
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 
 @dataclass(frozen=True, slots=True)
 class MergeContext:
     """A landing, where it takes place, and the environment of whoever asked for it, if that is known."""
 
-    rooms: Rooms
+    services: Services
     landing: MergeJob
     common_dir: str
     environment: Mapping[str, str] | None
@@ -28,7 +28,7 @@ class MergeContext:
     @property
     def owner(self) -> str:
         """Who holds a checkout that is moved: this home."""
-        return f"forkjoin {self.rooms.home.worktrees}"
+        return f"forkjoin {self.services.home.worktrees}"
 
     @property
     def verify(self) -> str | None:

@@ -13,7 +13,7 @@ from forkjoin.git import git
 from forkjoin.git.repository import Checkout, look
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport
 from forkjoin.merge_queue.requester import check_own_branch
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
 
@@ -31,16 +31,18 @@ class MergeOptions:
     on_conflict: OnConflict = "report"
 
 
-async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: MergeOptions, *, confirmed: bool) -> MergeJob:
+async def enqueue(
+    services: Services, caller: Caller, into: str | None, wish: MergeOptions, *, confirmed: bool
+) -> MergeJob:
     """Record a landing."""
-    if (before := await rooms.store.answered(caller.call)) is not None:
-        return await rooms.store.landing(before["landing"])
+    if (before := await services.store.answered(caller.call)) is not None:
+        return await services.store.landing(before["landing"])
     if wish.dry_run and wish.on_conflict == "agent":
         raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
     checkout = await look(caller.session.folder)
-    target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
+    target = await _find_own_target(services, caller) or await find_target(checkout, into)
     if not (confirmed or wish.dry_run):
-        _check_open(rooms.settings.merge.protected, target)
+        _check_open(services.settings.merge.protected, target)
     new = NewMergeJob(
         project=caller.project.number,
         lead=caller.lead,
@@ -51,22 +53,22 @@ async def enqueue(rooms: Rooms, caller: Caller, into: str | None, wish: MergeOpt
         environment=caller.environment,
         checkout=checkout.top or "",
         recipe=wish.recipe,
-        strategy=wish.strategy or rooms.settings.merge.strategy,
+        strategy=wish.strategy or services.settings.merge.strategy,
         include_failed=wish.include_failed,
         on_conflict=wish.on_conflict,
     )
-    return await rooms.store.add_landing(new, caller.call)
+    return await services.store.add_landing(new, caller.call)
 
 
-async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confirmed: bool) -> MergeJob:
+async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, confirmed: bool) -> MergeJob:
     """Record that what moved a target last, of ours, is to be taken back."""
-    if (before := await rooms.store.answered(caller.call)) is not None:
-        return await rooms.store.landing(before["landing"])
+    if (before := await services.store.answered(caller.call)) is not None:
+        return await services.store.landing(before["landing"])
     checkout = await look(caller.session.folder)
-    target = await _find_own_target(rooms, caller) or await find_target(checkout, into)
+    target = await _find_own_target(services, caller) or await find_target(checkout, into)
     if not confirmed:
-        _check_open(rooms.settings.merge.protected, target)
-    last = await _find_last(rooms, caller.project.number, checkout.common_dir, target)
+        _check_open(services.settings.merge.protected, target)
+    last = await _find_last(services, caller.project.number, checkout.common_dir, target)
     if last is None:
         raise CallerError(f"forkjoin has merged nothing into {git.short(target)} that is not undone; nothing to undo.")
     new = NewMergeJob(
@@ -79,24 +81,24 @@ async def enqueue_undo(rooms: Rooms, caller: Caller, into: str | None, *, confir
         environment=caller.environment,
         undoes=last.number,
     )
-    return await rooms.store.add_landing(new, caller.call)
+    return await services.store.add_landing(new, caller.call)
 
 
-async def _find_last(rooms: Rooms, project: int, common_dir: str, target: str) -> MergeJob | None:
+async def _find_last(services: Services, project: int, common_dir: str, target: str) -> MergeJob | None:
     """What moved a target last, of what it still has: it may have been set back by hand."""
-    for landing in await rooms.store.moves(project, target):
+    for landing in await services.store.moves(project, target):
         assert landing.move is not None
         if await git.is_ancestor(common_dir, PLANNED_MOVE.validate_json(landing.move).move.new, target):
             return landing
     return None
 
 
-async def _find_own_target(rooms: Rooms, caller: Caller) -> str | None:
+async def _find_own_target(services: Services, caller: Caller) -> str | None:
     """Return the recorded branch of a calling agent, or `None` for other callers."""
     agent = caller.session.agent
     if agent is None:
         return None
-    await check_own_branch(rooms, agent)
+    await check_own_branch(services, agent)
     return agent.ref
 
 

@@ -53,8 +53,8 @@ class Resolving:
 
 async def find_resolving(order: MergeContext, landed: MergeReport) -> Resolving:
     """Who is to resolve the conflicts of a landing, which has moved its target."""
-    store, landing = order.rooms.store, order.landing
-    resolving = Resolving({}, [], await find_naming(order.common_dir, order.rooms.home.worktrees))
+    store, landing = order.services.store, order.landing
+    resolving = Resolving({}, [], await find_naming(order.common_dir, order.services.home.worktrees))
     live = [one for one in await store.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)]
     conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
     for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):
@@ -79,10 +79,10 @@ async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
 
 async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
     """Whether it can't land: it has, or is to get, the work of one before it that does not."""
-    for other in await order.rooms.store.agents_numbered(resolver.after):
+    for other in await order.services.store.agents_numbered(resolver.after):
         gone = other.removed is not None and other.merge is not Merge.MERGED
         if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
-            end = await find_end(order.rooms.store, order.common_dir, other)
+            end = await find_end(order.services.store, order.common_dir, other)
             has_it = end and await order.has(end, resolver.base)
             if has_it if resolver.prepared else other.state is State.SUCCEEDED:
                 return True
@@ -92,8 +92,8 @@ async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
 async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> Conflict | None:
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
     if landed.commit and resolver.resolves and await order.has(landed.commit, resolver.base):
-        for agent in await order.rooms.store.agents_numbered([resolver.resolves]):
-            if await find_end(order.rooms.store, order.common_dir, agent) != resolver.theirs:
+        for agent in await order.services.store.agents_numbered([resolver.resolves]):
+            if await find_end(order.services.store, order.common_dir, agent) != resolver.theirs:
                 return None
             conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.theirs, ()))
             return conflict and replace(conflict, resolver=resolver.number)
@@ -114,14 +114,14 @@ async def _look(
 async def _make(order: MergeContext, landed: MergeReport, conflict: Conflict, before: Sequence[Conflict]) -> NewAgent:
     landing, agent = order.landing, conflict.agent
     verify = landing.verify or agent.spec.verify
-    origin = await find_origin(order.rooms.store, agent)
+    origin = await find_origin(order.services.store, agent)
     alike = agent.spec.model_dump(include=_ALIKE)
     task = await write_brief(order, landed, conflict, verify)
     ahead = [one for one in before if one.agent.number in conflict.behind]
     new = [one for one in before if one.resolver is None]
     account = agent.account  # a restart may have lost the environment that tells
     if order.environment:
-        account = find_account(order.rooms, order.environment, agent.spec.agent, order.recipe)
+        account = find_account(order.services, order.environment, agent.spec.agent, order.recipe)
     return NewAgent(
         project=landing.project,
         lead=landing.lead,

@@ -73,12 +73,12 @@ async def write_brief(order: MergeContext, landed: MergeReport, conflict: Confli
     )
     parts = await _tell(order, landed, conflict, sides)
     told = (f"\n--- {fence} {title} ---\n{neutralize(text)}\n--- {fence} end ---\n" for title, text in parts)
-    return "".join((order.rooms.environments.redact(what), *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return "".join((order.services.environments.redact(what), *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 async def _tell(order: MergeContext, landed: MergeReport, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
-    store, target, known = order.rooms.store, git.readable(order.into), order.rooms.environments
+    store, target, known = order.services.store, git.readable(order.into), order.services.environments
     origin = await find_origin(store, conflict.agent)
     behind = [await find_origin(store, one) for one in await store.agents_numbered(conflict.behind)]
     others = [*(one.number for one in behind), *await _find_landed(order, landed, sides.commits)][:_TASKS]
@@ -100,7 +100,7 @@ async def _tell(order: MergeContext, landed: MergeReport, conflict: Conflict, si
 
 async def _find_landed(order: MergeContext, landed: MergeReport, commits: Sequence[str]) -> list[int]:
     """The numbers of the agents whose work these commits of the target have brought, as landings have told."""
-    moves = await order.rooms.store.moves(order.landing.project, order.landing.target)
+    moves = await order.services.store.moves(order.landing.project, order.landing.target)
     answers = [MERGE_REPORT.validate_json(one.answer or "") for one in moves]
     merged = [one for answer in (*answers, landed) for one in answer.merged]
     by = {one.commit: int(one.id[1:]) for one in merged}  # of those of one commit the last is the origin

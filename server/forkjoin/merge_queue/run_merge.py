@@ -23,7 +23,7 @@ from forkjoin.merge_queue.resolver import find_resolving
 from forkjoin.merge_queue.scratch import leave
 from forkjoin.merge_queue.train import merge_all
 from forkjoin.merge_queue.undo import undo
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import find_last, take_over
 
@@ -40,9 +40,9 @@ _LOCK_PATIENCE = 2
 class MergeRunner:
     """What it takes to carry out landings."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
-        self._store = rooms.store
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._store = services.store
         self._tried: dict[int, int] = {}
 
     async def land(self, landing: MergeJob, environment: Mapping[str, str] | None) -> None:
@@ -52,10 +52,10 @@ class MergeRunner:
             Exception: It is to be called again after a rest.
         """
         common_dir = (await self._store.project_numbered(landing.project)).common_dir
-        order = MergeContext(self._rooms, landing, common_dir, environment, await self._store.recipe(landing))
+        order = MergeContext(self._services, landing, common_dir, environment, await self._store.recipe(landing))
         try:
             if order.verify:  # which runs agents' code
-                await config_tampering.begin(self._rooms, landing)
+                await config_tampering.begin(self._services, landing)
             landed = await _carry(order)
         except Exception as error:
             if self._may_pass(landing, error):
@@ -65,9 +65,9 @@ class MergeRunner:
             landed = MergeReport(git.short(landing.target), None, error=_words(landing, error))
         if landed:
             await leave(order)
-            changed = await config_tampering.find_warnings(self._rooms, landing)
+            changed = await config_tampering.find_warnings(self._services, landing)
             await self._record(order, replace(landed, note=" ".join(filter(None, (landed.note, *changed))) or None))
-            await config_tampering.forget(self._rooms, landing)
+            await config_tampering.forget(self._services, landing)
             self._tried.pop(landing.number, None)
 
     def _may_pass(self, landing: MergeJob, error: Exception) -> bool:
@@ -98,7 +98,7 @@ class MergeRunner:
 
 async def _note_moved(order: MergeContext) -> None:
     """Extend an ended agent's work to what was merged into its branch."""
-    store, target = order.rooms.store, order.landing.target
+    store, target = order.services.store, order.landing.target
     agent = await store.agent_of_branch(order.landing.project, target)
     recorded = (await store.landing(order.landing.number)).move if agent and agent.state in FINAL else None
     if agent is None or recorded is None:
@@ -130,11 +130,11 @@ async def _carry(order: MergeContext) -> MergeReport | None:
     if order.landing.state is MergeJobState.MOVING and (landed := await _go_on(order)):
         return landed
     if order.verify and order.environment is None:
-        await check_asker(order.rooms, order.landing)
+        await check_asker(order.services, order.landing)
         return None
     for _ in range(_TRIES):
         undoes = order.landing.undoes
-        intent = await (merge_all(order) if undoes is None else undo(order, await order.rooms.store.landing(undoes)))
+        intent = await (merge_all(order) if undoes is None else undo(order, await order.services.store.landing(undoes)))
         if order.landing.dry_run or intent.move.new == intent.move.old or await _move(order, intent):
             return intent.landed
     raise CallerError(f"{order.into} kept moving while it was merged into; try again.")
@@ -153,7 +153,7 @@ async def _move(order: MergeContext, intent: PlannedMove) -> bool:
 
     False where somebody else has moved it; then all is as it was.
     """
-    store, target = order.rooms.store, order.landing.target
+    store, target = order.services.store, order.landing.target
     try:
         where = await find_checkout(order.common_dir, target)
         async with hold(order.common_dir, where, target, order.owner) as held:
@@ -166,7 +166,7 @@ async def _move(order: MergeContext, intent: PlannedMove) -> bool:
                 )
             recorded = PLANNED_MOVE.dump_json(replace(intent, move=move)).decode()
             await store.set_landing(order.landing, MergeJobState.MOVING, move=recorded)
-            await check_asker(order.rooms, order.landing)  # whose end waits for what is recorded
+            await check_asker(order.services, order.landing)  # whose end waits for what is recorded
             await move_target.carry_out(order.common_dir, move, held)
     except TargetMovedError:
         await store.set_landing(order.landing, MergeJobState.QUEUED)

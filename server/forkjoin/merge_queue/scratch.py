@@ -21,7 +21,7 @@ from forkjoin.git.worktrees.included_files import renew_ignored
 from forkjoin.git.worktrees.scratch_worktree import UnfitCommitError, detach, make_scratch
 from forkjoin.git.worktrees.worktree_folder import find_place
 from forkjoin.merge_queue.merge_context import MergeContext
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from forkjoin.workspace.workspace import Workplace, handles_beside
 
@@ -38,7 +38,7 @@ class Scratch:
 
     def __init__(self, order: MergeContext) -> None:
         self._order = order
-        self._store = order.rooms.store
+        self._store = order.services.store
         self._is_replaced = False
 
     async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str:
@@ -64,7 +64,7 @@ class Scratch:
             if is_passing(error):
                 raise
             if self._is_replaced:  # each verify leaves what is in the next one's way
-                raise CallerError(_in_the_way(path_of(self._order.rooms.home, found.number), error)) from error
+                raise CallerError(_in_the_way(path_of(self._order.services.home, found.number), error)) from error
             self._is_replaced = True
             log.warning("scratch worktree %d is wrecked, and another is made: %s", found.number, error)
             await self._store.retire_scratch(found.number)
@@ -81,11 +81,11 @@ class Scratch:
         What a run has left stays only if its commit is in the target now: agents' code wrote it.
         """
         order, run = self._order, self._run(scratch, commit)
-        there = await runs_in(order.rooms, scratch.number)
+        there = await runs_in(order.services, scratch.number)
         begun = [handle for handle in there if handle.startswith(f"{run}-")]
-        if left := await end(order.rooms, set(there).difference(begun)):
+        if left := await end(order.services, set(there).difference(begun)):
             raise OSError(f"processes of an earlier run can't be ended: {', '.join(left)}")
-        path, checkout = path_of(order.rooms.home, scratch.number), Path(scratch.checkout)
+        path, checkout = path_of(order.services.home, scratch.number), Path(scratch.checkout)
         if scratch.ready != run or await find_place(order.common_dir, path) is None:
             has_landed = bool(scratch.tip) and await order.has(scratch.tip, order.landing.target)
             await self._store.set_scratch(scratch.number, "", scratch.tip if has_landed else "")
@@ -103,14 +103,14 @@ class Scratch:
     def _workplace(self, scratch: ScratchWorktree, commit: str, agents: Sequence[Agent]) -> Workplace:
         order, ids = self._order, " ".join(agent.id for agent in agents)
         ours = {"FORKJOIN_LANDING": str(order.landing.number), "FORKJOIN_AGENTS": ids}
-        return workplace(order.rooms, scratch, self._run(scratch, commit), order.common_dir, order.environment, ours)
+        return workplace(order.services, scratch, self._run(scratch, commit), order.common_dir, order.environment, ours)
 
     async def _verify(self, workplace: Workplace, commit: str, command: str) -> str:
         """What verify says of the commit whose files are there, which is recorded; '' where it passed."""
         why = await self._run_verify(workplace, command)
         await detach(workplace.common_dir, workplace.path, commit)
         await self._store.set_verdict(self._order.landing.number, commit, why)
-        await end(self._order.rooms, handles_beside(workplace.handle, workplace.recipe))
+        await end(self._order.services, handles_beside(workplace.handle, workplace.recipe))
         return why
 
     async def _run_verify(self, workplace: Workplace, command: str) -> str:
@@ -118,7 +118,7 @@ class Scratch:
         ready = await workplace.make_ready()
         if ready.failed:
             return ready.failed[-_WORDS:]
-        minutes = self._order.rooms.settings.limits.verify_minutes
+        minutes = self._order.services.settings.limits.verify_minutes
         outcome, printed = await workplace.run("verify", command, minutes)
         return "" if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
 
@@ -127,7 +127,7 @@ async def leave(order: MergeContext) -> None:
     """Leave nothing of what a landing has run; the worktree stays for the next."""
     runs = re.compile(rf"t\d+-{order.landing.number}-")
     try:
-        await end(order.rooms, filter(runs.match, await order.rooms.executor.handles()))
+        await end(order.services, filter(runs.match, await order.services.executor.handles()))
     except OSError:  # whoever waits for the answer gets it all the same; the next landing tries again
         log.exception("landing %d: what it has run is not forgotten", order.landing.number)
 
@@ -144,7 +144,7 @@ def path_of(home: Home, number: int) -> Path:
 
 
 def workplace(
-    rooms: Rooms,
+    services: Services,
     scratch: ScratchWorktree,
     handle: str,
     common_dir: str,
@@ -153,10 +153,10 @@ def workplace(
 ) -> Workplace:
     """Where what is run in a scratch worktree runs."""
     return Workplace(
-        rooms=rooms,
+        services=services,
         handle=handle,
         common_dir=common_dir,
-        path=path_of(rooms.home, scratch.number),
+        path=path_of(services.home, scratch.number),
         checkout=scratch.checkout,
         recipe=scratch.recipe,
         port_base=scratch.port_base,
@@ -165,18 +165,18 @@ def workplace(
     )
 
 
-async def runs_in(rooms: Rooms, number: int) -> list[str]:
+async def runs_in(services: Services, number: int) -> list[str]:
     """The handles of all that was run in a scratch worktree, and is not forgotten."""
-    return [handle for handle in await rooms.executor.handles() if handle.startswith(f"t{number}-")]
+    return [handle for handle in await services.executor.handles() if handle.startswith(f"t{number}-")]
 
 
-async def end(rooms: Rooms, handles: Iterable[str]) -> list[str]:
+async def end(services: Services, handles: Iterable[str]) -> list[str]:
     """Remove these runs' processes and files. Return processes that can't be ended."""
     all_left: list[str] = []
     for handle in handles:
-        if left := await rooms.executor.cancel(handle, rooms.settings.limits.stop_grace_s):
+        if left := await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
             log.warning("%s can't be ended: %s", handle, ", ".join(left))
             all_left += left
         else:
-            await rooms.executor.forget(handle)
+            await services.executor.forget(handle)
     return all_left

@@ -17,7 +17,7 @@ from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import find_scratch
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.merge_queue.scratch import PREFIX, end, path_of, runs_in, workplace
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from forkjoin.workspace.shell_command import handles
 
@@ -26,15 +26,17 @@ log = logging.getLogger(__name__)
 _DAY_S = 24 * 3600.0
 
 
-async def retire(rooms: Rooms) -> None:
+async def retire(services: Services) -> None:
     """Take away the scratch worktrees that are due, and what is left of those that are recorded no more."""
-    found = await to_thread.run_sync(_folders, rooms.home.worktrees)
-    gone = [one.number for one in await rooms.store.scratches() if not one.retired and await _is_homeless(rooms, one)]
-    await rooms.store.retire_unused(gone, time.time() - _DAY_S)
-    known = await rooms.store.scratches()  # read after the folders were: what is made now is recorded by then
-    due = {path_of(rooms.home, one.number): partial(_retire, rooms, one) for one in known if one.retired}
-    left = found - {path_of(rooms.home, one.number) for one in known}
-    for path, act in {**due, **{path: partial(_sweep, rooms, path) for path in left}}.items():
+    found = await to_thread.run_sync(_folders, services.home.worktrees)
+    gone = [
+        one.number for one in await services.store.scratches() if not one.retired and await _is_homeless(services, one)
+    ]
+    await services.store.retire_unused(gone, time.time() - _DAY_S)
+    known = await services.store.scratches()  # read after the folders were: what is made now is recorded by then
+    due = {path_of(services.home, one.number): partial(_retire, services, one) for one in known if one.retired}
+    left = found - {path_of(services.home, one.number) for one in known}
+    for path, act in {**due, **{path: partial(_sweep, services, path) for path in left}}.items():
         try:
             await act()
         except Exception:  # a boundary: one that stays is no reason for another to
@@ -45,9 +47,9 @@ def _folders(worktrees: Path) -> set[Path]:
     return {path for path in worktrees.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal()}
 
 
-async def _is_homeless(rooms: Rooms, scratch: ScratchWorktree) -> bool:
+async def _is_homeless(services: Services, scratch: ScratchWorktree) -> bool:
     """Whether its repository says that it has no such target any more."""
-    common_dir = (await rooms.store.project_numbered(scratch.project)).common_dir
+    common_dir = (await services.store.project_numbered(scratch.project)).common_dir
     try:
         return scratch.target not in await git.tips(common_dir, [scratch.target])
     except Exception as error:  # a boundary: of a repository that is not there, or broken, nobody can tell
@@ -55,34 +57,34 @@ async def _is_homeless(rooms: Rooms, scratch: ScratchWorktree) -> bool:
         return False
 
 
-async def _retire(rooms: Rooms, scratch: ScratchWorktree) -> None:
-    common_dir = (await rooms.store.project_numbered(scratch.project)).common_dir
+async def _retire(services: Services, scratch: ScratchWorktree) -> None:
+    common_dir = (await services.store.project_numbered(scratch.project)).common_dir
     teardown = handles(f"t{scratch.number}", "teardown")
-    await end(rooms, set(await runs_in(rooms, scratch.number)).difference(teardown))
-    if await _tear_down(rooms, scratch, common_dir):
-        await worktree.remove(common_dir, path_of(rooms.home, scratch.number))
-        await end(rooms, teardown)
-        await rooms.store.forget_scratch(scratch.number)
+    await end(services, set(await runs_in(services, scratch.number)).difference(teardown))
+    if await _tear_down(services, scratch, common_dir):
+        await worktree.remove(common_dir, path_of(services.home, scratch.number))
+        await end(services, teardown)
+        await services.store.forget_scratch(scratch.number)
 
 
-async def _tear_down(rooms: Rooms, scratch: ScratchWorktree, common_dir: str) -> bool:
+async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: str) -> bool:
     """Run its teardown, if it has one; false while nobody is there in whose environment it could run."""
-    number, path = scratch.number, path_of(rooms.home, scratch.number)
+    number, path = scratch.number, path_of(services.home, scratch.number)
     if scratch.recipe.teardown is None or not await to_thread.run_sync(is_folder, path):
         return True
-    environment = rooms.environments.of_anybody(scratch.project)
+    environment = services.environments.of_anybody(scratch.project)
     if environment is None and await to_thread.run_sync(os.path.exists, common_dir):
         log.info("scratch worktree %d stays: nobody is there in whose environment its teardown could run", number)
         return False
-    if why := await workplace(rooms, scratch, f"t{number}", common_dir, environment, {}).tear_down():
+    if why := await workplace(services, scratch, f"t{number}", common_dir, environment, {}).tear_down():
         log.warning("scratch worktree %d: its teardown failed: %s", number, why)
     return True
 
 
-async def _sweep(rooms: Rooms, path: Path) -> None:
+async def _sweep(services: Services, path: Path) -> None:
     """Take away the scratch worktree at `path`, which is recorded no more; nothing else."""
     if common_dir := await to_thread.run_sync(find_scratch, path):
-        await end(rooms, await runs_in(rooms, int(path.name.removeprefix(PREFIX))))
+        await end(services, await runs_in(services, int(path.name.removeprefix(PREFIX))))
         await worktree.remove(common_dir, path)
     else:
         log.warning("%s stays: it is no scratch worktree", path)

@@ -57,7 +57,7 @@ async def merge_all(order: MergeContext) -> PlannedMove:
     landing = order.landing
     if order.verify:
         await check_free(order.common_dir, landing.target)
-    agents = await order.rooms.store.agents_numbered(landing.agents)
+    agents = await order.services.store.agents_numbered(landing.agents)
     refs = [f"refs/heads/{agent.branch}" for agent in agents if agent.prepared]
     tips = await git.tips(order.common_dir, [landing.target, *refs])
     if landing.target not in tips:
@@ -156,7 +156,7 @@ class _Train:
         """Return the entries whose objects git takes; the others are rejected."""
         squash = self.order.landing.strategy == "squash"
         brings = {entry: entry.branch.tip.tree if squash else entry.branch.tip.commit for entry in entries}
-        aside = self.order.rooms.home.aside
+        aside = self.order.services.home.aside
         bad = await find_malformed(self.order.common_dir, self.start.commit, list(brings.values()), aside)
         for entry, tip in brings.items():
             if tip in bad:

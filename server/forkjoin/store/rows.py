@@ -195,7 +195,7 @@ def _numbers(text: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def _spec(text: str) -> SpecParts:
-    """A spec, parsed once: the loop looks at all that wait again and again, and many are alike."""
+    """A spec, parsed once: the reconciler looks at all that wait again and again, and many are alike."""
     return SpecParts.model_validate_json(text)
 
 

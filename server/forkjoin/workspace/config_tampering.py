@@ -21,7 +21,7 @@ from forkjoin.core.regular_file import read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git import config_snapshot, git
 from forkjoin.git.config_snapshot import DAMAGES, Change, Snapshot, accepted_file
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 
 #: How many changes a result names.
 _NAMED = 8
@@ -31,10 +31,10 @@ _KEPT = 100
 _RULES = 1024 * 1024
 
 
-async def begin(rooms: Rooms, whose: Agent | MergeJob) -> None:
+async def begin(services: Services, whose: Agent | MergeJob) -> None:
     """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
-    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
-    file = _file(rooms, common_dir, whose)
+    common_dir = (await services.store.project_numbered(whose.project)).common_dir
+    file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
     if noted.get("attempt") != _attempt(whose):
         now = await to_thread.run_sync(lambda: config_snapshot.take(common_dir, user=True))
@@ -43,13 +43,13 @@ async def begin(rooms: Rooms, whose: Agent | MergeJob) -> None:
         await _note_rules(file, common_dir, Path(whose.worktree))
 
 
-async def find_warnings(rooms: Rooms, whose: Agent | MergeJob) -> list[str]:
+async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:
     """Return a sentence for each change since then, and during earlier attempts that had no result.
 
     Also one for a record that is damaged, so that changes can't be told.
     """
-    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
-    file = _file(rooms, common_dir, whose)
+    common_dir = (await services.store.project_numbered(whose.project)).common_dir
+    file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
     found: list[str] = noted.get("found", [])
     if noted.get("attempt") == _attempt(whose):
@@ -60,14 +60,14 @@ async def find_warnings(rooms: Rooms, whose: Agent | MergeJob) -> list[str]:
             await _note(file, whose, now, found)
     more = f"… and {len(found) - _NAMED} more such changes; forkjoin trust shows those of the repository"
     told = [*found[:_NAMED], *([more] if len(found) > _NAMED else [])]
-    damage = await to_thread.run_sync(config_snapshot.find_damage, accepted_file(rooms.home, common_dir))
+    damage = await to_thread.run_sync(config_snapshot.find_damage, accepted_file(services.home, common_dir))
     return [*told, damage] if damage else told
 
 
-async def forget(rooms: Rooms, whose: Agent | MergeJob) -> None:
+async def forget(services: Services, whose: Agent | MergeJob) -> None:
     """Forget what was noted, once it has been told."""
-    common_dir = (await rooms.store.project_numbered(whose.project)).common_dir
-    await to_thread.run_sync(lambda: _file(rooms, common_dir, whose).unlink(missing_ok=True))
+    common_dir = (await services.store.project_numbered(whose.project)).common_dir
+    await to_thread.run_sync(lambda: _file(services, common_dir, whose).unlink(missing_ok=True))
 
 
 # -- ignore rules
@@ -93,28 +93,28 @@ def _read_kept(file: Path) -> str | None:
     return None
 
 
-async def find_rules(rooms: Rooms, agent: Agent) -> bytes | None:
+async def find_rules(services: Services, agent: Agent) -> bytes | None:
     """Return the rules by which git may ignore files in a worktree, besides a .gitignore; `None` if unknown.
 
     They are the user's own from before the agent began, those that a person accepts for all worktrees, and what the
     worktree shares.
     """
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    own = await to_thread.run_sync(_read_kept, _file(rooms, common_dir, agent).with_suffix(".ignore"))
-    file = accepted_file(rooms.home, common_dir)
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    own = await to_thread.run_sync(_read_kept, _file(services, common_dir, agent).with_suffix(".ignore"))
+    file = accepted_file(services.home, common_dir)
     accepted = await to_thread.run_sync(config_snapshot.read_accepted, file)
     if own is None or (accepted is None and not await to_thread.run_sync(os.path.lexists, file)):
         return None
     everybodys = (accepted or {}).get("info/exclude")  # of a damaged record nothing is accepted
-    shared = [f"/{name}" for name in (await rooms.store.recipe(agent)).share]
+    shared = [f"/{name}" for name in (await services.store.recipe(agent)).share]
     rules = [os.fsencode(own), (everybodys and everybodys.content) or b"", *map(os.fsencode, shared)]
     return b"\n".join(rules) + b"\n"
 
 
-async def forget_rules(rooms: Rooms, agent: Agent) -> None:
+async def forget_rules(services: Services, agent: Agent) -> None:
     """Forget the ignore rules that were kept for a worktree, once that is gone."""
-    common_dir = (await rooms.store.project_numbered(agent.project)).common_dir
-    file = _file(rooms, common_dir, agent).with_suffix(".ignore")
+    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    file = _file(services, common_dir, agent).with_suffix(".ignore")
     await to_thread.run_sync(lambda: file.unlink(missing_ok=True))
 
 
@@ -138,9 +138,9 @@ def _attempt(whose: Agent | MergeJob) -> int:
     return whose.attempt if isinstance(whose, Agent) else 1
 
 
-def _file(rooms: Rooms, common_dir: str, whose: Agent | MergeJob) -> Path:
+def _file(services: Services, common_dir: str, whose: Agent | MergeJob) -> Path:
     name = whose.id if isinstance(whose, Agent) else f"merge-{whose.number}"
-    return rooms.home.shared_config / digest(common_dir) / f"{name}.json"
+    return services.home.shared_config / digest(common_dir) / f"{name}.json"
 
 
 def _read(file: Path, whose: Agent | MergeJob) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees.files_shared_from_checkout import COPY, share
 from forkjoin.git.worktrees.worktree_folder import Place, find_place
 from forkjoin.process.environment import compose
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.workspace.shell_command import Ran, Shell, handles
 
 #: Characters of the end of what a teardown has printed that are told.
@@ -33,7 +33,7 @@ class Ready(NamedTuple):
 class Workplace:
     """A worktree that is there, whose it is, and what is wanted in it."""
 
-    rooms: Rooms
+    services: Services
     handle: str  #: begins with the id of whose it is: a1-1, t1
     common_dir: str
     path: Path
@@ -49,10 +49,10 @@ class Workplace:
         """The environment in which all runs there, with what the settings, and we, add for a program."""
         place = await self._place()
         everywhere = {
-            **self.rooms.home.variables,
+            **self.services.home.variables,
             "FORKJOIN_TOKEN": NO_RIGHTS,
             "FORKJOIN_WORKTREE": str(self.path),
-            "FORKJOIN_SLUG": _slug(self.rooms.name, self.handle),
+            "FORKJOIN_SLUG": _slug(self.services.name, self.handle),
             **({"FORKJOIN_PORT_BASE": str(self.port_base)} if self.port_base else {}),
         }
         ours = {**everywhere, **self.ours, **(ours or {})}
@@ -61,8 +61,8 @@ class Workplace:
 
     async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> Ran:
         """How a command line of this kind went there, which is not run twice."""
-        made, limits = await self.compose(), self.rooms.settings.limits
-        shell = Shell(self.rooms.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
+        made, limits = await self.compose(), self.services.settings.limits
+        shell = Shell(self.services.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
         return await shell.run(kind, command, minutes, *words, apart=apart)
 
     async def make_ready(self) -> Ready:
@@ -101,8 +101,8 @@ def handles_beside(handle: str, recipe: Recipe) -> list[str]:
     return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
 
 
-def find_account(rooms: Rooms, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
+def find_account(services: Services, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
     """Whose rate limit the model calls of this program count against, in the environment of whoever asked for it."""
-    program = rooms.settings.program(agent)
+    program = services.settings.program(agent)
     made = compose(environment, program.environment, {}, wanted=recipe.environment)
     return ADAPTERS[program.kind].account(made)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from crash.with_fail_points import arm
 from forkjoin import app
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.paths import find_home
 from forkjoin.merge_queue.run_merge import MergeRunner
 
@@ -45,7 +45,7 @@ def carry_out(number: int, environment: Mapping[str, str], falls: tuple[str, ...
 
 
 async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
-    async with open_loop(find_home()) as loop:
+    async with open_reconciler(find_home()) as reconciler:
         match falls:
             case ["at", at, folder]:
                 fall_at_change(int(at), folder)
@@ -54,4 +54,4 @@ async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
             case _:
                 pass
         found = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
-        await MergeRunner(loop.rooms).land(await loop.store.landing(number), found)
+        await MergeRunner(reconciler.services).land(await reconciler.store.landing(number), found)

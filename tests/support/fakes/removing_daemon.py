@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from forkjoin import app
 from forkjoin.agents.remove import remove
-from forkjoin.app import open_loop
+from forkjoin.app import open_reconciler
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import find_home
 from forkjoin.store.store import Store
@@ -43,10 +43,10 @@ def _carry_out(environment: Mapping[str, str], discard: bool, falls_at: int) -> 
 
 
 async def _remove(discard: bool, falls_at: int) -> None:
-    async with open_loop(find_home()) as loop:
-        agents = await loop.store.agents(1, everything=True)
-        _fall_once_recorded(loop.store, falls_at)
-        await remove(loop.rooms, agents, discard_unmerged=discard, environment={"PATH": os.environ["PATH"]})
+    async with open_reconciler(find_home()) as reconciler:
+        agents = await reconciler.store.agents(1, everything=True)
+        _fall_once_recorded(reconciler.store, falls_at)
+        await remove(reconciler.services, agents, discard_unmerged=discard, environment={"PATH": os.environ["PATH"]})
         os._exit(0)  # what follows is no step of it
 
 

@@ -2,8 +2,9 @@
 
 All that decides, or records, is forkjoin's own code: `schedule` with its gates, the governor, rests between attempts,
 the store with its table of states. The clock, the agents' programs and their vendors are played. What may differ is the
-order of steps in `loop.py` and `life.py`, which is imitated: each change is looked at once nothing else happens in that
-moment; preparing, finishing and ending a program take a fixed time; what is recorded of a program is done at once.
+order of steps in `reconciler.py` and `lifecycle.py`, which is imitated: each change is looked at once nothing
+else happens in that moment; preparing, finishing and ending a program take a fixed time; what is
+recorded of a program is done at once.
 """
 
 import math
@@ -29,7 +30,7 @@ from forkjoin.core.settings import Limits, Recipe, Settings
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.scheduling.machine_capacity import Machine, kind_of, learn
 from forkjoin.scheduling.scheduler import Decision, Situation, decide
-from forkjoin.services import Rooms
+from forkjoin.services import Services
 from forkjoin.store import rows, transitions
 from forkjoin.store.rows import NewAgent
 from forkjoin.store.store import Store
@@ -48,7 +49,7 @@ GRACE_S = 2.0
 AGAIN_S = 3.0
 #: How long before something happens it is glanced.
 _BEFORE_S = 0.001
-#: The loop looks no sooner again where nothing has happened.
+#: The reconciler looks no sooner again where nothing has happened.
 _SOONEST_S = 0.1
 #: Money and memory that nobody lacks, or counts.
 RICH_USD, GB = 1000.0, 1_000_000_000
@@ -87,8 +88,8 @@ class World:
         home = Home(Path("/home"), Path("/home"))
         executor = _Executor(home.attempts, home.daemon_lock, [])
         settings = Settings(limits=Limits(max_running=history.max_running))
-        self._rooms = Rooms(home, settings, records or TableStore(), executor, Environments())
-        self._schedule = apply_schedule.Schedule(self._rooms)
+        self._services = Services(home, settings, records or TableStore(), executor, Environments())
+        self._schedule = apply_schedule.Schedule(self._services)
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
         self._draw = random.Random(history.seed)
         self._glances = glances
@@ -105,7 +106,7 @@ class World:
     def _plan(self) -> None:
         """Let happen what people do, and daemons."""
         if purse := self.history.purse:
-            self._clock.at(0, lambda: _done(self._rooms.store.set_limit(1, "", purse.limit_usd)))
+            self._clock.at(0, lambda: _done(self._services.store.set_limit(1, "", purse.limit_usd)))
             self._clock.at(purse.raised_s, self._raise)
         for number, script in self.history.numbered():
             self._clock.at(script.spawned, partial(self._spawn, f"agent-{number}", script))
@@ -133,7 +134,7 @@ class World:
 
     def agents(self) -> list[Agent]:
         with self._played():
-            return [_done(self._rooms.store.agent(number)) for number in self._programs]
+            return [_done(self._services.store.agent(number)) for number in self._programs]
 
     def _played(self) -> ExitStack:
         """Who asks for the time, or draws, asks ours; nobody moves an agent while another does, so no move may fail."""
@@ -145,15 +146,15 @@ class World:
             stack.enter_context(patch.object(apply_schedule, "decide", self._decide))
             stack.enter_context(patch.object(apply_schedule, "_unless_moved", nullcontext))
             stack.enter_context(patch.object(Sight, "look", self._look_at_machine))
-            if isinstance(self._rooms.store, TableStore):
+            if isinstance(self._services.store, TableStore):
                 stack.enter_context(patch.object(rows, "agent", _as_it_is))
             return stack.pop_all()
 
-    # -- the loop
+    # -- the reconciler
 
     def _look(self) -> None:
         """Decide, and see to what is under way, as long as that changes anything."""
-        changes, seen, soon = self._rooms.store.changes, None, math.inf
+        changes, seen, soon = self._services.store.changes, None, math.inf
         while changes.version != seen and len(self.looks) < _TOO_MANY:
             seen = changes.version
             for agent in _done(self._schedule.act()):
@@ -183,54 +184,54 @@ class World:
         there = [one for one in live if one.state in CALLING or one.frozen or one.ending]
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
-        return Machine(free, kept_free=GB, taken=taken, needs=await self._rooms.store.peaks())
+        return Machine(free, kept_free=GB, taken=taken, needs=await self._services.store.peaks())
 
     # -- people
 
     def _spawn(self, name: str, script: Script) -> None:
         self._connect(script.lead)
-        environment = self._rooms.environments.keep({"LEAD": script.lead})
+        environment = self._services.environments.keep({"LEAD": script.lead})
         new = NewAgent(
             *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe()),
             rows.Others(script.after),
         )
-        (agent,) = _done(self._rooms.store.spawn([new], place, NOBODY))
+        (agent,) = _done(self._services.store.spawn([new], place, NOBODY))
         if agent.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
-            _done(self._rooms.store.set(agent, budget_usd=RICH_USD))
+            _done(self._services.store.set(agent, budget_usd=RICH_USD))
 
     def _stop(self, number: int) -> None:
-        agent = _done(self._rooms.store.agent(number))
+        agent = _done(self._services.store.agent(number))
         if agent.state not in FINAL:
             self.asked[number] = self.now
-            _done(self._rooms.store.ask_stop([agent]))
+            _done(self._services.store.ask_stop([agent]))
 
     def _tell(self, number: int) -> None:
-        agent, program = _done(self._rooms.store.agent(number)), self._programs[number]
+        agent, program = _done(self._services.store.agent(number)), self._programs[number]
         if agent.state in FINAL and not agent.stop_asked:
             program.done, program.left_s = 0, program.script.turns[0].work_s
-            _done(self._rooms.store.queue_again(agent, "Do it again."))
+            _done(self._services.store.queue_again(agent, "Do it again."))
 
     def _raise(self) -> None:
         """Nobody has to look at money any more."""
-        _done(self._rooms.store.set_limit(1, "", 100 * RICH_USD))
-        for agent in _done(self._rooms.store.live()):
+        _done(self._services.store.set_limit(1, "", 100 * RICH_USD))
+        for agent in _done(self._services.store.live()):
             if agent.budget_usd is not None:
-                _done(self._rooms.store.set(agent, budget_usd=RICH_USD))
+                _done(self._services.store.set(agent, budget_usd=RICH_USD))
 
     def _restart(self) -> None:
-        rooms = self._rooms
-        self._rooms = Rooms(rooms.home, rooms.settings, rooms.store, rooms.executor, Environments())
-        self._schedule = apply_schedule.Schedule(self._rooms)
-        self._rooms.store.changes.announce()
+        services = self._services
+        self._services = Services(services.home, services.settings, services.store, services.executor, Environments())
+        self._schedule = apply_schedule.Schedule(self._services)
+        self._services.store.changes.announce()
 
     def _connect_all(self) -> None:
         for script in self.history.scripts:
             self._connect(script.lead)
 
     def _connect(self, lead: str) -> None:
-        digest = self._rooms.environments.keep({"LEAD": lead})
-        if self._rooms.environments.lend(1, lead, digest):
-            self._rooms.store.changes.announce()
+        digest = self._services.environments.keep({"LEAD": lead})
+        if self._services.environments.lend(1, lead, digest):
+            self._services.store.changes.announce()
 
     # -- an agent's life
 
@@ -260,7 +261,7 @@ class World:
         self._cancel(agent)
         number = agent.number
         self._next[number] = self._clock.at(
-            self.now - BEGIN + seconds, lambda: act(_done(self._rooms.store.agent(number)))
+            self.now - BEGIN + seconds, lambda: act(_done(self._services.store.agent(number)))
         )
 
     def _cancel(self, agent: Agent) -> float:
@@ -273,9 +274,9 @@ class World:
 
     def _prepare(self, agent: Agent) -> None:
         if agent.stop_asked:
-            self._rooms.stalled.discard(agent.number)
+            self._services.stalled.discard(agent.number)
             self._move(agent, State.FINISHING)
-        elif find_environment(self._rooms, agent) is None:
+        elif find_environment(self._services, agent) is None:
             self._after(agent, AGAIN_S, self._prepare)
         else:
             bound = agent.reserved_usd > 0
@@ -283,7 +284,7 @@ class World:
             self._move(agent, State.RUNNING)
 
     def _move(self, agent: Agent, to: State) -> None:
-        _done(self._rooms.store.move(agent, to))
+        _done(self._services.store.move(agent, to))
 
     def _go_on(self, agent: Agent) -> None:
         """It has worked, and calls its model now."""
@@ -292,7 +293,7 @@ class World:
         if agent.retried < script.stumbles:
             self._end(agent, Conclusion(ok=False, output="", error="API Error: 500", retry=Retry.LATER))
         elif refused := self._refuse(agent):
-            _done(rate_limits.note_refusal(self._rooms, agent, refused))
+            _done(rate_limits.note_refusal(self._services, agent, refused))
             program.tried += 1
             if program.tried > script.patience:
                 self._end(agent, Conclusion(ok=False, output="", error=refused.text, retry=Retry.WHEN_TAKEN))
@@ -303,7 +304,7 @@ class World:
 
     def _refuse(self, agent: Agent) -> RateLimited | None:
         """What the vendor says, where it takes no more: what it says of the longest time."""
-        live = _done(self._rooms.store.live())
+        live = _done(self._services.store.live())
         running = sum(one.account == agent.account and one.state is State.RUNNING for one in live)
         short = [one for one in self.history.shortages if one.account == agent.account and running > one.takes]
         lasting = [one for one in short if 0 <= self.now - BEGIN - one.when.since < one.when.lasts_s]
@@ -327,7 +328,7 @@ class World:
         self.spent[agent.number] += price_usd
         program.left_usd -= price_usd
         cost = rows.Cost(str(self._clock.planned), "a model", None if program.script.is_secretive else price_usd)
-        _done(self._rooms.store.note(agent, [], None, [cost]))
+        _done(self._services.store.note(agent, [], None, [cost]))
 
     def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
         """Its program has ended, by itself or not."""
@@ -336,26 +337,26 @@ class World:
         program.tried = 0
         if program.concluded.retry is Retry.WHEN_TAKEN:
             refused = RateLimited(program.concluded.error or "")
-            _done(rate_limits.note_refusal(self._rooms, agent, refused))
+            _done(rate_limits.note_refusal(self._services, agent, refused))
         kind, taken = kind_of(agent), round(program.script.takes_gb * GB)
-        _done(self._rooms.store.set_peak(*kind, learn(_done(self._rooms.store.peaks()).get(kind), taken)))
+        _done(self._services.store.set_peak(*kind, learn(_done(self._services.store.peaks()).get(kind), taken)))
         if program.concluded.retry is Retry.WHEN_FUNDED:
-            _done(self._rooms.store.spend_grant(agent))
-        pause = retry.rest_after(self._rooms, agent, program.concluded)
-        _done(self._rooms.store.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
+            _done(self._services.store.spend_grant(agent))
+        pause = retry.rest_after(self._services, agent, program.concluded)
+        _done(self._services.store.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
 
     def _finish(self, agent: Agent) -> None:
         program = self._programs[agent.number]
         verifies = agent.spec.verify and program.concluded.ok and not agent.stop_asked
-        if verifies and find_environment(self._rooms, agent) is None:
+        if verifies and find_environment(self._services, agent) is None:
             self._after(agent, AGAIN_S, self._finish)
             return
-        self._rooms.stalled.discard(agent.number)
+        self._services.stalled.discard(agent.number)
         end = program.script.end
         outcome = Outcome(end if end in ("timed_out", "lost") and program.done else "exited")
         ok = program.concluded.ok
         state = final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=ok, verify=Verify.NONE)
-        _done(self._rooms.store.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
+        _done(self._services.store.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
 
 
 class _Executor(LocalExecutor):
