@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.process import attempt_log, shim_control
+from forkjoin.core.atomic_write import write_atomically
+from forkjoin.process import attempt_log, local_executor
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.process.local_executor import LocalExecutor
 from support.attempts import Place, change_shims, printed, program, run
@@ -208,14 +209,12 @@ async def test_an_attempt_says_whose_it_is(local: LocalExecutor, place: Place) -
 async def test_a_shim_that_a_daemon_of_before_an_update_has_started_does_without_what_that_did_not_say(
     local: LocalExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = shim_control.write
-
     def forget_to_say(file: Path, data: bytes) -> None:
         if file.name == "spec.json":
             news = ("silence_s", "log_bytes", "keeps_unread", "cgroups", "limits", "in_all", "open_files")
             data = json.dumps({k: v for k, v in json.loads(data).items() if k not in news}).encode()
-        really(file, data)
+        write_atomically(file, data)
 
-    monkeypatch.setattr(shim_control, "write", forget_to_say)
+    monkeypatch.setattr(local_executor, "write_atomically", forget_to_say)
     assert await run(local, program("a1-1", "echo", "well")) == b"well\n"
     assert (await local.outcome("a1-1")).ok

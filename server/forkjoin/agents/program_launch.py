@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from anyio import to_thread
 
@@ -10,6 +9,7 @@ from forkjoin.adapters.contract import Brief
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.prepare import give_token, workplace_of
 from forkjoin.core.agent_spec import Permissions
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.git import git
@@ -87,13 +87,5 @@ async def _write_task(workplace: Workplace, agent: Agent, task: str) -> str:
     folder = await to_thread.run_sync(git_folder, workplace.common_dir, workplace.path)
     if folder is None:
         raise CallerError(f"git knows the worktree of {agent.label} no more; spawn a new agent.")
-    await to_thread.run_sync(_replace, folder / "forkjoin-task", task)
+    await to_thread.run_sync(write_atomically, folder / "forkjoin-task", task.encode())
     return str(folder / "forkjoin-task")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file, whatever an agent's program has put in its place."""
-    (new := file.with_suffix(".new")).unlink(missing_ok=True)
-    with open(new, "x", encoding="utf-8", newline="") as opened:  # noqa: PTH123 - follows no symlink (O_EXCL)
-        opened.write(text)
-    new.replace(file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from anyio import to_thread
 from pydantic import TypeAdapter, ValidationError
 
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import GitError
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
@@ -32,10 +33,8 @@ def leave_word(home: Home, agent: Agent) -> None:
     if not (agent.stop_asked or agent.ending):
         return
     asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
-    file = _asked(home, agent.handle)
     with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
-        file.with_suffix(".new").write_bytes(_ASKED.dump_json(asked))
-        file.with_suffix(".new").replace(file)
+        write_atomically(_asked(home, agent.handle), _ASKED.dump_json(asked))
 
 
 def _asked(home: Home, handle: str) -> Path:

@@ -12,6 +12,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from forkjoin.core.atomic_write import write_atomically
+
 SOCKET = "daemon.sock"
 
 
@@ -40,10 +42,7 @@ class Home:
         """What no other home is called: eight characters, drawn once."""
         file = self.state / "name"
         if not file.exists():
-            drawn = self.state / "name.new"
-            drawn.touch(mode=0o600)
-            drawn.write_text(os.urandom(4).hex())
-            drawn.replace(file)
+            write_atomically(file, os.urandom(4).hex().encode())
         return file.read_text()
 
     def clear_aside(self) -> None:

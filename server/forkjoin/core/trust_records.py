@@ -7,9 +7,10 @@ file for each repository, in the home, replaced as a whole. Standard library onl
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from forkjoin.core.atomic_write import write_atomically
 
 
 def digest(*parts: str | bytes) -> str:
@@ -56,12 +57,4 @@ class Trust:
         digests = {"commands": sorted(trusted.commands), "files": sorted(trusted.files)}
         text = json.dumps(said | digests | {"last": trusted.last, "keep": trusted.keep}, indent=1)
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        descriptor, new = tempfile.mkstemp(dir=self._folder)  # 0600
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(new).replace(self.file(common_dir))
-        finally:
-            Path(new).unlink(missing_ok=True)
+        write_atomically(self.file(common_dir), text.encode(), durable=True)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.paths import Home
 from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.core.trust_records import digest
@@ -310,7 +310,7 @@ def write_json(file: Path, value: object) -> None:
     """Replace a file that is the user's alone, and see that it is on disk. Blocks."""
     for folder in (file.parent.parent, file.parent):  # with `parents`, the mode would count for the last alone
         folder.mkdir(mode=0o700, exist_ok=True)
-    _replace(file, json.dumps(value).encode(), 0o600)
+    write_atomically(file, json.dumps(value).encode(), durable=True)
 
 
 def keep(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
@@ -320,7 +320,7 @@ def keep(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
         if found and found.content is not None:
             file = folder / name
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _replace(file, found.content, 0o600)
+            write_atomically(file, found.content, durable=True)
 
 
 def put_back(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> list[str]:
@@ -345,18 +345,5 @@ def put_back(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> list[
             file.symlink_to(old.link)
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, old.content or b"", old.mode)
+            write_atomically(file, old.content or b"", mode=old.mode, durable=True)
     return left
-
-
-def _replace(file: Path, content: bytes, mode: int) -> None:
-    descriptor, new = tempfile.mkstemp(dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(content)
-            os.fchmod(descriptor, mode)
-            opened.flush()
-            os.fsync(descriptor)
-        Path(new).replace(file)
-    finally:
-        Path(new).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from forkjoin.core import file_lock
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import is_passing, words_of
 from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
 from forkjoin.process import (
@@ -215,7 +216,7 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
     os.mkfifo(folder / "poke", 0o600)
     _append(folder / "input", spec.input)
     if spec.closed:
-        shim_control.write(folder / "input.end", b"")
+        write_atomically(folder / "input.end", b"")
     orders = {
         **{name: getattr(spec, name) for name in _TOLD},
         "mark": str(folder),  # what no other has, and what is known whatever became of the files
@@ -226,8 +227,8 @@ def _write_orders(folder: Path, spec: AttemptSpec, together: TreeLimits, daemon:
         **daemon,
     }
     _append(folder / "about.json", json.dumps(dict(spec.about)).encode())
-    shim_control.write(folder / "full.json", shim_control.OUTCOME.dump_json(_FULL))
-    shim_control.write(folder / "spec.json", json.dumps(orders).encode())
+    write_atomically(folder / "full.json", shim_control.OUTCOME.dump_json(_FULL))
+    write_atomically(folder / "spec.json", json.dumps(orders).encode())
 
 
 def _append(file: Path, data: bytes, once: bool = False) -> bool:
@@ -254,7 +255,7 @@ def _close(file: Path) -> None:
     """Let nothing be appended any more."""
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
-        shim_control.write(file.with_name(f"{file.name}.end"), b"")
+        write_atomically(file.with_name(f"{file.name}.end"), b"")
 
 
 def _read_on(file: Path, start: int) -> bytes:
@@ -278,7 +279,7 @@ def _read_page(file: Path, start: int, limit: int) -> Page:
 def _release(folder: Path, offset: int) -> None:
     """Note how far the output was read, for the shim; where that has ended, do what it would have done."""
     with contextlib.suppress(OSError, ValueError, LookupError):  # then it is shortened later, or stays long
-        shim_control.write(folder / "released", str(offset).encode())
+        write_atomically(folder / "released", str(offset).encode())
         if not file_lock.is_held(folder / "lock"):
             with (folder / "output").open("r+b") as opened:
                 attempt_log.shorten(

@@ -38,6 +38,7 @@ from typing import Any, NoReturn
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from forkjoin.core import file_lock
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import is_passing
 from forkjoin.process import attempt_log, cgroup_files, process_tree, resource_limits, usage
 from forkjoin.process.stdin_feed import Feed
@@ -89,7 +90,7 @@ class Shim:
     def run(self, environment: dict[bytes, bytes]) -> None:
         """Start the program, serve it to its end, and write how that was."""
         self.owner = process_tree.identify(os.getpid())
-        write_whole("started.json", self.owner)
+        write_record("started.json", self.owner)
         if os.path.exists("cancel"):
             how = not_started("it was stopped before it started")
         else:
@@ -284,7 +285,7 @@ class Shim:
 
     def write_end(self, how: dict[str, Any]) -> None:
         try:
-            write_whole("end.json", how | {"duration_s": round(time.monotonic() - self.began, 3)})
+            write_record("end.json", how | {"duration_s": round(time.monotonic() - self.began, 3)})
         except OSError:
             with contextlib.suppress(OSError):  # the whole folder may be gone
                 os.replace("full.json", "end.json")
@@ -333,13 +334,9 @@ def open_private(name: str, flags: int) -> int:
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
 
 
-def write_whole(name: str, content: object) -> None:
-    """Write a file of JSON that is there whole or not at all, whatever ends us."""
-    with os.fdopen(open_private(f"{name}.new", os.O_TRUNC), "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{name}.new", name)
+def write_record(name: str, content: object) -> None:
+    """Write a JSON file atomically and durably."""
+    write_atomically(name, json.dumps(content).encode(), durable=True)
 
 
 def read_number(name: str, otherwise: float) -> float:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from forkjoin.core import file_lock
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.model import Outcome
 from forkjoin.process import attempt_cgroups, process_tree, shim
 from forkjoin.process.environment import encode
@@ -83,17 +84,6 @@ def _wait(pid: int) -> bool:
     return True
 
 
-def write(file: Path, data: bytes) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-        opened.write(data)
-
-
-def write_whole(file: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, however full the disk."""
-    write(new := file.with_name(f"{file.name}.new"), data)
-    new.replace(file)
-
-
 def read_record(file: Path, kind: TypeAdapter[_T]) -> _T | None:
     """What a record says; nothing where it is missing or damaged."""
     try:
@@ -133,10 +123,11 @@ def poke(folder: Path) -> None:
 def ask_to_end(folder: Path, grace: float) -> bool:
     """Leave word that the attempt is to end, for its shim or for whoever would start one; whether a shim has it."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(OSError):
-        write(folder / "cancel.new", str(grace).encode())
-    with contextlib.suppress(OSError):  # where the disk is full there is an empty one, or its tree is ended without
-        (folder / "cancel.new").replace(folder / "cancel")
+    with contextlib.suppress(OSError):  # the disk may be too full even for an empty file: the caller ends the tree
+        try:
+            write_atomically(folder / "cancel", str(grace).encode())
+        except OSError:
+            (folder / "cancel").touch(0o600)
     if owner := read(folder):
         process_tree.send(owner, signal.SIGCONT)  # its own program may have stopped it
     poke(folder)
@@ -146,7 +137,7 @@ def ask_to_end(folder: Path, grace: float) -> bool:
 def freeze(folder: Path) -> None:
     give_up = time.monotonic() + process_tree.KILL_WAIT_S
     while file_lock.is_held(folder / "lock"):
-        write(folder / "frozen", b"")
+        write_atomically(folder / "frozen", b"")
         if process_tree.stop(_finder(folder)):
             return
         if time.monotonic() > give_up:
@@ -164,7 +155,7 @@ def thaw(folder: Path) -> None:
 
 def excuse(folder: Path) -> None:
     if folder.exists():  # else it was forgotten
-        write(folder / "waiting", b"")
+        write_atomically(folder / "waiting", b"")
 
 
 def _finder(folder: Path) -> Callable[[], list[process_tree.Entry]]:
@@ -203,8 +194,7 @@ def end_without(folder: Path) -> None:
     with contextlib.suppress(OSError):  # the whole folder may be gone
         why = (folder / "over").read_text(encoding="utf-8", errors="replace") or _SOME_LIMIT
         try:
-            write(folder / "ended.json", OUTCOME.dump_json(Outcome("limited", error=why)))
-            (folder / "ended.json").replace(folder / "end.json")
+            write_atomically(folder / "end.json", OUTCOME.dump_json(Outcome("limited", error=why)))
         except OSError:
             (folder / "full.json").replace(folder / "end.json")
     end_tree(folder, 0)

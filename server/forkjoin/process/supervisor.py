@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.model import UNLIMITED, TreeLimits
 from forkjoin.process import process_tree, shim_control
 from forkjoin.process.cgroup_root import Base
@@ -58,12 +59,12 @@ class Guard:
         """Leave word for those that are to end."""
         for folder in live:
             if len(self._stops[folder]) >= _MOST_STOPS:
-                shim_control.write_whole(folder / "over", _STOPPED)
+                write_atomically(folder / "over", _STOPPED)
         if self._in_all != UNLIMITED:
             past = find_past(self._in_all, {folder: of_tree(shim.pid, str(folder)) for folder, shim in live.items()})
             if past:
                 folder, words = past
-                shim_control.write_whole(folder / "over", words.encode())
+                write_atomically(folder / "over", words.encode())
 
 
 def find_past(limits: TreeLimits, usages: Mapping[Path, Usage]) -> tuple[Path, str] | None:

@@ -20,6 +20,7 @@ import anyio
 from anyio import CancelScope, to_thread
 
 from forkjoin.core import file_lock
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.regular_file import is_gone, read_regular
 from forkjoin.git import git
@@ -221,8 +222,7 @@ def mark(common_dir: str, path: Path, owner: str, made: str) -> None:
     folder = git_folder(common_dir, path)
     if folder is None:
         raise FileNotFoundError(f"{path} is no worktree of {common_dir} any more")
-    (folder / f"{MARK}.new").write_text(f"{owner}\0{made}")
-    (folder / f"{MARK}.new").replace(folder / MARK)
+    write_atomically(folder / MARK, f"{owner}\0{made}".encode(), mode=None)
 
 
 def read_mark(folder: Path) -> tuple[str, str] | None:
