@@ -38,8 +38,8 @@ def test_an_entry_says_when_what_and_whom_it_concerns(tmp_path: Path) -> None:
     _run(
         tmp_path / "log",
         """
-with journal.concerning(agent="a1"):
-    with journal.concerning(connection=7):
+with daemon_log.concerning(agent="a1"):
+    with daemon_log.concerning(connection=7):
         log.warning("two\\nlines of %s", "words")
     try:
         1 / 0
