@@ -12,7 +12,7 @@ passes now is flaky, which is a fault to be mended.
 endef
 export AGAIN
 
-.PHONY: demo test check bench soak adversary clean
+.PHONY: demo test check style bench soak adversary clean
 
 demo: $(VENV)/installed  ## watch agents work on a sample repository; AGENT=claude for the real one
 	$(BIN)/forkjoin demo --agent $(or $(AGENT),scripted)
@@ -27,6 +27,10 @@ check: $(VENV)/installed-test  ## formatting, lint, both type checkers, the laye
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+IN ?= -
+style: $(VENV)/installed-test  ## wording and structure: the findings in each package, and those IN=server/forkjoin/git
+	$(BIN)/python -m checks.style $(IN)
 
 .PHONY: vendors
 vendors: $(VENV)/installed-test  ## the vendors' real programs, into .cache
