@@ -63,7 +63,7 @@ async def serve(home: Home) -> None:
     from forkjoin_tools.mcp_server import serve as serve_tools
 
     from forkjoin.authentication import welcome
-    from forkjoin.git.git import require_version
+    from forkjoin.git.git_version import require_version
     from forkjoin.transport import socket_server
 
     await require_version()
@@ -92,7 +92,7 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
     from forkjoin.core.lead_environments import Environments
     from forkjoin.core.settings import read_settings
     from forkjoin.core.trust_records import Trust
-    from forkjoin.git.unsafe_config import GUARD
+    from forkjoin.git.git_config import GIT_CONFIG
     from forkjoin.process.local_executor import LocalExecutor
     from forkjoin.reconciler import Reconciler
     from forkjoin.services import Services
@@ -100,7 +100,7 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
 
     settings = read_settings(home.config_file).on(capacity.find_memory())
     environments = Environments(program.environment for program in settings.programs().values())
-    GUARD.use(Trust(home.trust))
+    GIT_CONFIG.use_trust(Trust(home.trust))
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)

@@ -10,8 +10,9 @@ from forkjoin.core.error import CallerError, ForkjoinError, RecordsError
 from forkjoin.core.event import Refused
 from forkjoin.core.model import Agent, Project
 from forkjoin.core.session import NO_RIGHTS, Session, digest_of
-from forkjoin.git import git
 from forkjoin.git.config_snapshot import accept_as_found, accepted_file
+from forkjoin.git.file_names import printable
+from forkjoin.git.git_config import trust_existing_entries
 from forkjoin.git.git_folder import find_common_dir
 from forkjoin.git.repository import look
 from forkjoin.services import Services
@@ -89,7 +90,7 @@ async def admit(services: Services, session: Session, lead: str) -> tuple[Projec
     project = await _find_project(services, session.folder)
     if session.agent:
         return await _project_of(services, session.agent, project), session.agent.environment
-    await git.trust_as_found(project.common_dir)
+    await trust_existing_entries(project.common_dir)
     accepted = accepted_file(services.home, project.common_dir)
     await to_thread.run_sync(accept_as_found, accepted, project.common_dir)
     digest = services.environments.keep(session.hello.environment)
@@ -114,7 +115,7 @@ def _as_text(common_dir: str) -> str:
         common_dir.encode()
     except UnicodeEncodeError:
         raise CallerError(
-            f"{git.readable(common_dir)} has bytes in its path that are not valid UTF-8. Rename it, then call again."
+            f"{printable(common_dir)} has bytes in its path that are not valid UTF-8. Rename it, then call again."
         ) from None
     return common_dir
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from conftest import processes_of
 from forkjoin.core import file_lock
-from forkjoin.git import git
+from forkjoin.git import git_process
 
 from adversary.check import check
 from adversary.ground import Ground
@@ -34,7 +34,7 @@ def run_history(plan: Plan, folder: Path) -> list[str]:
     ground = Ground(folder)
     (folder / "trace").write_text(f"{plan}\n")
     with ground.inhabited(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(git, "_IDLE_S", _IDLE_S)
+        patch.setattr(git_process, "_IDLE_TIMEOUT_S", _IDLE_S)
         try:
             wrong = _play_and_check(plan, ground)
         except Exception as error:

@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from forkjoin.git import diff, git, repository
+from forkjoin.git import diff, repository
 from forkjoin.git.changed_paths import changes_between
-from forkjoin.git.refs import list_refs
+from forkjoin.git.changed_refs import read_ref_listing
+from forkjoin.git.refs import find_tips
 from forkjoin.git.worktrees.checkout import find_checkout
 from support.autocommits import leave
 from support.branches import Fork, make_fork
@@ -67,11 +68,11 @@ def _work(fork: Fork) -> None:
 async def _answers(fork: Fork, tip: str) -> object:
     """Return what forkjoin reads of a branch."""
     common_dir, base = fork.common_dir, fork.base
-    tree = (await git.tips(common_dir, [f"refs/heads/{fork.branch}"]))[f"refs/heads/{fork.branch}"].tree
+    tree = (await find_tips(common_dir, [f"refs/heads/{fork.branch}"]))[f"refs/heads/{fork.branch}"].tree
     commits = [one.partition(" ")[2] for one in await repository.commits(common_dir, base, tip, 9)]
     changes, stat = await changes_between(common_dir, base, tip), await diff.measure(common_dir, base, tip)
     assert await find_checkout(common_dir, f"refs/heads/{fork.branch}") == str(fork.path)
-    assert f"{tip} refs/heads/{fork.branch} " in str(await list_refs(common_dir))
+    assert f"{tip} refs/heads/{fork.branch} " in str(await read_ref_listing(common_dir))
     return tree, commits, changes, stat
 
 

@@ -8,7 +8,20 @@ import pytest
 from forkjoin.core import file_lock
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.git import git as asked
-from forkjoin.git.git import Tip
+from forkjoin.git import git_process
+from forkjoin.git.commit_identity import find_fallback_identity
+from forkjoin.git.file_names import printable
+from forkjoin.git.git_version import require_version
+from forkjoin.git.refs import (
+    Tip,
+    find_branch,
+    find_tip,
+    find_tips,
+    is_ancestor,
+    is_branch_name,
+    resolve_commit,
+    update_refs,
+)
 from support.branches import commit, put_git, put_hooks
 from support.harness import GIVE_UP_S, git, until
 
@@ -18,7 +31,7 @@ async def test_a_call_does_not_see_the_git_variables_around_it(
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere"))
-    assert await asked.git(repository, "ls-files") == "README.md\nshared.txt"
+    assert await asked.output(repository, "ls-files") == "README.md\nshared.txt"
 
 
 async def test_a_folder_without_git_is_not_taken_for_the_repository_around_it(repository: Path) -> None:
@@ -30,7 +43,7 @@ async def test_a_folder_without_git_is_not_taken_for_the_repository_around_it(re
 
 async def test_no_hook_is_run(repository: Path, tmp_path: Path) -> None:
     put_hooks(repository / ".git" / "hooks", tmp_path / "told")
-    await asked.update_refs(repository, [f"create refs/heads/new {git(repository, 'rev-parse', 'HEAD')}"], "why")
+    await update_refs(repository, [f"create refs/heads/new {git(repository, 'rev-parse', 'HEAD')}"], "why")
     assert not (tmp_path / "told").exists()
     git(repository, "branch", "by-hand")
     assert (tmp_path / "told").exists(), "the hook does work"
@@ -41,26 +54,26 @@ async def test_a_bare_repository_is_used_though_the_user_wants_such_named_outrig
 ) -> None:
     git(repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     git(repository, "config", "--global", "safe.bareRepository", "explicit")
-    assert await asked.tip(tmp_path / "bare.git", "refs/heads/main") == git(repository, "rev-parse", "HEAD")
+    assert await find_tip(tmp_path / "bare.git", "refs/heads/main") == git(repository, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("name", ["main", "refs/heads/main", "HEAD", "v1", "@"])
 async def test_a_name_means_its_commit(repository: Path, name: str) -> None:
     git(repository, "tag", "-a", "-m", "one", "v1")
-    assert await asked.resolve(repository, name) == git(repository, "rev-parse", "HEAD")
+    assert await resolve_commit(repository, name) == git(repository, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(
     "name", ["", "none", "--help", "-b", "main:README.md", "a..b", "@{-1}", "a\0b", "\ud800", "é" * 100_000, "x\ny"]
 )
 async def test_a_name_of_no_commit_means_none_whatever_it_is(repository: Path, name: str) -> None:
-    assert await asked.resolve(repository, name) is None
+    assert await resolve_commit(repository, name) is None
 
 
 async def test_a_ref_is_that_very_ref(repository: Path) -> None:
     git(repository, "branch", "refs/heads/ghost")
-    assert await asked.resolve(repository, "refs/heads/ghost"), "git itself would look further"
-    assert await asked.tip(repository, "refs/heads/ghost") is None
+    assert await resolve_commit(repository, "refs/heads/ghost"), "git itself would look further"
+    assert await find_tip(repository, "refs/heads/ghost") is None
 
 
 async def test_tips_of_many_branches_leave_out_what_is_not_there(repository: Path) -> None:
@@ -69,26 +82,26 @@ async def test_tips_of_many_branches_leave_out_what_is_not_there(repository: Pat
         "refs/heads/one": git(repository, "rev-parse", "HEAD"),
         "refs/heads/main": commit(repository, {"new": "x"}),
     }
-    found = await asked.tips(repository, [*commits, "refs/heads/none", "--help"])
+    found = await find_tips(repository, [*commits, "refs/heads/none", "--help"])
     assert found == {ref: Tip(made, git(repository, "rev-parse", f"{made}^{{tree}}")) for ref, made in commits.items()}
 
 
 async def test_a_branch_is_found_by_its_name_alone(repository: Path) -> None:
     git(repository, "branch", "folder/main")
     git(repository, "tag", "v1")
-    assert await asked.find_branch(repository, "main") == "refs/heads/main"
+    assert await find_branch(repository, "main") == "refs/heads/main"
     for name in ("folder", "v1", "HEAD", "-b", "main~0", "a\0b"):
-        assert await asked.find_branch(repository, name) is None
+        assert await find_branch(repository, name) is None
 
 
 async def test_a_symbolic_branch_is_the_branch_it_stands_for(repository: Path) -> None:
     git(repository, "symbolic-ref", "refs/heads/master", "refs/heads/main")
-    assert await asked.find_branch(repository, "master") == "refs/heads/main"
+    assert await find_branch(repository, "master") == "refs/heads/main"
 
 
 @pytest.mark.parametrize("name", ["main", "forkjoin/a1-x", "ünï", "(x)", "a.b"])
 async def test_git_takes_such_a_branch(name: str) -> None:
-    assert await asked.is_branch_name(name)
+    assert await is_branch_name(name)
 
 
 @pytest.mark.parametrize(
@@ -110,30 +123,30 @@ async def test_git_takes_such_a_branch(name: str) -> None:
     ],
 )
 async def test_git_takes_no_such_branch(name: str) -> None:
-    assert not await asked.is_branch_name(name)
+    assert not await is_branch_name(name)
 
 
 async def test_refs_change_all_or_none(repository: Path) -> None:
     head = git(repository, "rev-parse", "HEAD")
     with pytest.raises(GitError, match="refs/heads/main"):
-        await asked.update_refs(repository, [f"create refs/heads/new {head}", f"create refs/heads/main {head}"], "why")
+        await update_refs(repository, [f"create refs/heads/new {head}", f"create refs/heads/main {head}"], "why")
     assert git(repository, "branch", "--list", "--format=%(refname:short)") == "main"
 
 
 async def test_a_ref_that_is_made_says_why_though_git_is_told_to_keep_no_logs(repository: Path) -> None:
     git(repository, "config", "core.logAllRefUpdates", "false")
-    await asked.update_refs(repository, [f"create refs/heads/new {git(repository, 'rev-parse', 'HEAD')}"], "the reason")
+    await update_refs(repository, [f"create refs/heads/new {git(repository, 'rev-parse', 'HEAD')}"], "the reason")
     assert git(repository, "log", "--walk-reflogs", "--format=%gs", "new") == "the reason"
 
 
 async def test_who_has_an_identity_keeps_it(repository: Path) -> None:
-    assert await asked.author(repository) == {}
+    assert await find_fallback_identity(repository) == {}
 
 
 async def test_who_has_none_commits_as_forkjoin(repository: Path, user: Path) -> None:
     (user / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
-    extra = await asked.author(repository)
-    made = await asked.git(repository, "commit-tree", "-m", "x", "HEAD^{tree}", extra=extra)
+    extra = await find_fallback_identity(repository)
+    made = await asked.output(repository, "commit-tree", "-m", "x", "HEAD^{tree}", extra=extra)
     assert git(repository, "log", "-1", "--format=%an <%ae> %cn <%ce>", made) == " ".join(
         2 * ["forkjoin <forkjoin@localhost>"]
     )
@@ -142,13 +155,13 @@ async def test_who_has_none_commits_as_forkjoin(repository: Path, user: Path) ->
 async def test_an_old_git_is_refused_with_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, "echo git version 2.30.2; exit")
     with pytest.raises(CallerError, match=r"git 2\.30\.2 is too old: forkjoin needs 2\.38"):
-        await asked.require_version()
+        await require_version()
 
 
 async def test_a_missing_git_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CallerError, match="git was not found"):
-        await asked.require_version()
+        await require_version()
 
 
 async def test_a_git_that_ends_without_reading_what_it_was_given_is_heard_all_the_same(
@@ -172,19 +185,19 @@ async def test_an_object_whose_folder_a_gc_takes_away_is_written_the_next_time(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, BEATEN.format(tmp_path))
-    written = await asked.git(repository, "hash-object", "-w", "--stdin", stdin=b"content")
+    written = await asked.output(repository, "hash-object", "-w", "--stdin", stdin=b"content")
     assert (tmp_path / "beaten").exists()
     assert git(repository, "cat-file", "blob", written) == "content"
 
 
 async def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_git(tmp_path / "bin", monkeypatch, f"echo $$ > {tmp_path / 'pid'}; exec sleep 1000")
-    monkeypatch.setattr(asked, "_GIVE_UP_S", 0.2)
-    monkeypatch.setattr(asked, "_IDLE_S", 0.2)
+    monkeypatch.setattr(git_process, "_WRITER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.2)
     for call in (
-        asked.git(repository, "add", "."),
-        asked.git(repository, "status"),
-        asked.read(repository, "status", limit=1),
+        asked.output(repository, "add", "."),
+        asked.output(repository, "status"),
+        asked.read_output(repository, "status", limit=1),
     ):
         with pytest.raises(GitError, match="hung"):
             await call
@@ -217,7 +230,7 @@ async def test_a_lock_lasts_until_the_git_that_holds_it_has_ended(
     was_held = False
     with anyio.fail_after(GIVE_UP_S):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: asked.run(repository, "status", holding=(held,)))
+            tasks.start_soon(lambda: asked.run(repository, "status", pass_fds=(held,)))
             await until((tmp_path / "begun").exists)
             os.close(held)  # as it is when its daemon is killed
             was_held = file_lock.is_held(tmp_path / "lock")
@@ -231,17 +244,17 @@ async def test_reading_stops_where_it_was_to_though_there_is_no_end(
 ) -> None:
     put_git(tmp_path / "bin", monkeypatch, "exec yes")
     with anyio.fail_after(GIVE_UP_S):
-        assert await asked.read(repository, "show", "HEAD:large", limit=1000) == b"y\n" * 500
+        assert await asked.read_output(repository, "show", "HEAD:large", limit=1000) == b"y\n" * 500
 
 
 async def test_reading_less_than_the_limit_reads_all_or_fails(repository: Path) -> None:
-    assert await asked.read(repository, "show", "HEAD:README.md", limit=1000) == b"a repository\n"
+    assert await asked.read_output(repository, "show", "HEAD:README.md", limit=1000) == b"a repository\n"
     with pytest.raises(GitError, match="none"):
-        await asked.read(repository, "show", "HEAD:none", limit=1000)
+        await asked.read_output(repository, "show", "HEAD:none", limit=1000)
 
 
 def test_a_name_of_any_bytes_can_be_told() -> None:
-    assert asked.readable(os.fsdecode(b"a\nb\xff.txt")) == "a\\nb\\xff.txt"
+    assert printable(os.fsdecode(b"a\nb\xff.txt")) == "a\\nb\\xff.txt"
 
 
 async def test_no_object_is_taken_for_another_that_somebody_has_it_stand_for(repository: Path) -> None:
@@ -249,7 +262,7 @@ async def test_no_object_is_taken_for_another_that_somebody_has_it_stand_for(rep
     (repository / "other").write_text("other\n")
     git(repository, "replace", true, git(repository, "hash-object", "-w", "other"))
     assert git(repository, "cat-file", "blob", true) == "other"
-    assert await asked.git(repository, "cat-file", "blob", true) == "a repository"
+    assert await asked.output(repository, "cat-file", "blob", true) == "a repository"
 
 
 async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
@@ -258,7 +271,7 @@ async def test_a_graft_makes_nothing_an_ancestor(repository: Path) -> None:
     side = commit(repository, {"side.txt": "x\n"})
     (repository / ".git" / "info" / "grafts").write_text(f"{main} {side}\n")
     git(repository, "checkout", "-q", "main")
-    assert not await asked.is_ancestor(repository, side, main)
+    assert not await is_ancestor(repository, side, main)
 
 
 async def test_git_has_nothing_to_say_of_a_call_that_goes_well(repository: Path) -> None:
@@ -269,7 +282,7 @@ async def test_git_has_nothing_to_say_of_a_call_that_goes_well(repository: Path)
 async def test_what_git_says_is_utf_8_whatever_the_configuration_wants(repository: Path) -> None:
     git(repository, "config", "i18n.logOutputEncoding", "UTF-16")
     git(repository, "config", "i18n.commitEncoding", "ISO-8859-1")
-    tree = await asked.git(repository, "rev-parse", "HEAD^{tree}")
-    commit = await asked.git(repository, "commit-tree", "-m", "é", tree)
-    assert await asked.git(repository, "log", "--format=%H %s", commit, "-1") == f"{commit} é"
-    assert "encoding" not in await asked.git(repository, "cat-file", "commit", commit)
+    tree = await asked.output(repository, "rev-parse", "HEAD^{tree}")
+    commit = await asked.output(repository, "commit-tree", "-m", "é", tree)
+    assert await asked.output(repository, "log", "--format=%H %s", commit, "-1") == f"{commit} é"
+    assert "encoding" not in await asked.output(repository, "cat-file", "commit", commit)

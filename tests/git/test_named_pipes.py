@@ -8,7 +8,9 @@ import anyio
 import pytest
 from forkjoin.core.error import CallerError, GitError, GitHungError
 from forkjoin.git import git as asked
+from forkjoin.git import git_process
 from forkjoin.git.diff import text_now
+from forkjoin.git.refs import update_refs
 from forkjoin.git.repository import look
 from forkjoin.git.worktrees.index_lock import try_lock_index
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
@@ -158,16 +160,16 @@ async def test_one_as_the_lock_of_an_index_is_somebodys_lock(tmp_path: Path) -> 
 
 
 async def test_a_git_that_only_reads_is_ended_once_it_does_nothing(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "_IDLE_S", 0.5)
+    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.5)
     put_pipe(fork.path / ".gitmodules")
     with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"hung, and was ended after 0\.5 s"):
-        await asked.git(fork.path, "config", "--file", ".gitmodules", "--list")
+        await asked.output(fork.path, "config", "--file", ".gitmodules", "--list")
 
 
 async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_again(
     fork: Fork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "_IDLE_S", 1.0)
+    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 1.0)
     put_pipe(Path(fork.common_dir, "included"))
     git(fork.repository, "config", "include.path", "included")
     for _ in range(2):
@@ -178,21 +180,21 @@ async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_agai
 async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(
     fork: Fork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "_PIPE_S", 0.5)
+    monkeypatch.setattr(git_process, "_PIPE_TIMEOUT_S", 0.5)
     log = Path(fork.common_dir, "logs", "refs", "heads", "main")
     put_pipe(log)
     done = commit(fork.path, {"done": "x"})
-    with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"waited for a pipe.*find .* -type p"):
-        await asked.update_refs(fork.common_dir, [f"update refs/heads/main {done}"], "test")
+    with anyio.fail_after(GIVE_UP_S), pytest.raises(GitHungError, match=r"waited for a named pipe.*find .* -type p"):
+        await update_refs(fork.common_dir, [f"update refs/heads/main {done}"], "test")
     assert not Path(fork.common_dir, "refs", "heads", "main.lock").exists()
 
 
 async def test_a_git_that_only_reads_is_let_go_on_while_it_works(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "_IDLE_S", 1.0)
+    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 1.0)
     put_git(tmp_path / "bin", monkeypatch, "n=0; while [ $n -lt 400000 ]; do n=$((n+1)); done; echo $n; exit")
-    assert await asked.git(fork.repository, "rev-parse") == "400000"
+    assert await asked.output(fork.repository, "rev-parse") == "400000"
 
 
 async def test_a_git_that_only_reads_ends_with_who_has_asked(
@@ -202,5 +204,5 @@ async def test_a_git_that_only_reads_ends_with_who_has_asked(
     with anyio.fail_after(GIVE_UP_S):
         while not (tmp_path / "pid").exists():
             with anyio.move_on_after(0.5):
-                await asked.git(fork.repository, "rev-parse")
+                await asked.output(fork.repository, "rev-parse")
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()

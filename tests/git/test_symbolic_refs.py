@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import GitError
-from forkjoin.git import git as asked
 from forkjoin.git import kept_refs
 from forkjoin.git.fast_import import NewCommit, make_commits
-from forkjoin.git.git import Tip
+from forkjoin.git.refs import Tip, find_branch, find_symbolic_target, find_tip, find_tips, short_name, update_refs
 from forkjoin.git.worktrees import worktree
 from support.autocommits import leave_twice
 from support.branches import GIT_VERSION, Fork, blob, commit, make_fork
@@ -79,7 +78,7 @@ async def test_loose_work_goes_on_the_agents_last_commit_and_main_stays(
     if not (fork.repository / ".git" / "reftable").exists() or meddle in WITH_A_COMMIT:
         assert git(fork.repository, "rev-parse", f"{left.tip}^") == done
     assert blob(fork.repository, fork.branch, "loose") == b"y"
-    assert await asked.find_symbolic(fork.common_dir, f"refs/heads/{fork.branch}") is None
+    assert await find_symbolic_target(fork.common_dir, f"refs/heads/{fork.branch}") is None
 
 
 async def test_that_a_branch_was_symbolic_is_said(fork: Fork) -> None:
@@ -103,8 +102,8 @@ async def test_commits_that_an_agent_made_through_a_symbolic_branch_stay_where_i
 async def test_a_symbolic_branch_is_gone_for_all_who_ask(fork: Fork, meddle: Callable[[Fork], None]) -> None:
     meddle(fork)
     ref = f"refs/heads/{fork.branch}"
-    assert await asked.tip(fork.common_dir, ref) is None
-    assert await asked.tips(fork.common_dir, [ref, "refs/heads/main"]) == {
+    assert await find_tip(fork.common_dir, ref) is None
+    assert await find_tips(fork.common_dir, [ref, "refs/heads/main"]) == {
         "refs/heads/main": Tip(*git(fork.repository, "rev-parse", "main", "main^{tree}").split())
     }
 
@@ -115,14 +114,14 @@ async def test_retiring_a_symbolic_branch_takes_away_that_ref_alone(fork: Fork, 
     meddle(fork)
     await worktree.retire_branch(fork.common_dir, fork.branch, None)
     assert git(fork.repository, "rev-parse", "main") == main
-    assert await asked.find_symbolic(fork.common_dir, f"refs/heads/{fork.branch}") is None
+    assert await find_symbolic_target(fork.common_dir, f"refs/heads/{fork.branch}") is None
     await worktree.retire_branch(fork.common_dir, fork.branch, None)
 
 
 async def test_a_ref_that_is_changed_is_that_very_ref(fork: Fork) -> None:
     main = git(fork.repository, "rev-parse", "main")
     branch_leads_to_main(fork)
-    await asked.update_refs(fork.common_dir, [f"update refs/heads/{fork.branch} {fork.base} {main}"], "why")
+    await update_refs(fork.common_dir, [f"update refs/heads/{fork.branch} {fork.base} {main}"], "why")
     assert git(fork.repository, "rev-parse", "main", fork.branch).split() == [main, fork.base]
 
 
@@ -141,10 +140,10 @@ async def test_what_is_kept_is_kept_by_no_symbolic_ref(fork: Fork, leads_to: str
     tip, main = commit(fork.path, {"done": "x"}), git(fork.repository, "rev-parse", "main")
     git(fork.repository, "symbolic-ref", "refs/forkjoin/kept/a1-left", leads_to)
     ref = await kept_refs.keep(fork.common_dir, tip, "a1-left")
-    assert await asked.tip(fork.common_dir, ref) == tip
+    assert await find_tip(fork.common_dir, ref) == tip
     assert await kept_refs.find(fork.common_dir, "a1-left") == ref
     assert git(fork.repository, "rev-parse", "main") == main
-    assert await asked.tip(fork.common_dir, "refs/heads/none") is None
+    assert await find_tip(fork.common_dir, "refs/heads/none") is None
 
 
 async def test_where_another_kept_ref_is_below_its_name_work_is_kept_under_the_next(fork: Fork) -> None:
@@ -161,7 +160,7 @@ async def test_a_new_agents_branch_is_never_one_that_was_planted(fork: Fork, tmp
     git(fork.repository, "symbolic-ref", "refs/heads/forkjoin/a2-new", leads_to)
     before = git(fork.repository, "for-each-ref", "refs/heads/main", "refs/heads/none")
     branch = await worktree.make(fork.common_dir, tmp_path / "a2-new", "forkjoin/a2-new", fork.base, "a2 of /somewhere")
-    assert await asked.tip(fork.common_dir, f"refs/heads/{branch}") == fork.base
+    assert await find_tip(fork.common_dir, f"refs/heads/{branch}") == fork.base
     commit(tmp_path / "a2-new", {"done": "x"})
     assert git(fork.repository, "for-each-ref", "refs/heads/main", "refs/heads/none") == before
 
@@ -172,13 +171,13 @@ async def test_a_branch_that_points_to_no_commit_spoils_nothing_for_the_others(f
     file = Path(fork.common_dir, "refs", "heads", "damaged")
     for id_ in ("1" * 40, git(fork.repository, "rev-parse", "main:shared.txt"), "garbage"):
         file.write_text(f"{id_}\n")
-        assert list(await asked.tips(fork.common_dir, ["refs/heads/damaged", "refs/heads/main"])) == ["refs/heads/main"]
-        assert await asked.tip(fork.common_dir, "refs/heads/damaged") is None
+        assert list(await find_tips(fork.common_dir, ["refs/heads/damaged", "refs/heads/main"])) == ["refs/heads/main"]
+        assert await find_tip(fork.common_dir, "refs/heads/damaged") is None
 
 
 async def test_a_name_with_a_line_end_of_another_kind_than_gits_is_one_name(fork: Fork) -> None:
     name = "refs/heads/next\u2028line\x85end"
     git(fork.repository, "update-ref", name, fork.base)
-    assert list(await asked.tips(fork.common_dir, [name])) == [name]
-    assert await asked.find_branch(fork.common_dir, asked.short(name)) == name
+    assert list(await find_tips(fork.common_dir, [name])) == [name]
+    assert await find_branch(fork.common_dir, short_name(name)) == name
     assert await kept_refs.is_elsewhere(fork.common_dir, commit(fork.path, {"done": "x"}), fork.base) is False

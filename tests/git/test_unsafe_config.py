@@ -8,12 +8,14 @@ import pytest
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.trust_records import Trust, Trusted
 from forkjoin.git import git as asked
+from forkjoin.git import git_process
+from forkjoin.git.git_config import GIT_CONFIG, find_warnings, trust_existing_entries
 from forkjoin.git.repository import look
-from forkjoin.git.unsafe_config import GUARD, Entry, override, read_listing
+from forkjoin.git.unsafe_config import ConfigEntry, find_overrides, parse_listing
 from support.branches import commit, put_counting_git
 from support.harness import git
 
-CLEAN = Entry("local", "filter.x.clean", "run me")
+CLEAN = ConfigEntry("local", "filter.x.clean", "run me")
 NO_LISTING = Trusted()
 
 
@@ -26,68 +28,73 @@ def told(environment: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry("global", "filter.lfs.clean", "git-lfs clean -- %f"),
-        Entry("system", "merge.x.driver", "mergiraf"),
-        Entry("global", "core.sshcommand", "ssh -v"),
+        ConfigEntry("global", "filter.lfs.clean", "git-lfs clean -- %f"),
+        ConfigEntry("system", "merge.x.driver", "mergiraf"),
+        ConfigEntry("global", "core.sshcommand", "ssh -v"),
     ],
 )
-def test_what_is_in_the_users_own_configuration_is_run(entry: Entry) -> None:
-    assert override([entry], NO_LISTING) == ({}, [])
+def test_what_is_in_the_users_own_configuration_is_run(entry: ConfigEntry) -> None:
+    assert find_overrides([entry], NO_LISTING) == ({}, [])
 
 
 def test_what_was_trusted_is_run_and_nothing_else_of_that_name() -> None:
     trusted = Trusted(frozenset({CLEAN.digest}))
-    assert override([CLEAN], trusted) == ({}, [])
-    changed = Entry("local", "filter.x.clean", "run me; and me")
-    environment, keys = override([CLEAN, changed], trusted)
+    assert find_overrides([CLEAN], trusted) == ({}, [])
+    changed = ConfigEntry("local", "filter.x.clean", "run me; and me")
+    environment, keys = find_overrides([CLEAN, changed], trusted)
     assert (told(environment), keys) == ({"filter.x.clean": "run me"}, ["filter.x.clean"])
 
 
 def test_a_filter_of_nobodys_is_none_and_not_required() -> None:
     required = {"filter.x.clean": "", "filter.x.required": "false"}
-    assert told(override([CLEAN], NO_LISTING)[0]) == required
+    assert told(find_overrides([CLEAN], NO_LISTING)[0]) == required
 
 
 def test_a_filter_that_is_overridden_for_the_repository_is_the_users_own() -> None:
-    lfs = Entry("global", "filter.lfs.smudge", "git-lfs smudge -- %f")
-    taken = Entry("worktree", "filter.lfs.smudge", "run me")
-    assert told(override([lfs, taken], NO_LISTING)[0]) == {"filter.lfs.smudge": lfs.value}
+    lfs = ConfigEntry("global", "filter.lfs.smudge", "git-lfs smudge -- %f")
+    taken = ConfigEntry("worktree", "filter.lfs.smudge", "run me")
+    assert told(find_overrides([lfs, taken], NO_LISTING)[0]) == {"filter.lfs.smudge": lfs.value}
 
 
 @pytest.mark.parametrize(
     "key", ["core.sshcommand", "credential.https://x.helper", "remote.o.promisor", "url.a.insteadof"]
 )
 def test_nothing_missing_is_fetched_by_what_nobody_trusts(key: str) -> None:
-    assert override([Entry("local", key, "x")], NO_LISTING) == ({"GIT_NO_LAZY_FETCH": "1"}, [key])
+    assert find_overrides([ConfigEntry("local", key, "x")], NO_LISTING) == ({"GIT_NO_LAZY_FETCH": "1"}, [key])
 
 
 def test_a_hook_in_the_configuration_is_off() -> None:
-    assert told(override([Entry("local", "hook.x.command", "run me")], NO_LISTING)[0]) == {"hook.x.enabled": "false"}
+    assert told(find_overrides([ConfigEntry("local", "hook.x.command", "run me")], NO_LISTING)[0]) == {
+        "hook.x.enabled": "false"
+    }
 
 
 def test_more_than_an_environment_holds_is_refused_in_words() -> None:
-    with pytest.raises(CallerError, match="more commands than can be overridden"):
-        override([Entry("local", f"filter.{n}.clean", "x") for n in range(10_000)], NO_LISTING)
+    with pytest.raises(CallerError, match="more commands than forkjoin can override"):
+        find_overrides([ConfigEntry("local", f"filter.{n}.clean", "x") for n in range(10_000)], NO_LISTING)
 
 
 def test_a_listing_is_read_whatever_its_names_and_values_are() -> None:
-    entries, includes = read_listing("local\0core.bare\nfalse\0local\0user.flag\0global\0include.path\n~/x\0")
-    assert (entries, includes) == ([], False)
-    entries, includes = read_listing("local\0filter.a=b.clean\ntwo\nlines\0local\0includeif.gitdir:x.path\ny\0")
-    assert entries == [Entry("local", "filter.a=b.clean", "two\nlines")]
-    assert includes
+    assert parse_listing("local\0core.bare\nfalse\0local\0user.flag\0global\0include.path\n~/x\0") == [
+        ConfigEntry("local", "core.bare", "false"),
+        ConfigEntry("local", "user.flag", ""),
+        ConfigEntry("global", "include.path", "~/x"),
+    ]
+    assert parse_listing("local\0filter.a=b.clean\ntwo\nlines\0") == [
+        ConfigEntry("local", "filter.a=b.clean", "two\nlines")
+    ]
 
 
 async def test_a_configuration_is_listed_once_until_it_changes(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = put_counting_git(tmp_path / "bin", monkeypatch, everything=True)
-    GUARD.use(Trust(tmp_path / "trust"))
+    GIT_CONFIG.use_trust(Trust(tmp_path / "trust"))
 
     async def listings() -> int:
         log.write_text("")
         for _ in range(3):
-            await asked.git(repository, "rev-parse", "HEAD")
+            await asked.output(repository, "rev-parse", "HEAD")
         return log.read_text().count("config --list")
 
     assert await listings() == 1
@@ -105,7 +112,7 @@ async def test_a_worktrees_own_configuration_counts_there(repository: Path, tmp_
     git(repository, "config", "extensions.worktreeConfig", "true")
     git(path, "config", "--worktree", "filter.x.clean", f"touch {tmp_path}/told; cat")
     (path / ".gitattributes").write_text("* filter=x\n")
-    await asked.git(path, "add", ".")
+    await asked.output(path, "add", ".")
     assert not (tmp_path / "told").exists()
     git(path, "add", "--renormalize", ".")
     assert (tmp_path / "told").exists(), "the filter does work"
@@ -115,15 +122,15 @@ async def test_what_a_new_project_has_is_its_persons_and_is_remembered(repositor
     common_dir = str(repository / ".git")
     trust = Trust(tmp_path / "trust")
     git(repository, "config", "filter.x.clean", "tr a-z A-Z")
-    GUARD.use(trust)
-    await asked.trust_as_found(common_dir)
+    GIT_CONFIG.use_trust(trust)
+    await trust_existing_entries(common_dir)
     git(repository, "config", "filter.y.clean", "tr a-z A-Z")
     for _ in range(2):
-        await asked.trust_as_found(common_dir)
-        [warning] = await asked.warn(common_dir)
+        await trust_existing_entries(common_dir)
+        [warning] = await find_warnings(common_dir)
         assert "filter.y.clean" in warning
         assert "filter.x.clean" not in warning
-        GUARD.use(trust)  # as after a restart
+        GIT_CONFIG.use_trust(trust)  # as after a restart
     assert trust.file(common_dir).stat().st_mode & 0o777 == 0o600
 
 
@@ -134,19 +141,19 @@ async def test_a_damaged_record_of_what_is_trusted_trusts_nothing(
     common_dir = str(repository / ".git")
     trust = Trust(tmp_path / "trust")
     git(repository, "config", "filter.x.clean", "tr a-z A-Z")
-    GUARD.use(trust)
-    await asked.trust_as_found(common_dir)
-    assert await asked.warn(common_dir) == []
+    GIT_CONFIG.use_trust(trust)
+    await trust_existing_entries(common_dir)
+    assert await find_warnings(common_dir) == []
     trust.file(common_dir).write_bytes(damage)
-    await asked.trust_as_found(common_dir)
-    assert "filter.x.clean" in (await asked.warn(common_dir))[0]
+    await trust_existing_entries(common_dir)
+    assert "filter.x.clean" in (await find_warnings(common_dir))[0]
 
 
 async def test_a_configuration_without_end_is_refused_in_words(repository: Path) -> None:
     with (repository / ".git" / "config").open("a") as config:
         config.write("[x]\n" + "a = b\n" * 200_000)
     with pytest.raises(CallerError, match="is larger than 1024 KB"):
-        await asked.git(repository, "status")
+        await asked.output(repository, "status")
 
 
 async def test_a_configuration_that_never_ends_is_given_up(
@@ -155,9 +162,9 @@ async def test_a_configuration_that_never_ends_is_given_up(
     os.mkfifo(tmp_path / "pipe")
     with (repository / ".git" / "config").open("a") as config:
         config.write(f"[include]\npath = {tmp_path}/pipe\n")
-    monkeypatch.setattr(asked, "_IDLE_S", 0.2)
+    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.2)
     with pytest.raises(GitError, match="hung"):
-        await asked.git(repository, "status")
+        await asked.output(repository, "status")
 
 
 async def test_a_repository_whose_configuration_is_broken_is_refused_in_words(repository: Path) -> None:
@@ -174,7 +181,7 @@ async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repos
     git(repository, "switch", "-qc", "theirs", base)
     theirs = commit(repository, {"shared.txt": "one\ntwo\nTHREE\n"})
     clash = commit(repository, {"shared.txt": "1\ntwo\nthree\n"})
-    tree = await asked.git(repository, "merge-tree", "--write-tree", ours, theirs)
+    tree = await asked.output(repository, "merge-tree", "--write-tree", ours, theirs)
     assert git(repository, "show", f"{tree}:shared.txt") == "ONE\ntwo\nTHREE"
     assert (await asked.run(repository, "merge-tree", "--write-tree", ours, clash))[0] == 1
     assert not (tmp_path / "told").exists()
@@ -183,6 +190,6 @@ async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repos
 @pytest.fixture(autouse=True)
 def no_trust() -> Iterator[None]:
     """Each test begins without a home's records, and leaves none to the next."""
-    GUARD.use(None)
+    GIT_CONFIG.use_trust(None)
     yield
-    GUARD.use(None)
+    GIT_CONFIG.use_trust(None)

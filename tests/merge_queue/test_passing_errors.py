@@ -8,7 +8,7 @@ import pytest
 from forkjoin.core.error import GitError, RecordsError
 from forkjoin.core.model import Merge, MergeJobState
 from forkjoin.core.paths import Home
-from forkjoin.git import git as git_room
+from forkjoin.git import safe_options
 from forkjoin.merge_queue import run_merge
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.reconciler import Reconciler
@@ -86,7 +86,7 @@ async def test_what_stays_is_told_in_words_in_the_end(
 async def test_a_lock_that_stays_is_named_after_two_more_tries(
     repository: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
-    monkeypatch.setattr(git_room, "_QUIET", (*git_room._QUIET, "-c", "core.filesRefLockTimeout=50"))
+    monkeypatch.setattr(safe_options, "OPTIONS", (*safe_options.OPTIONS, "-c", "core.filesRefLockTimeout=50"))
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
     lander = MergeRunner(reconciler.services)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
-from forkjoin.git.git import readable
+from forkjoin.git.file_names import printable
 from forkjoin.merge_queue.report import MergeReport
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.store.rows import NewMergeJob
@@ -229,7 +229,7 @@ async def test_what_lands_is_what_git_makes_of_it(tmp_path: Path, home: Home, ca
     landed = await land(home, here, ["b1", "b2"])
     assert landed.error is None
     assert git(here, "rev-parse", "main^{tree}") == merged.tree
-    told = {name: {readable(file) for file in files} for name, files in merged.conflicts.items()}
+    told = {name: {printable(file) for file in files} for name, files in merged.conflicts.items()}
     assert {f"b{one.id[1:]}": set(one.files) for one in landed.conflicted} == told
     assert not any("\0" in hunk for one in landed.conflicted for hunk in one.hunks)
     assert on_disk(here) == on_disk(by_git)

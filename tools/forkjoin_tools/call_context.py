@@ -11,7 +11,8 @@ from forkjoin.authentication import admit
 from forkjoin.core.error import CallerError, GitError, UnknownAgentError
 from forkjoin.core.model import FINAL, Agent, Request, State
 from forkjoin.core.session import Call, Caller, Session
-from forkjoin.git import git
+from forkjoin.git.git_config import find_warnings
+from forkjoin.git.refs import find_tip
 from forkjoin.reconciler import Reconciler
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver.context import Context
@@ -177,7 +178,7 @@ class Desk:
         agent = await self.find(name)
         if not at:
             return agent, None
-        tip = await git.tip(self.caller.project.common_dir, agent.ref)
+        tip = await find_tip(self.caller.project.common_dir, agent.ref)
         if tip and len(commit) >= _DIGITS and tip.startswith(commit.lower()):
             return agent, tip
         where = f"is at {tip[:12]}" if tip else "is gone"
@@ -256,7 +257,7 @@ def _once(found: Sequence[Agent]) -> list[Agent]:
 async def not_obeyed(repository: str) -> list[str]:
     """What in a repository's configuration is not run, in a sentence, if there is such."""
     try:
-        return await git.warn(repository)
+        return await find_warnings(repository)
     except CallerError as error:
         return [str(error)]
     except GitError:  # it is gone

@@ -7,7 +7,7 @@ from forkjoin.core.agent_spec import Command
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, Agent, MergeJob, OnConflict, Strategy
 from forkjoin.core.settings import Recipe
-from forkjoin.git.git import short
+from forkjoin.git.refs import short_name
 from forkjoin.git.repository import look
 from forkjoin.merge_queue.conflict_preview import MOST_COMPARED
 from forkjoin.merge_queue.queue import MergeOptions, enqueue, enqueue_undo, find_target, wait_for_report
@@ -55,7 +55,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     clashes = await desk.reconciler.foresight.look(desk.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
     fitting = fit(told, _PAIRS_BYTES)
-    return Conflicts(conflicts=fitting, target=short(target), more=len(told) - len(fitting) or None)
+    return Conflicts(conflicts=fitting, target=short_name(target), more=len(told) - len(fitting) or None)
 
 
 # -- merge_worktree
@@ -168,7 +168,7 @@ async def _how_far(desk: Desk, landing: MergeJob) -> str:
         for one in await desk.store.open_landings()
         if (one.project, one.target) == (landing.project, landing.target) and one.number < landing.number
     ]
-    key, into = f"landing on {landing.target} in {landing.project}", short(landing.target)
+    key, into = f"landing on {landing.target} in {landing.project}", short_name(landing.target)
     waits = f"waits for {len(before)} merge(s) into {into} before it"
     return desk.reconciler.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
 

@@ -12,7 +12,7 @@ from forkjoin.agents.budgets import find_budgets
 from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Merge, MergeJob, State
-from forkjoin.git import git
+from forkjoin.git.refs import short_name
 from forkjoin.scheduling.budget import reserved, usd
 from forkjoin.scheduling.gates import clock
 from forkjoin.scheduling.rate_limit_policy import RateLimit
@@ -221,7 +221,7 @@ async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
 
 def _merge(landing: MergeJob) -> str:
     ids = first([f"a{number}" for number in landing.agents])
-    return f"landing {landing.number}: {', '.join(ids)} into {git.short(landing.target)}"
+    return f"landing {landing.number}: {', '.join(ids)} into {short_name(landing.target)}"
 
 
 def _limit(name: str, known: RateLimit) -> str:

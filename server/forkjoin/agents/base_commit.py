@@ -5,8 +5,10 @@ from dataclasses import replace
 from forkjoin.agents.candidates import best_first
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent, State
-from forkjoin.git import git, merge_tree
+from forkjoin.git import merge_tree
 from forkjoin.git.fast_import import make_commit
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.refs import is_ancestor, resolve_commit
 from forkjoin.services import Services
 from forkjoin.workspace.agent_work import find_end
 
@@ -33,7 +35,7 @@ async def _named(services: Services, common_dir: str, agent: Agent) -> str:
     """Where the work ends of the agent that was named as base, or of the best of these candidates."""
     for other in await best_first(services.store, await services.store.agents_numbered(agent.base_agents)):
         tip = await find_end(services.store, common_dir, other)
-        if tip and await git.resolve(common_dir, tip):
+        if tip and await resolve_commit(common_dir, tip):
             return tip
     raise CallerError(
         f"Nothing is there of the work of {agent.spec.base}, which it was to start from. Spawn it again from another "
@@ -58,13 +60,13 @@ async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
 
 async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:
     """A commit that has both: one of the two, if that is enough."""
-    if await git.is_ancestor(common_dir, tip, base):
+    if await is_ancestor(common_dir, tip, base):
         return base
-    if await git.is_ancestor(common_dir, base, tip):
+    if await is_ancestor(common_dir, base, tip):
         return tip
     merged = await merge_tree.try_merge(common_dir, base, tip)
     if merged.conflicts:
-        files = git.listed(merged.conflicts, _FILES_NAMED)
+        files = printable_list(merged.conflicts, _FILES_NAMED)
         raise CallerError(
             f"What it comes after conflicts: the work of {other.label} with the others', in {files}. Merge them with "
             "merge_worktree, then spawn it again."

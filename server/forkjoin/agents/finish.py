@@ -19,7 +19,9 @@ from forkjoin.agents.stop import end_processes
 from forkjoin.agents.verify import Verified, verify
 from forkjoin.core.error import ForkjoinError
 from forkjoin.core.model import Agent, Merge, MergeJobState, Outcome, Result, State, Verify
-from forkjoin.git import git
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.git_config import find_warnings
+from forkjoin.git.refs import find_tip
 from forkjoin.git.unsaved.unsaved_work import Unsaved, find_unsaved
 from forkjoin.git.worktrees import autocommit, merge_in_worktree
 from forkjoin.git.worktrees.release_branches import free_others
@@ -90,7 +92,7 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
         common_dir = (await services.store.project_numbered(agent.project)).common_dir
         if agent.prepared:
             warnings = await _tidy_refs(services, common_dir, agent)
-        if agent.prepared and (tip := await git.tip(common_dir, agent.ref)):
+        if agent.prepared and (tip := await find_tip(common_dir, agent.ref)):
             work = await measure(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
         warnings += await config_tampering.find_warnings(services, agent)
@@ -113,7 +115,7 @@ async def _commit_work(services: Services, common_dir: str, agent: Agent) -> aut
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
     tests = [await services.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
-        return autocommit.Left(await git.tip(common_dir, agent.ref), 0, [])
+        return autocommit.Left(await find_tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
     return await commit_loose(services.store, common_dir, agent, message)
 
@@ -144,7 +146,7 @@ async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _En
     warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
     warnings += await _warn_of_nested(common_dir, agent)
     warnings += await _warn(services, agent, outcome, has_work=bool(work["commits"]))
-    warnings += [*await config_tampering.find_warnings(services, agent), *await git.warn(common_dir)]
+    warnings += [*await config_tampering.find_warnings(services, agent), *await find_warnings(common_dir)]
     failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
     return Result(
         attempt=agent.attempt,
@@ -208,7 +210,7 @@ async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
     found: list[Unsaved] = []
     with suppress(ForkjoinError):  # a removal asks again, and says what is wrong
         found = await find_unsaved(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
-    names = git.listed([str(one) for one in found])
+    names = printable_list([str(one) for one in found])
     return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
 
 
@@ -219,10 +221,10 @@ async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work:
     if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
     if refused := await services.store.refusals(agent):
-        warnings.append(f"It made calls that no agent may make, and they were refused: {git.listed(refused, 10)}.")
+        warnings.append(f"It made calls that no agent may make, and they were refused: {printable_list(refused, 10)}.")
     if models := await services.store.unpriced(agent):
         warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
     if stopped := [one.label for one in await services.store.live_below([agent])]:
         told = "They had not ended when it did, and were stopped; what they did is on their branches"
-        warnings.append(f"{told}: {git.listed(stopped, 20)}.")
+        warnings.append(f"{told}: {printable_list(stopped, 20)}.")
     return warnings

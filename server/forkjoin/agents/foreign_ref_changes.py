@@ -1,15 +1,16 @@
 """Refs recorded before an agent's program starts, for comparison at its end."""
 
 from forkjoin.core.model import Agent
-from forkjoin.git import git
-from forkjoin.git.refs import find_moved, list_refs
+from forkjoin.git.changed_refs import find_changed_refs, read_ref_listing
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.refs import short_name
 from forkjoin.services import Services
 
 
 async def note_start(services: Services, agent: Agent) -> None:
     """Record the repository's refs, unless that was done since the agent's last result."""
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
-    if (listing := await list_refs(common_dir)) is not None:
+    if (listing := await read_ref_listing(common_dir)) is not None:
         await services.store.note_refs(agent, listing)
 
 
@@ -21,21 +22,21 @@ async def warn_of_moves(services: Services, agent: Agent, common_dir: str) -> li
     before = await services.store.refs_before(agent)
     if before is None:
         return []
-    now = await list_refs(common_dir)
+    now = await read_ref_listing(common_dir)
     if now is None:
         return [
             "forkjoin can't tell whether other branches changed while it ran: git could not list the refs at its end."
         ]
     ended = await services.store.branches_left(agent, before.at)
     known = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
-    moved = [one for one in find_moved(before.listing, now, known) if one.ref != agent.ref]
+    moved = [one for one in find_changed_refs(before.listing, now, known) if one.ref != agent.ref]
     if not moved:
         return []
-    branches = await services.store.explained_branches(agent, [git.short(one.ref) for one in moved], before.at)
+    branches = await services.store.explained_branches(agent, [short_name(one.ref) for one in moved], before.at)
     merges = await services.store.merge_commits(agent.project, [one.ref for one in moved])
     working = branches.difference(ended)
-    left = [one for one in moved if git.short(one.ref) not in working and (one.ref, one.new) not in merges]
+    left = [one for one in moved if short_name(one.ref) not in working and (one.ref, one.new) not in merges]
     if not left:
         return []
-    named = git.listed([str(one) for one in left])
+    named = printable_list([str(one) for one in left])
     return [f"While it ran, other refs than its own changed, and not by a merge: {named}. Check that this is right."]

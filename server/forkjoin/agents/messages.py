@@ -15,6 +15,7 @@ from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, RUNS, Agent, State
 from forkjoin.core.session import Caller
 from forkjoin.git import git
+from forkjoin.git.refs import is_ancestor
 from forkjoin.services import Services
 from forkjoin.workspace.workspace import find_account
 
@@ -59,9 +60,9 @@ async def _check_not_reverted(services: Services, agent: Agent) -> None:
     words = ("--fixed-strings", f"--grep=This reverts commit {commit}")
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     with suppress(GitError):  # one of these is gone
-        if not await git.is_ancestor(common_dir, commit, target):
+        if not await is_ancestor(common_dir, commit, target):
             return
-        if not await git.git(common_dir, "log", "-1", "--format=%H", *words, f"{commit}..{target}", "--"):
+        if not await git.output(common_dir, "log", "-1", "--format=%H", *words, f"{commit}..{target}", "--"):
             raise CallerError(
                 f"The merge of {agent.label} was reverted, so that of its work only what is new would be merged. Take "
                 f"that back first (git revert {commit[:10]}), or spawn a new agent."

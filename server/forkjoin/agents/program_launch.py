@@ -12,7 +12,7 @@ from forkjoin.core.agent_spec import Permissions
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
-from forkjoin.git import git
+from forkjoin.git.commit_identity import find_fallback_identity
 from forkjoin.git.worktrees.worktree_folder import git_folder
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.services import Services
@@ -69,7 +69,7 @@ async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, s
     ours = {
         "FORKJOIN_TOKEN": await give_token(workplace.services, agent),
         "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
-        **await git.author(agent.worktree),
+        **await find_fallback_identity(agent.worktree),
     }
     return await workplace.compose(added, ours)
 

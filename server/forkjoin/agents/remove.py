@@ -21,7 +21,9 @@ from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, Agent, Merge, Removal
 from forkjoin.core.regular_file import is_gone
-from forkjoin.git import folder_archive, git, kept_refs
+from forkjoin.git import folder_archive, kept_refs
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.refs import describe_symbolic_target, find_symbolic_target, find_tip, resolve_commit
 from forkjoin.git.unsaved import unsaved_work
 from forkjoin.git.unsaved.unsaved_work import Unsaved
 from forkjoin.git.worktrees import worktree, worktree_folder
@@ -165,7 +167,7 @@ async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
     """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
     if await to_thread.run_sync(worktree_folder.git_folder, common_dir, Path(agent.worktree)):
         return False
-    return not (await git.tip(common_dir, agent.ref) or await git.resolve(common_dir, agent.base))
+    return not (await find_tip(common_dir, agent.ref) or await resolve_commit(common_dir, agent.base))
 
 
 async def _is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool:
@@ -180,7 +182,7 @@ async def _is_unmerged(services: Services, common_dir: str, agent: Agent) -> boo
     if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree)):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
     ended_at = await find_last(services.store, agent)
-    tip = await git.tip(common_dir, ref) or ended_at
+    tip = await find_tip(common_dir, ref) or ended_at
     try:
         if tip is None or await kept_refs.is_elsewhere(common_dir, tip, agent.base):
             return False
@@ -222,7 +224,7 @@ async def _check_again(
     _check_free(services, now)
     for agent in (one for one in now if one.number in lefts):
         tip = lefts[agent.number].tip
-        if await git.tip(common_dir, agent.ref) != tip:
+        if await find_tip(common_dir, agent.ref) != tip:
             raise _refuse(agent, "its branch was moved while its teardown ran; see that it may go, then call again")
         if not await is_at(services.store, common_dir, agent, tip, or_less=True):
             added[agent.number] = await _commit_loose(services, common_dir, agent)
@@ -231,8 +233,8 @@ async def _check_again(
 
 async def _note_symbolic(common_dir: str, agent: Agent) -> str | None:
     """Return a warning if the agent's branch was made a symbolic ref."""
-    target = await git.find_symbolic(common_dir, agent.ref)
-    return None if target is None else f"{agent.label}: its branch was {git.describe_symbolic(target)}"
+    target = await find_symbolic_target(common_dir, agent.ref)
+    return None if target is None else f"{agent.label}: its branch was {describe_symbolic_target(target)}"
 
 
 async def _commit_loose(services: Services, common_dir: str, agent: Agent) -> Left:
@@ -267,8 +269,8 @@ async def _find_unsaved(
         if found and not discard:
             raise _refuse(
                 agent,
-                f"its worktree has work that is nowhere else: {git.listed([str(one) for one in found])}. Push it, or "
-                "move it away, or pass discard_unmerged=true (it is kept as a tar file under refs/forkjoin/kept/)",
+                f"its worktree has work that is nowhere else: {printable_list([str(one) for one in found])}. Push it, "
+                "or move it away, or pass discard_unmerged=true (it is kept as a tar file under refs/forkjoin/kept/)",
             )
         each += [(agent, found)] if found else []
     return each
@@ -280,8 +282,8 @@ async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved])
         ref = await unsaved_work.keep(common_dir, Path(agent.worktree), found, agent.slug)
     except (GitError, CallerError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
-        raise _refuse(agent, f"{git.listed([str(one) for one in found])}: {why}") from error
-    names = git.listed([str(one) for one in found])
+        raise _refuse(agent, f"{printable_list([str(one) for one in found])}: {why}") from error
+    names = printable_list([str(one) for one in found])
     command = folder_archive.restoring(common_dir, ref, Path(agent.worktree).parent)
     return f"{agent.label}: {names} is kept in {ref}. This puts it back: {command}"
 
@@ -306,7 +308,7 @@ async def _take_all_away(services: Services, common_dir: str, agents: Sequence[A
             log.warning("%s: not all of it could be taken away: %s", agent.label, error)
             failed.append(f"{agent.label} ({error})")
     if failed:
-        others = f" The others went: {git.listed([f'a{number}' for number in kept_as], 20)}." if kept_as else ""
+        others = f" The others went: {printable_list([f'a{number}' for number in kept_as], 20)}." if kept_as else ""
         raise CallerError(
             f"Not all could be taken away of {'; '.join(failed[:5])}. Its commits are kept; call remove_worktrees "
             f"again.{others}"
@@ -320,7 +322,7 @@ async def _take_away(services: Services, common_dir: str, agent: Agent) -> str |
     Doing so twice is harmless, and has the same answer.
     """
     forgotten = await _is_forgotten(common_dir, agent)
-    tip = None if forgotten else await git.tip(common_dir, agent.ref)
+    tip = None if forgotten else await find_tip(common_dir, agent.ref)
     kept_as = None if forgotten or not agent.prepared else await _keep(services, common_dir, agent, tip)
     if agent.removed is not None:
         return kept_as

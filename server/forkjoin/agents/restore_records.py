@@ -16,7 +16,7 @@ from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import GitError
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
-from forkjoin.git import git
+from forkjoin.git.refs import find_tip
 from forkjoin.store.damaged_database import note_damage, set_aside_copies
 from forkjoin.store.rows import About, Asked, Restored
 from forkjoin.store.store import Store
@@ -90,5 +90,5 @@ async def _is_removed(about: About) -> bool:
     if await to_thread.run_sync(Path(about.worktree).exists):
         return False
     with suppress(GitError, OSError):
-        return await git.tip(about.project, f"refs/heads/{about.branch}") is None
+        return await find_tip(about.project, f"refs/heads/{about.branch}") is None
     return False

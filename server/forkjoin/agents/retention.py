@@ -15,7 +15,7 @@ from forkjoin.agents.remove import remove
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
-from forkjoin.git import git
+from forkjoin.git.refs import find_tip
 from forkjoin.services import Services
 from forkjoin.store.damaged_database import set_aside_copies
 from forkjoin.workspace.agent_work import find_last, is_at
@@ -68,7 +68,7 @@ async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
         return True
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     ended_at = await find_last(services.store, agent) or agent.base
-    tip = await git.tip(common_dir, agent.ref)
+    tip = await find_tip(common_dir, agent.ref)
     return tip in (None, ended_at) and await is_at(services.store, common_dir, agent, ended_at)
 
 

@@ -13,8 +13,8 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Caller
 from forkjoin.core.settings import Recipe, Settings
-from forkjoin.git import git
 from forkjoin.git.branch_names import find_naming
+from forkjoin.git.refs import resolve_commit
 from forkjoin.git.repository import Checkout, look
 from forkjoin.services import Services
 from forkjoin.store.rows import NewAgent
@@ -147,7 +147,7 @@ def _check_program(settings: Settings, spec: Spec) -> None:
 
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
     """The commit that `base` means; none where it means an agent, if anything."""
-    return await git.resolve(checkout.top or checkout.common_dir, base) if base else checkout.head
+    return await resolve_commit(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
 def _start(checkout: Checkout, commit: str | None) -> str:

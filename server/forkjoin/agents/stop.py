@@ -11,7 +11,7 @@ from forkjoin.agents.wait import wait
 from forkjoin.core.error import CallerError, RecordsError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent
-from forkjoin.git.git import listed
+from forkjoin.git.file_names import printable_list
 from forkjoin.services import Services
 from forkjoin.workspace import shell_command
 from forkjoin.workspace.workspace import handles_beside
@@ -56,7 +56,9 @@ async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[A
     try:
         return await services.store.ask_stop(agents)
     except RecordsError as error:
-        done = f"These processes can't be ended: {listed(left)}; all others have" if left else "All processes have"
+        done = (
+            f"These processes can't be ended: {printable_list(left)}; all others have" if left else "All processes have"
+        )
         raise CallerError(
             f"{done} ended, and what the agents wrote stays, but their stop could not be recorded: {error.why}. Call "
             "stop_agents again then; else they count as lost, and those with retries start again."

@@ -20,7 +20,8 @@ from forkjoin.cli.trust import untrusted
 from forkjoin.core.error import CallerError, ForkjoinError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.settings import AgentProgram, Limits, Settings, read_settings
-from forkjoin.git import git
+from forkjoin.git.git_version import OLDEST_GIT
+from forkjoin.git.safe_options import safe_environment
 from forkjoin.process import capacity, cgroup_root
 from forkjoin.process.resource_limits import spell_bytes
 from forkjoin.store.damaged_database import find_damage, find_trouble
@@ -145,7 +146,7 @@ def _ask(*argv: str) -> str | None:
             timeout=_VERSION_S,
             check=False,
             stdin=subprocess.DEVNULL,
-            env=git.environment(),
+            env=safe_environment(),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -155,7 +156,7 @@ def _ask(*argv: str) -> str | None:
 def _git() -> Finding:
     found = _ask("git", "version")
     version = tuple(map(int, re.findall(r"\d+", found or "")[:2]))
-    return Finding("git", version >= git.OLDEST_GIT, found or "not found", "install git 2.38 or newer")
+    return Finding("git", version >= OLDEST_GIT, found or "not found", "install git 2.38 or newer")
 
 
 def _folder(home: Home) -> Finding:

@@ -15,9 +15,9 @@ from forkjoin.cli.safe_output import agrees
 from forkjoin.core.error import CallerError, NoRepositoryError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.trust_records import Trust, Trusted
-from forkjoin.git import git
+from forkjoin.git.git_config import list_entries_that_need_trust
 from forkjoin.git.repository import Checkout, look
-from forkjoin.git.unsafe_config import Entry
+from forkjoin.git.unsafe_config import ConfigEntry
 from forkjoin.workspace.repository_config import Wanted, loses_verify, read_wanted
 
 
@@ -106,7 +106,7 @@ class _Found:
     """A repository, and what in it wants to be executed."""
 
     checkout: Checkout
-    commands: Sequence[Entry]
+    commands: Sequence[ConfigEntry]
     wanted: Wanted | None
 
     def list(self, known: Trusted) -> Iterator[tuple[str, bool]]:
@@ -141,7 +141,7 @@ async def _find(home: Home) -> _Found:
     checkout = await look(Path.cwd())
     if checkout.top and Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         raise CallerError("This is an agent's worktree. Go to your own checkout, and trust what is there.")
-    return _Found(checkout, await git.commands(checkout.common_dir), read_wanted(home, checkout))
+    return _Found(checkout, await list_entries_that_need_trust(checkout.common_dir), read_wanted(home, checkout))
 
 
 def _plain(text: str) -> str:

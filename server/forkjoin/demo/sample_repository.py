@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from forkjoin.git import git
+from forkjoin.git.safe_options import safe_environment
 
 FILES = {
     "README.md": "# calc\n\nA tiny calculator.\n",
@@ -60,4 +60,4 @@ def make_repository(folder: Path) -> None:
 def _git(folder: Path, *arguments: str) -> None:
     author = ("-c", "user.name=forkjoin demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgSign=false")
     argv = ["git", "-C", str(folder), *author, *arguments]
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, env=git.environment())
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, env=safe_environment())

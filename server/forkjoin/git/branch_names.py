@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from forkjoin.core.agent_spec import slug
-from forkjoin.git import git
+from forkjoin.git.refs import find_tip
 
 
 async def find_naming(common_dir: str, worktrees: Path) -> Callable[[int, str], tuple[str, str]]:
@@ -27,4 +27,4 @@ def _folder(common_dir: str) -> str:
 
 async def _branch_prefix(common_dir: str) -> str:
     """`forkjoin/`, unless a branch called `forkjoin` stands where git would need a folder."""
-    return "forkjoin-" if await git.tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"
+    return "forkjoin-" if await find_tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"

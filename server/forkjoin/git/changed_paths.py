@@ -32,14 +32,14 @@ class Change:
 
 async def changes_between(repository: str, old: str, new: str) -> list[Change]:
     """Every path that differs; a moved file is one that went and one that came."""
-    listing = await git.git(repository, "diff-tree", *_RAW, old, new)
+    listing = await git.output(repository, "diff-tree", *_RAW, old, new)
     return read_changes(listing)
 
 
 async def changes_of_trees(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[Change]]:
     """What differs within each pair of trees, an old one and a new one, in one call."""
     asked = "".join(f"{old} {new}\n" for old, new in pairs)
-    listing = await git.git(repository, "diff-tree", *_RAW, "--stdin", stdin=asked.encode())
+    listing = await git.output(repository, "diff-tree", *_RAW, "--stdin", stdin=asked.encode())
     found: list[list[Change]] = []
     at = 0
     for old, new in pairs:  # each is answered by a line that repeats it, and what differs

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from forkjoin.git import git
+from forkjoin.git.refs import Tip
 
 _NOT_IN_A_NAME = str.maketrans("", "", "<>\n")
 _FORM = "--format=%m%x00%H%x00%T%x00%P%x00%an%x00%ae%x00%at"
@@ -33,16 +34,16 @@ class Added:
     """What a branch adds."""
 
     commits: tuple[Commit, ...]  #: its own, the newest first
-    base: git.Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
+    base: Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
 
 
-async def find_added(repository: str, head: str, tips: Sequence[git.Tip]) -> list[Added]:
+async def find_added(repository: str, head: str, tips: Sequence[Tip]) -> list[Added]:
     """What each of these branches adds to `head`, in one call."""
     asked = "".join(f"{one}\n" for one in (f"^{head}", *(tip.commit for tip in tips)))
-    listing = await git.git(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
+    listing = await git.output(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
     fields = listing.split("\0")
     rows = [Commit(*fields[n : n + 7]) for n in range(0, len(fields) - 6, 7)]
-    outside = {row.id: git.Tip(row.id, row.tree) for row in rows if row.mark == "-"}
+    outside = {row.id: Tip(row.id, row.tree) for row in rows if row.mark == "-"}
     commits = {row.id: row for row in rows if row.mark != "-"}
     own = [_walk(tip.commit, commits) for tip in tips]
     sharing = Counter(commit.id for one in own for commit in one)
@@ -60,7 +61,7 @@ def _walk(tip: str, commits: Mapping[str, Commit]) -> list[Commit]:
     return list(found.values())
 
 
-def _added(own: list[Commit], outside: Mapping[str, git.Tip], sharing: Mapping[str, int]) -> Added:
+def _added(own: list[Commit], outside: Mapping[str, Tip], sharing: Mapping[str, int]) -> Added:
     parents = {parent for commit in own for parent in commit.parents.split()}
     left_at = [outside[parent] for parent in parents if parent in outside]
     alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)

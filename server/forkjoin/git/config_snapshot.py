@@ -24,7 +24,8 @@ from forkjoin.core.paths import Home
 from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git import git
-from forkjoin.git.unsafe_config import users_files
+from forkjoin.git.file_names import printable
+from forkjoin.git.unsafe_config import users_config_files
 
 #: Bytes of a file that are kept, and of all; how many files and submodules' folders are looked at.
 _BYTES, _BYTES_OF_ALL, _FILES, _FOLDERS = 256 * 1024, 4 * 1024 * 1024, 1000, 2000
@@ -79,7 +80,7 @@ class Change:
         return self.file.startswith("/")
 
     def __str__(self) -> str:
-        return f"{git.readable(self.file)}: {self.what}"
+        return f"{printable(self.file)}: {self.what}"
 
 
 # -- taking a snapshot
@@ -88,7 +89,7 @@ class Change:
 def take(common_dir: str, *, user: bool = False) -> Snapshot:
     """Return a snapshot of a repository's shared files, and of `user`'s. Blocks."""
     root = Path(common_dir)
-    files = [*islice(_shared_files(root), _FILES), *(users_files() if user else ())]
+    files = [*islice(_shared_files(root), _FILES), *(users_config_files() if user else ())]
     found: dict[str, File | None] = {}
     room, hashed = _BYTES_OF_ALL, _HASHED
     for file in files:
@@ -243,7 +244,7 @@ def _values(key: str, values: Sequence[str]) -> str:
     """Return values as they can be shown, without a login in an address."""
     if _SECRET.search(key):
         return "(hidden)"
-    shown = ", ".join(git.readable(_LOGIN.sub("…@", value)) for value in values)
+    shown = ", ".join(printable(_LOGIN.sub("…@", value)) for value in values)
     return shown if len(shown) <= _VALUE else f"{shown[:_VALUE]}…"
 
 

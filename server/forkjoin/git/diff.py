@@ -7,6 +7,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.git import git
+from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.worktrees.worktree_folder import find_place, is_folder
 
 #: Bytes of a diff that are read; an agent may have added files of any size.
@@ -31,15 +32,15 @@ async def measure(common_dir: str, base: str, tip: str) -> Stat:
     """How much lies between two commits; a binary file counts as a file and no lines."""
     if base == tip:
         return Stat(0, 0, 0)
-    listing = await git.git(common_dir, "diff", *_PLAIN, "--numstat", "-z", "--no-renames", base, tip, "--")
-    rows = [row.split("\t") for row in git.names_in(listing)]
+    listing = await git.output(common_dir, "diff", *_PLAIN, "--numstat", "-z", "--no-renames", base, tip, "--")
+    rows = [row.split("\t") for row in split_names(listing)]
     inserted, deleted = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
     return Stat(len(rows), inserted, deleted)
 
 
 async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
     """The diff between two commits; of `path` alone, or of all."""
-    return await git.read(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
+    return await git.read_output(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
 
 
 async def text_now(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
@@ -47,9 +48,9 @@ async def text_now(common_dir: str, worktree: Path, base: str, path: str | None,
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return b""
-    text = await git.read(worktree, *_diff(stat), base, "--", *_only(path), limit=LIMIT, extra=place.here)
-    new = git.names_in(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
-    return text + b"".join(b"new, not in git yet: %s\n" % git.readable(name).encode() for name in new[:_NAMED])
+    text = await git.read_output(worktree, *_diff(stat), base, "--", *_only(path), limit=LIMIT, extra=place.here)
+    new = split_names(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
+    return text + b"".join(b"new, not in git yet: %s\n" % printable(name).encode() for name in new[:_NAMED])
 
 
 # -- both sides of a conflict
@@ -67,13 +68,14 @@ class Sides:
 
 async def find_sides(common_dir: str, ours: str, theirs: str, files: Sequence[str], limit: int) -> Sides:
     """What two commits have done in these files since they parted; `limit` bytes of each diff."""
-    base = (await git.git(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
+    base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
     paths = [one for file in files[:_FILES] for one in _only(file)]
     diffs = [
-        await git.read(common_dir, *_diff(stat=False), base, tip, "--", *paths, limit=limit) for tip in (ours, theirs)
+        await git.read_output(common_dir, *_diff(stat=False), base, tip, "--", *paths, limit=limit)
+        for tip in (ours, theirs)
     ]
     log = ("log", "--first-parent", "--format=%H", f"--max-count={_COMMITS}", f"{base}..{ours}", "--", *paths)
-    return Sides(base, diffs[0], diffs[1], tuple((await git.git(common_dir, *log)).split()))
+    return Sides(base, diffs[0], diffs[1], tuple((await git.output(common_dir, *log)).split()))
 
 
 def _diff(stat: bool) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from forkjoin.git import git
 from forkjoin.git.changed_paths import Change, changes_between
+from forkjoin.git.commit_identity import make_signature
+from forkjoin.git.refs import Tip
 
 #: What the stream calls the branch that it builds. It is reset to nothing at its end, so that no such ref is written.
 _REF = "refs/forkjoin/stream"
@@ -22,20 +24,18 @@ class NewCommit:
     committer: str
 
 
-async def make_commits(
-    repository: str, head: str, commits: Sequence[NewCommit], how: Sequence[str] = ()
-) -> list[git.Tip]:
+async def make_commits(repository: str, head: str, commits: Sequence[NewCommit], how: Sequence[str] = ()) -> list[Tip]:
     """Make these commits, the first on `head`, each other on the one before it; `how` are options of git's own."""
     stream = b"".join(_write(head, commits))
     arguments = (*how, "fast-import", "--quiet", "--done", "--date-format=raw")
-    told = (await git.git(repository, *arguments, stdin=stream)).splitlines()
+    told = (await git.output(repository, *arguments, stdin=stream)).splitlines()
     trees = (line.split()[2] for line in told[1::2])  # "040000 tree <id>", and a tab
-    return [git.Tip(commit, tree) for commit, tree in zip(told[::2], trees, strict=True)]
+    return [Tip(commit, tree) for commit, tree in zip(told[::2], trees, strict=True)]
 
 
 async def make_commit(repository: str, head: str, tree: str, merged: str | None, message: str, at: float) -> str:
     """Make one commit on `head`, with this tree, signed by whoever commits here at that time; its id."""
-    signed = await git.sign(repository, at)
+    signed = await make_signature(repository, at)
     changes = await changes_between(repository, head, tree)
     (made,) = await make_commits(
         repository, head, [NewCommit(changes, merged, message, signed.author, signed.committer)]

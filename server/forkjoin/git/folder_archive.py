@@ -16,6 +16,7 @@ from anyio import to_thread
 
 from forkjoin.core.error import CallerError
 from forkjoin.git import git, kept_refs
+from forkjoin.git.file_names import printable_list
 from forkjoin.git.worktrees.worktree_snapshot import NOBODY
 
 #: Bytes of more than this are not kept.
@@ -37,14 +38,14 @@ async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterabl
             await to_thread.run_sync(_pack, file, folders)
             # git reads a regular file piece by piece, what comes through a pipe as a whole.
             hashed = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
-            blob = await git.git(common_dir, *hashed, holding=(file.fileno(),))
+            blob = await git.output(common_dir, *hashed, pass_fds=(file.fileno(),))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CallerError(f"the disk that {common_dir} is on is full; make room there, then call again") from error
         raise CallerError(f"{error.filename or next(iter(folders))} can't be kept: {error.strerror}") from error
-    tree = await git.git(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
+    tree = await git.output(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
     parents = [f"-p{one}" for one in sorted(commits)]
-    commit = await git.git(common_dir, "commit-tree", *parents, "-m", message, tree, extra=NOBODY)
+    commit = await git.output(common_dir, "commit-tree", *parents, "-m", message, tree, extra=NOBODY)
     return await kept_refs.keep(common_dir, commit, name)
 
 
@@ -64,7 +65,7 @@ def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
                 size += os.lstat(path).st_size
                 if size > _MOST:
                     raise CallerError(
-                        f"{git.listed(tops)} {'have' if tops[1:] else 'has'} more than {_MOST // 1024**3} GB"
+                        f"{printable_list(tops)} {'have' if tops[1:] else 'has'} more than {_MOST // 1024**3} GB"
                         f"{' together' if tops[1:] else ''}, which is too large to keep. Move what is large away"
                     )
                 tar.add(path, Path(name, path.relative_to(top)), recursive=False)

@@ -12,6 +12,7 @@ from typing import IO
 
 from forkjoin.core.error import GitRefusedError
 from forkjoin.git import git
+from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside
 
 #: Commits and trees; index-pack reads `.gitmodules` itself. The commit graph could tell of other trees than there are.
@@ -45,7 +46,7 @@ async def _why_malformed(common_dir: str, target: str, tips: Sequence[str], asid
     wanted = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
     with objects_aside(common_dir, aside) as elsewhere, tempfile.TemporaryFile(dir=aside) as pack:
         try:
-            await git.run(common_dir, *_PACK, stdin=wanted, stdout=pack, fine=(0,))
+            await git.run(common_dir, *_PACK, stdin=wanted, stdout=pack, ok_codes=(0,))
         except GitRefusedError as error:  # an object is missing
             return error.last_line
         why = await _why_refused(common_dir, pack, elsewhere, "--strict")
@@ -55,9 +56,9 @@ async def _why_malformed(common_dir: str, target: str, tips: Sequence[str], asid
 
 
 async def _why_refused(common_dir: str, pack: IO[bytes], elsewhere: Mapping[str, str], option: str) -> str:
-    check = (*git.UNSYNCED, "index-pack", "--stdin", option)
+    check = (*NO_FSYNC, "index-pack", "--stdin", option)
     try:
-        await git.run(common_dir, *check, stdin=pack, extra=elsewhere, fine=(0,))
+        await git.run(common_dir, *check, stdin=pack, extra=elsewhere, ok_codes=(0,))
     except GitRefusedError as error:
         return _first_error(error)
     return ""

@@ -1,23 +1,27 @@
-"""The git folder and work tree of a git call, found by the file system alone.
+"""Git folders and worktrees, found by the file system alone.
 
-Agents can write to the configuration and to a worktree's `.git`. So every call names both outright: neither
-`core.worktree` nor `core.bare`, nor what `.git` has become meanwhile, leads git elsewhere.
+Agents can write to the configuration and to their worktree's `.git`. So every call names the git folder and the work
+tree to git explicitly: neither `core.worktree` nor `core.bare` nor a changed `.git` can lead git elsewhere.
 """
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anyio import to_thread
+
+from forkjoin.core.error import GitRefusedError
 from forkjoin.core.regular_file import read_line
 
-#: The files that git opens in a worktree's own git folder, and in the common one: were they pipes, it would wait there.
-_OWN = (
+#: Files that git opens in a worktree's own git folder. git would block on one that is a named pipe.
+_WORKTREE_FILES = (
     *("HEAD", "commondir", "gitdir", "config.worktree", "index", "logs/HEAD", "info/sparse-checkout", "ORIG_HEAD"),
     *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "AUTO_MERGE", "CHERRY_PICK_HEAD", "REVERT_HEAD", "FETCH_HEAD"),
 )
-_COMMON = (
+#: The same for the common git folder.
+_COMMON_FILES = (
     "config",
     "packed-refs",
     "shallow",
@@ -29,88 +33,125 @@ _COMMON = (
     "objects/info/commit-graphs/commit-graph-chain",
     "objects/pack/multi-pack-index",
 )
-#: Bytes of such a file: git reads it whole, and would fill the memory.
-_LARGEST = 16 * 1024 * 1024
-#: All but those that grow with the repository.
-_SMALL = frozenset(
-    {*_OWN, *(name for name in _COMMON if not name.startswith("objects/"))}
+#: Files of these that don't grow with the repository.
+_SMALL_FILES = frozenset(
+    {*_WORKTREE_FILES, *(name for name in _COMMON_FILES if not name.startswith("objects/"))}
     - {"index", "packed-refs", "logs/HEAD", "info/sparse-checkout"}
 )
-#: How a `.git` begins that is a file (gitrepository-layout(5)).
-_LEADS = "gitdir: "
+#: Bytes that a small file may have. git reads it whole, so a larger one could fill the memory.
+_SMALL_FILE_LIMIT = 16 * 1024 * 1024
+#: The beginning of a gitfile (gitrepository-layout(5)).
+_GITFILE_PREFIX = "gitdir: "
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a repository is, and the worktree of it that a call is made in."""
+    """The git folder and work tree of a call of git."""
 
     git_dir: Path
     common_dir: str
-    work_tree: Path  #: the git folder itself, where a call is made in that
+    work_tree: Path  #: equals `git_dir` if the call is made in the git folder
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which git is told of it."""
+        """The variables that name this location to git."""
         common = {} if os.path.realpath(self.git_dir) == self.common_dir else {"GIT_COMMON_DIR": self.common_dir}
         return {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree), **common}
 
-    def find_unusable(self) -> str | None:
-        """Say what git would open here, and never get to the end of; `None` if there is nothing of the kind."""
-        files = [(self.git_dir, name) for name in _OWN] + [(Path(self.common_dir), name) for name in _COMMON]
+    def find_blocking_file(self) -> str | None:
+        """Return an error message about a file that git would block on or read without end, if there is one."""
+        files = [(self.git_dir, name) for name in _WORKTREE_FILES]
+        files += [(Path(self.common_dir), name) for name in _COMMON_FILES]
         for folder, name in files:
             if is_irregular(folder / name):
-                what = "not a regular file, and git would block on it"
-                return f"{folder / name} is {what}. Remove it, then call again"
+                problem = "not a regular file, and git would block on it"
+                return f"{folder / name} is {problem}. Remove it, then call again"
             if is_oversized(folder, name):
-                size = _LARGEST // 1024 // 1024
+                size = _SMALL_FILE_LIMIT // 1024 // 1024
                 return f"{folder / name} is larger than {size} MB. Look at it and remove it, then call again"
         return None
 
 
-def locate(where: Path, named: Mapping[str, str]) -> Location | None:
-    """Locate a call made in `where`. Return `None` outside a worktree's root.
+async def check_usable(location: Location, arguments: Sequence[str]) -> None:
+    """Raise a GitRefusedError if git would block on a file of a git folder, or read it without end.
 
     Args:
-        named: The variables by which the caller has named some of it.
+        location: The location of the call.
+        arguments: The arguments of the call, for the error.
     """
-    where = Path(os.path.abspath(where))  # noqa: PTH100 - where a symlink leads is not asked
-    git_dir = Path(named["GIT_DIR"]) if "GIT_DIR" in named else _find_git_dir(where)
+    if problem := await to_thread.run_sync(location.find_blocking_file):
+        raise GitRefusedError(arguments, -1, problem)
+
+
+def locate(where: Path, variables: Mapping[str, str]) -> Location | None:
+    """Return the location of a call of git, or `None` if `where` is no worktree's root and no git folder. Blocks.
+
+    Args:
+        where: The folder in which the call is made.
+        variables: The call's own variables. Those that name a part of the location override what is found.
+    """
+    where = Path(os.path.abspath(where))  # noqa: PTH100 - symlinks are not resolved
+    git_dir = Path(variables["GIT_DIR"]) if "GIT_DIR" in variables else _git_dir_at(where)
     if git_dir is None:
         return None
-    common_dir = named.get("GIT_COMMON_DIR") or common_dir_of(git_dir)
-    return Location(git_dir, common_dir, Path(named.get("GIT_WORK_TREE", where)))
-
-
-def _find_git_dir(where: Path) -> Path | None:
-    link = where / ".git"
-    if link.is_dir():
-        return link
-    return linked_dir(where) or (where if os.path.lexists(where / "HEAD") else None)
+    common_dir = variables.get("GIT_COMMON_DIR") or resolve_common_dir(git_dir)
+    return Location(git_dir, common_dir, Path(variables.get("GIT_WORK_TREE", where)))
 
 
 def find_common_dir(folder: Path) -> str | None:
-    """Return the common git folder of the repository around a folder, by its files alone; None if there is none."""
+    """Return the common git folder of the repository around `folder`, or `None` if there is none. Blocks."""
     folder = folder.resolve()
     for level in (folder, *folder.parents):
-        git_dir = _find_git_dir(level)
-        if git_dir and Path(common := common_dir_of(git_dir), "objects").is_dir():
-            return common
+        git_dir = _git_dir_at(level)
+        if git_dir and Path(common_dir := resolve_common_dir(git_dir), "objects").is_dir():
+            return common_dir
     return None
 
 
-def linked_dir(worktree: Path) -> Path | None:
-    """Return the git folder that a worktree's `.git` leads to, if it is a file that git would follow."""
-    line = read_line(worktree / ".git") or ""
-    return worktree / line.removeprefix(_LEADS).rstrip("\r\n") if line.startswith(_LEADS) else None
+def _git_dir_at(folder: Path) -> Path | None:
+    """Return the git folder of the worktree whose root is `folder`, or `folder` if it is a git folder itself."""
+    link = folder / ".git"
+    if link.is_dir():
+        return link
+    return read_gitfile(link) or (folder if os.path.lexists(folder / "HEAD") else None)
 
 
-def common_dir_of(git_dir: Path) -> str:
-    """Return the common git folder of a worktree's own, or of a common one."""
-    return os.path.realpath(git_dir / (read_line(git_dir / "commondir") or ""))
+def read_gitfile(file: Path, *, strict: bool = False) -> Path | None:
+    """Return the path in a gitfile, or `None` if the file is none that git would follow.
+
+    Args:
+        file: A worktree's `.git`.
+        strict: Whether to raise PermissionError if this user may not read the file.
+    """
+    line = read_line(file, strict=strict) or ""
+    return file.parent / line.removeprefix(_GITFILE_PREFIX).rstrip("\r\n") if line.startswith(_GITFILE_PREFIX) else None
+
+
+def follow_git_link(link: Path) -> Path | None:
+    """Return the git folder that a worktree's `.git` is or leads to, or `None` if there is no such folder.
+
+    Raises:
+        PermissionError: This user may not read it.
+    """
+    if link.is_dir():
+        return Path(os.path.realpath(link)) if link.is_symlink() else link
+    target = read_gitfile(link, strict=True)
+    folder = Path(os.path.normpath(target)) if target else None
+    return folder if folder and folder.is_dir() else None
+
+
+def resolve_common_dir(git_dir: Path) -> str:
+    """Return the real path of the common git folder, which has the objects and refs of `git_dir`."""
+    return os.path.realpath(common_dir_path(git_dir))
+
+
+def common_dir_path(git_dir: Path) -> Path:
+    """Return the path of the common git folder as the file `commondir` has it, or `git_dir` without that file."""
+    return git_dir / (read_line(git_dir / "commondir") or "")
 
 
 def is_irregular(file: Path) -> bool:
-    """Return whether a path is, or links to, something like a pipe or a device."""
+    """Return whether a path is or links to something else than a regular file or a folder, e.g. a named pipe."""
     try:
         mode = file.stat().st_mode
     except OSError:
@@ -119,8 +160,8 @@ def is_irregular(file: Path) -> bool:
 
 
 def is_oversized(git_dir: Path, name: str) -> bool:
-    """Return whether a file of a git folder, one of those that stay small, is too large."""
+    """Return whether a file that should stay small is larger than 16 MB."""
     try:
-        return name in _SMALL and (git_dir / name).stat().st_size > _LARGEST
+        return name in _SMALL_FILES and (git_dir / name).stat().st_size > _SMALL_FILE_LIMIT
     except OSError:
         return False

@@ -4,7 +4,7 @@ import itertools
 import re
 
 from forkjoin.core.error import GitError, GitRefusedError
-from forkjoin.git import git
+from forkjoin.git.refs import find_tip, is_ancestor, list_refs, update_refs
 
 #: An agent's branch, of whatever home: such may go at any time, and keeps nothing of another's.
 _AGENTS = re.compile(r"refs/heads/forkjoin[/-]a[1-9]\d*-.*", re.DOTALL)
@@ -19,10 +19,10 @@ async def is_elsewhere(common_dir: str, commit: str, base: str) -> bool:
     Raises:
         GitError: Objects are missing, so that it can't be told.
     """
-    if commit == base or await git.is_ancestor(common_dir, commit, base):
+    if commit == base or await is_ancestor(common_dir, commit, base):
         return True
     form = "--format=%(symref) %(refname)"
-    lines = await git.list_refs(common_dir, f"--contains={commit}", form, "refs/heads/", "refs/tags/")
+    lines = await list_refs(common_dir, f"--contains={commit}", form, "refs/heads/", "refs/tags/")
     refs = (line[1:] for line in lines if line.startswith(" "))  # of a symbolic ref the other is told
     return not all(_AGENTS.fullmatch(ref) for ref in refs)
 
@@ -32,10 +32,10 @@ async def keep(common_dir: str, commit: str, name: str) -> str:
     for n in itertools.count(1):
         ref = f"refs/forkjoin/kept/{name}" if n == 1 else f"refs/forkjoin/kept/{name}-{n}"
         try:
-            await git.update_refs(common_dir, [f"create {ref} {commit}"], "forkjoin: kept")
+            await update_refs(common_dir, [f"create {ref} {commit}"], "forkjoin: kept")
             return ref
         except GitError as error:
-            found = await git.tip(common_dir, ref)
+            found = await find_tip(common_dir, ref)
             if found == commit:
                 return ref
             is_in_the_way = isinstance(error, GitRefusedError) and n < _NAMES  # a symbolic ref, or one below it
@@ -48,5 +48,5 @@ async def find(common_dir: str, name: str) -> str | None:
     """The ref that has kept something under this name, the newest where several have."""
     refs = [f"refs/forkjoin/kept/{name}", f"refs/forkjoin/kept/{name}-*"]
     form = "--format=%(symref) %(refname)"
-    lines = await git.list_refs(common_dir, "--sort=-version:refname", form, "--", *refs)
+    lines = await list_refs(common_dir, "--sort=-version:refname", form, "--", *refs)
     return next((line[1:] for line in lines if line.startswith(" ")), None)  # a symbolic ref keeps nothing

@@ -39,7 +39,9 @@ async def try_merge(
     """
     parted = (f"--merge-base={base}",) if base else ()
     arguments = (*how, "merge-tree", "--write-tree", "--name-only", "-z", *parted, ours, theirs)
-    code, out, _ = await git.run(common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, fine=(0, 1))
+    code, out, _ = await git.run(
+        common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, ok_codes=(0, 1)
+    )
     tree, _, told = os.fsdecode(out).partition("\0")
     return Merged(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
 

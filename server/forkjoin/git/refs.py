@@ -1,75 +1,159 @@
-"""Listings of a repository's refs, and the differences between two listings."""
+"""Refs and revisions: which commits they mean, and changing refs."""
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import anyio
-
-from forkjoin.core.error import GitError
+from forkjoin.core.error import GitRefusedError, git_error
 from forkjoin.git import git
+from forkjoin.git.file_names import printable
 
-#: Refs that are nobody's work: what a fetch moves, what each worktree has of its own, and what we keep.
-_LEFT_OUT = ("remotes", "prefetch", "forkjoin", "bisect", "worktree", "rewritten")
-_PREFIXES = tuple(f"refs/{name}/" for name in _LEFT_OUT)
-_LISTING = ("for-each-ref", "--format=%(objectname) %(refname) %(symref)")
-#: Bytes of all refs, and seconds that listing them may take.
-_LIMIT = 32 * 1024 * 1024
-_PATIENCE_S = 20.0
-_DIGITS = 10
+#: Bytes that the name of a revision or branch may have. The kernel refuses an argument of 128 KB.
+_NAME_LIMIT = 4_000
+#: git's error for a symbolic ref that leads in circles, and for a file that is no ref.
+_NO_SUCH_REF = "No such ref"
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """A ref that points elsewhere than before, is new, or is gone."""
+class Tip:
+    """The commit that a branch points to, and its tree."""
 
-    ref: str
-    old: str  #: the object, and the ref that it stands for, if it does; empty where there was none
-    new: str
-
-    def __str__(self) -> str:
-        if not self.new:
-            return f"{_called(self.ref)} (deleted)"
-        if not self.old:
-            return f"{_called(self.ref)} (new)"
-        return f"{_called(self.ref)} ({_shorten(self.old)} → {_shorten(self.new)})"
+    commit: str
+    tree: str
 
 
-def _called(ref: str) -> str:
-    """Return a ref's name as people say it."""
-    if ref == "refs/stash":
-        return "the stash"
-    return f"tag {ref.removeprefix('refs/tags/')}" if ref.startswith("refs/tags/") else git.short(ref)
+def short_name(ref: str) -> str:
+    """Return a ref's name without refs/heads/."""
+    return ref.removeprefix("refs/heads/")
 
 
-def _shorten(value: str) -> str:
-    commit, _, stands_for = value.partition(" ")
-    return git.short(stands_for) or commit[:_DIGITS]
-
-
-async def list_refs(common_dir: str) -> str | None:
-    """Return a line per ref, or `None` if git fails to list the refs in time."""
-    listing = None
-    with anyio.move_on_after(_PATIENCE_S), contextlib.suppress(GitError):
-        listing = os.fsdecode(await git.read(common_dir, *_LISTING, limit=_LIMIT))
-    if listing is None or len(listing) == _LIMIT:
+async def resolve_commit(where: str | Path, revision: str) -> str | None:
+    """Return the id of the commit that a branch, tag or abbreviated id means, or `None` if there is none."""
+    if not _is_argument(revision):
         return None
-    return "".join(f"{line}\n" for line in listing.splitlines() if not line.split(" ")[1].startswith(_PREFIXES))
+    code, out, _ = await git.run(
+        where, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+    )
+    return out.decode().strip() if code == 0 else None
 
 
-def find_moved(before: str, now: str, known: Mapping[str, str]) -> list[Moved]:
-    """Return the refs in which two listings differ.
+async def is_branch_name(name: str) -> bool:
+    """Return whether a branch may have this name (git-check-ref-format(1)). A name that starts with `-` may not."""
+    if name.startswith("-") or not _is_argument(name):
+        return False
+    return (await git.run("/", "check-ref-format", f"refs/heads/{name}"))[0] == 0
+
+
+def _is_argument(text: str) -> bool:
+    """Return whether a process can take this argument: no NUL, no lone surrogate, not too long."""
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in data and len(data) <= _NAME_LIMIT
+
+
+async def find_branch(repository: str | Path, name: str) -> str | None:
+    """Return the full ref name of a branch, or `None` if there is no such branch.
+
+    For a symbolic ref, return its target.
+    """
+    ref = f"refs/heads/{name}"
+    if not await is_branch_name(name):
+        return None
+    lines = await list_refs(repository, "--format=%(refname) %(symref)", "--", ref)
+    targets = dict(line.split(" ") for line in lines)  # git also lists refs below `ref`
+    return targets[ref] or ref if ref in targets else None
+
+
+async def find_tip(repository: str | Path, ref: str) -> str | None:
+    """Return the commit of a branch, or `None` if the branch is gone, symbolic or damaged."""
+    try:
+        found = (await find_tips(repository, [ref])).get(ref)
+    except GitRefusedError:  # the repository is gone, or the commit
+        return None
+    return found.commit if found else None
+
+
+async def find_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
+    """Return the tips of branches, by full ref name. Leave out missing, symbolic and damaged branches.
+
+    A symbolic ref points to the work of another branch.
+    """
+    try:
+        return await _read_tips(repository, refs)
+    except GitRefusedError:  # one branch points to a missing object
+        if len(refs) == 1:
+            raise
+    found: dict[str, Tip] = {}
+    for ref in refs:
+        with contextlib.suppress(GitRefusedError):
+            found |= await _read_tips(repository, [ref])
+    return found
+
+
+async def _read_tips(repository: str | Path, refs: Sequence[str]) -> dict[str, Tip]:
+    form = "--format=%(refname) %(objecttype) %(objectname) %(tree) %(symref)"
+    rows = [line.split(" ") for line in await list_refs(repository, form, "--", *refs)]
+    return {ref: Tip(commit, tree) for ref, kind, commit, tree, target in rows if kind == "commit" and not target}
+
+
+async def list_refs(repository: str | Path, *arguments: str) -> list[str]:
+    """Return the lines that `git for-each-ref` prints with these arguments."""
+    return [line for line in (await git.output(repository, "for-each-ref", *arguments)).split("\n") if line]
+
+
+async def is_ancestor(repository: str | Path, old: str, new: str) -> bool:
+    """Return whether the commit `old` is `new` or an ancestor of `new`.
+
+    Raises:
+        GitError: One of the commits is missing, or git can't tell.
+    """
+    return (await git.run(repository, "merge-base", "--is-ancestor", old, new, ok_codes=(0, 1)))[0] == 0
+
+
+async def is_symbolic(repository: str | Path, ref: str) -> bool:
+    """Return whether a full ref name is a symbolic ref."""
+    return (await git.run(repository, "symbolic-ref", "--quiet", "--", ref))[0] == 0
+
+
+async def find_symbolic_target(repository: str | Path, ref: str) -> str | None:
+    """Return a symbolic ref's target, "" if the ref is damaged, or `None` if it is not symbolic."""
+    arguments = ("symbolic-ref", "--quiet", ref)
+    code, out, stderr = await git.run(repository, *arguments)
+    if code not in (0, 1) and _NO_SUCH_REF not in stderr:
+        raise git_error(arguments, code, stderr)
+    return os.fsdecode(out).removesuffix("\n") if code != 1 else None
+
+
+def describe_symbolic_target(target: str) -> str:
+    """Describe a branch by what `find_symbolic_target` returned, to complete the sentence "The branch is …"."""
+    return f"a symbolic ref to {printable(target)[:200]}, which counts as gone" if target else "damaged"
+
+
+async def update_refs(
+    repository: str | Path,
+    lines: Iterable[str],
+    reason: str,
+    *,
+    extra: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> None:
+    """Change refs in one transaction. Symbolic refs are changed themselves, not their targets.
 
     Args:
-        known: Where refs were known to be in between.
+        repository: A worktree's root, or a git folder.
+        lines: Commands of `git update-ref --stdin`, e.g. `create <ref> <commit>`.
+        reason: The message in the refs' logs.
+        extra: Environment variables for git.
+        pass_fds: File descriptors that git inherits.
+
+    Raises:
+        GitError: A ref did not have the old value in its command. No ref has changed.
     """
-    old, new = {**dict(_read(before.splitlines())), **known}, dict(_read(now.splitlines()))
-    refs = sorted(old.keys() | new.keys())
-    return [Moved(ref, old.get(ref, ""), new.get(ref, "")) for ref in refs if old.get(ref) != new.get(ref)]
-
-
-def _read(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for line in lines:
-        commit, ref, stands_for = line.split(" ")
-        yield ref, f"{commit} {stands_for}".rstrip()
+    changes = (f"option no-deref\n{line}" for line in lines)
+    script = "".join(f"{line}\n" for line in ("start", *changes, "prepare", "commit"))
+    arguments = ("update-ref", "--create-reflog", "-m", reason, "--stdin")
+    await git.output(repository, *arguments, stdin=os.fsencode(script), extra=extra, pass_fds=pass_fds)

@@ -9,7 +9,10 @@ from anyio import to_thread
 
 from forkjoin.core.error import CallerError, GitError, NoRepositoryError
 from forkjoin.git import git
-from forkjoin.git.git_folder import common_dir_of, linked_dir
+from forkjoin.git.file_names import split_names
+from forkjoin.git.git_config import is_marked_bare
+from forkjoin.git.git_folder import read_gitfile, resolve_common_dir
+from forkjoin.git.refs import resolve_commit
 from forkjoin.git.symbolic_head import find_refs
 
 #: Bytes of a listing in which a file that is there is looked for.
@@ -30,13 +33,13 @@ class Checkout:
 async def look(folder: Path, *, dirt: bool = False) -> Checkout:
     """How the repository around `folder` stands; `dirty` (tracked files alone) is only looked for if asked."""
     git_dir = await _discover(folder)
-    common_dir = await to_thread.run_sync(common_dir_of, git_dir)
+    common_dir = await to_thread.run_sync(resolve_common_dir, git_dir)
     top = await to_thread.run_sync(_find_top, folder, git_dir)
     if top and str(git_dir) == common_dir and await _is_bare(common_dir, top):
         top = None
     here = {"GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(top or git_dir)}
     try:
-        refs, head = await find_refs(common_dir, git_dir), await git.resolve(git_dir, "HEAD")
+        refs, head = await find_refs(common_dir, git_dir), await resolve_commit(git_dir, "HEAD")
         is_dirty = dirt and top is not None and head is not None and await _is_dirty(top, here)
     except GitError as error:
         raise _refuse(folder, error) from error
@@ -46,7 +49,7 @@ async def look(folder: Path, *, dirt: bool = False) -> Checkout:
 async def _discover(folder: Path) -> Path:
     """Return the git folder of the repository around `folder`."""
     try:
-        return await git.discover(folder)
+        return await git.find_git_dir(folder)
     except GitError as error:  # its configuration can't be read, or it is another user's
         if "not a git repository" in error.stderr or "cannot change to" in error.stderr:
             raise NoRepositoryError(str(folder)) from error
@@ -70,7 +73,7 @@ def _find_top(folder: Path, git_dir: Path) -> Path | None:
 
 def is_root(folder: Path, git_dir: Path) -> bool:
     """Return whether the `.git` of a folder is, or leads to, this git folder."""
-    link = linked_dir(folder) or folder / ".git"
+    link = read_gitfile(folder / ".git") or folder / ".git"
     return os.path.realpath(link) == str(git_dir)
 
 
@@ -91,17 +94,17 @@ async def find_main(common_dir: str) -> Path | None:
 
 async def _is_bare(common_dir: str, main: Path) -> bool:
     """Return whether a repository is bare, even if its configuration is wrong."""
-    if not await git.is_called_bare(common_dir):
+    if not await is_marked_bare(common_dir):
         return False
     here = {"GIT_DIR": common_dir, "GIT_WORK_TREE": str(main)}
-    listing = await git.read(main, "ls-files", "-z", limit=_LISTING, extra=here)
-    names = git.names_in(os.fsdecode(listing))
+    listing = await git.read_output(main, "ls-files", "-z", limit=_LISTING, extra=here)
+    names = split_names(os.fsdecode(listing))
     return not await to_thread.run_sync(lambda: any(os.path.lexists(main / name) for name in names))
 
 
 async def _is_dirty(top: Path, here: Mapping[str, str]) -> bool:
     form = ("--porcelain", "-z", "--untracked-files=no", "--ignore-submodules=dirty")
-    return bool(await git.git(top, "status", *form, extra=here))
+    return bool(await git.output(top, "status", *form, extra=here))
 
 
 async def commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:

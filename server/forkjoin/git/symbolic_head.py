@@ -9,7 +9,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.core.regular_file import read_regular
-from forkjoin.git import git
+from forkjoin.git.refs import find_symbolic_target
 
 #: Bytes of a symbolic ref.
 _LIMIT = 4096
@@ -18,7 +18,7 @@ _LIMIT = 4096
 async def find_refs(common_dir: str, git_dir: Path) -> list[str]:
     """Return the ref that HEAD leads to, last, and the symbolic refs on the way; empty if HEAD is detached or gone."""
     if await to_thread.run_sync(Path(common_dir, "reftable").is_dir):
-        found = await git.find_symbolic(git_dir, "HEAD")
+        found = await find_symbolic_target(git_dir, "HEAD")
         return [found] if found else []
     return await to_thread.run_sync(_follow, Path(common_dir), git_dir)
 

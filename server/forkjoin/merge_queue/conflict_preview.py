@@ -13,8 +13,10 @@ import anyio
 
 from forkjoin.core.error import CallerError, ForkjoinError, GitError
 from forkjoin.core.model import FINAL, RUNS, Agent
-from forkjoin.git import git
+from forkjoin.git.file_names import printable
 from forkjoin.git.merge_tree import Merged, Pair, try_merges
+from forkjoin.git.refs import find_tip, short_name
+from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
 from forkjoin.services import Services
 from forkjoin.workspace.agent_work import find_end
@@ -58,8 +60,8 @@ class ConflictPreview:
         with objects_aside(common_dir, self._services.home.aside) as aside:
             commits = {agent.id: await self._commit_of(common_dir, agent, aside) for agent in agents}
             sides = [(name, commit) for name, commit in commits.items() if commit]
-            if target and (tip := await git.tip(common_dir, target)):
-                sides.append((git.short(target), tip))
+            if target and (tip := await find_tip(common_dir, target)):
+                sides.append((short_name(target), tip))
             apart = _find_apart(agents)
             pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in apart]
             files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
@@ -82,7 +84,7 @@ class ConflictPreview:
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
-            merges = await try_merges(common_dir, [Pair(*pair) for pair in new.values()], git.UNSYNCED, aside)
+            merges = await try_merges(common_dir, [Pair(*pair) for pair in new.values()], NO_FSYNC, aside)
             files |= dict(zip(new, map(_told, merges), strict=True))
             self._files |= {key: files[key] for key in new}
         for oldest in list(self._files)[: max(0, len(self._files) - _REMEMBERED)]:
@@ -114,7 +116,7 @@ class ConflictPreview:
 def _told(merged: Merged | GitError) -> tuple[str, ...]:
     """The files in which two conflict, as they can be told."""
     if isinstance(merged, Merged):
-        return tuple(map(git.readable, merged.conflicts))
+        return tuple(map(printable, merged.conflicts))
     if "unrelated histories" in merged.stderr:
         return ("(they have no common history)",)
     raise merged

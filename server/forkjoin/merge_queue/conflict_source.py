@@ -32,7 +32,7 @@ async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int
 
 async def find_undone(order: MergeContext, tip: str, target: str) -> list[Agent]:
     """Those whose work was merged into the target, is in it no more, and would be again with `tip`."""
-    new = set((await git.git(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
+    new = set((await git.output(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
     merges = await order.services.store.merges(order.landing.project, order.landing.target)
     merged = [one for landing in merges for one in MERGE_REPORT.validate_json(landing.answer or "").merged]
     numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)

@@ -5,8 +5,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from forkjoin.core.model import FINAL, Agent, State, Strategy
-from forkjoin.git import git
+from forkjoin.git.file_names import printable_list
 from forkjoin.git.merging.merge_branches_in_order import Branch
+from forkjoin.git.refs import Tip, describe_symbolic_target, find_symbolic_target
 from forkjoin.git.worktrees import merge_in_worktree
 from forkjoin.merge_queue.conflict_source import find_origin, find_resolved, find_undone
 from forkjoin.merge_queue.merge_context import MergeContext
@@ -27,7 +28,7 @@ class Entry:
 
 
 async def find_entries(
-    order: MergeContext, agents: Sequence[Agent], target: git.Tip, tips: Mapping[str, git.Tip]
+    order: MergeContext, agents: Sequence[Agent], target: Tip, tips: Mapping[str, Tip]
 ) -> list[Entry | Skipped]:
     """What is to become of each of a landing's agents, in the order in which they land."""
     store = order.services.store
@@ -84,7 +85,7 @@ class _Entries:
     target: str  #: the commit
     found: dict[int, Entry | Skipped] = field(default_factory=dict[int, "Entry | Skipped"])  #: by agents' numbers
 
-    async def find(self, agent: Agent, tip: git.Tip | None, task: str) -> Entry | Skipped:
+    async def find(self, agent: Agent, tip: Tip | None, task: str) -> Entry | Skipped:
         """What is to become of an agent's branch."""
         if why := await self._why_not(agent, tip):
             return Skipped(agent.id, why)
@@ -100,7 +101,7 @@ class _Entries:
         branch = Branch(agent.number, tip, _message(self.order.landing.strategy, agent, task), needs, base)
         return Entry(agent, branch, await find_resolved(self.order, agent, tip.commit))
 
-    async def _why_not(self, agent: Agent, tip: git.Tip | None) -> str | None:
+    async def _why_not(self, agent: Agent, tip: Tip | None) -> str | None:
         """Why an agent's branch is not even tried, if there is a reason."""
         if agent.number in self.order.services.attached:
             return ATTACHED
@@ -133,8 +134,8 @@ class _Entries:
         result = await self.order.services.store.result(agent.number)
         if result and result.commit and await self.order.has(result.commit, self.target):
             return NOTHING if result.commit == agent.base else MERGED_BEFORE
-        target = await git.find_symbolic(self.order.common_dir, agent.ref)
-        return "its branch is gone" if target is None else f"its branch is {git.describe_symbolic(target)}"
+        target = await find_symbolic_target(self.order.common_dir, agent.ref)
+        return "its branch is gone" if target is None else f"its branch is {describe_symbolic_target(target)}"
 
     async def _why_no_resolution(self, agent: Agent, tip: str) -> str | None:
         """Why what resolves a conflict does not land: it leaves it, or would bring what was taken back."""
@@ -144,7 +145,7 @@ class _Entries:
             return f"it did not resolve the conflict: {why}"
         undone = await find_undone(self.order, tip, self.target)
         others = [one.label for one in undone if not isinstance(self.found.get(one.number), Entry)]
-        work = f"what is in the target no more, the work of {git.listed(others)}"
+        work = f"what is in the target no more, the work of {printable_list(others)}"
         return f"it would bring back {work}: merge that first, or with it" if others else None
 
     async def _find_inherited(self, agent: Agent, tip: str) -> dict[Agent, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from forkjoin.core.error import GitRefusedError
 from forkjoin.core.model import MergeJob
 from forkjoin.core.settings import Recipe
-from forkjoin.git import git
+from forkjoin.git.refs import is_ancestor, short_name
 from forkjoin.services import Services
 
 
@@ -23,7 +23,7 @@ class MergeContext:
     @property
     def into(self) -> str:
         """The target, as people call it."""
-        return git.short(self.landing.target)
+        return short_name(self.landing.target)
 
     @property
     def owner(self) -> str:
@@ -38,6 +38,6 @@ class MergeContext:
     async def has(self, commit: str, tip: str) -> bool:
         """Whether `tip` has a commit; it has not one that went with its branch."""
         try:
-            return await git.is_ancestor(self.common_dir, commit, tip)
+            return await is_ancestor(self.common_dir, commit, tip)
         except GitRefusedError:
             return False

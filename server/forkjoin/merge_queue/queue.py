@@ -9,7 +9,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent, MergeJob, OnConflict, Strategy
 from forkjoin.core.session import Caller
 from forkjoin.core.settings import Recipe
-from forkjoin.git import git
+from forkjoin.git.refs import find_branch, is_ancestor, short_name
 from forkjoin.git.repository import Checkout, look
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport
 from forkjoin.merge_queue.requester import check_own_branch
@@ -70,7 +70,7 @@ async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, 
         _check_open(services.settings.merge.protected, target)
     last = await _find_last(services, caller.project.number, checkout.common_dir, target)
     if last is None:
-        raise CallerError(f"forkjoin has merged nothing into {git.short(target)} that is not undone; nothing to undo.")
+        raise CallerError(f"forkjoin has merged nothing into {short_name(target)} that is not undone; nothing to undo.")
     new = NewMergeJob(
         project=caller.project.number,
         lead=caller.lead,
@@ -88,7 +88,7 @@ async def _find_last(services: Services, project: int, common_dir: str, target: 
     """What moved a target last, of what it still has: it may have been set back by hand."""
     for landing in await services.store.moves(project, target):
         assert landing.move is not None
-        if await git.is_ancestor(common_dir, PLANNED_MOVE.validate_json(landing.move).move.new, target):
+        if await is_ancestor(common_dir, PLANNED_MOVE.validate_json(landing.move).move.new, target):
             return landing
     return None
 
@@ -108,7 +108,7 @@ async def find_target(checkout: Checkout, into: str | None) -> str:
         if checkout.branch is None:
             raise CallerError("HEAD is detached here, so there is no branch to merge into; name one in `into`.")
         return checkout.branch
-    found = await git.find_branch(checkout.common_dir, into.removeprefix("refs/heads/"))
+    found = await find_branch(checkout.common_dir, into.removeprefix("refs/heads/"))
     if found is None:
         raise CallerError(f"into: there is no branch {into[:100]!r} in this repository.")
     return found
@@ -116,7 +116,7 @@ async def find_target(checkout: Checkout, into: str | None) -> str:
 
 def _check_open(protected: Sequence[str], target: str) -> None:
     """See that a target may be changed without a word from the person."""
-    name = git.short(target)
+    name = short_name(target)
     if any(fnmatchcase(name, pattern) for pattern in protected):
         raise CallerError(
             f"{name} is protected by the settings; nothing was changed. Ask the person, and once they agree call again "

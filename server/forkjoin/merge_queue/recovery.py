@@ -9,8 +9,8 @@ from pathlib import Path
 from anyio import CancelScope, to_thread
 
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, words_of
-from forkjoin.git import git
 from forkjoin.git.merging import move_target
+from forkjoin.git.refs import short_name
 from forkjoin.git.worktrees.checkout import find_folder, hold_as_it_is
 from forkjoin.git.worktrees.worktree_folder import worktree_of
 
@@ -32,7 +32,7 @@ async def recover(common_dir: str, move: move_target.Move, owner: str) -> bool:
                 if not landed:
                     await move_target.take_back(held, move)
     except (CallerError, GitError, OSError) as error:
-        raise BrokenPromiseError(f"A merge into {git.short(move.ref)} was cut off. {words_of(error)}") from error
+        raise BrokenPromiseError(f"A merge into {short_name(move.ref)} was cut off. {words_of(error)}") from error
     return landed
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from forkjoin.core.model import Merge
-from forkjoin.git.git import readable
+from forkjoin.git.file_names import printable
 from forkjoin.git.merging.move_target import Move
 
 #: Why a branch is skipped that leaves it as well merged as it was.
@@ -83,7 +83,7 @@ _NAMED = 30
 def first(names: Sequence[str]) -> tuple[str, ...]:
     """The first of these files' names, as they can be told, and how many more there are."""
     more = [f"… and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return (*map(readable, names[:_NAMED]), *more)
+    return (*map(printable, names[:_NAMED]), *more)
 
 
 MERGE_REPORT = TypeAdapter(MergeReport)

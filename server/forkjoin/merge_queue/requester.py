@@ -6,7 +6,7 @@ from anyio import to_thread
 
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent, MergeJob, MergeJobState, State
-from forkjoin.git import git
+from forkjoin.git.refs import is_symbolic
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services
 
@@ -45,7 +45,7 @@ async def check_asker(services: Services, landing: MergeJob) -> None:
 async def check_own_branch(services: Services, agent: Agent) -> None:
     """Raise a CallerError unless a merge into the agent's branch changes that branch and its own worktree alone."""
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
-    if await git.is_symbolic(common_dir, agent.ref):
+    if await is_symbolic(common_dir, agent.ref):
         raise CallerError(f"{agent.branch} is a symbolic ref to another branch: nothing is merged into it.")
     where = await find_checkout(common_dir, agent.ref)
     if where is not None and where != await to_thread.run_sync(os.path.realpath, agent.worktree):

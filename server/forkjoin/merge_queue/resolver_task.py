@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from forkjoin.core.client_markup import neutralize
 from forkjoin.core.lead_environments import Environments
 from forkjoin.core.model import Agent
-from forkjoin.git import git
 from forkjoin.git.diff import Sides, find_sides
+from forkjoin.git.file_names import printable, printable_list
 from forkjoin.merge_queue.conflict_source import find_origin
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
@@ -57,13 +57,13 @@ class Conflict:
 async def write_brief(order: MergeContext, landed: MergeReport, conflict: Conflict, verify: str | None) -> str:
     """The task of whoever resolves a conflict."""
     sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF + _BEYOND)
-    target, fence = git.readable(order.into), secrets.token_hex(8)
+    target, fence = printable(order.into), secrets.token_hex(8)
     behind, setup = ", ".join(f"a{number}" for number in conflict.behind), order.recipe.setup
     what = _WHAT.format(
         label=conflict.agent.label,
         theirs=conflict.theirs,
         target=target,
-        files=neutralize(git.listed(conflict.files, _FILES_NAMED)),
+        files=neutralize(printable_list(conflict.files, _FILES_NAMED)),
         setup=f"\n   Setup was run amid the marks; if it failed, or reads what you change, run it again: {setup}"
         if setup
         else "",
@@ -78,7 +78,7 @@ async def write_brief(order: MergeContext, landed: MergeReport, conflict: Confli
 
 async def _tell(order: MergeContext, landed: MergeReport, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
-    store, target, known = order.services.store, git.readable(order.into), order.services.environments
+    store, target, known = order.services.store, printable(order.into), order.services.environments
     origin = await find_origin(store, conflict.agent)
     behind = [await find_origin(store, one) for one in await store.agents_numbered(conflict.behind)]
     others = [*(one.number for one in behind), *await _find_landed(order, landed, sides.commits)][:_TASKS]

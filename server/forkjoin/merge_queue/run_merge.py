@@ -11,9 +11,9 @@ from functools import partial
 
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
 from forkjoin.core.model import FINAL, MergeJob, MergeJobState
-from forkjoin.git import git
 from forkjoin.git.merging import move_target
 from forkjoin.git.merging.files_in_the_way import clear_way
+from forkjoin.git.refs import find_tip, short_name
 from forkjoin.git.worktrees.checkout import TargetMovedError, find_checkout, hold
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.recovery import recover
@@ -62,7 +62,7 @@ class MergeRunner:
                 raise
             if not isinstance(error, CallerError):
                 log.exception("landing %d", landing.number)
-            landed = MergeReport(git.short(landing.target), None, error=_words(landing, error))
+            landed = MergeReport(short_name(landing.target), None, error=_words(landing, error))
         if landed:
             await leave(order)
             changed = await config_tampering.find_warnings(self._services, landing)
@@ -104,7 +104,7 @@ async def _note_moved(order: MergeContext) -> None:
     if agent is None or recorded is None:
         return
     move = PLANNED_MOVE.validate_json(recorded).move
-    if await find_last(store, agent) == move.old and await git.tip(order.common_dir, target) == move.new:
+    if await find_last(store, agent) == move.old and await find_tip(order.common_dir, target) == move.new:
         await take_over(store, order.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}.")
 
 
@@ -115,11 +115,11 @@ def _dump(landed: MergeReport) -> str:
 def _words(landing: MergeJob, error: Exception) -> str:
     if isinstance(error, GitError):
         said = error.last_line.removesuffix(".")
-        return f"git would not: {said}. Nothing was merged into {git.short(landing.target)}; merge again later."
+        return f"git would not: {said}. Nothing was merged into {short_name(landing.target)}; merge again later."
     if isinstance(error, PermissionError):
         return (
             f"You may not use {error.filename2 or error.filename}, which is another user's, or in a folder that is: "
-            f"{error.strerror}. Nothing was merged into {git.short(landing.target)}; let its owner allow that (in a "
+            f"{error.strerror}. Nothing was merged into {short_name(landing.target)}; let its owner allow that (in a "
             "folder with the sticky bit, chmod -t) or merge it, then merge again."
         )
     return words_of(error)

@@ -15,7 +15,7 @@ from anyio import to_thread
 from forkjoin.core.error import CallerError, GitError, is_passing
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
-from forkjoin.git import git
+from forkjoin.git.refs import short_name
 from forkjoin.git.worktrees.files_shared_from_checkout import drop_changed
 from forkjoin.git.worktrees.included_files import renew_ignored
 from forkjoin.git.worktrees.scratch_worktree import UnfitCommitError, detach, make_scratch
@@ -161,7 +161,7 @@ def workplace(
         recipe=scratch.recipe,
         port_base=scratch.port_base,
         environment=environment or {},
-        ours={"FORKJOIN_TARGET": git.short(scratch.target), **ours},
+        ours={"FORKJOIN_TARGET": short_name(scratch.target), **ours},
     )
 
 

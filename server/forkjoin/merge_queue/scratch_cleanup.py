@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from forkjoin.git import git
+from forkjoin.git.refs import find_tips
 from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import find_scratch
 from forkjoin.git.worktrees.worktree_folder import is_folder
@@ -51,7 +51,7 @@ async def _is_homeless(services: Services, scratch: ScratchWorktree) -> bool:
     """Whether its repository says that it has no such target any more."""
     common_dir = (await services.store.project_numbered(scratch.project)).common_dir
     try:
-        return scratch.target not in await git.tips(common_dir, [scratch.target])
+        return scratch.target not in await find_tips(common_dir, [scratch.target])
     except Exception as error:  # a boundary: of a repository that is not there, or broken, nobody can tell
         log.info("nobody can tell whether scratch worktree %d is due: %s", scratch.number, error)
         return False

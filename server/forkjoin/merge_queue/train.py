@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.git import git
+from forkjoin.git.commit_identity import Signature, make_signature
 from forkjoin.git.fsck import find_malformed
 from forkjoin.git.merging import move_target
 from forkjoin.git.merging.conflict_hunks import find_hunks
@@ -26,6 +27,7 @@ from forkjoin.git.merging.merge_branches_in_order import (
     Refused,
     merge_together,
 )
+from forkjoin.git.refs import Tip, find_tips, short_name
 from forkjoin.git.unsaved.submodules import Keeping, secure
 from forkjoin.git.worktrees.checkout import check_free, find_checkout
 from forkjoin.merge_queue.bisect import BrokenBeforeError, longest_passing
@@ -59,11 +61,11 @@ async def merge_all(order: MergeContext) -> PlannedMove:
         await check_free(order.common_dir, landing.target)
     agents = await order.services.store.agents_numbered(landing.agents)
     refs = [f"refs/heads/{agent.branch}" for agent in agents if agent.prepared]
-    tips = await git.tips(order.common_dir, [landing.target, *refs])
+    tips = await find_tips(order.common_dir, [landing.target, *refs])
     if landing.target not in tips:
-        raise CallerError(f"There is no branch {git.short(landing.target)} any more.")
+        raise CallerError(f"There is no branch {short_name(landing.target)} any more.")
     old = tips[landing.target]
-    train = _Train(order, Scratch(order), old, await git.sign(order.common_dir, landing.created))
+    train = _Train(order, Scratch(order), old, await make_signature(order.common_dir, landing.created))
     await train.carry(await find_entries(order, agents, old, tips))
     await train.find_hunks()
     return _intend(order, train, agents, await _note(order, train))
@@ -72,7 +74,7 @@ async def merge_all(order: MergeContext) -> PlannedMove:
 async def _note(order: MergeContext, train: "_Train") -> str | None:
     """Return a note if the merge changes commands that the repository wants to run."""
     paths = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
-    changed, _, _ = await git.run(order.common_dir, *paths, fine=(0, 1))
+    changed, _, _ = await git.run(order.common_dir, *paths, ok_codes=(0, 1))
     return _CHANGES_SETTINGS if changed else None
 
 
@@ -81,7 +83,7 @@ def _intend(order: MergeContext, train: "_Train", agents: Sequence[Agent], note:
     merged = {one.id: one for car in train.cars for one in _merged(car, dry_run=landing.dry_run)}
     fates = [train.fates[one.number] for one in agents if one.number in train.fates and one.id not in merged]
     landed = MergeReport(
-        git.short(landing.target),
+        short_name(landing.target),
         None if landing.dry_run else train.head.commit,
         tuple(merged.values()),
         tuple(fate for fate in fates if isinstance(fate, Conflicted)),
@@ -98,7 +100,7 @@ class _Car:
     """A branch that was coupled, and the commit that has it."""
 
     entry: Entry
-    head: git.Tip
+    head: Tip
 
 
 def _merged(car: _Car, *, dry_run: bool) -> Iterator[Merged]:
@@ -113,8 +115,8 @@ class _Train:
 
     order: MergeContext
     scratch: Scratch
-    start: git.Tip
-    signed: git.Signature
+    start: Tip
+    signed: Signature
     cars: list[_Car] = field(default_factory=list[_Car])
     sure: int = 0  #: how many of the first have passed verify together
     fates: dict[int, Conflicted | Rejected | Skipped] = field(
@@ -123,10 +125,10 @@ class _Train:
     conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
 
     @property
-    def head(self) -> git.Tip:
+    def head(self) -> Tip:
         return self._head_of(len(self.cars))
 
-    def _head_of(self, length: int) -> git.Tip:
+    def _head_of(self, length: int) -> Tip:
         return self.cars[length - 1].head if length else self.start
 
     async def carry(self, found: Sequence[Entry | Skipped]) -> None:

@@ -2,10 +2,11 @@
 
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import MergeJob
-from forkjoin.git import git, kept_refs
+from forkjoin.git import kept_refs
 from forkjoin.git.fast_import import make_commit
 from forkjoin.git.merge_tree import try_merge
 from forkjoin.git.merging import move_target
+from forkjoin.git.refs import find_tip, is_ancestor, short_name
 from forkjoin.git.worktrees.checkout import check_free
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, first
@@ -19,17 +20,17 @@ async def undo(order: MergeContext, undone: MergeJob) -> PlannedMove:
     move = PLANNED_MOVE.validate_json(undone.move).move
     ids = tuple(one.id for one in MERGE_REPORT.validate_json(undone.answer).merged)
     await check_free(common_dir, target)
-    now = await git.tip(common_dir, target)
-    if now is None or not await git.is_ancestor(common_dir, move.new, now):
-        raise CallerError(f"{git.short(target)} has the merge of {', '.join(ids)} no more; nothing was changed.")
+    now = await find_tip(common_dir, target)
+    if now is None or not await is_ancestor(common_dir, move.new, now):
+        raise CallerError(f"{short_name(target)} has the merge of {', '.join(ids)} no more; nothing was changed.")
     why = f"forkjoin: undo the merge of {', '.join(ids)}"
     if now == move.new:
         await kept_refs.keep(common_dir, move.new, f"undone-{undone.number}")
         back = move_target.Move(target, move.new, move.old, None, why)
-        return PlannedMove(back, MergeReport(git.short(target), move.old, undone=ids))
+        return PlannedMove(back, MergeReport(short_name(target), move.old, undone=ids))
     commit = await _revert(order, move, now, ids)
     forward = move_target.Move(target, now, commit, None, why)
-    return PlannedMove(forward, MergeReport(git.short(target), commit, undone=ids, reverted=True))
+    return PlannedMove(forward, MergeReport(short_name(target), commit, undone=ids, reverted=True))
 
 
 async def _revert(order: MergeContext, move: move_target.Move, now: str, ids: tuple[str, ...]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from forkjoin.core.model import Agent, Verify
-from forkjoin.git import diff, git, repository
+from forkjoin.git import diff, repository
+from forkjoin.git.refs import find_tip
 from forkjoin.git.worktrees import autocommit
 from forkjoin.store.store import Store
 
@@ -46,12 +47,12 @@ async def find_last(store: Store, agent: Agent) -> str | None:
 async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
     """Return the final commit of an agent's work, even if its branch moved or is gone."""
     result = await store.result(agent.number)
-    return result.commit if result else await git.tip(common_dir, agent.ref)
+    return result.commit if result else await find_tip(common_dir, agent.ref)
 
 
 async def find_moved(store: Store, common_dir: str, agent: Agent) -> Moved | None:
     """Return how an agent's branch moved since its end, or `None` if it didn't."""
-    tip = await git.tip(common_dir, agent.ref) if agent.prepared else None
+    tip = await find_tip(common_dir, agent.ref) if agent.prepared else None
     last = await find_last(store, agent)
     return None if tip in (None, last) else Moved(agent, last, tip)
 

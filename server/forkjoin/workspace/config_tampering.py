@@ -19,8 +19,9 @@ from anyio import to_thread
 from forkjoin.core.model import Agent, MergeJob
 from forkjoin.core.regular_file import read_regular
 from forkjoin.core.trust_records import digest
-from forkjoin.git import config_snapshot, git
+from forkjoin.git import config_snapshot
 from forkjoin.git.config_snapshot import DAMAGES, Change, Snapshot, accepted_file
+from forkjoin.git.git_config import find_users_ignore_file
 from forkjoin.services import Services
 
 #: How many changes a result names.
@@ -77,7 +78,7 @@ async def _note_rules(file: Path, common_dir: str, worktree: Path) -> None:
     """Keep the user's own ignore rules for all repositories, unless that was done."""
     rules = file.with_suffix(".ignore")
     if not await to_thread.run_sync(rules.exists):
-        own = await to_thread.run_sync(_read_rules, await git.ignore_file(common_dir, worktree))
+        own = await to_thread.run_sync(_read_rules, await find_users_ignore_file(common_dir, worktree))
         await to_thread.run_sync(config_snapshot.write_json, rules, {"own": own})
 
 

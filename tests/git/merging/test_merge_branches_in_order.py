@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from forkjoin.git import git as gits
+from forkjoin.git.commit_identity import make_signature
 from forkjoin.git.fast_import import make_commit
 from forkjoin.git.merging.merge_branches_in_order import (
     Behind,
@@ -17,6 +17,7 @@ from forkjoin.git.merging.merge_branches_in_order import (
     Refused,
     merge_together,
 )
+from forkjoin.git.refs import find_tips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import random_histories
@@ -26,11 +27,11 @@ from support.harness import git
 
 async def join(repository: Path, target: str, branches: list[str], *, squash: bool = False) -> list[Fate]:
     """Merge branches onto a target, which stays where it is."""
-    found = await gits.tips(repository, [f"refs/heads/{name}" for name in (target, *branches)])
+    found = await find_tips(repository, [f"refs/heads/{name}" for name in (target, *branches)])
     tips = {name: found[f"refs/heads/{name}"] for name in (target, *branches)}
     asked = [Branch(number, tips[name], f"Merge {name}\n") for number, name in enumerate(branches)]
     return await merge_together(
-        str(repository / ".git"), tips[target], asked, await gits.sign(repository, 1000.0), squash=squash
+        str(repository / ".git"), tips[target], asked, await make_signature(repository, 1000.0), squash=squash
     )
 
 
@@ -171,9 +172,9 @@ async def test_one_is_not_merged_without_another_that_it_needs(repository: Path)
     fork(repository, "first", {"shared.txt": "0\n"})
     fork(repository, "one", {"shared.txt": "1\n"})
     fork(repository, "two", {"two": "2\n"}, base="one")
-    found = await gits.tips(repository, [f"refs/heads/{name}" for name in ("main", "first", "one", "two")])
+    found = await find_tips(repository, [f"refs/heads/{name}" for name in ("main", "first", "one", "two")])
     main, first, one, two = (found[f"refs/heads/{name}"] for name in ("main", "first", "one", "two"))
-    signed = await gits.sign(repository, 1000.0)
+    signed = await make_signature(repository, 1000.0)
     asked = [Branch(0, first, "x"), Branch(1, one, "x"), Branch(2, two, "x", frozenset({1}))]
     fates = await merge_together(str(repository / ".git"), main, asked, signed)
     assert [type(fate) for fate in fates] == [Joined, Conflicting, Behind]

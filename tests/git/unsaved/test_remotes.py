@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forkjoin.git import git as asked
+from forkjoin.git import git_process
 from forkjoin.git.unsaved.unsaved_work import find_unsaved
 from support.branches import Fork, commit, make_fork
 from support.harness import git
@@ -161,7 +161,7 @@ async def test_what_was_only_fetched_by_a_path_is_nowhere_else_if_that_goes(fork
 async def test_a_configuration_that_includes_a_pipe_holds_nobody_up(
     fork: Fork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asked, "_IDLE_S", 0.2)
+    monkeypatch.setattr(git_process, "_IDLE_TIMEOUT_S", 0.2)
     git(fork.path, "init", "-q", "one")
     os.mkfifo(tmp_path / "pipe")
     git(fork.path / "one", "config", "include.path", str(tmp_path / "pipe"))

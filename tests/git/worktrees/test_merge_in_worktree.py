@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import GitError
-from forkjoin.git.git import readable
+from forkjoin.git.file_names import printable
 from forkjoin.git.worktrees import merge_in_worktree
 from support.autocommits import leave, leave_twice
 from support.branches import REAL_GIT, Fork, blob, commit, make_fork, put_git, put_hooks, write
@@ -264,7 +264,7 @@ async def test_marks_that_were_committed_are_found_wherever_they_are_and_however
     fork, theirs = await _begin(repository, name, before, attributes)
     git(fork.path, "commit", "-qam", "marks and all")
     why = await merge_in_worktree.why_unresolved(fork.common_dir, fork.base, theirs, fork.tip())
-    assert why == f"these files still conflict: {readable(name)}"
+    assert why == f"these files still conflict: {printable(name)}"
 
 
 @pytest.mark.parametrize("how", ["", "add", "commit"])

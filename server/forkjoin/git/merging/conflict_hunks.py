@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from forkjoin.git import git
+from forkjoin.git.file_names import printable
+from forkjoin.git.objects import read_blob
 
 #: How many files are looked at, bytes of one, hunks of one, and characters of a hunk.
 _FILES, _BYTES, _HUNKS, _WORDS = 5, 300_000, 3, 600
@@ -19,7 +20,7 @@ async def find_hunks(common_dir: str, tree: str, files: Sequence[str]) -> list[s
     """
     found: list[str] = []
     for file in files[:_FILES]:
-        text = await git.read_file(common_dir, f"{tree}:{file}", _BYTES)
+        text = await read_blob(common_dir, f"{tree}:{file}", _BYTES)
         found += _read_hunks(file, text.decode(errors="replace"))
     return found
 
@@ -35,9 +36,9 @@ def _read_hunks(file: str, text: str) -> Iterator[str]:
             count += 1
             sides = "\n".join([*hunk, ">>>>>>>"])
             if count <= _HUNKS:
-                yield f"{git.readable(file)}, line {began}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
+                yield f"{printable(file)}, line {began}:\n{sides if len(sides) <= _WORDS else f'{sides[:_WORDS]} …'}"
             hunk = []
         elif hunk:
             hunk.append(line)
     if count > _HUNKS:
-        yield f"{git.readable(file)}: … and {count - _HUNKS} more"
+        yield f"{printable(file)}: … and {count - _HUNKS} more"

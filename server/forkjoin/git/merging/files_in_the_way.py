@@ -16,6 +16,7 @@ from anyio import to_thread
 from forkjoin.core.error import GitError
 from forkjoin.git import git
 from forkjoin.git.changed_paths import above, changes_between, standing
+from forkjoin.git.file_names import join_names, printable, split_names
 from forkjoin.git.worktrees.checkout import Held
 from forkjoin.git.worktrees.falsely_changed_files import find_as_checked_out
 
@@ -35,13 +36,13 @@ async def clear_way(held: Held, old: str, new: str) -> tuple[Held, list[str]]:
         return held, obstacles
     held = await _settle(held, old, untouched)
     others = await find_obstacles(held, old, new)
-    return held, [name for name in others if name not in map(git.readable, untouched)]
+    return held, [name for name in others if name not in map(printable, untouched)]
 
 
 async def _find_untouched(held: Held, old: str, new: str) -> list[str]:
     """Return the changed files that are still exactly as git wrote them."""
     wanted = {change.path: change.old for change in await changes_between(held.path, old, new) if change.kind != "A"}
-    differ = git.names_in(await held.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
+    differ = split_names(await held.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
     staged = await _entries(held, [path for path in differ if path in wanted])
     paths = [path for path, entry in staged.items() if entry == wanted[path]]
     return sorted(await find_as_checked_out(Path(held.path), paths, held.git))
@@ -52,13 +53,13 @@ async def _settle(held: Held, old: str, untouched: list[str]) -> Held:
 
     git then takes them for unchanged. It still looks whether they are before it replaces them.
     """
-    await held.git("update-index", "-z", "--stdin", stdin=git.as_input(untouched))
+    await held.git("update-index", "-z", "--stdin", stdin=join_names(untouched))
     lines = [f"{mode} {name}\t{path}" for path, (mode, name) in (await _entries(held, untouched)).items()]
     with tempfile.TemporaryDirectory(prefix="forkjoin-") as aside:
         extra = {"GIT_INDEX_FILE": f"{aside}/index"}
-        await git.git(held.path, "read-tree", old, extra=extra)
-        await git.git(held.path, "update-index", "-z", "--index-info", stdin=git.as_input(lines), extra=extra)
-        return replace(held, tree=await git.git(held.path, "write-tree", extra=extra))
+        await git.output(held.path, "read-tree", old, extra=extra)
+        await git.output(held.path, "update-index", "-z", "--index-info", stdin=join_names(lines), extra=extra)
+        return replace(held, tree=await git.output(held.path, "write-tree", extra=extra))
 
 
 async def _entries(held: Held, paths: list[str]) -> dict[str, tuple[str, str]]:
@@ -78,7 +79,7 @@ async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
     except GitError as error:
         found += await _find_dirty(held, [change.path for change in changes])
         found = found or _NAMED.findall(error.stderr) or [error.last_line]
-    return sorted({git.readable(path) for path in found})
+    return sorted({printable(path) for path in found})
 
 
 async def _find_untracked(held: Held, added: list[str]) -> list[str]:
@@ -97,7 +98,7 @@ async def _list(held: Held, which: str, paths: list[str]) -> list[str]:
     found: list[str] = []
     for n in range(0, len(paths), _AT_ONCE):
         only = [f":(top,literal){path}" for path in paths[n : n + _AT_ONCE]]
-        found += git.names_in(await held.git("ls-files", "-z", which, "--", *only))
+        found += split_names(await held.git("ls-files", "-z", which, "--", *only))
     return found
 
 
@@ -108,5 +109,5 @@ async def _find_dirty(held: Held, changes: Iterable[str]) -> list[str]:
     listing = await held.git(
         "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=dirty"
     )
-    dirty = [entry[3:] for entry in git.names_in(listing)]
+    dirty = [entry[3:] for entry in split_names(listing)]
     return [path for path in dirty if path in folders or not changed.isdisjoint([path, *above(path)])]

@@ -12,6 +12,8 @@ from anyio import to_thread
 
 from forkjoin.git import git
 from forkjoin.git.changed_paths import Change, above, changes_between, is_file, standing
+from forkjoin.git.file_names import join_names, split_names
+from forkjoin.git.refs import resolve_commit
 from forkjoin.git.worktrees.checkout import Held
 
 
@@ -36,7 +38,7 @@ async def put_back(held: Held, old: str, new: str) -> None:
     await to_thread.run_sync(_take_away, held.path, moved)
     wanted = [path for path in moved if path in before]
     free = await to_thread.run_sync(lambda: [path for path in wanted if standing(held.path, path) is None])
-    await held.git("checkout-index", "-q", "-u", "-z", "--stdin", stdin=git.as_input(free))
+    await held.git("checkout-index", "-q", "-u", "-z", "--stdin", stdin=join_names(free))
     if index_was_moved:
         await held.put_index()
 
@@ -45,7 +47,7 @@ async def _entries(held: Held) -> tuple[dict[str, tuple[str, str]], set[str]]:
     """What the copy of the index has; and of that, what is in conflict or no file here by its user's choice."""
     found: dict[str, tuple[str, str]] = {}
     kept: set[str] = set()
-    for row in git.names_in(await held.git("ls-files", "--stage", "-t", "-z")):
+    for row in split_names(await held.git("ls-files", "--stage", "-t", "-z")):
         entry, _, path = row.partition("\t")
         tag, mode, name, _ = entry.split(" ")
         found[path] = (mode, name)
@@ -62,10 +64,10 @@ async def _put_index_back(held: Held, changes: Sequence[Change], before: Mapping
     if not changes or any(before.get(one.path) != (one.new if one.kind != "D" else None) for one in changes):
         return False
     form = ("--cached", "--no-renames", "--name-only", "-z")
-    has_commit = await git.resolve(held.folder, "HEAD") is not None
-    staged = set(git.names_in(await held.git("diff-index", *form, "HEAD", "--"))) if has_commit else set[str]()
+    has_commit = await resolve_commit(held.folder, "HEAD") is not None
+    staged = set(split_names(await held.git("diff-index", *form, "HEAD", "--"))) if has_commit else set[str]()
     sides = [(one.path, *one.old) for one in changes if not has_commit or one.path in staged]
-    lines = git.as_input(f"{mode} {name}\t{path}" for path, mode, name in sides)
+    lines = join_names(f"{mode} {name}\t{path}" for path, mode, name in sides)
     await held.git("update-index", "--add", "--replace", "-z", "--index-info", stdin=lines)
     return True
 
@@ -73,7 +75,7 @@ async def _put_index_back(held: Held, changes: Sequence[Change], before: Mapping
 async def _find_moved(held: Held, new: str, changes: Sequence[Change], before: Container[str]) -> list[str]:
     """The paths at which there is what the move has left, or nothing, or what is in the way of a file that was."""
     listing = await held.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
-    differ = set(git.names_in(listing))
+    differ = set(split_names(listing))
     moved: list[str] = []
     for one in changes:
         if one.path in before and one.path not in differ:
@@ -94,7 +96,7 @@ def _read(top: str, path: str) -> tuple[bytes, bool] | None:
 
 async def _begins(held: Held, revision: str, data: bytes, is_symlink: bool) -> bool:
     """Whether this is what the move writes there, or what it had written when it was ended."""
-    _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, extra=held.here, fine=(0,))
+    _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, extra=held.here, ok_codes=(0,))
     return whole == data if is_symlink else whole.startswith(data)
 
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 
 from forkjoin.core.error import GitError
-from forkjoin.git import git
 from forkjoin.git.changed_paths import SUBMODULE, Change, changes_of_trees
+from forkjoin.git.commit_identity import Signature
 from forkjoin.git.commits_since_base import Added, find_added
 from forkjoin.git.fast_import import NewCommit, make_commits
+from forkjoin.git.git_version import read_version
 from forkjoin.git.merge_tree import Merged, Pair, try_merges
 from forkjoin.git.merging.overlapping_branches import find_meeting
+from forkjoin.git.objects import sync_objects
+from forkjoin.git.refs import Tip, is_ancestor
+from forkjoin.git.safe_options import NO_FSYNC
 
 #: Since git 2.45 merge-tree takes trees; before that, each branch is merged with its history.
 _MERGES_TREES = (2, 45)
@@ -30,7 +34,7 @@ class Branch:
     """A branch that is to be merged, and what its commit is to say."""
 
     number: int  #: by which others need it
-    tip: git.Tip
+    tip: Tip
     message: str
     needs: frozenset[int] = frozenset()  #: those without which it is not merged; of these, all are before it
     base: str | None = None  #: where it began, if the target has all of that in other commits (squashed)
@@ -38,7 +42,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    head: git.Tip  #: the commit that has it, and all that was joined before it
+    head: Tip  #: the commit that has it, and all that was joined before it
     submodules: tuple[Change, ...] = ()  #: those that it adds or moves
 
 
@@ -72,7 +76,7 @@ _Outcome = list[Change] | Contained | Conflicting | Refused  #: of a merge whose
 
 
 async def merge_together(
-    common_dir: str, head: git.Tip, branches: Sequence[Branch], signed: git.Signature, *, squash: bool = False
+    common_dir: str, head: Tip, branches: Sequence[Branch], signed: Signature, *, squash: bool = False
 ) -> list[Fate]:
     """How each of these branches fares that are merged onto `head` in their order, each on what came of those before.
 
@@ -82,8 +86,8 @@ async def merge_together(
         return []
     added = await find_added(common_dir, head.commit, [branch.tip for branch in branches])
     many = len(branches) > _MANY
-    merger = _Merger(common_dir, head, signed, squash, git.UNSYNCED if many else ())
-    trees, here = await git.version() >= _MERGES_TREES, {branch.number for branch in branches}
+    merger = _Merger(common_dir, head, signed, squash, NO_FSYNC if many else ())
+    trees, here = await read_version() >= _MERGES_TREES, {branch.number for branch in branches}
     steps = [_Step(branch, one) for branch, one in zip(branches, added, strict=True)]
     for is_quick, group in groupby(steps, lambda step: trees and step.is_quick(here)):
         if is_quick:
@@ -92,7 +96,7 @@ async def merge_together(
             for step in group:
                 await merger.merge(step)
     if many:
-        await git.sync_objects(common_dir)
+        await sync_objects(common_dir)
     return list(merger.fates.values())
 
 
@@ -105,7 +109,7 @@ class _Step:
         return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(here)
 
     @property
-    def base(self) -> git.Tip:
+    def base(self) -> Tip:
         assert self.added.base
         return self.added.base
 
@@ -113,8 +117,8 @@ class _Step:
 @dataclass(slots=True)
 class _Merger:
     common_dir: str
-    head: git.Tip
-    signed: git.Signature
+    head: Tip
+    signed: Signature
     squash: bool
     how: Sequence[str]  #: options of git's own
     fates: dict[int, Fate] = field(default_factory=dict[int, Fate])  #: by branches' numbers
@@ -125,7 +129,7 @@ class _Merger:
         if any(isinstance(self.fates.get(needed), _Failed) for needed in step.branch.needs):
             self.fates[number] = Behind()
             return
-        if not step.added.commits or await git.is_ancestor(self.common_dir, tip, self.head.commit):
+        if not step.added.commits or await is_ancestor(self.common_dir, tip, self.head.commit):
             self.fates[number] = Contained()
             return
         (merged,) = await self._try([Pair(self.head.commit, tip, step.branch.base)])
@@ -188,7 +192,7 @@ class _Merger:
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
 
 
-def _join(head: git.Tip, changes: Sequence[Change]) -> Joined:
+def _join(head: Tip, changes: Sequence[Change]) -> Joined:
     return Joined(head, tuple(one for one in changes if one.new[0] == SUBMODULE))
 
 

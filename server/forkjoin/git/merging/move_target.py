@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from anyio import CancelScope
 
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, GitRefusedError, words_of
-from forkjoin.git import git
 from forkjoin.git.changed_paths import changes_between
+from forkjoin.git.file_names import printable_list
 from forkjoin.git.merging import interrupted_move
+from forkjoin.git.refs import find_tip, is_ancestor, update_refs
 from forkjoin.git.worktrees.checkout import Held, TargetMovedError
 
 _FILES_NAMED = 30
@@ -37,11 +38,11 @@ async def has_landed(common_dir: str, move: Move) -> bool:
     Raises:
         GitError: git could not tell.
     """
-    now = await git.tip(common_dir, move.ref)
-    if now is None or now == move.old or not await git.is_ancestor(common_dir, move.new, now):
+    now = await find_tip(common_dir, move.ref)
+    if now is None or now == move.old or not await is_ancestor(common_dir, move.new, now):
         return False
-    goes_back = await git.is_ancestor(common_dir, move.new, move.old)
-    return not (goes_back and await git.is_ancestor(common_dir, move.old, now))
+    goes_back = await is_ancestor(common_dir, move.new, move.old)
+    return not (goes_back and await is_ancestor(common_dir, move.old, now))
 
 
 async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
@@ -54,7 +55,7 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
         BrokenPromiseError: Files of the checkout were moved and can't be put back now.
     """
     with CancelScope(shield=True):
-        if (held.tip if held else await git.tip(common_dir, move.ref)) != move.old:
+        if (held.tip if held else await find_tip(common_dir, move.ref)) != move.old:
             raise TargetMovedError
         try:
             if held:
@@ -78,11 +79,11 @@ async def _move_ref(common_dir: str, move: Move, held: Held | None) -> None:
     line = f"update {move.ref} {move.new} {move.old}"
     holding, here = ((held.lock,), held.here) if held else ((), None)
     try:
-        await git.update_refs(common_dir, [line], move.why, extra=here, holding=holding)
+        await update_refs(common_dir, [line], move.why, extra=here, pass_fds=holding)
     except GitError:
         if await has_landed(common_dir, move):
             return
-        if await git.tip(common_dir, move.ref) == move.old:
+        if await find_tip(common_dir, move.ref) == move.old:
             raise
         raise TargetMovedError from None
 
@@ -105,5 +106,5 @@ async def take_back(held: Held, move: Move) -> None:
 async def _names(held: Held, move: Move) -> str:
     with suppress(GitError, OSError):
         changes = await changes_between(held.path, move.old, move.new)
-        return git.listed([change.path for change in changes], _FILES_NAMED)
+        return printable_list([change.path for change in changes], _FILES_NAMED)
     return "what it changes"

@@ -13,7 +13,8 @@ from urllib.parse import unquote
 from anyio import to_thread
 
 from forkjoin.git import git
-from forkjoin.git.worktrees.nested_repositories import Nested, Within, common_of, follow
+from forkjoin.git.git_folder import common_dir_path, follow_git_link
+from forkjoin.git.worktrees.nested_repositories import Nested, Within
 
 #: A line of `git remote -v`. A remote without a URL is called by it; a URL may have a line end.
 _LINE = re.compile(r"([^\t\n]+)\t(?:\n|(.*?) \((?:fetch|push)\)(?: \[[^\n]*\])?\n)", re.DOTALL)
@@ -39,7 +40,9 @@ class Remotes:
         paths = [self.base / os.path.expanduser(f"{url}{suffix}") for suffix in ("", ".git")]  # noqa: PTH111 - ~nobody
         top = next((path for path in paths if os.path.exists(path)), None)  # noqa: PTH110 - it may be closed
         with contextlib.suppress(OSError):
-            return top is not None and not self.within.goes(common_of(follow(top / ".git") or follow(top) or top))
+            return top is not None and not self.within.goes(
+                common_dir_path(follow_git_link(top / ".git") or follow_git_link(top) or top)
+            )
         return False
 
 
@@ -50,7 +53,7 @@ async def find_remotes(within: Within, nested: Nested) -> Remotes:
         GitError: git can't tell.
     """
     remotes = Remotes(within, nested.tree or nested.folder)
-    listing = await git.git(nested.folder, "remote", "-v") if nested.goes else ""
+    listing = await git.output(nested.folder, "remote", "-v") if nested.goes else ""
     urls = [(found[1], found[2] or found[1]) for found in _LINE.finditer(f"{listing}\n")]
     near = await to_thread.run_sync(lambda: {name for name, url in urls if not remotes.outlives(url)})
     if not near:

@@ -19,9 +19,13 @@ from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.changed_paths import SUBMODULE, Change, read_changes
+from forkjoin.git.file_names import printable, split_names
+from forkjoin.git.git_folder import common_dir_path, follow_git_link
+from forkjoin.git.objects import sync_objects
+from forkjoin.git.refs import update_refs
 from forkjoin.git.unsaved.unpushed_commits import Tips, find_own, find_tips
 from forkjoin.git.unsaved.untrusted_repository_reader import Lens, UnreadableError, make_settings, open_lens
-from forkjoin.git.worktrees.nested_repositories import Nested, common_of, follow, is_within
+from forkjoin.git.worktrees.nested_repositories import Nested, is_within
 from forkjoin.git.worktrees.staging import EMPTY_TREES
 from forkjoin.git.worktrees.worktree_folder import git_folders
 
@@ -80,7 +84,7 @@ async def _read_names(where: Path | str, commit: str, extra: Mapping[str, str]) 
     """The submodules' names by their paths, as a commit has them; empty where it has none, or git can't read them."""
     asked = ("config", f"--blob={commit}:.gitmodules", *_PATHS)
     _, out, _ = await git.run(where, *asked, extra=extra)
-    rows = (row.partition("\n") for row in git.names_in(out.decode(errors="surrogateescape")))
+    rows = (row.partition("\n") for row in split_names(out.decode(errors="surrogateescape")))
     return {path: key.removeprefix("submodule.").removesuffix(".path") for key, _, path in rows}
 
 
@@ -90,7 +94,7 @@ async def _secure(
     for change in changes:
         name = names.get(change.path, change.path)
         if why := await to_thread.run_sync(_why_refused, own.folder, name):
-            return f"its submodule {git.readable(change.path)} is called {git.readable(name)}, {why}"
+            return f"its submodule {printable(change.path)} is called {printable(name)}, {why}"
         if why := await _secure_one(own, others, name, change, keeping):
             return why
     return None
@@ -105,7 +109,7 @@ async def _secure_one(own: _Home, others: Sequence[_Home], name: str, change: Ch
     holder = None if has else await _find_holder(there, commit)
     if not has and holder is None:
         return (
-            f"commit {commit[:10]} of its submodule {git.readable(path)} is in no repository here; fetch it in the "
+            f"commit {commit[:10]} of its submodule {printable(path)} is in no repository here; fetch it in the "
             "submodule (git submodule update --init, git fetch), or point the branch at one that is here"
         )
     if keeping.dry_run:
@@ -116,10 +120,10 @@ async def _secure_one(own: _Home, others: Sequence[_Home], name: str, change: Ch
     assert holder
     with tempfile.TemporaryDirectory(prefix="forkjoin-", dir=own.folder) as folder:
         made = Path(folder, "module")
-        await to_thread.run_sync(_make, made, common_of(holder.folder))
+        await to_thread.run_sync(_make, made, common_dir_path(holder.folder))
         why = await _bring(holder, _Home(made, tree), there, change, keeping)
         if why is None:
-            await git.sync_objects(str(made))
+            await sync_objects(str(made))
             await to_thread.run_sync(_put, made, own.folder / "modules" / name)
     return why
 
@@ -153,7 +157,7 @@ def _find_others(homes: Sequence[_Home], name: str, path: str) -> Iterator[_Home
     for home in homes:
         folder = None
         with contextlib.suppress(PermissionError):  # what another user has there is no help
-            folder = follow(home.tree / path / ".git") if home.tree else None
+            folder = follow_git_link(home.tree / path / ".git") if home.tree else None
         if home.tree and folder:
             tops = (os.path.realpath(top) for top in (home.folder, home.tree))
             within = any(is_within(os.path.realpath(folder), top) for top in tops)
@@ -171,7 +175,7 @@ async def _find_holder(homes: Sequence[_Home], commit: str) -> _Home | None:
 
 async def _has(folder: Path, commit: str, also: Sequence[Path] = ()) -> bool:
     try:
-        async with open_lens(folder, common_of(folder), also) as lens:
+        async with open_lens(folder, common_dir_path(folder), also) as lens:
             return await lens.has(commit)
     except UnreadableError:
         return False
@@ -206,7 +210,7 @@ async def _bring(
         if holder:  # all that they need came along
             await lens.git("rev-list", "--objects", "--quiet", *commits, "--not", "--all")
         lines = [f"update refs/forkjoin/kept/{keeping.slug}-{one[:12]} {one}" for one in commits]
-        await git.update_refs(lens.folder, lines, "forkjoin: kept", extra=lens.environment)
+        await update_refs(lens.folder, lines, "forkjoin: kept", extra=lens.environment)
         inner = await _find_inner(lens, change)
         names = await _read_names(lens.folder, change.new[1], lens.environment) if inner else {}
     return await _secure(module, there, names, inner, keeping)
@@ -214,8 +218,8 @@ async def _bring(
 
 async def _copy(holder: _Home, module: Path, commit: str) -> list[str]:
     """Copy a commit with its dependencies to a submodule. Return the other new tips."""
-    async with open_lens(holder.folder, common_of(holder.folder), [module]) as source:
-        nested = Nested("", holder.folder, common_of(holder.folder), None, goes=True)
+    async with open_lens(holder.folder, common_dir_path(holder.folder), [module]) as source:
+        nested = Nested("", holder.folder, common_dir_path(holder.folder), None, goes=True)
         tips = await find_tips(source, nested) if holder.goes else Tips(frozenset(), frozenset())
         made = tips.own.intersection(await find_own(source, tips.own, tips.elsewhere))
         ends = (await source.git("merge-base", "--independent", commit, *sorted(made))).split()

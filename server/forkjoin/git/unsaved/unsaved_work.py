@@ -13,7 +13,9 @@ from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.changed_paths import SUBMODULE
+from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.folder_archive import archive
+from forkjoin.git.refs import list_refs
 from forkjoin.git.unsaved.remotes import find_remotes
 from forkjoin.git.unsaved.unpushed_commits import MOST, PRIVATE, Tips, find_files, find_own, find_tips
 from forkjoin.git.unsaved.untrusted_repository_reader import Lens, UnreadableError, find_alternates, open_lens
@@ -43,7 +45,7 @@ class Unsaved:
     commits: tuple[str, ...] = ()  #: those of them that are objects of the agent's own repository
 
     def __str__(self) -> str:
-        return f"{git.readable(self.name)} ({self.what})"
+        return f"{printable(self.name)} ({self.what})"
 
 
 async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsaved]:
@@ -116,7 +118,7 @@ async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dic
         return {}
     asked = ("ls-tree", "-z", "--full-tree", base, "--", *names)
     try:
-        rows = git.names_in(await git.git(common_dir, *asked, extra={"GIT_LITERAL_PATHSPECS": "1"}))
+        rows = split_names(await git.output(common_dir, *asked, extra={"GIT_LITERAL_PATHSPECS": "1"}))
     except GitError:
         return {}
     parted = (row.partition("\t")[::2] for row in rows)
@@ -185,10 +187,10 @@ async def _find_missing(nested: Nested, tips: Tips, modules: Sequence[Path]) -> 
 async def _find_loose(lens: Lens, tree: Path) -> int:
     """How many paths differ from HEAD, new ones too, but neither ignored files nor further repositories."""
     if pipes := await to_thread.run_sync(find_pipes, tree):
-        raise UnreadableError(f"{git.readable(str(pipes[0]))} is neither a file nor a folder")
+        raise UnreadableError(f"{printable(str(pipes[0]))} is neither a file nor a folder")
     here = {**lens.environment, "GIT_WORK_TREE": str(tree), "GIT_ATTR_SOURCE": EMPTY_TREES[lens.id_length]}
     await show(tree, here)
-    lines = git.names_in(await git.git(tree, "status", *_FORM, extra=here))
+    lines = split_names(await git.output(tree, "status", *_FORM, extra=here))
     return len(
         [one for one in lines if not (one.startswith("? ") and (one.endswith("/") or Path(one[2:]).name in _MARKS))]
     )
@@ -202,11 +204,11 @@ async def _find_private(within: Within, base: str) -> list[Unsaved]:
     if within.folder is None or not await to_thread.run_sync(_has_private, within.folder):
         return []
     try:
-        lines = await git.list_refs(within.folder, "--format=%(refname) %(objectname) %(*objectname)", *PRIVATE)
+        lines = await list_refs(within.folder, "--format=%(refname) %(objectname) %(*objectname)", *PRIVATE)
         tips = {ref: peeled or tip for ref, tip, peeled in (line.split(" ") for line in lines)}
         asked = ("rev-list", "--ignore-missing", "--single-worktree", "--stdin", "--not", "--all", base)
         stdin = "".join(f"{tip}\n" for tip in tips.values()).encode()
-        own = set((await git.git(within.common_dir, *asked, stdin=stdin) if tips else "").split())
+        own = set((await git.output(within.common_dir, *asked, stdin=stdin) if tips else "").split())
     except GitError as error:
         return [Unsaved("refs", f"refs that can't be read: {error.last_line[:200]}", (within.folder / "refs",))]
     return [Unsaved(ref, "commits that no branch has", (), (tip,)) for ref, tip in tips.items() if tip in own]
@@ -236,7 +238,7 @@ async def _find_in_gitlinks(folder: Path, tree: Path, here: Mapping[str, str], t
     """The paths where an index has a submodule, and a tree has files that are in none of the repositories' `trees`."""
     if not await to_thread.run_sync(_has_gitlinks, folder):
         return []
-    rows = git.names_in(await git.git(tree, "ls-files", "-z", "--stage", extra=here))
+    rows = split_names(await git.output(tree, "ls-files", "-z", "--stage", extra=here))
     paths = sorted({row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")})
     return await to_thread.run_sync(
         lambda: [one for one in paths if os.path.realpath(tree / one) not in trees and _has_files(tree / one)]

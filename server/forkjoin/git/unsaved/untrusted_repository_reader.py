@@ -18,7 +18,8 @@ from anyio import CancelScope, to_thread
 from forkjoin.core.error import ForkjoinError
 from forkjoin.core.regular_file import read_line, read_regular
 from forkjoin.git import git
-from forkjoin.git.unsafe_config import GUARD
+from forkjoin.git.file_names import printable
+from forkjoin.git.git_config import GIT_CONFIG
 
 #: Bytes that are read of a configuration; a longer one is an attack.
 _CONFIGURATION = 1024 * 1024
@@ -49,7 +50,7 @@ class Lens:
 
     async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """Return git's stdout, asked in the lens."""
-        return await git.git(self.folder, *arguments, stdin=stdin, extra=self.environment)
+        return await git.output(self.folder, *arguments, stdin=stdin, extra=self.environment)
 
     async def has(self, commit: str) -> bool:
         code, _, _ = await git.run(self.folder, "cat-file", "-e", f"{commit}^{{commit}}", extra=self.environment)
@@ -76,7 +77,7 @@ async def open_lens(folder: Path, common: Path, also: Sequence[Path] = ()) -> As
             raise UnreadableError(str(error)) from error
         yield Lens(made, inner, also)
     finally:
-        GUARD.forget(made)
+        GIT_CONFIG.forget(made)
         with CancelScope(shield=True):
             await to_thread.run_sync(shutil.rmtree, made)
 
@@ -163,11 +164,11 @@ def make_settings(made: Path, like: Path, *, is_reftable: bool = False) -> None:
 def _check(top: Path) -> None:
     """Raise an UnreadableError unless `top` is a folder of folders and regular files alone."""
     if top.is_symlink() or not top.is_dir():
-        raise UnreadableError(f"{git.readable(str(top))} is no folder")
+        raise UnreadableError(f"{printable(str(top))} is no folder")
     for above, folders, names in os.walk(top, onerror=_fail):
         for entry in (Path(above, name) for name in (*folders, *names)):
             if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
-                raise UnreadableError(f"{git.readable(str(entry))} is neither a folder nor a file")
+                raise UnreadableError(f"{printable(str(entry))} is neither a folder nor a file")
 
 
 def _fail(error: OSError) -> None:
@@ -178,6 +179,6 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a regular file with its times, which an index needs, if the file exists."""
     if os.path.lexists(source):
         if source.is_symlink() or not source.is_file():
-            raise UnreadableError(f"{git.readable(str(source))} is no file")
+            raise UnreadableError(f"{printable(str(source))} is no file")
         target.parent.mkdir(exist_ok=True)
         shutil.copy2(source, target)

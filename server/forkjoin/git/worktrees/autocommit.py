@@ -12,8 +12,18 @@ from anyio import to_thread
 
 from forkjoin.core.error import CallerError, GitRefusedError
 from forkjoin.core.regular_file import is_gone
-from forkjoin.git import git, kept_refs
+from forkjoin.git import kept_refs
 from forkjoin.git.changed_paths import changes_between
+from forkjoin.git.commit_identity import find_fallback_identity
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.refs import (
+    describe_symbolic_target,
+    find_symbolic_target,
+    find_tip,
+    is_ancestor,
+    resolve_commit,
+    update_refs,
+)
 from forkjoin.git.worktrees import head_reflog, merge_in_worktree
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.git.worktrees.falsely_changed_files import leave_out_untouched
@@ -51,11 +61,11 @@ async def commit_loose(
     if place is None:
         warnings = await _drop_symbolic(common_dir, None, branch)
         warnings.append("git no longer knows the agent's worktree: only what is on its branch is left.")
-        return Left(await git.tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
+        return Left(await find_tip(common_dir, f"refs/heads/{branch}"), 0, warnings)
     warnings = await to_thread.run_sync(_mend, place, branch)
     if not await to_thread.run_sync(is_folder, worktree):
         warnings += await _drop_symbolic(common_dir, place, branch)
-        head = await git.resolve(place.folder, "HEAD")
+        head = await resolve_commit(place.folder, "HEAD")
         return Left(await _bring_home(place, branch, head, keep_as, warnings), 0, warnings)
     status = await _read_whole_status(place, warnings)
     if status.branch != branch and (symbolic := await _drop_symbolic(common_dir, place, branch)):
@@ -110,7 +120,7 @@ def _mend(place: Place, branch: str) -> list[str]:
     if not is_folder(place.path):
         return [*warnings, "The agent removed its worktree: only what it had committed is left."]
     if pipes := remove_pipes(place.path):
-        warnings.append(f"The agent left pipes that git would wait for, which were removed: {git.listed(pipes)}.")
+        warnings.append(f"The agent left pipes that git would wait for, which were removed: {printable_list(pipes)}.")
     link = place.path / ".git"
     if not link.exists() and not link.is_symlink():
         link.write_bytes(b"gitdir: %s\n" % os.fsencode(place.folder))
@@ -131,7 +141,7 @@ async def _read_whole_status(place: Place, warnings: list[str]) -> Status:
         with contextlib.suppress(GitRefusedError):
             return await read_status(place)
     await to_thread.run_sync(lambda: index.unlink(missing_ok=True))
-    if await git.resolve(place.folder, "HEAD"):
+    if await resolve_commit(place.folder, "HEAD"):
         await place.git("read-tree", "HEAD")
     warnings.append("The index of the agent's worktree was damaged; it was made again from its last commit.")
     return await read_status(place)
@@ -144,13 +154,13 @@ async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> l
         A warning for the lead, if there was such a ref.
     """
     ref = f"refs/heads/{branch}"
-    target = await git.find_symbolic(common_dir, ref)
+    target = await find_symbolic_target(common_dir, ref)
     if target is None:
         return []
     if place and (last := await _last_head(place)):
-        await git.update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.here)
+        await update_refs(common_dir, [f"update HEAD {last}"], "forkjoin: left a symbolic branch", extra=place.here)
     await drop_symbolic(common_dir, ref)
-    return [f"The agent's branch was {git.describe_symbolic(target)}."]
+    return [f"The agent's branch was {describe_symbolic_target(target)}."]
 
 
 # -- committing it
@@ -159,7 +169,7 @@ async def _drop_symbolic(common_dir: str, place: Place | None, branch: str) -> l
 async def _find_theirs(place: Place, status: Status) -> str | None:
     """What is being merged, and has been resolved; any other merge is over, before its conflicts are committed."""
     theirs = await merge_in_worktree.find_theirs(place)
-    if theirs and (status.unmerged or (status.head and await git.is_ancestor(place.common_dir, theirs, status.head))):
+    if theirs and (status.unmerged or (status.head and await is_ancestor(place.common_dir, theirs, status.head))):
         await to_thread.run_sync(merge_in_worktree.end, place)
         return None
     return theirs
@@ -178,7 +188,7 @@ async def _commit(
     loose = len(await changes_between(place.common_dir, parent, tree) if parent else status.loose)
     if parent and not loose and not theirs:
         return parent, 0
-    who = await git.author(place.common_dir)
+    who = await find_fallback_identity(place.common_dir)
     parents = [f"-p{one}" for one in (parent, theirs) if one]
     tip = await place.git("commit-tree", *parents, "-m", message, tree, extra=who)
     await _move_head(place, status, branch, tip)
@@ -188,7 +198,7 @@ async def _commit(
     if loose:
         warnings.append(f"{loose} uncommitted path{'s were' if loose != 1 else ' was'} committed for the agent.")
     if status.unmerged:
-        warnings.append(f"They were in the middle of a merge, with conflicts in: {git.listed(status.unmerged)}.")
+        warnings.append(f"They were in the middle of a merge, with conflicts in: {printable_list(status.unmerged)}.")
     return tip, loose
 
 
@@ -200,7 +210,7 @@ async def _move_head(place: Place, status: Status, branch: str, tip: str) -> Non
         lines = [f"update refs/heads/{branch} {tip} {status.head}"]
     else:  # it is on a branch that is gone, and will be made again
         return
-    await git.update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
+    await update_refs(place.common_dir, lines, "forkjoin: loose work", extra=place.here)
 
 
 def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
@@ -212,7 +222,7 @@ def _warn_of_moves(place: Place, branch: str, status: Status) -> list[str]:
         for old, new in moves
         if not new.strip("0")
     ]
-    told = git.listed([f"from {old[:12]} to {new[:12]}" for old, new in moves if new.strip("0")])
+    told = printable_list([f"from {old[:12]} to {new[:12]}" for old, new in moves if new.strip("0")])
     return deleted + (
         [f"Its branch {branch} was moved from outside its worktree, {told}: look at both."] if told else []
     )
@@ -226,20 +236,20 @@ async def _last_head(place: Place, *, told: bool = False) -> str | None:
     """
     entries = [one for one in await head_reflog.read_log(place) if one.why or not told]
     commit = next((name for one in reversed(entries) for name in (one.new, one.old) if name.strip("0")), None)
-    return await git.resolve(place.common_dir, commit) if commit else None
+    return await resolve_commit(place.common_dir, commit) if commit else None
 
 
 async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, warnings: list[str]) -> str | None:
     """See that the agent's branch has its last commit, wherever that was made; the branch's commit then."""
     ref = f"refs/heads/{branch}"
-    now = await git.tip(place.common_dir, ref)
-    if tip is None or (now and await git.is_ancestor(place.common_dir, tip, now)):
+    now = await find_tip(place.common_dir, ref)
+    if tip is None or (now and await is_ancestor(place.common_dir, tip, now)):
         return now
     if now is None and await _restore(place, ref, tip):
         warnings.append("The agent's branch was gone; it was made again at the agent's last commit.")
         return tip
-    if now and await git.is_ancestor(place.common_dir, now, tip) and await _may_move(place, ref):
-        await git.update_refs(place.common_dir, [f"update {ref} {tip} {now}"], "forkjoin: brought home")
+    if now and await is_ancestor(place.common_dir, now, tip) and await _may_move(place, ref):
+        await update_refs(place.common_dir, [f"update {ref} {tip} {now}"], "forkjoin: brought home")
         warnings.append("The agent worked off its branch; the branch was moved to its last commit.")
         return tip
     kept_as = await kept_refs.keep(place.common_dir, tip, keep_as)
@@ -250,7 +260,7 @@ async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, 
 async def _restore(place: Place, ref: str, tip: str) -> bool:
     """Make a branch again; false where one below it, or above, is in its place."""
     try:
-        await git.update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
+        await update_refs(place.common_dir, [f"create {ref} {tip}"], "forkjoin: restored")
     except GitRefusedError:
         return False
     return True
@@ -290,10 +300,10 @@ async def _name_what_stays(place: Place, status: Status) -> list[str]:
     said: list[str] = []
     if status.repositories:
         said.append(
-            f"Repositories within the worktree stay there, and are not merged: {git.listed(status.repositories)}."
+            f"Repositories within the worktree stay there, and are not merged: {printable_list(status.repositories)}."
         )
     if status.ignored:
         brought = {*await included(place.path, place.here), *await to_thread.run_sync(shared, place)}
         if names := [name for name in status.ignored if name.removesuffix("/") not in brought]:
-            said.append(f"Ignored files stay in the worktree and are not merged: {git.listed(names)}.")
+            said.append(f"Ignored files stay in the worktree and are not merged: {printable_list(names)}.")
     return said

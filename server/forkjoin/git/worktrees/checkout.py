@@ -19,6 +19,7 @@ from anyio import to_thread
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.regular_file import is_gone, read_regular
 from forkjoin.git import git
+from forkjoin.git.refs import find_tip, resolve_commit, short_name
 from forkjoin.git.repository import find_main
 from forkjoin.git.symbolic_head import find_refs
 from forkjoin.git.worktrees.index_lock import is_there, let_go, try_lock_index
@@ -66,19 +67,19 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
         where = await to_thread.run_sync(_find_rebase, common_dir, ref, leaving)
     except PermissionError as error:
         raise CallerError(
-            f"{error.filename} can't be read, so a worktree may have {git.short(ref)} checked out. Let its owner make "
+            f"{error.filename} can't be read, so a worktree may have {short_name(ref)} checked out. Let its owner make "
             "it readable for you, then call again."
         ) from error
     if where:
-        raise CallerError(f"{git.short(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
+        raise CallerError(f"{short_name(ref)} is being rebased in {where}; finish that (git rebase --continue) first.")
     if len(found) > 1:
         places = ", ".join(map(str, found))
-        raise CallerError(f"{git.short(ref)} is checked out more than once: in {places}. Leave it in all but one.")
+        raise CallerError(f"{short_name(ref)} is checked out more than once: in {places}. Leave it in all but one.")
     if found and not await to_thread.run_sync(_is_reachable, found[0], common_dir):
         is_told = found[0] != Path(common_dir)
         way = "Make them reachable for you" if is_told else "Say where they are, with: git config core.worktree FOLDER"
         raise CallerError(
-            f"{git.short(ref)} is checked out in {found[0]}, where its files can't be reached. {way}; or let another "
+            f"{short_name(ref)} is checked out in {found[0]}, where its files can't be reached. {way}; or let another "
             "branch be checked out there. Then call again."
         )
     return str(found[0]) if found else None
@@ -148,7 +149,7 @@ class Held:
     async def git(self, *arguments: str, stdin: bytes | None = None) -> str:
         """git in this checkout, on a copy of its index. It holds the lock as well, should it outlive us."""
         extra = {**self.here, "GIT_INDEX_FILE": str(self.folder / _COPY)}
-        return await git.git(self.path, *arguments, stdin=stdin, extra=extra, holding=(self.lock,))
+        return await git.output(self.path, *arguments, stdin=stdin, extra=extra, pass_fds=(self.lock,))
 
     async def copy_index(self) -> None:
         """Copy the index anew, and see in the copy which files were only touched: git takes those for changed else."""
@@ -185,7 +186,7 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
         raise TargetMovedError
     async with hold_as_it_is(path, folder, owner) as held:
         await _check_nothing_under_way(folder, path)
-        tip = await git.tip(common_dir, ref)
+        tip = await find_tip(common_dir, ref)
         if tip is None or ref not in await find_refs(common_dir, folder):
             raise TargetMovedError
         held = replace(held, tip=tip)
@@ -225,7 +226,7 @@ async def _check_nothing_under_way(folder: Path, path: str) -> None:
     in_a_table = await anyio.Path(folder / "reftable").exists()
     for name, what in _UNDER_WAY.items():
         is_ref = in_a_table and name in ("CHERRY_PICK_HEAD", "REVERT_HEAD")
-        if await anyio.Path(folder / name).exists() or (is_ref and await git.resolve(path, name)):
+        if await anyio.Path(folder / name).exists() or (is_ref and await resolve_commit(path, name)):
             raise CallerError(f"{what} is under way in {path}; finish or abort it, then merge again.")
 
 

@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import open_regular
-from forkjoin.git import git
+from forkjoin.git.file_names import join_names
 from forkjoin.git.worktrees.staging import Status, read_status
 from forkjoin.git.worktrees.worktree_folder import Place, find_place
 
@@ -113,7 +113,7 @@ async def find_as_checked_out(top: Path, paths: Sequence[str], run_git: Git) -> 
     with tempfile.TemporaryDirectory(prefix="forkjoin-") as aside:
         write = ("checkout-index", "-q", "-z", "--stdin", f"--prefix={aside}/")
         with contextlib.suppress(GitError):  # a full disk, a filter that fails: what was written counts
-            await run_git(*write, stdin=git.as_input(paths))
+            await run_git(*write, stdin=join_names(paths))
         return await to_thread.run_sync(lambda: {path for path in paths if _are_same(top / path, Path(aside, path))})
 
 

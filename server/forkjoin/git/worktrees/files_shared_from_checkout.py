@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
+from forkjoin.git.git_config import find_users_ignore_file
 from forkjoin.git.worktrees.included_files import is_blocked
 from forkjoin.git.worktrees.worktree import take_away
 from forkjoin.git.worktrees.worktree_folder import Place
@@ -92,7 +93,7 @@ def _all_in(top: str) -> Iterator[str]:
 
 async def _ignored(place: Place, names: Iterable[str]) -> bytes:
     """What git is to ignore in a worktree: what the user's own list says, and what is shared."""
-    own = await to_thread.run_sync(read_regular, await git.ignore_file(place.common_dir, place.path), _LIMIT)
+    own = await to_thread.run_sync(read_regular, await find_users_ignore_file(place.common_dir, place.path), _LIMIT)
     return b"%s\n%s%s" % (own or b"", _MARK, "".join(f"/{name}\n" for name in names).encode())
 
 

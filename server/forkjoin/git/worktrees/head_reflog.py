@@ -124,7 +124,7 @@ async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
     if not wanted:
         return None
     asked = ("rev-list", "--parents", "--ignore-missing", *wanted, "--not", "--all", "--")
-    lines = [line.split(" ") for line in (await git.git(common_dir, *asked)).splitlines()]
+    lines = [line.split(" ") for line in (await git.output(common_dir, *asked)).splitlines()]
     lost = {line[0] for line in lines}.difference(*(line[1:] for line in lines))
     tips = [one for one in wanted if one in lost]
     if not tips:
@@ -133,5 +133,7 @@ async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
     if len(tips) > 1:
         message = "Commits that were on no branch"
         parents = [f"-p{one}" for one in tips]
-        commit = await git.git(common_dir, "commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}", extra=NOBODY)
+        commit = await git.output(
+            common_dir, "commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}", extra=NOBODY
+        )
     return await kept_refs.keep(common_dir, commit, name)

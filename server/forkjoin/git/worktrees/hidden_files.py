@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from forkjoin.core.regular_file import is_gone
 from forkjoin.git import git
+from forkjoin.git.file_names import split_names
 from forkjoin.git.worktrees.worktree_folder import Place, find_place, is_folder
 
 #: How git is to list the untracked files, too, but those that a .gitignore there or the rules in stdin ignore.
@@ -27,11 +28,11 @@ async def find_unseen(common_dir: str, worktree: Path, rules: bytes | None) -> d
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return {}
     listing = ("ls-files", "-z", "-v", *(_OTHERS if rules is not None else ()))
-    rows = git.names_in(await git.git(worktree, *listing, stdin=rules, extra=place.here))
+    rows = split_names(await git.output(worktree, *listing, stdin=rules, extra=place.here))
     new = {row[2:] for row in rows if row[0] == "?"}
     found: dict[str, str] = {}
     if new:
-        ignored = git.names_in(await place.git("ls-files", "-z", "--others", "--ignored", "--exclude-standard"))
+        ignored = split_names(await place.git("ls-files", "-z", "--others", "--ignored", "--exclude-standard"))
         found = dict.fromkeys(
             sorted(new.intersection(ignored)), "ignored by rules that nobody accepted; see forkjoin trust"
         )
@@ -48,7 +49,9 @@ async def _find_skipped(place: Place, worktree: Path) -> list[str]:
         aside = {**place.here, "GIT_INDEX_FILE": str(index)}
         names = await show(worktree, aside)
         return sorted(
-            {*names}.intersection(git.names_in(await git.git(worktree, "diff-files", "-z", "--name-only", extra=aside)))
+            {*names}.intersection(
+                split_names(await git.output(worktree, "diff-files", "-z", "--name-only", extra=aside))
+            )
         )
 
 
@@ -58,11 +61,11 @@ async def show(worktree: Path, extra: Mapping[str, str]) -> list[str]:
     Args:
         extra: The variables that name an index of ours.
     """
-    names = await _told(worktree, git.names_in(await git.git(worktree, "ls-files", "-z", "-v", extra=extra)))
+    names = await _told(worktree, split_names(await git.output(worktree, "ls-files", "-z", "-v", extra=extra)))
     told = "".join(f"{name}\0" for name in names)
     for flag in ("--no-assume-unchanged", "--no-skip-worktree") if names else ():
         asked = ("-c", "core.splitIndex=false", "update-index", flag, "-z", "--stdin")
-        await git.git(worktree, *asked, stdin=os.fsencode(told), extra=extra)
+        await git.output(worktree, *asked, stdin=os.fsencode(told), extra=extra)
     return names
 
 

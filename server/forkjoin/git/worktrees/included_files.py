@@ -12,6 +12,7 @@ from anyio import to_thread
 from forkjoin.core.error import CallerError, is_passing
 from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.git import git
+from forkjoin.git.file_names import join_names, split_names
 from forkjoin.git.worktrees.worktree_folder import Place
 
 #: How many files, and bytes, may be named.
@@ -36,13 +37,13 @@ async def renew_ignored(checkout: Path, place: Place) -> None:
 
     What is tracked there is no business of the checkout's.
     """
-    tracked = set(git.names_in(await place.git("ls-files", "-z")))
+    tracked = set(split_names(await place.git("ls-files", "-z")))
     names = [name for name in await included(checkout) if name not in tracked]
     brought = place.folder / _BROUGHT
     said = await to_thread.run_sync(read_regular, brought)
-    before = git.names_in(os.fsdecode(said or b""))
+    before = split_names(os.fsdecode(said or b""))
     await to_thread.run_sync(_take_away, place.path, set(before).difference(names, tracked))
-    await to_thread.run_sync(brought.write_bytes, git.as_input(names))
+    await to_thread.run_sync(brought.write_bytes, join_names(names))
     await _bring(checkout, place.path, names, anew=True)
 
 
@@ -67,12 +68,12 @@ async def included(checkout: Path, extra: Mapping[str, str] | None = None) -> li
     if not await to_thread.run_sync((checkout / ".worktreeinclude").is_file):
         return []  # git would wait for a FIFO's other end
     others = ("ls-files", "-z", "--others", "--ignored", "--exclude-from=.worktreeinclude", "--", ".")
-    names = git.names_in(await git.git(checkout, *others, extra=extra))
+    names = split_names(await git.output(checkout, *others, extra=extra))
     if not names:
         return []
     # Exit 1 says that none of them is ignored.
-    _, out, _ = await git.run(checkout, "check-ignore", "-z", "--stdin", stdin=git.as_input(names), extra=extra)
-    return git.names_in(os.fsdecode(out))
+    _, out, _ = await git.run(checkout, "check-ignore", "-z", "--stdin", stdin=join_names(names), extra=extra)
+    return split_names(os.fsdecode(out))
 
 
 def _copy(checkout: Path, worktree: Path, names: Sequence[str], anew: bool) -> int:

@@ -13,7 +13,11 @@ from forkjoin.core.error import GitRefusedError
 from forkjoin.core.regular_file import read_line, read_regular
 from forkjoin.git import git
 from forkjoin.git.changed_paths import changes_between
+from forkjoin.git.commit_identity import find_fallback_identity
+from forkjoin.git.file_names import printable_list, split_names
 from forkjoin.git.merge_tree import try_merge
+from forkjoin.git.objects import read_blob
+from forkjoin.git.refs import is_ancestor, resolve_commit
 from forkjoin.git.worktrees.worktree import registering, take_away
 from forkjoin.git.worktrees.worktree_folder import Place, git_folder
 
@@ -39,10 +43,10 @@ async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
     assert folder
     async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
         take_away(folder / "index.lock")
-        await git.git(path, "reset", "--quiet", "--hard", holding=(held,))
-        await git.git(path, "clean", "--quiet", "-ffd", holding=(held,))
-        who = await git.author(common_dir)
-        await git.run(path, *_SEEN, *_MERGE, theirs, extra=who, holding=(held,), fine=(0, 1))
+        await git.output(path, "reset", "--quiet", "--hard", pass_fds=(held,))
+        await git.output(path, "clean", "--quiet", "-ffd", pass_fds=(held,))
+        who = await find_fallback_identity(common_dir)
+        await git.run(path, *_SEEN, *_MERGE, theirs, extra=who, pass_fds=(held,), ok_codes=(0, 1))
     if (folder / "MERGE_HEAD").exists():
         (folder / "MERGE_MSG").write_text(message)
 
@@ -50,7 +54,7 @@ async def begin(common_dir: str, path: Path, theirs: str, message: str) -> None:
 async def find_theirs(place: Place) -> str | None:
     """The commit that is being merged in a worktree; none where there is no such, or are several."""
     said = await to_thread.run_sync(read_line, place.folder / "MERGE_HEAD")
-    return await git.resolve(place.common_dir, said) if said and "\n" not in said else None
+    return await resolve_commit(place.common_dir, said) if said and "\n" not in said else None
 
 
 def end(place: Place) -> None:
@@ -68,7 +72,7 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
         return []
     changed = ("-c", "diff.autoRefreshIndex=true", "diff", "--name-only", "--no-renames", "--ignore-submodules=all")
     try:
-        edited = set(git.names_in(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
+        edited = set(split_names(await place.git(*changed, "-z", "AUTO_MERGE", "--")))
     except GitRefusedError:  # it was merged in another way
         edited = set[str]()
     return [name for name in unmerged if name not in edited or await _is_marked_there(place, name)]
@@ -77,7 +81,7 @@ async def find_unresolved(place: Place, unmerged: Sequence[str]) -> list[str]:
 async def _is_marked_there(place: Place, name: str) -> bool:
     file = place.path / name
     data = b"" if file.is_symlink() else await to_thread.run_sync(read_regular, file, _BYTES)
-    sides = [await git.read_file(place.path, f":{side}:{name}", _BYTES, place.here) for side in (2, 3)]
+    sides = [await read_blob(place.path, f":{side}:{name}", _BYTES, place.here) for side in (2, 3)]
     return _is_marked(data or b"", sides)
 
 
@@ -90,9 +94,9 @@ async def why_unresolved(
         conflicts: Files that are known to conflict still.
     """
     if files := list(dict.fromkeys((*conflicts, *await _find_left(common_dir, ours, theirs, tip)))):
-        return f"these files still conflict: {git.listed(files)}"
+        return f"these files still conflict: {printable_list(files)}"
     for side, what in ((theirs, "the merge of"), (ours, "what that was to be merged into,")):
-        if not await git.is_ancestor(common_dir, side, tip):
+        if not await is_ancestor(common_dir, side, tip):
             return f"{what} {side[:10]} is not on its branch"
     return None
 
@@ -104,7 +108,7 @@ async def find_dropped(common_dir: str, sides: Mapping[str, str], tip: str) -> l
         sides: What the two sides are called, by their commits.
     """
     ours, theirs = sides
-    base = (await git.git(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
+    base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
     said: list[str] = []
     for side, other in ((ours, theirs), (theirs, ours)):
         done = await changes_between(common_dir, base, side)
@@ -114,13 +118,13 @@ async def find_dropped(common_dir: str, sides: Mapping[str, str], tip: str) -> l
         lost = [change.path for change in done if change.kind == "A" and change.path in gone]
         from_other = {change.path for change in await changes_between(common_dir, other, tip)}
         if done and from_other.isdisjoint(change.path for change in done):
-            files = git.listed([change.path for change in done], _NAMED)
+            files = printable_list([change.path for change in done], _NAMED)
             said.append(
                 f"All that {sides[side]} changed is as on the other side, in: {files}. Check that this is right."
             )
         elif lost:
             said.append(
-                f"It lacks files that {sides[side]} added: {git.listed(lost, _NAMED)}. Check that this is right."
+                f"It lacks files that {sides[side]} added: {printable_list(lost, _NAMED)}. Check that this is right."
             )
     return said
 
@@ -129,9 +133,9 @@ async def _find_left(common_dir: str, ours: str, theirs: str, tip: str) -> list[
     """The files in which `ours` and `theirs` conflict, and that have the marks of it at `tip` still."""
     found: list[str] = []
     for file in (await try_merge(common_dir, ours, theirs)).conflicts[:_FILES]:
-        data = await git.read_file(common_dir, f"{tip}:{file}", _BYTES)
+        data = await read_blob(common_dir, f"{tip}:{file}", _BYTES)
         if _is_marked(data, ()) and _is_marked(
-            data, [await git.read_file(common_dir, f"{it}:{file}", _BYTES) for it in (ours, theirs)]
+            data, [await read_blob(common_dir, f"{it}:{file}", _BYTES) for it in (ours, theirs)]
         ):
             found.append(file)
     return found

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from forkjoin.core.regular_file import is_gone, read_line
+from forkjoin.core.regular_file import is_gone
+from forkjoin.git.git_folder import common_dir_path, follow_git_link
 from forkjoin.git.worktrees.worktree import MARK
 from forkjoin.git.worktrees.worktree_folder import find_linked, git_folder, git_folders, is_folder, standing
 
@@ -101,7 +102,7 @@ def find_nested(within: Within) -> tuple[list[Nested], list[Path]]:
 
 def _add_link(found: _Found, within: Within, tree: Path) -> None:
     """Add what the `.git` of a folder leads to, unless that is the agent's own git folder."""
-    folder = follow(tree / ".git")
+    folder = follow_git_link(tree / ".git")
     if folder is None:
         return
     if tree != within.worktree:
@@ -113,7 +114,7 @@ def _add_link(found: _Found, within: Within, tree: Path) -> None:
 def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None:
     if is_gone(folder / "HEAD"):
         return
-    common = common_of(folder)
+    common = common_dir_path(folder)
     shares = _is_same(common, Path(within.common_dir))
     nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
     if nested.goes or tree or within.has(folder):
@@ -133,23 +134,6 @@ def _call(within: Within, tree: Path | None, folder: Path) -> str:
 
 def _is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def common_of(folder: Path) -> Path:
-    """Return the git folder that has the objects and refs of this one."""
-    line = read_line(folder / "commondir")
-    return folder / line if line else folder
-
-
-def follow(link: Path) -> Path | None:
-    """Return the git folder that a `.git` is or leads to; None where there is none."""
-    if link.is_dir():
-        return Path(os.path.realpath(link)) if link.is_symlink() else link
-    line = read_line(link, strict=True)
-    if line is None or not line.startswith("gitdir:"):
-        return None
-    folder = Path(os.path.normpath(link.parent / line.removeprefix("gitdir:").strip()))
-    return folder if folder.is_dir() else None
 
 
 def walk(top: Path) -> Iterator[tuple[Path, set[str] | None]]:

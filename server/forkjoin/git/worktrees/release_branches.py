@@ -10,6 +10,7 @@ from anyio import to_thread
 from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import read_line, read_regular
 from forkjoin.git import git, kept_refs
+from forkjoin.git.refs import find_tip, resolve_commit, short_name, update_refs
 from forkjoin.git.worktrees.nested_repositories import find_within
 from forkjoin.git.worktrees.worktree import take_away
 from forkjoin.git.worktrees.worktree_folder import Place, find_place
@@ -53,10 +54,10 @@ async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> No
     if other := await _find_other(place, own):
         await _detach(place, own)
         warnings.append(
-            f"The agent had left {git.short(other)} checked out; its worktree was detached from that branch."
+            f"The agent had left {short_name(other)} checked out; its worktree was detached from that branch."
         )
     for stash in await to_thread.run_sync(_find_stashes, place.folder):
-        if commit := await git.resolve(place.common_dir, stash):
+        if commit := await resolve_commit(place.common_dir, stash):
             ref = await kept_refs.keep(place.common_dir, commit, f"stash-{keep_as}")
             warnings.append(f"What git had stashed for a merge or a rebase under way is kept as {ref}.")
     for name in await to_thread.run_sync(_find_operations, place.folder, own):
@@ -84,11 +85,11 @@ async def _find_other(place: Place, own: str) -> str | None:
 
 async def _detach(place: Place, own: str) -> None:
     """Detach HEAD at its commit, or at the agent's branch if HEAD's branch is unborn."""
-    commit = await git.resolve(place.folder, "HEAD") or await git.tip(place.common_dir, own)
+    commit = await resolve_commit(place.folder, "HEAD") or await find_tip(place.common_dir, own)
     if commit:
         await to_thread.run_sync(take_away, place.folder / "HEAD.lock")
         lines = ["option no-deref", f"update HEAD {commit}"]
-        await git.update_refs(place.common_dir, lines, "forkjoin: detached", extra={"GIT_DIR": str(place.folder)})
+        await update_refs(place.common_dir, lines, "forkjoin: detached", extra={"GIT_DIR": str(place.folder)})
 
 
 def _find_operations(folder: Path, own: str) -> list[str]:

@@ -18,6 +18,9 @@ from forkjoin.core.error import ForkjoinError, GitError, GitRefusedError
 from forkjoin.core.regular_file import read_line
 from forkjoin.git import git
 from forkjoin.git.changed_paths import changes_between
+from forkjoin.git.file_names import split_names
+from forkjoin.git.objects import read_sizes
+from forkjoin.git.refs import resolve_commit
 from forkjoin.git.worktrees.sparse_checkout import WHOLE, make_whole
 from forkjoin.git.worktrees.worktree import MARK, mark, read_mark, register, registering, take_away
 from forkjoin.git.worktrees.worktree_folder import Place, find_place, git_folder, is_linked, remove_pipes, worktree_of
@@ -63,7 +66,7 @@ async def _fill(common_dir: str, path: Path) -> None:
     await to_thread.run_sync(make_whole, place.folder)  # git has made it as sparse as the main worktree
     try:
         async with registering(common_dir) as held:
-            await git.git(path, *WHOLE, "reset", "--quiet", "--hard", extra=place.here, holding=(held,))
+            await git.output(path, *WHOLE, "reset", "--quiet", "--hard", extra=place.here, pass_fds=(held,))
     except GitRefusedError as error:
         raise UnfitCommitError(error) from error
 
@@ -89,7 +92,7 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
             await _let_second_pass(last)
         async with registering(common_dir) as held:  # a git that outlives the daemon holds it, too
             switch = (*WHOLE, "checkout", "--quiet", "--force", "--detach", commit)
-            await git.git(path, *switch, extra=place.here, holding=(held,))
+            await git.output(path, *switch, extra=place.here, pass_fds=(held,))
             await _clean(place)
     except GitError:
         return False
@@ -98,7 +101,7 @@ async def _switch(common_dir: str, path: Path, commit: str) -> bool:
 
 async def _has_hidden(place: Place) -> bool:
     """Whether git was told to leave some files as they are: skip-worktree or assume-unchanged, in git-ls-files(1)."""
-    listing = git.names_in(await place.git("ls-files", "-v", "-z"))
+    listing = split_names(await place.git("ls-files", "-v", "-z"))
     return any(line[0] == "S" or line[0].islower() for line in listing)
 
 
@@ -109,9 +112,9 @@ async def _clean(place: Place) -> None:
     are put aside meanwhile, and are back where they are in what the commit ignores, such as dependencies.
     """
     others = ("ls-files", "-z", "--others")
-    left = git.names_in(await place.git(*others, "--", ":(top,glob)**/.gitignore"))
+    left = split_names(await place.git(*others, "--", ":(top,glob)**/.gitignore"))
     await to_thread.run_sync(_rename, place.path, [(name, f"{name}{_ASIDE}") for name in left])
-    strange = git.names_in(await place.git(*others, "--directory", "--exclude-per-directory=.gitignore"))
+    strange = split_names(await place.git(*others, "--directory", "--exclude-per-directory=.gitignore"))
     for name in strange:
         await to_thread.run_sync(take_away, place.path / name.removesuffix("/"))
     await to_thread.run_sync(_rename, place.path, [(f"{name}{_ASIDE}", name) for name in left])
@@ -128,12 +131,12 @@ async def _is_mistakable(place: Place, commit: str) -> bool:
 
     Python takes bytecode for a source's that has the same size, and the same time in whole seconds.
     """
-    head = await git.resolve(place.folder, "HEAD")
+    head = await resolve_commit(place.folder, "HEAD")
     if head is None or await place.git("status", "--porcelain", "--untracked-files=no"):
         return True
     changes = await changes_between(place.common_dir, head, commit)
     edited = [(one.old[1], one.new[1]) for one in changes if one.kind == "M" and not one.is_submodule]
-    sizes = [await git.sizes(place.common_dir, side) for side in zip(*edited, strict=True)]
+    sizes = [await read_sizes(place.common_dir, side) for side in zip(*edited, strict=True)]
     return any(old == new for old, new in zip(*sizes, strict=True))
 
 

@@ -7,6 +7,7 @@ from anyio import to_thread
 
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
+from forkjoin.git.file_names import split_names
 from forkjoin.git.worktrees.worktree_folder import git_folder
 
 #: For a call of git that should write all files, whatever the configuration says.
@@ -26,7 +27,7 @@ async def follow(common_dir: str, folder: Path, checkout: Path | None) -> None:
     await to_thread.run_sync(_copy_patterns, like, folder)
     if settings.pop("extensions.worktreeconfig", None) == "true":  # else all worktrees have the same
         for key, value in settings.items():
-            await git.git(folder, "config", "--worktree", key, value, extra={"GIT_DIR": str(folder)})
+            await git.output(folder, "config", "--worktree", key, value, extra={"GIT_DIR": str(folder)})
 
 
 async def is_sparse(folder: Path) -> bool:
@@ -50,7 +51,7 @@ async def _read_settings(folder: Path) -> dict[str, str]:
         return {}
     asked = ("config", "-z", "--type=bool", "--get-regexp", _KEYS)
     _, out, _ = await git.run(folder, *asked, extra={"GIT_DIR": str(folder)})
-    entries = [entry.partition("\n") for entry in git.names_in(os.fsdecode(out))]
+    entries = [entry.partition("\n") for entry in split_names(os.fsdecode(out))]
     return {key: value for key, _, value in entries}
 
 

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forkjoin.core.error import GitError, GitRefusedError
-from forkjoin.git import git
 from forkjoin.git.changed_paths import SUBMODULE
+from forkjoin.git.file_names import join_names, split_names
+from forkjoin.git.objects import sync_objects
+from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.worktree_folder import Place
 
 #: Of more loose paths than this, the objects are put on disk together: one by one takes milliseconds for each.
@@ -41,7 +43,7 @@ class Status:
 
 async def read_status(place: Place, extra: Mapping[str, str] | None = None) -> Status:
     """How an agent's worktree stands, as `git status` tells it."""
-    lines = git.names_in(await place.git("status", *_FORM, *_ALL, extra=extra))
+    lines = split_names(await place.git("status", *_FORM, *_ALL, extra=extra))
     said = {line.split(" ")[1]: line.split(" ")[2] for line in lines if line.startswith("# branch.")}
     head, branch = said["branch.oid"], said["branch.head"]
     changed = [line.split(" ", 8) for line in lines if line.startswith("1 ")]  # 1 XY submodule modes and ids path
@@ -70,16 +72,16 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
         aside: What tells git of another index, and of another place for objects.
     """
     # Of a submodule git would ask how it stands by a git of its own, which heeds the configuration there.
-    rows = git.names_in(await place.git("ls-files", "-z", "--stage", extra=aside))
+    rows = split_names(await place.git("ls-files", "-z", "--stage", extra=aside))
     await _settle(place, rows, aside)
     submodules = [row.partition("\t")[2] for row in rows if row.startswith(f"{SUBMODULE} ")]
     others = {*status.repositories, *submodules}
     if status.left_out:
         own = sorted({*status.loose}.difference(status.staged, others))
-        paths = git.as_input(f":(top,literal){name}" for name in own)
+        paths = join_names(f":(top,literal){name}" for name in own)
     else:
-        paths = git.as_input([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
-    quick = git.UNSYNCED if aside or len(status.loose) > _MANY else ()
+        paths = join_names([".", *(f":(top,exclude,literal){name}" for name in sorted(others))])
+    quick = NO_FSYNC if aside or len(status.loose) > _MANY else ()
     add = (*quick, "-c", "core.safecrlf=false", "add", "--all", "--sparse", *_BY_STDIN)
     try:
         if paths:  # else git would take all
@@ -90,7 +92,7 @@ async def stage(place: Place, status: Status, warnings: list[str], aside: Mappin
         await _stage_what_can_be(place, (*add, "--ignore-errors"), paths, aside)
     tree = await place.git(*quick, "write-tree", extra=aside)
     if quick and not aside:
-        await git.sync_objects(place.common_dir)
+        await sync_objects(place.common_dir)
     return tree
 
 
@@ -111,4 +113,4 @@ async def _settle(place: Place, rows: Sequence[str], aside: Mapping[str, str] | 
     unmerged = sorted(((how, path) for how, path in parted if how[-1] != "0"), key=lambda one: "132".index(one[0][-1]))
     if unmerged:
         chosen = {path: f"{how[:-2]}\t{path}" for how, path in unmerged}
-        await place.git("update-index", "-z", "--index-info", stdin=git.as_input(chosen.values()), extra=aside)
+        await place.git("update-index", "-z", "--index-info", stdin=join_names(chosen.values()), extra=aside)

@@ -24,7 +24,9 @@ from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.regular_file import is_gone, read_regular
 from forkjoin.git import git
+from forkjoin.git.git_config import read_shared_repository
 from forkjoin.git.git_folder import is_irregular
+from forkjoin.git.refs import find_symbolic_target, find_tip, update_refs
 from forkjoin.git.worktrees import sparse_checkout
 from forkjoin.git.worktrees.worktree_folder import find_linked, git_folder, is_folder, worktree_of
 
@@ -77,7 +79,7 @@ async def registering(common_dir: str) -> AsyncGenerator[int]:
 async def _find_lock_mode(common_dir: str) -> int:
     """Return the mode of the lock's file, so that all who share the repository can take it (core.sharedRepository)."""
     try:
-        sharing = await git.sharing(common_dir)
+        sharing = await read_shared_repository(common_dir)
     except (CallerError, GitError):  # what follows tells what is wrong with the configuration
         return 0o600
     if sharing.lower() in ("all", "world", "everybody", "2"):
@@ -119,7 +121,7 @@ async def make(common_dir: str, path: Path, branch: str, base: str, owner: str, 
         await register(common_dir, path, made)
         if folder := await to_thread.run_sync(git_folder, common_dir, path):
             await sparse_checkout.follow(common_dir, folder, like)
-        await git.git(path, "reset", "--quiet", "--hard")
+        await git.output(path, "reset", "--quiet", "--hard")
         await to_thread.run_sync(mark, common_dir, path, owner, made)
     except (GitError, OSError) as error:
         full = await to_thread.run_sync(_is_full, path)
@@ -156,13 +158,15 @@ async def _make_branch(common_dir: str, branch: str, base: str, owner: str) -> s
     for name in (branch, *(f"{branch}-{n}" for n in range(2, 100))):
         ref = f"refs/heads/{name}"
         try:
-            await git.update_refs(common_dir, [f"create {ref} {base}"], why)
+            await update_refs(common_dir, [f"create {ref} {base}"], why)
             return name
         except GitError as error:
             is_below = f"'{ref}/" in error.stderr
-            if not (is_below or await git.tip(common_dir, ref) or await git.find_symbolic(common_dir, ref) is not None):
+            if not (
+                is_below or await find_tip(common_dir, ref) or await find_symbolic_target(common_dir, ref) is not None
+            ):
                 raise
-        if await git.tip(common_dir, ref) and await _was_created_by(common_dir, ref, why):
+        if await find_tip(common_dir, ref) and await _was_created_by(common_dir, ref, why):
             return name
     raise CallerError(f"The branches {branch} to {branch}-99 all exist; delete some, or give another name.")
 
@@ -181,7 +185,7 @@ async def register(common_dir: str, path: Path, start: str, *options: str) -> No
             await to_thread.run_sync(_drop_pipes, common_dir)
             await to_thread.run_sync(lambda: path.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
             try:
-                await git.git(common_dir, *arguments, holding=(held,))
+                await git.output(common_dir, *arguments, pass_fds=(held,))
                 await to_thread.run_sync(_open_to_others, common_dir, path, await _find_lock_mode(common_dir))
                 return
             except GitError:
@@ -239,7 +243,7 @@ async def undo(common_dir: str, path: Path, branch: str, base: str) -> None:
         with contextlib.suppress(OSError):
             await remove(common_dir, path)
         with contextlib.suppress(GitError):  # it has commits: an agent was there
-            await git.update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
+            await update_refs(common_dir, [f"delete refs/heads/{branch} {base}"], "forkjoin: removed")
 
 
 # -- their end
@@ -324,8 +328,8 @@ async def retire_branch(common_dir: str, branch: str, tip: str | None) -> None:
         GitError: The branch is at another commit.
     """
     ref = f"refs/heads/{branch}"
-    if await git.tip(common_dir, ref) is not None:
-        await git.update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
+    if await find_tip(common_dir, ref) is not None:
+        await update_refs(common_dir, [f"delete {ref} {tip}"], "forkjoin: removed")
     else:
         await drop_symbolic(common_dir, ref)
 
@@ -336,7 +340,7 @@ async def drop_symbolic(common_dir: str, ref: str) -> str | None:
     Returns:
         Where it led, or "" if it was damaged; `None` if there is no such ref.
     """
-    target = await git.find_symbolic(common_dir, ref)
+    target = await find_symbolic_target(common_dir, ref)
     if target is not None:
-        await git.update_refs(common_dir, [f"delete {ref}"], "forkjoin: removed")
+        await update_refs(common_dir, [f"delete {ref}"], "forkjoin: removed")
     return target

@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from forkjoin.core.regular_file import is_gone, read_line
 from forkjoin.git import git
-from forkjoin.git.git_folder import linked_dir
+from forkjoin.git.git_folder import read_gitfile
 
 #: In a worktree's git folder: what is shared with it.
 _IGNORE = "forkjoin-ignore"
@@ -44,7 +44,7 @@ class Place:
 
     async def git(self, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
         ignore = ("-c", f"core.excludesFile={self.ignore}") if self.ignores else ()
-        return await git.git(self.path, *ignore, *arguments, stdin=stdin, extra={**self.here, **(extra or {})})
+        return await git.output(self.path, *ignore, *arguments, stdin=stdin, extra={**self.here, **(extra or {})})
 
 
 async def find_place(common_dir: str, path: Path) -> Place | None:
@@ -99,7 +99,7 @@ def worktree_of(folder: Path, *, strict: bool = False) -> Path | None:
 
 def is_linked(path: Path, folder: Path) -> bool:
     """Whether the `.git` of the worktree at `path` leads to its git folder, as it does unless somebody meddled."""
-    link = linked_dir(path)
+    link = read_gitfile(path / ".git")
     if link is None or (path / ".git").is_symlink():
         return False
     return os.path.realpath(link) == os.path.realpath(folder)

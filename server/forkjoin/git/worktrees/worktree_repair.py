@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from forkjoin.core.regular_file import read_regular
-from forkjoin.git import git
-from forkjoin.git.git_folder import common_dir_of, is_irregular, is_oversized
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.git_folder import is_irregular, is_oversized, resolve_common_dir
 from forkjoin.git.worktrees.worktree import take_away
 from forkjoin.git.worktrees.worktree_folder import Place
 
@@ -31,9 +31,9 @@ def mend_folder(place: Place, branch: str) -> list[str]:
     if strange:
         names = [os.path.relpath(file, place.common_dir) for file in strange]
         warnings.append(
-            f"The agent put entries that git can't use in a git folder. They were removed: {git.listed(names)}."
+            f"The agent put entries that git can't use in a git folder. They were removed: {printable_list(names)}."
         )
-    if common_dir_of(place.folder) != os.path.realpath(place.common_dir):
+    if resolve_common_dir(place.folder) != os.path.realpath(place.common_dir):
         _put(place.folder / "commondir", place.common_dir)
         warnings.append("The agent pointed the git folder of its worktree to another repository. This was repaired.")
     head = place.folder / "HEAD"

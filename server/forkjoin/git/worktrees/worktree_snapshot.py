@@ -14,7 +14,8 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.core.error import GitError
-from forkjoin.git import git
+from forkjoin.git.refs import resolve_commit
+from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.falsely_changed_files import leave_out_set_up
 from forkjoin.git.worktrees.staging import EMPTY_TREES, read_status, stage
 from forkjoin.git.worktrees.worktree_folder import find_pipes, find_place, is_folder
@@ -52,7 +53,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
     if await to_thread.run_sync(find_pipes, worktree):  # git would wait there
         return None
     with contextlib.suppress(GitError):
-        head = await git.resolve(place.folder, "HEAD")
+        head = await resolve_commit(place.folder, "HEAD")
         if head is None:
             return None
         aside = {**aside, "GIT_ATTR_SOURCE": EMPTY_TREES[len(head)]}
@@ -66,7 +67,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
         tree = await stage(place, status, [], elsewhere)
         await to_thread.run_sync(index.unlink)
         made = ("commit-tree", "-p", head, "-m", "as it is now", tree)
-        return await place.git(*git.UNSYNCED, *made, extra={**aside, **NOBODY})
+        return await place.git(*NO_FSYNC, *made, extra={**aside, **NOBODY})
     return None
 
 

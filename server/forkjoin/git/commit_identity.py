@@ -1,0 +1,38 @@
+"""Authors and committers of the commits that forkjoin makes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkjoin.git import git
+
+_ROLES = ("AUTHOR", "COMMITTER")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The author and committer of a commit, each as `name <address> seconds zone`."""
+
+    author: str
+    committer: str
+
+
+async def find_fallback_identity(where: str | Path) -> dict[str, str]:
+    """Return variables that make forkjoin author and committer. Return none if git knows the user's identity."""
+    code, _, _ = await git.run(where, "var", "GIT_COMMITTER_IDENT")
+    if code == 0:
+        return {}
+    fields = {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost"}
+    return {f"GIT_{role}_{field}": value for role in _ROLES for field, value in fields.items()}
+
+
+async def make_signature(where: str | Path, at: float) -> Signature:
+    """Return the signature of commits made in a repository at a time.
+
+    Args:
+        where: A worktree's root, or a git folder.
+        at: Seconds since 1970. The zone is UTC.
+    """
+    dates = {f"GIT_{role}_DATE": f"@{int(at)} +0000" for role in _ROLES}
+    extra = await find_fallback_identity(where) | dates
+    author, committer = [await git.output(where, "var", f"GIT_{role}_IDENT", extra=extra) for role in _ROLES]
+    return Signature(author, committer)

@@ -1,0 +1,186 @@
+"""The git configuration that applies to a call of git: values, and overrides of what nobody trusts.
+
+`GIT_CONFIG` reads a configuration through git once, and again as soon as one of its files has changed.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from forkjoin.core.error import CallerError, GitHungError
+from forkjoin.core.trust_records import Trust, Trusted
+from forkjoin.git.file_names import printable_list
+from forkjoin.git.git_folder import Location, check_usable
+from forkjoin.git.git_process import read_limited
+from forkjoin.git.unsafe_config import (
+    ConfigEntry,
+    find_ignore_file,
+    find_overrides,
+    parse_listing,
+    users_config_files,
+)
+
+_LIST = ("config", "--list", "-z", "--show-scope")
+#: Bytes of a listing that are read. A longer one is an attack or a mistake.
+_LISTING_LIMIT = 1024 * 1024
+#: Keys of the repository's own configuration that forkjoin reads itself.
+_VALUES = frozenset({"core.bare", "core.sharedrepository"})
+#: Seconds for which an unchanged configuration isn't read again after git hung on it.
+_HANG_REST_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class GitConfig:
+    """The configuration that applies to calls of git in one git folder."""
+
+    stamp: tuple[object, ...]  #: of the files that it was read from
+    overrides: dict[str, str]  #: variables that keep git from using untrusted entries
+    untrusted_keys: list[str]
+    values: Mapping[str, str]  #: by key, from the repository's own configuration
+    ignore_file: Path  #: the user's ignore file for all repositories
+
+
+class GitConfigReader:
+    """A cache of git configurations, each valid until one of its files changes."""
+
+    def __init__(self) -> None:
+        self.trust: Trust | None = None
+        self._configs: dict[Path, GitConfig] = {}
+        self._hangs: dict[Path, tuple[float, object, GitHungError]] = {}
+
+    def use_trust(self, trust: Trust | None) -> None:
+        """Judge configurations by these records from now on. With `None`, no repository's entry is trusted."""
+        self.trust, self._configs = trust, {}
+
+    def forget(self, folder: Path) -> None:
+        """Drop the cached configuration of a git folder that was removed."""
+        self._configs.pop(folder, None)
+
+    async def read(self, location: Location) -> GitConfig:
+        """Return the configuration that applies to a call of git.
+
+        Raises:
+            GitError: git can't read the configuration.
+            CallerError: The configuration is too large.
+        """
+        folder, stamp = await to_thread.run_sync(self._stamp, location)
+        cached = self._configs.get(folder)
+        if cached and cached.stamp == stamp:
+            return cached
+        entries = await self._list(folder, stamp)
+        has_includes = any(entry.is_include and entry.is_from_repository for entry in entries)
+        if has_includes and folder != location.git_dir:  # what is included may depend on the git folder and on HEAD
+            entries = await self._list(location.git_dir, stamp)
+        recorded = await to_thread.run_sync(self.trust.read, location.common_dir) if self.trust else None
+        trusted = recorded or Trusted()
+        overrides, keys = find_overrides(entries, trusted)
+        values = {e.key: e.value for e in entries if e.scope in ("local", "worktree") and e.key in _VALUES}
+        # Included files have no stamp. The longer stamp never matches, so this configuration is read again each time.
+        kept_stamp = (*stamp, "has includes") if has_includes else stamp
+        config = GitConfig(kept_stamp, overrides, keys, values, find_ignore_file(entries, trusted))
+        self._configs[folder] = config
+        return config
+
+    async def _list(self, folder: Path, stamp: object) -> list[ConfigEntry]:
+        """List the entries. Raise the last error again if git hung on the same files a moment ago."""
+        since, hung_stamp, error = self._hangs.pop(folder, (0.0, None, None))
+        if error and hung_stamp == stamp and time.monotonic() - since < _HANG_REST_S:
+            self._hangs[folder] = since, hung_stamp, error
+            raise error.with_traceback(None)
+        try:
+            return await _list_entries(folder)
+        except GitHungError as error:  # an included file may be a named pipe
+            self._hangs[folder] = time.monotonic(), stamp, error
+            raise
+
+    def _stamp(self, location: Location) -> tuple[Path, tuple[object, ...]]:
+        """Return the git folder whose configuration applies, and a stamp of that configuration's files."""
+        common_dir = Path(location.common_dir)
+        folder = location.git_dir if (location.git_dir / "config.worktree").exists() else common_dir
+        files = [common_dir / "config", folder / "config.worktree", *users_config_files()]
+        if self.trust:
+            files.append(self.trust.file(location.common_dir))
+        return folder, tuple(map(_file_stamp, files))
+
+
+#: The configurations that all calls of git in this process use.
+GIT_CONFIG = GitConfigReader()
+
+
+async def list_entries_that_need_trust(common_dir: str) -> list[ConfigEntry]:
+    """Return the entries of the repository's own configuration that need a person's trust."""
+    return [entry for entry in await _list_entries(Path(common_dir)) if entry.needs_trust]
+
+
+async def trust_existing_entries(common_dir: str) -> None:
+    """Record the repository's present entries as trusted, unless it has a record already.
+
+    Call this when a project is new, before an agent runs there: its entries are then the user's own.
+    """
+    trust = GIT_CONFIG.trust
+    if trust and await to_thread.run_sync(trust.read, common_dir) is None:
+        entries = await list_entries_that_need_trust(common_dir)
+        trusted = Trusted(frozenset(entry.digest for entry in entries))
+        await to_thread.run_sync(trust.write, common_dir, trusted)
+
+
+async def find_warnings(common_dir: str) -> list[str]:
+    """Return a warning about ignored entries of a repository's configuration, or an empty list."""
+    location = _location_of(common_dir)
+    if await to_thread.run_sync(location.find_blocking_file):  # calls of git report that themselves
+        return []
+    keys = (await GIT_CONFIG.read(location)).untrusted_keys
+    if not keys:
+        return []
+    ignored = f"forkjoin ignores these entries of the git configuration of {common_dir}: {printable_list(keys)}"
+    reason = "They can run commands or hide files, and were added after the project was first used"
+    return [f"{ignored}. {reason}. To look at them and trust them, run: forkjoin trust"]
+
+
+async def is_marked_bare(common_dir: str) -> bool:
+    """Return whether core.bare is true in the repository's own configuration."""
+    value = (await _read(common_dir)).values.get("core.bare")
+    return value is not None and value.lower() in ("true", "yes", "on", "1", "")
+
+
+async def read_shared_repository(common_dir: str) -> str:
+    """Return the value of core.sharedRepository, "umask" by default (git-config(1))."""
+    return (await _read(common_dir)).values.get("core.sharedrepository", "umask")
+
+
+async def find_users_ignore_file(common_dir: str, worktree: Path) -> Path:
+    """Return the user's ignore file for all repositories. A relative core.excludesFile starts at the worktree."""
+    return worktree / (await _read(common_dir)).ignore_file
+
+
+async def _read(common_dir: str) -> GitConfig:
+    location = _location_of(common_dir)
+    await check_usable(location, _LIST)
+    return await GIT_CONFIG.read(location)
+
+
+def _location_of(common_dir: str) -> Location:
+    return Location(Path(common_dir), common_dir, Path(common_dir))
+
+
+async def _list_entries(folder: Path) -> list[ConfigEntry]:
+    variables = {"GIT_DIR": str(folder), "GIT_WORK_TREE": str(folder)}
+    listing = await read_limited(folder, _LIST, _LISTING_LIMIT, variables)
+    if len(listing) == _LISTING_LIMIT:
+        size = _LISTING_LIMIT // 1024
+        raise CallerError(
+            f"The git configuration of {folder} is larger than {size} KB. Remove entries, then call again."
+        )
+    return parse_listing(os.fsdecode(listing))
+
+
+def _file_stamp(file: Path) -> object:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

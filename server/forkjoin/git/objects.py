@@ -1,0 +1,38 @@
+"""git objects: their content, their sizes, and writing them to disk."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import anyio
+
+from forkjoin.core.error import GitRefusedError
+from forkjoin.git import git
+
+
+async def read_blob(where: str | Path, name: str, limit: int, extra: Mapping[str, str] | None = None) -> bytes:
+    """Return the first `limit` bytes of a blob, or no bytes if there is no such blob.
+
+    Args:
+        where: A worktree's root, or a git folder.
+        name: The blob in the syntax of gitrevisions(7), e.g. `HEAD:path`.
+        limit: The number of bytes.
+        extra: Environment variables for git.
+    """
+    try:
+        return await git.read_output(where, "cat-file", "blob", name, limit=limit, extra=extra)
+    except GitRefusedError:
+        return b""
+
+
+async def read_sizes(repository: str | Path, objects: Iterable[str]) -> list[int]:
+    """Return the size of each object in bytes, with one call of git."""
+    stdin = "".join(f"{object_id}\n" for object_id in objects).encode()
+    return [
+        int(size)
+        for size in (await git.output(repository, "cat-file", "--batch-check=%(objectsize)", stdin=stdin)).split()
+    ]
+
+
+async def sync_objects(common_dir: str) -> None:
+    """Flush all objects to disk. For many objects this is much faster than an fsync of each."""
+    await anyio.run_process(["sync", "--file-system", "--", f"{common_dir}/objects"], check=False)
