@@ -25,7 +25,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 Contract = dict[str, dict[str, dict[str, str]]]
 
 ROOT = Path(__file__).parents[2]
-FILE = Path(__file__).with_name("contract.json")
+FILE = ROOT / "tests" / "contract.json"
 
 #: How each is started; the relay, as `forkjoin install` registers it.
 FORKJOIN = (sys.executable, "-P", "-E", "-m", "forkjoin")

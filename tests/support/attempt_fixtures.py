@@ -1,0 +1,47 @@
+"""Fixtures for tests that run attempts: their folder, a place for them, and the local executor."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import processes_of
+from forkjoin.core import file_lock
+from forkjoin.process.local_executor import LocalExecutor
+from support.attempts import Place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the attempts' folders are."""
+    folder = tmp_path / "attempts"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+async def place(folder: Path, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place for attempts. What a test left running there ends, and then nothing may be left."""
+    place = Place(folder, tmp_path / "daemon.lock", tmp_path / "wake", tmp_path / "woken")
+    place.wake.write_text(f"#!/bin/sh\necho woken >> '{place.woken}'\n")
+    place.wake.chmod(0o700)
+    yield place
+    if processes_of(tmp_path):
+        async with anyio.create_task_group() as tasks:
+            for attempt in folder.iterdir():
+                tasks.start_soon(place.open().cancel, attempt.name, 0)
+    left = processes_of(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+@pytest.fixture
+def local(place: Place) -> Iterator[LocalExecutor]:
+    """Attempts on this machine. We are the daemon: its lock is held, and no shim starts another."""
+    held = file_lock.take(place.daemon_lock)
+    assert held is not None
+    yield place.open()
+    os.close(held)
