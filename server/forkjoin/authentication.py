@@ -86,7 +86,7 @@ async def note_refused(services: Services, agent: Agent, what: str) -> None:
 
 async def admit(services: Services, session: Session, lead: str) -> tuple[Project, str]:
     """Let a session in, and its lead's agents use its environment; the project it stands in, and the digest of that."""
-    services.connected.add(session)
+    services.project_sessions.add(session)
     project = await _find_project(services, session.folder)
     if session.agent:
         return await _project_of(services, session.agent, project), session.agent.environment

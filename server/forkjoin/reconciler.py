@@ -51,8 +51,8 @@ class Reconciler:
         self.services = services
         self.store = services.store
         self.schedule = Schedule(services)
-        self.held_up: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
-        self.waiting_landings = 0  #: merges that wait for their lead's environment, which a restart has lost
+        self.trouble: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
+        self.merges_without_environment = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._obey = Obey(services)
         self._expiry = Expiry(services)
         self._lander = MergeRunner(services)
@@ -100,7 +100,7 @@ class Reconciler:
             try:
                 await end_visits(self.services)
                 await finish_removals(self.services)
-                await tidy(self.services, datetime.now(UTC).date(), list(self.services.connected))
+                await tidy(self.services, datetime.now(UTC).date(), list(self.services.project_sessions))
                 await retire(self.services)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
@@ -125,12 +125,12 @@ class Reconciler:
         for landing in await self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
-        return self.schedule.next_look_s
+        return self.schedule.next_pass_s
 
     async def _next_landings(self, landings: list[MergeJob]) -> Iterable[MergeJob]:
         """Each target's first landing that can be carried out; the others wait for it."""
         able = [landing for landing in landings if not await lacks_environment(self.services, landing)]
-        self.waiting_landings = len(landings) - len(able)
+        self.merges_without_environment = len(landings) - len(able)
         return {(landing.project, landing.target): landing for landing in reversed(able)}.values()
 
     def _attend(self, tasks: TaskGroup, key: str, what: str, act: Callable[[], Awaitable[None]]) -> None:
@@ -144,13 +144,13 @@ class Reconciler:
         try:
             await act()
         except Exception as error:  # a boundary: the trouble of one agent, or landing, is its own
-            self.held_up[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
+            self.trouble[key] = f"{what} can't be carried on now, and is tried again: {words_of(error)}"
             tell = log.error if is_passing(error) else log.exception
             tell("%s could not be carried on; trying again: %s", what, words_of(error))
             await anyio.sleep(_REST_S)
         finally:
             self._attended.discard(key)
-            self.held_up.pop(key, None)
+            self.trouble.pop(key, None)
             self.store.changes.announce()
 
     async def _land(self, number: int) -> None:

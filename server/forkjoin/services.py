@@ -27,23 +27,23 @@ class Services:
     store: Store
     executor: Executor
     environments: Environments
-    name: str = ""  #: of the home, which no other has
-    relay: tuple[str, ...] = ()  #: how an agent's program starts the one for its own tools
+    home_name: str = ""  #: of the home, which no other has
+    relay_command: tuple[str, ...] = ()  #: how an agent's program starts the one for its own tools
     #: of accounts whose vendor has refused a call
     rate_limits: dict[str, RateLimit] = field(default_factory=dict[str, RateLimit])
     #: agents under way that wait for their lead's environment, which a restart has lost, and so have no slot
-    stalled: set[int] = field(default_factory=set[int])
+    waiting_for_environment: set[int] = field(default_factory=set[int])
     #: agents at work whose program only waits for agents that it has spawned, once for each wait, and so have no slot
-    awaiting: list[int] = field(default_factory=list[int])
+    waiting_for_nested: list[int] = field(default_factory=list[int])
     #: who is in the conversation of an agent, by its number; those too whose connection has just gone
     attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
     #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
-    work_before_visit: dict[int, str | None] = field(default_factory=dict[int, str | None])
+    work_before_attach: dict[int, str | None] = field(default_factory=dict[int, str | None])
     #: agents in whose conversation somebody was when an earlier daemon ended, until they are back or it is too late
-    visited: set[int] = field(default_factory=set[int])
+    attached_before_restart: set[int] = field(default_factory=set[int])
     #: when a daemon that has just come up waits no more for those who were in one
-    back_by: float = field(default_factory=lambda: time.time() + _BACK_S)
+    reattach_deadline: float = field(default_factory=lambda: time.time() + _BACK_S)
     #: the connections that have stood in a repository, as long as they are there
-    connected: WeakSet[Session] = field(default_factory=WeakSet[Session])
+    project_sessions: WeakSet[Session] = field(default_factory=WeakSet[Session])
     #: for each project, what lets one removal after the other look and act
-    removing: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])
+    removal_locks: dict[int, anyio.Lock] = field(default_factory=dict[int, anyio.Lock])

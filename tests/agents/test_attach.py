@@ -325,7 +325,7 @@ async def test_what_those_have_left_is_ended_who_are_not_back_in_time_after_a_re
         open_reconciler_in_memory(home) as reconciler,
         lead_of(reconciler, repository, "a person", kind="cli") as person,
     ):
-        await until(lambda: reconciler.services.visited)
+        await until(lambda: reconciler.services.attached_before_restart)
         if is_back:
             await person.call("attach", id=agent, again=True)
         await end_visits(reconciler.services)

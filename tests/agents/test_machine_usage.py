@@ -11,7 +11,7 @@ from forkjoin.core.paths import Home
 from forkjoin.process.executor import Capacity
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.reconciler import Reconciler
-from forkjoin.scheduling.scheduler import Decision, Situation, decide
+from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, open_reconciler_in_memory
 
 GB = 1_000_000_000
@@ -61,16 +61,16 @@ async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
     scheduled = Schedule(reconciler.services)
     scheduled._short_since = {1: 999_900.0}
     clock.time, clock.monotonic = lambda: 1_086_410.0, lambda: 510.0  # a day on, in ten seconds
-    seen: list[Situation] = []
+    seen: list[SchedulerInput] = []
 
-    def see(situation: Situation) -> Decision:
-        seen.append(situation)
-        return decide(situation)
+    def see(inputs: SchedulerInput) -> SchedulerDecision:
+        seen.append(inputs)
+        return decide(inputs)
 
     monkeypatch.setattr("forkjoin.agents.apply_schedule.decide", see)
     await scheduled.act()
-    (situation,) = [one for one in seen if one.short_since]  # others are the reconciler's own
-    assert situation.now - situation.short_since[1] == 110
+    (inputs,) = [one for one in seen if one.short_since]  # others are the reconciler's own
+    assert inputs.now - inputs.short_since[1] == 110
 
 
 async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(

@@ -243,7 +243,7 @@ async def test_what_waits_for_others_keeps_its_slot(
     awaiting: list[list[int]] = []
 
     async def look(self: Patience, *_: object) -> None:
-        awaiting.append([*in_process_reconciler.services.awaiting])
+        awaiting.append([*in_process_reconciler.services.waiting_for_nested])
 
     monkeypatch.setattr(Patience, "wait", look)
     async with (
@@ -494,7 +494,7 @@ def _lost(*_: object) -> None:
 
 async def waits(reconciler: Reconciler) -> bool:
     """Whether a merge waits for the environment of whoever has asked for it."""
-    return reconciler.waiting_landings > 0
+    return reconciler.merges_without_environment > 0
 
 
 async def test_with_one_that_is_stopped_those_are_that_it_has_spawned(

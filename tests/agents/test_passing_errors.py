@@ -50,7 +50,7 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
         fault.mended = True
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]
-        assert reconciler.held_up == {}
+        assert reconciler.trouble == {}
 
 
 async def test_a_landing_waits_until_there_is_space_again(

@@ -56,7 +56,7 @@ succeed('done')"""
 async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no_other_account(
     talking: Lead, reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limit_policy, "GROWS_EVERY_S", 1000)
+    monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 1000)
     go, limited = home.state / "go", home.state / "limited"
     ticking = TICKS.format(go=str(go), limited="")
     telling = TICKS.format(go=str(go), limited=str(limited))
@@ -113,7 +113,7 @@ async def test_refusals_that_tell_no_time_are_rested_from_as_often_as_it_takes(
     talking: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit_policy, "_FIRST_REST_S", 0.01)
-    monkeypatch.setattr(rate_limit_policy, "GROWS_EVERY_S", 0.3)
+    monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 0.3)
     monkeypatch.setattr(rate_limit_policy, "_SAME_S", 0.3)
     task = "answer('I begin.')\nif run < 5: fail('API Error: 429', 429)\nsucceed('done')"
     (result,) = await talking.results(*await talking.spawn(task, agent="talker", retries=0))

@@ -234,7 +234,7 @@ async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(reposit
         assert reconciler.store._connection.execute("SELECT count(*) AS days FROM day").fetchone() == {"days": 1}
         session = _session("x", dict(os.environ))
         await welcome(reconciler.services, session)
-        assert list(reconciler.services.connected) == [session]
+        assert list(reconciler.services.project_sessions) == [session]
         del session
         gc.collect()
-        assert list(reconciler.services.connected) == []
+        assert list(reconciler.services.project_sessions) == []

@@ -21,7 +21,7 @@ WRITE = ToolUse("Bash", {"command": "echo x > x.txt", "description": "write x.tx
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what a vendor refuses rest for a moment only."""
     monkeypatch.setattr(rate_limit_policy, "_FIRST_REST_S", 0.1)
-    monkeypatch.setattr(rate_limit_policy, "GROWS_EVERY_S", 0.5)
+    monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 0.5)
 
 
 async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_conversation(

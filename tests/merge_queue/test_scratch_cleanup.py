@@ -77,7 +77,7 @@ async def test_nobody_waits_for_its_teardown_which_is_run_once_before_it_goes(
     for _ in range(2):
         await retire_all(in_process_reconciler)
     (line,) = torn(home)
-    name = in_process_reconciler.services.name
+    name = in_process_reconciler.services.home_name
     assert line == f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 20} main "
     assert (scratch_of(repository, home), await in_process_reconciler.store.scratches()) == ([], [])
 
@@ -94,7 +94,7 @@ async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kep
     assert found == [(1, True), (2, False), (3, False)]
     assert torn(home) == [], "nobody waited for it"
     await retire(reconciler.services)
-    name = reconciler.services.name
+    name = reconciler.services.home_name
     assert torn(home) == [f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 10} main another's"]
     assert scratch_of(repository, home) == ["target-2", "target-3"]
 

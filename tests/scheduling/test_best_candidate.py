@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from forkjoin.core.model import FINAL, Agent, Merge, Result, State
-from forkjoin.scheduling.best_candidate import find_winner, lines_of, rank
+from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agent_records import make_agent
@@ -38,27 +38,27 @@ def contest(*told: tuple[State, float | None, int]) -> Contest:
     ],
 )
 def test_the_best_is_first(why: str, told: list[tuple[State, float | None, int]], order: list[int]) -> None:
-    assert [agent.number for agent in rank(*contest(*told))] == order, why
+    assert [agent.number for agent in rank_candidates(*contest(*told))] == order, why
 
 
 def test_one_with_commits_is_before_one_that_did_nothing_whatever_its_score() -> None:
     agents, results = contest((OK, 9, 0), (OK, None, 5), (BAD, 9, 5))
     results |= {n: replace(results[n], commits=("0123456 work",)) for n in (2, 3)}
-    assert [agent.number for agent in rank(agents, results)] == [2, 1, 3]
+    assert [agent.number for agent in rank_candidates(agents, results)] == [2, 1, 3]
 
 
 def test_one_whose_work_was_discarded_is_behind_all_unless_they_all_are() -> None:
     agents, results = contest((OK, 9, 1), (OK, 5, 1), (BAD, 1, 1))
     gone = [replace(agent, removed=1.0) for agent in agents]
-    assert [agent.number for agent in rank([gone[0], *agents[1:]], results)] == [2, 3, 1]
-    assert [agent.number for agent in rank(gone, results)] == [1, 2, 3]
+    assert [agent.number for agent in rank_candidates([gone[0], *agents[1:]], results)] == [2, 3, 1]
+    assert [agent.number for agent in rank_candidates(gone, results)] == [1, 2, 3]
     merged = replace(gone[0], merge=Merge.MERGED)
-    assert [agent.number for agent in rank([merged, *agents[1:]], results)] == [1, 2, 3]
+    assert [agent.number for agent in rank_candidates([merged, *agents[1:]], results)] == [1, 2, 3]
 
 
 def test_nobody_has_won_before_all_have_ended_nor_where_none_has_succeeded() -> None:
-    assert find_winner(rank(*contest((OK, 1, 1), (State.QUEUED, None, 0)))) is None
-    assert find_winner(rank(*contest((BAD, 1, 1), (State.STOPPED, None, 0)))) is None
+    assert find_winner(rank_candidates(*contest((OK, 1, 1), (State.QUEUED, None, 0)))) is None
+    assert find_winner(rank_candidates(*contest((BAD, 1, 1), (State.STOPPED, None, 0)))) is None
     assert find_winner([]) is None
 
 
@@ -72,9 +72,9 @@ def test_of_any_candidates_none_is_better_than_the_winner(
     told: list[tuple[State, float | None, int]], draw: random.Random
 ) -> None:
     agents, results = contest(*told)
-    ranked = rank(agents, results)
+    ranked = rank_candidates(agents, results)
     draw.shuffle(agents)
-    assert rank(agents, results) == ranked, "whatever the order in which they are told"
+    assert rank_candidates(agents, results) == ranked, "whatever the order in which they are told"
     winner = find_winner(ranked)
     succeeded = [agent for agent in agents if agent.state is OK]
     assert (winner is None) == (not succeeded or any(agent.state not in FINAL for agent in agents))
@@ -83,7 +83,10 @@ def test_of_any_candidates_none_is_better_than_the_winner(
         mine, its = results[winner.number], results[other.number]
         assert winner.state is OK
         assert its.score is None or (mine.score is not None and mine.score >= its.score)
-        assert mine.score != its.score or lines_of(mine) <= lines_of(its)
-        assert (mine.score, lines_of(mine)) != (its.score, lines_of(its)) or winner.number <= other.number
+        assert mine.score != its.score or count_changed_lines(mine) <= count_changed_lines(its)
+        assert (mine.score, count_changed_lines(mine)) != (
+            its.score,
+            count_changed_lines(its),
+        ) or winner.number <= other.number
     worse = [replace(agent, state=State.FAILED) if agent is not winner else agent for agent in agents]
-    assert winner is None or find_winner(rank(worse, results)) is not None, "it needs no other to win"
+    assert winner is None or find_winner(rank_candidates(worse, results)) is not None, "it needs no other to win"

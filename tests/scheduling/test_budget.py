@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 from forkjoin.core.model import Agent, Budget, State
-from forkjoin.scheduling.budget import Budgets, reserved, usd
+from forkjoin.scheduling.budget import BudgetGate, format_usd, sum_reserved
 from forkjoin.scheduling.gates import Hold
-from forkjoin.scheduling.scheduler import Decision, Situation, decide
+from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agent_records import make_agent
@@ -16,8 +16,8 @@ REPOSITORY = Budget(1, "", 1.0)
 STEP = 0.5
 
 
-def decide_with(*agents: Agent, budgets: tuple[Budget, ...] = (REPOSITORY,)) -> Decision:
-    return decide(Situation(agents, 100, budgets=budgets, step_usd=STEP))
+def decide_with(*agents: Agent, budgets: tuple[Budget, ...] = (REPOSITORY,)) -> SchedulerDecision:
+    return decide(SchedulerInput(agents, 100, budgets=budgets, step_usd=STEP))
 
 
 def queued(number: int, budget_usd: float | None = 0.3, lead: str = "lead") -> Agent:
@@ -57,7 +57,7 @@ def test_what_agents_spawn_is_held_by_the_budget_of_whoever_has_spawned_them_and
     granted, above = Budget(1, "agent:a1", 0.5), Budget(1, "x", 0.2)
     assert decide_with(*nested, budgets=(granted,)).start == (2,)
     assert decide_with(*nested, budgets=(granted, above)).start == ()
-    assert reserved(above, [replace(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))], ()) == pytest.approx(0.2)
+    assert sum_reserved(above, [replace(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))], ()) == pytest.approx(0.2)
 
 
 def parent(number: int, state: State = State.QUEUED, account: str = "claude") -> Agent:
@@ -87,7 +87,7 @@ def test_what_is_held_for_those_that_an_agent_spawns_is_theirs_whatever_else_sta
     assert decide_with(*live, budgets=(lead, *GRANTS)).start == (3,)
     begun = [live[0], replace(running(3, 0.1, 0.3), lead="agent:a1", above=("lead",))]
     spent = (replace(lead, spent_usd=0.1), replace(GRANTS[0], spent_usd=0.1))
-    assert [reserved(one, begun, spent) for one in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
+    assert [sum_reserved(one, begun, spent) for one in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
 
 
 def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
@@ -99,7 +99,7 @@ def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
     assert "budget of 10.00 USD has 10.00 USD left, and it needs 20.00 USD" in decision.waiting[3]
     smaller = replace(child, budget_usd=9.0)
     assert decide_with(parent(1, State.RUNNING), smaller, budgets=(lead, grant)).start == (3,)
-    assert reserved(lead, [parent(1, State.RUNNING)], (lead, grant)) == pytest.approx(10.5)
+    assert sum_reserved(lead, [parent(1, State.RUNNING)], (lead, grant)) == pytest.approx(10.5)
 
 
 def test_who_waits_for_what_is_held_for_its_own_is_told_so() -> None:
@@ -227,7 +227,7 @@ def budgets(draw: st.DrawFn, of: list[Agent]) -> tuple[Budget, ...]:
     return tuple(Budget(1, lead, draw(st.none() | st.floats(0, 4)), spent[lead]) for lead in spent)
 
 
-def after(decision: Decision, live: list[Agent]) -> list[Agent]:
+def after(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
     """These, as they are once that is done."""
     return [
         replace(
@@ -247,7 +247,9 @@ def test_never_more_is_given_than_there_is(data: st.DataObject) -> None:
     decision = decide_with(*live, budgets=limits)
     for budget in limits:
         if budget.limit_usd is not None:
-            before, now = (budget.spent_usd + reserved(budget, some, limits) for some in (live, after(decision, live)))
+            before, now = (
+                budget.spent_usd + sum_reserved(budget, some, limits) for some in (live, after(decision, live))
+            )
             assert now <= max(budget.limit_usd, before) + 1e-6, "more than before only up to the limit"
 
 
@@ -264,11 +266,11 @@ def test_who_goes_on_does_not_pause_at_once(data: st.DataObject) -> None:
 def test_whoever_waits_for_money_is_told(data: st.DataObject) -> None:
     live = data.draw(agents())
     limits = data.draw(budgets(live))
-    gate = Budgets(live, limits, STEP)
+    gate = BudgetGate(live, limits, STEP)
     for agent in live:
         hold = gate.hold(agent)
         assert hold is None or (isinstance(hold, Hold) and "budget" in hold.why)
 
 
 def test_amounts_are_told_as_people_read_them() -> None:
-    assert [usd(amount) for amount in (12.5, 0.3, 0.0123)] == ["12.50 USD", "0.3 USD", "0.0123 USD"]
+    assert [format_usd(amount) for amount in (12.5, 0.3, 0.0123)] == ["12.50 USD", "0.3 USD", "0.0123 USD"]

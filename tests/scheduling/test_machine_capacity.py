@@ -5,18 +5,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from forkjoin.core.model import Agent, State
-from forkjoin.scheduling.machine_capacity import KEPT_S, PATIENCE_S, Machine, learn
-from forkjoin.scheduling.scheduler import Decision, Situation, decide
+from forkjoin.scheduling.machine_capacity import KEPT_S, PATIENCE_S, MachineState, update_need
+from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from support.agent_records import make_agent
 
 GB = 1_000_000_000
 NOW = 1_000.0
 #: Eight of ten gigabytes free, of which one is kept; an agent takes one until it is known.
-MACHINE = Machine(free=8 * GB, kept_free=1 * GB)
+MACHINE = MachineState(free=8 * GB, kept_free_bytes=1 * GB)
 
 
-def decide_on(machine: Machine, *agents: Agent, short_since: Mapping[int, float] | None = None) -> Decision:
-    return decide(Situation(agents, 100, now=NOW, machine=machine, short_since=short_since or {}))
+def decide_on(
+    machine: MachineState, *agents: Agent, short_since: Mapping[int, float] | None = None
+) -> SchedulerDecision:
+    return decide(SchedulerInput(agents, 100, now=NOW, machine=machine, short_since=short_since or {}))
 
 
 def at_work(number: int, account: str = "claude", state: State = State.RUNNING) -> Agent:
@@ -31,7 +33,7 @@ def test_as_many_start_as_there_is_memory_for_and_the_others_are_told() -> None:
     decision = decide_on(MACHINE, *queued(*range(1, 11)))
     assert decision.start == (1, 2, 3, 4, 5, 6, 7)
     assert set(decision.waiting.values()) == {"0.0 GB of memory free, 1.0 GB needed"}
-    assert decision.next_look < NOW + 60
+    assert decision.decide_again_at < NOW + 60
 
 
 def test_what_those_at_work_have_yet_to_take_is_not_given_to_others() -> None:
@@ -55,7 +57,7 @@ def test_for_one_that_has_waited_long_what_comes_free_is_kept() -> None:
     at_first = decide_on(CROWD, *CROWDED)
     assert (at_first.start, at_first.short_since) == ((3, 4), {2: NOW})
     patient = decide_on(CROWD, *CROWDED, short_since={2: NOW - PATIENCE_S + 1})
-    assert (patient.start, patient.next_look) == ((3, 4), NOW + 1)
+    assert (patient.start, patient.decide_again_at) == ((3, 4), NOW + 1)
     kept = decide_on(CROWD, *CROWDED, short_since={2: NOW - PATIENCE_S})
     assert (kept.start, kept.short_since) == ((), {2: NOW - PATIENCE_S})
     assert kept.waiting[2] == "2.0 GB of memory free, 4.0 GB needed"
@@ -93,7 +95,7 @@ def test_the_only_one_starts_though_the_machine_may_be_too_small() -> None:
 def test_nobody_starts_beside_others_while_the_load_is_high() -> None:
     decision = decide_on(replace(MACHINE, load=9.5, most_load=8), at_work(1), *queued(2))
     assert decision.waiting == {2: "the machine's load is 9.5: above 8.0"}
-    assert decision.next_look < NOW + 60
+    assert decision.decide_again_at < NOW + 60
 
 
 def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_meanwhile() -> None:
@@ -127,7 +129,7 @@ def test_what_is_frozen_and_can_be_resumed_ends_first_even_where_only_one_is_at_
     frozen.append(replace(at_work(3, account="", state=State.PAUSED), frozen=True))
     decision = decide_on(short, *frozen, at_work(4))
     assert [(number, one.ending, one.frozen) for number, one in decision.pause.items()] == [(2, True, False)]
-    assert decide_on(MACHINE, *frozen, at_work(4)).next_look < NOW + 60
+    assert decide_on(MACHINE, *frozen, at_work(4)).decide_again_at < NOW + 60
 
 
 def test_the_only_one_is_never_paused() -> None:
@@ -141,11 +143,11 @@ def test_one_that_paused_goes_on_once_there_is_room_for_it() -> None:
 
 
 def test_memory_is_looked_at_again_while_several_run_and_never_where_nobody_does() -> None:
-    assert decide_on(MACHINE, at_work(1), at_work(2)).next_look < NOW + 60
-    assert decide_on(MACHINE).next_look == math.inf
+    assert decide_on(MACHINE, at_work(1), at_work(2)).decide_again_at < NOW + 60
+    assert decide_on(MACHINE).decide_again_at == math.inf
 
 
 def test_a_need_follows_a_larger_peak_at_once_and_smaller_ones_slowly() -> None:
-    assert learn(None, 100) == 100
-    assert learn(100, 300) == 300
-    assert learn(300, 100) == 250
+    assert update_need(None, 100) == 100
+    assert update_need(100, 300) == 300
+    assert update_need(300, 100) == 250

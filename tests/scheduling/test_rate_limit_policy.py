@@ -1,10 +1,10 @@
-"""The governor: how much a vendor takes is found out by its refusals."""
+"""The rate-limit policy: how much a vendor takes is found out by its refusals."""
 
 from dataclasses import replace
 
 import pytest
 from forkjoin.core.event import RateLimited
-from forkjoin.scheduling.rate_limit_policy import GROWS_EVERY_S, RateLimit, grow, refuse
+from forkjoin.scheduling.rate_limit_policy import RECOVERY_INTERVAL_S, RateLimit, record_quiet_time, record_refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,23 +17,23 @@ def timed(wait_s: float) -> RateLimited:
 
 
 def test_a_refusal_halves_what_runs_and_closes_for_as_long_as_was_said() -> None:
-    known = refuse(None, timed(3), 50, running=12, jitter=0)
+    known = record_refusal(None, timed(3), 50, running=12, jitter=0)
     assert known == RateLimit(most=6, closed_until=53, halved=50, changed=50, refusals=1, why="429")
-    again = refuse(known, timed(1), 60, running=5, jitter=0)
+    again = record_refusal(known, timed(1), 60, running=5, jitter=0)
     assert (again.most, again.refusals) == (2, 2)
-    assert refuse(again, UNTIMED, 70, running=1, jitter=0).most == 1
-    assert refuse(None, UNTIMED, 70, running=0, jitter=0).most == 1
+    assert record_refusal(again, UNTIMED, 70, running=1, jitter=0).most == 1
+    assert record_refusal(None, UNTIMED, 70, running=0, jitter=0).most == 1
 
 
 def test_what_a_program_prints_is_told_in_a_line_and_holds_nobody_for_long() -> None:
-    known = refuse(None, RateLimited("no\n" * 10**6, wait_s=1e12), 1000, running=8, jitter=0)
+    known = record_refusal(None, RateLimited("no\n" * 10**6, wait_s=1e12), 1000, running=8, jitter=0)
     assert known.why == "no " * 40
     assert known.closed_until == 1600
 
 
 def test_refusals_of_calls_that_were_under_way_count_once() -> None:
-    assert refuse(KNOWN, timed(10), 94, running=4, jitter=0) == replace(KNOWN, closed_until=104)
-    assert refuse(KNOWN, timed(1), 94, running=4, jitter=0) == KNOWN
+    assert record_refusal(KNOWN, timed(10), 94, running=4, jitter=0) == replace(KNOWN, closed_until=104)
+    assert record_refusal(KNOWN, timed(1), 94, running=4, jitter=0) == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -43,21 +43,21 @@ def test_without_a_time_the_rest_is_doubled_each_time_to_ten_minutes(
     refusals: int, jitter: float, closed_until: float
 ) -> None:
     known = replace(KNOWN, refusals=refusals)
-    assert refuse(known, UNTIMED, 1000, running=8, jitter=jitter).closed_until == closed_until
+    assert record_refusal(known, UNTIMED, 1000, running=8, jitter=jitter).closed_until == closed_until
 
 
 @pytest.mark.parametrize(("until", "closed"), [(4600, 4605), (1e300, 1000 + 8 * 24 * 3600)])
 def test_a_limit_of_use_closes_until_it_is_reset_but_no_longer_than_any_lasts(until: float, closed: float) -> None:
-    assert refuse(None, RateLimited("limit", until=until), 1000, running=8, jitter=0.5).closed_until == closed
+    assert record_refusal(None, RateLimited("limit", until=until), 1000, running=8, jitter=0.5).closed_until == closed
 
 
 def test_each_while_without_a_refusal_lets_one_more_run_until_that_is_enough() -> None:
-    assert grow(KNOWN, 109.9, enough=16) == KNOWN
+    assert record_quiet_time(KNOWN, 109.9, enough=16) == KNOWN
     assert KNOWN.grows_at == 110
-    assert grow(KNOWN, 110, enough=16) == replace(KNOWN, most=5, changed=110, refusals=0)
-    later = grow(KNOWN, 139, enough=16)
+    assert record_quiet_time(KNOWN, 110, enough=16) == replace(KNOWN, most=5, changed=110, refusals=0)
+    later = record_quiet_time(KNOWN, 139, enough=16)
     assert later == replace(KNOWN, most=7, changed=130, refusals=0)
-    assert grow(KNOWN, 140, enough=8) is None
+    assert record_quiet_time(KNOWN, 140, enough=8) is None
 
 
 @given(
@@ -70,9 +70,11 @@ def test_one_may_always_run_and_never_more_than_would_without_a_limit(
     known, now = None, 0.0
     for pause, refused, wait in history:
         now += pause
-        known = known and grow(known, now, enough)
+        known = known and record_quiet_time(known, now, enough)
         if refused:
-            known = refuse(known, RateLimited("429", wait), now, running=known.most if known else enough, jitter=0)
+            known = record_refusal(
+                known, RateLimited("429", wait), now, running=known.most if known else enough, jitter=0
+            )
         if known:
             assert 1 <= known.most <= enough
             assert known.closed_until <= now + 1200
@@ -83,13 +85,13 @@ def test_what_runs_settles_at_what_the_vendor_takes(takes: int) -> None:
     """Whatever runs calls once a second; more than `takes` are refused."""
     known, history = None, list[int]()
     for second in range(1200):
-        known = known and grow(known, second, 12)
+        known = known and record_quiet_time(known, second, 12)
         running = known.most if known else 12
         if known is None or second >= known.closed_until:
             history.append(running)
             if running > takes:
-                known = refuse(known, timed(2), second, running, jitter=0)
+                known = record_refusal(known, timed(2), second, running, jitter=0)
     late = history[len(history) // 4 :]
     assert max(late) <= takes + 1
-    assert sum(running > takes for running in late) < len(late) / GROWS_EVERY_S
+    assert sum(running > takes for running in late) < len(late) / RECOVERY_INTERVAL_S
     assert sum(late) / len(late) > takes / 2

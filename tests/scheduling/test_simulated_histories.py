@@ -17,9 +17,9 @@ import pytest
 from forkjoin.core.agent_spec import Spec
 from forkjoin.core.model import ACTIVE, CALLING, FINAL, Agent, State
 from forkjoin.core.settings import Limits
-from forkjoin.scheduling.budget import reserved
+from forkjoin.scheduling.budget import sum_reserved
 from forkjoin.scheduling.machine_capacity import PATIENCE_S
-from forkjoin.scheduling.rate_limit_policy import LONGEST_REST_S
+from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S
 from forkjoin.store.database import open_database
 from forkjoin.store.rows import as_dict
 from hypothesis import example, given, settings
@@ -162,18 +162,18 @@ def _latest(world: World) -> float:
     )
     work = sum(2 * sum(turn.work_s for turn in script.turns) for script in world.history.scripts)
     attempts = sum(2 + script.stumbles for script in world.history.scripts)
-    return calm + work + attempts * (2 * world.history.step_s + 2 * AGAIN_S + GRACE_S + 80) + 2 * LONGEST_REST_S + 60
+    return calm + work + attempts * (2 * world.history.step_s + 2 * AGAIN_S + GRACE_S + 80) + 2 * MAX_DELAY_S + 60
 
 
 def no_more_are_ever_at_work_than_may_be_but_those_that_are_being_stopped(world: World) -> None:
     for look in world.looks:
-        at_work = [agent for agent in look.situation.live if agent.state in ACTIVE]
+        at_work = [agent for agent in look.inputs.live if agent.state in ACTIVE]
         assert sum(not agent.stop_asked for agent in at_work) <= world.history.max_running
 
 
 def a_key_has_one_holder_even_while_that_pauses(world: World) -> None:
     for look in world.looks:
-        holders = Counter(one.spec.exclusive for one in look.situation.live if one.state is not State.QUEUED)
+        holders = Counter(one.spec.exclusive for one in look.inputs.live if one.state is not State.QUEUED)
         assert all(count == 1 for key, count in holders.items() if key)
 
 
@@ -192,18 +192,18 @@ def nobody_starts_before_those_have_ended_that_it_comes_after_nor_in_its_rest_or
     world: World,
 ) -> None:
     for look in world.looks:
-        live = {agent.number for agent in look.situation.live}
+        live = {agent.number for agent in look.inputs.live}
         for agent in _started(look):
             assert agent.has_begun or not live & set(agent.after)
-            assert agent.not_before <= look.situation.now
-            assert agent.number not in look.situation.without_environment
+            assert agent.not_before <= look.inputs.now
+            assert agent.number not in look.inputs.without_environment
 
 
 def who_comes_after_what_has_failed_is_skipped_unless_it_runs_all_the_same(world: World) -> None:
     for agent in world.agents():
         decided = [look for look in world.looks if agent.number in {*look.decision.start, *look.decision.skip}]
         if decided:
-            ended = decided[0].situation.ended
+            ended = decided[0].inputs.ended
             failed = any(ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED for one in agent.after)
             skipped = agent.number in decided[0].decision.skip
             assert skipped == (failed and agent.spec.on_failed_dependency == "skip")
@@ -211,7 +211,7 @@ def who_comes_after_what_has_failed_is_skipped_unless_it_runs_all_the_same(world
 
 def whoever_waits_is_told_why(world: World) -> None:
     for look in _at_rest(world):
-        resting = [agent.number for agent in look.situation.live if agent.state in (State.QUEUED, State.PAUSED)]
+        resting = [agent.number for agent in look.inputs.live if agent.state in (State.QUEUED, State.PAUSED)]
         assert sorted(look.decision.waiting) == resting
         assert all(look.decision.waiting.values())
 
@@ -219,8 +219,8 @@ def whoever_waits_is_told_why(world: World) -> None:
 def no_lead_starts_one_while_another_with_fewer_at_work_waits_for_a_slot_alone(world: World) -> None:
     """So leads that both have always one that could start differ by one at most in what they start."""
     for look in world.looks:
-        at_work = Counter(agent.lead for agent in look.situation.live if agent.state in ACTIVE)
-        waits = {one.lead for one in look.situation.live if "slot" in look.decision.waiting.get(one.number, "")}
+        at_work = Counter(agent.lead for agent in look.inputs.live if agent.state in ACTIVE)
+        waits = {one.lead for one in look.inputs.live if "slot" in look.decision.waiting.get(one.number, "")}
         for agent in _started(look):
             assert all(at_work[agent.lead] <= at_work[other] for other in waits)
             at_work[agent.lead] += 1
@@ -229,30 +229,30 @@ def no_lead_starts_one_while_another_with_fewer_at_work_waits_for_a_slot_alone(w
 def no_lead_has_two_turns_while_another_with_as_few_at_work_waits_for_one(world: World) -> None:
     turns: dict[str, float] = {}
     for look in world.looks:
-        if not look.situation.last_turns:  # a daemon that begins knows of none
+        if not look.inputs.last_turns:  # a daemon that begins knows of none
             turns = {}
-        at_work = Counter(agent.lead for agent in look.situation.live if agent.state in ACTIVE)
-        waits = {one.lead for one in look.situation.live if "slot" in look.decision.waiting.get(one.number, "")}
+        at_work = Counter(agent.lead for agent in look.inputs.live if agent.state in ACTIVE)
+        waits = {one.lead for one in look.inputs.live if "slot" in look.decision.waiting.get(one.number, "")}
         for agent in _started(look):
             equal = [other for other in waits if at_work[other] == at_work[agent.lead]]
             assert all(turns.get(agent.lead, 0) <= turns.get(other, 0) for other in equal)
             at_work[agent.lead] += 1
-        turns |= dict.fromkeys((agent.lead for agent in _started(look)), look.situation.now)
+        turns |= dict.fromkeys((agent.lead for agent in _started(look)), look.inputs.now)
 
 
 def of_an_account_none_starts_or_runs_beyond_what_its_vendor_takes_nor_is_frozen_for_long(world: World) -> None:
     for look in world.looks:
-        for account, known in look.situation.rate_limits.items():
-            calling = sum(one.account == account and one.state in CALLING for one in look.situation.live)
+        for account, known in look.inputs.rate_limits.items():
+            calling = sum(one.account == account and one.state in CALLING for one in look.inputs.live)
             started = [one for one in _started(look) if one.account == account]
-            for_long = known.closed_until > look.situation.now + 2 * LONGEST_REST_S
+            for_long = known.closed_until > look.inputs.now + 2 * MAX_DELAY_S
             new = [one for one in started if not (one.frozen and for_long)]
-            assert not new or (known.closed_until <= look.situation.now and calling + len(started) <= known.most)
+            assert not new or (known.closed_until <= look.inputs.now and calling + len(started) <= known.most)
     for look in _at_rest(world):
-        for account, known in look.situation.rate_limits.items():
-            of_account = [one for one in look.situation.live if one.account == account]
+        for account, known in look.inputs.rate_limits.items():
+            of_account = [one for one in look.inputs.live if one.account == account]
             running = sum(one.state is State.RUNNING for one in of_account)
-            if known.closed_until > look.situation.now + 2 * LONGEST_REST_S:
+            if known.closed_until > look.inputs.now + 2 * MAX_DELAY_S:
                 frozen = [one.number for one in of_account if one.frozen]
                 assert all("slot" in look.decision.waiting[number] for number in frozen)
             else:
@@ -290,7 +290,7 @@ def test_nobody_waits_for_memory_while_others_that_need_less_go_on_starting(worl
 
 def nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_for(world: World) -> None:
     for before, look in pairwise(world.looks):
-        if look.is_glance and look.situation.now < before.decision.next_look:
+        if look.is_glance and look.inputs.now < before.decision.decide_again_at:
             decision = look.decision
             assert (decision.start, decision.skip, decision.pause) == ((), {}, {})
             assert (decision.give, decision.wind_up) == ({}, ())
@@ -300,14 +300,14 @@ def nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_for(w
 def no_more_is_given_than_there_is_nor_spent_but_for_one_call_of_each_agent(world: World) -> None:
     for look in world.looks:
         given = look.decision.give
-        live = [replace(one, reserved_usd=given.get(one.number, one.reserved_usd)) for one in look.situation.live]
+        live = [replace(one, reserved_usd=given.get(one.number, one.reserved_usd)) for one in look.inputs.live]
         beyond = sum(max(0, agent.spent_usd - agent.reserved_usd) for agent in live)
-        for budget in look.situation.budgets:
+        for budget in look.inputs.budgets:
             limit = math.inf if budget.limit_usd is None else budget.limit_usd
             assert budget.spent_usd <= limit + len(world.spent) * PRICE_USD + NOTHING
             under = (agent.spent_usd for agent in live if budget.lead in ("", agent.lead))
             assert budget.spent_usd >= sum(under) - NOTHING
-            assert budget.spent_usd + reserved(budget, live, ()) <= max(limit, budget.spent_usd) + beyond + NOTHING
+            assert budget.spent_usd + sum_reserved(budget, live, ()) <= max(limit, budget.spent_usd) + beyond + NOTHING
         for agent in live:
             assert agent.budget_usd is None or agent.spent_usd <= agent.budget_usd + PRICE_USD + NOTHING
 
@@ -324,7 +324,7 @@ def test_who_waits_for_its_leads_environment_has_no_slot_and_its_verify_waits_fo
     other = Script(spawned=5, lead="other", turns=(Turn(3),))
     world = play(History([first, other], 1, restarts=[Restart(2.5, 40)], purse=Purse(0.2, 6000)))
     verified, went = (agent.ended or 0 for agent in world.agents())
-    assert not any(set(look.decision.start) & set(look.situation.without_environment) for look in world.looks)
+    assert not any(set(look.decision.start) & set(look.inputs.without_environment) for look in world.looks)
     assert went < BEGIN + 20
     assert BEGIN + 42 < verified < BEGIN + 60
 
@@ -360,7 +360,7 @@ def _fate(agent: Agent) -> tuple[object, ...]:
 
 
 def _started(look: Look) -> Iterator[Agent]:
-    by_number = {agent.number: agent for agent in look.situation.live}
+    by_number = {agent.number: agent for agent in look.inputs.live}
     return (by_number[number] for number in look.decision.start)
 
 

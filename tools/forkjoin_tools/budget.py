@@ -8,7 +8,7 @@ from forkjoin.agents.budgets import find_budgets, find_project_budgets
 from forkjoin.core.agent_spec import Dollars
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, Agent, Budget
-from forkjoin.scheduling.budget import Budgets, reserved, usd
+from forkjoin.scheduling.budget import BudgetGate, format_usd, sum_reserved
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.call_context import Desk, Id, Row, Usd, row_of
@@ -35,8 +35,8 @@ async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
     limit_usd, spent_usd = await _find_granted(desk, agent)
     if (own_usd := arguments.budget_usd - limit_usd) <= 0:
         raise CallerError(
-            f"{agent.label} was granted {usd(limit_usd)} for its own agents, of which budget_usd must leave something "
-            f"to itself: give more than that. Nothing was changed; a person sets it with: "
+            f"{agent.label} was granted {format_usd(limit_usd)} for its own agents, of which budget_usd must leave "
+            f"something to itself: give more than that. Nothing was changed; a person sets it with: "
             f"forkjoin budget --lead {agent.as_lead}"
         )
     await _check(desk, agent, own_usd)
@@ -58,9 +58,9 @@ async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
     wanted = replace(agent, budget_usd=budget_usd)
     live = [wanted if one.number == agent.number else one for one in await desk.store.live()]
     step_usd = desk.services.settings.budget.reserve_usd
-    hold = Budgets(live, await find_budgets(desk.services, live), step_usd).hold(wanted)
+    hold = BudgetGate(live, await find_budgets(desk.services, live), step_usd).hold(wanted)
     if hold and budget_usd > max(agent.budget_usd or 0, agent.spent_usd):
-        raise CallerError(f"{agent.label} can't have {usd(budget_usd)}: {hold.why}. Nothing was changed.")
+        raise CallerError(f"{agent.label} can't have {format_usd(budget_usd)}: {hold.why}. Nothing was changed.")
 
 
 # -- budget
@@ -116,5 +116,5 @@ def _share(budget: Budget, live: list[Agent], all_: list[Budget]) -> Shared:
         lead=budget.lead or None,
         limit_usd=budget.limit_usd,
         spent_usd=budget.spent_usd,
-        reserved_usd=reserved(budget, live, all_),
+        reserved_usd=sum_reserved(budget, live, all_),
     )

@@ -122,7 +122,7 @@ class Desk:
     def without_slot(self, agents: Sequence[Agent]) -> Generator[None]:
         """An agent that waits for its own leaves them its slot meanwhile, at its command line too: else they might
         never start. Nor is it silent then."""
-        parent, awaiting = self.caller.session.agent, self.services.awaiting
+        parent, awaiting = self.caller.session.agent, self.services.waiting_for_nested
         if parent is None or not all(parent.as_lead in agent.leads for agent in agents):
             yield
             return

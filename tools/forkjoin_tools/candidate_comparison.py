@@ -1,7 +1,7 @@
 """How the candidates for one task compare: a row for each, the best first, and only what differs."""
 
 from forkjoin.core.model import Agent, Result, State, Verify
-from forkjoin.scheduling.best_candidate import find_winner, lines_of, rank
+from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
 from pydantic import BaseModel
 
 from forkjoin_tools.call_context import Desk, Usd
@@ -27,7 +27,7 @@ async def compare(desk: Desk, agent: Agent) -> list[Compared]:
     """Return all candidates for an agent's task that the caller may see; none where it is the only one."""
     agents = await desk.store.candidates(agent)
     results = await desk.store.results(agents)
-    ranked = rank(agents, results)
+    ranked = rank_candidates(agents, results)
     winner = find_winner(ranked)
     rows = [_row(desk, one, results.get(one.number), won=one is winner) for one in ranked if desk.may_see(one)]
     same = [name for name in ("agent", "model", "verify") if len({getattr(row, name) for row in rows}) == 1]
@@ -42,7 +42,7 @@ def _row(desk: Desk, agent: Agent, result: Result | None, *, won: bool) -> Compa
         state=agent.state,
         verify=result.verify if result else None,
         score=result.score if result else None,
-        lines=lines_of(result) if result else None,
+        lines=count_changed_lines(result) if result else None,
         cost_usd=agent.cost_usd,
         duration_s=round(result.duration_s, 1) if result else None,
         won=won or None,

@@ -170,7 +170,7 @@ async def _how_far(desk: Desk, landing: MergeJob) -> str:
     ]
     key, into = f"landing on {landing.target} in {landing.project}", short_name(landing.target)
     waits = f"waits for {len(before)} merge(s) into {into} before it"
-    return desk.reconciler.held_up.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
+    return desk.reconciler.trouble.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
 
 
 def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> MergeAnswer:

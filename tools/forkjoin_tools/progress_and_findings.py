@@ -5,7 +5,7 @@ from typing import Annotated
 from forkjoin.core.agent_spec import Text
 from forkjoin.core.error import CallerError
 from forkjoin.core.event import Reported, with_text
-from forkjoin.scheduling.gates import clock
+from forkjoin.scheduling.gates import format_time
 from pydantic import Field
 
 from forkjoin_tools.call_context import Desk
@@ -45,7 +45,7 @@ async def read_findings(desk: Desk, arguments: Arguments) -> str:  # noqa: ARG00
     found = await desk.store.findings(await desk.agent())
     told = ""
     for one in found:
-        more = f"{clock(one.at)} a{one.agent} ({one.name}): {one_line(one.text)}\n"
+        more = f"{format_time(one.at)} a{one.agent} ({one.name}): {one_line(one.text)}\n"
         if wire_size(told + more) > ROOM:
             break
         told += more

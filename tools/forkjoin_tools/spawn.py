@@ -9,9 +9,9 @@ from forkjoin.agents.spawn import spawn
 from forkjoin.core.agent_spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
-from forkjoin.scheduling.budget import Budgets
+from forkjoin.scheduling.budget import BudgetGate
 from forkjoin.scheduling.file_overlap import find_overlaps
-from forkjoin.scheduling.scheduler import Situation, foresee, queue
+from forkjoin.scheduling.scheduler import SchedulerInput, plan_waves, queue_order
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin_tools.call_context import Desk, Row, row_of
@@ -115,9 +115,9 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
     spawned = await spawn(desk.services, desk.caller, specs, keep=keep)
     agents = {agent.number: agent for agent in spawned.agents}
     live = [agent for agent in await desk.store.live() if agent.number not in agents] + spawned.agents
-    situation = Situation(live, desk.reconciler.schedule.max_running)
-    places = {number: place for place, number in enumerate(queue(situation), 1)}
-    waves = [[agents[number] for number in wave] for wave in foresee(situation, agents.keys())]
+    inputs = SchedulerInput(live, desk.reconciler.schedule.max_running)
+    places = {number: place for place, number in enumerate(queue_order(inputs), 1)}
+    waves = [[agents[number] for number in wave] for wave in plan_waves(inputs, agents.keys())]
     if not keep:
         return SpawnedAll(
             agents=[],
@@ -137,7 +137,7 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
 
 async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
     """What would be reserved for all of these and those that they spawn, before they spend anything."""
-    budgets = Budgets((), await find_budgets(desk.services, agents), desk.services.settings.budget.reserve_usd)
+    budgets = BudgetGate((), await find_budgets(desk.services, agents), desk.services.settings.budget.reserve_usd)
     theirs = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
     return theirs + sum(budgets.wanted(agent)[0] for agent in agents)
 

@@ -13,8 +13,8 @@ from forkjoin.core.agent_spec import number_of
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import ACTIVE, FINAL, RUNS, Agent, Budget, Merge, MergeJob, State
 from forkjoin.git.refs import short_name
-from forkjoin.scheduling.budget import reserved, usd
-from forkjoin.scheduling.gates import clock
+from forkjoin.scheduling.budget import format_usd, sum_reserved
+from forkjoin.scheduling.gates import format_time
 from forkjoin.scheduling.rate_limit_policy import RateLimit
 from forkjoin.store.damaged_database import find_trouble
 from forkjoin.version import __version__
@@ -147,7 +147,7 @@ async def last_event(desk: Desk, agent: Agent) -> str:
     """Why an agent waits, or else what it did last."""
     return (
         desk.reconciler.schedule.waiting.get(agent.number)
-        or desk.reconciler.held_up.get(agent.id)
+        or desk.reconciler.trouble.get(agent.id)
         or await _last_words(desk, agent)
         or agent.last_event
     )
@@ -189,7 +189,9 @@ async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG00
     """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
     live = await desk.store.live()
     projects = await _by_project(desk, live)
-    states = Counter(State.QUEUED if agent.number in desk.services.stalled else agent.state for agent in live)
+    states = Counter(
+        State.QUEUED if agent.number in desk.services.waiting_for_environment else agent.state for agent in live
+    )
     return Status(
         version=__version__,
         running=sum(states[state] for state in ACTIVE),
@@ -225,7 +227,7 @@ def _merge(landing: MergeJob) -> str:
 
 
 def _limit(name: str, known: RateLimit) -> str:
-    closed = f", none starts before {clock(known.closed_until)}" if known.closed_until > time.time() else ""
+    closed = f", none starts before {format_time(known.closed_until)}" if known.closed_until > time.time() else ""
     return f"{name}: {known.most} at once{closed}: {known.why}"
 
 
@@ -234,15 +236,15 @@ async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
     with suppress(CallerError):  # who stands in no repository
         own.append(desk.project)
     limited = [one for one in await find_budgets(desk.services, live, *own) if one.limit_usd is not None]
-    told = [await _budget(desk, one, reserved(one, live, limited)) for one in limited[:_BUDGETS]]
+    told = [await _budget(desk, one, sum_reserved(one, live, limited)) for one in limited[:_BUDGETS]]
     return [*told, *([f"… and {len(limited) - _BUDGETS} more"] if len(limited) > _BUDGETS else [])]
 
 
 async def _budget(desk: Desk, budget: Budget, reserved_usd: float) -> str:
     where = (await desk.store.project_numbered(budget.project)).common_dir
     whose = f"{where}, lead {budget.lead}" if budget.lead else where
-    told = f"{usd(budget.spent_usd)} of {usd(budget.limit_usd or 0)} spent"
-    return f"{whose}: {told}, {usd(reserved_usd)} reserved"
+    told = f"{format_usd(budget.spent_usd)} of {format_usd(budget.limit_usd or 0)} spent"
+    return f"{whose}: {told}, {format_usd(reserved_usd)} reserved"
 
 
 def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
@@ -266,10 +268,10 @@ async def _trouble(desk: Desk) -> list[str]:
     programs = desk.services.settings.programs()
     default = desk.services.settings.default_agent
     trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
-    if waiting := desk.reconciler.waiting_landings:
+    if waiting := desk.reconciler.merges_without_environment:
         trouble.append(
             f"{waiting} merge(s) wait for their lead's environment, which a restart has lost; it comes back with its "
             "session, or with any forkjoin command in that repository"
         )
     trouble += await to_thread.run_sync(find_trouble, desk.services.home.records)
-    return [*trouble, *first(list(desk.reconciler.held_up.values()))]
+    return [*trouble, *first(list(desk.reconciler.trouble.values()))]

@@ -8,7 +8,7 @@ from typing import Annotated
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.agents.wait import Until, Waited, divide, wait
 from forkjoin.core.model import Agent, State, Verify
-from forkjoin.scheduling.budget import Budgets, is_used_up
+from forkjoin.scheduling.budget import BudgetGate, has_used_up_budget
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.call_context import Desk, Ids, Row, row_of
@@ -127,10 +127,10 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
     """Who of these has spent all of its own budget; for an agent also who lacks money whoever else of its own ends."""
     held = [one for one in pending if one.state in (State.PAUSED, State.QUEUED) and not one.under_way]
     if len(held) < len(pending) or not (parent := desk.caller.session.agent):
-        return {one.number for one in held if is_used_up(one)}
+        return {one.number for one in held if has_used_up_budget(one)}
     above = await desk.store.from_above(parent.number)
     known = await find_budgets(desk.services, [*above, *held])
-    budgets = Budgets(above, known, desk.services.settings.budget.reserve_usd)
+    budgets = BudgetGate(above, known, desk.services.settings.budget.reserve_usd)
     return {one.number for one in held if budgets.hold(one)}
 
 

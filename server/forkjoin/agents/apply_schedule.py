@@ -16,8 +16,8 @@ from forkjoin.agents.retry import words_to_go_on
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent, Merge, Result, State
-from forkjoin.scheduling.budget import usd
-from forkjoin.scheduling.scheduler import Decision, Situation, decide, default_max_running
+from forkjoin.scheduling.budget import format_usd
+from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide, default_max_running
 from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ class Schedule:
     Attributes:
         max_running: How many may be at work at once.
         waiting: Why each that waits for its turn does, by number.
-        next_look_s: After so many seconds it is to be looked again, though nothing has happened.
+        next_pass_s: After so many seconds it is to be looked again, though nothing has happened.
     """
 
     def __init__(self, services: Services) -> None:
         self.max_running = services.settings.limits.max_running or default_max_running(os.cpu_count() or 1)
         self.waiting: Mapping[int, str] = {}
-        self.next_look_s = math.inf
+        self.next_pass_s = math.inf
         self._services = services
         self._sight = Sight(services)
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
@@ -54,7 +54,7 @@ class Schedule:
         let_grow(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.live()}
         decision = decide(await self._look(list(agents.values()), now))
-        self.waiting, self.next_look_s = decision.waiting, decision.next_look - now
+        self.waiting, self.next_pass_s = decision.waiting, decision.decide_again_at - now
         self._short_since = decision.short_since
         if decision.give:
             await services.store.give(decision.give)
@@ -70,13 +70,13 @@ class Schedule:
         jump, self._clock = clock - self._clock, clock
         self._short_since = {number: since + jump for number, since in self._short_since.items()}
 
-    async def _look(self, live: Sequence[Agent], now: float) -> Situation:
+    async def _look(self, live: Sequence[Agent], now: float) -> SchedulerInput:
         """All that a decision looks at."""
         services = self._services
-        live = [_without_slot(agent) if agent.number in services.stalled else agent for agent in live]
+        live = [_without_slot(agent) if agent.number in services.waiting_for_environment else agent for agent in live]
         to_start = [agent for agent in live if not agent.under_way]
         before = {number for agent in to_start for number in agent.after}
-        return Situation(
+        return SchedulerInput(
             live,
             self.max_running,
             ended=await services.store.ended(before) if before else {},
@@ -88,10 +88,10 @@ class Schedule:
             step_usd=services.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(services.attached),
-            visited=frozenset(services.visited),
-            back_by=services.back_by,
+            visited=frozenset(services.attached_before_restart),
+            back_by=services.reattach_deadline,
             short_since=self._short_since,
-            awaiting=set(services.awaiting),
+            awaiting=set(services.waiting_for_nested),
         )
 
 
@@ -101,7 +101,7 @@ def _without_slot(agent: Agent) -> Agent:
     return replace(agent, state=State.PAUSED, account=account)
 
 
-async def _hold_back(services: Services, agents: dict[int, Agent], decision: Decision) -> None:
+async def _hold_back(services: Services, agents: dict[int, Agent], decision: SchedulerDecision) -> None:
     """Let pause, be skipped, and wind up whoever is to."""
     for number, pause in decision.pause.items():
         with _unless_moved(number):
@@ -119,8 +119,8 @@ async def _hold_back(services: Services, agents: dict[int, Agent], decision: Dec
 
 async def _start(services: Services, agent: Agent) -> Agent:
     """The agent, as it is once its start, or its going on, is recorded."""
-    if agent.number in services.stalled:
-        services.stalled.discard(agent.number)
+    if agent.number in services.waiting_for_environment:
+        services.waiting_for_environment.discard(agent.number)
         services.store.changes.announce()
         return agent
     if agent.frozen:
@@ -132,7 +132,7 @@ async def _start(services: Services, agent: Agent) -> Agent:
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
     """Ask for that once: another message could be another turn."""
-    spent, most = usd(agent.spent_usd), usd(agent.reserved_usd)
+    spent, most = format_usd(agent.spent_usd), format_usd(agent.reserved_usd)
     adapter, asked = taker_of(services, agent), False
     try:
         if adapter:

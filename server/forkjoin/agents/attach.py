@@ -26,7 +26,7 @@ from forkjoin.core.session import Caller
 from forkjoin.git.worktrees.release_branches import free_others
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
-from forkjoin.scheduling.gates import ATTACHED, LEFT
+from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Services
 from forkjoin.workspace.agent_work import commit_loose, find_last, take_over
 
@@ -66,7 +66,7 @@ async def attach(services: Services, caller: Caller, agent: Agent, *, again: boo
         services.attached.pop(agent.number, None)
         raise CallerError(f"{agent.label} {why}")
     if not again:
-        services.work_before_visit[agent.number] = await _look(services, agent)
+        services.work_before_attach[agent.number] = await _look(services, agent)
     environment = services.environments.of_agent(agent) or caller.session.hello.environment
     workplace = await workplace_of(services, agent, environment)
     variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
@@ -81,8 +81,8 @@ def visit_handle(agent: Agent) -> str:
 def _why_not(services: Services, caller: Caller, agent: Agent, *, again: bool) -> str | None:
     """Why nobody can be in this agent's conversation now; none where somebody can."""
     there = services.attached.get(agent.number)
-    was_there = agent.paused_why == ATTACHED or agent.number in services.visited
-    is_awaited = was_there and not there and time.time() < services.back_by
+    was_there = agent.paused_why == PERSON_ATTACHED or agent.number in services.attached_before_restart
+    is_awaited = was_there and not there and time.time() < services.reattach_deadline
     is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
     if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
@@ -99,10 +99,10 @@ async def _at_rest(services: Services, number: int) -> Agent | None:
     runs = agent.state in RUNS or agent.frozen
     if agent.stop_asked and agent.state not in FINAL:
         return None
-    if runs or (agent.state is State.PAUSED and agent.paused_why != ATTACHED and not agent.ending):
-        pause = Pause(ATTACHED, ending=runs, not_before=agent.not_before)
+    if runs or (agent.state is State.PAUSED and agent.paused_why != PERSON_ATTACHED and not agent.ending):
+        pause = Pause(PERSON_ATTACHED, ending=runs, not_before=agent.not_before)
         with suppress(BrokenPromiseError):  # it has moved since
-            await services.store.move(agent, State.PAUSED, Noted(f"paused: {ATTACHED}"), pause)
+            await services.store.move(agent, State.PAUSED, Noted(f"paused: {PERSON_ATTACHED}"), pause)
         return None
     return None if agent.under_way else agent
 
@@ -119,7 +119,9 @@ async def let_go(services: Services, number: int) -> None:
     await end_visit(services, await services.store.agent(number))
     agent = await services.store.agent(number)
     if agent.state is State.PAUSED and not agent.ending:
-        await services.store.move(agent, State.PAUSED, Noted(LEFT), Pause(LEFT, not_before=agent.not_before))
+        await services.store.move(
+            agent, State.PAUSED, Noted(PERSON_LEFT), Pause(PERSON_LEFT, not_before=agent.not_before)
+        )
     elif agent.state in FINAL and not agent.removed:
         await _settle(services, caller, agent)
     del services.attached[number]
@@ -136,13 +138,15 @@ async def end_visit(services: Services, agent: Agent) -> None:
 async def note_visits(services: Services) -> None:
     """Note in whose conversation somebody was when an earlier daemon ended."""
     persons = [handle for handle in await services.executor.handles() if handle.endswith(_PERSON)]
-    services.visited.update(number for handle in persons if (number := number_of(handle.removesuffix(_PERSON))))
+    services.attached_before_restart.update(
+        number for handle in persons if (number := number_of(handle.removesuffix(_PERSON)))
+    )
 
 
 async def end_visits(services: Services) -> None:
     """End what those have left running who have not come back, once it is too late for that."""
-    while services.visited and time.time() >= services.back_by:
-        if (number := services.visited.pop()) not in services.attached:
+    while services.attached_before_restart and time.time() >= services.reattach_deadline:
+        if (number := services.attached_before_restart.pop()) not in services.attached:
             agent = await services.store.agent(number)
             await end_visit(services, agent)
             if agent.state in FINAL and not agent.removed:
@@ -165,7 +169,7 @@ async def _look(services: Services, agent: Agent) -> str | None:
 
 async def _settle(services: Services, caller: Caller, agent: Agent) -> None:
     """Commit what a person has left of one that had ended, and changed; where that is news, it has another turn."""
-    found = services.work_before_visit.pop(agent.number, None)
+    found = services.work_before_attach.pop(agent.number, None)
     if found and found == await _look(services, agent):
         await _free_others(services, agent)
         return
@@ -180,5 +184,5 @@ async def _settle(services: Services, caller: Caller, agent: Agent) -> None:
             await tell(services, caller, agent, AFTER_PERSON)
             return
         except CallerError as error:
-            await services.store.note(agent, [(Noted(f"{LEFT}, and changed its work: {error}"), -1)])
+            await services.store.note(agent, [(Noted(f"{PERSON_LEFT}, and changed its work: {error}"), -1)])
     await take_over(services.store, common_dir, agent, left.tip, "A person has changed its work since its end.")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from forkjoin.core.agent_spec import Spec
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
-from forkjoin.scheduling.best_candidate import rank
+from forkjoin.scheduling.best_candidate import rank_candidates
 from forkjoin.store.store import Store
 
 #: More at once is a mistake, or an attack on the person's purse.
@@ -52,4 +52,4 @@ def _expand(spec: Spec) -> list[Entrant]:
 
 async def best_first(store: Store, agents: Sequence[Agent]) -> list[Agent]:
     """These candidates, the best first."""
-    return rank(agents, await store.results(agents))
+    return rank_candidates(agents, await store.results(agents))

@@ -14,13 +14,13 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
     try:
         return await services.store.changes.until(find) or None
     finally:
-        services.stalled.discard(agent.number)
+        services.waiting_for_environment.discard(agent.number)
 
 
 def find_environment(services: Services, agent: Agent) -> dict[str, str] | None:
     """The environment of the agent's lead; none where that is gone, or was, and the agent has no slot again yet."""
     found = services.environments.of_agent(agent)
-    if found is None and agent.number not in services.stalled:
-        services.stalled.add(agent.number)
+    if found is None and agent.number not in services.waiting_for_environment:
+        services.waiting_for_environment.add(agent.number)
         services.store.changes.announce()
-    return None if agent.number in services.stalled else found
+    return None if agent.number in services.waiting_for_environment else found

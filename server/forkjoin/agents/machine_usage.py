@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from forkjoin.core.model import Agent, Outcome
 from forkjoin.process.executor import Capacity
-from forkjoin.scheduling.machine_capacity import FIRST_NEED, Machine, kind_of, learn
+from forkjoin.scheduling.machine_capacity import DEFAULT_NEED_BYTES, MachineState, program_key, update_need
 from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Sight:
         self._has = Capacity(1, 0, 0, 0)
         self._taken: dict[str, int] = {}
 
-    async def look(self, live: Sequence[Agent]) -> Machine | None:
+    async def look(self, live: Sequence[Agent]) -> MachineState | None:
         """What there is room for; none where that can't be told now, and nobody is held for it."""
         try:
             if time.monotonic() >= self._looked + _GOOD_S:
@@ -43,19 +43,19 @@ class Sight:
             return None
         return await self._measure(live)
 
-    async def _measure(self, live: Sequence[Agent]) -> Machine:
+    async def _measure(self, live: Sequence[Agent]) -> MachineState:
         limits, has, taken = self._services.settings.limits, self._has, self._taken
         in_all = limits.memory or math.inf
         by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
-        kept_free = by_default if limits.free_memory is None else limits.free_memory
-        return Machine(
+        kept_free_bytes = by_default if limits.free_memory is None else limits.free_memory
+        return MachineState(
             free=has.free_memory,
-            kept_free=kept_free,
+            kept_free_bytes=kept_free_bytes,
             left=in_all - sum(taken.values()),
             in_all=in_all,
             load=has.load,
             most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
-            first_need=min(FIRST_NEED, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
+            default_need_bytes=min(DEFAULT_NEED_BYTES, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
             taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
             needs=await self._services.store.peaks(),
         )
@@ -64,6 +64,6 @@ class Sight:
 async def note_peak(services: Services, agent: Agent, outcome: Outcome) -> None:
     """Learn from what an attempt has needed; one that was cut off says little of what it would have."""
     if outcome.peak_memory_bytes and not outcome.asked:
-        kind = kind_of(agent)
+        kind = program_key(agent)
         known = (await services.store.peaks()).get(kind)
-        await services.store.set_peak(*kind, learn(known, outcome.peak_memory_bytes))
+        await services.store.set_peak(*kind, update_need(known, outcome.peak_memory_bytes))

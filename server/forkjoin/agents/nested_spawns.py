@@ -10,7 +10,7 @@ from forkjoin.agents.dependencies import After
 from forkjoin.core.agent_spec import Permissions, Spec
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
-from forkjoin.scheduling.budget import ROUNDING_USD, given_out, usd
+from forkjoin.scheduling.budget import ROUNDING_USD, format_usd, sum_granted
 from forkjoin.services import Services
 
 #: What an agent that is given money keeps of it for itself, where its spec does not say.
@@ -30,8 +30,8 @@ def share_out(spec: Spec, *, converses: bool) -> Spec:
     theirs = spec.nesting.budget_usd or spec.budget_usd * (1 - _OWN_PART if converses else 1)
     if theirs > spec.budget_usd or (converses and theirs == spec.budget_usd):
         raise CallerError(
-            f"nesting.budget_usd ({usd(theirs)}) comes out of budget_usd ({usd(spec.budget_usd)}), and must leave "
-            "something of it, but for a command. Nothing was spawned."
+            f"nesting.budget_usd ({format_usd(theirs)}) comes out of budget_usd ({format_usd(spec.budget_usd)}), "
+            "and must leave something of it, but for a command. Nothing was spawned."
         )
     nesting = spec.nesting.model_copy(update={"budget_usd": theirs})
     return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs if converses else None})
@@ -82,9 +82,10 @@ async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec])
     budgets = await find_budgets(services, live) if wanted else []
     for granted in budgets:
         if granted.lead == parent.as_lead and granted.limit_usd is not None:
-            left = granted.limit_usd - granted.spent_usd - given_out(parent, live, budgets)
+            left = granted.limit_usd - granted.spent_usd - sum_granted(parent, live, budgets)
             if wanted > left + ROUNDING_USD:
                 raise CallerError(
-                    f"{parent.label} was granted {usd(granted.limit_usd)} for its agents: {usd(max(0, left))} are "
-                    f"left, and {usd(wanted)} were asked for. Nothing was spawned."
+                    f"{parent.label} was granted {format_usd(granted.limit_usd)} for its agents: "
+                    f"{format_usd(max(0, left))} are left, and {format_usd(wanted)} were asked for. "
+                    "Nothing was spawned."
                 )

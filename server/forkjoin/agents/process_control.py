@@ -54,6 +54,8 @@ class Obey:
             return "ended"
         if agent.frozen:
             return "frozen"
-        if agent.state is State.WAITING or (agent.state is State.RUNNING and agent.number in self._services.awaiting):
+        if agent.state is State.WAITING or (
+            agent.state is State.RUNNING and agent.number in self._services.waiting_for_nested
+        ):
             return "waiting"
         return "running" if agent.state is State.RUNNING else None

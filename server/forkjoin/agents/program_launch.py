@@ -60,7 +60,7 @@ async def brief_of(services: Services, agent: Agent) -> Brief:
         conversation=agent.conversation,
         permissions=(agent.spec.permissions or Permissions()).over(services.settings.permissions),
         budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
-        relay=services.relay,
+        relay=services.relay_command,
     )
 
 

@@ -15,7 +15,7 @@ async def note_refusal(services: Services, agent: Agent, refused: RateLimited) -
     running = sum(one.account == agent.account and one.state in CALLING for one in live)
     before = services.rate_limits.get(agent.account)
     jitter = random.random()  # noqa: S311 - no secret
-    known = services.rate_limits[agent.account] = rate_limit_policy.refuse(
+    known = services.rate_limits[agent.account] = rate_limit_policy.record_refusal(
         before, refused, time.time(), running, jitter
     )
     if before is None or known.most != before.most or known.closed_until > before.closed_until + 1:
@@ -26,7 +26,7 @@ def let_grow(services: Services, now: float, enough: int) -> None:
     """Let more run of each account that was not refused for a while; of one of which `enough` may, nothing is known."""
     for account, known in list(services.rate_limits.items()):
         grown = (
-            rate_limit_policy.grow(known, now, enough) if known.changed <= now else None
+            rate_limit_policy.record_quiet_time(known, now, enough) if known.changed <= now else None
         )  # else the clock was set back
         if grown:
             services.rate_limits[account] = grown

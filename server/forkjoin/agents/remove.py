@@ -150,7 +150,7 @@ async def _keep_late(common_dir: str, agent: Agent) -> list[str]:
 
 def _alone(services: Services, project: int) -> anyio.Lock:
     """One removal at a time in a project."""
-    return services.removing.setdefault(project, anyio.Lock())
+    return services.removal_locks.setdefault(project, anyio.Lock())
 
 
 def _check_free(services: Services, agents: Sequence[Agent]) -> None:

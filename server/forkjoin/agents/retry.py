@@ -6,7 +6,7 @@ import time
 from forkjoin.adapters.contract import Conclusion, Retry
 from forkjoin.core.model import Agent, Pause
 from forkjoin.scheduling.backoff import backoff_s
-from forkjoin.scheduling.gates import ATTACHED, LEFT
+from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Services
 
 _LONGEST_S = 300.0
@@ -24,7 +24,7 @@ def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause
             return None
         case Retry.WHEN_FUNDED if agent.reserved_usd:
             return Pause(_SPENT)
-        case Retry.WHEN_TAKEN:  # the governor's gate says when
+        case Retry.WHEN_TAKEN:  # the rate-limit policy's gate says when
             return Pause(why)
         case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # of money that was not given by us, nor is limited by us
             limits = services.settings.limits
@@ -44,7 +44,7 @@ AFTER_PERSON = (
 
 def words_to_go_on(agent: Agent) -> str:
     """What an attempt is told that goes on where another was cut off."""
-    if agent.paused_why in (ATTACHED, LEFT):
+    if agent.paused_why in (PERSON_ATTACHED, PERSON_LEFT):
         return AFTER_PERSON
     why = agent.paused_why.partition(";")[0]  # what follows is for its lead
     return (

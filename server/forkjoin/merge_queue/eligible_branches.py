@@ -12,8 +12,8 @@ from forkjoin.git.worktrees import merge_in_worktree
 from forkjoin.merge_queue.conflict_source import find_origin, find_resolved, find_undone
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING, Skipped
-from forkjoin.scheduling.best_candidate import rank
-from forkjoin.scheduling.gates import ATTACHED
+from forkjoin.scheduling.best_candidate import rank_candidates
+from forkjoin.scheduling.gates import PERSON_ATTACHED
 from forkjoin.workspace.agent_work import Moved, find_last
 
 
@@ -50,7 +50,7 @@ async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, 
     """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
     candidates = [agent for agent in agents if agent.contest]
     best: dict[int, Agent] = {}
-    ranked = rank(candidates, await order.services.store.results(candidates))
+    ranked = rank_candidates(candidates, await order.services.store.results(candidates))
     lost = [agent for agent in ranked if best.setdefault(agent.contest, agent) is not agent and agent.state in FINAL]
     words = "it lost to {}; named alone, it is merged all the same"
     return {agent.number: Skipped(agent.id, words.format(best[agent.contest].label)) for agent in lost}
@@ -104,7 +104,7 @@ class _Entries:
     async def _why_not(self, agent: Agent, tip: Tip | None) -> str | None:
         """Why an agent's branch is not even tried, if there is a reason."""
         if agent.number in self.order.services.attached:
-            return ATTACHED
+            return PERSON_ATTACHED
         if agent.state not in FINAL:
             return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
         if agent.state is not State.SUCCEEDED and not self.order.landing.include_failed:

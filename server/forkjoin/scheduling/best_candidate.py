@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from forkjoin.core.model import FINAL, Agent, Result, State
 
 
-def rank(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:
+def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:
     """Candidates, the best first.
 
     That is who succeeded; then who has commits; then who has the higher score, any before none; then the smaller diff;
@@ -15,7 +15,7 @@ def rank(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Age
     def place(agent: Agent) -> tuple[bool, bool, bool, bool, bool, float, int, int]:
         result = results.get(agent.number) if agent.state in FINAL else None
         score = result.score if result else None
-        lines = lines_of(result) if result else 0
+        lines = count_changed_lines(result) if result else 0
         idle = not (result and result.commits)  # its diff is the smallest of all
         failed = agent.state is not State.SUCCEEDED
         live = agent.state not in FINAL
@@ -30,6 +30,6 @@ def find_winner(ranked: Sequence[Agent]) -> Agent | None:
     return ranked[0] if decided and ranked[0].state is State.SUCCEEDED else None
 
 
-def lines_of(result: Result) -> int:
+def count_changed_lines(result: Result) -> int:
     """How many lines were changed."""
     return result.insertions + result.deletions

@@ -24,7 +24,7 @@ ROUNDING_USD = 1e-9
 _Key = tuple[int, str]
 
 
-class Budgets(Gate):
+class BudgetGate(Gate):
     """Nothing is spent that was not given."""
 
     def __init__(self, live: Sequence[Agent], budgets: Iterable[Budget], step_usd: float) -> None:
@@ -60,11 +60,11 @@ class Budgets(Gate):
             self._take(agent, offer)
             self.given[agent.number] = self._has(agent) + offer
 
-    def to_pause(self) -> Mapping[int, Pause]:
+    def find_pauses(self) -> Mapping[int, Pause]:
         holds = {one.number: self._hold_running(one) for one in self._live if one.state in RUNS or one.frozen}
         return {number: Pause(hold.why, ending=True) for number, hold in holds.items() if hold}
 
-    def to_wind_up(self) -> tuple[int, ...]:
+    def find_agents_to_wind_up(self) -> tuple[int, ...]:
         """Who of those that run is near the end of what it has, and was not told."""
         running = [one for one in self._live if one.state in RUNS and not one.wind_up and self._is_bound(one)]
         return tuple(agent.number for agent in running if self._has_little(agent))
@@ -89,8 +89,8 @@ class Budgets(Gate):
         theirs = self._to_hold(agent)
         if not self._is_bound(agent) and not theirs:
             return 0.0
-        if agent.budget_usd is not None and is_used_up(agent):
-            return Hold(f"its budget of {usd(agent.budget_usd)} is used up; set_budget raises it")
+        if agent.budget_usd is not None and has_used_up_budget(agent):
+            return Hold(f"its budget of {format_usd(agent.budget_usd)} is used up; set_budget raises it")
         wanted, least = self.wanted(agent)
         purses = _purses(agent, self._held)
         free = {key: self._free[key] if key in purses else self._unspent[key] for key in self._over(agent)}
@@ -105,11 +105,11 @@ class Budgets(Gate):
 
     def _explain(self, agent: Agent, key: _Key, left: float, least: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
-        what = f"has {usd(max(0.0, left))} left, and it needs {usd(least)}" if least > 0 else "is used up"
+        what = f"has {format_usd(max(0.0, left))} left, and it needs {format_usd(least)}" if least > 0 else "is used up"
         held = self._held.get(_own(agent))
-        beside = f" beside the {usd(held)} that are held for its own agents" if held and least > 0 else ""
+        beside = f" beside the {format_usd(held)} that are held for its own agents" if held and least > 0 else ""
         how = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
-        return Hold(f"{whose} budget of {usd(self._limits[key])} {what}{beside}; a person raises it with: {how}")
+        return Hold(f"{whose} budget of {format_usd(self._limits[key])} {what}{beside}; a person raises it with: {how}")
 
     def _is_bound(self, agent: Agent) -> bool:
         """Whether a budget says how much it may spend."""
@@ -135,7 +135,7 @@ class Budgets(Gate):
                 self._free[key] -= amount
 
 
-def is_used_up(agent: Agent) -> bool:
+def has_used_up_budget(agent: Agent) -> bool:
     """Whether the agent has spent all of its own budget: only its lead can let it go on."""
     return agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - ROUNDING_USD
 
@@ -145,14 +145,14 @@ def unspent(agent: Agent) -> float:
     return max(0.0, agent.reserved_usd - agent.spent_usd) if _may_spend(agent) else 0.0
 
 
-def reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -> float:
+def sum_reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -> float:
     """What the agents under this budget were given, or is held for those that they spawn, and is not spent."""
     left = {(one.project, one.lead): one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
     held, key = _held(live, left), (budget.project, budget.lead)
     return sum(unspent(one) + held.get(_own(one), 0.0) for one in live if key in _purses(one, held))
 
 
-def given_out(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
+def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
     """What of an agent's grant is given out and not spent: its own agents' budgets, and what these grant in turn, in
     which those below them are."""
     left = {one.lead: one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
@@ -196,6 +196,6 @@ def _may_spend(agent: Agent) -> bool:
     return agent.state in CALLING or agent.frozen or agent.ending
 
 
-def usd(amount: float) -> str:
+def format_usd(amount: float) -> str:
     """An amount of money, as a sentence tells it."""
     return f"{amount:.2f} USD" if amount >= 1 else f"{amount:.3g} USD"

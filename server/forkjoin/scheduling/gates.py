@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from forkjoin.core.model import ACTIVE, CALLING, RUNS, Agent, Pause, State
-from forkjoin.scheduling.rate_limit_policy import LONGEST_REST_S, RateLimit
+from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S, RateLimit
 
 #: For longer than that nobody is frozen.
-_LONG_S = 2 * LONGEST_REST_S
+_LONG_S = 2 * MAX_DELAY_S
 
 
 class Hold(NamedTuple):
@@ -35,16 +35,16 @@ class Gate:
     def held(self, agent: Agent) -> None:
         """Count with this agent as one that waits: this gate has held it."""
 
-    def to_pause(self) -> Mapping[int, Pause]:
+    def find_pauses(self) -> Mapping[int, Pause]:
         """Who of those that run is to pause, by number."""
         return {}
 
-    def next_pause(self) -> float:
+    def next_pause_at(self) -> float:
         """When others are to pause without anything having happened, in seconds since the epoch."""
         return math.inf
 
 
-class Environment(Gate):
+class EnvironmentGate(Gate):
     """An agent starts in the environment of its lead, which is on no disk."""
 
     def __init__(self, without: Set[int]) -> None:
@@ -56,7 +56,7 @@ class Environment(Gate):
         return None
 
 
-class Dependencies(Gate):
+class DependencyGate(Gate):
     """An agent starts once those that it comes `after` have ended, and is skipped where one has not succeeded.
 
     One that has no record any more counts as succeeded: only what is merged is ever let go of. Of candidates for one
@@ -83,7 +83,7 @@ class Dependencies(Gate):
         return f"skipped: {_some([f'a{n} {self._ended[n]}' for n in failed])}" if failed else None
 
 
-class Exclusive(Gate):
+class ExclusiveKeyGate(Gate):
     """Of a project's agents with the same `exclusive` key one is at work at a time."""
 
     def __init__(self, live: Sequence[Agent]) -> None:
@@ -102,7 +102,7 @@ class Exclusive(Gate):
             self._holders[agent.project, agent.spec.exclusive] = agent
 
 
-class Rest(Gate):
+class RetryDelayGate(Gate):
     """What has met with passing trouble goes on after a rest; what is to end first, once it has ended."""
 
     def __init__(self, now: float) -> None:
@@ -113,14 +113,14 @@ class Rest(Gate):
             return Hold(agent.paused_why)
         if self._now >= agent.not_before:
             return None
-        return Hold(f"it rests until {clock(agent.not_before)}: {agent.paused_why}", agent.not_before)
+        return Hold(f"it rests until {format_time(agent.not_before)}: {agent.paused_why}", agent.not_before)
 
 
 #: Why an agent pauses whose program rests for a person, and why once they have left.
-ATTACHED, LEFT = "a person is in its conversation", "a person was in its conversation"
+PERSON_ATTACHED, PERSON_LEFT = "a person is in its conversation", "a person was in its conversation"
 
 
-class Attached(Gate):
+class PersonGate(Gate):
     """An agent goes on when no person is in its conversation; after our restart they have until then to be back."""
 
     def __init__(self, attached: Set[int], visited: Set[int], back_by: float, now: float) -> None:
@@ -131,12 +131,12 @@ class Attached(Gate):
 
     def hold(self, agent: Agent) -> Hold | None:
         if agent.number in self._attached:
-            return Hold(ATTACHED)
-        awaited = (agent.paused_why == ATTACHED or agent.number in self._visited) and self._now < self._back_by
-        return Hold(ATTACHED, self._back_by) if awaited else None
+            return Hold(PERSON_ATTACHED)
+        awaited = (agent.paused_why == PERSON_ATTACHED or agent.number in self._visited) and self._now < self._back_by
+        return Hold(PERSON_ATTACHED, self._back_by) if awaited else None
 
 
-class Governor(Gate):
+class RateLimitGate(Gate):
     """Of an account no more run than its vendor takes; where more do, the youngest pause.
 
     Where the vendor takes nothing for long, nobody is frozen, which would keep its memory: whoever calls is refused,
@@ -156,7 +156,7 @@ class Governor(Gate):
         if agent.frozen and self._is_closed_for_long(known):
             return None
         if self._now < known.closed_until:
-            why = f"{agent.account} takes no more until {clock(known.closed_until)}: {known.why}"
+            why = f"{agent.account} takes no more until {format_time(known.closed_until)}: {known.why}"
             return Hold(why, known.closed_until)
         if self._calling[agent.account] >= known.most:
             return Hold(f"{agent.account} takes {known.most} at once for now: {known.why}", known.grows_at)
@@ -165,7 +165,7 @@ class Governor(Gate):
     def started(self, agent: Agent) -> None:
         self._calling[agent.account] += 1
 
-    def to_pause(self) -> Mapping[int, Pause]:
+    def find_pauses(self) -> Mapping[int, Pause]:
         found: dict[int, Pause] = {}
         for account, known in self._rate_limits.items():
             if not self._is_closed_for_long(known):
@@ -174,7 +174,7 @@ class Governor(Gate):
                 found |= dict.fromkeys(crowd, Pause(known.why, frozen=True))
         return found
 
-    def next_pause(self) -> float:
+    def next_pause_at(self) -> float:
         crowded = [known for account, known in self._rate_limits.items() if self._calling[account] > known.most]
         soon = [known.closed_until - _LONG_S for known in crowded if self._is_closed_for_long(known)]
         return min(soon, default=math.inf)
@@ -183,7 +183,7 @@ class Governor(Gate):
         return known.closed_until - _LONG_S > self._now
 
 
-class Slots(Gate):
+class SlotGate(Gate):
     """No more than `max_running` are at work."""
 
     def __init__(self, live: Sequence[Agent], most: int) -> None:
@@ -199,7 +199,7 @@ class Slots(Gate):
         self._free -= 1
 
 
-def clock(at: float) -> str:
+def format_time(at: float) -> str:
     """A time, as a person's clock shows it."""
     return datetime.fromtimestamp(at).astimezone().strftime("%a %H:%M:%S %Z")
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forkjoin.core.model import ACTIVE, RUNS, Agent, Pause
-from forkjoin.scheduling.gates import Gate, Hold, clock
+from forkjoin.scheduling.gates import Gate, Hold, format_time
 
 #: What an agent needs until its kind is known: a claude of about 400 MB, and what it runs. Bytes.
-FIRST_NEED = 1_000_000_000
+DEFAULT_NEED_BYTES = 1_000_000_000
 _SHORT = "memory is short"
 #: Seconds until it is looked again where somebody waits for room, or runs.
 _AGAIN_S = 5.0
@@ -34,40 +34,40 @@ Kind = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineState:
     """What the machine has now, in bytes, and what agents take and need of it."""
 
     free: float
-    kept_free: int  #: for the person, the lead and the daemon
+    kept_free_bytes: int  #: for the person, the lead and the daemon
     left: float = math.inf  #: of what agents may take together
     in_all: float = math.inf  #: that they may take together
     load: float = 0  #: programs that want a processor, as an average over the last minute
     most_load: float = 1
-    first_need: float = FIRST_NEED  #: of a kind that nothing is known of
+    default_need_bytes: float = DEFAULT_NEED_BYTES  #: of a kind that nothing is known of
     taken: Mapping[int, int] = field(default_factory=dict[int, int])  #: by number
     needs: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
 
 
-def kind_of(agent: Agent) -> Kind:
+def program_key(agent: Agent) -> Kind:
     return agent.project, agent.spec.agent or ""
 
 
-def learn(known: int | None, peak: int) -> int:
+def update_need(known: int | None, peak: int) -> int:
     """What a kind of agent needs, after one of it has had this peak."""
     if known is None or peak > known:
         return peak
     return round(known - (known - peak) * _FORGETS)
 
 
-class Room(Gate):
+class MachineGate(Gate):
     """Agents start, and go on, where there is memory and a processor for them; the only one always does."""
 
     def __init__(
-        self, live: Sequence[Agent], machine: Machine | None, now: float, short_since: Mapping[int, float]
+        self, live: Sequence[Agent], machine: MachineState | None, now: float, short_since: Mapping[int, float]
     ) -> None:
         self.short_since = dict(short_since)  #: since when there was no room for each that waits, by number
         self._live = live
-        self._machine = machine or Machine(math.inf, 0, most_load=math.inf)
+        self._machine = machine or MachineState(math.inf, 0, most_load=math.inf)
         self._now = now
         self._working = [agent for agent in live if agent.state in ACTIVE]
         self._promised: float = sum(map(self._lacks, self._working))
@@ -80,9 +80,9 @@ class Room(Gate):
             why = f"the machine's load is {self._machine.load:.1f}: above {self._machine.most_load:.1f}"
             return self._again(agent, why)
         if self._first and not agent.frozen:  # what is frozen has its memory, and gives none of it back by waiting
-            since = clock(self.short_since[self._first.number])
+            since = format_time(self.short_since[self._first.number])
             return self._again(agent, f"what memory comes free is for {self._first.label}, which waits since {since}")
-        room = min(self._machine.free - self._machine.kept_free, self._machine.left) - self._promised
+        room = min(self._machine.free - self._machine.kept_free_bytes, self._machine.left) - self._promised
         if room < self._lacks(agent):
             why = f"{gigabytes(max(0, room))} of memory free, {gigabytes(self._lacks(agent))} needed"
             return self._again(agent, why)
@@ -99,7 +99,7 @@ class Room(Gate):
         if kept_for_s >= 0 and kept_for_s // KEPT_S % 2 == 0:
             self._first = agent
 
-    def to_pause(self) -> Mapping[int, Pause]:
+    def find_pauses(self) -> Mapping[int, Pause]:
         """Who gives its memory back, or takes no more, where memory is short: one after the other."""
         last = [one for one in self._live if one.paused_why == _SHORT]
         just_now = any(one.ending or one.not_before > self._now for one in last)
@@ -110,13 +110,13 @@ class Room(Gate):
         ends = youngest.converses
         return {youngest.number: Pause(_SHORT, frozen=not ends, ending=ends, not_before=self._now + _AGAIN_S)}
 
-    def next_pause(self) -> float:
+    def next_pause_at(self) -> float:
         """When memory may be short though nothing has happened."""
         return self._now + _AGAIN_S if self._to_shrink() and self._machine.free < math.inf else math.inf
 
     def _is_short(self) -> bool:
         machine = self._machine
-        return machine.free < machine.kept_free / 2 or machine.left < machine.in_all * _CLOSE
+        return machine.free < machine.kept_free_bytes / 2 or machine.left < machine.in_all * _CLOSE
 
     def _to_shrink(self) -> list[Agent]:
         """Of whom one is to pause where memory is short: never the only one at work."""
@@ -127,7 +127,7 @@ class Room(Gate):
 
     def _lacks(self, agent: Agent) -> float:
         """What the agent has yet to take, at its most."""
-        need = self._machine.needs.get(kind_of(agent), self._machine.first_need)
+        need = self._machine.needs.get(program_key(agent), self._machine.default_need_bytes)
         return max(0, need - self._machine.taken.get(agent.number, 0))
 
     def _again(self, agent: Agent, why: str) -> Hold:

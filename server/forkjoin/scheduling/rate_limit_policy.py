@@ -12,11 +12,11 @@ from forkjoin.core.event import RateLimited
 from forkjoin.scheduling.backoff import backoff_s
 
 #: Seconds without a refusal after which one more may run.
-GROWS_EVERY_S = 10.0
+RECOVERY_INTERVAL_S = 10.0
 #: Refusals within so many seconds of each other tell of one limit.
 _SAME_S = 5.0
 #: How long nothing starts after a refusal that tells no time.
-_FIRST_REST_S, LONGEST_REST_S = 5.0, 600.0
+_FIRST_REST_S, MAX_DELAY_S = 5.0, 600.0
 #: No vendor's limit of use lasts longer; what a program prints holds nobody longer than that.
 _LONGEST_S = 8 * 24 * 3600.0
 #: Characters of what the vendor said that are told.
@@ -37,10 +37,12 @@ class RateLimit:
     @property
     def grows_at(self) -> float:
         """When one more may run."""
-        return max(self.changed, self.closed_until) + GROWS_EVERY_S
+        return max(self.changed, self.closed_until) + RECOVERY_INTERVAL_S
 
 
-def refuse(before: RateLimit | None, refused: RateLimited, now: float, running: int, jitter: float) -> RateLimit:
+def record_refusal(
+    before: RateLimit | None, refused: RateLimited, now: float, running: int, jitter: float
+) -> RateLimit:
     """What is known after a refusal, with so many running.
 
     Args:
@@ -57,18 +59,18 @@ def refuse(before: RateLimit | None, refused: RateLimited, now: float, running: 
 
 def _find_end(before: RateLimit, refused: RateLimited, now: float, jitter: float) -> float:
     if refused.until is not None:
-        return refused.until + jitter * GROWS_EVERY_S
+        return refused.until + jitter * RECOVERY_INTERVAL_S
     if refused.wait_s is not None:
-        return now + min(refused.wait_s, LONGEST_REST_S) * (1 + jitter / 10)
-    return now + backoff_s(before.refusals, _FIRST_REST_S, LONGEST_REST_S, jitter)
+        return now + min(refused.wait_s, MAX_DELAY_S) * (1 + jitter / 10)
+    return now + backoff_s(before.refusals, _FIRST_REST_S, MAX_DELAY_S, jitter)
 
 
-def grow(known: RateLimit, now: float, enough: int) -> RateLimit | None:
+def record_quiet_time(known: RateLimit, now: float, enough: int) -> RateLimit | None:
     """What is known after a while without a refusal; nothing any more once `enough` may run."""
-    more = math.floor((now - known.grows_at) / GROWS_EVERY_S) + 1
+    more = math.floor((now - known.grows_at) / RECOVERY_INTERVAL_S) + 1
     if more <= 0:
         return known
     if known.most + more >= enough:
         return None
-    changed = known.grows_at + (more - 1) * GROWS_EVERY_S
+    changed = known.grows_at + (more - 1) * RECOVERY_INTERVAL_S
     return replace(known, most=known.most + more, changed=changed, refusals=0)

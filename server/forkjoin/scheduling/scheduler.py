@@ -13,9 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from forkjoin.core.model import ACTIVE, Agent, Budget, Pause, State
-from forkjoin.scheduling.budget import Budgets
-from forkjoin.scheduling.gates import Attached, Dependencies, Environment, Exclusive, Gate, Governor, Hold, Rest, Slots
-from forkjoin.scheduling.machine_capacity import Machine, Room
+from forkjoin.scheduling.budget import BudgetGate
+from forkjoin.scheduling.gates import (
+    DependencyGate,
+    EnvironmentGate,
+    ExclusiveKeyGate,
+    Gate,
+    Hold,
+    PersonGate,
+    RateLimitGate,
+    RetryDelayGate,
+    SlotGate,
+)
+from forkjoin.scheduling.machine_capacity import MachineGate, MachineState
 from forkjoin.scheduling.rate_limit_policy import RateLimit
 
 #: Who waits for a turn.
@@ -26,7 +36,7 @@ _MOST_BY_DEFAULT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class SchedulerInput:
     """All that is looked at; times are seconds since the epoch."""
 
     live: Sequence[Agent]  #: all that are in no final state
@@ -37,7 +47,7 @@ class Situation:
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict[str, RateLimit])  #: by account
     budgets: Sequence[Budget] = ()  #: of leads and repositories
     step_usd: float = 1  #: what is given at a time to those that have no budget of their own
-    machine: Machine | None = None  #: none where that is not looked at
+    machine: MachineState | None = None  #: none where that is not looked at
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
     attached: Set[int] = frozenset()  #: those in whose conversation a person is
     visited: Set[int] = frozenset()  #: those in whose conversation a person was before a restart
@@ -47,7 +57,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SchedulerDecision:
     """What to do with whom, by number."""
 
     start: tuple[int, ...]  #: who starts now, or goes on, in that order
@@ -57,30 +67,30 @@ class Decision:
     give: Mapping[int, float]  #: how much who may spend from now on, in all
     wind_up: tuple[int, ...]  #: who of those that run is to be asked to come to an end
     short_since: Mapping[int, float]  #: since when there is no room for each that waits for that, or did before
-    next_look: float  #: when it is to be decided again though nothing has happened
+    decide_again_at: float  #: when it is to be decided again though nothing has happened
 
 
-def decide(situation: Situation) -> Decision:
+def decide(inputs: SchedulerInput) -> SchedulerDecision:
     """What to start, what to skip, what to pause, and why each of the others waits."""
-    dependencies = Dependencies(situation.live, situation.ended)
-    budgets = Budgets(situation.live, situation.budgets, situation.step_usd)
-    working = [agent for agent in situation.live if agent.number not in situation.awaiting]
-    room = Room(working, situation.machine, situation.now, situation.short_since)
+    dependencies = DependencyGate(inputs.live, inputs.ended)
+    budgets = BudgetGate(inputs.live, inputs.budgets, inputs.step_usd)
+    working = [agent for agent in inputs.live if agent.number not in inputs.awaiting]
+    room = MachineGate(working, inputs.machine, inputs.now, inputs.short_since)
     gates: tuple[Gate, ...] = (
-        Environment(situation.without_environment),
+        EnvironmentGate(inputs.without_environment),
         dependencies,
-        Attached(situation.attached, situation.visited, situation.back_by, situation.now),
-        Governor(working, situation.rate_limits, situation.now),
-        Rest(situation.now),
-        Exclusive(situation.live),
+        PersonGate(inputs.attached, inputs.visited, inputs.back_by, inputs.now),
+        RateLimitGate(working, inputs.rate_limits, inputs.now),
+        RetryDelayGate(inputs.now),
+        ExclusiveKeyGate(inputs.live),
         budgets,
         room,
-        Slots(working, situation.max_running),
+        SlotGate(working, inputs.max_running),
     )
     start: list[int] = []
     skip: dict[int, str] = {}
     holds: dict[int, Hold] = {}
-    turns = _Turns(situation)
+    turns = _Turns(inputs)
     for agent in turns:
         if why := dependencies.why_skip(agent):
             skip[agent.number] = why
@@ -93,22 +103,22 @@ def decide(situation: Situation) -> Decision:
             for gate in gates:
                 gate.started(agent)
     waiting = {number: hold.why for number, hold in holds.items()}
-    pause = {number: pause for gate in gates for number, pause in gate.to_pause().items()}
-    wind_up = tuple(number for number in budgets.to_wind_up() if number not in pause)
-    next_look = min([*(hold.until for hold in holds.values()), *(gate.next_pause() for gate in gates)])
+    pause = {number: pause for gate in gates for number, pause in gate.find_pauses().items()}
+    wind_up = tuple(number for number in budgets.find_agents_to_wind_up() if number not in pause)
+    decide_again_at = min([*(hold.until for hold in holds.values()), *(gate.next_pause_at() for gate in gates)])
     short_since = {number: since for number, since in room.short_since.items() if number in holds}
-    return Decision(tuple(start), skip, waiting, pause, budgets.given, wind_up, short_since, next_look)
+    return SchedulerDecision(tuple(start), skip, waiting, pause, budgets.given, wind_up, short_since, decide_again_at)
 
 
 class _Turns:
     """Those that wait, each once, in the order in which they have their turns; a start changes what follows."""
 
-    def __init__(self, situation: Situation) -> None:
-        self._last_turns = situation.last_turns
-        self._awaited = _count_those_after(situation.live)
-        self._at_work = Counter(agent.whose for agent in situation.live if agent.state in ACTIVE)
+    def __init__(self, inputs: SchedulerInput) -> None:
+        self._last_turns = inputs.last_turns
+        self._awaited = _count_those_after(inputs.live)
+        self._at_work = Counter(agent.whose for agent in inputs.live if agent.state in ACTIVE)
         self._queues: dict[tuple[int, str], list[Agent]] = defaultdict(list)
-        waiting = (agent for agent in situation.live if agent.state in _WAITS)
+        waiting = (agent for agent in inputs.live if agent.state in _WAITS)
         for agent in sorted(waiting, key=self._rank, reverse=True):
             self._queues[agent.whose].append(agent)  # the next one last
         self._heap = [self._entry(lead) for lead in self._queues]
@@ -142,27 +152,27 @@ def _count_those_after(live: Sequence[Agent]) -> dict[int, int]:
     return {number: bits.bit_count() for number, bits in waiting.items()}
 
 
-def queue(situation: Situation) -> list[int]:
+def queue_order(inputs: SchedulerInput) -> list[int]:
     """Numbers of the queued ones in the order of their turns, were there slots enough."""
-    return [agent.number for agent in _Turns(situation) if agent.state is State.QUEUED]
+    return [agent.number for agent in _Turns(inputs) if agent.state is State.QUEUED]
 
 
-def foresee(situation: Situation, wanted: Set[int]) -> list[tuple[int, ...]]:
+def plan_waves(inputs: SchedulerInput, wanted: Set[int]) -> list[tuple[int, ...]]:
     """Waves of these agents: who starts at first, who when all of those have succeeded at once, and so on.
 
     As if none were queued but these and whom they come after; those that would wait for ever, or be skipped, are in
     none.
     """
-    live = _with_those_before(situation.live, wanted)
-    situation = replace(situation, live=live, now=math.inf, rate_limits={}, budgets=(), machine=None)
+    live = _with_those_before(inputs.live, wanted)
+    inputs = replace(inputs, live=live, now=math.inf, rate_limits={}, budgets=(), machine=None)
     waves: list[tuple[int, ...]] = []
-    while (decision := decide(situation)).start or any(agent.state in ACTIVE for agent in situation.live):
+    while (decision := decide(inputs)).start or any(agent.state in ACTIVE for agent in inputs.live):
         waves.append(tuple(number for number in decision.start if number in wanted))
-        over = {agent.number for agent in situation.live if agent.state in ACTIVE} | set(decision.start)
-        situation = replace(
-            situation,
-            live=[agent for agent in situation.live if agent.number not in over],
-            ended={**situation.ended, **dict.fromkeys(over, State.SUCCEEDED)},
+        over = {agent.number for agent in inputs.live if agent.state in ACTIVE} | set(decision.start)
+        inputs = replace(
+            inputs,
+            live=[agent for agent in inputs.live if agent.number not in over],
+            ended={**inputs.ended, **dict.fromkeys(over, State.SUCCEEDED)},
         )
     return [wave for wave in waves if wave]
 

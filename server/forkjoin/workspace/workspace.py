@@ -52,7 +52,7 @@ class Workplace:
             **self.services.home.variables,
             "FORKJOIN_TOKEN": NO_RIGHTS,
             "FORKJOIN_WORKTREE": str(self.path),
-            "FORKJOIN_SLUG": _slug(self.services.name, self.handle),
+            "FORKJOIN_SLUG": _slug(self.services.home_name, self.handle),
             **({"FORKJOIN_PORT_BASE": str(self.port_base)} if self.port_base else {}),
         }
         ours = {**everywhere, **self.ours, **(ours or {})}

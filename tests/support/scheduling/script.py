@@ -1,4 +1,4 @@
-"""What the simulator plays: agents' programs, vendors that refuse, daemons that begin anew."""
+"""What the simulator plays: agents' programs, vendors that record_refusal, daemons that begin anew."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,10 +1,12 @@
-"""A simulator of the scheduler: what the daemon decides and records, on a clock of its own.
+"""A simulator of the scheduler: what the daemon decides and records, on a simulated clock.
 
-All that decides, or records, is forkjoin's own code: `schedule` with its gates, the governor, rests between attempts,
-the store with its table of states. The clock, the agents' programs and their vendors are played. What may differ is the
-order of steps in `reconciler.py` and `lifecycle.py`, which is imitated: each change is looked at once nothing
-else happens in that moment; preparing, finishing and ending a program take a fixed time; what is
-recorded of a program is done at once.
+The scheduler, its gates, the rate-limit policy, the delays before retries and the table of states are forkjoin's own
+code. The clock, the agents' programs and their vendors are simulated. The order of steps imitates `reconciler.py` and
+`lifecycle.py`, and may differ from them:
+
+- A change is noticed once nothing else happens at that moment.
+- Preparing an agent, finishing it, and ending its program take a fixed time.
+- What a program does is recorded at once.
 """
 
 import math
@@ -28,8 +30,8 @@ from forkjoin.core.model import CALLING, FINAL, Agent, Merge, Outcome, Result, S
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import Limits, Recipe, Settings
 from forkjoin.process.local_executor import LocalExecutor
-from forkjoin.scheduling.machine_capacity import Machine, kind_of, learn
-from forkjoin.scheduling.scheduler import Decision, Situation, decide
+from forkjoin.scheduling.machine_capacity import MachineState, program_key, update_need
+from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from forkjoin.services import Services
 from forkjoin.store import rows, transitions
 from forkjoin.store.rows import NewAgent
@@ -60,8 +62,8 @@ _TOO_MANY = 20_000
 class Look(NamedTuple):
     """A decision: what was, and what was decided."""
 
-    situation: Situation
-    decision: Decision
+    inputs: SchedulerInput
+    decision: SchedulerDecision
     is_glance: bool  #: nothing had happened, nor was a look due
 
 
@@ -159,7 +161,7 @@ class World:
             seen = changes.version
             for agent in _done(self._schedule.act()):
                 self._see_to(agent)
-            soon = max(_SOONEST_S, self._schedule.next_look_s)
+            soon = max(_SOONEST_S, self._schedule.next_pass_s)
         if self._wake:
             self._wake.is_off = True
         self._wake = self._clock.at(self.now - BEGIN + soon, _nothing) if soon < math.inf else None
@@ -172,19 +174,19 @@ class World:
             _done(self._schedule.act())
             self._is_glance = False
 
-    def _decide(self, situation: Situation) -> Decision:
-        decision = decide(situation)
-        self.looks.append(Look(situation, decision, self._is_glance))
+    def _decide(self, inputs: SchedulerInput) -> SchedulerDecision:
+        decision = decide(inputs)
+        self.looks.append(Look(inputs, decision, self._is_glance))
         return decision
 
-    async def _look_at_machine(self, live: Sequence[Agent]) -> Machine | None:
+    async def _look_at_machine(self, live: Sequence[Agent]) -> MachineState | None:
         """What there is; a program takes its memory as long as it is there."""
         if self.history.memory_gb is None:
             return None
         there = [one for one in live if one.state in CALLING or one.frozen or one.ending]
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
-        return Machine(free, kept_free=GB, taken=taken, needs=await self._services.store.peaks())
+        return MachineState(free, kept_free_bytes=GB, taken=taken, needs=await self._services.store.peaks())
 
     # -- people
 
@@ -274,7 +276,7 @@ class World:
 
     def _prepare(self, agent: Agent) -> None:
         if agent.stop_asked:
-            self._services.stalled.discard(agent.number)
+            self._services.waiting_for_environment.discard(agent.number)
             self._move(agent, State.FINISHING)
         elif find_environment(self._services, agent) is None:
             self._after(agent, AGAIN_S, self._prepare)
@@ -338,8 +340,8 @@ class World:
         if program.concluded.retry is Retry.WHEN_TAKEN:
             refused = RateLimited(program.concluded.error or "")
             _done(rate_limits.note_refusal(self._services, agent, refused))
-        kind, taken = kind_of(agent), round(program.script.takes_gb * GB)
-        _done(self._services.store.set_peak(*kind, learn(_done(self._services.store.peaks()).get(kind), taken)))
+        kind, taken = program_key(agent), round(program.script.takes_gb * GB)
+        _done(self._services.store.set_peak(*kind, update_need(_done(self._services.store.peaks()).get(kind), taken)))
         if program.concluded.retry is Retry.WHEN_FUNDED:
             _done(self._services.store.spend_grant(agent))
         pause = retry.rest_after(self._services, agent, program.concluded)
@@ -351,7 +353,7 @@ class World:
         if verifies and find_environment(self._services, agent) is None:
             self._after(agent, AGAIN_S, self._finish)
             return
-        self._services.stalled.discard(agent.number)
+        self._services.waiting_for_environment.discard(agent.number)
         end = program.script.end
         outcome = Outcome(end if end in ("timed_out", "lost") and program.done else "exited")
         ok = program.concluded.ok
