@@ -14,7 +14,7 @@ from forkjoin.git.config_snapshot import accept_as_found, accepted_file
 from forkjoin.git.file_names import printable
 from forkjoin.git.git_config import trust_existing_entries
 from forkjoin.git.git_folder import find_common_dir
-from forkjoin.git.repository import look
+from forkjoin.git.repository import read_checkout
 from forkjoin.services import Services
 
 #: How long a session waits to be admitted before it is let in: less than its hello may take.
@@ -106,7 +106,7 @@ async def _find_project(services: Services, folder: Path) -> Project:
     """
     found = await to_thread.run_sync(find_common_dir, folder)
     known = await services.store.find_project(_as_text(found)) if found else None
-    return known or await services.store.project(_as_text((await look(folder)).common_dir))
+    return known or await services.store.project(_as_text((await read_checkout(folder)).common_dir))
 
 
 def _as_text(common_dir: str) -> str:

@@ -145,9 +145,9 @@ async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, hom
     (first,) = await near.run("true")
     inner = worktree_of(home, first) / "inner"
     calls = list[Path]()
-    really = unsaved_work.find_unsaved
+    really = unsaved_work.find_unsaved_work
 
-    async def find(common_dir: str, path: Path, base: str) -> list[unsaved_work.Unsaved]:
+    async def find(common_dir: str, path: Path, base: str) -> list[unsaved_work.UnsavedWork]:
         if calls:
             git(path, "init", "-q", "inner")
             (inner / "late").touch()

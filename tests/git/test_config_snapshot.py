@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.git import config_snapshot
-from forkjoin.git.config_snapshot import Snapshot, compare, from_json, put_back, take
+from forkjoin.git.config_snapshot import Snapshot, compare, from_json, restore_files, take_snapshot
 from support.branches import Fork
 from support.harness import git
 
@@ -18,7 +18,9 @@ def common_dir(repository: Path) -> str:
 
 async def changed_since(before: Snapshot, common_dir: str) -> list[str]:
     """What changed since a snapshot that was kept as JSON meanwhile."""
-    return [str(change) for change in await compare(from_json(config_snapshot.as_json(before)), take(common_dir))]
+    return [
+        str(change) for change in await compare(from_json(config_snapshot.to_json(before)), take_snapshot(common_dir))
+    ]
 
 
 async def test_entries_that_came_changed_and_went_are_named_with_their_values(
@@ -26,7 +28,7 @@ async def test_entries_that_came_changed_and_went_are_named_with_their_values(
 ) -> None:
     git(repository, "config", "alias.old", "log")
     git(repository, "config", "user.email", "jane@example.com")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     git(repository, "config", "user.name", "Claude")
     git(repository, "config", "user.email", "noreply@example.com")
     git(repository, "config", "--unset", "alias.old")
@@ -39,7 +41,7 @@ async def test_entries_that_came_changed_and_went_are_named_with_their_values(
 
 async def test_what_git_writes_as_a_matter_of_course_is_no_change(repository: Path, common_dir: str) -> None:
     git(repository, "config", "branch.old.remote", "origin")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     git(repository, "config", "branch.feature.remote", "origin")
     git(repository, "config", "branch.feature.merge", "refs/heads/feature")
     git(repository, "config", "--remove-section", "branch.old")
@@ -58,7 +60,7 @@ def test_a_snapshot_is_small_whatever_is_in_the_folder_of_hooks(common_dir: str,
     hooks = Path(common_dir, "hooks")
     hooks.rename(tmp_path / "hooks")
     hooks.symlink_to(elsewhere)
-    snapshot = take(common_dir)
+    snapshot = take_snapshot(common_dir)
     assert {f"hooks/{n}" for n in range(50)} <= snapshot.keys()
     assert sum(len(file.content or b"") for file in snapshot.values() if file) <= 4 * 1024 * 1024
 
@@ -67,7 +69,7 @@ async def test_an_upstream_that_is_an_address_or_replaces_another_is_a_change(
     repository: Path, common_dir: str
 ) -> None:
     git(repository, "config", "branch.main.merge", "refs/heads/main")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     git(repository, "config", "branch.other.remote", "ext::sh -c evil")
     git(repository, "config", "branch.main.merge", "refs/heads/evil")
     git(repository, "config", "submodule.lib.update", "!evil")
@@ -76,7 +78,7 @@ async def test_an_upstream_that_is_an_address_or_replaces_another_is_a_change(
 
 
 async def test_no_password_is_shown(repository: Path, common_dir: str) -> None:
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     git(repository, "config", "remote.origin.url", "https://jane:hunter2@example.com/x.git")
     git(repository, "config", "http.https://jane:hunter2@example.com/.extraheader", "AUTHORIZATION: hunter2")
     found = await changed_since(before, common_dir)
@@ -90,7 +92,7 @@ async def test_hooks_ignore_rules_attributes_alternates_and_submodules_are_looke
     folder = Path(common_dir)
     git(repository, "init", "-q", "--bare", str(folder / "modules" / "libs" / "a"))
     (folder / "hooks" / "commit-msg").write_text("#!/bin/sh\n")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     (folder / "hooks" / "post-checkout").write_text("#!/bin/sh\n")
     (folder / "hooks" / "commit-msg").chmod(0o755)
     (folder / "info" / "exclude").write_text("*\n")
@@ -113,7 +115,7 @@ async def test_hooks_ignore_rules_attributes_alternates_and_submodules_are_looke
 async def test_a_worktrees_own_configuration_is_looked_at_as_long_as_it_is_there(
     repository: Path, common_dir: str, fork: Fork
 ) -> None:
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     (fork.folder / "config.worktree").write_text("[core]\n\tfsmonitor = evil\n")
     assert await changed_since(before, common_dir) == [
         f"worktrees/{fork.folder.name}/config.worktree: core.fsmonitor = evil"
@@ -123,12 +125,12 @@ async def test_a_worktrees_own_configuration_is_looked_at_as_long_as_it_is_there
 
 
 async def test_a_sparse_checkout_of_one_worktree_is_one_change_of_what_is_shared(common_dir: str, fork: Fork) -> None:
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     git(fork.path, "sparse-checkout", "set", "--sparse-index", "here")
     assert await changed_since(before, common_dir) == [
         "config: extensions.worktreeconfig = true (as git sparse-checkout sets it)"
     ]
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     git(fork.path, "sparse-checkout", "disable")
     assert await changed_since(before, common_dir) == []
 
@@ -137,7 +139,7 @@ async def test_what_is_no_regular_file_or_no_configuration_is_told_and_holds_nob
     repository: Path, common_dir: str
 ) -> None:
     folder = Path(common_dir)
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     os.mkfifo(folder / "hooks" / "pre-commit")
     (folder / "config").write_text("[broken\n")
     (folder / "hooks" / "large").write_bytes(b"x" * 1_000_000)
@@ -150,15 +152,15 @@ async def test_what_changed_is_put_back_as_it_was(repository: Path, common_dir: 
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
     (folder / "hooks" / "pre-commit").chmod(0o755)
     (folder / "hooks" / "linked").symlink_to("/elsewhere")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     config = (folder / "config").read_bytes()
     git(repository, "config", "core.hooksPath", "/evil")
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\nevil\n")
     (folder / "hooks" / "pre-commit").chmod(0o644)
     (folder / "hooks" / "linked").unlink()
     os.mkfifo(folder / "hooks" / "post-merge")
-    names = [change.file for change in await compare(before, take(common_dir))]
-    assert put_back(common_dir, before, names) == []
+    names = [change.file for change in await compare(before, take_snapshot(common_dir))]
+    assert restore_files(common_dir, before, names) == []
     assert (folder / "config").read_bytes() == config
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
     assert stat.S_IMODE((folder / "hooks" / "pre-commit").stat().st_mode) == 0o755
@@ -170,13 +172,13 @@ async def test_hooks_that_became_a_link_to_elsewhere_are_put_back_without_writin
 ) -> None:
     folder, elsewhere = Path(common_dir), tmp_path / "elsewhere"
     (folder / "hooks" / "pre-commit").write_text("#!/bin/sh\ntrue\n")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     elsewhere.mkdir()
     (elsewhere / "pre-commit").write_text("theirs\n")
     (folder / "hooks").rename(folder / "hooks.away")
     (folder / "hooks").symlink_to(elsewhere)
-    names = [change.file for change in await compare(before, take(common_dir))]
-    put_back(common_dir, before, names)
+    names = [change.file for change in await compare(before, take_snapshot(common_dir))]
+    restore_files(common_dir, before, names)
     assert (elsewhere / "pre-commit").read_text() == "theirs\n"
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
     assert await changed_since(before, common_dir) == []
@@ -189,25 +191,25 @@ async def test_a_linked_configuration_is_measured_by_what_it_leads_to(
     kept.write_text(f"{config.read_text()}# {'x' * 300_000}\n[alias]\n\tmine = log\n")
     config.unlink()
     config.symlink_to(kept)
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     kept.write_text(kept.read_text().replace("mine = log", "evil = log"))
     assert await changed_since(before, common_dir) == ["config: changed"]
-    assert put_back(common_dir, before, ["config"]) == ["config"]
+    assert restore_files(common_dir, before, ["config"]) == ["config"]
 
 
 async def test_what_was_changed_in_a_linked_file_is_not_said_to_be_put_back(common_dir: str, tmp_path: Path) -> None:
     (tmp_path / "hook").write_text("#!/bin/sh\n")
     Path(common_dir, "hooks", "pre-commit").symlink_to(tmp_path / "hook")
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     (tmp_path / "hook").write_text("#!/bin/sh\nevil\n")
     assert await changed_since(before, common_dir) == ["hooks/pre-commit: changed"]
-    assert put_back(common_dir, before, ["hooks/pre-commit"]) == ["hooks/pre-commit"]
+    assert restore_files(common_dir, before, ["hooks/pre-commit"]) == ["hooks/pre-commit"]
 
 
 async def test_a_large_file_whose_end_changes_at_the_same_size_is_a_change(common_dir: str) -> None:
     hook = Path(common_dir, "hooks", "pre-push")
     hook.write_bytes(b"x" * 5_000_000)
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     hook.write_bytes(b"x" * 4_999_999 + b"y")
     assert await changed_since(before, common_dir) == ["hooks/pre-push: changed"]
 
@@ -215,7 +217,7 @@ async def test_a_large_file_whose_end_changes_at_the_same_size_is_a_change(commo
 async def test_an_added_file_does_not_make_others_count_as_changed(common_dir: str) -> None:
     for n in range(20):
         Path(common_dir, "hooks", f"b{n}").write_bytes(b"x" * 300_000)
-    before = take(common_dir)
+    before = take_snapshot(common_dir)
     Path(common_dir, "hooks", "a").write_bytes(b"x" * 200_000)
     assert await changed_since(before, common_dir) == ["hooks/a: added"]
 
@@ -224,5 +226,5 @@ def test_files_that_are_too_large_to_hash_hold_nobody_up(common_dir: str) -> Non
     hook = Path(common_dir, "hooks", "pre-push")
     hook.touch()
     os.truncate(hook, 1 << 40)
-    assert (found := take(common_dir)["hooks/pre-push"]) is not None
+    assert (found := take_snapshot(common_dir)["hooks/pre-push"]) is not None
     assert (found.size, found.digest) == (1 << 40, None)

@@ -69,7 +69,7 @@ async def _answers(fork: Fork, tip: str) -> object:
     """Return what forkjoin reads of a branch."""
     common_dir, base = fork.common_dir, fork.base
     tree = (await find_tips(common_dir, [f"refs/heads/{fork.branch}"]))[f"refs/heads/{fork.branch}"].tree
-    commits = [one.partition(" ")[2] for one in await repository.commits(common_dir, base, tip, 9)]
+    commits = [one.partition(" ")[2] for one in await repository.list_commits(common_dir, base, tip, 9)]
     changes, stat = await changes_between(common_dir, base, tip), await diff.measure(common_dir, base, tip)
     assert await find_checkout(common_dir, f"refs/heads/{fork.branch}") == str(fork.path)
     assert f"{tip} refs/heads/{fork.branch} " in str(await read_ref_listing(common_dir))

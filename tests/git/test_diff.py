@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import GitError
 from forkjoin.git import diff
-from forkjoin.git.diff import Stat
+from forkjoin.git.diff import DiffStat
 from support.branches import commit, make_fork
 from support.harness import git
 
@@ -18,24 +18,24 @@ def base(repository: Path) -> str:
 
 async def test_files_and_lines_are_counted(repository: Path, base: str) -> None:
     tip = commit(repository, {"shared.txt": "one\n2\nthree\nfour\n", "new": "x\n", "README.md": None})
-    assert await diff.measure(str(repository / ".git"), base, tip) == Stat(3, 3, 2)
+    assert await diff.measure(str(repository / ".git"), base, tip) == DiffStat(3, 3, 2)
 
 
 async def test_nothing_between_a_commit_and_itself(repository: Path, base: str) -> None:
-    assert await diff.measure(str(repository / ".git"), base, base) == Stat(0, 0, 0)
+    assert await diff.measure(str(repository / ".git"), base, base) == DiffStat(0, 0, 0)
 
 
 async def test_a_moved_file_is_one_that_went_and_one_that_came(repository: Path, base: str) -> None:
     git(repository, "mv", "shared.txt", "moved.txt")
     git(repository, "commit", "-qm", "moved")
-    assert await diff.measure(str(repository / ".git"), base, "HEAD") == Stat(2, 3, 3)
+    assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(2, 3, 3)
 
 
 async def test_a_binary_file_counts_without_lines(repository: Path, base: str) -> None:
     (repository / "binary").write_bytes(bytes(range(256)))
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "binary")
-    assert await diff.measure(str(repository / ".git"), base, "HEAD") == Stat(1, 0, 0)
+    assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(1, 0, 0)
 
 
 @pytest.mark.parametrize("name", [b"a\nb", b"a\tb", b"\xff", b'"', b"-x"])
@@ -43,7 +43,7 @@ async def test_a_file_of_any_name_counts_as_one(repository: Path, base: str, nam
     (repository / os.fsdecode(name)).write_text("x\ny\n")
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "odd")
-    assert await diff.measure(str(repository / ".git"), base, "HEAD") == Stat(1, 2, 0)
+    assert await diff.measure(str(repository / ".git"), base, "HEAD") == DiffStat(1, 2, 0)
 
 
 async def test_text_is_a_plain_diff_whatever_the_user_has_configured(
@@ -56,7 +56,7 @@ async def test_text_is_a_plain_diff_whatever_the_user_has_configured(
     git(repository, "config", "diff.x.textconv", str(tmp_path / "run"))
     (repository / ".git" / "info" / "attributes").write_text("* diff=x\n")
     tip = commit(repository, {"new": "x\n"})
-    text = await diff.text(str(repository / ".git"), base, tip, None, stat=False)
+    text = await diff.read_diff(str(repository / ".git"), base, tip, None, stat=False)
     assert text.startswith(b"diff --git a/new b/new\n")
     assert text.endswith(b"+x\n")
     assert not (tmp_path / "told").exists()
@@ -65,24 +65,24 @@ async def test_text_is_a_plain_diff_whatever_the_user_has_configured(
 async def test_of_one_path_only_that(repository: Path, base: str) -> None:
     tip = commit(repository, {"new": "x\n", "*": "y\n", "folder/a": "z\n"})
     for path, count in (("*", 1), ("folder", 1), ("none", 0)):
-        text = await diff.text(str(repository / ".git"), base, tip, path, stat=False)
+        text = await diff.read_diff(str(repository / ".git"), base, tip, path, stat=False)
         assert text.count(b"diff --git") == count
 
 
 async def test_of_a_path_out_of_the_repository_there_is_nothing(repository: Path, base: str) -> None:
     (repository.parent / "outside").write_text("x\n")
     fork = await make_fork(repository)
-    assert await diff.text_now(fork.common_dir, fork.path, base, "../../outside", stat=False) == b""
+    assert await diff.read_worktree_diff(fork.common_dir, fork.path, base, "../../outside", stat=False) == b""
 
 
 async def test_a_commit_that_is_not_there_is_an_error(repository: Path, base: str) -> None:
     with pytest.raises(GitError, match="0000"):
-        await diff.text(str(repository), base, "0" * 40, None, stat=False)
+        await diff.read_diff(str(repository), base, "0" * 40, None, stat=False)
 
 
 async def test_stat_names_files_and_sizes(repository: Path, base: str) -> None:
     tip = commit(repository, {"new": "x\n"})
-    text = await diff.text(str(repository / ".git"), base, tip, None, stat=True)
+    text = await diff.read_diff(str(repository / ".git"), base, tip, None, stat=True)
     assert text.splitlines()[0].split() == [b"new", b"|", b"1", b"+"]
 
 
@@ -91,7 +91,7 @@ async def test_a_worktree_is_read_without_touching_its_index(repository: Path, b
     (fork.path / "shared.txt").write_text("edited\n")
     os.utime(fork.path / "README.md", (1, 1))  # as if edited, but the same
     index = (fork.folder / "index").read_bytes()
-    assert b"+edited" in await diff.text_now(fork.common_dir, fork.path, base, None, stat=False)
+    assert b"+edited" in await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False)
     assert (fork.folder / "index").read_bytes() == index
 
 
@@ -100,7 +100,7 @@ async def test_of_a_worktree_that_was_replaced_there_is_nothing(repository: Path
     fork.path.rename(fork.path.with_name("away"))
     fork.path.symlink_to(repository)
     (repository / "shared.txt").write_text("edited\n")
-    assert await diff.text_now(fork.common_dir, fork.path, base, None, stat=False) == b""
+    assert await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False) == b""
 
 
 async def test_no_more_of_a_diff_is_read_than_its_limit(
@@ -108,7 +108,7 @@ async def test_no_more_of_a_diff_is_read_than_its_limit(
 ) -> None:
     monkeypatch.setattr(diff, "LIMIT", 1000)
     tip = commit(repository, {"large": "0123456789\n" * 500_000})
-    assert len(await diff.text(str(repository / ".git"), base, tip, None, stat=False)) == 1000
+    assert len(await diff.read_diff(str(repository / ".git"), base, tip, None, stat=False)) == 1000
 
 
 async def test_new_files_in_a_worktree_are_named_unless_they_are_ignored(repository: Path, base: str) -> None:
@@ -116,5 +116,5 @@ async def test_new_files_in_a_worktree_are_named_unless_they_are_ignored(reposit
     commit(fork.path, {".gitignore": "*.log\n"})
     (fork.path / "a.log").touch()
     (fork.path / "a\nb").touch()
-    text = await diff.text_now(fork.common_dir, fork.path, base, None, stat=False)
+    text = await diff.read_worktree_diff(fork.common_dir, fork.path, base, None, stat=False)
     assert text.endswith(b"\nnew, not in git yet: a\\nb\n")

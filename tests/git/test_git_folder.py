@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.git.git_folder import find_common_dir
-from forkjoin.git.repository import look
+from forkjoin.git.repository import read_checkout
 from forkjoin.git.worktrees import worktree
 from support.autocommits import leave, leave_twice
 from support.branches import Fork, blob, commit, contents, make_fork
@@ -77,9 +77,15 @@ async def test_loose_work_is_that_of_the_agents_worktree(linked: Fork, meddle: C
 async def test_a_checkout_looks_as_it_is(linked: Fork, meddle: Callable[[Path], None]) -> None:
     repository = linked.repository
     (repository / "folder").mkdir()
-    before = await look(repository / "folder", dirt=True), await look(linked.path, dirt=True)
+    before = (
+        await read_checkout(repository / "folder", check_dirty=True),
+        await read_checkout(linked.path, check_dirty=True),
+    )
     meddle(repository)
-    assert (await look(repository / "folder", dirt=True), await look(linked.path, dirt=True)) == before
+    assert (
+        await read_checkout(repository / "folder", check_dirty=True),
+        await read_checkout(linked.path, check_dirty=True),
+    ) == before
     assert before[0].top == str(repository)
 
 
@@ -111,7 +117,7 @@ async def test_a_worktrees_own_git_folder_that_leads_to_another_repository_leads
 
 
 async def test_a_repository_with_names_that_mean_something_else_looks_as_any(repository: Path) -> None:
-    before = await look(repository, dirt=True)
+    before = await read_checkout(repository, check_dirty=True)
     for ref in (
         "refs/tags/HEAD",
         "refs/heads/HEAD",
@@ -120,14 +126,14 @@ async def test_a_repository_with_names_that_mean_something_else_looks_as_any(rep
         "refs/tags/refs/heads/main",
     ):
         git(repository, "update-ref", ref, git(repository, "commit-tree", "-m", ref, "main^{tree}"))
-    assert await look(repository, dirt=True) == before
+    assert await read_checkout(repository, check_dirty=True) == before
 
 
 @pytest.mark.parametrize("name", ["HEAD", "-x", "--all", "@", "forkjoin"])
 async def test_on_a_branch_with_an_odd_name_it_is_that_branch(repository: Path, name: str) -> None:
     git(repository, "update-ref", f"refs/heads/{name}", "HEAD")
     git(repository, "symbolic-ref", "HEAD", f"refs/heads/{name}")
-    found = await look(repository)
+    found = await read_checkout(repository)
     assert (found.branch, found.head) == (f"refs/heads/{name}", git(repository, "rev-parse", "main"))
 
 
@@ -138,9 +144,9 @@ async def test_in_a_folder_with_an_odd_name_all_is_found(user: Path, tmp_path: P
     git(repository, "init", "-q")
     commit(repository, {"README.md": "a repository\n", "shared.txt": "one\ntwo\nthree\n"})
     fork = await make_fork(repository)
-    found = await look(repository, dirt=True)
+    found = await read_checkout(repository, check_dirty=True)
     assert (found.common_dir, found.top) == (str(repository / ".git"), str(repository))
-    assert (await look(fork.path)).top == str(fork.path)
+    assert (await read_checkout(fork.path)).top == str(fork.path)
     (fork.path / "loose").write_text("y")
     await leave_twice(fork)
     target: Target = make_target(repository)
@@ -153,7 +159,7 @@ async def test_in_a_git_folder_there_is_no_checkout(repository: Path, tmp_path: 
     git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "library"), "lib")
     inner = repository / ".git" / "modules" / "lib"
     for folder in (repository / ".git", repository / ".git" / "refs", inner, inner / "refs"):
-        found = await look(folder, dirt=True)
+        found = await read_checkout(folder, check_dirty=True)
         assert (found.top, found.branch, found.dirty) == (None, "refs/heads/main", False)
 
 

@@ -17,15 +17,15 @@ async def fork(repository: Path) -> Fork:
 async def test_what_was_kept_before_under_the_same_name_stays_kept(fork: Fork) -> None:
     first, second = commit(fork.path, {"new": "one"}), commit(fork.path, {"new": "two"})
     for tip, ref in ((first, "a1-left"), (second, "a1-left-2"), (first, "a1-left"), (second, "a1-left-2")):
-        assert await kept_refs.keep(fork.common_dir, tip, "a1-left") == f"refs/forkjoin/kept/{ref}"
+        assert await kept_refs.keep_commit(fork.common_dir, tip, "a1-left") == f"refs/forkjoin/kept/{ref}"
     assert git(fork.repository, "rev-parse", "refs/forkjoin/kept/a1-left-2") == second
 
 
 async def test_a_base_and_what_is_before_it_are_elsewhere(fork: Fork) -> None:
     later = commit(fork.path, {"new": "x"})
-    assert await kept_refs.is_elsewhere(fork.common_dir, fork.base, fork.base)
-    assert await kept_refs.is_elsewhere(fork.common_dir, fork.base, later)
-    assert not await kept_refs.is_elsewhere(fork.common_dir, later, fork.base)
+    assert await kept_refs.is_reachable_elsewhere(fork.common_dir, fork.base, fork.base)
+    assert await kept_refs.is_reachable_elsewhere(fork.common_dir, fork.base, later)
+    assert not await kept_refs.is_reachable_elsewhere(fork.common_dir, later, fork.base)
 
 
 #: Refs to a commit, and whether they keep it.
@@ -47,17 +47,17 @@ async def test_a_commit_is_kept_by_a_persons_branches_and_tags_and_by_no_agents(
 ) -> None:
     tip = commit(fork.path, {"new": "x"})
     git(fork.repository, "update-ref", ref, commit(fork.path, {"later": "y"}))
-    assert await kept_refs.is_elsewhere(fork.common_dir, tip, fork.base) == keeps
+    assert await kept_refs.is_reachable_elsewhere(fork.common_dir, tip, fork.base) == keeps
 
 
 async def test_a_branch_that_only_stands_for_an_agents_keeps_nothing(fork: Fork) -> None:
     tip = commit(fork.path, {"new": "x"})
     git(fork.repository, "symbolic-ref", "refs/heads/alias", f"refs/heads/{fork.branch}")
-    assert not await kept_refs.is_elsewhere(fork.common_dir, tip, fork.base)
+    assert not await kept_refs.is_reachable_elsewhere(fork.common_dir, tip, fork.base)
 
 
 async def test_where_the_commit_is_missing_it_is_not_guessed(fork: Fork) -> None:
     tip = commit(fork.path, {"new": "x"})
     Path(fork.common_dir, "objects", tip[:2], tip[2:]).unlink()
     with pytest.raises(GitError):
-        await kept_refs.is_elsewhere(fork.common_dir, tip, fork.base)
+        await kept_refs.is_reachable_elsewhere(fork.common_dir, tip, fork.base)

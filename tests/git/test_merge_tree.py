@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import GitError
-from forkjoin.git.merge_tree import Merged, try_merge
+from forkjoin.git.merge_tree import TriedMerge, try_merge
 from support.branches import GIT_VERSION, blob, commit, everything, files_of
 from support.harness import git
 
@@ -20,7 +20,7 @@ def common_dir(repository: Path) -> str:
     return str(repository / ".git")
 
 
-async def merge(repository: Path, ours: Callable[[], object], theirs: Callable[[], object]) -> Merged:
+async def merge(repository: Path, ours: Callable[[], object], theirs: Callable[[], object]) -> TriedMerge:
     """What comes of what `ours` does on main and `theirs` on a branch; all else is as before."""
     ours()
     git(repository, "commit", "-qam", "ours")
@@ -155,7 +155,7 @@ async def test_attributes_of_our_side_say_how_files_are_merged(repository: Path,
 
 async def test_a_merge_of_what_is_merged_is_the_tree_that_is_there(repository: Path, common_dir: str) -> None:
     tree = git(repository, "rev-parse", "main^{tree}")
-    assert await try_merge(common_dir, "main", "theirs") == Merged(tree, ())
+    assert await try_merge(common_dir, "main", "theirs") == TriedMerge(tree, ())
 
 
 async def test_histories_with_nothing_in_common_are_refused(repository: Path, common_dir: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 from forkjoin.core.error import CallerError, GitError, GitHungError
 from forkjoin.git import git as asked
 from forkjoin.git import git_process
-from forkjoin.git.diff import text_now
+from forkjoin.git.diff import read_worktree_diff
 from forkjoin.git.refs import update_refs
-from forkjoin.git.repository import look
+from forkjoin.git.repository import read_checkout
 from forkjoin.git.worktrees.index_lock import try_lock_index
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
 from support.autocommits import leave
@@ -112,7 +112,7 @@ async def test_a_huge_or_binary_file_in_place_of_a_line_costs_nothing_of_its_wor
 async def test_a_huge_file_in_the_common_git_folder_is_named(fork: Fork) -> None:
     os.truncate(Path(fork.common_dir, "info", "exclude"), 1024**4)
     with pytest.raises(CallerError, match="info/exclude is larger than 16 MB"):
-        await look(fork.repository)
+        await read_checkout(fork.repository)
 
 
 async def test_one_as_the_log_of_head_of_a_deleted_branch_costs_nothing_but_that_log(fork: Fork) -> None:
@@ -140,7 +140,7 @@ async def test_one_in_the_common_git_folder_is_named_by_each_call(fork: Fork, na
         ):
             await leave(fork)
         with pytest.raises(CallerError, match=f"git will not use the repository of .*{name} is not a regular file"):
-            await look(fork.repository)
+            await read_checkout(fork.repository)
     assert Path(fork.common_dir, name).is_fifo()
 
 
@@ -151,7 +151,7 @@ async def test_while_an_agent_runs_what_it_has_put_there_is_looked_at_by_nobody(
         with objects_aside(fork.common_dir, tmp_path) as aside:
             assert await snapshot(fork.common_dir, fork.path, aside) is None
         with pytest.raises(GitError, match="index is not a regular file"):
-            await text_now(fork.common_dir, fork.path, fork.base, None, stat=False)
+            await read_worktree_diff(fork.common_dir, fork.path, fork.base, None, stat=False)
 
 
 async def test_one_as_the_lock_of_an_index_is_somebodys_lock(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ async def test_a_configuration_that_includes_one_is_not_waited_for_time_and_agai
     git(fork.repository, "config", "include.path", "included")
     for _ in range(2):
         with anyio.fail_after(1.9), pytest.raises(CallerError, match="hung"):
-            await look(fork.repository)
+            await read_checkout(fork.repository)
 
 
 async def test_a_git_that_writes_is_ended_where_it_waits_for_a_pipe(

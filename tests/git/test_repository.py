@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import CallerError
-from forkjoin.git.repository import Checkout, commits, look
+from forkjoin.git.repository import Checkout, list_commits, read_checkout
 from support.branches import GIT_VERSION, commit, everything, sign
 from support.harness import git
 
@@ -22,23 +22,23 @@ def clean(repository: Path, top: Path | None = None) -> Checkout:
 
 
 async def test_from_its_root(repository: Path) -> None:
-    assert await look(repository) == clean(repository)
+    assert await read_checkout(repository) == clean(repository)
 
 
 async def test_from_a_folder_deep_in_it(repository: Path) -> None:
     (repository / "a" / "b").mkdir(parents=True)
-    assert await look(repository / "a" / "b") == clean(repository)
+    assert await read_checkout(repository / "a" / "b") == clean(repository)
 
 
 async def test_through_a_symlink_to_a_folder_in_it(repository: Path, tmp_path: Path) -> None:
     (repository / "a").mkdir()
     (tmp_path / "link").symlink_to(repository / "a")
-    assert await look(tmp_path / "link") == clean(repository)
+    assert await read_checkout(tmp_path / "link") == clean(repository)
 
 
 async def test_from_a_linked_worktree(repository: Path, tmp_path: Path) -> None:
     git(repository, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
-    found = await look(tmp_path / "side")
+    found = await read_checkout(tmp_path / "side")
     assert (found.common_dir, found.top, found.branch) == (
         *(str(repository / ".git"), str(tmp_path / "side"), "refs/heads/side"),
     )
@@ -47,9 +47,11 @@ async def test_from_a_linked_worktree(repository: Path, tmp_path: Path) -> None:
 async def test_from_a_bare_repository_and_from_a_worktree_of_it(repository: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.git"
     git(repository, "clone", "-q", "--bare", ".", str(bare))
-    assert await look(bare, dirt=True) == Checkout(str(bare), None, "refs/heads/main", head_of(repository), dirty=False)
+    assert await read_checkout(bare, check_dirty=True) == Checkout(
+        str(bare), None, "refs/heads/main", head_of(repository), dirty=False
+    )
     git(bare, "worktree", "add", "-q", str(tmp_path / "side"), "main")
-    assert await look(tmp_path / "side") == Checkout(
+    assert await read_checkout(tmp_path / "side") == Checkout(
         str(bare), str(tmp_path / "side"), "refs/heads/main", head_of(repository), dirty=False
     )
 
@@ -57,26 +59,26 @@ async def test_from_a_bare_repository_and_from_a_worktree_of_it(repository: Path
 async def test_from_a_submodule(repository: Path, tmp_path: Path) -> None:
     git(repository, "clone", "-q", ".", str(tmp_path / "library"))
     git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "library"), "lib")
-    found = await look(repository / "lib")
+    found = await read_checkout(repository / "lib")
     assert (found.common_dir, found.top) == (str(repository / ".git" / "modules" / "lib"), str(repository / "lib"))
 
 
 async def test_with_its_git_folder_elsewhere(tmp_path: Path, user: Path) -> None:
     git(tmp_path, "init", "-q", "--separate-git-dir", str(tmp_path / "git"), "work")
-    found = await look(tmp_path / "work")
+    found = await read_checkout(tmp_path / "work")
     assert (found.common_dir, found.top) == (str(tmp_path / "git"), str(tmp_path / "work"))
 
 
 async def test_with_a_detached_head(repository: Path) -> None:
     git(repository, "switch", "-q", "--detach")
-    found = await look(repository)
+    found = await read_checkout(repository)
     assert (found.branch, found.head) == (None, head_of(repository))
 
 
 async def test_without_a_commit(tmp_path: Path, user: Path) -> None:
     git(tmp_path, "init", "-q", "empty")
     (tmp_path / "empty" / "new").touch()
-    assert await look(tmp_path / "empty", dirt=True) == Checkout(
+    assert await read_checkout(tmp_path / "empty", check_dirty=True) == Checkout(
         str(tmp_path / "empty" / ".git"), str(tmp_path / "empty"), "refs/heads/main", None, dirty=False
     )
 
@@ -86,14 +88,14 @@ async def test_without_a_commit(tmp_path: Path, user: Path) -> None:
 async def test_in_gits_newer_formats(tmp_path: Path, user: Path, form: str) -> None:
     git(tmp_path, "init", "-q", form, "new")
     base, tip = (commit(tmp_path / "new", {"file": text}, text) for text in ("one", "two"))
-    found = await look(tmp_path / "new")
+    found = await read_checkout(tmp_path / "new")
     assert (found.branch, found.head) == ("refs/heads/main", tip)
-    assert await commits(found.common_dir, base, tip, 9) == [f"{tip[:10]} two"]
+    assert await list_commits(found.common_dir, base, tip, 9) == [f"{tip[:10]} two"]
 
 
 async def test_on_a_branch_whose_name_is_no_utf_8(repository: Path) -> None:
     git(repository, "switch", "-qc", os.fsdecode(b"br\xff"))
-    assert (await look(repository)).branch == os.fsdecode(b"refs/heads/br\xff")
+    assert (await read_checkout(repository)).branch == os.fsdecode(b"refs/heads/br\xff")
 
 
 async def test_git_variables_around_it_mean_nothing(
@@ -102,26 +104,26 @@ async def test_git_variables_around_it_mean_nothing(
     git(tmp_path, "init", "-q", "other")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
-    found = await look(repository, dirt=True)
+    found = await read_checkout(repository, check_dirty=True)
     assert (found.common_dir, found.top) == (str(repository / ".git"), str(repository))
 
 
 async def test_on_a_symbolic_branch_it_is_the_one_behind_it(repository: Path) -> None:
     git(repository, "symbolic-ref", "refs/heads/master", "refs/heads/main")
     git(repository, "symbolic-ref", "HEAD", "refs/heads/master")
-    assert (await look(repository)).branch == "refs/heads/main"
+    assert (await read_checkout(repository)).branch == "refs/heads/main"
 
 
 @pytest.mark.parametrize("folder", ["", "none"])
 async def test_outside_of_any_repository_it_is_said_what_to_do(tmp_path: Path, folder: str) -> None:
     with pytest.raises(CallerError, match=r"is in no git repository; start the lead in one, or run git init"):
-        await look(tmp_path / folder)
+        await read_checkout(tmp_path / folder)
 
 
 async def test_a_repository_that_git_will_not_use_is_refused_in_gits_words(repository: Path) -> None:
     (repository / ".git" / "config").write_text("[core]\nrepositoryformatversion = 99\n")
     with pytest.raises(CallerError, match=r"git will not use the repository of .*99"):
-        await look(repository)
+        await read_checkout(repository)
 
 
 # -- dirt
@@ -130,7 +132,7 @@ async def test_a_repository_that_git_will_not_use_is_refused_in_gits_words(repos
 async def dirty(repository: Path) -> bool:
     """Whether it looks dirty; its index, and all else, is as before."""
     before, stat = everything(repository), (repository / ".git" / "index").stat()
-    found = await look(repository, dirt=True)
+    found = await read_checkout(repository, check_dirty=True)
     after = (repository / ".git" / "index").stat()
     assert (stat.st_ino, stat.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert everything(repository) == before
@@ -164,15 +166,15 @@ async def test_a_file_changed_within_the_second_of_its_commit_is(repository: Pat
 async def test_commits_are_told_newest_first_and_no_more_than_asked_for(repository: Path) -> None:
     base = head_of(repository)
     made = [commit(repository, {"file": str(number)}, f"number {number}\n\nmore") for number in range(4)]
-    told = await commits(str(repository / ".git"), base, made[-1], 3)
+    told = await list_commits(str(repository / ".git"), base, made[-1], 3)
     assert told == [f"{made[number][:10]} number {number}" for number in (3, 2, 1)]
 
 
 async def test_no_commits_between_a_commit_and_itself_or_an_older_one(repository: Path) -> None:
     base = head_of(repository)
     tip = commit(repository, {"file": "x"})
-    assert await commits(str(repository / ".git"), tip, tip, 9) == []
-    assert await commits(str(repository / ".git"), tip, base, 9) == []
+    assert await list_commits(str(repository / ".git"), tip, tip, 9) == []
+    assert await list_commits(str(repository / ".git"), tip, base, 9) == []
 
 
 async def test_a_subject_is_one_line_of_plain_text_whatever_the_user_has_configured(
@@ -182,5 +184,5 @@ async def test_a_subject_is_one_line_of_plain_text_whatever_the_user_has_configu
     git(repository, "commit", "-q", "--allow-empty", "-m", "a\nb\n\nc")
     tip = sign(repository, tmp_path / "told")
     git(repository, "config", "color.ui", "always")
-    assert await commits(str(repository / ".git"), base, tip, 9) == [f"{tip[:10]} a b"]
+    assert await list_commits(str(repository / ".git"), base, tip, 9) == [f"{tip[:10]} a b"]
     assert not (tmp_path / "told").exists()

@@ -139,9 +139,9 @@ async def test_making_commits_writes_no_ref_though_there_is_one_of_the_streams_n
 async def test_what_is_kept_is_kept_by_no_symbolic_ref(fork: Fork, leads_to: str) -> None:
     tip, main = commit(fork.path, {"done": "x"}), git(fork.repository, "rev-parse", "main")
     git(fork.repository, "symbolic-ref", "refs/forkjoin/kept/a1-left", leads_to)
-    ref = await kept_refs.keep(fork.common_dir, tip, "a1-left")
+    ref = await kept_refs.keep_commit(fork.common_dir, tip, "a1-left")
     assert await find_tip(fork.common_dir, ref) == tip
-    assert await kept_refs.find(fork.common_dir, "a1-left") == ref
+    assert await kept_refs.find_kept_ref(fork.common_dir, "a1-left") == ref
     assert git(fork.repository, "rev-parse", "main") == main
     assert await find_tip(fork.common_dir, "refs/heads/none") is None
 
@@ -149,10 +149,10 @@ async def test_what_is_kept_is_kept_by_no_symbolic_ref(fork: Fork, leads_to: str
 async def test_where_another_kept_ref_is_below_its_name_work_is_kept_under_the_next(fork: Fork) -> None:
     tip = commit(fork.path, {"done": "x"})
     git(fork.repository, "update-ref", "refs/forkjoin/kept/a1-left/below", fork.base)
-    assert await kept_refs.keep(fork.common_dir, tip, "a1-left") == "refs/forkjoin/kept/a1-left-2"
+    assert await kept_refs.keep_commit(fork.common_dir, tip, "a1-left") == "refs/forkjoin/kept/a1-left-2"
     git(fork.repository, "update-ref", "refs/forkjoin/kept/a2", fork.base)
     with pytest.raises(GitError):
-        await kept_refs.keep(fork.common_dir, tip, "a2/x")
+        await kept_refs.keep_commit(fork.common_dir, tip, "a2/x")
 
 
 @pytest.mark.parametrize("leads_to", ["refs/heads/main", "refs/heads/none"])
@@ -180,4 +180,4 @@ async def test_a_name_with_a_line_end_of_another_kind_than_gits_is_one_name(fork
     git(fork.repository, "update-ref", name, fork.base)
     assert list(await find_tips(fork.common_dir, [name])) == [name]
     assert await find_branch(fork.common_dir, short_name(name)) == name
-    assert await kept_refs.is_elsewhere(fork.common_dir, commit(fork.path, {"done": "x"}), fork.base) is False
+    assert await kept_refs.is_reachable_elsewhere(fork.common_dir, commit(fork.path, {"done": "x"}), fork.base) is False

@@ -10,7 +10,7 @@ from forkjoin.core.trust_records import Trust, Trusted
 from forkjoin.git import git as asked
 from forkjoin.git import git_process
 from forkjoin.git.git_config import GIT_CONFIG, find_warnings, trust_existing_entries
-from forkjoin.git.repository import look
+from forkjoin.git.repository import read_checkout
 from forkjoin.git.unsafe_config import ConfigEntry, find_overrides, parse_listing
 from support.branches import commit, put_counting_git
 from support.harness import git
@@ -170,7 +170,7 @@ async def test_a_configuration_that_never_ends_is_given_up(
 async def test_a_repository_whose_configuration_is_broken_is_refused_in_words(repository: Path) -> None:
     (repository / ".git" / "config").write_text("[broken\n")
     with pytest.raises(CallerError, match=r"git will not use the repository .*bad config line 1"):
-        await look(repository)
+        await read_checkout(repository)
 
 
 async def test_with_a_merge_driver_of_nobodys_git_merges_as_it_does_itself(repository: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, Agent, MergeJob, OnConflict, Strategy
 from forkjoin.core.settings import Recipe
 from forkjoin.git.refs import short_name
-from forkjoin.git.repository import look
+from forkjoin.git.repository import read_checkout
 from forkjoin.merge_queue.conflict_preview import MOST_COMPARED
 from forkjoin.merge_queue.queue import MergeOptions, enqueue, enqueue_undo, find_target, wait_for_report
 from forkjoin.merge_queue.report import Conflicted, Merged, MergeReport, Rejected, Skipped, first
@@ -51,7 +51,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
         agents = await desk.find_each(arguments.ids)
     else:
         agents = await desk.store.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
-    target = await find_target(await look(desk.caller.session.folder), arguments.into)
+    target = await find_target(await read_checkout(desk.caller.session.folder), arguments.into)
     clashes = await desk.reconciler.foresight.look(desk.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
     fitting = fit(told, _PAIRS_BYTES)
@@ -140,7 +140,7 @@ async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None,
     if arguments.dry_run:
         return arguments.into, Recipe(), None
     try:
-        checkout, names_verify = await look(desk.caller.session.folder), arguments.verify is not None
+        checkout, names_verify = await read_checkout(desk.caller.session.folder), arguments.verify is not None
         return arguments.into, *await find_recipe(desk.services.home, checkout, names_verify=names_verify)
     except CallerError:  # one that was made before is not refused for what the file says by now
         if await desk.store.answered(desk.caller.call) is None:

@@ -278,7 +278,7 @@ async def _diff(desk: Desk, agent: Agent, commit: str | None, path: str | None, 
     common_dir = desk.caller.project.common_dir
     if agent.state in FINAL:
         tip = commit or await find_last(desk.store, agent)
-        return await diff.text(common_dir, agent.base, tip, path, stat=stat) if tip else b""
+        return await diff.read_diff(common_dir, agent.base, tip, path, stat=stat) if tip else b""
     if not agent.prepared:
         return b""
-    return await diff.text_now(common_dir, Path(agent.worktree), agent.base, path, stat=stat)
+    return await diff.read_worktree_diff(common_dir, Path(agent.worktree), agent.base, path, stat=stat)

@@ -85,7 +85,7 @@ def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
 
 async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
     """See that the work of one of these, at least, was not discarded: git knows by what it keeps."""
-    refs = [await kept_refs.find(common_dir, agent.slug) if agent.discarded else None for agent in agents]
+    refs = [await kept_refs.find_kept_ref(common_dir, agent.slug) if agent.discarded else None for agent in agents]
     if agents and all(refs):
         raise CallerError(
             f"{agents[0].label} was removed, and its unmerged work with it. What it did is kept as {refs[0]}: pass "

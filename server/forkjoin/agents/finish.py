@@ -22,7 +22,7 @@ from forkjoin.core.model import Agent, Merge, MergeJobState, Outcome, Result, St
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.git_config import find_warnings
 from forkjoin.git.refs import find_tip
-from forkjoin.git.unsaved.unsaved_work import Unsaved, find_unsaved
+from forkjoin.git.unsaved.unsaved_work import UnsavedWork, find_unsaved_work
 from forkjoin.git.worktrees import autocommit, merge_in_worktree
 from forkjoin.git.worktrees.release_branches import free_others
 from forkjoin.git.worktrees.sparse_checkout import is_sparse
@@ -207,9 +207,9 @@ async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
 
 
 async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
-    found: list[Unsaved] = []
+    found: list[UnsavedWork] = []
     with suppress(ForkjoinError):  # a removal asks again, and says what is wrong
-        found = await find_unsaved(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
+        found = await find_unsaved_work(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
     names = printable_list([str(one) for one in found])
     return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
 

@@ -25,7 +25,7 @@ from forkjoin.git import folder_archive, kept_refs
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.refs import describe_symbolic_target, find_symbolic_target, find_tip, resolve_commit
 from forkjoin.git.unsaved import unsaved_work
-from forkjoin.git.unsaved.unsaved_work import Unsaved
+from forkjoin.git.unsaved.unsaved_work import UnsavedWork
 from forkjoin.git.worktrees import worktree, worktree_folder
 from forkjoin.git.worktrees.autocommit import Left, keep_left
 from forkjoin.git.worktrees.checkout import find_checkout
@@ -144,7 +144,7 @@ async def _keep_late(common_dir: str, agent: Agent) -> list[str]:
     """Keep what came into a worktree since its files began to go. Return a warning if something did."""
     path = Path(agent.worktree)
     since = await to_thread.run_sync(worktree.going_since, common_dir, path)
-    late = await to_thread.run_sync(unsaved_work.find_late, common_dir, path, since or 0)
+    late = await to_thread.run_sync(unsaved_work.find_late_files, common_dir, path, since or 0)
     return [await _keep_unsaved(common_dir, agent, late)] if late else []
 
 
@@ -184,11 +184,11 @@ async def _is_unmerged(services: Services, common_dir: str, agent: Agent) -> boo
     ended_at = await find_last(services.store, agent)
     tip = await find_tip(common_dir, ref) or ended_at
     try:
-        if tip is None or await kept_refs.is_elsewhere(common_dir, tip, agent.base):
+        if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.base):
             return False
         is_whole = tip == ended_at and agent.merge is Merge.MERGED  # not gone on with since
         squashed = await services.store.squashed_into(agent) if is_whole else []
-        return not any([await kept_refs.is_elsewhere(common_dir, commit, agent.base) for commit in squashed])
+        return not any([await kept_refs.is_reachable_elsewhere(common_dir, commit, agent.base) for commit in squashed])
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
 
@@ -245,23 +245,25 @@ async def _commit_loose(services: Services, common_dir: str, agent: Agent) -> Le
         raise _refuse(agent, f"what is uncommitted in its worktree can't be committed: {error.last_line}") from error
 
 
-async def _find_strays(services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, Left]) -> list[Unsaved]:
+async def _find_strays(
+    services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, Left]
+) -> list[UnsavedWork]:
     """Find the files of a worktree that no commit has: git can't take them, or was told not to see them."""
     top = Path(agent.worktree)
     found = await find_unseen(common_dir, top, await config_tampering.find_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
-    strays = [Unsaved(name, what, (top / name,)) for name, what in found.items()]
+    strays = [UnsavedWork(name, what, (top / name,)) for name, what in found.items()]
     return [one for one in strays if not await to_thread.run_sync(is_gone, one.folders[0])]
 
 
 async def _find_unsaved(
-    common_dir: str, agents: Sequence[Agent], strays: Mapping[int, Sequence[Unsaved]], *, discard: bool
-) -> list[tuple[Agent, list[Unsaved]]]:
+    common_dir: str, agents: Sequence[Agent], strays: Mapping[int, Sequence[UnsavedWork]], *, discard: bool
+) -> list[tuple[Agent, list[UnsavedWork]]]:
     """Find work that exists only in the worktrees. Refuse the removal unless allowed."""
-    each: list[tuple[Agent, list[Unsaved]]] = []
+    each: list[tuple[Agent, list[UnsavedWork]]] = []
     for agent in agents:
         try:
-            found = await unsaved_work.find_unsaved(common_dir, Path(agent.worktree), agent.base)
+            found = await unsaved_work.find_unsaved_work(common_dir, Path(agent.worktree), agent.base)
         except (GitError, PermissionError) as error:
             why = error.last_line if isinstance(error, GitError) else str(error)
             raise _refuse(agent, f"git can't tell what is in its worktree: {why}") from error
@@ -276,15 +278,15 @@ async def _find_unsaved(
     return each
 
 
-async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[Unsaved]) -> str:
+async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWork]) -> str:
     """Archive work that exists only in a worktree. Return where it is kept."""
     try:
-        ref = await unsaved_work.keep(common_dir, Path(agent.worktree), found, agent.slug)
+        ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree), found, agent.slug)
     except (GitError, CallerError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
         raise _refuse(agent, f"{printable_list([str(one) for one in found])}: {why}") from error
     names = printable_list([str(one) for one in found])
-    command = folder_archive.restoring(common_dir, ref, Path(agent.worktree).parent)
+    command = folder_archive.restore_command(common_dir, ref, Path(agent.worktree).parent)
     return f"{agent.label}: {names} is kept in {ref}. This puts it back: {command}"
 
 
@@ -346,9 +348,9 @@ async def _is_checked_out(common_dir: str, agent: Agent) -> bool:
 async def _keep(services: Services, common_dir: str, agent: Agent, tip: str | None) -> str | None:
     """Keep what is on an agent's branch, at `tip`, where nothing else does; the ref that keeps it."""
     if tip is None:  # an agent has deleted it, or it went before
-        if found := await kept_refs.find(common_dir, agent.slug):
+        if found := await kept_refs.find_kept_ref(common_dir, agent.slug):
             return found
         tip = await find_last(services.store, agent)
-    if tip is None or await kept_refs.is_elsewhere(common_dir, tip, agent.base):
+    if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.base):
         return None
-    return await kept_refs.keep(common_dir, tip, agent.slug)
+    return await kept_refs.keep_commit(common_dir, tip, agent.slug)

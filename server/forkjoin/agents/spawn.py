@@ -13,9 +13,9 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Caller
 from forkjoin.core.settings import Recipe, Settings
-from forkjoin.git.branch_names import find_naming
+from forkjoin.git.branch_names import find_naming_scheme
 from forkjoin.git.refs import resolve_commit
-from forkjoin.git.repository import Checkout, look
+from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.services import Services
 from forkjoin.store.rows import NewAgent
 from forkjoin.workspace.repository_config import find_recipe
@@ -40,7 +40,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     store, home = services.store, services.home
     if (before := await store.answered(caller.call)) is not None:
         return Spawned([await store.agent(number) for number in before["agents"]], None)
-    checkout = await look(caller.session.folder, dirt=True)
+    checkout = await read_checkout(caller.session.folder, check_dirty=True)
     wanted = expand(specs)
     _check(checkout, services, wanted)
     parent = caller.session.agent
@@ -67,7 +67,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         _new(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
         for one, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
     ]
-    place = await find_naming(checkout.common_dir, home.worktrees)
+    place = await find_naming_scheme(checkout.common_dir, home.worktrees)
     note = " ".join(_notes(services.settings, checkout, new, untrusted))
     return Spawned(await store.spawn(new, place, caller.call, keep=keep), note or None)
 

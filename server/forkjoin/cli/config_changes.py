@@ -12,8 +12,8 @@ from forkjoin.cli.safe_output import agrees, say
 from forkjoin.core.error import CallerError, NoRepositoryError
 from forkjoin.core.paths import Home
 from forkjoin.git import config_snapshot
-from forkjoin.git.config_snapshot import Change, Snapshot
-from forkjoin.git.repository import look
+from forkjoin.git.config_snapshot import ConfigChange, Snapshot
+from forkjoin.git.repository import read_checkout
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Changed:
     file: Path  #: where `accepted` is kept
     accepted: Snapshot | None
     now: Snapshot
-    changes: list[Change]
+    changes: list[ConfigChange]
     damage: str | None  #: why it is not known what was accepted
 
     @property
@@ -45,7 +45,7 @@ class Changed:
 async def find_changed(home: Home, common_dir: str) -> Changed:
     """Compare what a repository shares with what was accepted."""
     file = config_snapshot.accepted_file(home, common_dir)
-    accepted, now = config_snapshot.read_accepted(file), config_snapshot.take(common_dir)
+    accepted, now = config_snapshot.read_accepted(file), config_snapshot.take_snapshot(common_dir)
     changes = [] if accepted is None else await config_snapshot.compare(accepted, now)
     return Changed(common_dir, file, accepted, now, changes, config_snapshot.find_damage(file))
 
@@ -53,7 +53,7 @@ async def find_changed(home: Home, common_dir: str) -> Changed:
 async def find_changed_here(home: Home) -> Changed | None:
     """Compare the repository of the working directory, or return `None` where there is none."""
     try:
-        checkout = await look(Path.cwd())
+        checkout = await read_checkout(Path.cwd())
     except NoRepositoryError:
         return None
     return await find_changed(home, checkout.common_dir)
@@ -77,8 +77,8 @@ def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
     if not yes and not agrees(f"Put these files back as they were on {changed.since}?"):
         raise CallerError("nothing was put back")
     kept = changed.file.parent / f"replaced-{time.time_ns()}"
-    config_snapshot.keep(kept, changed.now, names)
-    left = config_snapshot.put_back(changed.common_dir, changed.accepted, names)
+    config_snapshot.write_copies(kept, changed.now, names)
+    left = config_snapshot.restore_files(changed.common_dir, changed.accepted, names)
     say(f"Put back. What was there is kept in {kept}")
     if left:
         raise CallerError(

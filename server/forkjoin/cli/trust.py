@@ -16,7 +16,7 @@ from forkjoin.core.error import CallerError, NoRepositoryError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.trust_records import Trust, Trusted
 from forkjoin.git.git_config import list_entries_that_need_trust
-from forkjoin.git.repository import Checkout, look
+from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.git.unsafe_config import ConfigEntry
 from forkjoin.workspace.repository_config import Wanted, loses_verify, read_wanted
 
@@ -138,7 +138,7 @@ class _Found:
 
 
 async def _find(home: Home) -> _Found:
-    checkout = await look(Path.cwd())
+    checkout = await read_checkout(Path.cwd())
     if checkout.top and Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         raise CallerError("This is an agent's worktree. Go to your own checkout, and trust what is there.")
     return _Found(checkout, await list_entries_that_need_trust(checkout.common_dir), read_wanted(home, checkout))

@@ -8,7 +8,7 @@ from forkjoin.core.agent_spec import slug
 from forkjoin.git.refs import find_tip
 
 
-async def find_naming(common_dir: str, worktrees: Path) -> Callable[[int, str], tuple[str, str]]:
+async def find_naming_scheme(common_dir: str, worktrees: Path) -> Callable[[int, str], tuple[str, str]]:
     """What gives the branch and the worktree of a repository's agent, by its number and name."""
     prefix, folder = await _branch_prefix(common_dir), worktrees / _folder(common_dir)
 

@@ -13,7 +13,7 @@ _RAW = ("-r", "-z", "--raw", "--no-renames")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PathChange:
     """A path that differs: its mode and object on either side; mode 000000 where it is not there."""
 
     path: str
@@ -30,17 +30,17 @@ class Change:
         return SUBMODULE in (self.old[0], self.new[0])
 
 
-async def changes_between(repository: str, old: str, new: str) -> list[Change]:
+async def changes_between(repository: str, old: str, new: str) -> list[PathChange]:
     """Every path that differs; a moved file is one that went and one that came."""
     listing = await git.output(repository, "diff-tree", *_RAW, old, new)
-    return read_changes(listing)
+    return parse_raw_diff(listing)
 
 
-async def changes_of_trees(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[Change]]:
+async def changes_between_pairs(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[PathChange]]:
     """What differs within each pair of trees, an old one and a new one, in one call."""
     asked = "".join(f"{old} {new}\n" for old, new in pairs)
     listing = await git.output(repository, "diff-tree", *_RAW, "--stdin", stdin=asked.encode())
-    found: list[list[Change]] = []
+    found: list[list[PathChange]] = []
     at = 0
     for old, new in pairs:  # each is answered by a line that repeats it, and what differs
         changes, at = _read(listing, at + len(f"{old} {new}\n"))
@@ -48,40 +48,40 @@ async def changes_of_trees(repository: str, pairs: Sequence[tuple[str, str]]) ->
     return found
 
 
-def read_changes(listing: str) -> list[Change]:
+def parse_raw_diff(listing: str) -> list[PathChange]:
     """Read what `git diff-tree --raw -z` lists of two trees."""
     return _read(listing, 0)[0]
 
 
-def _read(listing: str, at: int) -> tuple[list[Change], int]:
+def _read(listing: str, at: int) -> tuple[list[PathChange], int]:
     """The changes that are listed from there on, `:<mode> <mode> <object> <object> <kind>` and path; where they end."""
-    found: list[Change] = []
+    found: list[PathChange] = []
     while listing.startswith(":", at):
         middle = listing.index("\0", at)
         end = listing.index("\0", middle + 1)
         how, path = listing[at + 1 : middle], listing[middle + 1 : end]
         old_mode, new_mode, old_object, new_object, _ = how.split(" ")
-        found.append(Change(path, (old_mode, old_object), (new_mode, new_object)))
+        found.append(PathChange(path, (old_mode, old_object), (new_mode, new_object)))
         at = end + 1
     return found, at
 
 
-def standing(top: str, path: str) -> str | None:
+def find_path_in_the_way(top: str, path: str) -> str | None:
     """What is there already where `path` would be: itself, or the first on its way that is no folder."""
-    for one in reversed([path, *above(path)]):
+    for one in reversed([path, *parent_folders(path)]):
         where = Path(top, one)
         if where.is_symlink() or (where.exists() and not where.is_dir()):
             return one
     return path if Path(top, path).exists() else None
 
 
-def is_file(top: str, path: str) -> bool:
+def is_file_on_disk(top: str, path: str) -> bool:
     """Whether `path` is a file, or a symlink, and no symlink is on its way."""
     where = Path(top, path)
-    return standing(top, path) == path and (where.is_symlink() or where.is_file())
+    return find_path_in_the_way(top, path) == path and (where.is_symlink() or where.is_file())
 
 
-def above(path: str) -> Iterator[str]:
+def parent_folders(path: str) -> Iterator[str]:
     """The folders on the way to a path, the nearest first."""
     while path := path.rpartition("/")[0]:
         yield path

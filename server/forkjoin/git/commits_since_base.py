@@ -30,14 +30,14 @@ class Commit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class CommitsSinceBase:
     """What a branch adds."""
 
     commits: tuple[Commit, ...]  #: its own, the newest first
     base: Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
 
 
-async def find_added(repository: str, head: str, tips: Sequence[Tip]) -> list[Added]:
+async def find_commits_since_base(repository: str, head: str, tips: Sequence[Tip]) -> list[CommitsSinceBase]:
     """What each of these branches adds to `head`, in one call."""
     asked = "".join(f"{one}\n" for one in (f"^{head}", *(tip.commit for tip in tips)))
     listing = await git.output(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
@@ -61,8 +61,8 @@ def _walk(tip: str, commits: Mapping[str, Commit]) -> list[Commit]:
     return list(found.values())
 
 
-def _added(own: list[Commit], outside: Mapping[str, Tip], sharing: Mapping[str, int]) -> Added:
+def _added(own: list[Commit], outside: Mapping[str, Tip], sharing: Mapping[str, int]) -> CommitsSinceBase:
     parents = {parent for commit in own for parent in commit.parents.split()}
     left_at = [outside[parent] for parent in parents if parent in outside]
     alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)
-    return Added(tuple(own), left_at[0] if alone else None)
+    return CommitsSinceBase(tuple(own), left_at[0] if alone else None)

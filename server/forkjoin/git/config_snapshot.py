@@ -60,14 +60,14 @@ class File:
 
 
 #: What reading a damaged snapshot raises.
-DAMAGES = (OSError, ValueError, TypeError, LookupError, AttributeError)
+DAMAGED_SNAPSHOT_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
 #: Files by their path: relative to the common git folder, or absolute. `None`: it was looked for, and is not there.
 Snapshot = Mapping[str, File | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ConfigChange:
     """A file that changed, or an entry in it, if it has a `key`."""
 
     file: str
@@ -86,7 +86,7 @@ class Change:
 # -- taking a snapshot
 
 
-def take(common_dir: str, *, user: bool = False) -> Snapshot:
+def take_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
     """Return a snapshot of a repository's shared files, and of `user`'s. Blocks."""
     root = Path(common_dir)
     files = [*islice(_shared_files(root), _FILES), *(users_config_files() if user else ())]
@@ -154,16 +154,16 @@ def _hash(file: BinaryIO, begins: bytes, limit: int) -> str | None:
 # -- comparing two
 
 
-async def compare(before: Snapshot, after: Snapshot) -> list[Change]:
+async def compare(before: Snapshot, after: Snapshot) -> list[ConfigChange]:
     """Return what changed between two snapshots, sorted by file."""
-    changes: list[Change] = []
+    changes: list[ConfigChange] = []
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         is_worktrees = name.startswith("worktrees/")  # worktrees come and go with their agents
         if _is_same(old, new) or (is_worktrees and not (name in before and name in after)):
             continue
         entries = await _compare_entries(name, old, new) if _is_configuration(name) else None
-        changes += [Change(name, _how(old, new))] if entries is None else entries
+        changes += [ConfigChange(name, _how(old, new))] if entries is None else entries
     return changes
 
 
@@ -188,14 +188,14 @@ def _how(old: File | None, new: File | None) -> str:
     return "removed" if new is None else "changed"
 
 
-async def _compare_entries(file: str, old: File | None, new: File | None) -> list[Change] | None:
+async def _compare_entries(file: str, old: File | None, new: File | None) -> list[ConfigChange] | None:
     """Return the entries of a configuration that changed, or `None` where only the file as a whole can be told."""
     before, after = await _entries(old), await _entries(new)
     if before is None or after is None or (old and new and old.link != new.link):
         return None
     gone, come = _by_key(before - after), _by_key(after - before)
     return [
-        Change(file, _tell(key, gone.get(key, []), come.get(key, [])), key)
+        ConfigChange(file, _tell(key, gone.get(key, []), come.get(key, [])), key)
         for key in dict.fromkeys((*gone, *come))
         if not _is_usual(file, key, gone.get(key, []), come.get(key, []))
     ]
@@ -260,7 +260,7 @@ def read_accepted(file: Path) -> Snapshot | None:
     """Return the snapshot that the person accepted, or `None` if unknown. Blocks."""
     try:
         return from_json(json.loads(read_regular(file) or b""))
-    except DAMAGES:
+    except DAMAGED_SNAPSHOT_ERRORS:
         return None
 
 
@@ -277,16 +277,16 @@ def find_damage(file: Path) -> str | None:
 
 def accept(file: Path, snapshot: Snapshot) -> None:
     """Record a snapshot as what the person accepts. Blocks."""
-    write_json(file, as_json(snapshot))
+    write_json(file, to_json(snapshot))
 
 
 def accept_as_found(file: Path, common_dir: str) -> None:
     """Accept what a repository has when forkjoin first sees it, before an agent runs there. Blocks."""
     if not file.exists():
-        accept(file, take(common_dir))
+        accept(file, take_snapshot(common_dir))
 
 
-def as_json(snapshot: Snapshot) -> dict[str, Any]:
+def to_json(snapshot: Snapshot) -> dict[str, Any]:
     """Return a snapshot as `from_json` takes it."""
     return {
         name: file and [file.mode, file.link, file.size, _encode(file.content), file.digest]
@@ -314,7 +314,7 @@ def write_json(file: Path, value: object) -> None:
     write_atomically(file, json.dumps(value).encode(), durable=True)
 
 
-def keep(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
+def write_copies(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
     """Write what a snapshot has of these files below a folder, none of them executable. Blocks."""
     for name in names:
         found = snapshot.get(name)
@@ -324,7 +324,7 @@ def keep(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
             write_atomically(file, found.content, durable=True)
 
 
-def put_back(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> list[str]:
+def restore_files(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> list[str]:
     """Give these files the content that a snapshot has of them. Blocks.
 
     Returns: those that could not be put back, since the snapshot does not hold all of their content.

@@ -22,28 +22,28 @@ _PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--ignore-submodules=d
 
 
 @dataclass(frozen=True, slots=True)
-class Stat:
+class DiffStat:
     files_changed: int
     insertions: int
     deletions: int
 
 
-async def measure(common_dir: str, base: str, tip: str) -> Stat:
+async def measure(common_dir: str, base: str, tip: str) -> DiffStat:
     """How much lies between two commits; a binary file counts as a file and no lines."""
     if base == tip:
-        return Stat(0, 0, 0)
+        return DiffStat(0, 0, 0)
     listing = await git.output(common_dir, "diff", *_PLAIN, "--numstat", "-z", "--no-renames", base, tip, "--")
     rows = [row.split("\t") for row in split_names(listing)]
     inserted, deleted = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
-    return Stat(len(rows), inserted, deleted)
+    return DiffStat(len(rows), inserted, deleted)
 
 
-async def text(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
+async def read_diff(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
     """The diff between two commits; of `path` alone, or of all."""
     return await git.read_output(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
 
 
-async def text_now(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
+async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
     """The diff from `base` to the files in a worktree as they are now, and what is new there."""
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
@@ -57,7 +57,7 @@ async def text_now(common_dir: str, worktree: Path, base: str, path: str | None,
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class ConflictSides:
     """Both diffs from `base`, cut; and the commits of `ours` that touched these files, the newest first."""
 
     base: str
@@ -66,7 +66,9 @@ class Sides:
     commits: tuple[str, ...]
 
 
-async def find_sides(common_dir: str, ours: str, theirs: str, files: Sequence[str], limit: int) -> Sides:
+async def find_conflict_sides(
+    common_dir: str, ours: str, theirs: str, files: Sequence[str], limit: int
+) -> ConflictSides:
     """What two commits have done in these files since they parted; `limit` bytes of each diff."""
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
     paths = [one for file in files[:_FILES] for one in _only(file)]
@@ -75,7 +77,7 @@ async def find_sides(common_dir: str, ours: str, theirs: str, files: Sequence[st
         for tip in (ours, theirs)
     ]
     log = ("log", "--first-parent", "--format=%H", f"--max-count={_COMMITS}", f"{base}..{ours}", "--", *paths)
-    return Sides(base, diffs[0], diffs[1], tuple((await git.output(common_dir, *log)).split()))
+    return ConflictSides(base, diffs[0], diffs[1], tuple((await git.output(common_dir, *log)).split()))
 
 
 def _diff(stat: bool) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forkjoin.git import git
-from forkjoin.git.changed_paths import Change, changes_between
+from forkjoin.git.changed_paths import PathChange, changes_between
 from forkjoin.git.commit_identity import make_signature
 from forkjoin.git.refs import Tip
 
@@ -17,7 +17,7 @@ _REF = "refs/forkjoin/stream"
 class NewCommit:
     """A commit that is to be made: what differs from its first parent, the commit made before it."""
 
-    changes: Sequence[Change]
+    changes: Sequence[PathChange]
     merged: str | None  #: its second parent
     message: str
     author: str  #: `name <address> seconds zone`, as git has it
@@ -57,7 +57,7 @@ def _write(head: str, commits: Iterable[NewCommit]) -> Iterator[bytes]:
     yield f"reset {_REF}\n\ndone\n".encode()
 
 
-def _edit(change: Change) -> bytes:
+def _edit(change: PathChange) -> bytes:
     path = os.fsencode(change.path).replace(b"\\", rb"\\").replace(b'"', rb"\"").replace(b"\n", rb"\n")
     if change.kind == "D":
         return b'D "%s"\n' % path

@@ -25,7 +25,9 @@ _MOST = 1024**3
 NAME = "files.tar"
 
 
-async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterable[str], name: str, message: str) -> str:
+async def archive_folders(
+    common_dir: str, folders: Mapping[str, Path], commits: Iterable[str], name: str, message: str
+) -> str:
     """Archive folders in a commit with `commits` as parents. Return its ref.
 
     To do so twice keeps them once, as long as nothing in them has changed.
@@ -46,10 +48,10 @@ async def archive(common_dir: str, folders: Mapping[str, Path], commits: Iterabl
     tree = await git.output(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
     parents = [f"-p{one}" for one in sorted(commits)]
     commit = await git.output(common_dir, "commit-tree", *parents, "-m", message, tree, extra=NOBODY)
-    return await kept_refs.keep(common_dir, commit, name)
+    return await kept_refs.keep_commit(common_dir, commit, name)
 
 
-def restoring(common_dir: str, ref: str, folder: Path) -> str:
+def restore_command(common_dir: str, ref: str, folder: Path) -> str:
     """Return the shell command that puts archived folders back below `folder`."""
     where, into = quote(common_dir), quote(str(folder))
     return f"mkdir -p {into} && git -C {where} cat-file blob {quote(f'{ref}:{NAME}')} | tar -x -C {into}"

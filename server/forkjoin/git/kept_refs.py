@@ -13,7 +13,7 @@ _AGENTS = re.compile(r"refs/heads/forkjoin[/-]a[1-9]\d*-.*", re.DOTALL)
 _NAMES = 5
 
 
-async def is_elsewhere(common_dir: str, commit: str, base: str) -> bool:
+async def is_reachable_elsewhere(common_dir: str, commit: str, base: str) -> bool:
     """Whether a commit stays reachable without an agent's branch: from `base`, another branch, or a tag.
 
     Raises:
@@ -27,7 +27,7 @@ async def is_elsewhere(common_dir: str, commit: str, base: str) -> bool:
     return not all(_AGENTS.fullmatch(ref) for ref in refs)
 
 
-async def keep(common_dir: str, commit: str, name: str) -> str:
+async def keep_commit(common_dir: str, commit: str, name: str) -> str:
     """Keep a commit reachable; the ref that does it: `name`, or one with a suffix where that keeps another commit."""
     for n in itertools.count(1):
         ref = f"refs/forkjoin/kept/{name}" if n == 1 else f"refs/forkjoin/kept/{name}-{n}"
@@ -44,7 +44,7 @@ async def keep(common_dir: str, commit: str, name: str) -> str:
     raise AssertionError("there is always a next number")
 
 
-async def find(common_dir: str, name: str) -> str | None:
+async def find_kept_ref(common_dir: str, name: str) -> str | None:
     """The ref that has kept something under this name, the newest where several have."""
     refs = [f"refs/forkjoin/kept/{name}", f"refs/forkjoin/kept/{name}-*"]
     form = "--format=%(symref) %(refname)"

@@ -14,7 +14,7 @@ _WHOSE = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class TriedMerge:
     """A merge that was tried: its tree and, if there are any, the files in conflict."""
 
     tree: str
@@ -28,7 +28,7 @@ async def try_merge(
     base: str | None = None,
     how: Sequence[str] = (),
     aside: Mapping[str, str] | None = None,
-) -> Merged:
+) -> TriedMerge:
     """Merge two commits in git's object store alone (git-merge-tree(1)), with the attributes that `ours` sets.
 
     With `base`, where they parted, they may be trees (since git 2.45). `how` are options of git's own;
@@ -43,11 +43,11 @@ async def try_merge(
         common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, ok_codes=(0, 1)
     )
     tree, _, told = os.fsdecode(out).partition("\0")
-    return Merged(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
+    return TriedMerge(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class MergePair:
     """A merge that is to be tried: both sides and, where it is given, the base, which then may be trees."""
 
     ours: str
@@ -59,8 +59,8 @@ class Pair:
 
 
 async def try_merges(
-    common_dir: str, wanted: Sequence[Pair], how: Sequence[str] = (), aside: Mapping[str, str] | None = None
-) -> list[Merged | GitError]:
+    common_dir: str, wanted: Sequence[MergePair], how: Sequence[str] = (), aside: Mapping[str, str] | None = None
+) -> list[TriedMerge | GitError]:
     """As `try_merge`, many in one call where that can be, each for itself; git's error, where one can't be merged.
 
     git can be told of one side only whose attributes count: the first one's.
@@ -70,8 +70,8 @@ async def try_merges(
 
 
 async def _try_alone(
-    common_dir: str, pair: Pair, how: Sequence[str], aside: Mapping[str, str] | None
-) -> Merged | GitError:
+    common_dir: str, pair: MergePair, how: Sequence[str], aside: Mapping[str, str] | None
+) -> TriedMerge | GitError:
     try:
         return await try_merge(common_dir, pair.ours, pair.theirs, pair.base, how, aside)
     except GitRefusedError as error:
@@ -79,8 +79,8 @@ async def _try_alone(
 
 
 async def _try_at_once(
-    common_dir: str, wanted: Sequence[Pair], how: Sequence[str], aside: Mapping[str, str] | None
-) -> Sequence[Merged]:
+    common_dir: str, wanted: Sequence[MergePair], how: Sequence[str], aside: Mapping[str, str] | None
+) -> Sequence[TriedMerge]:
     """What comes of all of these; nothing where one of them can't be merged at all, or this git knows no such call."""
     asked = "".join(f"{pair}\n" for pair in wanted).encode()
     arguments = (*how, "merge-tree", "--stdin", "--name-only", "--messages")
@@ -89,10 +89,10 @@ async def _try_at_once(
     return () if code else list(_read_merges(iter(os.fsdecode(out).split("\0"))))
 
 
-def _read_merges(told: Iterator[str]) -> Iterator[Merged]:
+def _read_merges(told: Iterator[str]) -> Iterator[TriedMerge]:
     """Of each is told whether it is clean, its tree, and what `_read_conflicts` reads."""
     while is_clean := next(told, ""):
-        yield Merged(next(told), _read_conflicts(told, is_clean=is_clean == "1"))
+        yield TriedMerge(next(told), _read_conflicts(told, is_clean=is_clean == "1"))
 
 
 def _read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:

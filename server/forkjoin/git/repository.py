@@ -13,7 +13,7 @@ from forkjoin.git.file_names import split_names
 from forkjoin.git.git_config import is_marked_bare
 from forkjoin.git.git_folder import read_gitfile, resolve_common_dir
 from forkjoin.git.refs import resolve_commit
-from forkjoin.git.symbolic_head import find_refs
+from forkjoin.git.symbolic_head import follow_head
 
 #: Bytes of a listing in which a file that is there is looked for.
 _LISTING = 64 * 1024
@@ -30,7 +30,7 @@ class Checkout:
     dirty: bool
 
 
-async def look(folder: Path, *, dirt: bool = False) -> Checkout:
+async def read_checkout(folder: Path, *, check_dirty: bool = False) -> Checkout:
     """How the repository around `folder` stands; `dirty` (tracked files alone) is only looked for if asked."""
     git_dir = await _discover(folder)
     common_dir = await to_thread.run_sync(resolve_common_dir, git_dir)
@@ -39,8 +39,8 @@ async def look(folder: Path, *, dirt: bool = False) -> Checkout:
         top = None
     here = {"GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(top or git_dir)}
     try:
-        refs, head = await find_refs(common_dir, git_dir), await resolve_commit(git_dir, "HEAD")
-        is_dirty = dirt and top is not None and head is not None and await _is_dirty(top, here)
+        refs, head = await follow_head(common_dir, git_dir), await resolve_commit(git_dir, "HEAD")
+        is_dirty = check_dirty and top is not None and head is not None and await _is_dirty(top, here)
     except GitError as error:
         raise _refuse(folder, error) from error
     return Checkout(common_dir, str(top) if top else None, refs[-1] if refs else None, head, is_dirty)
@@ -77,7 +77,7 @@ def is_root(folder: Path, git_dir: Path) -> bool:
     return os.path.realpath(link) == str(git_dir)
 
 
-async def find_main(common_dir: str) -> Path | None:
+async def find_main_worktree(common_dir: str) -> Path | None:
     """Return the main worktree: `None` if bare, the git folder if unknown.
 
     A submodule's is at core.worktree, but only if the `.git` there leads back.
@@ -107,7 +107,7 @@ async def _is_dirty(top: Path, here: Mapping[str, str]) -> bool:
     return bool(await git.output(top, "status", *form, extra=here))
 
 
-async def commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:
+async def list_commits(common_dir: str, base: str, tip: str, limit: int) -> list[str]:
     """The commits of `tip` that `base` has not, newest first, each as "<short id> <subject>"; at most `limit`."""
     if base == tip:
         return []

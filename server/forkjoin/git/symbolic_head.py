@@ -15,7 +15,7 @@ from forkjoin.git.refs import find_symbolic_target
 _LIMIT = 4096
 
 
-async def find_refs(common_dir: str, git_dir: Path) -> list[str]:
+async def follow_head(common_dir: str, git_dir: Path) -> list[str]:
     """Return the ref that HEAD leads to, last, and the symbolic refs on the way; empty if HEAD is detached or gone."""
     if await to_thread.run_sync(Path(common_dir, "reftable").is_dir):
         found = await find_symbolic_target(git_dir, "HEAD")

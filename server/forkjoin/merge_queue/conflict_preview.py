@@ -14,7 +14,7 @@ import anyio
 from forkjoin.core.error import CallerError, ForkjoinError, GitError
 from forkjoin.core.model import FINAL, RUNS, Agent
 from forkjoin.git.file_names import printable
-from forkjoin.git.merge_tree import Merged, Pair, try_merges
+from forkjoin.git.merge_tree import MergePair, TriedMerge, try_merges
 from forkjoin.git.refs import find_tip, short_name
 from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
@@ -84,7 +84,7 @@ class ConflictPreview:
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
-            merges = await try_merges(common_dir, [Pair(*pair) for pair in new.values()], NO_FSYNC, aside)
+            merges = await try_merges(common_dir, [MergePair(*pair) for pair in new.values()], NO_FSYNC, aside)
             files |= dict(zip(new, map(_told, merges), strict=True))
             self._files |= {key: files[key] for key in new}
         for oldest in list(self._files)[: max(0, len(self._files) - _REMEMBERED)]:
@@ -113,9 +113,9 @@ class ConflictPreview:
                 log.info("conflicts in project %d could not be foreseen: %s", project, error)
 
 
-def _told(merged: Merged | GitError) -> tuple[str, ...]:
+def _told(merged: TriedMerge | GitError) -> tuple[str, ...]:
     """The files in which two conflict, as they can be told."""
-    if isinstance(merged, Merged):
+    if isinstance(merged, TriedMerge):
         return tuple(map(printable, merged.conflicts))
     if "unrelated histories" in merged.stderr:
         return ("(they have no common history)",)

@@ -10,7 +10,7 @@ from forkjoin.core.model import Agent, MergeJob, OnConflict, Strategy
 from forkjoin.core.session import Caller
 from forkjoin.core.settings import Recipe
 from forkjoin.git.refs import find_branch, is_ancestor, short_name
-from forkjoin.git.repository import Checkout, look
+from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport
 from forkjoin.merge_queue.requester import check_own_branch
 from forkjoin.services import Services
@@ -39,7 +39,7 @@ async def enqueue(
         return await services.store.landing(before["landing"])
     if wish.dry_run and wish.on_conflict == "agent":
         raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
-    checkout = await look(caller.session.folder)
+    checkout = await read_checkout(caller.session.folder)
     target = await _find_own_target(services, caller) or await find_target(checkout, into)
     if not (confirmed or wish.dry_run):
         _check_open(services.settings.merge.protected, target)
@@ -64,7 +64,7 @@ async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, 
     """Record that what moved a target last, of ours, is to be taken back."""
     if (before := await services.store.answered(caller.call)) is not None:
         return await services.store.landing(before["landing"])
-    checkout = await look(caller.session.folder)
+    checkout = await read_checkout(caller.session.folder)
     target = await _find_own_target(services, caller) or await find_target(checkout, into)
     if not confirmed:
         _check_open(services.settings.merge.protected, target)

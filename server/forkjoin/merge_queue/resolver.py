@@ -13,7 +13,7 @@ from typing import TypeVar
 from forkjoin.core.agent_spec import Spec
 from forkjoin.core.error import GitRefusedError
 from forkjoin.core.model import FINAL, Agent, Merge, State
-from forkjoin.git.branch_names import find_naming
+from forkjoin.git.branch_names import find_naming_scheme
 from forkjoin.git.merge_tree import try_merge
 from forkjoin.merge_queue.conflict_source import find_origin
 from forkjoin.merge_queue.merge_context import MergeContext
@@ -54,7 +54,7 @@ class Resolving:
 async def find_resolving(order: MergeContext, landed: MergeReport) -> Resolving:
     """Who is to resolve the conflicts of a landing, which has moved its target."""
     store, landing = order.services.store, order.landing
-    resolving = Resolving({}, [], await find_naming(order.common_dir, order.services.home.worktrees))
+    resolving = Resolving({}, [], await find_naming_scheme(order.common_dir, order.services.home.worktrees))
     live = [one for one in await store.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)]
     conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
     for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):

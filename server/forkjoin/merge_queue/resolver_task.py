@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from forkjoin.core.client_markup import neutralize
 from forkjoin.core.lead_environments import Environments
 from forkjoin.core.model import Agent
-from forkjoin.git.diff import Sides, find_sides
+from forkjoin.git.diff import ConflictSides, find_conflict_sides
 from forkjoin.git.file_names import printable, printable_list
 from forkjoin.merge_queue.conflict_source import find_origin
 from forkjoin.merge_queue.merge_context import MergeContext
@@ -56,7 +56,7 @@ class Conflict:
 
 async def write_brief(order: MergeContext, landed: MergeReport, conflict: Conflict, verify: str | None) -> str:
     """The task of whoever resolves a conflict."""
-    sides = await find_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF + _BEYOND)
+    sides = await find_conflict_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF + _BEYOND)
     target, fence = printable(order.into), secrets.token_hex(8)
     behind, setup = ", ".join(f"a{number}" for number in conflict.behind), order.recipe.setup
     what = _WHAT.format(
@@ -76,7 +76,9 @@ async def write_brief(order: MergeContext, landed: MergeReport, conflict: Confli
     return "".join((order.services.environments.redact(what), *told)).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-async def _tell(order: MergeContext, landed: MergeReport, conflict: Conflict, sides: Sides) -> list[tuple[str, str]]:
+async def _tell(
+    order: MergeContext, landed: MergeReport, conflict: Conflict, sides: ConflictSides
+) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
     store, target, known = order.services.store, printable(order.into), order.services.environments
     origin = await find_origin(store, conflict.agent)

@@ -28,7 +28,7 @@ from forkjoin.git.merging.merge_branches_in_order import (
     merge_together,
 )
 from forkjoin.git.refs import Tip, find_tips, short_name
-from forkjoin.git.unsaved.submodules import Keeping, secure
+from forkjoin.git.unsaved.submodules import SaveOptions, save_submodule_commits
 from forkjoin.git.worktrees.checkout import check_free, find_checkout
 from forkjoin.merge_queue.bisect import BrokenBeforeError, longest_passing
 from forkjoin.merge_queue.eligible_branches import Entry, find_entries
@@ -194,8 +194,8 @@ class _Train:
             if isinstance(fate, Joined) and fate.submodules:
                 common_dir, landing = self.order.common_dir, self.order.landing
                 where = None if landing.dry_run else await find_checkout(common_dir, landing.target)
-                keeping = Keeping(entry.agent.slug, landing.dry_run, where)
-                why = await secure(common_dir, fate.head.commit, fate.submodules, keeping)
+                keeping = SaveOptions(entry.agent.slug, landing.dry_run, where)
+                why = await save_submodule_commits(common_dir, fate.head.commit, fate.submodules, keeping)
                 refused |= {entry.agent.number: Skipped(entry.agent.id, why)} if why else {}
         return refused
 

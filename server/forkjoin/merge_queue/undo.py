@@ -25,7 +25,7 @@ async def undo(order: MergeContext, undone: MergeJob) -> PlannedMove:
         raise CallerError(f"{short_name(target)} has the merge of {', '.join(ids)} no more; nothing was changed.")
     why = f"forkjoin: undo the merge of {', '.join(ids)}"
     if now == move.new:
-        await kept_refs.keep(common_dir, move.new, f"undone-{undone.number}")
+        await kept_refs.keep_commit(common_dir, move.new, f"undone-{undone.number}")
         back = move_target.Move(target, move.new, move.old, None, why)
         return PlannedMove(back, MergeReport(short_name(target), move.old, undone=ids))
     commit = await _revert(order, move, now, ids)

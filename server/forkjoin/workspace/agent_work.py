@@ -60,7 +60,7 @@ async def find_moved(store: Store, common_dir: str, agent: Agent) -> Moved | Non
 async def measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
     """What is on an agent's branch, as a result tells it."""
     at = tip or agent.base
-    commits = await repository.commits(common_dir, agent.base, at, _COMMITS_NAMED)
+    commits = await repository.list_commits(common_dir, agent.base, at, _COMMITS_NAMED)
     return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.base, at))}
 
 

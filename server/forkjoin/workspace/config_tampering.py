@@ -20,7 +20,7 @@ from forkjoin.core.model import Agent, MergeJob
 from forkjoin.core.regular_file import read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git import config_snapshot
-from forkjoin.git.config_snapshot import DAMAGES, Change, Snapshot, accepted_file
+from forkjoin.git.config_snapshot import DAMAGED_SNAPSHOT_ERRORS, ConfigChange, Snapshot, accepted_file
 from forkjoin.git.git_config import find_users_ignore_file
 from forkjoin.services import Services
 
@@ -38,7 +38,7 @@ async def begin(services: Services, whose: Agent | MergeJob) -> None:
     file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
     if noted.get("attempt") != _attempt(whose):
-        now = await to_thread.run_sync(lambda: config_snapshot.take(common_dir, user=True))
+        now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
     if isinstance(whose, Agent):
         await _note_rules(file, common_dir, Path(whose.worktree))
@@ -54,7 +54,7 @@ async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str
     noted = await to_thread.run_sync(_read, file, whose)
     found: list[str] = noted.get("found", [])
     if noted.get("attempt") == _attempt(whose):
-        now = await to_thread.run_sync(lambda: config_snapshot.take(common_dir, user=True))
+        now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
         changes = await config_snapshot.compare(noted["snapshot"], now)
         found += [_say(whose, change) for change in changes]
         if changes:
@@ -89,7 +89,7 @@ def _read_rules(file: Path) -> str:
 
 
 def _read_kept(file: Path) -> str | None:
-    with suppress(*DAMAGES):
+    with suppress(*DAMAGED_SNAPSHOT_ERRORS):
         return str(json.loads(read_regular(file) or b"")["own"])
     return None
 
@@ -122,7 +122,7 @@ async def forget_rules(services: Services, agent: Agent) -> None:
 # -- what is kept
 
 
-def _say(whose: Agent | MergeJob, change: Change) -> str:
+def _say(whose: Agent | MergeJob, change: ConfigChange) -> str:
     """Describe a change for a result. Its author is unknown."""
     when = f"changed {_when(whose)}"
     if change.is_users:
@@ -149,11 +149,11 @@ def _read(file: Path, whose: Agent | MergeJob) -> dict[str, Any]:
     try:
         noted: dict[str, Any] = json.loads(read_regular(file) or b"")
         return {**noted, "snapshot": config_snapshot.from_json(noted["snapshot"]), "found": [*map(str, noted["found"])]}
-    except DAMAGES:
+    except DAMAGED_SNAPSHOT_ERRORS:
         words = "forkjoin can't tell all that changed in shared configuration and hooks"
         return {"found": [f"{words} {_when(whose)}: {file} was damaged."]} if os.path.lexists(file) else {}
 
 
 async def _note(file: Path, whose: Agent | MergeJob, snapshot: Snapshot, found: list[str]) -> None:
-    noted = {"attempt": _attempt(whose), "snapshot": config_snapshot.as_json(snapshot), "found": found[:_KEPT]}
+    noted = {"attempt": _attempt(whose), "snapshot": config_snapshot.to_json(snapshot), "found": found[:_KEPT]}
     await to_thread.run_sync(config_snapshot.write_json, file, noted)

@@ -1,15 +1,15 @@
 """Which branches git must merge, and which of them have nothing to do with each other."""
 
 import pytest
-from forkjoin.git.changed_paths import Change
+from forkjoin.git.changed_paths import PathChange
 from forkjoin.git.merging.overlapping_branches import find_meeting
 
 
-def changes(words: str) -> list[Change]:
+def changes(words: str) -> list[PathChange]:
     """`+new -old file`: what is added, what is deleted, and what is changed."""
     nothing, something = ("000000", "0" * 40), ("100644", "1" * 40)
     return [
-        Change(
+        PathChange(
             word.lstrip("+-"),
             nothing if word.startswith("+") else something,
             nothing if word.startswith("-") else something,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from forkjoin.git import git_process
-from forkjoin.git.unsaved.unsaved_work import find_unsaved
+from forkjoin.git.unsaved.unsaved_work import find_unsaved_work
 from support.branches import Fork, commit, make_fork
 from support.harness import git
 
 
 async def found(fork: Fork) -> list[str]:
-    return sorted(str(one) for one in await find_unsaved(fork.common_dir, fork.path, fork.base))
+    return sorted(str(one) for one in await find_unsaved_work(fork.common_dir, fork.path, fork.base))
 
 
 def configure(where: Path, text: str, file: str = "config") -> None:

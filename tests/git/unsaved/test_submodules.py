@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from forkjoin.git.changed_paths import Change, changes_between
-from forkjoin.git.unsaved.submodules import Keeping, secure
-from forkjoin.git.unsaved.unsaved_work import find_unsaved
+from forkjoin.git.changed_paths import PathChange, changes_between
+from forkjoin.git.unsaved.submodules import SaveOptions, save_submodule_commits
+from forkjoin.git.unsaved.unsaved_work import find_unsaved_work
 from forkjoin.git.worktrees import worktree
 from support.branches import Fork, commit, make_fork, write
 from support.harness import git
@@ -41,18 +41,20 @@ def move(fork: Fork, path: str = "lib") -> str:
     return done
 
 
-async def changes(fork: Fork) -> list[Change]:
+async def changes(fork: Fork) -> list[PathChange]:
     return [one for one in await changes_between(fork.common_dir, fork.base, fork.tip()) if one.new[0] == "160000"]
 
 
 async def keep(fork: Fork, *, dry_run: bool = False) -> str | None:
-    return await secure(fork.common_dir, fork.tip(), await changes(fork), Keeping("a1-left", dry_run))
+    return await save_submodule_commits(
+        fork.common_dir, fork.tip(), await changes(fork), SaveOptions("a1-left", dry_run)
+    )
 
 
 async def land(fork: Fork) -> None:
     """Do as a merge does, and a removal after it; then let the user update the submodules, with no remote to ask."""
     assert await keep(fork) is None
-    assert await find_unsaved(fork.common_dir, fork.path, fork.base) == []
+    assert await find_unsaved_work(fork.common_dir, fork.path, fork.base) == []
     git(fork.repository, "merge", "-q", "--ff-only", fork.branch)
     await worktree.remove(fork.common_dir, fork.path)
     (fork.repository.parent / "library").rename(fork.repository.parent / "away")
@@ -97,7 +99,7 @@ async def test_a_repository_that_the_agent_added_as_it_is_comes_along(repository
     git(fork.path, "commit", "-qm", "own")
     assert await keep(fork) is None
     assert git(repository / ".git" / "modules" / "own", "cat-file", "-t", done) == "commit"
-    assert await find_unsaved(fork.common_dir, fork.path, fork.base) == []
+    assert await find_unsaved_work(fork.common_dir, fork.path, fork.base) == []
 
 
 async def test_a_submodule_of_old_form_is_given_the_commit(repository: Path, library: Path) -> None:
@@ -108,7 +110,7 @@ async def test_a_submodule_of_old_form_is_given_the_commit(repository: Path, lib
     fork = await make(repository)
     move(fork)
     assert await keep(fork) is None
-    assert await find_unsaved(fork.common_dir, fork.path, fork.base) == []
+    assert await find_unsaved_work(fork.common_dir, fork.path, fork.base) == []
     await worktree.remove(fork.common_dir, fork.path)
     git(repository, "merge", "-q", "--ff-only", fork.branch)
     library.rename(library.with_name("away"))
@@ -143,7 +145,7 @@ async def test_another_agents_commit_is_found_in_its_worktree(repository: Path, 
     second = await make_fork(repository, "a2-left")
     git(second.path, "merge", "-q", "--ff-only", first.branch)
     assert await keep(second) is None
-    assert await find_unsaved(first.common_dir, first.path, first.base) == []
+    assert await find_unsaved_work(first.common_dir, first.path, first.base) == []
 
 
 async def test_what_was_made_besides_is_kept_too(repository: Path, library: Path) -> None:
@@ -153,9 +155,9 @@ async def test_what_was_made_besides_is_kept_too(repository: Path, library: Path
     git(fork.path / "lib", "branch", "aside")
     git(fork.path / "lib", "reset", "-q", "--hard", "HEAD~")
     move(fork)
-    assert [str(one) for one in await find_unsaved(fork.common_dir, fork.path, fork.base)] == ["lib (2 commits)"]
+    assert [str(one) for one in await find_unsaved_work(fork.common_dir, fork.path, fork.base)] == ["lib (2 commits)"]
     assert await keep(fork) is None
-    assert await find_unsaved(fork.common_dir, fork.path, fork.base) == []
+    assert await find_unsaved_work(fork.common_dir, fork.path, fork.base) == []
     module = repository / ".git" / "modules" / "lib"
     assert git(module, "rev-parse", f"refs/forkjoin/kept/a1-left-{aside[:12]}") == aside
 

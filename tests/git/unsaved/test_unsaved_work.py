@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.git import folder_archive
-from forkjoin.git.unsaved.unsaved_work import find_unsaved, keep
+from forkjoin.git.unsaved.unsaved_work import archive_unsaved, find_unsaved_work
 from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.worktree_folder import git_folders
 from support.branches import GIT_VERSION, Fork, blob, commit, make_fork, put_counting_git, run_bound
@@ -21,7 +21,7 @@ ALLOW = ("-c", "protocol.file.allow=always")
 
 
 async def found(fork: Fork) -> list[str]:
-    return [str(one) for one in await find_unsaved(fork.common_dir, fork.path, fork.base)]
+    return [str(one) for one in await find_unsaved_work(fork.common_dir, fork.path, fork.base)]
 
 
 def make_repository(path: Path, files: dict[str, str | None] | None = None) -> Path:
@@ -294,10 +294,10 @@ async def test_a_folder_that_cannot_be_read_is_unsaved(fork: Fork, monkeypatch: 
         return really(path)
 
     monkeypatch.setattr(os, "scandir", scan)
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     assert [str(one) for one in unsaved] == ["closed (a folder that can't be read)"]
     with pytest.raises(CallerError, match="closed can't be kept: Permission denied"):
-        await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+        await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
 
 
 async def test_a_full_disk_is_told_of_and_keeps_nothing(tmp_path: Path, user: Path) -> None:
@@ -306,17 +306,17 @@ async def test_a_full_disk_is_told_of_and_keeps_nothing(tmp_path: Path, user: Pa
         commit(disk / "repository", {"a": "x"})
         fork = await make_fork(disk / "repository")
         commit(make_repository(fork.path / "inner"), {"a": "x"})
-        unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+        unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
         fill(disk)
         with pytest.raises(CallerError, match=f"the disk that {fork.common_dir} is on is full; make room there"):
-            await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+            await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
         assert git(fork.path, "for-each-ref", "refs/forkjoin") == ""
 
 
 _FIND = """
 import anyio, pathlib
-from forkjoin.git.unsaved.unsaved_work import find_unsaved
-print(*anyio.run(find_unsaved, {0!r}, pathlib.Path({1!r}), {2!r}))
+from forkjoin.git.unsaved.unsaved_work import find_unsaved_work
+print(*anyio.run(find_unsaved_work, {0!r}, pathlib.Path({1!r}), {2!r}))
 """
 
 
@@ -362,8 +362,8 @@ async def test_a_worktree_within_is_unsaved_by_its_head_and_files(fork: Fork, wo
     said = {"commit": "1 commit", "file": "1 uncommitted path", "both": "1 commit and 1 uncommitted path"}.get(work)
     assert await found(fork) == ([f".claude/worktrees/x ({said})"] if said else [])
     if work == "both":
-        unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
-        kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+        unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
+        kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
         assert git(fork.repository, "merge-base", "--is-ancestor", done, kept) == ""
     await worktree.remove(fork.common_dir, fork.path)
     assert list(git_folders(fork.common_dir)) == []
@@ -488,7 +488,9 @@ async def test_commits_that_only_a_ref_of_the_worktree_has_are_unsaved(any_fork:
     made = git(fork.path, "commit-tree", "-p", "HEAD", "-m", "off", "HEAD^{tree}")
     git(fork.path, "update-ref", ref, made)
     assert await found(fork) == [f"{ref} (commits that no branch has)"]
-    kept = await keep(fork.common_dir, fork.path, await find_unsaved(fork.common_dir, fork.path, fork.base), "a1-left")
+    kept = await archive_unsaved(
+        fork.common_dir, fork.path, await find_unsaved_work(fork.common_dir, fork.path, fork.base), "a1-left"
+    )
     assert git(fork.repository, "merge-base", "--is-ancestor", made, kept) == ""
     git(fork.path, "branch", "-f", "saved", made)
     assert await found(fork) == []
@@ -497,9 +499,9 @@ async def test_commits_that_only_a_ref_of_the_worktree_has_are_unsaved(any_fork:
 async def test_a_ref_of_the_worktree_that_leads_nowhere_is_unsaved(fork: Fork) -> None:
     (fork.folder / "refs" / "worktree").mkdir(parents=True)
     (fork.folder / "refs" / "worktree" / "x").write_text(f"{'1' * 40}\n")
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     assert [one.name for one in unsaved] == ["refs"]
-    assert await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    assert await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
 
 
 @pytest.mark.skipif(GIT_VERSION < (2, 45), reason="git knows no reftable")
@@ -521,9 +523,9 @@ async def test_commits_of_a_nested_worktree_alone_are_unsaved_with_reftables(
         commit(fork.path / "in", {"a": "x"})
     if held == "the log of HEAD":
         git(fork.path / "in", "checkout", "-q", "--detach", "HEAD~")
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     assert [str(one) for one in unsaved] == ["in (1 commit)"]
-    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
     with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
         assert ("a1-left/clone/.git/objects" in tar.getnames()) == (owner == "clone")
 
@@ -599,10 +601,10 @@ async def test_what_is_kept_can_be_put_back(fork: Fork, tmp_path: Path) -> None:
     inner = make_repository(fork.path / "inner", {"a": "x"})
     (inner / "loose").write_text("y")
     (inner / "link").symlink_to("a")
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
-    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
+    kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
     assert kept == "refs/forkjoin/kept/nested/a1-left"
-    assert await keep(fork.common_dir, fork.path, unsaved, "a1-left") == kept
+    assert await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left") == kept
     with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
         tar.extractall(tmp_path / "back", filter="tar")
     back = tmp_path / "back" / fork.path.name / "inner"
@@ -620,10 +622,10 @@ async def test_of_a_git_folder_that_a_symlink_leads_to_what_goes_is_kept(
     folder = fork.path / "elsewhere" if where == "within" else tmp_path / "elsewhere"
     (inner / ".git").rename(folder)
     (inner / ".git").symlink_to(folder)
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     said = "1 commit and 1 uncommitted path" if where == "within" else "1 uncommitted path"
     assert [str(one) for one in unsaved] == [f"inner ({said})"]
-    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
     with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
         assert ("a1-left/elsewhere/HEAD" in tar.getnames()) == (where == "within")
         assert not any("git-folder" in name for name in tar.getnames())
@@ -632,8 +634,8 @@ async def test_of_a_git_folder_that_a_symlink_leads_to_what_goes_is_kept(
 async def test_a_submodules_git_folder_is_kept_with_its_files(with_submodule: Fork) -> None:
     fork = with_submodule
     commit(fork.path / "lib", {"a": "x"})
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
-    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
+    kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
     with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
         assert {"a1-left/lib/a", "git-folder/worktrees/a1-left/modules/lib/HEAD"} <= set(tar.getnames())
 
@@ -641,8 +643,8 @@ async def test_a_submodules_git_folder_is_kept_with_its_files(with_submodule: Fo
 async def test_another_repositorys_worktree_is_kept_under_a_path_that_tar_takes(fork: Fork, library: Path) -> None:
     git(library, "worktree", "add", "-q", "--detach", str(fork.path / "other"))
     (fork.path / "other" / "loose").write_text("y")
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
-    kept = await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
+    kept = await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
     with tarfile.open(fileobj=BytesIO(blob(fork.repository, kept, "files.tar"))) as tar:
         names = tar.getnames()
     assert "a1-left/other/loose" in names
@@ -654,7 +656,7 @@ async def test_folders_that_are_too_large_together_are_all_named(fork: Fork, mon
     monkeypatch.setattr(folder_archive, "_MOST", 10_000)
     for name in ("one", "two"):
         (make_repository(fork.path / name) / "loose").write_bytes(b"x" * 4000)
-    unsaved = await find_unsaved(fork.common_dir, fork.path, fork.base)
+    unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     with pytest.raises(CallerError) as caught:
-        await keep(fork.common_dir, fork.path, unsaved, "a1-left")
+        await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
     assert f"{fork.path / 'one'}, {fork.path / 'two'} have more than" in str(caught.value)

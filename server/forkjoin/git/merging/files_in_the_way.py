@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from forkjoin.core.error import GitError
 from forkjoin.git import git
-from forkjoin.git.changed_paths import above, changes_between, standing
+from forkjoin.git.changed_paths import changes_between, find_path_in_the_way, parent_folders
 from forkjoin.git.file_names import join_names, printable, split_names
 from forkjoin.git.worktrees.checkout import Held
 from forkjoin.git.worktrees.falsely_changed_files import find_as_checked_out
@@ -84,7 +84,9 @@ async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
 
 async def _find_untracked(held: Held, added: list[str]) -> list[str]:
     """Untracked files where these would be added. git itself would overwrite those that are ignored."""
-    there = await to_thread.run_sync(lambda: {found for path in added if (found := standing(held.path, path))})
+    there = await to_thread.run_sync(
+        lambda: {found for path in added if (found := find_path_in_the_way(held.path, path))}
+    )
     return await _list(held, "--others", sorted(there))
 
 
@@ -105,9 +107,9 @@ async def _list(held: Held, which: str, paths: list[str]) -> list[str]:
 async def _find_dirty(held: Held, changes: Iterable[str]) -> list[str]:
     """What the user has changed among, above or below these paths."""
     changed = set(changes)
-    folders = {folder for path in changed for folder in above(path)}
+    folders = {folder for path in changed for folder in parent_folders(path)}
     listing = await held.git(
         "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=dirty"
     )
     dirty = [entry[3:] for entry in split_names(listing)]
-    return [path for path in dirty if path in folders or not changed.isdisjoint([path, *above(path)])]
+    return [path for path in dirty if path in folders or not changed.isdisjoint([path, *parent_folders(path)])]

@@ -11,7 +11,13 @@ from pathlib import Path
 from anyio import to_thread
 
 from forkjoin.git import git
-from forkjoin.git.changed_paths import Change, above, changes_between, is_file, standing
+from forkjoin.git.changed_paths import (
+    PathChange,
+    changes_between,
+    find_path_in_the_way,
+    is_file_on_disk,
+    parent_folders,
+)
 from forkjoin.git.file_names import join_names, split_names
 from forkjoin.git.refs import resolve_commit
 from forkjoin.git.worktrees.checkout import Held
@@ -37,7 +43,7 @@ async def put_back(held: Held, old: str, new: str) -> None:
     moved = await _find_moved(held, new, files, before)
     await to_thread.run_sync(_take_away, held.path, moved)
     wanted = [path for path in moved if path in before]
-    free = await to_thread.run_sync(lambda: [path for path in wanted if standing(held.path, path) is None])
+    free = await to_thread.run_sync(lambda: [path for path in wanted if find_path_in_the_way(held.path, path) is None])
     await held.git("checkout-index", "-q", "-u", "-z", "--stdin", stdin=join_names(free))
     if index_was_moved:
         await held.put_index()
@@ -56,7 +62,7 @@ async def _entries(held: Held) -> tuple[dict[str, tuple[str, str]], set[str]]:
     return found, kept
 
 
-async def _put_index_back(held: Held, changes: Sequence[Change], before: Mapping[str, tuple[str, str]]) -> bool:
+async def _put_index_back(held: Held, changes: Sequence[PathChange], before: Mapping[str, tuple[str, str]]) -> bool:
     """Put the old side of these changes into the copy of the index, if the move had come so far.
 
     Not where HEAD has the new side: then somebody has committed it.
@@ -72,7 +78,7 @@ async def _put_index_back(held: Held, changes: Sequence[Change], before: Mapping
     return True
 
 
-async def _find_moved(held: Held, new: str, changes: Sequence[Change], before: Container[str]) -> list[str]:
+async def _find_moved(held: Held, new: str, changes: Sequence[PathChange], before: Container[str]) -> list[str]:
     """The paths at which there is what the move has left, or nothing, or what is in the way of a file that was."""
     listing = await held.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
     differ = set(split_names(listing))
@@ -88,7 +94,7 @@ async def _find_moved(held: Held, new: str, changes: Sequence[Change], before: C
 
 def _read(top: str, path: str) -> tuple[bytes, bool] | None:
     """The bytes of a file, or where a symlink leads, and which of them it is; none where there is neither."""
-    if not is_file(top, path):
+    if not is_file_on_disk(top, path):
         return None
     where = Path(top, path)
     return (os.fsencode(where.readlink()), True) if where.is_symlink() else (where.read_bytes(), False)
@@ -102,9 +108,9 @@ async def _begins(held: Held, revision: str, data: bytes, is_symlink: bool) -> b
 
 def _take_away(top: str, paths: Iterable[str]) -> None:
     """Remove these files, and the folders that are empty then."""
-    for path in (path for path in paths if is_file(top, path)):
+    for path in (path for path in paths if is_file_on_disk(top, path)):
         Path(top, path).unlink()
-        for folder in above(path):
+        for folder in parent_folders(path):
             try:
                 Path(top, folder).rmdir()
             except OSError:  # there is something else in it

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 
 from forkjoin.core.error import GitError
-from forkjoin.git.changed_paths import SUBMODULE, Change, changes_of_trees
+from forkjoin.git.changed_paths import SUBMODULE, PathChange, changes_between_pairs
 from forkjoin.git.commit_identity import Signature
-from forkjoin.git.commits_since_base import Added, find_added
+from forkjoin.git.commits_since_base import CommitsSinceBase, find_commits_since_base
 from forkjoin.git.fast_import import NewCommit, make_commits
 from forkjoin.git.git_version import read_version
-from forkjoin.git.merge_tree import Merged, Pair, try_merges
+from forkjoin.git.merge_tree import MergePair, TriedMerge, try_merges
 from forkjoin.git.merging.overlapping_branches import find_meeting
 from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import Tip, is_ancestor
@@ -43,7 +43,7 @@ class Branch:
 @dataclass(frozen=True, slots=True)
 class Joined:
     head: Tip  #: the commit that has it, and all that was joined before it
-    submodules: tuple[Change, ...] = ()  #: those that it adds or moves
+    submodules: tuple[PathChange, ...] = ()  #: those that it adds or moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Behind:
 _Failed = Conflicting | Refused | Behind
 Fate = Joined | Contained | _Failed
 
-_Outcome = list[Change] | Contained | Conflicting | Refused  #: of a merge whose commit is not made yet
+_Outcome = list[PathChange] | Contained | Conflicting | Refused  #: of a merge whose commit is not made yet
 
 
 async def merge_together(
@@ -84,7 +84,7 @@ async def merge_together(
     """
     if not branches:
         return []
-    added = await find_added(common_dir, head.commit, [branch.tip for branch in branches])
+    added = await find_commits_since_base(common_dir, head.commit, [branch.tip for branch in branches])
     many = len(branches) > _MANY
     merger = _Merger(common_dir, head, signed, squash, NO_FSYNC if many else ())
     trees, here = await read_version() >= _MERGES_TREES, {branch.number for branch in branches}
@@ -103,7 +103,7 @@ async def merge_together(
 @dataclass(frozen=True, slots=True)
 class _Step:
     branch: Branch
-    added: Added
+    added: CommitsSinceBase
 
     def is_quick(self, here: Set[int]) -> bool:
         return self.added.base is not None and self.branch.base is None and self.branch.needs.isdisjoint(here)
@@ -132,9 +132,9 @@ class _Merger:
         if not step.added.commits or await is_ancestor(self.common_dir, tip, self.head.commit):
             self.fates[number] = Contained()
             return
-        (merged,) = await self._try([Pair(self.head.commit, tip, step.branch.base)])
+        (merged,) = await self._try([MergePair(self.head.commit, tip, step.branch.base)])
         if isinstance(merged, str):
-            (changes,) = await changes_of_trees(self.common_dir, [(self.head.tree, merged)])
+            (changes,) = await changes_between_pairs(self.common_dir, [(self.head.tree, merged)])
             await self._commit([(step, changes)])
         else:
             self.fates[number] = merged
@@ -143,7 +143,7 @@ class _Merger:
         """Merge branches that left the target at one commit each, and share none with another."""
         bases = list(dict.fromkeys(step.base.tree for step in steps))
         theirs = [(step.base.tree, step.branch.tip.tree) for step in steps]
-        found = await changes_of_trees(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
+        found = await changes_between_pairs(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
         changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
         chains = find_meeting(changes, [step.base.tree for step in steps], ours)
         merged = await self._merge_trees([[steps[place] for place in chain] for chain in chains])
@@ -159,17 +159,17 @@ class _Merger:
         trees = [self.head.tree] * len(chains)
         for round_ in zip_longest(*chains):
             todo = [(chain, step) for chain, step in enumerate(round_) if step]
-            wanted = [Pair(trees[chain], step.branch.tip.commit, step.base.commit) for chain, step in todo]
+            wanted = [MergePair(trees[chain], step.branch.tip.commit, step.base.commit) for chain, step in todo]
             for (chain, step), merged in zip(todo, await self._try(wanted), strict=True):
                 if isinstance(merged, str):
                     pairs[step] = trees[chain], merged
                     trees[chain] = merged
                 else:
                     failed[step] = merged
-        changes = await changes_of_trees(self.common_dir, list(pairs.values())) if pairs else []
+        changes = await changes_between_pairs(self.common_dir, list(pairs.values())) if pairs else []
         return failed | dict(zip(pairs, changes, strict=True))
 
-    async def _try(self, wanted: Sequence[Pair]) -> list[str | Conflicting | Refused]:
+    async def _try(self, wanted: Sequence[MergePair]) -> list[str | Conflicting | Refused]:
         """The tree that comes of each of these merges, if one does."""
         return [_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.how)]
 
@@ -182,7 +182,7 @@ class _Merger:
             self.head = next(made) if isinstance(outcome, list) else self.head
             self.fates[step.branch.number] = _join(self.head, outcome) if isinstance(outcome, list) else outcome
 
-    def _commit_of(self, step: _Step, changes: Sequence[Change]) -> NewCommit:
+    def _commit_of(self, step: _Step, changes: Sequence[PathChange]) -> NewCommit:
         tip, message, signed = step.branch.tip.commit, step.branch.message, self.signed
         if not self.squash:
             return NewCommit(changes, tip, message, signed.author, signed.committer)
@@ -192,11 +192,11 @@ class _Merger:
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
 
 
-def _join(head: Tip, changes: Sequence[Change]) -> Joined:
+def _join(head: Tip, changes: Sequence[PathChange]) -> Joined:
     return Joined(head, tuple(one for one in changes if one.new[0] == SUBMODULE))
 
 
-def _outcome(merged: Merged | GitError) -> str | Conflicting | Refused:
+def _outcome(merged: TriedMerge | GitError) -> str | Conflicting | Refused:
     if isinstance(merged, GitError):
         return Refused(merged.last_line)
     return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree

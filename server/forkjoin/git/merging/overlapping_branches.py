@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from forkjoin.git.changed_paths import Change, above
+from forkjoin.git.changed_paths import PathChange, parent_folders
 
 
 def find_meeting(
-    theirs: Sequence[Sequence[Change]], left_at: Sequence[str], ours: Mapping[str, Sequence[Change]]
+    theirs: Sequence[Sequence[PathChange]], left_at: Sequence[str], ours: Mapping[str, Sequence[PathChange]]
 ) -> list[list[int]]:
     """The branches, by place, that git must merge: in chains, of which one has nothing to do with another.
 
@@ -37,12 +37,12 @@ def find_meeting(
     return _chain({place: touched[place] for place in meeting})
 
 
-def _touch(changes: Iterable[Change], changed: Set[str]) -> set[str]:
+def _touch(changes: Iterable[PathChange], changed: Set[str]) -> set[str]:
     """The paths of these changes, and of all that were changed those that are above one of them."""
-    return {path for change in changes for path in (change.path, *above(change.path)) if path in changed}
+    return {path for change in changes for path in (change.path, *parent_folders(change.path)) if path in changed}
 
 
-def _sets_attributes(change: Change) -> bool:
+def _sets_attributes(change: PathChange) -> bool:
     return change.path.endswith(".gitattributes")
 
 

@@ -40,7 +40,7 @@ class Remotes:
         paths = [self.base / os.path.expanduser(f"{url}{suffix}") for suffix in ("", ".git")]  # noqa: PTH111 - ~nobody
         top = next((path for path in paths if os.path.exists(path)), None)  # noqa: PTH110 - it may be closed
         with contextlib.suppress(OSError):
-            return top is not None and not self.within.goes(
+            return top is not None and not self.within.is_deleted_with_agents(
                 common_dir_path(follow_git_link(top / ".git") or follow_git_link(top) or top)
             )
         return False
@@ -53,7 +53,7 @@ async def find_remotes(within: Within, nested: Nested) -> Remotes:
         GitError: git can't tell.
     """
     remotes = Remotes(within, nested.tree or nested.folder)
-    listing = await git.output(nested.folder, "remote", "-v") if nested.goes else ""
+    listing = await git.output(nested.folder, "remote", "-v") if nested.is_deleted_with_worktree else ""
     urls = [(found[1], found[2] or found[1]) for found in _LINE.finditer(f"{listing}\n")]
     near = await to_thread.run_sync(lambda: {name for name, url in urls if not remotes.outlives(url)})
     if not near:

@@ -18,13 +18,18 @@ from anyio import to_thread
 from forkjoin.core.error import GitError
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
-from forkjoin.git.changed_paths import SUBMODULE, Change, read_changes
+from forkjoin.git.changed_paths import SUBMODULE, PathChange, parse_raw_diff
 from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.git_folder import common_dir_path, follow_git_link
 from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import update_refs
-from forkjoin.git.unsaved.unpushed_commits import Tips, find_own, find_tips
-from forkjoin.git.unsaved.untrusted_repository_reader import Lens, UnreadableError, make_settings, open_lens
+from forkjoin.git.unsaved.unpushed_commits import Tips, find_tips, list_unsaved_commits
+from forkjoin.git.unsaved.untrusted_repository_reader import (
+    UnreadableError,
+    UntrustedRepository,
+    open_untrusted,
+    write_config,
+)
 from forkjoin.git.worktrees.nested_repositories import Nested, is_within
 from forkjoin.git.worktrees.staging import EMPTY_TREES
 from forkjoin.git.worktrees.worktree_folder import git_folders
@@ -40,11 +45,11 @@ class _Home:
 
     folder: Path
     tree: Path | None
-    goes: bool = False  #: whether it goes with a worktree
+    is_deleted_with_worktree: bool = False  #: whether it goes with a worktree
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class SaveOptions:
     """What is to be kept for whom."""
 
     slug: str  #: of the agent
@@ -52,7 +57,9 @@ class Keeping:
     checkout: str | None = None  #: where the target is checked out, if it is
 
 
-async def secure(common_dir: str, tip: str, changes: Sequence[Change], keeping: Keeping) -> str | None:
+async def save_submodule_commits(
+    common_dir: str, tip: str, changes: Sequence[PathChange], keeping: SaveOptions
+) -> str | None:
     """Copy submodule commits to the repository's own submodules, or say why not.
 
     Those of a linked worktree that the target is checked out in get them, too: git looks for them nowhere else there.
@@ -77,7 +84,9 @@ async def secure(common_dir: str, tip: str, changes: Sequence[Change], keeping: 
 def _find_homes(common_dir: str) -> tuple[_Home, list[_Home]]:
     top = Path(common_dir)
     tree = top.parent if top.name == ".git" else None
-    return _Home(top, tree), [_Home(folder, where, goes=True) for where, folder in git_folders(common_dir)]
+    return _Home(top, tree), [
+        _Home(folder, where, is_deleted_with_worktree=True) for where, folder in git_folders(common_dir)
+    ]
 
 
 async def _read_names(where: Path | str, commit: str, extra: Mapping[str, str]) -> dict[str, str]:
@@ -89,7 +98,7 @@ async def _read_names(where: Path | str, commit: str, extra: Mapping[str, str]) 
 
 
 async def _secure(
-    own: _Home, others: Sequence[_Home], names: Mapping[str, str], changes: Sequence[Change], keeping: Keeping
+    own: _Home, others: Sequence[_Home], names: Mapping[str, str], changes: Sequence[PathChange], keeping: SaveOptions
 ) -> str | None:
     for change in changes:
         name = names.get(change.path, change.path)
@@ -100,7 +109,9 @@ async def _secure(
     return None
 
 
-async def _secure_one(own: _Home, others: Sequence[_Home], name: str, change: Change, keeping: Keeping) -> str | None:
+async def _secure_one(
+    own: _Home, others: Sequence[_Home], name: str, change: PathChange, keeping: SaveOptions
+) -> str | None:
     """See that one submodule has its commit, and those that it names in turn."""
     path, commit = change.path, change.new[1]
     module = await to_thread.run_sync(_find_own, own, name, path)
@@ -161,9 +172,9 @@ def _find_others(homes: Sequence[_Home], name: str, path: str) -> Iterator[_Home
         if home.tree and folder:
             tops = (os.path.realpath(top) for top in (home.folder, home.tree))
             within = any(is_within(os.path.realpath(folder), top) for top in tops)
-            yield _Home(folder, home.tree / path, goes=home.goes and within)
+            yield _Home(folder, home.tree / path, is_deleted_with_worktree=home.is_deleted_with_worktree and within)
         if (home.folder / "modules" / name / "HEAD").is_file():
-            yield _Home(home.folder / "modules" / name, None, home.goes)
+            yield _Home(home.folder / "modules" / name, None, home.is_deleted_with_worktree)
 
 
 async def _find_holder(homes: Sequence[_Home], commit: str) -> _Home | None:
@@ -175,7 +186,7 @@ async def _find_holder(homes: Sequence[_Home], commit: str) -> _Home | None:
 
 async def _has(folder: Path, commit: str, also: Sequence[Path] = ()) -> bool:
     try:
-        async with open_lens(folder, common_dir_path(folder), also) as lens:
+        async with open_untrusted(folder, common_dir_path(folder), also) as lens:
             return await lens.has(commit)
     except UnreadableError:
         return False
@@ -191,7 +202,7 @@ def _make(made: Path, like: Path) -> None:
     (made / "HEAD").write_text("ref: refs/heads/main\n")
     if shallow := read_regular(like / "shallow", _LIMIT):
         (made / "shallow").write_bytes(shallow)
-    make_settings(made, like)
+    write_config(made, like)
 
 
 def _put(made: Path, module: Path) -> None:
@@ -200,13 +211,13 @@ def _put(made: Path, module: Path) -> None:
 
 
 async def _bring(
-    holder: _Home | None, module: _Home, there: Sequence[_Home], change: Change, keeping: Keeping
+    holder: _Home | None, module: _Home, there: Sequence[_Home], change: PathChange, keeping: SaveOptions
 ) -> str | None:
     """Copy what a submodule is moved to, unless it is there, and keep it; so with the submodules that it names."""
     commits = [change.new[1]]
     if holder:
         commits += await _copy(holder, module.folder, change.new[1])
-    async with open_lens(module.folder, module.folder, [module.folder]) as lens:
+    async with open_untrusted(module.folder, module.folder, [module.folder]) as lens:
         if holder:  # all that they need came along
             await lens.git("rev-list", "--objects", "--quiet", *commits, "--not", "--all")
         lines = [f"update refs/forkjoin/kept/{keeping.slug}-{one[:12]} {one}" for one in commits]
@@ -218,19 +229,19 @@ async def _bring(
 
 async def _copy(holder: _Home, module: Path, commit: str) -> list[str]:
     """Copy a commit with its dependencies to a submodule. Return the other new tips."""
-    async with open_lens(holder.folder, common_dir_path(holder.folder), [module]) as source:
-        nested = Nested("", holder.folder, common_dir_path(holder.folder), None, goes=True)
-        tips = await find_tips(source, nested) if holder.goes else Tips(frozenset(), frozenset())
-        made = tips.own.intersection(await find_own(source, tips.own, tips.elsewhere))
+    async with open_untrusted(holder.folder, common_dir_path(holder.folder), [module]) as source:
+        nested = Nested("", holder.folder, common_dir_path(holder.folder), None, is_deleted_with_worktree=True)
+        tips = await find_tips(source, nested) if holder.is_deleted_with_worktree else Tips(frozenset(), frozenset())
+        made = tips.own.intersection(await list_unsaved_commits(source, tips.own, tips.elsewhere))
         ends = (await source.git("merge-base", "--independent", commit, *sorted(made))).split()
         more = [one for one in ends if one != commit]
         await _copy_pack(source, module, [commit, *more])
     return more
 
 
-async def _copy_pack(source: Lens, module: Path, commits: Sequence[str]) -> None:
+async def _copy_pack(source: UntrustedRepository, module: Path, commits: Sequence[str]) -> None:
     """Copy missing objects to a submodule as one pack, and check each object."""
-    async with open_lens(module, module) as target:
+    async with open_untrusted(module, module) as target:
         there = (await target.git("for-each-ref", "--format=%(objectname)")).split()
         wanted = "".join([*(f"{one}\n" for one in commits), *(f"^{one}\n" for one in there)])
         with tempfile.TemporaryDirectory(prefix="forkjoin-", dir=module) as folder:
@@ -243,9 +254,9 @@ async def _copy_pack(source: Lens, module: Path, commits: Sequence[str]) -> None
                 await to_thread.run_sync(_put, index, module / "objects" / "pack" / f"pack-{one}.idx")
 
 
-async def _find_inner(lens: Lens, change: Change) -> list[Change]:
+async def _find_inner(lens: UntrustedRepository, change: PathChange) -> list[PathChange]:
     """The submodules that a submodule's own change adds or moves."""
     is_moved = change.old[0] == SUBMODULE and await lens.has(change.old[1])
     old = change.old[1] if is_moved else EMPTY_TREES[lens.id_length]
     listing = await lens.git("diff-tree", "-r", "-z", "--raw", "--no-renames", old, change.new[1])
-    return [one for one in read_changes(listing) if one.new[0] == SUBMODULE]
+    return [one for one in parse_raw_diff(listing) if one.new[0] == SUBMODULE]

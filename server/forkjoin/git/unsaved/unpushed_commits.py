@@ -15,16 +15,16 @@ from anyio import to_thread
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.unsaved.remotes import Remotes
-from forkjoin.git.unsaved.untrusted_repository_reader import Lens, UnreadableError
+from forkjoin.git.unsaved.untrusted_repository_reader import UnreadableError, UntrustedRepository
 from forkjoin.git.worktrees.nested_repositories import Nested
 from forkjoin.git.worktrees.release_branches import STASHES
 
 #: Bytes of a log, or of a list of commits, that are read.
 _LIMIT = 32 * 1024 * 1024
 #: How many commits are counted.
-MOST = 2_000
+COMMIT_LIMIT = 2_000
 #: The refs that each worktree has of its own (git-worktree(1)).
-PRIVATE = ("refs/bisect/", "refs/rewritten/", "refs/worktree/")
+WORKTREE_REFS = ("refs/bisect/", "refs/rewritten/", "refs/worktree/")
 
 _ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LINE = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64}) [^\t]*\t?(.*)")
@@ -43,7 +43,7 @@ class Tips:
     elsewhere: frozenset[str]
 
 
-async def find_tips(lens: Lens, nested: Nested, remotes: Remotes | None = None) -> Tips:
+async def find_tips(lens: UntrustedRepository, nested: Nested, remotes: Remotes | None = None) -> Tips:
     """Find where the commits of a repository end.
 
     Args:
@@ -61,8 +61,8 @@ async def find_tips(lens: Lens, nested: Nested, remotes: Remotes | None = None) 
     heads = set(await to_thread.run_sync(_read_heads, nested))
     if await to_thread.run_sync((nested.common / "reftable").is_dir):  # there no file says
         heads |= await _ask_table(lens)
-    private = {ref for ref in refs if lens.is_linked and ref.startswith(PRIVATE)}
-    if not nested.goes:
+    private = {ref for ref in refs if lens.is_linked and ref.startswith(WORKTREE_REFS)}
+    if not nested.is_deleted_with_worktree:
         own = heads | logs.made | {refs[ref] for ref in private}
         return Tips(frozenset(own), frozenset(refs[ref] for ref in refs.keys() - private))
     brought = {ref for ref, tip in refs.items() if _is_brought(ref, tip, logs, remotes)}
@@ -71,10 +71,10 @@ async def find_tips(lens: Lens, nested: Nested, remotes: Remotes | None = None) 
     return Tips(frozenset(own | heads | logs.made), frozenset(elsewhere))
 
 
-async def find_own(lens: Lens, own: Iterable[str], elsewhere: Iterable[str]) -> list[str]:
-    """Return the commits that `own` has and `elsewhere` has not, newest first; at most MOST."""
+async def list_unsaved_commits(lens: UntrustedRepository, own: Iterable[str], elsewhere: Iterable[str]) -> list[str]:
+    """Return the commits that `own` has and `elsewhere` has not, newest first; at most COMMIT_LIMIT."""
     wanted = "".join(f"{one}\n" for one in sorted(own)) + "".join(f"^{one}\n" for one in sorted(elsewhere))
-    asked = ("rev-list", "--ignore-missing", f"--max-count={MOST}", "--stdin")
+    asked = ("rev-list", "--ignore-missing", f"--max-count={COMMIT_LIMIT}", "--stdin")
     return (await lens.git(*asked, stdin=wanted.encode())).split() if any(own) else []
 
 
@@ -97,9 +97,9 @@ class _Logs:
 
 def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
     files = [nested.folder / "logs" / "HEAD"]
-    if nested.goes:
+    if nested.is_deleted_with_worktree:
         top = nested.common / "logs"
-        files += [file for file in find_files(top) if not file.is_relative_to(top / "refs" / "remotes")]
+        files += [file for file in walk_files(top) if not file.is_relative_to(top / "refs" / "remotes")]
         files += nested.common.glob("worktrees/*/logs/HEAD")
     lines = [line for file in dict.fromkeys(files) for line in _read(file).splitlines()]
     made, amended, came = set[bytes](), set[bytes](), set[bytes]()
@@ -113,7 +113,7 @@ def _read_logs(nested: Nested, remotes: Remotes | None) -> _Logs:
     return _Logs(bool(lines), _ids(made - amended), _ids(came))
 
 
-async def _ask_table(lens: Lens) -> set[str]:
+async def _ask_table(lens: UntrustedRepository) -> set[str]:
     """The commit at HEAD, and those that its log says were made there, of a repository with reftables."""
     asked = ("log", "--walk-reflogs", "--format=%H%x09%gs", "HEAD", "--")
     _, out, _ = await git.run(lens.folder, *asked, extra=lens.environment)
@@ -122,7 +122,7 @@ async def _ask_table(lens: Lens) -> set[str]:
     return set(_ids(one for one in made if _ID.fullmatch(one)))
 
 
-def find_files(top: Path) -> Iterator[Path]:
+def walk_files(top: Path) -> Iterator[Path]:
     """Find the logs, or the refs, below a folder."""
     for above, _, names in os.walk(top):
         yield from (Path(above, name) for name in names)
@@ -130,11 +130,11 @@ def find_files(top: Path) -> Iterator[Path]:
 
 def _read_heads(nested: Nested) -> frozenset[str]:
     """The commits of detached HEADs, of stashes for an operation, and of its worktrees' own refs."""
-    if not nested.goes and not os.path.lexists(nested.folder / "commondir"):
+    if not nested.is_deleted_with_worktree and not os.path.lexists(nested.folder / "commondir"):
         return frozenset()  # HEAD stays, too
-    linked = [*nested.common.glob("worktrees/*")] if nested.goes else [nested.folder]
+    linked = [*nested.common.glob("worktrees/*")] if nested.is_deleted_with_worktree else [nested.folder]
     files = [folder / name for folder in {nested.folder, *linked} for name in ("HEAD", *STASHES)]
-    files += [file for folder in linked for file in find_files(folder / "refs")]
+    files += [file for folder in linked for file in walk_files(folder / "refs")]
     lines = [_read(file).strip() for file in files]
     return _ids(line for line in lines if _ID.fullmatch(line))
 

@@ -14,11 +14,23 @@ from forkjoin.core.regular_file import read_regular
 from forkjoin.git import git
 from forkjoin.git.changed_paths import SUBMODULE
 from forkjoin.git.file_names import printable, split_names
-from forkjoin.git.folder_archive import archive
+from forkjoin.git.folder_archive import archive_folders
 from forkjoin.git.refs import list_refs
 from forkjoin.git.unsaved.remotes import find_remotes
-from forkjoin.git.unsaved.unpushed_commits import MOST, PRIVATE, Tips, find_files, find_own, find_tips
-from forkjoin.git.unsaved.untrusted_repository_reader import Lens, UnreadableError, find_alternates, open_lens
+from forkjoin.git.unsaved.unpushed_commits import (
+    COMMIT_LIMIT,
+    WORKTREE_REFS,
+    Tips,
+    find_tips,
+    list_unsaved_commits,
+    walk_files,
+)
+from forkjoin.git.unsaved.untrusted_repository_reader import (
+    UnreadableError,
+    UntrustedRepository,
+    find_alternates,
+    open_untrusted,
+)
 from forkjoin.git.worktrees.hidden_files import show
 from forkjoin.git.worktrees.nested_repositories import Nested, Within, find_nested, find_within, walk
 from forkjoin.git.worktrees.staging import EMPTY_TREES
@@ -36,7 +48,7 @@ _FORM = ("--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ign
 
 
 @dataclass(frozen=True, slots=True)
-class Unsaved:
+class UnsavedWork:
     """A folder of a worktree with work that is nowhere else."""
 
     name: str
@@ -48,7 +60,7 @@ class Unsaved:
         return f"{printable(self.name)} ({self.what})"
 
 
-async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsaved]:
+async def find_unsaved_work(common_dir: str, worktree: Path, base: str) -> list[UnsavedWork]:
     """Find the work that would be lost with an agent's worktree and that its branch can't have.
 
     Args:
@@ -63,12 +75,12 @@ async def find_unsaved(common_dir: str, worktree: Path, base: str) -> list[Unsav
         found += await _look(within, one, {base, named.get(one.name, base)}, trees)
     names = (one.relative_to(worktree) if one.is_relative_to(worktree) else one for one in closed)
     found += [
-        Unsaved(str(name), "a folder that can't be read", (one,)) for name, one in zip(names, closed, strict=True)
+        UnsavedWork(str(name), "a folder that can't be read", (one,)) for name, one in zip(names, closed, strict=True)
     ]
     return found
 
 
-async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: str) -> str:
+async def archive_unsaved(common_dir: str, worktree: Path, found: Sequence[UnsavedWork], name: str) -> str:
     """Archive this work as a tar file under refs/forkjoin/kept/. Return the ref.
 
     Raises:
@@ -79,17 +91,17 @@ async def keep(common_dir: str, worktree: Path, found: Sequence[Unsaved], name: 
     commits = {commit for one in found for commit in one.commits}
     message = f"Work that was only in {worktree.name}: {', '.join(map(str, found))}"
     named = {_call(common_dir, worktree, top): top for top in tops}
-    return await archive(common_dir, named, commits, f"nested/{name}", message)
+    return await archive_folders(common_dir, named, commits, f"nested/{name}", message)
 
 
-def find_late(common_dir: str, worktree: Path, since: float) -> list[Unsaved]:
+def find_late_files(common_dir: str, worktree: Path, since: float) -> list[UnsavedWork]:
     """Find the files that came into a worktree or its submodules, or changed, since its own began to go. Blocks."""
     folder = git_folder(common_dir, worktree)
     tops = filter(is_folder, [worktree, *([folder / MODULES] if folder else [])])
     walked = [(above, name) for top in tops for above, *inside in os.walk(top) for name in itertools.chain(*inside)]
     late = tuple(file for above, name in walked if _is_late(file := Path(above, name), since - _LAG_S))
     others = f", with {len(late) - 1} others" if len(late) > 1 else ""
-    return [Unsaved(late[0].name, f"put there while it was being removed{others}", late)] if late else []
+    return [UnsavedWork(late[0].name, f"put there while it was being removed{others}", late)] if late else []
 
 
 def _is_late(file: Path, since: float) -> bool:
@@ -125,40 +137,42 @@ async def _named_by(common_dir: str, base: str, nested: Sequence[Nested]) -> dic
     return {path: how.split(" ")[2] for how, path in parted if how.startswith(f"{SUBMODULE} ")}
 
 
-async def _look(within: Within, nested: Nested, known: Set[str], trees: Set[str]) -> list[Unsaved]:
+async def _look(within: Within, nested: Nested, known: Set[str], trees: Set[str]) -> list[UnsavedWork]:
     """What would be lost of one repository, or worktree; `known` are commits that are elsewhere, too."""
     folders, common_dir = _folders(nested), within.common_dir
     try:
         remotes = await find_remotes(within, nested)
-        also = [nested.common] if nested.shares else []
+        also = [nested.common] if nested.shares_agents_objects else []
         also += await to_thread.run_sync(find_alternates, nested.common, common_dir)
-        async with open_lens(nested.folder, nested.common, also) as lens:
+        async with open_untrusted(nested.folder, nested.common, also) as lens:
             tips = await find_tips(lens, nested, remotes)
             tips = Tips(tips.own, tips.elsewhere.union(one for one in known if len(one) == lens.id_length))
-            commits = await find_own(lens, tips.own, tips.elsewhere)
+            commits = await list_unsaved_commits(lens, tips.own, tips.elsewhere)
             paths = await _find_loose(lens, nested.tree) if nested.tree else 0
             here = {**lens.environment, "GIT_WORK_TREE": str(nested.tree)}
             hidden = await _find_in_gitlinks(lens.folder, nested.tree, here, trees) if nested.tree else []
-            tops = sorted(tips.own.intersection(commits)) if nested.shares else []
+            tops = sorted(tips.own.intersection(commits)) if nested.shares_agents_objects else []
         if commits and (modules := await to_thread.run_sync(_find_modules, common_dir, nested)):
             commits = await _find_missing(nested, tips, modules)
     except (UnreadableError, GitError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
-        return [Unsaved(nested.name, f"a repository that can't be read: {why[:200]}", folders)]
-    found = [Unsaved(f"{nested.name}/{path}", _PLACE, (nested.tree / path,)) for path in hidden if nested.tree]
-    return found + ([Unsaved(nested.name, _say(len(commits), paths), folders, tuple(tops))] if commits or paths else [])
+        return [UnsavedWork(nested.name, f"a repository that can't be read: {why[:200]}", folders)]
+    found = [UnsavedWork(f"{nested.name}/{path}", _PLACE, (nested.tree / path,)) for path in hidden if nested.tree]
+    return found + (
+        [UnsavedWork(nested.name, _say(len(commits), paths), folders, tuple(tops))] if commits or paths else []
+    )
 
 
 def _folders(nested: Nested) -> tuple[Path, ...]:
     """The folders that have all of a repository that goes."""
-    stays = not nested.goes and nested.folder == nested.common
+    stays = not nested.is_deleted_with_worktree and nested.folder == nested.common
     folders = [nested.tree, None if stays and nested.tree else nested.folder]
-    folders += [Path(os.path.normpath(nested.common))] if nested.goes else []
+    folders += [Path(os.path.normpath(nested.common))] if nested.is_deleted_with_worktree else []
     return tuple(one for one in folders if one)
 
 
 def _say(commits: int, paths: int) -> str:
-    more = "+" if commits == MOST else ""
+    more = "+" if commits == COMMIT_LIMIT else ""
     parts = [f"{commits}{more} commit{'s' if commits != 1 else ''}"] if commits else []
     parts += [f"{paths} uncommitted path{'s' if paths != 1 else ''}"] if paths else []
     return " and ".join(parts)
@@ -178,13 +192,13 @@ async def _find_missing(nested: Nested, tips: Tips, modules: Sequence[Path]) -> 
     """The commits of a worktree's submodule that no ref of the checkout's own one has."""
     there = set[str]()
     for module in modules:
-        async with open_lens(module, module) as lens:
+        async with open_untrusted(module, module) as lens:
             there |= set((await lens.git("for-each-ref", "--format=%(objectname)")).split())
-    async with open_lens(nested.folder, nested.common, modules) as lens:
-        return await find_own(lens, tips.own, tips.elsewhere | there)
+    async with open_untrusted(nested.folder, nested.common, modules) as lens:
+        return await list_unsaved_commits(lens, tips.own, tips.elsewhere | there)
 
 
-async def _find_loose(lens: Lens, tree: Path) -> int:
+async def _find_loose(lens: UntrustedRepository, tree: Path) -> int:
     """How many paths differ from HEAD, new ones too, but neither ignored files nor further repositories."""
     if pipes := await to_thread.run_sync(find_pipes, tree):
         raise UnreadableError(f"{printable(str(pipes[0]))} is neither a file nor a folder")
@@ -199,39 +213,39 @@ async def _find_loose(lens: Lens, tree: Path) -> int:
 # -- what only the worktree's own git folder has
 
 
-async def _find_private(within: Within, base: str) -> list[Unsaved]:
+async def _find_private(within: Within, base: str) -> list[UnsavedWork]:
     """Refs that are the worktree's alone (git-worktree(1)) with commits that no other ref has."""
     if within.folder is None or not await to_thread.run_sync(_has_private, within.folder):
         return []
     try:
-        lines = await list_refs(within.folder, "--format=%(refname) %(objectname) %(*objectname)", *PRIVATE)
+        lines = await list_refs(within.folder, "--format=%(refname) %(objectname) %(*objectname)", *WORKTREE_REFS)
         tips = {ref: peeled or tip for ref, tip, peeled in (line.split(" ") for line in lines)}
         asked = ("rev-list", "--ignore-missing", "--single-worktree", "--stdin", "--not", "--all", base)
         stdin = "".join(f"{tip}\n" for tip in tips.values()).encode()
         own = set((await git.output(within.common_dir, *asked, stdin=stdin) if tips else "").split())
     except GitError as error:
-        return [Unsaved("refs", f"refs that can't be read: {error.last_line[:200]}", (within.folder / "refs",))]
-    return [Unsaved(ref, "commits that no branch has", (), (tip,)) for ref, tip in tips.items() if tip in own]
+        return [UnsavedWork("refs", f"refs that can't be read: {error.last_line[:200]}", (within.folder / "refs",))]
+    return [UnsavedWork(ref, "commits that no branch has", (), (tip,)) for ref, tip in tips.items() if tip in own]
 
 
 def _has_private(folder: Path) -> bool:
     """Whether there may be such refs: quicker than git, which is asked only then."""
-    return any(find_files(folder / "refs")) or (folder / "reftable").is_dir()
+    return any(walk_files(folder / "refs")) or (folder / "reftable").is_dir()
 
 
 # -- files that git doesn't look at
 
 
-async def _find_hidden(within: Within, trees: Set[str]) -> list[Unsaved]:
+async def _find_hidden(within: Within, trees: Set[str]) -> list[UnsavedWork]:
     """Files where the index has a submodule that is no repository; and those of a worktree that git knows no more."""
     if not await to_thread.run_sync(is_folder, within.worktree):
         return []
     if within.folder is None:
         there = await to_thread.run_sync(_has_files, within.worktree)
-        return [Unsaved(".", "files of a worktree that git no longer knows", (within.worktree,))] if there else []
+        return [UnsavedWork(".", "files of a worktree that git no longer knows", (within.worktree,))] if there else []
     here = {"GIT_DIR": str(within.folder), "GIT_WORK_TREE": str(within.worktree)}
     hidden = await _find_in_gitlinks(within.folder, within.worktree, here, trees)
-    return [Unsaved(path, _PLACE, (within.worktree / path,)) for path in hidden]
+    return [UnsavedWork(path, _PLACE, (within.worktree / path,)) for path in hidden]
 
 
 async def _find_in_gitlinks(folder: Path, tree: Path, here: Mapping[str, str], trees: Set[str]) -> list[str]:

@@ -32,7 +32,7 @@ class UnreadableError(ForkjoinError):
     """The repository can't be read safely."""
 
 
-class Lens:
+class UntrustedRepository:
     """Reads one repository."""
 
     def __init__(self, made: Path, folder: Path, also: Sequence[Path]) -> None:
@@ -58,7 +58,7 @@ class Lens:
 
 
 @asynccontextmanager
-async def open_lens(folder: Path, common: Path, also: Sequence[Path] = ()) -> AsyncGenerator[Lens]:
+async def open_untrusted(folder: Path, common: Path, also: Sequence[Path] = ()) -> AsyncGenerator[UntrustedRepository]:
     """Look into a repository.
 
     Args:
@@ -75,7 +75,7 @@ async def open_lens(folder: Path, common: Path, also: Sequence[Path] = ()) -> As
             inner = await to_thread.run_sync(_make, made, folder, common)
         except OSError as error:
             raise UnreadableError(str(error)) from error
-        yield Lens(made, inner, also)
+        yield UntrustedRepository(made, inner, also)
     finally:
         GIT_CONFIG.forget(made)
         with CancelScope(shield=True):
@@ -91,7 +91,7 @@ def _make(made: Path, folder: Path, common: Path) -> Path:
     _check(common / "objects")
     _check(common / "refs")
     reftable = common / "reftable"
-    make_settings(made, common, is_reftable=reftable.is_dir())
+    write_config(made, common, is_reftable=reftable.is_dir())
     (made / "objects").mkdir()
     for entry in os.scandir(common / "objects"):
         if entry.name != "info":  # where alternates are named, and a commit graph that need not be true
@@ -150,7 +150,7 @@ def find_alternates(common: Path, trusted: str) -> list[Path]:
     return [one.parent for one in found]
 
 
-def make_settings(made: Path, like: Path, *, is_reftable: bool = False) -> None:
+def write_config(made: Path, like: Path, *, is_reftable: bool = False) -> None:
     """Write the configuration of a git folder whose objects have the form of those in `like`."""
     settings = read_regular(like / "config", _CONFIGURATION) or b""
     format_ = "sha256" if _SHA256.search(settings) else "sha1"

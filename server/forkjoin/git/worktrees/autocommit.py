@@ -252,7 +252,7 @@ async def _bring_home(place: Place, branch: str, tip: str | None, keep_as: str, 
         await update_refs(place.common_dir, [f"update {ref} {tip} {now}"], "forkjoin: brought home")
         warnings.append("The agent worked off its branch; the branch was moved to its last commit.")
         return tip
-    kept_as = await kept_refs.keep(place.common_dir, tip, keep_as)
+    kept_as = await kept_refs.keep_commit(place.common_dir, tip, keep_as)
     warnings.append(f"The agent's HEAD had left its branch; what was there is kept as {kept_as}, and is not merged.")
     return now
 

@@ -20,8 +20,8 @@ from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.regular_file import is_gone, read_regular
 from forkjoin.git import git
 from forkjoin.git.refs import find_tip, resolve_commit, short_name
-from forkjoin.git.repository import find_main
-from forkjoin.git.symbolic_head import find_refs
+from forkjoin.git.repository import find_main_worktree
+from forkjoin.git.symbolic_head import follow_head
 from forkjoin.git.worktrees.index_lock import is_there, let_go, try_lock_index
 from forkjoin.git.worktrees.worktree_folder import git_folder, git_folders
 
@@ -63,7 +63,7 @@ async def find_checkout(common_dir: str, ref: str, *, leaving: Path | None = Non
     """
     try:
         known = await _list_worktrees(common_dir)
-        found = [path for path, folder in known if ref in await find_refs(common_dir, folder)]
+        found = [path for path, folder in known if ref in await follow_head(common_dir, folder)]
         where = await to_thread.run_sync(_find_rebase, common_dir, ref, leaving)
     except PermissionError as error:
         raise CallerError(
@@ -90,7 +90,7 @@ async def _list_worktrees(common_dir: str) -> list[tuple[Path, Path]]:
 
     The main one is first. It is told as its git folder, as git does, if nobody can tell where its files are.
     """
-    main = await find_main(common_dir)
+    main = await find_main_worktree(common_dir)
     linked = await to_thread.run_sync(lambda: _find_linked(common_dir))
     return [(main, Path(common_dir)), *linked] if main else linked
 
@@ -187,7 +187,7 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
     async with hold_as_it_is(path, folder, owner) as held:
         await _check_nothing_under_way(folder, path)
         tip = await find_tip(common_dir, ref)
-        if tip is None or ref not in await find_refs(common_dir, folder):
+        if tip is None or ref not in await follow_head(common_dir, folder):
             raise TargetMovedError
         held = replace(held, tip=tip)
         await held.copy_index()

@@ -136,4 +136,4 @@ async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
         commit = await git.output(
             common_dir, "commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}", extra=NOBODY
         )
-    return await kept_refs.keep(common_dir, commit, name)
+    return await kept_refs.keep_commit(common_dir, commit, name)

@@ -28,8 +28,10 @@ class Nested:
     folder: Path  #: its git folder, with HEAD and the index
     common: Path  #: the git folder with objects and refs
     tree: Path | None  #: where its files are; None for a bare repository and for files that are gone
-    goes: bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
-    shares: bool = False  #: whether its objects and refs are those of the agent's repository
+    is_deleted_with_worktree: (
+        bool  #: whether its objects and refs go with the agent's worktree; else only HEAD, index and files do
+    )
+    shares_agents_objects: bool = False  #: whether its objects and refs are those of the agent's repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Within:
         tops = [self.worktree, *([self.folder] if self.folder else []), *(folder for _, folder in self.linked)]
         return _is_within_any(path, tops)
 
-    def goes(self, path: Path) -> bool:
+    def is_deleted_with_agents(self, path: Path) -> bool:
         """Return whether a path goes with this worktree, or with another agent's."""
         return self.has(path) or _is_within_any(path, self.others)
 
@@ -117,7 +119,7 @@ def _add(found: _Found, within: Within, tree: Path | None, folder: Path) -> None
     common = common_dir_path(folder)
     shares = _is_same(common, Path(within.common_dir))
     nested = Nested(_call(within, tree, folder), folder, common, tree, within.has(common), shares)
-    if nested.goes or tree or within.has(folder):
+    if nested.is_deleted_with_worktree or tree or within.has(folder):
         trees = found.setdefault(os.path.realpath(folder), {})
         if tree or not trees:
             trees.setdefault(os.path.realpath(tree) if tree else "", nested)

@@ -58,7 +58,7 @@ async def _free(place: Place, own: str, keep_as: str, warnings: list[str]) -> No
         )
     for stash in await to_thread.run_sync(_find_stashes, place.folder):
         if commit := await resolve_commit(place.common_dir, stash):
-            ref = await kept_refs.keep(place.common_dir, commit, f"stash-{keep_as}")
+            ref = await kept_refs.keep_commit(place.common_dir, commit, f"stash-{keep_as}")
             warnings.append(f"What git had stashed for a merge or a rebase under way is kept as {ref}.")
     for name in await to_thread.run_sync(_find_operations, place.folder, own):
         for left in place.folder.glob(name):
