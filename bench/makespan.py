@@ -57,7 +57,7 @@ def run_forkjoin(tasks: Sequence[Task], width: int) -> float:
         for task in tasks
     ]
     world = World(History(scripts, width, step_s=0)).run()
-    return max(agent.ended or 0 for agent in world.agents()) - BEGIN
+    return max(agent.timing.ended or 0 for agent in world.agents()) - BEGIN
 
 
 def run_pool(tasks: Sequence[Task], width: int) -> float:

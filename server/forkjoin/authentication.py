@@ -124,5 +124,7 @@ async def _project_of(services: Services, agent: Agent, found: Project) -> Proje
     """Return the agent's own project, even if its program damaged the worktree."""
     project = await services.store.project_numbered(agent.project)
     if project != found:
-        raise CallerError(f"{agent.worktree} is no worktree of {project.common_dir} any more; nothing was changed.")
+        raise CallerError(
+            f"{agent.worktree.path} is no worktree of {project.common_dir} any more; nothing was changed."
+        )
     return project

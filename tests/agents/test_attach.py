@@ -130,7 +130,7 @@ async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
     (agent_now,) = await reconciler.store.agents_numbered([1])
-    (Path(agent_now.worktree) / "report.xml").write_text("what verify leaves\n")
+    (Path(agent_now.worktree.path) / "report.xml").write_text("what verify leaves\n")
     async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
     await first_answer(lambda: gone(reconciler))

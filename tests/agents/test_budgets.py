@@ -92,7 +92,7 @@ async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, reco
     (agent,) = await talking.spawn(task, agent="talker", budget_usd=0.5)
 
     async def is_to_wind_up() -> bool:
-        return (await reconciler.store.agent(1)).wind_up
+        return (await reconciler.store.agent(1)).money.wind_up
 
     await first_answer(is_to_wind_up)
     go.touch()
@@ -175,7 +175,7 @@ async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no
     (first,) = await talking.spawn(f"spend(9, 'gpt-of-tomorrow')\n{end}\nimport os\nos._exit(1)", agent="talker")
     await talking.last_event(first, "the repository's budget of 2.00 USD has 0 USD left")
     paused = await reconciler.store.agent(1)
-    assert (paused.attempt, paused.cost_usd) == (2, 2)
+    assert (paused.attempt, paused.money.cost_usd) == (2, 2)
     assert [one.spent_usd for one in await reconciler.store.budgets([1]) if not one.lead] == [2]
 
 
@@ -207,7 +207,7 @@ async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_nex
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
 
         async def ended() -> bool:
-            return not (await reconciler.store.agent(1)).ending
+            return not (await reconciler.store.agent(1)).pause.ending
 
         await first_answer(ended)
         assert (await reconciler.store.agent(1)).state == "paused"

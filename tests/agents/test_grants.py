@@ -30,9 +30,9 @@ async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("succeed('done', 0.25)", agent="talker")
     funded = await near_lead.call("set_budget", id=parent, budget_usd=5)
-    spent = (await in_process_reconciler.store.agent(1)).spent_usd
+    spent = (await in_process_reconciler.store.agent(1)).money.spent_usd
     assert (funded["budget_usd"], funded["spent_usd"]) == (5, pytest.approx(spent + 0.25))
-    assert (await in_process_reconciler.store.agent(1)).budget_usd == 4
+    assert (await in_process_reconciler.store.agent(1)).money.budget_usd == 4
 
 
 async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
@@ -44,7 +44,7 @@ async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
         await lead.until(parent, state="running")
         async with program_of(reconciler, parent) as program:
             results = await program.run("succeed('done', 0.25)", "succeed('done', 0.25)", agent="talker")
-        budgets = [(await reconciler.store.agent(number)).budget_usd for number in (1, 2, 3)]
+        budgets = [(await reconciler.store.agent(number)).money.budget_usd for number in (1, 2, 3)]
         await lead.call("stop_agents", ids=[parent])
     assert (len(results), budgets) == (2, [1, None, None])
 

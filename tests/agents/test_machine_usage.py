@@ -109,7 +109,7 @@ async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conv
     let_have(reconciler, monkeypatch, 0.1 * GB)
 
     async def paused() -> list[Agent]:
-        return [one for one in await reconciler.store.live() if one.state == "paused" and not one.ending]
+        return [one for one in await reconciler.store.live() if one.state == "paused" and not one.pause.ending]
 
     (youngest,) = await first_answer(paused)
     assert "of memory free, " in await talking.last_event(youngest.id, "needed")

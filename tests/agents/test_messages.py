@@ -201,7 +201,7 @@ async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, re
     await told(talking, second, "more")
     (result,) = await talking.results(second)
     assert (result["state"], result["summary"]) == ("failed", "skipped: a1 failed")
-    assert (await reconciler.store.agent(2)).started is None
+    assert (await reconciler.store.agent(2)).timing.started is None
 
 
 async def test_one_whose_lead_is_gone_goes_on_for_who_tells_it(

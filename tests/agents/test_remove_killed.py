@@ -119,13 +119,13 @@ async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: 
         async with open_reconciler_in_memory(world.home) as reconciler:
             agent = await world.see_the_end(reconciler)
         assert all(world.has(work) for work in late), late
-        if agent.removed:
+        if agent.timing.removed:
             world.check_all_is_gone()
         else:
             assert late
             assert "its removal was cut off, and is not finished: a1" in agent.last_event
             world.check_all_is_there()
-        ends.add(bool(agent.removed))
+        ends.add(bool(agent.timing.removed))
         world.begin_again()
         number += 5 if goes_on else 9
     assert number > 30, "these were the steps of a whole removal"
@@ -144,7 +144,7 @@ async def test_what_came_after_a_discard_was_cut_off_is_kept_too(world: World) -
             agent = await world.see_the_end(reconciler)
         assert late
         assert all(world.has(work) for work in late), late
-        assert agent.removed
+        assert agent.timing.removed
         assert "its work is kept as refs/forkjoin/kept/" in agent.last_event
         world.check_all_is_gone()
         world.begin_again()
@@ -157,6 +157,6 @@ async def test_a_branch_that_a_person_took_after_its_removal_was_cut_off_is_thei
     mine = world.repository.parent / "mine"
     git(world.repository, "worktree", "add", "-q", "--force", str(mine), branch)
     async with open_reconciler_in_memory(world.home) as reconciler:
-        assert (await world.see_the_end(reconciler)).removed
+        assert (await world.see_the_end(reconciler)).timing.removed
     assert git(mine, "log", "--format=%s", "-1") == "x"
     assert not world.worktree.exists()

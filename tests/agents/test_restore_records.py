@@ -186,7 +186,7 @@ async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(
     home.records.with_name("records.sqlite.damaged-20300101T000000Z").touch()
     async with open_reconciler(home) as reconciler:
         assert (await reconciler.store.numbers()) == (4, {1, 2, 3, 4})
-        assert (await reconciler.store.agent(1)).restored
+        assert (await reconciler.store.agent(1)).history.restored
         assert await reconciler.store.task(1) == "the task"
         await reconciler.store.ask_stop([await reconciler.store.agent(2)])
     async with left.taken_over() as lead:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.model import State
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
+from support.agent_records import change
 from support.attempts import change_shims
 from support.harness import Lead, git, lead_of, let_pass, open_reconciler_in_memory
 
@@ -162,7 +162,7 @@ async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talkin
 async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, reconciler: Reconciler) -> None:
     await talking.spawn("exit 75")
     await talking.until("a1", state="paused")
-    frozen = replace(await reconciler.store.agent(1), frozen=True)
+    frozen = change(await reconciler.store.agent(1), frozen=True)
     with pytest.raises(BrokenPromiseError):
         await reconciler.store.move(frozen, State.RUNNING)
 

@@ -261,7 +261,7 @@ async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path,
     home.records.unlink()
     async with open_reconciler(home) as reconciler:
         agent = await reconciler.store.agent(2)
-        assert (agent.restored, agent.port_base) == (True, first_port(home.state) + 10)
+        assert (agent.history.restored, agent.worktree.port_base) == (True, first_port(home.state) + 10)
         assert (await reconciler.store.recipe(agent)).teardown == "true"
 
 

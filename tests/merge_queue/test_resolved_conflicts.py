@@ -344,7 +344,8 @@ async def test_those_that_meet_in_no_file_do_not_wait_for_each_other(
     both = "echo 1 > shared.txt; echo 1 > README.md"
     ids = await conflict(near_lead, both, "echo 2 > shared.txt", "echo 2 > README.md")
     assert [
-        agent.after for agent in await in_process_reconciler.store.agents_numbered(int(one[1:]) for one in ids)
+        agent.dependencies.after
+        for agent in await in_process_reconciler.store.agents_numbered(int(one[1:]) for one in ids)
     ] == [(), ()]
 
 

@@ -43,7 +43,9 @@ async def test_another_target_and_work_that_went_on_have_another_agent(
     made = commit(repository.parent / "by", {"more": "x\n"})
     git(repository, "update-ref", "refs/heads/forkjoin/a2-echo-2-shared-txt-second", made)
     assert [await merge("main", f"a2@{made}"), await merge("other")] == ["a5", "a6"]
-    assert (await in_process_reconciler.store.agent(5)).after == ()  # the one before it is at what is no more
+    assert (
+        await in_process_reconciler.store.agent(5)
+    ).dependencies.after == ()  # the one before it is at what is no more
 
 
 async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
@@ -53,7 +55,7 @@ async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent")
     await near_lead.results("a4", "a5")
-    assert (await in_process_reconciler.store.agent(5)).after == (4,)
+    assert (await in_process_reconciler.store.agent(5)).dependencies.after == (4,)
     assert "from how the conflicts of a2 were resolved" in (home.state / "brief-a5").read_text()
     assert ids_of(await near_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
 
@@ -122,7 +124,7 @@ async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_wh
     assert agent.account == "of whoever merges"
     spec = agent.spec
     assert (spec.agent, spec.priority, spec.timeout_minutes, spec.verify) == ("sh", 7, 9, "test -e shared.txt")
-    assert (spec.base, agent.resolves, agent.lead) == (None, 2, (await in_process_reconciler.store.agent(2)).lead)
+    assert (spec.base, agent.conflict.agent, agent.lead) == (None, 2, (await in_process_reconciler.store.agent(2)).lead)
 
 
 async def test_a_dry_run_with_agents_for_conflicts_is_refused_in_words(near_lead: Lead) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.merge_queue.run_merge import MergeRunner
 from forkjoin.reconciler import Reconciler
-from forkjoin.store.rows import About, Asked, NewMergeJob, Restored
+from forkjoin.store.rows import About, Asked, NewMergeJob, Restored, columns
 from forkjoin.store.store import open_store
 from support.branches import REAL_GIT, commit, put_git
 from support.harness import git, open_lead
@@ -39,7 +38,7 @@ async def see_given_once(reconciler: Reconciler, number: int) -> None:
     landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
     assert ([one.id for one in landed.merged], [one.resolving for one in landed.conflicted]) == (["a1"], ["a3"])
     agents = await reconciler.store.agents(1, everything=True)
-    assert [(one.id, one.resolves, one.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]
+    assert [(one.id, one.conflict.agent, one.worktree.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]
 
 
 @pytest.mark.parametrize("when", ["before", "within", "after"])
@@ -113,12 +112,16 @@ async def test_one_whose_record_was_lost_resolves_the_same_conflict_once_it_is_r
         await see_given_once(reconciler, number)
         agent = await reconciler.store.agent(3)
         spec = agent.spec.model_dump() | {"task": "x"}
-        about = About.model_validate({**asdict(agent), "project": str(repository), "spec": spec, "recipe": {}})
+        about = About.model_validate({**columns(agent), "project": str(repository), "spec": spec, "recipe": {}})
         store = await open_store(home.state / "other.sqlite")
         await store.restore([Restored(3, 1, about, Asked(), removed=False)], 3)
         restored = await store.agent(3)
         await store.close()
-    assert (restored.resolves, restored.theirs) == (2, git(repository, "rev-parse", "two")) == (2, agent.theirs)
+    assert (
+        (restored.conflict.agent, restored.conflict.commit)
+        == (2, git(repository, "rev-parse", "two"))
+        == (2, agent.conflict.commit)
+    )
 
 
 async def test_a_program_that_has_begun_is_not_disturbed_by_a_daemon_that_prepares_again(
@@ -129,8 +132,8 @@ async def test_a_program_that_has_begun_is_not_disturbed_by_a_daemon_that_prepar
         await see_given_once(reconciler, number)
         agent = await reconciler.store.move(await reconciler.store.agent(3), State.PREPARING)
         agent = await prepare(reconciler.services, agent)
-        (Path(agent.worktree) / "shared.txt").write_text("edited\n")
-        (Path(agent.worktree) / "new").touch()
+        (Path(agent.worktree.path) / "shared.txt").write_text("edited\n")
+        (Path(agent.worktree.path) / "new").touch()
         await prepare(reconciler.services, agent)
-        assert (Path(agent.worktree) / "shared.txt").read_text() == "edited\n"
-        assert git(Path(agent.worktree), "status", "--short") == "UU shared.txt\n?? new"
+        assert (Path(agent.worktree.path) / "shared.txt").read_text() == "edited\n"
+        assert git(Path(agent.worktree.path), "status", "--short") == "UU shared.txt\n?? new"

@@ -8,7 +8,7 @@ from forkjoin.core.model import FINAL, Agent, Merge, Result, State
 from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agent_records import make_agent
+from support.agent_records import change, make_agent
 
 OK, BAD = State.SUCCEEDED, State.FAILED
 
@@ -49,7 +49,7 @@ def test_one_with_commits_is_before_one_that_did_nothing_whatever_its_score() ->
 
 def test_one_whose_work_was_discarded_is_behind_all_unless_they_all_are() -> None:
     agents, results = contest((OK, 9, 1), (OK, 5, 1), (BAD, 1, 1))
-    gone = [replace(agent, removed=1.0) for agent in agents]
+    gone = [change(agent, removed=1.0) for agent in agents]
     assert [agent.number for agent in rank_candidates([gone[0], *agents[1:]], results)] == [2, 3, 1]
     assert [agent.number for agent in rank_candidates(gone, results)] == [1, 2, 3]
     merged = replace(gone[0], merge=Merge.MERGED)

@@ -9,7 +9,7 @@ from forkjoin.scheduling.gates import Hold
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agent_records import make_agent
+from support.agent_records import change, make_agent
 
 REPOSITORY = Budget(1, "", 1.0)
 #: A step of what is given to those without a budget of their own.
@@ -53,11 +53,11 @@ def test_a_leads_budget_holds_its_own_agents_alone() -> None:
 
 
 def test_what_agents_spawn_is_held_by_the_budget_of_whoever_has_spawned_them_and_of_all_above() -> None:
-    nested = [replace(queued(number, 0.3, lead="agent:a1"), above=("x",)) for number in (2, 3)]
+    nested = [change(queued(number, 0.3, lead="agent:a1"), above=("x",)) for number in (2, 3)]
     granted, above = Budget(1, "agent:a1", 0.5), Budget(1, "x", 0.2)
     assert decide_with(*nested, budgets=(granted,)).start == (2,)
     assert decide_with(*nested, budgets=(granted, above)).start == ()
-    assert sum_reserved(above, [replace(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))], ()) == pytest.approx(0.2)
+    assert sum_reserved(above, [change(running(2, 0.1, 0.3), lead="agent:a1", above=("x",))], ()) == pytest.approx(0.2)
 
 
 def parent(number: int, state: State = State.QUEUED, account: str = "claude") -> Agent:
@@ -81,29 +81,29 @@ def test_an_agent_starts_once_there_is_also_what_it_may_give_to_its_own(state: S
 
 
 def test_what_is_held_for_those_that_an_agent_spawns_is_theirs_whatever_else_starts() -> None:
-    child = replace(queued(3, 0.5, "agent:a1"), above=("lead",))
+    child = change(queued(3, 0.5, "agent:a1"), above=("lead",))
     live = [parent(1, State.RUNNING), queued(2, 0.1), child]
     lead = Budget(1, "lead", 1.0)
     assert decide_with(*live, budgets=(lead, *GRANTS)).start == (3,)
-    begun = [live[0], replace(running(3, 0.1, 0.3), lead="agent:a1", above=("lead",))]
+    begun = [live[0], change(running(3, 0.1, 0.3), lead="agent:a1", above=("lead",))]
     spent = (replace(lead, spent_usd=0.1), replace(GRANTS[0], spent_usd=0.1))
     assert [sum_reserved(one, begun, spent) for one in spent] == [pytest.approx(0.9), pytest.approx(0.2)]
 
 
 def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
     grant = replace(GRANTS[0], limit_usd=50.0)  # a person has raised it
-    child = replace(queued(3, 20.0, "agent:a1"), above=("lead",))
+    child = change(queued(3, 20.0, "agent:a1"), above=("lead",))
     lead = Budget(1, "lead", 10.0)
     decision = decide_with(parent(1, State.RUNNING), child, budgets=(lead, grant))
     assert decision.start == ()
     assert "budget of 10.00 USD has 10.00 USD left, and it needs 20.00 USD" in decision.waiting[3]
-    smaller = replace(child, budget_usd=9.0)
+    smaller = change(child, budget_usd=9.0)
     assert decide_with(parent(1, State.RUNNING), smaller, budgets=(lead, grant)).start == (3,)
     assert sum_reserved(lead, [parent(1, State.RUNNING)], (lead, grant)) == pytest.approx(10.5)
 
 
 def test_who_waits_for_what_is_held_for_its_own_is_told_so() -> None:
-    one = replace(parent(1, State.RUNNING), budget_usd=None, reserved_usd=0.5, cost_usd=0.5)
+    one = change(parent(1, State.RUNNING), budget_usd=None, reserved_usd=0.5, cost_usd=0.5)
     (pause,) = decide_with(one, budgets=(Budget(1, "lead", 1.0, 0.5), GRANTS[0])).pause.values()
     assert "beside the 0.5 USD that are held for its own agents" in pause.why
 
@@ -114,16 +114,16 @@ def test_of_a_command_only_that_is_held_which_it_may_give_to_its_own() -> None:
 
 
 def test_what_was_not_given_to_its_own_is_free_at_its_end_and_needed_once_more_when_it_goes_on() -> None:
-    again = replace(parent(1), started=0.0, attempt=2)
+    again = change(parent(1), started=0.0, attempt=2)
     lead, other = Budget(1, "lead", 1.0), queued(3, 0.6)
     assert decide_with(other, budgets=(lead, *GRANTS)).start == (3,)
     assert decide_with(again, running(3, 0, 0.6, 0.6), budgets=(lead, *GRANTS)).start == ()
-    paused = replace(again, state=State.PAUSED, not_before=1.0)
+    paused = change(again, state=State.PAUSED, not_before=1.0)
     assert decide_with(paused, other, budgets=(lead, *GRANTS)).start == ()
 
 
 def test_one_that_a_used_up_budget_above_would_end_is_not_started_of_what_is_held() -> None:
-    child = replace(queued(3, 0.3, "agent:a1"), above=("lead",))
+    child = change(queued(3, 0.3, "agent:a1"), above=("lead",))
     assert decide_with(parent(1, State.RUNNING), child, budgets=(Budget(1, "lead", 1.0, 1.0), *GRANTS)).start == ()
 
 
@@ -162,7 +162,7 @@ def test_a_command_that_spends_nothing_needs_no_money() -> None:
 def test_near_its_end_an_agent_is_asked_to_wind_up_once() -> None:
     near = running(1, 0.27, 0.3, 0.3)
     assert decide_with(near).wind_up == (1,)
-    assert decide_with(replace(near, wind_up=True)).wind_up == ()
+    assert decide_with(change(near, wind_up=True)).wind_up == ()
     assert decide_with(running(1, 0.26, 0.3, 0.3)).wind_up == ()
 
 
@@ -172,12 +172,12 @@ def test_at_its_end_an_agent_pauses_ending_and_is_held_until_there_is_more() -> 
     assert decision.pause[1].why == "its budget of 0.3 USD is used up; set_budget raises it"
     paused = replace(running(1, 0.31, 0.3, 0.3), state=State.PAUSED)
     assert decide_with(paused, budgets=()).waiting == {1: decision.pause[1].why}
-    raised = decide_with(replace(paused, budget_usd=0.5), budgets=())
+    raised = decide_with(change(paused, budget_usd=0.5), budgets=())
     assert (raised.start, raised.give) == ((1,), {1: 0.5})
 
 
 def test_one_that_is_still_ending_does_not_go_on() -> None:
-    ending = replace(running(1, 0.31, 0.3, 0.5), state=State.PAUSED, ending=True, paused_why="no money")
+    ending = change(running(1, 0.31, 0.3, 0.5), state=State.PAUSED, ending=True, why="no money")
     assert decide_with(ending).waiting == {1: "no money"}
 
 
@@ -223,18 +223,20 @@ def agents(draw: st.DrawFn) -> list[Agent]:
 @st.composite
 def budgets(draw: st.DrawFn, of: list[Agent]) -> tuple[Budget, ...]:
     leads = draw(st.sets(st.sampled_from(["", "x", "y", *(agent.as_lead for agent in of)])))
-    spent = {lead: sum((a.spent_usd for a in of if lead in ("", *a.leads)), draw(money)) for lead in sorted(leads)}
+    spent = {
+        lead: sum((a.money.spent_usd for a in of if lead in ("", *a.leads)), draw(money)) for lead in sorted(leads)
+    }
     return tuple(Budget(1, lead, draw(st.none() | st.floats(0, 4)), spent[lead]) for lead in spent)
 
 
 def after(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
     """These, as they are once that is done."""
     return [
-        replace(
+        change(
             agent,
-            reserved_usd=decision.give.get(agent.number, agent.reserved_usd),
+            reserved_usd=decision.give.get(agent.number, agent.money.reserved_usd),
             state=State.RUNNING if agent.number in decision.start else agent.state,
-            frozen=agent.frozen and agent.number not in decision.start,
+            frozen=agent.pause.frozen and agent.number not in decision.start,
         )
         for agent in live
     ]

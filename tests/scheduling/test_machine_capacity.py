@@ -7,7 +7,7 @@ from dataclasses import replace
 from forkjoin.core.model import Agent, State
 from forkjoin.scheduling.machine_capacity import KEPT_S, PATIENCE_S, MachineState, update_need
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
-from support.agent_records import make_agent
+from support.agent_records import change, make_agent
 
 GB = 1_000_000_000
 NOW = 1_000.0
@@ -82,7 +82,7 @@ def test_who_goes_before_one_that_has_waited_long_or_is_frozen_is_not_held_behin
 
 
 def test_who_waits_for_something_else_than_room_holds_nobody_back() -> None:
-    resting = replace(CROWDED[1], state=State.PAUSED, not_before=NOW + 60)
+    resting = change(CROWDED[1], state=State.PAUSED, not_before=NOW + 60)
     decision = decide_on(CROWD, CROWDED[0], resting, *CROWDED[2:], short_since={2: 0})
     assert (decision.start, decision.short_since) == ((3, 4), {2: 0})
 
@@ -103,10 +103,10 @@ def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_mean
     agents = [at_work(1), at_work(2), at_work(3)]
     pause = decide_on(short, *agents).pause
     assert [(number, one.ending, one.frozen) for number, one in pause.items()] == [(3, True, False)]
-    paused = replace(agents[2], state=State.PAUSED, paused_why="memory is short", not_before=NOW + 5)
+    paused = change(agents[2], state=State.PAUSED, why="memory is short", not_before=NOW + 5)
     assert decide_on(short, *agents[:2], paused).pause == {}
-    assert decide_on(short, *agents[:2], replace(paused, not_before=NOW)).pause.keys() == {2}
-    slow = replace(paused, not_before=NOW, ending=True)
+    assert decide_on(short, *agents[:2], change(paused, not_before=NOW)).pause.keys() == {2}
+    slow = change(paused, not_before=NOW, ending=True)
     assert decide_on(short, *agents[:2], slow).pause == {}, "its memory may yet come free"
 
 
@@ -125,8 +125,8 @@ def test_what_can_not_be_resumed_is_frozen() -> None:
 
 def test_what_is_frozen_and_can_be_resumed_ends_first_even_where_only_one_is_at_work() -> None:
     short = replace(MACHINE, free=GB // 4)
-    frozen = [replace(at_work(number, state=State.PAUSED), frozen=True) for number in (1, 2)]
-    frozen.append(replace(at_work(3, account="", state=State.PAUSED), frozen=True))
+    frozen = [change(at_work(number, state=State.PAUSED), frozen=True) for number in (1, 2)]
+    frozen.append(change(at_work(3, account="", state=State.PAUSED), frozen=True))
     decision = decide_on(short, *frozen, at_work(4))
     assert [(number, one.ending, one.frozen) for number, one in decision.pause.items()] == [(2, True, False)]
     assert decide_on(MACHINE, *frozen, at_work(4)).decide_again_at < NOW + 60
@@ -137,7 +137,7 @@ def test_the_only_one_is_never_paused() -> None:
 
 
 def test_one_that_paused_goes_on_once_there_is_room_for_it() -> None:
-    paused = replace(at_work(2), state=State.PAUSED, paused_why="memory is short")
+    paused = change(at_work(2), state=State.PAUSED, why="memory is short")
     assert decide_on(replace(MACHINE, free=GB), at_work(1), paused).start == ()
     assert decide_on(replace(MACHINE, free=3 * GB), at_work(1), paused).start == (2,)
 

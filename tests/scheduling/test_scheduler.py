@@ -10,7 +10,7 @@ from forkjoin.scheduling.rate_limit_policy import RateLimit
 from forkjoin.scheduling.scheduler import SchedulerInput, decide, plan_waves, queue_order
 from hypothesis import given
 from hypothesis import strategies as st
-from support.agent_records import make_agent
+from support.agent_records import change, make_agent
 
 #: Seconds since the epoch.
 NOW = 1_000_000_000
@@ -112,7 +112,7 @@ def test_of_an_account_no_more_call_than_its_vendor_takes_and_none_starts_before
         assert sum(one.state is State.RUNNING for one in calling) <= known.most  # whoever prepares can't pause yet
         assert len(calling) <= known.most or not {one.number for one in calling} & set(decision.start)
     for agent in (one for one in inputs.live if one.number in decision.start):
-        assert agent.not_before <= NOW
+        assert agent.pause.not_before <= NOW
         assert agent.account not in closed
     assert decision.decide_again_at > NOW
 
@@ -135,11 +135,14 @@ def test_nothing_starts_before_those_that_it_comes_after_or_once_they_have_faile
         agent = by_number[number]
         if agent.has_begun:
             continue
-        assert not any(one in by_number for one in agent.after)
-        failed = [one for one in agent.after if inputs.ended[one] is not State.SUCCEEDED]
+        assert not any(one in by_number for one in agent.dependencies.after)
+        failed = [one for one in agent.dependencies.after if inputs.ended[one] is not State.SUCCEEDED]
         assert not failed or agent.spec.on_failed_dependency == "run"
     for number in decision.skip:
-        assert any(inputs.ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED for one in by_number[number].after)
+        assert any(
+            inputs.ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED
+            for one in by_number[number].dependencies.after
+        )
 
 
 @given(scheduler_inputs())
@@ -164,13 +167,13 @@ def test_leads_share_the_slots_and_each_has_its_own_in_order(rows: list[tuple[st
 
 @given(agents(), st.integers(1, 6))
 def test_everybody_is_in_one_wave_and_after_those_that_it_comes_after(made: list[Agent], most: int) -> None:
-    queued = [replace(agent, state=State.QUEUED, attempt=1, started=None) for agent in made]
+    queued = [change(agent, state=State.QUEUED, attempt=1, started=None) for agent in made]
     waves = plan_waves(SchedulerInput(queued, most), {agent.number for agent in queued})
     place = {number: wave for wave, numbers in enumerate(waves) for number in numbers}
     assert sorted(place) == [agent.number for agent in queued]
     assert all(len(numbers) <= most for numbers in waves)
     for agent in queued:
-        assert all(place[one] < place[agent.number] for one in agent.after if one in place)
+        assert all(place[one] < place[agent.number] for one in agent.dependencies.after if one in place)
 
 
 def test_a_circle_waits_and_is_in_no_wave() -> None:
@@ -240,7 +243,7 @@ def test_who_has_begun_goes_on_before_others_start() -> None:
 #: Four run of one account, two of another.
 RUNNING = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
 #: The same, of which the youngest of the one were frozen.
-PAUSED = [replace(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in RUNNING]
+PAUSED = [change(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in RUNNING]
 TWO = RateLimit(2, closed_until=100, changed=90, why="429")
 
 

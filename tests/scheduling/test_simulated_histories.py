@@ -24,6 +24,7 @@ from forkjoin.store.database import open_database
 from forkjoin.store.rows import as_dict
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.agent_records import change
 from support.scheduling.script import History, Purse, Restart, Script, Shortage, Tells, Turn, When
 from support.scheduling.simulator import AGAIN_S, BEGIN, GRACE_S, Look, World
 from support.scheduling.stores import SQLiteStore
@@ -148,7 +149,7 @@ def everything_ends_not_long_after_all_has_calmed_down(world: World) -> None:
     """No order, key, rest or limit starves anybody, though each may have to wait for all others."""
     agents = world.agents()
     assert {agent.number: agent.state for agent in agents if agent.state not in FINAL} == {}
-    assert max(agent.ended or 0 for agent in agents) <= BEGIN + _latest(world)
+    assert max(agent.timing.ended or 0 for agent in agents) <= BEGIN + _latest(world)
 
 
 def _latest(world: World) -> float:
@@ -180,9 +181,9 @@ def a_key_has_one_holder_even_while_that_pauses(world: World) -> None:
 def each_ends_as_its_program_does_or_after_as_many_retries_as_it_has(world: World) -> None:
     ends = {"ok": State.SUCCEEDED, "failed": State.FAILED, "timed_out": State.TIMED_OUT, "lost": State.LOST}
     for agent, script in zip(world.agents(), world.history.scripts, strict=True):
-        if agent.started and not agent.stop_asked:
+        if agent.timing.started and not agent.stop_asked:
             most = Limits().retries if script.spec.retries is None else script.spec.retries
-            assert agent.retried == min(script.stumbles, most)
+            assert agent.history.retried == min(script.stumbles, most)
             assert agent.state is (ends[script.end] if script.stumbles <= most else State.FAILED)
             calls = 0 if script.stumbles > most or not script.account else len(script.turns)
             assert world.spent[agent.number] in (calls * PRICE_USD, 2 * calls * PRICE_USD)  # twice if told again
@@ -194,8 +195,8 @@ def nobody_starts_before_those_have_ended_that_it_comes_after_nor_in_its_rest_or
     for look in world.looks:
         live = {agent.number for agent in look.inputs.live}
         for agent in _started(look):
-            assert agent.has_begun or not live & set(agent.after)
-            assert agent.not_before <= look.inputs.now
+            assert agent.has_begun or not live & set(agent.dependencies.after)
+            assert agent.pause.not_before <= look.inputs.now
             assert agent.number not in look.inputs.without_environment
 
 
@@ -204,7 +205,7 @@ def who_comes_after_what_has_failed_is_skipped_unless_it_runs_all_the_same(world
         decided = [look for look in world.looks if agent.number in {*look.decision.start, *look.decision.skip}]
         if decided:
             ended = decided[0].inputs.ended
-            failed = any(ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED for one in agent.after)
+            failed = any(ended.get(one, State.SUCCEEDED) is not State.SUCCEEDED for one in agent.dependencies.after)
             skipped = agent.number in decided[0].decision.skip
             assert skipped == (failed and agent.spec.on_failed_dependency == "skip")
 
@@ -246,14 +247,14 @@ def of_an_account_none_starts_or_runs_beyond_what_its_vendor_takes_nor_is_frozen
             calling = sum(one.account == account and one.state in CALLING for one in look.inputs.live)
             started = [one for one in _started(look) if one.account == account]
             for_long = known.closed_until > look.inputs.now + 2 * MAX_DELAY_S
-            new = [one for one in started if not (one.frozen and for_long)]
+            new = [one for one in started if not (one.pause.frozen and for_long)]
             assert not new or (known.closed_until <= look.inputs.now and calling + len(started) <= known.most)
     for look in _at_rest(world):
         for account, known in look.inputs.rate_limits.items():
             of_account = [one for one in look.inputs.live if one.account == account]
             running = sum(one.state is State.RUNNING for one in of_account)
             if known.closed_until > look.inputs.now + 2 * MAX_DELAY_S:
-                frozen = [one.number for one in of_account if one.frozen]
+                frozen = [one.number for one in of_account if one.pause.frozen]
                 assert all("slot" in look.decision.waiting[number] for number in frozen)
             else:
                 assert running <= known.most
@@ -285,7 +286,7 @@ def test_nobody_waits_for_memory_while_others_that_need_less_go_on_starting(worl
     """After its patience it waits only for those to end that were at work, and those that had their turns before."""
     large, script = world.agents()[5], world.history.scripts[5]
     work_s = world.history.scripts[1].turns[0].work_s
-    assert (large.started or math.inf) <= BEGIN + script.spawned + PATIENCE_S + 2 * (work_s + 2) + 10
+    assert (large.timing.started or math.inf) <= BEGIN + script.spawned + PATIENCE_S + 2 * (work_s + 2) + 10
 
 
 def nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_for(world: World) -> None:
@@ -300,30 +301,32 @@ def nothing_would_be_decided_otherwise_before_the_next_look_that_was_asked_for(w
 def no_more_is_given_than_there_is_nor_spent_but_for_one_call_of_each_agent(world: World) -> None:
     for look in world.looks:
         given = look.decision.give
-        live = [replace(one, reserved_usd=given.get(one.number, one.reserved_usd)) for one in look.inputs.live]
-        beyond = sum(max(0, agent.spent_usd - agent.reserved_usd) for agent in live)
+        live = [change(one, reserved_usd=given.get(one.number, one.money.reserved_usd)) for one in look.inputs.live]
+        beyond = sum(max(0, agent.money.spent_usd - agent.money.reserved_usd) for agent in live)
         for budget in look.inputs.budgets:
             limit = math.inf if budget.limit_usd is None else budget.limit_usd
             assert budget.spent_usd <= limit + len(world.spent) * PRICE_USD + NOTHING
-            under = (agent.spent_usd for agent in live if budget.lead in ("", agent.lead))
+            under = (agent.money.spent_usd for agent in live if budget.lead in ("", agent.lead))
             assert budget.spent_usd >= sum(under) - NOTHING
             assert budget.spent_usd + sum_reserved(budget, live, ()) <= max(limit, budget.spent_usd) + beyond + NOTHING
         for agent in live:
-            assert agent.budget_usd is None or agent.spent_usd <= agent.budget_usd + PRICE_USD + NOTHING
+            assert (
+                agent.money.budget_usd is None or agent.money.spent_usd <= agent.money.budget_usd + PRICE_USD + NOTHING
+            )
 
 
 def test_what_tells_nothing_of_its_cost_has_spent_what_it_was_given() -> None:
     secretive = Script(account="here", is_secretive=True, turns=(Turn(1, PRICE_USD),) * 8)
     (agent,) = play(History([secretive], 1, purse=Purse(1, 600))).agents()
     assert (agent.state, agent.attempt) == (State.SUCCEEDED, 2)
-    assert (agent.ended or 0) > BEGIN + 600
+    assert (agent.timing.ended or 0) > BEGIN + 600
 
 
 def test_who_waits_for_its_leads_environment_has_no_slot_and_its_verify_waits_for_no_money() -> None:
     first = Script(spec=Spec(task="a task", verify="true"), account="here", turns=(Turn(1, PRICE_USD),))
     other = Script(spawned=5, lead="other", turns=(Turn(3),))
     world = play(History([first, other], 1, restarts=[Restart(2.5, 40)], purse=Purse(0.2, 6000)))
-    verified, went = (agent.ended or 0 for agent in world.agents())
+    verified, went = (agent.timing.ended or 0 for agent in world.agents())
     assert not any(set(look.decision.start) & set(look.inputs.without_environment) for look in world.looks)
     assert went < BEGIN + 20
     assert BEGIN + 42 < verified < BEGIN + 60
@@ -332,8 +335,8 @@ def test_who_waits_for_its_leads_environment_has_no_slot_and_its_verify_waits_fo
 def a_stop_ends_an_agent_at_once_whatever_it_is_at(world: World) -> None:
     for agent in (one for one in world.agents() if one.number in world.asked):
         assert agent.state is State.STOPPED
-        assert agent.ended is not None
-        assert agent.ended <= world.asked[agent.number] + world.history.step_s + GRACE_S + world.history.step_s
+        assert agent.timing.ended is not None
+        assert agent.timing.ended <= world.asked[agent.number] + world.history.step_s + GRACE_S + world.history.step_s
 
 
 @given(histories.map(play))
@@ -356,7 +359,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connect
 
 
 def _fate(agent: Agent) -> tuple[object, ...]:
-    return agent.state, agent.attempt, agent.started, agent.ended, agent.retried, agent.stop_asked
+    return agent.state, agent.attempt, agent.timing.started, agent.timing.ended, agent.history.retried, agent.stop_asked
 
 
 def _started(look: Look) -> Iterator[Agent]:

@@ -72,7 +72,7 @@ async def test_one_that_goes_on_at_its_end_begins_as_one_that_is_told_later(stor
         agent = await store.move(agent, state)
     await tell(store, agent)
     again = await end(store, agent)
-    assert (again.state, again.attempt, again.wind_up) == (State.QUEUED, 2, False)
+    assert (again.state, again.attempt, again.money.wind_up) == (State.QUEUED, 2, False)
 
 
 async def test_one_that_is_told_later_goes_on_in_its_callers_environment(store: Store) -> None:
@@ -87,6 +87,6 @@ async def test_what_was_merged_and_is_undone_while_it_goes_on_is_merged_no_more(
     landing = await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     await store.end_landing(landing, {1: Merge.MERGED}, (), str)
     told = await tell(store, ended)
-    assert (told.merge, told.was_merged) == (Merge.UNMERGED, True)
+    assert (told.merge, told.history.was_merged) == (Merge.UNMERGED, True)
     await store.end_landing(landing, {}, [1], str)
-    assert not (await store.agent(1)).was_merged
+    assert not (await store.agent(1)).history.was_merged

@@ -80,10 +80,16 @@ async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path)
     connection.close()
     store = await open_store(old)
     agent = await store.agent(1)
-    assert (agent.name, agent.after, agent.best_of, agent.base_agents, agent.contest) == ("old", (), (), (), 0)
+    assert (
+        agent.name,
+        agent.dependencies.after,
+        agent.dependencies.best_of,
+        agent.dependencies.base_agents,
+        agent.candidates.first,
+    ) == ("old", (), (), (), 0)
     stacked = replace(new_agent("new"), after=Others((1,)), base_agents=Others((1,)))
     (new,) = await store.spawn([stacked], place, NOBODY)
-    assert (new.number, new.after, new.base_agents) == (2, (1,), (1,))
+    assert (new.number, new.dependencies.after, new.dependencies.base_agents) == (2, (1,), (1,))
     await store.close()
 
 

@@ -48,12 +48,12 @@ async def test_what_one_spends_counts_for_all_leads_above_and_what_was_granted_l
 
 async def test_those_that_were_spawned_count_for_ever_and_for_all_above(store: Store) -> None:
     first, second, _ = await tree(store)
-    assert [(await store.agent(number)).spawned for number in (1, 2, 3)] == [2, 1, 0]
+    assert [(await store.agent(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
     await store.forget_agent(3)
     await store.spawn([below(second, "fourth")], place, NOBODY)
     with pytest.raises(CallerError, match=r"a1 \(first\) was granted 3 .* 0 are left, and 1 were asked for"):
         await store.spawn([below(second, "fifth")], place, NOBODY)
-    assert [(await store.agent(number)).spawned for number in (1, 2)] == [3, 2], "all or none"
+    assert [(await store.agent(number)).lineage.spawned for number in (1, 2)] == [3, 2], "all or none"
     with pytest.raises(CallerError, match="0 are left, and 2 were asked for"):
         await store.spawn([below(first, "sixth"), below(first, "seventh")], place, NOBODY)
 
@@ -83,5 +83,5 @@ async def test_what_one_was_granted_is_bounded_as_before_once_it_was_restored(st
     grandchild = {**about, "name": "third", "parent": 2, "lead": "agent:a2", "above": ["agent:a1", "lead"]}
     found = [About.model_validate(one) for one in ({**about, "name": "first"}, child, grandchild)]
     await store.restore([Restored(n, 1, one, Asked(), removed=False) for n, one in enumerate(found, 1)], 3)
-    assert [(await store.agent(number)).spawned for number in (1, 2, 3)] == [2, 1, 0]
+    assert [(await store.agent(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
     assert ("agent:a1", 2) in {(one.lead, one.limit_usd) for one in await store.budgets()}

@@ -67,11 +67,11 @@ async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Stor
     sizes = (10, 25, 10)
     new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
     agents, first = await store.spawn(new, place, NOBODY), store.first_port
-    assert [agent.port_base for agent in agents] == [first, first + 10, first + 35]
+    assert [agent.worktree.port_base for agent in agents] == [first, first + 10, first + 35]
     await store.set(agents[1], removed=1.0)
     with socket.create_server(("127.0.0.1", first + 12)):
         again = await store.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY)
-    assert [agent.port_base for agent in again] == [first + 13, first + 23, first + 45]
+    assert [agent.worktree.port_base for agent in again] == [first + 13, first + 23, first + 45]
 
 
 async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store) -> None:
@@ -81,10 +81,10 @@ async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store
     assert [one.port_base for one in taken] == [first, first, first + 7]
     await store.retire_scratch(taken[0].number)
     (agent,) = await store.spawn([new_agent("a")], place, NOBODY)
-    assert agent.port_base == first + 14
+    assert agent.worktree.port_base == first + 14
     await store.forget_scratch(taken[0].number)
     (agent,) = await store.spawn([replace(new_agent("b"), recipe=recipe)], place, NOBODY)
-    assert agent.port_base == first
+    assert agent.worktree.port_base == first
 
 
 async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(
@@ -102,4 +102,4 @@ async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store, 
     store.first_port = FIRST
     await store.spawn([replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY)
     (agent,) = await store.spawn([new_agent("more")], place, NOBODY)
-    assert agent.port_base == 0
+    assert agent.worktree.port_base == 0

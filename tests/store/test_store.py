@@ -26,7 +26,7 @@ async def _spawn(store: Store, *names: str, call: Call = NOBODY) -> list[Agent]:
 
 async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     (agent,) = await _spawn(store, "first")
-    assert (agent.id, agent.branch, agent.state) == ("a1", "forkjoin/a1-first", State.QUEUED)
+    assert (agent.id, agent.worktree.branch, agent.state) == ("a1", "forkjoin/a1-first", State.QUEUED)
     assert agent.spec == SpecParts(verify="true")
     assert await store.task(1) == "a task"
     assert await store.agent(1) == agent
@@ -46,7 +46,7 @@ async def test_only_the_tables_moves_are_made(store: Store, before: State) -> No
         if to in TRANSITIONS[before]:
             moved = await store.move(agent, to)
             assert moved.state is to
-            assert (moved.ended is not None) == (to in FINAL)
+            assert (moved.timing.ended is not None) == (to in FINAL)
         else:
             with pytest.raises(BrokenPromiseError, match="can't go from"):
                 await store.move(agent, to)

@@ -1,9 +1,25 @@
 """Agents for tests of pure code."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 from forkjoin.core.agent_spec import SpecParts
-from forkjoin.core.model import Agent, Merge, Removal, State
+from forkjoin.core.model import (
+    Agent,
+    AgentWorktree,
+    Candidates,
+    ConflictToResolve,
+    Dependencies,
+    History,
+    Lineage,
+    Merge,
+    Money,
+    Pause,
+    Removal,
+    State,
+    Timing,
+)
 
 
 def make_agent(
@@ -32,28 +48,53 @@ def make_agent(
         spec=parts,
         state=state,
         merge=Merge.UNMERGED,
-        base="0" * 40,
-        branch=f"forkjoin/a{number}-agent-{number}",
-        worktree=f"/worktrees/a{number}",
-        checkout="/checkout",
+        attempt=attempt,
         conversation="00000000-0000-0000-0000-000000000000",
         environment="",
-        attempt=attempt,
-        prepared=True,
-        stop_asked=False,
-        created=0.0,
-        started=0.0 if attempt > 1 else None,
-        ended=None,
-        removing=Removal.NONE,
-        removed=None,
-        last_event="",
-        cost_usd=cost_usd,
-        after=tuple(after),
         account=account,
-        frozen=frozen,
-        not_before=not_before,
-        budget_usd=parts.budget_usd,
-        reserved_usd=reserved_usd,
-        ending=ending,
-        above=above,
+        stop_asked=False,
+        removing=Removal.NONE,
+        last_event="",
+        worktree=AgentWorktree(
+            path=f"/worktrees/a{number}",
+            branch=f"forkjoin/a{number}-agent-{number}",
+            base="0" * 40,
+            checkout="/checkout",
+            prepared=True,
+        ),
+        timing=Timing(created=0.0, started=0.0 if attempt > 1 else None),
+        pause=Pause(frozen=frozen, ending=ending, not_before=not_before),
+        money=Money(budget_usd=parts.budget_usd, reserved_usd=reserved_usd, cost_usd=cost_usd),
+        lineage=Lineage(above=above),
+        dependencies=Dependencies(after=tuple(after)),
+        candidates=Candidates(),
+        conflict=ConflictToResolve(),
+        history=History(),
     )
+
+
+#: The part of the record that has a field, where the agent itself doesn't have it.
+_PARTS = {
+    field.name: part
+    for part, kind in {
+        "timing": Timing,
+        "pause": Pause,
+        "money": Money,
+        "lineage": Lineage,
+        "dependencies": Dependencies,
+        "history": History,
+        "worktree": AgentWorktree,
+    }.items()
+    for field in fields(kind)
+}
+
+
+def change(agent: Agent, **values: Any) -> Agent:
+    """Return a copy of the agent with other values of its own fields, and of those of its parts."""
+    for name, value in values.items():
+        if name in Agent.__dataclass_fields__:
+            agent = replace(agent, **{name: value})
+        else:
+            part = _PARTS[name]
+            agent = replace(agent, **{part: replace(getattr(agent, part), **{name: value})})
+    return agent

@@ -26,7 +26,7 @@ def falling_once_settled(monkeypatch: pytest.MonkeyPatch) -> Generator[list[str]
     settle, settled = base_commit.settle_base, list[str]()
 
     async def settle_and_fall(*arguments: object) -> None:
-        settled.append((await settle(*arguments)).base)  # type: ignore[arg-type]
+        settled.append((await settle(*arguments)).worktree.base)  # type: ignore[arg-type]
         raise OSError(28, "No space left on device")  # what passes is tried again
 
     with monkeypatch.context() as fault:

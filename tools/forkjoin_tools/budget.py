@@ -41,7 +41,7 @@ async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
         )
     await _check(desk, agent, own_usd)
     await desk.store.set(agent, budget_usd=own_usd)
-    return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.spent_usd + spent_usd)
+    return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.money.spent_usd + spent_usd)
 
 
 async def _find_granted(desk: Desk, agent: Agent) -> tuple[float, float]:
@@ -55,11 +55,11 @@ async def _find_granted(desk: Desk, agent: Agent) -> tuple[float, float]:
 async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
     if agent.state in FINAL:
         raise CallerError(f"{agent.label} has ended ({agent.state}) and spends no more; nothing was changed.")
-    wanted = replace(agent, budget_usd=budget_usd)
+    wanted = replace(agent, money=replace(agent.money, budget_usd=budget_usd))
     live = [wanted if one.number == agent.number else one for one in await desk.store.live()]
     step_usd = desk.services.settings.budget.reserve_usd
     hold = BudgetGate(live, await find_budgets(desk.services, live), step_usd).hold(wanted)
-    if hold and budget_usd > max(agent.budget_usd or 0, agent.spent_usd):
+    if hold and budget_usd > max(agent.money.budget_usd or 0, agent.money.spent_usd):
         raise CallerError(f"{agent.label} can't have {format_usd(budget_usd)}: {hold.why}. Nothing was changed.")
 
 

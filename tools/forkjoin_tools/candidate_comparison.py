@@ -43,7 +43,7 @@ def _row(desk: Desk, agent: Agent, result: Result | None, *, won: bool) -> Compa
         verify=result.verify if result else None,
         score=result.score if result else None,
         lines=count_changed_lines(result) if result else None,
-        cost_usd=agent.cost_usd,
+        cost_usd=agent.money.cost_usd,
         duration_s=round(result.duration_s, 1) if result else None,
         won=won or None,
     )

@@ -150,13 +150,13 @@ async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None,
 
 def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
     """The branch that an agent merges into: its own alone."""
-    if arguments.into not in (None, parent.branch):
-        raise CallerError(f"You merge into your own branch alone, {parent.branch}; leave `into` out.")
+    if arguments.into not in (None, parent.worktree.branch):
+        raise CallerError(f"You merge into your own branch alone, {parent.worktree.branch}; leave `into` out.")
     if arguments.on_conflict == "agent":
         raise CallerError(
             "Nobody is spawned for your conflicts: resolve them yourself, with git merge in your worktree."
         )
-    return parent.branch
+    return parent.worktree.branch
 
 
 async def _how_far(desk: Desk, landing: MergeJob) -> str:

@@ -98,7 +98,7 @@ def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Ag
         {
             **asdict(result),
             **row_of(agent),
-            "branch": agent.branch,
+            "branch": agent.worktree.branch,
             "merge": agent.merge,
             "output": cut(result.output, room, agent),
             "commits": result.commits if room == _FULL else result.commits[:10],
@@ -178,7 +178,7 @@ def _line(event: Recorded) -> str:
 
 async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     live = agent.state not in FINAL
-    handle = agent.handle if live or agent.started else f"{agent.handle}-setup"  # that is all there is of it
+    handle = agent.handle if live or agent.timing.started else f"{agent.handle}-setup"  # that is all there is of it
     if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
         handle = replace(agent, attempt=agent.attempt - 1).handle
     executor = desk.services.executor
@@ -278,7 +278,7 @@ async def _diff(desk: Desk, agent: Agent, commit: str | None, path: str | None, 
     common_dir = desk.caller.project.common_dir
     if agent.state in FINAL:
         tip = commit or await find_last(desk.store, agent)
-        return await diff.read_diff(common_dir, agent.base, tip, path, stat=stat) if tip else b""
-    if not agent.prepared:
+        return await diff.read_diff(common_dir, agent.worktree.base, tip, path, stat=stat) if tip else b""
+    if not agent.worktree.prepared:
         return b""
-    return await diff.read_worktree_diff(common_dir, Path(agent.worktree), agent.base, path, stat=stat)
+    return await diff.read_worktree_diff(common_dir, Path(agent.worktree.path), agent.worktree.base, path, stat=stat)

@@ -128,7 +128,9 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
             note=f"Nothing was spawned: this was a dry run. {spawned.note or ''}".strip(),
         )
     return SpawnedAll(
-        agents=[Spawned(**row_of(a), branch=a.branch, queue_position=places.get(a.number)) for a in spawned.agents],
+        agents=[
+            Spawned(**row_of(a), branch=a.worktree.branch, queue_position=places.get(a.number)) for a in spawned.agents
+        ],
         waves=[[agent.id for agent in wave] for wave in waves] if len(waves) > 1 else None,
         overlaps=_overlaps(spawned.agents) or None,
         note=spawned.note,
@@ -143,5 +145,5 @@ async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
-    found = find_overlaps({agent.contest_name or agent.name: agent.spec.paths for agent in agents})
+    found = find_overlaps({agent.candidates.name or agent.name: agent.spec.paths for agent in agents})
     return first([f"{one} and {other}: {path}" for one, other, path in found], _OVERLAPS_NAMED)

@@ -115,16 +115,16 @@ def _last(arguments: List) -> int | None:
 
 
 async def _listed(desk: Desk, agent: Agent, task: str) -> Listed:
-    since = agent.started or agent.created
-    until = agent.ended if agent.ended and agent.state in FINAL else time.time()
+    since = agent.timing.started or agent.timing.created
+    until = agent.timing.ended if agent.timing.ended and agent.state in FINAL else time.time()
     return Listed(
         **row_of(agent),
         agent=desk.program_of(agent),
-        parent=f"a{agent.parent}" if agent.parent else None,
-        branch=agent.branch,
+        parent=f"a{agent.lineage.parent}" if agent.lineage.parent else None,
+        branch=agent.worktree.branch,
         merge=agent.merge,
         elapsed_s=max(0, round(until - since)),
-        cost_usd=agent.cost_usd,
+        cost_usd=agent.money.cost_usd,
         last_event=await last_event(desk, agent),
         task=task,
         conflicts=first(await _conflicts(desk, agent)) or None,
@@ -251,7 +251,7 @@ def why_they_wait(desk: Desk, agents: Iterable[Agent]) -> list[str]:
     """Each reason, with who of these waits for it."""
     whom: dict[str, list[str]] = {}
     for agent in agents:
-        if why := desk.reconciler.schedule.waiting.get(agent.number) or agent.paused_why:
+        if why := desk.reconciler.schedule.waiting.get(agent.number) or agent.pause.why:
             whom.setdefault(why, []).append(agent.id)
     return [f"{', '.join(first(ids))}: {why}" for why, ids in whom.items()]
 

@@ -75,7 +75,7 @@ class Schedule:
         services = self._services
         live = [_without_slot(agent) if agent.number in services.waiting_for_environment else agent for agent in live]
         to_start = [agent for agent in live if not agent.under_way]
-        before = {number for agent in to_start for number in agent.after}
+        before = {number for agent in to_start for number in agent.dependencies.after}
         return SchedulerInput(
             live,
             self.max_running,
@@ -123,7 +123,7 @@ async def _start(services: Services, agent: Agent) -> Agent:
         services.waiting_for_environment.discard(agent.number)
         services.store.changes.announce()
         return agent
-    if agent.frozen:
+    if agent.pause.frozen:
         return await services.store.move(agent, State.RUNNING, Noted("goes on"))
     if agent.state is State.PAUSED:
         agent = await services.store.queue_again(agent, words_to_go_on(agent))
@@ -132,7 +132,7 @@ async def _start(services: Services, agent: Agent) -> Agent:
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
     """Ask for that once: another message could be another turn."""
-    spent, most = format_usd(agent.spent_usd), format_usd(agent.reserved_usd)
+    spent, most = format_usd(agent.money.spent_usd), format_usd(agent.money.reserved_usd)
     adapter, asked = taker_of(services, agent), False
     try:
         if adapter:

@@ -81,14 +81,14 @@ def visit_handle(agent: Agent) -> str:
 def _why_not(services: Services, caller: Caller, agent: Agent, *, again: bool) -> str | None:
     """Why nobody can be in this agent's conversation now; none where somebody can."""
     there = services.attached.get(agent.number)
-    was_there = agent.paused_why == PERSON_ATTACHED or agent.number in services.attached_before_restart
+    was_there = agent.pause.why == PERSON_ATTACHED or agent.number in services.attached_before_restart
     is_awaited = was_there and not there and time.time() < services.reattach_deadline
     is_taken = there and not there.session.closed and there.call.relay != caller.call.relay
     if is_taken or (is_awaited and not again):
         return "has a person in its conversation already."
     if agent.merge is Merge.QUEUED:
         return "is being merged; it has a conversation again once merge_worktree has answered."
-    if agent.removed or agent.removing or (agent.state in FINAL and not is_folder(Path(agent.worktree))):
+    if agent.timing.removed or agent.removing or (agent.state in FINAL and not is_folder(Path(agent.worktree.path))):
         return "was removed, with its worktree; its log is kept (read_log)."
     return None
 
@@ -96,11 +96,11 @@ def _why_not(services: Services, caller: Caller, agent: Agent, *, again: bool) -
 async def _at_rest(services: Services, number: int) -> Agent | None:
     """The agent, where nothing of it is under way and it says why; else it is brought to that, or comes to it."""
     agent = await services.store.agent(number)
-    runs = agent.state in RUNS or agent.frozen
+    runs = agent.state in RUNS or agent.pause.frozen
     if agent.stop_asked and agent.state not in FINAL:
         return None
-    if runs or (agent.state is State.PAUSED and agent.paused_why != PERSON_ATTACHED and not agent.ending):
-        pause = Pause(PERSON_ATTACHED, ending=runs, not_before=agent.not_before)
+    if runs or (agent.state is State.PAUSED and agent.pause.why != PERSON_ATTACHED and not agent.pause.ending):
+        pause = Pause(PERSON_ATTACHED, ending=runs, not_before=agent.pause.not_before)
         with suppress(BrokenPromiseError):  # it has moved since
             await services.store.move(agent, State.PAUSED, Noted(f"paused: {PERSON_ATTACHED}"), pause)
         return None
@@ -118,11 +118,11 @@ async def let_go(services: Services, number: int) -> None:
     caller = services.attached[number]
     await end_visit(services, await services.store.agent(number))
     agent = await services.store.agent(number)
-    if agent.state is State.PAUSED and not agent.ending:
+    if agent.state is State.PAUSED and not agent.pause.ending:
         await services.store.move(
-            agent, State.PAUSED, Noted(PERSON_LEFT), Pause(PERSON_LEFT, not_before=agent.not_before)
+            agent, State.PAUSED, Noted(PERSON_LEFT), Pause(PERSON_LEFT, not_before=agent.pause.not_before)
         )
-    elif agent.state in FINAL and not agent.removed:
+    elif agent.state in FINAL and not agent.timing.removed:
         await _settle(services, caller, agent)
     del services.attached[number]
 
@@ -149,14 +149,14 @@ async def end_visits(services: Services) -> None:
         if (number := services.attached_before_restart.pop()) not in services.attached:
             agent = await services.store.agent(number)
             await end_visit(services, agent)
-            if agent.state in FINAL and not agent.removed:
+            if agent.state in FINAL and not agent.timing.removed:
                 await _free_others(services, agent)
 
 
 async def _free_others(services: Services, agent: Agent) -> None:
     """Detach the worktree of an agent that has ended from other branches, as at its end."""
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
-    said = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
+    said = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     await services.store.note(agent, [(Noted(words), -1) for words in said])
 
 
@@ -164,7 +164,7 @@ async def _look(services: Services, agent: Agent) -> str | None:
     """The commit of all that is in its worktree, which is made aside; none where that can't be read."""
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     with objects_aside(common_dir, services.home.aside) as aside:
-        return await snapshot(common_dir, Path(agent.worktree), aside, await services.store.set_up_files(agent))
+        return await snapshot(common_dir, Path(agent.worktree.path), aside, await services.store.set_up_files(agent))
 
 
 async def _settle(services: Services, caller: Caller, agent: Agent) -> None:

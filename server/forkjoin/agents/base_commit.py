@@ -23,17 +23,17 @@ async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agen
     Raises:
         CallerError: There is no such work, or what it comes after conflicts.
     """
-    if agent.prepared or (agent.spec.base is not None and not agent.base_agents):
+    if agent.worktree.prepared or (agent.spec.base is not None and not agent.dependencies.base_agents):
         return agent
-    base = await (_named if agent.base_agents else _of_all)(services, common_dir, agent)
-    if base != agent.base:
+    base = await (_named if agent.dependencies.base_agents else _of_all)(services, common_dir, agent)
+    if base != agent.worktree.base:
         await services.store.set(agent, base=base)
-    return replace(agent, base=base)
+    return replace(agent, worktree=replace(agent.worktree, base=base))
 
 
 async def _named(services: Services, common_dir: str, agent: Agent) -> str:
     """Where the work ends of the agent that was named as base, or of the best of these candidates."""
-    for other in await best_first(services.store, await services.store.agents_numbered(agent.base_agents)):
+    for other in await best_first(services.store, await services.store.agents_numbered(agent.dependencies.base_agents)):
         tip = await find_end(services.store, common_dir, other)
         if tip and await resolve_commit(common_dir, tip):
             return tip
@@ -45,10 +45,10 @@ async def _named(services: Services, common_dir: str, agent: Agent) -> str:
 
 async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
     """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
-    base, ended = agent.base, await services.store.ended(agent.after)
-    succeeded = [number for number in agent.after if ended.get(number) is State.SUCCEEDED]
-    if agent.best_of:
-        several = [await services.store.agents_numbered(candidates) for candidates in agent.best_of]
+    base, ended = agent.worktree.base, await services.store.ended(agent.dependencies.after)
+    succeeded = [number for number in agent.dependencies.after if ended.get(number) is State.SUCCEEDED]
+    if agent.dependencies.best_of:
+        several = [await services.store.agents_numbered(candidates) for candidates in agent.dependencies.best_of]
         ranked = [await best_first(services.store, candidates) for candidates in several]
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
@@ -72,4 +72,4 @@ async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent
             "merge_worktree, then spawn it again."
         )
     message = f"What {agent.label} starts from: with the work of {other.label}\n"
-    return await make_commit(common_dir, base, merged.tree, tip, message, agent.created)
+    return await make_commit(common_dir, base, merged.tree, tip, message, agent.timing.created)

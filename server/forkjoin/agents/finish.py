@@ -42,7 +42,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
     concluded = await conclude(services, adapter, agent, outcome)
     await services.store.changes.until(partial(_is_at_rest, services, agent))
     left = await _commit_work(services, common_dir, agent)
-    if concluded.ok and agent.resolves is not None and (why := await _why_unresolved(common_dir, agent, left)):
+    if concluded.ok and agent.conflict.agent is not None and (why := await _why_unresolved(common_dir, agent, left)):
         concluded = replace(concluded, ok=False, error=why)
     verified, is_tested = Verified(), bool(agent.spec.verify or agent.spec.judge)
     if (
@@ -63,7 +63,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
 
 async def _verify(services: Services, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
     """Run the agent's verify command, and warn if the worktree lacks some files."""
-    place = await find_place(common_dir, Path(agent.worktree))
+    place = await find_place(common_dir, Path(agent.worktree.path))
     is_partial = place is not None and await is_sparse(place.folder)
     verified = await verify(services, agent, environment)
     if is_partial and verified.verdict is not Verify.NONE:
@@ -74,7 +74,7 @@ async def _verify(services: Services, common_dir: str, agent: Agent, environment
 
 async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[str]:
     """Detach the worktree from other branches. Return a warning per changed ref."""
-    freed = await free_others(common_dir, Path(agent.worktree), agent.branch, agent.slug)
+    freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     return [*freed, *await warn_of_moves(services, agent, common_dir)]
 
 
@@ -90,22 +90,22 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
         common_dir = (await services.store.project_numbered(agent.project)).common_dir
-        if agent.prepared:
+        if agent.worktree.prepared:
             warnings = await _tidy_refs(services, common_dir, agent)
-        if agent.prepared and (tip := await find_tip(common_dir, agent.ref)):
+        if agent.worktree.prepared and (tip := await find_tip(common_dir, agent.ref)):
             work = await measure(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
         warnings += await config_tampering.find_warnings(services, agent)
     told = tuple(warnings)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
-    unknown = Merge.UNMERGED if agent.started else Merge.NOTHING
+    unknown = Merge.UNMERGED if agent.timing.started else Merge.NOTHING
     await services.store.finish(agent, result, await _fared(services, agent, result) if work else unknown)
     await config_tampering.forget(services, agent)
 
 
 async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
     """How its branch fares; what was merged before, and got no commit since, is merged."""
-    if agent.was_merged and await find_last(services.store, agent) == result.commit:
+    if agent.history.was_merged and await find_last(services.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 
@@ -124,7 +124,9 @@ async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) 
     """Why its branch does not resolve the conflict that it was spawned for, if it does not."""
     if left.tip is None:
         return "its branch is gone"
-    return await merge_in_worktree.why_unresolved(common_dir, agent.base, agent.theirs, left.tip, left.conflicts)
+    return await merge_in_worktree.why_unresolved(
+        common_dir, agent.worktree.base, agent.conflict.commit, left.tip, left.conflicts
+    )
 
 
 class _Ended(NamedTuple):
@@ -157,12 +159,12 @@ async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _En
         verify=verified.verdict,
         verify_output=verified.words,
         score=verified.score,
-        cost_usd=agent.cost_usd,
+        cost_usd=agent.money.cost_usd,
         usage=concluded.usage,
         duration_s=outcome.duration_s,
         peak_memory_bytes=outcome.peak_memory_bytes,
         error=None if agent.stop_asked else concluded.error or failed,
-        warnings=(*([RESTORED] if agent.restored else []), *warnings),
+        warnings=(*([RESTORED] if agent.history.restored else []), *warnings),
     )
 
 
@@ -198,9 +200,12 @@ def _last_line(text: str) -> str:
 
 async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
     """Return a warning for each side of a conflict that a resolution leaves out."""
-    if agent.resolves is None or ended.left.tip is None:
+    if agent.conflict.agent is None or ended.left.tip is None:
         return []
-    sides = {agent.base: "the branch that it was to be merged into", agent.theirs: f"a{agent.resolves}"}
+    sides = {
+        agent.worktree.base: "the branch that it was to be merged into",
+        agent.conflict.commit: f"a{agent.conflict.agent}",
+    }
     with suppress(ForkjoinError):  # such as of histories that have nothing in common
         return await merge_in_worktree.find_dropped(ended.common_dir, sides, ended.left.tip)
     return []
@@ -209,7 +214,11 @@ async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
 async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
     found: list[UnsavedWork] = []
     with suppress(ForkjoinError):  # a removal asks again, and says what is wrong
-        found = await find_unsaved_work(common_dir, Path(agent.worktree), agent.base) if agent.prepared else []
+        found = (
+            await find_unsaved_work(common_dir, Path(agent.worktree.path), agent.worktree.base)
+            if agent.worktree.prepared
+            else []
+        )
     names = printable_list([str(one) for one in found])
     return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
 

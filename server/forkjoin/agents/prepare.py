@@ -28,26 +28,26 @@ async def prepare(services: Services, agent: Agent) -> Agent:
             after conflicts; nothing is left of it.
     """
     home, store = services.home, services.store
-    path = Path(agent.worktree)
+    path = Path(agent.worktree.path)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
     project = await store.project_numbered(agent.project)
-    if agent.attempt > 1 and agent.prepared and is_folder(path):
-        await autocommit.mend(project.common_dir, path, agent.branch)
+    if agent.attempt > 1 and agent.worktree.prepared and is_folder(path):
+        await autocommit.mend(project.common_dir, path, agent.worktree.branch)
         return agent
     agent = await settle_base(services, project.common_dir, agent)
     owner = f"{agent.id} of {home.state}"
-    like = Path(agent.checkout) if agent.checkout and agent.spec.sparse else None
-    branch = await worktree.make(project.common_dir, path, agent.branch, agent.base, owner, like=like)
+    like = Path(agent.worktree.checkout) if agent.worktree.checkout and agent.spec.sparse else None
+    branch = await worktree.make(project.common_dir, path, agent.worktree.branch, agent.worktree.base, owner, like=like)
     try:
-        if agent.resolves is not None and not agent.prepared:
-            message = f"Merge the work of a{agent.resolves}\n\nForkjoin-Agent: {agent.id}\n"
-            await merge_in_worktree.begin(project.common_dir, path, agent.theirs, message)
-        if agent.checkout:
-            await bring_ignored(Path(agent.checkout), path)
+        if agent.conflict.agent is not None and not agent.worktree.prepared:
+            message = f"Merge the work of a{agent.conflict.agent}\n\nForkjoin-Agent: {agent.id}\n"
+            await merge_in_worktree.begin(project.common_dir, path, agent.conflict.commit, message)
+        if agent.worktree.checkout:
+            await bring_ignored(Path(agent.worktree.checkout), path)
     except (ForkjoinError, OSError):
-        if not agent.prepared:  # else its program may be there by now
-            await worktree.undo(project.common_dir, path, branch, agent.base)
+        if not agent.worktree.prepared:  # else its program may be there by now
+            await worktree.undo(project.common_dir, path, branch, agent.worktree.base)
         raise
     await store.set(agent, prepared=True, branch=branch)
     return await store.agent(agent.number)
@@ -59,17 +59,17 @@ async def workplace_of(services: Services, agent: Agent, environment: Mapping[st
     ours = {
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
-        "FORKJOIN_BRANCH": agent.branch,
-        "FORKJOIN_BASE": agent.base,
+        "FORKJOIN_BRANCH": agent.worktree.branch,
+        "FORKJOIN_BASE": agent.worktree.base,
     }
     return Workplace(
         services=services,
         handle=agent.handle,
         common_dir=project.common_dir,
-        path=Path(agent.worktree),
-        checkout=agent.checkout,
+        path=Path(agent.worktree.path),
+        checkout=agent.worktree.checkout,
         recipe=await services.store.recipe(agent),
-        port_base=agent.port_base,
+        port_base=agent.worktree.port_base,
         environment=environment,
         ours=ours,
     )

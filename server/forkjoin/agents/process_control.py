@@ -50,9 +50,9 @@ class Obey:
 
     def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
         """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
-        if agent.stop_asked or agent.ending:
+        if agent.stop_asked or agent.pause.ending:
             return "ended"
-        if agent.frozen:
+        if agent.pause.frozen:
             return "frozen"
         if agent.state is State.WAITING or (
             agent.state is State.RUNNING and agent.number in self._services.waiting_for_nested

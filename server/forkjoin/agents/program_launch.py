@@ -1,7 +1,6 @@
 """What is run as an agent's program, in which environment, and what that, and its adapter, are told."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from anyio import to_thread
 
@@ -16,7 +15,7 @@ from forkjoin.git.commit_identity import find_fallback_identity
 from forkjoin.git.worktrees.worktree_folder import git_folder
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.services import Services
-from forkjoin.store.rows import About
+from forkjoin.store.rows import About, columns
 from forkjoin.workspace.workspace import Workplace
 
 
@@ -33,7 +32,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
     return AttemptSpec(
         handle=agent.handle,
         argv=run.argv,
-        cwd=agent.worktree,
+        cwd=agent.worktree.path,
         environment=await variables_of(workplace, agent, added, brief),
         input=run.input,
         closed=run.closed,
@@ -53,13 +52,13 @@ async def brief_of(services: Services, agent: Agent) -> Brief:
         id=agent.id,
         name=agent.name,
         task=task,
-        branch=agent.branch,
-        worktree=agent.worktree,
-        checkout=agent.checkout,
+        branch=agent.worktree.branch,
+        worktree=agent.worktree.path,
+        checkout=agent.worktree.checkout,
         model=agent.spec.model,
         conversation=agent.conversation,
         permissions=(agent.spec.permissions or Permissions()).over(services.settings.permissions),
-        budget_usd=max(0.0, agent.reserved_usd - agent.spent_usd) if agent.reserved_usd else None,
+        budget_usd=max(0.0, agent.money.reserved_usd - agent.money.spent_usd) if agent.money.reserved_usd else None,
         relay=services.relay_command,
     )
 
@@ -69,7 +68,7 @@ async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, s
     ours = {
         "FORKJOIN_TOKEN": await give_token(workplace.services, agent),
         "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
-        **await find_fallback_identity(agent.worktree),
+        **await find_fallback_identity(agent.worktree.path),
     }
     return await workplace.compose(added, ours)
 
@@ -78,7 +77,7 @@ async def _about(services: Services, agent: Agent, workplace: Workplace) -> dict
     """What an agent's record can be made of again, should the records be damaged."""
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.task(agent.number)}
     wanted = workplace.recipe.model_dump(exclude_defaults=True)
-    about = About.model_validate({**asdict(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
+    about = About.model_validate({**columns(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 

@@ -62,7 +62,7 @@ async def finish_removals(services: Services) -> None:
         try:
             async with _alone(services, agent.project):
                 (now,) = await services.store.agents_numbered([agent.number])  # somebody may have asked for it again
-                if now.removing and now.removed is None:
+                if now.removing and now.timing.removed is None:
                     told = await _finish(services, now)
                     log.warning("%s: %s", agent.id, told)
                     await services.store.note(agent, [(Noted(told), -1)])
@@ -89,7 +89,7 @@ async def _remove(
     """Remove these agents, none of which anybody else removes meanwhile."""
     common_dir = (await services.store.project_numbered(agents[0].project)).common_dir
     agents = await services.store.agents_numbered(agent.number for agent in agents)
-    left = [agent for agent in agents if agent.removed is None]
+    left = [agent for agent in agents if agent.timing.removed is None]
     begun = [agent for agent in left if agent.removing and await _has_begun(common_dir, agent)]
     whole = [agent for agent in left if agent not in begun]
     _check_free(services, begun)
@@ -109,7 +109,7 @@ async def _look(
     """Look at all that would go, keep what is nowhere else, and record that it goes. Return warnings."""
     _check_free(services, whole)
     discard = how is Removal.DISCARD
-    made = [agent for agent in whole if agent.prepared]
+    made = [agent for agent in whole if agent.worktree.prepared]
     forgotten = [agent for agent in made if await _is_forgotten(common_dir, agent)]
     known = [agent for agent in made if agent not in forgotten]
     unmerged = [agent for agent in known if await _is_unmerged(services, common_dir, agent)]
@@ -137,12 +137,12 @@ async def _look(
 
 async def _has_begun(common_dir: str, agent: Agent) -> bool:
     """Whether files of the agent's worktree have begun to go."""
-    return await to_thread.run_sync(worktree.going_since, common_dir, Path(agent.worktree)) is not None
+    return await to_thread.run_sync(worktree.going_since, common_dir, Path(agent.worktree.path)) is not None
 
 
 async def _keep_late(common_dir: str, agent: Agent) -> list[str]:
     """Keep what came into a worktree since its files began to go. Return a warning if something did."""
-    path = Path(agent.worktree)
+    path = Path(agent.worktree.path)
     since = await to_thread.run_sync(worktree.going_since, common_dir, path)
     late = await to_thread.run_sync(unsaved_work.find_late_files, common_dir, path, since or 0)
     return [await _keep_unsaved(common_dir, agent, late)] if late else []
@@ -165,30 +165,32 @@ def _check_free(services: Services, agents: Sequence[Agent]) -> None:
 
 async def _is_forgotten(common_dir: str, agent: Agent) -> bool:
     """Whether the agent's repository is gone, or another stands there, which knows nothing of it."""
-    if await to_thread.run_sync(worktree_folder.git_folder, common_dir, Path(agent.worktree)):
+    if await to_thread.run_sync(worktree_folder.git_folder, common_dir, Path(agent.worktree.path)):
         return False
-    return not (await find_tip(common_dir, agent.ref) or await resolve_commit(common_dir, agent.base))
+    return not (await find_tip(common_dir, agent.ref) or await resolve_commit(common_dir, agent.worktree.base))
 
 
 async def _is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool:
     """Whether no other branch, and no tag, has the agent's commits, nor one that they were squashed into."""
-    if await to_thread.run_sync(worktree_folder.is_locked, common_dir, Path(agent.worktree)):
-        raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree}")
+    if await to_thread.run_sync(worktree_folder.is_locked, common_dir, Path(agent.worktree.path)):
+        raise _refuse(agent, f"its worktree is locked; first: git worktree unlock {agent.worktree.path}")
     ref = agent.ref
     try:
-        where = await find_checkout(common_dir, ref, leaving=Path(agent.worktree))
+        where = await find_checkout(common_dir, ref, leaving=Path(agent.worktree.path))
     except CallerError as error:
         raise _refuse(agent, str(error).removesuffix(".")) from error
-    if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree)):
+    if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree.path)):
         raise _refuse(agent, f"its branch is checked out in {where}; switch to another there")
     ended_at = await find_last(services.store, agent)
     tip = await find_tip(common_dir, ref) or ended_at
     try:
-        if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.base):
+        if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.worktree.base):
             return False
         is_whole = tip == ended_at and agent.merge is Merge.MERGED  # not gone on with since
         squashed = await services.store.squashed_into(agent) if is_whole else []
-        return not any([await kept_refs.is_reachable_elsewhere(common_dir, commit, agent.base) for commit in squashed])
+        return not any(
+            [await kept_refs.is_reachable_elsewhere(common_dir, commit, agent.worktree.base) for commit in squashed]
+        )
     except GitError as error:
         raise _refuse(agent, f"git can't tell whether its work is merged: {error.last_line}") from error
 
@@ -203,11 +205,11 @@ def _check_merged(unmerged: Sequence[Agent], forgotten: Sequence[Agent]) -> None
             f"Unmerged work: {', '.join(agent.label for agent in unmerged)}. Call merge_worktree first, or pass "
             "discard_unmerged=true (it stays reachable under refs/forkjoin/kept/); nothing was removed."
         )
-    if left := next((agent for agent in forgotten if not is_gone(Path(agent.worktree))), None):
+    if left := next((agent for agent in forgotten if not is_gone(Path(agent.worktree.path))), None):
         raise _refuse(
             left,
             "its repository is gone, and what it had committed with it. Copy what you want to keep from "
-            f"{left.worktree}, then pass discard_unmerged=true",
+            f"{left.worktree.path}, then pass discard_unmerged=true",
         )
 
 
@@ -249,7 +251,7 @@ async def _find_strays(
     services: Services, common_dir: str, agent: Agent, lefts: Mapping[int, Left]
 ) -> list[UnsavedWork]:
     """Find the files of a worktree that no commit has: git can't take them, or was told not to see them."""
-    top = Path(agent.worktree)
+    top = Path(agent.worktree.path)
     found = await find_unseen(common_dir, top, await config_tampering.find_rules(services, agent))
     found |= dict.fromkeys(lefts[agent.number].refused, "git can't take it")
     strays = [UnsavedWork(name, what, (top / name,)) for name, what in found.items()]
@@ -263,7 +265,7 @@ async def _find_unsaved(
     each: list[tuple[Agent, list[UnsavedWork]]] = []
     for agent in agents:
         try:
-            found = await unsaved_work.find_unsaved_work(common_dir, Path(agent.worktree), agent.base)
+            found = await unsaved_work.find_unsaved_work(common_dir, Path(agent.worktree.path), agent.worktree.base)
         except (GitError, PermissionError) as error:
             why = error.last_line if isinstance(error, GitError) else str(error)
             raise _refuse(agent, f"git can't tell what is in its worktree: {why}") from error
@@ -281,19 +283,19 @@ async def _find_unsaved(
 async def _keep_unsaved(common_dir: str, agent: Agent, found: Sequence[UnsavedWork]) -> str:
     """Archive work that exists only in a worktree. Return where it is kept."""
     try:
-        ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree), found, agent.slug)
+        ref = await unsaved_work.archive_unsaved(common_dir, Path(agent.worktree.path), found, agent.slug)
     except (GitError, CallerError) as error:
         why = error.last_line if isinstance(error, GitError) else str(error)
         raise _refuse(agent, f"{printable_list([str(one) for one in found])}: {why}") from error
     names = printable_list([str(one) for one in found])
-    command = folder_archive.restore_command(common_dir, ref, Path(agent.worktree).parent)
+    command = folder_archive.restore_command(common_dir, ref, Path(agent.worktree.path).parent)
     return f"{agent.label}: {names} is kept in {ref}. This puts it back: {command}"
 
 
 async def _keep_left(common_dir: str, agent: Agent, left: Left, *, discard: bool) -> None:
     """Keep the commits that only logs name: a reset or a rebase left them behind."""
     try:
-        await keep_left(common_dir, Path(agent.worktree), agent.branch, left.tip, agent.slug)
+        await keep_left(common_dir, Path(agent.worktree.path), agent.worktree.branch, left.tip, agent.slug)
     except GitError as error:
         if not discard:
             why = f"commits that it left behind can't be read: {error.last_line}. discard_unmerged=true gives them up"
@@ -325,13 +327,13 @@ async def _take_away(services: Services, common_dir: str, agent: Agent) -> str |
     """
     forgotten = await _is_forgotten(common_dir, agent)
     tip = None if forgotten else await find_tip(common_dir, agent.ref)
-    kept_as = None if forgotten or not agent.prepared else await _keep(services, common_dir, agent, tip)
-    if agent.removed is not None:
+    kept_as = None if forgotten or not agent.worktree.prepared else await _keep(services, common_dir, agent, tip)
+    if agent.timing.removed is not None:
         return kept_as
-    if agent.prepared:
-        await worktree.remove(common_dir, Path(agent.worktree))
+    if agent.worktree.prepared:
+        await worktree.remove(common_dir, Path(agent.worktree.path))
         if not forgotten and not (agent.removing and await _is_checked_out(common_dir, agent)):
-            await worktree.retire_branch(common_dir, agent.branch, tip)
+            await worktree.retire_branch(common_dir, agent.worktree.branch, tip)
     await config_tampering.forget_rules(services, agent)
     await services.store.set(agent, removed=time.time())  # the last: what is removed, nobody finishes to remove
     return kept_as
@@ -351,6 +353,6 @@ async def _keep(services: Services, common_dir: str, agent: Agent, tip: str | No
         if found := await kept_refs.find_kept_ref(common_dir, agent.slug):
             return found
         tip = await find_last(services.store, agent)
-    if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.base):
+    if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.worktree.base):
         return None
     return await kept_refs.keep_commit(common_dir, tip, agent.slug)

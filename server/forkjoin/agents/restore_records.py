@@ -30,9 +30,9 @@ _ASKED = TypeAdapter(Asked)
 
 def leave_word(home: Home, agent: Agent) -> None:
     """Tell in its attempt's folder what the agent is asked for, if anything, before its program ends for it. Blocks."""
-    if not (agent.stop_asked or agent.ending):
+    if not (agent.stop_asked or agent.pause.ending):
         return
-    asked = Asked(agent.stop_asked, agent.ending, agent.paused_why, agent.not_before)
+    asked = Asked(agent.stop_asked, agent.pause.ending, agent.pause.why, agent.pause.not_before)
     with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
         write_atomically(_asked(home, agent.handle), _ASKED.dump_json(asked))
 

@@ -45,7 +45,7 @@ async def tidy(services: Services, today: date, connected: Collection[Session]) 
 
 async def _let_go(services: Services, agent: Agent) -> None:
     """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
-    if agent.removed is None:
+    if agent.timing.removed is None:
         candidates = await services.store.candidates(agent) or [agent]
         if not all([await _is_as_it_ended(services, one) for one in candidates]):
             log.info(
@@ -64,10 +64,10 @@ async def _let_go(services: Services, agent: Agent) -> None:
 
 async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
     """Whether nothing was done on its branch or in its worktree since its end."""
-    if not agent.prepared:
+    if not agent.worktree.prepared:
         return True
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
-    ended_at = await find_last(services.store, agent) or agent.base
+    ended_at = await find_last(services.store, agent) or agent.worktree.base
     tip = await find_tip(common_dir, agent.ref)
     return tip in (None, ended_at) and await is_at(services.store, common_dir, agent, ended_at)
 

@@ -22,7 +22,7 @@ def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause
     match concluded.retry:
         case Retry.NO:
             return None
-        case Retry.WHEN_FUNDED if agent.reserved_usd:
+        case Retry.WHEN_FUNDED if agent.money.reserved_usd:
             return Pause(_SPENT)
         case Retry.WHEN_TAKEN:  # the rate-limit policy's gate says when
             return Pause(why)
@@ -30,9 +30,9 @@ def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause
             limits = services.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
-            rest_s = backoff_s(agent.retried, limits.rest_s, _LONGEST_S, jitter)
+            rest_s = backoff_s(agent.history.retried, limits.rest_s, _LONGEST_S, jitter)
             pause = Pause(why, not_before=time.time() + rest_s, counts=True, anew=concluded.retry is Retry.ANEW)
-            return pause if agent.retried < most else None
+            return pause if agent.history.retried < most else None
 
 
 #: What an agent is told after a person has been in its conversation.
@@ -44,9 +44,9 @@ AFTER_PERSON = (
 
 def words_to_go_on(agent: Agent) -> str:
     """What an attempt is told that goes on where another was cut off."""
-    if agent.paused_why in (PERSON_ATTACHED, PERSON_LEFT):
+    if agent.pause.why in (PERSON_ATTACHED, PERSON_LEFT):
         return AFTER_PERSON
-    why = agent.paused_why.partition(";")[0]  # what follows is for its lead
+    why = agent.pause.why.partition(";")[0]  # what follows is for its lead
     return (
         f"Your program was cut off in the midst of your work ({why}), and runs again now. Your "
         "worktree is as you left it. Look where you stand and go on; where all is done, end with your report."

@@ -28,7 +28,7 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
     await services.store.note(agent, [(Noted(note), -1) for note in ready.notes])
     if (await services.store.agent(agent.number)).stop_asked:
         return False
-    if ready.failed and agent.resolves is None:
+    if ready.failed and agent.conflict.agent is None:
         raise CallerError(ready.failed)
     if ready.failed:  # what it reads may be in conflict: whoever resolves that was told to run it again
         await services.store.note(agent, [(Noted(f"goes on all the same: {ready.failed}"), -1)])

@@ -96,7 +96,7 @@ def _new(
         derived=spec.name is None,
         spec=spec,
         base=base,
-        checkout=parent.checkout if parent else checkout.top or "",
+        checkout=parent.worktree.checkout if parent else checkout.top or "",
         conversation=str(uuid.uuid4()),
         environment=caller.environment,
         account=account,

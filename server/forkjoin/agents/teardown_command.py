@@ -22,7 +22,7 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
         environment: What it runs in where that of an agent's own lead is gone.
     """
     recipes = {agent.number: await services.store.recipe(agent) for agent in agents}
-    wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree))]
+    wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree.path))]
     found = {one.number: services.environments.of_agent(one) for one in wanting}
     if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
         raise CallerError(

@@ -30,7 +30,7 @@ async def verify(services: Services, agent: Agent, environment: Mapping[str, str
 
     The judge's last line on stdout is a number, however it exits: `grep -c` tells 0 by exit 1.
     """
-    if not is_folder(Path(agent.worktree)):  # what the agent has put there may lead anywhere
+    if not is_folder(Path(agent.worktree.path)):  # what the agent has put there may lead anywhere
         return Verified(Verify.FAILED, "the agent removed its worktree")
     workplace, minutes = await workplace_of(services, agent, environment), services.settings.limits.verify_minutes
     verdict, words = Verify.NONE, ""

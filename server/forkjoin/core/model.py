@@ -83,54 +83,127 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Why and how an agent pauses: frozen in midst, or between two attempts."""
+
+    why: str = ""
+    frozen: bool = False
+    ending: bool = False  #: its program runs, and is to end
+    not_before: float = 0  #: seconds since the epoch: it does not go on before
+    counts: bool = False  #: as one of `retries`
+    anew: bool = False  #: the next attempt begins with its task
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWorktree:
+    """An agent's worktree and branch, and what they were made from."""
+
+    path: str  #: the same for the agent's whole life, also after the worktree was removed
+    branch: str  #: without refs/heads/
+    base: str  #: the commit that the branch starts from
+    checkout: str  #: path of the user's checkout from where the agent was spawned; empty for a bare repository
+    prepared: bool = False  #: whether worktree and branch were made
+    port_base: int = 0  #: the first port of the agent's block of ports; 0 if it has no block
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Times of an agent's life, in seconds since the epoch; None for what has not happened."""
+
+    created: float
+    started: float | None = None  #: when its first program started
+    ended: float | None = None  #: when it last reached a final state
+    removed: float | None = None  #: when its worktree was removed
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The agents above and below an agent that was spawned by another agent."""
+
+    parent: int | None = None  #: the number of the agent that spawned this one; None if a lead did
+    above: tuple[str, ...] = ()  #: the parent's lead, then that lead's lead, and so on; empty if there is no parent
+    spawned: int = 0  #: how many agents it has spawned, including those that its own agents spawned
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The agents that another agent waits for, by number."""
+
+    after: tuple[int, ...] = ()  #: agents that must have ended before the agent starts
+    best_of: tuple[tuple[int, ...], ...] = ()  #: candidate groups in `after`; only the best of each group counts
+    base_agents: tuple[int, ...] = ()  #: the best of these gives the base; if empty, the base is a commit or `after`
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The group of candidates for one task that an agent belongs to."""
+
+    first: int = 0  #: the number of the first candidate of the group; 0 if the agent is no candidate
+    name: str = ""  #: the name of the group
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictToResolve:
+    """The merge conflict that an agent was spawned to resolve, if it was."""
+
+    agent: int | None = None  #: the number of the agent whose branch conflicts with a target
+    commit: str = ""  #: the commit of that agent's branch to merge into the base
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What an agent may spend and has spent, in USD."""
+
+    budget_usd: float | None = None  #: the most that it may spend; None if it has no budget of its own
+    reserved_usd: float = 0  #: reserved for it from all budgets it counts against, including what it has spent
+    cost_usd: float | None = None  #: what it has spent; None if that is not known
+    wind_up: bool = False  #: whether it was asked to finish because its money runs out
+
+    @property
+    def spent_usd(self) -> float:
+        """What the agent has spent as far as is known; 0 if that is not known."""
+        return self.cost_usd or 0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What earlier attempts of an agent leave in its record."""
+
+    retried: int = 0  #: retries so far that count against the spec's `retries`
+    was_merged: bool = False  #: whether its branch was merged when it was last woken by a message
+    restored: bool = False  #: whether its record was lost, and made again from the files of its attempt
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
-    """One task given to one coding-agent program: its record as it stands."""
+    """The record of an agent: one task given to one coding-agent program.
+
+    `stop_asked` and `removing` are independent of the state.
+    """
 
     number: int
     project: int
     lead: str
     name: str
-    spec: SpecParts  #: without the task, which may be large: the store tells it
+    spec: SpecParts  #: without the task, which may be large: see `Store.task`
     state: State
     merge: Merge
-    base: str  #: the commit it starts from
-    branch: str
-    worktree: str  #: a path that is this agent's for ever
-    checkout: str  #: the user's, where it was spawned; '' in a bare repository
-    conversation: str  #: the id under which its program can resume
-    environment: str  #: digest of the environment it was spawned in
     attempt: int  #: the number of its newest attempt
-    prepared: bool  #: whether worktree and branch were made
+    conversation: str  #: the id that its program resumes
+    environment: str  #: digest of the environment it was spawned in
+    account: str  #: the account whose rate limit its model calls count against; empty if it calls no model
     stop_asked: bool
-    created: float  #: seconds since the epoch, as are the next three
-    started: float | None
-    ended: float | None
-    removing: Removal  #: how its worktree is being taken away, or was, until that was cut off
-    removed: float | None  #: when its worktree was taken away
+    removing: Removal  #: the removal that was begun, and is finished after a crash
     last_event: str
-    cost_usd: float | None
-    account: str = ""  #: whose rate limit its model calls count against
-    frozen: bool = False  #: paused, its program is stopped in midst
-    ending: bool = False  #: paused, its program is to end, and the next attempt to go on; else that has ended
-    not_before: float = 0  #: paused, until when; seconds since the epoch
-    paused_why: str = ""
-    retried: int = 0  #: how often it was tried again of what `retries` allows
-    after: tuple[int, ...] = ()  #: numbers of those that must have ended before it starts
-    best_of: tuple[tuple[int, ...], ...] = ()  #: of each of these, all of `after` if any, the best counts
-    base_agents: tuple[int, ...] = ()  #: of the best of these its base is to be; none: that is a commit, or of `after`
-    contest: int = 0  #: the number of the first candidate for its task; 0: there are no others
-    contest_name: str = ""  #: what all of these are called together
-    restored: bool = False  #: from the files of its attempt, after its record was damaged
-    budget_usd: float | None = None  #: the most that it may spend
-    reserved_usd: float = 0  #: of that, and of its lead's and repository's budgets, what it was given, spent or not
-    wind_up: bool = False  #: it is asked to come to an end, since its budget does
-    was_merged: bool = False  #: when it was last told to go on
-    port_base: int = 0  #: the first of its block of ports; 0: it has none
-    resolves: int | None = None  #: the number of another, whose conflict with a target it is to resolve
-    theirs: str = ""  #: the commit of that, which it merges into what it starts from
-    parent: int | None = None  #: the number of the agent that has spawned it
-    above: tuple[str, ...] = ()  #: the lead of that one, and so on; none where no agent has
-    spawned: int = 0  #: how many it has spawned, and they, in all
+    worktree: AgentWorktree
+    timing: Timing
+    pause: Pause
+    money: Money
+    lineage: Lineage
+    dependencies: Dependencies
+    candidates: Candidates
+    conflict: ConflictToResolve
+    history: History
 
     @property
     def id(self) -> str:
@@ -143,12 +216,7 @@ class Agent:
 
     @property
     def ref(self) -> str:
-        return f"refs/heads/{self.branch}"
-
-    @property
-    def spent_usd(self) -> float:
-        """What it has spent, as far as is known."""
-        return self.cost_usd or 0
+        return f"refs/heads/{self.worktree.branch}"
 
     @property
     def converses(self) -> bool:
@@ -158,7 +226,7 @@ class Agent:
     @property
     def under_way(self) -> bool:
         """Whether there is something to carry on: it neither waits for a turn nor has ended."""
-        return self.state in ACTIVE or self.frozen or self.ending
+        return self.state in ACTIVE or self.pause.frozen or self.pause.ending
 
     @property
     def is_over(self) -> bool:
@@ -168,12 +236,12 @@ class Agent:
     @property
     def has_begun(self) -> bool:
         """Whether it has had a turn before; one that was skipped has not."""
-        return self.started is not None or self.state is not State.QUEUED
+        return self.timing.started is not None or self.state is not State.QUEUED
 
     @property
     def leads(self) -> tuple[str, ...]:
         """Its lead, and where that is an agent the leads above: what it spends is theirs, too."""
-        return self.lead, *self.above
+        return self.lead, *self.lineage.above
 
     @property
     def whose(self) -> tuple[int, str]:
@@ -193,7 +261,7 @@ class Agent:
     @property
     def discarded(self) -> bool:
         """Whether its work was taken away unmerged, as far as is recorded."""
-        return self.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
+        return self.timing.removed is not None and self.merge not in (Merge.MERGED, Merge.NOTHING)
 
     @property
     def label(self) -> str:
@@ -209,18 +277,6 @@ class Agent:
 def lead_of(number: int) -> str:
     """What the agent of this number is known by as a lead."""
     return f"agent:a{number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Why and how an agent pauses: frozen in midst, or between two attempts."""
-
-    why: str
-    frozen: bool = False
-    ending: bool = False  #: its program runs, and is to end
-    not_before: float = 0  #: seconds since the epoch: it does not go on before
-    counts: bool = False  #: as one of `retries`
-    anew: bool = False  #: the next attempt begins with its task
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Session:
         What an agent is offered is for its worktree, wherever its program calls from.
         """
         if self.agent:
-            return Path(self.agent.worktree)
+            return Path(self.agent.worktree.path)
         return Path(self.hello.cwd if self.is_command_line else self.hello.project_dir or self.hello.cwd)
 
     def lead(self, client_name: str) -> str:

@@ -74,8 +74,12 @@ class ConflictPreview:
             commit = await find_end(self._services.store, common_dir, agent)
         else:
             set_up = await self._services.store.set_up_files(agent)
-            commit = await snapshot(common_dir, Path(agent.worktree), aside, set_up) if agent.prepared else None
-        return None if commit == agent.base else commit
+            commit = (
+                await snapshot(common_dir, Path(agent.worktree.path), aside, set_up)
+                if agent.worktree.prepared
+                else None
+            )
+        return None if commit == agent.worktree.base else commit
 
     async def _compare(
         self, common_dir: str, pairs: Sequence[tuple[str, str]], aside: dict[str, str]
@@ -124,6 +128,6 @@ def _told(merged: TriedMerge | GitError) -> tuple[str, ...]:
 
 def _find_apart(agents: Sequence[Agent]) -> set[frozenset[str]]:
     """Those of which at most one is to be merged, by their ids: candidates for one task; or that one brings along."""
-    both = itertools.combinations([agent for agent in agents if agent.contest], 2)
-    rivals = {frozenset((one.id, other.id)) for one, other in both if one.contest == other.contest}
-    return rivals | {frozenset((agent.id, f"a{agent.resolves}")) for agent in agents}
+    both = itertools.combinations([agent for agent in agents if agent.candidates.first], 2)
+    rivals = {frozenset((one.id, other.id)) for one, other in both if one.candidates.first == other.candidates.first}
+    return rivals | {frozenset((agent.id, f"a{agent.conflict.agent}")) for agent in agents}

@@ -21,7 +21,7 @@ async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int
     """Those whose conflict it resolves, or that one's, and whose work its branch has, all of it: where that ends."""
     found: dict[int, str] = {}
     async for other in _climb(order.services.store, agent):
-        if other.removed:
+        if other.timing.removed:
             continue
         theirs = await find_end(order.services.store, order.common_dir, other)
         if other.merge is Merge.MERGED or not (theirs and await order.has(theirs, tip)):
@@ -42,6 +42,6 @@ async def find_undone(order: MergeContext, tip: str, target: str) -> list[Agent]
 
 async def _climb(store: Store, agent: Agent) -> AsyncIterator[Agent]:
     """The one whose conflict it resolves, the one whose conflict that resolves, and so on, while they are recorded."""
-    while agent.resolves is not None and await store.ended([agent.resolves]):
-        agent = await store.agent(agent.resolves)
+    while agent.conflict.agent is not None and await store.ended([agent.conflict.agent]):
+        agent = await store.agent(agent.conflict.agent)
         yield agent

@@ -38,7 +38,7 @@ async def find_entries(
     entries = _Entries(order, target.commit)
     for agent in _sort(agents, await store.before(order.landing.agents)):
         if agent.number not in entries.found:  # with whoever resolves its conflict
-            tip = tips.get(f"refs/heads/{agent.branch}") if agent.prepared else None
+            tip = tips.get(f"refs/heads/{agent.worktree.branch}") if agent.worktree.prepared else None
             task = tasks.get(origins[agent.number], "")
             one = lost.get(agent.number) or await entries.find(agent, tip, task)
             brought = one.brings if isinstance(one, Entry) else ()
@@ -48,12 +48,16 @@ async def find_entries(
 
 async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, Skipped]:
     """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
-    candidates = [agent for agent in agents if agent.contest]
+    candidates = [agent for agent in agents if agent.candidates.first]
     best: dict[int, Agent] = {}
     ranked = rank_candidates(candidates, await order.services.store.results(candidates))
-    lost = [agent for agent in ranked if best.setdefault(agent.contest, agent) is not agent and agent.state in FINAL]
+    lost = [
+        agent
+        for agent in ranked
+        if best.setdefault(agent.candidates.first, agent) is not agent and agent.state in FINAL
+    ]
     words = "it lost to {}; named alone, it is merged all the same"
-    return {agent.number: Skipped(agent.id, words.format(best[agent.contest].label)) for agent in lost}
+    return {agent.number: Skipped(agent.id, words.format(best[agent.candidates.first].label)) for agent in lost}
 
 
 def _sort(agents: Sequence[Agent], before: Mapping[int, AbstractSet[int]]) -> list[Agent]:
@@ -65,7 +69,7 @@ def _sort(agents: Sequence[Agent], before: Mapping[int, AbstractSet[int]]) -> li
     waiting = {agent.number: agent for agent in agents}
     sorted_: list[Agent] = []
     while waiting:
-        resolved = {agent.resolves for agent in waiting.values()}
+        resolved = {agent.conflict.agent for agent in waiting.values()}
         free = (n for n in waiting if n not in resolved and waiting.keys().isdisjoint(before.get(n, ())))
         sorted_.append(waiting.pop(next(free, next(iter(waiting)))))
     return sorted_
@@ -90,7 +94,7 @@ class _Entries:
         if why := await self._why_not(agent, tip):
             return Skipped(agent.id, why)
         assert tip is not None
-        inherited = await self._find_inherited(agent, tip.commit) if agent.after else {}
+        inherited = await self._find_inherited(agent, tip.commit) if agent.dependencies.after else {}
         here = {other.number for other in inherited if await self._is_squashed(other)}
         grounds = self._one_of_each(inherited, here)
         if why := self._why_groundless(grounds, here):
@@ -113,12 +117,12 @@ class _Entries:
             return await self._why_gone(agent)
         if why := await self._why_unreviewed(agent, tip.commit):
             return why
-        if tip.commit == agent.base:
+        if tip.commit == agent.worktree.base:
             return NOTHING
         squashed = await self.order.services.store.squashed_at(agent, self.order.landing)
         if squashed and squashed[0] == tip.commit and await self.order.has(squashed[1], self.target):
             return MERGED_BEFORE  # by its resolver, it may be: git would find the conflict again
-        return await self._why_no_resolution(agent, tip.commit) if agent.resolves is not None else None
+        return await self._why_no_resolution(agent, tip.commit) if agent.conflict.agent is not None else None
 
     async def _why_unreviewed(self, agent: Agent, tip: str) -> str | None:
         """Return why a branch that moved since its agent's end does not land, if so."""
@@ -133,14 +137,16 @@ class _Entries:
     async def _why_gone(self, agent: Agent) -> str:
         result = await self.order.services.store.result(agent.number)
         if result and result.commit and await self.order.has(result.commit, self.target):
-            return NOTHING if result.commit == agent.base else MERGED_BEFORE
+            return NOTHING if result.commit == agent.worktree.base else MERGED_BEFORE
         target = await find_symbolic_target(self.order.common_dir, agent.ref)
         return "its branch is gone" if target is None else f"its branch is {describe_symbolic_target(target)}"
 
     async def _why_no_resolution(self, agent: Agent, tip: str) -> str | None:
         """Why what resolves a conflict does not land: it leaves it, or would bring what was taken back."""
         if agent.state is not State.SUCCEEDED and (
-            why := await merge_in_worktree.why_unresolved(self.order.common_dir, agent.base, agent.theirs, tip)
+            why := await merge_in_worktree.why_unresolved(
+                self.order.common_dir, agent.worktree.base, agent.conflict.commit, tip
+            )
         ):
             return f"it did not resolve the conflict: {why}"
         undone = await find_undone(self.order, tip, self.target)
@@ -153,13 +159,13 @@ class _Entries:
 
         With each, the commit at which it ended.
         """
-        found, numbers = dict[Agent, str](), list(agent.after)
+        found, numbers = dict[Agent, str](), list(agent.dependencies.after)
         for number in numbers:
             for other in await self.order.services.store.agents_numbered([number]):
                 result = await self.order.services.store.result(number)
                 commit = result.commit if result else None
-                if commit == other.base:
-                    numbers += [one for one in other.after if one not in numbers]
+                if commit == other.worktree.base:
+                    numbers += [one for one in other.dependencies.after if one not in numbers]
                 elif commit and await self.order.has(commit, tip) and not await self.order.has(commit, self.target):
                     found[other] = commit
         return found
@@ -177,13 +183,13 @@ class _Entries:
 
         one_of = dict[tuple[int, str], Agent]()
         for other in sorted(inherited, key=is_missing):
-            one_of.setdefault((other.contest or -other.number, inherited[other]), other)
+            one_of.setdefault((other.candidates.first or -other.number, inherited[other]), other)
         return list(one_of.values())
 
     def _why_groundless(self, grounds: Sequence[Agent], here: set[int]) -> str | None:
         """Why what stands on the work of these can't land now, if it can't."""
         for other in grounds:
-            if other.number not in here.union(self.found) and not other.removed:
+            if other.number not in here.union(self.found) and not other.timing.removed:
                 return f"it has the work of {other.label}, which is not in {self.order.into}: name that one too"
             skipped = self.found.get(other.number)
             if isinstance(skipped, Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
@@ -194,7 +200,7 @@ class _Entries:
         """Where what is new in a branch begins, if the target has, or will have, the rest in other commits."""
         squash = self.order.landing.strategy == "squash"
         apart = {other.number for other in grounds if squash or other.number not in self.found}
-        return agent.base if apart and apart <= here.union(self.found) else None
+        return agent.worktree.base if apart and apart <= here.union(self.found) else None
 
     async def _gone_on_from(self, agent: Agent, tip: str) -> str | None:
         """Where a branch was when it was squashed into the target, if both have that still."""

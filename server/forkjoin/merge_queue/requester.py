@@ -38,7 +38,9 @@ async def check_asker(services: Services, landing: MergeJob) -> None:
     if _is_refused(asker):
         raise CallerError(f"{asker.label} is at its end ({asker.state}): nothing more is merged into its branch.")
     if landing.target != asker.ref:
-        raise CallerError(f"{asker.label} can merge only into its own branch, {asker.branch}. Nothing was merged.")
+        raise CallerError(
+            f"{asker.label} can merge only into its own branch, {asker.worktree.branch}. Nothing was merged."
+        )
     await check_own_branch(services, asker)
 
 
@@ -46,11 +48,11 @@ async def check_own_branch(services: Services, agent: Agent) -> None:
     """Raise a CallerError unless a merge into the agent's branch changes that branch and its own worktree alone."""
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     if await is_symbolic(common_dir, agent.ref):
-        raise CallerError(f"{agent.branch} is a symbolic ref to another branch: nothing is merged into it.")
+        raise CallerError(f"{agent.worktree.branch} is a symbolic ref to another branch: nothing is merged into it.")
     where = await find_checkout(common_dir, agent.ref)
-    if where is not None and where != await to_thread.run_sync(os.path.realpath, agent.worktree):
+    if where is not None and where != await to_thread.run_sync(os.path.realpath, agent.worktree.path):
         raise CallerError(
-            f"{agent.branch} is checked out in {where}, not in its own worktree: nothing is merged there."
+            f"{agent.worktree.branch} is checked out in {where}, not in its own worktree: nothing is merged there."
         )
 
 

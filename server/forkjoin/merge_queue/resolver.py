@@ -59,7 +59,9 @@ async def find_resolving(order: MergeContext, landed: MergeReport) -> Resolving:
     conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
     for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):
         theirs = await find_end(store, order.common_dir, agent)
-        if by := next((one for one in live if (one.resolves, one.theirs) == (agent.number, theirs)), None):
+        if by := next(
+            (one for one in live if (one.conflict.agent, one.conflict.commit) == (agent.number, theirs)), None
+        ):
             resolving.known[agent.number] = by.number
             continue
         conflict = await _unless_git_fails(agent, _look(order, landed, agent, theirs, conflicts)) if theirs else None
@@ -79,23 +81,23 @@ async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
 
 async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
     """Whether it can't land: it has, or is to get, the work of one before it that does not."""
-    for other in await order.services.store.agents_numbered(resolver.after):
-        gone = other.removed is not None and other.merge is not Merge.MERGED
+    for other in await order.services.store.agents_numbered(resolver.dependencies.after):
+        gone = other.timing.removed is not None and other.merge is not Merge.MERGED
         if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
             end = await find_end(order.services.store, order.common_dir, other)
-            has_it = end and await order.has(end, resolver.base)
-            if has_it if resolver.prepared else other.state is State.SUCCEEDED:
+            has_it = end and await order.has(end, resolver.worktree.base)
+            if has_it if resolver.worktree.prepared else other.state is State.SUCCEEDED:
                 return True
     return False
 
 
 async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> Conflict | None:
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
-    if landed.commit and resolver.resolves and await order.has(landed.commit, resolver.base):
-        for agent in await order.services.store.agents_numbered([resolver.resolves]):
-            if await find_end(order.services.store, order.common_dir, agent) != resolver.theirs:
+    if landed.commit and resolver.conflict.agent and await order.has(landed.commit, resolver.worktree.base):
+        for agent in await order.services.store.agents_numbered([resolver.conflict.agent]):
+            if await find_end(order.services.store, order.common_dir, agent) != resolver.conflict.commit:
                 return None
-            conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.theirs, ()))
+            conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.conflict.commit, ()))
             return conflict and replace(conflict, resolver=resolver.number)
     return None
 

@@ -60,7 +60,7 @@ async def merge_all(order: MergeContext) -> PlannedMove:
     if order.verify:
         await check_free(order.common_dir, landing.target)
     agents = await order.services.store.agents_numbered(landing.agents)
-    refs = [f"refs/heads/{agent.branch}" for agent in agents if agent.prepared]
+    refs = [f"refs/heads/{agent.worktree.branch}" for agent in agents if agent.worktree.prepared]
     tips = await find_tips(order.common_dir, [landing.target, *refs])
     if landing.target not in tips:
         raise CallerError(f"There is no branch {short_name(landing.target)} any more.")

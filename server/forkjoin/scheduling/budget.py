@@ -52,7 +52,7 @@ class BudgetGate(Gate):
             self._take(agent, theirs)
             self._held[_own(agent)] = theirs
         if not self._is_bound(agent):
-            if agent.reserved_usd:
+            if agent.money.reserved_usd:
                 self.given[agent.number] = 0.0
             return
         offer = self._offer(agent)
@@ -61,18 +61,18 @@ class BudgetGate(Gate):
             self.given[agent.number] = self._has(agent) + offer
 
     def find_pauses(self) -> Mapping[int, Pause]:
-        holds = {one.number: self._hold_running(one) for one in self._live if one.state in RUNS or one.frozen}
+        holds = {one.number: self._hold_running(one) for one in self._live if one.state in RUNS or one.pause.frozen}
         return {number: Pause(hold.why, ending=True) for number, hold in holds.items() if hold}
 
     def find_agents_to_wind_up(self) -> tuple[int, ...]:
         """Who of those that run is near the end of what it has, and was not told."""
-        running = [one for one in self._live if one.state in RUNS and not one.wind_up and self._is_bound(one)]
+        running = [one for one in self._live if one.state in RUNS and not one.money.wind_up and self._is_bound(one)]
         return tuple(agent.number for agent in running if self._has_little(agent))
 
     def wanted(self, agent: Agent) -> tuple[float, float]:
         """What the agent is to be given, beside what it has, and the least of it that will do."""
-        if self._is_bound(agent) and agent.budget_usd is not None:
-            most = max(agent.budget_usd, agent.spent_usd) - self._has(agent)
+        if self._is_bound(agent) and agent.money.budget_usd is not None:
+            most = max(agent.money.budget_usd, agent.money.spent_usd) - self._has(agent)
             return most, min(most, self._step_usd * _LITTLE) if agent.has_begun else most
         if self._is_bound(agent) and self._has_little(agent):
             return self._step_usd, self._step_usd * _LITTLE
@@ -82,15 +82,15 @@ class BudgetGate(Gate):
         if not self._is_bound(agent):
             return None
         is_over = any(self._unspent[key] <= ROUNDING_USD for key in self._over(agent))
-        return self.hold(agent) if is_over or agent.spent_usd >= self._has(agent) - ROUNDING_USD else None
+        return self.hold(agent) if is_over or agent.money.spent_usd >= self._has(agent) - ROUNDING_USD else None
 
     def _offer(self, agent: Agent) -> float | Hold:
         """What the agent is given now, beside what it has; negative where that is more than it may have by now."""
         theirs = self._to_hold(agent)
         if not self._is_bound(agent) and not theirs:
             return 0.0
-        if agent.budget_usd is not None and has_used_up_budget(agent):
-            return Hold(f"its budget of {format_usd(agent.budget_usd)} is used up; set_budget raises it")
+        if agent.money.budget_usd is not None and has_used_up_budget(agent):
+            return Hold(f"its budget of {format_usd(agent.money.budget_usd)} is used up; set_budget raises it")
         wanted, least = self.wanted(agent)
         purses = _purses(agent, self._held)
         free = {key: self._free[key] if key in purses else self._unspent[key] for key in self._over(agent)}
@@ -113,7 +113,7 @@ class BudgetGate(Gate):
 
     def _is_bound(self, agent: Agent) -> bool:
         """Whether a budget says how much it may spend."""
-        return agent.converses and (agent.budget_usd is not None or bool(self._over(agent)))
+        return agent.converses and (agent.money.budget_usd is not None or bool(self._over(agent)))
 
     def _over(self, agent: Agent) -> list[_Key]:
         """The limited budgets that it is under, besides its own."""
@@ -121,13 +121,13 @@ class BudgetGate(Gate):
 
     def _has(self, agent: Agent) -> float:
         """What the agent may spend in all, or has spent without being asked."""
-        given = agent.reserved_usd if _may_spend(agent) else 0.0
-        return max(self.given.get(agent.number, given), agent.spent_usd)
+        given = agent.money.reserved_usd if _may_spend(agent) else 0.0
+        return max(self.given.get(agent.number, given), agent.money.spent_usd)
 
     def _has_little(self, agent: Agent) -> bool:
         """Whether little is left of its budget; without one, of a step."""
-        whole = self._step_usd if agent.budget_usd is None else agent.budget_usd
-        return self._has(agent) - agent.spent_usd <= whole * _LITTLE + ROUNDING_USD
+        whole = self._step_usd if agent.money.budget_usd is None else agent.money.budget_usd
+        return self._has(agent) - agent.money.spent_usd <= whole * _LITTLE + ROUNDING_USD
 
     def _take(self, agent: Agent, amount: float) -> None:
         for key in _purses(agent, self._held):
@@ -137,12 +137,12 @@ class BudgetGate(Gate):
 
 def has_used_up_budget(agent: Agent) -> bool:
     """Whether the agent has spent all of its own budget: only its lead can let it go on."""
-    return agent.budget_usd is not None and agent.spent_usd >= agent.budget_usd - ROUNDING_USD
+    return agent.money.budget_usd is not None and agent.money.spent_usd >= agent.money.budget_usd - ROUNDING_USD
 
 
 def unspent(agent: Agent) -> float:
     """What the agent was given and has not spent; nothing where it can't spend it now."""
-    return max(0.0, agent.reserved_usd - agent.spent_usd) if _may_spend(agent) else 0.0
+    return max(0.0, agent.money.reserved_usd - agent.money.spent_usd) if _may_spend(agent) else 0.0
 
 
 def sum_reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -> float:
@@ -160,7 +160,9 @@ def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget])
         one.as_lead: left.get(one.as_lead, 0) for one in live if one.spec.nesting and one.spec.nesting.budget_usd
     }
     own = [one for one in live if granting.keys().isdisjoint(one.leads[: one.leads.index(parent.as_lead)])]
-    return sum(max(0, (one.budget_usd or 0) - one.spent_usd) + max(0, granting.get(one.as_lead, 0)) for one in own)
+    return sum(
+        max(0, (one.money.budget_usd or 0) - one.money.spent_usd) + max(0, granting.get(one.as_lead, 0)) for one in own
+    )
 
 
 def _held(live: Sequence[Agent], left: Mapping[_Key, float]) -> dict[_Key, float]:
@@ -193,7 +195,7 @@ def _grants(agent: Agent) -> bool:
 
 def _may_spend(agent: Agent) -> bool:
     """Whether a program of it is there, or about to be, that calls a model."""
-    return agent.state in CALLING or agent.frozen or agent.ending
+    return agent.state in CALLING or agent.pause.frozen or agent.pause.ending
 
 
 def format_usd(amount: float) -> str:

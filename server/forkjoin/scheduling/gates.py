@@ -70,16 +70,16 @@ class DependencyGate(Gate):
     def hold(self, agent: Agent) -> Hold | None:
         if agent.has_begun:
             return None
-        pending = [self._live[number].label for number in agent.after if number in self._live]
+        pending = [self._live[number].label for number in agent.dependencies.after if number in self._live]
         return Hold(f"it comes after {_some(pending)}") if pending else None
 
     def why_skip(self, agent: Agent) -> str | None:
         """Why it can never start; none where it may yet, or shall run all the same."""
         if agent.spec.on_failed_dependency == "run" or agent.has_begun:
             return None
-        failed = [n for n in agent.after if self._ended.get(n, State.SUCCEEDED) is not State.SUCCEEDED]
-        stuck = {n for candidates in agent.best_of if set(candidates).issubset(failed) for n in candidates}
-        failed = [n for n in failed if n in stuck or not agent.best_of]
+        failed = [n for n in agent.dependencies.after if self._ended.get(n, State.SUCCEEDED) is not State.SUCCEEDED]
+        stuck = {n for candidates in agent.dependencies.best_of if set(candidates).issubset(failed) for n in candidates}
+        failed = [n for n in failed if n in stuck or not agent.dependencies.best_of]
         return f"skipped: {_some([f'a{n} {self._ended[n]}' for n in failed])}" if failed else None
 
 
@@ -109,11 +109,11 @@ class RetryDelayGate(Gate):
         self._now = now
 
     def hold(self, agent: Agent) -> Hold | None:
-        if agent.ending:
-            return Hold(agent.paused_why)
-        if self._now >= agent.not_before:
+        if agent.pause.ending:
+            return Hold(agent.pause.why)
+        if self._now >= agent.pause.not_before:
             return None
-        return Hold(f"it rests until {format_time(agent.not_before)}: {agent.paused_why}", agent.not_before)
+        return Hold(f"it rests until {format_time(agent.pause.not_before)}: {agent.pause.why}", agent.pause.not_before)
 
 
 #: Why an agent pauses whose program rests for a person, and why once they have left.
@@ -132,7 +132,7 @@ class PersonGate(Gate):
     def hold(self, agent: Agent) -> Hold | None:
         if agent.number in self._attached:
             return Hold(PERSON_ATTACHED)
-        awaited = (agent.paused_why == PERSON_ATTACHED or agent.number in self._visited) and self._now < self._back_by
+        awaited = (agent.pause.why == PERSON_ATTACHED or agent.number in self._visited) and self._now < self._back_by
         return Hold(PERSON_ATTACHED, self._back_by) if awaited else None
 
 
@@ -153,7 +153,7 @@ class RateLimitGate(Gate):
         known = self._rate_limits.get(agent.account)
         if known is None:
             return None
-        if agent.frozen and self._is_closed_for_long(known):
+        if agent.pause.frozen and self._is_closed_for_long(known):
             return None
         if self._now < known.closed_until:
             why = f"{agent.account} takes no more until {format_time(known.closed_until)}: {known.why}"

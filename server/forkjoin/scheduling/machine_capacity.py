@@ -79,7 +79,7 @@ class MachineGate(Gate):
         if self._machine.load > self._machine.most_load:
             why = f"the machine's load is {self._machine.load:.1f}: above {self._machine.most_load:.1f}"
             return self._again(agent, why)
-        if self._first and not agent.frozen:  # what is frozen has its memory, and gives none of it back by waiting
+        if self._first and not agent.pause.frozen:  # a frozen agent has its memory, and frees none of it by waiting
             since = format_time(self.short_since[self._first.number])
             return self._again(agent, f"what memory comes free is for {self._first.label}, which waits since {since}")
         room = min(self._machine.free - self._machine.kept_free_bytes, self._machine.left) - self._promised
@@ -101,12 +101,12 @@ class MachineGate(Gate):
 
     def find_pauses(self) -> Mapping[int, Pause]:
         """Who gives its memory back, or takes no more, where memory is short: one after the other."""
-        last = [one for one in self._live if one.paused_why == _SHORT]
-        just_now = any(one.ending or one.not_before > self._now for one in last)
+        last = [one for one in self._live if one.pause.why == _SHORT]
+        just_now = any(one.pause.ending or one.pause.not_before > self._now for one in last)
         found = self._to_shrink()
         if not self._is_short() or just_now or not found:
             return {}
-        youngest = max(found, key=lambda agent: (agent.started or 0, agent.number))
+        youngest = max(found, key=lambda agent: (agent.timing.started or 0, agent.number))
         ends = youngest.converses
         return {youngest.number: Pause(_SHORT, frozen=not ends, ending=ends, not_before=self._now + _AGAIN_S)}
 
@@ -121,7 +121,7 @@ class MachineGate(Gate):
     def _to_shrink(self) -> list[Agent]:
         """Of whom one is to pause where memory is short: never the only one at work."""
         going_on = {agent.number for agent in self._working}
-        frozen = [one for one in self._live if one.frozen and one.converses and one.number not in going_on]
+        frozen = [one for one in self._live if one.pause.frozen and one.converses and one.number not in going_on]
         running = [one for one in self._live if one.state in RUNS]
         return frozen or (running if len(self._working) > 1 else [])
 

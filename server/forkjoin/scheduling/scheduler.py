@@ -147,7 +147,7 @@ def _count_those_after(live: Sequence[Agent]) -> dict[int, int]:
     """How many younger ones wait for each, directly or not; within one call an older may too, and is not counted."""
     waiting = defaultdict[int, int](int)  # a bit for each
     for place, agent in enumerate(reversed(live)):
-        for number in agent.after:
+        for number in agent.dependencies.after:
             waiting[number] |= waiting[agent.number] | 1 << place
     return {number: bits.bit_count() for number, bits in waiting.items()}
 
@@ -184,7 +184,7 @@ def _with_those_before(live: Sequence[Agent], wanted: Set[int]) -> list[Agent]:
     while queue:
         if (number := queue.pop()) in by_number and number not in kept:
             kept.add(number)
-            queue += by_number[number].after
+            queue += by_number[number].dependencies.after
     return [agent for agent in live if agent.number in kept]
 
 

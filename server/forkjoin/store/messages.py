@@ -69,7 +69,7 @@ class Mail(Transactions):
 
 def _why_not(agent: Agent, name_holder: int | None) -> str | None:
     """Why an agent can't be told anything now, and what would be right; none where it can."""
-    if agent.removed or agent.removing:
+    if agent.timing.removed or agent.removing:
         return "was removed, with its worktree; spawn a new agent for what is to be done."
     if agent.state not in FINAL:
         return "is being stopped; tell it once that is done (wait_agents)." if agent.stop_asked else None

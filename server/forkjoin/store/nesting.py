@@ -20,9 +20,9 @@ def count_in(q: Queries, new: Sequence[rows.NewAgent]) -> None:
             if above.is_over:
                 raise CallerError(f"{above.label} is at its end ({above.state}); nothing was spawned.")
             granted = above.spec.nesting.agents if above.spec.nesting else 0
-            if above.spawned + count > granted:
+            if above.lineage.spawned + count > granted:
                 raise CallerError(
                     f"{above.label} was granted {granted} agents of its own, those that they spawn among them: "
-                    f"{granted - above.spawned} are left, and {count} were asked for. Nothing was spawned."
+                    f"{granted - above.lineage.spawned} are left, and {count} were asked for. Nothing was spawned."
                 )
             q.add_spawned(number=above.number, count=count)

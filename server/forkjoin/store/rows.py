@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
@@ -183,8 +183,32 @@ def as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Row:
 
 
 def agent(row: Row) -> Agent:
-    lists = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents", "above")}
-    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **lists})
+    """Return the agent whose columns `row` holds; each part of the record takes its own from them."""
+    parsed = {name: _numbers(row[name]) for name in ("after", "best_of", "base_agents", "above")}
+    parts = dict.fromkeys(("timing", "money", "lineage", "dependencies", "history"), row | parsed)
+    renamed = {
+        "worktree": row | {"path": row["worktree"]},
+        "pause": row | {"why": row["paused_why"]},
+        "candidates": {"first": row["contest"], "name": row["contest_name"]},
+        "conflict": {"agent": row["resolves"], "commit": row["theirs"]},
+    }
+    return _AGENT.validate_python({**row, "spec": _spec(row["spec"]), **parts, **renamed})
+
+
+def columns(agent: Agent) -> Row:
+    """Return the columns of the agent's record that about.json repeats."""
+    names = ("number", "attempt", "name", "lead", "conversation", "environment", "account")
+    return {
+        **{name: getattr(agent, name) for name in names},
+        **asdict(agent.worktree),
+        **asdict(agent.lineage),
+        **asdict(agent.dependencies),
+        "worktree": agent.worktree.path,
+        "contest": agent.candidates.first,
+        "contest_name": agent.candidates.name,
+        "resolves": agent.conflict.agent,
+        "theirs": agent.conflict.commit,
+    }
 
 
 @lru_cache(maxsize=4096)

@@ -120,7 +120,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
 
     async def candidates(self, agent: Agent) -> list[Agent]:
         """All candidates for an agent's task, where there are others; the first of them first."""
-        return await self._agents("candidates", contest=agent.contest) if agent.contest else []
+        return await self._agents("candidates", contest=agent.candidates.first) if agent.candidates.first else []
 
     async def agent_of_branch(self, project: int, ref: str) -> Agent | None:
         """The project's agent whose branch this is, by its full name."""
@@ -235,7 +235,7 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         says, or because its program was to end for that, unless it was `done` all the same.
         """
         now = q.agent(agent.number)
-        how = Pause(now.paused_why, not_before=now.not_before) if now.ending and not done else pause
+        how = Pause(now.pause.why, not_before=now.pause.not_before) if now.pause.ending and not done else pause
         if how and not now.stop_asked:
             transitions.move(q, now, State.PAUSED, how)
             if how.anew:

@@ -31,12 +31,17 @@ def move(q: Queries, agent: Agent, to: State, pause: Pause | None = None) -> Non
     allowed = to in TRANSITIONS[agent.state]
     started = now if to is State.RUNNING else None
     ended = now if to in FINAL else None
-    now_there = {"number": agent.number, "from_": agent.state, "attempt": agent.attempt, "was_frozen": agent.frozen}
+    now_there = {
+        "number": agent.number,
+        "from_": agent.state,
+        "attempt": agent.attempt,
+        "was_frozen": agent.pause.frozen,
+    }
     how = asdict(pause or Pause(""))
     if not (allowed and q.move_agent(**now_there, to=to, started=started, ended=ended, **how)):
         raise BrokenPromiseError(f"{agent.label} can't go from {agent.state} to {to}")
     if to is State.RUNNING and any(q.requests_of(agents=(agent.number,))):
-        move(q, replace(agent, state=to, frozen=False), State.WAITING)
+        move(q, replace(agent, state=to, pause=Pause()), State.WAITING)
     elif to not in RUNS and not (pause and (pause.frozen or pause.ending)):
         q.withdraw_requests(agent=agent.number, now=now)
 

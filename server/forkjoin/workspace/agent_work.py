@@ -52,16 +52,16 @@ async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
 
 async def find_moved(store: Store, common_dir: str, agent: Agent) -> Moved | None:
     """Return how an agent's branch moved since its end, or `None` if it didn't."""
-    tip = await find_tip(common_dir, agent.ref) if agent.prepared else None
+    tip = await find_tip(common_dir, agent.ref) if agent.worktree.prepared else None
     last = await find_last(store, agent)
     return None if tip in (None, last) else Moved(agent, last, tip)
 
 
 async def measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
     """What is on an agent's branch, as a result tells it."""
-    at = tip or agent.base
-    commits = await repository.list_commits(common_dir, agent.base, at, _COMMITS_NAMED)
-    return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.base, at))}
+    at = tip or agent.worktree.base
+    commits = await repository.list_commits(common_dir, agent.worktree.base, at, _COMMITS_NAMED)
+    return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.worktree.base, at))}
 
 
 async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
@@ -79,11 +79,11 @@ async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str
     """Commit the worktree's uncommitted files, except those that setup wrote."""
     set_up = await store.set_up_files(agent)
     return await autocommit.commit_loose(
-        common_dir, Path(agent.worktree), agent.branch, message, agent.slug, set_up=set_up
+        common_dir, Path(agent.worktree.path), agent.worktree.branch, message, agent.slug, set_up=set_up
     )
 
 
 async def is_at(store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False) -> bool:
     """Return whether the worktree has only this commit, ignored and setup's files."""
     set_up = await store.set_up_files(agent)
-    return await autocommit.is_at(common_dir, Path(agent.worktree), commit, or_less=or_less, set_up=set_up)
+    return await autocommit.is_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)

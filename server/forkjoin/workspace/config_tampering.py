@@ -41,7 +41,7 @@ async def begin(services: Services, whose: Agent | MergeJob) -> None:
         now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
         await _note(file, whose, now, noted.get("found", []))
     if isinstance(whose, Agent):
-        await _note_rules(file, common_dir, Path(whose.worktree))
+        await _note_rules(file, common_dir, Path(whose.worktree.path))
 
 
 async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:

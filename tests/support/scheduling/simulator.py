@@ -183,7 +183,7 @@ class World:
         """What there is; a program takes its memory as long as it is there."""
         if self.history.memory_gb is None:
             return None
-        there = [one for one in live if one.state in CALLING or one.frozen or one.ending]
+        there = [one for one in live if one.state in CALLING or one.pause.frozen or one.pause.ending]
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
         return MachineState(free, kept_free_bytes=GB, taken=taken, needs=await self._services.store.peaks())
@@ -198,7 +198,7 @@ class World:
             rows.Others(script.after),
         )
         (agent,) = _done(self._services.store.spawn([new], place, NOBODY))
-        if agent.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
+        if agent.money.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
             _done(self._services.store.set(agent, budget_usd=RICH_USD))
 
     def _stop(self, number: int) -> None:
@@ -217,7 +217,7 @@ class World:
         """Nobody has to look at money any more."""
         _done(self._services.store.set_limit(1, "", 100 * RICH_USD))
         for agent in _done(self._services.store.live()):
-            if agent.budget_usd is not None:
+            if agent.money.budget_usd is not None:
                 _done(self._services.store.set(agent, budget_usd=RICH_USD))
 
     def _restart(self) -> None:
@@ -239,8 +239,8 @@ class World:
 
     def _see_to(self, agent: Agent) -> None:
         """Let follow what an agent's state asks for, once."""
-        at_work = State.RUNNING if agent.stop_asked and agent.frozen else agent.state
-        state = at_work, agent.attempt, agent.stop_asked or agent.ending
+        at_work = State.RUNNING if agent.stop_asked and agent.pause.frozen else agent.state
+        state = at_work, agent.attempt, agent.stop_asked or agent.pause.ending
         if self._seen_to.get(agent.number) == state:
             return
         self._seen_to[agent.number] = state
@@ -250,7 +250,7 @@ class World:
                 self._after(agent, self.history.step_s, self._prepare)
             case State.FINISHING:
                 self._after(agent, self.history.step_s, self._finish)
-            case _ if agent.stop_asked or agent.ending:
+            case _ if agent.stop_asked or agent.pause.ending:
                 program.left_s = self._cancel(agent)
                 self._after(agent, GRACE_S, self._end)
             case State.RUNNING:
@@ -281,8 +281,10 @@ class World:
         elif find_environment(self._services, agent) is None:
             self._after(agent, AGAIN_S, self._prepare)
         else:
-            bound = agent.reserved_usd > 0
-            self._programs[agent.number].left_usd = agent.reserved_usd - agent.spent_usd if bound else math.inf
+            bound = agent.money.reserved_usd > 0
+            self._programs[agent.number].left_usd = (
+                agent.money.reserved_usd - agent.money.spent_usd if bound else math.inf
+            )
             self._move(agent, State.RUNNING)
 
     def _move(self, agent: Agent, to: State) -> None:
@@ -292,7 +294,7 @@ class World:
         """It has worked, and calls its model now."""
         program = self._programs[agent.number]
         script, program.left_s = program.script, 0
-        if agent.retried < script.stumbles:
+        if agent.history.retried < script.stumbles:
             self._end(agent, Conclusion(ok=False, output="", error="API Error: 500", retry=Retry.LATER))
         elif refused := self._refuse(agent):
             _done(rate_limits.note_refusal(self._services, agent, refused))

@@ -6,7 +6,6 @@ The table imitates, of the named queries, those that scheduling uses. Its rows a
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from forkjoin.core.model import FINAL, Agent, Merge, State
@@ -14,7 +13,7 @@ from forkjoin.core.session import Call
 from forkjoin.store.rows import NewAgent
 from forkjoin.store.store import Store
 from forkjoin.store.transaction import Changes
-from support.agent_records import make_agent
+from support.agent_records import change, make_agent
 
 T = TypeVar("T")
 
@@ -51,29 +50,29 @@ class Table:
 
     def move_agent(self, number: int, from_: State, attempt: int, was_frozen: bool, **to: Any) -> int:
         agent = self.agents[number]
-        if (agent.state, agent.attempt, agent.frozen) != (from_, attempt, was_frozen):
+        if (agent.state, agent.attempt, agent.pause.frozen) != (from_, attempt, was_frozen):
             return 0
-        self.agents[number] = replace(
+        self.agents[number] = change(
             agent,
             state=to["to"],
-            started=to["started"] if agent.started is None else agent.started,
-            ended=agent.ended if to["ended"] is None else to["ended"],
-            paused_why=to["why"],
+            started=to["started"] if agent.timing.started is None else agent.timing.started,
+            ended=agent.timing.ended if to["ended"] is None else to["ended"],
+            why=to["why"],
             frozen=to["frozen"],
             ending=to["ending"],
             not_before=to["not_before"],
-            retried=agent.retried + to["counts"],
+            retried=agent.history.retried + to["counts"],
         )
         return 1
 
     def begin_attempt(self, number: int) -> None:
-        self.agents[number] = replace(self.agents[number], attempt=self.agents[number].attempt + 1)
+        self.agents[number] = change(self.agents[number], attempt=self.agents[number].attempt + 1)
 
     def ask_stop(self, number: int) -> None:
-        self.agents[number] = replace(self.agents[number], stop_asked=True)
+        self.agents[number] = change(self.agents[number], stop_asked=True)
 
     def set_merge(self, number: int, merge: Merge) -> None:
-        self.agents[number] = replace(self.agents[number], merge=merge)
+        self.agents[number] = change(self.agents[number], merge=merge)
 
     # -- money
 
@@ -90,27 +89,27 @@ class Table:
     def set_agents(self, numbers: tuple[int, ...], **fields: Any) -> None:
         said = {name: value for name, value in fields.items() if value is not None}
         for number in numbers:
-            self.agents[number] = replace(self.agents[number], **said)
+            self.agents[number] = change(self.agents[number], **said)
 
     def give(self, number: int, usd: float) -> None:
-        self.agents[number] = replace(self.agents[number], reserved_usd=usd, wind_up=False)
+        self.agents[number] = change(self.agents[number], reserved_usd=usd, wind_up=False)
 
     def add_spent(self, agent: int, attempt: int, part: str, model: str, cost_usd: float | None) -> None:
         self.costs[agent] += cost_usd or 0
         self.priced |= {(agent, attempt)} if cost_usd else set()
 
     def add_grant(self, agent: int, attempt: int) -> None:
-        left = self.agents[agent].reserved_usd - self.agents[agent].spent_usd
+        left = self.agents[agent].money.reserved_usd - self.agents[agent].money.spent_usd
         self.costs[agent] += max(0, left) if (agent, attempt) not in self.priced else 0
 
     def has_little(self, agent: int) -> bool:
         return True
 
     def cost(self, agent: int) -> float:
-        return self.agents[agent].spent_usd
+        return self.agents[agent].money.spent_usd
 
     def sum_costs(self, agent: int) -> None:
-        self.agents[agent] = replace(self.agents[agent], cost_usd=self.costs[agent])
+        self.agents[agent] = change(self.agents[agent], cost_usd=self.costs[agent])
 
     def add_to_budget(self, project: int, lead: str, usd: float) -> None:
         self.spent[project, lead] += usd
@@ -160,7 +159,7 @@ class TableStore(Store):
         for one in new:
             agent = make_agent(len(self._table.agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
             budget_usd = one.spec.budget_usd
-            told = replace(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
+            told = change(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
             self._table.agents[agent.number] = told
         self.changes.announce()
         return list(self._table.agents.values())[-len(new) :]
