@@ -82,6 +82,7 @@ async def serve(home: Home) -> None:
             tasks.start_soon(reconciler.foresight.watch)
             tasks.start_soon(reconciler.run)
             await door.serve(listener, tasks)
+        await reconciler.services.environments.save(await reconciler.store.needed_environments())
     log.info("down")
 
 
@@ -89,6 +90,7 @@ async def serve(home: Home) -> None:
 async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
     """The services behind the tools, open."""
     from forkjoin.agents.restore_records import restore
+    from forkjoin.core.environment_file import EnvironmentFile, find_runtime_folder
     from forkjoin.core.lead_environments import Environments
     from forkjoin.core.settings import read_settings
     from forkjoin.core.trust_records import Trust
@@ -99,12 +101,14 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
     from forkjoin.store.store import open_store
 
     settings = read_settings(home.config_file).on(capacity.find_memory())
-    environments = Environments(program.environment for program in settings.programs().values())
     GIT_CONFIG.use_trust(Trust(home.trust))
     store = await open_store(home.records)
     try:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
+        added = (program.environment for program in settings.programs().values())
+        environments = Environments(added, EnvironmentFile(find_runtime_folder(), name))
+        await environments.restore()
         await to_thread.run_sync(home.clear_aside)
         await restore(home, store)
         yield Reconciler(Services(home, settings, store, executor, environments, name, relay_command()))

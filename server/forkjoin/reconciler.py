@@ -108,6 +108,7 @@ class Reconciler:
 
     async def _turn(self, tasks: TaskGroup) -> float:
         """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
+        await self.services.environments.save(await self.store.needed_environments())
         under_way = await self.schedule.act()
         self._obey.forget_all_but(under_way)
         for agent in under_way:

@@ -1,20 +1,30 @@
-"""The environments that agents were spawned in, and landings asked for. Kept in memory, never on a disk."""
+"""The environments of leads, in which agents and merges run. They are kept in memory, never on a disk."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Set
 
+from anyio import to_thread
+
 from forkjoin.core.client_markup import neutralize
+from forkjoin.core.environment_file import EnvironmentFile
 from forkjoin.core.model import Agent
 from forkjoin.core.redaction import redact, redact_edges, redact_end, secrets_of
 from forkjoin.core.session import COMMAND_LINE, Caller
 
 
 class Environments:
-    """Those that are known, by digest; `settings` are what the settings add to them."""
+    """Known environments by digest, and the last one that each lead brought.
 
-    def __init__(self, settings: Iterable[Mapping[str, str]] = ()) -> None:
+    Attributes:
+        settings: Variables that the settings add to them, which may hold secrets.
+        file: Hands environments on to the next daemon.
+    """
+
+    def __init__(self, settings: Iterable[Mapping[str, str]] = (), file: EnvironmentFile | None = None) -> None:
         self._settings = tuple(settings)
+        self._file = file
         self._by_digest: dict[str, dict[str, str]] = {}
+        self._in_file: Set[str] | None = None  #: digests; None if it is not known what the file holds
         self._by_lead: dict[tuple[int, str], str] = {}
         self._secrets: frozenset[str] | None = None  #: of all of them, once somebody has asked
 
@@ -26,6 +36,18 @@ class Environments:
             self._by_digest[digest] = dict(items)
             self._secrets = None
         return digest
+
+    async def restore(self) -> None:
+        """Add the environments that an earlier daemon saved."""
+        if self._file:
+            self._by_digest |= await to_thread.run_sync(self._file.read)
+
+    async def save(self, needed: Set[str]) -> None:
+        """Save the environments with these digests, and no others, for the next daemon."""
+        environments = {digest: self._by_digest[digest] for digest in needed & self._by_digest.keys()}
+        if self._file and environments.keys() != self._in_file:
+            await to_thread.run_sync(self._file.write, environments)
+            self._in_file = environments.keys()
 
     def lend(self, project: int, lead: str, digest: str) -> bool:
         """Let what this lead has in an environment that a restart has lost go on in this one; whether it is news."""

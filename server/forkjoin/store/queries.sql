@@ -63,6 +63,10 @@ AND merge <> 'merged';
 -- The index holds these alone: without it every agent that was ever recorded would be read.
 SELECT * FROM agent INDEXED BY agent_live WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost') ORDER BY number;
 
+-- name: needed_environments
+SELECT environment FROM agent INDEXED BY agent_live WHERE state NOT IN ('succeeded', 'failed', 'stopped', 'timed_out', 'lost')
+UNION SELECT environment FROM landing WHERE state <> 'done';
+
 -- name: agent_page
 -- With `below`, only agents that this lead or one below it has spawned, and the agent `own`.
 SELECT * FROM agent WHERE project = :project AND (:everything OR removed IS NULL) AND (:before IS NULL OR number < :before)

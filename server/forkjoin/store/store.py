@@ -148,6 +148,10 @@ class Store(Ledger, Upkeep, Landings, Scratches, Mail, Findings, Requests, Defer
         """Every agent that is in no final state, oldest first."""
         return await self._agents("live_agents")
 
+    async def needed_environments(self) -> set[str]:
+        """Return digests of the environments of all agents in no final state, and of all open merges."""
+        return {row["environment"] for row in await self._rows("needed_environments")}
+
     async def ended(self, numbers: Iterable[int]) -> dict[int, State]:
         """How those of these agents ended that have, and are recorded still."""
         found = await self._rows("ended_agents", numbers=tuple(numbers))

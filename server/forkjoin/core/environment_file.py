@@ -1,0 +1,71 @@
+"""A file on a tmpfs that hands the environments of leads on to the next daemon, and never reaches a disk."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from forkjoin.core.regular_file import read_regular
+from forkjoin.core.session import OsString
+
+log = logging.getLogger(__name__)
+
+#: Environments by digest.
+_CONTENT = TypeAdapter(dict[str, dict[OsString, OsString]])
+
+
+def find_runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return $XDG_RUNTIME_DIR, or the folder that systemd gives every user who is logged in."""
+    return Path(environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+
+
+class EnvironmentFile:
+    """A file in the user's runtime folder, named for one home. Its methods block.
+
+    Without a runtime folder that is on a tmpfs and private to the user, the file does not exist.
+    """
+
+    def __init__(self, folder: Path, home_name: str) -> None:
+        self.path = folder / f"forkjoin-{home_name}-environments.json"
+
+    def read(self) -> dict[str, dict[str, str]]:
+        """Return the environments in the file by digest: an empty dict if it is missing or damaged."""
+        try:
+            content = read_regular(self.path) if _is_private_tmpfs(self.path.parent) else None
+            return _CONTENT.validate_python(json.loads(content)) if content else {}
+        except (OSError, ValueError, ValidationError) as error:
+            log.warning("%s can't be read, so agents wait for their leads: %s", self.path, type(error).__name__)
+            return {}
+
+    def write(self, environments: Mapping[str, Mapping[str, str]]) -> None:
+        """Replace the file's content, or remove the file if there are no environments."""
+        new = self.path.with_suffix(".new")
+        try:
+            if not environments:
+                self.path.unlink(missing_ok=True)
+            elif _is_private_tmpfs(self.path.parent):
+                new.unlink(missing_ok=True)
+                opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with os.fdopen(opened, "w", encoding="ascii") as file:
+                    json.dump(environments, file)
+                new.replace(self.path)
+        except OSError as error:
+            log.warning("%s can't be written, so agents may wait for their leads: %s", self.path, error)
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+
+
+def _is_private_tmpfs(folder: Path) -> bool:
+    """Return whether only the user can enter the folder, and it is on a tmpfs (proc_pid_mountinfo(5))."""
+    try:
+        status = folder.stat()
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    types = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == device]
+    return status.st_uid == os.getuid() and not status.st_mode & 0o077 and types[:1] == ["tmpfs"]
