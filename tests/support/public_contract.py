@@ -192,6 +192,7 @@ class Ground:
             for name, spec in SPECS.items():
                 answer = await client.call_tool("spawn_agents", {"agents": [spec], "dry_run": True})
                 accepted[name] = f"refused: {answer.content}" if answer.is_error else "accepted"
+            found["parameters"]["spawn_agents"] |= await _find_unlisted_fields(client, found["parameters"])
             await client.call_tool("wait_agents", {"ids": ["first", "fails", "model"], "timeout_s": 100})
             log = str((await client.call_tool("read_log", {"id": "model"})).content)
         kinds = re.findall(r"(?<!\d)\d\d:\d\d:\d\d (\w+): ", log)
@@ -256,6 +257,30 @@ async def _offered(client: Client) -> Contract:
             for prompt in prompts
         },
     }
+
+
+async def _find_unlisted_fields(client: Client, listed: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Return the parameters of spawn_agents that only spawn_agent's schema lists, and that spawn_agents accepts.
+
+    Each field of each of SPECS is given in a call, once in the entry of `agents`, and once next to `agents`.
+    """
+
+    async def accepts(entry: dict[str, Any], **shared: Any) -> bool:
+        answer = await client.call_tool("spawn_agents", {"agents": [entry], "dry_run": True, **shared})
+        return not answer.is_error
+
+    assert not await accepts({"task": "true", "no_such_field": "x"})
+    assert not await accepts({"task": "true"}, no_such_field="x")
+    found: dict[str, str] = {}
+    for spec in SPECS.values():
+        for name, value in spec.items():
+            rest = {other: part for other, part in spec.items() if other != name}
+            places = {"agents[].": await accepts(spec), "": await accepts(rest, **{name: value})}
+            for place in (place for place, accepted in places.items() if accepted):
+                for field, words in listed["spawn_agent"].items():
+                    if field.partition("[")[0] == name and place + field not in listed["spawn_agents"]:
+                        found[place + field] = " ".join(word for word in words.split() if word != "required")
+    return found
 
 
 def _tools(tools: Sequence[dict[str, Any]]) -> Contract:

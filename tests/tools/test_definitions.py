@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 
 import pytest
+from forkjoin.core.agent_spec import Spec
 from forkjoin_tools.mcp_server import AGENT_TOOLS, INSTRUCTIONS, TOOLS
 from forkjoin_tools.tool_definition import StrictTool
 
@@ -11,6 +12,8 @@ READERS = {
     *("list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"),
     "list_requests",
 }
+#: Fields that a spec accepts and that only the guide describes.
+HIDDEN = {"sparse"}
 ALWAYS_LOADED = {"spawn_agents", "wait_agents", "merge_worktree"}
 NAMES = READERS | {
     *("spawn_agent", "spawn_agents", "merge_worktree", "undo_merge", "stop_agents", "remove_worktrees"),
@@ -18,8 +21,12 @@ NAMES = READERS | {
 }
 
 
+#: Bytes of all definitions, of the definitions and instructions that a model always has, and of an agent's definitions.
+ALL_BYTES, ALWAYS_LOADED_BYTES, AGENT_BYTES = 11_000, 4_000, 2_000
+
+
 def _size(tools: Iterable[StrictTool]) -> int:
-    """Bytes of the definitions as a client sends them to a model: JSON without spaces."""
+    """Return the bytes of the definitions as a client sends them to a model: JSON without spaces."""
     told = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
     return sum(len(json.dumps(one, separators=(",", ":"), ensure_ascii=False).encode()) for one in told)
 
@@ -28,22 +35,18 @@ def test_the_tools_are_those_of_the_contract() -> None:
     assert {tool.name for tool in TOOLS.values()} == NAMES
 
 
-def test_all_definitions_together_stay_under_12_kilobytes() -> None:
-    assert _size(TOOLS.values()) < 12_000
+def test_all_definitions_together_are_small() -> None:
+    assert _size(TOOLS.values()) <= ALL_BYTES
 
 
-def test_what_each_agent_is_given_stays_under_2_kilobytes() -> None:
-    assert _size(AGENT_TOOLS.values()) < 2_000
+def test_the_definitions_of_an_agents_tools_are_small() -> None:
+    assert _size(AGENT_TOOLS.values()) <= AGENT_BYTES
 
 
-def test_the_definitions_that_are_always_loaded_stay_under_6_kilobytes() -> None:
+def test_the_always_loaded_definitions_and_the_instructions_are_small() -> None:
     always = [tool for tool in TOOLS.values() if (tool.meta or {}).get("anthropic/alwaysLoad")]
     assert {tool.name for tool in always} == ALWAYS_LOADED
-    assert _size(always) < 6_000
-
-
-def test_the_instructions_are_not_cut_by_the_client() -> None:
-    assert len(INSTRUCTIONS) < 4_096
+    assert _size(always) + len(INSTRUCTIONS.encode()) <= ALWAYS_LOADED_BYTES
 
 
 def test_only_true_readers_say_that_they_read_only() -> None:
@@ -51,8 +54,23 @@ def test_only_true_readers_say_that_they_read_only() -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
-def test_a_tool_refuses_unknown_arguments_in_its_schema_and_describes_itself(tool: StrictTool) -> None:
-    assert tool.parameters["additionalProperties"] is False
+def test_a_tool_describes_itself_and_its_result(tool: StrictTool) -> None:
     assert tool.description.endswith(".")
     text = tool.name in {"read_log", "read_diff"}
     assert (tool.output_schema is None) == text
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
+def test_a_schema_excludes_unknown_arguments_if_it_lists_all_known_ones(tool: StrictTool) -> None:
+    lists_all = tool.parameters["properties"].keys() == tool.fn_metadata.arg_model.model_fields.keys() - HIDDEN
+    assert lists_all == (tool.name != "spawn_agents")
+    assert tool.parameters.get("additionalProperties", True) != lists_all
+
+
+def test_spawn_agent_lists_every_field_that_spawn_agents_accepts_and_each_is_described_once() -> None:
+    common = TOOLS["spawn_agents"].parameters["properties"]["agents"]["items"]["properties"]
+    all_ = TOOLS["spawn_agent"].parameters["properties"]
+    assert all_.keys() == Spec.model_fields.keys() - HIDDEN
+    assert {name for name, field in all_.items() if "description" not in field} == common.keys()
+    assert all("description" in field for field in common.values())
+    assert "spawn_agent lists" in TOOLS["spawn_agents"].description

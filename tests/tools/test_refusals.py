@@ -39,6 +39,7 @@ BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("spawn_agents", {"agents": []}, "agents: list should have at least 1 item"),
     ("spawn_agents", {"agents": [{"task": "x"}, {"task": ""}]}, "agents.1.task: must not be empty"),
     ("spawn_agents", {"agents": [{"tsk": "x"}]}, "An agent takes: agent, model, base"),
+    ("spawn_agents", {"agents": [{"task": "x"}], "names": ["y"]}, "spawn_agents takes: agent, model, base"),
     ("spawn_agents", {"agents": [{"name": "lonely"}]}, "agents.0.task: is missing"),
     ("spawn_agents", {"agents": [{"task": "x", "name": "n"}, {"task": "y", "name": "n"}]}, "'n' is given twice"),
     ("get_result", {"id": "a99"}, "No agent 'a99' in this project. This project has no agents yet."),

@@ -21,12 +21,12 @@ _UNANSWERED = "(nobody answered in time: decide yourself, and say what you decid
 
 
 class AskLead(Arguments):
-    question: Annotated[Text, Field(max_length=_QUESTION)] = Field(description="All that is needed to answer it.")
+    question: Annotated[Text, Field(max_length=_QUESTION)] = Field(description="With everything needed to answer it.")
     default: Annotated[Text, Field(max_length=_DEFAULT)] | None = Field(
-        None, description="What counts where nobody answers in time."
+        None, description="Counts as the answer if nobody answers in time."
     )
     timeout_minutes: Annotated[RequestMinutes, Field(ge=1)] | None = Field(
-        None, description="How long to wait. Default: 10, or as is set."
+        None, description="Default: 10, unless the settings say otherwise."
     )
 
 
@@ -37,9 +37,9 @@ class Answer(BaseModel):
 
 @tool()
 async def ask_lead(desk: Desk, arguments: AskLead) -> Answer:
-    """Ask whoever leads what you can neither find out nor decide yourself, and your work depends on. Blocks until that
-    is answered, or time is up: then `default` counts. Most often there is a better use of the time: decide, and say in
-    your report what you decided."""
+    """Ask your lead what you can't find out or decide yourself and your work depends on. Blocks until the lead
+    answers or time is up; then `default` counts. Most often it is better to decide yourself, and to say so in your
+    report."""
     fallback = arguments.default or _UNANSWERED
     request = await _ask(desk, "question", arguments.question, fallback, arguments.timeout_minutes)
     if not request.said:
@@ -58,7 +58,7 @@ class Approve(Arguments):
 
 @tool()
 async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
-    """For your program, which asks by this whether it may use a tool. Do not call it yourself."""
+    """For your program, which calls it to learn whether it may use a tool. Do not call it yourself."""
     wanted = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
     whole = desk.services.environments.redact(wanted)  # before it is cut: half a key is known for none
     try:

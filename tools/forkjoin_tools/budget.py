@@ -19,7 +19,7 @@ from forkjoin_tools.tool_definition import Arguments, tool
 
 class SetBudget(Arguments):
     id: Id
-    budget_usd: Annotated[Dollars, Field(description="In all, with what it has spent.")]
+    budget_usd: Annotated[Dollars, Field(description="In total, including what it has spent.")]
 
 
 class Funded(Row):
@@ -29,8 +29,8 @@ class Funded(Row):
 
 @tool()
 async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
-    """Set the most an agent may spend, with what was granted to its own; with more, one that paused at its limit goes
-    on. It comes out of the budgets of this session and repository, which only a person can raise."""
+    """Set the most an agent may spend, including what it grants to agents it spawns. A raise resumes an agent that
+    paused at its limit. Only a person can raise the session's and the repository's budget, which bound it."""
     agent = await desk.find(arguments.id)
     limit_usd, spent_usd = await _find_granted(desk, agent)
     if (own_usd := arguments.budget_usd - limit_usd) <= 0:

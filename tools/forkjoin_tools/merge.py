@@ -28,8 +28,8 @@ _PAIRS_BYTES = 20_000
 
 
 class CheckConflicts(Arguments):
-    ids: Ids | None = Field(None, description="Default: all with work that is not merged.")
-    into: str | None = Field(None, description="The branch. Default: the one checked out here.")
+    ids: Ids | None = Field(None, description="Default: all with unmerged work.")
+    into: str | None = Field(None, description="Default: the branch in your checkout.")
 
 
 class Conflict(BaseModel):
@@ -45,8 +45,8 @@ class Conflicts(BaseModel):
 
 @tool(reads_only=True)
 async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
-    """Tell which agents' work conflicts, with each other's and with a branch, by file; running agents and uncommitted
-    changes too. Use it to steer them apart, or before you merge."""
+    """Report which agents' work conflicts, by file: with each other, and with a branch. Includes running agents and
+    their uncommitted changes. Use it before you merge, or to redirect agents."""
     if arguments.ids is not None:
         agents = await desk.find_each(arguments.ids)
     else:
@@ -63,13 +63,13 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
 
 class MergeWorktree(Arguments):
     ids: Ids
-    into: str | None = Field(None, description="Branch to merge into. Default: the one checked out here.")
-    verify: Command | None = Field(None, description='Shell command that the merged result must pass. "": none.')
-    strategy: Strategy | None = Field(None, description="squash: one commit per agent. Default: merge.")
-    on_conflict: OnConflict = Field("report", description="agent: also spawn one for each conflict, to resolve it.")
-    include_failed: bool = Field(False, description="Also agents that did not succeed.")
-    confirm: bool = Field(False, description="The person has agreed to change a protected branch.")
-    dry_run: bool = Field(False, description="Only say what would merge and what conflicts; runs no verify.")
+    into: str | None = Field(None, description="Default: the branch in your checkout.")
+    verify: Command | None = Field(None, description='Shell command the merged result must pass. "": none.')
+    strategy: Strategy | None = Field(None, description="squash: one commit per agent.")
+    on_conflict: OnConflict = Field("report", description="agent: spawn an agent per conflict to resolve it.")
+    include_failed: bool = Field(False, description="Also unsuccessful agents.")
+    confirm: bool = Field(False, description="The user agreed to change a protected branch.")
+    dry_run: bool = Field(False, description="Only report what would merge; skips verify.")
 
 
 class MergeAnswer(BaseModel):
@@ -84,9 +84,10 @@ class MergeAnswer(BaseModel):
 
 @tool(always_loaded=True)
 async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
-    """Merge the branches of agents that succeeded into a branch, in the order given, verified together. Waits until
-    done. What conflicts or breaks verify is named and left out, the others land; nothing is ever half merged, and
-    uncommitted changes in the checkout stay as they are."""
+    """Merge the branches of agents that succeeded into one branch, in the order given; blocks until done. A branch
+    that conflicts or breaks verify is left out and reported; the others are merged. The target changes completely or
+    not at all; your uncommitted changes, the worktrees and left-out branches stay. Next: remove_worktrees, or
+    undo_merge."""
     agents = await desk.meant(partial(_find_reviewed, desk, arguments.ids))
     into, recipe, note = await _find_terms(desk, arguments)
     wish = MergeOptions(
@@ -195,7 +196,7 @@ def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> Me
 
 
 class UndoMerge(Arguments):
-    into: str | None = Field(None, description="The branch. Default: the one checked out here.")
+    into: str | None = Field(None, description="Default: the branch in your checkout.")
     confirm: bool = False
 
 
@@ -208,8 +209,8 @@ class UndoAnswer(BaseModel):
 
 @tool()
 async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
-    """Take back the last merge_worktree into a branch: it goes back to where it was, or gets a revert where others
-    have committed since. Again: the one before. No agent's work is lost."""
+    """Undo the last merge_worktree into a branch: reset the branch, or revert the merge if there are later commits.
+    Call it again for the merge before. No agent's work is lost."""
     landing = await enqueue_undo(desk.services, desk.caller, arguments.into, confirmed=arguments.confirm)
     landed = await _landed(desk, (), landing)
     assert landed.commit is not None

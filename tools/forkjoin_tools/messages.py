@@ -18,7 +18,7 @@ class Told(Row):
 
 @tool()
 async def message_agent(desk: Desk, arguments: Message) -> Told:
-    """Tell an agent something more, in the same conversation and worktree: a running claude reads it now, any other
-    takes it as its next turn, one that has ended is queued again for that. Then wait_agents with its id."""
+    """Send an agent a message in its conversation. A running claude reads it now; any other agent gets it as its next
+    turn; an ended agent is queued again for it. Then wait_agents."""
     agent, delivery = await tell(desk.services, desk.caller, await desk.find(arguments.id), arguments.text)
     return Told(**row_of(agent), delivery=delivery)

@@ -65,7 +65,7 @@ class Requests(BaseModel):
 
 @tool(reads_only=True)
 async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:
-    """List what this project's agents ask, or one whole. Next: answer_request."""
+    """List what agents ask you and wait for, or one request in full. Next: answer_request."""
     found = await desk.open_requests() if arguments.request_id is None else [await _find(desk, arguments.request_id)]
     if arguments.request_id and found[0].closed is not None:
         raise CallerError(f"{found[0].id} is closed. It was {found[0].outcome}")
@@ -78,8 +78,8 @@ async def list_requests(desk: Desk, arguments: ListRequests) -> Requests:
 
 class AnswerRequest(Arguments):
     request_id: str
-    answer: Annotated[Text, Field(max_length=ANSWER)] | None = Field(None, description="To a question.")
-    decision: Decision | None = Field(None, description="On a permission.")
+    answer: Annotated[Text, Field(max_length=ANSWER)] | None = Field(None, description="For a question.")
+    decision: Decision | None = Field(None, description="For a permission.")
     reason: Annotated[Text, Field(max_length=ANSWER)] | None = None
 
 
@@ -92,7 +92,7 @@ class Answered(BaseModel):
 
 @tool()
 async def answer_request(desk: Desk, arguments: AnswerRequest) -> Answered:
-    """Answer what an agent asks, which goes on with it; the first answer counts."""
+    """Answer an agent's question, or decide on a permission; the agent then continues. The first answer counts."""
     request = await _find(desk, arguments.request_id)
     said = arguments.decision if request.kind == "permission" else arguments.answer
     if said is None or None not in (arguments.answer, arguments.decision):

@@ -68,8 +68,8 @@ class AgentResult(Row):
 
 @tool(reads_only=True)
 async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
-    """Get what came of an agent that has ended: its last message, commits, size of the diff, verify, cost, error and
-    warnings. Small; for the changes themselves call read_diff."""
+    """Get the outcome of an agent that has ended: last message, commits, diff size, verify, cost, error, warnings.
+    For the changes use read_diff."""
     agent = await desk.find(arguments.id)
     result = await desk.store.result(agent.number)
     if result is None:
@@ -140,16 +140,16 @@ def _end(text: str, room: int) -> str:
 
 class ReadLog(Arguments):
     id: Id
-    offset: Annotated[int, Field(ge=0)] = Field(0, description="From the last page.")
+    offset: Annotated[int, Field(ge=0)] = Field(0, description="From the previous page.")
     limit: Annotated[int, Field(ge=200, le=_MOST_BYTES)] = Field(PAGE_BYTES, description="Bytes.")
-    tail: Annotated[int, Field(ge=1, le=500)] | None = Field(None, description="Only the last lines, so many.")
+    tail: Annotated[int, Field(ge=1, le=500)] | None = Field(None, description="Only the last lines, this many.")
     raw: bool = False
 
 
 @tool(reads_only=True)
 async def read_log(desk: Desk, arguments: ReadLog) -> str:
-    """Read what an agent said and did, a line per event; use it when one failed or takes long. Of a command agent, and
-    with raw, its output as it was. Ends with the offset of the next page."""
+    """Read what an agent said and did, a line per event; use it when one failed or takes long. With raw, and for
+    command agents: what the program printed. Ends with the next page's offset."""
     agent = await desk.find(arguments.id)
     read = _read_raw if arguments.raw or desk.is_command(agent) else _read_events
     return await read(desk, agent, arguments)
@@ -244,13 +244,13 @@ class ReadDiff(Arguments):
     offset: Annotated[int, Field(ge=0)] = 0
     limit: Annotated[int, Field(ge=200, le=_MOST_BYTES)] = Field(PAGE_BYTES, description="Bytes.")
     path: str | None = Field(None, description="Only this file or folder.")
-    stat: bool = Field(False, description="Only names and sizes.")
+    stat: bool = Field(False, description="Only file names and sizes.")
 
 
 @tool(reads_only=True)
 async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
-    """Read what an agent changed since its base, as a unified diff; of a running one, its worktree as it is now. Review
-    it before you merge. Ends with the offset of the next page."""
+    """Read what an agent changed since its base, as a unified diff; for a running agent, its worktree as it is now.
+    Review it before you merge. Ends with the next page's offset."""
     agent, commit = await desk.find_at(arguments.id)
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")

@@ -1,12 +1,11 @@
 """Forking: spawn_agent and spawn_agents."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.agents.candidates import MOST_AT_ONCE
 from forkjoin.agents.spawn import spawn
-from forkjoin.core.agent_spec import NAME_DESCRIPTION, TASK_DESCRIPTION, Name, Spec, SpecParts, Text
+from forkjoin.core.agent_spec import Name, Spec, SpecParts, Text
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.scheduling.budget import BudgetGate
@@ -16,46 +15,38 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forkjoin_tools.call_context import Desk, Row, row_of
 from forkjoin_tools.reply_size import first
+from forkjoin_tools.spec_schema import list_agents_alone, list_all_fields, list_common_fields
 from forkjoin_tools.tool_definition import Arguments, explain, tool
 
 #: How many pairs that declare the same files are named.
 _OVERLAPS_NAMED = 20
 
 
-def _describe_once(schema: dict[str, Any]) -> None:
-    """The parts of a spec are described in the `agents` of spawn_agents, which is always loaded; they mean the same.
-
-    Elsewhere they have their type alone, where they have one.
-    """
-    parts = schema["properties"]
-    for name in parts.keys() - {"agents", "dry_run"}:
-        kinds = [kind for kind in parts[name].get("anyOf", [parts[name]]) if kind.get("type") != "null"]
-        parts[name] = {key: kinds[0][key] for key in ("type", "items") if len(kinds) == 1 and key in kinds[0]}
-
-
 class OneAgent(Spec, Arguments):
     """The arguments of spawn_agent: a spec."""
 
-    model_config = ConfigDict(json_schema_extra=_describe_once)
+    model_config = ConfigDict(json_schema_extra=list_all_fields)
 
 
-class _Item(SpecParts):
-    """One of several agents: a spec whose parts may stand beside `agents` instead."""
+class _Entry(SpecParts):
+    """One entry of `agents`: a spec in which any field may be left to the defaults."""
 
-    task: Text | None = Field(None, description=TASK_DESCRIPTION)
-    name: Name | None = Field(None, description=NAME_DESCRIPTION)
+    model_config = ConfigDict(json_schema_extra=list_common_fields)
+
+    task: Text | None = None
+    name: Name | None = None
 
 
 class ManyAgents(SpecParts, Arguments):
-    """The arguments of spawn_agents: specs, and parts that stand for all of them that lack one."""
+    """The arguments of spawn_agents: an entry per agent, and defaults for the fields that an entry leaves out."""
 
-    model_config = ConfigDict(json_schema_extra=_describe_once)
+    model_config = ConfigDict(json_schema_extra=list_agents_alone)
 
     task: Text | None = None
-    agents: list[_Item] = Field(min_length=1, max_length=MOST_AT_ONCE, description="One entry per agent.")
+    agents: list[_Entry] = Field(min_length=1, max_length=MOST_AT_ONCE)
     dry_run: bool = Field(
         False,
-        description="Only tell waves, overlaps of paths, who has no verify, and what would be reserved.",
+        description="Only report start order, overlapping `paths`, missing verify.",
     )
 
 
@@ -80,24 +71,24 @@ class SpawnedAll(BaseModel):
 
 @tool(always_loaded=True)
 async def spawn_agents(desk: Desk, arguments: ManyAgents) -> SpawnedAll:
-    """Start many coding agents at once, each on its own task in its own git worktree and branch; use it whenever work
-    splits into parts. Answers at once with ids; the agents run in the background, those beyond the limit queue, those
-    with `after` start from the work of these. Then call wait_agents. Parts given beside `agents` are the defaults for
-    all. One bad spec refuses all."""
+    """Start coding agents in the background, one per entry of `agents`; returns their ids at once. Each works in its
+    own new git worktree, outside your checkout, on its own branch; what it leaves uncommitted is committed. Excess
+    agents queue. Fields next to `agents` are defaults for all entries. spawn_agent lists rarer fields (model,
+    candidates, limits, permissions), valid here too. If one entry is invalid, none starts. Next: wait_agents."""
     specs = [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)]
     return await _spawn(desk, specs, keep=not arguments.dry_run)
 
 
 @tool()
 async def spawn_agent(desk: Desk, arguments: OneAgent) -> SpawnedOne:
-    """Start one coding agent on a task in its own git worktree and branch. Answers at once; for several, spawn_agents
-    in one call is quicker. Its arguments mean what they mean there."""
+    """Start one coding agent; returns at once. For several use spawn_agents, which also describes task, name, base,
+    after and verify."""
     all_ = await _spawn(desk, [arguments], keep=True)
     several = all_.agents if len(all_.agents) > 1 else None
     return SpawnedOne(**all_.agents[0].model_dump(), candidates=several, note=all_.note)
 
 
-def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
+def _complete(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
     """The spec of one agent, with what it lacks taken from the defaults; by default none comes after itself."""
     common = defaults.model_dump(exclude_unset=True, exclude={"agents", "dry_run"})
     common["after"] = tuple(one for one in defaults.after if one != item.name)
@@ -108,7 +99,7 @@ def _complete(defaults: ManyAgents, item: _Item, number: int) -> Spec:
         errors = error.errors()
         for one in errors:
             one["loc"] = ("agents", number, *one["loc"])
-        raise CallerError(explain("spawn_agents", errors, {})) from None
+        raise CallerError(explain("spawn_agents", errors, ManyAgents)) from None
 
 
 async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll:

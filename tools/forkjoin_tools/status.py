@@ -41,9 +41,9 @@ _PAGE_BYTES = 20_000
 class List(Arguments):
     state: list[State] | None = None
     ids: Ids | None = None
-    all: bool = Field(False, description="Removed ones too.")
+    all: bool = Field(False, description="Include removed agents.")
     limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
-    cursor: str | None = Field(None, description="From the last page.")
+    cursor: str | None = Field(None, description="From the previous page.")
 
 
 class Listed(Row):
@@ -67,8 +67,8 @@ class Listing(BaseModel):
 
 @tool(reads_only=True)
 async def list_agents(desk: Desk, arguments: List) -> Listing:
-    """List this project's agents, newest first, with state, branch and how its merge fared; use it to find agents of an
-    earlier session. To wait, call wait_agents."""
+    """List this project's agents, also of earlier sessions, newest first, with state, branch and merge outcome. To
+    wait, use wait_agents."""
     found, counts = await (_named(desk, arguments) if arguments.ids is not None else _page(desk, arguments))
     shown = found[: arguments.limit]
     tasks = await desk.store.beginnings(agent.number for agent in shown)
@@ -186,7 +186,7 @@ class Status(BaseModel):
 
 @tool(reads_only=True)
 async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG001
-    """Tell how forkjoin itself is doing, over all projects: what runs and waits, why not more, and what is wrong."""
+    """Report on forkjoin itself, across all projects: what runs, what waits and why, and what is wrong."""
     live = await desk.store.live()
     projects = await _by_project(desk, live)
     states = Counter(

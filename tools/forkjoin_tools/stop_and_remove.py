@@ -30,8 +30,8 @@ class StopAnswer(BaseModel):
 
 @tool(destroys=True)
 async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
-    """Stop agents with every process they started, and wait until they are gone. Work that was there is committed on
-    their branches and kept; queued ones never start; those that had ended stay as they were."""
+    """Stop agents and every process they started; blocks until these are gone. Their work is committed to their
+    branches and kept. Queued agents never start; ended ones don't change."""
     agents = await stop(desk.services, await desk.find_all(arguments.ids))
     told = [Stopped(**row_of(one), note=None if one.state in FINAL else one.last_event) for one in agents]
     fitting = fit(told, _ROWS_BYTES)
@@ -40,7 +40,7 @@ async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
 
 class Remove(Arguments):
     ids: Ids
-    discard_unmerged: bool = Field(False, description="Also those with unmerged work.")
+    discard_unmerged: bool = Field(False, description="Also remove unmerged work.")
 
 
 class Removed(BaseModel):
@@ -57,8 +57,8 @@ class RemoveAnswer(BaseModel):
 
 @tool(destroys=True)
 async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
-    """Take away the worktrees and branches of agents that have ended and are merged (or changed nothing). Unmerged work
-    is refused unless discard_unmerged, and even then stays reachable in git under refs/forkjoin/kept/."""
+    """Remove worktrees and branches of ended agents that are merged or changed nothing. Unmerged work is an error
+    unless discard_unmerged; even then git keeps it under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
     environment = desk.services.environments.of_caller(desk.caller)
     kept, warnings = await remove(

@@ -57,7 +57,7 @@ class StrictTool(Tool):
             desk = await open_desk(context.request_context, self.name, arguments, reads_only=reads_only)
             return _shape(await self.fn(desk, checked), show)
         except ValidationError as error:
-            raise ToolError(show(explain(self.name, error.errors(), self.parameters))) from None
+            raise ToolError(show(explain(self.name, error.errors(), self.fn_metadata.arg_model))) from None
         except CallerError as error:
             raise ToolError(show(str(error))) from None
         except GitError as error:
@@ -142,15 +142,18 @@ def tool(
 _BOUNDS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems", "maxLength"})
 
 
-def _slim(schema: Json) -> Json:
-    """A schema without what tells a model little: titles, bounds, and other ways to leave something out, such as `null`
-    or false."""
+def _slim(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
+    """Return a schema without what tells a model little: titles, bounds, references, null and default false."""
     if isinstance(schema, list):
-        return [_slim(item) for item in schema]
+        return [_slim(item, definitions) for item in schema]
     if not isinstance(schema, dict):
         return schema
+    if definitions is None:
+        definitions = cast("dict[str, Json]", schema.pop("$defs", {}))
+    if isinstance(reference := schema.get("$ref"), str):
+        return _slim(definitions[reference.rpartition("/")[2]], definitions)
     told = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-    slim = {key: _slim(value) for key, value in told.items() if key not in _BOUNDS}
+    slim = {key: _slim(value, definitions) for key, value in told.items() if key not in _BOUNDS}
     if "properties" in slim or ("enum" in slim and "default" not in slim):
         slim.pop("description", None)  # our own docstring
     if not slim.get("default", True):
@@ -163,16 +166,19 @@ def _slim(schema: Json) -> Json:
     return {**only, **slim} if len(rest) == 1 and isinstance(only, dict) else {"anyOf": rest, **slim}
 
 
-def explain(tool: str, errors: Sequence[ErrorDetails], schema: dict[str, Any]) -> str:
-    """What is wrong with a call's arguments, and what would be right, a line each."""
+def explain(tool: str, errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
+    """Return an error message with a line for each of the first five errors in a call's arguments.
+
+    For unknown arguments it lists the known ones.
+    """
     lines = [_explain_one(error) for error in errors[:5]]
     unknown = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
     if any(len(where) == 1 for where in unknown):
-        lines.append(f"{tool} takes: {', '.join(schema.get('properties', {})) or 'no arguments'}.")
+        lines.append(f"{tool} takes: {', '.join(model.model_fields) or 'no arguments'}.")
     if any(len(where) == 3 and where[0] == "agents" for where in unknown):
-        item = schema["properties"]["agents"]["items"]["$ref"].rpartition("/")[2]
-        lines.append(f"An agent takes: {', '.join(schema['$defs'][item]['properties'])}.")
-    return "\n".join([f"{tool} refused, nothing was changed:", *lines])
+        (entry,) = get_args(model.model_fields["agents"].annotation)
+        lines.append(f"An agent takes: {', '.join(entry.model_fields)}.")
+    return "\n".join([f"{tool} was refused; nothing was changed:", *lines])
 
 
 def _explain_one(error: ErrorDetails) -> str:

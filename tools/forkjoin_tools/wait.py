@@ -27,7 +27,7 @@ _AT_IT = 2
 
 
 class Wait(Arguments):
-    ids: Ids | None = Field(None, description="Default: all of yours under way, and ends you were not told yet.")
+    ids: Ids | None = Field(None, description="Default: yours that are under way or ended unreported.")
     until: Until = "all"
     timeout_s: Annotated[float, Field(ge=0, le=3600)] = 600
 
@@ -48,9 +48,9 @@ class WaitedFor(BaseModel):
 
 @tool(reads_only=True, always_loaded=True)
 async def wait_agents(desk: Desk, arguments: Wait) -> WaitedFor:
-    """Wait until agents have ended (all, or any), then return a one-line summary of each; or until one asks something:
-    answer_request, and wait again. Blocks up to timeout_s and then says who is still pending. Cancelling it hurts no
-    agent. Next: get_result, read_diff, merge_worktree."""
+    """Block until all (or any) agents have ended; returns state, verify and a one-line summary of each. Returns early
+    if an agent asks something (`requests`): answer_request, then wait again. After timeout_s, `pending` lists the
+    agents still under way; call again. Cancelling harms no agent. Next: get_result, merge_worktree."""
     left_out = 0
 
     async def find() -> list[Agent]:

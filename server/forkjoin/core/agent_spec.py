@@ -12,8 +12,6 @@ from pydantic.json_schema import SkipJsonSchema
 
 _AGENT_ID = re.compile(r"a[1-9]\d{0,17}")
 _NAME_RULE = "1 to 64 letters, digits, '-' and '_', beginning with a letter or digit, and not like an id (a1)"
-TASK_DESCRIPTION = "All the agent will know: goal, files, limits, acceptance. It sees nothing of this session."
-NAME_DESCRIPTION = "Short and unique, e.g. fix-login; stands for the id. Default: from the task."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 #: A task is stored, hashed and fed whole; this is far beyond what any model reads.
@@ -151,50 +149,28 @@ class Permissions(Strict):
 class SpecParts(Strict):
     """What can be said of many agents at once."""
 
-    agent: str | None = Field(default=None, description="Agent program: claude, or one from the settings.")
-    model: Text | None = Field(default=None, description="Model, as that program names it.")
-    base: Text | None = Field(
-        default=None, description="Commit, branch or agent (implies `after`) to start from. Default: your HEAD."
-    )
-    after: tuple[Text, ...] = Field(
-        default=(), max_length=250, description="Ids or names of agents that must succeed first."
-    )
+    agent: str | None = None  #: agent program: claude, or one from the settings
+    model: Text | None = None  #: as that program names it
+    base: Text | None = None  #: commit, branch or agent to start from; an agent implies `after`
+    after: tuple[Text, ...] = Field(default=(), max_length=250)  #: ids or names of agents that must succeed first
     on_failed_dependency: Literal["skip", "run"] = "skip"
-    exclusive: Text | None = Field(default=None, description="Key: of those that share it one runs at a time.")
-    paths: tuple[Text, ...] = Field(default=(), max_length=250, description="Files it will change, for overlaps.")
-    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher starts first.")
-    verify: Command | None = Field(
-        default=None,
-        description='Shell command run in its worktree at its end. It must exit 0. "": none.',
-    )
-    sparse: SkipJsonSchema[bool] = True  #: false: all files, though the checkout is sparse; told of in the guide alone
-    candidates: Candidates | None = Field(
-        default=None,
-        description="Try it so many times, or with each {agent, model}; they are name-1, …, and name means the best.",
-    )
-    judge: Text | None = Field(
-        default=None, description="Shell command run in each candidate's worktree; the highest number it prints wins."
-    )
-    timeout_minutes: Minutes | None = Field(default=None, description="Ends the agent after so long.")
-    silence_minutes: Minutes | None = Field(default=None, description="Ends it when it printed nothing for so long.")
-    budget_usd: Dollars | None = Field(default=None, description="Most it may spend; then it pauses, its work kept.")
-    nesting: Annotated[Nesting, WithJsonSchema({"type": "object"})] | None = Field(
-        default=None, description="{agents, depth, budget_usd} that it may spawn itself, money out of its own."
-    )
-    retries: int | None = Field(
-        default=None,
-        ge=0,
-        le=20,
-        description="Tries after passing trouble: an API error, a killed claude, a command's exit 75.",
-    )
-    permissions: Annotated[Permissions, WithJsonSchema({"type": "object"})] | None = Field(
-        default=None,
-        description="{allow, deny}: rules of Claude Code, as Bash(npm test:*). With allow, it asks for all but edits.",
-    )
+    exclusive: Text | None = None  #: agents with the same key never run at the same time
+    paths: tuple[Text, ...] = Field(default=(), max_length=250)  #: files that the agent will change
+    priority: int = Field(default=0, ge=-1000, le=1000)  #: higher starts first
+    verify: Command | None = None  #: shell command run in the worktree when the agent ends; "": none
+    sparse: SkipJsonSchema[bool] = True  #: false: all files, though the checkout is sparse; in no tool's schema
+    candidates: Candidates | None = None
+    judge: Text | None = None  #: shell command run in each candidate's worktree; the highest number it prints wins
+    timeout_minutes: Minutes | None = None
+    silence_minutes: Minutes | None = None  #: most time without output
+    budget_usd: Dollars | None = None
+    nesting: Annotated[Nesting, WithJsonSchema({"type": "object"})] | None = None
+    retries: int | None = Field(default=None, ge=0, le=20)  #: after errors that may pass
+    permissions: Annotated[Permissions, WithJsonSchema({"type": "object"})] | None = None
 
 
 class Spec(SpecParts):
     """Everything that was said about an agent at spawn."""
 
-    task: Text = Field(description=TASK_DESCRIPTION)
-    name: Name | None = Field(default=None, description=NAME_DESCRIPTION)
+    task: Text
+    name: Name | None = None
