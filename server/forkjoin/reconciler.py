@@ -29,7 +29,7 @@ from forkjoin.core.model import MergeJob, MergeJobState
 from forkjoin.merge_queue.conflict_preview import ConflictPreview
 from forkjoin.merge_queue.requester import find_environment, lacks_environment
 from forkjoin.merge_queue.run_merge import MergeRunner
-from forkjoin.merge_queue.scratch_cleanup import retire
+from forkjoin.merge_queue.scratch_cleanup import remove_unused_scratches
 from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Reconciler:
                 await end_visits(self.services)
                 await finish_removals(self.services)
                 await tidy(self.services, datetime.now(UTC).date(), list(self.services.project_sessions))
-                await retire(self.services)
+                await remove_unused_scratches(self.services)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")
             await anyio.sleep(rest_s)

@@ -473,7 +473,7 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
         await near_lead.call("stop_agents", ids=[parent])
         (tmp_path / "go").touch()
         await until(lambda: refused)
-        assert "is at its end (stopped): nothing more is merged into its branch" in refused[0]
+        assert "has ended (stopped), so nothing more is merged into its branch" in refused[0]
         assert git(Path((await in_process_reconciler.store.agent(1)).worktree.path), "rev-parse", branch) == before
         assert (await near_lead.listed(child))["merge"] == "unmerged"
 

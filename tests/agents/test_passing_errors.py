@@ -56,11 +56,11 @@ async def test_an_agent_waits_until_there_is_space_again_and_says_so(
 async def test_a_landing_waits_until_there_is_space_again(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forkjoin.git.merging.merge_branches_in_order import merge_together
+    from forkjoin.git.merging.merge_branches_in_order import merge_branches_in_order
     from forkjoin.merge_queue import train
 
-    fault = Fault(merge_together)
-    monkeypatch.setattr(train, "merge_together", fault)
+    fault = Fault(merge_branches_in_order)
+    monkeypatch.setattr(train, "merge_branches_in_order", fault)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("echo x > x.txt")
         landed: list[Any] = []

@@ -71,7 +71,7 @@ async def test_where_an_earlier_run_cannot_be_ended_another_worktree_takes_its_p
         return ["1 (init)"]
 
     with monkeypatch.context() as patch:
-        patch.setattr("forkjoin.merge_queue.scratch.runs_in", runs_in)
+        patch.setattr("forkjoin.merge_queue.scratch.list_runs", runs_in)
         patch.setattr(in_process_reconciler.services.executor, "cancel", cancel)
         answer = await near_lead.call("merge_worktree", ids=["a2"], verify="true")
     assert ids_of(answer, "merged") == ["a2"]

@@ -12,7 +12,7 @@ import pytest
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.git.merging.move_target import Move
 from forkjoin.git.worktrees.checkout import TargetMovedError
-from forkjoin.merge_queue.recovery import recover
+from forkjoin.merge_queue.recovery import settle_interrupted_move
 from support.branches import OWNER, commit, contents, everything, put_git, write
 from support.harness import git
 from support.target_moves import CHANGES, Target, make_target
@@ -125,7 +125,7 @@ async def test_nothing_of_it_is_left_beside_what_a_person_did_since(
     own = person(target)
     head, tip = git(target.repository, "rev-parse", "HEAD"), target.tip()
     for _ in range(2):  # a daemon that dies in this is followed by one that does it again
-        assert not await target.recover()
+        assert not await target.settle_interrupted_move()
         assert sorted(target.status()) == sorted(own)
         assert (git(target.repository, "rev-parse", "HEAD"), target.tip()) == (head, tip)
         assert everything(target.repository)["locks"] == []
@@ -140,7 +140,7 @@ async def test_where_its_user_has_begun_a_history_without_a_commit_files_and_ind
     before = contents(target.repository)
     moved(target)
     git(target.repository, "symbolic-ref", "HEAD", "refs/heads/alone")
-    assert not await target.recover()
+    assert not await target.settle_interrupted_move()
     git(target.repository, "symbolic-ref", "HEAD", "refs/heads/main")
     assert contents(target.repository) == before
     assert sorted(target.status()) == sorted(OWN)
@@ -150,7 +150,7 @@ async def test_what_a_person_did_to_other_files_is_kept_byte_for_byte(target: Ta
     before = contents(target.repository)
     diffs = [git(target.repository, "diff", *cached) for cached in ((), ("--cached",))]
     index_moved(target)
-    assert not await target.recover()
+    assert not await target.settle_interrupted_move()
     assert contents(target.repository) == before
     assert [git(target.repository, "diff", *cached) for cached in ((), ("--cached",))] == diffs
 
@@ -159,7 +159,7 @@ async def test_what_a_person_did_to_other_files_is_kept_byte_for_byte(target: Ta
 async def test_a_torn_file_is_the_moves_own(target: Target, left: str | None) -> None:
     some_files_moved(target)
     write(target.repository, "shared.txt", left)
-    assert not await target.recover()
+    assert not await target.settle_interrupted_move()
     assert (target.repository / "shared.txt").read_text() == "one\ntwo\nthree\n"
     assert sorted(target.status()) == sorted(OWN)
 
@@ -173,7 +173,7 @@ async def test_what_a_person_put_where_a_file_was_is_not_replaced(target: Target
     (here / "new" / "file").unlink()
     (here / "new").rmdir()
     (here / "new").symlink_to(here.parent)
-    assert not await target.recover()
+    assert not await target.settle_interrupted_move()
     assert (here / "shared.txt").readlink() == Path("/nowhere")
     assert (here / "flat/own").read_text() == "mine\n"
     assert (here / "new").is_symlink()
@@ -190,7 +190,7 @@ async def test_in_a_checkout_with_filters_and_line_ends_of_its_own_all_is_put_ba
     all_files_moved(target)
     assert (repository / "shared.txt").read_bytes() == b"one\r\n2\r\nthree\r\n"
     assert (repository / "new/file").read_text() == "new\n"
-    assert not await target.recover()
+    assert not await target.settle_interrupted_move()
     assert contents(repository) == before
     assert target.status() == []
 
@@ -199,7 +199,7 @@ async def test_a_sparse_checkout_stays_sparse(target: Target) -> None:
     here = target.repository
     git(here, "sparse-checkout", "set", "--no-cone", "/other", "/mine", "/shared.txt")
     write(here, "shared.txt", CHANGES["shared.txt"])
-    assert not await target.recover()
+    assert not await target.settle_interrupted_move()
     assert not (here / "old").exists()
     assert (here / "shared.txt").read_text() == "one\ntwo\nthree\n"
     assert sorted(target.status()) == sorted(OWN)
@@ -223,7 +223,7 @@ async def linked(target: Target, where: Path) -> tuple[Target, Move]:
 async def test_a_worktree_that_was_moved_away_is_found(target: Target, tmp_path: Path) -> None:
     inner, move = await linked(target, tmp_path / "work")
     git(target.repository, "worktree", "move", str(tmp_path / "work"), str(tmp_path / "elsewhere"))
-    assert not await recover(target.common_dir, move, OWNER)
+    assert not await settle_interrupted_move(target.common_dir, move, OWNER)
     moved = replace(inner, repository=tmp_path / "elsewhere")
     assert moved.status() == []
     assert everything(target.repository)["locks"] == []
@@ -240,7 +240,7 @@ async def test_a_worktree_that_is_gone_is_nobodys_trouble(target: Target, tmp_pa
         (tmp_path / "work").mkdir()
         write(tmp_path / "work", "shared.txt", CHANGES["shared.txt"])
     before = everything(target.repository)["files"], target.status()
-    assert not await recover(target.common_dir, move, OWNER)
+    assert not await settle_interrupted_move(target.common_dir, move, OWNER)
     assert (everything(target.repository)["files"], target.status()) == before
     assert not (target.repository / ".git" / "index.lock").exists()
     if kind == "another":
@@ -260,7 +260,7 @@ async def test_what_has_landed_has_landed(target: Target, person: Callable[[Targ
     person(target)
     leave_lock(target)
     before = everything(target.repository)
-    assert await target.recover()
+    assert await target.settle_interrupted_move()
     assert everything(target.repository) == before | {"locks": []}
 
 
@@ -273,9 +273,9 @@ async def test_what_git_cannot_tell_is_not_taken_for_an_answer(
     with monkeypatch.context() as patch:
         put_git(tmp_path / "bin", patch, 'case "$*" in *merge-base*) kill -9 $$; esac')
         with pytest.raises(BrokenPromiseError, match="A merge into main was cut off"):
-            await target.recover()
+            await target.settle_interrupted_move()
     assert contents(target.repository) == before
-    assert await target.recover()
+    assert await target.settle_interrupted_move()
 
 
 # -- it can't be put back now
@@ -289,8 +289,8 @@ async def test_what_cannot_be_put_back_now_is_named_and_put_back_later(
         full = 'case "$*" in *checkout-index*) echo "fatal: No space left on device" >&2; exit 128; esac'
         put_git(tmp_path / "bin", patch, full)
         with pytest.raises(BrokenPromiseError, match=r"No space left on device\. They are among .*shared\.txt"):
-            await target.recover()
-    assert not await target.recover()
+            await target.settle_interrupted_move()
+    assert not await target.settle_interrupted_move()
     assert sorted(target.status()) == sorted(OWN)
 
 

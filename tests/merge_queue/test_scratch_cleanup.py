@@ -18,7 +18,7 @@ from forkjoin.core.settings import Recipe
 from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import make_scratch
 from forkjoin.merge_queue.run_merge import MergeRunner
-from forkjoin.merge_queue.scratch_cleanup import retire
+from forkjoin.merge_queue.scratch_cleanup import remove_unused_scratches
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.port_blocks import first_port
@@ -72,7 +72,7 @@ async def test_nobody_waits_for_its_teardown_which_is_run_once_before_it_goes(
     ids = await near_lead.run("touch one", "touch two")
     for one in ids:
         await near_lead.call("merge_worktree", ids=[one], verify="true")
-    await retire(in_process_reconciler.services)
+    await remove_unused_scratches(in_process_reconciler.services)
     assert (torn(home), scratch_of(repository, home)) == ([], ["target-1"])
     for _ in range(2):
         await retire_all(in_process_reconciler)
@@ -93,7 +93,7 @@ async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kep
     found = [(one.number, one.retired) for one in await reconciler.store.scratches()]
     assert found == [(1, True), (2, False), (3, False)]
     assert torn(home) == [], "nobody waited for it"
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     name = reconciler.services.home_name
     assert torn(home) == [f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 10} main another's"]
     assert scratch_of(repository, home) == ["target-2", "target-3"]
@@ -104,7 +104,7 @@ async def test_it_goes_with_its_target(repository: Path, home: Home, reconciler:
     for target in ("main", "side"):
         await land(reconciler, repository, Recipe(), target)
     git(repository, "branch", "-qD", "side")
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     assert [one.target for one in await reconciler.store.scratches()] == ["refs/heads/main"]
     assert scratch_of(repository, home) == ["target-1"]
 
@@ -116,7 +116,7 @@ async def test_it_stays_where_git_cannot_say_what_became_of_its_target(
     await land(reconciler, repository, Recipe())
     said = (repository / ".git" / file).read_text()
     (repository / ".git" / file).write_text("[garbage")
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     (repository / ".git" / file).write_text(said)
     assert [one.retired for one in await reconciler.store.scratches()] == [False]
 
@@ -125,17 +125,17 @@ async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_i
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await land(reconciler, repository, Recipe())
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
     later = SimpleNamespace(time=lambda: time.time() + 24 * 3600 + 1)
     monkeypatch.setattr("forkjoin.merge_queue.scratch_cleanup.time", later)
     again = NewMergeJob(1, "lead", (1,), "refs/heads/main", "true", False, "")
     waits = await reconciler.store.add_landing(again, Call("", ""))
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
     answer = (await reconciler.store.landing(number)).answer or ""
     await reconciler.store.end_landing(waits, {}, (), lambda _: answer)
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == []
 
 
@@ -186,7 +186,7 @@ async def test_a_daemon_that_dies_in_the_midst_leaves_it_to_the_next_which_tears
     (home.state / "go").touch()
     async with open_daemon(home) as reconciler:
         come(reconciler)
-        await retire(reconciler.services)
+        await remove_unused_scratches(reconciler.services)
         assert await reconciler.store.scratches() == []
     assert len(torn(home)) == 1
     assert scratch_of(repository, home) == []
@@ -226,7 +226,7 @@ async def test_what_is_recorded_no_more_goes_and_nothing_else(
     precious.parent.mkdir()
     precious.touch()
     git(repository, "worktree", "add", "-q", "--detach", str(home.worktrees / "target-9"))
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     left = sorted(path.name for path in home.worktrees.iterdir())
     assert left == ["target-1", "target-8-of-a-person", "target-9"]
     assert precious.exists()
@@ -260,7 +260,7 @@ async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
         return found
 
     monkeypatch.setattr(reconciler.store, "scratches", list_and_let_one_begin)
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
 
 

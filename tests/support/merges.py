@@ -17,7 +17,7 @@ from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.merge_queue.report import MERGE_REPORT, MergeReport
 from forkjoin.merge_queue.run_merge import MergeRunner
-from forkjoin.merge_queue.scratch_cleanup import retire
+from forkjoin.merge_queue.scratch_cleanup import remove_unused_scratches
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.rows import NewAgent, NewMergeJob
 from forkjoin.store.store import Store
@@ -150,7 +150,7 @@ def scratch_of(repository: Path, home: Home) -> list[str]:
 async def retire_all(reconciler: Reconciler) -> None:
     """Retire all scratch worktrees that no landing may use, as after a day without one."""
     await reconciler.store.retire_unused((), math.inf)
-    await retire(reconciler.services)
+    await remove_unused_scratches(reconciler.services)
 
 
 def check_sound(repository: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.git.merging.files_in_the_way import clear_way
-from forkjoin.git.merging.move_target import Move, carry_out
+from forkjoin.git.merging.files_in_the_way import find_files_in_the_way
+from forkjoin.git.merging.move_target import Move, apply_move
 from forkjoin.git.worktrees import checkout
-from forkjoin.git.worktrees.checkout import find_checkout, hold
-from forkjoin.merge_queue.recovery import recover
+from forkjoin.git.worktrees.checkout import find_checkout, lock_checkout
+from forkjoin.merge_queue.recovery import settle_interrupted_move
 from support.branches import OWNER, commit, write
 from support.harness import GIVE_UP_S, git
 
@@ -33,21 +33,21 @@ class Target:
     async def land(self) -> list[str]:
         """Move main, unless something is in the way; what is."""
         move = await self.find_move()
-        async with hold(self.common_dir, move.checkout, move.ref, OWNER) as held:
-            held, obstacles = await clear_way(held, move.old, move.new) if held else (None, [])
+        async with lock_checkout(self.common_dir, move.checkout, move.ref, OWNER) as held:
+            held, obstacles = await find_files_in_the_way(held, move.old, move.new) if held else (None, [])
             if obstacles:
                 return obstacles
-            await carry_out(self.common_dir, move, held)
+            await apply_move(self.common_dir, move, held)
         return []
 
-    async def recover(self) -> bool:
+    async def settle_interrupted_move(self) -> bool:
         """Settle this move as a daemon does that finds it begun by another, which was killed."""
         move = Move("refs/heads/main", self.old, self.new, str(self.repository), "forkjoin: merge a1")
-        return await recover(self.common_dir, move, OWNER)
+        return await settle_interrupted_move(self.common_dir, move, OWNER)
 
     async def resume(self) -> list[str]:
         """All that such a daemon does; what is in the way, if anything is."""
-        return [] if await self.recover() else await self.land()
+        return [] if await self.settle_interrupted_move() else await self.land()
 
     def tip(self) -> str:
         """Where main is."""

@@ -11,7 +11,14 @@ from forkjoin.git.refs import short_name
 from forkjoin.git.repository import read_checkout
 from forkjoin.merge_queue.conflict_preview import MOST_COMPARED
 from forkjoin.merge_queue.queue import MergeOptions, enqueue, enqueue_undo, find_target, wait_for_report
-from forkjoin.merge_queue.report import Conflicted, Merged, MergeReport, Rejected, Skipped, first
+from forkjoin.merge_queue.report import (
+    ConflictedBranch,
+    MergedBranch,
+    MergeReport,
+    RejectedBranch,
+    SkippedBranch,
+    limit_names,
+)
 from forkjoin.merge_queue.requester import lacks_environment
 from forkjoin.workspace.agent_work import take_over
 from forkjoin.workspace.repository_config import find_recipe
@@ -53,7 +60,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
         agents = await desk.store.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
     target = await find_target(await read_checkout(desk.caller.session.folder), arguments.into)
     clashes = await desk.reconciler.foresight.look(desk.project, agents, target)
-    told = [Conflict(between=(one.one, one.other), files=list(first(one.files))) for one in clashes]
+    told = [Conflict(between=(one.one, one.other), files=list(limit_names(one.files))) for one in clashes]
     fitting = fit(told, _PAIRS_BYTES)
     return Conflicts(conflicts=fitting, target=short_name(target), more=len(told) - len(fitting) or None)
 
@@ -73,10 +80,10 @@ class MergeWorktree(Arguments):
 
 
 class MergeAnswer(BaseModel):
-    merged: list[Merged]
-    conflicted: list[Conflicted]
-    rejected: list[Rejected]
-    skipped: list[Skipped]
+    merged: list[MergedBranch]
+    conflicted: list[ConflictedBranch]
+    rejected: list[RejectedBranch]
+    skipped: list[SkippedBranch]
     target: str
     commit: str | None = None
     note: str | None = None
@@ -177,15 +184,15 @@ async def _how_far(desk: Desk, landing: MergeJob) -> str:
 def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> MergeAnswer:
     """What became of a landing, with so many files named of each conflict and so much of each reason."""
     return MergeAnswer(
-        merged=[Merged(one.id, one.commit) for one in landed.merged],
+        merged=[MergedBranch(one.id, one.commit) for one in landed.merged],
         conflicted=[
-            Conflicted(
+            ConflictedBranch(
                 one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5], one.resolving
             )
             for one in landed.conflicted
         ],
-        rejected=[Rejected(one.id, one.why[:words]) for one in landed.rejected],
-        skipped=[Skipped(one.id, one.why[:words]) for one in landed.skipped],
+        rejected=[RejectedBranch(one.id, one.why[:words]) for one in landed.rejected],
+        skipped=[SkippedBranch(one.id, one.why[:words]) for one in landed.skipped],
         target=landed.target,
         commit=landed.commit,
         note=note,

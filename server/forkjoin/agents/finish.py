@@ -81,7 +81,7 @@ async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[
 async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
     """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
     moving = [one for one in await services.store.open_landings() if one.state is MergeJobState.MOVING]
-    return not any(one.asker == agent.number for one in moving) or None
+    return not any(one.requesting_agent == agent.number for one in moving) or None
 
 
 async def give_up(services: Services, agent: Agent, words: str) -> None:

@@ -447,7 +447,7 @@ class MergeJob:
     on_conflict: OnConflict = "report"
 
     @property
-    def asker(self) -> int | None:
+    def requesting_agent(self) -> int | None:
         """The number of the agent that has asked for it; none where no agent has."""
         number = self.lead.removeprefix(lead_of(0)[:-1])
         return int(number) if number != self.lead and number.isdecimal() else None

@@ -11,14 +11,14 @@ from forkjoin.git.refs import Tip, describe_symbolic_target, find_symbolic_targe
 from forkjoin.git.worktrees import merge_in_worktree
 from forkjoin.merge_queue.conflict_source import find_origin, find_resolved, find_undone
 from forkjoin.merge_queue.merge_context import MergeContext
-from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING, Skipped
+from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING, SkippedBranch
 from forkjoin.scheduling.best_candidate import rank_candidates
 from forkjoin.scheduling.gates import PERSON_ATTACHED
 from forkjoin.workspace.agent_work import Moved, find_last
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EligibleBranch:
     """An agent's branch that may land."""
 
     agent: Agent
@@ -27,26 +27,26 @@ class Entry:
     brings: Mapping[int, str] = field(hash=False)
 
 
-async def find_entries(
+async def find_eligible_branches(
     order: MergeContext, agents: Sequence[Agent], target: Tip, tips: Mapping[str, Tip]
-) -> list[Entry | Skipped]:
+) -> list[EligibleBranch | SkippedBranch]:
     """What is to become of each of a landing's agents, in the order in which they land."""
     store = order.services.store
     origins = {agent.number: (await find_origin(store, agent)).number for agent in agents}
     tasks = await store.tasks(origins.values())
     lost = await _find_lost(order, agents)
-    entries = _Entries(order, target.commit)
+    entries = _EligibilityChecks(order, target.commit)
     for agent in _sort(agents, await store.before(order.landing.agents)):
         if agent.number not in entries.found:  # with whoever resolves its conflict
             tip = tips.get(f"refs/heads/{agent.worktree.branch}") if agent.worktree.prepared else None
             task = tasks.get(origins[agent.number], "")
             one = lost.get(agent.number) or await entries.find(agent, tip, task)
-            brought = one.brings if isinstance(one, Entry) else ()
+            brought = one.brings if isinstance(one, EligibleBranch) else ()
             entries.found.update(dict.fromkeys((agent.number, *brought), one))
     return list(dict.fromkeys(entries.found.values()))
 
 
-async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, Skipped]:
+async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, SkippedBranch]:
     """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
     candidates = [agent for agent in agents if agent.candidates.first]
     best: dict[int, Agent] = {}
@@ -57,7 +57,7 @@ async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, 
         if best.setdefault(agent.candidates.first, agent) is not agent and agent.state in FINAL
     ]
     words = "it lost to {}; named alone, it is merged all the same"
-    return {agent.number: Skipped(agent.id, words.format(best[agent.candidates.first].label)) for agent in lost}
+    return {agent.number: SkippedBranch(agent.id, words.format(best[agent.candidates.first].label)) for agent in lost}
 
 
 def _sort(agents: Sequence[Agent], before: Mapping[int, AbstractSet[int]]) -> list[Agent]:
@@ -82,28 +82,30 @@ def _message(strategy: Strategy, agent: Agent, task: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entries:
+class _EligibilityChecks:
     """What is known of those that are landed first, while the next one is looked at."""
 
     order: MergeContext
     target: str  #: the commit
-    found: dict[int, Entry | Skipped] = field(default_factory=dict[int, "Entry | Skipped"])  #: by agents' numbers
+    found: dict[int, EligibleBranch | SkippedBranch] = field(
+        default_factory=dict[int, "EligibleBranch | SkippedBranch"]
+    )  #: by agents' numbers
 
-    async def find(self, agent: Agent, tip: Tip | None, task: str) -> Entry | Skipped:
+    async def find(self, agent: Agent, tip: Tip | None, task: str) -> EligibleBranch | SkippedBranch:
         """What is to become of an agent's branch."""
         if why := await self._why_not(agent, tip):
-            return Skipped(agent.id, why)
+            return SkippedBranch(agent.id, why)
         assert tip is not None
         inherited = await self._find_inherited(agent, tip.commit) if agent.dependencies.after else {}
         here = {other.number for other in inherited if await self._is_squashed(other)}
         grounds = self._one_of_each(inherited, here)
         if why := self._why_groundless(grounds, here):
-            return Skipped(agent.id, why)
+            return SkippedBranch(agent.id, why)
         ahead = (self.found.get(other.number) for other in grounds)
-        needs = frozenset(one.agent.number for one in ahead if isinstance(one, Entry))
+        needs = frozenset(one.agent.number for one in ahead if isinstance(one, EligibleBranch))
         base = await self._gone_on_from(agent, tip.commit) or self._begins_at(agent, grounds, here)
         branch = Branch(agent.number, tip, _message(self.order.landing.strategy, agent, task), needs, base)
-        return Entry(agent, branch, await find_resolved(self.order, agent, tip.commit))
+        return EligibleBranch(agent, branch, await find_resolved(self.order, agent, tip.commit))
 
     async def _why_not(self, agent: Agent, tip: Tip | None) -> str | None:
         """Why an agent's branch is not even tried, if there is a reason."""
@@ -150,7 +152,7 @@ class _Entries:
         ):
             return f"it did not resolve the conflict: {why}"
         undone = await find_undone(self.order, tip, self.target)
-        others = [one.label for one in undone if not isinstance(self.found.get(one.number), Entry)]
+        others = [one.label for one in undone if not isinstance(self.found.get(one.number), EligibleBranch)]
         work = f"what is in the target no more, the work of {printable_list(others)}"
         return f"it would bring back {work}: merge that first, or with it" if others else None
 
@@ -179,7 +181,7 @@ class _Entries:
         """Those, but of candidates with the same commit one alone: who lands, or has landed here, if any."""
 
         def is_missing(one: Agent) -> bool:
-            return one.number not in here and not isinstance(self.found.get(one.number), Entry)
+            return one.number not in here and not isinstance(self.found.get(one.number), EligibleBranch)
 
         one_of = dict[tuple[int, str], Agent]()
         for other in sorted(inherited, key=is_missing):
@@ -192,7 +194,7 @@ class _Entries:
             if other.number not in here.union(self.found) and not other.timing.removed:
                 return f"it has the work of {other.label}, which is not in {self.order.into}: name that one too"
             skipped = self.found.get(other.number)
-            if isinstance(skipped, Skipped) and skipped.why not in (MERGED_BEFORE, NOTHING):
+            if isinstance(skipped, SkippedBranch) and skipped.why not in (MERGED_BEFORE, NOTHING):
                 return f"it has the work of {other.label}, which is skipped"
         return None
 

@@ -12,7 +12,7 @@ from forkjoin.core.settings import Recipe
 from forkjoin.git.refs import find_branch, is_ancestor, short_name
 from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport
-from forkjoin.merge_queue.requester import check_own_branch
+from forkjoin.merge_queue.requester import check_own_branch_target
 from forkjoin.services import Services
 from forkjoin.store.rows import NewMergeJob
 from forkjoin.store.store import Store
@@ -98,7 +98,7 @@ async def _find_own_target(services: Services, caller: Caller) -> str | None:
     agent = caller.session.agent
     if agent is None:
         return None
-    await check_own_branch(services, agent)
+    await check_own_branch_target(services, agent)
     return agent.ref
 
 

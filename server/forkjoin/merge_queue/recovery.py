@@ -11,11 +11,11 @@ from anyio import CancelScope, to_thread
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, words_of
 from forkjoin.git.merging import move_target
 from forkjoin.git.refs import short_name
-from forkjoin.git.worktrees.checkout import find_folder, hold_as_it_is
+from forkjoin.git.worktrees.checkout import find_folder, lock_checkout_in_any_state
 from forkjoin.git.worktrees.worktree_folder import worktree_of
 
 
-async def recover(common_dir: str, move: move_target.Move, owner: str) -> bool:
+async def settle_interrupted_move(common_dir: str, move: move_target.Move, owner: str) -> bool:
     """Settle a move that was begun: true if its target has it; if not, nothing of it is left in any checkout.
 
     Raises:
@@ -27,7 +27,7 @@ async def recover(common_dir: str, move: move_target.Move, owner: str) -> bool:
         if found is None:
             return await move_target.has_landed(common_dir, move)
         with CancelScope(shield=True):
-            async with hold_as_it_is(*found, owner) as held:
+            async with lock_checkout_in_any_state(*found, owner) as held:
                 landed = await move_target.has_landed(common_dir, move)
                 if not landed:
                     await move_target.take_back(held, move)

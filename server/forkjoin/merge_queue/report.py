@@ -15,14 +15,14 @@ NOTHING = "nothing: it has no commits"
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedBranch:
     id: str
     commit: str | None = None  #: of the merge; none in a dry run
     tip: str | None = None  #: where its branch was; for our records alone
 
 
 @dataclass(frozen=True, slots=True)
-class Conflicted:
+class ConflictedBranch:
     id: str
     files: tuple[str, ...]
     hunks: tuple[str, ...] = ()  #: the first places in them: file, line, and both sides
@@ -30,13 +30,13 @@ class Conflicted:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedBranch:
     id: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedBranch:
     id: str
     why: str
 
@@ -47,10 +47,10 @@ class MergeReport:
 
     target: str
     commit: str | None
-    merged: tuple[Merged, ...] = ()
-    conflicted: tuple[Conflicted, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    merged: tuple[MergedBranch, ...] = ()
+    conflicted: tuple[ConflictedBranch, ...] = ()
+    rejected: tuple[RejectedBranch, ...] = ()
+    skipped: tuple[SkippedBranch, ...] = ()
     error: str | None = None
     undone: tuple[str, ...] = ()  #: agents whose merge was taken back
     reverted: bool = False  #: by a commit of its own, since others had built on it
@@ -80,7 +80,7 @@ class PlannedMove:
 _NAMED = 30
 
 
-def first(names: Sequence[str]) -> tuple[str, ...]:
+def limit_names(names: Sequence[str]) -> tuple[str, ...]:
     """The first of these files' names, as they can be told, and how many more there are."""
     more = [f"… and {len(names) - _NAMED} more"] if len(names) > _NAMED else []
     return (*map(printable, names[:_NAMED]), *more)

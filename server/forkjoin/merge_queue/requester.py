@@ -1,4 +1,4 @@
-"""Who has asked for a landing, where that is an agent: it runs in its environment, and ends with it."""
+"""The agent that asked for a merge, if an agent did: its environment, and what it may merge into."""
 
 import os
 
@@ -11,54 +11,59 @@ from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services
 
 
-async def find_environment(services: Services, landing: MergeJob) -> dict[str, str] | None:
-    """The environment of whoever asked for it; none where a restart has lost that."""
-    asker = await _find_asker(services, landing)
-    return services.environments.find(landing.environment, landing.project, asker.root_lead if asker else landing.lead)
+async def find_environment(services: Services, job: MergeJob) -> dict[str, str] | None:
+    """Return the environment for the job's verify command, or `None` if a restart has lost it."""
+    agent = await _find_requesting_agent(services, job)
+    return services.environments.find(job.environment, job.project, agent.root_lead if agent else job.lead)
 
 
-async def lacks_environment(services: Services, landing: MergeJob) -> bool:
-    """Whether it must wait for what its verify runs in. A move in midst is settled without, as is what is refused."""
-    runs_verify = landing.verify and not landing.dry_run and landing.state is MergeJobState.QUEUED
-    if not runs_verify or await find_environment(services, landing) is not None:
-        return False
-    asker = await _find_asker(services, landing)
-    return asker is None or not _is_refused(asker)
+async def lacks_environment(services: Services, job: MergeJob) -> bool:
+    """Return whether the job must wait until its lead connects again and brings its environment.
 
-
-async def check_asker(services: Services, landing: MergeJob) -> None:
-    """Check that the asker may move the merge's target.
-
-    Raises:
-        CallerError: The agent that has asked for it is at its end, or the target is no branch of its own.
+    A job whose move was interrupted never waits, and neither does a job that will be refused: both run no verify.
     """
-    asker = await _find_asker(services, landing)
-    if asker is None:
+    runs_verify = job.verify and not job.dry_run and job.state is MergeJobState.QUEUED
+    if not runs_verify or await find_environment(services, job) is not None:
+        return False
+    agent = await _find_requesting_agent(services, job)
+    return agent is None or not _has_ended(agent)
+
+
+async def check_requesting_agent(services: Services, job: MergeJob) -> None:
+    """Raise a CallerError if an agent asked for the merge and may not move the target.
+
+    The agent must still run, and the target must be the agent's own branch.
+    """
+    agent = await _find_requesting_agent(services, job)
+    if agent is None:
         return
-    if _is_refused(asker):
-        raise CallerError(f"{asker.label} is at its end ({asker.state}): nothing more is merged into its branch.")
-    if landing.target != asker.ref:
-        raise CallerError(
-            f"{asker.label} can merge only into its own branch, {asker.worktree.branch}. Nothing was merged."
-        )
-    await check_own_branch(services, asker)
+    if _has_ended(agent):
+        raise CallerError(f"{agent.label} has ended ({agent.state}), so nothing more is merged into its branch.")
+    if job.target != agent.ref:
+        raise CallerError(f"{agent.label} can only merge into its own branch, {agent.worktree.branch}. Nothing was merged.")
+    await check_own_branch_target(services, agent)
 
 
-async def check_own_branch(services: Services, agent: Agent) -> None:
-    """Raise a CallerError unless a merge into the agent's branch changes that branch and its own worktree alone."""
+async def check_own_branch_target(services: Services, agent: Agent) -> None:
+    """Raise a CallerError if a merge into the agent's branch would change anything outside its worktree.
+
+    That is the case if the branch is a symbolic ref, or is checked out in another worktree.
+    """
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     if await is_symbolic(common_dir, agent.ref):
-        raise CallerError(f"{agent.worktree.branch} is a symbolic ref to another branch: nothing is merged into it.")
+        raise CallerError(f"{agent.worktree.branch} is a symbolic ref to another branch, so nothing is merged into it.")
     where = await find_checkout(common_dir, agent.ref)
     if where is not None and where != await to_thread.run_sync(os.path.realpath, agent.worktree.path):
         raise CallerError(
-            f"{agent.worktree.branch} is checked out in {where}, not in its own worktree: nothing is merged there."
+            f"{agent.worktree.branch} is checked out in {where} instead of its own worktree, so nothing is merged into it."
         )
 
 
-async def _find_asker(services: Services, landing: MergeJob) -> Agent | None:
-    return next(iter(await services.store.agents_numbered([landing.asker] if landing.asker else [])), None)
+async def _find_requesting_agent(services: Services, job: MergeJob) -> Agent | None:
+    if job.requesting_agent is None:
+        return None
+    return next(iter(await services.store.agents_numbered([job.requesting_agent])), None)
 
 
-def _is_refused(asker: Agent) -> bool:
-    return asker.is_over or asker.state is State.FINISHING
+def _has_ended(agent: Agent) -> bool:
+    return agent.is_over or agent.state is State.FINISHING

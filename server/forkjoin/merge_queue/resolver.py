@@ -18,7 +18,7 @@ from forkjoin.git.merge_tree import try_merge
 from forkjoin.merge_queue.conflict_source import find_origin
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MergeReport
-from forkjoin.merge_queue.resolver_task import Conflict, write_brief
+from forkjoin.merge_queue.resolver_task import MergeConflict, write_resolver_task
 from forkjoin.store.rows import NewAgent, Others, Place
 from forkjoin.workspace.agent_work import find_end
 from forkjoin.workspace.workspace import find_account
@@ -37,7 +37,7 @@ _NAME = 58
 
 
 @dataclass(frozen=True, slots=True)
-class Resolving:
+class ResolverAssignments:
     """Who resolves which conflict: whoever does already, by the number of the one that conflicts; and new ones."""
 
     known: dict[int, int]
@@ -51,10 +51,10 @@ class Resolving:
         return replace(landed, conflicted=tuple(replace(one, resolving=by.get(one.id)) for one in landed.conflicted))
 
 
-async def find_resolving(order: MergeContext, landed: MergeReport) -> Resolving:
+async def assign_resolvers(order: MergeContext, landed: MergeReport) -> ResolverAssignments:
     """Who is to resolve the conflicts of a landing, which has moved its target."""
     store, landing = order.services.store, order.landing
-    resolving = Resolving({}, [], await find_naming_scheme(order.common_dir, order.services.home.worktrees))
+    resolving = ResolverAssignments({}, [], await find_naming_scheme(order.common_dir, order.services.home.worktrees))
     live = [one for one in await store.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)]
     conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
     for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):
@@ -91,7 +91,7 @@ async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
     return False
 
 
-async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> Conflict | None:
+async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> MergeConflict | None:
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
     if landed.commit and resolver.conflict.agent and await order.has(landed.commit, resolver.worktree.base):
         for agent in await order.services.store.agents_numbered([resolver.conflict.agent]):
@@ -103,22 +103,24 @@ async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) ->
 
 
 async def _look(
-    order: MergeContext, landed: MergeReport, agent: Agent, theirs: str, before: Sequence[Conflict]
-) -> Conflict | None:
+    order: MergeContext, landed: MergeReport, agent: Agent, theirs: str, before: Sequence[MergeConflict]
+) -> MergeConflict | None:
     """How an agent's work conflicts with the target now."""
     if landed.commit is None:
         return None
     files = (await try_merge(order.common_dir, landed.commit, theirs)).conflicts
     behind = [one for one in before if not set(one.files).isdisjoint(files)]
-    return Conflict(agent, landed.commit, theirs, files, tuple(one.agent.number for one in behind))
+    return MergeConflict(agent, landed.commit, theirs, files, tuple(one.agent.number for one in behind))
 
 
-async def _make(order: MergeContext, landed: MergeReport, conflict: Conflict, before: Sequence[Conflict]) -> NewAgent:
+async def _make(
+    order: MergeContext, landed: MergeReport, conflict: MergeConflict, before: Sequence[MergeConflict]
+) -> NewAgent:
     landing, agent = order.landing, conflict.agent
     verify = landing.verify or agent.spec.verify
     origin = await find_origin(order.services.store, agent)
     alike = agent.spec.model_dump(include=_ALIKE)
-    task = await write_brief(order, landed, conflict, verify)
+    task = await write_resolver_task(order, landed, conflict, verify)
     ahead = [one for one in before if one.agent.number in conflict.behind]
     new = [one for one in before if one.resolver is None]
     account = agent.account  # a restart may have lost the environment that tells

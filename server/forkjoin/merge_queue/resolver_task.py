@@ -43,7 +43,7 @@ _CUT = "\n[cut here; all of it, file by file: git diff {} {} -- FILE]"
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class MergeConflict:
     """An agent's work, at the commit `theirs`, that conflicts with a target, at `ours`."""
 
     agent: Agent
@@ -54,7 +54,9 @@ class Conflict:
     resolver: int | None = None  #: the number of whoever is at it, where somebody is
 
 
-async def write_brief(order: MergeContext, landed: MergeReport, conflict: Conflict, verify: str | None) -> str:
+async def write_resolver_task(
+    order: MergeContext, landed: MergeReport, conflict: MergeConflict, verify: str | None
+) -> str:
     """The task of whoever resolves a conflict."""
     sides = await find_conflict_sides(order.common_dir, conflict.ours, conflict.theirs, conflict.files, _DIFF + _BEYOND)
     target, fence = printable(order.into), secrets.token_hex(8)
@@ -77,7 +79,7 @@ async def write_brief(order: MergeContext, landed: MergeReport, conflict: Confli
 
 
 async def _tell(
-    order: MergeContext, landed: MergeReport, conflict: Conflict, sides: ConflictSides
+    order: MergeContext, landed: MergeReport, conflict: MergeConflict, sides: ConflictSides
 ) -> list[tuple[str, str]]:
     """What either side was asked for and has done, each with a title."""
     store, target, known = order.services.store, printable(order.into), order.services.environments

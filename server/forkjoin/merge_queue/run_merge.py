@@ -12,14 +12,14 @@ from functools import partial
 from forkjoin.core.error import BrokenPromiseError, CallerError, GitError, RecordsError, is_passing, words_of
 from forkjoin.core.model import FINAL, MergeJob, MergeJobState
 from forkjoin.git.merging import move_target
-from forkjoin.git.merging.files_in_the_way import clear_way
+from forkjoin.git.merging.files_in_the_way import find_files_in_the_way
 from forkjoin.git.refs import find_tip, short_name
-from forkjoin.git.worktrees.checkout import TargetMovedError, find_checkout, hold
+from forkjoin.git.worktrees.checkout import TargetMovedError, find_checkout, lock_checkout
 from forkjoin.merge_queue.merge_context import MergeContext
-from forkjoin.merge_queue.recovery import recover
-from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, first
-from forkjoin.merge_queue.requester import check_asker
-from forkjoin.merge_queue.resolver import find_resolving
+from forkjoin.merge_queue.recovery import settle_interrupted_move
+from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, limit_names
+from forkjoin.merge_queue.requester import check_requesting_agent
+from forkjoin.merge_queue.resolver import assign_resolvers
 from forkjoin.merge_queue.scratch import leave
 from forkjoin.merge_queue.train import merge_all
 from forkjoin.merge_queue.undo import undo
@@ -88,7 +88,7 @@ class MergeRunner:
         end = partial(self._store.end_landing, landing, merges, undone)
         if landing.on_conflict == "agent" and landed.conflicted:
             try:
-                resolving = await find_resolving(order, landed)
+                resolving = await assign_resolvers(order, landed)
                 return await end(lambda them: _dump(resolving.tell(landed, them)), resolving.new, resolving.place)
             except CallerError as error:  # such as that no ports are left: what has landed is told all the same
                 note = f"{landed.note or ''} Nobody was spawned for the conflicts. {error}".strip()
@@ -130,7 +130,7 @@ async def _carry(order: MergeContext) -> MergeReport | None:
     if order.landing.state is MergeJobState.MOVING and (landed := await _go_on(order)):
         return landed
     if order.verify and order.environment is None:
-        await check_asker(order.services, order.landing)
+        await check_requesting_agent(order.services, order.landing)
         return None
     for _ in range(_TRIES):
         undoes = order.landing.undoes
@@ -144,7 +144,7 @@ async def _go_on(order: MergeContext) -> MergeReport | None:
     """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""
     assert order.landing.move is not None
     intent = PLANNED_MOVE.validate_json(order.landing.move)
-    done = await recover(order.common_dir, intent.move, order.owner) or await _move(order, intent)
+    done = await settle_interrupted_move(order.common_dir, intent.move, order.owner) or await _move(order, intent)
     return intent.landed if done else None
 
 
@@ -156,18 +156,18 @@ async def _move(order: MergeContext, intent: PlannedMove) -> bool:
     store, target = order.services.store, order.landing.target
     try:
         where = await find_checkout(order.common_dir, target)
-        async with hold(order.common_dir, where, target, order.owner) as held:
+        async with lock_checkout(order.common_dir, where, target, order.owner) as held:
             move = replace(intent.move, checkout=where, folder=str(held.folder) if held else None)
-            held, obstacles = await clear_way(held, move.old, move.new) if held else (None, [])
+            held, obstacles = await find_files_in_the_way(held, move.old, move.new) if held else (None, [])
             if obstacles:
                 raise CallerError(
-                    f"These files in {where} are in the way: {', '.join(first(obstacles))}. Nothing was "
+                    f"These files in {where} are in the way: {', '.join(limit_names(obstacles))}. Nothing was "
                     "merged; commit them or move them away, then merge again."
                 )
             recorded = PLANNED_MOVE.dump_json(replace(intent, move=move)).decode()
             await store.set_landing(order.landing, MergeJobState.MOVING, move=recorded)
-            await check_asker(order.services, order.landing)  # whose end waits for what is recorded
-            await move_target.carry_out(order.common_dir, move, held)
+            await check_requesting_agent(order.services, order.landing)  # whose end waits for what is recorded
+            await move_target.apply_move(order.common_dir, move, held)
     except TargetMovedError:
         await store.set_landing(order.landing, MergeJobState.QUEUED)
         return False

@@ -33,7 +33,7 @@ PREFIX = "target-"
 _WORDS = 2_000
 
 
-class Scratch:
+class ScratchVerifier:
     """The scratch worktree of a landing's target, while this daemon carries that landing out."""
 
     def __init__(self, order: MergeContext) -> None:
@@ -64,7 +64,7 @@ class Scratch:
             if is_passing(error):
                 raise
             if self._is_replaced:  # each verify leaves what is in the next one's way
-                raise CallerError(_in_the_way(path_of(self._order.services.home, found.number), error)) from error
+                raise CallerError(_in_the_way(scratch_path(self._order.services.home, found.number), error)) from error
             self._is_replaced = True
             log.warning("scratch worktree %d is wrecked, and another is made: %s", found.number, error)
             await self._store.retire_scratch(found.number)
@@ -81,11 +81,11 @@ class Scratch:
         What a run has left stays only if its commit is in the target now: agents' code wrote it.
         """
         order, run = self._order, self._run(scratch, commit)
-        there = await runs_in(order.services, scratch.number)
+        there = await list_runs(order.services, scratch.number)
         begun = [handle for handle in there if handle.startswith(f"{run}-")]
         if left := await end(order.services, set(there).difference(begun)):
             raise OSError(f"processes of an earlier run can't be ended: {', '.join(left)}")
-        path, checkout = path_of(order.services.home, scratch.number), Path(scratch.checkout)
+        path, checkout = scratch_path(order.services.home, scratch.number), Path(scratch.checkout)
         if scratch.ready != run or await find_place(order.common_dir, path) is None:
             has_landed = bool(scratch.tip) and await order.has(scratch.tip, order.landing.target)
             await self._store.set_scratch(scratch.number, "", scratch.tip if has_landed else "")
@@ -139,7 +139,7 @@ def _in_the_way(path: Path, error: Exception) -> str:
     )
 
 
-def path_of(home: Home, number: int) -> Path:
+def scratch_path(home: Home, number: int) -> Path:
     return home.worktrees / f"{PREFIX}{number}"
 
 
@@ -156,7 +156,7 @@ def workplace(
         services=services,
         handle=handle,
         common_dir=common_dir,
-        path=path_of(services.home, scratch.number),
+        path=scratch_path(services.home, scratch.number),
         checkout=scratch.checkout,
         recipe=scratch.recipe,
         port_base=scratch.port_base,
@@ -165,7 +165,7 @@ def workplace(
     )
 
 
-async def runs_in(services: Services, number: int) -> list[str]:
+async def list_runs(services: Services, number: int) -> list[str]:
     """The handles of all that was run in a scratch worktree, and is not forgotten."""
     return [handle for handle in await services.executor.handles() if handle.startswith(f"t{number}-")]
 

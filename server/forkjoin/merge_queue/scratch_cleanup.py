@@ -16,7 +16,7 @@ from forkjoin.git.refs import find_tips
 from forkjoin.git.worktrees import worktree
 from forkjoin.git.worktrees.scratch_worktree import find_scratch
 from forkjoin.git.worktrees.worktree_folder import is_folder
-from forkjoin.merge_queue.scratch import PREFIX, end, path_of, runs_in, workplace
+from forkjoin.merge_queue.scratch import PREFIX, end, list_runs, scratch_path, workplace
 from forkjoin.services import Services
 from forkjoin.store.scratch_worktrees import ScratchWorktree
 from forkjoin.workspace.shell_command import handles
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _DAY_S = 24 * 3600.0
 
 
-async def retire(services: Services) -> None:
+async def remove_unused_scratches(services: Services) -> None:
     """Take away the scratch worktrees that are due, and what is left of those that are recorded no more."""
     found = await to_thread.run_sync(_folders, services.home.worktrees)
     gone = [
@@ -34,8 +34,8 @@ async def retire(services: Services) -> None:
     ]
     await services.store.retire_unused(gone, time.time() - _DAY_S)
     known = await services.store.scratches()  # read after the folders were: what is made now is recorded by then
-    due = {path_of(services.home, one.number): partial(_retire, services, one) for one in known if one.retired}
-    left = found - {path_of(services.home, one.number) for one in known}
+    due = {scratch_path(services.home, one.number): partial(_retire, services, one) for one in known if one.retired}
+    left = found - {scratch_path(services.home, one.number) for one in known}
     for path, act in {**due, **{path: partial(_sweep, services, path) for path in left}}.items():
         try:
             await act()
@@ -60,16 +60,16 @@ async def _is_homeless(services: Services, scratch: ScratchWorktree) -> bool:
 async def _retire(services: Services, scratch: ScratchWorktree) -> None:
     common_dir = (await services.store.project_numbered(scratch.project)).common_dir
     teardown = handles(f"t{scratch.number}", "teardown")
-    await end(services, set(await runs_in(services, scratch.number)).difference(teardown))
+    await end(services, set(await list_runs(services, scratch.number)).difference(teardown))
     if await _tear_down(services, scratch, common_dir):
-        await worktree.remove(common_dir, path_of(services.home, scratch.number))
+        await worktree.remove(common_dir, scratch_path(services.home, scratch.number))
         await end(services, teardown)
         await services.store.forget_scratch(scratch.number)
 
 
 async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: str) -> bool:
     """Run its teardown, if it has one; false while nobody is there in whose environment it could run."""
-    number, path = scratch.number, path_of(services.home, scratch.number)
+    number, path = scratch.number, scratch_path(services.home, scratch.number)
     if scratch.recipe.teardown is None or not await to_thread.run_sync(is_folder, path):
         return True
     environment = services.environments.of_anybody(scratch.project)
@@ -84,7 +84,7 @@ async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: s
 async def _sweep(services: Services, path: Path) -> None:
     """Take away the scratch worktree at `path`, which is recorded no more; nothing else."""
     if common_dir := await to_thread.run_sync(find_scratch, path):
-        await end(services, await runs_in(services, int(path.name.removeprefix(PREFIX))))
+        await end(services, await list_runs(services, int(path.name.removeprefix(PREFIX))))
         await worktree.remove(common_dir, path)
     else:
         log.warning("%s stays: it is no scratch worktree", path)

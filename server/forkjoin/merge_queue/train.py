@@ -19,31 +19,31 @@ from forkjoin.git.fsck import find_malformed
 from forkjoin.git.merging import move_target
 from forkjoin.git.merging.conflict_hunks import find_hunks
 from forkjoin.git.merging.merge_branches_in_order import (
-    Behind,
-    Conflicting,
-    Contained,
-    Fate,
-    Joined,
-    Refused,
-    merge_together,
+    AlreadyContained,
+    BranchConflict,
+    MergeCommit,
+    MergeOutcome,
+    MissingDependency,
+    RefusedByGit,
+    merge_branches_in_order,
 )
 from forkjoin.git.refs import Tip, find_tips, short_name
 from forkjoin.git.unsaved.submodules import SaveOptions, save_submodule_commits
 from forkjoin.git.worktrees.checkout import check_free, find_checkout
 from forkjoin.merge_queue.bisect import BrokenBeforeError, longest_passing
-from forkjoin.merge_queue.eligible_branches import Entry, find_entries
+from forkjoin.merge_queue.eligible_branches import EligibleBranch, find_eligible_branches
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import (
     MERGED_BEFORE,
-    Conflicted,
-    Merged,
+    ConflictedBranch,
+    MergedBranch,
     MergeReport,
     PlannedMove,
-    Rejected,
-    Skipped,
-    first,
+    RejectedBranch,
+    SkippedBranch,
+    limit_names,
 )
-from forkjoin.merge_queue.scratch import Scratch
+from forkjoin.merge_queue.scratch import ScratchVerifier
 
 #: After so many that broke verify, the others are verified in smaller numbers, as by then most may be bad.
 _PATIENCE = 2
@@ -65,8 +65,8 @@ async def merge_all(order: MergeContext) -> PlannedMove:
     if landing.target not in tips:
         raise CallerError(f"There is no branch {short_name(landing.target)} any more.")
     old = tips[landing.target]
-    train = _Train(order, Scratch(order), old, await make_signature(order.common_dir, landing.created))
-    await train.carry(await find_entries(order, agents, old, tips))
+    train = _Train(order, ScratchVerifier(order), old, await make_signature(order.common_dir, landing.created))
+    await train.carry(await find_eligible_branches(order, agents, old, tips))
     await train.find_hunks()
     return _intend(order, train, agents, await _note(order, train))
 
@@ -86,9 +86,9 @@ def _intend(order: MergeContext, train: "_Train", agents: Sequence[Agent], note:
         short_name(landing.target),
         None if landing.dry_run else train.head.commit,
         tuple(merged.values()),
-        tuple(fate for fate in fates if isinstance(fate, Conflicted)),
-        tuple(fate for fate in fates if isinstance(fate, Rejected)),
-        tuple(fate for fate in fates if isinstance(fate, Skipped)),
+        tuple(fate for fate in fates if isinstance(fate, ConflictedBranch)),
+        tuple(fate for fate in fates if isinstance(fate, RejectedBranch)),
+        tuple(fate for fate in fates if isinstance(fate, SkippedBranch)),
         note=note,
     )
     why = f"forkjoin: merge {', '.join(merged)}"
@@ -99,14 +99,14 @@ def _intend(order: MergeContext, train: "_Train", agents: Sequence[Agent], note:
 class _Car:
     """A branch that was coupled, and the commit that has it."""
 
-    entry: Entry
+    entry: EligibleBranch
     head: Tip
 
 
-def _merged(car: _Car, *, dry_run: bool) -> Iterator[Merged]:
+def _merged(car: _Car, *, dry_run: bool) -> Iterator[MergedBranch]:
     """Whom a car has, with what it brings along."""
     for number, tip in {car.entry.agent.number: car.entry.branch.tip.commit, **car.entry.brings}.items():
-        yield Merged(f"a{number}") if dry_run else Merged(f"a{number}", car.head.commit, tip)
+        yield MergedBranch(f"a{number}") if dry_run else MergedBranch(f"a{number}", car.head.commit, tip)
 
 
 @dataclass(slots=True)
@@ -114,15 +114,15 @@ class _Train:
     """Branches coupled so far, and how the others have fared."""
 
     order: MergeContext
-    scratch: Scratch
+    scratch: ScratchVerifier
     start: Tip
     signed: Signature
     cars: list[_Car] = field(default_factory=list[_Car])
     sure: int = 0  #: how many of the first have passed verify together
-    fates: dict[int, Conflicted | Rejected | Skipped] = field(
-        default_factory=dict[int, "Conflicted | Rejected | Skipped"]
+    fates: dict[int, ConflictedBranch | RejectedBranch | SkippedBranch] = field(
+        default_factory=dict[int, "ConflictedBranch | RejectedBranch | SkippedBranch"]
     )
-    conflicts: dict[int, Conflicting] = field(default_factory=dict[int, Conflicting])  #: how each conflicted last
+    conflicts: dict[int, BranchConflict] = field(default_factory=dict[int, BranchConflict])  #: how each conflicted last
 
     @property
     def head(self) -> Tip:
@@ -131,11 +131,11 @@ class _Train:
     def _head_of(self, length: int) -> Tip:
         return self.cars[length - 1].head if length else self.start
 
-    async def carry(self, found: Sequence[Entry | Skipped]) -> None:
+    async def carry(self, found: Sequence[EligibleBranch | SkippedBranch]) -> None:
         """Couple what can be coupled, and passes verify."""
-        self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, Skipped)}
-        waiting = await self._leave_out_malformed([one for one in found if isinstance(one, Entry)])
-        aside: list[Entry] = []  # of earlier, smaller numbers: these are tried once more at the very end
+        self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, SkippedBranch)}
+        waiting = await self._leave_out_malformed([one for one in found if isinstance(one, EligibleBranch)])
+        aside: list[EligibleBranch] = []  # of earlier, smaller numbers: these are tried once more at the very end
         most, broke = len(waiting), 0
         while waiting:
             left = await self._couple(await self._couple(waiting[:most]))
@@ -151,10 +151,10 @@ class _Train:
             if broke >= _PATIENCE:
                 most = most * 2 if behind is None else max(1, most // 2)
         for one in found:
-            if isinstance(one, Entry) and (fate := self.fates.get(one.agent.number)):
+            if isinstance(one, EligibleBranch) and (fate := self.fates.get(one.agent.number)):
                 self.fates |= {number: _with(fate, one.agent, number) for number in one.brings}
 
-    async def _leave_out_malformed(self, entries: Sequence[Entry]) -> list[Entry]:
+    async def _leave_out_malformed(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
         """Return the entries whose objects git takes; the others are rejected."""
         squash = self.order.landing.strategy == "squash"
         brings = {entry: entry.branch.tip.tree if squash else entry.branch.tip.commit for entry in entries}
@@ -163,43 +163,45 @@ class _Train:
         for entry, tip in brings.items():
             if tip in bad:
                 why = f"git fsck --strict refuses its objects: {bad[tip]}"
-                self.fates[entry.agent.number] = Rejected(entry.agent.id, why[:_WORDS])
+                self.fates[entry.agent.number] = RejectedBranch(entry.agent.id, why[:_WORDS])
         return [entry for entry, tip in brings.items() if tip not in bad]
 
     async def find_hunks(self) -> None:
         """Say where those conflict that are left out."""
         for number, fate in self.fates.items():
-            if isinstance(fate, Conflicted):
+            if isinstance(fate, ConflictedBranch):
                 how = self.conflicts[number]
                 hunks = await find_hunks(self.order.common_dir, how.tree, how.files)
                 self.fates[number] = replace(fate, hunks=tuple(hunks))
 
-    async def _couple(self, entries: Sequence[Entry]) -> list[Entry]:
+    async def _couple(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
         """Couple branches; those that can't be merged now, but may be after the others."""
-        able: list[Entry] = []
+        able: list[EligibleBranch] = []
         for entry in entries:  # in their order: whether one may come tells of those after it
             able += [entry] if self._may_come(entry, able) else []
         branches = [entry.branch for entry in able]
         squash = self.order.landing.strategy == "squash"
-        fates = await merge_together(self.order.common_dir, self.head, branches, self.signed, squash=squash)
+        fates = await merge_branches_in_order(self.order.common_dir, self.head, branches, self.signed, squash=squash)
         if refused := await self._secure_submodules(able, fates):
             self.fates |= refused
             return await self._couple([entry for entry in able if entry.agent.number not in refused])
         return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
 
-    async def _secure_submodules(self, entries: Sequence[Entry], fates: Sequence[Fate]) -> dict[int, Skipped]:
+    async def _secure_submodules(
+        self, entries: Sequence[EligibleBranch], fates: Sequence[MergeOutcome]
+    ) -> dict[int, SkippedBranch]:
         """Keep branches' submodule commits. Skip branches whose commits can't be kept."""
-        refused: dict[int, Skipped] = {}
+        refused: dict[int, SkippedBranch] = {}
         for entry, fate in zip(entries, fates, strict=True):
-            if isinstance(fate, Joined) and fate.submodules:
+            if isinstance(fate, MergeCommit) and fate.submodules:
                 common_dir, landing = self.order.common_dir, self.order.landing
                 where = None if landing.dry_run else await find_checkout(common_dir, landing.target)
                 keeping = SaveOptions(entry.agent.slug, landing.dry_run, where)
                 why = await save_submodule_commits(common_dir, fate.head.commit, fate.submodules, keeping)
-                refused |= {entry.agent.number: Skipped(entry.agent.id, why)} if why else {}
+                refused |= {entry.agent.number: SkippedBranch(entry.agent.id, why)} if why else {}
         return refused
 
-    def _may_come(self, entry: Entry, entries: Sequence[Entry]) -> bool:
+    def _may_come(self, entry: EligibleBranch, entries: Sequence[EligibleBranch]) -> bool:
         """Whether those whose work a branch has are on the train, or may come with it; else that is its fate."""
         there = {one.agent.number for one in (*(car.entry for car in self.cars), *entries)}
         if missing := sorted(entry.branch.needs - there - self._merged_before()):
@@ -208,30 +210,32 @@ class _Train:
 
     def _merged_before(self) -> set[int]:
         return {
-            number for number, fate in self.fates.items() if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE
+            number
+            for number, fate in self.fates.items()
+            if isinstance(fate, SkippedBranch) and fate.why == MERGED_BEFORE
         }
 
-    def _may_still_come(self, entry: Entry, fate: Fate) -> bool:
+    def _may_still_come(self, entry: EligibleBranch, fate: MergeOutcome) -> bool:
         """Note how a branch fared; whether it is worth another try."""
         agent = entry.agent
         self.fates.pop(agent.number, None)
         match fate:
-            case Joined(head):
+            case MergeCommit(head):
                 self.cars.append(_Car(entry, head))
-            case Contained():
-                self.fates[agent.number] = Skipped(agent.id, MERGED_BEFORE)
-            case Refused(why):
-                self.fates[agent.number] = Rejected(agent.id, f"git can't merge it: {why}")
-            case Conflicting(files):
-                self.fates[agent.number] = Conflicted(agent.id, first(files))
+            case AlreadyContained():
+                self.fates[agent.number] = SkippedBranch(agent.id, MERGED_BEFORE)
+            case RefusedByGit(why):
+                self.fates[agent.number] = RejectedBranch(agent.id, f"git can't merge it: {why}")
+            case BranchConflict(files):
+                self.fates[agent.number] = ConflictedBranch(agent.id, limit_names(files))
                 self.conflicts[agent.number] = fate
                 return True
-            case Behind():
+            case MissingDependency():
                 self.fates[agent.number] = _behind(entry, min(entry.branch.needs))
                 return True
         return False
 
-    async def _drop_what_breaks(self) -> list[Entry] | None:
+    async def _drop_what_breaks(self) -> list[EligibleBranch] | None:
         """Those behind the one that breaks verify, which are uncoupled with it; none where all pass."""
         length = len(self.cars) - self.sure
         try:
@@ -244,7 +248,7 @@ class _Train:
         if self.sure == len(self.cars):
             return None
         bad, *behind = self.cars[self.sure :]
-        self.fates[bad.entry.agent.number] = Rejected(bad.entry.agent.id, await self._why_not(1))
+        self.fates[bad.entry.agent.number] = RejectedBranch(bad.entry.agent.id, await self._why_not(1))
         del self.cars[self.sure :]
         return [car.entry for car in behind]
 
@@ -260,12 +264,12 @@ class _Train:
         return await self.scratch.verify(agents, self._head_of(length).commit, self.order.verify)
 
 
-def _with(fate: Conflicted | Rejected | Skipped, resolver: Agent, number: int) -> Skipped:
+def _with(fate: ConflictedBranch | RejectedBranch | SkippedBranch, resolver: Agent, number: int) -> SkippedBranch:
     """How an agent's branch fares that is not merged with whoever resolves its conflict."""
-    if isinstance(fate, Skipped) and fate.why == MERGED_BEFORE:
+    if isinstance(fate, SkippedBranch) and fate.why == MERGED_BEFORE:
         return replace(fate, id=f"a{number}")
-    return Skipped(f"a{number}", f"{resolver.label}, which resolves its conflict, was not merged")
+    return SkippedBranch(f"a{number}", f"{resolver.label}, which resolves its conflict, was not merged")
 
 
-def _behind(entry: Entry, other: int) -> Skipped:
-    return Skipped(entry.agent.id, f"it has the work of a{other}, which was not merged")
+def _behind(entry: EligibleBranch, other: int) -> SkippedBranch:
+    return SkippedBranch(entry.agent.id, f"it has the work of a{other}, which was not merged")

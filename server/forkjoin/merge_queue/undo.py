@@ -9,7 +9,7 @@ from forkjoin.git.merging import move_target
 from forkjoin.git.refs import find_tip, is_ancestor, short_name
 from forkjoin.git.worktrees.checkout import check_free
 from forkjoin.merge_queue.merge_context import MergeContext
-from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, first
+from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, limit_names
 
 
 async def undo(order: MergeContext, undone: MergeJob) -> PlannedMove:
@@ -39,8 +39,8 @@ async def _revert(order: MergeContext, move: move_target.Move, now: str, ids: tu
     if merged.conflicts:
         raise CallerError(
             f"What came after the merge of {', '.join(ids)} has changed the same lines, in "
-            f"{', '.join(first(merged.conflicts))}: it can't be taken back by itself. Nothing was changed; spawn an "
-            "agent to take it out."
+            f"{', '.join(limit_names(merged.conflicts))}: it can't be taken back by itself. Nothing was changed; spawn "
+            "an agent to take it out."
         )
     message = f"Revert the merge of {', '.join(ids)}\n\nThis takes back {move.old}..{move.new}.\n"
     return await make_commit(order.common_dir, now, merged.tree, None, message, order.landing.created)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from forkjoin.core.error import GitError
 from forkjoin.git.worktrees import index_lock
-from forkjoin.git.worktrees.checkout import hold
+from forkjoin.git.worktrees.checkout import lock_checkout
 from forkjoin.git.worktrees.index_lock import try_lock
 from support.branches import OWNER, contents, everything, put_git, write
 from support.harness import GIVE_UP_S, git
@@ -116,7 +116,7 @@ async def test_a_lock_that_was_let_go_just_before_it_is_taken_over_is_made_anew(
         return try_lock(descriptor)
 
     monkeypatch.setattr(index_lock, "try_lock", let_go_and_try)
-    async with hold(target.common_dir, str(target.repository), "refs/heads/main", OWNER):
+    async with lock_checkout(target.common_dir, str(target.repository), "refs/heads/main", OWNER):
         assert lock.read_text() == OWNER
 
 

@@ -8,14 +8,14 @@ import pytest
 from forkjoin.git.commit_identity import make_signature
 from forkjoin.git.fast_import import make_commit
 from forkjoin.git.merging.merge_branches_in_order import (
-    Behind,
+    AlreadyContained,
     Branch,
-    Conflicting,
-    Contained,
-    Fate,
-    Joined,
-    Refused,
-    merge_together,
+    BranchConflict,
+    MergeCommit,
+    MergeOutcome,
+    MissingDependency,
+    RefusedByGit,
+    merge_branches_in_order,
 )
 from forkjoin.git.refs import find_tips
 from hypothesis import HealthCheck, given, settings
@@ -25,12 +25,12 @@ from support.branches import blob, commit, everything, put_counting_git
 from support.harness import git
 
 
-async def join(repository: Path, target: str, branches: list[str], *, squash: bool = False) -> list[Fate]:
+async def join(repository: Path, target: str, branches: list[str], *, squash: bool = False) -> list[MergeOutcome]:
     """Merge branches onto a target, which stays where it is."""
     found = await find_tips(repository, [f"refs/heads/{name}" for name in (target, *branches)])
     tips = {name: found[f"refs/heads/{name}"] for name in (target, *branches)}
     asked = [Branch(number, tips[name], f"Merge {name}\n") for number, name in enumerate(branches)]
-    return await merge_together(
+    return await merge_branches_in_order(
         str(repository / ".git"), tips[target], asked, await make_signature(repository, 1000.0), squash=squash
     )
 
@@ -50,13 +50,13 @@ def one_by_one(repository: Path, target: str, branches: list[str]) -> list[str]:
     return found
 
 
-def told(fates: list[Fate], head: str) -> list[str]:
+def told(fates: list[MergeOutcome], head: str) -> list[str]:
     """The same, of ours: what is contained leaves the tree as it was."""
     trees: list[str] = []
     for fate in fates:
-        if isinstance(fate, Joined):
+        if isinstance(fate, MergeCommit):
             head = fate.head.tree
-        trees.append("conflict" if isinstance(fate, Conflicting | Refused) else head)
+        trees.append("conflict" if isinstance(fate, BranchConflict | RefusedByGit) else head)
     return trees
 
 
@@ -100,8 +100,8 @@ async def test_branches_that_touch_nothing_in_common_are_joined_without_a_merge(
     commit(repository, {"person": "x\n"})
     before = everything(repository)
     one, two = await join(repository, "main", ["one", "two"])
-    assert isinstance(one, Joined)
-    assert isinstance(two, Joined)
+    assert isinstance(one, MergeCommit)
+    assert isinstance(two, MergeCommit)
     assert everything(repository) == before
     assert merges_in(calls) == 0
     assert git(repository, "rev-parse", f"{two.head.commit}^1", f"{two.head.commit}^2").split() == [
@@ -154,7 +154,7 @@ async def test_those_that_meet_in_other_files_are_merged_in_the_same_calls(repos
     fates = await join(repository, "main", branches)
     assert merges_in(calls) - before == 4  # three rounds of two, and that of `bad`
     assert told(fates, git(repository, "rev-parse", "main^{tree}")) == expected
-    assert isinstance(fates[6], Conflicting)
+    assert isinstance(fates[6], BranchConflict)
 
 
 async def test_one_that_conflicts_is_left_out_and_its_files_are_named(repository: Path) -> None:
@@ -162,9 +162,9 @@ async def test_one_that_conflicts_is_left_out_and_its_files_are_named(repository
     fork(repository, "two", {"shared.txt": "2\n", "also": "2\n"})
     fork(repository, "three", {"three": "3\n"})
     _, two, three = await join(repository, "main", ["one", "two", "three"])
-    assert isinstance(two, Conflicting)
+    assert isinstance(two, BranchConflict)
     assert two.files == ("shared.txt",)
-    assert isinstance(three, Joined)
+    assert isinstance(three, MergeCommit)
     assert sorted(tree_of(repository, three.head.commit)) == ["README.md", "shared.txt", "three"]
 
 
@@ -176,10 +176,10 @@ async def test_one_is_not_merged_without_another_that_it_needs(repository: Path)
     main, first, one, two = (found[f"refs/heads/{name}"] for name in ("main", "first", "one", "two"))
     signed = await make_signature(repository, 1000.0)
     asked = [Branch(0, first, "x"), Branch(1, one, "x"), Branch(2, two, "x", frozenset({1}))]
-    fates = await merge_together(str(repository / ".git"), main, asked, signed)
-    assert [type(fate) for fate in fates] == [Joined, Conflicting, Behind]
-    fates = await merge_together(str(repository / ".git"), main, asked[1:], signed)
-    assert [type(fate) for fate in fates] == [Joined, Joined]
+    fates = await merge_branches_in_order(str(repository / ".git"), main, asked, signed)
+    assert [type(fate) for fate in fates] == [MergeCommit, BranchConflict, MissingDependency]
+    fates = await merge_branches_in_order(str(repository / ".git"), main, asked[1:], signed)
+    assert [type(fate) for fate in fates] == [MergeCommit, MergeCommit]
 
 
 async def test_what_is_there_already_is_told_and_what_shares_no_history_is_refused(repository: Path) -> None:
@@ -189,8 +189,8 @@ async def test_what_is_there_already_is_told_and_what_shares_no_history_is_refus
     commit(repository, {"alone": "x\n"})
     git(repository, "switch", "-q", "main")
     old, alone = await join(repository, "main", ["old", "alone"])
-    assert isinstance(old, Contained)
-    assert isinstance(alone, Refused)
+    assert isinstance(old, AlreadyContained)
+    assert isinstance(alone, RefusedByGit)
     assert "unrelated histories" in alone.why
 
 
@@ -216,7 +216,7 @@ async def test_squashed_a_branch_is_one_commit_by_its_author_and_names_the_other
     git(repository, *by, "commit", "-q", "--allow-empty", "-m", "more")
     git(repository, "switch", "-q", "main")
     (fate,) = await join(repository, "main", ["one"], squash=True)
-    assert isinstance(fate, Joined)
+    assert isinstance(fate, MergeCommit)
     told = git(repository, "log", "-1", "--format=%P%n%an%n%cn%n%B", fate.head.commit).splitlines()
     assert told[:3] == [git(repository, "rev-parse", "main"), "Ann Other", "Test"]
     assert told[3:] == ["Merge one", f"Co-authored-by: Test <{git(repository, 'config', 'user.email')}>"]
@@ -234,9 +234,9 @@ async def test_an_author_that_no_git_would_write_today_and_a_time_that_is_none_h
     fork(repository, "on-it", {"one": "1\n"}, base="odd")
     for squash in (False, True):
         (fate,) = await join(repository, "main", ["on-it"], squash=squash)
-        assert isinstance(fate, Joined)
+        assert isinstance(fate, MergeCommit)
     (fate,) = await join(repository, "main", ["odd"], squash=False)
-    assert isinstance(fate, Joined)
+    assert isinstance(fate, MergeCommit)
 
 
 # -- names, modes and kinds of files
@@ -256,7 +256,7 @@ async def test_names_of_any_bytes_and_files_of_any_kind_come_as_they_are(reposit
     git(repository, "switch", "-q", "-f", "main")
     fates = await join(repository, "main", ["one", "two"])
     last = fates[-1]
-    assert isinstance(last, Joined)
+    assert isinstance(last, MergeCommit)
     expected = {**tree_of(repository, "main"), **tree_of(repository, "one"), **tree_of(repository, "two")}
     assert tree_of(repository, last.head.commit) == expected
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.git.merging.move_target import carry_out
-from forkjoin.git.worktrees.checkout import TargetMovedError, hold
+from forkjoin.git.merging.move_target import apply_move
+from forkjoin.git.worktrees.checkout import TargetMovedError, lock_checkout
 from support.branches import OWNER, REAL_GIT, commit, contents, everything, put_git, put_hooks, write
 from support.harness import GIVE_UP_S, git, until
 from support.target_moves import AFTER, CHANGES, Target
@@ -144,9 +144,9 @@ async def test_files_are_as_they_were_where_somebody_else_moved_the_ref(target: 
     before = everything(here)
     move = await target.find_move()
     with pytest.raises(TargetMovedError):
-        async with hold(target.common_dir, move.checkout, move.ref, OWNER) as held:
+        async with lock_checkout(target.common_dir, move.checkout, move.ref, OWNER) as held:
             git(here, "update-ref", "refs/heads/main", theirs)
-            await carry_out(target.common_dir, move, held)
+            await apply_move(target.common_dir, move, held)
     assert target.tip() == theirs
     assert everything(here)["files"] == before["files"]
     assert target.status() == [" M other", "A  staged"]
@@ -157,8 +157,8 @@ async def test_a_ref_that_was_moved_before_is_not_moved_on(target: Target) -> No
     theirs = commit(target.repository, {"theirs": "x"})
     before = everything(target.repository)
     with pytest.raises(TargetMovedError):
-        async with hold(target.common_dir, move.checkout, move.ref, OWNER) as held:
-            await carry_out(target.common_dir, move, held)
+        async with lock_checkout(target.common_dir, move.checkout, move.ref, OWNER) as held:
+            await apply_move(target.common_dir, move, held)
     assert everything(target.repository) == before
     assert target.tip() == theirs
 

@@ -2,7 +2,7 @@
 
 import pytest
 from forkjoin.git.changed_paths import PathChange
-from forkjoin.git.merging.overlapping_branches import find_meeting
+from forkjoin.git.merging.overlapping_branches import find_overlapping_branches
 
 
 def changes(words: str) -> list[PathChange]:
@@ -37,4 +37,4 @@ def test_those_that_meet_are_chained_and_the_others_left_aside(
     theirs: list[str], ours: str, expected: list[list[int]]
 ) -> None:
     left_at = ["base"] * len(theirs)
-    assert find_meeting([changes(words) for words in theirs], left_at, {"base": changes(ours)}) == expected
+    assert find_overlapping_branches([changes(words) for words in theirs], left_at, {"base": changes(ours)}) == expected

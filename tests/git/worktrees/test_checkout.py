@@ -12,9 +12,9 @@ import anyio
 import pytest
 from anyio import run_process
 from forkjoin.core.error import CallerError
-from forkjoin.git.merging.move_target import Move, carry_out
+from forkjoin.git.merging.move_target import Move, apply_move
 from forkjoin.git.worktrees import checkout
-from forkjoin.git.worktrees.checkout import TargetMovedError, check_free, find_checkout, hold
+from forkjoin.git.worktrees.checkout import TargetMovedError, check_free, find_checkout, lock_checkout
 from support.branches import OWNER, commit, contents, everything, write
 from support.harness import GIVE_UP_S, git
 from support.target_moves import AFTER, Target, note_waits
@@ -51,8 +51,8 @@ async def test_in_a_bare_repository_only_the_ref_is_moved(target: Target, tmp_pa
     git(target.repository, "clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     bare = Move("refs/heads/main", target.old, target.new, None, "why")
     assert await find_checkout(str(tmp_path / "bare.git"), "refs/heads/main") is None
-    async with hold(str(tmp_path / "bare.git"), bare.checkout, bare.ref, OWNER) as held:
-        await carry_out(str(tmp_path / "bare.git"), bare, held)
+    async with lock_checkout(str(tmp_path / "bare.git"), bare.checkout, bare.ref, OWNER) as held:
+        await apply_move(str(tmp_path / "bare.git"), bare, held)
     assert git(tmp_path / "bare.git", "rev-parse", "main") == target.new
 
 
@@ -89,8 +89,8 @@ async def test_in_a_submodule_its_files_are_moved(target: Target, tmp_path: Path
     common_dir = str(tmp_path / "super" / ".git" / "modules" / "lib")
     assert await find_checkout(common_dir, "refs/heads/main") == str(inner.repository)
     move = Move("refs/heads/main", inner.old, inner.new, str(inner.repository), "why")
-    async with hold(common_dir, move.checkout, move.ref, OWNER) as held:
-        await carry_out(common_dir, move, held)
+    async with lock_checkout(common_dir, move.checkout, move.ref, OWNER) as held:
+        await apply_move(common_dir, move, held)
     assert inner.status() == []
     assert contents(inner.repository) == AFTER
 
@@ -108,7 +108,7 @@ async def test_a_checkout_that_was_switched_meanwhile_is_not_moved(target: Targe
     git(target.repository, "switch", "-qc", "side")
     before = everything(target.repository)
     with pytest.raises(TargetMovedError):
-        async with hold(target.common_dir, move.checkout, move.ref, OWNER):
+        async with lock_checkout(target.common_dir, move.checkout, move.ref, OWNER):
             raise AssertionError("not reached")
     assert everything(target.repository) == before
 
@@ -221,7 +221,7 @@ async def test_another_git_command_is_waited_for(target: Target, monkeypatch: py
 async def test_while_it_is_moved_nobody_else_can_commit(target: Target) -> None:
     move = await target.find_move()
     write(target.repository, "untracked", "x")
-    async with hold(target.common_dir, move.checkout, move.ref, OWNER):
+    async with lock_checkout(target.common_dir, move.checkout, move.ref, OWNER):
         refused = await run_process(["git", "-C", str(target.repository), "add", "."], check=False)
         assert b"index.lock" in refused.stderr
     git(target.repository, "add", ".")

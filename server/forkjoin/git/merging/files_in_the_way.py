@@ -17,7 +17,7 @@ from forkjoin.core.error import GitError
 from forkjoin.git import git
 from forkjoin.git.changed_paths import changes_between, find_path_in_the_way, parent_folders
 from forkjoin.git.file_names import join_names, printable, split_names
-from forkjoin.git.worktrees.checkout import Held
+from forkjoin.git.worktrees.checkout import LockedCheckout
 from forkjoin.git.worktrees.falsely_changed_files import find_as_checked_out
 
 #: How git names a path for which it refuses a move; at times the first one alone.
@@ -26,20 +26,20 @@ _NAMED = re.compile(r"'(.+?)' (?:not uptodate|would|overlaps|since)", re.DOTALL)
 _AT_ONCE = 500
 
 
-async def clear_way(held: Held, old: str, new: str) -> tuple[Held, list[str]]:
+async def find_files_in_the_way(held: LockedCheckout, old: str, new: str) -> tuple[LockedCheckout, list[str]]:
     """Return the checkout to move, and the user's files that block the move.
 
     A file that git calls modified, though it is just as git has written it, is not in the way.
     """
-    obstacles = await find_obstacles(held, old, new)
+    obstacles = await _find_obstacles(held, old, new)
     if not obstacles or not (untouched := await _find_untouched(held, old, new)):
         return held, obstacles
     held = await _settle(held, old, untouched)
-    others = await find_obstacles(held, old, new)
+    others = await _find_obstacles(held, old, new)
     return held, [name for name in others if name not in map(printable, untouched)]
 
 
-async def _find_untouched(held: Held, old: str, new: str) -> list[str]:
+async def _find_untouched(held: LockedCheckout, old: str, new: str) -> list[str]:
     """Return the changed files that are still exactly as git wrote them."""
     wanted = {change.path: change.old for change in await changes_between(held.path, old, new) if change.kind != "A"}
     differ = split_names(await held.git("diff-files", "--name-only", "--ignore-submodules=all", "-z"))
@@ -48,7 +48,7 @@ async def _find_untouched(held: Held, old: str, new: str) -> list[str]:
     return sorted(await find_as_checked_out(Path(held.path), paths, held.git))
 
 
-async def _settle(held: Held, old: str, untouched: list[str]) -> Held:
+async def _settle(held: LockedCheckout, old: str, untouched: list[str]) -> LockedCheckout:
     """Normalize untouched files in the copied index and the old tree.
 
     git then takes them for unchanged. It still looks whether they are before it replaces them.
@@ -62,14 +62,14 @@ async def _settle(held: Held, old: str, untouched: list[str]) -> Held:
         return replace(held, tree=await git.output(held.path, "write-tree", extra=extra))
 
 
-async def _entries(held: Held, paths: list[str]) -> dict[str, tuple[str, str]]:
+async def _entries(held: LockedCheckout, paths: list[str]) -> dict[str, tuple[str, str]]:
     """Return the mode and object that the copy of the index has of each of these paths; nothing of one in conflict."""
     rows = [row.partition("\t")[::2] for row in await _list(held, "--stage", paths)]
     found = [(path, entry.split(" ")) for entry, path in rows]
     return {path: (mode, name) for path, (mode, name, stage) in found if stage == "0"}
 
 
-async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
+async def _find_obstacles(held: LockedCheckout, old: str, new: str) -> list[str]:
     """The user's files that are in the way from one commit to another; what git says, where it names none."""
     changes = await changes_between(held.path, old, new)
     found = await _find_untracked(held, [change.path for change in changes if change.kind == "A"])
@@ -82,7 +82,7 @@ async def find_obstacles(held: Held, old: str, new: str) -> list[str]:
     return sorted({printable(path) for path in found})
 
 
-async def _find_untracked(held: Held, added: list[str]) -> list[str]:
+async def _find_untracked(held: LockedCheckout, added: list[str]) -> list[str]:
     """Untracked files where these would be added. git itself would overwrite those that are ignored."""
     there = await to_thread.run_sync(
         lambda: {found for path in added if (found := find_path_in_the_way(held.path, path))}
@@ -90,13 +90,13 @@ async def _find_untracked(held: Held, added: list[str]) -> list[str]:
     return await _list(held, "--others", sorted(there))
 
 
-async def _find_deleted(held: Held, changed: list[str]) -> list[str]:
+async def _find_deleted(held: LockedCheckout, changed: list[str]) -> list[str]:
     """Files that the user has deleted, of those that would be changed: git itself would put them back."""
     gone = await to_thread.run_sync(lambda: [path for path in changed if not os.path.lexists(Path(held.path, path))])
     return await _list(held, "--deleted", gone)
 
 
-async def _list(held: Held, which: str, paths: list[str]) -> list[str]:
+async def _list(held: LockedCheckout, which: str, paths: list[str]) -> list[str]:
     found: list[str] = []
     for n in range(0, len(paths), _AT_ONCE):
         only = [f":(top,literal){path}" for path in paths[n : n + _AT_ONCE]]
@@ -104,7 +104,7 @@ async def _list(held: Held, which: str, paths: list[str]) -> list[str]:
     return found
 
 
-async def _find_dirty(held: Held, changes: Iterable[str]) -> list[str]:
+async def _find_dirty(held: LockedCheckout, changes: Iterable[str]) -> list[str]:
     """What the user has changed among, above or below these paths."""
     changed = set(changes)
     folders = {folder for path in changed for folder in parent_folders(path)}

@@ -20,10 +20,10 @@ from forkjoin.git.changed_paths import (
 )
 from forkjoin.git.file_names import join_names, split_names
 from forkjoin.git.refs import resolve_commit
-from forkjoin.git.worktrees.checkout import Held
+from forkjoin.git.worktrees.checkout import LockedCheckout
 
 
-async def put_back(held: Held, old: str, new: str) -> None:
+async def put_back(held: LockedCheckout, old: str, new: str) -> None:
     """Take back what was moved of a checkout from `old` to `new`, whatever part that was; its index as well.
 
     What is just as `new` has it, or the beginning of that, or missing, was moved; all else is somebody's, and stays.
@@ -49,7 +49,7 @@ async def put_back(held: Held, old: str, new: str) -> None:
         await held.put_index()
 
 
-async def _entries(held: Held) -> tuple[dict[str, tuple[str, str]], set[str]]:
+async def _entries(held: LockedCheckout) -> tuple[dict[str, tuple[str, str]], set[str]]:
     """What the copy of the index has; and of that, what is in conflict or no file here by its user's choice."""
     found: dict[str, tuple[str, str]] = {}
     kept: set[str] = set()
@@ -62,7 +62,9 @@ async def _entries(held: Held) -> tuple[dict[str, tuple[str, str]], set[str]]:
     return found, kept
 
 
-async def _put_index_back(held: Held, changes: Sequence[PathChange], before: Mapping[str, tuple[str, str]]) -> bool:
+async def _put_index_back(
+    held: LockedCheckout, changes: Sequence[PathChange], before: Mapping[str, tuple[str, str]]
+) -> bool:
     """Put the old side of these changes into the copy of the index, if the move had come so far.
 
     Not where HEAD has the new side: then somebody has committed it.
@@ -78,7 +80,9 @@ async def _put_index_back(held: Held, changes: Sequence[PathChange], before: Map
     return True
 
 
-async def _find_moved(held: Held, new: str, changes: Sequence[PathChange], before: Container[str]) -> list[str]:
+async def _find_moved(
+    held: LockedCheckout, new: str, changes: Sequence[PathChange], before: Container[str]
+) -> list[str]:
     """The paths at which there is what the move has left, or nothing, or what is in the way of a file that was."""
     listing = await held.git("diff-files", "--no-renames", "--name-only", "--ignore-submodules=all", "-z")
     differ = set(split_names(listing))
@@ -100,7 +104,7 @@ def _read(top: str, path: str) -> tuple[bytes, bool] | None:
     return (os.fsencode(where.readlink()), True) if where.is_symlink() else (where.read_bytes(), False)
 
 
-async def _begins(held: Held, revision: str, data: bytes, is_symlink: bool) -> bool:
+async def _begins(held: LockedCheckout, revision: str, data: bytes, is_symlink: bool) -> bool:
     """Whether this is what the move writes there, or what it had written when it was ended."""
     _, whole, _ = await git.run(held.path, "cat-file", "--filters", revision, extra=held.here, ok_codes=(0,))
     return whole == data if is_symlink else whole.startswith(data)

@@ -17,7 +17,7 @@ from forkjoin.git.commits_since_base import CommitsSinceBase, find_commits_since
 from forkjoin.git.fast_import import NewCommit, make_commits
 from forkjoin.git.git_version import read_version
 from forkjoin.git.merge_tree import MergePair, TriedMerge, try_merges
-from forkjoin.git.merging.overlapping_branches import find_meeting
+from forkjoin.git.merging.overlapping_branches import find_overlapping_branches
 from forkjoin.git.objects import sync_objects
 from forkjoin.git.refs import Tip, is_ancestor
 from forkjoin.git.safe_options import NO_FSYNC
@@ -41,43 +41,45 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class MergeCommit:
     head: Tip  #: the commit that has it, and all that was joined before it
     submodules: tuple[PathChange, ...] = ()  #: those that it adds or moves
 
 
 @dataclass(frozen=True, slots=True)
-class Conflicting:
+class BranchConflict:
     files: tuple[str, ...]
     tree: str  #: what git makes of it, with the conflicts marked in its files
 
 
 @dataclass(frozen=True, slots=True)
-class Contained:
+class AlreadyContained:
     """All of it was there already."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedByGit:
     """git can't merge it at all."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class MissingDependency:
     """One that it needs could not be merged."""
 
 
-_Failed = Conflicting | Refused | Behind
-Fate = Joined | Contained | _Failed
+_Failed = BranchConflict | RefusedByGit | MissingDependency
+MergeOutcome = MergeCommit | AlreadyContained | _Failed
 
-_Outcome = list[PathChange] | Contained | Conflicting | Refused  #: of a merge whose commit is not made yet
+_TreeOutcome = (
+    list[PathChange] | AlreadyContained | BranchConflict | RefusedByGit
+)  #: of a merge whose commit is not made yet
 
 
-async def merge_together(
+async def merge_branches_in_order(
     common_dir: str, head: Tip, branches: Sequence[Branch], signed: Signature, *, squash: bool = False
-) -> list[Fate]:
+) -> list[MergeOutcome]:
     """How each of these branches fares that are merged onto `head` in their order, each on what came of those before.
 
     One that can't be merged is left out. With `squash`, each becomes one commit, by its own author.
@@ -121,16 +123,16 @@ class _Merger:
     signed: Signature
     squash: bool
     how: Sequence[str]  #: options of git's own
-    fates: dict[int, Fate] = field(default_factory=dict[int, Fate])  #: by branches' numbers
+    fates: dict[int, MergeOutcome] = field(default_factory=dict[int, MergeOutcome])  #: by branches' numbers
 
     async def merge(self, step: _Step) -> None:
         """Merge one branch with all of its history."""
         number, tip = step.branch.number, step.branch.tip.commit
         if any(isinstance(self.fates.get(needed), _Failed) for needed in step.branch.needs):
-            self.fates[number] = Behind()
+            self.fates[number] = MissingDependency()
             return
         if not step.added.commits or await is_ancestor(self.common_dir, tip, self.head.commit):
-            self.fates[number] = Contained()
+            self.fates[number] = AlreadyContained()
             return
         (merged,) = await self._try([MergePair(self.head.commit, tip, step.branch.base)])
         if isinstance(merged, str):
@@ -145,17 +147,17 @@ class _Merger:
         theirs = [(step.base.tree, step.branch.tip.tree) for step in steps]
         found = await changes_between_pairs(self.common_dir, [*theirs, *((base, self.head.tree) for base in bases)])
         changes, ours = found[: len(steps)], dict(zip(bases, found[len(steps) :], strict=True))
-        chains = find_meeting(changes, [step.base.tree for step in steps], ours)
+        chains = find_overlapping_branches(changes, [step.base.tree for step in steps], ours)
         merged = await self._merge_trees([[steps[place] for place in chain] for chain in chains])
         await self._commit([(step, merged.get(step, its)) for step, its in zip(steps, changes, strict=True)])
 
-    async def _merge_trees(self, chains: Sequence[Sequence[_Step]]) -> Mapping[_Step, _Outcome]:
+    async def _merge_trees(self, chains: Sequence[Sequence[_Step]]) -> Mapping[_Step, _TreeOutcome]:
         """What each of these changes, after those before it in its chain: one of each chain at a time.
 
         What touches nothing of theirs is left aside.
         """
         pairs: dict[_Step, tuple[str, str]] = {}
-        failed: dict[_Step, Conflicting | Refused] = {}
+        failed: dict[_Step, BranchConflict | RefusedByGit] = {}
         trees = [self.head.tree] * len(chains)
         for round_ in zip_longest(*chains):
             todo = [(chain, step) for chain, step in enumerate(round_) if step]
@@ -169,13 +171,13 @@ class _Merger:
         changes = await changes_between_pairs(self.common_dir, list(pairs.values())) if pairs else []
         return failed | dict(zip(pairs, changes, strict=True))
 
-    async def _try(self, wanted: Sequence[MergePair]) -> list[str | Conflicting | Refused]:
+    async def _try(self, wanted: Sequence[MergePair]) -> list[str | BranchConflict | RefusedByGit]:
         """The tree that comes of each of these merges, if one does."""
-        return [_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.how)]
+        return [_tree_outcome(merged) for merged in await try_merges(self.common_dir, wanted, self.how)]
 
-    async def _commit(self, done: Sequence[tuple[_Step, _Outcome]]) -> None:
+    async def _commit(self, done: Sequence[tuple[_Step, _TreeOutcome]]) -> None:
         """Make the commits of what could be merged; squashed, what changes nothing needs none."""
-        came = [(step, Contained() if self.squash and outcome == [] else outcome) for step, outcome in done]
+        came = [(step, AlreadyContained() if self.squash and outcome == [] else outcome) for step, outcome in done]
         new = [self._commit_of(step, outcome) for step, outcome in came if isinstance(outcome, list)]
         made = iter(await make_commits(self.common_dir, self.head.commit, new, self.how))
         for step, outcome in came:
@@ -192,11 +194,11 @@ class _Merger:
         return NewCommit(changes, None, f"{message}{trailers}", author, signed.committer)
 
 
-def _join(head: Tip, changes: Sequence[PathChange]) -> Joined:
-    return Joined(head, tuple(one for one in changes if one.new[0] == SUBMODULE))
+def _join(head: Tip, changes: Sequence[PathChange]) -> MergeCommit:
+    return MergeCommit(head, tuple(one for one in changes if one.new[0] == SUBMODULE))
 
 
-def _outcome(merged: TriedMerge | GitError) -> str | Conflicting | Refused:
+def _tree_outcome(merged: TriedMerge | GitError) -> str | BranchConflict | RefusedByGit:
     if isinstance(merged, GitError):
-        return Refused(merged.last_line)
-    return Conflicting(merged.conflicts, merged.tree) if merged.conflicts else merged.tree
+        return RefusedByGit(merged.last_line)
+    return BranchConflict(merged.conflicts, merged.tree) if merged.conflicts else merged.tree

@@ -15,7 +15,7 @@ from forkjoin.git.changed_paths import changes_between
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.merging import interrupted_move
 from forkjoin.git.refs import find_tip, is_ancestor, update_refs
-from forkjoin.git.worktrees.checkout import Held, TargetMovedError
+from forkjoin.git.worktrees.checkout import LockedCheckout, TargetMovedError
 
 _FILES_NAMED = 30
 
@@ -45,7 +45,7 @@ async def has_landed(common_dir: str, move: Move) -> bool:
     return not (goes_back and await is_ancestor(common_dir, move.old, now))
 
 
-async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
+async def apply_move(common_dir: str, move: Move, held: LockedCheckout | None) -> None:
     """Move the target, whose checkout is held, wholly or not at all.
 
     Raises:
@@ -67,7 +67,7 @@ async def carry_out(common_dir: str, move: Move, held: Held | None) -> None:
             raise
 
 
-async def _move_files(held: Held, move: Move) -> None:
+async def _move_files(held: LockedCheckout, move: Move) -> None:
     try:
         await held.git("read-tree", "-m", "-u", held.tree or move.old, move.new)
     except GitRefusedError as error:
@@ -75,7 +75,7 @@ async def _move_files(held: Held, move: Move) -> None:
     await held.put_index()
 
 
-async def _move_ref(common_dir: str, move: Move, held: Held | None) -> None:
+async def _move_ref(common_dir: str, move: Move, held: LockedCheckout | None) -> None:
     line = f"update {move.ref} {move.new} {move.old}"
     holding, here = ((held.lock,), held.here) if held else ((), None)
     try:
@@ -88,7 +88,7 @@ async def _move_ref(common_dir: str, move: Move, held: Held | None) -> None:
         raise TargetMovedError from None
 
 
-async def take_back(held: Held, move: Move) -> None:
+async def take_back(held: LockedCheckout, move: Move) -> None:
     """Give a checkout the files again that it had before the move.
 
     Raises:
@@ -103,7 +103,7 @@ async def take_back(held: Held, move: Move) -> None:
         ) from error
 
 
-async def _names(held: Held, move: Move) -> str:
+async def _names(held: LockedCheckout, move: Move) -> str:
     with suppress(GitError, OSError):
         changes = await changes_between(held.path, move.old, move.new)
         return printable_list([change.path for change in changes], _FILES_NAMED)

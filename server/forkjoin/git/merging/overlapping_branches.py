@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from forkjoin.git.changed_paths import PathChange, parent_folders
 
 
-def find_meeting(
+def find_overlapping_branches(
     theirs: Sequence[Sequence[PathChange]], left_at: Sequence[str], ours: Mapping[str, Sequence[PathChange]]
 ) -> list[list[int]]:
     """The branches, by place, that git must merge: in chains, of which one has nothing to do with another.

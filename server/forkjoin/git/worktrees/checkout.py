@@ -131,7 +131,7 @@ def _find_rebase(common_dir: str, ref: str, leaving: Path | None) -> Path | None
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LockedCheckout:
     """A checkout whose index nobody but us can change now; git works on a copy of that."""
 
     path: str
@@ -171,7 +171,9 @@ class Held:
 
 
 @contextlib.asynccontextmanager
-async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> AsyncGenerator[Held | None]:
+async def lock_checkout(
+    common_dir: str, path: str | None, ref: str, owner: str
+) -> AsyncGenerator[LockedCheckout | None]:
     """Hold the checkout of `ref` at `path`, if it has one, in the name of `owner`, a daemon's home.
 
     Raises:
@@ -184,7 +186,7 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
     folder = await find_folder(common_dir, path)
     if folder is None:
         raise TargetMovedError
-    async with hold_as_it_is(path, folder, owner) as held:
+    async with lock_checkout_in_any_state(path, folder, owner) as held:
         await _check_nothing_under_way(folder, path)
         tip = await find_tip(common_dir, ref)
         if tip is None or ref not in await follow_head(common_dir, folder):
@@ -195,11 +197,11 @@ async def hold(common_dir: str, path: str | None, ref: str, owner: str) -> Async
 
 
 @contextlib.asynccontextmanager
-async def hold_as_it_is(path: str, folder: Path, owner: str) -> AsyncGenerator[Held]:
+async def lock_checkout_in_any_state(path: str, folder: Path, owner: str) -> AsyncGenerator[LockedCheckout]:
     """Hold the checkout at `path`, whose git folder this is, whatever it has checked out or is under way in it."""
     lock = await _lock_index(folder, path, owner)
     try:
-        yield Held(path, folder, lock, "")
+        yield LockedCheckout(path, folder, lock, "")
     finally:
         try:
             _leave(folder, lock)
