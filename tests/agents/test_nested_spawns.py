@@ -447,7 +447,7 @@ async def test_a_merge_writes_into_no_checkout_but_its_own(
         git(Path(agent.worktree.path), "checkout", "-q", "--detach")
         git(repository, "symbolic-ref", "HEAD", agent.ref)
         refused = await program.refusal("merge_worktree", ids=["a2"])
-        assert f"is checked out in {repository}, not in its own worktree" in refused
+        assert f"is checked out in {repository} instead of its own worktree" in refused
     assert not (repository / "theirs.txt").exists()
 
 

@@ -40,7 +40,9 @@ async def check_requesting_agent(services: Services, job: MergeJob) -> None:
     if _has_ended(agent):
         raise CallerError(f"{agent.label} has ended ({agent.state}), so nothing more is merged into its branch.")
     if job.target != agent.ref:
-        raise CallerError(f"{agent.label} can only merge into its own branch, {agent.worktree.branch}. Nothing was merged.")
+        raise CallerError(
+            f"{agent.label} can only merge into its own branch, {agent.worktree.branch}. Nothing was merged."
+        )
     await check_own_branch_target(services, agent)
 
 

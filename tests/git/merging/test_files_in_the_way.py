@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from forkjoin.core.error import GitRefusedError
-from forkjoin.git import git as git_calls
+from forkjoin.git.merging import move_target
 from support.branches import commit, contents, everything, put_raw, touch, write
 from support.harness import git
 from support.target_moves import AFTER, Target
@@ -206,7 +206,7 @@ async def test_where_the_ref_can_not_be_moved_such_files_are_as_before(
     async def refuse(*_: object, **__: object) -> None:
         raise GitRefusedError(["update-ref"], 1, "no")
 
-    monkeypatch.setattr(git_calls, "update_refs", refuse)
+    monkeypatch.setattr(move_target, "update_refs", refuse)
     with pytest.raises(GitRefusedError):
         await target.land()
     assert contents(repository) == before
