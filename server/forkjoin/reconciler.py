@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from forkjoin.agents.apply_schedule import Schedule
-from forkjoin.agents.attach import end_visits, let_go, note_visits
+from forkjoin.agents.attach import detach, find_interrupted_attachments
 from forkjoin.agents.lifecycle import live
 from forkjoin.agents.messages import deliver, taker_of
 from forkjoin.agents.process_control import Obey
@@ -70,7 +70,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Decide and act for ever."""
-        await note_visits(self.services)
+        await find_interrupted_attachments(self.services)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tidy)
             tasks.start_soon(self.services.executor.watch)
@@ -98,7 +98,6 @@ class Reconciler:
         """Take away what earlier daemons left half done, and what is due."""
         for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
-                await end_visits(self.services)
                 await finish_removals(self.services)
                 await tidy(self.services, datetime.now(UTC).date(), list(self.services.project_sessions))
                 await remove_unused_scratches(self.services)
@@ -120,8 +119,8 @@ class Reconciler:
             if taker_of(self.services, agent):
                 tell = partial(deliver, self.services, agent)
                 self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
-        for number in [number for number, who in self.services.attached.items() if who.session.closed]:
-            leave = partial(let_go, self.services, number)
+        for number in [number for number, attachment in self.services.attached.items() if attachment.is_over]:
+            leave = partial(detach, self.services, number)
             self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
         for landing in await self._next_landings(await self.store.open_landings()):
             act = partial(self._land, landing.number)

@@ -1,6 +1,5 @@
 """The services behind an agent's life and a landing, open."""
 
-import time
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
@@ -14,8 +13,18 @@ from forkjoin.process.executor import Executor
 from forkjoin.scheduling.rate_limit_policy import RateLimit
 from forkjoin.store.store import Store
 
-#: How soon after a restart a command is back that holds on to an agent: it asks every second.
-_BACK_S = 30.0
+
+@dataclass(slots=True)
+class Attachment:
+    """A person in an agent's conversation."""
+
+    caller: Caller | None  #: `None`: an earlier daemon ended while the person was attached
+    work_before: str | None = None  #: a commit of everything in the worktree when the person came, if known
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the person's connection is closed."""
+        return self.caller is None or self.caller.session.closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +44,8 @@ class Services:
     waiting_for_environment: set[int] = field(default_factory=set[int])
     #: agents at work whose program only waits for agents that it has spawned, once for each wait, and so have no slot
     waiting_for_nested: list[int] = field(default_factory=list[int])
-    #: who is in the conversation of an agent, by its number; those too whose connection has just gone
-    attached: dict[int, Caller] = field(default_factory=dict[int, Caller])
-    #: the commit of all that was in the worktree of each when they came, as far as this daemon knows
-    work_before_attach: dict[int, str | None] = field(default_factory=dict[int, str | None])
-    #: agents in whose conversation somebody was when an earlier daemon ended, until they are back or it is too late
-    attached_before_restart: set[int] = field(default_factory=set[int])
-    #: when a daemon that has just come up waits no more for those who were in one
-    reattach_deadline: float = field(default_factory=lambda: time.time() + _BACK_S)
+    #: attached persons by agent number, until everything that they left running has ended
+    attached: dict[int, Attachment] = field(default_factory=dict[int, Attachment])
     #: the connections that have stood in a repository, as long as they are there
     project_sessions: WeakSet[Session] = field(default_factory=WeakSet[Session])
     #: for each project, what lets one removal after the other look and act

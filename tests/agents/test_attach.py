@@ -1,16 +1,13 @@
 """A person in an agent's conversation: its program rests, and goes on when they have left."""
 
 import subprocess
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
-from forkjoin.agents.attach import end_visits
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from support.harness import (
@@ -262,79 +259,53 @@ async def test_what_they_have_started_ends_though_no_daemon_saw_them_leave(
         with monkeypatch.context() as killed:
             async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 left = await leave(await person.call("attach", id=agent))
-                killed.setattr("forkjoin.reconciler.let_go", _never)
+                killed.setattr("forkjoin.reconciler.detach", _never)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         if goes == "on":
-            let_pass(reconciler, monkeypatch, 40)
             assert (await lead.results(agent))[0]["output"] == "has ended: True"
         else:
+            await until(lambda: left.poll() is not None)
+            await first_answer(lambda: gone(reconciler))
             await lead.call("remove_worktrees", ids=[agent], discard_unmerged=True)
     assert left.wait(GIVE_UP_S) == 0
 
 
-async def test_after_a_restart_it_waits_for_them_to_be_back(
-    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_queued", [False, True])
+async def test_after_a_restart_the_agent_goes_on_once_what_the_person_left_has_ended(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, is_queued: bool
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
-        agent = await up(lead)
-        with monkeypatch.context() as killed:
-            async with lead_of(reconciler, repository, "a person", kind="cli") as person:
-                await person.call("attach", id=agent)
-                killed.setattr("forkjoin.reconciler.let_go", _never)
-    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
-        await first_answer(lambda: is_held(lead))
-        assert (await lead.listed(agent))["state"] == "paused"
-        async with lead_of(reconciler, repository, "another", kind="cli") as other:
-            assert "has a person" in await other.refusal("attach", id=agent)
-        let_pass(reconciler, monkeypatch, 40)
-        (result,) = await lead.results(agent)
-    assert result["output"].startswith(SPOKEN)
-
-
-async def test_after_a_restart_one_that_is_queued_waits_for_them_too_and_nothing_of_theirs_is_ended(
-    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave
-) -> None:
-    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
-        (agent,) = await lead.run("answer('up')\nsucceed(told)", agent="talker")
+        (agent,) = await lead.spawn(LOOKING, agent="talker")
+        await lead.until(agent, last_event="up")
+        if is_queued:
+            await lead.call("stop_agents", ids=[agent])
         with monkeypatch.context() as killed:
             async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 left = await leave(await person.call("attach", id=agent))
-                await lead.call("message_agent", id=agent, text="one thing more")
-                killed.setattr("forkjoin.reconciler.let_go", _never)
+                if is_queued:
+                    await lead.call("message_agent", id=agent, text="go on")
+                killed.setattr("forkjoin.reconciler.detach", _never)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
-        await first_answer(lambda: is_held(lead))
-        assert ((await lead.listed(agent))["state"], left.poll()) == ("queued", None)
-        let_pass(reconciler, monkeypatch, 40)
         (result,) = await lead.results(agent)
-    assert (result["output"], left.wait(GIVE_UP_S)) == ("one thing more", 0)
+    assert (result["output"], left.wait(GIVE_UP_S)) == ("has ended: True", 0)
 
 
-@pytest.mark.parametrize("is_back", [False, True])
-async def test_what_those_have_left_is_ended_who_are_not_back_in_time_after_a_restart(
-    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave, is_back: bool
+async def test_after_a_restart_a_persons_work_on_an_agent_that_had_ended_is_committed(
+    talkers: None, home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch, leave: Leave
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.run("answer('up')\nsucceed('')", agent="talker")
         with monkeypatch.context() as killed:
             async with lead_of(reconciler, repository, "a person", kind="cli") as person:
                 going = await person.call("attach", id=agent)
-                git(Path(going["worktree"]), "switch", "-q", "-c", "mine")
+                (Path(going["worktree"]) / "new.txt").write_text("new\n")
                 left = await leave(going)
-                killed.setattr("forkjoin.reconciler.let_go", _never)
-    async with (
-        open_reconciler_in_memory(home) as reconciler,
-        lead_of(reconciler, repository, "a person", kind="cli") as person,
-    ):
-        await until(lambda: reconciler.services.attached_before_restart)
-        if is_back:
-            await person.call("attach", id=agent, again=True)
-        await end_visits(reconciler.services)
-        assert left.poll() is None
-        monkeypatch.setattr("forkjoin.agents.attach.time", SimpleNamespace(time=lambda: time.time() + 40))
-        await end_visits(reconciler.services)
-        assert left.poll() == (None if is_back else 0)
-        assert git(repository, "switch", "mine", check=False) == ""
-        assert (git(repository, "branch", "--show-current") == "mine") == (not is_back)
+                killed.setattr("forkjoin.reconciler.detach", _never)
+    async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
+        await lead.until(agent, merge="unmerged")
+        (result,) = await lead.results(agent)
+    assert left.wait(GIVE_UP_S) == 0
+    assert git(repository, "show", f"{result['branch']}:new.txt") == "new"
 
 
 async def test_it_is_refused_where_there_is_no_conversation_or_somebody_is_in_it(

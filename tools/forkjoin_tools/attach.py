@@ -9,7 +9,6 @@ from forkjoin_tools.tool_definition import Arguments, tool
 
 class Attach(Arguments):
     id: Id
-    again: bool = False
 
 
 class Attached(Row):
@@ -21,7 +20,7 @@ class Attached(Row):
 @tool()
 async def attach(desk: Desk, arguments: Attach) -> CallToolResult:
     """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
-    agent, going = await attach_to(desk.services, desk.caller, await desk.find(arguments.id), again=arguments.again)
+    agent, going = await attach_to(desk.services, desk.caller, await desk.find(arguments.id))
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
     told = Attached(**row_of(agent), argv=going.argv, worktree=agent.worktree.path, environment=carried)
     return CallToolResult(content=[], structured_content=told.model_dump(mode="json"))  # no key is hidden: it is run

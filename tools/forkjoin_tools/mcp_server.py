@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from forkjoin.agents.attach import visit_handle
+from forkjoin.agents.attach import person_handle
 from forkjoin.authentication import note_refused
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
@@ -233,5 +233,5 @@ async def _check_not_over(reconciler: Reconciler, agent: Agent, attempt: str | N
         return
     if agent.is_over:
         raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")
-    if attempt not in (None, agent.handle, visit_handle(agent)):
+    if attempt not in (None, agent.handle, person_handle(agent)):
         raise ToolError(f"{attempt}, to which this process belongs, has ended. Nothing was changed.")

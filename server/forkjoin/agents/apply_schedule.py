@@ -88,8 +88,6 @@ class Schedule:
             step_usd=services.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(services.attached),
-            visited=frozenset(services.attached_before_restart),
-            back_by=services.reattach_deadline,
             short_since=self._short_since,
             awaiting=set(services.waiting_for_nested),
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from forkjoin.adapters.contract import Adapter, Retry
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.agents.attach import end_visit
+from forkjoin.agents.attach import end_person_program
 from forkjoin.agents.attempt_outcome import conclude
 from forkjoin.agents.finish import finish, give_up
 from forkjoin.agents.foreign_ref_changes import note_start
@@ -64,7 +64,7 @@ async def _step(services: Services, agent: Agent) -> Agent:
 
 
 async def _prepare(services: Services, agent: Agent) -> Agent:
-    await end_visit(services, agent)  # of a person who is not back since a restart
+    await end_person_program(services, agent)  # of a person whom an earlier daemon had attached
     agent = await prepare(services, agent)
     await config_tampering.begin(services, agent)
     environment = await await_environment(services, agent)

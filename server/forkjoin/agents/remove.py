@@ -15,7 +15,7 @@ from typing import NamedTuple
 import anyio
 from anyio import to_thread
 
-from forkjoin.agents.attach import end_visit
+from forkjoin.agents.attach import end_person_program
 from forkjoin.agents.teardown_command import tear_down
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.event import Noted
@@ -117,7 +117,7 @@ async def _look(
         _check_merged(unmerged, forgotten)
         await _find_unsaved(common_dir, known, {}, discard=False)
     for agent in made:
-        await end_visit(services, agent)
+        await end_person_program(services, agent)
     symbolic = [note for agent in known if (note := await _note_symbolic(common_dir, agent))]
     lefts = {agent.number: await _commit_loose(services, common_dir, agent) for agent in known}
     if late := [agent for agent in known if agent.removing and lefts[agent.number].loose and not discard]:

@@ -18,8 +18,9 @@ from forkjoin.cli.safe_output import say
 from forkjoin.core.error import CallerError
 from forkjoin.transport.daemon_connection import DaemonError
 
-#: How often it is seen to that the agent is still ours: a daemon that comes up waits ten times as long for us.
+#: Seconds between two calls that keep the connection in use.
 _HOLD_EVERY_S = 1.0
+_INTERRUPTED = "The daemon was restarted, which ended this conversation. Run forkjoin attach again to continue it."
 _PR_SET_PDEATHSIG = 1
 #: In whose environment one of these is, is a program, and no person.
 _MARKS_OF_PROGRAMS = ("FORKJOIN_TOKEN", "CLAUDECODE")
@@ -76,10 +77,7 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
         while (code := _ended(program)) is None:
             try:
                 client.call("list_agents", ids=[going["id"]])
-                if client.daemon is not daemon:  # the other end knows nothing of us
-                    client.call("attach", id=going["id"], again=True)
-                    daemon = client.daemon
-                trouble = ""
+                trouble = "" if client.daemon is daemon else _INTERRUPTED
             except (CallerError, DaemonError, OSError) as error:  # no reason to end what they are in the midst of
                 trouble = f"forkjoin has lost hold of it, and it may have gone on beside you: {error}"
     finally:

@@ -121,19 +121,13 @@ PERSON_ATTACHED, PERSON_LEFT = "a person is in its conversation", "a person was 
 
 
 class PersonGate(Gate):
-    """An agent goes on when no person is in its conversation; after our restart they have until then to be back."""
+    """Holds agents to which a person is attached."""
 
-    def __init__(self, attached: Set[int], visited: Set[int], back_by: float, now: float) -> None:
+    def __init__(self, attached: Set[int]) -> None:
         self._attached = attached
-        self._visited = visited
-        self._back_by = back_by
-        self._now = now
 
     def hold(self, agent: Agent) -> Hold | None:
-        if agent.number in self._attached:
-            return Hold(PERSON_ATTACHED)
-        awaited = (agent.pause.why == PERSON_ATTACHED or agent.number in self._visited) and self._now < self._back_by
-        return Hold(PERSON_ATTACHED, self._back_by) if awaited else None
+        return Hold(PERSON_ATTACHED) if agent.number in self._attached else None
 
 
 class RateLimitGate(Gate):

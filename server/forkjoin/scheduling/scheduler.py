@@ -50,8 +50,6 @@ class SchedulerInput:
     machine: MachineState | None = None  #: none where that is not looked at
     last_turns: Mapping[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])  #: by lead
     attached: Set[int] = frozenset()  #: those in whose conversation a person is
-    visited: Set[int] = frozenset()  #: those in whose conversation a person was before a restart
-    back_by: float = 0  #: by then these are back
     short_since: Mapping[int, float] = field(default_factory=dict[int, float])  #: since when there was no room for each
     awaiting: Set[int] = frozenset()  #: those at work whose program only waits for agents that it has spawned
 
@@ -79,7 +77,7 @@ def decide(inputs: SchedulerInput) -> SchedulerDecision:
     gates: tuple[Gate, ...] = (
         EnvironmentGate(inputs.without_environment),
         dependencies,
-        PersonGate(inputs.attached, inputs.visited, inputs.back_by, inputs.now),
+        PersonGate(inputs.attached),
         RateLimitGate(working, inputs.rate_limits, inputs.now),
         RetryDelayGate(inputs.now),
         ExclusiveKeyGate(inputs.live),
