@@ -15,11 +15,11 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from forkjoin.agents.apply_schedule import Schedule
+from forkjoin.agents.apply_schedule import ScheduleApplier
 from forkjoin.agents.attach import detach, find_interrupted_attachments
-from forkjoin.agents.lifecycle import live
+from forkjoin.agents.lifecycle import run_agent
 from forkjoin.agents.messages import deliver, taker_of
-from forkjoin.agents.process_control import Obey
+from forkjoin.agents.process_control import ProcessControl
 from forkjoin.agents.remove import finish_removals
 from forkjoin.agents.requests import Expiry
 from forkjoin.agents.retention import tidy
@@ -50,10 +50,10 @@ class Reconciler:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.store = services.store
-        self.schedule = Schedule(services)
+        self.schedule = ScheduleApplier(services)
         self.trouble: dict[str, str] = {}  #: why what is attended to can't be carried on now; an agent's by its id
         self.merges_without_environment = 0  #: merges that wait for their lead's environment, which a restart has lost
-        self._obey = Obey(services)
+        self._process_control = ProcessControl(services)
         self._expiry = Expiry(services)
         self._lander = MergeRunner(services)
         self.foresight = ConflictPreview(services)
@@ -109,12 +109,12 @@ class Reconciler:
         """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
         await self.services.environments.save(await self.store.needed_environments())
         under_way = await self.schedule.act()
-        self._obey.forget_all_but(under_way)
+        self._process_control.forget_others(under_way)
         for agent in under_way:
-            self._attend(tasks, agent.id, agent.label, partial(live, self.services, agent.number))
-            if self._obey.is_due(agent):
-                follow = partial(self._obey.follow, agent.number)
-                self._attend(tasks, f"obey {agent.id}", f"what was asked of {agent.label}", follow)
+            self._attend(tasks, agent.id, agent.label, partial(run_agent, self.services, agent.number))
+            if self._process_control.is_pending(agent):
+                follow = partial(self._process_control.apply, agent.number)
+                self._attend(tasks, f"processes of {agent.id}", f"what was asked of {agent.label}", follow)
         for agent in await self.store.with_mail():
             if taker_of(self.services, agent):
                 tell = partial(deliver, self.services, agent)

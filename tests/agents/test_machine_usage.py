@@ -4,8 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from forkjoin.agents.apply_schedule import Schedule
-from forkjoin.agents.machine_usage import Sight
+from forkjoin.agents.apply_schedule import ScheduleApplier
+from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.process.executor import Capacity
@@ -41,7 +41,7 @@ async def test_a_look_at_the_machine_is_good_for_a_moment(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("forkjoin.agents.machine_usage.time", SimpleNamespace(monotonic=lambda: now))
-    sight = Sight(reconciler.services)
+    sight = MachineMonitor(reconciler.services)
     let_have(reconciler, monkeypatch, 3 * GB)
     await sight.look([])
     let_have(reconciler, monkeypatch, 5 * GB)
@@ -58,7 +58,7 @@ async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
 ) -> None:
     clock = SimpleNamespace(time=lambda: 1_000_000.0, monotonic=lambda: 500.0)
     monkeypatch.setattr("forkjoin.agents.apply_schedule.time", clock)
-    scheduled = Schedule(reconciler.services)
+    scheduled = ScheduleApplier(reconciler.services)
     scheduled._short_since = {1: 999_900.0}
     clock.time, clock.monotonic = lambda: 1_086_410.0, lambda: 510.0  # a day on, in ten seconds
     seen: list[SchedulerInput] = []

@@ -127,7 +127,7 @@ async def test_a_setup_that_fails_amid_the_marks_is_noted_and_told_and_its_progr
     (resolver,) = await conflict(near_lead, ONE, TWO)
     assert (await near_lead.call("get_result", id=resolver))["state"] == "succeeded"
     noted = [event.text for event in await in_process_reconciler.store.events(3, 0, 10)]
-    assert any(text.startswith("goes on all the same: setup failed") for text in noted)
+    assert any(text.startswith("continues although setup failed") for text in noted)
     told = (home.state / f"brief-{resolver}").read_text()
     assert "if it failed, or reads what you change, run it again: ! grep -q" in told
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from forkjoin.agents.budgets import find_budgets
-from forkjoin.agents.machine_usage import Sight
+from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.agents.messages import taker_of
 from forkjoin.agents.rate_limits import let_grow
 from forkjoin.agents.retry import words_to_go_on
@@ -28,7 +28,7 @@ _WIND_UP = (
 )
 
 
-class Schedule:
+class ScheduleApplier:
     """What it remembers is worth little: a daemon that takes over knows none of it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Schedule:
         self.waiting: Mapping[int, str] = {}
         self.next_pass_s = math.inf
         self._services = services
-        self._sight = Sight(services)
+        self._machine = MachineMonitor(services)
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
         self._short_since: Mapping[int, float] = {}
         self._clock = time.time() - time.monotonic()
@@ -84,7 +84,7 @@ class Schedule:
             now=now,
             rate_limits=dict(services.rate_limits),
             budgets=await find_budgets(services, live),
-            machine=await self._sight.look(live),
+            machine=await self._machine.look(live),
             step_usd=services.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(services.attached),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from forkjoin.adapters.contract import Adapter, Conclusion
 from forkjoin.agents.attempt_outcome import conclude
-from forkjoin.agents.foreign_ref_changes import warn_of_moves
+from forkjoin.agents.foreign_ref_changes import find_foreign_ref_changes
 from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.stop import end_processes
 from forkjoin.agents.verify import Verified, verify
@@ -75,7 +75,7 @@ async def _verify(services: Services, common_dir: str, agent: Agent, environment
 async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[str]:
     """Detach the worktree from other branches. Return a warning per changed ref."""
     freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
-    return [*freed, *await warn_of_moves(services, agent, common_dir)]
+    return [*freed, *await find_foreign_ref_changes(services, agent, common_dir)]
 
 
 async def _is_at_rest(services: Services, agent: Agent) -> bool | None:

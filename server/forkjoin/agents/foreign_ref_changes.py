@@ -7,14 +7,14 @@ from forkjoin.git.refs import short_name
 from forkjoin.services import Services
 
 
-async def note_start(services: Services, agent: Agent) -> None:
+async def record_refs(services: Services, agent: Agent) -> None:
     """Record the repository's refs, unless that was done since the agent's last result."""
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     if (listing := await read_ref_listing(common_dir)) is not None:
         await services.store.note_refs(agent, listing)
 
 
-async def warn_of_moves(services: Services, agent: Agent, common_dir: str) -> list[str]:
+async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir: str) -> list[str]:
     """Return a warning about other refs that changed while the agent ran, if any did.
 
     An agent's own branch, those of others at work, and what merges have moved are not named.

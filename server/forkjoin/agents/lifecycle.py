@@ -12,16 +12,16 @@ from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.attach import end_person_program
 from forkjoin.agents.attempt_outcome import conclude
 from forkjoin.agents.finish import finish, give_up
-from forkjoin.agents.foreign_ref_changes import note_start
+from forkjoin.agents.foreign_ref_changes import record_refs
 from forkjoin.agents.lead_environment import await_environment
 from forkjoin.agents.machine_usage import note_peak
 from forkjoin.agents.messages import deliver
-from forkjoin.agents.output_reader import listen
+from forkjoin.agents.output_reader import read_output
 from forkjoin.agents.prepare import prepare
 from forkjoin.agents.program_launch import attempt_spec
 from forkjoin.agents.rate_limits import note_refusal
 from forkjoin.agents.retry import rest_after
-from forkjoin.agents.setup_command import set_up
+from forkjoin.agents.setup_and_teardown import set_up
 from forkjoin.agents.stop import end_processes
 from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _LEFT_BEHIND = ("lost", "timed_out", "limited")
 
 
-async def live(services: Services, number: int) -> None:
+async def run_agent(services: Services, number: int) -> None:
     """Carry an agent, if it is under way, on to its end, or to where it waits for a turn; its trouble is its own."""
     with daemon_log.concerning(agent=f"a{number}"):
         agent = await services.store.agent(number)
@@ -70,7 +70,7 @@ async def _prepare(services: Services, agent: Agent) -> Agent:
     environment = await await_environment(services, agent)
     if environment is None or not await set_up(services, agent, environment):
         return await services.store.move(agent, State.FINISHING, Noted("stopped before it started"))
-    await note_start(services, agent)
+    await record_refs(services, agent)
     spec = await attempt_spec(services, await services.store.agent(agent.number), environment)
     await services.executor.submit(spec)
     return await services.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
@@ -78,7 +78,7 @@ async def _prepare(services: Services, agent: Agent) -> Agent:
 
 async def _run(services: Services, agent: Agent) -> Agent:
     adapter = _adapter(services, agent)
-    await listen(services, adapter, agent)
+    await read_output(services, adapter, agent)
     outcome = await _outcome(services, agent)
     await deliver(services, agent)  # so that what a daemon had sent that died counts as sent
     await note_peak(services, agent, outcome)

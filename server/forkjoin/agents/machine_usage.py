@@ -22,7 +22,7 @@ _LOAD_PER_CORE = 4
 _GOOD_S = 1.0
 
 
-class Sight:
+class MachineMonitor:
     """Looks at the machine."""
 
     def __init__(self, services: Services) -> None:

@@ -11,13 +11,12 @@ from dataclasses import replace
 from anyio import to_thread
 
 from forkjoin.adapters.contract import Adapter
-from forkjoin.agents.model_prices import price
 from forkjoin.agents.rate_limits import note_refusal
 from forkjoin.core.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
 from forkjoin.core.line_reader import Lines
-from forkjoin.core.model import Agent
+from forkjoin.core.model import Agent, Usage
 from forkjoin.services import Services
-from forkjoin.store.rows import Progress
+from forkjoin.store.rows import Cost, Progress
 
 #: The longest line that is read; a vendor's longest honest ones hold a file.
 _LINE_LIMIT = 4 * 1024 * 1024
@@ -27,7 +26,7 @@ _BEGINNING = 128 * 1024
 _UNSTORED = 1024 * 1024
 
 
-async def listen(services: Services, adapter: Adapter, agent: Agent) -> None:
+async def read_output(services: Services, adapter: Adapter, agent: Agent) -> None:
     """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
     if not adapter.MAKES_EVENTS:
         return
@@ -106,6 +105,37 @@ class _Reader:
             self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
         else:
             self.events.append((with_text(event, self._redact), offset))
+
+
+def price(spent: Iterable[Spent], model: str) -> list[Cost]:
+    """Return the cost of each usage report, by the prices of the genai-prices package. It blocks.
+
+    Args:
+        model: The model of the call that was under way before the first report, or "" if unknown.
+    """
+    costs: list[Cost] = []
+    for part in spent:
+        own = part.model or model
+        model = own if part.begins else model
+        costs.append(Cost(part.part, own, _cost(own, part.usage)))
+    return costs
+
+
+def _cost(model: str, usage: Usage) -> float | None:
+    """Return the cost in USD, or `None` if the model's price is unknown."""
+    import genai_prices  # takes 0.2 s; most daemons never need it
+
+    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    counted = genai_prices.Usage(
+        input_tokens=read,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    try:
+        return float(genai_prices.calc_price(counted, model).total_price)
+    except (LookupError, ValueError):
+        return None
 
 
 async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnEnded | None:

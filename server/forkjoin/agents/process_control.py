@@ -1,4 +1,4 @@
-"""Doing to agents' programs what their records say: stop in midst, go on, end."""
+"""Freezing, resuming and ending agents' programs, as the records ask for it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -8,54 +8,57 @@ from forkjoin.core.model import Agent, State
 from forkjoin.services import Services
 
 
-class Obey:
-    """Does each once; of what an earlier daemon did, it knows nothing, and does that again, which is harmless."""
+class ProcessControl:
+    """Brings each agent's program into the state that the agent's record asks for.
+
+    A daemon that takes over repeats what an earlier daemon did, which is harmless.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._done: dict[tuple[int, int], str] = {}  #: by agent and attempt
+        self._done: dict[tuple[int, int], str] = {}  #: the state reached last, by agent number and attempt
 
-    def forget_all_but(self, agents: Iterable[Agent]) -> None:
-        """Know nothing of others any more."""
+    def forget_others(self, agents: Iterable[Agent]) -> None:
+        """Forget all agents except these."""
         keys = {(agent.number, agent.attempt) for agent in agents}
         self._done = {key: done for key, done in self._done.items() if key in keys}
 
-    def is_due(self, agent: Agent) -> bool:
-        """Whether there is something to do for what is recorded of this agent."""
+    def is_pending(self, agent: Agent) -> bool:
+        """Return whether the agent's program is not yet in the state that the record asks for."""
         return self._wanted(agent) not in (None, self._done.get((agent.number, agent.attempt)))
 
-    async def follow(self, number: int) -> None:
-        """Do what is recorded now.
+    async def apply(self, number: int) -> None:
+        """Freeze, resume or end the agent's program, as its current record asks for.
 
         Raises:
-            OSError: It can't be frozen now.
+            OSError: The program can't be frozen now. Try again later.
         """
         agent = await self._services.store.agent(number)
         wanted = self._wanted(agent)
-        if wanted is None or not self.is_due(agent):
+        if wanted is None or not self.is_pending(agent):
             return
+        executor = self._services.executor
         match wanted:
             case "ended" if agent.stop_asked:
                 await end_processes(self._services, agent)
-            case "ended":  # its program alone: where that is done, a verify may come
+            case "ended":  # only the program: a verify of the same attempt may follow
                 await end_processes(self._services, agent, [agent.handle])
             case "frozen":
-                await self._services.executor.freeze(agent.handle)
+                await executor.freeze(agent.handle)
             case "waiting":
-                await self._services.executor.thaw(agent.handle)
-                await self._services.executor.excuse(agent.handle)
+                await executor.thaw(agent.handle)
+                await executor.excuse(agent.handle)
             case "running":
-                await self._services.executor.thaw(agent.handle)
+                await executor.thaw(agent.handle)
         self._done[agent.number, agent.attempt] = wanted
 
     def _wanted(self, agent: Agent) -> Literal["ended", "frozen", "waiting", "running"] | None:
-        """What is to be true of the agent's program; none where it has none, or whatever it does is right."""
+        """Return the state that the agent's program should be in, or `None` if it may be in any."""
         if agent.stop_asked or agent.pause.ending:
             return "ended"
         if agent.pause.frozen:
             return "frozen"
-        if agent.state is State.WAITING or (
-            agent.state is State.RUNNING and agent.number in self._services.waiting_for_nested
-        ):
+        is_waiting_for_nested = agent.state is State.RUNNING and agent.number in self._services.waiting_for_nested
+        if agent.state is State.WAITING or is_waiting_for_nested:
             return "waiting"
         return "running" if agent.state is State.RUNNING else None

@@ -16,7 +16,7 @@ import anyio
 from anyio import to_thread
 
 from forkjoin.agents.attach import end_person_program
-from forkjoin.agents.teardown_command import tear_down
+from forkjoin.agents.setup_and_teardown import tear_down
 from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, Agent, Merge, Removal

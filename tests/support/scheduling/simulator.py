@@ -23,7 +23,7 @@ from forkjoin.adapters.contract import Conclusion, Retry
 from forkjoin.agents import apply_schedule, rate_limits, retry
 from forkjoin.agents.finish import final_state
 from forkjoin.agents.lead_environment import find_environment
-from forkjoin.agents.machine_usage import Sight
+from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.event import Noted, RateLimited
 from forkjoin.core.lead_environments import Environments
 from forkjoin.core.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
@@ -91,7 +91,7 @@ class World:
         executor = _Executor(home.attempts, home.daemon_lock, [])
         settings = Settings(limits=Limits(max_running=history.max_running))
         self._services = Services(home, settings, records or TableStore(), executor, Environments())
-        self._schedule = apply_schedule.Schedule(self._services)
+        self._schedule = apply_schedule.ScheduleApplier(self._services)
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
         self._draw = random.Random(history.seed)
         self._glances = glances
@@ -147,7 +147,7 @@ class World:
                 stack.enter_context(patch.object(module, "random", self._draw))
             stack.enter_context(patch.object(apply_schedule, "decide", self._decide))
             stack.enter_context(patch.object(apply_schedule, "_unless_moved", nullcontext))
-            stack.enter_context(patch.object(Sight, "look", self._look_at_machine))
+            stack.enter_context(patch.object(MachineMonitor, "look", self._look_at_machine))
             if isinstance(self._services.store, TableStore):
                 stack.enter_context(patch.object(rows, "agent", _as_it_is))
             return stack.pop_all()
@@ -223,7 +223,7 @@ class World:
     def _restart(self) -> None:
         services = self._services
         self._services = Services(services.home, services.settings, services.store, services.executor, Environments())
-        self._schedule = apply_schedule.Schedule(self._services)
+        self._schedule = apply_schedule.ScheduleApplier(self._services)
         self._services.store.changes.announce()
 
     def _connect_all(self) -> None:

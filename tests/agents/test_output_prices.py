@@ -1,7 +1,7 @@
 """What model calls cost."""
 
 import pytest
-from forkjoin.agents.model_prices import price
+from forkjoin.agents.output_reader import price
 from forkjoin.core.event import Spent
 from forkjoin.core.model import Usage
 from forkjoin.store.rows import Cost

@@ -1,0 +1,87 @@
+"""The setup of an agent's worktree before its first program starts, and the teardown before the worktree is removed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anyio
+
+from forkjoin.agents.prepare import workplace_of
+from forkjoin.core.error import CallerError, ForkjoinError, words_of
+from forkjoin.core.event import Noted
+from forkjoin.core.model import Agent
+from forkjoin.git.worktrees.falsely_changed_files import fingerprint
+from forkjoin.git.worktrees.worktree_folder import find_place, is_folder
+from forkjoin.services import Services
+
+#: The number of teardowns that run at the same time.
+_MAX_TEARDOWNS = 8
+
+
+async def set_up(services: Services, agent: Agent, environment: Mapping[str, str]) -> bool:
+    """Share files with the agent's worktree and run setup in it, unless an earlier call did.
+
+    Returns:
+        Whether the agent's program may start: `False` if a stop was requested meanwhile.
+
+    Raises:
+        CallerError: setup failed. An agent that resolves a conflict starts anyway.
+    """
+    recipe = await services.store.recipe(agent)
+    if not (recipe.share or recipe.setup):
+        return True
+    workplace = await workplace_of(services, agent, environment)
+    place = await find_place(workplace.common_dir, workplace.path)
+    assert place
+    done = anyio.Path(place.folder, "forkjoin-set-up")
+    if await done.exists():
+        return True
+    ready = await workplace.make_ready()
+    await services.store.note(agent, [(Noted(note), -1) for note in ready.notes])
+    if (await services.store.agent(agent.number)).stop_asked:
+        return False
+    if ready.failed and agent.conflict.agent is None:
+        raise CallerError(ready.failed)
+    if ready.failed:  # setup may have read conflicted files; the agent was told to run it again
+        await services.store.note(agent, [(Noted(f"continues although {ready.failed}"), -1)])
+    if files := await fingerprint(workplace.common_dir, workplace.path):
+        await services.store.note_set_up(agent, files)
+    await done.touch()
+    return True
+
+
+async def tear_down(services: Services, agents: Sequence[Agent], environment: Mapping[str, str] | None) -> list[str]:
+    """Run the teardown commands of the agents' repository. Return a warning for each one that failed.
+
+    A teardown that an earlier call has run is not run again.
+
+    Args:
+        environment: The environment for agents if that of their own lead is lost.
+
+    Raises:
+        CallerError: There is no environment to run a teardown in.
+    """
+    recipes = {agent.number: await services.store.recipe(agent) for agent in agents}
+    wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree.path))]
+    found = {one.number: services.environments.of_agent(one) for one in wanting}
+    if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
+        raise CallerError(
+            f"{lacking.label}: its teardown needs the environment of its lead, which is lost. Run any forkjoin command "
+            "in its project, then remove it again. Nothing was removed."
+        )
+    trouble: list[str] = []
+    limiter = anyio.CapacityLimiter(_MAX_TEARDOWNS)
+
+    async def run(agent: Agent) -> None:
+        async with limiter:
+            try:
+                workplace = await workplace_of(services, agent, found[agent.number] or environment or {})
+                why = await workplace.tear_down()
+            except (ForkjoinError, OSError) as error:  # a failed teardown doesn't prevent the removal
+                why = words_of(error)
+        if why:
+            trouble.append(f"The teardown of {agent.label} failed: {why}")
+
+    async with anyio.create_task_group() as tasks:
+        for agent in wanting:
+            tasks.start_soon(run, agent)
+    return sorted(trouble)
