@@ -91,7 +91,7 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
     """The services behind the tools, open."""
     from forkjoin.agents.restore_records import restore
     from forkjoin.core.environment_file import EnvironmentFile, find_runtime_folder
-    from forkjoin.core.lead_environments import Environments
+    from forkjoin.core.lead_environments import LeadEnvironments
     from forkjoin.core.settings import read_settings
     from forkjoin.core.trust_records import Trust
     from forkjoin.git.git_config import GIT_CONFIG
@@ -107,7 +107,7 @@ async def open_reconciler(home: Home) -> AsyncGenerator["Reconciler"]:
         executor = LocalExecutor(home.attempts, home.daemon_lock, daemon_command(), settings.limits.in_all)
         name = await to_thread.run_sync(home.draw_name)
         added = (program.environment for program in settings.programs().values())
-        environments = Environments(added, EnvironmentFile(find_runtime_folder(), name))
+        environments = LeadEnvironments(added, EnvironmentFile(find_runtime_folder(), name))
         await environments.restore()
         await to_thread.run_sync(home.clear_aside)
         await restore(home, store)

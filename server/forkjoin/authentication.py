@@ -93,8 +93,8 @@ async def admit(services: Services, session: Session, lead: str) -> tuple[Projec
     await trust_existing_entries(project.common_dir)
     accepted = accepted_file(services.home, project.common_dir)
     await to_thread.run_sync(accept_as_found, accepted, project.common_dir)
-    digest = services.environments.keep(session.hello.environment)
-    if services.environments.lend(project.number, lead, digest):
+    digest = services.environments.add(session.hello.environment)
+    if services.environments.set_current(project.number, lead, digest):
         services.store.changes.announce()
     return project, digest
 

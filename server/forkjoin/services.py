@@ -5,7 +5,7 @@ from weakref import WeakSet
 
 import anyio
 
-from forkjoin.core.lead_environments import Environments
+from forkjoin.core.lead_environments import LeadEnvironments
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Caller, Session
 from forkjoin.core.settings import Settings
@@ -35,7 +35,7 @@ class Services:
     settings: Settings
     store: Store
     executor: Executor
-    environments: Environments
+    environments: LeadEnvironments
     home_name: str = ""  #: of the home, which no other has
     relay_command: tuple[str, ...] = ()  #: how an agent's program starts the one for its own tools
     #: of accounts whose vendor has refused a call

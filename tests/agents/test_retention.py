@@ -9,7 +9,7 @@ import pytest
 from forkjoin.agents.retention import tidy
 from forkjoin.app import open_reconciler
 from forkjoin.authentication import welcome
-from forkjoin.core.lead_environments import Environments
+from forkjoin.core.lead_environments import LeadEnvironments
 from forkjoin.core.model import Agent, MergeJobState
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call, Hello, Session
@@ -195,12 +195,12 @@ def _session(relay: str, environment: dict[str, str]) -> Session:
 
 
 def test_an_environment_is_kept_for_as_long_as_somebody_may_need_it() -> None:
-    environments = Environments()
-    digests = [environments.keep({"WHOSE": whose}) for whose in ("agent's", "lent", "connected", "nobody's")]
+    environments = LeadEnvironments()
+    digests = [environments.add({"WHOSE": whose}) for whose in ("agent's", "lent", "connected", "nobody's")]
     agents, lent, connected, nobodys = digests
-    environments.lend(1, "lead", lent)
-    environments.lend(1, "gone", nobodys)
-    environments.prune(environments.known, [(agents, 1, "lead")], [{"WHOSE": "connected"}])
+    environments.set_current(1, "lead", lent)
+    environments.set_current(1, "gone", nobodys)
+    environments.prune(environments.digests, [(agents, 1, "lead")], [{"WHOSE": "connected"}])
     assert environments.find(agents, 1, "lead") == {"WHOSE": "agent's"}
     assert environments.find("lost", 1, "lead") == {"WHOSE": "lent"}
     assert environments.find(connected, 2, "") == {"WHOSE": "connected"}
@@ -211,13 +211,13 @@ async def test_what_a_session_brings_that_comes_while_is_tidied_is_kept(
     home: Home, ended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler(home) as reconciler:
-        old = reconciler.services.environments.keep({"WHOSE": "nobody's"})
+        old = reconciler.services.environments.add({"WHOSE": "nobody's"})
         brought: list[str] = []
         settled = reconciler.store.settled
 
         async def come_meanwhile(day: int) -> list[Agent]:
-            brought.append(reconciler.services.environments.keep({"WHOSE": "a new lead's"}))
-            reconciler.services.environments.lend(1, "new", brought[0])
+            brought.append(reconciler.services.environments.add({"WHOSE": "a new lead's"}))
+            reconciler.services.environments.set_current(1, "new", brought[0])
             return await settled(day)
 
         monkeypatch.setattr(reconciler.store, "settled", come_meanwhile)

@@ -47,8 +47,8 @@ def torn(home: Home) -> list[str]:
 
 def come(reconciler: Reconciler, **environment: str) -> None:
     """Let somebody be in the project."""
-    reconciler.services.environments.lend(
-        1, "another", reconciler.services.environments.keep(ENVIRONMENT | environment)
+    reconciler.services.environments.set_current(
+        1, "another", reconciler.services.environments.add(ENVIRONMENT | environment)
     )
 
 

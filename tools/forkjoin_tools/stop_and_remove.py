@@ -60,7 +60,7 @@ async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
     """Remove worktrees and branches of ended agents that are merged or changed nothing. Unmerged work is an error
     unless discard_unmerged; even then git keeps it under refs/forkjoin/kept/."""
     agents = await desk.find_all(arguments.ids)
-    environment = desk.services.environments.of_caller(desk.caller)
+    environment = desk.services.environments.find_for_caller(desk.caller)
     kept, warnings = await remove(
         desk.services, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )

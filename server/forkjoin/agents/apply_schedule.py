@@ -80,7 +80,7 @@ class ScheduleApplier:
             live,
             self.max_running,
             ended=await services.store.ended(before) if before else {},
-            without_environment={one.number for one in to_start if not services.environments.of_agent(one)},
+            without_environment={one.number for one in to_start if not services.environments.find_for_agent(one)},
             now=now,
             rate_limits=dict(services.rate_limits),
             budgets=await find_budgets(services, live),

@@ -66,7 +66,7 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
         raise
     await end_person_program(services, agent)
     attachment.work_before = await _snapshot(services, agent)
-    environment = services.environments.of_agent(agent) or caller.session.hello.environment
+    environment = services.environments.find_for_agent(agent) or caller.session.hello.environment
     workplace = await workplace_of(services, agent, environment)
     variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
     mark = await services.executor.mark(person_handle(agent))

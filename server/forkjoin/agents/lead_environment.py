@@ -19,7 +19,7 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
 
 def find_environment(services: Services, agent: Agent) -> dict[str, str] | None:
     """The environment of the agent's lead; none where that is gone, or was, and the agent has no slot again yet."""
-    found = services.environments.of_agent(agent)
+    found = services.environments.find_for_agent(agent)
     if found is None and agent.number not in services.waiting_for_environment:
         services.waiting_for_environment.add(agent.number)
         services.store.changes.announce()

@@ -47,7 +47,7 @@ async def tell(services: Services, caller: Caller, agent: Agent, text: str) -> t
 async def _record(services: Services, caller: Caller, agent: Agent, text: str) -> int:
     if agent.state in FINAL:
         await _check_not_reverted(services, agent)
-    environment = services.environments.of_caller(caller)
+    environment = services.environments.find_for_caller(caller)
     account = find_account(services, environment, agent.spec.agent, await services.store.recipe(agent))
     return await services.store.tell(agent, text, caller.call, caller.environment, account)
 

@@ -75,7 +75,7 @@ async def _finish(services: Services, agent: Agent) -> str:
     common_dir = (await services.store.project_numbered(agent.project)).common_dir
     how = Removal.MERGED if await _is_forgotten(common_dir, agent) else agent.removing
     try:
-        removed = await _remove(services, [agent], how, services.environments.of_anybody(agent.project))
+        removed = await _remove(services, [agent], how, services.environments.find_in_project(agent.project))
     except CallerError as error:
         return f"its removal was cut off, and is not finished: {error}"
     kept_as = removed.kept_as[agent.number]

@@ -28,7 +28,7 @@ _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 async def tidy(services: Services, today: date, connected: Collection[Session]) -> None:
     """Let go of what is due. Each agent's trouble is its own."""
-    store, days, old = services.store, services.settings.retention.days, services.environments.known
+    store, days, old = services.store, services.settings.retention.days, services.environments.digests
     day = await store.see_day(today.isoformat())
     if days:
         for agent in await store.settled(day - days):
@@ -53,7 +53,7 @@ async def _let_go(services: Services, agent: Agent) -> None:
                 agent.label,
             )
             return
-        anybodys = services.environments.of_anybody(agent.project)
+        anybodys = services.environments.find_in_project(agent.project)
         removed = await remove(services, [agent], discard_unmerged=False, environment=anybodys)
         for warning in removed.warnings:
             log.warning("%s", warning)

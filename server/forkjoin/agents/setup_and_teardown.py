@@ -62,7 +62,7 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
     """
     recipes = {agent.number: await services.store.recipe(agent) for agent in agents}
     wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree.path))]
-    found = {one.number: services.environments.of_agent(one) for one in wanting}
+    found = {one.number: services.environments.find_for_agent(one) for one in wanting}
     if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):
         raise CallerError(
             f"{lacking.label}: its teardown needs the environment of its lead, which is lost. Run any forkjoin command "

@@ -54,7 +54,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     afters = await find_after(store, caller.project, wanted, commits)
     specs = [_complete(services.settings, recipe, one.spec) for one in wanted]
     accounts = {
-        agent: find_account(services, services.environments.of_caller(caller), agent, recipe)
+        agent: find_account(services, services.environments.find_for_caller(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
     above = await store.from_above(parent.number) if parent else ()

@@ -4,11 +4,11 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.regular_file import read_regular
 from forkjoin.core.session import OsString
 
@@ -19,7 +19,7 @@ _CONTENT = TypeAdapter(dict[str, dict[OsString, OsString]])
 
 
 def find_runtime_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return $XDG_RUNTIME_DIR, or the folder that systemd gives every user who is logged in."""
+    """Return $XDG_RUNTIME_DIR, or /run/user/<uid> if it isn't set."""
     return Path(environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
 
 
@@ -33,7 +33,7 @@ class EnvironmentFile:
         self.path = folder / f"forkjoin-{home_name}-environments.json"
 
     def read(self) -> dict[str, dict[str, str]]:
-        """Return the environments in the file by digest: an empty dict if it is missing or damaged."""
+        """Return the environments by digest, or an empty dict if the file is missing or damaged."""
         try:
             content = read_regular(self.path) if _is_private_tmpfs(self.path.parent) else None
             return _CONTENT.validate_python(json.loads(content)) if content else {}
@@ -43,24 +43,20 @@ class EnvironmentFile:
 
     def write(self, environments: Mapping[str, Mapping[str, str]]) -> None:
         """Replace the file's content, or remove the file if there are no environments."""
-        new = self.path.with_suffix(".new")
         try:
             if not environments:
                 self.path.unlink(missing_ok=True)
             elif _is_private_tmpfs(self.path.parent):
-                new.unlink(missing_ok=True)
-                opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(opened, "w", encoding="ascii") as file:
-                    json.dump(environments, file)
-                new.replace(self.path)
+                write_atomically(self.path, json.dumps(environments).encode())
         except OSError as error:
             log.warning("%s can't be written, so agents may wait for their leads: %s", self.path, error)
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
 
 
 def _is_private_tmpfs(folder: Path) -> bool:
-    """Return whether only the user can enter the folder, and it is on a tmpfs (proc_pid_mountinfo(5))."""
+    """Return whether the folder is on a tmpfs, and only the user can enter it.
+
+    Source: proc_pid_mountinfo(5).
+    """
     try:
         status = folder.stat()
         mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()

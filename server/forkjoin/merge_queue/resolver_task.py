@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forkjoin.core.client_markup import neutralize
-from forkjoin.core.lead_environments import Environments
+from forkjoin.core.lead_environments import LeadEnvironments
 from forkjoin.core.model import Agent
 from forkjoin.git.diff import ConflictSides, find_conflict_sides
 from forkjoin.git.file_names import printable, printable_list
@@ -115,7 +115,7 @@ def _cut(task: str) -> str:
     return task if len(task) <= _TASK else f"{task[:_TASK]}\n[cut here: {len(task) - _TASK} more characters]"
 
 
-def _cut_diff(environments: Environments, diff: bytes, base: str, tip: str) -> str:
+def _cut_diff(environments: LeadEnvironments, diff: bytes, base: str, tip: str) -> str:
     shown, beyond = (part.decode(errors="replace") for part in (diff[:_DIFF], diff[_DIFF:]))
     cut = _CUT.format(base[:12], tip[:12]) if beyond else ""
     return f"{environments.redact(environments.redact_edges('', shown, beyond))}{cut}"

@@ -72,7 +72,7 @@ async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: s
     number, path = scratch.number, scratch_path(services.home, scratch.number)
     if scratch.recipe.teardown is None or not await to_thread.run_sync(is_folder, path):
         return True
-    environment = services.environments.of_anybody(scratch.project)
+    environment = services.environments.find_in_project(scratch.project)
     if environment is None and await to_thread.run_sync(os.path.exists, common_dir):
         log.info("scratch worktree %d stays: nobody is there in whose environment its teardown could run", number)
         return False

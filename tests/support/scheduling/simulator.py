@@ -25,7 +25,7 @@ from forkjoin.agents.finish import final_state
 from forkjoin.agents.lead_environment import find_environment
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.event import Noted, RateLimited
-from forkjoin.core.lead_environments import Environments
+from forkjoin.core.lead_environments import LeadEnvironments
 from forkjoin.core.model import CALLING, FINAL, Agent, Merge, Outcome, Result, State, Verify
 from forkjoin.core.paths import Home
 from forkjoin.core.settings import Limits, Recipe, Settings
@@ -90,7 +90,7 @@ class World:
         home = Home(Path("/home"), Path("/home"))
         executor = _Executor(home.attempts, home.daemon_lock, [])
         settings = Settings(limits=Limits(max_running=history.max_running))
-        self._services = Services(home, settings, records or TableStore(), executor, Environments())
+        self._services = Services(home, settings, records or TableStore(), executor, LeadEnvironments())
         self._schedule = apply_schedule.ScheduleApplier(self._services)
         self._programs = {n: Program(script, left_s=script.turns[0].work_s) for n, script in history.numbered()}
         self._draw = random.Random(history.seed)
@@ -192,7 +192,7 @@ class World:
 
     def _spawn(self, name: str, script: Script) -> None:
         self._connect(script.lead)
-        environment = self._services.environments.keep({"LEAD": script.lead})
+        environment = self._services.environments.add({"LEAD": script.lead})
         new = NewAgent(
             *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe()),
             rows.Others(script.after),
@@ -222,7 +222,9 @@ class World:
 
     def _restart(self) -> None:
         services = self._services
-        self._services = Services(services.home, services.settings, services.store, services.executor, Environments())
+        self._services = Services(
+            services.home, services.settings, services.store, services.executor, LeadEnvironments()
+        )
         self._schedule = apply_schedule.ScheduleApplier(self._services)
         self._services.store.changes.announce()
 
@@ -231,8 +233,8 @@ class World:
             self._connect(script.lead)
 
     def _connect(self, lead: str) -> None:
-        digest = self._services.environments.keep({"LEAD": lead})
-        if self._services.environments.lend(1, lead, digest):
+        digest = self._services.environments.add({"LEAD": lead})
+        if self._services.environments.set_current(1, lead, digest):
             self._services.store.changes.announce()
 
     # -- an agent's life
