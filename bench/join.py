@@ -133,7 +133,7 @@ async def _join(place: Place) -> tuple[float, int]:
         agents = await record_branches(reconciler.store, place.repository, place.names(), base)
         began = time.perf_counter()
         new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", place.verify, False, "")
-        landing = await reconciler.store.add_landing(new, Call("", ""))
+        landing = await reconciler.store.merges.add(new, Call("", ""))
         landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, landing.number)
         return time.perf_counter() - began, len(landed.merged)
 

@@ -134,7 +134,7 @@ async def in_process_reconciler(home: Home) -> AsyncIterator[Reconciler]:
     """A reconciler that runs in this process; its agents are stopped at the end."""
     async with open_reconciler_in_memory(home) as found:
         yield found
-        await stop(found.services, await found.store.live())
+        await stop(found.services, await found.store.agents.live())
 
 
 @pytest.fixture

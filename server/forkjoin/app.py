@@ -82,7 +82,7 @@ async def serve(home: Home) -> None:
             tasks.start_soon(reconciler.foresight.watch)
             tasks.start_soon(reconciler.run)
             await door.serve(listener, tasks)
-        await reconciler.services.environments.save(await reconciler.store.needed_environments())
+        await reconciler.services.environments.save(await reconciler.store.agents.needed_environments())
     log.info("down")
 
 
@@ -129,7 +129,7 @@ async def _leave_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> N
     """Leave once the records are found to be damaged: the next daemon sets them aside, and begins anew."""
     from forkjoin.store.damaged_database import suspect
 
-    await reconciler.store.damaged.wait()
+    await reconciler.store.database.damaged.wait()
     log.error("leaving: the records are damaged")
     suspect(reconciler.services.home.records)
     scope.cancel()

@@ -46,7 +46,7 @@ async def _find_agent(services: Services, session: Session) -> Agent | None:
     program = _PROGRAM.fullmatch(handle) if handle else None
     if token == NO_RIGHTS or (handle and not program):
         await _refuse_command(services, handle or "")
-    shown = await services.store.agent_of_token(digest_of(token)) if token else None
+    shown = await services.store.agents.of_token(digest_of(token)) if token else None
     owner = await _agent(services, program[1]) if program else None
     if token and shown is None:
         raise CallerError(
@@ -71,7 +71,7 @@ async def _refuse_command(services: Services, handle: str) -> None:
 
 
 async def _agent(services: Services, number: str) -> Agent:
-    found = await services.store.agents_numbered([int(number)])
+    found = await services.store.agents.get_all([int(number)])
     if not found:
         raise CallerError(f"This process belongs to a{number}, of which there is no record: it can't call forkjoin.")
     return found[0]
@@ -80,8 +80,8 @@ async def _agent(services: Services, number: str) -> Agent:
 async def note_refused(services: Services, agent: Agent, what: str) -> None:
     """Record a refused call once per attempt, so that the agent's result warns of it."""
     with suppress(RecordsError):  # it is refused all the same
-        if what not in await services.store.refusals(agent):
-            await services.store.note(agent, [(Refused(what), -1)])
+        if what not in await services.store.events.refusals(agent):
+            await services.store.events.add(agent, [(Refused(what), -1)])
 
 
 async def admit(services: Services, session: Session, lead: str) -> tuple[Project, str]:
@@ -105,8 +105,8 @@ async def _find_project(services: Services, folder: Path) -> Project:
     One that is recorded is found by its files alone: agents can be stopped where git can't read the repository.
     """
     found = await to_thread.run_sync(find_common_dir, folder)
-    known = await services.store.find_project(_as_text(found)) if found else None
-    return known or await services.store.project(_as_text((await read_checkout(folder)).common_dir))
+    known = await services.store.projects.find(_as_text(found)) if found else None
+    return known or await services.store.projects.get_or_add(_as_text((await read_checkout(folder)).common_dir))
 
 
 def _as_text(common_dir: str) -> str:
@@ -122,7 +122,7 @@ def _as_text(common_dir: str) -> str:
 
 async def _project_of(services: Services, agent: Agent, found: Project) -> Project:
     """Return the agent's own project, even if its program damaged the worktree."""
-    project = await services.store.project_numbered(agent.project)
+    project = await services.store.projects.get(agent.project)
     if project != found:
         raise CallerError(
             f"{agent.worktree.path} is no worktree of {project.common_dir} any more; nothing was changed."

@@ -107,7 +107,7 @@ class Reconciler:
 
     async def _turn(self, tasks: TaskGroup) -> float:
         """See to all that is, once; after how many seconds it is to be looked again, though nothing has happened."""
-        await self.services.environments.save(await self.store.needed_environments())
+        await self.services.environments.save(await self.store.agents.needed_environments())
         under_way = await self.schedule.act()
         self._process_control.forget_others(under_way)
         for agent in under_way:
@@ -115,14 +115,14 @@ class Reconciler:
             if self._process_control.is_pending(agent):
                 follow = partial(self._process_control.apply, agent.number)
                 self._attend(tasks, f"processes of {agent.id}", f"what was asked of {agent.label}", follow)
-        for agent in await self.store.with_mail():
+        for agent in await self.store.messages.agents_in_turn():
             if taker_of(self.services, agent):
                 tell = partial(deliver, self.services, agent)
                 self._attend(tasks, f"tell {agent.id}", f"what {agent.label} is told", tell)
         for number in [number for number, attachment in self.services.attached.items() if attachment.is_over]:
             leave = partial(detach, self.services, number)
             self._attend(tasks, f"leave a{number}", f"what a person left of a{number}", leave)
-        for landing in await self._next_landings(await self.store.open_landings()):
+        for landing in await self._next_landings(await self.store.merges.open()):
             act = partial(self._land, landing.number)
             self._attend(tasks, f"landing on {landing.target} in {landing.project}", f"landing {landing.number}", act)
         return self.schedule.next_pass_s
@@ -154,7 +154,7 @@ class Reconciler:
             self.store.changes.announce()
 
     async def _land(self, number: int) -> None:
-        landing = await self.store.landing(number)  # it may be done since it was listed
+        landing = await self.store.merges.get(number)  # it may be done since it was listed
         if landing.state is not MergeJobState.DONE:
             with daemon_log.concerning(landing=number):
                 await self._lander.land(landing, await find_environment(self.services, landing))

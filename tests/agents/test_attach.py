@@ -126,12 +126,12 @@ async def test_one_that_had_ended_stays_so_where_they_changed_nothing(
     reconciler: Reconciler, talking: Lead, repository: Path
 ) -> None:
     (agent,) = await talking.run("succeed(told)", agent="talker")
-    (agent_now,) = await reconciler.store.agents_numbered([1])
+    (agent_now,) = await reconciler.store.agents.get_all([1])
     (Path(agent_now.worktree.path) / "report.xml").write_text("what verify leaves\n")
     async with lead_of(reconciler, repository, "a person", kind="cli") as person:
         await person.call("attach", id=agent)
     await first_answer(lambda: gone(reconciler))
-    assert [one.attempt for one in await reconciler.store.agents_numbered([1])] == [1]
+    assert [one.attempt for one in await reconciler.store.agents.get_all([1])] == [1]
 
 
 @pytest.mark.parametrize("changes", [False, True])
@@ -150,7 +150,7 @@ async def test_the_worktree_of_one_that_had_ended_keeps_no_branch_that_a_person_
     if changes:
         await talking.results(agent)
     else:
-        assert any("had left mine checked out" in one.text for one in await reconciler.store.events(1, 0, 100))
+        assert any("had left mine checked out" in one.text for one in await reconciler.store.events.page(1, 0, 100))
 
 
 async def _never(*_: object) -> None:
@@ -210,7 +210,7 @@ async def test_nobody_is_in_what_is_being_removed(
     until = reconciler.store.changes.until
 
     async def remove_meanwhile(*arguments: Any) -> Any:
-        await reconciler.store.set_removing(await reconciler.store.agents_numbered([1]))
+        await reconciler.store.lifecycle.begin_removal(await reconciler.store.agents.get_all([1]))
         return await until(*arguments)
 
     monkeypatch.setattr(reconciler.store.changes, "until", remove_meanwhile)

@@ -92,7 +92,7 @@ async def test_one_whose_turn_is_over_is_not_said_to_wind_up(talking: Lead, reco
     (agent,) = await talking.spawn(task, agent="talker", budget_usd=0.5)
 
     async def is_to_wind_up() -> bool:
-        return (await reconciler.store.agent(1)).money.wind_up
+        return (await reconciler.store.agents.get(1)).money.wind_up
 
     await first_answer(is_to_wind_up)
     go.touch()
@@ -174,19 +174,19 @@ async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no
     end = "say(type='result', subtype='error_max_budget_usd', is_error=True, errors=['Reached maximum budget ($1)'])"
     (first,) = await talking.spawn(f"spend(9, 'gpt-of-tomorrow')\n{end}\nimport os\nos._exit(1)", agent="talker")
     await talking.last_event(first, "the repository's budget of 2.00 USD has 0 USD left")
-    paused = await reconciler.store.agent(1)
+    paused = await reconciler.store.agents.get(1)
     assert (paused.attempt, paused.money.cost_usd) == (2, 2)
-    assert [one.spent_usd for one in await reconciler.store.budgets([1]) if not one.lead] == [2]
+    assert [one.spent_usd for one in await reconciler.store.budgets.of_live_agents([1]) if not one.lead] == [2]
 
 
 async def test_what_is_spent_wakes_the_loop_only_near_the_end_of_what_was_given(home: Home) -> None:
     store = await open_store(home.records)
     (agent,) = await fill(store, 1)
-    await store.give({1: 1.0})
+    await store.budgets.reserve({1: 1.0})
     woken: list[bool] = []
     for number in range(9):  # in floats nine tenths are a little less than 0.9
         before = store.changes.version
-        await store.note(agent, [], None, [Cost(str(number), "a model", 0.1)])
+        await store.events.add(agent, [], None, [Cost(str(number), "a model", 0.1)])
         woken.append(store.changes.version > before)
     assert woken == [*[False] * 8, True]
     await store.close()
@@ -207,10 +207,10 @@ async def test_an_agent_that_is_ending_when_the_daemon_goes_is_paused_by_the_nex
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
 
         async def ended() -> bool:
-            return not (await reconciler.store.agent(1)).pause.ending
+            return not (await reconciler.store.agents.get(1)).pause.ending
 
         await first_answer(ended)
-        assert (await reconciler.store.agent(1)).state == "paused"
+        assert (await reconciler.store.agents.get(1)).state == "paused"
         await lead.call("set_budget", id=first, budget_usd=10)
         (result,) = await lead.results(first)
     assert result["state"] == "succeeded"
@@ -280,7 +280,7 @@ async def test_what_a_program_prints_of_its_cost_can_not_hurt_others(
     negative = "say(type='assistant', message={'id': 'm', 'model': 'claude-opus-4-8', 'usage': {'input_tokens': -5}})"
     ids = await talking.spawn(f"{huge}\n{negative}\nsucceed('done', 1e308)", "succeed('done')", agent="talker")
     assert [one["state"] for one in await talking.results(*ids)] == ["succeeded"] * 2
-    assert [one.spent_usd for one in await reconciler.store.budgets([1])] == [0.25]
+    assert [one.spent_usd for one in await reconciler.store.budgets.of_live_agents([1])] == [0.25]
 
 
 async def test_budgets_of_the_settings_hold_and_a_dry_run_tells_what_would_be_reserved(

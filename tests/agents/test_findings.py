@@ -76,4 +76,7 @@ async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
             await program.call(tool, text="still here")
         for tool in ("report_progress", "share_finding"):
             assert "You have sent 3 reports, which is the limit" in await program.refusal(tool, text="and here")
-        assert len(await in_process_reconciler.store.findings(await in_process_reconciler.store.agent(1))) == 1
+        assert (
+            len(await in_process_reconciler.store.findings.shared_with(await in_process_reconciler.store.agents.get(1)))
+            == 1
+        )

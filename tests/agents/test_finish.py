@@ -99,14 +99,14 @@ async def test_what_fills_the_disk_ends_though_its_stop_can_not_be_recorded_unti
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
-        really = reconciler.store.ask_stop
+        really = reconciler.store.lifecycle.ask_stop
 
         async def ask_stop(agents: Iterable[Agent]) -> list[Agent]:
             if marked(home):
                 raise RecordsError("database or disk is full")
             return await really(agents)
 
-        monkeypatch.setattr(reconciler.store, "ask_stop", ask_stop)
+        monkeypatch.setattr(reconciler.store.lifecycle, "ask_stop", ask_stop)
         (agent,) = await lead.spawn(HOSTILE)
         await lead.last_event(agent, "up")
         (stopped,) = (await lead.call("stop_agents", ids=[agent]))["agents"]
@@ -119,12 +119,12 @@ async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_end
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (agent,) = await lead.spawn(HOSTILE)
         await lead.last_event(agent, "up")
-        reconciler.store._connection.execute("PRAGMA query_only = ON")
+        reconciler.store.database.connection.execute("PRAGMA query_only = ON")
         refusal = await lead.refusal("stop_agents", ids=[agent])
         assert refusal.startswith("All processes have ended, and what the agents wrote stays, but their stop could not")
         assert "Call stop_agents again then" in refusal
         assert not marked(home)
-        reconciler.store._connection.execute("PRAGMA query_only = OFF")
+        reconciler.store.database.connection.execute("PRAGMA query_only = OFF")
         await lead.call("stop_agents", ids=[agent])
         assert (await lead.listed(agent))["state"] in ("stopped", "lost")
 

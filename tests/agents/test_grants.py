@@ -30,9 +30,9 @@ async def test_what_the_lead_sets_for_one_is_for_its_whole_tree(
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("succeed('done', 0.25)", agent="talker")
     funded = await near_lead.call("set_budget", id=parent, budget_usd=5)
-    spent = (await in_process_reconciler.store.agent(1)).money.spent_usd
+    spent = (await in_process_reconciler.store.agents.get(1)).money.spent_usd
     assert (funded["budget_usd"], funded["spent_usd"]) == (5, pytest.approx(spent + 0.25))
-    assert (await in_process_reconciler.store.agent(1)).money.budget_usd == 4
+    assert (await in_process_reconciler.store.agents.get(1)).money.budget_usd == 4
 
 
 async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
@@ -44,7 +44,7 @@ async def test_what_one_spawns_of_its_grant_has_no_budget_by_default(
         await lead.until(parent, state="running")
         async with program_of(reconciler, parent) as program:
             results = await program.run("succeed('done', 0.25)", "succeed('done', 0.25)", agent="talker")
-        budgets = [(await reconciler.store.agent(number)).money.budget_usd for number in (1, 2, 3)]
+        budgets = [(await reconciler.store.agents.get(number)).money.budget_usd for number in (1, 2, 3)]
         await lead.call("stop_agents", ids=[parent])
     assert (len(results), budgets) == (2, [1, None, None])
 
@@ -53,7 +53,7 @@ async def test_of_a_command_that_may_spawn_no_default_is_the_budget(home: Home, 
     home.config_file.write_text(f"{home.config_file.read_text()}\n[budget]\nagent_usd = 2\n")
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("true", "true", nesting={"agents": 3, "budget_usd": 5})
-        assert {one.lead: one.limit_usd for one in await reconciler.store.project_budgets(1)} == {
+        assert {one.lead: one.limit_usd for one in await reconciler.store.budgets.of_project(1)} == {
             "agent:a1": 5,
             "agent:a2": 5,
         }

@@ -89,7 +89,7 @@ async def test_what_an_agent_has_needed_the_next_of_its_kind_waits_for(
 ) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run(TAKES)
-        ((kind, peak),) = (await reconciler.store.peaks()).items()
+        ((kind, peak),) = (await reconciler.store.projects.memory_peaks()).items()
         assert kind == (1, "sh")
         assert 200_000_000 < peak < 400_000_000
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:  # it is kept
@@ -109,7 +109,7 @@ async def test_where_memory_runs_short_the_youngest_ends_and_goes_on_in_its_conv
     let_have(reconciler, monkeypatch, 0.1 * GB)
 
     async def paused() -> list[Agent]:
-        return [one for one in await reconciler.store.live() if one.state == "paused" and not one.pause.ending]
+        return [one for one in await reconciler.store.agents.live() if one.state == "paused" and not one.pause.ending]
 
     (youngest,) = await first_answer(paused)
     assert "of memory free, " in await talking.last_event(youngest.id, "needed")

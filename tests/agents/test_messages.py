@@ -87,7 +87,7 @@ async def test_what_one_is_told_before_it_starts_stands_below_its_task(
     await talking.call("stop_agents", ids=[holder])
     (result,) = await talking.results(agent)
     assert result["output"].strip() == "more"
-    assert (await reconciler.store.agent(2)).attempt == 1
+    assert (await reconciler.store.agents.get(2)).attempt == 1
 
 
 async def test_a_command_is_run_again_with_its_task_and_what_it_was_told(talking: Lead, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_what_waits_for_one_that_is_stopped_does_not_start_it_again(
     await talking.until(agent, last_event="up")
     await told(talking, agent, "echo more")
     await talking.call("stop_agents", ids=[agent])
-    assert (await reconciler.store.agent(1)).state == "stopped"
+    assert (await reconciler.store.agents.get(1)).state == "stopped"
 
 
 #: What a program does that was told something, and ends without having answered that.
@@ -175,7 +175,7 @@ async def test_a_daemon_that_takes_over_says_nothing_twice(
             await lead.last_event(agent, "more")
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (result,) = await lead.results(agent)
-        assert (result["output"], (await reconciler.store.agent(1)).attempt) == ("more", 1)
+        assert (result["output"], (await reconciler.store.agents.get(1)).attempt) == ("more", 1)
 
 
 async def test_what_there_is_no_room_for_now_is_told_later(
@@ -201,7 +201,7 @@ async def test_one_that_never_began_is_not_told_into_beginning(talking: Lead, re
     await told(talking, second, "more")
     (result,) = await talking.results(second)
     assert (result["state"], result["summary"]) == ("failed", "skipped: a1 failed")
-    assert (await reconciler.store.agent(2)).timing.started is None
+    assert (await reconciler.store.agents.get(2)).timing.started is None
 
 
 async def test_one_whose_lead_is_gone_goes_on_for_who_tells_it(
@@ -286,7 +286,7 @@ async def test_what_stands_where_a_worktree_could_not_be_made_is_not_taken_for_o
 
 async def test_one_whose_program_the_settings_know_no_more_takes_nothing(talking: Lead, reconciler: Reconciler) -> None:
     agent = await up(talking, "hear()")
-    record = await reconciler.store.agent(1)
+    record = await reconciler.store.agents.get(1)
     assert taker_of(reconciler.services, record)
     assert taker_of(reconciler.services, replace(record, spec=record.spec.model_copy(update={"agent": "gone"}))) is None
     await talking.call("stop_agents", ids=[agent])
@@ -298,7 +298,7 @@ async def test_a_daemon_that_takes_over_delivers_what_was_recorded(talkers: None
         (ended,) = await lead.run(ECHO, agent="talker")
     async with open_reconciler(home) as reconciler:  # nobody runs it
         for number, text in ((1, "first"), (1, "second"), (2, "more")):
-            await reconciler.store.tell(await reconciler.store.agent(number), text, Call("", ""), "", "")
+            await reconciler.store.messages.add(await reconciler.store.agents.get(number), text, Call("", ""), "", "")
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         results = await lead.results(runs, ended)
     assert [result["output"] for result in results] == ["first, second", "True more"]
@@ -329,11 +329,11 @@ async def test_who_is_gone_or_has_lost_its_name_is_refused_in_words(talking: Lea
 
 async def test_a_message_that_is_sent_twice_is_recorded_once(talking: Lead, reconciler: Reconciler) -> None:
     (agent,) = await talking.run("true")
-    record = await reconciler.store.agent(1)
+    record = await reconciler.store.agents.get(1)
     call = Call("relay", "request")
-    await reconciler.store.tell(record, "true", call, record.environment, "")
-    assert await reconciler.store.answered(call) == {"mail": 1}
-    assert (await reconciler.store.agent(1)).attempt == 2
+    await reconciler.store.messages.add(record, "true", call, record.environment, "")
+    assert await reconciler.store.calls.answer_to(call) == {"mail": 1}
+    assert (await reconciler.store.agents.get(1)).attempt == 2
     await talking.results(agent)
 
 

@@ -122,7 +122,7 @@ async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    worktree = Path((await in_process_reconciler.store.agent(1)).worktree.path)
+    worktree = Path((await in_process_reconciler.store.agents.get(1)).worktree.path)
     (worktree / ".git").unlink()
     git(worktree, "init", "-q")
     git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
@@ -214,7 +214,7 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
     parent = await begin(near_lead, agents=5)
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
-        (Path((await in_process_reconciler.store.agent(1)).worktree.path) / "go").touch()
+        (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
         await near_lead.results(parent)
         assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
@@ -225,7 +225,7 @@ async def test_what_its_command_line_waits_for_is_its_own_in_the_only_slot(
 ) -> None:
     monkeypatch.setattr(in_process_reconciler.schedule, "max_running", 1)
     await begin(near_lead, agents=5)
-    await in_process_reconciler.store.add_token(1, digest_of("its token"))
+    await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
     async with program_of(in_process_reconciler, "a1") as program:
         await program.spawn("true", "true")
     async with lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell:
@@ -239,7 +239,7 @@ async def test_what_waits_for_others_keeps_its_slot(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(near_lead, agents=5)
-    await in_process_reconciler.store.add_token(1, digest_of("its token"))
+    await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
     awaiting: list[list[int]] = []
 
     async def look(self: Patience, *_: object) -> None:
@@ -262,7 +262,7 @@ async def test_it_neither_sees_nor_answers_what_it_or_a_stranger_asks(
     parent = await begin(near_lead, agents=5)
     (stranger,) = await near_lead.spawn(WAITS)
     await near_lead.until(stranger, state="running")
-    await in_process_reconciler.store.add_token(1, digest_of("its token"))
+    await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
     async with (
         program_of(in_process_reconciler, parent) as program,
         program_of(in_process_reconciler, stranger) as other,
@@ -289,7 +289,7 @@ async def test_its_silence_while_it_waits_for_its_own_does_not_count(
     async with program_of(in_process_reconciler, parent) as program:
         await program.spawn("sleep 3")
         await program.call("wait_agents", timeout_s=GIVE_UP_S)
-        (Path((await in_process_reconciler.store.agent(1)).worktree.path) / "go").touch()
+        (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
     (result,) = await near_lead.results(parent)
     assert result["state"] == "succeeded"
 
@@ -302,7 +302,7 @@ async def test_its_silence_while_its_own_are_merged_does_not_count(
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         await program.call("merge_worktree", ids=["a2"], verify="sleep 3")
-        (Path((await in_process_reconciler.store.agent(1)).worktree.path) / "go").touch()
+        (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
     (result,) = await near_lead.results(parent)
     assert result["state"] == "succeeded"
 
@@ -317,7 +317,7 @@ async def test_one_that_may_spawn_is_asked_itself_by_its_own_and_no_person_throu
         return ElicitResult(action="accept", content={"answer": "The person's."})
 
     await begin(near_lead, agents=5)
-    await in_process_reconciler.store.add_token(1, digest_of("its token"))
+    await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
     async with lead_of(
         in_process_reconciler, repository, token="its token", elicitation_callback=accept, mode="legacy"
     ) as program:
@@ -350,7 +350,7 @@ async def test_its_command_line_may_do_what_its_tools_may(
         for tool, given in (("budget", {}), ("attach", {"id": child}), ("undo_merge", {}), ("get_status", {})):
             assert "is the lead's alone" in await shell.refusal(tool, **given)
     assert (
-        git(repository, "show", f"{(await in_process_reconciler.store.agent(1)).worktree.branch}:theirs.txt")
+        git(repository, "show", f"{(await in_process_reconciler.store.agents.get(1)).worktree.branch}:theirs.txt")
         == "theirs"
     )
 
@@ -362,8 +362,8 @@ async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_compet
     await near_lead.call("spawn_agents", agents=[spec])
     for number in (1, 2):
         await near_lead.until(f"a{number}", state="running")
-        (Path((await in_process_reconciler.store.agent(number)).worktree.path) / "go").touch()
-    first = await in_process_reconciler.store.agent(1)
+        (Path((await in_process_reconciler.store.agents.get(number)).worktree.path) / "go").touch()
+    first = await in_process_reconciler.store.agents.get(1)
     await near_lead.results("a1", "a2")
     monkeypatch.setattr(
         in_process_reconciler.foresight, "known", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]}
@@ -387,7 +387,7 @@ async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_nex
         refused = await left.refusal("report_progress", text="still there")
         assert refused == "a1-1, to which this process belongs, has ended. Nothing was changed."
         assert await now.call("report_progress", text="here") == "Noted."
-    (Path((await in_process_reconciler.store.agent(1)).worktree.path) / "go").touch()
+    (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
     await near_lead.results(agent)
 
 
@@ -398,7 +398,7 @@ async def test_a_merge_into_a_branch_that_was_made_a_symbolic_ref_is_refused(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agent(1)
+    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agents.get(1)
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree.path), "checkout", "-q", "--detach")
@@ -413,7 +413,7 @@ async def test_a_merge_into_a_branch_that_becomes_a_symbolic_ref_meanwhile_chang
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agent(1)
+    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agents.get(1)
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree.path), "checkout", "-q", "--detach")
@@ -427,7 +427,7 @@ async def test_a_merge_goes_into_its_own_branch_whatever_its_head_leads_to(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agent(1)
+    main, agent = git(repository, "rev-parse", "main"), await in_process_reconciler.store.agents.get(1)
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree.path), "symbolic-ref", "HEAD", "refs/heads/main")
@@ -441,7 +441,7 @@ async def test_a_merge_writes_into_no_checkout_but_its_own(
     in_process_reconciler: Reconciler, near_lead: Lead, repository: Path
 ) -> None:
     parent = await begin(near_lead, agents=5)
-    agent = await in_process_reconciler.store.agent(1)
+    agent = await in_process_reconciler.store.agents.get(1)
     async with program_of(in_process_reconciler, parent) as program:
         await program.run("echo theirs > theirs.txt")
         git(Path(agent.worktree.path), "checkout", "-q", "--detach")
@@ -459,7 +459,7 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
 ) -> None:
     parent = await begin(near_lead, agents=5)
     verify = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done"
-    branch = (await in_process_reconciler.store.agent(1)).worktree.branch
+    branch = (await in_process_reconciler.store.agents.get(1)).worktree.branch
     async with program_of(in_process_reconciler, parent) as program, anyio.create_task_group() as tasks:
         (child,) = await program.run("echo theirs > theirs.txt")
         refused: list[str] = []
@@ -469,12 +469,12 @@ async def test_nothing_is_merged_into_the_branch_of_one_that_has_ended(
 
         tasks.start_soon(merge)
         await until((tmp_path / "begun").exists)
-        before = git(Path((await in_process_reconciler.store.agent(1)).worktree.path), "rev-parse", branch)
+        before = git(Path((await in_process_reconciler.store.agents.get(1)).worktree.path), "rev-parse", branch)
         await near_lead.call("stop_agents", ids=[parent])
         (tmp_path / "go").touch()
         await until(lambda: refused)
         assert "has ended (stopped), so nothing more is merged into its branch" in refused[0]
-        assert git(Path((await in_process_reconciler.store.agent(1)).worktree.path), "rev-parse", branch) == before
+        assert git(Path((await in_process_reconciler.store.agents.get(1)).worktree.path), "rev-parse", branch) == before
         assert (await near_lead.listed(child))["merge"] == "unmerged"
 
 
@@ -488,7 +488,7 @@ async def test_a_merge_that_waits_for_an_environment_ends_with_whoever_has_asked
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(program.refusal, "merge_worktree", ids=[child], verify="true"))
             await first_answer(partial(waits, in_process_reconciler))
-            await in_process_reconciler.store.ask_stop(await in_process_reconciler.store.live())
+            await in_process_reconciler.store.lifecycle.ask_stop(await in_process_reconciler.store.agents.live())
 
 
 def _lost(*_: object) -> None:
@@ -522,8 +522,8 @@ async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told
     async with program_of(in_process_reconciler, parent) as program:
         (child,) = await program.spawn(f"echo half > half.txt; {WAITS}")
         await near_lead.until(child, state="running")
-        worktree = Path((await in_process_reconciler.store.agent(1)).worktree.path)
-        await until((Path((await in_process_reconciler.store.agent(2)).worktree.path) / "half.txt").exists)
+        worktree = Path((await in_process_reconciler.store.agents.get(1)).worktree.path)
+        await until((Path((await in_process_reconciler.store.agents.get(2)).worktree.path) / "half.txt").exists)
         (worktree / "go").touch()
     (result, stopped) = await near_lead.results(parent, child)
     assert any("were stopped" in warning and child in warning for warning in result["warnings"])

@@ -63,7 +63,7 @@ async def test_what_the_settings_forbid_since_no_agent_has_done_by_one_that_it_s
         for given in ({"agent": "talker", "permissions": {"allow": ["Bash"]}}, {}):
             async with program_of(reconciler, "a1") as parent:
                 assert "would do for it" in await parent.refusal("spawn_agent", task="true", **given)
-        await stop(reconciler.services, await reconciler.store.live())
+        await stop(reconciler.services, await reconciler.store.agents.live())
 
 
 async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
@@ -80,7 +80,7 @@ async def test_one_that_may_not_do_all_may_spawn_none_that_would_do_it_for_it(
             assert await parent.refusal("spawn_agent", **limited, nesting={"agents": 1}) == refused
             await parent.call("spawn_agent", **limited)
         (limited_child,) = await lead.results("a2")
-        await stop(reconciler.services, await reconciler.store.live())
+        await stop(reconciler.services, await reconciler.store.agents.live())
     assert "WebFetch" in limited_child["output"]
     home.config_file.write_text(f'{home.config_file.read_text()}[permissions]\ndeny = ["WebFetch"]\n')
     async with open_lead_in_memory(home, repository) as lead:

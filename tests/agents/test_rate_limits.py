@@ -36,7 +36,7 @@ async def is_frozen(home: Home, agent: str) -> None:
 
 async def limit_to_one(reconciler: Reconciler, number: int) -> None:
     """Let the vendor take one of this agent's account, and none more for a while."""
-    account = (await reconciler.store.agent(number)).account
+    account = (await reconciler.store.agents.get(number)).account
     reconciler.services.rate_limits[account] = rate_limit_policy.RateLimit(1, closed_until=time.time() + 100, why="429")
     reconciler.store.changes.announce()
 
@@ -62,7 +62,7 @@ async def test_a_refusal_freezes_the_youngest_until_the_vendor_takes_more_and_no
     telling = TICKS.format(go=str(go), limited=str(limited))
     ids = await talking.spawn(telling, ticking, ticking, ticking, agent="talker")
     (other,) = await talking.spawn(ticking, agent="other")
-    folders = {one: Path((await reconciler.store.agent(int(one[1:]))).worktree.path) for one in (*ids, other)}
+    folders = {one: Path((await reconciler.store.agents.get(int(one[1:]))).worktree.path) for one in (*ids, other)}
     for one in (*ids[1:], other):
         await goes_on(folders[one])
     limited.touch()
@@ -123,9 +123,9 @@ async def test_refusals_that_tell_no_time_are_rested_from_as_often_as_it_takes(
 async def test_what_is_frozen_is_stopped_with_its_work(talking: Lead, reconciler: Reconciler, home: Home) -> None:
     first, second = await talking.spawn(*[TICKS.format(go=str(home.state / "go"), limited="")] * 2, agent="talker")
     await talking.until(second, state="running")
-    folder = Path((await reconciler.store.agent(2)).worktree.path)
+    folder = Path((await reconciler.store.agents.get(2)).worktree.path)
     await goes_on(folder)
-    await goes_on(Path((await reconciler.store.agent(1)).worktree.path))
+    await goes_on(Path((await reconciler.store.agents.get(1)).worktree.path))
     await limit_to_one(reconciler, 2)
     await talking.until(second, state="paused")
     await is_frozen(home, second)
@@ -139,7 +139,7 @@ async def test_what_was_frozen_when_its_daemon_was_killed_goes_on(repository: Pa
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         first, second = await lead.spawn(*[TICKS.format(go=str(home.state / "go"), limited="")] * 2, agent="talker")
         await lead.until(second, state="running")
-        folder = Path((await reconciler.store.agent(2)).worktree.path)
+        folder = Path((await reconciler.store.agents.get(2)).worktree.path)
         await goes_on(folder)
         await limit_to_one(reconciler, 2)
         await lead.until(second, state="paused")

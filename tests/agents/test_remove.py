@@ -19,12 +19,12 @@ from support.harness import Lead, first_answer, forkjoin, git, lead_of, open_lea
 
 async def _is_whole(reconciler: Reconciler) -> bool:
     """Whether no removal is half done."""
-    return not await reconciler.store.half_removed()
+    return not await reconciler.store.agents.half_removed()
 
 
 async def _is_told(reconciler: Reconciler, what: str) -> bool:
     """Whether this is the last that is told of the first agent."""
-    return what in (await reconciler.store.agent(1)).last_event
+    return what in (await reconciler.store.agents.get(1)).last_event
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
 async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gone(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.run("echo x > x.txt; mkdir d; touch d/f; chmod 500 d")
-        await reconciler.store.set(await reconciler.store.agent(1), removing=Removal.MERGED)
+        await reconciler.store.agents.update(await reconciler.store.agents.get(1), removing=Removal.MERGED)
     shutil.rmtree(repository)
     async with open_reconciler_in_memory(home) as reconciler:
         await first_answer(lambda: _is_told(reconciler, "its repository is gone"))
@@ -229,7 +229,7 @@ async def test_a_removal_that_was_cut_off_takes_no_files_whose_repository_is_gon
 async def test_asked_again_for_a_removal_that_was_cut_off_it_looks_again(repository: Path, home: Home) -> None:
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.run("true")
-        await reconciler.store.set_removing([await reconciler.store.agent(1)])
+        await reconciler.store.lifecycle.begin_removal([await reconciler.store.agents.get(1)])
         git(worktree_of(home, first), "init", "-q", "inner")
         (worktree_of(home, first) / "inner" / "late").touch()
         assert "inner (1 uncommitted path)" in await lead.refusal("remove_worktrees", ids=[first])
@@ -289,8 +289,10 @@ async def test_a_removal_that_was_cut_off_is_finished_by_the_next_daemon(
         ids = await lead.run("echo x > x.txt", "echo y > y.txt")
         (worktree_of(home, ids[0]) / "later.txt").write_text("later\n")
         with monkeypatch.context() as fault:
-            where, name = (reconciler.store, "set") if falls_at == "set_removed" else (worktree, falls_at)
-            fault.setattr(where, name, partial(_fall_at_removed, reconciler.store.set) if name == "set" else _fall)
+            where, name = (reconciler.store.agents, "update") if falls_at == "set_removed" else (worktree, falls_at)
+            fault.setattr(
+                where, name, partial(_fall_at_removed, reconciler.store.agents.update) if name == "update" else _fall
+            )
             assert "falls" in await lead.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await first_answer(lambda: _is_whole(reconciler))

@@ -80,12 +80,12 @@ class World:
         """Return the agent once its removal is finished or refused."""
 
         async def look() -> Agent | None:
-            agent = await reconciler.store.agent(1)
+            agent = await reconciler.store.agents.get(1)
             return agent if "its removal was cut off" in agent.last_event else None
 
         agent = await first_answer(look)
         assert agent
-        assert not await reconciler.store.half_removed()
+        assert not await reconciler.store.agents.half_removed()
         return agent
 
     def check_all_is_gone(self) -> None:

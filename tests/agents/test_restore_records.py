@@ -152,12 +152,12 @@ async def test_one_that_was_paused_by_its_end_is_restored_so_and_goes_on_and_one
         await lead.spawn("sleep 1000")
         for id_ in ("a1", "a2"):
             await lead.until(id_, state="running")
-        await reconciler.store.move(await reconciler.store.agent(1), State.PAUSED, pause=pause)
+        await reconciler.store.lifecycle.move(await reconciler.store.agents.get(1), State.PAUSED, pause=pause)
         await lead.call("stop_agents", ids=["a2"])
         await until(lambda: not file_lock.is_held(home.attempts / "a1-1" / "lock"))
     home.records.unlink()
     async with open_reconciler(home) as reconciler:
-        assert [(await reconciler.store.agent(number)).state for number in (1, 2)] == [State.PAUSED, State.RUNNING]
+        assert [(await reconciler.store.agents.get(number)).state for number in (1, 2)] == [State.PAUSED, State.RUNNING]
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         assert "its budget is spent" in await lead.last_event("a1", "its budget is spent")
         await lead.until("a2", state="stopped")
@@ -180,15 +180,15 @@ async def test_what_was_restored_once_is_not_restored_again(repository: Path, ho
 
 async def test_a_missing_record_is_restored_only_while_damage_may_have_taken_it(home: Home, left: Left) -> None:
     async with open_reconciler(home) as reconciler:
-        await reconciler.store.forget_agent(1)
+        await reconciler.store.retention.delete_agent(1)
     async with open_reconciler(home) as reconciler:
-        assert (await reconciler.store.numbers()) == (4, {2, 3, 4})
+        assert (await reconciler.store.restored_agents.known_numbers()) == (4, {2, 3, 4})
     home.records.with_name("records.sqlite.damaged-20300101T000000Z").touch()
     async with open_reconciler(home) as reconciler:
-        assert (await reconciler.store.numbers()) == (4, {1, 2, 3, 4})
-        assert (await reconciler.store.agent(1)).history.restored
-        assert await reconciler.store.task(1) == "the task"
-        await reconciler.store.ask_stop([await reconciler.store.agent(2)])
+        assert (await reconciler.store.restored_agents.known_numbers()) == (4, {1, 2, 3, 4})
+        assert (await reconciler.store.agents.get(1)).history.restored
+        assert await reconciler.store.agents.task(1) == "the task"
+        await reconciler.store.lifecycle.ask_stop([await reconciler.store.agents.get(2)])
     async with left.taken_over() as lead:
         await lead.call("stop_agents", ids=["a2"])
 
@@ -198,8 +198,8 @@ async def test_an_agent_whose_spec_makes_no_sense_is_restored_without_it(home: H
     about.write_text(json.dumps({**json.loads(about.read_text()), "spec": {"priority": "high", "task": "a task"}}))
     home.records.unlink()
     async with open_reconciler(home) as reconciler:
-        assert (await reconciler.store.agent(1)).spec == SpecParts()
-        assert "unknown" in await reconciler.store.task(1)
+        assert (await reconciler.store.agents.get(1)).spec == SpecParts()
+        assert "unknown" in await reconciler.store.agents.task(1)
     async with left.taken_over() as lead:
         await lead.call("stop_agents", ids=["a2"])
 
@@ -232,7 +232,7 @@ async def test_a_daemon_that_finds_its_records_damaged_leaves_and_the_next_sets_
 ) -> None:
     async with open_reconciler(home) as reconciler:
         with anyio.fail_after(GIVE_UP_S), anyio.CancelScope() as scope:
-            reconciler.store.damaged.set()
+            reconciler.store.database.damaged.set()
             await _leave_when_damaged(reconciler, scope)
             await anyio.sleep_forever()
     async with left.taken_over() as lead:

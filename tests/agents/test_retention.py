@@ -28,7 +28,7 @@ async def _see_days(reconciler: Reconciler, count: int, start: date = FIRST) -> 
 
 
 async def _known(reconciler: Reconciler) -> set[str]:
-    return {f"a{number}" for number in (await reconciler.store.numbers())[1]}
+    return {f"a{number}" for number in (await reconciler.store.restored_agents.known_numbers())[1]}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_what_is_merged_or_changed_nothing_goes_after_thirty_days_and_the_
         assert {folder.name.partition("-")[0] for folder in worktrees.iterdir()} == {"a2", "a4"}
         branches = git(repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/forkjoin").split()
         assert [branch.split("/")[1][:2] for branch in branches] == ["a2", "a4"]
-        assert reconciler.store._connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert reconciler.store.database.connection.execute("PRAGMA foreign_key_check").fetchall() == []
     assert git(repository, "show", "main:1.txt") == "1"
     async with open_lead_in_memory(home, repository) as lead:
         assert await lead.spawn("true") == ["a5"]
@@ -71,10 +71,10 @@ async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> No
 async def test_what_is_merged_stays_as_long_as_another_merge_of_it_waits(home: Home, ended: None) -> None:
     landing = NewMergeJob(1, "gone", (1,), "refs/heads/main", "true", dry_run=False, environment="lost")
     async with open_reconciler(home) as reconciler:
-        waits = await reconciler.store.add_landing(landing, Call("", ""))
+        waits = await reconciler.store.merges.add(landing, Call("", ""))
         await _see_days(reconciler, 40)
         assert await _known(reconciler) == {"a1", "a2", "a4"}
-        await reconciler.store.set_landing(waits, MergeJobState.DONE)
+        await reconciler.store.merges.set_state(waits, MergeJobState.DONE)
         await _see_days(reconciler, 1, FIRST + timedelta(days=40))
         assert await _known(reconciler) == {"a2", "a4"}
 
@@ -135,14 +135,14 @@ async def test_one_that_cannot_go_keeps_no_other_and_goes_the_next_time(
     async with open_reconciler(home) as reconciler:
         await _see_days(reconciler, 30)
         with monkeypatch.context() as patched:
-            forget = reconciler.store.forget_agent
+            forget = reconciler.store.retention.delete_agent
 
             async def forget_but_one(number: int) -> None:
                 if number == 1:
                     raise OSError("killed")
                 await forget(number)
 
-            patched.setattr(reconciler.store, "forget_agent", forget_but_one)
+            patched.setattr(reconciler.store.retention, "delete_agent", forget_but_one)
             await tidy(reconciler.services, FIRST + timedelta(days=30), [])
         assert await _known(reconciler) == {"a1", "a2", "a4"}  # its worktree and logs are gone, its record not yet
         await tidy(reconciler.services, FIRST + timedelta(days=30), [])
@@ -153,7 +153,7 @@ async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_
     home: Home, ended: None
 ) -> None:
     async with open_reconciler(home) as reconciler:
-        await reconciler.store.forget_agent(3)
+        await reconciler.store.retention.delete_agent(3)
         for handle in ("t7-3-0123456789abcdef", "a99-1"):
             (home.attempts / handle).mkdir()
         copy = home.records.with_name("records.sqlite.damaged-20300101T000000Z")
@@ -170,24 +170,24 @@ async def test_answers_that_nobody_can_ask_for_any_more_go(home: Home, ended: No
     async with open_reconciler(home) as reconciler:
         call = Call(
             "memory-session-1-relay",
-            reconciler.store._connection.execute("SELECT request FROM call").fetchone()["request"],
+            reconciler.store.database.connection.execute("SELECT request FROM call").fetchone()["request"],
         )
-        await reconciler.store.set_told(1, "session-1", [(1, 1), (3, 1)])
+        await reconciler.store.agents.set_told(1, "session-1", [(1, 1), (3, 1)])
         await _see_days(reconciler, 40)
-        told = reconciler.store._connection.execute("SELECT agent FROM told").fetchall()
+        told = reconciler.store.database.connection.execute("SELECT agent FROM told").fetchall()
         assert [row["agent"] for row in told] == [2, 4]
-        assert await reconciler.store.answered(call) is None
+        assert await reconciler.store.calls.answer_to(call) is None
 
 
 async def test_a_relay_that_is_connected_can_ask_again_whenever_it_does(home: Home, ended: None) -> None:
     async with open_reconciler(home) as reconciler:
         call = Call(
             "memory-session-1-relay",
-            reconciler.store._connection.execute("SELECT request FROM call").fetchone()["request"],
+            reconciler.store.database.connection.execute("SELECT request FROM call").fetchone()["request"],
         )
         for n in range(40):
             await tidy(reconciler.services, FIRST + timedelta(days=n), [_session("memory-session-1-relay", {})])
-        assert await reconciler.store.answered(call) is not None
+        assert await reconciler.store.calls.answer_to(call) is not None
 
 
 def _session(relay: str, environment: dict[str, str]) -> Session:
@@ -213,14 +213,14 @@ async def test_what_a_session_brings_that_comes_while_is_tidied_is_kept(
     async with open_reconciler(home) as reconciler:
         old = reconciler.services.environments.add({"WHOSE": "nobody's"})
         brought: list[str] = []
-        settled = reconciler.store.settled
+        settled = reconciler.store.retention.settled_agents
 
         async def come_meanwhile(day: int) -> list[Agent]:
             brought.append(reconciler.services.environments.add({"WHOSE": "a new lead's"}))
             reconciler.services.environments.set_current(1, "new", brought[0])
             return await settled(day)
 
-        monkeypatch.setattr(reconciler.store, "settled", come_meanwhile)
+        monkeypatch.setattr(reconciler.store.retention, "settled_agents", come_meanwhile)
         await tidy(reconciler.services, FIRST, [])
         assert reconciler.services.environments.find("lost", 1, "new") == {"WHOSE": "a new lead's"}
         assert reconciler.services.environments.find(brought[0], 2, "") == {"WHOSE": "a new lead's"}
@@ -231,7 +231,9 @@ async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(reposit
     async with open_lead_in_memory(home, repository) as lead:
         await lead.run("true")
     async with open_reconciler(home) as reconciler:
-        assert reconciler.store._connection.execute("SELECT count(*) AS days FROM day").fetchone() == {"days": 1}
+        assert reconciler.store.database.connection.execute("SELECT count(*) AS days FROM day").fetchone() == {
+            "days": 1
+        }
         session = _session("x", dict(os.environ))
         await welcome(reconciler.services, session)
         assert list(reconciler.services.project_sessions) == [session]

@@ -144,7 +144,7 @@ async def test_one_that_ended_meanwhile_keeps_no_other_from_being_stopped(
 ) -> None:
     first, second = await talking.spawn("test -e x.txt || { touch x.txt; exit 75; }", "sleep 1000")
     await talking.results(first)
-    await reconciler.store.ask_stop(await reconciler.store.agents_numbered([1, 2]))
+    await reconciler.store.lifecycle.ask_stop(await reconciler.store.agents.get_all([1, 2]))
     (result,) = await talking.results(second)
     assert result["state"] == "stopped"
     assert (await talking.listed(first))["state"] == "succeeded"
@@ -162,9 +162,9 @@ async def test_what_a_killed_git_left_locked_is_free_for_the_next_attempt(talkin
 async def test_who_has_ended_is_not_let_go_on_by_what_was_decided_before(talking: Lead, reconciler: Reconciler) -> None:
     await talking.spawn("exit 75")
     await talking.until("a1", state="paused")
-    frozen = change(await reconciler.store.agent(1), frozen=True)
+    frozen = change(await reconciler.store.agents.get(1), frozen=True)
     with pytest.raises(BrokenPromiseError):
-        await reconciler.store.move(frozen, State.RUNNING)
+        await reconciler.store.lifecycle.move(frozen, State.RUNNING)
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -175,8 +175,8 @@ async def test_a_next_attempt_that_was_queued_when_its_daemon_died_is_started(re
             await lead.until(one, state="paused")
     async with open_reconciler(home) as reconciler:  # nobody runs it
         for number in (1, 2):
-            await reconciler.store.queue_again(await reconciler.store.agent(number), "Go on.")
-        await reconciler.store.ask_stop([await reconciler.store.agent(2)])
+            await reconciler.store.lifecycle.queue_again(await reconciler.store.agents.get(number), "Go on.")
+        await reconciler.store.lifecycle.ask_stop([await reconciler.store.agents.get(2)])
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         results = await lead.results(*ids)
     assert [(one["state"], one["output"]) for one in results] == [("succeeded", "again\n"), ("stopped", "")]

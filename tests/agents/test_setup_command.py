@@ -212,7 +212,7 @@ async def test_dependencies_are_copied_and_what_is_missing_is_told(near: Lead, r
     result = await result_of(near, "echo mine > node_modules/left-pad/index.js; cat node_modules/left-pad/*")
     assert (result["output"].strip(), (folder / "left-pad" / "index.js").read_text()) == ("mine", "pad\n")
     async with open_reconciler(home) as reconciler:
-        told = [event.text for event in await reconciler.store.events(1, 0, 10)]
+        told = [event.text for event in await reconciler.store.events.page(1, 0, 10)]
     assert f"other is not shared: there is none in {repository}" in told
     assert any(text.startswith("share: exit 0 in ") for text in told)
 
@@ -260,9 +260,9 @@ async def test_a_restored_agent_keeps_its_recipe_and_its_ports(repository: Path,
         await lead.run("true", "true")
     home.records.unlink()
     async with open_reconciler(home) as reconciler:
-        agent = await reconciler.store.agent(2)
+        agent = await reconciler.store.agents.get(2)
         assert (agent.history.restored, agent.worktree.port_base) == (True, first_port(home.state) + 10)
-        assert (await reconciler.store.recipe(agent)).teardown == "true"
+        assert (await reconciler.store.projects.recipe(agent)).teardown == "true"
 
 
 async def test_what_setup_writes_is_no_agents_work(near: Lead, repository: Path, home: Home) -> None:

@@ -22,18 +22,18 @@ _FAIL_POINTS = Path(__file__).with_name("with_fail_points.py")
 #: The steps that a daemon falls at, by the store's names for them, and at most so many of each later.
 _STEPS = {
     "any": 8,
-    "spawn": 1,
-    "move": 6,
+    "Lifecycle.spawn": 1,
+    "Lifecycle.move": 6,
     "set_prepared": 2,
-    "end_attempt": 4,
-    "queue_again": 1,
-    "finish": 2,
+    "Lifecycle.end_attempt": 4,
+    "Lifecycle.queue_again": 1,
+    "Lifecycle.finish": 2,
     "set_landing": 2,
-    "take_scratch": 1,
+    "ScratchWorktrees.take": 1,
     "set_verdict": 1,
-    "set_removing": 1,
+    "Lifecycle.begin_removal": 1,
     "set_removed": 2,
-    "tell": 1,
+    "Messages.add": 1,
 }
 #: How long something to be killed is waited for.
 _PATIENCE_S = 1.0

@@ -145,7 +145,7 @@ def let_pass(world: World) -> None:
 
 def let_daemon_fall(world: World) -> None:
     """Let the daemon fall at a step, and do what leads there."""
-    leads_there = {"set_landing": merge, "set_removing": remove, "set_removed": remove, "tell": tell}
+    leads_there = {"set_landing": merge, "Lifecycle.begin_removal": remove, "set_removed": remove, "Messages.add": tell}
     leads_there.get(kill.let_daemon_fall(world), spawn)(world)
 
 

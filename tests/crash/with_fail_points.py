@@ -1,7 +1,7 @@
 """A daemon that kills itself: `with_fail_points.py WHEN N STEP FELL` is `forkjoin daemon run` until it records a step.
 
 It is the Nth of the steps called STEP, or of all where that is `any`. The one place where a step is recorded is the
-store's `_write`; it is wrapped here, and nowhere in forkjoin itself. The daemon falls `before` it, `within` its
+database's `write`; it is wrapped here, and nowhere in forkjoin itself. The daemon falls `before` it, `within` its
 transaction, or `after` it, and leaves a line in the file FELL just before that.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from forkjoin.app import run_daemon
-from forkjoin.store.transaction import Transactions
+from forkjoin.store.database import Database
 
 
 def arm(when: str, number: int, wanted: str, fell: str) -> None:
     """Let this process fall at the step of this number."""
-    write: Callable[..., Any] = Transactions._write
+    write: Callable[..., Any] = Database.write
     steps = itertools.count(1)
 
     def fall(step: str) -> None:
@@ -26,16 +26,16 @@ def arm(when: str, number: int, wanted: str, fell: str) -> None:
             file.write(f"{when} step {number}: {step}\n")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def write_or_fall(store: Transactions, step: str, act: Callable[..., Any], **named: Any) -> Any:
+    async def write_or_fall(database: Database, step: str, act: Callable[..., Any], **named: Any) -> Any:
         if wanted not in ("any", step) or next(steps) != number:
-            return await write(store, step, act, **named)
+            return await write(database, step, act, **named)
         if when == "before":
             fall(step)
-        result = await write(store, step, _then(act, lambda: fall(step)) if when == "within" else act, **named)
+        result = await write(database, step, _then(act, lambda: fall(step)) if when == "within" else act, **named)
         fall(step)
         return result
 
-    setattr(Transactions, "_write", write_or_fall)  # noqa: B010 (it has another signature)
+    setattr(Database, "write", write_or_fall)  # noqa: B010 (it has another signature)
 
 
 def _then(act: Callable[..., Any], fall: Callable[[], None]) -> Callable[..., Any]:

@@ -141,7 +141,7 @@ def falling_daemon(home: Home, when: str, step: str) -> Generator[Path]:
 
 @pytest.mark.parametrize(
     ("when", "step"),
-    [("before", "add_landing"), ("after", "add_landing"), ("after", "set_landing"), ("after", "end_landing")],
+    [("before", "Merges.add"), ("after", "Merges.add"), ("after", "set_landing"), ("after", "Merges.finish")],
 )
 async def test_a_daemon_that_falls_at_a_record_of_a_landing_is_followed_by_one_that_lands_all(
     repository: Path, home: Home, when: str, step: str

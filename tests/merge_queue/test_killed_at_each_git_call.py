@@ -177,7 +177,7 @@ def is_bare(repository: Path) -> Path:
     return repository.with_name("bare.git")
 
 
-@pytest.mark.parametrize("step", ["set_landing", "end_landing"])
+@pytest.mark.parametrize("step", ["set_landing", "Merges.finish"])
 @pytest.mark.parametrize("person", [stays, leaves, is_bare])
 async def test_killed_at_any_record_both_land_wherever_the_target_is(
     repository: Path, home: Home, step: str, person: Callable[[Path], Path]
@@ -259,7 +259,7 @@ async def test_killed_at_any_call_of_git_an_undo_is_done_once_and_wholly(
         commit(repository, {"later": "later\n"})
     async with open_reconciler(home) as reconciler:
         new = NewMergeJob(1, "lead", (), "refs/heads/main", None, False, "", undoes=merge)
-        number = (await reconciler.store.add_landing(new, Call("", ""))).number
+        number = (await reconciler.store.merges.add(new, Call("", ""))).number
     write(repository, "README.md", "edited\n")
     world = World(repository, home, number)
     at = first

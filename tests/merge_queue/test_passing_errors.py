@@ -58,7 +58,7 @@ async def test_what_passes_is_tried_again_and_then_it_lands(
         for _ in range(3):
             with pytest.raises(GitError):
                 await carry_to_its_end(lander, reconciler.store, number)
-            assert (await reconciler.store.agent(1)).merge is Merge.QUEUED
+            assert (await reconciler.store.agents.get(1)).merge is Merge.QUEUED
     assert everything(repository) | {"index": None} == before | {"index": None}
     landed = await carry_to_its_end(lander, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
@@ -79,7 +79,7 @@ async def test_what_stays_is_told_in_words_in_the_end(
     assert landed.error
     assert "main.lock': File exists." in landed.error
     assert "Nothing was merged into main" in landed.error
-    assert (await reconciler.store.agent(1)).merge is Merge.UNMERGED
+    assert (await reconciler.store.agents.get(1)).merge is Merge.UNMERGED
     assert git(repository, "status", "--porcelain") == ""
 
 
@@ -111,7 +111,7 @@ async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_fu
         for _ in range(3):
             with pytest.raises(Exception, match=FULL):
                 await carry_to_its_end(lander, reconciler.store, number)
-            assert (await reconciler.store.landing(number)).state is MergeJobState.MOVING
+            assert (await reconciler.store.merges.get(number)).state is MergeJobState.MOVING
     landed = await carry_to_its_end(lander, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
@@ -122,17 +122,17 @@ async def test_records_that_cannot_be_written_end_no_landing(
 ) -> None:
     monkeypatch.setattr(run_merge, "_PATIENCE", 0)
     lander = MergeRunner(reconciler.services)
-    done = reconciler.store.set_landing
+    done = reconciler.store.merges.set_state
 
     async def refuse(*_: object, **__: object) -> None:
         raise RecordsError("database or disk is full")
 
     for _ in range(3):
-        monkeypatch.setattr(reconciler.store, "set_landing", refuse)
+        monkeypatch.setattr(reconciler.store.merges, "set_state", refuse)
         with pytest.raises(RecordsError):
             await carry_to_its_end(lander, reconciler.store, number)
         assert git(repository, "status", "--porcelain") == ""
-    monkeypatch.setattr(reconciler.store, "set_landing", done)
+    monkeypatch.setattr(reconciler.store.merges, "set_state", done)
     assert [merged.id for merged in (await carry_to_its_end(lander, reconciler.store, number)).merged] == ["a1"]
 
 

@@ -52,7 +52,9 @@ async def test_what_a_landed_commit_has_left_stays_until_it_is_in_the_target_no_
     for agent in ("a1", "a2"):
         await near_lead.call("merge_worktree", ids=[agent], verify=verify)
     assert (home.state / "told").read_text().split() == ["a1.cache"]
-    assert [one.tip for one in await in_process_reconciler.store.scratches()] == [git(repository, "rev-parse", "main")]
+    assert [one.tip for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
+        git(repository, "rev-parse", "main")
+    ]
     await near_lead.call("undo_merge")
     await near_lead.call("merge_worktree", ids=["a3"], verify=verify)
     assert (home.state / "told").read_text().split() == ["a1.cache"]
@@ -75,7 +77,7 @@ async def test_where_an_earlier_run_cannot_be_ended_another_worktree_takes_its_p
         patch.setattr(in_process_reconciler.services.executor, "cancel", cancel)
         answer = await near_lead.call("merge_worktree", ids=["a2"], verify="true")
     assert ids_of(answer, "merged") == ["a2"]
-    assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratches()] == [
+    assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
         (1, True),
         (2, False),
     ]

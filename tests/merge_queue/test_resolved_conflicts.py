@@ -126,7 +126,7 @@ async def test_a_setup_that_fails_amid_the_marks_is_noted_and_told_and_its_progr
     want(repository, home, "setup = '! grep -q \"<<<<<<<\" shared.txt'\n")
     (resolver,) = await conflict(near_lead, ONE, TWO)
     assert (await near_lead.call("get_result", id=resolver))["state"] == "succeeded"
-    noted = [event.text for event in await in_process_reconciler.store.events(3, 0, 10)]
+    noted = [event.text for event in await in_process_reconciler.store.events.page(3, 0, 10)]
     assert any(text.startswith("continues although setup failed") for text in noted)
     told = (home.state / f"brief-{resolver}").read_text()
     assert "if it failed, or reads what you change, run it again: ! grep -q" in told
@@ -345,7 +345,7 @@ async def test_those_that_meet_in_no_file_do_not_wait_for_each_other(
     ids = await conflict(near_lead, both, "echo 2 > shared.txt", "echo 2 > README.md")
     assert [
         agent.dependencies.after
-        for agent in await in_process_reconciler.store.agents_numbered(int(one[1:]) for one in ids)
+        for agent in await in_process_reconciler.store.agents.get_all(int(one[1:]) for one in ids)
     ] == [(), ()]
 
 

@@ -44,7 +44,7 @@ async def test_another_target_and_work_that_went_on_have_another_agent(
     git(repository, "update-ref", "refs/heads/forkjoin/a2-echo-2-shared-txt-second", made)
     assert [await merge("main", f"a2@{made}"), await merge("other")] == ["a5", "a6"]
     assert (
-        await in_process_reconciler.store.agent(5)
+        await in_process_reconciler.store.agents.get(5)
     ).dependencies.after == ()  # the one before it is at what is no more
 
 
@@ -55,7 +55,7 @@ async def test_whoever_comes_in_a_later_call_is_behind_those_at_the_same_file(
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
     await near_lead.call("merge_worktree", ids=["a3"], on_conflict="agent")
     await near_lead.results("a4", "a5")
-    assert (await in_process_reconciler.store.agent(5)).dependencies.after == (4,)
+    assert (await in_process_reconciler.store.agents.get(5)).dependencies.after == (4,)
     assert "from how the conflicts of a2 were resolved" in (home.state / "brief-a5").read_text()
     assert ids_of(await near_lead.call("merge_worktree", ids=["a4", "a5"]), "merged") == ["a4", "a2", "a5", "a3"]
 
@@ -120,11 +120,15 @@ async def test_it_is_like_the_one_whose_work_conflicts_but_for_the_account_of_wh
     await near_lead.run(TWO, priority=7, timeout_minutes=9, verify="test -e shared.txt", paths=["x"], base="HEAD")
     monkeypatch.setattr(command, "account", _account)
     await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent")
-    agent = await in_process_reconciler.store.agent(3)
+    agent = await in_process_reconciler.store.agents.get(3)
     assert agent.account == "of whoever merges"
     spec = agent.spec
     assert (spec.agent, spec.priority, spec.timeout_minutes, spec.verify) == ("sh", 7, 9, "test -e shared.txt")
-    assert (spec.base, agent.conflict.agent, agent.lead) == (None, 2, (await in_process_reconciler.store.agent(2)).lead)
+    assert (spec.base, agent.conflict.agent, agent.lead) == (
+        None,
+        2,
+        (await in_process_reconciler.store.agents.get(2)).lead,
+    )
 
 
 async def test_a_dry_run_with_agents_for_conflicts_is_refused_in_words(near_lead: Lead) -> None:
@@ -137,7 +141,7 @@ async def test_without_it_a_conflict_is_only_told(near_lead: Lead, in_process_re
     ids = await near_lead.run(ONE, TWO)
     (conflicted,) = (await near_lead.call("merge_worktree", ids=ids))["conflicted"]
     assert "resolving" not in conflicted
-    assert len(await in_process_reconciler.store.agents(1, everything=True)) == 2
+    assert len(await in_process_reconciler.store.agents.page(1, everything=True)) == 2
 
 
 async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
@@ -162,7 +166,7 @@ async def test_whoever_resolves_may_do_what_the_one_may_whose_work_conflicts(
     await near_lead.run(TWO, permissions={"deny": ["WebFetch"]})
     (conflicted,) = (await near_lead.call("merge_worktree", ids=["a1", "a2"], on_conflict="agent"))["conflicted"]
     await near_lead.results(conflicted["resolving"])
-    permissions = (await in_process_reconciler.store.agent(3)).spec.permissions
+    permissions = (await in_process_reconciler.store.agents.get(3)).spec.permissions
     assert permissions
     assert permissions.deny == ("WebFetch",)
 

@@ -30,24 +30,24 @@ async def record(home: Home, repository: Path) -> int:
     async with open_reconciler(home) as reconciler:
         agents = await record_branches(reconciler.store, repository, ["one", "two"], base)
         new = NewMergeJob(1, "lead", tuple(agents), "refs/heads/main", None, False, "", on_conflict="agent")
-        return (await reconciler.store.add_landing(new, Call("", ""))).number
+        return (await reconciler.store.merges.add(new, Call("", ""))).number
 
 
 async def see_given_once(reconciler: Reconciler, number: int) -> None:
     """Carry the landing on to its end, and see that one agent was spawned and is named."""
     landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
     assert ([one.id for one in landed.merged], [one.resolving for one in landed.conflicted]) == (["a1"], ["a3"])
-    agents = await reconciler.store.agents(1, everything=True)
+    agents = await reconciler.store.agents.page(1, everything=True)
     assert [(one.id, one.conflict.agent, one.worktree.base) for one in agents[:-2]] == [("a3", 2, landed.commit)]
 
 
 @pytest.mark.parametrize("when", ["before", "within", "after"])
 async def test_the_answer_is_recorded_with_the_agent_or_neither_is(repository: Path, home: Home, when: str) -> None:
     number = await record(home, repository)
-    assert carry_out_elsewhere(number, os.environ, when, "1", "end_landing", os.devnull) == -signal.SIGKILL
+    assert carry_out_elsewhere(number, os.environ, when, "1", "Merges.finish", os.devnull) == -signal.SIGKILL
     async with open_daemon(home) as reconciler:
-        answered = (await reconciler.store.landing(number)).answer is not None
-        assert (answered, len(await reconciler.store.agents(1, everything=True)) == 3) == (
+        answered = (await reconciler.store.merges.get(number)).answer is not None
+        assert (answered, len(await reconciler.store.agents.page(1, everything=True)) == 3) == (
             when == "after",
             when == "after",
         )
@@ -110,12 +110,12 @@ async def test_one_whose_record_was_lost_resolves_the_same_conflict_once_it_is_r
     number = await record(home, repository)
     async with open_daemon(home) as reconciler:
         await see_given_once(reconciler, number)
-        agent = await reconciler.store.agent(3)
+        agent = await reconciler.store.agents.get(3)
         spec = agent.spec.model_dump() | {"task": "x"}
         about = About.model_validate({**columns(agent), "project": str(repository), "spec": spec, "recipe": {}})
         store = await open_store(home.state / "other.sqlite")
-        await store.restore([Restored(3, 1, about, Asked(), removed=False)], 3)
-        restored = await store.agent(3)
+        await store.restored_agents.add([Restored(3, 1, about, Asked(), removed=False)], 3)
+        restored = await store.agents.get(3)
         await store.close()
     assert (
         (restored.conflict.agent, restored.conflict.commit)
@@ -130,7 +130,7 @@ async def test_a_program_that_has_begun_is_not_disturbed_by_a_daemon_that_prepar
     number = await record(home, repository)
     async with open_daemon(home) as reconciler:
         await see_given_once(reconciler, number)
-        agent = await reconciler.store.move(await reconciler.store.agent(3), State.PREPARING)
+        agent = await reconciler.store.lifecycle.move(await reconciler.store.agents.get(3), State.PREPARING)
         agent = await prepare(reconciler.services, agent)
         (Path(agent.worktree.path) / "shared.txt").write_text("edited\n")
         (Path(agent.worktree.path) / "new").touch()

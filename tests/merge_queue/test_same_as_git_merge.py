@@ -204,7 +204,7 @@ async def land(home: Home, repository: Path, names: list[str]) -> MergeReport:
     async with open_daemon(home) as reconciler:
         numbers = await record_branches(reconciler.store, repository, names, git(repository, "rev-parse", "b0"))
         new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", None, False, "")
-        number = (await reconciler.store.add_landing(new, Call("", ""))).number
+        number = (await reconciler.store.merges.add(new, Call("", ""))).number
         return await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
 
 

@@ -54,13 +54,13 @@ def come(reconciler: Reconciler, **environment: str) -> None:
 
 async def land(reconciler: Reconciler, repository: Path, recipe: Recipe, target: str = "main") -> int:
     """Record a landing with this recipe, and carry it out; its number."""
-    if not (await reconciler.store.numbers())[1]:
+    if not (await reconciler.store.restored_agents.known_numbers())[1]:
         await record_landing(reconciler.services.home, repository, {"one": "x\n"}, None)
-        await reconciler.store.end_landing(
-            await reconciler.store.landing(1), {}, (), lambda _: '{"target": "main", "commit": null}'
+        await reconciler.store.merges.finish(
+            await reconciler.store.merges.get(1), {}, (), lambda _: '{"target": "main", "commit": null}'
         )
     new = NewMergeJob(1, "lead", (1,), f"refs/heads/{target}", "true", False, "", str(repository), recipe)
-    number = (await reconciler.store.add_landing(new, Call("", ""))).number
+    number = (await reconciler.store.merges.add(new, Call("", ""))).number
     assert (await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)).error is None
     return number
 
@@ -79,7 +79,7 @@ async def test_nobody_waits_for_its_teardown_which_is_run_once_before_it_goes(
     (line,) = torn(home)
     name = in_process_reconciler.services.home_name
     assert line == f"{home.worktrees}/target-1 fj-{name}-t1 {first_port(home.state) + 20} main "
-    assert (scratch_of(repository, home), await in_process_reconciler.store.scratches()) == ([], [])
+    assert (scratch_of(repository, home), await in_process_reconciler.store.scratch_worktrees.all()) == ([], [])
 
 
 async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kept_each_torn_down_by_its_own(
@@ -90,7 +90,7 @@ async def test_of_a_target_whose_recipe_or_checkout_changes_the_last_two_are_kep
     for recipe in (first, second, first, second, third):
         await land(reconciler, repository, recipe)
         git(repository, "reset", "-q", "--hard", "main~1")
-    found = [(one.number, one.retired) for one in await reconciler.store.scratches()]
+    found = [(one.number, one.retired) for one in await reconciler.store.scratch_worktrees.all()]
     assert found == [(1, True), (2, False), (3, False)]
     assert torn(home) == [], "nobody waited for it"
     await remove_unused_scratches(reconciler.services)
@@ -105,7 +105,7 @@ async def test_it_goes_with_its_target(repository: Path, home: Home, reconciler:
         await land(reconciler, repository, Recipe(), target)
     git(repository, "branch", "-qD", "side")
     await remove_unused_scratches(reconciler.services)
-    assert [one.target for one in await reconciler.store.scratches()] == ["refs/heads/main"]
+    assert [one.target for one in await reconciler.store.scratch_worktrees.all()] == ["refs/heads/main"]
     assert scratch_of(repository, home) == ["target-1"]
 
 
@@ -118,7 +118,7 @@ async def test_it_stays_where_git_cannot_say_what_became_of_its_target(
     (repository / ".git" / file).write_text("[garbage")
     await remove_unused_scratches(reconciler.services)
     (repository / ".git" / file).write_text(said)
-    assert [one.retired for one in await reconciler.store.scratches()] == [False]
+    assert [one.retired for one in await reconciler.store.scratch_worktrees.all()] == [False]
 
 
 async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_it(
@@ -130,11 +130,11 @@ async def test_it_goes_after_a_day_without_a_landing_but_not_while_one_may_use_i
     later = SimpleNamespace(time=lambda: time.time() + 24 * 3600 + 1)
     monkeypatch.setattr("forkjoin.merge_queue.scratch_cleanup.time", later)
     again = NewMergeJob(1, "lead", (1,), "refs/heads/main", "true", False, "")
-    waits = await reconciler.store.add_landing(again, Call("", ""))
+    waits = await reconciler.store.merges.add(again, Call("", ""))
     await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
-    answer = (await reconciler.store.landing(number)).answer or ""
-    await reconciler.store.end_landing(waits, {}, (), lambda _: answer)
+    answer = (await reconciler.store.merges.get(number)).answer or ""
+    await reconciler.store.merges.finish(waits, {}, (), lambda _: answer)
     await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == []
 
@@ -155,7 +155,7 @@ async def test_soon_after_a_start_it_is_looked_who_has_come_back(
 ) -> None:
     async with open_daemon(home) as reconciler:
         await land(reconciler, repository, Recipe(teardown=_tells(home)))
-        await reconciler.store.retire_scratch(1)
+        await reconciler.store.scratch_worktrees.retire(1)
     monkeypatch.setattr("forkjoin.reconciler._SETTLED_S", 0.5)
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         await lead.call("get_status")
@@ -176,7 +176,9 @@ async def test_a_daemon_that_dies_in_the_midst_leaves_it_to_the_next_which_tears
                 if step != "the teardown":
                     (home.state / "go").touch()
                     owner, name = (
-                        (worktree, "remove") if step == "the worktree" else (reconciler.store, "forget_scratch")
+                        (worktree, "remove")
+                        if step == "the worktree"
+                        else (reconciler.store.scratch_worktrees, "delete")
                     )
                     patch.setattr(owner, name, partial(_die, tasks))
                 tasks.start_soon(retire_all, reconciler)
@@ -187,7 +189,7 @@ async def test_a_daemon_that_dies_in_the_midst_leaves_it_to_the_next_which_tears
     async with open_daemon(home) as reconciler:
         come(reconciler)
         await remove_unused_scratches(reconciler.services)
-        assert await reconciler.store.scratches() == []
+        assert await reconciler.store.scratch_worktrees.all() == []
     assert len(torn(home)) == 1
     assert scratch_of(repository, home) == []
 
@@ -249,17 +251,17 @@ async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
 ) -> None:
     await land(reconciler, repository, Recipe())
     await retire_all(reconciler)
-    scratches, path = reconciler.store.scratches, home.worktrees / "target-1"
+    scratches, path = reconciler.store.scratch_worktrees.all, home.worktrees / "target-1"
     begins = iter((False, True))  # once they were listed for the last time
 
     async def list_and_let_one_begin() -> list[ScratchWorktree]:
         found = await scratches()
         if next(begins):
-            await reconciler.store.take_scratch(await reconciler.store.landing(1), Recipe())
+            await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), Recipe())
             await make_scratch(str(repository / ".git"), path, "main", keep=False)
         return found
 
-    monkeypatch.setattr(reconciler.store, "scratches", list_and_let_one_begin)
+    monkeypatch.setattr(reconciler.store.scratch_worktrees, "all", list_and_let_one_begin)
     await remove_unused_scratches(reconciler.services)
     assert scratch_of(repository, home) == ["target-1"]
 
@@ -267,7 +269,7 @@ async def test_a_landing_that_begins_meanwhile_keeps_its_scratch_worktree(
 async def test_its_number_is_no_others_again(repository: Path, reconciler: Reconciler) -> None:
     await land(reconciler, repository, Recipe())
     await retire_all(reconciler)
-    assert (await reconciler.store.take_scratch(await reconciler.store.landing(1), Recipe())).number == 2
+    assert (await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(1), Recipe())).number == 2
 
 
 async def test_a_symlink_in_place_of_one_takes_no_worktree_of_a_person_along(

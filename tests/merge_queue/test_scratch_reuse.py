@@ -90,7 +90,7 @@ async def test_a_landing_of_the_very_same_commit_finds_nothing_of_the_last_one(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path
 ) -> None:
     ids = await near_lead.run("echo > one")
-    in_process_reconciler.store._connection.execute(
+    in_process_reconciler.store.database.connection.execute(
         "CREATE TRIGGER at_once AFTER INSERT ON landing BEGIN UPDATE landing SET created = 1; END"
     )
     (repository / "one").write_text("in the way\n")
@@ -148,7 +148,7 @@ async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
     monkeypatch.setattr(ScratchVerifier, "_switch", refuse)
     answers = await merge_each(near_lead, "true", "echo > one", "echo > two", "echo > three")
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"], ["a3"]]
-    assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratches()] == [
+    assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
         (1, True),
         (2, False),
     ]
@@ -169,7 +169,7 @@ async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends
     refused = await near_lead.refusal("merge_worktree", ids=ids, verify="false")
     assert f"verify ran in {home.worktrees}/target-2" in refused
     assert 'Permission denied: "root\'s". Nothing was merged' in refused
-    assert [one.number for one in await in_process_reconciler.store.scratches()] == [1, 2]
+    assert [one.number for one in await in_process_reconciler.store.scratch_worktrees.all()] == [1, 2]
 
 
 async def test_one_whose_files_git_cannot_check_out_is_rejected_and_the_others_land(
@@ -193,7 +193,7 @@ async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_t
 ) -> None:
     number = await record_landing(home, repository, {"one": "x\n"}, f"echo run >> {home.state}/log")
     async with open_daemon(home) as reconciler:
-        record, told = reconciler.store.set_verdict, list[str]()
+        record, told = reconciler.store.merges.set_verify_failure, list[str]()
 
         async def record_and_die(landing: int, commit: str, why: str) -> None:
             told.append(commit)
@@ -201,13 +201,13 @@ async def test_a_daemon_that_dies_once_a_verdict_is_recorded_leaves_nothing_of_t
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(reconciler.store, "set_verdict", record_and_die)
+            patch.setattr(reconciler.store.merges, "set_verify_failure", record_and_die)
             with pytest.raises(KeyboardInterrupt):
                 await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
-        assert await reconciler.store.verdict(number, told[0]) == ""
+        assert await reconciler.store.merges.verify_failure(number, told[0]) == ""
         landed = await carry_to_its_end(MergeRunner(reconciler.services), reconciler.store, number)
         assert [one.id for one in landed.merged] == ["a1"]
-        assert await reconciler.store.verdict(number, told[0]) is None
+        assert await reconciler.store.merges.verify_failure(number, told[0]) is None
     assert (home.state / "log").read_text() == "run\n"
     assert scratch_of(repository, home) == ["target-1"]
 
@@ -230,12 +230,12 @@ async def test_of_a_landing_whose_daemon_is_killed_in_each_run_of_verify_none_is
         async with open_reconciler(home) as reconciler:
             numbers = await record_branches(reconciler.store, repository, names, base)
             new = NewMergeJob(1, "lead", tuple(numbers), "refs/heads/main", verify, False, "")
-            number = (await reconciler.store.add_landing(new, Call("", ""))).number
+            number = (await reconciler.store.merges.add(new, Call("", ""))).number
         deaths = 0
         while carry_out_elsewhere(number, os.environ):
             deaths += 1
         async with open_reconciler(home) as reconciler:
-            landed = MERGE_REPORT.validate_json((await reconciler.store.landing(number)).answer or "")
+            landed = MERGE_REPORT.validate_json((await reconciler.store.merges.get(number)).answer or "")
     finally:
         os.close(held)
     assert [one.id for one in landed.rejected] == ["a5"]

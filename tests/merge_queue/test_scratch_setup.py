@@ -65,4 +65,4 @@ async def test_a_daemon_that_is_killed_while_setup_runs_leaves_it_to_the_next_wi
             await lead.until(ids[0], merge="merged")
     assert (home.state / "ran").read_text() == "x\n"
     async with open_reconciler(home) as reconciler:
-        assert await reconciler.store.open_landings() == []
+        assert await reconciler.store.merges.open() == []

@@ -113,7 +113,7 @@ async def test_an_undo_stays_on_record_as_long_as_what_it_undid(
     commit(repository, {"person": "x\n"})
     await near_lead.call("undo_merge")
     await near_lead.call("merge_worktree", ids=ids[2:], dry_run=True)
-    await in_process_reconciler.store.prune(1, [])
+    await in_process_reconciler.store.retention.prune(1, [])
     assert (await near_lead.call("undo_merge"))["undone"] == ids[:1]
 
 

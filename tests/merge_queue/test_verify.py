@@ -64,11 +64,11 @@ async def test_the_run_of_a_daemon_that_died_is_ended_where_the_target_has_moved
     repository: Path, home: Home, reconciler: Reconciler
 ) -> None:
     number = await record_landing_in(reconciler, repository, "test ! -e disturbed")
-    found = await reconciler.store.take_scratch(await reconciler.store.landing(number), Recipe())
+    found = await reconciler.store.scratch_worktrees.take(await reconciler.store.merges.get(number), Recipe())
     scratch, other = home.worktrees / f"target-{found.number}", git(repository, "rev-parse", "main")
     run = f"t{found.number}-{number}-{other[:16]}"
     await make_scratch(str(repository / ".git"), scratch, other, keep=False)
-    await reconciler.store.set_scratch(found.number, run, other)
+    await reconciler.store.scratch_worktrees.set_ready(found.number, run, other)
     disturbs = f"touch {home.state}/on; while :; do touch disturbed; done"
     await reconciler.services.executor.submit(
         AttemptSpec(f"{run}-verify", ("sh", "-c", disturbs), str(scratch), ENVIRONMENT)
@@ -88,21 +88,21 @@ async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
     number = await record_landing_in(reconciler, repository, "true")
     lander = MergeRunner(reconciler.services)
     old = git(repository, "rev-parse", "main")
-    record = reconciler.store.set_landing
+    record = reconciler.store.merges.set_state
 
     async def record_and_die(*arguments: Any, **named: Any) -> None:
         await record(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(reconciler.store, "set_landing", record_and_die)
+        patch.setattr(reconciler.store.merges, "set_state", record_and_die)
         with pytest.raises(KeyboardInterrupt):
-            await lander.land(await reconciler.store.landing(number), ENVIRONMENT)
+            await lander.land(await reconciler.store.merges.get(number), ENVIRONMENT)
     git(repository, "read-tree", "-m", "-u", old, "forkjoin/of-an-agent")
     person = git(repository, "commit-tree", "-p", old, "-m", "person", f"{old}^{{tree}}")
     git(repository, "update-ref", "refs/heads/main", person)
-    await lander.land(await reconciler.store.landing(number), None)
-    assert (await reconciler.store.landing(number)).state is MergeJobState.QUEUED
+    await lander.land(await reconciler.store.merges.get(number), None)
+    assert (await reconciler.store.merges.get(number)).state is MergeJobState.QUEUED
     assert git(repository, "status", "--porcelain") == ""
     assert [merged.id for merged in (await carry_to_its_end(lander, reconciler.store, number)).merged] == ["a1"]
 

@@ -20,14 +20,15 @@ from forkjoin.core.settings import Limits
 from forkjoin.scheduling.budget import sum_reserved
 from forkjoin.scheduling.machine_capacity import PATIENCE_S
 from forkjoin.scheduling.rate_limit_policy import MAX_DELAY_S
-from forkjoin.store.database import open_database
+from forkjoin.store.open_database import open_database
 from forkjoin.store.rows import as_dict
+from forkjoin.store.store import Store
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.agent_records import change
 from support.scheduling.script import History, Purse, Restart, Script, Shortage, Tells, Turn, When
 from support.scheduling.simulator import AGAIN_S, BEGIN, GRACE_S, Look, World
-from support.scheduling.stores import SQLiteStore
+from support.scheduling.stores import DirectDatabase
 
 PRICE_USD = 0.25
 #: USD: less than this is rounding.
@@ -345,7 +346,7 @@ def test_the_table_of_the_simulator_is_as_sqlite_is(tables: sqlite3.Connection, 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         tables.backup(connection)
         connection.row_factory = as_dict
-        again = World(world.history, records=SQLiteStore(connection)).run()
+        again = World(world.history, records=Store(DirectDatabase(connection))).run()
         assert [look.decision for look in again.looks] == [look.decision for look in world.looks]
         assert [_fate(agent) for agent in again.agents()] == [_fate(agent) for agent in world.agents()]
 

@@ -10,6 +10,6 @@ from forkjoin.store.store import Store, open_store
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     found = await open_store(tmp_path / "records.sqlite")
-    await found.project("/repository/.git")
+    await found.projects.get_or_add("/repository/.git")
     yield found
     await found.close()

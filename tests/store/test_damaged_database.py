@@ -36,14 +36,14 @@ def _scramble_middle(file: Path) -> None:
 
 async def _check_what_is_left(store: Store, whole: Store) -> int:
     """See that each agent that was read is as it was; how many those are."""
-    _, numbers = await store.numbers()
+    _, numbers = await store.restored_agents.known_numbers()
     for number in numbers:
-        assert await store.agent(number) == await whole.agent(number)
-        assert [one.text for one in await store.events(number, 0, 100)] == [
-            one.text for one in await whole.events(number, 0, 100)
-        ][: len(await store.events(number, 0, 100))]
-    assert store._connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    assert store._connection.execute("PRAGMA integrity_check").fetchone() == {"integrity_check": "ok"}
+        assert await store.agents.get(number) == await whole.agents.get(number)
+        assert [one.text for one in await store.events.page(number, 0, 100)] == [
+            one.text for one in await whole.events.page(number, 0, 100)
+        ][: len(await store.events.page(number, 0, 100))]
+    assert store.database.connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert store.database.connection.execute("PRAGMA integrity_check").fetchone() == {"integrity_check": "ok"}
     return len(numbers)
 
 
@@ -63,8 +63,8 @@ async def test_a_damaged_database_is_set_aside_untouched_and_a_new_one_begun(
     (copy,) = set_aside_copies(file)
     assert copy.read_bytes() == left
     await _check_what_is_left(store, whole)
-    await store.project("/repository/.git")
-    await store.spawn([new_agent("next")], place, NOBODY)
+    await store.projects.get_or_add("/repository/.git")
+    await store.lifecycle.spawn([new_agent("next")], place, NOBODY)
     await store.close()
     await whole.close()
     again = await open_store(file)
@@ -77,7 +77,7 @@ async def test_most_agents_are_read_around_damage_in_the_middle(file: Path, whol
     store = await open_store(file)
     assert len(set_aside_copies(file)) == 1
     assert await _check_what_is_left(store, whole) > COUNT // 2
-    (agent,) = await store.spawn([new_agent("next")], place, NOBODY)
+    (agent,) = await store.lifecycle.spawn([new_agent("next")], place, NOBODY)
     assert agent.number > COUNT
     await store.close()
     await whole.close()
@@ -87,33 +87,33 @@ async def test_what_a_half_read_database_held_is_read_where_only_its_end_is_gone
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
     assert await _check_what_is_left(store, whole) == COUNT
-    assert await store.task(7) == await whole.task(7)
+    assert await store.agents.task(7) == await whole.agents.task(7)
     await store.close()
     await whole.close()
 
 
 async def test_a_landing_is_read_of_which_there_were_many_more_than_of_agents(file: Path) -> None:
     store = await open_store(file)
-    await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
-    store._connection.execute("UPDATE landing SET number = 5000")
+    await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    store.database.connection.execute("UPDATE landing SET number = 5000")
     await store.close()
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
-    assert [landing.number for landing in await store.open_landings()] == [5000]
+    assert [landing.number for landing in await store.merges.open()] == [5000]
     await store.close()
 
 
 @pytest.mark.parametrize("how", DAMAGES)
 async def test_a_damaged_log_leaves_what_the_database_has(file: Path, whole: Store, how: str) -> None:
     store = await open_store(file)
-    await store.spawn([new_agent("in-the-log")], place, NOBODY)
+    await store.lifecycle.spawn([new_agent("in-the-log")], place, NOBODY)
     for name in ("records.sqlite", "records.sqlite-wal"):
         shutil.copy(file.with_name(name), file.with_name(f"killed-{name.removeprefix('records.')}"))
     await store.close()
     killed = file.with_name("killed-sqlite")
     left = damage(file.with_name("killed-sqlite-wal"), how)
     store = await open_store(killed)
-    _, numbers = await store.numbers()
+    _, numbers = await store.restored_agents.known_numbers()
     assert numbers - {COUNT + 1} == set(range(1, COUNT + 1))
     if how == "random":
         (copy,) = set_aside_copies(killed)
@@ -124,7 +124,7 @@ async def test_a_damaged_log_leaves_what_the_database_has(file: Path, whole: Sto
 
 async def test_an_empty_database_beside_a_log_is_set_aside(file: Path) -> None:
     store = await open_store(file)
-    await store.spawn([new_agent("in-the-log")], place, NOBODY)
+    await store.lifecycle.spawn([new_agent("in-the-log")], place, NOBODY)
     killed = file.with_name("killed")
     killed.touch()
     shutil.copy(file.with_name(f"{file.name}-wal"), killed.with_name("killed-wal"))
@@ -136,11 +136,11 @@ async def test_an_empty_database_beside_a_log_is_set_aside(file: Path) -> None:
 
 async def test_no_number_of_a_damaged_database_is_handed_out_again(file: Path) -> None:
     store = await open_store(file)
-    await store.forget_agent(COUNT)
+    await store.retention.delete_agent(COUNT)
     await store.close()
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
-    (agent,) = await store.spawn([new_agent("next")], place, NOBODY)
+    (agent,) = await store.lifecycle.spawn([new_agent("next")], place, NOBODY)
     assert agent.number == COUNT + 1
     await store.close()
 
@@ -154,7 +154,7 @@ async def test_rows_that_hold_nonsense_are_left(file: Path) -> None:
     connection.close()
     file.write_bytes(file.read_bytes()[:-4096])
     store = await open_store(file)
-    assert (await store.numbers())[1] == set(range(1, COUNT + 1)) - {3, 4, 5, 6}
+    assert (await store.restored_agents.known_numbers())[1] == set(range(1, COUNT + 1)) - {3, 4, 5, 6}
     await store.close()
 
 
@@ -163,8 +163,8 @@ async def test_rows_of_a_table_whose_columns_are_damaged_are_left(file: Path) ->
     assert data.count(b"  conversation  TEXT") == 1
     file.write_bytes(data.replace(b"  conversation  TEXT", b"  conversatjon  TEXT"))
     store = await open_store(file)
-    assert await store.numbers() == (COUNT, set())
-    assert (await store.project("/repository/.git")).number == 1
+    assert await store.restored_agents.known_numbers() == (COUNT, set())
+    assert (await store.projects.get_or_add("/repository/.git")).number == 1
     await store.close()
 
 
@@ -175,7 +175,7 @@ async def test_a_log_that_a_kill_kept_from_being_set_aside_follows_its_database(
     store = await open_store(file)
     assert set_aside_copies(file) == [first]
     assert first.with_name(f"{first.name}-wal").read_bytes() == b"\x37\x7f\x06\x82 the rest of a log"
-    assert (await store.numbers())[1] == set(range(1, COUNT + 1))
+    assert (await store.restored_agents.known_numbers())[1] == set(range(1, COUNT + 1))
     await store.close()
 
 
@@ -184,11 +184,11 @@ async def test_a_kill_before_the_new_database_is_whole_is_made_good(
 ) -> None:
     file.write_bytes(file.read_bytes()[:-4096])
     with monkeypatch.context() as patched:
-        patched.setattr("forkjoin.store.database.salvage", _be_killed)
+        patched.setattr("forkjoin.store.open_database.salvage", _be_killed)
         with pytest.raises(InterruptedError):
             await open_store(file)
     store = await open_store(file)
-    assert (await store.numbers())[1] == set(range(1, COUNT + 1))
+    assert (await store.restored_agents.known_numbers())[1] == set(range(1, COUNT + 1))
     await store.close()
 
 
@@ -203,8 +203,8 @@ async def test_damage_that_is_met_in_use_is_nobodys_failure_and_is_seen_to_at_th
         opened.write(random.Random(1).randbytes(file.stat().st_size - 4096))
     with pytest.raises(RecordsError):
         for number in range(1, COUNT + 1):
-            await store.events(number, 0, 100)
-    assert store.damaged.is_set()
+            await store.events.page(number, 0, 100)
+    assert store.database.damaged.is_set()
     await store.close()
 
 

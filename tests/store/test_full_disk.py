@@ -99,12 +99,14 @@ async def test_records_that_can_only_be_read_are_told_of_and_used_again_once_the
     async with open_reconciler_in_memory(home) as reconciler, lead_of(reconciler, repository) as lead:
         (first,) = await lead.spawn(f"until test -e {home.state}/go; do sleep 0.02; done; echo told")
         await lead.until(first, state="running")
-        reconciler.store._connection.execute("PRAGMA query_only = ON")  # SQLite says what it does of a read-only file
+        reconciler.store.database.connection.execute(
+            "PRAGMA query_only = ON"
+        )  # SQLite says what it does of a read-only file
         refusal = await lead.refusal("spawn_agent", task="true")
         assert "can only be read" in refusal
         (home.state / "go").touch()
         await _until_told_of(lead, first)
         assert (await lead.listed(first))["state"] == "running"
-        reconciler.store._connection.execute("PRAGMA query_only = OFF")
+        reconciler.store.database.connection.execute("PRAGMA query_only = OFF")
         ended = await lead.call("wait_agents", ids=[first], timeout_s=GIVE_UP_S)
         assert [(one["state"], one["summary"]) for one in ended["finished"]] == [("succeeded", "told")]

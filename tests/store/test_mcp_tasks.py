@@ -4,30 +4,30 @@ from types import SimpleNamespace
 
 import pytest
 from forkjoin.core.session import Call
-from forkjoin.store import maintenance
-from forkjoin.store.mcp_tasks import KEPT_S, Deferred
+from forkjoin.store import retention
+from forkjoin.store.mcp_tasks import KEPT_S, McpTask
 from forkjoin.store.store import Store
 
 
-async def defer(store: Store, request: str = "1") -> Deferred:
-    return await store.defer(1, Call("relay", request), "wait_agents", {"until": "any"}, [3, 4])
+async def defer(store: Store, request: str = "1") -> McpTask:
+    return await store.mcp_tasks.add(1, Call("relay", request), "wait_agents", {"until": "any"}, [3, 4])
 
 
 async def test_a_call_is_deferred_once(store: Store) -> None:
     first, again, other = await defer(store), await defer(store), await defer(store, "2")
     assert first == again != other
-    assert await store.deferred([other.id, "none", first.id]) == [other, first]
+    assert await store.mcp_tasks.get_all([other.id, "none", first.id]) == [other, first]
     assert (first.call, first.arguments, first.agents) == (Call("relay", "1"), {"until": "any"}, (3, 4))
 
 
 async def test_what_ends_first_stays(store: Store) -> None:
     answered, cancelled = await defer(store), await defer(store, "2")
     for answer in ({"a": 1}, {"a": 2}):
-        await store.end_deferred(answered.id, answer)
-        await store.cancel_deferred(answered.id)
-    await store.cancel_deferred(cancelled.id)
-    await store.end_deferred(cancelled.id, {"a": 3})
-    ends = await store.deferred([answered.id, cancelled.id])
+        await store.mcp_tasks.finish(answered.id, answer)
+        await store.mcp_tasks.cancel(answered.id)
+    await store.mcp_tasks.cancel(cancelled.id)
+    await store.mcp_tasks.finish(cancelled.id, {"a": 3})
+    ends = await store.mcp_tasks.get_all([answered.id, cancelled.id])
     assert [(one.answer, one.cancelled) for one in ends] == [({"a": 1}, False), (None, True)]
 
 
@@ -36,6 +36,6 @@ async def test_it_is_kept_for_a_week(
     store: Store, monkeypatch: pytest.MonkeyPatch, later_s: float, *, is_kept: bool
 ) -> None:
     made = await defer(store)
-    monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: made.created + later_s))
-    await store.prune(1, [])
-    assert bool(await store.deferred([made.id])) is is_kept
+    monkeypatch.setattr(retention, "time", SimpleNamespace(time=lambda: made.created + later_s))
+    await store.retention.prune(1, [])
+    assert bool(await store.mcp_tasks.get_all([made.id])) is is_kept

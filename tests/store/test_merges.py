@@ -8,7 +8,7 @@ from support.records import NOBODY, new_agent, place
 
 
 async def queue(store: Store, target: str, *, dry_run: bool = False) -> MergeJob:
-    return await store.add_landing(NewMergeJob(1, "lead", (1,), f"refs/heads/{target}", None, dry_run, ""), NOBODY)
+    return await store.merges.add(NewMergeJob(1, "lead", (1,), f"refs/heads/{target}", None, dry_run, ""), NOBODY)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -16,17 +16,17 @@ async def test_a_branch_of_which_none_tells_is_unmerged_once_the_last_that_had_i
     store: Store, first: int
 ) -> None:
     """Landings on two targets end at once, and each saw the other open before."""
-    await store.spawn([new_agent("one")], place, NOBODY)
+    await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     landings = [await queue(store, "main"), await queue(store, "release")]
     await queue(store, "main", dry_run=True)
     for landing, merge in ((landings[first], Merge.QUEUED), (landings[1 - first], Merge.UNMERGED)):
-        await store.end_landing(landing, {}, (), str)
-        assert (await store.agent(1)).merge is merge
+        await store.merges.finish(landing, {}, (), str)
+        assert (await store.agents.get(1)).merge is merge
 
 
 async def test_what_one_tells_of_a_branch_stays_when_another_ends_that_tells_nothing(store: Store) -> None:
-    await store.spawn([new_agent("one")], place, NOBODY)
+    await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     one, other = await queue(store, "main"), await queue(store, "release")
-    await store.end_landing(one, {1: Merge.REJECTED}, (), str)
-    await store.end_landing(other, {}, (), str)
-    assert (await store.agent(1)).merge is Merge.REJECTED
+    await store.merges.finish(one, {1: Merge.REJECTED}, (), str)
+    await store.merges.finish(other, {}, (), str)
+    assert (await store.agents.get(1)).merge is Merge.REJECTED

@@ -12,48 +12,48 @@ TO_FINISHING = (State.PREPARING, State.RUNNING, State.FINISHING)
 
 async def bring(store: Store, *states: State) -> Agent:
     """An agent that has come through these states."""
-    (agent,) = await store.spawn([new_agent("one")], place, NOBODY)
+    (agent,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     for state in states:
-        agent = await store.move(agent, state)
+        agent = await store.lifecycle.move(agent, state)
     return agent
 
 
 async def end(store: Store, agent: Agent) -> Agent:
     """The agent, once it has succeeded."""
-    await store.finish(agent, Result(agent.attempt, State.SUCCEEDED, "", ""), Merge.UNMERGED)
-    return await store.agent(agent.number)
+    await store.lifecycle.finish(agent, Result(agent.attempt, State.SUCCEEDED, "", ""), Merge.UNMERGED)
+    return await store.agents.get(agent.number)
 
 
 async def tell(store: Store, agent: Agent) -> Agent:
-    await store.tell(agent, "more", NOBODY, "its caller's", "account")
-    return await store.agent(agent.number)
+    await store.messages.add(agent, "more", NOBODY, "its caller's", "account")
+    return await store.agents.get(agent.number)
 
 
 async def test_one_that_was_told_meanwhile_is_not_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
     told = await tell(store, ended)
-    assert await store.set_removing([ended]) == [told]
-    assert not (await store.agent(1)).removing
+    assert await store.lifecycle.begin_removal([ended]) == [told]
+    assert not (await store.agents.get(1)).removing
 
 
 async def test_one_that_is_being_removed_is_not_told(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
-    assert await store.set_removing([ended]) == []
+    assert await store.lifecycle.begin_removal([ended]) == []
     with pytest.raises(CallerError, match="was removed"):
         await tell(store, ended)
 
 
 async def test_one_that_is_on_its_way_to_a_target_is_neither_told_nor_removed(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
-    await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
     with pytest.raises(CallerError, match="is being merged"):
         await tell(store, ended)
-    assert [one.merge for one in await store.set_removing([ended])] == [Merge.QUEUED]
+    assert [one.merge for one in await store.lifecycle.begin_removal([ended])] == [Merge.QUEUED]
 
 
 async def test_one_that_is_being_stopped_is_not_told(store: Store) -> None:
     running = await bring(store, State.PREPARING, State.RUNNING)
-    await store.ask_stop([running])
+    await store.lifecycle.ask_stop([running])
     with pytest.raises(CallerError, match="is being stopped"):
         await tell(store, running)
 
@@ -61,15 +61,15 @@ async def test_one_that_is_being_stopped_is_not_told(store: Store) -> None:
 async def test_a_stop_that_comes_last_keeps_one_from_going_on_with_what_waits(store: Store) -> None:
     finishing = await bring(store, *TO_FINISHING)
     await tell(store, finishing)
-    await store.ask_stop([finishing])
+    await store.lifecycle.ask_stop([finishing])
     assert (await end(store, finishing)).state is State.SUCCEEDED
 
 
 async def test_one_that_goes_on_at_its_end_begins_as_one_that_is_told_later(store: Store) -> None:
-    (agent,) = await store.spawn([new_agent("one")], place, NOBODY)
-    await store.set(agent, wind_up=True)
+    (agent,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
+    await store.agents.update(agent, wind_up=True)
     for state in TO_FINISHING:
-        agent = await store.move(agent, state)
+        agent = await store.lifecycle.move(agent, state)
     await tell(store, agent)
     again = await end(store, agent)
     assert (again.state, again.attempt, again.money.wind_up) == (State.QUEUED, 2, False)
@@ -84,9 +84,9 @@ async def test_one_that_is_told_later_goes_on_in_its_callers_environment(store: 
 
 async def test_what_was_merged_and_is_undone_while_it_goes_on_is_merged_no_more(store: Store) -> None:
     ended = await end(store, await bring(store, *TO_FINISHING))
-    landing = await store.add_landing(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
-    await store.end_landing(landing, {1: Merge.MERGED}, (), str)
+    landing = await store.merges.add(NewMergeJob(1, "lead", (1,), "refs/heads/main", None, False, ""), NOBODY)
+    await store.merges.finish(landing, {1: Merge.MERGED}, (), str)
     told = await tell(store, ended)
     assert (told.merge, told.history.was_merged) == (Merge.UNMERGED, True)
-    await store.end_landing(landing, {}, [1], str)
-    assert not (await store.agent(1)).history.was_merged
+    await store.merges.finish(landing, {}, [1], str)
+    assert not (await store.agents.get(1)).history.was_merged

@@ -48,9 +48,9 @@ def old(tmp_path: Path) -> Path:
 async def test_records_of_the_first_release_are_carried_over_and_a_copy_is_kept(old: Path) -> None:
     (old.parent / "records.sqlite.before-1").write_bytes(b"an older copy")
     store = await open_store(old)
-    agent = await store.agent(1)
+    agent = await store.agents.get(1)
     assert (agent.name, agent.spec) == ("old", SpecParts(agent="sh", verify="true"))
-    assert await store.task(1) == 'say "hi"\n\tto 🦊'
+    assert await store.agents.task(1) == 'say "hi"\n\tto 🦊'
     await store.close()
     (copy,) = old.parent.glob("records.sqlite.before-*")
     with sqlite3.connect(copy) as connection:
@@ -63,8 +63,8 @@ async def test_of_damaged_records_of_the_first_release_what_is_read_is_carried_o
     suspect(old)
     store = await open_store(old)
     assert len(set_aside_copies(old)) == 1
-    assert (await store.agent(1)).name == "old"
-    assert await store.task(1) == 'say "hi"\n\tto 🦊'
+    assert (await store.agents.get(1)).name == "old"
+    assert await store.agents.task(1) == 'say "hi"\n\tto 🦊'
     await store.close()
 
 
@@ -79,7 +79,7 @@ async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path)
         connection.executescript("\n".join(["BEGIN;", *steps, "PRAGMA user_version = 9;", "COMMIT;"]))
     connection.close()
     store = await open_store(old)
-    agent = await store.agent(1)
+    agent = await store.agents.get(1)
     assert (
         agent.name,
         agent.dependencies.after,
@@ -88,7 +88,7 @@ async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path)
         agent.candidates.first,
     ) == ("old", (), (), (), 0)
     stacked = replace(new_agent("new"), after=Others((1,)), base_agents=Others((1,)))
-    (new,) = await store.spawn([stacked], place, NOBODY)
+    (new,) = await store.lifecycle.spawn([stacked], place, NOBODY)
     assert (new.number, new.dependencies.after, new.dependencies.base_agents) == (2, (1,), (1,))
     await store.close()
 
@@ -96,22 +96,22 @@ async def test_records_of_before_stacks_and_contests_are_carried_over(old: Path)
 BEFORE_THE_COPY_IS_WHOLE = """
 import os, signal, sys
 from pathlib import Path
-from forkjoin.store import database
+from forkjoin.store import open_database
 Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-database.open_database(Path(sys.argv[1]))
+open_database.open_database(Path(sys.argv[1]))
 """
 WITHIN_A_MIGRATION = """
 import os, signal, sys
 from pathlib import Path
-from forkjoin.store import database
-steps, connect = database._steps(), database._connect
+from forkjoin.store import open_database
+steps, connect = open_database._migrations(), open_database._connect
 def connect_to_be_killed(file):
     connection = connect(file)
     connection.create_function("die", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
     return connection
-database._connect = connect_to_be_killed
-database._steps = lambda: [steps[0], steps[1] + "; SELECT die();"]
-database.open_database(Path(sys.argv[1]))
+open_database._connect = connect_to_be_killed
+open_database._migrations = lambda: [steps[0], steps[1] + "; SELECT die();"]
+open_database.open_database(Path(sys.argv[1]))
 """
 
 
@@ -120,7 +120,7 @@ async def test_a_kill_on_the_way_is_harmless(old: Path, script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(old)], check=False)
     assert done.returncode == -signal.SIGKILL
     store = await open_store(old)
-    assert await store.task(1) == 'say "hi"\n\tto 🦊'
+    assert await store.agents.task(1) == 'say "hi"\n\tto 🦊'
     await store.close()
     assert len(list(old.parent.glob("*.before-*"))) == 1
 
@@ -129,7 +129,7 @@ async def test_a_newer_schema_is_refused_and_database_and_log_stay_byte_for_byte
     file = tmp_path / "records.sqlite"
     store = await open_store(file)
     await fill(store, 3)
-    store._connection.execute("PRAGMA user_version = 99")  # it stands in the log alone
+    store.database.connection.execute("PRAGMA user_version = 99")  # it stands in the log alone
     newer = tmp_path / "newer" / "records.sqlite"
     newer.parent.mkdir()
     names = [newer.with_name(f"{newer.name}{end}") for end in ("", "-wal")]
@@ -160,8 +160,8 @@ async def test_all_that_is_made_is_the_users_alone_whatever_the_umask(tmp_path: 
         Home(folder, folder).make()
         for file in (folder / "records.sqlite", old):
             store = await open_store(file)
-            await store.project("/repository/.git")
-            await store.spawn([new_agent("first")], place, NOBODY)
+            await store.projects.get_or_add("/repository/.git")
+            await store.lifecycle.spawn([new_agent("first")], place, NOBODY)
             made = [one for one in file.parent.glob("records.sqlite*") if "before" not in one.name]
             assert {one.name for one in made} == {f"records.sqlite{end}" for end in ("", "-wal", "-shm")}
             modes = {one: stat.S_IMODE(one.stat().st_mode) for one in file.parent.glob("records.sqlite*")}

@@ -20,60 +20,60 @@ def below(parent: Agent, name: str) -> NewAgent:
 
 
 async def tree(store: Store) -> tuple[Agent, Agent, Agent]:
-    (first,) = await store.spawn([granting(new_agent("first"), budget_usd=2)], place, NOBODY)
-    (second,) = await store.spawn([below(first, "second")], place, NOBODY)
-    (third,) = await store.spawn([below(second, "third")], place, NOBODY)
+    (first,) = await store.lifecycle.spawn([granting(new_agent("first"), budget_usd=2)], place, NOBODY)
+    (second,) = await store.lifecycle.spawn([below(first, "second")], place, NOBODY)
+    (third,) = await store.lifecycle.spawn([below(second, "third")], place, NOBODY)
     return first, second, third
 
 
 async def test_what_one_spends_counts_for_all_leads_above_and_what_was_granted_limits_it(store: Store) -> None:
     *_, third = await tree(store)
     assert third.leads == ("agent:a2", "agent:a1", "lead")
-    await store.note(third, [], costs=[Cost("part", "model", 0.5)])
-    budgets = {one.lead: (one.limit_usd, one.spent_usd) for one in await store.budgets()}
+    await store.events.add(third, [], costs=[Cost("part", "model", 0.5)])
+    budgets = {one.lead: (one.limit_usd, one.spent_usd) for one in await store.budgets.of_live_agents()}
     assert budgets == {
         "": (None, 0.5),
         "agent:a1": (2, 0.5),
         "agent:a2": (None, 0.5),
         "lead": (None, 0.5),
     }
-    await store.forget_agent(3)
-    await store.forget_agent(2)
-    await store.prune(0, [])
-    assert {one.lead for one in await store.project_budgets(1)} == {"", "agent:a1", "lead"}
-    await store.forget_agent(1)
-    await store.prune(0, [])
-    assert [one.lead for one in await store.project_budgets(1)] == [""]
+    await store.retention.delete_agent(3)
+    await store.retention.delete_agent(2)
+    await store.retention.prune(0, [])
+    assert {one.lead for one in await store.budgets.of_project(1)} == {"", "agent:a1", "lead"}
+    await store.retention.delete_agent(1)
+    await store.retention.prune(0, [])
+    assert [one.lead for one in await store.budgets.of_project(1)] == [""]
 
 
 async def test_those_that_were_spawned_count_for_ever_and_for_all_above(store: Store) -> None:
     first, second, _ = await tree(store)
-    assert [(await store.agent(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
-    await store.forget_agent(3)
-    await store.spawn([below(second, "fourth")], place, NOBODY)
+    assert [(await store.agents.get(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
+    await store.retention.delete_agent(3)
+    await store.lifecycle.spawn([below(second, "fourth")], place, NOBODY)
     with pytest.raises(CallerError, match=r"a1 \(first\) was granted 3 .* 0 are left, and 1 were asked for"):
-        await store.spawn([below(second, "fifth")], place, NOBODY)
-    assert [(await store.agent(number)).lineage.spawned for number in (1, 2)] == [3, 2], "all or none"
+        await store.lifecycle.spawn([below(second, "fifth")], place, NOBODY)
+    assert [(await store.agents.get(number)).lineage.spawned for number in (1, 2)] == [3, 2], "all or none"
     with pytest.raises(CallerError, match="0 are left, and 2 were asked for"):
-        await store.spawn([below(first, "sixth"), below(first, "seventh")], place, NOBODY)
+        await store.lifecycle.spawn([below(first, "sixth"), below(first, "seventh")], place, NOBODY)
 
 
 async def test_with_an_end_those_below_are_asked_to_stop_in_one_transaction(store: Store) -> None:
     first, *_ = await tree(store)
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):
-        first = await store.move(first, state)
-    second = await store.move(await store.agent(2), State.PREPARING)
-    await store.finish(first, Result(1, State.SUCCEEDED, "", ""), Merge.NOTHING)
-    assert (await store.agent(second.number)).stop_asked
-    assert (await store.agent(3)).state is State.STOPPED
+        first = await store.lifecycle.move(first, state)
+    second = await store.lifecycle.move(await store.agents.get(2), State.PREPARING)
+    await store.lifecycle.finish(first, Result(1, State.SUCCEEDED, "", ""), Merge.NOTHING)
+    assert (await store.agents.get(second.number)).stop_asked
+    assert (await store.agents.get(3)).state is State.STOPPED
     with pytest.raises(CallerError, match="is at its end"):
-        await store.spawn([below(first, "late")], place, NOBODY)
+        await store.lifecycle.spawn([below(first, "late")], place, NOBODY)
 
 
 async def test_one_that_is_to_stop_and_stands_below_another_that_is_to_is_stopped_once(store: Store) -> None:
     first, _, third = await tree(store)
-    assert [agent.number for agent in await store.ask_stop([first, third])] == [1, 3, 2]
-    assert {(await store.agent(number)).state for number in (1, 2, 3)} == {State.STOPPED}
+    assert [agent.number for agent in await store.lifecycle.ask_stop([first, third])] == [1, 3, 2]
+    assert {(await store.agents.get(number)).state for number in (1, 2, 3)} == {State.STOPPED}
 
 
 async def test_what_one_was_granted_is_bounded_as_before_once_it_was_restored(store: Store) -> None:
@@ -82,6 +82,6 @@ async def test_what_one_was_granted_is_bounded_as_before_once_it_was_restored(st
     child = {**about, "name": "second", "parent": 1, "lead": "agent:a1", "above": ["lead"]}
     grandchild = {**about, "name": "third", "parent": 2, "lead": "agent:a2", "above": ["agent:a1", "lead"]}
     found = [About.model_validate(one) for one in ({**about, "name": "first"}, child, grandchild)]
-    await store.restore([Restored(n, 1, one, Asked(), removed=False) for n, one in enumerate(found, 1)], 3)
-    assert [(await store.agent(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
-    assert ("agent:a1", 2) in {(one.lead, one.limit_usd) for one in await store.budgets()}
+    await store.restored_agents.add([Restored(n, 1, one, Asked(), removed=False) for n, one in enumerate(found, 1)], 3)
+    assert [(await store.agents.get(number)).lineage.spawned for number in (1, 2, 3)] == [2, 1, 0]
+    assert ("agent:a1", 2) in {(one.lead, one.limit_usd) for one in await store.budgets.of_live_agents()}

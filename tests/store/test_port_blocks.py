@@ -66,40 +66,42 @@ def _meet(one: range, other: range) -> bool:
 async def test_each_agent_has_a_block_of_its_own_until_it_is_removed(store: Store) -> None:
     sizes = (10, 25, 10)
     new = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=size)) for n, size in enumerate(sizes)]
-    agents, first = await store.spawn(new, place, NOBODY), store.first_port
+    agents, first = await store.lifecycle.spawn(new, place, NOBODY), store.database.first_port
     assert [agent.worktree.port_base for agent in agents] == [first, first + 10, first + 35]
-    await store.set(agents[1], removed=1.0)
+    await store.agents.update(agents[1], removed=1.0)
     with socket.create_server(("127.0.0.1", first + 12)):
-        again = await store.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY)
+        again = await store.lifecycle.spawn([new_agent("a"), new_agent("b"), new_agent("c")], place, NOBODY)
     assert [agent.worktree.port_base for agent in again] == [first + 13, first + 23, first + 45]
 
 
 async def test_a_scratch_worktree_has_a_block_until_it_is_forgotten(store: Store) -> None:
-    first, recipe = store.first_port, Recipe(ports=7)
+    first, recipe = store.database.first_port, Recipe(ports=7)
     new = [NewMergeJob(1, "lead", (), f"refs/heads/{name}", "x", False, "") for name in ("main", "main", "side")]
-    taken = [await store.take_scratch(await store.add_landing(one, NOBODY), recipe) for one in new]
+    taken = [await store.scratch_worktrees.take(await store.merges.add(one, NOBODY), recipe) for one in new]
     assert [one.port_base for one in taken] == [first, first, first + 7]
-    await store.retire_scratch(taken[0].number)
-    (agent,) = await store.spawn([new_agent("a")], place, NOBODY)
+    await store.scratch_worktrees.retire(taken[0].number)
+    (agent,) = await store.lifecycle.spawn([new_agent("a")], place, NOBODY)
     assert agent.worktree.port_base == first + 14
-    await store.forget_scratch(taken[0].number)
-    (agent,) = await store.spawn([replace(new_agent("b"), recipe=recipe)], place, NOBODY)
+    await store.scratch_worktrees.delete(taken[0].number)
+    (agent,) = await store.lifecycle.spawn([replace(new_agent("b"), recipe=recipe)], place, NOBODY)
     assert agent.worktree.port_base == first
 
 
 async def test_where_none_are_left_nothing_is_recorded_and_it_is_said_what_to_do(
     store: Store, nobody_listens: None
 ) -> None:
-    store.first_port = FIRST
+    store.database.first_port = FIRST
     many = [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(13)]
     with pytest.raises(CallerError, match="Call remove_worktrees"):
-        await store.spawn(many, place, NOBODY)
-    assert await store.live() == []
-    assert len(await store.spawn(many[:12], place, NOBODY)) == 12
+        await store.lifecycle.spawn(many, place, NOBODY)
+    assert await store.agents.live() == []
+    assert len(await store.lifecycle.spawn(many[:12], place, NOBODY)) == 12
 
 
 async def test_who_asks_for_none_goes_without_where_none_are_left(store: Store, nobody_listens: None) -> None:
-    store.first_port = FIRST
-    await store.spawn([replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY)
-    (agent,) = await store.spawn([new_agent("more")], place, NOBODY)
+    store.database.first_port = FIRST
+    await store.lifecycle.spawn(
+        [replace(new_agent(f"n{n}"), recipe=Recipe(ports=1000)) for n in range(12)], place, NOBODY
+    )
+    (agent,) = await store.lifecycle.spawn([new_agent("more")], place, NOBODY)
     assert agent.worktree.port_base == 0

@@ -17,22 +17,22 @@ ASKED = NewRequest("question", "Which?", "neither", 60)
 
 @pytest.fixture
 async def agent(store: Store) -> Agent:
-    (found,) = await store.spawn([new_agent("one")], place, NOBODY)
+    (found,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
     for state in (State.PREPARING, State.RUNNING):
-        found = await store.move(found, state)
+        found = await store.lifecycle.move(found, state)
     return found
 
 
 async def ask(store: Store, name: str = "1", new: NewRequest = ASKED) -> Request:
-    return await store.ask(1, Call("relay", name), new)
+    return await store.requests.add(1, Call("relay", name), new)
 
 
 async def state(store: Store) -> State:
-    return (await store.agent(1)).state
+    return (await store.agents.get(1)).state
 
 
 async def closed(store: Store, request: Request) -> Request:
-    found = await store.request(request.number)
+    found = await store.requests.get(request.number)
     assert found
     assert found.closed is not None
     return found
@@ -41,76 +41,76 @@ async def closed(store: Store, request: Request) -> Request:
 async def test_an_agent_waits_until_all_that_it_asked_is_answered(store: Store, agent: Agent) -> None:
     first, second = await ask(store), await ask(store, "2")
     assert await state(store) is State.WAITING
-    await store.answer(first, "this", "", "the person", NOBODY)
+    await store.requests.answer(first, "this", "", "the person", NOBODY)
     assert await state(store) is State.WAITING
-    await store.answer(second, "that", "", "the person", NOBODY)
+    await store.requests.answer(second, "that", "", "the person", NOBODY)
     assert await state(store) is State.RUNNING
-    notes = [event.text for event in await store.events(1, 0, 10)]
+    notes = [event.text for event in await store.events.page(1, 0, 10)]
     assert notes[-1] == "r2 answered by the person: that"
 
 
 async def test_a_repeat_of_a_call_finds_what_it_asked(store: Store, agent: Agent) -> None:
     assert await ask(store) == await ask(store)
-    assert len(await store.open_requests()) == 1
+    assert len(await store.requests.open()) == 1
 
 
 async def test_a_second_answer_is_refused_with_the_first(store: Store, agent: Agent) -> None:
     request = await ask(store)
-    await store.answer(request, "this", "it is better", "lead one", NOBODY)
+    await store.requests.answer(request, "this", "it is better", "lead one", NOBODY)
     with pytest.raises(
         CallerError, match=r"the first answer counts\. It was answered by lead one: this \(it is better\)"
     ):
-        await store.answer(request, "that", "", "the person", NOBODY)
+        await store.requests.answer(request, "that", "", "the person", NOBODY)
 
 
 async def test_what_nobody_answers_in_time_has_what_was_to_count_then(store: Store, agent: Agent) -> None:
     request, later = await ask(store), await ask(store, "2", replace(ASKED, seconds=120))
-    assert await store.next_expiry() == request.expires
-    await store.expire_requests(request.expires)
+    assert await store.requests.next_expiry() == request.expires
+    await store.requests.expire(request.expires)
     assert (await closed(store, request)).outcome == "answered by nobody in time: neither"
-    assert [one.number for one in await store.open_requests()] == [later.number]
-    assert await store.next_expiry() == later.expires
+    assert [one.number for one in await store.requests.open()] == [later.number]
+    assert await store.requests.next_expiry() == later.expires
     with pytest.raises(CallerError, match="by nobody in time: neither"):
-        await store.answer(request, "this", "", "the person", NOBODY)
+        await store.requests.answer(request, "this", "", "the person", NOBODY)
 
 
 @pytest.mark.parametrize("how", ["end", "stop", "rest", "give up"])
 async def test_where_its_program_is_to_end_its_requests_are_withdrawn(store: Store, agent: Agent, how: str) -> None:
     request = await ask(store)
-    agent = await store.agent(1)
+    agent = await store.agents.get(1)
     match how:
         case "end":
-            await store.end_attempt(agent, Noted("ended"), None, done=False)
+            await store.lifecycle.end_attempt(agent, Noted("ended"), None, done=False)
         case "rest":
-            await store.end_attempt(agent, Noted("ended"), Pause("a rest"), done=False)
+            await store.lifecycle.end_attempt(agent, Noted("ended"), Pause("a rest"), done=False)
         case "stop":
-            await store.ask_stop([agent])
+            await store.lifecycle.ask_stop([agent])
         case _:
-            await store.move(agent, State.FINISHING)
+            await store.lifecycle.move(agent, State.FINISHING)
     assert (await closed(store, request)).outcome.startswith("withdrawn")
     with pytest.raises(CallerError, match="withdrawn"):
-        await store.answer(request, "this", "", "the person", NOBODY)
+        await store.requests.answer(request, "this", "", "the person", NOBODY)
 
 
 async def test_what_is_frozen_in_midst_waits_on_when_it_goes_on(store: Store, agent: Agent) -> None:
     request = await ask(store)
-    frozen = await store.move(await store.agent(1), State.PAUSED, None, Pause("room", frozen=True))
-    assert (await store.move(frozen, State.RUNNING)).state is State.WAITING
-    await store.answer(request, "this", "", "the person", NOBODY)
+    frozen = await store.lifecycle.move(await store.agents.get(1), State.PAUSED, None, Pause("room", frozen=True))
+    assert (await store.lifecycle.move(frozen, State.RUNNING)).state is State.WAITING
+    await store.requests.answer(request, "this", "", "the person", NOBODY)
     assert await state(store) is State.RUNNING
 
 
 async def test_what_was_asked_before_its_start_was_recorded_is_waited_for(store: Store) -> None:
-    (agent,) = await store.spawn([new_agent("one")], place, NOBODY)
-    agent = await store.move(agent, State.PREPARING)
+    (agent,) = await store.lifecycle.spawn([new_agent("one")], place, NOBODY)
+    agent = await store.lifecycle.move(agent, State.PREPARING)
     await ask(store)
-    assert (await store.move(agent, State.RUNNING)).state is State.WAITING
+    assert (await store.lifecycle.move(agent, State.RUNNING)).state is State.WAITING
 
 
 async def test_what_an_agent_gives_up_is_withdrawn_and_it_goes_on(store: Store, agent: Agent) -> None:
     request = await ask(store)
-    await store.withdraw(request)
-    await store.withdraw(request)
+    await store.requests.withdraw(request)
+    await store.requests.withdraw(request)
     assert "waits for it no more" in (await closed(store, request)).outcome
     assert await state(store) is State.RUNNING
 
@@ -120,39 +120,39 @@ async def test_one_that_asks_in_a_loop_is_told_to_wait_and_in_the_end_to_decide(
         await ask(store, str(number))
     with pytest.raises(CallerError, match="16 requests of yours are open"):
         await ask(store, "17")
-    await store.expire_requests(time.time() + 60)
+    await store.requests.expire(time.time() + 60)
     rows = [(f"old {number}",) for number in range(984)]
     insert = "INSERT INTO request (agent, call, kind, text, fallback, asked, expires, closed) "
-    store._connection.executemany(f"{insert} VALUES (1, ?, 'question', '', '', 0, 0, 0)", rows)
+    store.database.connection.executemany(f"{insert} VALUES (1, ?, 'question', '', '', 0, 0, 0)", rows)
     with pytest.raises(CallerError, match="asked 1000 times; decide yourself"):
         await ask(store, "18")
 
 
 async def test_an_agent_that_is_stopped_or_has_ended_asks_nothing(store: Store, agent: Agent) -> None:
-    await store.ask_stop([agent])
+    await store.lifecycle.ask_stop([agent])
     with pytest.raises(CallerError, match="being stopped, or have ended"):
         await ask(store)
 
 
 async def test_each_lead_is_told_once(store: Store, agent: Agent) -> None:
     request = await ask(store)
-    assert await store.untold_requests(1, "one", [request]) == {1}
-    await store.set_requests_told(1, "one", [request])
-    await store.set_requests_told(1, "one", [request])
-    assert await store.untold_requests(1, "one", [request]) == set()
-    assert await store.untold_requests(1, "two", [request]) == {1}
+    assert await store.requests.untold(1, "one", [request]) == {1}
+    await store.requests.set_told(1, "one", [request])
+    await store.requests.set_told(1, "one", [request])
+    assert await store.requests.untold(1, "one", [request]) == set()
+    assert await store.requests.untold(1, "two", [request]) == {1}
 
 
 async def test_a_request_is_found_in_its_own_project_alone(store: Store, agent: Agent) -> None:
     request = await ask(store)
-    await store.project("/other/.git")
-    assert await store.request_in(1, 1) == request
-    assert await store.request_in(2, 1) is None
-    assert await store.open_requests(2) == []
+    await store.projects.get_or_add("/other/.git")
+    assert await store.requests.find(1, 1) == request
+    assert await store.requests.find(2, 1) is None
+    assert await store.requests.open(2) == []
 
 
 async def test_what_it_asked_goes_with_an_agents_record(store: Store, agent: Agent) -> None:
-    await store.set_requests_told(1, "one", [await ask(store)])
-    await store.forget_agent(1)
-    assert await store.request(1) is None
-    assert store._connection.execute("SELECT count(*) AS n FROM request_told").fetchone() == {"n": 0}
+    await store.requests.set_told(1, "one", [await ask(store)])
+    await store.retention.delete_agent(1)
+    assert await store.requests.get(1) is None
+    assert store.database.connection.execute("SELECT count(*) AS n FROM request_told").fetchone() == {"n": 0}

@@ -12,7 +12,8 @@ from forkjoin.core.error import BrokenPromiseError, CallerError, RecordsError, U
 from forkjoin.core.event import TEXT_LIMIT, Noted, Said
 from forkjoin.core.model import FINAL, TRANSITIONS, Agent, Merge, Result, State
 from forkjoin.core.session import Call
-from forkjoin.store.database import open_database
+from forkjoin.store.database import Database
+from forkjoin.store.open_database import open_database
 from forkjoin.store.rows import Progress
 from forkjoin.store.store import Store, open_store
 from hypothesis import given, settings
@@ -21,98 +22,98 @@ from support.records import NOBODY, new_agent, place
 
 
 async def _spawn(store: Store, *names: str, call: Call = NOBODY) -> list[Agent]:
-    return await store.spawn([new_agent(name) for name in names], place, call)
+    return await store.lifecycle.spawn([new_agent(name) for name in names], place, call)
 
 
 async def test_an_agent_is_read_back_as_it_was_recorded(store: Store) -> None:
     (agent,) = await _spawn(store, "first")
     assert (agent.id, agent.worktree.branch, agent.state) == ("a1", "forkjoin/a1-first", State.QUEUED)
     assert agent.spec == SpecParts(verify="true")
-    assert await store.task(1) == "a task"
-    assert await store.agent(1) == agent
-    assert await store.find(1, "a1") == await store.find(1, "first") == [agent]
+    assert await store.agents.task(1) == "a task"
+    assert await store.agents.get(1) == agent
+    assert await store.agents.find(1, "a1") == await store.agents.find(1, "first") == [agent]
     with pytest.raises(UnknownAgentError, match="has no agents yet"):
-        await store.find(2, "a1")
+        await store.agents.find(2, "a1")
     with pytest.raises(UnknownAgentError, match=r"newest agents: a1 \(first\)"):
-        await store.find(1, "second")
+        await store.agents.find(1, "second")
 
 
 @pytest.mark.parametrize("before", list(State))
 async def test_only_the_tables_moves_are_made(store: Store, before: State) -> None:
     for to in State:
         (agent,) = await _spawn(store, f"{before}-{to}")
-        store._connection.execute("UPDATE agent SET state = ? WHERE number = ?", (before, agent.number))
+        store.database.connection.execute("UPDATE agent SET state = ? WHERE number = ?", (before, agent.number))
         agent = replace(agent, state=before)
         if to in TRANSITIONS[before]:
-            moved = await store.move(agent, to)
+            moved = await store.lifecycle.move(agent, to)
             assert moved.state is to
             assert (moved.timing.ended is not None) == (to in FINAL)
         else:
             with pytest.raises(BrokenPromiseError, match="can't go from"):
-                await store.move(agent, to)
-            assert (await store.agent(agent.number)).state is before
+                await store.lifecycle.move(agent, to)
+            assert (await store.agents.get(agent.number)).state is before
 
 
 async def test_a_move_from_a_state_that_has_passed_is_refused(store: Store) -> None:
     (agent,) = await _spawn(store, "once")
-    await store.move(agent, State.PREPARING)
+    await store.lifecycle.move(agent, State.PREPARING)
     with pytest.raises(BrokenPromiseError):
-        await store.move(agent, State.PREPARING)
+        await store.lifecycle.move(agent, State.PREPARING)
 
 
 async def test_each_attempt_has_progress_of_its_own(store: Store) -> None:
     (agent,) = await _spawn(store, "again")
-    await store.note(agent, [], Progress(700, 600))
-    assert await store.progress(agent) == Progress(700, 600)
-    assert await store.progress(replace(agent, attempt=2)) == Progress(0, None)
+    await store.events.add(agent, [], Progress(700, 600))
+    assert await store.events.progress(agent) == Progress(700, 600)
+    assert await store.events.progress(replace(agent, attempt=2)) == Progress(0, None)
 
 
 async def test_what_an_older_attempt_brings_late_is_refused(store: Store) -> None:
     (agent,) = await _spawn(store, "again")
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):
-        agent = await store.move(agent, state)
-    store._connection.execute("UPDATE agent SET attempt = 2")
+        agent = await store.lifecycle.move(agent, state)
+    store.database.connection.execute("UPDATE agent SET attempt = 2")
     with pytest.raises(BrokenPromiseError):
-        await store.finish(agent, Result(1, State.SUCCEEDED, "", ""), Merge.NOTHING)
-    assert (await store.agent(agent.number)).state is State.FINISHING
-    assert await store.result(agent.number) is None
+        await store.lifecycle.finish(agent, Result(1, State.SUCCEEDED, "", ""), Merge.NOTHING)
+    assert (await store.agents.get(agent.number)).state is State.FINISHING
+    assert await store.results.get(agent.number) is None
 
 
 async def test_a_taken_name_refuses_all_of_a_spawn(store: Store) -> None:
     await _spawn(store, "taken")
     with pytest.raises(CallerError, match="'taken' is taken by a1"):
         await _spawn(store, "free", "taken")
-    assert [agent.name for agent in await store.live()] == ["taken"]
+    assert [agent.name for agent in await store.agents.live()] == ["taken"]
 
 
 async def test_a_name_that_was_ours_to_choose_gets_a_number(store: Store) -> None:
-    agents = await store.spawn([new_agent("task", derived=True) for _ in range(3)], place, NOBODY)
+    agents = await store.lifecycle.spawn([new_agent("task", derived=True) for _ in range(3)], place, NOBODY)
     assert [agent.name for agent in agents] == ["task", "task-2", "task-3"]
 
 
 async def test_of_many_with_one_name_no_name_is_tried_twice(store: Store) -> None:
     asked: list[str] = []
-    store._connection.set_trace_callback(lambda sql: asked.append(sql) if "merge <> 'merged'" in sql else None)
-    agents = await store.spawn([new_agent("task", derived=True) for _ in range(50)], place, NOBODY)
+    store.database.connection.set_trace_callback(lambda sql: asked.append(sql) if "merge <> 'merged'" in sql else None)
+    agents = await store.lifecycle.spawn([new_agent("task", derived=True) for _ in range(50)], place, NOBODY)
     assert [agent.name for agent in agents[1:]] == [f"task-{n}" for n in range(2, 51)]
     assert len(asked) == 50 + 49
 
 
 async def test_a_number_is_never_used_again(store: Store) -> None:
     await _spawn(store, "gone")
-    await store.forget_agent(1)
+    await store.retention.delete_agent(1)
     (agent,) = await _spawn(store, "next")
     assert agent.id == "a2"
 
 
 async def test_a_call_is_answered_the_second_time_as_the_first(store: Store) -> None:
     call = Call("relay", "7")
-    assert await store.answered(call) is None
+    assert await store.calls.answer_to(call) is None
     (agent,) = await _spawn(store, "once", call=call)
-    assert await store.answered(call) == {"agents": [agent.number]}
+    assert await store.calls.answer_to(call) == {"agents": [agent.number]}
     with pytest.raises(RecordsError):
         await _spawn(store, "twice", call=call)
-    assert [agent.name for agent in await store.live()] == ["once"]
+    assert [agent.name for agent in await store.agents.live()] == ["once"]
 
 
 async def test_a_look_at_the_agents_reads_no_task(store: Store) -> None:
@@ -121,16 +122,16 @@ async def test_a_look_at_the_agents_reads_no_task(store: Store) -> None:
     def allow(action: int, table: str | None, *_: str | None) -> int:
         return sqlite3.SQLITE_DENY if (action, table) == (sqlite3.SQLITE_READ, "task") else sqlite3.SQLITE_OK
 
-    store._connection.set_authorizer(allow)
-    assert [agent.name for agent in await store.live()] == ["first", "second"]
+    store.database.connection.set_authorizer(allow)
+    assert [agent.name for agent in await store.agents.live()] == ["first", "second"]
     with pytest.raises(RecordsError):
-        await store.task(1)
+        await store.agents.task(1)
 
 
 async def test_events_wake_nobody(store: Store) -> None:
     (agent,) = await _spawn(store, "speaker")
     seen = store.changes.version
-    await store.note(agent, [(Said("hello"), 0)], Progress(6, None))
+    await store.events.add(agent, [(Said("hello"), 0)], Progress(6, None))
     assert store.changes.version == seen
 
 
@@ -141,9 +142,9 @@ async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_s
     for name, now in (("first", 2e9), ("second", 1e9), ("third", 3e9)):
         monkeypatch.setattr("time.time", lambda now=now: now)
         await _spawn(store, name)
-    assert [agent.name for agent in await store.live()] == ["first", "second", "third"]
-    assert [agent.name for agent in await store.agents(1, everything=True)] == ["third", "second", "first"]
-    assert [agent.name for agent in (await store.untold(1, "lead", 9, everyone=False))[0]] == [
+    assert [agent.name for agent in await store.agents.live()] == ["first", "second", "third"]
+    assert [agent.name for agent in await store.agents.page(1, everything=True)] == ["third", "second", "first"]
+    assert [agent.name for agent in (await store.agents.untold(1, "lead", 9, everyone=False))[0]] == [
         "first",
         "second",
         "third",
@@ -153,40 +154,42 @@ async def test_the_order_of_agents_is_that_of_their_numbers_whatever_the_clock_s
 @pytest.mark.parametrize("task", ["-n '$(x)' `y` \\ \"", "a\r\nb\tc\n\n", "🦊 é \u202e", "x" * 2_000_000], ids=len)
 async def test_a_task_is_kept_byte_for_byte(store: Store, task: str) -> None:
     """Fault 13."""
-    (agent,) = await store.spawn([new_agent("first", task=task)], place, NOBODY)
-    assert await store.task(agent.number) == task
+    (agent,) = await store.lifecycle.spawn([new_agent("first", task=task)], place, NOBODY)
+    assert await store.agents.task(agent.number) == task
 
 
 async def test_a_result_is_written_once(store: Store) -> None:
     (agent,) = await _spawn(store, "once")
-    agent = await store.move(await store.move(await store.move(agent, State.PREPARING), State.RUNNING), State.FINISHING)
+    agent = await store.lifecycle.move(
+        await store.lifecycle.move(await store.lifecycle.move(agent, State.PREPARING), State.RUNNING), State.FINISHING
+    )
     result = Result(1, State.FAILED, "first", "")
-    await store.finish(agent, result, Merge.NOTHING)
+    await store.lifecycle.finish(agent, result, Merge.NOTHING)
     with pytest.raises(BrokenPromiseError):
-        await store.finish(agent, replace(result, summary="second"), Merge.UNMERGED)
-    assert await store.result(agent.number) == result
+        await store.lifecycle.finish(agent, replace(result, summary="second"), Merge.UNMERGED)
+    assert await store.results.get(agent.number) == result
 
 
 async def test_events_are_numbered_cut_and_read_in_pages(store: Store) -> None:
     (agent,) = await _spawn(store, "speaker")
-    await store.note(agent, [(Said("é" * 5000), 0), (Noted("two"), 10)], Progress(20, None))
-    await store.note(agent, [(Said("three"), 20)], Progress(30, 20))
-    events = await store.events(agent.number, 0, 10)
+    await store.events.add(agent, [(Said("é" * 5000), 0), (Noted("two"), 10)], Progress(20, None))
+    await store.events.add(agent, [(Said("three"), 20)], Progress(30, 20))
+    events = await store.events.page(agent.number, 0, 10)
     assert [(event.number, event.kind) for event in events] == [(1, "said"), (2, "noted"), (3, "said")]
     assert len(events[0].text.encode()) <= TEXT_LIMIT
-    assert [event.number for event in await store.events(agent.number, 1, 1)] == [2]
-    assert await store.progress(agent) == Progress(30, 20)
-    assert (await store.agent(agent.number)).last_event == "three"
+    assert [event.number for event in await store.events.page(agent.number, 1, 1)] == [2]
+    assert await store.events.progress(agent) == Progress(30, 20)
+    assert (await store.agents.get(agent.number)).last_event == "three"
 
 
 async def test_an_end_is_untold_until_it_was_told_to_that_lead(store: Store) -> None:
     (agent,) = await _spawn(store, "ends")
-    await store.ask_stop([agent])
-    assert [one.state for one in (await store.untold(1, "lead", 9, everyone=False))[0]] == [State.STOPPED]
-    await store.set_told(1, "lead", [(agent.number, agent.attempt)])
-    assert await store.untold(1, "lead", 9, everyone=False) == ([], 0)
-    assert await store.untold(1, "another", 9, everyone=False) == ([], 0)
-    assert len((await store.untold(1, "cli", 9, everyone=True))[0]) == 1
+    await store.lifecycle.ask_stop([agent])
+    assert [one.state for one in (await store.agents.untold(1, "lead", 9, everyone=False))[0]] == [State.STOPPED]
+    await store.agents.set_told(1, "lead", [(agent.number, agent.attempt)])
+    assert await store.agents.untold(1, "lead", 9, everyone=False) == ([], 0)
+    assert await store.agents.untold(1, "another", 9, everyone=False) == ([], 0)
+    assert len((await store.agents.untold(1, "cli", 9, everyone=True))[0]) == 1
 
 
 async def test_no_change_is_missed_between_a_look_and_the_wait_after_it(store: Store) -> None:
@@ -199,10 +202,10 @@ async def test_no_change_is_missed_between_a_look_and_the_wait_after_it(store: S
 async def test_what_was_answered_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     file = tmp_path / "records.sqlite"
     first = await open_store(file)
-    await first.project("/repository/.git")
+    await first.projects.get_or_add("/repository/.git")
     (agent,) = await _spawn(first, "kept")
     second = await open_store(file)  # the first was not closed, as after a kill
-    assert await second.agent(agent.number) == agent
+    assert await second.agents.get(agent.number) == agent
     await second.close()
     await first.close()
 
@@ -223,12 +226,12 @@ async def test_records_of_a_newer_forkjoin_are_refused_and_left_as_they_are(tmp_
 @given(st.text(max_size=300))
 def test_any_text_of_an_event_can_be_kept(text: str) -> None:
     async def keep() -> None:
-        store = Store(open_database(Path(folder) / "records.sqlite"))
+        store = Store(Database(open_database(Path(folder) / "records.sqlite")))
         try:
-            await store.project("/repository/.git")
+            await store.projects.get_or_add("/repository/.git")
             (agent,) = await _spawn(store, "speaker")
-            await store.note(agent, [(Said(text), 0)], Progress(0, None))
-            assert len(await store.events(agent.number, 0, 10)) == 1
+            await store.events.add(agent, [(Said(text), 0)], Progress(0, None))
+            assert len(await store.events.page(agent.number, 0, 10)) == 1
         finally:
             await store.close()
 

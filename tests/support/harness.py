@@ -246,7 +246,7 @@ async def program_of(
     Its processes are of this attempt, if one is given.
     """
     hello = make_hello(f"memory-{agent}-{kind}", kind=kind, token="its token")
-    session = Session(hello, agent=await reconciler.store.agent(int(agent.removeprefix("a"))), attempt=attempt)
+    session = Session(hello, agent=await reconciler.store.agents.get(int(agent.removeprefix("a"))), attempt=attempt)
     async with Client(_in_memory(reconciler, session)) as client:
         yield Lead(client)
 

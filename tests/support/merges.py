@@ -39,33 +39,35 @@ async def record_agent(
     git(repository, "worktree", "add", "-q", "-b", branch, str(work), base)
     tip = commit(work, files)
     git(repository, "worktree", "remove", "--force", str(work))
-    project = await store.project(common_dir)
+    project = await store.projects.get_or_add(common_dir)
     spec = Spec(task="x", agent="sh")
     new = NewAgent(project.number, "lead", "x", True, spec, base, str(repository), "c", "")
-    (agent,) = await store.spawn([new], lambda _number, _name: (branch, str(work)), Call("", ""))
-    await store.set(agent, prepared=True, branch=branch)
+    (agent,) = await store.lifecycle.spawn([new], lambda _number, _name: (branch, str(work)), Call("", ""))
+    await store.agents.update(agent, prepared=True, branch=branch)
     for state in (State.PREPARING, State.RUNNING, State.FINISHING):
-        agent = await store.move(agent, state)
-    await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
+        agent = await store.lifecycle.move(agent, state)
+    await store.lifecycle.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
     return agent.number
 
 
 async def record_branches(store: Store, repository: Path, names: Sequence[str], base: str) -> list[int]:
     """Record, for each of these branches, an agent that has succeeded and left it; their numbers."""
     common_dir = git(repository, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    project = await store.project(common_dir)
+    project = await store.projects.get_or_add(common_dir)
     new = [
         NewAgent(project.number, "lead", name, True, Spec(task=name, agent="sh"), base, str(repository), "c", "")
         for name in names
     ]
     branches = iter(names)
     tips = git(repository, "rev-parse", *names).split()
-    agents = await store.spawn(new, lambda _number, _name: (next(branches), str(repository / "none")), Call("", ""))
+    agents = await store.lifecycle.spawn(
+        new, lambda _number, _name: (next(branches), str(repository / "none")), Call("", "")
+    )
     for agent, tip in zip(agents, tips, strict=True):
-        await store.set(agent, prepared=True)
+        await store.agents.update(agent, prepared=True)
         for state in (State.PREPARING, State.RUNNING, State.FINISHING):
-            agent = await store.move(agent, state)
-        await store.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
+            agent = await store.lifecycle.move(agent, state)
+        await store.lifecycle.finish(agent, Result(1, State.SUCCEEDED, "", "", commit=tip), Merge.UNMERGED)
     return [agent.number for agent in agents]
 
 
@@ -79,9 +81,9 @@ async def record_landing(
     """Record a landing, onto main, of an agent with these changes; its number."""
     async with open_reconciler(home) as reconciler:
         agent = await record_agent(reconciler.store, repository, files, branch)
-        project = await reconciler.store.agent(agent)
+        project = await reconciler.store.agents.get(agent)
         new = NewMergeJob(project.project, "lead", (agent,), "refs/heads/main", verify, False, "")
-        return (await reconciler.store.add_landing(new, Call("", ""))).number
+        return (await reconciler.store.merges.add(new, Call("", ""))).number
 
 
 #: Where processes are forked from that carry out landings: to start each from nothing takes half a second.
@@ -125,10 +127,10 @@ async def open_daemon(home: Home) -> AsyncGenerator[Reconciler]:
 
 async def carry_to_its_end(lander: MergeRunner, store: Store, number: int) -> MergeReport:
     """Carry a landing on as the reconciler does; what is answered."""
-    landing: MergeJob = await store.landing(number)
+    landing: MergeJob = await store.merges.get(number)
     if landing.state is not MergeJobState.DONE:
         await lander.land(landing, ENVIRONMENT)
-    answer = (await store.landing(number)).answer
+    answer = (await store.merges.get(number)).answer
     assert answer is not None
     return MERGE_REPORT.validate_json(answer)
 
@@ -149,7 +151,7 @@ def scratch_of(repository: Path, home: Home) -> list[str]:
 
 async def retire_all(reconciler: Reconciler) -> None:
     """Retire all scratch worktrees that no landing may use, as after a day without one."""
-    await reconciler.store.retire_unused((), math.inf)
+    await reconciler.store.scratch_worktrees.retire_unused((), math.inf)
     await remove_unused_scratches(reconciler.services)
 
 

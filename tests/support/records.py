@@ -36,12 +36,12 @@ def place(number: int, name: str) -> tuple[str, str]:
 
 async def fill(store: Store, count: int) -> list[Agent]:
     """Agents with tasks and events of some size, so that the database has many pages."""
-    await store.project("/repository/.git")
+    await store.projects.get_or_add("/repository/.git")
     new = [new_agent(f"agent-{n}", task=f"task {n} " * 50) for n in range(1, count + 1)]
-    agents = await store.spawn(new, place, Call("relay", "1"))
+    agents = await store.lifecycle.spawn(new, place, Call("relay", "1"))
     for agent in agents:
-        await store.note(agent, [(Said(f"{agent.id} said {n} " * 20), n) for n in range(10)], Progress(10, None))
-    return [await store.agent(agent.number) for agent in agents]
+        await store.events.add(agent, [(Said(f"{agent.id} said {n} " * 20), n) for n in range(10)], Progress(10, None))
+    return [await store.agents.get(agent.number) for agent in agents]
 
 
 #: Copies of the first agent: of three one has failed, of two one is merged.

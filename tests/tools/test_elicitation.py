@@ -92,7 +92,7 @@ async def test_of_several_forms_the_lead_is_told_what_is_open_then(
 async def test_what_the_person_answers_and_can_not_be_recorded_the_lead_is_told(
     in_process_reconciler: Reconciler, repository: Path, program: Lead
 ) -> None:
-    records = in_process_reconciler.store._connection
+    records = in_process_reconciler.store.database.connection
     records.execute("CREATE TRIGGER full BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'full'); END")
     person = Person(ElicitResult(action="accept", content={"answer": "Tabs."}))
     async with (

@@ -73,7 +73,9 @@ async def test_what_one_asks_that_is_frozen_is_told_too(
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await first_answer(lambda: is_asked(near_lead, 1))
         pause = Pause("room", frozen=True, not_before=time.time() + 1000)
-        await in_process_reconciler.store.move(await in_process_reconciler.store.agent(1), State.PAUSED, None, pause)
+        await in_process_reconciler.store.lifecycle.move(
+            await in_process_reconciler.store.agents.get(1), State.PAUSED, None, pause
+        )
         told = await near_lead.call("wait_agents", timeout_s=0)
         assert (told["pending"][0]["state"], told["requests"][0]["request_id"]) == ("paused", "r1")
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")
@@ -119,13 +121,13 @@ async def test_while_one_waits_for_its_answer_nothing_is_recorded_and_nobody_is_
 ) -> None:
     monkeypatch.setattr(blocking_calls, "PROGRESS_S", 0.02)
     looks: list[int] = []
-    really = in_process_reconciler.store.request
+    really = in_process_reconciler.store.requests.get
 
     async def request(number: int) -> Request | None:
         looks.append(in_process_reconciler.store.changes.version)
         return await really(number)
 
-    monkeypatch.setattr(in_process_reconciler.store, "request", request)
+    monkeypatch.setattr(in_process_reconciler.store.requests, "get", request)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
         await until(lambda: len(looks) > 20)
@@ -244,7 +246,7 @@ async def _postponed(lead: Lead) -> int | None:
 async def test_what_can_not_be_closed_in_time_holds_up_no_agent(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = in_process_reconciler.store._connection
+    records = in_process_reconciler.store.database.connection
     records.execute("CREATE TRIGGER broken BEFORE UPDATE ON request BEGIN SELECT RAISE(ABORT, 'broken'); END")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Call(program, "ask_lead", QUESTION).run)
@@ -332,7 +334,7 @@ async def test_no_key_is_in_what_is_asked_and_answered(
         (request,) = await news(near_lead)
         assert key not in request["text"]
         await near_lead.call("answer_request", request_id="r1", decision="allow", reason=f"{key} is yours")
-    stored = await in_process_reconciler.store.request(1)
+    stored = await in_process_reconciler.store.requests.get(1)
     assert stored
     assert key not in f"{stored}"
 

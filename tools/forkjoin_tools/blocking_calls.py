@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 from forkjoin.core.model import Agent
-from forkjoin.store.mcp_tasks import Deferred
+from forkjoin.store.mcp_tasks import McpTask
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
@@ -36,7 +36,7 @@ class NotYetError(MCPError):
 class Later:
     """How a call is made whose answer is fetched later."""
 
-    deferred: Deferred | None = None  #: none where it is made for the first time
+    deferred: McpTask | None = None  #: none where it is made for the first time
     told_in: str | None = None  #: the notification that brings its answer, for which it blocks; none: a reply
 
 

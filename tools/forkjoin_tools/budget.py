@@ -40,7 +40,7 @@ async def set_budget(desk: Desk, arguments: SetBudget) -> Funded:
             f"forkjoin budget --lead {agent.as_lead}"
         )
     await _check(desk, agent, own_usd)
-    await desk.store.set(agent, budget_usd=own_usd)
+    await desk.store.agents.update(agent, budget_usd=own_usd)
     return Funded(**row_of(agent), budget_usd=arguments.budget_usd, spent_usd=agent.money.spent_usd + spent_usd)
 
 
@@ -56,7 +56,7 @@ async def _check(desk: Desk, agent: Agent, budget_usd: float) -> None:
     if agent.state in FINAL:
         raise CallerError(f"{agent.label} has ended ({agent.state}) and spends no more; nothing was changed.")
     wanted = replace(agent, money=replace(agent.money, budget_usd=budget_usd))
-    live = [wanted if one.number == agent.number else one for one in await desk.store.live()]
+    live = [wanted if one.number == agent.number else one for one in await desk.store.agents.live()]
     step_usd = desk.services.settings.budget.reserve_usd
     hold = BudgetGate(live, await find_budgets(desk.services, live), step_usd).hold(wanted)
     if hold and budget_usd > max(agent.money.budget_usd or 0, agent.money.spent_usd):
@@ -94,10 +94,10 @@ async def budget(desk: Desk, arguments: SetLimit) -> Shares:
     if arguments.budget_usd is not None:
         words: dict[object, float | None] = {"unlimited": math.inf, "default": None}
         limit = arguments.budget_usd if isinstance(arguments.budget_usd, float) else words[arguments.budget_usd]
-        await desk.store.set_limit(desk.project, lead, limit)
+        await desk.store.budgets.set_limit(desk.project, lead, limit)
     if arguments.anew:
-        await desk.store.count_anew(desk.project, lead)
-    live = await desk.store.live()
+        await desk.store.budgets.reset_spent(desk.project, lead)
+    live = await desk.store.agents.live()
     all_ = await find_budgets(desk.services, live)
     return Shares(budgets=[_share(one, live, all_) for one in await find_project_budgets(desk.services, desk.project)])
 
@@ -106,7 +106,7 @@ async def _check_may_set(desk: Desk, lead: str) -> None:
     if "CLAUDECODE" in desk.caller.session.hello.environment:
         raise CallerError("A lead can't raise what it may spend; a person can, in a terminal of their own.")
     known = sorted(one.lead for one in await find_project_budgets(desk.services, desk.project) if one.lead)
-    if lead and lead not in known and not await desk.store.has_budget(desk.project, lead):
+    if lead and lead not in known and not await desk.store.budgets.exists(desk.project, lead):
         leads = ", ".join(known[:20]) or "none"
         raise CallerError(f"No lead {lead[:80]!r} in this repository has spent anything; these have: {leads}.")
 

@@ -107,15 +107,15 @@ class Desk:
 
     async def open_requests(self) -> list[Request]:
         """What those of the project's agents ask that the caller has to do with, oldest first."""
-        asked = await self.store.open_requests(self.project)
-        agents = await self.store.agents_numbered({request.agent for request in asked})
+        asked = await self.store.requests.open(self.project)
+        agents = await self.store.agents.get_all({request.agent for request in asked})
         seen = {agent.number for agent in agents if self.may_see(agent)}
         return [request for request in asked if request.agent in seen]
 
     async def find_news(self, requests: Sequence[Request]) -> list[Request]:
         """Those of these requests, and of all that this lead's agents ask, that no wait of it has told."""
-        asked = {*requests, *await self.store.requests_to(self.project, self.caller.lead)}
-        untold = await self.store.untold_requests(self.project, self.caller.lead, asked)
+        asked = {*requests, *await self.store.requests.open_to(self.project, self.caller.lead)}
+        untold = await self.store.requests.untold(self.project, self.caller.lead, asked)
         return sorted((one for one in asked if one.number in untold), key=lambda one: one.number)
 
     @contextmanager
@@ -141,7 +141,7 @@ class Desk:
     async def agent(self) -> Agent:
         """The agent whose program calls, as it is now."""
         assert self.caller.session.agent
-        return await self.store.agent(self.caller.session.agent.number)
+        return await self.store.agents.get(self.caller.session.agent.number)
 
     def program_of(self, agent: Agent) -> str:
         return agent.spec.agent or self.services.settings.default_agent
@@ -218,7 +218,7 @@ class Desk:
 
     async def _find(self, asked: str) -> list[Agent]:
         try:
-            found = await self.store.find(self.project, asked)
+            found = await self.store.agents.find(self.project, asked)
         except UnknownAgentError:  # which names others
             if self.caller.session.agent is None:
                 raise
@@ -230,15 +230,15 @@ class Desk:
     async def meant(self, find: Callable[[], Awaitable[list[Agent]]]) -> list[Agent]:
         """Whom a call is for whose answer may be fetched later: who was found when it was made."""
         deferred = self.patience.deferred
-        return await (self.store.agents_numbered(deferred.agents) if deferred else find())
+        return await (self.store.agents.get_all(deferred.agents) if deferred else find())
 
     def tell_when_written(self, ended: Sequence[Agent], requests: Sequence[Request] = ()) -> None:
         """Once the reply to this call has been written, its lead counts as told how these ended, and what is asked."""
         ends = [(agent.number, agent.attempt) for agent in ended]
 
         async def note() -> None:
-            await self.store.set_told(self.project, self.caller.lead, ends)
-            await self.store.set_requests_told(self.project, self.caller.lead, requests)
+            await self.store.agents.set_told(self.project, self.caller.lead, ends)
+            await self.store.requests.set_told(self.project, self.caller.lead, requests)
 
         if ends or requests:
             self.caller.session.when_written(self._request, note)

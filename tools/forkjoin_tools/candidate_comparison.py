@@ -25,8 +25,8 @@ class Compared(BaseModel):
 
 async def compare(desk: Desk, agent: Agent) -> list[Compared]:
     """Return all candidates for an agent's task that the caller may see; none where it is the only one."""
-    agents = await desk.store.candidates(agent)
-    results = await desk.store.results(agents)
+    agents = await desk.store.agents.candidates(agent)
+    results = await desk.store.results.get_all(agents)
     ranked = rank_candidates(agents, results)
     winner = find_winner(ranked)
     rows = [_row(desk, one, results.get(one.number), won=one is winner) for one in ranked if desk.may_see(one)]

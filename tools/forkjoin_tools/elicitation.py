@@ -62,13 +62,13 @@ async def _put(desk: Desk, request: Request) -> None:
 
 
 async def _is_closed(desk: Desk, request: Request) -> bool | None:
-    now = await desk.store.request(request.number)
+    now = await desk.store.requests.get(request.number)
     return (now is None or now.closed is not None) or None  # `until` waits while there is no answer
 
 
 async def _ask(desk: Desk, request: Request) -> None:
     """Ask the person, and record what they answer, if they do."""
-    asker = await desk.store.agent(request.agent)
+    asker = await desk.store.agents.get(request.agent)
     schema: type[_Answer | _Decision] = _Answer if request.kind == "question" else _Decision
     what = "asks" if request.kind == "question" else "wants to do this"
     words = _quote(desk.services.environments.show(request.text))

@@ -228,7 +228,7 @@ async def _check_not_over(reconciler: Reconciler, agent: Agent, attempt: str | N
 
     What an earlier attempt has left running still has its token, and its connections.
     """
-    agent = await reconciler.store.agent(agent.number)
+    agent = await reconciler.store.agents.get(agent.number)
     if agent.number in reconciler.services.attached:
         return
     if agent.is_over:

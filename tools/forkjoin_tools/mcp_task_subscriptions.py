@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 
 import anyio
 from forkjoin.core.error import ForkjoinError
-from forkjoin.store.mcp_tasks import Deferred
+from forkjoin.store.mcp_tasks import McpTask
 from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
@@ -70,18 +70,18 @@ def _listened_for(ctx: McpRequest) -> list[str] | None:
         raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
 
 
-async def _tell_end(ctx: McpRequest, desk: Desk, deferred: Deferred, meta: JsonObject) -> None:
+async def _tell_end(ctx: McpRequest, desk: Desk, deferred: McpTask, meta: JsonObject) -> None:
     while (told := await _end(ctx, desk, deferred)) is None:
         pass
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
 
 
-async def _end(ctx: McpRequest, desk: Desk, deferred: Deferred) -> JsonObject | None:
+async def _end(ctx: McpRequest, desk: Desk, deferred: McpTask) -> JsonObject | None:
     """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
         told = await stand(ctx, desk, deferred, Later(deferred, told_in=deferred.id))
-        (now,) = await desk.store.deferred([deferred.id]) or [deferred]
+        (now,) = await desk.store.mcp_tasks.get_all([deferred.id]) or [deferred]
     except (MCPError, ForkjoinError) as error:
         log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
         await anyio.sleep(_REST_S)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from forkjoin.core.error import ForkjoinError, NoRepositoryError
-from forkjoin.store.mcp_tasks import KEPT_S, Deferred
+from forkjoin.store.mcp_tasks import KEPT_S, McpTask
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver.context import Context
@@ -81,7 +81,7 @@ class Tasks(Extension):
         try:
             desk = await open_desk(ctx, params.name, params.arguments or {})
             what = params.name, params.arguments or {}, how_far.agents
-            deferred = await desk.store.defer(desk.project, desk.caller.call, *what)
+            deferred = await desk.store.mcp_tasks.add(desk.project, desk.caller.call, *what)
         except ForkjoinError as error:
             log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
             return await call_next(ctx)
@@ -112,11 +112,11 @@ async def _cancel(ctx: McpRequest, params: OfTask) -> JsonObject:
     desk, deferred = await _find(ctx, params.task_id)
     about = _TOOLS[deferred.tool].annotations
     if about and about.read_only_hint:
-        await desk.store.cancel_deferred(deferred.id)
+        await desk.store.mcp_tasks.cancel(deferred.id)
     return {}
 
 
-async def _find(ctx: McpRequest, task: str) -> tuple[Desk, Deferred]:
+async def _find(ctx: McpRequest, task: str) -> tuple[Desk, McpTask]:
     """A task of the caller's project.
 
     Raises:
@@ -128,7 +128,7 @@ async def _find(ctx: McpRequest, task: str) -> tuple[Desk, Deferred]:
     return desk, found[0]
 
 
-async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[Deferred]]:
+async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[McpTask]]:
     """Those of these that are tasks of the caller's project.
 
     Raises:
@@ -137,7 +137,7 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[
     require_client_extension(ctx, _ID)
     try:
         desk = await open_desk(ctx, "", {})
-        found = await desk.store.deferred(tasks)
+        found = await desk.store.mcp_tasks.get_all(tasks)
         with suppress(NoRepositoryError):
             return desk, [deferred for deferred in found if deferred.project == desk.project]
     except (ForkjoinError, OSError) as error:
@@ -146,7 +146,7 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[
     return desk, []
 
 
-async def stand(ctx: McpRequest, desk: Desk, deferred: Deferred, later: Later) -> JsonObject:
+async def stand(ctx: McpRequest, desk: Desk, deferred: McpTask, later: Later) -> JsonObject:
     """How a task stands, with its answer once it has one, which is recorded when it was written."""
     if deferred.cancelled:
         return task_of(deferred, "cancelled")
@@ -156,14 +156,14 @@ async def stand(ctx: McpRequest, desk: Desk, deferred: Deferred, later: Later) -
             answer = await _make(ctx, deferred, later)
         except NotYetError as error:
             return task_of(deferred, "working", str(error))
-        written = partial(desk.store.end_deferred, deferred.id, answer)
+        written = partial(desk.store.mcp_tasks.finish, deferred.id, answer)
         assert ctx.request_id is not None
         # before what it has told counts as told: made once more in between, it would not end
         desk.caller.session.when_written(later.told_in or ctx.request_id, written, first=True)
     return {**task_of(deferred, "completed"), "result": answer}
 
 
-async def _make(ctx: McpRequest, deferred: Deferred, later: Later) -> JsonObject:
+async def _make(ctx: McpRequest, deferred: McpTask, later: Later) -> JsonObject:
     """The answer of a call that is made again.
 
     Raises:
@@ -180,7 +180,7 @@ async def _make(ctx: McpRequest, deferred: Deferred, later: Later) -> JsonObject
     return told
 
 
-def task_of(deferred: Deferred, status: str, message: str | None = None) -> JsonObject:
+def task_of(deferred: McpTask, status: str, message: str | None = None) -> JsonObject:
     """A task as MCP tells it."""
     told = {
         "taskId": deferred.id,

@@ -57,7 +57,7 @@ async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
     if arguments.ids is not None:
         agents = await desk.find_each(arguments.ids)
     else:
-        agents = await desk.store.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
+        agents = await desk.store.agents.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
     target = await find_target(await read_checkout(desk.caller.session.folder), arguments.into)
     clashes = await desk.reconciler.foresight.look(desk.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(limit_names(one.files))) for one in clashes]
@@ -109,7 +109,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
     landing = await enqueue(desk.services, desk.caller, into, wish, confirmed=arguments.confirm)
     with desk.without_slot(agents):
         landed = await _landed(desk, agents, landing)
-    if await desk.store.recipe(landing) != Recipe():  # one was used, whatever the file says by now
+    if await desk.store.projects.recipe(landing) != Recipe():  # one was used, whatever the file says by now
         note = None
     unverified = "No verify was run." if landed.merged and not (landing.verify or landing.dry_run) else None
     notes = landed.note, unverified, note, *await not_obeyed(desk.caller.project.common_dir)
@@ -122,7 +122,7 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
 
 async def _find_reviewed(desk: Desk, ids: Sequence[str]) -> list[Agent]:
     """The agents that these mean. One that is named with a commit, a1@1234567, is taken as its branch is there."""
-    if await desk.store.answered(desk.caller.call) is not None:
+    if await desk.store.calls.answer_to(desk.caller.call) is not None:
         return await desk.find_each([one.partition("@")[0] for one in ids])
     found = [await desk.find_at(one) for one in ids]
     for agent, commit in found:
@@ -144,14 +144,14 @@ async def _landed(desk: Desk, agents: Sequence[Agent], landing: MergeJob) -> Mer
 async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
     """Into what a merge is, what its worktree needs, and why that is not used, if it is not."""
     if parent := desk.caller.session.agent:
-        return _check_own(parent, arguments), await desk.store.recipe(parent), None
+        return _check_own(parent, arguments), await desk.store.projects.recipe(parent), None
     if arguments.dry_run:
         return arguments.into, Recipe(), None
     try:
         checkout, names_verify = await read_checkout(desk.caller.session.folder), arguments.verify is not None
         return arguments.into, *await find_recipe(desk.services.home, checkout, names_verify=names_verify)
     except CallerError:  # one that was made before is not refused for what the file says by now
-        if await desk.store.answered(desk.caller.call) is None:
+        if await desk.store.calls.answer_to(desk.caller.call) is None:
             raise
         return arguments.into, Recipe(), None
 
@@ -173,7 +173,7 @@ async def _how_far(desk: Desk, landing: MergeJob) -> str:
         return "waits for its lead's environment, which a restart has lost"
     before = [
         one.number
-        for one in await desk.store.open_landings()
+        for one in await desk.store.merges.open()
         if (one.project, one.target) == (landing.project, landing.target) and one.number < landing.number
     ]
     key, into = f"landing on {landing.target} in {landing.project}", short_name(landing.target)

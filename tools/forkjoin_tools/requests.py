@@ -98,7 +98,7 @@ async def answer_request(desk: Desk, arguments: AnswerRequest) -> Answered:
     if said is None or None not in (arguments.answer, arguments.decision):
         words = "decision, allow or deny (and reason)" if request.kind == "permission" else "answer, in words"
         raise CallerError(f"{request.id} is a {request.kind}: give {words}, alone. It asks: {_cut(request, _BRIEF)}")
-    if await desk.store.answered(desk.caller.call) is None:
+    if await desk.store.calls.answer_to(desk.caller.call) is None:
         await answer(desk, request, said, arguments.reason or "", desk.who, desk.caller.call)
     return Answered(request_id=request.id, id=f"a{request.agent}", kind=request.kind, said=said)
 
@@ -110,12 +110,12 @@ async def answer(desk: Desk, request: Request, said: str, reason: str, by: str, 
         CallerError: It was closed before.
     """
     redact = desk.services.environments.redact
-    await desk.store.answer(request, redact(said)[:ANSWER], redact(reason)[:ANSWER], by, call)
+    await desk.store.requests.answer(request, redact(said)[:ANSWER], redact(reason)[:ANSWER], by, call)
 
 
 async def _find(desk: Desk, asked: str) -> Request:
     number = _ID.fullmatch(asked)
-    found = await desk.store.request_in(desk.project, int(number[1])) if number else None
-    if found is None or not desk.may_see(await desk.store.agent(found.agent)):
+    found = await desk.store.requests.find(desk.project, int(number[1])) if number else None
+    if found is None or not desk.may_see(await desk.store.agents.get(found.agent)):
         raise CallerError(f"No request {asked[:40]!r} in this project. Call list_requests for those that are open.")
     return found

@@ -71,7 +71,7 @@ async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
     """Get the outcome of an agent that has ended: last message, commits, diff size, verify, cost, error, warnings.
     For the changes use read_diff."""
     agent = await desk.find(arguments.id)
-    result = await desk.store.result(agent.number)
+    result = await desk.store.results.get(agent.number)
     if result is None:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
     if agent.state in FINAL:
@@ -158,16 +158,16 @@ async def read_log(desk: Desk, arguments: ReadLog) -> str:
 async def _read_events(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
     after = arguments.offset
     if arguments.tail is not None:
-        after = max(0, await desk.store.last_event_number(agent.number) - arguments.tail)
+        after = max(0, await desk.store.events.last_number(agent.number) - arguments.tail)
     text, size = "", 0
-    for event in await desk.store.events(agent.number, after, 500):
+    for event in await desk.store.events.page(agent.number, after, 500):
         line = _line(event)
         size += wire_size(line)
         if size > arguments.limit and text:
             break
         text += line
         after = event.number
-    last = await desk.store.last_event_number(agent.number)
+    last = await desk.store.events.last_number(agent.number)
     return _page(text, after, more=after < last, live=agent.state not in FINAL)
 
 

@@ -22,7 +22,7 @@ class Brief(BaseModel):
 @tool(reads_only=True)
 async def brief(desk: Desk, arguments: Arguments) -> Brief:  # noqa: ARG001
     """Return the agents that are under way, and those that need something done."""
-    found, total = await desk.store.open_agents(desk.project, _MOST)
-    tasks = await desk.store.beginnings(agent.number for agent in found)
+    found, total = await desk.store.agents.needing_attention(desk.project, _MOST)
+    tasks = await desk.store.agents.task_beginnings(agent.number for agent in found)
     told = [Open(**row_of(agent), merge=agent.merge, task=tasks.get(agent.number, "")) for agent in found]
     return Brief(agents=told, more=total - len(told) or None)

@@ -105,7 +105,7 @@ def _complete(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
 async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll:
     spawned = await spawn(desk.services, desk.caller, specs, keep=keep)
     agents = {agent.number: agent for agent in spawned.agents}
-    live = [agent for agent in await desk.store.live() if agent.number not in agents] + spawned.agents
+    live = [agent for agent in await desk.store.agents.live() if agent.number not in agents] + spawned.agents
     inputs = SchedulerInput(live, desk.reconciler.schedule.max_running)
     places = {number: place for place, number in enumerate(queue_order(inputs), 1)}
     waves = [[agents[number] for number in wave] for wave in plan_waves(inputs, agents.keys())]

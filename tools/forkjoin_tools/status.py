@@ -71,7 +71,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
     wait, use wait_agents."""
     found, counts = await (_named(desk, arguments) if arguments.ids is not None else _page(desk, arguments))
     shown = found[: arguments.limit]
-    tasks = await desk.store.beginnings(agent.number for agent in shown)
+    tasks = await desk.store.agents.task_beginnings(agent.number for agent in shown)
     room = ROOM // 2 if desk.caller.session.is_command_line else _PAGE_BYTES
     page = fit([await _listed(desk, agent, tasks.get(agent.number, "")) for agent in shown], room)
     return Listing(
@@ -84,7 +84,7 @@ async def list_agents(desk: Desk, arguments: List) -> Listing:
 
 async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, int]]:
     """Return the next page of agents plus one more, and the counts of all."""
-    found = await desk.store.agents(
+    found = await desk.store.agents.page(
         desk.project,
         everything=arguments.all,
         states=arguments.state,
@@ -93,7 +93,7 @@ async def _page(desk: Desk, arguments: List) -> tuple[list[Agent], dict[State, i
         before=_last(arguments),
         limit=arguments.limit + 1,
     )
-    counts = await desk.store.count_agents(desk.project, everything=arguments.all, below=desk.below, own=desk.own)
+    counts = await desk.store.agents.count(desk.project, everything=arguments.all, below=desk.below, own=desk.own)
     return found, counts
 
 
@@ -138,7 +138,7 @@ async def _conflicts(desk: Desk, agent: Agent) -> list[str]:
         for clash in desk.reconciler.foresight.known.get(agent.project, [])
         if agent.id in (clash.one, clash.other)
     }
-    others = await desk.store.agents_numbered(filter(None, map(number_of, files))) if files else []
+    others = await desk.store.agents.get_all(filter(None, map(number_of, files))) if files else []
     hidden = {other.id for other in others if not desk.may_see(other)}
     return [f"{other}: {told}" for other, told in files.items() if other not in hidden]
 
@@ -187,7 +187,7 @@ class Status(BaseModel):
 @tool(reads_only=True)
 async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG001
     """Report on forkjoin itself, across all projects: what runs, what waits and why, and what is wrong."""
-    live = await desk.store.live()
+    live = await desk.store.agents.live()
     projects = await _by_project(desk, live)
     states = Counter(
         State.QUEUED if agent.number in desk.services.waiting_for_environment else agent.state for agent in live
@@ -197,13 +197,13 @@ async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG00
         running=sum(states[state] for state in ACTIVE),
         queued=states[State.QUEUED],
         paused=states[State.PAUSED],
-        requests=len(await desk.store.open_requests()),
+        requests=len(await desk.store.requests.open()),
         max_running=desk.reconciler.schedule.max_running,
         waiting=first(why_they_wait(desk, live)),
         rate_limits=first([_limit(name, known) for name, known in desk.services.rate_limits.items()]),
         budgets=await _budgets(desk, live),
         projects=projects,
-        merges=first([_merge(landing) for landing in await desk.store.open_landings()]),
+        merges=first([_merge(landing) for landing in await desk.store.merges.open()]),
         conflicts=first(
             [
                 f"{clash.one} and {clash.other}: {', '.join(clash.files[:3])}"
@@ -217,7 +217,7 @@ async def get_status(desk: Desk, arguments: Arguments) -> Status:  # noqa: ARG00
 
 async def _by_project(desk: Desk, live: list[Agent]) -> dict[str, list[str]]:
     numbers = list(dict.fromkeys(agent.project for agent in live))[:_PROJECTS]
-    paths = {number: (await desk.store.project_numbered(number)).common_dir for number in numbers}
+    paths = {number: (await desk.store.projects.get(number)).common_dir for number in numbers}
     return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
 
 
@@ -241,7 +241,7 @@ async def _budgets(desk: Desk, live: list[Agent]) -> list[str]:
 
 
 async def _budget(desk: Desk, budget: Budget, reserved_usd: float) -> str:
-    where = (await desk.store.project_numbered(budget.project)).common_dir
+    where = (await desk.store.projects.get(budget.project)).common_dir
     whose = f"{where}, lead {budget.lead}" if budget.lead else where
     told = f"{format_usd(budget.spent_usd)} of {format_usd(budget.limit_usd or 0)} spent"
     return f"{whose}: {told}, {format_usd(reserved_usd)} reserved"

@@ -87,7 +87,7 @@ async def _whom(desk: Desk, asked: list[str] | None) -> tuple[list[Agent], int]:
     if asked is not None:
         return await desk.find_all(asked), 0
     everyone = desk.caller.session.is_person
-    return await desk.store.untold(desk.project, desk.caller.lead, _MOST, everyone=everyone)
+    return await desk.store.agents.untold(desk.project, desk.caller.lead, _MOST, everyone=everyone)
 
 
 async def _wait(desk: Desk, agents: Sequence[Agent], until: Until, left_s: float, give_up: float) -> Waited:
@@ -128,7 +128,7 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
     held = [one for one in pending if one.state in (State.PAUSED, State.QUEUED) and not one.under_way]
     if len(held) < len(pending) or not (parent := desk.caller.session.agent):
         return {one.number for one in held if has_used_up_budget(one)}
-    above = await desk.store.from_above(parent.number)
+    above = await desk.store.agents.with_ancestors(parent.number)
     known = await find_budgets(desk.services, [*above, *held])
     budgets = BudgetGate(above, known, desk.services.settings.budget.reserve_usd)
     return {one.number for one in held if budgets.hold(one)}
@@ -136,7 +136,7 @@ async def _find_stuck(desk: Desk, pending: Sequence[Agent]) -> Set[int]:
 
 async def _finished(desk: Desk, agents: Sequence[Agent]) -> list[Finished]:
     """Return the row, summary and verify of each ended agent."""
-    results = await desk.store.results(agents)
+    results = await desk.store.results.get_all(agents)
     told: list[Finished] = []
     for agent in agents:
         result = results.get(agent.number)

@@ -52,12 +52,12 @@ class ScheduleApplier:
         services, now = self._services, time.time()
         self._set_clock(now - time.monotonic())
         let_grow(services, now, self.max_running)
-        agents = {agent.number: agent for agent in await services.store.live()}
+        agents = {agent.number: agent for agent in await services.store.agents.live()}
         decision = decide(await self._look(list(agents.values()), now))
         self.waiting, self.next_pass_s = decision.waiting, decision.decide_again_at - now
         self._short_since = decision.short_since
         if decision.give:
-            await services.store.give(decision.give)
+            await services.store.budgets.reserve(decision.give)
         for number in decision.start:
             with _unless_moved(number):
                 agents[number] = await _start(services, agents[number])
@@ -79,7 +79,7 @@ class ScheduleApplier:
         return SchedulerInput(
             live,
             self.max_running,
-            ended=await services.store.ended(before) if before else {},
+            ended=await services.store.agents.final_states(before) if before else {},
             without_environment={one.number for one in to_start if not services.environments.find_for_agent(one)},
             now=now,
             rate_limits=dict(services.rate_limits),
@@ -103,13 +103,13 @@ async def _hold_back(services: Services, agents: dict[int, Agent], decision: Sch
     """Let pause, be skipped, and wind up whoever is to."""
     for number, pause in decision.pause.items():
         with _unless_moved(number):
-            agents[number] = await services.store.move(
+            agents[number] = await services.store.lifecycle.move(
                 agents[number], State.PAUSED, Noted(f"paused: {pause.why}"), pause
             )
     for number, why in decision.skip.items():
         with _unless_moved(number):
             result = Result(agents[number].attempt, State.FAILED, why, "", error=why)
-            await services.store.finish(agents[number], result, Merge.NOTHING)
+            await services.store.lifecycle.finish(agents[number], result, Merge.NOTHING)
         del agents[number]
     for number in decision.wind_up:
         await _ask_to_wind_up(services, agents[number])
@@ -122,10 +122,10 @@ async def _start(services: Services, agent: Agent) -> Agent:
         services.store.changes.announce()
         return agent
     if agent.pause.frozen:
-        return await services.store.move(agent, State.RUNNING, Noted("goes on"))
+        return await services.store.lifecycle.move(agent, State.RUNNING, Noted("goes on"))
     if agent.state is State.PAUSED:
-        agent = await services.store.queue_again(agent, words_to_go_on(agent))
-    return await services.store.move(agent, State.PREPARING, Noted("preparing its worktree"))
+        agent = await services.store.lifecycle.queue_again(agent, words_to_go_on(agent))
+    return await services.store.lifecycle.move(agent, State.PREPARING, Noted("preparing its worktree"))
 
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
@@ -137,9 +137,9 @@ async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
             asked = await services.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
     except OSError as error:  # no room for it, or its folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
-    await services.store.set(agent, wind_up=True)
+    await services.store.agents.update(agent, wind_up=True)
     if asked:
-        await services.store.note(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
+        await services.store.events.add(agent, [(Noted(f"asked to wind up: it has spent {spent} of {most}"), -1)])
 
 
 @contextmanager

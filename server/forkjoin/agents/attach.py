@@ -52,7 +52,7 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
     run = ADAPTERS[program.kind].converse(brief, program)
     if run is None:
         raise CallerError(f"{agent.label} is a command, which has no conversation; read_log shows what it does.")
-    answered = await services.store.has_answered(agent)
+    answered = await services.store.events.has_answered(agent)
     agent = await services.store.changes.until(partial(_agent_unless_detaching, services, agent.number))
     _check_attachable(services, caller, agent)
     if not answered:
@@ -92,20 +92,20 @@ def _check_attachable(services: Services, caller: Caller, agent: Agent) -> None:
 
 async def _agent_unless_detaching(services: Services, number: int) -> Agent | None:
     """Return the agent, or `None` while the program of a person who left is being ended."""
-    agent, attachment = await services.store.agent(number), services.attached.get(number)
+    agent, attachment = await services.store.agents.get(number), services.attached.get(number)
     return None if attachment and attachment.is_over else agent
 
 
 async def _pause_for_person(services: Services, number: int) -> Agent | None:
     """Ask the agent's program to end. Return the agent once nothing of it is under way, else `None`."""
-    agent = await services.store.agent(number)
+    agent = await services.store.agents.get(number)
     runs = agent.state in RUNS or agent.pause.frozen
     if agent.stop_asked and agent.state not in FINAL:
         return None
     if runs or (agent.state is State.PAUSED and agent.pause.why != PERSON_ATTACHED and not agent.pause.ending):
         pause = Pause(PERSON_ATTACHED, ending=runs, not_before=agent.pause.not_before)
         with suppress(BrokenPromiseError):  # its state has changed meanwhile
-            await services.store.move(agent, State.PAUSED, Noted(f"paused: {PERSON_ATTACHED}"), pause)
+            await services.store.lifecycle.move(agent, State.PAUSED, Noted(f"paused: {PERSON_ATTACHED}"), pause)
         return None
     return None if agent.under_way else agent
 
@@ -114,7 +114,7 @@ async def find_interrupted_attachments(services: Services) -> None:
     """Record attachments that the end of an earlier daemon interrupted, so that they are ended like others."""
     persons = [handle for handle in await services.executor.handles() if handle.endswith(_PERSON)]
     numbers = [number for handle in persons if (number := number_of(handle.removesuffix(_PERSON)))]
-    for agent in await services.store.agents_numbered(numbers):
+    for agent in await services.store.agents.get_all(numbers):
         if not agent.removing:  # the removal ends the program itself
             services.attached.setdefault(agent.number, Attachment(None))
 
@@ -122,11 +122,11 @@ async def find_interrupted_attachments(services: Services) -> None:
 async def detach(services: Services, number: int) -> None:
     """End what a person who left has started, then let the agent continue."""
     attachment = services.attached[number]
-    await end_person_program(services, await services.store.agent(number))
-    agent = await services.store.agent(number)
+    await end_person_program(services, await services.store.agents.get(number))
+    agent = await services.store.agents.get(number)
     if agent.state is State.PAUSED and not agent.pause.ending:
         pause = Pause(PERSON_LEFT, not_before=agent.pause.not_before)
-        await services.store.move(agent, State.PAUSED, Noted(PERSON_LEFT), pause)
+        await services.store.lifecycle.move(agent, State.PAUSED, Noted(PERSON_LEFT), pause)
     elif agent.state in FINAL and not agent.timing.removed:
         await _take_over_work(services, attachment, agent)
     del services.attached[number]
@@ -142,14 +142,14 @@ async def end_person_program(services: Services, agent: Agent) -> None:
 
 async def _take_over_work(services: Services, attachment: Attachment, agent: Agent) -> None:
     """Commit what a person changed after the agent's end, and start another attempt if its branch has moved."""
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     is_unchanged = attachment.work_before and attachment.work_before == await _snapshot(services, agent)
     tip = None
     if not is_unchanged:
         message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
         tip = (await commit_loose(services.store, common_dir, agent, message)).tip
     freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
-    await services.store.note(agent, [(Noted(words), -1) for words in freed])
+    await services.store.events.add(agent, [(Noted(words), -1) for words in freed])
     if tip is None or await find_last(services.store, agent) == tip:
         return
     if attachment.caller and not agent.stop_asked:
@@ -157,7 +157,7 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
             await tell(services, attachment.caller, agent, AFTER_PERSON)
             return
         except CallerError as error:
-            await services.store.note(agent, [(Noted(f"{PERSON_LEFT}, and changed its work: {error}"), -1)])
+            await services.store.events.add(agent, [(Noted(f"{PERSON_LEFT}, and changed its work: {error}"), -1)])
     await take_over(services.store, common_dir, agent, tip, "A person has changed its work since its end.")
 
 
@@ -166,6 +166,8 @@ async def _snapshot(services: Services, agent: Agent) -> str | None:
 
     The commit is made outside of the repository's object store.
     """
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     with objects_aside(common_dir, services.home.aside) as aside:
-        return await snapshot(common_dir, Path(agent.worktree.path), aside, await services.store.set_up_files(agent))
+        return await snapshot(
+            common_dir, Path(agent.worktree.path), aside, await services.store.baselines.setup_files(agent)
+        )

@@ -19,11 +19,11 @@ async def conclude(services: Services, adapter: Adapter, agent: Agent, outcome: 
     """What the agent's newest attempt came to, as its adapter reads it, cut to what a result keeps."""
     redact_end = services.environments.redact_end
     turn = await last_turn(services, adapter, agent) if adapter.MAKES_EVENTS else None
-    if (outcome.asked or not outcome.ok) and await services.store.is_in_turn(agent):
+    if (outcome.asked or not outcome.ok) and await services.store.events.is_in_turn(agent):
         turn = None  # it was cut off in another
     printed = _tell(await read_end(services.executor, agent.handle, _OUTPUT_BYTES, redact_end, lines=True), agent)
     errors = (await read_end(services.executor, agent.handle, _ERROR_BYTES, redact_end, errors=True)).text
-    denials = await services.store.denials(agent)
+    denials = await services.store.events.denials(agent)
     if outcome.asked and turn and turn.ok:  # it was done when it was ended
         outcome = replace(outcome, kind="exited", code=0)
     concluded = adapter.conclude(Ended(outcome, turn, printed, errors, denials))

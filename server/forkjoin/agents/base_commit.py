@@ -27,13 +27,13 @@ async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agen
         return agent
     base = await (_named if agent.dependencies.base_agents else _of_all)(services, common_dir, agent)
     if base != agent.worktree.base:
-        await services.store.set(agent, base=base)
+        await services.store.agents.update(agent, base=base)
     return replace(agent, worktree=replace(agent.worktree, base=base))
 
 
 async def _named(services: Services, common_dir: str, agent: Agent) -> str:
     """Where the work ends of the agent that was named as base, or of the best of these candidates."""
-    for other in await best_first(services.store, await services.store.agents_numbered(agent.dependencies.base_agents)):
+    for other in await best_first(services.store, await services.store.agents.get_all(agent.dependencies.base_agents)):
         tip = await find_end(services.store, common_dir, other)
         if tip and await resolve_commit(common_dir, tip):
             return tip
@@ -45,14 +45,14 @@ async def _named(services: Services, common_dir: str, agent: Agent) -> str:
 
 async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
     """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
-    base, ended = agent.worktree.base, await services.store.ended(agent.dependencies.after)
+    base, ended = agent.worktree.base, await services.store.agents.final_states(agent.dependencies.after)
     succeeded = [number for number in agent.dependencies.after if ended.get(number) is State.SUCCEEDED]
     if agent.dependencies.best_of:
-        several = [await services.store.agents_numbered(candidates) for candidates in agent.dependencies.best_of]
+        several = [await services.store.agents.get_all(candidates) for candidates in agent.dependencies.best_of]
         ranked = [await best_first(services.store, candidates) for candidates in several]
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
-    for other in await services.store.agents_numbered(succeeded):
+    for other in await services.store.agents.get_all(succeeded):
         if tip := await find_end(services.store, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)
     return base

@@ -12,12 +12,12 @@ async def find_budgets(services: Services, agents: Sequence[Agent], *projects: i
     """The budgets that these agents are under, or others that have not ended, and those of these projects."""
     keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
     keys += [(project, "") for project in projects]
-    return _complete(services, keys, await services.store.budgets(projects))
+    return _complete(services, keys, await services.store.budgets.of_live_agents(projects))
 
 
 async def find_project_budgets(services: Services, project: int) -> list[Budget]:
     """The budgets of a project and of its leads."""
-    return _complete(services, [(project, "")], await services.store.project_budgets(project))
+    return _complete(services, [(project, "")], await services.store.budgets.of_project(project))
 
 
 def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:

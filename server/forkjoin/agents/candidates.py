@@ -52,4 +52,4 @@ def _expand(spec: Spec) -> list[Entrant]:
 
 async def best_first(store: Store, agents: Sequence[Agent]) -> list[Agent]:
     """These candidates, the best first."""
-    return rank_candidates(agents, await store.results(agents))
+    return rank_candidates(agents, await store.results.get_all(agents))

@@ -33,7 +33,7 @@ async def find_after(
     """
     new, specs = _find_new(wanted), [one.spec for one in wanted]
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in new)
-    older = {one: await store.find(project.number, one) for one in asked}
+    older = {one: await store.agents.find(project.number, one) for one in asked}
     named = [base for base in commits if base and base not in new]
     bases = {base: await _find_base(store, project.number, base, commits[base]) for base in named}
     for agents in (*older.values(), *bases.values()):
@@ -60,7 +60,7 @@ async def _find_base(store: Store, project: int, base: str, commit: str | None) 
     if commit and number_of(base) is None:
         return []
     try:
-        return await store.find(project, base)
+        return await store.agents.find(project, base)
     except UnknownAgentError as error:
         if commit:
             return []

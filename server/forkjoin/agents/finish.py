@@ -38,7 +38,7 @@ SUMMARY_LIMIT = 240
 
 async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
     """Write the attempt's result, and the agent's final state with it."""
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     concluded = await conclude(services, adapter, agent, outcome)
     await services.store.changes.until(partial(_is_at_rest, services, agent))
     left = await _commit_work(services, common_dir, agent)
@@ -52,12 +52,12 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
         and (environment := await await_environment(services, agent))
     ):
         verified = await _verify(services, common_dir, agent, environment)
-    now = await services.store.agent(agent.number)
+    now = await services.store.agents.get(agent.number)
     if now.stop_asked and not agent.stop_asked:  # meanwhile
         await end_processes(services, now)
     beyond = await _tidy_refs(services, common_dir, agent)
     result = await _result(services, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
-    await services.store.finish(now, result, await _fared(services, now, result))
+    await services.store.lifecycle.finish(now, result, await _fared(services, now, result))
     await config_tampering.forget(services, agent)
 
 
@@ -80,7 +80,7 @@ async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[
 
 async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
     """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
-    moving = [one for one in await services.store.open_landings() if one.state is MergeJobState.MOVING]
+    moving = [one for one in await services.store.merges.open() if one.state is MergeJobState.MOVING]
     return not any(one.requesting_agent == agent.number for one in moving) or None
 
 
@@ -89,7 +89,7 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
     work: dict[str, Any] = {}
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
-        common_dir = (await services.store.project_numbered(agent.project)).common_dir
+        common_dir = (await services.store.projects.get(agent.project)).common_dir
         if agent.worktree.prepared:
             warnings = await _tidy_refs(services, common_dir, agent)
         if agent.worktree.prepared and (tip := await find_tip(common_dir, agent.ref)):
@@ -99,7 +99,7 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
     told = tuple(warnings)
     result = Result(agent.attempt, State.FAILED, words[:SUMMARY_LIMIT], "", error=words, warnings=told, **work)
     unknown = Merge.UNMERGED if agent.timing.started else Merge.NOTHING
-    await services.store.finish(agent, result, await _fared(services, agent, result) if work else unknown)
+    await services.store.lifecycle.finish(agent, result, await _fared(services, agent, result) if work else unknown)
     await config_tampering.forget(services, agent)
 
 
@@ -229,11 +229,11 @@ async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work:
         warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
     if outcome.ok and not has_work:
         warnings.append("It ended well but changed nothing: there is nothing to merge.")
-    if refused := await services.store.refusals(agent):
+    if refused := await services.store.events.refusals(agent):
         warnings.append(f"It made calls that no agent may make, and they were refused: {printable_list(refused, 10)}.")
-    if models := await services.store.unpriced(agent):
+    if models := await services.store.budgets.unpriced_models(agent):
         warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
-    if stopped := [one.label for one in await services.store.live_below([agent])]:
+    if stopped := [one.label for one in await services.store.agents.live_below([agent])]:
         told = "They had not ended when it did, and were stopped; what they did is on their branches"
         warnings.append(f"{told}: {printable_list(stopped, 20)}.")
     return warnings

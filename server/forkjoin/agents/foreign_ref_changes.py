@@ -9,9 +9,9 @@ from forkjoin.services import Services
 
 async def record_refs(services: Services, agent: Agent) -> None:
     """Record the repository's refs, unless that was done since the agent's last result."""
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     if (listing := await read_ref_listing(common_dir)) is not None:
-        await services.store.note_refs(agent, listing)
+        await services.store.baselines.set_refs(agent, listing)
 
 
 async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir: str) -> list[str]:
@@ -19,7 +19,7 @@ async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir:
 
     An agent's own branch, those of others at work, and what merges have moved are not named.
     """
-    before = await services.store.refs_before(agent)
+    before = await services.store.baselines.refs(agent)
     if before is None:
         return []
     now = await read_ref_listing(common_dir)
@@ -27,13 +27,13 @@ async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir:
         return [
             "forkjoin can't tell whether other branches changed while it ran: git could not list the refs at its end."
         ]
-    ended = await services.store.branches_left(agent, before.at)
+    ended = await services.store.baselines.ended_branches(agent, before.at)
     known = {f"refs/heads/{branch}": commit for branch, commit in ended.items()}
     moved = [one for one in find_changed_refs(before.listing, now, known) if one.ref != agent.ref]
     if not moved:
         return []
-    branches = await services.store.explained_branches(agent, [short_name(one.ref) for one in moved], before.at)
-    merges = await services.store.merge_commits(agent.project, [one.ref for one in moved])
+    branches = await services.store.baselines.active_branches(agent, [short_name(one.ref) for one in moved], before.at)
+    merges = await services.store.baselines.merge_commits(agent.project, [one.ref for one in moved])
     working = branches.difference(ended)
     left = [one for one in moved if short_name(one.ref) not in working and (one.ref, one.new) not in merges]
     if not left:

@@ -8,7 +8,7 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
     """The environment of the agent's lead, once it is there and the agent's turn; none once that is to be stopped."""
 
     async def find() -> dict[str, str] | None:
-        stopped = (await services.store.agent(agent.number)).stop_asked
+        stopped = (await services.store.agents.get(agent.number)).stop_asked
         return {} if stopped else find_environment(services, agent)
 
     try:

@@ -39,7 +39,7 @@ _LEFT_BEHIND = ("lost", "timed_out", "limited")
 async def run_agent(services: Services, number: int) -> None:
     """Carry an agent, if it is under way, on to its end, or to where it waits for a turn; its trouble is its own."""
     with daemon_log.concerning(agent=f"a{number}"):
-        agent = await services.store.agent(number)
+        agent = await services.store.agents.get(number)
         try:
             while agent.under_way:
                 agent = await _step(services, agent)
@@ -47,7 +47,7 @@ async def run_agent(services: Services, number: int) -> None:
             if is_passing(error):
                 raise  # the agent is well: whoever called tries again
             log.exception("%s: in state %s", agent.label, agent.state)
-            await _end_as_failed(services, await services.store.agent(number), error)
+            await _end_as_failed(services, await services.store.agents.get(number), error)
 
 
 async def _step(services: Services, agent: Agent) -> Agent:
@@ -58,7 +58,7 @@ async def _step(services: Services, agent: Agent) -> Agent:
             return await _run(services, agent)
         case State.FINISHING:
             await finish(services, _adapter(services, agent), agent, await _outcome(services, agent))
-            return await services.store.agent(agent.number)
+            return await services.store.agents.get(agent.number)
         case _:
             raise AssertionError(f"{agent.label} is not under way: {agent.state}")
 
@@ -69,11 +69,11 @@ async def _prepare(services: Services, agent: Agent) -> Agent:
     await config_tampering.begin(services, agent)
     environment = await await_environment(services, agent)
     if environment is None or not await set_up(services, agent, environment):
-        return await services.store.move(agent, State.FINISHING, Noted("stopped before it started"))
+        return await services.store.lifecycle.move(agent, State.FINISHING, Noted("stopped before it started"))
     await record_refs(services, agent)
-    spec = await attempt_spec(services, await services.store.agent(agent.number), environment)
+    spec = await attempt_spec(services, await services.store.agents.get(agent.number), environment)
     await services.executor.submit(spec)
-    return await services.store.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
+    return await services.store.lifecycle.move(agent, State.RUNNING, Noted(f"started: {spec.argv[0]}"))
 
 
 async def _run(services: Services, agent: Agent) -> Agent:
@@ -86,13 +86,13 @@ async def _run(services: Services, agent: Agent) -> Agent:
     if concluded.retry is Retry.WHEN_TAKEN:
         await note_refusal(services, agent, RateLimited(concluded.error or str(outcome)))
     if concluded.retry is Retry.WHEN_FUNDED:
-        await services.store.spend_grant(agent)
+        await services.store.budgets.count_reserved_as_spent(agent)
     rest = rest_after(services, agent, concluded)
     if rest:  # what changes until the next attempt is not this agent's doing
         await config_tampering.find_warnings(services, agent)
     how = f"{rest.why}; it is to go on" if rest else str(outcome)
     done = concluded.ok or outcome.kind == "timed_out"
-    return await services.store.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
+    return await services.store.lifecycle.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
 
 
 async def _outcome(services: Services, agent: Agent) -> Outcome:
@@ -112,6 +112,6 @@ async def _end_as_failed(services: Services, agent: Agent, error: Exception) -> 
     """Record that we could not carry the agent further, whatever state that was in."""
     await end_processes(services, agent)
     if agent.state in (*RUNS, State.PAUSED):
-        agent = await services.store.move(agent, State.FINISHING)
+        agent = await services.store.lifecycle.move(agent, State.FINISHING)
     if agent.state not in FINAL:
         await give_up(services, agent, words_of(error))

@@ -57,7 +57,7 @@ class MachineMonitor:
             most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
             default_need_bytes=min(DEFAULT_NEED_BYTES, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
             taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
-            needs=await self._services.store.peaks(),
+            needs=await self._services.store.projects.memory_peaks(),
         )
 
 
@@ -65,5 +65,5 @@ async def note_peak(services: Services, agent: Agent, outcome: Outcome) -> None:
     """Learn from what an attempt has needed; one that was cut off says little of what it would have."""
     if outcome.peak_memory_bytes and not outcome.asked:
         kind = program_key(agent)
-        known = (await services.store.peaks()).get(kind)
-        await services.store.set_peak(*kind, update_need(known, outcome.peak_memory_bytes))
+        known = (await services.store.projects.memory_peaks()).get(kind)
+        await services.store.projects.set_memory_peak(*kind, update_need(known, outcome.peak_memory_bytes))

@@ -34,31 +34,31 @@ async def tell(services: Services, caller: Caller, agent: Agent, text: str) -> t
     Raises:
         CallerError: It can't be told; nothing was recorded.
     """
-    before = await services.store.answered(caller.call)
+    before = await services.store.calls.answer_to(caller.call)
     number = before["mail"] if before else await _record(services, caller, agent, text)
     try:
-        await deliver(services, await services.store.agent(agent.number))
+        await deliver(services, await services.store.agents.get(agent.number))
     except (ForkjoinError, OSError) as error:  # it is recorded: the reconciler tries again
         log.warning("%s is told later: %s", agent.label, words_of(error))
-    sent = await services.store.was_sent(number)
-    return await services.store.agent(agent.number), "now" if sent else "next_turn"
+    sent = await services.store.messages.was_sent(number)
+    return await services.store.agents.get(agent.number), "now" if sent else "next_turn"
 
 
 async def _record(services: Services, caller: Caller, agent: Agent, text: str) -> int:
     if agent.state in FINAL:
         await _check_not_reverted(services, agent)
     environment = services.environments.find_for_caller(caller)
-    account = find_account(services, environment, agent.spec.agent, await services.store.recipe(agent))
-    return await services.store.tell(agent, text, caller.call, caller.environment, account)
+    account = find_account(services, environment, agent.spec.agent, await services.store.projects.recipe(agent))
+    return await services.store.messages.add(agent, text, caller.call, caller.environment, account)
 
 
 async def _check_not_reverted(services: Services, agent: Agent) -> None:
     """See that what an agent adds can land: to git, a branch that was merged and reverted is merged."""
-    if (revert := await services.store.revert_of(agent)) is None:
+    if (revert := await services.store.merges.revert_of(agent)) is None:
         return
     target, commit = revert
     words = ("--fixed-strings", f"--grep=This reverts commit {commit}")
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     with suppress(GitError):  # one of these is gone
         if not await is_ancestor(common_dir, commit, target):
             return
@@ -78,13 +78,13 @@ async def deliver(services: Services, agent: Agent) -> None:
     adapter = taker_of(services, agent)
     if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
         return
-    for message in await services.store.waiting_mail(agent):
+    for message in await services.store.messages.waiting(agent):
         turn = adapter.turn(message.text, f"{agent.conversation} {message.number}")
-        await services.store.begin_sending(message)
+        await services.store.messages.begin_sending(message)
         if not await services.executor.send(agent.handle, turn, once=True):
             return
-        if await services.store.set_sent(message, agent):
-            await services.store.note(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
+        if await services.store.messages.set_sent(message, agent):
+            await services.store.events.add(agent, [(Noted(f"told: {message.text[:_WORDS]}"), -1)])
 
 
 def taker_of(services: Services, agent: Agent) -> Adapter | None:

@@ -59,14 +59,14 @@ async def check_granted(services: Services, parent: Agent, specs: Sequence[Spec]
 
 async def _check_may_start(services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
     """See that none comes after what is not the parent's own, or needs a key of one above: it would never start."""
-    before = await services.store.agents_numbered({number for after in afters for number in after.others.older})
+    before = await services.store.agents.get_all({number for after in afters for number in after.others.older})
     if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:
         raise CallerError(
             f"{', '.join(strange)}: no agent of yours. Yours come after, and start from, each other, or a commit "
             "alone. Nothing was spawned."
         )
     keys = {spec.exclusive for spec in specs if spec.exclusive}
-    for above in await services.store.from_above(parent.number):
+    for above in await services.store.agents.with_ancestors(parent.number):
         if above.spec.exclusive in keys:
             raise CallerError(
                 f"{above.label} has {above.spec.exclusive!r} to itself until its end: leave `exclusive` out. Nothing "
@@ -78,7 +78,7 @@ async def _check_money(services: Services, parent: Agent, specs: Sequence[Spec])
     """See that what these are to have is left of what was granted."""
     theirs = sum(spec.nesting.budget_usd or 0 for spec in specs if spec.nesting)
     wanted = sum(spec.budget_usd or 0 for spec in specs) + theirs
-    live = [one for one in await services.store.live() if parent.as_lead in one.leads]
+    live = [one for one in await services.store.agents.live() if parent.as_lead in one.leads]
     budgets = await find_budgets(services, live) if wanted else []
     for granted in budgets:
         if granted.lead == parent.as_lead and granted.limit_usd is not None:

@@ -31,11 +31,11 @@ async def read_output(services: Services, adapter: Adapter, agent: Agent) -> Non
     if not adapter.MAKES_EVENTS:
         return
     executor, handle = services.executor, agent.handle
-    progress = await services.store.progress(agent)
+    progress = await services.store.events.progress(agent)
     if progress.turn_end is not None:
         await executor.close_input(handle)
     reader = _Reader(adapter, progress, services.environments.redact)
-    reader.model = await services.store.last_model(agent)
+    reader.model = await services.store.budgets.last_model(agent)
     async for chunk in executor.output(handle, progress.offset):
         await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # of a flood that takes long
         if reader.events or reader.spent or reader.lines.needed - reader.stored >= _UNSTORED:
@@ -46,7 +46,7 @@ async def read_output(services: Services, adapter: Adapter, agent: Agent) -> Non
 
 async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
-    await services.store.note(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
+    await services.store.events.add(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
         await note_refusal(
@@ -140,7 +140,7 @@ def _cost(model: str, usage: Usage) -> float | None:
 
 async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnEnded | None:
     """The end of an attempt's last turn, read again from its output: whole, unless its line is too long."""
-    progress = await services.store.progress(agent)
+    progress = await services.store.events.progress(agent)
     if progress.turn_end is None:
         return None
     page = await services.executor.read_output(agent.handle, progress.turn_end, _LINE_LIMIT + 1)
@@ -155,7 +155,7 @@ async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnE
 
 async def _recorded_turn(services: Services, agent: Agent) -> TurnEnded | None:
     """What the records hold of the last turn's end: its line was longer than the log may be, and is gone."""
-    text = await services.store.last_turn_text(agent)
+    text = await services.store.events.last_turn_text(agent)
     if text is None:
         return None
     output = f"{text.removeprefix(FAILED)}\n[cut here: the rest is gone, the line was longer than a log may be]"

@@ -31,7 +31,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
     path = Path(agent.worktree.path)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
         raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
-    project = await store.project_numbered(agent.project)
+    project = await store.projects.get(agent.project)
     if agent.attempt > 1 and agent.worktree.prepared and is_folder(path):
         await autocommit.mend(project.common_dir, path, agent.worktree.branch)
         return agent
@@ -49,13 +49,13 @@ async def prepare(services: Services, agent: Agent) -> Agent:
         if not agent.worktree.prepared:  # else its program may be there by now
             await worktree.undo(project.common_dir, path, branch, agent.worktree.base)
         raise
-    await store.set(agent, prepared=True, branch=branch)
-    return await store.agent(agent.number)
+    await store.agents.update(agent, prepared=True, branch=branch)
+    return await store.agents.get(agent.number)
 
 
 async def workplace_of(services: Services, agent: Agent, environment: Mapping[str, str]) -> Workplace:
     """Return the environment of an agent's commands, without its token."""
-    project = await services.store.project_numbered(agent.project)
+    project = await services.store.projects.get(agent.project)
     ours = {
         "FORKJOIN_AGENT": agent.id,
         "FORKJOIN_NAME": agent.name,
@@ -68,7 +68,7 @@ async def workplace_of(services: Services, agent: Agent, environment: Mapping[st
         common_dir=project.common_dir,
         path=Path(agent.worktree.path),
         checkout=agent.worktree.checkout,
-        recipe=await services.store.recipe(agent),
+        recipe=await services.store.projects.recipe(agent),
         port_base=agent.worktree.port_base,
         environment=environment,
         ours=ours,
@@ -78,7 +78,7 @@ async def workplace_of(services: Services, agent: Agent, environment: Mapping[st
 async def give_token(services: Services, agent: Agent) -> str:
     """Return the attempt's token for the agent's program, and record its digest."""
     token = _token(agent.handle)
-    await services.store.add_token(agent.number, digest_of(token))
+    await services.store.agents.add_token(agent.number, digest_of(token))
     return token
 
 

@@ -33,7 +33,7 @@ class ProcessControl:
         Raises:
             OSError: The program can't be frozen now. Try again later.
         """
-        agent = await self._services.store.agent(number)
+        agent = await self._services.store.agents.get(number)
         wanted = self._wanted(agent)
         if wanted is None or not self.is_pending(agent):
             return

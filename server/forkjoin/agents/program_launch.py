@@ -23,7 +23,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
     """What to run for an agent that is prepared."""
     program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
     adapter, workplace = ADAPTERS[program.kind], await workplace_of(services, agent, environment)
-    message = await services.store.message(agent)
+    message = await services.store.messages.prompt(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
     limits = services.settings.limits
     added = {**program.environment, **run.environment}
@@ -47,7 +47,9 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
 
 async def brief_of(services: Services, agent: Agent) -> Brief:
     """All that its adapter is told about an agent that is prepared."""
-    task = "\n\n".join([await services.store.task(agent.number), *await services.store.told(agent)])
+    task = "\n\n".join(
+        [await services.store.agents.task(agent.number), *await services.store.messages.delivered(agent)]
+    )
     return Brief(
         id=agent.id,
         name=agent.name,
@@ -75,7 +77,7 @@ async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, s
 
 async def _about(services: Services, agent: Agent, workplace: Workplace) -> dict[str, object]:
     """What an agent's record can be made of again, should the records be damaged."""
-    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.task(agent.number)}
+    spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
     wanted = workplace.recipe.model_dump(exclude_defaults=True)
     about = About.model_validate({**columns(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}

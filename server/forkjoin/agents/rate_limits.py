@@ -11,7 +11,7 @@ from forkjoin.services import Services
 
 async def note_refusal(services: Services, agent: Agent, refused: RateLimited) -> None:
     """Note that the vendor took no more of the agent's account."""
-    live = await services.store.live()
+    live = await services.store.agents.live()
     running = sum(one.account == agent.account and one.state in CALLING for one in live)
     before = services.rate_limits.get(agent.account)
     jitter = random.random()  # noqa: S311 - no secret

@@ -58,21 +58,21 @@ async def remove(
 
 async def finish_removals(services: Services) -> None:
     """Finish the removals that the end of a daemon cut off, or refuse them."""
-    for agent in await services.store.half_removed():
+    for agent in await services.store.agents.half_removed():
         try:
             async with _alone(services, agent.project):
-                (now,) = await services.store.agents_numbered([agent.number])  # somebody may have asked for it again
+                (now,) = await services.store.agents.get_all([agent.number])  # somebody may have asked for it again
                 if now.removing and now.timing.removed is None:
                     told = await _finish(services, now)
                     log.warning("%s: %s", agent.id, told)
-                    await services.store.note(agent, [(Noted(told), -1)])
+                    await services.store.events.add(agent, [(Noted(told), -1)])
         except Exception:  # a boundary: one agent's trouble is that agent's alone
             log.exception("%s could not be removed; call remove_worktrees again", agent.label)
 
 
 async def _finish(services: Services, agent: Agent) -> str:
     """Finish a removal, unless somebody has gone on with the agent's work. Return how that went."""
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     how = Removal.MERGED if await _is_forgotten(common_dir, agent) else agent.removing
     try:
         removed = await _remove(services, [agent], how, services.environments.find_in_project(agent.project))
@@ -87,8 +87,8 @@ async def _remove(
     services: Services, agents: Sequence[Agent], how: Removal, environment: Mapping[str, str] | None
 ) -> Removed:
     """Remove these agents, none of which anybody else removes meanwhile."""
-    common_dir = (await services.store.project_numbered(agents[0].project)).common_dir
-    agents = await services.store.agents_numbered(agent.number for agent in agents)
+    common_dir = (await services.store.projects.get(agents[0].project)).common_dir
+    agents = await services.store.agents.get_all(agent.number for agent in agents)
     left = [agent for agent in agents if agent.timing.removed is None]
     begun = [agent for agent in left if agent.removing and await _has_begun(common_dir, agent)]
     whole = [agent for agent in left if agent not in begun]
@@ -97,7 +97,7 @@ async def _remove(
         warnings = await _look(services, common_dir, whole, how, environment)
     except CallerError:
         if stay := [agent for agent in whole if agent.removing]:
-            await services.store.set(*stay, removing=Removal.NONE)
+            await services.store.agents.update(*stay, removing=Removal.NONE)
         raise
     warnings += [note for agent in begun for note in await _keep_late(common_dir, agent)]
     return Removed(await _take_all_away(services, common_dir, agents), warnings)
@@ -131,7 +131,7 @@ async def _look(
     for agent in known:
         await _keep_left(common_dir, agent, lefts[agent.number], discard=discard)
     _check_free(services, whole)  # who comes to one after this sees that it is being removed
-    _check_free(services, await services.store.set_removing(whole, how))
+    _check_free(services, await services.store.lifecycle.begin_removal(whole, how))
     return warnings
 
 
@@ -187,7 +187,7 @@ async def _is_unmerged(services: Services, common_dir: str, agent: Agent) -> boo
         if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.worktree.base):
             return False
         is_whole = tip == ended_at and agent.merge is Merge.MERGED  # not gone on with since
-        squashed = await services.store.squashed_into(agent) if is_whole else []
+        squashed = await services.store.merges.squash_commits(agent) if is_whole else []
         return not any(
             [await kept_refs.is_reachable_elsewhere(common_dir, commit, agent.worktree.base) for commit in squashed]
         )
@@ -222,7 +222,7 @@ async def _check_again(
         What it added, which is committed, too.
     """
     added: dict[int, Left] = {}
-    now = await services.store.agents_numbered(agent.number for agent in agents)
+    now = await services.store.agents.get_all(agent.number for agent in agents)
     _check_free(services, now)
     for agent in (one for one in now if one.number in lefts):
         tip = lefts[agent.number].tip
@@ -335,7 +335,9 @@ async def _take_away(services: Services, common_dir: str, agent: Agent) -> str |
         if not forgotten and not (agent.removing and await _is_checked_out(common_dir, agent)):
             await worktree.retire_branch(common_dir, agent.worktree.branch, tip)
     await config_tampering.forget_rules(services, agent)
-    await services.store.set(agent, removed=time.time())  # the last: what is removed, nobody finishes to remove
+    await services.store.agents.update(
+        agent, removed=time.time()
+    )  # the last: what is removed, nobody finishes to remove
     return kept_as
 
 

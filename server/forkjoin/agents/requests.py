@@ -44,14 +44,14 @@ async def ask(
     """
     asked: Request | None = None
     with anyio.CancelScope(shield=True):  # cancelled midway, it might be asked, and nobody would withdraw it
-        asked = await store.ask(agent, call, new)
+        asked = await store.requests.add(agent, call, new)
     assert asked
     try:
         closed = await wait(partial(_find_closed, store, asked))
     except anyio.get_cancelled_exc_class():
         if given_up():
             with anyio.CancelScope(shield=True):
-                await store.withdraw(asked)
+                await store.requests.withdraw(asked)
         raise
     assert closed
     return closed
@@ -59,7 +59,7 @@ async def ask(
 
 async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Request | None:
     async def look() -> Request | None:
-        now = await store.request(asked.number)
+        now = await store.requests.get(asked.number)
         return None if now and now.closed is None else now or asked
 
     return await store.changes.within(timeout_s, look)
@@ -75,10 +75,10 @@ class Expiry:
     async def act(self) -> float:
         """Close what is due; in how many seconds the next is."""
         await self._set_clock(time.time())
-        now, due = time.time(), await self._store.next_expiry()
+        now, due = time.time(), await self._store.requests.next_expiry()
         if due is not None and due <= now:
-            await self._store.expire_requests(now)
-            due = await self._store.next_expiry()
+            await self._store.requests.expire(now)
+            due = await self._store.requests.next_expiry()
         return math.inf if due is None else max(0.0, due - now)
 
     async def _set_clock(self, now: float) -> None:
@@ -86,5 +86,5 @@ class Expiry:
         clock = now - time.monotonic()
         jump = clock - self._clock
         if jump > _JUMP_S:
-            await self._store.postpone_requests(jump, now - jump)
+            await self._store.requests.postpone(jump, now - jump)
         self._clock = clock

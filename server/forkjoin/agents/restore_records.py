@@ -47,7 +47,7 @@ async def restore(home: Home, store: Store) -> None:
     As long as a damaged database stands beside the records, whatever has no record is lost; else only what has a
     number that the records have not handed out yet: the rest was deleted.
     """
-    handed_out, known = await store.numbers()
+    handed_out, known = await store.restored_agents.known_numbers()
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
     abouts, highest = await to_thread.run_sync(_look, home)
     lost = [
@@ -60,7 +60,7 @@ async def restore(home: Home, store: Store) -> None:
     log.warning("restored from the files of their attempts: %s", ", ".join(f"a{one.number}" for one in lost) or "none")
     if not damaged:
         await to_thread.run_sync(note_damage, home.records)
-    await store.restore(lost, highest)
+    await store.restored_agents.add(lost, highest)
 
 
 def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:

@@ -29,9 +29,9 @@ _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 async def tidy(services: Services, today: date, connected: Collection[Session]) -> None:
     """Let go of what is due. Each agent's trouble is its own."""
     store, days, old = services.store, services.settings.retention.days, services.environments.digests
-    day = await store.see_day(today.isoformat())
+    day = await store.retention.count_day(today.isoformat())
     if days:
-        for agent in await store.settled(day - days):
+        for agent in await store.retention.settled_agents(day - days):
             try:
                 await _let_go(services, agent)
             except CallerError as error:
@@ -39,14 +39,14 @@ async def tidy(services: Services, today: date, connected: Collection[Session]) 
             except Exception:  # a boundary: the others are not to stay for it
                 log.exception("%s can't be let go of; trying again later", agent.label)
         await _forget_leftovers(services)
-    await store.prune(day, [session.hello.relay for session in connected])
+    await store.retention.prune(day, [session.hello.relay for session in connected])
     await _prune_environments(services, old, connected)
 
 
 async def _let_go(services: Services, agent: Agent) -> None:
     """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
     if agent.timing.removed is None:
-        candidates = await services.store.candidates(agent) or [agent]
+        candidates = await services.store.agents.candidates(agent) or [agent]
         if not all([await _is_as_it_ended(services, one) for one in candidates]):
             log.info(
                 "%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged",
@@ -58,7 +58,7 @@ async def _let_go(services: Services, agent: Agent) -> None:
         for warning in removed.warnings:
             log.warning("%s", warning)
     await _forget(services, (name for name in await services.executor.handles() if name.startswith(f"{agent.id}-")))
-    await services.store.forget_agent(agent.number)
+    await services.store.retention.delete_agent(agent.number)
     log.info("%s went, as all that is merged does after %d days", agent.label, services.settings.retention.days)
 
 
@@ -66,7 +66,7 @@ async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
     """Whether nothing was done on its branch or in its worktree since its end."""
     if not agent.worktree.prepared:
         return True
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     ended_at = await find_last(services.store, agent) or agent.worktree.base
     tip = await find_tip(common_dir, agent.ref)
     return tip in (None, ended_at) and await is_at(services.store, common_dir, agent, ended_at)
@@ -83,8 +83,8 @@ async def _forget_leftovers(services: Services) -> None:
     if await to_thread.run_sync(set_aside_copies, services.home.records):
         return
     handles = await services.executor.handles()  # before the records are read: what begins now is recorded by then
-    handed_out, known = await services.store.numbers()
-    known_of = {"a": known, "t": {one.number for one in await services.store.scratches()}}
+    handed_out, known = await services.store.restored_agents.known_numbers()
+    known_of = {"a": known, "t": {one.number for one in await services.store.scratch_worktrees.all()}}
     for handle in handles:
         if found := _HANDLE.fullmatch(handle):
             number = int(found[2])
@@ -93,6 +93,6 @@ async def _forget_leftovers(services: Services) -> None:
 
 
 async def _prune_environments(services: Services, old: Set[str], connected: Collection[Session]) -> None:
-    needed = [(one.environment, one.project, one.root_lead) for one in await services.store.live()]
-    needed += [(one.environment, one.project, one.lead) for one in await services.store.open_landings()]
+    needed = [(one.environment, one.project, one.root_lead) for one in await services.store.agents.live()]
+    needed += [(one.environment, one.project, one.lead) for one in await services.store.merges.open()]
     services.environments.prune(old, needed, [session.hello.environment for session in connected])

@@ -26,7 +26,7 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
     Raises:
         CallerError: setup failed. An agent that resolves a conflict starts anyway.
     """
-    recipe = await services.store.recipe(agent)
+    recipe = await services.store.projects.recipe(agent)
     if not (recipe.share or recipe.setup):
         return True
     workplace = await workplace_of(services, agent, environment)
@@ -36,15 +36,15 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
     if await done.exists():
         return True
     ready = await workplace.make_ready()
-    await services.store.note(agent, [(Noted(note), -1) for note in ready.notes])
-    if (await services.store.agent(agent.number)).stop_asked:
+    await services.store.events.add(agent, [(Noted(note), -1) for note in ready.notes])
+    if (await services.store.agents.get(agent.number)).stop_asked:
         return False
     if ready.failed and agent.conflict.agent is None:
         raise CallerError(ready.failed)
     if ready.failed:  # setup may have read conflicted files; the agent was told to run it again
-        await services.store.note(agent, [(Noted(f"continues although {ready.failed}"), -1)])
+        await services.store.events.add(agent, [(Noted(f"continues although {ready.failed}"), -1)])
     if files := await fingerprint(workplace.common_dir, workplace.path):
-        await services.store.note_set_up(agent, files)
+        await services.store.baselines.set_setup_files(agent, files)
     await done.touch()
     return True
 
@@ -60,7 +60,7 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
     Raises:
         CallerError: There is no environment to run a teardown in.
     """
-    recipes = {agent.number: await services.store.recipe(agent) for agent in agents}
+    recipes = {agent.number: await services.store.projects.recipe(agent) for agent in agents}
     wanting = [one for one in agents if recipes[one.number].teardown and is_folder(Path(one.worktree.path))]
     found = {one.number: services.environments.find_for_agent(one) for one in wanting}
     if lacking := next((one for one in wanting if found[one.number] is None and environment is None), None):

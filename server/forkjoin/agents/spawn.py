@@ -38,14 +38,14 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         keep: Whether they are recorded; else all is checked alike, and the agents are only as they would be.
     """
     store, home = services.store, services.home
-    if (before := await store.answered(caller.call)) is not None:
-        return Spawned([await store.agent(number) for number in before["agents"]], None)
+    if (before := await store.calls.answer_to(caller.call)) is not None:
+        return Spawned([await store.agents.get(number) for number in before["agents"]], None)
     checkout = await read_checkout(caller.session.folder, check_dirty=True)
     wanted = expand(specs)
     _check(checkout, services, wanted)
     parent = caller.session.agent
     if parent:
-        recipe, untrusted = await store.recipe(parent), None
+        recipe, untrusted = await store.projects.recipe(parent), None
     else:
         names_verify = all(one.spec.verify is not None for one in wanted)
         recipe, untrusted = await find_recipe(home, checkout, names_verify=names_verify)
@@ -57,7 +57,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         agent: find_account(services, services.environments.find_for_caller(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
     }
-    above = await store.from_above(parent.number) if parent else ()
+    above = await store.agents.with_ancestors(parent.number) if parent else ()
     is_granted = any(one.spec.nesting and one.spec.nesting.budget_usd for one in above)
     by_default = None if is_granted else services.settings.budget.agent_usd
     specs = [_fund(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
@@ -69,7 +69,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     ]
     place = await find_naming_scheme(checkout.common_dir, home.worktrees)
     note = " ".join(_notes(services.settings, checkout, new, untrusted))
-    return Spawned(await store.spawn(new, place, caller.call, keep=keep), note or None)
+    return Spawned(await store.lifecycle.spawn(new, place, caller.call, commit=keep), note or None)
 
 
 def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:

@@ -35,11 +35,11 @@ async def stop(services: Services, agents: Sequence[Agent]) -> list[Agent]:
         CallerError: That can't be recorded; their programs have ended all the same, and may go on unless it is later.
     """
     try:
-        whole = await services.store.ask_stop(agents)
+        whole = await services.store.lifecycle.ask_stop(agents)
     except RecordsError:  # a full disk, which one of them may be filling
         whole = await _end_unrecorded(services, agents)
     await wait(services.store, whole, "all", services.settings.limits.stop_grace_s + _FINISH_S)
-    return await services.store.agents_numbered(agent.number for agent in agents)
+    return await services.store.agents.get_all(agent.number for agent in agents)
 
 
 async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[Agent]:
@@ -50,11 +50,11 @@ async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[A
         left.extend(await services.executor.cancel(handle, services.settings.limits.stop_grace_s))
 
     async with anyio.create_task_group() as tasks:
-        for agent in (*agents, *await services.store.live_below(agents)):
+        for agent in (*agents, *await services.store.agents.live_below(agents)):
             for handle in await _all_handles(services, agent):
                 tasks.start_soon(cancel, handle)
     try:
-        return await services.store.ask_stop(agents)
+        return await services.store.lifecycle.ask_stop(agents)
     except RecordsError as error:
         done = (
             f"These processes can't be ended: {printable_list(left)}; all others have" if left else "All processes have"
@@ -73,11 +73,11 @@ async def end_processes(services: Services, agent: Agent, handles: Sequence[str]
         while left := await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
             if left != named:
                 log.warning("%s: can't be ended: %s", agent.label, ", ".join(left))
-                await services.store.note(agent, [(Noted(f"can't be ended: {', '.join(left)}"), -1)])
+                await services.store.events.add(agent, [(Noted(f"can't be ended: {', '.join(left)}"), -1)])
                 named = left
             await anyio.sleep(_AGAIN_S)
 
 
 async def _all_handles(services: Services, agent: Agent) -> list[str]:
     judging = shell_command.handles(agent.handle, "judge") if agent.spec.judge else []
-    return [agent.handle, *handles_beside(agent.handle, await services.store.recipe(agent)), *judging]
+    return [agent.handle, *handles_beside(agent.handle, await services.store.projects.recipe(agent)), *judging]

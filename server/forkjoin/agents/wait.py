@@ -50,9 +50,9 @@ async def wait(
 
     async def look() -> Waited | None:
         nonlocal waited
-        waited = divide(await store.agents_numbered(agent.number for agent in agents))
+        waited = divide(await store.agents.get_all(agent.number for agent in agents))
         if find_news:
-            asked = await store.requests_of([agent.number for agent in waited.pending])
+            asked = await store.requests.open_of([agent.number for agent in waited.pending])
             news = dict.fromkeys(await find_news(asked))
             waited = replace(waited, requests=[*(news | dict.fromkeys(asked))], news=[*news])
         if find_stuck:

@@ -185,7 +185,7 @@ class Agent:
     project: int
     lead: str
     name: str
-    spec: SpecParts  #: without the task, which may be large: see `Store.task`
+    spec: SpecParts  #: without the task, which may be large: see `Agents.task`
     state: State
     merge: Merge
     attempt: int  #: the number of its newest attempt

@@ -56,7 +56,7 @@ class ConflictPreview:
             raise CallerError(
                 f"At most {MOST_COMPARED} agents are compared at once, pair by pair; name fewer in `ids`."
             )
-        common_dir = (await self._services.store.project_numbered(project)).common_dir
+        common_dir = (await self._services.store.projects.get(project)).common_dir
         with objects_aside(common_dir, self._services.home.aside) as aside:
             commits = {agent.id: await self._commit_of(common_dir, agent, aside) for agent in agents}
             sides = [(name, commit) for name, commit in commits.items() if commit]
@@ -73,7 +73,7 @@ class ConflictPreview:
         if agent.state in FINAL:
             commit = await find_end(self._services.store, common_dir, agent)
         else:
-            set_up = await self._services.store.set_up_files(agent)
+            set_up = await self._services.store.baselines.setup_files(agent)
             commit = (
                 await snapshot(common_dir, Path(agent.worktree.path), aside, set_up)
                 if agent.worktree.prepared
@@ -106,11 +106,11 @@ class ConflictPreview:
             await anyio.sleep(max(_REST_S, _SHARE * (anyio.current_time() - began)))
 
     async def _look_at_all(self) -> None:
-        running = {agent.project for agent in await self._services.store.live() if agent.state in RUNS}
+        running = {agent.project for agent in await self._services.store.agents.live() if agent.state in RUNS}
         for project in self.known.keys() - running:
             del self.known[project]
         for project in running:
-            agents = await self._services.store.unmerged(project, _MOST)
+            agents = await self._services.store.agents.unmerged(project, _MOST)
             try:
                 self.known[project] = await self.look(project, agents, None)
             except (ForkjoinError, OSError) as error:  # it is only a comfort

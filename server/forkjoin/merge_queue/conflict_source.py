@@ -33,15 +33,15 @@ async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int
 async def find_undone(order: MergeContext, tip: str, target: str) -> list[Agent]:
     """Those whose work was merged into the target, is in it no more, and would be again with `tip`."""
     new = set((await git.output(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
-    merges = await order.services.store.merges(order.landing.project, order.landing.target)
+    merges = await order.services.store.merges.into(order.landing.project, order.landing.target)
     merged = [one for landing in merges for one in MERGE_REPORT.validate_json(landing.answer or "").merged]
     numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
-    agents = await order.services.store.agents_numbered(numbers)
+    agents = await order.services.store.agents.get_all(numbers)
     return [agent for agent in agents if agent.merge is not Merge.MERGED]
 
 
 async def _climb(store: Store, agent: Agent) -> AsyncIterator[Agent]:
     """The one whose conflict it resolves, the one whose conflict that resolves, and so on, while they are recorded."""
-    while agent.conflict.agent is not None and await store.ended([agent.conflict.agent]):
-        agent = await store.agent(agent.conflict.agent)
+    while agent.conflict.agent is not None and await store.agents.final_states([agent.conflict.agent]):
+        agent = await store.agents.get(agent.conflict.agent)
         yield agent

@@ -33,10 +33,10 @@ async def find_eligible_branches(
     """What is to become of each of a landing's agents, in the order in which they land."""
     store = order.services.store
     origins = {agent.number: (await find_origin(store, agent)).number for agent in agents}
-    tasks = await store.tasks(origins.values())
+    tasks = await store.agents.tasks(origins.values())
     lost = await _find_lost(order, agents)
     entries = _EligibilityChecks(order, target.commit)
-    for agent in _sort(agents, await store.before(order.landing.agents)):
+    for agent in _sort(agents, await store.agents.dependencies(order.landing.agents)):
         if agent.number not in entries.found:  # with whoever resolves its conflict
             tip = tips.get(f"refs/heads/{agent.worktree.branch}") if agent.worktree.prepared else None
             task = tasks.get(origins[agent.number], "")
@@ -50,7 +50,7 @@ async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, 
     """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
     candidates = [agent for agent in agents if agent.candidates.first]
     best: dict[int, Agent] = {}
-    ranked = rank_candidates(candidates, await order.services.store.results(candidates))
+    ranked = rank_candidates(candidates, await order.services.store.results.get_all(candidates))
     lost = [
         agent
         for agent in ranked
@@ -121,7 +121,7 @@ class _EligibilityChecks:
             return why
         if tip.commit == agent.worktree.base:
             return NOTHING
-        squashed = await self.order.services.store.squashed_at(agent, self.order.landing)
+        squashed = await self.order.services.store.merges.last_squash(agent, self.order.landing)
         if squashed and squashed[0] == tip.commit and await self.order.has(squashed[1], self.target):
             return MERGED_BEFORE  # by its resolver, it may be: git would find the conflict again
         return await self._why_no_resolution(agent, tip.commit) if agent.conflict.agent is not None else None
@@ -137,7 +137,7 @@ class _EligibilityChecks:
         return f"{moved}, which nobody has reviewed. Review it with read_diff {moved.name}, then merge {moved.name}"
 
     async def _why_gone(self, agent: Agent) -> str:
-        result = await self.order.services.store.result(agent.number)
+        result = await self.order.services.store.results.get(agent.number)
         if result and result.commit and await self.order.has(result.commit, self.target):
             return NOTHING if result.commit == agent.worktree.base else MERGED_BEFORE
         target = await find_symbolic_target(self.order.common_dir, agent.ref)
@@ -163,8 +163,8 @@ class _EligibilityChecks:
         """
         found, numbers = dict[Agent, str](), list(agent.dependencies.after)
         for number in numbers:
-            for other in await self.order.services.store.agents_numbered([number]):
-                result = await self.order.services.store.result(number)
+            for other in await self.order.services.store.agents.get_all([number]):
+                result = await self.order.services.store.results.get(number)
                 commit = result.commit if result else None
                 if commit == other.worktree.base:
                     numbers += [one for one in other.dependencies.after if one not in numbers]
@@ -174,7 +174,7 @@ class _EligibilityChecks:
 
     async def _is_squashed(self, agent: Agent) -> bool:
         """Whether the target has a branch's work as a commit of its own."""
-        squashed = await self.order.services.store.squashed_at(agent, self.order.landing)
+        squashed = await self.order.services.store.merges.last_squash(agent, self.order.landing)
         return squashed is not None and await self.order.has(squashed[1], self.target)
 
     def _one_of_each(self, inherited: Mapping[Agent, str], here: set[int]) -> list[Agent]:
@@ -207,7 +207,7 @@ class _EligibilityChecks:
     async def _gone_on_from(self, agent: Agent, tip: str) -> str | None:
         """Where a branch was when it was squashed into the target, if both have that still."""
         if agent.attempt == 1 or not (
-            squashed := await self.order.services.store.squashed_at(agent, self.order.landing)
+            squashed := await self.order.services.store.merges.last_squash(agent, self.order.landing)
         ):
             return None
         was, made = squashed

@@ -35,8 +35,8 @@ async def enqueue(
     services: Services, caller: Caller, into: str | None, wish: MergeOptions, *, confirmed: bool
 ) -> MergeJob:
     """Record a landing."""
-    if (before := await services.store.answered(caller.call)) is not None:
-        return await services.store.landing(before["landing"])
+    if (before := await services.store.calls.answer_to(caller.call)) is not None:
+        return await services.store.merges.get(before["landing"])
     if wish.dry_run and wish.on_conflict == "agent":
         raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
     checkout = await read_checkout(caller.session.folder)
@@ -57,13 +57,13 @@ async def enqueue(
         include_failed=wish.include_failed,
         on_conflict=wish.on_conflict,
     )
-    return await services.store.add_landing(new, caller.call)
+    return await services.store.merges.add(new, caller.call)
 
 
 async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, confirmed: bool) -> MergeJob:
     """Record that what moved a target last, of ours, is to be taken back."""
-    if (before := await services.store.answered(caller.call)) is not None:
-        return await services.store.landing(before["landing"])
+    if (before := await services.store.calls.answer_to(caller.call)) is not None:
+        return await services.store.merges.get(before["landing"])
     checkout = await read_checkout(caller.session.folder)
     target = await _find_own_target(services, caller) or await find_target(checkout, into)
     if not confirmed:
@@ -81,12 +81,12 @@ async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, 
         environment=caller.environment,
         undoes=last.number,
     )
-    return await services.store.add_landing(new, caller.call)
+    return await services.store.merges.add(new, caller.call)
 
 
 async def _find_last(services: Services, project: int, common_dir: str, target: str) -> MergeJob | None:
     """What moved a target last, of what it still has: it may have been set back by hand."""
-    for landing in await services.store.moves(project, target):
+    for landing in await services.store.merges.not_undone(project, target):
         assert landing.move is not None
         if await is_ancestor(common_dir, PLANNED_MOVE.validate_json(landing.move).move.new, target):
             return landing
@@ -128,7 +128,7 @@ async def wait_for_report(store: Store, landing: MergeJob, timeout_s: float = ma
     """What became of a landing, once it is done; none where it is not after so many seconds."""
 
     async def look() -> str | None:
-        return (await store.landing(landing.number)).answer
+        return (await store.merges.get(landing.number)).answer
 
     found = await store.changes.within(timeout_s, look)
     if found is None:

@@ -51,7 +51,7 @@ async def check_own_branch_target(services: Services, agent: Agent) -> None:
 
     That is the case if the branch is a symbolic ref, or is checked out in another worktree.
     """
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     if await is_symbolic(common_dir, agent.ref):
         raise CallerError(f"{agent.worktree.branch} is a symbolic ref to another branch, so nothing is merged into it.")
     where = await find_checkout(common_dir, agent.ref)
@@ -64,7 +64,7 @@ async def check_own_branch_target(services: Services, agent: Agent) -> None:
 async def _find_requesting_agent(services: Services, job: MergeJob) -> Agent | None:
     if job.requesting_agent is None:
         return None
-    return next(iter(await services.store.agents_numbered([job.requesting_agent])), None)
+    return next(iter(await services.store.agents.get_all([job.requesting_agent])), None)
 
 
 def _has_ended(agent: Agent) -> bool:

@@ -55,9 +55,11 @@ async def assign_resolvers(order: MergeContext, landed: MergeReport) -> Resolver
     """Who is to resolve the conflicts of a landing, which has moved its target."""
     store, landing = order.services.store, order.landing
     resolving = ResolverAssignments({}, [], await find_naming_scheme(order.common_dir, order.services.home.worktrees))
-    live = [one for one in await store.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)]
+    live = [
+        one for one in await store.merges.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)
+    ]
     conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
-    for agent in await store.agents_numbered(int(one.id[1:]) for one in landed.conflicted):
+    for agent in await store.agents.get_all(int(one.id[1:]) for one in landed.conflicted):
         theirs = await find_end(store, order.common_dir, agent)
         if by := next(
             (one for one in live if (one.conflict.agent, one.conflict.commit) == (agent.number, theirs)), None
@@ -81,7 +83,7 @@ async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
 
 async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
     """Whether it can't land: it has, or is to get, the work of one before it that does not."""
-    for other in await order.services.store.agents_numbered(resolver.dependencies.after):
+    for other in await order.services.store.agents.get_all(resolver.dependencies.after):
         gone = other.timing.removed is not None and other.merge is not Merge.MERGED
         if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
             end = await find_end(order.services.store, order.common_dir, other)
@@ -94,7 +96,7 @@ async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
 async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> MergeConflict | None:
     """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
     if landed.commit and resolver.conflict.agent and await order.has(landed.commit, resolver.worktree.base):
-        for agent in await order.services.store.agents_numbered([resolver.conflict.agent]):
+        for agent in await order.services.store.agents.get_all([resolver.conflict.agent]):
             if await find_end(order.services.store, order.common_dir, agent) != resolver.conflict.commit:
                 return None
             conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.conflict.commit, ()))

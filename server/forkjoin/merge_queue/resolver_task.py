@@ -84,9 +84,9 @@ async def _tell(
     """What either side was asked for and has done, each with a title."""
     store, target, known = order.services.store, printable(order.into), order.services.environments
     origin = await find_origin(store, conflict.agent)
-    behind = [await find_origin(store, one) for one in await store.agents_numbered(conflict.behind)]
+    behind = [await find_origin(store, one) for one in await store.agents.get_all(conflict.behind)]
     others = [*(one.number for one in behind), *await _find_landed(order, landed, sides.commits)][:_TASKS]
-    tasks = await store.tasks([origin.number, *others])
+    tasks = await store.agents.tasks([origin.number, *others])
     return [
         (f"the task of {origin.id}", _cut(known.redact(tasks.get(origin.number, "")))),
         (
@@ -104,7 +104,7 @@ async def _tell(
 
 async def _find_landed(order: MergeContext, landed: MergeReport, commits: Sequence[str]) -> list[int]:
     """The numbers of the agents whose work these commits of the target have brought, as landings have told."""
-    moves = await order.services.store.moves(order.landing.project, order.landing.target)
+    moves = await order.services.store.merges.not_undone(order.landing.project, order.landing.target)
     answers = [MERGE_REPORT.validate_json(one.answer or "") for one in moves]
     merged = [one for answer in (*answers, landed) for one in answer.merged]
     by = {one.commit: int(one.id[1:]) for one in merged}  # of those of one commit the last is the origin

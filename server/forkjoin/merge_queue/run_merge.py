@@ -51,8 +51,10 @@ class MergeRunner:
         Raises:
             Exception: It is to be called again after a rest.
         """
-        common_dir = (await self._store.project_numbered(landing.project)).common_dir
-        order = MergeContext(self._services, landing, common_dir, environment, await self._store.recipe(landing))
+        common_dir = (await self._store.projects.get(landing.project)).common_dir
+        order = MergeContext(
+            self._services, landing, common_dir, environment, await self._store.projects.recipe(landing)
+        )
         try:
             if order.verify:  # which runs agents' code
                 await config_tampering.begin(self._services, landing)
@@ -85,7 +87,7 @@ class MergeRunner:
         await _note_moved(order)
         merges = {} if landing.dry_run else landed.merges()
         undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
-        end = partial(self._store.end_landing, landing, merges, undone)
+        end = partial(self._store.merges.finish, landing, merges, undone)
         if landing.on_conflict == "agent" and landed.conflicted:
             try:
                 resolving = await assign_resolvers(order, landed)
@@ -99,8 +101,8 @@ class MergeRunner:
 async def _note_moved(order: MergeContext) -> None:
     """Extend an ended agent's work to what was merged into its branch."""
     store, target = order.services.store, order.landing.target
-    agent = await store.agent_of_branch(order.landing.project, target)
-    recorded = (await store.landing(order.landing.number)).move if agent and agent.state in FINAL else None
+    agent = await store.agents.of_branch(order.landing.project, target)
+    recorded = (await store.merges.get(order.landing.number)).move if agent and agent.state in FINAL else None
     if agent is None or recorded is None:
         return
     move = PLANNED_MOVE.validate_json(recorded).move
@@ -134,7 +136,9 @@ async def _carry(order: MergeContext) -> MergeReport | None:
         return None
     for _ in range(_TRIES):
         undoes = order.landing.undoes
-        intent = await (merge_all(order) if undoes is None else undo(order, await order.services.store.landing(undoes)))
+        intent = await (
+            merge_all(order) if undoes is None else undo(order, await order.services.store.merges.get(undoes))
+        )
         if order.landing.dry_run or intent.move.new == intent.move.old or await _move(order, intent):
             return intent.landed
     raise CallerError(f"{order.into} kept moving while it was merged into; try again.")
@@ -165,10 +169,10 @@ async def _move(order: MergeContext, intent: PlannedMove) -> bool:
                     "merged; commit them or move them away, then merge again."
                 )
             recorded = PLANNED_MOVE.dump_json(replace(intent, move=move)).decode()
-            await store.set_landing(order.landing, MergeJobState.MOVING, move=recorded)
+            await store.merges.set_state(order.landing, MergeJobState.MOVING, move=recorded)
             await check_requesting_agent(order.services, order.landing)  # whose end waits for what is recorded
             await move_target.apply_move(order.common_dir, move, held)
     except TargetMovedError:
-        await store.set_landing(order.landing, MergeJobState.QUEUED)
+        await store.merges.set_state(order.landing, MergeJobState.QUEUED)
         return False
     return True

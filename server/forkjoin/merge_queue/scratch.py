@@ -44,13 +44,13 @@ class ScratchVerifier:
     async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str:
         """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, '' if not."""
         number = self._order.landing.number
-        why = await self._store.verdict(number, commit)
+        why = await self._store.merges.verify_failure(number, commit)
         if why is None:
             try:
                 found = await self._make(commit)
             except UnfitCommitError as error:
                 why = str(error)[-_WORDS:]
-                await self._store.set_verdict(number, commit, why)
+                await self._store.merges.set_verify_failure(number, commit, why)
             else:
                 why = await self._verify(self._workplace(found, commit, agents), commit, command)
         return why
@@ -67,13 +67,13 @@ class ScratchVerifier:
                 raise CallerError(_in_the_way(scratch_path(self._order.services.home, found.number), error)) from error
             self._is_replaced = True
             log.warning("scratch worktree %d is wrecked, and another is made: %s", found.number, error)
-            await self._store.retire_scratch(found.number)
+            await self._store.scratch_worktrees.retire(found.number)
             found = await self._take()
             await self._switch(found, commit)
         return found
 
     async def _take(self) -> ScratchWorktree:
-        return await self._store.take_scratch(self._order.landing, self._order.recipe)
+        return await self._store.scratch_worktrees.take(self._order.landing, self._order.recipe)
 
     async def _switch(self, scratch: ScratchWorktree, commit: str) -> None:
         """Check out a commit's files and update the shared ignored files.
@@ -88,9 +88,9 @@ class ScratchVerifier:
         path, checkout = scratch_path(order.services.home, scratch.number), Path(scratch.checkout)
         if scratch.ready != run or await find_place(order.common_dir, path) is None:
             has_landed = bool(scratch.tip) and await order.has(scratch.tip, order.landing.target)
-            await self._store.set_scratch(scratch.number, "", scratch.tip if has_landed else "")
+            await self._store.scratch_worktrees.set_ready(scratch.number, "", scratch.tip if has_landed else "")
             await make_scratch(order.common_dir, path, commit, keep=has_landed)
-            await self._store.set_scratch(scratch.number, run, commit)
+            await self._store.scratch_worktrees.set_ready(scratch.number, run, commit)
         place = await find_place(order.common_dir, path)
         if place and scratch.checkout and not begun:
             await renew_ignored(checkout, place)
@@ -109,7 +109,7 @@ class ScratchVerifier:
         """What verify says of the commit whose files are there, which is recorded; '' where it passed."""
         why = await self._run_verify(workplace, command)
         await detach(workplace.common_dir, workplace.path, commit)
-        await self._store.set_verdict(self._order.landing.number, commit, why)
+        await self._store.merges.set_verify_failure(self._order.landing.number, commit, why)
         await end(self._order.services, handles_beside(workplace.handle, workplace.recipe))
         return why
 

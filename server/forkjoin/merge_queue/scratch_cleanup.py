@@ -30,10 +30,14 @@ async def remove_unused_scratches(services: Services) -> None:
     """Take away the scratch worktrees that are due, and what is left of those that are recorded no more."""
     found = await to_thread.run_sync(_folders, services.home.worktrees)
     gone = [
-        one.number for one in await services.store.scratches() if not one.retired and await _is_homeless(services, one)
+        one.number
+        for one in await services.store.scratch_worktrees.all()
+        if not one.retired and await _is_homeless(services, one)
     ]
-    await services.store.retire_unused(gone, time.time() - _DAY_S)
-    known = await services.store.scratches()  # read after the folders were: what is made now is recorded by then
+    await services.store.scratch_worktrees.retire_unused(gone, time.time() - _DAY_S)
+    known = (
+        await services.store.scratch_worktrees.all()
+    )  # read after the folders were: what is made now is recorded by then
     due = {scratch_path(services.home, one.number): partial(_retire, services, one) for one in known if one.retired}
     left = found - {scratch_path(services.home, one.number) for one in known}
     for path, act in {**due, **{path: partial(_sweep, services, path) for path in left}}.items():
@@ -49,7 +53,7 @@ def _folders(worktrees: Path) -> set[Path]:
 
 async def _is_homeless(services: Services, scratch: ScratchWorktree) -> bool:
     """Whether its repository says that it has no such target any more."""
-    common_dir = (await services.store.project_numbered(scratch.project)).common_dir
+    common_dir = (await services.store.projects.get(scratch.project)).common_dir
     try:
         return scratch.target not in await find_tips(common_dir, [scratch.target])
     except Exception as error:  # a boundary: of a repository that is not there, or broken, nobody can tell
@@ -58,13 +62,13 @@ async def _is_homeless(services: Services, scratch: ScratchWorktree) -> bool:
 
 
 async def _retire(services: Services, scratch: ScratchWorktree) -> None:
-    common_dir = (await services.store.project_numbered(scratch.project)).common_dir
+    common_dir = (await services.store.projects.get(scratch.project)).common_dir
     teardown = handles(f"t{scratch.number}", "teardown")
     await end(services, set(await list_runs(services, scratch.number)).difference(teardown))
     if await _tear_down(services, scratch, common_dir):
         await worktree.remove(common_dir, scratch_path(services.home, scratch.number))
         await end(services, teardown)
-        await services.store.forget_scratch(scratch.number)
+        await services.store.scratch_worktrees.delete(scratch.number)
 
 
 async def _tear_down(services: Services, scratch: ScratchWorktree, common_dir: str) -> bool:

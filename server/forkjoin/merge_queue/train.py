@@ -59,7 +59,7 @@ async def merge_all(order: MergeContext) -> PlannedMove:
     landing = order.landing
     if order.verify:
         await check_free(order.common_dir, landing.target)
-    agents = await order.services.store.agents_numbered(landing.agents)
+    agents = await order.services.store.agents.get_all(landing.agents)
     refs = [f"refs/heads/{agent.worktree.branch}" for agent in agents if agent.worktree.prepared]
     tips = await find_tips(order.common_dir, [landing.target, *refs])
     if landing.target not in tips:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from forkjoin.core.error import CallerError
-from forkjoin.store.database import Queries
+from forkjoin.store.queries import Queries
 from forkjoin.store.rows import NewAgent
 
 

@@ -1,156 +1,193 @@
-"""The database: opened, migrated, and asked by named queries.
+"""The database of the records: one connection in one thread, and transactions that wake waiters.
 
-One that is damaged is set aside before, and what can still be read in it is taken over into the new one.
+What an answer promises is written with `synchronous = FULL`. Events are written with NORMAL, because the attempts'
+logs hold them too.
 """
 
+import functools
 import logging
-import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
-from functools import partial
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import aiosql
+import anyio
+from anyio import CapacityLimiter, to_thread
 
-from forkjoin.core.error import CallerError
+from forkjoin.core.error import RecordsError
 from forkjoin.core.model import Agent
 from forkjoin.store import rows
-from forkjoin.store.damaged_database import find_damage, is_damage, open_read_only, set_aside, set_aside_copies
-from forkjoin.store.salvage import salvage
+from forkjoin.store.damaged_database import is_damage
+from forkjoin.store.port_blocks import FIRST
+from forkjoin.store.queries import Queries
 
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R", bound="Records")
 log = logging.getLogger(__name__)
 
-_HERE = resources.files("forkjoin.store")
-#: No forkjoin has come this far: a larger schema number is damage.
-_LAST_VERSION = 10_000
-#: Pages that SQLite keeps: what is asked for again and again. It would fill its 2 MB and take them for nothing.
-_CACHE_KB = 512
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "the disk that they are on is full; free space there",
+    sqlite3.SQLITE_READONLY: "the disk that they are on can only be read; let it be written to",
+    sqlite3.SQLITE_BUSY: "another program has locked them",
+}
 
 
-class Queries:
-    """The named queries, on one connection."""
+class Changes:
+    """A version number of the records, and the tasks that wait for the next one."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        file = str(_HERE / "queries.sql")
-        self._named: Any = aiosql.from_path(file, "sqlite3", mandatory_parameters=False)  # pyright: ignore[reportUnknownMemberType]
-        self._connection = connection
+    def __init__(self) -> None:
+        self.version = 0
+        self._event = anyio.Event()
 
-    def __getattr__(self, query: str) -> Callable[..., Any]:
-        return partial(getattr(self._named, query), self._connection)
+    def announce(self) -> None:
+        """Count a change and wake all waiters."""
+        self.version += 1
+        self._event.set()
+        self._event = anyio.Event()
 
-    def agent(self, number: int) -> Agent:
-        """The agent of this number, as it is now."""
-        return rows.agent(self.agent_numbered(number=number))
+    async def after(self, version: int) -> None:
+        """Wait until there was a change after this version."""
+        while self.version == version:
+            await self._event.wait()
 
+    async def until(self, ask: Callable[[], Awaitable[T | None]]) -> T:
+        """Return the first answer of `ask` that is not None, calling it now and after every change.
 
-def open_database(file: Path) -> sqlite3.Connection:
-    """The database at `file`, made or migrated first where that is due. Blocks."""
-    try:
-        _refuse_newer(file)
-        if damage := find_damage(file):
-            log.error("%s is damaged (%s): it is now %s", file, damage, set_aside(file))
-        return _open(file)
-    except sqlite3.Error as error:
-        raise CallerError(
-            f"{file} can't be used now: {error}. See that its disk has room and can be written to, and call again."
-        ) from error
+        A change while `ask` runs is not missed: `ask` is called again.
+        """
+        while True:
+            seen = self.version
+            answer = await ask()
+            if answer is not None:
+                return answer
+            await self.after(seen)
 
+    async def within(self, seconds: float, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        """Return what `until` returns, or None after that many seconds.
 
-def _open(file: Path) -> sqlite3.Connection:
-    connection = _connect(file)
-    try:
-        _migrate(connection, file)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _refuse_newer(file: Path) -> None:
-    version = _read_version(file)
-    if len(_steps()) < version < _LAST_VERSION:
-        raise CallerError(
-            f"{file} was written by a newer forkjoin (schema {version}, this one knows {len(_steps())}). "
-            "Install that version again; nothing was changed."
-        )
+        `ask` is called at least once, even if `seconds` is 0.
+        """
+        answer = await ask()  # not in the cancel scope: one without time would cancel this first call
+        if answer is None:
+            with anyio.move_on_after(seconds):
+                answer = await self.until(ask)
+        return answer
 
 
-def _read_version(file: Path, *, damaged: bool = False) -> int:
-    """The number of the schema, without a change to the file or its log; 0 where it can't be read."""
-    if not file.exists() or not file.stat().st_size:  # beside an empty one SQLite would delete its log
-        return 0
-    try:
-        with closing(open_read_only(file, damaged=damaged)) as connection:
-            version: int = connection.execute("PRAGMA user_version").fetchone()["user_version"]
-            return version
-    except sqlite3.DatabaseError as error:
-        if is_damage(error):
-            return 0
-        raise
+class Database:
+    """A connection to SQLite that is used from one thread."""
+
+    def __init__(self, connection: sqlite3.Connection, first_port: int = FIRST) -> None:
+        self.connection = connection
+        self.first_port = first_port  #: where the search for a free block of ports begins
+        self.changes = Changes()
+        self.damaged = anyio.Event()  #: set when SQLite reports damage while the database is in use
+        self._queries = Queries(connection)
+        self._thread = CapacityLimiter(1)
+
+    async def close(self) -> None:
+        await to_thread.run_sync(self.connection.close, limiter=self._thread)
+
+    async def read(self, query: str, **values: object) -> Any:
+        """Run a query that returns a row, a value or None."""
+        return await self.in_thread(lambda: getattr(self._queries, query)(**values))
+
+    async def read_one(self, make: Callable[[Any], T], query: str, **values: object) -> T | None:
+        """Run a query and return `make` of its row or value; None if there is no row."""
+        found = await self.read(query, **values)
+        return None if found is None else make(found)
+
+    async def read_rows(self, query: str, **values: object) -> list[rows.Row]:
+        return await self.in_thread(lambda: list(getattr(self._queries, query)(**values)))
+
+    async def read_agents(self, query: str, **values: object) -> list[Agent]:
+        return [rows.agent(row) for row in await self.read_rows(query, **values)]
+
+    async def execute(self, query: str, *, announce: bool = True, **values: object) -> Any:
+        """Run one query in a transaction of its own, and return what the query returns."""
+        return await self.write(query, lambda q: getattr(q, query)(**values), announce=announce)
+
+    async def write(
+        self,
+        name: str,
+        act: Callable[[Queries], T],
+        *,
+        durable: bool = True,
+        announce: bool = True,
+        commit: bool = True,
+    ) -> T:
+        """Run `act` in one transaction, and return what `act` returns.
+
+        Args:
+            name: The name of the write, for the log and for tests that kill the daemon at it.
+            durable: Whether the change must be on disk when this returns.
+            announce: Whether to wake those who wait for a change.
+            commit: If false, the transaction is rolled back: the result shows what would be recorded.
+
+        Raises:
+            RecordsError: SQLite failed; nothing was changed.
+        """
+
+        def transact() -> T:
+            self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = act(self._queries)
+                self.connection.execute("COMMIT" if commit else "ROLLBACK")
+            except BaseException:
+                if self.connection.in_transaction:  # SQLite itself rolls back when the disk is full
+                    self.connection.execute("ROLLBACK")
+                raise
+            return result
+
+        try:
+            result = await self.in_thread(transact)
+        except RecordsError as error:
+            log.warning("%s could not be recorded: %s", name, error.__cause__)
+            raise
+        if commit and announce:
+            self.changes.announce()
+        return result
+
+    async def in_thread(self, act: Callable[[], T]) -> T:
+        """Run `act` in the database's thread, and wait for its end even if the task is cancelled.
+
+        Raises:
+            RecordsError: SQLite failed.
+        """
+        try:
+            return await to_thread.run_sync(act, limiter=self._thread)
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self.damaged.set()
+            raise RecordsError(_explain(error)) from error
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    _make_private(file)  # SQLite gives what it makes beside it the same mode, whatever the umask is
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    connection.row_factory = rows.as_dict
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-    return connection
+class Records:
+    """The base class of the store's parts, each of which reads and writes the records of one subject."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
 
-def _make_private(file: Path) -> None:
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    for name in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
-        if name.exists():
-            name.chmod(0o600)
+def transaction(
+    *, announce: bool = True
+) -> Callable[[Callable[Concatenate[R, Queries, P], T]], Callable[Concatenate[R, P], Coroutine[Any, Any, T]]]:
+    """Turn a method that takes the queries into an async method that runs it in one transaction."""
+
+    def decorate(act: Callable[Concatenate[R, Queries, P], T]) -> Callable[Concatenate[R, P], Coroutine[Any, Any, T]]:
+        @functools.wraps(act)
+        async def write(self: R, /, *arguments: P.args, **named: P.kwargs) -> T:
+            database = self._database  # pyright: ignore[reportPrivateUsage]
+            return await database.write(
+                act.__qualname__, lambda q: act(self, q, *arguments, **named), announce=announce
+            )
+
+        return write
+
+    return decorate
 
 
-def _steps() -> list[str]:
-    """The migrations, in order."""
-    folder = _HERE / "migrations"
-    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".sql"))
-    return [(folder / name).read_text("utf-8") for name in names]
-
-
-def _migrate(connection: sqlite3.Connection, file: Path) -> None:
-    """Apply the migrations that these records lack, each in a transaction of its own."""
-    steps = _steps()
-    version: int = connection.execute("PRAGMA user_version").fetchone()["user_version"]
-    if version == 0:
-        version = _begin(connection, file, steps)
-    elif version < len(steps):
-        _copy(connection, file, len(steps))
-    for number, step in enumerate(steps[version:], version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
-
-
-def _begin(connection: sqlite3.Connection, file: Path, steps: list[str]) -> int:
-    """Make the tables of a damaged database, with what is still read in it, in one transaction; their version."""
-    copies = set_aside_copies(file)
-    version = _read_version(copies[-1], damaged=True) if copies else 0
-    if not 0 < version <= len(steps):
-        return 0
-    connection.executescript("\n".join(["BEGIN IMMEDIATE;", *steps[:version]]))
-    log.warning("%d agents were read in %s", salvage(connection, copies[-1]), copies[-1])
-    connection.execute(f"PRAGMA user_version = {version}")
-    connection.execute("COMMIT")
-    return version
-
-
-def _copy(connection: sqlite3.Connection, file: Path, version: int) -> None:
-    """Keep the database as it is before it becomes that version; older copies go."""
-    kept = file.with_name(f"{file.name}.before-{version}")
-    half = file.with_name(f"{kept.name}.new")
-    for left in (half, half.with_name(f"{half.name}-journal")):
-        left.unlink(missing_ok=True)
-    _make_private(half)
-    with closing(sqlite3.connect(half)) as copy:
-        connection.backup(copy)
-    half.replace(kept)
-    for old in file.parent.glob(f"{file.name}.before-*"):
-        if old != kept:
-            old.unlink()
+def _explain(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", None)
+    return str(error) if code is None else _REMEDIES.get(code & 0xFF, str(error))

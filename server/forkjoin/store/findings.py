@@ -1,39 +1,41 @@
-"""The records of what agents have found and tell each other."""
+"""The records of findings, which agents of one lead share with each other."""
 
 import time
 from dataclasses import dataclass
 
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Call
-from forkjoin.store.database import Queries
-from forkjoin.store.merges import remember
-from forkjoin.store.transaction import Transactions
+from forkjoin.store.calls import remember
+from forkjoin.store.database import Records, transaction
+from forkjoin.store.queries import Queries
 
-#: How many the agents of a lead have; the oldest go.
+#: The most findings that are kept for the agents of one lead; older ones are deleted.
 MOST = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What an agent has found, and when, in seconds since the epoch."""
+    """A text that an agent shared."""
 
     agent: int
     name: str
-    at: float
+    at: float  #: seconds since the epoch
     text: str
 
 
-class Findings(Transactions):
-    """The part of the store that tells of findings."""
+class Findings(Records):
+    """The part of the store for findings."""
 
-    @Transactions.step(quiet=True)
-    def share(self, q: Queries, agent: Agent, text: str, call: Call) -> None:
-        """Record what an agent has found; the oldest goes where there are more than may be."""
+    @transaction(announce=False)
+    def add(self, q: Queries, agent: Agent, text: str, call: Call) -> None:
+        """Record a finding of the agent, and delete the oldest if there are too many."""
         q.add_finding(agent=agent.number, at=time.time(), text=text)
         q.delete_findings(project=agent.project, lead=agent.lead, most=MOST)
         remember(q, call, {})
 
-    async def findings(self, agent: Agent) -> list[Finding]:
-        """What agents of the same lead have found, and the agent's own, the newest first."""
-        found = await self._rows("findings", project=agent.project, lead=agent.lead, own=agent.as_lead, most=MOST)
+    async def shared_with(self, agent: Agent) -> list[Finding]:
+        """Return the findings of agents with the same lead and of agents that it spawned, newest first."""
+        found = await self._database.read_rows(
+            "findings", project=agent.project, lead=agent.lead, own=agent.as_lead, most=MOST
+        )
         return [Finding(**row) for row in found]

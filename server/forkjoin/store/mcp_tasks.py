@@ -1,4 +1,4 @@
-"""The records of calls whose answer is fetched later: MCP's tasks, a word that means something else here."""
+"""The records of MCP tasks: calls whose answer the client fetches later."""
 
 import secrets
 import time
@@ -9,15 +9,15 @@ from typing import Any
 from pydantic import Json, TypeAdapter
 
 from forkjoin.core.session import Call
-from forkjoin.store.database import Queries
-from forkjoin.store.transaction import Transactions
+from forkjoin.store.database import Records, transaction
+from forkjoin.store.queries import Queries
 
-#: How long one is kept, from when it was made.
+#: How long a task is kept after it was made, in seconds.
 KEPT_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred:
+class McpTask:
     """A call whose answer is fetched later."""
 
     id: str
@@ -26,41 +26,41 @@ class Deferred:
     request: str
     tool: str
     arguments: Json[dict[str, Any]]
-    agents: Json[tuple[int, ...]]  #: whom it found it is for when it was made
-    created: float
+    agents: Json[tuple[int, ...]]  #: the agents that the call is for, as found when it was made
+    created: float  #: seconds since the epoch, as is `updated`
     updated: float
     cancelled: bool
-    answer: Json[dict[str, Any]] | None  #: once it has been written
+    answer: Json[dict[str, Any]] | None  #: None until the answer has been sent
 
     @property
     def call(self) -> Call:
         return Call(self.relay, self.request)
 
 
-_deferred = TypeAdapter(Deferred).validate_python
+_task = TypeAdapter(McpTask).validate_python
 
 
-class DeferredCalls(Transactions):
-    """The part of the store that tells of deferred calls."""
+class McpTasks(Records):
+    """The part of the store for MCP tasks."""
 
-    @Transactions.step(quiet=True)
-    def defer(
+    @transaction(announce=False)
+    def add(
         self, q: Queries, project: int, call: Call, tool: str, arguments: dict[str, Any], agents: Sequence[int]
-    ) -> Deferred:
-        """Record a call, or find it where it was made before."""
+    ) -> McpTask:
+        """Record the task of a call, or return the one that was recorded when the call was made before."""
         about = {"tool": tool, "arguments": arguments, "agents": tuple(agents), "now": time.time()}
         where = {"relay": call.relay, "request": call.request}
         q.defer(id=secrets.token_hex(16), project=project, **where, **about)
-        return _deferred(q.deferred_call(**where))
+        return _task(q.deferred_call(**where))
 
-    async def deferred(self, ids: Sequence[str]) -> list[Deferred]:
-        """Those that there are of these, in this order."""
-        return [_deferred(row) for row in await self._rows("deferred", ids=tuple(ids))]
+    async def get_all(self, ids: Sequence[str]) -> list[McpTask]:
+        """Return the tasks with these ids in the same order, leaving out unknown ids."""
+        return [_task(row) for row in await self._database.read_rows("deferred", ids=tuple(ids))]
 
-    async def end_deferred(self, id_: str, answer: dict[str, Any]) -> None:
-        """Record a call's answer, which has been written; the first stays."""
-        await self._set("end_deferred", quiet=True, id=id_, answer=answer, now=time.time())
+    async def finish(self, id_: str, answer: dict[str, Any]) -> None:
+        """Record that a task's answer has been sent; a later answer changes nothing."""
+        await self._database.execute("end_deferred", announce=False, id=id_, answer=answer, now=time.time())
 
-    async def cancel_deferred(self, id_: str) -> None:
-        """Note that nobody waits for this call any more, unless its answer has been written."""
-        await self._set("cancel_deferred", quiet=True, id=id_, now=time.time())
+    async def cancel(self, id_: str) -> None:
+        """Record that the task was cancelled, unless its answer has been sent."""
+        await self._database.execute("cancel_deferred", announce=False, id=id_, now=time.time())

@@ -1,108 +1,118 @@
-"""The records of landings, and of calls that must not be done twice."""
+"""The records of merges that were asked for: the merge queue, and what was done."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from forkjoin.core.model import Agent, Merge, MergeJob, MergeJobState
 from forkjoin.core.session import Call
 from forkjoin.store import rows
-from forkjoin.store.database import Queries
+from forkjoin.store.calls import remember
+from forkjoin.store.database import Records, transaction
 from forkjoin.store.new_agents import add_agents
-from forkjoin.store.transaction import Transactions
+from forkjoin.store.queries import Queries
 
 
-class Landings(Transactions):
-    """The part of the store that tells of landings."""
+class Merges(Records):
+    """The part of the store for merge jobs."""
 
-    @Transactions.step()
-    def add_landing(self, q: Queries, landing: rows.NewMergeJob, call: Call) -> MergeJob:
-        """Record a landing."""
-        number: int = q.add_landing(**asdict(landing), created=time.time())
-        if not landing.dry_run:
-            for agent in landing.agents:
+    @transaction()
+    def add(self, q: Queries, job: rows.NewMergeJob, call: Call) -> MergeJob:
+        """Record a new merge job, and that its agents' branches are queued."""
+        number: int = q.add_landing(**asdict(job), created=time.time())
+        if not job.dry_run:
+            for agent in job.agents:
                 q.queue_merge(number=agent)
         remember(q, call, {"landing": number})
-        return rows.landing(q.landing(number=number))
+        return rows.merge_job(q.landing(number=number))
 
-    async def landing(self, number: int) -> MergeJob:
-        return rows.landing(await self._read("landing", number=number))
+    async def get(self, number: int) -> MergeJob:
+        return rows.merge_job(await self._database.read("landing", number=number))
 
-    async def open_landings(self) -> list[MergeJob]:
-        """Landings that are not done, in the order they were asked for."""
-        return [rows.landing(row) for row in await self._rows("open_landings")]
+    async def open(self) -> list[MergeJob]:
+        """Return the merge jobs that are not done, in the order in which they were asked for."""
+        return await self._jobs("open_landings")
 
-    async def set_landing(self, landing: MergeJob, state: MergeJobState, move: str | None = None) -> None:
-        """Record how far a landing is, and what it is about to move."""
-        await self._set("set_landing", number=landing.number, state=state, move=move)
+    async def set_state(self, job: MergeJob, state: MergeJobState, move: str | None = None) -> None:
+        """Record the state of a merge job.
 
-    @Transactions.step()
-    def end_landing(
+        Args:
+            move: JSON that says what is about to be moved; None if nothing is.
+        """
+        await self._database.execute("set_landing", number=job.number, state=state, move=move)
+
+    @transaction()
+    def finish(
         self,
         q: Queries,
-        landing: MergeJob,
+        job: MergeJob,
         merges: Mapping[int, Merge],
         undone: Iterable[int],
         answer: Callable[[Sequence[int]], str],
         new: Sequence[rows.NewAgent] = (),
         place: rows.Place = lambda _number, _name: ("", ""),
     ) -> None:
-        """Record how its branches fared, whose are merged no more, new agents, and the answer, by their numbers.
+        """Record the end of a merge job, with new agents that resolve its conflicts.
 
-        A branch of which nothing is told, and that no other landing has, is unmerged again.
+        Args:
+            merges: The outcome for each agent's branch, by the agent's number. A branch without an outcome that no
+                other job has queued is unmerged again.
+            undone: Numbers of agents whose branches are no longer merged.
+            answer: Returns the job's answer as JSON for the numbers of the new agents.
+            place: Returns the branch and the worktree's path for a new agent's number and name.
         """
-        numbers = add_agents(q, self.first_port, new, place) if new else []
-        q.end_landing(number=landing.number, answer=answer(numbers))
-        q.delete_verdicts(landing=landing.number)
+        numbers = add_agents(q, self._database.first_port, new, place) if new else []
+        q.end_landing(number=job.number, answer=answer(numbers))
+        q.delete_verdicts(landing=job.number)
         for number, merge in merges.items():
             q.set_landed(number=number, merge=merge)
         for number in undone:
             q.set_undone(number=number)
-        q.unqueue_merges(agents=tuple(landing.agents))
+        q.unqueue_merges(agents=tuple(job.agents))
 
-    async def verdict(self, landing: int, commit: str) -> str | None:
-        """Why verify failed on a commit, in this landing; '' where it passed, none where it has not been run."""
-        return await self._one(str, "verdict", landing=landing, tip=commit)
+    # -- what verify said
 
-    async def set_verdict(self, landing: int, commit: str, why: str) -> None:
-        await self._set("set_verdict", quiet=True, landing=landing, tip=commit, why=why)
+    async def verify_failure(self, job: int, commit: str) -> str | None:
+        """Return why verify failed on a commit in this job; empty if it passed, None if it has not run."""
+        return await self._database.read_one(str, "verdict", landing=job, tip=commit)
 
-    async def moves(self, project: int, target: str) -> list[MergeJob]:
-        """The landings that moved a target, and were not undone, the newest first."""
-        return [rows.landing(row) for row in await self._rows("moves", project=project, target=target)]
+    async def set_verify_failure(self, job: int, commit: str, why: str) -> None:
+        """Record why verify failed on a commit in this job; `why` is empty if it passed."""
+        await self._database.execute("set_verdict", announce=False, landing=job, tip=commit, why=why)
 
-    async def squashed_into(self, agent: Agent) -> list[str]:
-        """The commits that an agent's branch was squashed into."""
-        return [row["made"] for row in await self._rows("squashes", id=agent.id)]
+    # -- finished jobs
 
-    async def squashed_at(self, agent: Agent, landing: MergeJob) -> tuple[str | None, str] | None:
-        """Where its branch was when it was squashed into this landing's target last, if that was noted, and the commit
-        made of it.
+    async def into(self, project: int, target: str) -> list[MergeJob]:
+        """Return the jobs that moved the target, including those that were undone later, newest first."""
+        return await self._jobs("merges", project=project, target=target)
+
+    async def not_undone(self, project: int, target: str) -> list[MergeJob]:
+        """Return the jobs that moved the target and were not undone, newest first."""
+        return await self._jobs("moves", project=project, target=target)
+
+    async def squash_commits(self, agent: Agent) -> list[str]:
+        """Return the commits that the agent's branch was squashed into."""
+        return [row["made"] for row in await self._database.read_rows("squashes", id=agent.id)]
+
+    async def last_squash(self, agent: Agent, job: MergeJob) -> tuple[str | None, str] | None:
+        """Return the last squash of the agent's branch into the job's target; None if there was none.
+
+        Returns:
+            The branch's tip at that time, None if it was not recorded, and the commit that was made.
         """
-        where = {"project": landing.project, "target": landing.target}
-        return await self._one(lambda row: (row["tip"], row["made"]), "squashed_at", id=agent.id, **where)
+        target = {"project": job.project, "target": job.target}
+        return await self._database.read_one(
+            lambda row: (row["tip"], row["made"]), "squashed_at", id=agent.id, **target
+        )
 
     async def revert_of(self, agent: Agent) -> tuple[str, str] | None:
-        """The target and the commit in which the last merge of its branch was reverted; none where it was not."""
-        found = await self._read("revert_of", id=agent.id)
+        """Return the target and the commit that reverted the last merge of the agent's branch; None if none did."""
+        found = await self._database.read("revert_of", id=agent.id)
         return (found["target"], found["made"]) if found and found["made"] else None
 
-    async def merges(self, project: int, target: str) -> list[MergeJob]:
-        """As `moves`, with those that were undone."""
-        return [rows.landing(row) for row in await self._rows("merges", project=project, target=target)]
-
     async def resolvers(self, project: int, target: str) -> list[Agent]:
-        """Those that are at a conflict with this target, or have resolved it and are not merged yet, newest first."""
-        return await self._agents("resolvers", project=project, target=target)
+        """Return the unmerged agents that resolve or have resolved a conflict with the target, newest first."""
+        return await self._database.read_agents("resolvers", project=project, target=target)
 
-    async def answered(self, call: Call) -> dict[str, Any] | None:
-        """What was recorded for this call, if it was made before."""
-        return await self._one(json.loads, "call", relay=call.relay, request=call.request)
-
-
-def remember(q: Queries, call: Call, answer: dict[str, Any]) -> None:
-    """Record the answer to a call, with what it has changed."""
-    if call.relay:
-        q.add_call(relay=call.relay, request=call.request, answer=answer, at=time.time())
+    async def _jobs(self, query: str, **values: object) -> list[MergeJob]:
+        return [rows.merge_job(row) for row in await self._database.read_rows(query, **values)]

@@ -1,4 +1,4 @@
-"""The records of what agents are told after their task."""
+"""The records of messages: what agents are told after their task."""
 
 from dataclasses import dataclass
 
@@ -6,33 +6,33 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, Agent, Merge, State
 from forkjoin.core.session import Call
 from forkjoin.store import transitions
-from forkjoin.store.database import Queries
-from forkjoin.store.merges import remember
-from forkjoin.store.transaction import Transactions
+from forkjoin.store.calls import remember
+from forkjoin.store.database import Records, transaction
+from forkjoin.store.queries import Queries
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What an agent is told, that waits for it."""
+    """A message that waits for an agent."""
 
     number: int
     text: str
 
 
-class Mail(Transactions):
-    """The part of the store that tells of messages."""
+class Messages(Records):
+    """The part of the store for messages."""
 
-    @Transactions.step()
-    def tell(self, q: Queries, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
-        """Record a message to an agent; the message's number.
+    @transaction()
+    def add(self, q: Queries, agent: Agent, text: str, call: Call, environment: str, account: str) -> int:
+        """Record a message to an agent, and return the message's number.
 
-        One that has ended is queued for another attempt, in this environment, which has this account.
+        An agent that has ended is queued for another attempt in this environment, with this account.
 
         Raises:
-            CallerError: It can't be told now; the message says why, and what would be right.
+            CallerError: The agent can't be sent a message now; the error says why, and what to do.
         """
         now = q.agent(agent.number)
-        if why := _why_not(now, q.name_holder(project=now.project, name=now.name)):
+        if why := _refusal(now, q.name_holder(project=now.project, name=now.name)):
             raise CallerError(f"{now.label} {why}")
         number: int = q.add_mail(agent=now.number, text=text)
         if now.state in FINAL:
@@ -43,32 +43,42 @@ class Mail(Transactions):
         return number
 
     async def was_sent(self, number: int) -> bool:
-        """Whether the message of this number has reached a running program."""
-        return bool(await self._read("mail_sent", number=number))
+        """Return whether the message has reached a running program."""
+        return bool(await self._database.read("mail_sent", number=number))
 
-    async def waiting_mail(self, agent: Agent) -> list[Message]:
-        """What waits for an agent, in the order in which it was said."""
-        return [Message(**row) for row in await self._rows("waiting_mail", agent=agent.number)]
+    async def waiting(self, agent: Agent) -> list[Message]:
+        """Return the messages that wait for the agent, oldest first."""
+        return [Message(**row) for row in await self._database.read_rows("waiting_mail", agent=agent.number)]
 
-    async def told(self, agent: Agent) -> list[str]:
-        """What the agent was told so far, after its task."""
-        return [row["text"] for row in await self._rows("mail_told", agent=agent.number, attempt=agent.attempt)]
+    async def delivered(self, agent: Agent) -> list[str]:
+        """Return the texts of all messages that the agent's attempts were given, oldest first."""
+        found = await self._database.read_rows("mail_told", agent=agent.number, attempt=agent.attempt)
+        return [row["text"] for row in found]
 
-    async def with_mail(self) -> list[Agent]:
-        """Those that run, in a turn that is not over, and for whom something waits."""
-        return await self._agents("agents_with_mail")
+    async def prompt(self, agent: Agent) -> str | None:
+        """Return what the agent's newest attempt is told; None if it is told its task.
+
+        It is told its task if it begins again, or if no model has answered the task yet.
+        """
+        return await self._database.read_one(str, "message", agent=agent.number, attempt=agent.attempt)
+
+    async def agents_in_turn(self) -> list[Agent]:
+        """Return the agents for which a message waits while their program is in a turn."""
+        return await self._database.read_agents("agents_with_mail")
 
     async def begin_sending(self, message: Message) -> None:
-        """Note what had happened before a message was sent: what comes later may be its answer."""
-        await self._set("begin_sending", quiet=True, number=message.number)
+        """Record the agent's last event before the message is sent; later events may answer the message."""
+        await self._database.execute("begin_sending", announce=False, number=message.number)
 
     async def set_sent(self, message: Message, agent: Agent) -> bool:
-        """Note that a message was sent to an agent's running program; whether that is new."""
-        return bool(await self._set("set_sent", quiet=True, number=message.number, attempt=agent.attempt))
+        """Record that the message was sent to the agent's running program; return whether that is new."""
+        return bool(
+            await self._database.execute("set_sent", announce=False, number=message.number, attempt=agent.attempt)
+        )
 
 
-def _why_not(agent: Agent, name_holder: int | None) -> str | None:
-    """Why an agent can't be told anything now, and what would be right; none where it can."""
+def _refusal(agent: Agent, name_holder: int | None) -> str | None:
+    """Return why the agent can't be sent a message now, and what to do; None if it can."""
     if agent.timing.removed or agent.removing:
         return "was removed, with its worktree; spawn a new agent for what is to be done."
     if agent.state not in FINAL:

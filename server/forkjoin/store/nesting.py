@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from forkjoin.core.error import CallerError
 from forkjoin.store import rows
-from forkjoin.store.database import Queries
+from forkjoin.store.queries import Queries
 
 
 def count_in(q: Queries, new: Sequence[rows.NewAgent]) -> None:

@@ -8,8 +8,8 @@ from forkjoin.core.agent_spec import Spec
 from forkjoin.core.model import State, lead_of
 from forkjoin.store import nesting, rows
 from forkjoin.store.agent_names import Names
-from forkjoin.store.database import Queries
 from forkjoin.store.port_blocks import find_ports
+from forkjoin.store.queries import Queries
 
 #: What every new one has, beside what it was asked for with.
 _NEW = {"state": State.QUEUED, "attempt": 1, "removed": None, "restored": False, **asdict(rows.Asked())}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forkjoin.core.error import CallerError
 from forkjoin.store import rows
-from forkjoin.store.database import Queries
+from forkjoin.store.queries import Queries
 
 #: Below those that the kernel hands out (ip(7), ip_local_port_range: from 32768 on).
 FIRST, END = 20_000, 32_000

@@ -229,5 +229,5 @@ def recipe(text: str) -> Recipe:
     return Recipe.model_validate_json(text)
 
 
-def landing(row: Row) -> MergeJob:
+def merge_job(row: Row) -> MergeJob:
     return _MERGE_JOB.validate_python({**row, "agents": json.loads(row["agents"])})

@@ -1,4 +1,4 @@
-"""The records of scratch worktrees, in which landings on a target run verify."""
+"""The records of scratch worktrees, in which merges are verified."""
 
 import time
 from collections.abc import Iterable
@@ -8,59 +8,65 @@ from pydantic import Json, TypeAdapter
 
 from forkjoin.core.model import MergeJob
 from forkjoin.core.settings import Recipe
-from forkjoin.store.database import Queries
+from forkjoin.store.database import Records, transaction
 from forkjoin.store.port_blocks import find_ports
-from forkjoin.store.transaction import Transactions
+from forkjoin.store.queries import Queries
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchWorktree:
-    """A worktree in which landings on a target run verify, one after the other."""
+    """A worktree in which merges into one target are verified, one after the other."""
 
     number: int
     project: int
     target: str  #: a full ref name
-    recipe: Json[Recipe]  #: what it was made ready by, and is torn down by
-    checkout: str  #: the user's, with which it shares; '' in a bare repository
-    port_base: int  #: the first of its block of ports; 0: it has none
-    used: float
-    retired: bool  #: no landing uses it any more, and it is to go
-    ready: str  #: the handle of the run that its files were made for; '' where there is none
-    tip: str  #: the commit whose run has left what git ignores there; '' where none of that may stay
+    recipe: Json[Recipe]  #: the configuration that made it ready, and tears it down
+    checkout: str  #: path of the user's checkout that it shares files with; empty for a bare repository
+    port_base: int  #: the first port of its block of ports; 0 if it has none
+    used: float  #: when a merge last used it, in seconds since the epoch
+    retired: bool  #: whether no merge uses it any more, so that it should be removed
+    ready: str  #: the handle of the verify run that its files were made for; empty if there is none
+    tip: str  #: the commit whose run left the files there that git ignores; empty if none of them may stay
 
 
-_scratch = TypeAdapter(ScratchWorktree).validate_python
+_scratch_worktree = TypeAdapter(ScratchWorktree).validate_python
 
 
-class Scratches(Transactions):
-    """The part of the store that tells of scratch worktrees."""
+class ScratchWorktrees(Records):
+    """The part of the store for scratch worktrees."""
 
-    @Transactions.step(quiet=True)
-    def take_scratch(self, q: Queries, landing: MergeJob, recipe: Recipe) -> ScratchWorktree:
-        """The one of a landing's target, recipe and checkout, used now; of a target the last two are kept."""
-        now, target = time.time(), {"project": landing.project, "target": landing.target}
-        number = q.find_scratch(**target, recipe=recipe, checkout=landing.checkout)
+    @transaction(announce=False)
+    def take(self, q: Queries, job: MergeJob, recipe: Recipe) -> ScratchWorktree:
+        """Return the scratch worktree for the job's target and checkout and this configuration.
+
+        If it is new, all others of the target are retired except the one that was used last.
+        """
+        now, target = time.time(), {"project": job.project, "target": job.target}
+        number = q.find_scratch(**target, recipe=recipe, checkout=job.checkout)
         if number is None:
             q.retire_replaced(**target)
-            base = find_ports(q, self.first_port).take(recipe.ports)
-            number = q.add_scratch(**target, recipe=recipe, checkout=landing.checkout, port_base=base, used=now)
+            base = find_ports(q, self._database.first_port).take(recipe.ports)
+            number = q.add_scratch(**target, recipe=recipe, checkout=job.checkout, port_base=base, used=now)
         q.use_scratch(number=number, used=now)
-        return _scratch(q.scratch(number=number))
+        return _scratch_worktree(q.scratch(number=number))
 
-    async def scratches(self) -> list[ScratchWorktree]:
-        return [_scratch(row) for row in await self._rows("scratches")]
+    async def all(self) -> list[ScratchWorktree]:
+        return [_scratch_worktree(row) for row in await self._database.read_rows("scratches")]
 
-    async def set_scratch(self, number: int, ready: str, tip: str) -> None:
+    async def set_ready(self, number: int, ready: str, tip: str) -> None:
         """Record which run a scratch worktree is ready for, and which commit was run there last."""
-        await self._set("set_scratch", quiet=True, number=number, ready=ready, tip=tip)
+        await self._database.execute("set_scratch", announce=False, number=number, ready=ready, tip=tip)
 
-    async def retire_scratch(self, number: int) -> None:
-        await self._set("retire_scratch", quiet=True, number=number)
+    async def retire(self, number: int) -> None:
+        await self._database.execute("retire_scratch", announce=False, number=number)
 
     async def retire_unused(self, numbers: Iterable[int], before: float) -> None:
-        """Retire these, and those that nobody has used since; never one that a landing may use."""
-        await self._set("retire_unused", quiet=True, numbers=tuple(numbers), before=before)
+        """Retire these worktrees, and those that were last used before that time.
 
-    async def forget_scratch(self, number: int) -> None:
-        """Delete the record of one of which nothing is left; its ports are free."""
-        await self._set("forget_scratch", quiet=True, number=number)
+        A worktree of a target that a merge is queued for is never retired.
+        """
+        await self._database.execute("retire_unused", announce=False, numbers=tuple(numbers), before=before)
+
+    async def delete(self, number: int) -> None:
+        """Delete the record of a worktree that was removed, which frees its ports."""
+        await self._database.execute("forget_scratch", announce=False, number=number)

@@ -11,7 +11,7 @@ from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import TEXT_LIMIT, Event, text_of
 from forkjoin.core.model import FINAL, RUNS, TRANSITIONS, Agent, Merge, Pause, Result, State
 from forkjoin.store import rows
-from forkjoin.store.database import Queries
+from forkjoin.store.queries import Queries
 
 #: Characters of the last event that a list shows.
 LAST_EVENT = 120

@@ -40,13 +40,13 @@ class Moved:
 
 async def find_last(store: Store, agent: Agent) -> str | None:
     """The commit at which its last attempt that has ended left its branch; none where there was none."""
-    result = await store.result(agent.number)
+    result = await store.results.get(agent.number)
     return result.commit if result else None
 
 
 async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
     """Return the final commit of an agent's work, even if its branch moved or is gone."""
-    result = await store.result(agent.number)
+    result = await store.results.get(agent.number)
     return result.commit if result else await find_tip(common_dir, agent.ref)
 
 
@@ -66,18 +66,18 @@ async def measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, A
 
 async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
     """Record `tip` as an ended agent's work. The agent's verify has not seen it."""
-    result = await store.result(agent.number)
+    result = await store.results.get(agent.number)
     if result is None or result.commit == tip:
         return
     work: Mapping[str, Any] = await measure(common_dir, agent, tip)
     warnings = (*result.warnings, why)
     now = replace(result, **work, verify=Verify.NONE, verify_output="", warnings=warnings)
-    await store.renew_result(agent, now)
+    await store.results.replace(agent, now)
 
 
 async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.Left:
     """Commit the worktree's uncommitted files, except those that setup wrote."""
-    set_up = await store.set_up_files(agent)
+    set_up = await store.baselines.setup_files(agent)
     return await autocommit.commit_loose(
         common_dir, Path(agent.worktree.path), agent.worktree.branch, message, agent.slug, set_up=set_up
     )
@@ -85,5 +85,5 @@ async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str
 
 async def is_at(store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False) -> bool:
     """Return whether the worktree has only this commit, ignored and setup's files."""
-    set_up = await store.set_up_files(agent)
+    set_up = await store.baselines.setup_files(agent)
     return await autocommit.is_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)

@@ -34,7 +34,7 @@ _RULES = 1024 * 1024
 
 async def begin(services: Services, whose: Agent | MergeJob) -> None:
     """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
-    common_dir = (await services.store.project_numbered(whose.project)).common_dir
+    common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
     if noted.get("attempt") != _attempt(whose):
@@ -49,7 +49,7 @@ async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str
 
     Also one for a record that is damaged, so that changes can't be told.
     """
-    common_dir = (await services.store.project_numbered(whose.project)).common_dir
+    common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
     found: list[str] = noted.get("found", [])
@@ -67,7 +67,7 @@ async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str
 
 async def forget(services: Services, whose: Agent | MergeJob) -> None:
     """Forget what was noted, once it has been told."""
-    common_dir = (await services.store.project_numbered(whose.project)).common_dir
+    common_dir = (await services.store.projects.get(whose.project)).common_dir
     await to_thread.run_sync(lambda: _file(services, common_dir, whose).unlink(missing_ok=True))
 
 
@@ -100,21 +100,21 @@ async def find_rules(services: Services, agent: Agent) -> bytes | None:
     They are the user's own from before the agent began, those that a person accepts for all worktrees, and what the
     worktree shares.
     """
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     own = await to_thread.run_sync(_read_kept, _file(services, common_dir, agent).with_suffix(".ignore"))
     file = accepted_file(services.home, common_dir)
     accepted = await to_thread.run_sync(config_snapshot.read_accepted, file)
     if own is None or (accepted is None and not await to_thread.run_sync(os.path.lexists, file)):
         return None
     everybodys = (accepted or {}).get("info/exclude")  # of a damaged record nothing is accepted
-    shared = [f"/{name}" for name in (await services.store.recipe(agent)).share]
+    shared = [f"/{name}" for name in (await services.store.projects.recipe(agent)).share]
     rules = [os.fsencode(own), (everybodys and everybodys.content) or b"", *map(os.fsencode, shared)]
     return b"\n".join(rules) + b"\n"
 
 
 async def forget_rules(services: Services, agent: Agent) -> None:
     """Forget the ignore rules that were kept for a worktree, once that is gone."""
-    common_dir = (await services.store.project_numbered(agent.project)).common_dir
+    common_dir = (await services.store.projects.get(agent.project)).common_dir
     file = _file(services, common_dir, agent).with_suffix(".ignore")
     await to_thread.run_sync(lambda: file.unlink(missing_ok=True))
 

@@ -44,14 +44,14 @@ def _carry_out(environment: Mapping[str, str], discard: bool, falls_at: int) -> 
 
 async def _remove(discard: bool, falls_at: int) -> None:
     async with open_reconciler(find_home()) as reconciler:
-        agents = await reconciler.store.agents(1, everything=True)
+        agents = await reconciler.store.agents.page(1, everything=True)
         _fall_once_recorded(reconciler.store, falls_at)
         await remove(reconciler.services, agents, discard_unmerged=discard, environment={"PATH": os.environ["PATH"]})
         os._exit(0)  # what follows is no step of it
 
 
 def _fall_once_recorded(store: Store, falls_at: int) -> None:
-    steps, within, record = itertools.count(1), itertools.count(), store.set_removing
+    steps, within, record = itertools.count(1), itertools.count(), store.lifecycle.begin_removal
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _STEPS or (event in _STEPS[:2] and arguments[-1] != -1 and next(within) % _ONE_OF):
@@ -64,4 +64,4 @@ def _fall_once_recorded(store: Store, falls_at: int) -> None:
         sys.addaudithook(look)
         return busy
 
-    setattr(store, "set_removing", record_and_look)  # noqa: B010 (it has another type)
+    setattr(store.lifecycle, "begin_removal", record_and_look)  # noqa: B010 (it has another type)

@@ -108,7 +108,7 @@ class World:
     def _plan(self) -> None:
         """Let happen what people do, and daemons."""
         if purse := self.history.purse:
-            self._clock.at(0, lambda: _done(self._services.store.set_limit(1, "", purse.limit_usd)))
+            self._clock.at(0, lambda: _done(self._services.store.budgets.set_limit(1, "", purse.limit_usd)))
             self._clock.at(purse.raised_s, self._raise)
         for number, script in self.history.numbered():
             self._clock.at(script.spawned, partial(self._spawn, f"agent-{number}", script))
@@ -136,7 +136,7 @@ class World:
 
     def agents(self) -> list[Agent]:
         with self._played():
-            return [_done(self._services.store.agent(number)) for number in self._programs]
+            return [_done(self._services.store.agents.get(number)) for number in self._programs]
 
     def _played(self) -> ExitStack:
         """Who asks for the time, or draws, asks ours; nobody moves an agent while another does, so no move may fail."""
@@ -186,7 +186,9 @@ class World:
         there = [one for one in live if one.state in CALLING or one.pause.frozen or one.pause.ending]
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
-        return MachineState(free, kept_free_bytes=GB, taken=taken, needs=await self._services.store.peaks())
+        return MachineState(
+            free, kept_free_bytes=GB, taken=taken, needs=await self._services.store.projects.memory_peaks()
+        )
 
     # -- people
 
@@ -197,28 +199,28 @@ class World:
             *(1, script.lead, name, False, script.spec, "", "", "", environment, script.account, Recipe()),
             rows.Others(script.after),
         )
-        (agent,) = _done(self._services.store.spawn([new], place, NOBODY))
+        (agent,) = _done(self._services.store.lifecycle.spawn([new], place, NOBODY))
         if agent.money.budget_usd is not None and self.history.purse and self.now > BEGIN + self.history.purse.raised_s:
-            _done(self._services.store.set(agent, budget_usd=RICH_USD))
+            _done(self._services.store.agents.update(agent, budget_usd=RICH_USD))
 
     def _stop(self, number: int) -> None:
-        agent = _done(self._services.store.agent(number))
+        agent = _done(self._services.store.agents.get(number))
         if agent.state not in FINAL:
             self.asked[number] = self.now
-            _done(self._services.store.ask_stop([agent]))
+            _done(self._services.store.lifecycle.ask_stop([agent]))
 
     def _tell(self, number: int) -> None:
-        agent, program = _done(self._services.store.agent(number)), self._programs[number]
+        agent, program = _done(self._services.store.agents.get(number)), self._programs[number]
         if agent.state in FINAL and not agent.stop_asked:
             program.done, program.left_s = 0, program.script.turns[0].work_s
-            _done(self._services.store.queue_again(agent, "Do it again."))
+            _done(self._services.store.lifecycle.queue_again(agent, "Do it again."))
 
     def _raise(self) -> None:
         """Nobody has to look at money any more."""
-        _done(self._services.store.set_limit(1, "", 100 * RICH_USD))
-        for agent in _done(self._services.store.live()):
+        _done(self._services.store.budgets.set_limit(1, "", 100 * RICH_USD))
+        for agent in _done(self._services.store.agents.live()):
             if agent.money.budget_usd is not None:
-                _done(self._services.store.set(agent, budget_usd=RICH_USD))
+                _done(self._services.store.agents.update(agent, budget_usd=RICH_USD))
 
     def _restart(self) -> None:
         services = self._services
@@ -265,7 +267,7 @@ class World:
         self._cancel(agent)
         number = agent.number
         self._next[number] = self._clock.at(
-            self.now - BEGIN + seconds, lambda: act(_done(self._services.store.agent(number)))
+            self.now - BEGIN + seconds, lambda: act(_done(self._services.store.agents.get(number)))
         )
 
     def _cancel(self, agent: Agent) -> float:
@@ -290,7 +292,7 @@ class World:
             self._move(agent, State.RUNNING)
 
     def _move(self, agent: Agent, to: State) -> None:
-        _done(self._services.store.move(agent, to))
+        _done(self._services.store.lifecycle.move(agent, to))
 
     def _go_on(self, agent: Agent) -> None:
         """It has worked, and calls its model now."""
@@ -310,7 +312,7 @@ class World:
 
     def _refuse(self, agent: Agent) -> RateLimited | None:
         """What the vendor says, where it takes no more: what it says of the longest time."""
-        live = _done(self._services.store.live())
+        live = _done(self._services.store.agents.live())
         running = sum(one.account == agent.account and one.state is State.RUNNING for one in live)
         short = [one for one in self.history.shortages if one.account == agent.account and running > one.takes]
         lasting = [one for one in short if 0 <= self.now - BEGIN - one.when.since < one.when.lasts_s]
@@ -334,7 +336,7 @@ class World:
         self.spent[agent.number] += price_usd
         program.left_usd -= price_usd
         cost = rows.Cost(str(self._clock.planned), "a model", None if program.script.is_secretive else price_usd)
-        _done(self._services.store.note(agent, [], None, [cost]))
+        _done(self._services.store.events.add(agent, [], None, [cost]))
 
     def _end(self, agent: Agent, concluded: Conclusion | None = None) -> None:
         """Its program has ended, by itself or not."""
@@ -345,11 +347,15 @@ class World:
             refused = RateLimited(program.concluded.error or "")
             _done(rate_limits.note_refusal(self._services, agent, refused))
         kind, taken = program_key(agent), round(program.script.takes_gb * GB)
-        _done(self._services.store.set_peak(*kind, update_need(_done(self._services.store.peaks()).get(kind), taken)))
+        _done(
+            self._services.store.projects.set_memory_peak(
+                *kind, update_need(_done(self._services.store.projects.memory_peaks()).get(kind), taken)
+            )
+        )
         if program.concluded.retry is Retry.WHEN_FUNDED:
-            _done(self._services.store.spend_grant(agent))
+            _done(self._services.store.budgets.count_reserved_as_spent(agent))
         pause = retry.rest_after(self._services, agent, program.concluded)
-        _done(self._services.store.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
+        _done(self._services.store.lifecycle.end_attempt(agent, Noted("ended"), pause, done=program.concluded.ok))
 
     def _finish(self, agent: Agent) -> None:
         program = self._programs[agent.number]
@@ -362,7 +368,7 @@ class World:
         outcome = Outcome(end if end in ("timed_out", "lost") and program.done else "exited")
         ok = program.concluded.ok
         state = final_state(outcome, stop_asked=agent.stop_asked, concluded_ok=ok, verify=Verify.NONE)
-        _done(self._services.store.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
+        _done(self._services.store.lifecycle.finish(agent, Result(agent.attempt, state, "", ""), Merge.UNMERGED))
 
 
 class _Executor(LocalExecutor):

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from forkjoin.core.model import FINAL, Agent, Merge, State
 from forkjoin.core.session import Call
+from forkjoin.store.database import Changes, Database
+from forkjoin.store.lifecycle import Lifecycle
 from forkjoin.store.rows import NewAgent
 from forkjoin.store.store import Store
-from forkjoin.store.transaction import Changes
 from support.agent_records import change, make_agent
 
 T = TypeVar("T")
@@ -138,15 +139,46 @@ class Table:
         return []
 
 
-class SQLiteStore(Store):
-    async def _in_thread(self, act: Callable[[], T]) -> T:
+class DirectDatabase(Database):
+    """A SQLite database that is used in the caller's thread."""
+
+    async def in_thread(self, act: Callable[[], T]) -> T:
         return act()
 
 
-class TableStore(Store):
+class TableDatabase(Database):
+    """A database whose queries are those of a `Table`."""
+
     def __init__(self) -> None:
         self.changes = Changes()
-        self._table = Table()
+        self.table = Table()
+
+    async def read(self, query: str, **values: object) -> Any:
+        return getattr(self.table, query)(**values)
+
+    async def read_rows(self, query: str, **values: object) -> list[Any]:
+        return [*getattr(self.table, query)(**values)]
+
+    async def write(
+        self,
+        name: str,
+        act: Callable[[Any], T],
+        *,
+        durable: bool = True,
+        announce: bool = True,
+        commit: bool = True,
+    ) -> T:
+        result = act(self.table)
+        self.changes.announce()
+        return result
+
+
+class TableLifecycle(Lifecycle):
+    """A lifecycle that spawns agents into the table."""
+
+    def __init__(self, database: TableDatabase) -> None:
+        super().__init__(database)
+        self._agents = database.table.agents
 
     async def spawn(
         self,
@@ -154,25 +186,19 @@ class TableStore(Store):
         place: Callable[[int, str], tuple[str, str]],
         call: Call,
         *,
-        keep: bool = True,
+        commit: bool = True,
     ) -> list[Agent]:
         for one in new:
-            agent = make_agent(len(self._table.agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
+            agent = make_agent(len(self._agents) + 1, lead=one.lead, account=one.account, after=one.after.older)
             budget_usd = one.spec.budget_usd
             told = change(agent, name=one.name, spec=one.spec, environment=one.environment, budget_usd=budget_usd)
-            self._table.agents[agent.number] = told
-        self.changes.announce()
-        return list(self._table.agents.values())[-len(new) :]
+            self._agents[agent.number] = told
+        self._database.changes.announce()
+        return list(self._agents.values())[-len(new) :]
 
-    async def _read(self, query: str, **values: object) -> Any:
-        return getattr(self._table, query)(**values)
 
-    async def _rows(self, query: str, **values: object) -> list[Any]:
-        return [*getattr(self._table, query)(**values)]
-
-    async def _write(
-        self, name: str, act: Callable[[Any], T], *, durable: bool = True, quiet: bool = False, keep: bool = True
-    ) -> T:
-        result = act(self._table)
-        self.changes.announce()
-        return result
+class TableStore(Store):
+    def __init__(self) -> None:
+        database = TableDatabase()
+        super().__init__(database)
+        self.lifecycle = TableLifecycle(database)

@@ -1,0 +1,54 @@
+"""The records of baselines: what was there before an agent's program ran, to tell later what has changed."""
+
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from forkjoin.core.model import Agent
+from forkjoin.store.database import Records
+
+
+@dataclass(frozen=True, slots=True)
+class RefsBaseline:
+    """The refs of a repository when an agent's attempt began."""
+
+    at: float  #: seconds since the epoch
+    listing: str
+
+
+class Baselines(Records):
+    """The part of the store for baselines, and for what explains a change since."""
+
+    async def set_refs(self, agent: Agent, listing: str) -> None:
+        """Record the repository's refs, unless they were recorded since the agent's last result."""
+        refs = zlib.compress(listing.encode(errors="surrogateescape"), 1)
+        await self._database.execute("add_refs_before", announce=False, agent=agent.number, at=time.time(), refs=refs)
+
+    async def refs(self, agent: Agent) -> RefsBaseline | None:
+        """Return what `set_refs` recorded; None if it recorded nothing."""
+        row = await self._database.read("refs_before", agent=agent.number)
+        return row and RefsBaseline(row["at"], zlib.decompress(row["refs"]).decode(errors="surrogateescape"))
+
+    async def set_setup_files(self, agent: Agent, files: bytes) -> None:
+        """Record the fingerprint of the files that setup wrote in the agent's worktree."""
+        await self._database.execute("set_set_up", announce=False, agent=agent.number, files=files)
+
+    async def setup_files(self, agent: Agent) -> bytes:
+        """Return what `set_setup_files` recorded; empty if it recorded nothing."""
+        return await self._database.read_one(bytes, "set_up_files", agent=agent.number) or b""
+
+    async def active_branches(self, agent: Agent, branches: Iterable[str], since: float) -> set[str]:
+        """Return those branches that belong to agents of the project that were active or removed since then."""
+        asked = {"project": agent.project, "branches": tuple(branches), "since": since}
+        return {row["branch"] for row in await self._database.read_rows("explained_branches", **asked)}
+
+    async def ended_branches(self, agent: Agent, since: float) -> dict[str, str]:
+        """Return the branches of other agents that have ended since then, with the commits of their results."""
+        asked = {"project": agent.project, "agent": agent.number, "since": since}
+        return {row["branch"]: row["commit"] for row in await self._database.read_rows("branches_left", **asked)}
+
+    async def merge_commits(self, project: int, refs: Iterable[str]) -> set[tuple[str, str]]:
+        """Return the commits that merges moved these refs to, as (ref, commit)."""
+        found = await self._database.read_rows("merge_commits", project=project, refs=tuple(refs))
+        return {(row["target"], row["commit"]) for row in found}

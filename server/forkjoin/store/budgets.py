@@ -1,0 +1,69 @@
+"""The records of money: what agents may spend, what is reserved for them, and what they have spent."""
+
+from collections.abc import Iterable, Mapping
+
+from forkjoin.core.model import Agent, Budget
+from forkjoin.store.database import Records, transaction
+from forkjoin.store.queries import Queries
+
+
+class Budgets(Records):
+    """The part of the store for budgets."""
+
+    async def of_live_agents(self, projects: Iterable[int] = ()) -> list[Budget]:
+        """Return the budgets that live agents count against, and the whole budgets of these projects."""
+        return [Budget(**row) for row in await self._database.read_rows("budgets", projects=tuple(projects))]
+
+    async def of_project(self, project: int) -> list[Budget]:
+        """Return the budgets of a project and its leads: at most 100, limited ones first, then by money spent."""
+        return [Budget(**row) for row in await self._database.read_rows("project_budgets", project=project)]
+
+    async def exists(self, project: int, lead: str) -> bool:
+        """Return whether this lead has a budget: a limit, or anything spent."""
+        return bool(await self._database.read_one(int, "has_budget", project=project, lead=lead))
+
+    async def set_limit(self, project: int, lead: str, limit_usd: float | None) -> None:
+        """Set how much may be spent under this lead; None for the limit of the settings.
+
+        Args:
+            lead: Empty for the whole project.
+        """
+        await self._database.execute("set_limit", project=project, lead=lead, limit_usd=limit_usd)
+
+    async def reset_spent(self, project: int, lead: str) -> None:
+        """Count from 0 again what is spent under this lead."""
+        await self._database.execute("count_anew", project=project, lead=lead)
+
+    @transaction()
+    def reserve(self, q: Queries, reserved: Mapping[int, float]) -> None:
+        """Set how much is reserved in all for each of these agents, by number, in USD."""
+        for number, usd in reserved.items():
+            q.give(number=number, usd=usd)
+
+    @transaction()
+    def count_reserved_as_spent(self, q: Queries, agent: Agent) -> None:
+        """Count all that is reserved for the agent as spent if its newest attempt's cost is unknown."""
+        q.add_grant(agent=agent.number, attempt=agent.attempt)
+        count_spending(q, agent)
+
+    async def last_model(self, agent: Agent) -> str:
+        """Return the model of the newest attempt's last priced call; empty if none is known."""
+        return await self._database.read_one(str, "last_model", agent=agent.number, attempt=agent.attempt) or ""
+
+    async def unpriced_models(self, agent: Agent) -> list[str]:
+        """Return the models whose calls by the agent were counted as 0, because no price is known."""
+        return [row["model"] for row in await self._database.read_rows("unpriced", agent=agent.number)]
+
+
+def count_spending(q: Queries, agent: Agent) -> bool:
+    """Sum up what the agent has spent, and add what is new to the budgets that it counts against.
+
+    Returns:
+        Whether the agent has little left of what is reserved for it, so that the scheduler should decide.
+    """
+    before: float = q.cost(agent=agent.number)
+    q.sum_costs(agent=agent.number)
+    spent: float = q.cost(agent=agent.number) - before
+    for lead in {*agent.leads, ""} if spent else ():
+        q.add_to_budget(project=agent.project, lead=lead, usd=spent)
+    return bool(q.has_little(agent=agent.number))

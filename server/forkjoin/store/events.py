@@ -1,0 +1,93 @@
+"""The records of events, and of how far attempts' outputs have been read."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from forkjoin.core.event import Event, Recorded
+from forkjoin.core.model import Agent
+from forkjoin.store import rows, transitions
+from forkjoin.store.budgets import count_spending
+from forkjoin.store.database import Records
+from forkjoin.store.queries import Queries
+
+
+class Events(Records):
+    """The part of the store for events."""
+
+    async def add(
+        self,
+        agent: Agent,
+        events: Sequence[tuple[Event, int]],
+        progress: rows.Progress | None = None,
+        costs: Sequence[rows.Cost] = (),
+    ) -> None:
+        """Record events of the agent's newest attempt.
+
+        Waiters are woken only if the agent has little left of the money that it was given.
+
+        Args:
+            events: Each with the offset of its line in the attempt's output.
+            progress: How far the output has been read.
+            costs: What model calls have cost since.
+        """
+        attempt = {"agent": agent.number, "attempt": agent.attempt}
+
+        def act(q: Queries) -> bool:
+            cost_changed = bool(costs)
+            for event, offset in events:
+                transitions.note(q, agent, event, offset)
+                if event.kind == "turn_ended" and event.cost_usd is not None:
+                    cost_changed = True
+                    q.set_cost(**attempt, cost_usd=event.cost_usd)
+                    q.delete_spent(**attempt)
+            for cost in costs:
+                q.add_spent(**attempt, **asdict(cost))
+            if progress:
+                q.set_progress(**attempt, offset=progress.offset, turn_end=progress.turn_end)
+            return cost_changed and count_spending(q, agent)
+
+        if await self._database.write("Events.add", act, durable=False, announce=False):
+            self._database.changes.announce()
+
+    async def progress(self, agent: Agent) -> rows.Progress:
+        """Return how far the output of the agent's newest attempt has been read."""
+        found = await self._database.read_one(
+            lambda row: rows.Progress(**row), "progress", agent=agent.number, attempt=agent.attempt
+        )
+        return found or rows.Progress(0, None)
+
+    async def page(self, agent: int, after: int, limit: int) -> list[Recorded]:
+        """Return the agent's first `limit` events with a larger number than `after`."""
+        found = await self._database.read_rows("events_after", agent=agent, after=after, limit=limit)
+        return [Recorded(**row) for row in found]
+
+    async def last_number(self, agent: int) -> int:
+        """Return the number of the agent's last event; 0 if it has none."""
+        return await self._database.read_one(int, "last_event_number", agent=agent) or 0
+
+    async def count_reports(self, agent: int) -> int:
+        """Count the progress reports that the agent made with forkjoin's own tools."""
+        return await self._database.read_one(int, "count_reports", agent=agent) or 0
+
+    async def denials(self, agent: Agent) -> tuple[str, ...]:
+        """Return what the newest attempt's program was not permitted to do."""
+        found = await self._database.read_rows("denials", agent=agent.number, attempt=agent.attempt)
+        return tuple(row["text"] for row in found)
+
+    async def refusals(self, agent: Agent) -> tuple[str, ...]:
+        """Return what forkjoin refused to the newest attempt, without repetitions."""
+        found = await self._database.read_rows("refusals", agent=agent.number, attempt=agent.attempt)
+        return tuple(row["text"] for row in found)
+
+    async def last_turn_text(self, agent: Agent) -> str | None:
+        """Return the text of the newest attempt's last event `turn_ended`; None if there is none."""
+        return await self._database.read_one(str, "last_turn_text", agent=agent.number, attempt=agent.attempt)
+
+    async def is_in_turn(self, agent: Agent) -> bool:
+        """Return whether the newest attempt has begun a turn that has not ended."""
+        last = await self._database.read_one(str, "last_of_turns", agent=agent.number, attempt=agent.attempt)
+        return last == "started"
+
+    async def has_answered(self, agent: Agent) -> bool:
+        """Return whether a model has answered the agent's task, so that there is a conversation to resume."""
+        return bool(await self._database.read_one(int, "has_answered", agent=agent.number))

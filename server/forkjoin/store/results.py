@@ -1,0 +1,34 @@
+"""The records of attempts' results."""
+
+from collections.abc import Iterable
+
+from forkjoin.core.model import FINAL, Agent, Merge, Result
+from forkjoin.store import rows
+from forkjoin.store.database import Records, transaction
+from forkjoin.store.queries import Queries
+
+
+class Results(Records):
+    """The part of the store for results. `Lifecycle.finish` records them."""
+
+    async def get(self, agent: int) -> Result | None:
+        """Return the newest result of the agent with this number; None if it has none."""
+        return await self._database.read_one(rows.RESULT.validate_json, "result", agent=agent)
+
+    async def get_all(self, agents: Iterable[Agent]) -> dict[int, Result]:
+        """Return the newest result of each of these agents that has one, by the agent's number."""
+        found = await self._database.read_rows("results", numbers=tuple(agent.number for agent in agents))
+        return {row["agent"]: rows.RESULT.validate_json(row["result"]) for row in found}
+
+    @transaction()
+    def replace(self, q: Queries, agent: Agent, result: Result) -> None:
+        """Replace an agent's newest result, because its branch moved after the attempt's end.
+
+        Does nothing if the agent has a newer attempt or is live.
+        """
+        now = q.agent(agent.number)
+        if now.state not in FINAL or now.attempt != agent.attempt:
+            return
+        q.renew_result(agent=agent.number, result=result)
+        if now.merge is not Merge.QUEUED:
+            q.set_merge(number=agent.number, merge=Merge.UNMERGED if result.commits else Merge.NOTHING)
