@@ -10,10 +10,11 @@ from forkjoin.core.error import CallerError, GitError, GitHungError
 from forkjoin.git import git as asked
 from forkjoin.git import git_process
 from forkjoin.git.diff import read_worktree_diff
+from forkjoin.git.objects import temporary_objects
 from forkjoin.git.refs import update_refs
 from forkjoin.git.repository import read_checkout
 from forkjoin.git.worktrees.index_lock import try_lock_index
-from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
+from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from support.autocommits import leave
 from support.branches import Fork, blob, commit, make_fork, put_git
 from support.harness import GIVE_UP_S, git
@@ -148,7 +149,7 @@ async def test_while_an_agent_runs_what_it_has_put_there_is_looked_at_by_nobody(
     (fork.path / "loose").write_text("y")
     put_pipe(fork.folder / "index")
     with anyio.fail_after(GIVE_UP_S):
-        with objects_aside(fork.common_dir, tmp_path) as aside:
+        with temporary_objects(fork.common_dir, tmp_path) as aside:
             assert await snapshot(fork.common_dir, fork.path, aside) is None
         with pytest.raises(GitError, match="index is not a regular file"):
             await read_worktree_diff(fork.common_dir, fork.path, fork.base, None, stat=False)

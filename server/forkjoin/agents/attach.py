@@ -21,9 +21,10 @@ from forkjoin.core.error import BrokenPromiseError, CallerError
 from forkjoin.core.event import Noted
 from forkjoin.core.model import FINAL, RUNS, Agent, Merge, Pause, State
 from forkjoin.core.session import Caller
+from forkjoin.git.objects import temporary_objects
 from forkjoin.git.worktrees.release_branches import free_others
 from forkjoin.git.worktrees.worktree_folder import is_folder
-from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
+from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Attachment, Services
 from forkjoin.workspace.agent_work import commit_loose, find_last, take_over
@@ -167,7 +168,7 @@ async def _snapshot(services: Services, agent: Agent) -> str | None:
     The commit is made outside of the repository's object store.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
-    with objects_aside(common_dir, services.home.aside) as aside:
+    with temporary_objects(common_dir, services.home.aside) as aside:
         return await snapshot(
             common_dir, Path(agent.worktree.path), aside, await services.store.baselines.setup_files(agent)
         )

@@ -6,6 +6,12 @@ from pathlib import Path
 from forkjoin.git import git
 
 _ROLES = ("AUTHOR", "COMMITTER")
+_FORKJOIN = {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost"}
+
+#: Variables with which the same content always makes the same commit: forkjoin as its author, in 1970.
+FIXED_SIGNATURE = {
+    f"GIT_{role}_{field}": value for role in _ROLES for field, value in {**_FORKJOIN, "DATE": "@0 +0000"}.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +27,7 @@ async def find_fallback_identity(where: str | Path) -> dict[str, str]:
     code, _, _ = await git.run(where, "var", "GIT_COMMITTER_IDENT")
     if code == 0:
         return {}
-    fields = {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost"}
-    return {f"GIT_{role}_{field}": value for role in _ROLES for field, value in fields.items()}
+    return {f"GIT_{role}_{field}": value for role in _ROLES for field, value in _FORKJOIN.items()}
 
 
 async def make_signature(where: str | Path, at: float) -> Signature:

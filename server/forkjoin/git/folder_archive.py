@@ -16,8 +16,8 @@ from anyio import to_thread
 
 from forkjoin.core.error import CallerError
 from forkjoin.git import git, kept_refs
+from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.file_names import printable_list
-from forkjoin.git.worktrees.worktree_snapshot import NOBODY
 
 #: Bytes of more than this are not kept.
 _MOST = 1024**3
@@ -47,7 +47,7 @@ async def archive_folders(
         raise CallerError(f"{error.filename or next(iter(folders))} can't be kept: {error.strerror}") from error
     tree = await git.output(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
     parents = [f"-p{one}" for one in sorted(commits)]
-    commit = await git.output(common_dir, "commit-tree", *parents, "-m", message, tree, extra=NOBODY)
+    commit = await git.output(common_dir, "commit-tree", *parents, "-m", message, tree, extra=FIXED_SIGNATURE)
     return await kept_refs.keep_commit(common_dir, commit, name)
 
 

@@ -12,8 +12,8 @@ from typing import IO
 
 from forkjoin.core.error import GitRefusedError
 from forkjoin.git import git
+from forkjoin.git.objects import temporary_objects
 from forkjoin.git.safe_options import NO_FSYNC
-from forkjoin.git.worktrees.worktree_snapshot import objects_aside
 
 #: Commits and trees; index-pack reads `.gitmodules` itself. The commit graph could tell of other trees than there are.
 _PACK = (
@@ -44,7 +44,7 @@ async def find_malformed(common_dir: str, target: str, tips: Sequence[str], asid
 async def _why_malformed(common_dir: str, target: str, tips: Sequence[str], aside: Path) -> str:
     """Return git's complaint about objects new in these tips, or an empty string."""
     wanted = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
-    with objects_aside(common_dir, aside) as elsewhere, tempfile.TemporaryFile(dir=aside) as pack:
+    with temporary_objects(common_dir, aside) as elsewhere, tempfile.TemporaryFile(dir=aside) as pack:
         try:
             await git.run(common_dir, *_PACK, stdin=wanted, stdout=pack, ok_codes=(0,))
         except GitRefusedError as error:  # an object is missing

@@ -1,6 +1,8 @@
 """git objects: their content, their sizes, and writing them to disk."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import tempfile
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 
 import anyio
@@ -31,6 +33,25 @@ async def read_sizes(repository: str | Path, objects: Iterable[str]) -> list[int
         int(size)
         for size in (await git.output(repository, "cat-file", "--batch-check=%(objectsize)", stdin=stdin)).split()
     ]
+
+
+@contextlib.contextmanager
+def temporary_objects(common_dir: str, parent: Path) -> Generator[dict[str, str]]:
+    """Yield variables that make git write new objects to a temporary folder below `parent`, not to the repository.
+
+    git still reads the repository's own objects.
+    """
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        yield {
+            "GIT_OBJECT_DIRECTORY": folder,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": quote_alternate(f"{common_dir}/objects"),
+        }
+
+
+def quote_alternate(objects: str) -> str:
+    """Return a path in quotes, as GIT_ALTERNATE_OBJECT_DIRECTORIES needs it for odd names (git(1))."""
+    escaped = objects.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 async def sync_objects(common_dir: str) -> None:

@@ -15,9 +15,10 @@ from forkjoin.core.error import CallerError, ForkjoinError, GitError
 from forkjoin.core.model import FINAL, RUNS, Agent
 from forkjoin.git.file_names import printable
 from forkjoin.git.merge_tree import MergePair, TriedMerge, try_merges
+from forkjoin.git.objects import temporary_objects
 from forkjoin.git.refs import find_tip, short_name
 from forkjoin.git.safe_options import NO_FSYNC
-from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
+from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from forkjoin.services import Services
 from forkjoin.workspace.agent_work import find_end
 
@@ -57,7 +58,7 @@ class ConflictPreview:
                 f"At most {MOST_COMPARED} agents are compared at once, pair by pair; name fewer in `ids`."
             )
         common_dir = (await self._services.store.projects.get(project)).common_dir
-        with objects_aside(common_dir, self._services.home.aside) as aside:
+        with temporary_objects(common_dir, self._services.home.aside) as aside:
             commits = {agent.id: await self._commit_of(common_dir, agent, aside) for agent in agents}
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await find_tip(common_dir, target)):

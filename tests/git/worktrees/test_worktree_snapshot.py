@@ -6,13 +6,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from forkjoin.git.worktrees.worktree_snapshot import objects_aside, snapshot
+from forkjoin.git.objects import temporary_objects
+from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from support.branches import GIT_VERSION, blob, commit, everything, make_fork, write
 from support.harness import git
 
 
 async def take(repository: Path, worktree: Path) -> str | None:
-    with objects_aside(str(repository / ".git"), repository.parent) as aside:
+    with temporary_objects(str(repository / ".git"), repository.parent) as aside:
         return await snapshot(str(repository / ".git"), worktree, aside)
 
 
@@ -26,7 +27,7 @@ async def test_what_is_uncommitted_is_in_it_and_nothing_is_changed(repository: P
     write(fork.path, "shared.txt", "edited\n")
     write(fork.path, "README.md", None)
     before, count, index = everything(repository), objects(repository), (fork.folder / "index").read_bytes()
-    with objects_aside(fork.common_dir, repository.parent) as aside:
+    with temporary_objects(fork.common_dir, repository.parent) as aside:
         made = await snapshot(fork.common_dir, fork.path, aside)
         again = await snapshot(fork.common_dir, fork.path, aside)
         assert made
@@ -94,7 +95,7 @@ async def test_a_repository_may_stand_anywhere(repository: Path, name: str) -> N
     moved = repository.rename(repository.parent / name)
     fork = await make_fork(moved)
     write(fork.path, "new", "x\n")
-    with objects_aside(fork.common_dir, repository.parent) as aside:
+    with temporary_objects(fork.common_dir, repository.parent) as aside:
         made = await snapshot(fork.common_dir, fork.path, aside)
         assert made
         assert listing_of(moved, made, aside)[1:] == ["README.md", "new", "shared.txt"]

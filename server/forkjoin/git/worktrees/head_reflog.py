@@ -11,8 +11,8 @@ from anyio import to_thread
 
 from forkjoin.core.regular_file import read_end
 from forkjoin.git import git, kept_refs
+from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.worktrees.worktree_folder import Place
-from forkjoin.git.worktrees.worktree_snapshot import NOBODY
 
 #: Bytes of a log that are read, from its end.
 _LIMIT = 1024 * 1024
@@ -134,6 +134,6 @@ async def _keep(common_dir: str, names: Iterable[str], name: str) -> str | None:
         message = "Commits that were on no branch"
         parents = [f"-p{one}" for one in tips]
         commit = await git.output(
-            common_dir, "commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}", extra=NOBODY
+            common_dir, "commit-tree", *parents, "-m", message, f"{tips[-1]}^{{tree}}", extra=FIXED_SIGNATURE
         )
     return await kept_refs.keep_commit(common_dir, commit, name)

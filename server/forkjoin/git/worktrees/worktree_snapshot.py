@@ -7,36 +7,21 @@ index. The commit is made of nothing but what is there: as long as that is the s
 import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anyio import to_thread
 
 from forkjoin.core.error import GitError
+from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.refs import resolve_commit
 from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.falsely_changed_files import leave_out_set_up
 from forkjoin.git.worktrees.staging import EMPTY_TREES, read_status, stage
 from forkjoin.git.worktrees.worktree_folder import find_pipes, find_place, is_folder
 
-NOBODY = {
-    f"GIT_{role}_{key}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for key, value in {"NAME": "forkjoin", "EMAIL": "forkjoin@localhost", "DATE": "@0 +0000"}.items()
-}
-
-
 #: Bytes of uncommitted files that are looked at; of one that has more, only what is committed is.
 _BYTES = 50_000_000
-
-
-@contextlib.contextmanager
-def objects_aside(common_dir: str, aside: Path) -> Generator[dict[str, str]]:
-    """What lets git write its objects elsewhere, in a folder within `aside`, as long as this is open."""
-    own = f"{common_dir}/objects".replace("\\", "\\\\").replace('"', '\\"')
-    with tempfile.TemporaryDirectory(dir=aside) as folder:
-        yield {"GIT_OBJECT_DIRECTORY": folder, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{own}"'}
 
 
 async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], set_up: bytes = b"") -> str | None:
@@ -67,7 +52,7 @@ async def snapshot(common_dir: str, worktree: Path, aside: Mapping[str, str], se
         tree = await stage(place, status, [], elsewhere)
         await to_thread.run_sync(index.unlink)
         made = ("commit-tree", "-p", head, "-m", "as it is now", tree)
-        return await place.git(*NO_FSYNC, *made, extra={**aside, **NOBODY})
+        return await place.git(*NO_FSYNC, *made, extra={**aside, **FIXED_SIGNATURE})
     return None
 
 
