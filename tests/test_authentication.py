@@ -21,7 +21,7 @@ async def hang(_: Path) -> NoReturn:
 async def test_a_person_is_let_in_though_git_is_slow_in_their_repository(
     in_process_reconciler: Reconciler, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "look", hang)
+    monkeypatch.setattr(authentication, "read_checkout", hang)
     monkeypatch.setattr(authentication, "_LEND_S", 0.1)
     hello = Hello(protocol=PROTOCOL, version=__version__, kind="cli", relay="x", cwd=str(repository))
     session = Session(hello)

@@ -155,7 +155,7 @@ async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, hom
         return await really(common_dir, path, base)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(unsaved_work, "find_unsaved", find)
+        patched.setattr(unsaved_work, "find_unsaved_work", find)
         told = await near.refusal("remove_worktrees", ids=[first])
     assert "inner (1 uncommitted path)" in told
     assert inner.exists()

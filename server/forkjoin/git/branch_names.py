@@ -1,4 +1,4 @@
-"""What a new agent's branch is called, and where its worktree is to stand."""
+"""Names of new agents' branches, and paths of their worktrees."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,22 +9,27 @@ from forkjoin.git.refs import find_tip
 
 
 async def find_naming_scheme(common_dir: str, worktrees: Path) -> Callable[[int, str], tuple[str, str]]:
-    """What gives the branch and the worktree of a repository's agent, by its number and name."""
-    prefix, folder = await _branch_prefix(common_dir), worktrees / _folder(common_dir)
+    """Return a function that takes an agent's number and name and returns its branch name and worktree path.
 
-    def place(number: int, name: str) -> tuple[str, str]:
+    Args:
+        common_dir: The common git folder of the agents' repository.
+        worktrees: The folder for the worktrees of all repositories.
+    """
+    prefix, folder = await _find_branch_prefix(common_dir), worktrees / _folder_name(common_dir)
+
+    def name_agent(number: int, name: str) -> tuple[str, str]:
         return f"{prefix}a{number}-{name}", str(folder / f"a{number}-{name}")
 
-    return place
+    return name_agent
 
 
-def _folder(common_dir: str) -> str:
-    """What the folder is called in which a home keeps the worktrees of a repository."""
+def _folder_name(common_dir: str) -> str:
+    """Return the name of the folder that holds the worktrees of one repository."""
     top = Path(common_dir)
     name = slug(top.parent.name if top.name == ".git" else top.name) or "repository"
     return f"{name}-{hashlib.sha256(common_dir.encode(errors='replace')).hexdigest()[:8]}"
 
 
-async def _branch_prefix(common_dir: str) -> str:
-    """`forkjoin/`, unless a branch called `forkjoin` stands where git would need a folder."""
+async def _find_branch_prefix(common_dir: str) -> str:
+    """Return `forkjoin/`, or `forkjoin-` if a branch `forkjoin` exists: git allows no branch below another one."""
     return "forkjoin-" if await find_tip(common_dir, "refs/heads/forkjoin") else "forkjoin/"

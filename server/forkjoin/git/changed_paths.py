@@ -1,4 +1,4 @@
-"""What lies between two commits, path by path, and what of it is there in a checkout."""
+"""Paths that differ between two commits, and files that exist at such paths in a checkout."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forkjoin.git import git
 
-#: The mode of a submodule: a commit of another repository.
+#: The mode of a submodule, whose object is a commit of another repository.
 SUBMODULE = "160000"
 
 _RAW = ("-r", "-z", "--raw", "--no-renames")
@@ -14,7 +14,10 @@ _RAW = ("-r", "-z", "--raw", "--no-renames")
 
 @dataclass(frozen=True, slots=True)
 class PathChange:
-    """A path that differs: its mode and object on either side; mode 000000 where it is not there."""
+    """A path that differs between two commits, with its mode and object id in each.
+
+    The mode is 000000 in a commit that doesn't have the path.
+    """
 
     path: str
     old: tuple[str, str]
@@ -22,7 +25,7 @@ class PathChange:
 
     @property
     def kind(self) -> str:
-        """A where it is added, D where it is deleted, else M."""
+        """A for added, D for deleted, M for modified."""
         return "A" if not self.old[0].strip("0") else "D" if not self.new[0].strip("0") else "M"
 
     @property
@@ -31,57 +34,66 @@ class PathChange:
 
 
 async def changes_between(repository: str, old: str, new: str) -> list[PathChange]:
-    """Every path that differs; a moved file is one that went and one that came."""
-    listing = await git.output(repository, "diff-tree", *_RAW, old, new)
-    return parse_raw_diff(listing)
+    """Return all paths that differ between two commits or trees. A moved file counts as deleted and added."""
+    return parse_raw_diff(await git.output(repository, "diff-tree", *_RAW, old, new))
 
 
 async def changes_between_pairs(repository: str, pairs: Sequence[tuple[str, str]]) -> list[list[PathChange]]:
-    """What differs within each pair of trees, an old one and a new one, in one call."""
-    asked = "".join(f"{old} {new}\n" for old, new in pairs)
-    listing = await git.output(repository, "diff-tree", *_RAW, "--stdin", stdin=asked.encode())
+    """Return the differences within each pair of an old and a new tree, with one call of git."""
+    stdin = "".join(f"{old} {new}\n" for old, new in pairs)
+    listing = await git.output(repository, "diff-tree", *_RAW, "--stdin", stdin=stdin.encode())
     found: list[list[PathChange]] = []
-    at = 0
-    for old, new in pairs:  # each is answered by a line that repeats it, and what differs
-        changes, at = _read(listing, at + len(f"{old} {new}\n"))
+    position = 0
+    for old, new in pairs:  # git repeats each pair on a line, followed by its differences
+        changes, position = _parse_from(listing, position + len(f"{old} {new}\n"))
         found.append(changes)
     return found
 
 
 def parse_raw_diff(listing: str) -> list[PathChange]:
-    """Read what `git diff-tree --raw -z` lists of two trees."""
-    return _read(listing, 0)[0]
+    """Parse the output of `git diff-tree --raw -z` for two trees."""
+    return _parse_from(listing, 0)[0]
 
 
-def _read(listing: str, at: int) -> tuple[list[PathChange], int]:
-    """The changes that are listed from there on, `:<mode> <mode> <object> <object> <kind>` and path; where they end."""
+def _parse_from(listing: str, position: int) -> tuple[list[PathChange], int]:
+    """Parse entries `:<mode> <mode> <object> <object> <kind>NUL<path>NUL` from a position on.
+
+    Return the changes, and the position after the last entry.
+    """
     found: list[PathChange] = []
-    while listing.startswith(":", at):
-        middle = listing.index("\0", at)
+    while listing.startswith(":", position):
+        middle = listing.index("\0", position)
         end = listing.index("\0", middle + 1)
-        how, path = listing[at + 1 : middle], listing[middle + 1 : end]
-        old_mode, new_mode, old_object, new_object, _ = how.split(" ")
+        fields, path = listing[position + 1 : middle], listing[middle + 1 : end]
+        old_mode, new_mode, old_object, new_object, _ = fields.split(" ")
         found.append(PathChange(path, (old_mode, old_object), (new_mode, new_object)))
-        at = end + 1
-    return found, at
+        position = end + 1
+    return found, position
 
 
 def find_path_in_the_way(top: str, path: str) -> str | None:
-    """What is there already where `path` would be: itself, or the first on its way that is no folder."""
-    for one in reversed([path, *parent_folders(path)]):
-        where = Path(top, one)
+    """Return the path of what exists where git would create `path`, or `None` if nothing is in the way. Blocks.
+
+    Args:
+        top: The root of the worktree.
+        path: A path relative to `top`.
+
+    Returns: `path` itself, or the first part of it that is no folder.
+    """
+    for level in reversed([path, *parent_folders(path)]):
+        where = Path(top, level)
         if where.is_symlink() or (where.exists() and not where.is_dir()):
-            return one
+            return level
     return path if Path(top, path).exists() else None
 
 
 def is_file_on_disk(top: str, path: str) -> bool:
-    """Whether `path` is a file, or a symlink, and no symlink is on its way."""
+    """Return whether `path` is a file or a symlink, reached without following a symlink. Blocks."""
     where = Path(top, path)
     return find_path_in_the_way(top, path) == path and (where.is_symlink() or where.is_file())
 
 
 def parent_folders(path: str) -> Iterator[str]:
-    """The folders on the way to a path, the nearest first."""
+    """Yield the folders that contain a relative path, the innermost first."""
     while path := path.rpartition("/")[0]:
         yield path

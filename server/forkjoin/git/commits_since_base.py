@@ -1,4 +1,4 @@
-"""What branches add to a commit: their commits, where they left it, and what they changed since."""
+"""Commits that branches have and a target has not."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,50 +8,57 @@ from typing import NamedTuple
 from forkjoin.git import git
 from forkjoin.git.refs import Tip
 
+#: Characters that git doesn't allow in an author's name. Old commits may have them.
 _NOT_IN_A_NAME = str.maketrans("", "", "<>\n")
-_FORM = "--format=%m%x00%H%x00%T%x00%P%x00%an%x00%ae%x00%at"
+_FORMAT = "--format=%m%x00%H%x00%T%x00%P%x00%an%x00%ae%x00%at"
 
 
 class Commit(NamedTuple):
-    """A commit, as git tells of it; whether it is one of those that are asked about, or where they left."""
+    """A commit as `git log --boundary` prints it."""
 
-    mark: str
+    mark: str  #: `-` for a commit of the target from which a branch starts
     id: str
     tree: str
-    parents: str
-    name: str
-    address: str
-    at: str  #: seconds since 1970; old histories have odd dates
+    parents: str  #: ids, separated by spaces
+    name: str  #: of the author
+    address: str  #: of the author
+    at: str  #: seconds since 1970; odd in some old histories
 
     @property
     def author(self) -> str:
-        """As git takes it, whatever is in an old commit."""
+        """The author as `name <address>`, in a form that git accepts for a new commit."""
         return "{} <{}>".format(*(part.translate(_NOT_IN_A_NAME) for part in (self.name, self.address)))
 
 
 @dataclass(frozen=True, slots=True)
 class CommitsSinceBase:
-    """What a branch adds."""
+    """The commits that one branch has and the target has not."""
 
-    commits: tuple[Commit, ...]  #: its own, the newest first
-    base: Tip | None  #: the only commit where it left; none where it left at several, or shares work with another
+    commits: tuple[Commit, ...]  #: the newest first
+    base: Tip | None  #: where the branch starts; `None` if it starts at several commits, or shares commits with another
 
 
 async def find_commits_since_base(repository: str, head: str, tips: Sequence[Tip]) -> list[CommitsSinceBase]:
-    """What each of these branches adds to `head`, in one call."""
-    asked = "".join(f"{one}\n" for one in (f"^{head}", *(tip.commit for tip in tips)))
-    listing = await git.output(repository, "log", "--stdin", "-z", "--boundary", _FORM, stdin=asked.encode())
+    """Return the commits that each branch has and `head` has not, with one call of git.
+
+    Args:
+        repository: The common git folder.
+        head: The commit of the target.
+        tips: The branches' tips.
+    """
+    stdin = "".join(f"{revision}\n" for revision in (f"^{head}", *(tip.commit for tip in tips)))
+    listing = await git.output(repository, "log", "--stdin", "-z", "--boundary", _FORMAT, stdin=stdin.encode())
     fields = listing.split("\0")
     rows = [Commit(*fields[n : n + 7]) for n in range(0, len(fields) - 6, 7)]
-    outside = {row.id: Tip(row.id, row.tree) for row in rows if row.mark == "-"}
+    boundary = {row.id: Tip(row.id, row.tree) for row in rows if row.mark == "-"}
     commits = {row.id: row for row in rows if row.mark != "-"}
-    own = [_walk(tip.commit, commits) for tip in tips]
-    sharing = Counter(commit.id for one in own for commit in one)
-    return [_added(mine, outside, sharing) for mine in own]
+    branches = [_walk(tip.commit, commits) for tip in tips]
+    branch_counts = Counter(commit.id for branch in branches for commit in branch)
+    return [_find_base(branch, boundary, branch_counts) for branch in branches]
 
 
 def _walk(tip: str, commits: Mapping[str, Commit]) -> list[Commit]:
-    """The commits of a branch, the newest first."""
+    """Return the commits that are reachable from `tip`, the newest first."""
     found: dict[str, Commit] = {}
     waiting = [tip]
     while waiting:
@@ -61,8 +68,17 @@ def _walk(tip: str, commits: Mapping[str, Commit]) -> list[Commit]:
     return list(found.values())
 
 
-def _added(own: list[Commit], outside: Mapping[str, Tip], sharing: Mapping[str, int]) -> CommitsSinceBase:
-    parents = {parent for commit in own for parent in commit.parents.split()}
-    left_at = [outside[parent] for parent in parents if parent in outside]
-    alone = len(left_at) == 1 and all(sharing[commit.id] == 1 and commit.parents for commit in own)
-    return CommitsSinceBase(tuple(own), left_at[0] if alone else None)
+def _find_base(
+    commits: list[Commit], boundary: Mapping[str, Tip], branch_counts: Mapping[str, int]
+) -> CommitsSinceBase:
+    """Return a branch's commits with their base.
+
+    Args:
+        commits: The commits of the branch.
+        boundary: The target's commits from which branches start, by id.
+        branch_counts: The number of branches that have a commit, by its id.
+    """
+    parents = {parent for commit in commits for parent in commit.parents.split()}
+    bases = [boundary[parent] for parent in parents if parent in boundary]
+    is_alone = all(branch_counts[commit.id] == 1 and commit.parents for commit in commits)
+    return CommitsSinceBase(tuple(commits), bases[0] if is_alone and len(bases) == 1 else None)

@@ -1,4 +1,4 @@
-"""Making many commits in one go (git-fast-import(1)); nothing points to them yet."""
+"""Commits made with git-fast-import(1), many with one call. No ref points to them."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,36 +9,54 @@ from forkjoin.git.changed_paths import PathChange, changes_between
 from forkjoin.git.commit_identity import make_signature
 from forkjoin.git.refs import Tip
 
-#: What the stream calls the branch that it builds. It is reset to nothing at its end, so that no such ref is written.
-_REF = "refs/forkjoin/stream"
+#: The branch in the stream. The stream resets it at its end, so that git writes no such ref.
+_STREAM_REF = "refs/forkjoin/stream"
 
 
 @dataclass(frozen=True, slots=True)
 class NewCommit:
-    """A commit that is to be made: what differs from its first parent, the commit made before it."""
+    """A commit to make. Its first parent is the commit made before it."""
 
-    changes: Sequence[PathChange]
-    merged: str | None  #: its second parent
+    changes: Sequence[PathChange]  #: against its first parent
+    second_parent: str | None
     message: str
-    author: str  #: `name <address> seconds zone`, as git has it
+    author: str  #: `name <address> seconds zone`
     committer: str
 
 
-async def make_commits(repository: str, head: str, commits: Sequence[NewCommit], how: Sequence[str] = ()) -> list[Tip]:
-    """Make these commits, the first on `head`, each other on the one before it; `how` are options of git's own."""
+async def make_commits(
+    repository: str, head: str, commits: Sequence[NewCommit], options: Sequence[str] = ()
+) -> list[Tip]:
+    """Make commits, the first on `head` and each other one on the commit before it. Return their ids and trees.
+
+    Args:
+        repository: The common git folder.
+        head: The first parent of the first commit.
+        commits: The commits, in order.
+        options: Options of git, before the subcommand.
+    """
     stream = b"".join(_write(head, commits))
-    arguments = (*how, "fast-import", "--quiet", "--done", "--date-format=raw")
-    told = (await git.output(repository, *arguments, stdin=stream)).splitlines()
-    trees = (line.split()[2] for line in told[1::2])  # "040000 tree <id>", and a tab
-    return [Tip(commit, tree) for commit, tree in zip(told[::2], trees, strict=True)]
+    arguments = (*options, "fast-import", "--quiet", "--done", "--date-format=raw")
+    lines = (await git.output(repository, *arguments, stdin=stream)).splitlines()  # a commit, then its tree
+    trees = (line.split()[2] for line in lines[1::2])  # "040000 tree <id>" and a tab
+    return [Tip(commit, tree) for commit, tree in zip(lines[::2], trees, strict=True)]
 
 
-async def make_commit(repository: str, head: str, tree: str, merged: str | None, message: str, at: float) -> str:
-    """Make one commit on `head`, with this tree, signed by whoever commits here at that time; its id."""
-    signed = await make_signature(repository, at)
+async def make_commit(repository: str, head: str, tree: str, second_parent: str | None, message: str, at: float) -> str:
+    """Make a commit on `head` with a tree, by the user's identity in this repository. Return its id.
+
+    Args:
+        repository: The common git folder.
+        head: The first parent.
+        tree: The tree of the commit.
+        second_parent: A merged commit, or `None`.
+        message: The commit message.
+        at: Seconds since 1970.
+    """
+    signature = await make_signature(repository, at)
     changes = await changes_between(repository, head, tree)
     (made,) = await make_commits(
-        repository, head, [NewCommit(changes, merged, message, signed.author, signed.committer)]
+        repository, head, [NewCommit(changes, second_parent, message, signature.author, signature.committer)]
     )
     return made.commit
 
@@ -46,15 +64,15 @@ async def make_commit(repository: str, head: str, tree: str, merged: str | None,
 def _write(head: str, commits: Iterable[NewCommit]) -> Iterator[bytes]:
     for mark, commit in enumerate(commits, 1):
         who = f"author {commit.author}\ncommitter {commit.committer}"
-        yield os.fsencode(f"commit {_REF}\nmark :{mark}\n{who}\n")
+        yield os.fsencode(f"commit {_STREAM_REF}\nmark :{mark}\n{who}\n")
         yield _data(commit.message)
         yield f"from {head if mark == 1 else f':{mark - 1}'}\n".encode()
-        if commit.merged:
-            yield f"merge {commit.merged}\n".encode()
-        gone_first = sorted(commit.changes, key=lambda change: change.kind != "D")  # where a folder was, a file may be
-        yield from map(_edit, gone_first)
+        if commit.second_parent:
+            yield f"merge {commit.second_parent}\n".encode()
+        # Deletions come first: a new file may take the place of a folder.
+        yield from map(_edit, sorted(commit.changes, key=lambda change: change.kind != "D"))
         yield f'\nget-mark :{mark}\nls :{mark} ""\n'.encode()
-    yield f"reset {_REF}\n\ndone\n".encode()
+    yield f"reset {_STREAM_REF}\n\ndone\n".encode()
 
 
 def _edit(change: PathChange) -> bytes:

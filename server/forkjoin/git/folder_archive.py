@@ -1,6 +1,6 @@
-"""Folders kept as a tar file in a commit.
+"""Archives of folders: a tar file in a commit, kept reachable by a ref.
 
-A git folder is kept byte for byte, and git never runs in it.
+A git folder is archived byte for byte. git is never run in it.
 """
 
 import errno
@@ -18,58 +18,64 @@ from forkjoin.core.error import CallerError
 from forkjoin.git import git, kept_refs
 from forkjoin.git.commit_identity import FIXED_SIGNATURE
 from forkjoin.git.file_names import printable_list
+from forkjoin.git.git_folder import walk_strictly
 
-#: Bytes of more than this are not kept.
-_MOST = 1024**3
-#: What the tar file is called in the commit.
-NAME = "files.tar"
+#: Bytes that the files of one archive may have.
+_SIZE_LIMIT = 1024**3
+#: The tar file's name in the commit.
+_TAR_NAME = "files.tar"
 
 
 async def archive_folders(
     common_dir: str, folders: Mapping[str, Path], commits: Iterable[str], name: str, message: str
 ) -> str:
-    """Archive folders in a commit with `commits` as parents. Return its ref.
+    """Archive folders in a commit. Return the ref that keeps it.
 
-    To do so twice keeps them once, as long as nothing in them has changed.
+    Archiving unchanged folders again returns the same ref.
+
+    Args:
+        common_dir: The common git folder of the repository that gets the commit.
+        folders: The folders by their paths in the tar file.
+        commits: Commits that become the parents, so that they stay reachable too.
+        name: The name of the ref below refs/forkjoin/kept/.
+        message: The commit message.
 
     Raises:
         CallerError: The folders are too large, a file can't be read, or the disk is full.
     """
     try:
-        with tempfile.TemporaryFile(dir=common_dir) as file:  # whose end writes, too
+        with tempfile.TemporaryFile(dir=common_dir) as file:
             await to_thread.run_sync(_pack, file, folders)
-            # git reads a regular file piece by piece, what comes through a pipe as a whole.
-            hashed = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
-            blob = await git.output(common_dir, *hashed, pass_fds=(file.fileno(),))
+            # git streams a regular file, but reads a pipe into memory as a whole.
+            hash_file = ("hash-object", "-w", "--no-filters", "--", f"/dev/fd/{file.fileno()}")
+            blob = await git.output(common_dir, *hash_file, pass_fds=(file.fileno(),))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CallerError(f"the disk that {common_dir} is on is full; make room there, then call again") from error
-        raise CallerError(f"{error.filename or next(iter(folders))} can't be kept: {error.strerror}") from error
-    tree = await git.output(common_dir, "mktree", stdin=f"100644 blob {blob}\t{NAME}\n".encode())
-    parents = [f"-p{one}" for one in sorted(commits)]
+            raise CallerError(f"the disk of {common_dir} is full; free some space there, then call again") from error
+        raise CallerError(f"{error.filename or next(iter(folders))} can't be archived: {error.strerror}") from error
+    tree = await git.output(common_dir, "mktree", stdin=f"100644 blob {blob}\t{_TAR_NAME}\n".encode())
+    parents = [f"-p{parent}" for parent in sorted(commits)]
     commit = await git.output(common_dir, "commit-tree", *parents, "-m", message, tree, extra=FIXED_SIGNATURE)
     return await kept_refs.keep_commit(common_dir, commit, name)
 
 
 def restore_command(common_dir: str, ref: str, folder: Path) -> str:
-    """Return the shell command that puts archived folders back below `folder`."""
+    """Return a shell command that extracts the archive of a ref below `folder`."""
     where, into = quote(common_dir), quote(str(folder))
-    return f"mkdir -p {into} && git -C {where} cat-file blob {quote(f'{ref}:{NAME}')} | tar -x -C {into}"
+    return f"mkdir -p {into} && git -C {where} cat-file blob {quote(f'{ref}:{_TAR_NAME}')} | tar -x -C {into}"
 
 
 def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
-    """Write folders into a tar file, without sockets or the content of devices."""
+    """Write folders to a tar file. Sockets are left out, and devices have no content."""
     size = 0
     tops = sorted(map(str, folders.values()))
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name, top in sorted(folders.items()):
             for path in (top, *_below(top)):
                 size += os.lstat(path).st_size
-                if size > _MOST:
-                    raise CallerError(
-                        f"{printable_list(tops)} {'have' if tops[1:] else 'has'} more than {_MOST // 1024**3} GB"
-                        f"{' together' if tops[1:] else ''}, which is too large to keep. Move what is large away"
-                    )
+                if size > _SIZE_LIMIT:
+                    problem = f"more than {_SIZE_LIMIT // 1024**3} GB, too large to archive"
+                    raise CallerError(f"{printable_list(tops)}: {problem}. Move large files away, then call again")
                 tar.add(path, Path(name, path.relative_to(top)), recursive=False)
     file.flush()
 
@@ -77,10 +83,6 @@ def _pack(file: IO[bytes], folders: Mapping[str, Path]) -> None:
 def _below(top: Path) -> Iterable[Path]:
     if top.is_symlink() or not top.is_dir():
         return
-    for above, folders, names in os.walk(top, onerror=_fail):
+    for above, folders, names in walk_strictly(top):
         folders.sort()
         yield from (Path(above, name) for name in sorted((*folders, *names)))
-
-
-def _fail(error: OSError) -> None:
-    raise error

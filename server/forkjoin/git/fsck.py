@@ -1,7 +1,7 @@
-"""Checking the objects that branches bring along, as `git fsck --strict` does.
+"""Checks of the objects that branches add to a target, as strict as `git fsck --strict`.
 
-git's own commands make no tree with an entry `.git`, but its plumbing does, and merges take it as it is. Nobody could
-check such a commit out. What the target has already is not looked at: an old history may have faults that nobody mends.
+git's plumbing can make a tree with an entry `.git`, a merge would accept it, and nobody could check the commit out.
+Objects that the target has already are not checked, because an old history may have faults that nobody repairs.
 """
 
 import os
@@ -15,7 +15,7 @@ from forkjoin.git import git
 from forkjoin.git.objects import temporary_objects
 from forkjoin.git.safe_options import NO_FSYNC
 
-#: Commits and trees; index-pack reads `.gitmodules` itself. The commit graph could tell of other trees than there are.
+#: Packs commits and trees. index-pack reads `.gitmodules` itself. A forged commit graph could name other trees.
 _PACK = (
     *("-c", "core.commitGraph=false", "-c", "pack.compression=0", "pack-objects", "-q", "--stdout", "--revs"),
     *("--window=0", "--filter=blob:none", "--no-sparse", "--no-use-bitmap-index"),
@@ -24,41 +24,44 @@ _PACK = (
 _SETTINGS = r"^(fsck\..*|extensions\.partialclone|remote\..*\.promisor)$"
 
 
-async def find_malformed(common_dir: str, target: str, tips: Sequence[str], aside: Path) -> dict[str, str]:
-    """Return the tips that `git fsck --strict` refuses, each with git's message.
+async def find_malformed(common_dir: str, target: str, tips: Sequence[str], scratch: Path) -> dict[str, str]:
+    """Return the tips with malformed objects, each with git's error message.
 
     Args:
-        target: The commit whose objects are taken as they are.
-        aside: A folder for temporary files.
+        common_dir: The common git folder.
+        target: A commit. Its objects are not checked.
+        tips: The commits whose objects are checked.
+        scratch: A folder for temporary files.
     """
-    why = await _why_malformed(common_dir, target, tips, aside) if tips else ""
-    if not why:
+    error = await _find_error(common_dir, target, tips, scratch) if tips else ""
+    if not error:
         return {}
     if len(tips) == 1:
-        return {tips[0]: why}
+        return {tips[0]: error}
     middle = len(tips) // 2
-    first = await find_malformed(common_dir, target, tips[:middle], aside)
-    return first | await find_malformed(common_dir, target, tips[middle:], aside)
+    first = await find_malformed(common_dir, target, tips[:middle], scratch)
+    return first | await find_malformed(common_dir, target, tips[middle:], scratch)
 
 
-async def _why_malformed(common_dir: str, target: str, tips: Sequence[str], aside: Path) -> str:
-    """Return git's complaint about objects new in these tips, or an empty string."""
-    wanted = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
-    with temporary_objects(common_dir, aside) as elsewhere, tempfile.TemporaryFile(dir=aside) as pack:
+async def _find_error(common_dir: str, target: str, tips: Sequence[str], scratch: Path) -> str:
+    """Return git's error about objects that these tips add to the target, or an empty string."""
+    revisions = "".join(f"{tip}\n" for tip in (*tips, f"^{target}")).encode()
+    with temporary_objects(common_dir, scratch) as variables, tempfile.TemporaryFile(dir=scratch) as pack:
         try:
-            await git.run(common_dir, *_PACK, stdin=wanted, stdout=pack, ok_codes=(0,))
+            await git.run(common_dir, *_PACK, stdin=revisions, stdout=pack, ok_codes=(0,))
         except GitRefusedError as error:  # an object is missing
             return error.last_line
-        why = await _why_refused(common_dir, pack, elsewhere, "--strict")
-        if why and (option := await _milder_option(common_dir)):
-            why = await _why_refused(common_dir, pack, elsewhere, option)
-        return why
+        message = await _index(common_dir, pack, variables, "--strict")
+        if message and (option := await _find_milder_option(common_dir)):
+            message = await _index(common_dir, pack, variables, option)
+        return message
 
 
-async def _why_refused(common_dir: str, pack: IO[bytes], elsewhere: Mapping[str, str], option: str) -> str:
+async def _index(common_dir: str, pack: IO[bytes], variables: Mapping[str, str], option: str) -> str:
+    """Check a pack with index-pack. Return git's first error, or an empty string."""
     check = (*NO_FSYNC, "index-pack", "--stdin", option)
     try:
-        await git.run(common_dir, *check, stdin=pack, extra=elsewhere, ok_codes=(0,))
+        await git.run(common_dir, *check, stdin=pack, extra=variables, ok_codes=(0,))
     except GitRefusedError as error:
         return _first_error(error)
     return ""
@@ -69,10 +72,11 @@ def _first_error(error: GitRefusedError) -> str:
     return lines[0].removeprefix("error: ") if lines else error.last_line
 
 
-async def _milder_option(common_dir: str) -> str:
-    """Return the user's severities for index-pack, or an empty string.
+async def _find_milder_option(common_dir: str) -> str:
+    """Return an option for index-pack that is milder than `--strict`, or an empty string if none applies.
 
-    The person's own `fsck.<msg-id>` settings count, the repository's don't. In a partial clone objects may be missing.
+    The option allows what the user's own `fsck.<msg-id>` settings allow; the repository's settings don't count. In a
+    partial clone, missing objects are allowed too.
     """
     _, out, _ = await git.run(common_dir, "config", "-z", "--show-scope", "--get-regexp", _SETTINGS)
     fields = os.fsdecode(out).split("\0")

@@ -6,7 +6,7 @@ tree to git explicitly: neither `core.worktree` nor `core.bare` nor a changed `.
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,3 +165,12 @@ def is_oversized(git_dir: Path, name: str) -> bool:
         return name in _SMALL_FILES and (git_dir / name).stat().st_size > _SMALL_FILE_LIMIT
     except OSError:
         return False
+
+
+def walk_strictly(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk a folder as os.walk does, but raise OSError for a folder that can't be read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    return os.walk(top, onerror=fail)

@@ -1,4 +1,4 @@
-"""Work that no branch has: it stays reachable under refs/forkjoin/kept/ until someone discards it."""
+"""Refs under refs/forkjoin/kept/, which keep work reachable that no branch has, until someone discards it."""
 
 import itertools
 import re
@@ -6,31 +6,34 @@ import re
 from forkjoin.core.error import GitError, GitRefusedError
 from forkjoin.git.refs import find_tip, is_ancestor, list_refs, update_refs
 
-#: An agent's branch, of whatever home: such may go at any time, and keeps nothing of another's.
-_AGENTS = re.compile(r"refs/heads/forkjoin[/-]a[1-9]\d*-.*", re.DOTALL)
-
-#: How many names are tried where nothing is kept, and yet no ref can be made.
-_NAMES = 5
+_FOLDER = "refs/forkjoin/kept/"
+#: Branches of agents of any forkjoin home. They can be deleted at any time, so they keep no work of other agents.
+_AGENT_BRANCH = re.compile(r"refs/heads/forkjoin[/-]a[1-9]\d*-.*", re.DOTALL)
+#: How many names are tried if git refuses to create the ref.
+_ATTEMPTS = 5
 
 
 async def is_reachable_elsewhere(common_dir: str, commit: str, base: str) -> bool:
-    """Whether a commit stays reachable without an agent's branch: from `base`, another branch, or a tag.
+    """Return whether a commit is reachable from `base`, from a tag, or from a branch that is no agent's.
 
     Raises:
-        GitError: Objects are missing, so that it can't be told.
+        GitError: Objects are missing, so git can't tell.
     """
     if commit == base or await is_ancestor(common_dir, commit, base):
         return True
     form = "--format=%(symref) %(refname)"
     lines = await list_refs(common_dir, f"--contains={commit}", form, "refs/heads/", "refs/tags/")
-    refs = (line[1:] for line in lines if line.startswith(" "))  # of a symbolic ref the other is told
-    return not all(_AGENTS.fullmatch(ref) for ref in refs)
+    refs = (line[1:] for line in lines if line.startswith(" "))  # leaves out symbolic refs; git lists their targets too
+    return not all(_AGENT_BRANCH.fullmatch(ref) for ref in refs)
 
 
 async def keep_commit(common_dir: str, commit: str, name: str) -> str:
-    """Keep a commit reachable; the ref that does it: `name`, or one with a suffix where that keeps another commit."""
+    """Create a ref that keeps a commit reachable. Return the ref.
+
+    The ref is called `name`, with a number after it if that name keeps another commit already.
+    """
     for n in itertools.count(1):
-        ref = f"refs/forkjoin/kept/{name}" if n == 1 else f"refs/forkjoin/kept/{name}-{n}"
+        ref = f"{_FOLDER}{name}" if n == 1 else f"{_FOLDER}{name}-{n}"
         try:
             await update_refs(common_dir, [f"create {ref} {commit}"], "forkjoin: kept")
             return ref
@@ -38,15 +41,15 @@ async def keep_commit(common_dir: str, commit: str, name: str) -> str:
             found = await find_tip(common_dir, ref)
             if found == commit:
                 return ref
-            is_in_the_way = isinstance(error, GitRefusedError) and n < _NAMES  # a symbolic ref, or one below it
-            if found is None and not is_in_the_way:
+            may_be_blocked = isinstance(error, GitRefusedError) and n < _ATTEMPTS  # by a symbolic ref, or a ref below
+            if found is None and not may_be_blocked:
                 raise
-    raise AssertionError("there is always a next number")
+    raise AssertionError("itertools.count never ends")
 
 
 async def find_kept_ref(common_dir: str, name: str) -> str | None:
-    """The ref that has kept something under this name, the newest where several have."""
-    refs = [f"refs/forkjoin/kept/{name}", f"refs/forkjoin/kept/{name}-*"]
+    """Return the newest ref that keeps a commit under this name, or `None`. Symbolic refs don't count."""
+    refs = [f"{_FOLDER}{name}", f"{_FOLDER}{name}-*"]
     form = "--format=%(symref) %(refname)"
     lines = await list_refs(common_dir, "--sort=-version:refname", form, "--", *refs)
-    return next((line[1:] for line in lines if line.startswith(" ")), None)  # a symbolic ref keeps nothing
+    return next((line[1:] for line in lines if line.startswith(" ")), None)

@@ -1,4 +1,4 @@
-"""Merging two commits without touching anything: what would come of it, or where they conflict."""
+"""Merges made in the object store alone: their trees, and the files in conflict. No ref or worktree changes."""
 
 import itertools
 import os
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from forkjoin.core.error import GitError, GitRefusedError
 from forkjoin.git import git
 
-#: What git puts behind a file's name where a folder stands in its place: the commit, or tree, that has it.
-_WHOSE = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
+#: The suffix that git gives a file whose place is taken by a folder: the commit or tree that has the file.
+_SIDE_SUFFIX = re.compile(r"~[0-9a-f]{40,64}(_\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
 class TriedMerge:
-    """A merge that was tried: its tree and, if there are any, the files in conflict."""
+    """The outcome of a merge: its tree, and the files in conflict, if any."""
 
     tree: str
     conflicts: tuple[str, ...]
@@ -26,29 +26,34 @@ async def try_merge(
     ours: str,
     theirs: str,
     base: str | None = None,
-    how: Sequence[str] = (),
-    aside: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
 ) -> TriedMerge:
-    """Merge two commits in git's object store alone (git-merge-tree(1)), with the attributes that `ours` sets.
+    """Merge two commits with git-merge-tree(1), using the attributes of `ours`.
 
-    With `base`, where they parted, they may be trees (since git 2.45). `how` are options of git's own;
-    `aside` tells it where its objects may go.
+    Args:
+        common_dir: The common git folder.
+        ours: The first commit, or its tree if `base` is given.
+        theirs: The second commit, or its tree if `base` is given.
+        base: The merge base, a commit or a tree. Since git 2.45.
+        options: Options of git, before the subcommand.
+        extra: Environment variables for git, e.g. `temporary_objects`.
 
     Raises:
-        GitError: They can't be merged at all (unrelated histories).
+        GitError: The commits can't be merged, e.g. because their histories are unrelated.
     """
-    parted = (f"--merge-base={base}",) if base else ()
-    arguments = (*how, "merge-tree", "--write-tree", "--name-only", "-z", *parted, ours, theirs)
+    merge_base = (f"--merge-base={base}",) if base else ()
+    arguments = (*options, "merge-tree", "--write-tree", "--name-only", "-z", *merge_base, ours, theirs)
     code, out, _ = await git.run(
-        common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(aside or {})}, ok_codes=(0, 1)
+        common_dir, *arguments, extra={"GIT_ATTR_SOURCE": ours, **(extra or {})}, ok_codes=(0, 1)
     )
-    tree, _, told = os.fsdecode(out).partition("\0")
-    return TriedMerge(tree, _read_conflicts(iter(told.split("\0")), is_clean=code == 0))
+    tree, _, rest = os.fsdecode(out).partition("\0")
+    return TriedMerge(tree, _read_conflicts(iter(rest.split("\0")), is_clean=code == 0))
 
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """A merge that is to be tried: both sides and, where it is given, the base, which then may be trees."""
+    """The input of a merge: two commits; or two trees and their merge base."""
 
     ours: str
     theirs: str
@@ -59,57 +64,61 @@ class MergePair:
 
 
 async def try_merges(
-    common_dir: str, wanted: Sequence[MergePair], how: Sequence[str] = (), aside: Mapping[str, str] | None = None
+    common_dir: str,
+    pairs: Sequence[MergePair],
+    options: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
 ) -> list[TriedMerge | GitError]:
-    """As `try_merge`, many in one call where that can be, each for itself; git's error, where one can't be merged.
+    """Merge each pair independently, with one call of git if possible.
 
-    git can be told of one side only whose attributes count: the first one's.
+    Return for each pair its outcome, or git's error if it can't be merged. All merges of one call use the attributes
+    of the first pair's `ours`.
     """
-    merges = await _try_at_once(common_dir, wanted, how, aside) if len(wanted) > 1 else ()
-    return [*merges] or [await _try_alone(common_dir, pair, how, aside) for pair in wanted]
+    merges = await _try_together(common_dir, pairs, options, extra) if len(pairs) > 1 else ()
+    return [*merges] or [await _try_alone(common_dir, pair, options, extra) for pair in pairs]
 
 
 async def _try_alone(
-    common_dir: str, pair: MergePair, how: Sequence[str], aside: Mapping[str, str] | None
+    common_dir: str, pair: MergePair, options: Sequence[str], extra: Mapping[str, str] | None
 ) -> TriedMerge | GitError:
     try:
-        return await try_merge(common_dir, pair.ours, pair.theirs, pair.base, how, aside)
+        return await try_merge(common_dir, pair.ours, pair.theirs, pair.base, options, extra)
     except GitRefusedError as error:
         return error
 
 
-async def _try_at_once(
-    common_dir: str, wanted: Sequence[MergePair], how: Sequence[str], aside: Mapping[str, str] | None
+async def _try_together(
+    common_dir: str, pairs: Sequence[MergePair], options: Sequence[str], extra: Mapping[str, str] | None
 ) -> Sequence[TriedMerge]:
-    """What comes of all of these; nothing where one of them can't be merged at all, or this git knows no such call."""
-    asked = "".join(f"{pair}\n" for pair in wanted).encode()
-    arguments = (*how, "merge-tree", "--stdin", "--name-only", "--messages")
-    extra = {"GIT_ATTR_SOURCE": wanted[0].ours, **(aside or {})}
-    code, out, _ = await git.run(common_dir, *arguments, stdin=asked, extra=extra)
+    """Return the outcomes, or none if a pair can't be merged or this git doesn't know `--stdin`."""
+    stdin = "".join(f"{pair}\n" for pair in pairs).encode()
+    arguments = (*options, "merge-tree", "--stdin", "--name-only", "--messages")
+    extra = {"GIT_ATTR_SOURCE": pairs[0].ours, **(extra or {})}
+    code, out, _ = await git.run(common_dir, *arguments, stdin=stdin, extra=extra)
     return () if code else list(_read_merges(iter(os.fsdecode(out).split("\0"))))
 
 
-def _read_merges(told: Iterator[str]) -> Iterator[TriedMerge]:
-    """Of each is told whether it is clean, its tree, and what `_read_conflicts` reads."""
-    while is_clean := next(told, ""):
-        yield TriedMerge(next(told), _read_conflicts(told, is_clean=is_clean == "1"))
+def _read_merges(fields: Iterator[str]) -> Iterator[TriedMerge]:
+    """Read merges: for each whether it is clean, its tree, and the fields of `_read_conflicts`."""
+    while is_clean := next(fields, ""):
+        yield TriedMerge(next(fields), _read_conflicts(fields, is_clean=is_clean == "1"))
 
 
-def _read_conflicts(told: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
-    """The files that git left unmerged; where it left none, those that its messages of conflicts are about.
+def _read_conflicts(fields: Iterator[str], *, is_clean: bool) -> tuple[str, ...]:
+    """Return the unmerged files, or the files in git's conflict messages if no file is unmerged.
 
-    A folder that one side split in two, and the other added to, is such a conflict without an unmerged file.
+    There is no unmerged file if, for example, one side splits a folder in two and the other adds a file to it.
     """
-    files = list(itertools.takewhile(bool, told))
-    complained_of = list(_read_messages(told))
-    found = files or complained_of or ["(git names no file)"]
-    return () if is_clean else tuple(dict.fromkeys(_WHOSE.sub("", file) for file in found))
+    files = list(itertools.takewhile(bool, fields))
+    in_messages = list(_read_messages(fields))
+    found = files or in_messages or ["(git names no file)"]
+    return () if is_clean else tuple(dict.fromkeys(_SIDE_SUFFIX.sub("", file) for file in found))
 
 
-def _read_messages(told: Iterator[str]) -> Iterator[str]:
-    """The paths in messages of conflicts, each of which is: how many paths, the paths, its kind, its text."""
-    while count := next(told, ""):
-        paths = list(itertools.islice(told, int(count)))
-        kind, _ = next(told), next(told)
+def _read_messages(fields: Iterator[str]) -> Iterator[str]:
+    """Yield the paths in conflict messages. A message has the number of paths, the paths, its kind and its text."""
+    while count := next(fields, ""):
+        paths = list(itertools.islice(fields, int(count)))
+        kind, _ = next(fields), next(fields)
         if kind.startswith("CONFLICT"):
             yield from paths

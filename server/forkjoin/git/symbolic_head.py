@@ -1,6 +1,7 @@
-"""The target of a worktree's HEAD, read from its files.
+"""The refs that a worktree's HEAD leads to, read from files.
 
-git reads the HEAD of all worktrees to tell of one: where an agent put a pipe in place of its own, git would wait there.
+`git worktree list` and similar commands read the HEAD of every worktree. If an agent replaces its HEAD with a named
+pipe, these commands block.
 """
 
 import os
@@ -11,12 +12,16 @@ from anyio import to_thread
 from forkjoin.core.regular_file import read_regular
 from forkjoin.git.refs import find_symbolic_target
 
-#: Bytes of a symbolic ref.
-_LIMIT = 4096
+#: Bytes of a ref's file that are read.
+_REF_LIMIT = 4096
 
 
 async def follow_head(common_dir: str, git_dir: Path) -> list[str]:
-    """Return the ref that HEAD leads to, last, and the symbolic refs on the way; empty if HEAD is detached or gone."""
+    """Return the refs on the way from HEAD to its branch, the branch last. Return an empty list if HEAD is detached.
+
+    Raises:
+        PermissionError: This user may not read one of the refs.
+    """
     if await to_thread.run_sync(Path(common_dir, "reftable").is_dir):
         found = await find_symbolic_target(git_dir, "HEAD")
         return [found] if found else []
@@ -25,21 +30,21 @@ async def follow_head(common_dir: str, git_dir: Path) -> list[str]:
 
 def _follow(common_dir: Path, git_dir: Path) -> list[str]:
     found: list[str] = []
-    ref = _leads_to(git_dir / "HEAD")
+    ref = _read_target(git_dir / "HEAD")
     while ref and ref not in found:
         found.append(ref)
-        ref = _leads_to(git_dir / ref) or _leads_to(common_dir / ref)  # a worktree has refs of its own, too
+        ref = _read_target(git_dir / ref) or _read_target(common_dir / ref)  # a worktree also has refs of its own
     return found
 
 
-def _leads_to(file: Path) -> str | None:
-    """Return what a symbolic ref points to, which may be a symlink (core.preferSymlinkRefs)."""
+def _read_target(file: Path) -> str | None:
+    """Return the target of a symbolic ref, or `None` if the file is none. The ref may be a symlink."""
     try:
-        if file.is_symlink() and (target := os.readlink(file)).startswith("refs/"):  # noqa: PTH115 - as it is written
-            return target
-        data = os.fsdecode(read_regular(file, _LIMIT) or b"")
+        if file.is_symlink() and (target := os.readlink(file)).startswith("refs/"):  # noqa: PTH115 - keeps its spelling
+            return target  # as git writes it with core.preferSymlinkRefs
+        data = os.fsdecode(read_regular(file, _REF_LIMIT) or b"")
     except PermissionError:
-        raise  # it may lead anywhere
+        raise  # the target is unknown
     except OSError:
         return None
     return data.removeprefix("ref:").strip() if data.startswith("ref:") else None

@@ -296,7 +296,7 @@ async def test_a_folder_that_cannot_be_read_is_unsaved(fork: Fork, monkeypatch: 
     monkeypatch.setattr(os, "scandir", scan)
     unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     assert [str(one) for one in unsaved] == ["closed (a folder that can't be read)"]
-    with pytest.raises(CallerError, match="closed can't be kept: Permission denied"):
+    with pytest.raises(CallerError, match="closed can't be archived: Permission denied"):
         await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
 
 
@@ -308,7 +308,7 @@ async def test_a_full_disk_is_told_of_and_keeps_nothing(tmp_path: Path, user: Pa
         commit(make_repository(fork.path / "inner"), {"a": "x"})
         unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
         fill(disk)
-        with pytest.raises(CallerError, match=f"the disk that {fork.common_dir} is on is full; make room there"):
+        with pytest.raises(CallerError, match=f"the disk of {fork.common_dir} is full; free some space"):
             await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
         assert git(fork.path, "for-each-ref", "refs/forkjoin") == ""
 
@@ -653,10 +653,10 @@ async def test_another_repositorys_worktree_is_kept_under_a_path_that_tar_takes(
 
 
 async def test_folders_that_are_too_large_together_are_all_named(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_archive, "_MOST", 10_000)
+    monkeypatch.setattr(folder_archive, "_SIZE_LIMIT", 10_000)
     for name in ("one", "two"):
         (make_repository(fork.path / name) / "loose").write_bytes(b"x" * 4000)
     unsaved = await find_unsaved_work(fork.common_dir, fork.path, fork.base)
     with pytest.raises(CallerError) as caught:
         await archive_unsaved(fork.common_dir, fork.path, unsaved, "a1-left")
-    assert f"{fork.path / 'one'}, {fork.path / 'two'} have more than" in str(caught.value)
+    assert f"{fork.path / 'one'}, {fork.path / 'two'}: more than" in str(caught.value)
