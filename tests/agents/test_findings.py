@@ -7,7 +7,7 @@ import pytest
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.findings import MOST
-from forkjoin_tools.reply_size import ROOM, wire_size
+from forkjoin_tools.reply_size import REPLY_BYTES, json_size
 from support.harness import Lead, lead_of, program_of
 
 
@@ -61,7 +61,7 @@ async def test_whatever_they_hold_they_have_room_in_one_answer(
             await one.call("share_finding", text=f"{number}: {character * 495}.")
         told = await one.call("read_findings")
     assert f"): {MOST - 1}: " in told.splitlines()[0]
-    assert wire_size(told) <= ROOM
+    assert json_size(told) <= REPLY_BYTES
     assert len(told.splitlines()) == MOST or character != "\x01"
 
 

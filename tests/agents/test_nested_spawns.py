@@ -12,7 +12,7 @@ from forkjoin.core.paths import Home
 from forkjoin.core.session import digest_of
 from forkjoin.merge_queue.conflict_preview import ConflictingPair
 from forkjoin.reconciler import Reconciler
-from forkjoin_tools.blocking_calls import Patience
+from forkjoin_tools.reply_wait import ReplyWait
 from mcp_types import ElicitRequestParams, ElicitResult
 from support.harness import (
     GIVE_UP_S,
@@ -242,10 +242,10 @@ async def test_what_waits_for_others_keeps_its_slot(
     await in_process_reconciler.store.agents.add_token(1, digest_of("its token"))
     awaiting: list[list[int]] = []
 
-    async def look(self: Patience, *_: object) -> None:
+    async def look(self: ReplyWait, *_: object) -> None:
         awaiting.append([*in_process_reconciler.services.waiting_for_nested])
 
-    monkeypatch.setattr(Patience, "wait", look)
+    monkeypatch.setattr(ReplyWait, "wait", look)
     async with (
         program_of(in_process_reconciler, "a1") as program,
         lead_of(in_process_reconciler, repository, kind="cli", token="its token") as shell,

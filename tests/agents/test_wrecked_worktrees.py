@@ -135,6 +135,6 @@ async def test_agents_are_listed_and_stopped_though_git_can_not_read_their_repos
     (agent,) = await near_lead.spawn(f'cd "$(git rev-parse --git-common-dir)" && {wreck}; touch ready; exec sleep 600')
     await until((repository / ".git" / "ready").exists)
     assert (await near_lead.listed(agent))["state"] == "running"
-    assert "git refused: " in await near_lead.refusal("read_diff", id=agent)
+    assert "git failed: " in await near_lead.refusal("read_diff", id=agent)
     (stopped,) = (await near_lead.call("stop_agents", ids=[agent]))["agents"]
     assert stopped["state"] in ("stopped", "failed")

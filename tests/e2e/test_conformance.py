@@ -16,8 +16,8 @@ import pytest
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home
 from forkjoin_tools import mcp_server, mcp_tasks
-from forkjoin_tools.call_context import Desk
 from forkjoin_tools.mcp_prompts import PROMPTS
+from forkjoin_tools.tool_call import ToolCall
 from forkjoin_tools.tool_definition import Arguments, tool
 from support import vendor_programs
 from support.harness import open_reconciler_in_memory
@@ -73,13 +73,13 @@ class Nothing(Arguments):
 
 
 @tool(reads_only=True)
-async def greet(desk: Desk, arguments: Greet) -> str:
+async def greet(call: ToolCall, arguments: Greet) -> str:
     """Greet."""
     return f"Hello, {arguments.name}!"
 
 
 @tool(reads_only=True)
-async def slow_compute(desk: Desk, arguments: Slow) -> str:
+async def slow_compute(call: ToolCall, arguments: Slow) -> str:
     """Take some seconds."""
 
     async def ask(left_s: float) -> None:
@@ -88,14 +88,14 @@ async def slow_compute(desk: Desk, arguments: Slow) -> str:
     async def how_far() -> str:
         return "computing"
 
-    await desk.patience.wait([], ask, how_far, arguments.seconds)
+    await call.reply_wait.wait([], ask, how_far, arguments.seconds)
     return f"{arguments.label} took {arguments.seconds} s"
 
 
 @tool(reads_only=True)
-async def failing_job(desk: Desk, arguments: Nothing) -> str:
+async def failing_job(call: ToolCall, arguments: Nothing) -> str:
     """Fail after some seconds."""
-    await slow_compute.fn(desk, Slow(seconds=2))  # on a busy machine the call must still come before it is over
+    await slow_compute.fn(call, Slow(seconds=2))  # on a busy machine the call must still come before it is over
     raise CallerError("it failed")
 
 

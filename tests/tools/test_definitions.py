@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 from forkjoin.core.agent_spec import Spec
 from forkjoin_tools.mcp_server import AGENT_TOOLS, INSTRUCTIONS, TOOLS
-from forkjoin_tools.tool_definition import StrictTool
+from forkjoin_tools.tool_definition import ForkjoinTool
 
 READERS = {
     *("list_agents", "wait_agents", "get_result", "read_log", "read_diff", "get_status", "check_conflicts"),
@@ -25,7 +25,7 @@ NAMES = READERS | {
 ALL_BYTES, ALWAYS_LOADED_BYTES, AGENT_BYTES = 11_000, 4_000, 2_000
 
 
-def _size(tools: Iterable[StrictTool]) -> int:
+def _size(tools: Iterable[ForkjoinTool]) -> int:
     """Return the bytes of the definitions as a client sends them to a model: JSON without spaces."""
     told = [{"name": t.name, "description": t.description, "input_schema": t.parameters} for t in tools]
     return sum(len(json.dumps(one, separators=(",", ":"), ensure_ascii=False).encode()) for one in told)
@@ -54,14 +54,14 @@ def test_only_true_readers_say_that_they_read_only() -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
-def test_a_tool_describes_itself_and_its_result(tool: StrictTool) -> None:
+def test_a_tool_describes_itself_and_its_result(tool: ForkjoinTool) -> None:
     assert tool.description.endswith(".")
     text = tool.name in {"read_log", "read_diff"}
     assert (tool.output_schema is None) == text
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
-def test_a_schema_excludes_unknown_arguments_if_it_lists_all_known_ones(tool: StrictTool) -> None:
+def test_a_schema_excludes_unknown_arguments_if_it_lists_all_known_ones(tool: ForkjoinTool) -> None:
     lists_all = tool.parameters["properties"].keys() == tool.fn_metadata.arg_model.model_fields.keys() - HIDDEN
     assert lists_all == (tool.name != "spawn_agents")
     assert tool.parameters.get("additionalProperties", True) != lists_all

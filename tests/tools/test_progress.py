@@ -6,14 +6,14 @@ from typing import Any
 import anyio
 import pytest
 from forkjoin.core.paths import Home
-from forkjoin_tools import blocking_calls, wait
+from forkjoin_tools import reply_wait, wait
 from support.harness import Lead, lead_of, open_reconciler_in_memory, program_of, until
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert blocking_calls.PROGRESS_S == 10
-    monkeypatch.setattr(blocking_calls, "PROGRESS_S", 0.05)
+    assert reply_wait.PROGRESS_S == 10
+    monkeypatch.setattr(reply_wait, "PROGRESS_S", 0.05)
 
 
 class Watched:

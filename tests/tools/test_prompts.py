@@ -51,11 +51,11 @@ async def test_what_is_read_by_its_address_is_whole_or_refused(
     home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_lead_in_memory(home, repository) as lead:
-        monkeypatch.setattr("forkjoin_tools.tool_definition.ROOM", 100)  # too little to say it twice
+        monkeypatch.setattr("forkjoin_tools.tool_definition.REPLY_BYTES", 100)  # too little to say it twice
         (contents,) = (await lead.client.read_resource("forkjoin://status")).contents
         assert isinstance(contents, TextResourceContents)
         assert json.loads(contents.text)["running"] == 0
-        monkeypatch.setattr("forkjoin_tools.mcp_server.ROOM", 100)
+        monkeypatch.setattr("forkjoin_tools.mcp_server.REPLY_BYTES", 100)
         with pytest.raises(MCPError, match="too large to be read by its address; call get_status"):
             await lead.client.read_resource("forkjoin://status")
 

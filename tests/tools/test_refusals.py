@@ -10,12 +10,12 @@ from support.harness import Lead, forkjoin, git, open_lead, open_lead_in_memory
 
 #: (arguments of spawn_agent, what the error must say)
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [
-    ({}, "task: is missing"),
+    ({}, "task: missing"),
     ({"task": ""}, "must not be empty"),
     ({"task": " \n "}, "must not be empty"),
     ({"task": "a\0b"}, "NUL"),
     ({"task": 5}, "task: input should be a valid string"),
-    ({"task": "x", "tasks": "y"}, "tasks: no such argument"),
+    ({"task": "x", "tasks": "y"}, "tasks: unknown argument"),
     ({"task": "x", "name": ""}, "a name is 1 to 64"),
     ({"task": "x", "name": "a/b"}, "'a-b' would do"),
     ({"task": "x", "name": "../../x"}, "a name is 1 to 64"),
@@ -40,10 +40,10 @@ BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("spawn_agents", {"agents": [{"task": "x"}, {"task": ""}]}, "agents.1.task: must not be empty"),
     ("spawn_agents", {"agents": [{"tsk": "x"}]}, "An agent takes: agent, model, base"),
     ("spawn_agents", {"agents": [{"task": "x"}], "names": ["y"]}, "spawn_agents takes: agent, model, base"),
-    ("spawn_agents", {"agents": [{"name": "lonely"}]}, "agents.0.task: is missing"),
+    ("spawn_agents", {"agents": [{"name": "lonely"}]}, "agents.0.task: missing"),
     ("spawn_agents", {"agents": [{"task": "x", "name": "n"}, {"task": "y", "name": "n"}]}, "'n' is given twice"),
     ("get_result", {"id": "a99"}, "No agent 'a99' in this project. This project has no agents yet."),
-    ("get_result", {}, "id: is missing"),
+    ("get_result", {}, "id: missing"),
     ("wait_agents", {"ids": ["nobody"]}, "No agent 'nobody'"),
     ("wait_agents", {"until": "some"}, "until: input should be 'all' or 'any'"),
     ("wait_agents", {"ids": []}, "ids is empty"),
@@ -53,7 +53,7 @@ BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("read_diff", {"id": "../../etc/passwd"}, "No agent"),
     ("stop_agents", {"ids": ["a7"]}, "No agent 'a7'"),
     ("merge_worktree", {"ids": ["a7"]}, "No agent 'a7'"),
-    ("remove_worktrees", {"ids": ["a7"], "force": True}, "force: no such argument"),
+    ("remove_worktrees", {"ids": ["a7"], "force": True}, "force: unknown argument"),
     ("get_status", {"verbose": True}, "get_status takes: no arguments"),
 ]
 

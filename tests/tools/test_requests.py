@@ -10,7 +10,7 @@ import anyio
 import pytest
 from forkjoin.core.model import Pause, Request, State
 from forkjoin.reconciler import Reconciler
-from forkjoin_tools import blocking_calls
+from forkjoin_tools import reply_wait
 from support.agent_requests import DANGEROUS, QUESTION, Call, is_asked, news
 from support.harness import GIVE_UP_S, Lead, first_answer, git, lead_of, until
 
@@ -119,7 +119,7 @@ async def test_a_wait_for_others_ends_too_when_one_of_its_lead_asks(near_lead: L
 async def test_while_one_waits_for_its_answer_nothing_is_recorded_and_nobody_is_woken(
     in_process_reconciler: Reconciler, near_lead: Lead, program: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocking_calls, "PROGRESS_S", 0.02)
+    monkeypatch.setattr(reply_wait, "PROGRESS_S", 0.02)
     looks: list[int] = []
     really = in_process_reconciler.store.requests.get
 
@@ -301,7 +301,7 @@ async def test_a_giant_input_is_cut_in_its_midst_and_where_it_is_read(near_lead:
     ],
 )
 async def test_a_question_beyond_bounds_is_refused(near_lead: Lead, program: Lead, given: dict[str, str]) -> None:
-    assert "ask_lead refused" in await program.refusal("ask_lead", **given)
+    assert "ask_lead was refused" in await program.refusal("ask_lead", **given)
 
 
 async def test_one_that_asks_in_a_loop_is_told_to_wait_and_all_of_it_is_told_in_the_end(

@@ -12,7 +12,7 @@ from forkjoin.store.rows import NewRequest
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, Field
 
-from forkjoin_tools.call_context import Desk
+from forkjoin_tools.tool_call import ToolCall
 from forkjoin_tools.tool_definition import Arguments, tool
 
 #: Characters of a question and its default, and of what a program wants to do, that are recorded.
@@ -36,12 +36,12 @@ class Answer(BaseModel):
 
 
 @tool()
-async def ask_lead(desk: Desk, arguments: AskLead) -> Answer:
+async def ask_lead(call: ToolCall, arguments: AskLead) -> Answer:
     """Ask your lead what you can't find out or decide yourself and your work depends on. Blocks until the lead
     answers or time is up; then `default` counts. Most often it is better to decide yourself, and to say so in your
     report."""
     fallback = arguments.default or _UNANSWERED
-    request = await _ask(desk, "question", arguments.question, fallback, arguments.timeout_minutes)
+    request = await _ask(call, "question", arguments.question, fallback, arguments.timeout_minutes)
     if not request.said:
         raise CallerError(f"Your question was {request.outcome}.")
     return Answer(answer=request.said, answered_by=request.answered_by or "nobody")
@@ -57,12 +57,12 @@ class Approve(Arguments):
 
 
 @tool()
-async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
+async def approve(call: ToolCall, arguments: Approve) -> CallToolResult:
     """For your program, which calls it to learn whether it may use a tool. Do not call it yourself."""
     wanted = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
-    whole = desk.services.environments.redact(wanted)  # before it is cut: half a key is known for none
+    whole = call.services.environments.redact(wanted)  # before it is cut: half a key is known for none
     try:
-        request = await _ask(desk, "permission", _cut(whole), "deny", None)
+        request = await _ask(call, "permission", _cut(whole), "deny", None)
     except CallerError as error:
         return _text({"behavior": "deny", "message": str(error)})
     if request.said == "allow":  # what it asked for, which it holds: too large a result it would not take
@@ -70,17 +70,17 @@ async def approve(desk: Desk, arguments: Approve) -> CallToolResult:
     return _text({"behavior": "deny", "message": f"That was {request.outcome}"})
 
 
-async def _ask(desk: Desk, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
+async def _ask(call: ToolCall, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
     """What was asked, once it is closed; no key is in it, whoever will read it."""
-    agent = await desk.agent()
-    redact = desk.services.environments.redact
-    seconds = (minutes or desk.services.settings.limits.request_minutes) * 60
+    agent = await call.calling_agent()
+    redact = call.services.environments.redact
+    seconds = (minutes or call.services.settings.limits.request_minutes) * 60
     new = NewRequest(kind, redact(text), redact(fallback), seconds)
 
     async def wait(find_closed: FindClosed) -> Request | None:
-        return await desk.patience.wait([agent], find_closed, _how_far)
+        return await call.reply_wait.wait([agent], find_closed, _how_far)
 
-    return await ask(desk.store, agent.number, desk.caller.call, new, wait, desk.is_given_up)
+    return await ask(call.store, agent.number, call.caller.call, new, wait, call.is_cancelled)
 
 
 async def _how_far() -> str:

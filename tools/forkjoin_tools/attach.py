@@ -3,7 +3,7 @@
 from forkjoin.agents.attach import attach as attach_to
 from mcp_types import CallToolResult
 
-from forkjoin_tools.call_context import Desk, Id, Row, row_of
+from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
 
@@ -11,18 +11,18 @@ class Attach(Arguments):
     id: Id
 
 
-class Attached(Row):
+class Attached(AgentRow):
     argv: tuple[str, ...]
     worktree: str
     environment: dict[str, str]  #: without what is no UTF-8, which JSON can't carry
 
 
 @tool()
-async def attach(desk: Desk, arguments: Attach) -> CallToolResult:
+async def attach(call: ToolCall, arguments: Attach) -> CallToolResult:
     """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
-    agent, going = await attach_to(desk.services, desk.caller, await desk.find(arguments.id))
+    agent, going = await attach_to(call.services, call.caller, await call.find(arguments.id))
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
-    told = Attached(**row_of(agent), argv=going.argv, worktree=agent.worktree.path, environment=carried)
+    told = Attached(**row_fields(agent), argv=going.argv, worktree=agent.worktree.path, environment=carried)
     return CallToolResult(content=[], structured_content=told.model_dump(mode="json"))  # no key is hidden: it is run
 
 

@@ -4,13 +4,13 @@ from forkjoin.core.model import Agent, Result, State, Verify
 from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
 from pydantic import BaseModel
 
-from forkjoin_tools.call_context import Desk, Usd
+from forkjoin_tools.tool_call import ToolCall, Usd
 
 #: Characters of a model's name that are told.
 _WORDS = 100
 
 
-class Compared(BaseModel):
+class CandidateRow(BaseModel):
     id: str
     agent: str | None = None
     model: str | None = None
@@ -23,21 +23,21 @@ class Compared(BaseModel):
     won: bool | None = None
 
 
-async def compare(desk: Desk, agent: Agent) -> list[Compared]:
+async def compare(call: ToolCall, agent: Agent) -> list[CandidateRow]:
     """Return all candidates for an agent's task that the caller may see; none where it is the only one."""
-    agents = await desk.store.agents.candidates(agent)
-    results = await desk.store.results.get_all(agents)
+    agents = await call.store.agents.candidates(agent)
+    results = await call.store.results.get_all(agents)
     ranked = rank_candidates(agents, results)
     winner = find_winner(ranked)
-    rows = [_row(desk, one, results.get(one.number), won=one is winner) for one in ranked if desk.may_see(one)]
+    rows = [_row(call, one, results.get(one.number), won=one is winner) for one in ranked if call.may_see(one)]
     same = [name for name in ("agent", "model", "verify") if len({getattr(row, name) for row in rows}) == 1]
     return [row.model_copy(update=dict.fromkeys(same)) for row in rows]
 
 
-def _row(desk: Desk, agent: Agent, result: Result | None, *, won: bool) -> Compared:
-    return Compared(
+def _row(call: ToolCall, agent: Agent, result: Result | None, *, won: bool) -> CandidateRow:
+    return CandidateRow(
         id=agent.id,
-        agent=desk.program_of(agent),
+        agent=call.program_of(agent),
         model=agent.spec.model and agent.spec.model[:_WORDS],
         state=agent.state,
         verify=result.verify if result else None,

@@ -40,8 +40,8 @@ from forkjoin_tools.mcp_prompts import PROMPTS
 from forkjoin_tools.mcp_resources import RESOURCES, TEMPLATES, find
 from forkjoin_tools.mcp_task_subscriptions import listen
 from forkjoin_tools.mcp_tasks import Tasks
-from forkjoin_tools.reply_size import ROOM, wire_size
-from forkjoin_tools.tool_definition import StrictTool
+from forkjoin_tools.reply_size import REPLY_BYTES, json_size
+from forkjoin_tools.tool_definition import ForkjoinTool
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ You may spawn agents of your own. Each starts from your branch's last commit, in
 they need. Then spawn_agents, wait_agents, and merge_worktree into your branch. When you end, your agents that still run
 are stopped."""
 
-_ALL: tuple[StrictTool, ...] = (
+_ALL: tuple[ForkjoinTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, wait.wait_agents, status.list_agents, status.get_status),
     *(
         results.get_result,
@@ -169,7 +169,7 @@ class _Server(MCPServer[Any]):
         text = (
             json.dumps(told.structured_content, ensure_ascii=False) if told.structured_content else told.content[0].text
         )
-        if wire_size(text) > ROOM:
+        if json_size(text) > REPLY_BYTES:
             raise ResourceError(f"It is too large to be read by its address; call {tool}.")
         return [ReadResourceContents(content=text, mime_type=mime)]
 

@@ -20,9 +20,9 @@ from mcp_types import (
 )
 from pydantic import Field, TypeAdapter, ValidationError
 
-from forkjoin_tools.blocking_calls import Later
-from forkjoin_tools.call_context import Desk
 from forkjoin_tools.mcp_tasks import VERSIONS, JsonObject, McpRequest, find_tasks, stand, task_of
+from forkjoin_tools.reply_wait import Deferral
+from forkjoin_tools.tool_call import ToolCall
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ async def listen(ctx: McpRequest, call_next: CallNext) -> HandlerResult:
     wanted = _listened_for(ctx)
     if wanted is None:
         return await call_next(ctx)
-    desk, found = await find_tasks(ctx, wanted)
+    call, found = await find_tasks(ctx, wanted)
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
     told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
     params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
     await ctx.session.send_notification(SubscriptionsAcknowledgedNotification(params=params), ctx.request_id)
     async with anyio.create_task_group() as tasks:
         for deferred in found:
-            tasks.start_soon(_tell_end, ctx, desk, deferred, meta)
+            tasks.start_soon(_tell_end, ctx, call, deferred, meta)
     return SubscriptionsListenResult(_meta=meta)
 
 
@@ -70,23 +70,23 @@ def _listened_for(ctx: McpRequest) -> list[str] | None:
         raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
 
 
-async def _tell_end(ctx: McpRequest, desk: Desk, deferred: McpTask, meta: JsonObject) -> None:
-    while (told := await _end(ctx, desk, deferred)) is None:
+async def _tell_end(ctx: McpRequest, call: ToolCall, deferred: McpTask, meta: JsonObject) -> None:
+    while (told := await _end(ctx, call, deferred)) is None:
         pass
     notification = TaskNotification(params={**told, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
 
 
-async def _end(ctx: McpRequest, desk: Desk, deferred: McpTask) -> JsonObject | None:
+async def _end(ctx: McpRequest, call: ToolCall, deferred: McpTask) -> JsonObject | None:
     """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
-        told = await stand(ctx, desk, deferred, Later(deferred, told_in=deferred.id))
-        (now,) = await desk.store.mcp_tasks.get_all([deferred.id]) or [deferred]
+        told = await stand(ctx, call, deferred, Deferral(deferred, notification=deferred.id))
+        (now,) = await call.store.mcp_tasks.get_all([deferred.id]) or [deferred]
     except (MCPError, ForkjoinError) as error:
         log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
         await anyio.sleep(_REST_S)
         return None
     if now.cancelled:
-        desk.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
+        call.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
         return task_of(now, "cancelled")
     return told

@@ -31,9 +31,9 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
 
-from forkjoin_tools.blocking_calls import Later, NotYetError, making
-from forkjoin_tools.call_context import Desk, open_desk
 from forkjoin_tools.merge import merge_worktree
+from forkjoin_tools.reply_wait import Deferral, NoAnswerYetError, deferring
+from forkjoin_tools.tool_call import ToolCall, open_call
 from forkjoin_tools.wait import wait_agents
 
 log = logging.getLogger(__name__)
@@ -74,14 +74,14 @@ class Tasks(Extension):
         if params.name not in _TOOLS or not _declares(ctx):
             return await call_next(ctx)
         try:
-            with making(Later()):
+            with deferring(Deferral()):
                 return await call_next(ctx)
-        except NotYetError as error:
+        except NoAnswerYetError as error:
             how_far = error
         try:
-            desk = await open_desk(ctx, params.name, params.arguments or {})
+            call = await open_call(ctx, params.name, params.arguments or {})
             what = params.name, params.arguments or {}, how_far.agents
-            deferred = await desk.store.mcp_tasks.add(desk.project, desk.caller.call, *what)
+            deferred = await call.store.mcp_tasks.add(call.project, call.caller.call, *what)
         except ForkjoinError as error:
             log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
             return await call_next(ctx)
@@ -98,8 +98,8 @@ def _declares(ctx: McpRequest) -> bool:
 
 
 async def _get(ctx: McpRequest, params: OfTask) -> JsonObject:
-    desk, deferred = await _find(ctx, params.task_id)
-    return await stand(ctx, desk, deferred, Later(deferred))
+    call, deferred = await _find(ctx, params.task_id)
+    return await stand(ctx, call, deferred, Deferral(deferred))
 
 
 async def _update(ctx: McpRequest, params: Update) -> JsonObject:
@@ -109,26 +109,26 @@ async def _update(ctx: McpRequest, params: Update) -> JsonObject:
 
 async def _cancel(ctx: McpRequest, params: OfTask) -> JsonObject:
     """Let nobody wait any more; what changes something, a merge, goes on, as its client may see by asking on."""
-    desk, deferred = await _find(ctx, params.task_id)
+    call, deferred = await _find(ctx, params.task_id)
     about = _TOOLS[deferred.tool].annotations
     if about and about.read_only_hint:
-        await desk.store.mcp_tasks.cancel(deferred.id)
+        await call.store.mcp_tasks.cancel(deferred.id)
     return {}
 
 
-async def _find(ctx: McpRequest, task: str) -> tuple[Desk, McpTask]:
+async def _find(ctx: McpRequest, task: str) -> tuple[ToolCall, McpTask]:
     """A task of the caller's project.
 
     Raises:
         MCPError: There is none, or as `find_tasks`.
     """
-    desk, found = await find_tasks(ctx, [task])
+    call, found = await find_tasks(ctx, [task])
     if not found:
         raise MCPError(INVALID_PARAMS, "Failed to retrieve task: Task not found")
-    return desk, found[0]
+    return call, found[0]
 
 
-async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[McpTask]]:
+async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[ToolCall, list[McpTask]]:
     """Those of these that are tasks of the caller's project.
 
     Raises:
@@ -136,40 +136,40 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[Desk, list[
     """
     require_client_extension(ctx, _ID)
     try:
-        desk = await open_desk(ctx, "", {})
-        found = await desk.store.mcp_tasks.get_all(tasks)
+        call = await open_call(ctx, "", {})
+        found = await call.store.mcp_tasks.get_all(tasks)
         with suppress(NoRepositoryError):
-            return desk, [deferred for deferred in found if deferred.project == desk.project]
+            return call, [deferred for deferred in found if deferred.project == call.project]
     except (ForkjoinError, OSError) as error:
         show = ctx.lifespan_context[0].services.environments.show
         raise MCPError(INTERNAL_ERROR, show(f"Tasks can't be reported now: {error}")) from error
-    return desk, []
+    return call, []
 
 
-async def stand(ctx: McpRequest, desk: Desk, deferred: McpTask, later: Later) -> JsonObject:
+async def stand(ctx: McpRequest, call: ToolCall, deferred: McpTask, deferral: Deferral) -> JsonObject:
     """How a task stands, with its answer once it has one, which is recorded when it was written."""
     if deferred.cancelled:
         return task_of(deferred, "cancelled")
     answer = deferred.answer
     if answer is None:
         try:
-            answer = await _make(ctx, deferred, later)
-        except NotYetError as error:
+            answer = await _make(ctx, deferred, deferral)
+        except NoAnswerYetError as error:
             return task_of(deferred, "working", str(error))
-        written = partial(desk.store.mcp_tasks.finish, deferred.id, answer)
+        written = partial(call.store.mcp_tasks.finish, deferred.id, answer)
         assert ctx.request_id is not None
         # before what it has told counts as told: made once more in between, it would not end
-        desk.caller.session.when_written(later.told_in or ctx.request_id, written, first=True)
+        call.caller.session.when_written(deferral.notification or ctx.request_id, written, first=True)
     return {**task_of(deferred, "completed"), "result": answer}
 
 
-async def _make(ctx: McpRequest, deferred: McpTask, later: Later) -> JsonObject:
+async def _make(ctx: McpRequest, deferred: McpTask, deferral: Deferral) -> JsonObject:
     """The answer of a call that is made again.
 
     Raises:
         MCPError: There is none now, through no fault of its caller; it is to be asked for again.
     """
-    with making(later):
+    with deferring(deferral):
         try:
             result = await _TOOLS[deferred.tool].run(deferred.arguments, Context(request_context=ctx))
         except UnexpectedToolError as error:

@@ -24,8 +24,8 @@ from forkjoin.workspace.agent_work import take_over
 from forkjoin.workspace.repository_config import find_recipe
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.call_context import Desk, Ids, not_obeyed
-from forkjoin_tools.reply_size import ROOM, fit, wire_size
+from forkjoin_tools.reply_size import REPLY_BYTES, fit, json_size
+from forkjoin_tools.tool_call import Ids, ToolCall, find_config_warnings
 from forkjoin_tools.tool_definition import Arguments, tool
 
 # -- check_conflicts
@@ -51,15 +51,15 @@ class Conflicts(BaseModel):
 
 
 @tool(reads_only=True)
-async def check_conflicts(desk: Desk, arguments: CheckConflicts) -> Conflicts:
+async def check_conflicts(call: ToolCall, arguments: CheckConflicts) -> Conflicts:
     """Report which agents' work conflicts, by file: with each other, and with a branch. Includes running agents and
     their uncommitted changes. Use it before you merge, or to redirect agents."""
     if arguments.ids is not None:
-        agents = await desk.find_each(arguments.ids)
+        agents = await call.find_each(arguments.ids)
     else:
-        agents = await desk.store.agents.unmerged(desk.project, MOST_COMPARED + 1, desk.below)
-    target = await find_target(await read_checkout(desk.caller.session.folder), arguments.into)
-    clashes = await desk.reconciler.foresight.look(desk.project, agents, target)
+        agents = await call.store.agents.unmerged(call.project, MOST_COMPARED + 1, call.visible_below)
+    target = await find_target(await read_checkout(call.caller.session.folder), arguments.into)
+    clashes = await call.reconciler.foresight.look(call.project, agents, target)
     told = [Conflict(between=(one.one, one.other), files=list(limit_names(one.files))) for one in clashes]
     fitting = fit(told, _PAIRS_BYTES)
     return Conflicts(conflicts=fitting, target=short_name(target), more=len(told) - len(fitting) or None)
@@ -90,13 +90,13 @@ class MergeAnswer(BaseModel):
 
 
 @tool(always_loaded=True)
-async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
+async def merge_worktree(call: ToolCall, arguments: MergeWorktree) -> MergeAnswer:
     """Merge the branches of agents that succeeded into one branch, in the order given; blocks until done. A branch
     that conflicts or breaks verify is left out and reported; the others are merged. The target changes completely or
     not at all; your uncommitted changes, the worktrees and left-out branches stay. Next: remove_worktrees, or
     undo_merge."""
-    agents = await desk.meant(partial(_find_reviewed, desk, arguments.ids))
-    into, recipe, note = await _find_terms(desk, arguments)
+    agents = await call.resolve_agents(partial(_find_reviewed, call, arguments.ids))
+    into, recipe, note = await _find_terms(call, arguments)
     wish = MergeOptions(
         agents=agents,
         verify=recipe.verify if arguments.verify is None else arguments.verify or None,
@@ -106,52 +106,52 @@ async def merge_worktree(desk: Desk, arguments: MergeWorktree) -> MergeAnswer:
         dry_run=arguments.dry_run,
         on_conflict=arguments.on_conflict,
     )
-    landing = await enqueue(desk.services, desk.caller, into, wish, confirmed=arguments.confirm)
-    with desk.without_slot(agents):
-        landed = await _landed(desk, agents, landing)
-    if await desk.store.projects.recipe(landing) != Recipe():  # one was used, whatever the file says by now
+    landing = await enqueue(call.services, call.caller, into, wish, confirmed=arguments.confirm)
+    with call.without_slot(agents):
+        landed = await _landed(call, agents, landing)
+    if await call.store.projects.recipe(landing) != Recipe():  # one was used, whatever the file says by now
         note = None
     unverified = "No verify was run." if landed.merged and not (landing.verify or landing.dry_run) else None
-    notes = landed.note, unverified, note, *await not_obeyed(desk.caller.project.common_dir)
+    notes = landed.note, unverified, note, *await find_config_warnings(call.caller.project.common_dir)
     for files, words in ((30, 2_000), (5, 300), (1, 60)):
         answer = _answer(landed, files, words, " ".join(filter(None, notes)) or None)
-        if wire_size(answer) <= ROOM:
+        if json_size(answer) <= REPLY_BYTES:
             break
     return answer
 
 
-async def _find_reviewed(desk: Desk, ids: Sequence[str]) -> list[Agent]:
+async def _find_reviewed(call: ToolCall, ids: Sequence[str]) -> list[Agent]:
     """The agents that these mean. One that is named with a commit, a1@1234567, is taken as its branch is there."""
-    if await desk.store.calls.answer_to(desk.caller.call) is not None:
-        return await desk.find_each([one.partition("@")[0] for one in ids])
-    found = [await desk.find_at(one) for one in ids]
+    if await call.store.calls.answer_to(call.caller.call) is not None:
+        return await call.find_each([one.partition("@")[0] for one in ids])
+    found = [await call.find_at(one) for one in ids]
     for agent, commit in found:
         if commit and agent.state in FINAL:
             why = f"Its branch was moved since its end, and was named as it was at {commit[:12]}."
-            await take_over(desk.store, desk.caller.project.common_dir, agent, commit, why)
-    return await desk.find_each([agent.id for agent, _ in found])
+            await take_over(call.store, call.caller.project.common_dir, agent, commit, why)
+    return await call.find_each([agent.id for agent, _ in found])
 
 
-async def _landed(desk: Desk, agents: Sequence[Agent], landing: MergeJob) -> MergeReport:
+async def _landed(call: ToolCall, agents: Sequence[Agent], landing: MergeJob) -> MergeReport:
     """What came of it, once it is done."""
-    landed = await desk.patience.wait(
-        agents, partial(wait_for_report, desk.store, landing), lambda: _how_far(desk, landing)
+    landed = await call.reply_wait.wait(
+        agents, partial(wait_for_report, call.store, landing), lambda: _how_far(call, landing)
     )
     assert landed
     return landed
 
 
-async def _find_terms(desk: Desk, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
+async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
     """Into what a merge is, what its worktree needs, and why that is not used, if it is not."""
-    if parent := desk.caller.session.agent:
-        return _check_own(parent, arguments), await desk.store.projects.recipe(parent), None
+    if parent := call.caller.session.agent:
+        return _check_own(parent, arguments), await call.store.projects.recipe(parent), None
     if arguments.dry_run:
         return arguments.into, Recipe(), None
     try:
-        checkout, names_verify = await read_checkout(desk.caller.session.folder), arguments.verify is not None
-        return arguments.into, *await find_recipe(desk.services.home, checkout, names_verify=names_verify)
+        checkout, names_verify = await read_checkout(call.caller.session.folder), arguments.verify is not None
+        return arguments.into, *await find_recipe(call.services.home, checkout, names_verify=names_verify)
     except CallerError:  # one that was made before is not refused for what the file says by now
-        if await desk.store.calls.answer_to(desk.caller.call) is None:
+        if await call.store.calls.answer_to(call.caller.call) is None:
             raise
         return arguments.into, Recipe(), None
 
@@ -167,18 +167,18 @@ def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
     return parent.worktree.branch
 
 
-async def _how_far(desk: Desk, landing: MergeJob) -> str:
+async def _how_far(call: ToolCall, landing: MergeJob) -> str:
     """What a landing waits for, or that it is carried out."""
-    if await lacks_environment(desk.services, landing):
+    if await lacks_environment(call.services, landing):
         return "waits for its lead's environment, which a restart has lost"
     before = [
         one.number
-        for one in await desk.store.merges.open()
+        for one in await call.store.merges.open()
         if (one.project, one.target) == (landing.project, landing.target) and one.number < landing.number
     ]
     key, into = f"landing on {landing.target} in {landing.project}", short_name(landing.target)
     waits = f"waits for {len(before)} merge(s) into {into} before it"
-    return desk.reconciler.trouble.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
+    return call.reconciler.trouble.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
 
 
 def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> MergeAnswer:
@@ -215,11 +215,11 @@ class UndoAnswer(BaseModel):
 
 
 @tool()
-async def undo_merge(desk: Desk, arguments: UndoMerge) -> UndoAnswer:
+async def undo_merge(call: ToolCall, arguments: UndoMerge) -> UndoAnswer:
     """Undo the last merge_worktree into a branch: reset the branch, or revert the merge if there are later commits.
     Call it again for the merge before. No agent's work is lost."""
-    landing = await enqueue_undo(desk.services, desk.caller, arguments.into, confirmed=arguments.confirm)
-    landed = await _landed(desk, (), landing)
+    landing = await enqueue_undo(call.services, call.caller, arguments.into, confirmed=arguments.confirm)
+    landed = await _landed(call, (), landing)
     assert landed.commit is not None
     note = None
     if landed.reverted:

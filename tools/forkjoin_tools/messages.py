@@ -3,7 +3,7 @@
 from forkjoin.agents.messages import Delivery, tell
 from forkjoin.core.agent_spec import Text
 
-from forkjoin_tools.call_context import Desk, Id, Row, row_of
+from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
 
@@ -12,13 +12,13 @@ class Message(Arguments):
     text: Text
 
 
-class Told(Row):
+class Told(AgentRow):
     delivery: Delivery
 
 
 @tool()
-async def message_agent(desk: Desk, arguments: Message) -> Told:
+async def message_agent(call: ToolCall, arguments: Message) -> Told:
     """Send an agent a message in its conversation. A running claude reads it now; any other agent gets it as its next
     turn; an ended agent is queued again for it. Then wait_agents."""
-    agent, delivery = await tell(desk.services, desk.caller, await desk.find(arguments.id), arguments.text)
-    return Told(**row_of(agent), delivery=delivery)
+    agent, delivery = await tell(call.services, call.caller, await call.find(arguments.id), arguments.text)
+    return Told(**row_fields(agent), delivery=delivery)

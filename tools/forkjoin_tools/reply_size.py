@@ -13,18 +13,18 @@ from pydantic import BaseModel
 Row = TypeVar("Row", bound=BaseModel)
 
 #: Bytes of an answer's structure, or of a page of text, as JSON; the rest is the reply's envelope.
-ROOM = 60_000
+REPLY_BYTES = 60_000
 #: What keys are made of.
 _WORD = (string.ascii_letters + string.digits + "_-./+=~").encode()
 
 
-def wire_size(value: object) -> int:
+def json_size(value: object) -> int:
     """Bytes of a value as JSON."""
     plain = value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else value
     return len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
 
 
-def first(lines: list[str], most: int = 10) -> list[str]:
+def first_lines(lines: list[str], most: int = 10) -> list[str]:
     """The first of many, and how many more there are."""
     return [*lines[:most], f"… and {len(lines) - most} more"] if len(lines) > most else lines
 
@@ -42,7 +42,7 @@ def fit(rows: Sequence[Row], room: int) -> list[Row]:
     """As many of the first rows as there is room for; one at least."""
     size = 0
     for count, row in enumerate(rows):
-        size += wire_size(row) + 1
+        size += json_size(row) + 1
         if size > room and count:
             return list(rows[:count])
     return list(rows)
@@ -50,7 +50,7 @@ def fit(rows: Sequence[Row], room: int) -> list[Row]:
 
 def fit_bytes(page: bytes) -> bytes:
     """The beginning of a page that has room once it is text in JSON, where a control character takes six bytes."""
-    while wire_size(page.decode(errors="replace")) > ROOM:
+    while json_size(page.decode(errors="replace")) > REPLY_BYTES:
         page = page[: len(page) // 2]
     return page
 
@@ -66,8 +66,8 @@ def whole_lines(page: bytes) -> bytes:
     return page[: page.rfind(b"\n") + 1] or whole.rstrip(_WORD) or whole or page
 
 
-def end_of(page: bytes, *, cut: bool) -> bytes:
+def fit_end(page: bytes, *, cut: bool) -> bytes:
     """The end of a page that has room, as above; in whole lines, or else words, also where it was cut before."""
-    while wire_size(page.decode(errors="replace")) > ROOM:
+    while json_size(page.decode(errors="replace")) > REPLY_BYTES:
         page, cut = page[len(page) // 2 :], True
     return page.partition(b"\n")[2] or page.lstrip(_WORD) or page if cut else page

@@ -16,9 +16,9 @@ from forkjoin.git import diff
 from forkjoin.workspace.agent_work import Moved, find_last, find_moved
 from pydantic import Field
 
-from forkjoin_tools.call_context import Desk, Id, Row, Usd, row_of
-from forkjoin_tools.candidate_comparison import Compared, compare
-from forkjoin_tools.reply_size import ROOM, end_of, fit_bytes, whole_lines, wire_size
+from forkjoin_tools.candidate_comparison import CandidateRow, compare
+from forkjoin_tools.reply_size import REPLY_BYTES, fit_bytes, fit_end, json_size, whole_lines
+from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, Usd, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
 #: Bytes of a page of text.
@@ -45,7 +45,7 @@ class GetResult(Arguments):
     detail: Literal["concise", "full"] = Field("concise", description="full: longer output, error and commits.")
 
 
-class AgentResult(Row):
+class AgentResult(AgentRow):
     summary: str
     output: str
     commits: list[str]
@@ -55,7 +55,7 @@ class AgentResult(Row):
     verify: Verify
     verify_output: str | None = None
     score: float | None = None  #: by its judge
-    candidates: list[Compared] | None = None  #: for the same task, the best first
+    candidates: list[CandidateRow] | None = None  #: for the same task, the best first
     branch: str
     merge: Merge
     cost_usd: Usd | None = None
@@ -67,27 +67,27 @@ class AgentResult(Row):
 
 
 @tool(reads_only=True)
-async def get_result(desk: Desk, arguments: GetResult) -> AgentResult:
+async def get_result(call: ToolCall, arguments: GetResult) -> AgentResult:
     """Get the outcome of an agent that has ended: last message, commits, diff size, verify, cost, error, warnings.
     For the changes use read_diff."""
-    agent = await desk.find(arguments.id)
-    result = await desk.store.results.get(agent.number)
+    agent = await call.find(arguments.id)
+    result = await call.store.results.get(agent.number)
     if result is None:
         raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
     if agent.state in FINAL:
-        desk.tell_when_written([agent])
-        if moved := await _find_moved(desk, agent):
+        call.mark_reported_when_written([agent])
+        if moved := await _find_moved(call, agent):
             note = f"{str(moved).capitalize()}: {moved.name} names it as it is now, for read_diff and merge_worktree."
             result = replace(result, warnings=(note, *result.warnings))
     else:
         note = f"This came of it before it was told to go on; it is {agent.state}."
         result = replace(result, warnings=(note, *result.warnings))
     room = _FULL if arguments.detail == "full" else _CONCISE
-    cut = _cut_before if desk.is_command(agent) else _cut
-    candidates = await compare(desk, agent) or None
+    cut = _cut_before if call.is_command_agent(agent) else _cut
+    candidates = await compare(call, agent) or None
     while True:
         answer = _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})
-        if wire_size(answer) <= ROOM or room <= _LEAST:
+        if json_size(answer) <= REPLY_BYTES or room <= _LEAST:
             return answer
         room //= 2
 
@@ -97,7 +97,7 @@ def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Ag
     return AgentResult.model_validate(
         {
             **asdict(result),
-            **row_of(agent),
+            **row_fields(agent),
             "branch": agent.worktree.branch,
             "merge": agent.merge,
             "output": cut(result.output, room, agent),
@@ -147,27 +147,27 @@ class ReadLog(Arguments):
 
 
 @tool(reads_only=True)
-async def read_log(desk: Desk, arguments: ReadLog) -> str:
+async def read_log(call: ToolCall, arguments: ReadLog) -> str:
     """Read what an agent said and did, a line per event; use it when one failed or takes long. With raw, and for
     command agents: what the program printed. Ends with the next page's offset."""
-    agent = await desk.find(arguments.id)
-    read = _read_raw if arguments.raw or desk.is_command(agent) else _read_events
-    return await read(desk, agent, arguments)
+    agent = await call.find(arguments.id)
+    read = _read_raw if arguments.raw or call.is_command_agent(agent) else _read_events
+    return await read(call, agent, arguments)
 
 
-async def _read_events(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
+async def _read_events(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
     after = arguments.offset
     if arguments.tail is not None:
-        after = max(0, await desk.store.events.last_number(agent.number) - arguments.tail)
+        after = max(0, await call.store.events.last_number(agent.number) - arguments.tail)
     text, size = "", 0
-    for event in await desk.store.events.page(agent.number, after, 500):
+    for event in await call.store.events.page(agent.number, after, 500):
         line = _line(event)
-        size += wire_size(line)
+        size += json_size(line)
         if size > arguments.limit and text:
             break
         text += line
         after = event.number
-    last = await desk.store.events.last_number(agent.number)
+    last = await call.store.events.last_number(agent.number)
     return _page(text, after, more=after < last, live=agent.state not in FINAL)
 
 
@@ -176,37 +176,37 @@ def _line(event: Recorded) -> str:
     return f"{moment} {event.kind}: {' '.join(event.text.split())}\n"
 
 
-async def _read_raw(desk: Desk, agent: Agent, arguments: ReadLog) -> str:
+async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
     live = agent.state not in FINAL
     handle = agent.handle if live or agent.timing.started else f"{agent.handle}-setup"  # that is all there is of it
     if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
         handle = replace(agent, attempt=agent.attempt - 1).handle
-    executor = desk.services.executor
+    executor = call.services.executor
     if arguments.tail is not None:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
-        whole = end_of(page.data, cut=page.start > 0)
+        whole = fit_end(page.data, cut=page.start > 0)
         lines = b"".join(whole.splitlines(keepends=True)[-arguments.tail :])
-        text = _without_pieces(desk, page.data.removesuffix(lines), lines, b"")
+        text = _without_pieces(call, page.data.removesuffix(lines), lines, b"")
         return _page(text, page.size, more=False, live=live)
     page = await executor.read_output(handle, arguments.offset, arguments.limit + _CONTEXT)
     start = min(page.start, page.size)
     data, more = _fit_page(page.data[: arguments.limit], page.size - start)
     if not page.size and not live:
         errors = await executor.read_output(handle, -PAGE_BYTES, PAGE_BYTES, errors=True)
-        words = end_of(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
+        words = fit_end(errors.data, cut=errors.start > 0) if arguments.offset == 0 else b""
         return _page(_text(words), 0, more=False, live=False, note="[stderr]\n" if words else "")
     dropped = start - arguments.offset
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
     before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
     known = before.data if before.start + len(before.data) == start else b""
-    text = _without_pieces(desk, known, data, page.data[len(data) :])
+    text = _without_pieces(call, known, data, page.data[len(data) :])
     return _page(text, start + len(data), more=more, live=live, note=note)
 
 
-def _without_pieces(desk: Desk, before: bytes, page: bytes, after: bytes) -> str:
+def _without_pieces(call: ToolCall, before: bytes, page: bytes, after: bytes) -> str:
     """Return a page as text, without the pieces of keys that it would cut from what stands around it."""
     around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
-    return desk.services.environments.redact_edges(*around)
+    return call.services.environments.redact_edges(*around)
 
 
 def _text(data: bytes) -> str:
@@ -224,7 +224,7 @@ def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
 def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
     """Return a page between a note and an end mark that the page can't forge.
 
-    What goes on in its last line, on the next page or later, says so.
+    What goes on in its last line, on the next page or deferral, says so.
     """
     text = note + _MARK.sub(r"\1(", text)
     if not more and not live:
@@ -248,36 +248,36 @@ class ReadDiff(Arguments):
 
 
 @tool(reads_only=True)
-async def read_diff(desk: Desk, arguments: ReadDiff) -> str:
+async def read_diff(call: ToolCall, arguments: ReadDiff) -> str:
     """Read what an agent changed since its base, as a unified diff; for a running agent, its worktree as it is now.
     Review it before you merge. Ends with the next page's offset."""
-    agent, commit = await desk.find_at(arguments.id)
+    agent, commit = await call.find_at(arguments.id)
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")
-    data = await _diff(desk, agent, commit, arguments.path, stat=arguments.stat)
-    moved = None if commit or agent.state not in FINAL else await _find_moved(desk, agent)
+    data = await _diff(call, agent, commit, arguments.path, stat=arguments.stat)
+    moved = None if commit or agent.state not in FINAL else await _find_moved(call, agent)
     note = f"[{moved}; what follows is its work until then, {moved.name} names it as it is now]\n" if moved else ""
     if not data:
         where = f" in {arguments.path}" if arguments.path else ""
         return f"{note}{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
-    text = _without_pieces(desk, data[:start], page, data[start + len(page) :])
+    text = _without_pieces(call, data[:start], page, data[start + len(page) :])
     return _page(text, start + len(page), more=more, live=False, note=note)
 
 
-async def _find_moved(desk: Desk, agent: Agent) -> Moved | None:
+async def _find_moved(call: ToolCall, agent: Agent) -> Moved | None:
     """Return how an agent's branch moved since its end, or `None` if git can't tell."""
     with suppress(GitError, OSError):
-        return await find_moved(desk.store, desk.caller.project.common_dir, agent)
+        return await find_moved(call.store, call.caller.project.common_dir, agent)
     return None
 
 
-async def _diff(desk: Desk, agent: Agent, commit: str | None, path: str | None, *, stat: bool) -> bytes:
+async def _diff(call: ToolCall, agent: Agent, commit: str | None, path: str | None, *, stat: bool) -> bytes:
     """The diff of an agent's work, or of its branch at this commit."""
-    common_dir = desk.caller.project.common_dir
+    common_dir = call.caller.project.common_dir
     if agent.state in FINAL:
-        tip = commit or await find_last(desk.store, agent)
+        tip = commit or await find_last(call.store, agent)
         return await diff.read_diff(common_dir, agent.worktree.base, tip, path, stat=stat) if tip else b""
     if not agent.worktree.prepared:
         return b""

@@ -13,10 +13,10 @@ from forkjoin.scheduling.file_overlap import find_overlaps
 from forkjoin.scheduling.scheduler import SchedulerInput, plan_waves, queue_order
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forkjoin_tools.call_context import Desk, Row, row_of
-from forkjoin_tools.reply_size import first
+from forkjoin_tools.reply_size import first_lines
 from forkjoin_tools.spec_schema import list_agents_alone, list_all_fields, list_common_fields
-from forkjoin_tools.tool_definition import Arguments, explain, tool
+from forkjoin_tools.tool_call import AgentRow, ToolCall, row_fields
+from forkjoin_tools.tool_definition import Arguments, describe_errors, tool
 
 #: How many pairs that declare the same files are named.
 _OVERLAPS_NAMED = 20
@@ -50,7 +50,7 @@ class ManyAgents(SpecParts, Arguments):
     )
 
 
-class Spawned(Row):
+class Spawned(AgentRow):
     branch: str
     queue_position: int | None = None
 
@@ -70,20 +70,20 @@ class SpawnedAll(BaseModel):
 
 
 @tool(always_loaded=True)
-async def spawn_agents(desk: Desk, arguments: ManyAgents) -> SpawnedAll:
+async def spawn_agents(call: ToolCall, arguments: ManyAgents) -> SpawnedAll:
     """Start coding agents in the background, one per entry of `agents`; returns their ids at once. Each works in its
     own new git worktree, outside your checkout, on its own branch; what it leaves uncommitted is committed. Excess
     agents queue. Fields next to `agents` are defaults for all entries. spawn_agent lists rarer fields (model,
     candidates, limits, permissions), valid here too. If one entry is invalid, none starts. Next: wait_agents."""
     specs = [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)]
-    return await _spawn(desk, specs, keep=not arguments.dry_run)
+    return await _spawn(call, specs, keep=not arguments.dry_run)
 
 
 @tool()
-async def spawn_agent(desk: Desk, arguments: OneAgent) -> SpawnedOne:
+async def spawn_agent(call: ToolCall, arguments: OneAgent) -> SpawnedOne:
     """Start one coding agent; returns at once. For several use spawn_agents, which also describes task, name, base,
     after and verify."""
-    all_ = await _spawn(desk, [arguments], keep=True)
+    all_ = await _spawn(call, [arguments], keep=True)
     several = all_.agents if len(all_.agents) > 1 else None
     return SpawnedOne(**all_.agents[0].model_dump(), candidates=several, note=all_.note)
 
@@ -99,14 +99,14 @@ def _complete(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
         errors = error.errors()
         for one in errors:
             one["loc"] = ("agents", number, *one["loc"])
-        raise CallerError(explain("spawn_agents", errors, ManyAgents)) from None
+        raise CallerError(describe_errors("spawn_agents", errors, ManyAgents)) from None
 
 
-async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll:
-    spawned = await spawn(desk.services, desk.caller, specs, keep=keep)
+async def _spawn(call: ToolCall, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll:
+    spawned = await spawn(call.services, call.caller, specs, keep=keep)
     agents = {agent.number: agent for agent in spawned.agents}
-    live = [agent for agent in await desk.store.agents.live() if agent.number not in agents] + spawned.agents
-    inputs = SchedulerInput(live, desk.reconciler.schedule.max_running)
+    live = [agent for agent in await call.store.agents.live() if agent.number not in agents] + spawned.agents
+    inputs = SchedulerInput(live, call.reconciler.schedule.max_running)
     places = {number: place for place, number in enumerate(queue_order(inputs), 1)}
     waves = [[agents[number] for number in wave] for wave in plan_waves(inputs, agents.keys())]
     if not keep:
@@ -115,12 +115,13 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
             waves=[[agent.name for agent in wave] for wave in waves],
             overlaps=_overlaps(spawned.agents) or None,
             without_verify=[agent.name for agent in spawned.agents if not agent.spec.verify] or None,
-            to_reserve_usd=await _to_reserve(desk, spawned.agents) or None,
+            to_reserve_usd=await _to_reserve(call, spawned.agents) or None,
             note=f"Nothing was spawned: this was a dry run. {spawned.note or ''}".strip(),
         )
     return SpawnedAll(
         agents=[
-            Spawned(**row_of(a), branch=a.worktree.branch, queue_position=places.get(a.number)) for a in spawned.agents
+            Spawned(**row_fields(a), branch=a.worktree.branch, queue_position=places.get(a.number))
+            for a in spawned.agents
         ],
         waves=[[agent.id for agent in wave] for wave in waves] if len(waves) > 1 else None,
         overlaps=_overlaps(spawned.agents) or None,
@@ -128,13 +129,13 @@ async def _spawn(desk: Desk, specs: Sequence[Spec], *, keep: bool) -> SpawnedAll
     )
 
 
-async def _to_reserve(desk: Desk, agents: Sequence[Agent]) -> float:
+async def _to_reserve(call: ToolCall, agents: Sequence[Agent]) -> float:
     """What would be reserved for all of these and those that they spawn, before they spend anything."""
-    budgets = BudgetGate((), await find_budgets(desk.services, agents), desk.services.settings.budget.reserve_usd)
+    budgets = BudgetGate((), await find_budgets(call.services, agents), call.services.settings.budget.reserve_usd)
     theirs = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
     return theirs + sum(budgets.wanted(agent)[0] for agent in agents)
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
     found = find_overlaps({agent.candidates.name or agent.name: agent.spec.paths for agent in agents})
-    return first([f"{one} and {other}: {path}" for one, other, path in found], _OVERLAPS_NAMED)
+    return first_lines([f"{one} and {other}: {path}" for one, other, path in found], _OVERLAPS_NAMED)

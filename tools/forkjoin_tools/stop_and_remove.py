@@ -5,8 +5,8 @@ from forkjoin.agents.stop import stop
 from forkjoin.core.model import FINAL
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.call_context import Desk, Ids, Row, row_of
-from forkjoin_tools.reply_size import first, fit
+from forkjoin_tools.reply_size import first_lines, fit
+from forkjoin_tools.tool_call import AgentRow, Ids, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
 #: Bytes of the agents that are told.
@@ -19,7 +19,7 @@ class Stop(Arguments):
     ids: Ids
 
 
-class Stopped(Row):
+class Stopped(AgentRow):
     note: str | None = None  #: what keeps it from being over
 
 
@@ -29,11 +29,11 @@ class StopAnswer(BaseModel):
 
 
 @tool(destroys=True)
-async def stop_agents(desk: Desk, arguments: Stop) -> StopAnswer:
+async def stop_agents(call: ToolCall, arguments: Stop) -> StopAnswer:
     """Stop agents and every process they started; blocks until these are gone. Their work is committed to their
     branches and kept. Queued agents never start; ended ones don't change."""
-    agents = await stop(desk.services, await desk.find_all(arguments.ids))
-    told = [Stopped(**row_of(one), note=None if one.state in FINAL else one.last_event) for one in agents]
+    agents = await stop(call.services, await call.find_all(arguments.ids))
+    told = [Stopped(**row_fields(one), note=None if one.state in FINAL else one.last_event) for one in agents]
     fitting = fit(told, _ROWS_BYTES)
     return StopAnswer(agents=fitting, more=len(told) - len(fitting) or None)
 
@@ -56,16 +56,16 @@ class RemoveAnswer(BaseModel):
 
 
 @tool(destroys=True)
-async def remove_worktrees(desk: Desk, arguments: Remove) -> RemoveAnswer:
+async def remove_worktrees(call: ToolCall, arguments: Remove) -> RemoveAnswer:
     """Remove worktrees and branches of ended agents that are merged or changed nothing. Unmerged work is an error
     unless discard_unmerged; even then git keeps it under refs/forkjoin/kept/."""
-    agents = await desk.find_all(arguments.ids)
-    environment = desk.services.environments.find_for_caller(desk.caller)
+    agents = await call.find_all(arguments.ids)
+    environment = call.services.environments.find_for_caller(call.caller)
     kept, warnings = await remove(
-        desk.services, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
+        call.services, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )
     told = [Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
     fitting = fit(told, _ROWS_BYTES)
     return RemoveAnswer(
-        removed=fitting, more=len(told) - len(fitting) or None, warnings=first(warnings, _WARNINGS) or None
+        removed=fitting, more=len(told) - len(fitting) or None, warnings=first_lines(warnings, _WARNINGS) or None
     )

@@ -1,7 +1,7 @@
-"""A tool as forkjoin means it: validate → call → shape, and errors become tool errors in one place.
+"""The base of all tools: arguments are validated, the tool is called, its result or error becomes the reply.
 
-The SDK drops unknown arguments in silence and puts a prefix before each error. Here what is unknown is refused, and
-the text of an error is the error alone: a model reads every token.
+The SDK silently drops unknown arguments and puts a prefix before each error message. Here unknown arguments are
+errors, and an error reply holds the message alone, because a model reads every token.
 """
 
 import json
@@ -20,110 +20,115 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from forkjoin_tools.call_context import Desk, open_desk
-from forkjoin_tools.reply_size import ROOM, wire_size
+from forkjoin_tools.reply_size import REPLY_BYTES, json_size
+from forkjoin_tools.tool_call import ToolCall, open_call
 
 log = logging.getLogger(__name__)
 
 
 class Arguments(ArgModelBase):
-    """A tool's arguments; what is not among them is an error."""
+    """The arguments of a tool. Unknown arguments are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
-#: What the next call is made with: a name that happens to be somebody's password stays a name.
-_NAMES = frozenset({"id", "name", "branch", "target", "commit", "kept_as", "cursor"})
+#: Fields of results that are never redacted, even if their value equals a secret: later calls need them as they are.
+_NEVER_REDACTED = frozenset({"id", "name", "branch", "target", "commit", "kept_as", "cursor"})
 
-#: What a tool is written as: `async def name(desk, arguments)`, its docstring the description.
-Function = Callable[[Desk, Any], Awaitable[BaseModel | str]]  # a CallToolResult is a BaseModel: it stays as it is
+#: A tool's function: `async def name(call, arguments)`. Its docstring is the description that models read.
+ToolFunction = Callable[[ToolCall, Any], Awaitable[BaseModel | str]]  # CallToolResult is a BaseModel
 
 
-class StrictTool(Tool):
+class ForkjoinTool(Tool):
+    """A tool whose errors are short messages, and whose results contain no secrets and no client markup."""
+
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:  # noqa: ARG002
-        """Call the tool.
+        """Call the tool, and return the result as a `CallToolResult`.
 
         Raises:
-            ToolError: The caller can put it right; the message says how.
-            UnexpectedToolError: We can't; the log has the traceback.
+            ToolError: The caller can correct the call, as the message says.
+            UnexpectedToolError: forkjoin failed. The log has the traceback.
         """
         reconciler: Reconciler = context.request_context.lifespan_context[0]
         show = reconciler.services.environments.show
         try:
-            checked = self.fn_metadata.arg_model.model_validate(self._parsed(arguments))
+            checked = self.fn_metadata.arg_model.model_validate(self._parse_json(arguments))
             reads_only = bool(self.annotations and self.annotations.read_only_hint)
-            desk = await open_desk(context.request_context, self.name, arguments, reads_only=reads_only)
-            return _shape(await self.fn(desk, checked), show)
+            call = await open_call(context.request_context, self.name, arguments, reads_only=reads_only)
+            return _to_call_result(await self.fn(call, checked), show)
         except ValidationError as error:
-            raise ToolError(show(explain(self.name, error.errors(), self.fn_metadata.arg_model))) from None
+            raise ToolError(show(describe_errors(self.name, error.errors(), self.fn_metadata.arg_model))) from None
         except CallerError as error:
             raise ToolError(show(str(error))) from None
         except GitError as error:
             log.warning("%s: %s", self.name, error)
-            raise ToolError(show(f"git refused: {error.last_line}. Mend that, then call {self.name} again.")) from error
+            raise ToolError(
+                show(f"git failed: {error.last_line}. Correct that, then call {self.name} again.")
+            ) from error
         except (ForkjoinError, OSError) as error:
             raise UnexpectedToolError(show(f"{self.name} failed, which is not your fault: {error}")) from error
 
-    def _parsed(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with what is JSON in a string read, as the SDK does it, but where a text is meant."""
+    def _parse_json(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments with JSON in strings parsed, as the SDK does, except where a string is expected."""
         parsed, fields = self.fn_metadata.pre_parse_json(arguments), self.fn_metadata.arg_model.model_fields
-        texts = {name for name, field in fields.items() if _takes_text(field.annotation)}
-        return {name: given if name in texts else parsed[name] for name, given in arguments.items()}
+        strings = {name for name, field in fields.items() if _accepts_string(field.annotation)}
+        return {name: value if name in strings else parsed[name] for name, value in arguments.items()}
 
 
-def _takes_text(annotation: object) -> bool:
-    one_of = get_origin(annotation) in (Annotated, Union, UnionType)
-    return annotation is str or (one_of and any(map(_takes_text, get_args(annotation))))
+def _accepts_string(annotation: object) -> bool:
+    is_union = get_origin(annotation) in (Annotated, Union, UnionType)
+    return annotation is str or (is_union and any(map(_accepts_string, get_args(annotation))))
 
 
-def _shape(result: BaseModel | str, show: Callable[[str], str]) -> CallToolResult:
-    """Convert a model to structured output and equal text. Leave text as it is.
+def _to_call_result(result: BaseModel | str, show: Callable[[str], str]) -> CallToolResult:
+    """Convert a model to structured content and equal text, or a string to text.
 
-    Neither holds a key or a client's markup, whatever an agent printed.
+    `show` removes secrets and client markup that an agent printed.
     """
     if isinstance(result, CallToolResult):
         return result
     if isinstance(result, str):
         return CallToolResult(content=[TextContent(type="text", text=show(result))])
-    content: Any = _shown(result.model_dump(mode="json", exclude_none=True), show)
+    content: Any = _map_strings(result.model_dump(mode="json", exclude_none=True), show)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    if wire_size(text) + wire_size(content) > ROOM:
-        text = "(the answer is too large to be given twice: see structuredContent)"
+    if json_size(text) + json_size(content) > REPLY_BYTES:
+        text = "(the result is too large to be repeated as text: see structuredContent)"
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
 
 
-def _shown(value: Json, show: Callable[[str], str]) -> Json:
-    """Return the value with each of its texts as `show` makes it. Names stay as they are."""
+def _map_strings(value: Json, show: Callable[[str], str]) -> Json:
+    """Return the value with `show` applied to all strings except those of `_NEVER_REDACTED` fields."""
     if isinstance(value, dict):
-        return {key: part if key in _NAMES else _shown(part, show) for key, part in value.items()}
+        return {key: part if key in _NEVER_REDACTED else _map_strings(part, show) for key, part in value.items()}
     if isinstance(value, list):
-        return [_shown(part, show) for part in value]
+        return [_map_strings(part, show) for part in value]
     return show(value) if isinstance(value, str) else value
 
 
 def tool(
-    *, reads_only: bool = False, destroys: bool = False, always_loaded: bool = False
-) -> Callable[[Function], StrictTool]:
-    """Make a function a tool: its name, its docstring as description, its argument model as schema.
+    *, name: str | None = None, reads_only: bool = False, destroys: bool = False, always_loaded: bool = False
+) -> Callable[[ToolFunction], ForkjoinTool]:
+    """Make a function a tool, described by its docstring and by the model of its arguments.
 
     Args:
-        destroys: Whether it may take something away, rather than only add; done again it takes away no more.
-        always_loaded: Whether Claude Code shows it at once instead of behind its tool search.
+        name: The tool's name. Default: the function's.
+        destroys: Whether the tool may remove something. Repeating the call then changes nothing more.
+        always_loaded: Whether Claude Code shows the tool at once, and not only after a tool search.
     """
 
-    def make(function: Function) -> StrictTool:
+    def make(function: ToolFunction) -> ForkjoinTool:
         hints = get_type_hints(function)
         model: type[Arguments] = hints["arguments"]
-        shape = hints["return"]
-        return StrictTool(
+        result = hints["return"]
+        return ForkjoinTool(
             fn=function,
-            name=function.__name__,
+            name=name or function.__name__,
             title=None,
             description=" ".join((function.__doc__ or "").split()),
-            parameters=cast("dict[str, Any]", _slim(model.model_json_schema())),
-            fn_metadata=FuncMetadata(arg_model=model, output_model=None if shape in (str, CallToolResult) else shape),
+            parameters=cast("dict[str, Any]", _shorten(model.model_json_schema())),
+            fn_metadata=FuncMetadata(arg_model=model, output_model=None if result in (str, CallToolResult) else result),
             is_async=True,
             context_kwarg=None,
             annotations=ToolAnnotations(
@@ -138,35 +143,38 @@ def tool(
     return make
 
 
-#: Bounds are generous, and whoever is beyond one is told: no model has to read them before.
-_BOUNDS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems", "maxLength"})
+#: Limits that no schema states: they are generous, and the error for a value outside of them states them.
+_LIMITS = frozenset({"minimum", "exclusiveMinimum", "maximum", "minItems", "maxItems", "maxLength"})
 
 
-def _slim(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
-    """Return a schema without what tells a model little: titles, bounds, references, null and default false."""
+def _shorten(schema: Json, definitions: dict[str, Json] | None = None) -> Json:
+    """Return a schema without what tells a model little.
+
+    That is: titles, limits, our own docstrings, `null` as an alternative, and falsy defaults. References are inlined.
+    """
     if isinstance(schema, list):
-        return [_slim(item, definitions) for item in schema]
+        return [_shorten(item, definitions) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if definitions is None:
         definitions = cast("dict[str, Json]", schema.pop("$defs", {}))
     if isinstance(reference := schema.get("$ref"), str):
-        return _slim(definitions[reference.rpartition("/")[2]], definitions)
-    told = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-    slim = {key: _slim(value, definitions) for key, value in told.items() if key not in _BOUNDS}
-    if "properties" in slim or ("enum" in slim and "default" not in slim):
-        slim.pop("description", None)  # our own docstring
-    if not slim.get("default", True):
-        del slim["default"]
-    choices = slim.pop("anyOf", None)
+        return _shorten(definitions[reference.rpartition("/")[2]], definitions)
+    kept = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
+    short = {key: _shorten(value, definitions) for key, value in kept.items() if key not in _LIMITS}
+    if "properties" in short or ("enum" in short and "default" not in short):
+        short.pop("description", None)  # a class's docstring
+    if not short.get("default", True):
+        del short["default"]
+    choices = short.pop("anyOf", None)
     if not isinstance(choices, list):
-        return slim
+        return short
     rest = [choice for choice in choices if choice != {"type": "null"}]
     only = rest[0]
-    return {**only, **slim} if len(rest) == 1 and isinstance(only, dict) else {"anyOf": rest, **slim}
+    return {**only, **short} if len(rest) == 1 and isinstance(only, dict) else {"anyOf": rest, **short}
 
 
-def explain(tool: str, errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
+def describe_errors(tool: str, errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
     """Return an error message with a line for each of the first five errors in a call's arguments.
 
     For unknown arguments it lists the known ones.
@@ -185,11 +193,11 @@ def _explain_one(error: ErrorDetails) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "arguments"
     match error["type"]:
         case "extra_forbidden":
-            return f"{where[:100]}: no such argument."
+            return f"{where[:100]}: unknown argument."
         case "missing":
-            return f"{where}: is missing."
+            return f"{where}: missing."
         case "string_unicode":
-            return f"{where}: must be text that UTF-8 can carry; it holds half of a surrogate pair."
+            return f"{where}: must be valid Unicode; it contains half of a surrogate pair."
         case "value_error":
             return f"{where}: {error['msg'].removeprefix('Value error, ')}"
         case _:
