@@ -28,6 +28,7 @@ from mcp.client._transport import TransportStreams
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse, TextContent
+from support.forkserver import forkserver, has_room
 
 #: How the relay is registered: with the Python that forkjoin is installed in, isolated from the folder it starts in.
 RELAY = (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
@@ -64,16 +65,21 @@ def forkjoin(
     where: Path, *arguments: str, stdin: str = "", check: bool = True, env: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line in a folder, as a person would."""
-    done = subprocess.run(
-        [sys.executable, "-m", "forkjoin", *arguments],
-        cwd=where,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=None if env is None else {**os.environ, **env},
-    )
+    variables = {**os.environ, **(env or {})}
+    done: subprocess.CompletedProcess[str]
+    if has_room(variables):
+        done = forkserver().run(*arguments, cwd=where, env=variables, stdin=stdin)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "forkjoin", *arguments],
+            cwd=where,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=variables,
+        )
     assert done.returncode == 0 or not check, f"{done.stdout}\n{done.stderr}"
     return done
 
@@ -179,6 +185,8 @@ class Lead:
 async def open_lead(where: Path, session: str = "session-1", **environment: str) -> AsyncGenerator[Lead]:
     """A lead in a folder, over stdio through a relay of its own, as Claude Code starts it."""
     variables = {**os.environ, "CLAUDE_PROJECT_DIR": str(where), "CLAUDE_CODE_SESSION_ID": session, **environment}
+    if has_room(variables):
+        forkserver().run(cwd=where, env=variables)  # else the relay would start the daemon, which takes a second
     server = StdioServerParameters(command=RELAY[0], args=list(RELAY[1:]), env=variables, cwd=str(where))
     async with Client(stdio_client(server)) as client:
         yield Lead(client)
