@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from forkjoin.git import config_snapshot
-from forkjoin.git.config_snapshot import Snapshot, compare, from_json, restore_files, take_snapshot
+from forkjoin.git.config_comparison import compare_snapshots
+from forkjoin.git.config_snapshot import Snapshot, from_json, restore_files, take_snapshot
 from support.branches import Fork
 from support.harness import git
 
@@ -19,7 +20,8 @@ def common_dir(repository: Path) -> str:
 async def changed_since(before: Snapshot, common_dir: str) -> list[str]:
     """What changed since a snapshot that was kept as JSON meanwhile."""
     return [
-        str(change) for change in await compare(from_json(config_snapshot.to_json(before)), take_snapshot(common_dir))
+        str(change)
+        for change in await compare_snapshots(from_json(config_snapshot.to_json(before)), take_snapshot(common_dir))
     ]
 
 
@@ -159,7 +161,7 @@ async def test_what_changed_is_put_back_as_it_was(repository: Path, common_dir: 
     (folder / "hooks" / "pre-commit").chmod(0o644)
     (folder / "hooks" / "linked").unlink()
     os.mkfifo(folder / "hooks" / "post-merge")
-    names = [change.file for change in await compare(before, take_snapshot(common_dir))]
+    names = [change.file for change in await compare_snapshots(before, take_snapshot(common_dir))]
     assert restore_files(common_dir, before, names) == []
     assert (folder / "config").read_bytes() == config
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"
@@ -177,7 +179,7 @@ async def test_hooks_that_became_a_link_to_elsewhere_are_put_back_without_writin
     (elsewhere / "pre-commit").write_text("theirs\n")
     (folder / "hooks").rename(folder / "hooks.away")
     (folder / "hooks").symlink_to(elsewhere)
-    names = [change.file for change in await compare(before, take_snapshot(common_dir))]
+    names = [change.file for change in await compare_snapshots(before, take_snapshot(common_dir))]
     restore_files(common_dir, before, names)
     assert (elsewhere / "pre-commit").read_text() == "theirs\n"
     assert (folder / "hooks" / "pre-commit").read_text() == "#!/bin/sh\ntrue\n"

@@ -12,7 +12,8 @@ from forkjoin.cli.safe_output import agrees, say
 from forkjoin.core.error import CallerError, NoRepositoryError
 from forkjoin.core.paths import Home
 from forkjoin.git import config_snapshot
-from forkjoin.git.config_snapshot import ConfigChange, Snapshot
+from forkjoin.git.config_comparison import ConfigChange, compare_snapshots
+from forkjoin.git.config_snapshot import Snapshot
 from forkjoin.git.repository import read_checkout
 
 
@@ -46,7 +47,7 @@ async def find_changed(home: Home, common_dir: str) -> Changed:
     """Compare what a repository shares with what was accepted."""
     file = config_snapshot.accepted_file(home, common_dir)
     accepted, now = config_snapshot.read_accepted(file), config_snapshot.take_snapshot(common_dir)
-    changes = [] if accepted is None else await config_snapshot.compare(accepted, now)
+    changes = [] if accepted is None else await compare_snapshots(accepted, now)
     return Changed(common_dir, file, accepted, now, changes, config_snapshot.find_damage(file))
 
 

@@ -1,4 +1,4 @@
-"""Listings of a repository's refs, and the differences between two listings."""
+"""Listings of a repository's refs, and the refs that changed between two listings."""
 
 import contextlib
 import os
@@ -11,66 +11,74 @@ from forkjoin.core.error import GitError
 from forkjoin.git import git
 from forkjoin.git.refs import short_name
 
-#: Refs that are nobody's work: what a fetch moves, what each worktree has of its own, and what we keep.
-_LEFT_OUT = ("remotes", "prefetch", "forkjoin", "bisect", "worktree", "rewritten")
-_PREFIXES = tuple(f"refs/{name}/" for name in _LEFT_OUT)
-_LISTING = ("for-each-ref", "--format=%(objectname) %(refname) %(symref)")
-#: Bytes of all refs, and seconds that listing them may take.
-_LIMIT = 32 * 1024 * 1024
-_PATIENCE_S = 20.0
-_DIGITS = 10
+#: Refs that hold no work of a user: moved by a fetch, private to a worktree, or kept by forkjoin.
+_IGNORED_FOLDERS = ("remotes", "prefetch", "forkjoin", "bisect", "worktree", "rewritten")
+_IGNORED_PREFIXES = tuple(f"refs/{folder}/" for folder in _IGNORED_FOLDERS)
+_LIST = ("for-each-ref", "--format=%(objectname) %(refname) %(symref)")
+#: Bytes that a listing may have.
+_LISTING_LIMIT = 32 * 1024 * 1024
+#: Seconds that git may take to list the refs.
+_TIMEOUT_S = 20.0
+#: Digits of a commit id that are shown.
+_SHOWN_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedRef:
-    """A ref that points elsewhere than before, is new, or is gone."""
+    """A ref that was created, deleted or moved.
+
+    A value is an object id, followed by a space and the target if the ref is symbolic.
+    """
 
     ref: str
-    old: str  #: the object, and the ref that it stands for, if it does; empty where there was none
-    new: str
+    old: str  #: the old value; empty for a new ref
+    new: str  #: the new value; empty for a deleted ref
 
     def __str__(self) -> str:
         if not self.new:
-            return f"{_called(self.ref)} (deleted)"
+            return f"{_describe(self.ref)} (deleted)"
         if not self.old:
-            return f"{_called(self.ref)} (new)"
-        return f"{_called(self.ref)} ({_shorten(self.old)} → {_shorten(self.new)})"
+            return f"{_describe(self.ref)} (new)"
+        return f"{_describe(self.ref)} ({_shorten(self.old)} → {_shorten(self.new)})"
 
 
-def _called(ref: str) -> str:
-    """Return a ref's name as people say it."""
+def _describe(ref: str) -> str:
+    """Return a ref's name for messages."""
     if ref == "refs/stash":
         return "the stash"
     return f"tag {ref.removeprefix('refs/tags/')}" if ref.startswith("refs/tags/") else short_name(ref)
 
 
 def _shorten(value: str) -> str:
-    commit, _, stands_for = value.partition(" ")
-    return short_name(stands_for) or commit[:_DIGITS]
+    """Return the short name of a symbolic ref's target, or the first digits of an object id."""
+    commit, _, target = value.partition(" ")
+    return short_name(target) or commit[:_SHOWN_DIGITS]
 
 
 async def read_ref_listing(common_dir: str) -> str | None:
-    """Return a line per ref, or `None` if git fails to list the refs in time."""
+    """Return a line `<object> <ref> <target>` for each ref, or `None` if git fails to list the refs in time."""
     listing = None
-    with anyio.move_on_after(_PATIENCE_S), contextlib.suppress(GitError):
-        listing = os.fsdecode(await git.read_output(common_dir, *_LISTING, limit=_LIMIT))
-    if listing is None or len(listing) == _LIMIT:
+    with anyio.move_on_after(_TIMEOUT_S), contextlib.suppress(GitError):
+        listing = os.fsdecode(await git.read_output(common_dir, *_LIST, limit=_LISTING_LIMIT))
+    if listing is None or len(listing) == _LISTING_LIMIT:
         return None
-    return "".join(f"{line}\n" for line in listing.splitlines() if not line.split(" ")[1].startswith(_PREFIXES))
+    return "".join(f"{line}\n" for line in listing.splitlines() if not line.split(" ")[1].startswith(_IGNORED_PREFIXES))
 
 
-def find_changed_refs(before: str, now: str, known: Mapping[str, str]) -> list[ChangedRef]:
-    """Return the refs in which two listings differ.
+def find_changed_refs(before: str, after: str, expected: Mapping[str, str]) -> list[ChangedRef]:
+    """Return the refs in which two listings differ, sorted by name.
 
     Args:
-        known: Where refs were known to be in between.
+        before: The first result of `read_ref_listing`.
+        after: The second result.
+        expected: Values that replace those in `before`, for refs that are known to have moved since.
     """
-    old, new = {**dict(_read(before.splitlines())), **known}, dict(_read(now.splitlines()))
+    old, new = {**dict(_parse(before.splitlines())), **expected}, dict(_parse(after.splitlines()))
     refs = sorted(old.keys() | new.keys())
     return [ChangedRef(ref, old.get(ref, ""), new.get(ref, "")) for ref in refs if old.get(ref) != new.get(ref)]
 
 
-def _read(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _parse(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
-        commit, ref, stands_for = line.split(" ")
-        yield ref, f"{commit} {stands_for}".rstrip()
+        commit, ref, target = line.split(" ")
+        yield ref, f"{commit} {target}".rstrip()

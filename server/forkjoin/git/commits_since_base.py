@@ -42,7 +42,6 @@ async def find_commits_since_base(repository: str, head: str, tips: Sequence[Tip
     """Return the commits that each branch has and `head` has not, with one call of git.
 
     Args:
-        repository: The common git folder.
         head: The commit of the target.
         tips: The branches' tips.
     """

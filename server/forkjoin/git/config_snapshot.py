@@ -1,17 +1,14 @@
-"""Snapshots of shared git configuration and hooks: comparing and restoring them.
+"""Snapshots of the git configuration and hooks that all worktrees of a repository share.
 
-Agents may write there, and what they write counts for the user's own git: `git config user.name Claude` in an agent's
-worktree makes the user's next commit Claude's. A snapshot holds the content of these small files. Two snapshots tell
-what changed between them, by entry where a file is a configuration. What git and honest programs write there as a
-matter of course, such as a new branch's upstream, is no change.
+Agents can write these files, and the user's own git obeys them. For example, `git config user.name Claude` in an
+agent's worktree changes the author of the user's next commit. A snapshot holds the content of these files, so that
+config_comparison.py can tell what changed, and changed files can be restored.
 """
 
 import base64
 import hashlib
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,86 +20,56 @@ from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.paths import Home
 from forkjoin.core.regular_file import open_regular, read_regular
 from forkjoin.core.trust_records import digest
-from forkjoin.git import git
-from forkjoin.git.file_names import printable
 from forkjoin.git.unsafe_config import users_config_files
 
-#: Bytes of a file that are kept, and of all; how many files and submodules' folders are looked at.
-_BYTES, _BYTES_OF_ALL, _FILES, _FOLDERS = 256 * 1024, 4 * 1024 * 1024, 1000, 2000
-#: Bytes that are hashed, of all files together; of what is beyond, only the size and the beginning are compared.
-_HASHED = 256 * 1024 * 1024
+#: Bytes that a snapshot holds of one file, and of all files together.
+_FILE_LIMIT, _TOTAL_LIMIT = 256 * 1024, 4 * 1024 * 1024
+#: The number of files in a snapshot, and of submodules' folders that are searched.
+_MAX_FILES, _MAX_FOLDERS = 1000, 2000
+#: Bytes of all files together that are hashed. Files beyond that are compared by their size and beginning.
+_HASH_LIMIT = 256 * 1024 * 1024
 _CHUNK = 1024 * 1024
-#: Characters of a value that are shown.
-_VALUE = 80
-
-_BRANCH = re.compile(
-    r"branch\.(?P<name>.*)\.(?:remote|merge|rebase|description|vscode-merge-base|gh-merge-base)", re.DOTALL
-)
-_USUAL = re.compile(
-    r"submodule\..*\.(?:url|active)|lfs\.(?:repositoryformatversion|.*\.(?:access|locksverify))|remote\..*\.gh-resolved",
-    re.DOTALL,
-)
-#: What `git sparse-checkout` sets for one worktree alone.
-_SPARSE = re.compile(r"core\.sparsecheckout(?:cone)?|index\.sparse")
-_SECRET = re.compile(r"extraheader|cookie|token|secret|password|passwd", re.IGNORECASE)
-_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file as it was found. `content` is its beginning, or `None` where it is no regular file or can't be read."""
+class FileState:
+    """A file in a snapshot. For a symlink, `size`, `content` and `digest` are those of its target."""
 
     mode: int
-    link: str | None  #: the target of a symlink; all that follows is then the target's
+    link: str | None  #: the target of a symlink
     size: int
-    content: bytes | None
-    digest: str | None = None  #: of all of its content, or `None` where that was not hashed
+    content: bytes | None  #: its beginning; `None` if it is no regular file or can't be read
+    digest: str | None = None  #: of its whole content; `None` if that was not hashed
 
 
-#: What reading a damaged snapshot raises.
+#: Exceptions raised by reading a damaged snapshot.
 DAMAGED_SNAPSHOT_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
-#: Files by their path: relative to the common git folder, or absolute. `None`: it was looked for, and is not there.
-Snapshot = Mapping[str, File | None]
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigChange:
-    """A file that changed, or an entry in it, if it has a `key`."""
-
-    file: str
-    what: str
-    key: str = ""
-
-    @property
-    def is_users(self) -> bool:
-        """Whether the file is of the user's own configuration, which all repositories share."""
-        return self.file.startswith("/")
-
-    def __str__(self) -> str:
-        return f"{printable(self.file)}: {self.what}"
+#: Files by path, relative to the common git folder, or absolute. `None` stands for a file that doesn't exist.
+Snapshot = Mapping[str, FileState | None]
 
 
 # -- taking a snapshot
 
 
 def take_snapshot(common_dir: str, *, user: bool = False) -> Snapshot:
-    """Return a snapshot of a repository's shared files, and of `user`'s. Blocks."""
+    """Return a snapshot of a repository's shared files, and of the user's own configuration if `user`. Blocks."""
     root = Path(common_dir)
-    files = [*islice(_shared_files(root), _FILES), *(users_config_files() if user else ())]
-    found: dict[str, File | None] = {}
-    room, hashed = _BYTES_OF_ALL, _HASHED
+    files = [*islice(_shared_files(root), _MAX_FILES), *(users_config_files() if user else ())]
+    found: dict[str, FileState | None] = {}
+    content_left, hash_left = _TOTAL_LIMIT, _HASH_LIMIT
     for file in files:
-        read = _read(file, min(_BYTES, room), hashed)
-        room -= len(read.content or b"") if read else 0
-        hashed -= read.size if read and read.digest else 0
-        found[os.path.relpath(file, root) if file.is_relative_to(root) else str(file)] = read
+        state = _read(file, min(_FILE_LIMIT, content_left), hash_left)
+        content_left -= len(state.content or b"") if state else 0
+        hash_left -= state.size if state and state.digest else 0
+        found[os.path.relpath(file, root) if file.is_relative_to(root) else str(file)] = state
     return found
 
 
 def _shared_files(root: Path) -> Iterator[Path]:
+    """Yield the shared files of a repository, of its submodules, and of its worktrees' git folders."""
     yield from _files_of(root)
-    for folder, folders, names in islice(os.walk(root / "modules"), _FOLDERS):
+    for folder, folders, names in islice(os.walk(root / "modules"), _MAX_FOLDERS):
         if "HEAD" in names:
             folders[:] = [name for name in folders if name == "modules"]
             yield from _files_of(Path(folder))
@@ -111,7 +78,7 @@ def _shared_files(root: Path) -> Iterator[Path]:
 
 
 def _files_of(git_dir: Path) -> Iterator[Path]:
-    """Yield what one git folder may have of such files."""
+    """Yield the shared files that one git folder may have."""
     yield from (git_dir / name for name in ("config", "config.worktree", "hooks", "objects/info/alternates"))
     for name in ("info", "hooks"):
         for folder, _, files in os.walk(git_dir / name):
@@ -119,10 +86,12 @@ def _files_of(git_dir: Path) -> Iterator[Path]:
 
 
 def _counts(folder: str, file: str) -> bool:
-    return not file.endswith(".sample") if folder == "hooks" else file != "refs"  # `git update-server-info` writes that
+    """Return whether a file in `info` or `hooks` counts: no sample, and not what `git update-server-info` writes."""
+    return not file.endswith(".sample") if folder == "hooks" else file != "refs"
 
 
-def _read(file: Path, limit: int, hashed: int) -> File | None:
+def _read(file: Path, limit: int, hash_limit: int) -> FileState | None:
+    """Read the first `limit` bytes of a file. Return `None` if there is no file, or a folder."""
     try:
         found = file.lstat()
         link = os.readlink(file) if file.is_symlink() else None  # noqa: PTH115 (pathlib would normalise it)
@@ -130,134 +99,37 @@ def _read(file: Path, limit: int, hashed: int) -> File | None:
         return None
     if file.is_dir() and link is None:
         return None
-    size, content, digest = found.st_size, None, None
+    size, content, content_digest = found.st_size, None, None
     with suppress(OSError):
         if opened := open_regular(file):
             with opened:
                 size = os.fstat(opened.fileno()).st_size
                 content = opened.read(limit)
-                digest = _hash(opened, content, hashed)
-    return File(found.st_mode & 0o777, link, size, content, digest)
+                content_digest = _hash_rest(opened, content, hash_limit)
+    return FileState(found.st_mode & 0o777, link, size, content, content_digest)
 
 
-def _hash(file: BinaryIO, begins: bytes, limit: int) -> str | None:
-    """Return the digest of a file of which a part was read, or `None` where it is longer than `limit`."""
-    made, size = hashlib.sha256(begins), len(begins)
+def _hash_rest(file: BinaryIO, beginning: bytes, limit: int) -> str | None:
+    """Return the digest of a file whose beginning was read, or `None` if the file is longer than `limit` bytes."""
+    sha256, size = hashlib.sha256(beginning), len(beginning)
     while size <= limit:
         if not (chunk := file.read(_CHUNK)):
-            return made.hexdigest()
-        made.update(chunk)
+            return sha256.hexdigest()
+        sha256.update(chunk)
         size += len(chunk)
     return None
 
 
-# -- comparing two
-
-
-async def compare(before: Snapshot, after: Snapshot) -> list[ConfigChange]:
-    """Return what changed between two snapshots, sorted by file."""
-    changes: list[ConfigChange] = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        is_worktrees = name.startswith("worktrees/")  # worktrees come and go with their agents
-        if _is_same(old, new) or (is_worktrees and not (name in before and name in after)):
-            continue
-        entries = await _compare_entries(name, old, new) if _is_configuration(name) else None
-        changes += [ConfigChange(name, _how(old, new))] if entries is None else entries
-    return changes
-
-
-def _is_same(old: File | None, new: File | None) -> bool:
-    if old is None or new is None:
-        return old is new
-    is_executable = bool(old.mode & 0o111) == bool(new.mode & 0o111)
-    if not is_executable or old.link != new.link:
-        return False
-    if old.digest and new.digest:
-        return old.digest == new.digest
-    return (old.size, old.content) == (new.size, new.content)
-
-
-def _is_configuration(name: str) -> bool:
-    return name.rpartition("/")[2] in ("config", "config.worktree", ".gitconfig") and "hooks/" not in name
-
-
-def _how(old: File | None, new: File | None) -> str:
-    if old is None:
-        return "added"
-    return "removed" if new is None else "changed"
-
-
-async def _compare_entries(file: str, old: File | None, new: File | None) -> list[ConfigChange] | None:
-    """Return the entries of a configuration that changed, or `None` where only the file as a whole can be told."""
-    before, after = await _entries(old), await _entries(new)
-    if before is None or after is None or (old and new and old.link != new.link):
-        return None
-    gone, come = _by_key(before - after), _by_key(after - before)
-    return [
-        ConfigChange(file, _tell(key, gone.get(key, []), come.get(key, [])), key)
-        for key in dict.fromkeys((*gone, *come))
-        if not _is_usual(file, key, gone.get(key, []), come.get(key, []))
-    ]
-
-
-async def _entries(file: File | None) -> "Counter[tuple[str, str]] | None":
-    """Return the keys and values of a configuration, or `None` where git can't read them."""
-    if file is None:
-        return Counter()
-    if file.content is None or len(file.content) < file.size:
-        return None
-    code, out, _ = await git.run("/", "config", "--file", "-", "--no-includes", "--list", "-z", stdin=file.content)
-    if code:
-        return None
-    entries = (entry.partition("\n") for entry in os.fsdecode(out).split("\0") if entry)
-    return Counter((key, value) for key, _, value in entries)
-
-
-def _by_key(entries: "Counter[tuple[str, str]]") -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key, value in entries.elements():
-        found.setdefault(key, []).append(value)
-    return found
-
-
-def _is_usual(file: str, key: str, old: Sequence[str], new: Sequence[str]) -> bool:
-    """Whether git, or an honest program, makes such a change as a matter of course."""
-    if file.startswith("worktrees/") and _SPARSE.fullmatch(key):
-        return True
-    if branch := _BRANCH.fullmatch(key):
-        is_agents = branch["name"].startswith("forkjoin/")
-        is_address = key.endswith(".remote") and any(":" in value or "/" in value for value in new)
-        return (is_agents or not (old and new)) and not is_address
-    return not old and bool(_USUAL.fullmatch(key))
-
-
-def _tell(key: str, old: Sequence[str], new: Sequence[str]) -> str:
-    name = _LOGIN.sub("…@", key)
-    if not new:
-        return f"{name} removed (was: {_values(key, old)})"
-    why = " (as git sparse-checkout sets it)" if key == "extensions.worktreeconfig" else ""
-    return f"{name} = {_values(key, new)}{why}" + (f" (was: {_values(key, old)})" if old else "")
-
-
-def _values(key: str, values: Sequence[str]) -> str:
-    """Return values as they can be shown, without a login in an address."""
-    if _SECRET.search(key):
-        return "(hidden)"
-    shown = ", ".join(printable(_LOGIN.sub("…@", value)) for value in values)
-    return shown if len(shown) <= _VALUE else f"{shown[:_VALUE]}…"
-
-
-# -- keeping one, and putting it back
+# -- the snapshot that a person accepts
 
 
 def accepted_file(home: Home, common_dir: str) -> Path:
-    """Return the file that holds what the person accepts in this repository."""
+    """Return the path of the snapshot that a person accepts for a repository."""
     return home.shared_config / digest(common_dir) / "accepted.json"
 
 
 def read_accepted(file: Path) -> Snapshot | None:
-    """Return the snapshot that the person accepted, or `None` if unknown. Blocks."""
+    """Return the accepted snapshot, or `None` if the file is missing or damaged. Blocks."""
     try:
         return from_json(json.loads(read_regular(file) or b""))
     except DAMAGED_SNAPSHOT_ERRORS:
@@ -265,42 +137,45 @@ def read_accepted(file: Path) -> Snapshot | None:
 
 
 def find_damage(file: Path) -> str | None:
-    """Return words for a record of what the person accepted that is there, but can't be read. Blocks."""
+    """Return a warning if the file of the accepted snapshot exists and can't be read. Blocks."""
     if not os.path.lexists(file) or read_accepted(file) is not None:
         return None
     return (
-        f"{file} is damaged. So it is not known what changed in the shared git configuration and hooks since a person "
-        "accepted them; what changes while an agent runs is still told. To look, and accept what is there now: "
-        "forkjoin trust"
+        f"{file} is damaged. So forkjoin can't tell what changed in the shared git configuration and hooks since a "
+        "person accepted them. It still reports changes made while an agent runs. To look at the files and accept them "
+        "as they are now, run: forkjoin trust"
     )
 
 
 def accept(file: Path, snapshot: Snapshot) -> None:
-    """Record a snapshot as what the person accepts. Blocks."""
+    """Record a snapshot as the accepted one. Blocks."""
     write_json(file, to_json(snapshot))
 
 
 def accept_as_found(file: Path, common_dir: str) -> None:
-    """Accept what a repository has when forkjoin first sees it, before an agent runs there. Blocks."""
+    """Accept the present files of a repository that has no accepted snapshot. Blocks.
+
+    Call this when forkjoin first sees a repository, before an agent runs there.
+    """
     if not file.exists():
         accept(file, take_snapshot(common_dir))
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
-    """Return a snapshot as `from_json` takes it."""
+    """Return a snapshot as JSON values, from which `from_json` restores it."""
     return {
         name: file and [file.mode, file.link, file.size, _encode(file.content), file.digest]
         for name, file in snapshot.items()
     }
 
 
-def from_json(said: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot that a JSON text holds."""
-    return {name: _file_from(*file) if file else None for name, file in said.items()}
+def from_json(values: Mapping[str, Any]) -> Snapshot:
+    """Return the snapshot from which `to_json` made these values."""
+    return {name: _decode(*fields) if fields else None for name, fields in values.items()}
 
 
-def _file_from(mode: int, link: str | None, size: int, content: str | None, digest: str | None = None) -> File:
-    return File(mode, link, size, None if content is None else base64.b64decode(content), digest)
+def _decode(mode: int, link: str | None, size: int, content: str | None, digest: str | None = None) -> FileState:
+    return FileState(mode, link, size, None if content is None else base64.b64decode(content), digest)
 
 
 def _encode(content: bytes | None) -> str | None:
@@ -308,14 +183,17 @@ def _encode(content: bytes | None) -> str | None:
 
 
 def write_json(file: Path, value: object) -> None:
-    """Replace a file that is the user's alone, and see that it is on disk. Blocks."""
-    for folder in (file.parent.parent, file.parent):  # with `parents`, the mode would count for the last alone
+    """Replace a JSON file durably. Its folder and the folder above are created for this user alone. Blocks."""
+    for folder in (file.parent.parent, file.parent):  # with `parents=True`, the mode would apply to the last one only
         folder.mkdir(mode=0o700, exist_ok=True)
     write_atomically(file, json.dumps(value).encode(), durable=True)
 
 
+# -- restoring files
+
+
 def write_copies(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None:
-    """Write what a snapshot has of these files below a folder, none of them executable. Blocks."""
+    """Write the content that a snapshot has of these files to non-executable files below `folder`. Blocks."""
     for name in names:
         found = snapshot.get(name)
         if found and found.content is not None:
@@ -325,26 +203,27 @@ def write_copies(folder: Path, snapshot: Snapshot, names: Sequence[str]) -> None
 
 
 def restore_files(common_dir: str, snapshot: Snapshot, names: Sequence[str]) -> list[str]:
-    """Give these files the content that a snapshot has of them. Blocks.
+    """Restore files of a repository from a snapshot. Blocks.
 
-    Returns: those that could not be put back, since the snapshot does not hold all of their content.
+    Return the names of the files that could not be restored: the snapshot doesn't have their whole content, a folder
+    is in their place, or the change is in the target of a symlink.
     """
-    left: list[str] = []
-    for name in sorted(names):  # a link in place of a folder goes before what is behind it is written
+    failed: list[str] = []
+    for name in sorted(names):  # a symlink in place of a folder is removed before files in that folder are written
         file, old = Path(common_dir, name), snapshot.get(name)
         if old and old.link is None and (old.content is None or len(old.content) < old.size):
-            left.append(name)
+            failed.append(name)
             continue
         if file.is_dir() and not file.is_symlink():
-            left.append(name)
+            failed.append(name)
         elif old is None:
             file.unlink(missing_ok=True)
         elif old.link is not None and file.is_symlink() and os.readlink(file) == old.link:  # noqa: PTH115
-            left.append(name)  # the change is in what it leads to
+            failed.append(name)
         elif old.link is not None:
             file.unlink(missing_ok=True)
             file.symlink_to(old.link)
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, old.content or b"", mode=old.mode, durable=True)
-    return left
+    return failed

@@ -1,4 +1,4 @@
-"""What a branch changed; and what either side of a conflict did."""
+"""Diffs of a branch, and of both sides of a conflict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,47 +10,68 @@ from forkjoin.git import git
 from forkjoin.git.file_names import printable, split_names
 from forkjoin.git.worktrees.worktree_folder import find_place, is_folder
 
-#: Bytes of a diff that are read; an agent may have added files of any size.
+#: Bytes of a diff that are read. An agent may have added files of any size.
 LIMIT = 32 * 1024 * 1024
 
-#: How many new files are named.
-_NAMED = 100
-#: How many files in conflict, and commits that touched them, are looked at.
-_FILES, _COMMITS = 100, 50
+#: The number of untracked files that are named.
+_UNTRACKED_LIMIT = 100
+#: The numbers of files in conflict, and of commits that touched them, that are read.
+_FILE_LIMIT, _COMMIT_LIMIT = 100, 50
 
-_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty")
+_OPTIONS = ("--no-color", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty")
 
 
 @dataclass(frozen=True, slots=True)
 class DiffStat:
+    """The size of a diff. A binary file counts as one file without lines."""
+
     files_changed: int
     insertions: int
     deletions: int
 
 
 async def measure(common_dir: str, base: str, tip: str) -> DiffStat:
-    """How much lies between two commits; a binary file counts as a file and no lines."""
+    """Return the size of the diff between two commits."""
     if base == tip:
         return DiffStat(0, 0, 0)
-    listing = await git.output(common_dir, "diff", *_PLAIN, "--numstat", "-z", "--no-renames", base, tip, "--")
+    listing = await git.output(common_dir, "diff", *_OPTIONS, "--numstat", "-z", "--no-renames", base, tip, "--")
     rows = [row.split("\t") for row in split_names(listing)]
     inserted, deleted = (sum(int(row[side]) for row in rows if row[side] != "-") for side in (0, 1))
     return DiffStat(len(rows), inserted, deleted)
 
 
 async def read_diff(common_dir: str, base: str, tip: str, path: str | None, *, stat: bool) -> bytes:
-    """The diff between two commits; of `path` alone, or of all."""
-    return await git.read_output(common_dir, *_diff(stat), base, tip, "--", *_only(path), limit=LIMIT)
+    """Return the diff between two commits as git prints it.
+
+    Args:
+        base: The old commit.
+        tip: The new commit.
+        path: A path to restrict the diff to, or `None`.
+        stat: Whether to return a summary per file instead of a patch.
+    """
+    return await git.read_output(common_dir, *_arguments(stat), base, tip, "--", *_restrict(path), limit=LIMIT)
 
 
 async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: str | None, *, stat: bool) -> bytes:
-    """The diff from `base` to the files in a worktree as they are now, and what is new there."""
+    """Return the diff between `base` and a worktree's present files, and the names of untracked files.
+
+    Return no bytes if the worktree is gone.
+
+    Args:
+        base: The old commit.
+        path: A path to restrict the diff to, or `None`.
+        stat: Whether to return a summary per file instead of a patch.
+    """
     place = await find_place(common_dir, worktree)
     if place is None or not await to_thread.run_sync(is_folder, worktree):
         return b""
-    text = await git.read_output(worktree, *_diff(stat), base, "--", *_only(path), limit=LIMIT, extra=place.here)
-    new = split_names(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
-    return text + b"".join(b"new, not in git yet: %s\n" % printable(name).encode() for name in new[:_NAMED])
+    text = await git.read_output(
+        worktree, *_arguments(stat), base, "--", *_restrict(path), limit=LIMIT, extra=place.here
+    )
+    untracked = split_names(await place.git("ls-files", "-z", "--others", "--exclude-standard"))
+    return text + b"".join(
+        b"new, not in git yet: %s\n" % printable(name).encode() for name in untracked[:_UNTRACKED_LIMIT]
+    )
 
 
 # -- both sides of a conflict
@@ -58,31 +79,38 @@ async def read_worktree_diff(common_dir: str, worktree: Path, base: str, path: s
 
 @dataclass(frozen=True, slots=True)
 class ConflictSides:
-    """Both diffs from `base`, cut; and the commits of `ours` that touched these files, the newest first."""
+    """What both sides of a conflict changed in the files in conflict."""
 
-    base: str
-    ours: bytes
-    theirs: bytes
-    commits: tuple[str, ...]
+    base: str  #: the merge base
+    ours: bytes  #: the diff from the merge base, cut
+    theirs: bytes  #: the diff from the merge base, cut
+    commits: tuple[str, ...]  #: of `ours` that touched the files, the newest first
 
 
 async def find_conflict_sides(
     common_dir: str, ours: str, theirs: str, files: Sequence[str], limit: int
 ) -> ConflictSides:
-    """What two commits have done in these files since they parted; `limit` bytes of each diff."""
+    """Return what two commits changed in some files since their merge base.
+
+    Args:
+        ours: The first commit.
+        theirs: The second commit.
+        files: Paths in the repository.
+        limit: The number of bytes of each diff.
+    """
     base = (await git.output(common_dir, "merge-base", ours, theirs)).partition("\n")[0]
-    paths = [one for file in files[:_FILES] for one in _only(file)]
+    paths = [argument for file in files[:_FILE_LIMIT] for argument in _restrict(file)]
     diffs = [
-        await git.read_output(common_dir, *_diff(stat=False), base, tip, "--", *paths, limit=limit)
+        await git.read_output(common_dir, *_arguments(stat=False), base, tip, "--", *paths, limit=limit)
         for tip in (ours, theirs)
     ]
-    log = ("log", "--first-parent", "--format=%H", f"--max-count={_COMMITS}", f"{base}..{ours}", "--", *paths)
+    log = ("log", "--first-parent", "--format=%H", f"--max-count={_COMMIT_LIMIT}", f"{base}..{ours}", "--", *paths)
     return ConflictSides(base, diffs[0], diffs[1], tuple((await git.output(common_dir, *log)).split()))
 
 
-def _diff(stat: bool) -> tuple[str, ...]:
-    return ("diff", *_PLAIN, "--stat=120" if stat else "--patch")
+def _arguments(stat: bool) -> tuple[str, ...]:
+    return ("diff", *_OPTIONS, "--stat=120" if stat else "--patch")
 
 
-def _only(path: str | None) -> tuple[str, ...]:
+def _restrict(path: str | None) -> tuple[str, ...]:
     return (f":(top,literal){path}",) if path else ()

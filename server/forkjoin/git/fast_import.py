@@ -30,7 +30,6 @@ async def make_commits(
     """Make commits, the first on `head` and each other one on the commit before it. Return their ids and trees.
 
     Args:
-        repository: The common git folder.
         head: The first parent of the first commit.
         commits: The commits, in order.
         options: Options of git, before the subcommand.
@@ -46,7 +45,6 @@ async def make_commit(repository: str, head: str, tree: str, second_parent: str 
     """Make a commit on `head` with a tree, by the user's identity in this repository. Return its id.
 
     Args:
-        repository: The common git folder.
         head: The first parent.
         tree: The tree of the commit.
         second_parent: A merged commit, or `None`.

@@ -28,7 +28,6 @@ async def find_malformed(common_dir: str, target: str, tips: Sequence[str], scra
     """Return the tips with malformed objects, each with git's error message.
 
     Args:
-        common_dir: The common git folder.
         target: A commit. Its objects are not checked.
         tips: The commits whose objects are checked.
         scratch: A folder for temporary files.

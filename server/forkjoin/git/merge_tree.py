@@ -32,7 +32,6 @@ async def try_merge(
     """Merge two commits with git-merge-tree(1), using the attributes of `ours`.
 
     Args:
-        common_dir: The common git folder.
         ours: The first commit, or its tree if `base` is given.
         theirs: The second commit, or its tree if `base` is given.
         base: The merge base, a commit or a tree. Since git 2.45.

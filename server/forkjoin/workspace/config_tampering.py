@@ -20,7 +20,8 @@ from forkjoin.core.model import Agent, MergeJob
 from forkjoin.core.regular_file import read_regular
 from forkjoin.core.trust_records import digest
 from forkjoin.git import config_snapshot
-from forkjoin.git.config_snapshot import DAMAGED_SNAPSHOT_ERRORS, ConfigChange, Snapshot, accepted_file
+from forkjoin.git.config_comparison import ConfigChange, compare_snapshots
+from forkjoin.git.config_snapshot import DAMAGED_SNAPSHOT_ERRORS, Snapshot, accepted_file
 from forkjoin.git.git_config import find_users_ignore_file
 from forkjoin.services import Services
 
@@ -55,7 +56,7 @@ async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str
     found: list[str] = noted.get("found", [])
     if noted.get("attempt") == _attempt(whose):
         now = await to_thread.run_sync(lambda: config_snapshot.take_snapshot(common_dir, user=True))
-        changes = await config_snapshot.compare(noted["snapshot"], now)
+        changes = await compare_snapshots(noted["snapshot"], now)
         found += [_say(whose, change) for change in changes]
         if changes:
             await _note(file, whose, now, found)
