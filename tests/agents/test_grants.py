@@ -98,7 +98,7 @@ async def test_one_whose_own_have_spent_all_is_told_what_it_can_do(
         await near_lead.last_event(child, "is used up")
         told = await program.call("wait_agents", ids=[child])
     assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [child])
-    assert f"{child}: you can't raise it. Stop them" in told["waiting"][-1]
+    assert f"{child}: waiting won't help, and you can't raise" in told["waiting"][-1]
 
 
 async def test_one_whose_own_lack_what_it_was_granted_is_told_what_it_can_do_and_a_person_how_to_raise_it(
@@ -112,4 +112,4 @@ async def test_one_whose_own_lack_what_it_was_granted_is_told_what_it_can_do_and
         assert why.endswith("a person raises it with: forkjoin budget --lead agent:a1")
         told = await program.call("wait_agents", timeout_s=GIVE_UP_S)
         assert (told["timed_out"], [one["id"] for one in told["pending"]]) == (False, [other])
-        assert f"{other}: you can't raise it. Stop them" in told["waiting"][-1]
+        assert f"{other}: waiting won't help, and you can't raise" in told["waiting"][-1]

@@ -66,7 +66,7 @@ async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository
             tasks.start_soon(lambda: first.call("merge_worktree", ids=ids[:1], verify=verify))
             await until(lambda: first.heard("merging 1 into main"))
             tasks.start_soon(lambda: second.call("merge_worktree", ids=ids[1:]))
-            await until(lambda: second.heard("waits for 1 merge(s) into main before it"))
+            await until(lambda: second.heard("waits for 1 earlier merge(s) into main"))
             (repository / "go").touch()
         merged = [one["id"] for watched in (first, second) for one in watched.answer["merged"]]
         assert merged == ids

@@ -98,7 +98,7 @@ async def test_another_lead_that_waits_for_it_and_a_person_are_told_too_and_may_
         await person.call("answer_request", request_id="r1", answer="Tabs.")
         why = await near_lead.refusal("answer_request", request_id="r1", answer="Spaces.")
         assert why == "r1 is closed, and the first answer counts. It was answered by the person: Tabs."
-        for request, says in (("r1", "It was answered by the person: Tabs."), ("r2", "No request 'r2'")):
+        for request, says in (("r1", "it was answered by the person: Tabs."), ("r2", "No request 'r2'")):
             assert says in await near_lead.refusal("list_requests", request_id=request)
     assert asked.answer["answered_by"] == "the person"
 
@@ -157,7 +157,7 @@ async def test_an_answer_of_the_wrong_kind_is_refused_and_the_request_stays(near
             ("r1", {"answer": "Tabs.", "decision": "allow"}),
         ):
             why = await near_lead.refusal("answer_request", request_id=request, **given)
-            assert "r1 is a question: give answer, in words, alone. It asks: Tabs" in why
+            assert "r1 is a question: pass only answer. Its text: Tabs" in why
         assert "give decision, allow or deny" in await near_lead.refusal(
             "answer_request", request_id="r2", answer="yes"
         )

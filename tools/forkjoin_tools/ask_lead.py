@@ -1,4 +1,4 @@
-"""What an agent asks and waits for: ask_lead, and approve, which its program calls for what no rule decides."""
+"""An agent's own tools ask_lead, and approve, which its program calls for what no permission rule decides."""
 
 import json
 from typing import Annotated, Any
@@ -15,14 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from forkjoin_tools.tool_call import ToolCall
 from forkjoin_tools.tool_definition import Arguments, tool
 
-#: Characters of a question and its default, and of what a program wants to do, that are recorded.
-_QUESTION, _DEFAULT, _WANTED = 8_000, 2_000, 16_000
-_UNANSWERED = "(nobody answered in time: decide yourself, and say what you decided)"
+#: Maximal characters of a question, of its default, and of the use of a tool to decide on.
+_QUESTION_LENGTH, _DEFAULT_LENGTH, _TOOL_USE_LENGTH = 8_000, 2_000, 16_000
+_UNANSWERED = "(nobody answered in time: decide yourself, and say in your report what you decided)"
 
 
 class AskLead(Arguments):
-    question: Annotated[Text, Field(max_length=_QUESTION)] = Field(description="With everything needed to answer it.")
-    default: Annotated[Text, Field(max_length=_DEFAULT)] | None = Field(
+    question: Annotated[Text, Field(max_length=_QUESTION_LENGTH)] = Field(
+        description="With everything needed to answer it."
+    )
+    default: Annotated[Text, Field(max_length=_DEFAULT_LENGTH)] | None = Field(
         None, description="Counts as the answer if nobody answers in time."
     )
     timeout_minutes: Annotated[RequestMinutes, Field(ge=1)] | None = Field(
@@ -37,9 +39,11 @@ class Answer(BaseModel):
 
 @tool()
 async def ask_lead(call: ToolCall, arguments: AskLead) -> Answer:
-    """Ask your lead what you can't find out or decide yourself and your work depends on. Blocks until the lead
-    answers or time is up; then `default` counts. Most often it is better to decide yourself, and to say so in your
-    report."""
+    """Ask your lead what you can't find out or decide yourself.
+
+    Use it only if your work depends on the answer. Blocks until the lead answers or time is up; then `default`
+    counts. Most often it is better to decide yourself, and to say so in your report.
+    """
     fallback = arguments.default or _UNANSWERED
     request = await _ask(call, "question", arguments.question, fallback, arguments.timeout_minutes)
     if not request.said:
@@ -48,7 +52,7 @@ async def ask_lead(call: ToolCall, arguments: AskLead) -> Answer:
 
 
 class Approve(Arguments):
-    """As a program calls it, which may say more than we know."""
+    """The arguments with which the agent program calls. Unknown ones are ignored: newer programs may add some."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -58,38 +62,41 @@ class Approve(Arguments):
 
 @tool()
 async def approve(call: ToolCall, arguments: Approve) -> CallToolResult:
-    """For your program, which calls it to learn whether it may use a tool. Do not call it yourself."""
-    wanted = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
-    whole = call.services.environments.redact(wanted)  # before it is cut: half a key is known for none
+    """For your program, which calls it to learn whether it may use a tool.
+
+    Do not call it yourself.
+    """
+    tool_use = f"{arguments.tool_name} {json.dumps(arguments.input, ensure_ascii=False)}"
+    safe = call.services.environments.redact(tool_use)  # before it is cut, since half a secret isn't recognized
     try:
-        request = await _ask(call, "permission", _cut(whole), "deny", None)
+        request = await _ask(call, "permission", _cut_middle(safe), "deny", None)
     except CallerError as error:
         return _text({"behavior": "deny", "message": str(error)})
-    if request.said == "allow":  # what it asked for, which it holds: too large a result it would not take
+    if request.said == "allow":  # the program keeps its own input, which may be too large for a reply
         return _text({"behavior": "allow", "updatedInput": {}})
     return _text({"behavior": "deny", "message": f"That was {request.outcome}"})
 
 
 async def _ask(call: ToolCall, kind: RequestKind, text: str, fallback: str, minutes: float | None) -> Request:
-    """What was asked, once it is closed; no key is in it, whoever will read it."""
+    """Record a request without secrets, and return it once it is closed."""
     agent = await call.calling_agent()
     redact = call.services.environments.redact
     seconds = (minutes or call.services.settings.limits.request_minutes) * 60
     new = NewRequest(kind, redact(text), redact(fallback), seconds)
 
     async def wait(find_closed: FindClosed) -> Request | None:
-        return await call.reply_wait.wait([agent], find_closed, _how_far)
+        return await call.reply_wait.wait([agent], find_closed, _describe_progress)
 
     return await ask(call.store, agent.number, call.caller.call, new, wait, call.is_cancelled)
 
 
-async def _how_far() -> str:
-    return "it waits for an answer"
+async def _describe_progress() -> str:
+    return "waiting for an answer"
 
 
-def _cut(text: str) -> str:
-    more = len(text) - _WANTED
-    half = _WANTED // 2  # what matters may come last
+def _cut_middle(text: str) -> str:
+    more = len(text) - _TOOL_USE_LENGTH
+    half = _TOOL_USE_LENGTH // 2  # the end may matter most
     return f"{text[:half]} [cut: {more} more characters] {text[-half:]}" if more > 0 else text
 
 

@@ -1,4 +1,4 @@
-"""Joining: check_conflicts, merge_worktree and undo_merge."""
+"""check_conflicts, merge_worktree and undo_merge."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,14 +24,14 @@ from forkjoin.workspace.agent_work import take_over
 from forkjoin.workspace.repository_config import find_recipe
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.reply_size import REPLY_BYTES, fit, json_size
+from forkjoin_tools.reply_size import REPLY_BYTES, fit_rows, json_size
 from forkjoin_tools.tool_call import Ids, ToolCall, find_config_warnings
 from forkjoin_tools.tool_definition import Arguments, tool
 
 # -- check_conflicts
 
-#: Bytes of the pairs that are told.
-_PAIRS_BYTES = 20_000
+#: Bytes of the conflicts in one result.
+_CONFLICTS_BYTES = 20_000
 
 
 class CheckConflicts(Arguments):
@@ -47,22 +47,24 @@ class Conflict(BaseModel):
 class Conflicts(BaseModel):
     conflicts: list[Conflict]
     target: str
-    more: int | None = None  #: pairs that there was no room for
+    more: int | None = None  #: how many conflicts did not fit
 
 
 @tool(reads_only=True)
 async def check_conflicts(call: ToolCall, arguments: CheckConflicts) -> Conflicts:
-    """Report which agents' work conflicts, by file: with each other, and with a branch. Includes running agents and
-    their uncommitted changes. Use it before you merge, or to redirect agents."""
+    """Report which agents' work conflicts with each other's and with a branch.
+
+    Names the files. Includes running agents and uncommitted changes. Use it before you merge, or to redirect agents.
+    """
     if arguments.ids is not None:
         agents = await call.find_each(arguments.ids)
     else:
         agents = await call.store.agents.unmerged(call.project, MOST_COMPARED + 1, call.visible_below)
     target = await find_target(await read_checkout(call.caller.session.folder), arguments.into)
-    clashes = await call.reconciler.foresight.look(call.project, agents, target)
-    told = [Conflict(between=(one.one, one.other), files=list(limit_names(one.files))) for one in clashes]
-    fitting = fit(told, _PAIRS_BYTES)
-    return Conflicts(conflicts=fitting, target=short_name(target), more=len(told) - len(fitting) or None)
+    found = await call.reconciler.foresight.look(call.project, agents, target)
+    rows = [Conflict(between=(pair.one, pair.other), files=list(limit_names(pair.files))) for pair in found]
+    fitting = fit_rows(rows, _CONFLICTS_BYTES)
+    return Conflicts(conflicts=fitting, target=short_name(target), more=len(rows) - len(fitting) or None)
 
 
 # -- merge_worktree
@@ -91,13 +93,15 @@ class MergeAnswer(BaseModel):
 
 @tool(always_loaded=True)
 async def merge_worktree(call: ToolCall, arguments: MergeWorktree) -> MergeAnswer:
-    """Merge the branches of agents that succeeded into one branch, in the order given; blocks until done. A branch
-    that conflicts or breaks verify is left out and reported; the others are merged. The target changes completely or
-    not at all; your uncommitted changes, the worktrees and left-out branches stay. Next: remove_worktrees, or
-    undo_merge."""
+    """Merge branches of agents that succeeded into one branch, in the order given.
+
+    Blocks until done. A branch that conflicts or breaks verify is left out and reported; the others are merged. The
+    target changes completely or not at all; your uncommitted changes, the worktrees and left-out branches stay. Next:
+    remove_worktrees, or undo_merge.
+    """
     agents = await call.resolve_agents(partial(_find_reviewed, call, arguments.ids))
     into, recipe, note = await _find_terms(call, arguments)
-    wish = MergeOptions(
+    options = MergeOptions(
         agents=agents,
         verify=recipe.verify if arguments.verify is None else arguments.verify or None,
         recipe=recipe,
@@ -106,95 +110,110 @@ async def merge_worktree(call: ToolCall, arguments: MergeWorktree) -> MergeAnswe
         dry_run=arguments.dry_run,
         on_conflict=arguments.on_conflict,
     )
-    landing = await enqueue(call.services, call.caller, into, wish, confirmed=arguments.confirm)
+    job = await enqueue(call.services, call.caller, into, options, confirmed=arguments.confirm)
     with call.without_slot(agents):
-        landed = await _landed(call, agents, landing)
-    if await call.store.projects.recipe(landing) != Recipe():  # one was used, whatever the file says by now
+        report = await _wait_for_report(call, agents, job)
+    if await call.store.projects.recipe(job) != Recipe():  # a repeated call: the configuration was used after all
         note = None
-    unverified = "No verify was run." if landed.merged and not (landing.verify or landing.dry_run) else None
-    notes = landed.note, unverified, note, *await find_config_warnings(call.caller.project.common_dir)
-    for files, words in ((30, 2_000), (5, 300), (1, 60)):
-        answer = _answer(landed, files, words, " ".join(filter(None, notes)) or None)
+    unverified = "No verify was run." if report.merged and not (job.verify or job.dry_run) else None
+    notes = report.note, unverified, note, *await find_config_warnings(call.caller.project.common_dir)
+    for files, characters in ((30, 2_000), (5, 300), (1, 60)):
+        answer = _to_answer(report, files, characters, " ".join(filter(None, notes)) or None)
         if json_size(answer) <= REPLY_BYTES:
             break
     return answer
 
 
 async def _find_reviewed(call: ToolCall, ids: Sequence[str]) -> list[Agent]:
-    """The agents that these mean. One that is named with a commit, a1@1234567, is taken as its branch is there."""
+    """Return the agents with these ids or names.
+
+    Of an agent named with a commit, as in a1@1234567, that commit is recorded as reviewed work.
+    """
     if await call.store.calls.answer_to(call.caller.call) is not None:
         return await call.find_each([one.partition("@")[0] for one in ids])
     found = [await call.find_at(one) for one in ids]
     for agent, commit in found:
         if commit and agent.state in FINAL:
-            why = f"Its branch was moved since its end, and was named as it was at {commit[:12]}."
+            why = f"Its branch moved after its end, and was named for a merge as of {commit[:12]}."
             await take_over(call.store, call.caller.project.common_dir, agent, commit, why)
     return await call.find_each([agent.id for agent, _ in found])
 
 
-async def _landed(call: ToolCall, agents: Sequence[Agent], landing: MergeJob) -> MergeReport:
-    """What came of it, once it is done."""
-    landed = await call.reply_wait.wait(
-        agents, partial(wait_for_report, call.store, landing), lambda: _how_far(call, landing)
+async def _wait_for_report(call: ToolCall, agents: Sequence[Agent], job: MergeJob) -> MergeReport:
+    """Return the report of a merge or undo once it is done."""
+    report = await call.reply_wait.wait(
+        agents, partial(wait_for_report, call.store, job), lambda: _describe_progress(call, job)
     )
-    assert landed
-    return landed
+    assert report
+    return report
 
 
 async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | None, Recipe, str | None]:
-    """Into what a merge is, what its worktree needs, and why that is not used, if it is not."""
+    """Return the target branch, the repository configuration, and why the file's configuration isn't used, if so."""
     if parent := call.caller.session.agent:
-        return _check_own(parent, arguments), await call.store.projects.recipe(parent), None
+        return _find_own_target(parent, arguments), await call.store.projects.recipe(parent), None
     if arguments.dry_run:
         return arguments.into, Recipe(), None
     try:
-        checkout, names_verify = await read_checkout(call.caller.session.folder), arguments.verify is not None
+        checkout = await read_checkout(call.caller.session.folder)
+        names_verify = arguments.verify is not None
         return arguments.into, *await find_recipe(call.services.home, checkout, names_verify=names_verify)
-    except CallerError:  # one that was made before is not refused for what the file says by now
+    except CallerError:  # a repeated call gets its first answer, whatever the file says by now
         if await call.store.calls.answer_to(call.caller.call) is None:
             raise
         return arguments.into, Recipe(), None
 
 
-def _check_own(parent: Agent, arguments: MergeWorktree) -> str:
-    """The branch that an agent merges into: its own alone."""
+def _find_own_target(parent: Agent, arguments: MergeWorktree) -> str:
+    """Return the branch of an agent that merges. It is the only branch that the agent may merge into.
+
+    Raises:
+        CallerError: The agent names another branch, or wants conflicts resolved by an agent.
+    """
     if arguments.into not in (None, parent.worktree.branch):
-        raise CallerError(f"You merge into your own branch alone, {parent.worktree.branch}; leave `into` out.")
+        raise CallerError(f"You can merge only into your own branch, {parent.worktree.branch}: leave `into` out.")
     if arguments.on_conflict == "agent":
         raise CallerError(
-            "Nobody is spawned for your conflicts: resolve them yourself, with git merge in your worktree."
+            "No agent can be spawned for your conflicts. Call again without on_conflict, and resolve conflicts with "
+            "git merge in your worktree."
         )
     return parent.worktree.branch
 
 
-async def _how_far(call: ToolCall, landing: MergeJob) -> str:
-    """What a landing waits for, or that it is carried out."""
-    if await lacks_environment(call.services, landing):
-        return "waits for its lead's environment, which a restart has lost"
+async def _describe_progress(call: ToolCall, job: MergeJob) -> str:
+    """Say what a merge waits for, or that it is under way."""
+    if await lacks_environment(call.services, job):
+        return "waits for its lead's environment, which was lost when the machine or daemon restarted"
     before = [
         one.number
         for one in await call.store.merges.open()
-        if (one.project, one.target) == (landing.project, landing.target) and one.number < landing.number
+        if (one.project, one.target) == (job.project, job.target) and one.number < job.number
     ]
-    key, into = f"landing on {landing.target} in {landing.project}", short_name(landing.target)
-    waits = f"waits for {len(before)} merge(s) into {into} before it"
-    return call.reconciler.trouble.get(key) or (waits if before else f"merging {len(landing.agents)} into {into}")
+    key = f"landing on {job.target} in {job.project}"
+    into = short_name(job.target)
+    waits = f"waits for {len(before)} earlier merge(s) into {into}"
+    return call.reconciler.trouble.get(key) or (waits if before else f"merging {len(job.agents)} agent(s) into {into}")
 
 
-def _answer(landed: MergeReport, files: int, words: int, note: str | None) -> MergeAnswer:
-    """What became of a landing, with so many files named of each conflict and so much of each reason."""
+def _to_answer(report: MergeReport, files: int, characters: int, note: str | None) -> MergeAnswer:
+    """Return the result of a merge, shortened.
+
+    Args:
+        files: Maximal files named for each conflict.
+        characters: Maximal characters of each file name and each reason.
+    """
     return MergeAnswer(
-        merged=[MergedBranch(one.id, one.commit) for one in landed.merged],
+        merged=[MergedBranch(one.id, one.commit) for one in report.merged],
         conflicted=[
             ConflictedBranch(
-                one.id, tuple(name[:words] for name in one.files[:files]), one.hunks[: files // 5], one.resolving
+                one.id, tuple(name[:characters] for name in one.files[:files]), one.hunks[: files // 5], one.resolving
             )
-            for one in landed.conflicted
+            for one in report.conflicted
         ],
-        rejected=[RejectedBranch(one.id, one.why[:words]) for one in landed.rejected],
-        skipped=[SkippedBranch(one.id, one.why[:words]) for one in landed.skipped],
-        target=landed.target,
-        commit=landed.commit,
+        rejected=[RejectedBranch(one.id, one.why[:characters]) for one in report.rejected],
+        skipped=[SkippedBranch(one.id, one.why[:characters]) for one in report.skipped],
+        target=report.target,
+        commit=report.commit,
         note=note,
     )
 
@@ -216,13 +235,18 @@ class UndoAnswer(BaseModel):
 
 @tool()
 async def undo_merge(call: ToolCall, arguments: UndoMerge) -> UndoAnswer:
-    """Undo the last merge_worktree into a branch: reset the branch, or revert the merge if there are later commits.
-    Call it again for the merge before. No agent's work is lost."""
-    landing = await enqueue_undo(call.services, call.caller, arguments.into, confirmed=arguments.confirm)
-    landed = await _landed(call, (), landing)
-    assert landed.commit is not None
+    """Undo the last merge_worktree into a branch.
+
+    Resets the branch, or reverts the merge if there are later commits. Call it again for the merge before. No agent's
+    work is lost.
+    """
+    job = await enqueue_undo(call.services, call.caller, arguments.into, confirmed=arguments.confirm)
+    report = await _wait_for_report(call, (), job)
+    assert report.commit is not None
     note = None
-    if landed.reverted:
-        again = f"to have it again, git revert {landed.commit[:10]}"
-        note = f"reverted by a commit, since there are later ones, and no verify was run; {again}"
-    return UndoAnswer(undone=list(landed.undone), target=landed.target, commit=landed.commit, note=note)
+    if report.reverted:
+        note = (
+            "The branch has later commits, so the merge was reverted by a commit. No verify was run. To have the work "
+            f"again: git revert {report.commit[:10]}"
+        )
+    return UndoAnswer(undone=list(report.undone), target=report.target, commit=report.commit, note=note)

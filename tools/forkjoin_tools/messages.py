@@ -1,4 +1,4 @@
-"""Talking with agents: message_agent."""
+"""message_agent."""
 
 from forkjoin.agents.messages import Delivery, tell
 from forkjoin.core.agent_spec import Text
@@ -12,13 +12,16 @@ class Message(Arguments):
     text: Text
 
 
-class Told(AgentRow):
+class MessageAnswer(AgentRow):
     delivery: Delivery
 
 
 @tool()
-async def message_agent(call: ToolCall, arguments: Message) -> Told:
-    """Send an agent a message in its conversation. A running claude reads it now; any other agent gets it as its next
-    turn; an ended agent is queued again for it. Then wait_agents."""
+async def message_agent(call: ToolCall, arguments: Message) -> MessageAnswer:
+    """Send an agent a message in its conversation.
+
+    A running claude reads it now; any other agent gets it as its next turn; an ended agent is queued again for it.
+    Then wait_agents.
+    """
     agent, delivery = await tell(call.services, call.caller, await call.find(arguments.id), arguments.text)
-    return Told(**row_fields(agent), delivery=delivery)
+    return MessageAnswer(**row_fields(agent), delivery=delivery)

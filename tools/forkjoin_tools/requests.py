@@ -1,4 +1,4 @@
-"""What agents ask, and its answers: list_requests and answer_request."""
+"""list_requests and answer_request: questions and permission requests of agents, and their answers."""
 
 import re
 import time
@@ -11,15 +11,15 @@ from forkjoin.core.model import Decision, Request, RequestKind
 from forkjoin.core.session import Call
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.reply_size import REPLY_BYTES, fit, one_line
+from forkjoin_tools.reply_size import REPLY_BYTES, fit_rows, one_line
 from forkjoin_tools.tool_call import ToolCall
 from forkjoin_tools.tool_definition import Arguments, tool
 
 _ID = re.compile("r([1-9][0-9]{0,17})")
-#: Characters of an answer.
+#: Maximal characters of an answer.
 ANSWER = 16_000
-#: Of a request: as ask.py makes one, its mark included; as it stands beside others; what the mark of a cut takes.
-_WHOLE, _BRIEF, _MARK = 16_100, 240, 40
+#: Characters that a request can have; characters of an excerpt, and of the mark that ends it.
+_FULL_LENGTH, _EXCERPT_LENGTH, _MARK_LENGTH = 16_100, 240, 40
 
 
 class RequestRow(BaseModel):
@@ -28,12 +28,18 @@ class RequestRow(BaseModel):
     kind: RequestKind
     text: str
     expires_s: int
-    new: Literal[True] | None = None  #: where this lead was not told of it before
+    new: Literal[True] | None = None  #: whether this lead learns of the request for the first time
 
 
-def request_rows(requests: Sequence[Request], length: int = _BRIEF, news: Sequence[Request] = ()) -> list[RequestRow]:
-    """Requests as an answer tells them, with so many characters of each."""
-    fresh = {request.number for request in news}
+def request_rows(
+    requests: Sequence[Request], length: int = _EXCERPT_LENGTH, unreported: Sequence[Request] = ()
+) -> list[RequestRow]:
+    """Return the rows of requests, with at most `length` characters of each text.
+
+    Args:
+        unreported: The requests of which the lead learns for the first time.
+    """
+    new = {request.number for request in unreported}
     return [
         RequestRow(
             request_id=request.id,
@@ -41,17 +47,17 @@ def request_rows(requests: Sequence[Request], length: int = _BRIEF, news: Sequen
             kind=request.kind,
             text=_cut(request, length),
             expires_s=max(0, round(request.expires - time.time())),
-            new=True if request.number in fresh else None,
+            new=True if request.number in new else None,
         )
         for request in requests
     ]
 
 
 def _cut(request: Request, length: int) -> str:
-    """What it asks, briefly in one line; it says where it is cut, since what matters may come last."""
-    text = one_line(request.text) if length == _BRIEF else request.text
-    left = length - _MARK
-    return text if len(text) <= length else f"{text[:left]}… [{len(text) - left} more: list_requests {request.id}]"
+    """Return a request's text. A cut text ends with the number of missing characters, and where to read them."""
+    text = one_line(request.text) if length == _EXCERPT_LENGTH else request.text
+    kept = length - _MARK_LENGTH
+    return text if len(text) <= length else f"{text[:kept]}… [{len(text) - kept} more: list_requests {request.id}]"
 
 
 class ListRequests(Arguments):
@@ -65,13 +71,17 @@ class Requests(BaseModel):
 
 @tool(reads_only=True)
 async def list_requests(call: ToolCall, arguments: ListRequests) -> Requests:
-    """List what agents ask you and wait for, or one request in full. Next: answer_request."""
+    """List what agents ask you and wait for, or one request in full.
+
+    Next: answer_request.
+    """
     found = await call.open_requests() if arguments.request_id is None else [await _find(call, arguments.request_id)]
     if arguments.request_id and found[0].closed is not None:
-        raise CallerError(f"{found[0].id} is closed. It was {found[0].outcome}")
-    length, rows = _WHOLE, request_rows(found, _WHOLE)  # all of them, each as long as there is room for
-    while len(told := fit(rows, REPLY_BYTES // 2)) < len(rows) and length > _BRIEF:
-        length = max(_BRIEF, length // 2)
+        raise CallerError(f"{found[0].id} is closed: it was {found[0].outcome}")
+    length = _FULL_LENGTH
+    rows = request_rows(found, length)
+    while len(told := fit_rows(rows, REPLY_BYTES // 2)) < len(rows) and length > _EXCERPT_LENGTH:
+        length = max(_EXCERPT_LENGTH, length // 2)
         rows = request_rows(found, length)
     return Requests(requests=told, more=len(found) - len(told) or None)
 
@@ -92,30 +102,39 @@ class Answered(BaseModel):
 
 @tool()
 async def answer_request(call: ToolCall, arguments: AnswerRequest) -> Answered:
-    """Answer an agent's question, or decide on a permission; the agent then continues. The first answer counts."""
+    """Answer an agent's question, or decide on a permission.
+
+    The agent then continues. The first answer counts.
+    """
     request = await _find(call, arguments.request_id)
     said = arguments.decision if request.kind == "permission" else arguments.answer
     if said is None or None not in (arguments.answer, arguments.decision):
-        words = "decision, allow or deny (and reason)" if request.kind == "permission" else "answer, in words"
-        raise CallerError(f"{request.id} is a {request.kind}: give {words}, alone. It asks: {_cut(request, _BRIEF)}")
+        right = "decision (allow or deny), and maybe reason" if request.kind == "permission" else "answer"
+        raise CallerError(
+            f"{request.id} is a {request.kind}: pass only {right}. Its text: {_cut(request, _EXCERPT_LENGTH)}"
+        )
     if await call.store.calls.answer_to(call.caller.call) is None:
         await answer(call, request, said, arguments.reason or "", call.caller_name, call.caller.call)
     return Answered(request_id=request.id, id=f"a{request.agent}", kind=request.kind, said=said)
 
 
 async def answer(call: ToolCall, request: Request, said: str, reason: str, by: str, source: Call) -> None:
-    """Record an answer, given by this call; no key is in it.
+    """Record the answer to a request, without secrets.
+
+    Args:
+        by: The name of who answers.
+        source: The call that answers. A repeat of it is not an error.
 
     Raises:
-        CallerError: It was closed before.
+        CallerError: The request is closed already.
     """
     redact = call.services.environments.redact
     await call.store.requests.answer(request, redact(said)[:ANSWER], redact(reason)[:ANSWER], by, source)
 
 
-async def _find(call: ToolCall, asked: str) -> Request:
-    number = _ID.fullmatch(asked)
+async def _find(call: ToolCall, request_id: str) -> Request:
+    number = _ID.fullmatch(request_id)
     found = await call.store.requests.find(call.project, int(number[1])) if number else None
     if found is None or not call.may_see(await call.store.agents.get(found.agent)):
-        raise CallerError(f"No request {asked[:40]!r} in this project. Call list_requests for those that are open.")
+        raise CallerError(f"No request {request_id[:40]!r} in this project. Call list_requests for the open ones.")
     return found

@@ -68,8 +68,10 @@ class AgentResult(AgentRow):
 
 @tool(reads_only=True)
 async def get_result(call: ToolCall, arguments: GetResult) -> AgentResult:
-    """Get the outcome of an agent that has ended: last message, commits, diff size, verify, cost, error, warnings.
-    For the changes use read_diff."""
+    """Get the outcome of an agent that has ended.
+
+    Returns its last message, commits, diff size, verify, cost, error and warnings. For the changes use read_diff.
+    """
     agent = await call.find(arguments.id)
     result = await call.store.results.get(agent.number)
     if result is None:
@@ -148,8 +150,11 @@ class ReadLog(Arguments):
 
 @tool(reads_only=True)
 async def read_log(call: ToolCall, arguments: ReadLog) -> str:
-    """Read what an agent said and did, a line per event; use it when one failed or takes long. With raw, and for
-    command agents: what the program printed. Ends with the next page's offset."""
+    """Read what an agent said and did, a line per event.
+
+    Use it when an agent failed or takes long. With raw, and for command agents: what the program printed. Ends with
+    the next page's offset.
+    """
     agent = await call.find(arguments.id)
     read = _read_raw if arguments.raw or call.is_command_agent(agent) else _read_events
     return await read(call, agent, arguments)
@@ -249,8 +254,10 @@ class ReadDiff(Arguments):
 
 @tool(reads_only=True)
 async def read_diff(call: ToolCall, arguments: ReadDiff) -> str:
-    """Read what an agent changed since its base, as a unified diff; for a running agent, its worktree as it is now.
-    Review it before you merge. Ends with the next page's offset."""
+    """Read what an agent changed since its base, as a unified diff.
+
+    For a running agent, its worktree as it is now. Review it before you merge. Ends with the next page's offset.
+    """
     agent, commit = await call.find_at(arguments.id)
     if arguments.path is not None and "\0" in arguments.path:
         raise CallerError("path must not contain a NUL character.")

@@ -1,4 +1,4 @@
-"""Forking: spawn_agent and spawn_agents."""
+"""spawn_agents and spawn_agent."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ from forkjoin_tools.spec_schema import list_agents_alone, list_all_fields, list_
 from forkjoin_tools.tool_call import AgentRow, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, describe_errors, tool
 
-#: How many pairs that declare the same files are named.
-_OVERLAPS_NAMED = 20
+#: Maximal pairs of agents with overlapping paths that are reported.
+_MOST_OVERLAPS = 20
 
 
 class OneAgent(Spec, Arguments):
@@ -56,40 +56,51 @@ class Spawned(AgentRow):
 
 
 class SpawnedOne(Spawned):
-    candidates: list[Spawned] | None = None  #: all of them, where there are several; the first is this one
+    candidates: list[Spawned] | None = None  #: all candidates, beginning with this agent; `None` if there is only one
     note: str | None = None
 
 
 class SpawnedAll(BaseModel):
     agents: list[Spawned]
-    waves: list[list[str]] | None = None  #: in which order they start, if not all at once; names in a dry run
-    overlaps: list[str] | None = None  #: who has said that they will change the same files
-    without_verify: list[str] | None = None  #: in a dry run
-    to_reserve_usd: float | None = None  #: in a dry run, where money is limited
+    waves: list[list[str]] | None = None  #: ids in the order of starts, if not all start at once; names in a dry run
+    overlaps: list[str] | None = None  #: pairs of agents whose `paths` overlap
+    without_verify: list[str] | None = None  #: names; in a dry run
+    to_reserve_usd: float | None = None  #: in a dry run with limited budgets
     note: str | None = None
 
 
 @tool(always_loaded=True)
 async def spawn_agents(call: ToolCall, arguments: ManyAgents) -> SpawnedAll:
-    """Start coding agents in the background, one per entry of `agents`; returns their ids at once. Each works in its
-    own new git worktree, outside your checkout, on its own branch; what it leaves uncommitted is committed. Excess
-    agents queue. Fields next to `agents` are defaults for all entries. spawn_agent lists rarer fields (model,
-    candidates, limits, permissions), valid here too. If one entry is invalid, none starts. Next: wait_agents."""
+    """Start coding agents in the background, one per entry of `agents`.
+
+    Returns their ids at once. Each works in its own new git worktree, outside your checkout, on its own branch; what
+    it leaves uncommitted is committed. Excess agents queue. Fields next to `agents` are defaults for all entries.
+    spawn_agent lists rarer fields (model, candidates, limits, permissions), valid here too. If one entry is invalid,
+    none starts. Next: wait_agents.
+    """
     specs = [_complete(arguments, item, n) for n, item in enumerate(arguments.agents)]
     return await _spawn(call, specs, keep=not arguments.dry_run)
 
 
 @tool()
 async def spawn_agent(call: ToolCall, arguments: OneAgent) -> SpawnedOne:
-    """Start one coding agent; returns at once. For several use spawn_agents, which also describes task, name, base,
-    after and verify."""
+    """Start one coding agent.
+
+    Returns at once. For several use spawn_agents, which also describes task, name, base, after and verify.
+    """
     all_ = await _spawn(call, [arguments], keep=True)
     several = all_.agents if len(all_.agents) > 1 else None
     return SpawnedOne(**all_.agents[0].model_dump(), candidates=several, note=all_.note)
 
 
 def _complete(defaults: ManyAgents, item: _Entry, number: int) -> Spec:
-    """The spec of one agent, with what it lacks taken from the defaults; by default none comes after itself."""
+    """Return the spec of an entry, with missing fields taken from the defaults.
+
+    A default `after` or `base` that names the entry itself is left out.
+
+    Raises:
+        CallerError: The spec is invalid, e.g. without a task.
+    """
     common = defaults.model_dump(exclude_unset=True, exclude={"agents", "dry_run"})
     common["after"] = tuple(one for one in defaults.after if one != item.name)
     common["base"] = defaults.base if defaults.base != item.name else None
@@ -130,12 +141,12 @@ async def _spawn(call: ToolCall, specs: Sequence[Spec], *, keep: bool) -> Spawne
 
 
 async def _to_reserve(call: ToolCall, agents: Sequence[Agent]) -> float:
-    """What would be reserved for all of these and those that they spawn, before they spend anything."""
+    """Return the USD that would be reserved for the agents, and for the agents that they may spawn."""
     budgets = BudgetGate((), await find_budgets(call.services, agents), call.services.settings.budget.reserve_usd)
-    theirs = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
-    return theirs + sum(budgets.wanted(agent)[0] for agent in agents)
+    nested = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
+    return nested + sum(budgets.wanted(agent)[0] for agent in agents)
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:
     found = find_overlaps({agent.candidates.name or agent.name: agent.spec.paths for agent in agents})
-    return first_lines([f"{one} and {other}: {path}" for one, other, path in found], _OVERLAPS_NAMED)
+    return first_lines([f"{one} and {other}: {path}" for one, other, path in found], _MOST_OVERLAPS)

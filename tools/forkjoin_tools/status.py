@@ -20,7 +20,7 @@ from forkjoin.store.damaged_database import find_trouble
 from forkjoin.version import __version__
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.reply_size import REPLY_BYTES, first_lines, fit, fit_end
+from forkjoin_tools.reply_size import REPLY_BYTES, first_lines, fit_end, fit_rows
 from forkjoin_tools.tool_call import AgentRow, Ids, ToolCall, Usd, find_config_warnings, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
@@ -67,13 +67,15 @@ class Listing(BaseModel):
 
 @tool(reads_only=True)
 async def list_agents(call: ToolCall, arguments: List) -> Listing:
-    """List this project's agents, also of earlier sessions, newest first, with state, branch and merge outcome. To
-    wait, use wait_agents."""
+    """List this project's agents, newest first, also of earlier sessions.
+
+    Returns state, branch and merge outcome. To wait, use wait_agents.
+    """
     found, counts = await (_named(call, arguments) if arguments.ids is not None else _page(call, arguments))
     shown = found[: arguments.limit]
     tasks = await call.store.agents.task_beginnings(agent.number for agent in shown)
     room = REPLY_BYTES // 2 if call.caller.session.is_command_line else _PAGE_BYTES
-    page = fit([await _listed(call, agent, tasks.get(agent.number, "")) for agent in shown], room)
+    page = fit_rows([await _listed(call, agent, tasks.get(agent.number, "")) for agent in shown], room)
     return Listing(
         agents=page,
         counts=counts,
@@ -188,7 +190,10 @@ class Status(BaseModel):
 
 @tool(reads_only=True)
 async def get_status(call: ToolCall, arguments: Arguments) -> Status:  # noqa: ARG001
-    """Report on forkjoin itself, across all projects: what runs, what waits and why, and what is wrong."""
+    """Report on forkjoin itself, across all projects.
+
+    Says what runs, what waits and why, and what is wrong.
+    """
     live = await call.store.agents.live()
     projects = await _by_project(call, live)
     states = Counter(

@@ -1,17 +1,17 @@
-"""Ending: stop_agents and remove_worktrees."""
+"""stop_agents and remove_worktrees."""
 
 from forkjoin.agents.remove import remove
 from forkjoin.agents.stop import stop
 from forkjoin.core.model import FINAL
 from pydantic import BaseModel, Field
 
-from forkjoin_tools.reply_size import first_lines, fit
+from forkjoin_tools.reply_size import first_lines, fit_rows
 from forkjoin_tools.tool_call import AgentRow, Ids, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
-#: Bytes of the agents that are told.
+#: Bytes of the agents in one result.
 _ROWS_BYTES = 40_000
-#: How many teardowns that failed are told of.
+#: Maximal warnings in one result.
 _WARNINGS = 20
 
 
@@ -20,22 +20,25 @@ class Stop(Arguments):
 
 
 class Stopped(AgentRow):
-    note: str | None = None  #: what keeps it from being over
+    note: str | None = None  #: why the agent has not ended yet
 
 
 class StopAnswer(BaseModel):
     agents: list[Stopped]
-    more: int | None = None  #: that there was no room for
+    more: int | None = None  #: how many agents did not fit
 
 
 @tool(destroys=True)
 async def stop_agents(call: ToolCall, arguments: Stop) -> StopAnswer:
-    """Stop agents and every process they started; blocks until these are gone. Their work is committed to their
-    branches and kept. Queued agents never start; ended ones don't change."""
+    """Stop agents and every process they started.
+
+    Blocks until these are gone. Their work is committed to their branches and kept. Queued agents never start; ended
+    ones don't change.
+    """
     agents = await stop(call.services, await call.find_all(arguments.ids))
-    told = [Stopped(**row_fields(one), note=None if one.state in FINAL else one.last_event) for one in agents]
-    fitting = fit(told, _ROWS_BYTES)
-    return StopAnswer(agents=fitting, more=len(told) - len(fitting) or None)
+    rows = [Stopped(**row_fields(one), note=None if one.state in FINAL else one.last_event) for one in agents]
+    fitting = fit_rows(rows, _ROWS_BYTES)
+    return StopAnswer(agents=fitting, more=len(rows) - len(fitting) or None)
 
 
 class Remove(Arguments):
@@ -43,29 +46,31 @@ class Remove(Arguments):
     discard_unmerged: bool = Field(False, description="Also remove unmerged work.")
 
 
-class Removed(BaseModel):
+class RemovedAgent(BaseModel):
     id: str
     name: str
     kept_as: str | None = None  #: the ref under which unmerged work stays reachable
 
 
 class RemoveAnswer(BaseModel):
-    removed: list[Removed]
-    more: int | None = None  #: that there was no room for
-    warnings: list[str] | None = None  #: teardowns that failed, and where work in nested repositories is kept
+    removed: list[RemovedAgent]
+    more: int | None = None  #: how many agents did not fit
+    warnings: list[str] | None = None  #: failed teardowns, and where work in nested repositories is kept
 
 
 @tool(destroys=True)
 async def remove_worktrees(call: ToolCall, arguments: Remove) -> RemoveAnswer:
-    """Remove worktrees and branches of ended agents that are merged or changed nothing. Unmerged work is an error
-    unless discard_unmerged; even then git keeps it under refs/forkjoin/kept/."""
+    """Remove worktrees and branches of ended agents.
+
+    Unmerged work is an error unless discard_unmerged; even then git keeps it under refs/forkjoin/kept/.
+    """
     agents = await call.find_all(arguments.ids)
     environment = call.services.environments.find_for_caller(call.caller)
     kept, warnings = await remove(
         call.services, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )
-    told = [Removed(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
-    fitting = fit(told, _ROWS_BYTES)
+    rows = [RemovedAgent(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]
+    fitting = fit_rows(rows, _ROWS_BYTES)
     return RemoveAnswer(
-        removed=fitting, more=len(told) - len(fitting) or None, warnings=first_lines(warnings, _WARNINGS) or None
+        removed=fitting, more=len(rows) - len(fitting) or None, warnings=first_lines(warnings, _WARNINGS) or None
     )
