@@ -163,7 +163,7 @@ async def test_a_lead_raises_an_agents_budget_only_within_its_own(
 async def test_a_model_without_a_price_is_named(talking: Lead) -> None:
     (first,) = await talking.spawn("spend(0.1, 'gpt-of-tomorrow')\nimport os\nos._exit(3)", agent="talker")
     (result,) = await talking.results(first)
-    assert "Its cost is more than is told: no price is known of gpt-of-tomorrow." in result["warnings"]
+    assert "The actual cost is higher than cost_usd: the price is unknown for gpt-of-tomorrow." in result["warnings"]
 
 
 async def test_one_of_whose_cost_nothing_is_known_spends_what_it_is_given_and_no_more(

@@ -155,7 +155,7 @@ async def test_one_that_is_out_of_money_in_the_turn_after_a_good_one_is_not_done
     await talking.call("set_budget", id=agent, budget_usd=5)
     (result,) = await talking.results(agent)
     assert result["output"].endswith("do this too")
-    assert "; it is to go on" in await talking.call("read_log", id=agent)
+    assert "; another attempt follows" in await talking.call("read_log", id=agent)
 
 
 async def test_a_daemon_that_takes_over_says_nothing_twice(
@@ -347,4 +347,4 @@ async def test_what_earlier_attempts_warned_of_stays_in_the_result(talking: Lead
     assert ["new-2 (new)" in warnings[0], "new-1 (new)" in warnings[1]] == [True, True]
     assert [one.partition(": ")[0] for one in warnings[1:]] == ["In attempt 2", "In attempt 1"]
     nothing = [one for one in result["warnings"] if "changed nothing" in one]
-    assert nothing == ["It ended well but changed nothing: there is nothing to merge."]
+    assert nothing == ["The agent succeeded but changed nothing, so there is nothing to merge."]

@@ -526,5 +526,5 @@ async def test_those_are_stopped_that_have_not_ended_when_it_does_and_it_is_told
         await until((Path((await in_process_reconciler.store.agents.get(2)).worktree.path) / "half.txt").exists)
         (worktree / "go").touch()
     (result, stopped) = await near_lead.results(parent, child)
-    assert any("were stopped" in warning and child in warning for warning in result["warnings"])
+    assert any("and were stopped" in warning and child in warning for warning in result["warnings"])
     assert (stopped["state"], stopped["files_changed"]) == ("stopped", 1)

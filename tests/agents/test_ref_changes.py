@@ -11,7 +11,7 @@ def warnings_of(result: dict[str, list[str]], part: str) -> list[str]:
     return [warning for warning in result["warnings"] if part in warning]
 
 
-CHANGED = "other refs than its own changed"
+CHANGED = "refs other than its own changed"
 
 
 async def run(lead: Lead, script: str) -> dict[str, list[str]]:
@@ -234,7 +234,7 @@ async def test_what_other_agents_and_merges_do_meanwhile_is_not_named(
     (tmp_path / "go").touch()
     (result,) = await near_lead.results(waiting)
     (warning,) = warnings_of(result, CHANGED)
-    assert warning.startswith("While it ran, other refs than its own changed, and not by a merge: gone (deleted).")
+    assert warning.startswith("While it ran, refs other than its own changed, and not by a merge: gone (deleted).")
 
 
 async def test_what_changed_in_an_attempt_that_was_tried_again_is_named_too(near_lead: Lead, repository: Path) -> None:

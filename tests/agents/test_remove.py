@@ -133,7 +133,7 @@ async def test_a_repository_made_within_is_kept_where_it_is_discarded(near: Lead
     (warning,) = answer["warnings"]
     (ref,) = git(repository, "for-each-ref", "--format=%(refname)", "refs/forkjoin/kept/nested").splitlines()
     assert ref in warning
-    command = warning.partition("This puts it back: ")[2]
+    command = warning.partition("This restores it: ")[2]
     subprocess.run(["sh", "-ec", command], cwd=repository.parent, check=True)
     assert (worktree_of(home, first) / ".claude" / "x" / "loose").read_text() == "x\n"
     assert not (repository.parent / worktree_of(home, first).name).exists()
@@ -164,7 +164,7 @@ async def test_what_is_made_within_while_a_teardown_runs_is_seen(near: Lead, hom
 async def test_a_locked_worktree_is_refused_until_it_is_unlocked(near: Lead, repository: Path, home: Home) -> None:
     (first,) = await near.run("true")
     git(repository, "worktree", "lock", str(worktree_of(home, first)))
-    await refused(near, repository, "its worktree is locked; first: git worktree unlock", first)
+    await refused(near, repository, "its worktree is locked. Unlock it first: git worktree unlock", first)
     git(repository, "worktree", "unlock", str(worktree_of(home, first)))
     await near.call("remove_worktrees", ids=[first])
 
@@ -204,7 +204,7 @@ async def test_agents_of_a_repository_that_is_gone_can_be_removed_once_that_is_k
     shutil.rmtree(repository / ".git")
     git(repository, "init", "-q")
     git(repository, "commit", "-q", "--allow-empty", "-m", "anew")
-    await refused(near, repository, "its repository is gone, and what it had committed", first, discard=False)
+    await refused(near, repository, "its repository is gone, with everything that it committed", first, discard=False)
     assert (worktree_of(home, first) / "x.txt").exists()
     answer = await near.call("remove_worktrees", ids=[first], discard_unmerged=True)
     assert answer["removed"] == [{"id": first, "name": "echo-x-x-txt"}]
@@ -336,7 +336,7 @@ async def test_what_can_not_be_taken_away_of_one_agent_keeps_no_other(
         refusal = await near.refusal("remove_worktrees", ids=ids, discard_unmerged=True)
     assert f"{ids[1]} (" in refusal
     assert "Device or resource busy" in refusal
-    assert f"The others went: {ids[0]}, {ids[2]}." in refusal
+    assert f"These were removed: {ids[0]}, {ids[2]}." in refusal
     assert [path.name for path in stuck.parent.iterdir()] == [stuck.name]
     answer = await near.call("remove_worktrees", ids=ids, discard_unmerged=True)
     assert all(one["kept_as"] for one in answer["removed"])

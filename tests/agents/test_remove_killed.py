@@ -81,7 +81,7 @@ class World:
 
         async def look() -> Agent | None:
             agent = await reconciler.store.agents.get(1)
-            return agent if "its removal was cut off" in agent.last_event else None
+            return agent if "its removal was interrupted" in agent.last_event else None
 
         agent = await first_answer(look)
         assert agent
@@ -123,7 +123,7 @@ async def test_killed_at_any_step_a_plain_removal_is_finished_or_refused(world: 
             world.check_all_is_gone()
         else:
             assert late
-            assert "its removal was cut off, and is not finished: a1" in agent.last_event
+            assert "its removal was interrupted, and is not finished: a1" in agent.last_event
             world.check_all_is_there()
         ends.add(bool(agent.timing.removed))
         world.begin_again()

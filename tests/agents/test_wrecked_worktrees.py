@@ -116,7 +116,7 @@ async def test_a_folder_of_worktrees_that_is_a_symlink_is_refused_and_nothing_is
     home.worktrees.rmdir()
     home.worktrees.symlink_to(tmp_path / "outside")
     (first,) = await near.run("true")
-    assert "is reached through a symlink" in (await near.call("get_result", id=first))["error"]
+    assert "is behind a symlink" in (await near.call("get_result", id=first))["error"]
     assert list((tmp_path / "outside").iterdir()) == []
     assert everything(repository) == before
 

@@ -60,7 +60,7 @@ async def test_an_agent_in_disguise_is_refused_what_is_a_persons_and_its_lead_is
     assert (tmp_path / "codes").read_text().split() == ["1"] * len(calls)
     assert (tmp_path / "refused").read_text().count(f"you are agent {agent}") == len(calls)
     warnings = (await lead.call("get_result", id=agent))["warnings"]
-    (warned,) = [one for one in warnings if "It made calls that no agent may make" in one]
+    (warned,) = [one for one in warnings if "The agent made calls that no agent may make" in one]
     assert all(tool in warned for tool in tools)
     assert "called merge_worktree: refused" in home.log.read_text()
     assert not (repository / "one.txt").exists()

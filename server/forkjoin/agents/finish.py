@@ -1,6 +1,7 @@
-"""An attempt has ended: loose work is committed, the diff counted, verify run, and the result written once.
+"""Finishing an attempt: uncommitted work is committed, verify runs, and the result is written.
 
-Each step done twice is harmless, and the last is one transaction: a daemon that takes over begins with the first.
+Each step can safely be repeated, and the last one is a single transaction. A daemon that takes over starts again with
+the first step.
 """
 
 import re
@@ -33,11 +34,12 @@ from forkjoin.workspace import config_tampering
 from forkjoin.workspace.agent_work import commit_loose, find_last, measure
 from forkjoin.workspace.shell_command import handles
 
+#: The maximum length of a summary, in characters.
 SUMMARY_LIMIT = 240
 
 
 async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Outcome) -> None:
-    """Write the attempt's result, and the agent's final state with it."""
+    """Commit the agent's work, verify it, and record the result together with the agent's final state."""
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     concluded = await conclude(services, adapter, agent, outcome)
     await services.store.changes.until(partial(_is_at_rest, services, agent))
@@ -53,7 +55,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
     ):
         verified = await _verify(services, common_dir, agent, environment)
     now = await services.store.agents.get(agent.number)
-    if now.stop_asked and not agent.stop_asked:  # meanwhile
+    if now.stop_asked and not agent.stop_asked:  # the stop was requested meanwhile
         await end_processes(services, now)
     beyond = await _tidy_refs(services, common_dir, agent)
     result = await _result(services, adapter, now, _Ended(common_dir, outcome, concluded, left, verified, beyond))
@@ -62,7 +64,7 @@ async def finish(services: Services, adapter: Adapter, agent: Agent, outcome: Ou
 
 
 async def _verify(services: Services, common_dir: str, agent: Agent, environment: Mapping[str, str]) -> Verified:
-    """Run the agent's verify command, and warn if the worktree lacks some files."""
+    """Run verify and judge. Add a warning if the worktree is a sparse checkout."""
     place = await find_place(common_dir, Path(agent.worktree.path))
     is_partial = place is not None and await is_sparse(place.folder)
     verified = await verify(services, agent, environment)
@@ -73,19 +75,19 @@ async def _verify(services: Services, common_dir: str, agent: Agent, environment
 
 
 async def _tidy_refs(services: Services, common_dir: str, agent: Agent) -> list[str]:
-    """Detach the worktree from other branches. Return a warning per changed ref."""
+    """Detach the worktree from other branches. Return warnings about these and about changed refs."""
     freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     return [*freed, *await find_foreign_ref_changes(services, agent, common_dir)]
 
 
 async def _is_at_rest(services: Services, agent: Agent) -> bool | None:
-    """Whether its branch is not being moved by a merge that it has asked for; no other begins now."""
+    """Return `True` unless a merge that the agent requested is moving its branch, else `None`."""
     moving = [one for one in await services.store.merges.open() if one.state is MergeJobState.MOVING]
     return not any(one.requesting_agent == agent.number for one in moving) or None
 
 
 async def give_up(services: Services, agent: Agent, words: str) -> None:
-    """Write the result of an attempt that we could not carry further, with what its branch has, if that can be told."""
+    """Record a failed result for an agent after an unexpected error, with its work if git can read it."""
     work: dict[str, Any] = {}
     warnings: list[str] = []
     with suppress(ForkjoinError, OSError):
@@ -104,14 +106,17 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
 
 
 async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
-    """How its branch fares; what was merged before, and got no commit since, is merged."""
+    """Return the merge state for the result. A merged branch without new commits stays merged."""
     if agent.history.was_merged and await find_last(services.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 
 
 async def _commit_work(services: Services, common_dir: str, agent: Agent) -> autocommit.Left:
-    """How its branch stands, with what was uncommitted; once a test of it has run, what is there may be that one's."""
+    """Commit uncommitted work, and return the state of the branch.
+
+    Once verify or judge has begun, nothing is committed: the files may be theirs.
+    """
     kinds = [kind for kind, command in (("verify", agent.spec.verify), ("judge", agent.spec.judge)) if command]
     tests = [await services.executor.outcome(handle) for handle in handles(agent.handle, *kinds)]
     if any(test.kind != "not_started" for test in tests):
@@ -121,7 +126,7 @@ async def _commit_work(services: Services, common_dir: str, agent: Agent) -> aut
 
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) -> str | None:
-    """Why its branch does not resolve the conflict that it was spawned for, if it does not."""
+    """Return why the branch doesn't resolve the conflict that the agent was spawned for, or `None`."""
     if left.tip is None:
         return "its branch is gone"
     return await merge_in_worktree.why_unresolved(
@@ -130,23 +135,23 @@ async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) 
 
 
 class _Ended(NamedTuple):
-    """An attempt that is over: its process, what its program says, its branch, and its tests."""
+    """Everything that is known of an attempt that has ended."""
 
     common_dir: str
     outcome: Outcome
     concluded: Conclusion
     left: autocommit.Left
     verified: Verified
-    beyond: list[str]  #: what the lead should know of other branches
+    beyond: list[str]  #: warnings about other branches
 
 
 async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
-    """What came of the attempt, with what is on its branch, as it is measured now."""
+    """Return the result of an attempt, with the commits and changed lines of its branch."""
     common_dir, outcome, concluded, left, verified, beyond = ended
     work = await measure(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
     warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
-    warnings += await _warn_of_nested(common_dir, agent)
+    warnings += await _warn_of_unsaved(common_dir, agent)
     warnings += await _warn(services, agent, outcome, has_work=bool(work["commits"]))
     warnings += [*await config_tampering.find_warnings(services, agent), *await find_warnings(common_dir)]
     failed = "verify failed: see verify_output" if verified.verdict is Verify.FAILED else None
@@ -169,7 +174,7 @@ async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _En
 
 
 def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verify: Verify) -> State:
-    """An attempt's final state. A stop that was asked for says more than what it did to the program."""
+    """Return the final state for an attempt. A requested stop takes precedence over the outcome."""
     if stop_asked:
         return State.STOPPED
     match outcome.kind:
@@ -182,7 +187,10 @@ def final_state(outcome: Outcome, *, stop_asked: bool, concluded_ok: bool, verif
 
 
 def _summarize(concluded: Conclusion, adapter: Adapter, verified: Verified) -> str:
-    """One line of what came of it: why it failed; else the beginning of the last message, or a command's last line."""
+    """Return one line about the attempt.
+
+    It is the error, if there is one. Else it is the beginning of the last message, or a command's last line.
+    """
     if concluded.error:
         text = concluded.error
     elif verified.verdict is Verify.FAILED:
@@ -206,34 +214,38 @@ async def _warn_of_dropped(agent: Agent, ended: _Ended) -> list[str]:
         agent.worktree.base: "the branch that it was to be merged into",
         agent.conflict.commit: f"a{agent.conflict.agent}",
     }
-    with suppress(ForkjoinError):  # such as of histories that have nothing in common
+    with suppress(ForkjoinError):  # for example if the histories have no common commit
         return await merge_in_worktree.find_dropped(ended.common_dir, sides, ended.left.tip)
     return []
 
 
-async def _warn_of_nested(common_dir: str, agent: Agent) -> list[str]:
+async def _warn_of_unsaved(common_dir: str, agent: Agent) -> list[str]:
+    """Return a warning if work in nested repositories exists only in the worktree."""
     found: list[UnsavedWork] = []
-    with suppress(ForkjoinError):  # a removal asks again, and says what is wrong
+    with suppress(ForkjoinError):  # a removal checks again, and reports the error
         found = (
             await find_unsaved_work(common_dir, Path(agent.worktree.path), agent.worktree.base)
             if agent.worktree.prepared
             else []
         )
     names = printable_list([str(one) for one in found])
-    return [f"Work in the worktree that is nowhere else and is not merged, in: {names}."] if found else []
+    return [f"This work exists only in the worktree, and is not merged: {names}."] if found else []
 
 
 async def _warn(services: Services, agent: Agent, outcome: Outcome, *, has_work: bool) -> list[str]:
+    """Return warnings about processes, refused calls, unknown costs and spawned agents."""
     warnings: list[str] = []
     if outcome.left:
-        warnings.append(f"These processes of it could not be ended: {', '.join(outcome.left[:10])}.")
+        warnings.append(f"These processes of the agent could not be ended: {', '.join(outcome.left[:10])}.")
     if outcome.ok and not has_work:
-        warnings.append("It ended well but changed nothing: there is nothing to merge.")
+        warnings.append("The agent succeeded but changed nothing, so there is nothing to merge.")
     if refused := await services.store.events.refusals(agent):
-        warnings.append(f"It made calls that no agent may make, and they were refused: {printable_list(refused, 10)}.")
+        warnings.append(
+            f"The agent made calls that no agent may make. They were refused: {printable_list(refused, 10)}."
+        )
     if models := await services.store.budgets.unpriced_models(agent):
-        warnings.append(f"Its cost is more than is told: no price is known of {', '.join(models)}.")
+        warnings.append(f"The actual cost is higher than cost_usd: the price is unknown for {', '.join(models)}.")
     if stopped := [one.label for one in await services.store.agents.live_below([agent])]:
-        told = "They had not ended when it did, and were stopped; what they did is on their branches"
+        told = "These agents, which it spawned, had not ended and were stopped. Their work is on their branches"
         warnings.append(f"{told}: {printable_list(stopped, 20)}.")
     return warnings

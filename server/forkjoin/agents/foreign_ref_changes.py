@@ -1,4 +1,4 @@
-"""Refs recorded before an agent's program starts, for comparison at its end."""
+"""Changes of refs that are not explained by forkjoin or by the agents themselves, while an agent runs."""
 
 from forkjoin.core.model import Agent
 from forkjoin.git.changed_refs import find_changed_refs, read_ref_listing
@@ -8,16 +8,19 @@ from forkjoin.services import Services
 
 
 async def record_refs(services: Services, agent: Agent) -> None:
-    """Record the repository's refs, unless that was done since the agent's last result."""
+    """Record the repository's refs for the comparison at the agent's end.
+
+    Refs recorded since the agent's last result are kept.
+    """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     if (listing := await read_ref_listing(common_dir)) is not None:
         await services.store.baselines.set_refs(agent, listing)
 
 
 async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir: str) -> list[str]:
-    """Return a warning about other refs that changed while the agent ran, if any did.
+    """Return a warning that names refs which changed while the agent ran, or an empty list.
 
-    An agent's own branch, those of others at work, and what merges have moved are not named.
+    Branches of this agent and of other running agents are left out, and so are changes by merges.
     """
     before = await services.store.baselines.refs(agent)
     if before is None:
@@ -39,4 +42,4 @@ async def find_foreign_ref_changes(services: Services, agent: Agent, common_dir:
     if not left:
         return []
     named = printable_list([str(one) for one in left])
-    return [f"While it ran, other refs than its own changed, and not by a merge: {named}. Check that this is right."]
+    return [f"While it ran, refs other than its own changed, and not by a merge: {named}. Check these changes."]

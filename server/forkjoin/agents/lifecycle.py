@@ -1,7 +1,6 @@
-"""An agent's life, from where its record stands to its end.
+"""The states of an agent from preparation to its result, each with the work that leads to the next one.
 
-Each state's work can be done twice without harm, so that taking over an agent, after the daemon was killed at any
-moment, is nothing but living on from its record.
+The work of each state can safely be repeated. So a daemon that takes over continues from the recorded state.
 """
 
 import logging
@@ -32,12 +31,15 @@ from forkjoin.workspace import config_tampering
 
 log = logging.getLogger(__name__)
 
-#: Ends after which something of it may still run: its shim is gone, or could not end it.
-_LEFT_BEHIND = ("lost", "timed_out", "limited")
+#: Outcomes after which processes may still run, because the shim is gone or could not end them.
+_MAY_STILL_RUN = ("lost", "timed_out", "limited")
 
 
 async def run_agent(services: Services, number: int) -> None:
-    """Carry an agent, if it is under way, on to its end, or to where it waits for a turn; its trouble is its own."""
+    """Do the work of an agent's states until it has ended, or waits in the queue.
+
+    An unexpected error ends the agent as failed. An error that may pass is raised, so that the caller tries again.
+    """
     with daemon_log.concerning(agent=f"a{number}"):
         agent = await services.store.agents.get(number)
         try:
@@ -45,12 +47,13 @@ async def run_agent(services: Services, number: int) -> None:
                 agent = await _step(services, agent)
         except Exception as error:
             if is_passing(error):
-                raise  # the agent is well: whoever called tries again
+                raise  # the caller tries again
             log.exception("%s: in state %s", agent.label, agent.state)
             await _end_as_failed(services, await services.store.agents.get(number), error)
 
 
 async def _step(services: Services, agent: Agent) -> Agent:
+    """Do the work of the agent's state. Return the agent in its next state."""
     match agent.state:
         case State.PREPARING:
             return await _prepare(services, agent)
@@ -80,7 +83,7 @@ async def _run(services: Services, agent: Agent) -> Agent:
     adapter = _adapter(services, agent)
     await read_output(services, adapter, agent)
     outcome = await _outcome(services, agent)
-    await deliver(services, agent)  # so that what a daemon had sent that died counts as sent
+    await deliver(services, agent)  # marks messages that an earlier daemon sent as sent
     await note_peak(services, agent, outcome)
     concluded = await conclude(services, adapter, agent, outcome)
     if concluded.retry is Retry.WHEN_TAKEN:
@@ -88,17 +91,17 @@ async def _run(services: Services, agent: Agent) -> Agent:
     if concluded.retry is Retry.WHEN_FUNDED:
         await services.store.budgets.count_reserved_as_spent(agent)
     rest = rest_after(services, agent, concluded)
-    if rest:  # what changes until the next attempt is not this agent's doing
+    if rest:  # changes before the next attempt are not blamed on the agent
         await config_tampering.find_warnings(services, agent)
-    how = f"{rest.why}; it is to go on" if rest else str(outcome)
+    how = f"{rest.why}; another attempt follows" if rest else str(outcome)
     done = concluded.ok or outcome.kind == "timed_out"
     return await services.store.lifecycle.end_attempt(agent, Noted(f"ended: {how}"), rest, done=done)
 
 
 async def _outcome(services: Services, agent: Agent) -> Outcome:
-    """How the newest attempt ended; what may be left of it is ended first."""
+    """Return the outcome of the newest attempt, once all processes of the attempt have ended."""
     outcome = await services.executor.outcome(agent.handle)
-    if agent.stop_asked or outcome.kind in _LEFT_BEHIND:
+    if agent.stop_asked or outcome.kind in _MAY_STILL_RUN:
         await end_processes(services, agent)
         outcome = replace(outcome, left=())
     return outcome
@@ -109,7 +112,7 @@ def _adapter(services: Services, agent: Agent) -> Adapter:
 
 
 async def _end_as_failed(services: Services, agent: Agent, error: Exception) -> None:
-    """Record that we could not carry the agent further, whatever state that was in."""
+    """End the agent's processes and record a failed result with the error."""
     await end_processes(services, agent)
     if agent.state in (*RUNS, State.PAUSED):
         agent = await services.store.lifecycle.move(agent, State.FINISHING)

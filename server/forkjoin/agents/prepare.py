@@ -1,4 +1,4 @@
-"""Before an agent's program starts: its worktree is made, what is wanted there brought; and where all runs for it."""
+"""Preparing an agent: its worktree, its workspace, and the tokens of its attempts."""
 
 import functools
 import secrets
@@ -18,19 +18,21 @@ from forkjoin.workspace.workspace import Workplace
 
 
 async def prepare(services: Services, agent: Agent) -> Agent:
-    """Make the agent's worktree; the agent, with the branch that it got. Doing so twice is harmless.
+    """Create the agent's worktree and branch, unless they exist. Return the agent's updated record.
 
-    A later attempt finds the worktree as the one before it has left it.
+    A later attempt keeps the worktree as the earlier attempt left it.
 
     Raises:
-        GitError: git would not; nothing is left of it.
-        CallerError: The worktree's path is not where it should be, the disk is full, or the work of those that it comes
-            after conflicts; nothing is left of it.
+        GitError: git failed. The worktree was removed again.
+        CallerError: The worktree's folder is behind a symlink, the disk is full, or the work of two dependencies
+            conflicts. The worktree was removed again.
     """
     home, store = services.home, services.store
     path = Path(agent.worktree.path)
     if path.parent.resolve() != home.state.resolve() / home.worktrees.name / path.parent.name:
-        raise CallerError(f"{path.parent} is reached through a symlink; remove that, or set FORKJOIN_HOME elsewhere.")
+        raise CallerError(
+            f"{path.parent} is behind a symlink. Remove the symlink, or set FORKJOIN_HOME to another folder."
+        )
     project = await store.projects.get(agent.project)
     if agent.attempt > 1 and agent.worktree.prepared and is_folder(path):
         await autocommit.mend(project.common_dir, path, agent.worktree.branch)
@@ -46,7 +48,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
         if agent.worktree.checkout:
             await bring_ignored(Path(agent.worktree.checkout), path)
     except (ForkjoinError, OSError):
-        if not agent.worktree.prepared:  # else its program may be there by now
+        if not agent.worktree.prepared:  # else its program may have started already
             await worktree.undo(project.common_dir, path, branch, agent.worktree.base)
         raise
     await store.agents.update(agent, prepared=True, branch=branch)
@@ -54,7 +56,11 @@ async def prepare(services: Services, agent: Agent) -> Agent:
 
 
 async def workplace_of(services: Services, agent: Agent, environment: Mapping[str, str]) -> Workplace:
-    """Return the environment of an agent's commands, without its token."""
+    """Return the agent's workspace, in which its program and its commands run.
+
+    Args:
+        environment: The environment of the agent's lead.
+    """
     project = await services.store.projects.get(agent.project)
     ours = {
         "FORKJOIN_AGENT": agent.id,
@@ -76,7 +82,7 @@ async def workplace_of(services: Services, agent: Agent, environment: Mapping[st
 
 
 async def give_token(services: Services, agent: Agent) -> str:
-    """Return the attempt's token for the agent's program, and record its digest."""
+    """Return the token that authenticates the agent's program, and record the token's digest."""
     token = _token(agent.handle)
     await services.store.agents.add_token(agent.number, digest_of(token))
     return token
@@ -84,5 +90,5 @@ async def give_token(services: Services, agent: Agent) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _token(handle: str) -> str:  # noqa: ARG001
-    """Return an attempt's authentication token. It is kept in memory only."""
+    """Return the token of an attempt, which is generated once and kept in memory only."""
     return ISSUED + secrets.token_urlsafe(24)

@@ -1,4 +1,4 @@
-"""What is run as an agent's program, in which environment, and what that, and its adapter, are told."""
+"""The command, input and environment with which an agent's program starts."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ from forkjoin.workspace.workspace import Workplace
 
 
 async def attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
-    """What to run for an agent that is prepared."""
+    """Return what the executor should run for a prepared agent's next attempt."""
     program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
     adapter, workplace = ADAPTERS[program.kind], await workplace_of(services, agent, environment)
     message = await services.store.messages.prompt(agent)
@@ -46,7 +46,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
 
 
 async def brief_of(services: Services, agent: Agent) -> Brief:
-    """All that its adapter is told about an agent that is prepared."""
+    """Return everything that the adapter needs to know about a prepared agent."""
     task = "\n\n".join(
         [await services.store.agents.task(agent.number), *await services.store.messages.delivered(agent)]
     )
@@ -66,7 +66,12 @@ async def brief_of(services: Services, agent: Agent) -> Brief:
 
 
 async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
-    """The environment of its program, made of that of its workplace and what is added to that."""
+    """Return the environment of the agent's program.
+
+    Args:
+        workplace: The agent's workspace, with the environment of its lead.
+        added: Variables of the settings and of the adapter.
+    """
     ours = {
         "FORKJOIN_TOKEN": await give_token(workplace.services, agent),
         "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
@@ -76,7 +81,7 @@ async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, s
 
 
 async def _about(services: Services, agent: Agent, workplace: Workplace) -> dict[str, object]:
-    """What an agent's record can be made of again, should the records be damaged."""
+    """Return what the attempt's folder keeps so that a lost record of the agent can be restored."""
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
     wanted = workplace.recipe.model_dump(exclude_defaults=True)
     about = About.model_validate({**columns(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
@@ -84,9 +89,13 @@ async def _about(services: Services, agent: Agent, workplace: Workplace) -> dict
 
 
 async def _write_task(workplace: Workplace, agent: Agent, task: str) -> str:
-    """The file with the task, in the worktree's own git folder: in no commit, and gone with the worktree."""
+    """Write the task to a file in the worktree's own git folder, where no commit includes it.
+
+    Returns:
+        The file's path.
+    """
     folder = await to_thread.run_sync(git_folder, workplace.common_dir, workplace.path)
     if folder is None:
-        raise CallerError(f"git knows the worktree of {agent.label} no more; spawn a new agent.")
+        raise CallerError(f"git doesn't know the worktree of {agent.label} any more. Spawn a new agent.")
     await to_thread.run_sync(write_atomically, folder / "forkjoin-task", task.encode())
     return str(folder / "forkjoin-task")
