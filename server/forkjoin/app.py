@@ -79,7 +79,7 @@ async def serve(home: Home) -> None:
             tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
             tasks.start_soon(_leave_when_damaged, reconciler, tasks.cancel_scope)
             tasks.start_soon(_leave_when_idle, reconciler, door, tasks.cancel_scope)
-            tasks.start_soon(reconciler.foresight.watch)
+            tasks.start_soon(reconciler.conflict_preview.watch)
             tasks.start_soon(reconciler.run)
             await door.serve(listener, tasks)
         await reconciler.services.environments.save(await reconciler.store.agents.needed_environments())

@@ -55,8 +55,8 @@ class Reconciler:
         self.merges_without_environment = 0  #: merges that wait for their lead's environment, which a restart has lost
         self._process_control = ProcessControl(services)
         self._expiry = Expiry(services)
-        self._lander = MergeRunner(services)
-        self.foresight = ConflictPreview(services)
+        self._merge_runner = MergeRunner(services)
+        self.conflict_preview = ConflictPreview(services)
         self._attended: set[str] = set()  #: what a task sees to
 
     def __repr__(self) -> str:
@@ -157,4 +157,4 @@ class Reconciler:
         landing = await self.store.merges.get(number)  # it may be done since it was listed
         if landing.state is not MergeJobState.DONE:
             with daemon_log.concerning(landing=number):
-                await self._lander.land(landing, await find_environment(self.services, landing))
+                await self._merge_runner.run(landing, await find_environment(self.services, landing))

@@ -188,7 +188,7 @@ async def test_of_those_named_together_the_best_alone_lands_and_a_loser_by_itsel
     await contest(near, "echo > f$n", "ls | grep -c 'f[23]'")
     answer = await near.call("merge_worktree", ids=["fix-3", "fix-1", "fix-2"])
     assert ids_of(answer, "merged") == ["a2"]
-    why = "it lost to a2 (fix-2); named alone, it is merged all the same"
+    why = "it lost to a2 (fix-2); to merge it all the same, name it without the other candidates"
     assert answer["skipped"] == [{"id": "a3", "why": why}, {"id": "a1", "why": why}]
     assert ids_of(await near.call("merge_worktree", ids=["fix-3"]), "merged") == ["a3"]
     assert "Unmerged work: a1 (fix-1)" in await near.refusal("remove_worktrees", ids=["fix"])

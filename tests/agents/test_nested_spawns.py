@@ -366,7 +366,7 @@ async def test_its_command_line_tells_of_no_other_whose_work_conflicts_or_compet
     first = await in_process_reconciler.store.agents.get(1)
     await near_lead.results("a1", "a2")
     monkeypatch.setattr(
-        in_process_reconciler.foresight, "known", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]}
+        in_process_reconciler.conflict_preview, "pairs", {first.project: [ConflictingPair("a1", "a2", ("secret.txt",))]}
     )
     async with program_of(in_process_reconciler, "a1", kind="cli") as shell:
         assert [one["id"] for one in (await shell.call("get_result", id="a1"))["candidates"]] == ["a1"]

@@ -67,7 +67,7 @@ async def test_what_has_no_history_in_common_is_told_and_hides_no_other_conflict
 async def test_what_goes_wrong_there_is_no_end_of_it(
     repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conflict_preview, "_REST_S", 0.01)
+    monkeypatch.setattr(conflict_preview, "_LEAST_PAUSE_S", 0.01)
     tried: list[int] = []
 
     async def fail() -> None:
@@ -75,8 +75,8 @@ async def test_what_goes_wrong_there_is_no_end_of_it(
         raise RuntimeError("can't start new thread")
 
     async with open_reconciler_in_memory(home) as reconciler, anyio.create_task_group() as tasks:
-        monkeypatch.setattr(reconciler.foresight, "_look_at_all", fail)
-        tasks.start_soon(reconciler.foresight.watch)
+        monkeypatch.setattr(reconciler.conflict_preview, "_compare_all", fail)
+        tasks.start_soon(reconciler.conflict_preview.watch)
         await until(lambda: len(tried) > 1)
         tasks.cancel_scope.cancel()
 
@@ -90,19 +90,19 @@ async def test_more_than_can_be_compared_is_refused_in_words(near_lead: Lead, mo
 async def test_what_is_remembered_of_more_pairs_than_that_is_told_all_the_same(
     near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conflict_preview, "_REMEMBERED", 1)
+    monkeypatch.setattr(conflict_preview, "_CACHED_PAIRS", 1)
     ids = await near_lead.run(*(f"echo {n} > new" for n in range(3)))
     assert len((await near_lead.call("check_conflicts", ids=ids))["conflicts"]) == 3
 
 
 async def test_a_lead_is_warned_while_they_run(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conflict_preview, "_REST_S", 0.05)
+    monkeypatch.setattr(conflict_preview, "_LEAST_PAUSE_S", 0.05)
     async with (
         open_reconciler_in_memory(home) as reconciler,
         lead_of(reconciler, repository) as lead,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(reconciler.foresight.watch)
+        tasks.start_soon(reconciler.conflict_preview.watch)
         ids = await lead.spawn(*(f"echo {n} > shared.txt; sleep 1000" for n in (1, 2)), priority=1)
 
         async def warned() -> list[str]:

@@ -32,14 +32,14 @@ async def test_a_disk_that_fills_midway_leaves_all_as_it_was_and_with_room_it_la
     filler = disk / "filler"
     filler.write_bytes(b"x" * (shutil.disk_usage(disk).free - 1_000_000))  # room for two of the four
     async with open_daemon(home) as reconciler:
-        lander = MergeRunner(reconciler.services)
+        runner = MergeRunner(reconciler.services)
         for _ in range(2):
             with pytest.raises(GitError):
-                await carry_to_its_end(lander, reconciler.store, number)
+                await carry_to_its_end(runner, reconciler.store, number)
             assert contents(here) == before
             assert git(here, "status", "--porcelain") == " M other"
         filler.unlink()
-        landed = await carry_to_its_end(lander, reconciler.store, number)
+        landed = await carry_to_its_end(runner, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(here, "status", "--porcelain") == " M other"
     assert len((here / "large3").read_bytes()) == 400_000

@@ -243,7 +243,7 @@ async def test_killed_while_it_moves_a_target_that_was_nowhere_its_checkout_is_l
         assert landed.commit == git(repository, "rev-parse", "main")
         assert (repository / "new" / "file").exists()
     else:
-        assert landed.error == "There is no branch main any more."
+        assert landed.error == "The branch main no longer exists; name another one in `into`."
     assert git(repository, "status", "--porcelain") == ""
     world.check_no_litter()
 

@@ -50,17 +50,17 @@ async def test_what_passes_is_tried_again_and_then_it_lands(
     call: str,
     words: str,
 ) -> None:
-    lander = MergeRunner(reconciler.services)
+    runner = MergeRunner(reconciler.services)
     before = everything(repository)
     call = call.format(old=git(repository, "rev-parse", "main"))
     with monkeypatch.context() as patch:
         put_git(tmp_path / "bin", patch, f'case " $* " in *" {call} "*) echo "{words}" >&2; exit 128; esac')
         for _ in range(3):
             with pytest.raises(GitError):
-                await carry_to_its_end(lander, reconciler.store, number)
+                await carry_to_its_end(runner, reconciler.store, number)
             assert (await reconciler.store.agents.get(1)).merge is Merge.QUEUED
     assert everything(repository) | {"index": None} == before | {"index": None}
-    landed = await carry_to_its_end(lander, reconciler.store, number)
+    landed = await carry_to_its_end(runner, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
     assert (repository / "one").read_text() == "1\n"
@@ -69,13 +69,13 @@ async def test_what_passes_is_tried_again_and_then_it_lands(
 async def test_what_stays_is_told_in_words_in_the_end(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
-    monkeypatch.setattr(run_merge, "_PATIENCE", 2)
-    lander = MergeRunner(reconciler.services)
+    monkeypatch.setattr(run_merge, "_RETRIES", 2)
+    runner = MergeRunner(reconciler.services)
     put_git(tmp_path / "bin", monkeypatch, f'case "$*" in *update-ref*) echo "{LOCKED}" >&2; exit 128; esac')
     for _ in range(2):
         with pytest.raises(GitError):
-            await carry_to_its_end(lander, reconciler.store, number)
-    landed = await carry_to_its_end(lander, reconciler.store, number)
+            await carry_to_its_end(runner, reconciler.store, number)
+    landed = await carry_to_its_end(runner, reconciler.store, number)
     assert landed.error
     assert "main.lock': File exists." in landed.error
     assert "Nothing was merged into main" in landed.error
@@ -89,11 +89,11 @@ async def test_a_lock_that_stays_is_named_after_two_more_tries(
     monkeypatch.setattr(safe_options, "OPTIONS", (*safe_options.OPTIONS, "-c", "core.filesRefLockTimeout=50"))
     lock = repository / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
-    lander = MergeRunner(reconciler.services)
+    runner = MergeRunner(reconciler.services)
     for _ in range(2):
         with pytest.raises(GitError):
-            await carry_to_its_end(lander, reconciler.store, number)
-    landed = await carry_to_its_end(lander, reconciler.store, number)
+            await carry_to_its_end(runner, reconciler.store, number)
+    landed = await carry_to_its_end(runner, reconciler.store, number)
     assert landed.error
     assert f"Unable to create '{lock}': File exists. Remove it if no git is at work there. Nothing" in landed.error
 
@@ -101,18 +101,18 @@ async def test_a_lock_that_stays_is_named_after_two_more_tries(
 async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_full(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
-    monkeypatch.setattr(run_merge, "_PATIENCE", 0)
-    monkeypatch.setattr(run_merge, "_LONG_PATIENCE", 0)
-    lander = MergeRunner(reconciler.services)
+    monkeypatch.setattr(run_merge, "_RETRIES", 0)
+    monkeypatch.setattr(run_merge, "_RETRIES_PARTLY_MOVED", 0)
+    runner = MergeRunner(reconciler.services)
     full = f'echo "fatal: {FULL}" >&2; exit 128'
     moves = f'case " $* " in *" -u -n "*) ;; *" read-tree -m -u "*) {REAL_GIT} "$@"; {full};; '
     with monkeypatch.context() as patch:
         put_git(tmp_path / "bin", patch, f'{moves} *" checkout-index "*) {full}; esac')
         for _ in range(3):
             with pytest.raises(Exception, match=FULL):
-                await carry_to_its_end(lander, reconciler.store, number)
+                await carry_to_its_end(runner, reconciler.store, number)
             assert (await reconciler.store.merges.get(number)).state is MergeJobState.MOVING
-    landed = await carry_to_its_end(lander, reconciler.store, number)
+    landed = await carry_to_its_end(runner, reconciler.store, number)
     assert [merged.id for merged in landed.merged] == ["a1"]
     assert git(repository, "status", "--porcelain") == ""
 
@@ -120,8 +120,8 @@ async def test_a_checkout_that_cannot_be_put_back_is_no_end_while_the_disk_is_fu
 async def test_records_that_cannot_be_written_end_no_landing(
     repository: Path, monkeypatch: pytest.MonkeyPatch, reconciler: Reconciler, number: int
 ) -> None:
-    monkeypatch.setattr(run_merge, "_PATIENCE", 0)
-    lander = MergeRunner(reconciler.services)
+    monkeypatch.setattr(run_merge, "_RETRIES", 0)
+    runner = MergeRunner(reconciler.services)
     done = reconciler.store.merges.set_state
 
     async def refuse(*_: object, **__: object) -> None:
@@ -130,10 +130,10 @@ async def test_records_that_cannot_be_written_end_no_landing(
     for _ in range(3):
         monkeypatch.setattr(reconciler.store.merges, "set_state", refuse)
         with pytest.raises(RecordsError):
-            await carry_to_its_end(lander, reconciler.store, number)
+            await carry_to_its_end(runner, reconciler.store, number)
         assert git(repository, "status", "--porcelain") == ""
     monkeypatch.setattr(reconciler.store.merges, "set_state", done)
-    assert [merged.id for merged in (await carry_to_its_end(lander, reconciler.store, number)).merged] == ["a1"]
+    assert [merged.id for merged in (await carry_to_its_end(runner, reconciler.store, number)).merged] == ["a1"]
 
 
 async def test_a_lock_on_a_ref_is_waited_for(

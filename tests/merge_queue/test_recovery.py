@@ -272,7 +272,7 @@ async def test_what_git_cannot_tell_is_not_taken_for_an_answer(
     before = contents(target.repository)
     with monkeypatch.context() as patch:
         put_git(tmp_path / "bin", patch, 'case "$*" in *merge-base*) kill -9 $$; esac')
-        with pytest.raises(BrokenPromiseError, match="A merge into main was cut off"):
+        with pytest.raises(BrokenPromiseError, match="A merge into main was interrupted"):
             await target.settle_interrupted_move()
     assert contents(target.repository) == before
     assert await target.settle_interrupted_move()

@@ -114,7 +114,7 @@ async def test_onto_a_branch_without_a_commit_nothing_lands(repository: Path, ho
     if bisecting:
         git(repository, "bisect", "start", check=False)
     landed = await carry_out_here(home, number)
-    assert landed.error == "There is no branch main any more."
+    assert landed.error == "The branch main no longer exists; name another one in `into`."
     assert git(repository, "for-each-ref", "--format=%(refname:short)", "refs/heads/main") == ""
 
 

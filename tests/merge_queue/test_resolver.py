@@ -155,7 +155,7 @@ async def test_where_no_ports_are_left_what_landed_is_told_all_the_same(
             await near_lead.run("true")
     answer = await near_lead.call("merge_worktree", ids=ids, on_conflict="agent")
     assert ids_of(answer, "merged") == ["a1"]
-    assert answer["note"].startswith("Nobody was spawned for the conflicts. No 1000 ports in a row are free")
+    assert answer["note"].startswith("No agent was spawned for the conflicts. No 1000 ports in a row are free")
 
 
 async def test_whoever_resolves_may_do_what_the_one_may_whose_work_conflicts(

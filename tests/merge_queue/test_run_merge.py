@@ -279,7 +279,7 @@ async def test_a_target_that_is_deleted_while_verify_runs_is_not_made_again(near
     git(repository, "branch", "side")
     await near_lead.run("echo > one")
     delete = f"git -C {repository} branch -qD side"
-    assert "There is no branch side any more" in await near_lead.refusal(
+    assert "The branch side no longer exists" in await near_lead.refusal(
         "merge_worktree", ids=["a1"], into="side", verify=delete
     )
     assert git(repository, "branch", "--list", "side") == ""

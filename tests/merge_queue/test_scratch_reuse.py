@@ -138,14 +138,14 @@ async def test_what_is_shared_as_a_copy_is_copied_anew_once_the_checkouts_has_ch
 async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
     near_lead: Lead, in_process_reconciler: Reconciler, repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    switch = ScratchVerifier._switch
+    switch = ScratchVerifier._check_out
 
     async def refuse(self: ScratchVerifier, scratch: ScratchWorktree, commit: str) -> None:
         if scratch.number == 1 and (home.worktrees / "target-1").exists():
             raise PermissionError(13, "Permission denied")
         await switch(self, scratch, commit)
 
-    monkeypatch.setattr(ScratchVerifier, "_switch", refuse)
+    monkeypatch.setattr(ScratchVerifier, "_check_out", refuse)
     answers = await merge_each(near_lead, "true", "echo > one", "echo > two", "echo > three")
     assert [ids_of(answer, "merged") for answer in answers] == [["a1"], ["a2"], ["a3"]]
     assert [(one.number, one.retired) for one in await in_process_reconciler.store.scratch_worktrees.all()] == [
@@ -157,14 +157,14 @@ async def test_where_it_cannot_be_given_other_files_another_takes_its_place(
 async def test_where_each_verify_leaves_what_cannot_be_taken_away_the_merge_ends_in_words(
     near_lead: Lead, in_process_reconciler: Reconciler, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    switch = ScratchVerifier._switch
+    switch = ScratchVerifier._check_out
 
     async def refuse(self: ScratchVerifier, scratch: ScratchWorktree, commit: str) -> None:
         if (home.worktrees / f"target-{scratch.number}").exists():
             raise PermissionError(13, "Permission denied", "root's")
         await switch(self, scratch, commit)
 
-    monkeypatch.setattr(ScratchVerifier, "_switch", refuse)
+    monkeypatch.setattr(ScratchVerifier, "_check_out", refuse)
     ids = await near_lead.run("echo > one", "echo > two", "echo > three", "echo > four")
     refused = await near_lead.refusal("merge_worktree", ids=ids, verify="false")
     assert f"verify ran in {home.worktrees}/target-2" in refused

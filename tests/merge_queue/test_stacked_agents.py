@@ -39,12 +39,12 @@ async def test_its_top_alone_is_skipped_naming_what_is_missing(near_lead: Lead, 
     first, second, third = await stack(near_lead, "echo > one", "echo > two", "echo > three")
     answer = await near_lead.call("merge_worktree", ids=[third])
     assert answer["skipped"] == [
-        {"id": third, "why": f"it has the work of {second} (s1), which is not in main: name that one too"}
+        {"id": third, "why": f"it has the work of {second} (s1), which is not in main: name that agent too"}
     ]
     answer = await near_lead.call("merge_worktree", ids=[second, third])
     assert answer["skipped"][0] == {
         "id": second,
-        "why": f"it has the work of {first} (s0), which is not in main: name that one too",
+        "why": f"it has the work of {first} (s0), which is not in main: name that agent too",
     }
     assert answer["merged"] == []
     await near_lead.call("merge_worktree", ids=[first])
@@ -105,7 +105,7 @@ async def test_its_top_waits_for_ground_that_is_in_another_branch_alone(
     assert ids_of(await near_lead.call("merge_worktree", ids=[first], strategy=strategy, **into), "merged") == [first]
     git(repository, "reset", "-q", "--hard", "main" if into else "HEAD^")
     answer = await near_lead.call("merge_worktree", ids=[second])
-    why = f"it has the work of {first} (s0), which is not in main: name that one too"
+    why = f"it has the work of {first} (s0), which is not in main: name that agent too"
     assert (answer["merged"], answer["skipped"]) == ([], [{"id": second, "why": why}])
     assert ids_of(await near_lead.call("merge_worktree", ids=[second, first]), "merged") == [first, second]
     assert {"one", "two"} <= contents(repository).keys()

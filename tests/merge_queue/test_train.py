@@ -75,7 +75,7 @@ async def test_what_a_target_fails_by_itself_is_nobodys_fault_and_nothing_lands(
     ids = await near_lead.run("echo > one", "echo > two")
     before = git(repository, "rev-parse", "main")
     refused = await near_lead.refusal("merge_worktree", ids=ids, verify="echo the tests are broken; false")
-    assert "verify fails on main itself, without any of these; nothing was merged" in refused
+    assert "verify fails on main itself, without any of these branches, so nothing was merged" in refused
     assert "the tests are broken" in refused
     assert git(repository, "rev-parse", "main") == before
     assert [(await near_lead.call("get_result", id=one))["merge"] for one in ids] == ["unmerged", "unmerged"]
@@ -170,7 +170,7 @@ async def test_one_whose_ground_conflicts_is_skipped(near_lead: Lead, repository
 async def test_one_whose_ground_is_not_named_is_skipped(near_lead: Lead, repository: Path) -> None:
     first, second = await follow(near_lead, "echo > one", "echo > two")
     answer = await near_lead.call("merge_worktree", ids=[second])
-    assert "which is not in main: name that one too" in answer["skipped"][0]["why"]
+    assert "which is not in main: name that agent too" in answer["skipped"][0]["why"]
     await near_lead.call("merge_worktree", ids=[first])
     assert ids_of(await near_lead.call("merge_worktree", ids=[second]), "merged") == [second]
     assert sorted(contents(repository)) == ["README.md", "one", "shared.txt", "two"]

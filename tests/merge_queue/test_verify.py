@@ -86,7 +86,7 @@ async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
     repository: Path, home: Home, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await record_landing_in(reconciler, repository, "true")
-    lander = MergeRunner(reconciler.services)
+    runner = MergeRunner(reconciler.services)
     old = git(repository, "rev-parse", "main")
     record = reconciler.store.merges.set_state
 
@@ -97,14 +97,14 @@ async def test_without_the_environment_it_needs_a_move_is_settled_all_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(reconciler.store.merges, "set_state", record_and_die)
         with pytest.raises(KeyboardInterrupt):
-            await lander.land(await reconciler.store.merges.get(number), ENVIRONMENT)
+            await runner.run(await reconciler.store.merges.get(number), ENVIRONMENT)
     git(repository, "read-tree", "-m", "-u", old, "forkjoin/of-an-agent")
     person = git(repository, "commit-tree", "-p", old, "-m", "person", f"{old}^{{tree}}")
     git(repository, "update-ref", "refs/heads/main", person)
-    await lander.land(await reconciler.store.merges.get(number), None)
+    await runner.run(await reconciler.store.merges.get(number), None)
     assert (await reconciler.store.merges.get(number)).state is MergeJobState.QUEUED
     assert git(repository, "status", "--porcelain") == ""
-    assert [merged.id for merged in (await carry_to_its_end(lander, reconciler.store, number)).merged] == ["a1"]
+    assert [merged.id for merged in (await carry_to_its_end(runner, reconciler.store, number)).merged] == ["a1"]
 
 
 async def test_shared_configuration_that_a_verify_changes_is_told_with_the_merge(

@@ -125,11 +125,11 @@ async def open_daemon(home: Home) -> AsyncGenerator[Reconciler]:
         os.close(held)
 
 
-async def carry_to_its_end(lander: MergeRunner, store: Store, number: int) -> MergeReport:
+async def carry_to_its_end(runner: MergeRunner, store: Store, number: int) -> MergeReport:
     """Carry a landing on as the reconciler does; what is answered."""
     landing: MergeJob = await store.merges.get(number)
     if landing.state is not MergeJobState.DONE:
-        await lander.land(landing, ENVIRONMENT)
+        await runner.run(landing, ENVIRONMENT)
     answer = (await store.merges.get(number)).answer
     assert answer is not None
     return MERGE_REPORT.validate_json(answer)

@@ -61,8 +61,8 @@ async def check_conflicts(call: ToolCall, arguments: CheckConflicts) -> Conflict
     else:
         agents = await call.store.agents.unmerged(call.project, MOST_COMPARED + 1, call.visible_below)
     target = await find_target(await read_checkout(call.caller.session.folder), arguments.into)
-    found = await call.reconciler.foresight.look(call.project, agents, target)
-    rows = [Conflict(between=(pair.one, pair.other), files=list(limit_names(pair.files))) for pair in found]
+    found = await call.reconciler.conflict_preview.compare(call.project, agents, target)
+    rows = [Conflict(between=(pair.first, pair.second), files=list(limit_names(pair.files))) for pair in found]
     fitting = fit_rows(rows, _CONFLICTS_BYTES)
     return Conflicts(conflicts=fitting, target=short_name(target), more=len(rows) - len(fitting) or None)
 

@@ -138,9 +138,9 @@ async def _listed(call: ToolCall, agent: Agent, task: str) -> Listed:
 async def _conflicts(call: ToolCall, agent: Agent) -> list[str]:
     """Tell with whose work that the caller may see an agent's conflicts, as of the last look at what runs."""
     files = {
-        clash.other if clash.one == agent.id else clash.one: ", ".join(clash.files[:3])
-        for clash in call.reconciler.foresight.known.get(agent.project, [])
-        if agent.id in (clash.one, clash.other)
+        clash.second if clash.first == agent.id else clash.first: ", ".join(clash.files[:3])
+        for clash in call.reconciler.conflict_preview.pairs.get(agent.project, [])
+        if agent.id in (clash.first, clash.second)
     }
     others = await call.store.agents.get_all(filter(None, map(number_of, files))) if files else []
     hidden = {other.id for other in others if not call.may_see(other)}
@@ -213,8 +213,8 @@ async def get_status(call: ToolCall, arguments: Arguments) -> Status:  # noqa: A
         merges=first_lines([_merge(landing) for landing in await call.store.merges.open()]),
         conflicts=first_lines(
             [
-                f"{clash.one} and {clash.other}: {', '.join(clash.files[:3])}"
-                for clashes in call.reconciler.foresight.known.values()
+                f"{clash.first} and {clash.second}: {', '.join(clash.files[:3])}"
+                for clashes in call.reconciler.conflict_preview.pairs.values()
                 for clash in clashes
             ]
         ),

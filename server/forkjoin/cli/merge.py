@@ -46,9 +46,9 @@ def merge(
 
 def _is_left(skipped: dict[str, str]) -> bool:
     """Whether there is something of one that was skipped that has not landed."""
-    from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING
+    from forkjoin.merge_queue.report import NOTHING_LEFT_TO_MERGE
 
-    return skipped["why"] not in (MERGED_BEFORE, NOTHING)
+    return skipped["why"] not in NOTHING_LEFT_TO_MERGE
 
 
 def _resolver(conflicted: dict[str, Any]) -> str:

@@ -1,20 +1,24 @@
-"""Finding out which of the branches that were merged together breaks verify, in few runs of it."""
+"""Finding the branch that breaks verify, among branches that are merged in order, in few runs of verify."""
 
 from collections.abc import Awaitable, Callable
 
 
 class BrokenBeforeError(Exception):
-    """It fails without any of them."""
+    """verify fails even without the first branch."""
 
 
 async def longest_passing(length: int, passes: Callable[[int], Awaitable[bool]]) -> int:
-    """How many of the first of `length` branches pass together: all, or those before the one that breaks it.
+    """Return how many branches, from the first, pass together: all, or those before the one that breaks verify.
 
-    To find it among n takes at most ⌈log2 (n + 1)⌉ + 1 calls of `passes`, which is asked about the first so many. The
-    very first is blamed only once what was there before it is known to pass.
+    This takes at most ⌈log2 (length + 1)⌉ + 1 calls of `passes`.
+
+    Args:
+        length: How many branches there are.
+        passes: Tells whether verify passes with the first n branches. It is called with 0 before the first branch is
+            blamed, since the target may be broken without it.
 
     Raises:
-        BrokenBeforeError: It fails without the first too.
+        BrokenBeforeError: verify fails with none of the branches.
     """
     if await passes(length):
         return length

@@ -1,6 +1,6 @@
-"""Which agents' work conflicts before it is merged: that of running ones too, as it is in their worktrees now.
+"""Conflicts between agents' work before it is merged, including running agents and uncommitted files.
 
-What was compared once is remembered by its commits, so that looking again costs what has changed since.
+Compared commits are cached, so that another comparison costs only what has changed since.
 """
 
 import itertools
@@ -24,102 +24,103 @@ from forkjoin.workspace.agent_work import find_end
 
 log = logging.getLogger(__name__)
 
-#: Between two looks at what runs: so long at least, and so many times as long as the last look took.
-_REST_S, _SHARE = 15.0, 20
+#: The least pause between two comparisons, and how many times longer than the last comparison the pause must be.
+_LEAST_PAUSE_S, _PAUSE_FACTOR = 15.0, 20
 
-#: How many comparisons are remembered.
-_REMEMBERED = 20_000
+#: How many compared pairs of commits are cached.
+_CACHED_PAIRS = 20_000
 
-#: More agents of one repository than this are not compared unasked; or at all.
-_MOST, MOST_COMPARED = 40, 150
+#: How many agents of a repository are compared regularly, and how many at the request of a lead.
+_MOST_WATCHED, MOST_COMPARED = 40, 150
 
 
 @dataclass(frozen=True, slots=True)
 class ConflictingPair:
-    """Two that conflict: agents' ids, or an agent's and a branch."""
+    """Two agents whose work conflicts, by id, or an agent and a branch."""
 
-    one: str
-    other: str
+    first: str
+    second: str
     files: tuple[str, ...]
 
 
 class ConflictPreview:
-    """What is known of conflicts to come."""
+    """A cache of compared commits, and the conflicts found by the last regular comparison."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._files: dict[frozenset[str], tuple[str, ...]] = {}
-        self.known: dict[int, list[ConflictingPair]] = {}  #: for each project where agents run, as of the last look
+        self._files: dict[frozenset[str], tuple[str, ...]] = {}  #: the conflicting files of two commits
+        self.pairs: dict[int, list[ConflictingPair]] = {}  #: by the numbers of projects where agents run
 
-    async def look(self, project: int, agents: Sequence[Agent], target: str | None) -> list[ConflictingPair]:
-        """Which of these conflict, with each other and with the target, a branch by its full name."""
+    async def compare(self, project: int, agents: Sequence[Agent], target: str | None) -> list[ConflictingPair]:
+        """Return which of the agents' work conflicts, with each other's or with the target.
+
+        Args:
+            target: A full ref name, or `None` to compare the agents only with each other.
+        """
         if len(agents) > MOST_COMPARED:
             raise CallerError(
                 f"At most {MOST_COMPARED} agents are compared at once, pair by pair; name fewer in `ids`."
             )
         common_dir = (await self._services.store.projects.get(project)).common_dir
         with temporary_objects(common_dir, self._services.home.aside) as aside:
-            commits = {agent.id: await self._commit_of(common_dir, agent, aside) for agent in agents}
+            commits = {agent.id: await self._find_commit(common_dir, agent, aside) for agent in agents}
             sides = [(name, commit) for name, commit in commits.items() if commit]
             if target and (tip := await find_tip(common_dir, target)):
                 sides.append((short_name(target), tip))
-            apart = _find_apart(agents)
-            pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in apart]
-            files = await self._compare(common_dir, [(one, other) for (_, one), (_, other) in pairs], aside)
-        found = (ConflictingPair(one[0], other[0], files[frozenset((one[1], other[1]))]) for one, other in pairs)
-        return [clash for clash in found if clash.files]
+            excluded = _exclude_pairs(agents)
+            pairs = [pair for pair in itertools.combinations(sides, 2) if frozenset(dict(pair)) not in excluded]
+            files = await self._find_files(common_dir, [(a, b) for (_, a), (_, b) in pairs], aside)
+        found = (ConflictingPair(a[0], b[0], files[frozenset((a[1], b[1]))]) for a, b in pairs)
+        return [pair for pair in found if pair.files]
 
-    async def _commit_of(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
-        """What an agent has done so far; none where that is nothing."""
+    async def _find_commit(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
+        """Return a commit of the agent's work, including uncommitted files, or `None` if there is no work."""
         if agent.state in FINAL:
             commit = await find_end(self._services.store, common_dir, agent)
-        else:
+        elif agent.worktree.prepared:
             set_up = await self._services.store.baselines.setup_files(agent)
-            commit = (
-                await snapshot(common_dir, Path(agent.worktree.path), aside, set_up)
-                if agent.worktree.prepared
-                else None
-            )
+            commit = await snapshot(common_dir, Path(agent.worktree.path), aside, set_up)
+        else:
+            commit = None
         return None if commit == agent.worktree.base else commit
 
-    async def _compare(
+    async def _find_files(
         self, common_dir: str, pairs: Sequence[tuple[str, str]], aside: dict[str, str]
     ) -> dict[frozenset[str], tuple[str, ...]]:
-        """In which files each pair conflicts."""
+        """Return the conflicting files of each pair of commits, from the cache where possible."""
         files = {key: self._files[key] for key in map(frozenset[str], pairs) if key in self._files}
         new = {frozenset(pair): pair for pair in pairs if frozenset(pair) not in files}
         if new:
             merges = await try_merges(common_dir, [MergePair(*pair) for pair in new.values()], NO_FSYNC, aside)
-            files |= dict(zip(new, map(_told, merges), strict=True))
+            files |= dict(zip(new, map(_conflicting_files, merges), strict=True))
             self._files |= {key: files[key] for key in new}
-        for oldest in list(self._files)[: max(0, len(self._files) - _REMEMBERED)]:
+        for oldest in list(self._files)[: max(0, len(self._files) - _CACHED_PAIRS)]:
             del self._files[oldest]
         return files
 
     async def watch(self) -> None:
-        """Look again and again at the repositories where agents run."""
+        """Compare the agents of each repository where agents run, again and again, until cancelled."""
         while True:
             began = anyio.current_time()
             try:
-                await self._look_at_all()
-            except Exception:  # a boundary: it is only a comfort
-                log.exception("conflicts could not be foreseen")
-            await anyio.sleep(max(_REST_S, _SHARE * (anyio.current_time() - began)))
+                await self._compare_all()
+            except Exception:  # a boundary: the daemon can do without the preview
+                log.exception("agents' work could not be compared")
+            await anyio.sleep(max(_LEAST_PAUSE_S, _PAUSE_FACTOR * (anyio.current_time() - began)))
 
-    async def _look_at_all(self) -> None:
+    async def _compare_all(self) -> None:
         running = {agent.project for agent in await self._services.store.agents.live() if agent.state in RUNS}
-        for project in self.known.keys() - running:
-            del self.known[project]
+        for project in self.pairs.keys() - running:
+            del self.pairs[project]
         for project in running:
-            agents = await self._services.store.agents.unmerged(project, _MOST)
+            agents = await self._services.store.agents.unmerged(project, _MOST_WATCHED)
             try:
-                self.known[project] = await self.look(project, agents, None)
-            except (ForkjoinError, OSError) as error:  # it is only a comfort
-                log.info("conflicts in project %d could not be foreseen: %s", project, error)
+                self.pairs[project] = await self.compare(project, agents, None)
+            except (ForkjoinError, OSError) as error:  # the daemon can do without the preview
+                log.info("agents' work in project %d could not be compared: %s", project, error)
 
 
-def _told(merged: TriedMerge | GitError) -> tuple[str, ...]:
-    """The files in which two conflict, as they can be told."""
+def _conflicting_files(merged: TriedMerge | GitError) -> tuple[str, ...]:
     if isinstance(merged, TriedMerge):
         return tuple(map(printable, merged.conflicts))
     if "unrelated histories" in merged.stderr:
@@ -127,8 +128,11 @@ def _told(merged: TriedMerge | GitError) -> tuple[str, ...]:
     raise merged
 
 
-def _find_apart(agents: Sequence[Agent]) -> set[frozenset[str]]:
-    """Those of which at most one is to be merged, by their ids: candidates for one task; or that one brings along."""
-    both = itertools.combinations([agent for agent in agents if agent.candidates.first], 2)
-    rivals = {frozenset((one.id, other.id)) for one, other in both if one.candidates.first == other.candidates.first}
-    return rivals | {frozenset((agent.id, f"a{agent.conflict.agent}")) for agent in agents}
+def _exclude_pairs(agents: Sequence[Agent]) -> set[frozenset[str]]:
+    """Return the pairs of ids that are never merged together.
+
+    These are candidates for the same task, and an agent with the resolver of its conflict.
+    """
+    pairs = itertools.combinations([agent for agent in agents if agent.candidates.first], 2)
+    candidates = {frozenset((a.id, b.id)) for a, b in pairs if a.candidates.first == b.candidates.first}
+    return candidates | {frozenset((agent.id, f"a{agent.conflict.agent}")) for agent in agents}

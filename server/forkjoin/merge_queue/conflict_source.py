@@ -1,4 +1,4 @@
-"""Whose work it is that resolves a conflict: that may be one that resolves another's, and so on."""
+"""The agents behind a conflict: a resolver's work may conflict too, and get a resolver of its own."""
 
 from collections.abc import AsyncIterator
 
@@ -10,38 +10,42 @@ from forkjoin.store.store import Store
 from forkjoin.workspace.agent_work import find_end
 
 
-async def find_origin(store: Store, agent: Agent) -> Agent:
-    """Whose task it is about, in truth: of one that resolves a conflict, the agent whose work that is."""
-    async for other in _climb(store, agent):
-        agent = other
+async def find_original_agent(store: Store, agent: Agent) -> Agent:
+    """Return the agent whose work a chain of resolvers goes back to. Return any other agent itself."""
+    async for resolved in _walk_resolved_agents(store, agent):
+        agent = resolved
     return agent
 
 
-async def find_resolved(order: MergeContext, agent: Agent, tip: str) -> dict[int, str]:
-    """Those whose conflict it resolves, or that one's, and whose work its branch has, all of it: where that ends."""
+async def find_resolved_agents(context: MergeContext, resolver: Agent, tip: str) -> dict[int, str]:
+    """Return the agents that are merged together with a resolver, each with its final commit.
+
+    These are the agents whose conflict it resolves, directly or through other resolvers. The walk along this chain
+    ends at an agent that is merged already, or whose work `tip` does not contain completely.
+    """
     found: dict[int, str] = {}
-    async for other in _climb(order.services.store, agent):
-        if other.timing.removed:
+    async for agent in _walk_resolved_agents(context.services.store, resolver):
+        if agent.timing.removed:
             continue
-        theirs = await find_end(order.services.store, order.common_dir, other)
-        if other.merge is Merge.MERGED or not (theirs and await order.has(theirs, tip)):
+        commit = await find_end(context.services.store, context.common_dir, agent)
+        if agent.merge is Merge.MERGED or not (commit and await context.is_ancestor(commit, tip)):
             break
-        found[other.number] = theirs
+        found[agent.number] = commit
     return found
 
 
-async def find_undone(order: MergeContext, tip: str, target: str) -> list[Agent]:
-    """Those whose work was merged into the target, is in it no more, and would be again with `tip`."""
-    new = set((await git.output(order.common_dir, "rev-list", tip, f"^{target}", "--")).split())
-    merges = await order.services.store.merges.into(order.landing.project, order.landing.target)
-    merged = [one for landing in merges for one in MERGE_REPORT.validate_json(landing.answer or "").merged]
-    numbers = dict.fromkeys(int(one.id[1:]) for one in merged if one.commit in new)
-    agents = await order.services.store.agents.get_all(numbers)
+async def find_undone_agents(context: MergeContext, tip: str, target_commit: str) -> list[Agent]:
+    """Return the agents whose merge was undone in the target, and would come back by merging `tip`."""
+    new = set((await git.output(context.common_dir, "rev-list", tip, f"^{target_commit}", "--")).split())
+    jobs = await context.services.store.merges.into(context.job.project, context.job.target)
+    merged = [branch for job in jobs for branch in MERGE_REPORT.validate_json(job.answer or "").merged]
+    numbers = dict.fromkeys(int(branch.id[1:]) for branch in merged if branch.commit in new)
+    agents = await context.services.store.agents.get_all(numbers)
     return [agent for agent in agents if agent.merge is not Merge.MERGED]
 
 
-async def _climb(store: Store, agent: Agent) -> AsyncIterator[Agent]:
-    """The one whose conflict it resolves, the one whose conflict that resolves, and so on, while they are recorded."""
+async def _walk_resolved_agents(store: Store, agent: Agent) -> AsyncIterator[Agent]:
+    """Yield the agent whose conflict this agent resolves, then the agent whose conflict that agent resolves, etc."""
     while agent.conflict.agent is not None and await store.agents.final_states([agent.conflict.agent]):
         agent = await store.agents.get(agent.conflict.agent)
         yield agent

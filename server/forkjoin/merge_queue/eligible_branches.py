@@ -1,4 +1,7 @@
-"""What is to be landed: branches in their order, none before what it was built on, and why some are not tried."""
+"""The branches that a merge job can merge, in their order, and why it skips the others.
+
+A branch that contains the work of another agent is merged after that agent's branch, never without it.
+"""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -9,73 +12,82 @@ from forkjoin.git.file_names import printable_list
 from forkjoin.git.merging.merge_branches_in_order import Branch
 from forkjoin.git.refs import Tip, describe_symbolic_target, find_symbolic_target
 from forkjoin.git.worktrees import merge_in_worktree
-from forkjoin.merge_queue.conflict_source import find_origin, find_resolved, find_undone
+from forkjoin.merge_queue.conflict_source import find_original_agent, find_resolved_agents, find_undone_agents
 from forkjoin.merge_queue.merge_context import MergeContext
-from forkjoin.merge_queue.report import MERGED_BEFORE, NOTHING, SkippedBranch
+from forkjoin.merge_queue.report import SkippedBranch, SkipReason, skip
 from forkjoin.scheduling.best_candidate import rank_candidates
-from forkjoin.scheduling.gates import PERSON_ATTACHED
 from forkjoin.workspace.agent_work import Moved, find_last
 
 
 @dataclass(frozen=True, slots=True)
 class EligibleBranch:
-    """An agent's branch that may land."""
+    """An agent's branch that the job tries to merge."""
 
     agent: Agent
-    branch: Branch  #: needs those whose work it has too, and that land first; numbered as its agent
-    #: Those whose conflicts it resolves, which are merged with it: their numbers, and where their work ends.
-    brings: Mapping[int, str] = field(hash=False)
+    branch: Branch  #: has the agent's number; `branch.needs` are the base agents that this job merges too
+    #: Agents whose conflict this agent resolves, with their final commits. Their work is merged with this branch.
+    resolved: Mapping[int, str] = field(hash=False)
 
 
 async def find_eligible_branches(
-    order: MergeContext, agents: Sequence[Agent], target: Tip, tips: Mapping[str, Tip]
+    context: MergeContext, agents: Sequence[Agent], target: Tip, tips: Mapping[str, Tip]
 ) -> list[EligibleBranch | SkippedBranch]:
-    """What is to become of each of a landing's agents, in the order in which they land."""
-    store = order.services.store
-    origins = {agent.number: (await find_origin(store, agent)).number for agent in agents}
+    """Return the eligible and the skipped branches of a job's agents, in merge order.
+
+    An agent whose conflict another agent of the job resolves has no entry of its own.
+
+    Args:
+        tips: The tips of the agents' branches, by full ref name.
+    """
+    store = context.services.store
+    origins = {agent.number: (await find_original_agent(store, agent)).number for agent in agents}
     tasks = await store.agents.tasks(origins.values())
-    lost = await _find_lost(order, agents)
-    entries = _EligibilityChecks(order, target.commit)
-    for agent in _sort(agents, await store.agents.dependencies(order.landing.agents)):
-        if agent.number not in entries.found:  # with whoever resolves its conflict
+    skipped = await _skip_worse_candidates(context, agents)
+    checks = _EligibilityChecks(context, target.commit)
+    for agent in _sort(agents, await store.agents.dependencies(context.job.agents)):
+        if agent.number not in checks.results:
             tip = tips.get(f"refs/heads/{agent.worktree.branch}") if agent.worktree.prepared else None
             task = tasks.get(origins[agent.number], "")
-            one = lost.get(agent.number) or await entries.find(agent, tip, task)
-            brought = one.brings if isinstance(one, EligibleBranch) else ()
-            entries.found.update(dict.fromkeys((agent.number, *brought), one))
-    return list(dict.fromkeys(entries.found.values()))
+            result = skipped.get(agent.number) or await checks.check(agent, tip, task)
+            resolved = result.resolved if isinstance(result, EligibleBranch) else ()
+            checks.results.update(dict.fromkeys((agent.number, *resolved), result))
+    return list(dict.fromkeys(checks.results.values()))
 
 
-async def _find_lost(order: MergeContext, agents: Sequence[Agent]) -> dict[int, SkippedBranch]:
-    """Who of these is not the best of the candidates for one task that are named here, and so does not land."""
+async def _skip_worse_candidates(context: MergeContext, agents: Sequence[Agent]) -> dict[int, SkippedBranch]:
+    """Skip each ended candidate that ranks below another candidate for the same task in this job."""
     candidates = [agent for agent in agents if agent.candidates.first]
     best: dict[int, Agent] = {}
-    ranked = rank_candidates(candidates, await order.services.store.results.get_all(candidates))
-    lost = [
+    ranked = rank_candidates(candidates, await context.services.store.results.get_all(candidates))
+    worse = [
         agent
         for agent in ranked
         if best.setdefault(agent.candidates.first, agent) is not agent and agent.state in FINAL
     ]
-    words = "it lost to {}; named alone, it is merged all the same"
-    return {agent.number: SkippedBranch(agent.id, words.format(best[agent.candidates.first].label)) for agent in lost}
+    return {
+        agent.number: skip(agent.id, SkipReason.NOT_BEST_CANDIDATE, best[agent.candidates.first].label)
+        for agent in worse
+    }
 
 
-def _sort(agents: Sequence[Agent], before: Mapping[int, AbstractSet[int]]) -> list[Agent]:
-    """These in their order, but one that comes after a later one, or whose conflict that resolves, follows it.
+def _sort(agents: Sequence[Agent], dependencies: Mapping[int, AbstractSet[int]]) -> list[Agent]:
+    """Return the agents in the given order, except that each agent follows its dependencies and its resolvers.
+
+    A circle is broken at its first agent.
 
     Args:
-        before: Whom each comes after, also by others.
+        dependencies: The agents that each agent depends on, directly or indirectly.
     """
     waiting = {agent.number: agent for agent in agents}
-    sorted_: list[Agent] = []
+    ordered: list[Agent] = []
     while waiting:
         resolved = {agent.conflict.agent for agent in waiting.values()}
-        free = (n for n in waiting if n not in resolved and waiting.keys().isdisjoint(before.get(n, ())))
-        sorted_.append(waiting.pop(next(free, next(iter(waiting)))))
-    return sorted_
+        free = (n for n in waiting if n not in resolved and waiting.keys().isdisjoint(dependencies.get(n, ())))
+        ordered.append(waiting.pop(next(free, next(iter(waiting)))))
+    return ordered
 
 
-def _message(strategy: Strategy, agent: Agent, task: str) -> str:
+def _commit_message(strategy: Strategy, agent: Agent, task: str) -> str:
     text = " ".join(task.split())[:200]
     subject = f"Merge {agent.label}" if strategy == "merge" else f"{agent.name}: {text}"[:72]
     return f"{subject}\n\n{text}\n\nForkjoin-Agent: {agent.id}\n"
@@ -83,133 +95,163 @@ def _message(strategy: Strategy, agent: Agent, task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _EligibilityChecks:
-    """What is known of those that are landed first, while the next one is looked at."""
+    """The checks of a job's branches. Each check uses the results of the branches before it."""
 
-    order: MergeContext
-    target: str  #: the commit
-    found: dict[int, EligibleBranch | SkippedBranch] = field(
+    context: MergeContext
+    target: str  #: the target's commit
+    #: The result for each agent's number.
+    results: dict[int, EligibleBranch | SkippedBranch] = field(
         default_factory=dict[int, "EligibleBranch | SkippedBranch"]
-    )  #: by agents' numbers
+    )
 
-    async def find(self, agent: Agent, tip: Tip | None, task: str) -> EligibleBranch | SkippedBranch:
-        """What is to become of an agent's branch."""
-        if why := await self._why_not(agent, tip):
-            return SkippedBranch(agent.id, why)
-        assert tip is not None
-        inherited = await self._find_inherited(agent, tip.commit) if agent.dependencies.after else {}
-        here = {other.number for other in inherited if await self._is_squashed(other)}
-        grounds = self._one_of_each(inherited, here)
-        if why := self._why_groundless(grounds, here):
-            return SkippedBranch(agent.id, why)
-        ahead = (self.found.get(other.number) for other in grounds)
-        needs = frozenset(one.agent.number for one in ahead if isinstance(one, EligibleBranch))
-        base = await self._gone_on_from(agent, tip.commit) or self._begins_at(agent, grounds, here)
-        branch = Branch(agent.number, tip, _message(self.order.landing.strategy, agent, task), needs, base)
-        return EligibleBranch(agent, branch, await find_resolved(self.order, agent, tip.commit))
+    async def check(self, agent: Agent, tip: Tip | None, task: str) -> EligibleBranch | SkippedBranch:
+        """Return whether an agent's branch can be merged, or why it is skipped.
 
-    async def _why_not(self, agent: Agent, tip: Tip | None) -> str | None:
-        """Why an agent's branch is not even tried, if there is a reason."""
-        if agent.number in self.order.services.attached:
-            return PERSON_ATTACHED
-        if agent.state not in FINAL:
-            return f"not ended yet (it is {agent.state}); wait for it with wait_agents"
-        if agent.state is not State.SUCCEEDED and not self.order.landing.include_failed:
-            return f"it did not succeed (it is {agent.state}); see get_result"
+        Args:
+            tip: The branch's tip; `None` if there is no such branch.
+            task: The text for the commit message.
+        """
+        if skipped := await self._skip_by_state(agent):
+            return skipped
         if tip is None:
-            return await self._why_gone(agent)
-        if why := await self._why_unreviewed(agent, tip.commit):
-            return why
-        if tip.commit == agent.worktree.base:
-            return NOTHING
-        squashed = await self.order.services.store.merges.last_squash(agent, self.order.landing)
-        if squashed and squashed[0] == tip.commit and await self.order.has(squashed[1], self.target):
-            return MERGED_BEFORE  # by its resolver, it may be: git would find the conflict again
-        return await self._why_no_resolution(agent, tip.commit) if agent.conflict.agent is not None else None
+            return await self._skip_missing_branch(agent)
+        if skipped := await self._skip_by_commit(agent, tip.commit):
+            return skipped
+        inherited = await self._find_inherited_work(agent, tip.commit) if agent.dependencies.after else {}
+        squashed = {other.number for other in inherited if await self._is_squashed_into_target(other)}
+        base_agents = self._pick_one_candidate_each(inherited, squashed)
+        if skipped := self._skip_without_base(agent, base_agents, squashed):
+            return skipped
+        results = (self.results.get(other.number) for other in base_agents)
+        needs = frozenset(result.agent.number for result in results if isinstance(result, EligibleBranch))
+        base = await self._find_squashed_tip(agent, tip.commit) or self._find_base(agent, base_agents, squashed)
+        message = _commit_message(self.context.job.strategy, agent, task)
+        branch = Branch(agent.number, tip, message, needs, base)
+        return EligibleBranch(agent, branch, await find_resolved_agents(self.context, agent, tip.commit))
 
-    async def _why_unreviewed(self, agent: Agent, tip: str) -> str | None:
-        """Return why a branch that moved since its agent's end does not land, if so."""
-        ended_at = await find_last(self.order.services.store, agent)
+    async def _skip_by_state(self, agent: Agent) -> SkippedBranch | None:
+        """Skip an agent that a person is attached to, that has not ended, or that did not succeed."""
+        if agent.number in self.context.services.attached:
+            return skip(agent.id, SkipReason.ATTACHED)
+        if agent.state not in FINAL:
+            return skip(agent.id, SkipReason.NOT_ENDED, agent.state)
+        if agent.state is not State.SUCCEEDED and not self.context.job.include_failed:
+            return skip(agent.id, SkipReason.NOT_SUCCEEDED, agent.state)
+        return None
+
+    async def _skip_missing_branch(self, agent: Agent) -> SkippedBranch:
+        """Return why an agent has no branch to merge: deleted, merged before, or a symbolic ref."""
+        result = await self.context.services.store.results.get(agent.number)
+        if result and result.commit and await self.context.is_ancestor(result.commit, self.target):
+            has_commits = result.commit != agent.worktree.base
+            return skip(agent.id, SkipReason.ALREADY_MERGED if has_commits else SkipReason.NO_COMMITS)
+        target = await find_symbolic_target(self.context.common_dir, agent.ref)
+        if target is None:
+            return skip(agent.id, SkipReason.BRANCH_GONE)
+        return skip(agent.id, SkipReason.BRANCH_IS_SYMBOLIC, describe_symbolic_target(target))
+
+    async def _skip_by_commit(self, agent: Agent, tip: str) -> SkippedBranch | None:
+        """Skip a branch that moved since its agent's end, has no commits, or was squashed into the target before.
+
+        Skip also a resolver that left the conflict, or whose branch brings back work that was undone.
+        """
+        if skipped := await self._skip_moved_branch(agent, tip):
+            return skipped
+        if tip == agent.worktree.base:
+            return skip(agent.id, SkipReason.NO_COMMITS)
+        squashed = await self.context.services.store.merges.last_squash(agent, self.context.job)
+        if squashed and squashed[0] == tip and await self.context.is_ancestor(squashed[1], self.target):
+            # Its resolver's branch may have been squashed instead. git would find the conflict again.
+            return skip(agent.id, SkipReason.ALREADY_MERGED)
+        return await self._skip_resolver(agent, tip) if agent.conflict.agent is not None else None
+
+    async def _skip_moved_branch(self, agent: Agent, tip: str) -> SkippedBranch | None:
+        """Skip a branch with commits that were added after its agent's end, so that nobody has reviewed them."""
+        ended_at = await find_last(self.context.services.store, agent)
         if tip == ended_at:
             return None
-        if ended_at and await self.order.has(ended_at, tip) and await self.order.has(tip, self.target):
+        is_ancestor = self.context.is_ancestor
+        if ended_at and await is_ancestor(ended_at, tip) and await is_ancestor(tip, self.target):
             return None
         moved = Moved(agent, ended_at, tip)
-        return f"{moved}, which nobody has reviewed. Review it with read_diff {moved.name}, then merge {moved.name}"
+        return skip(agent.id, SkipReason.MOVED_SINCE_END, moved, moved.name)
 
-    async def _why_gone(self, agent: Agent) -> str:
-        result = await self.order.services.store.results.get(agent.number)
-        if result and result.commit and await self.order.has(result.commit, self.target):
-            return NOTHING if result.commit == agent.worktree.base else MERGED_BEFORE
-        target = await find_symbolic_target(self.order.common_dir, agent.ref)
-        return "its branch is gone" if target is None else f"its branch is {describe_symbolic_target(target)}"
-
-    async def _why_no_resolution(self, agent: Agent, tip: str) -> str | None:
-        """Why what resolves a conflict does not land: it leaves it, or would bring what was taken back."""
+    async def _skip_resolver(self, agent: Agent, tip: str) -> SkippedBranch | None:
+        """Skip a resolver whose branch still has the conflict, or brings back work that was undone in the target."""
         if agent.state is not State.SUCCEEDED and (
             why := await merge_in_worktree.why_unresolved(
-                self.order.common_dir, agent.worktree.base, agent.conflict.commit, tip
+                self.context.common_dir, agent.worktree.base, agent.conflict.commit, tip
             )
         ):
-            return f"it did not resolve the conflict: {why}"
-        undone = await find_undone(self.order, tip, self.target)
-        others = [one.label for one in undone if not isinstance(self.found.get(one.number), EligibleBranch)]
-        work = f"what is in the target no more, the work of {printable_list(others)}"
-        return f"it would bring back {work}: merge that first, or with it" if others else None
+            return skip(agent.id, SkipReason.CONFLICT_UNRESOLVED, why)
+        undone = await find_undone_agents(self.context, tip, self.target)
+        missing = [other.label for other in undone if not isinstance(self.results.get(other.number), EligibleBranch)]
+        return skip(agent.id, SkipReason.RESTORES_UNDONE_WORK, printable_list(missing)) if missing else None
 
-    async def _find_inherited(self, agent: Agent, tip: str) -> dict[Agent, str]:
-        """Those it came after whose work its branch has, and the target has not; for one without work, those before it.
+    async def _find_inherited_work(self, agent: Agent, tip: str) -> dict[Agent, str]:
+        """Return the dependencies whose work `tip` contains and the target doesn't, each with its final commit.
 
-        With each, the commit at which it ended.
+        A dependency without commits stands for its own dependencies.
         """
         found, numbers = dict[Agent, str](), list(agent.dependencies.after)
+        is_ancestor = self.context.is_ancestor
         for number in numbers:
-            for other in await self.order.services.store.agents.get_all([number]):
-                result = await self.order.services.store.results.get(number)
+            for other in await self.context.services.store.agents.get_all([number]):
+                result = await self.context.services.store.results.get(number)
                 commit = result.commit if result else None
                 if commit == other.worktree.base:
-                    numbers += [one for one in other.dependencies.after if one not in numbers]
-                elif commit and await self.order.has(commit, tip) and not await self.order.has(commit, self.target):
+                    numbers += [after for after in other.dependencies.after if after not in numbers]
+                elif commit and await is_ancestor(commit, tip) and not await is_ancestor(commit, self.target):
                     found[other] = commit
         return found
 
-    async def _is_squashed(self, agent: Agent) -> bool:
-        """Whether the target has a branch's work as a commit of its own."""
-        squashed = await self.order.services.store.merges.last_squash(agent, self.order.landing)
-        return squashed is not None and await self.order.has(squashed[1], self.target)
+    async def _is_squashed_into_target(self, agent: Agent) -> bool:
+        squashed = await self.context.services.store.merges.last_squash(agent, self.context.job)
+        return squashed is not None and await self.context.is_ancestor(squashed[1], self.target)
 
-    def _one_of_each(self, inherited: Mapping[Agent, str], here: set[int]) -> list[Agent]:
-        """Those, but of candidates with the same commit one alone: who lands, or has landed here, if any."""
+    def _pick_one_candidate_each(self, inherited: Mapping[Agent, str], squashed: set[int]) -> list[Agent]:
+        """Return the agents, but only one of several candidates for a task that ended at the same commit.
 
-        def is_missing(one: Agent) -> bool:
-            return one.number not in here and not isinstance(self.found.get(one.number), EligibleBranch)
+        A candidate that is or will be in the target is preferred.
+        """
 
-        one_of = dict[tuple[int, str], Agent]()
-        for other in sorted(inherited, key=is_missing):
-            one_of.setdefault((other.candidates.first or -other.number, inherited[other]), other)
-        return list(one_of.values())
+        def is_missing(agent: Agent) -> bool:
+            return agent.number not in squashed and not isinstance(self.results.get(agent.number), EligibleBranch)
 
-    def _why_groundless(self, grounds: Sequence[Agent], here: set[int]) -> str | None:
-        """Why what stands on the work of these can't land now, if it can't."""
-        for other in grounds:
-            if other.number not in here.union(self.found) and not other.timing.removed:
-                return f"it has the work of {other.label}, which is not in {self.order.into}: name that one too"
-            skipped = self.found.get(other.number)
-            if isinstance(skipped, SkippedBranch) and skipped.why not in (MERGED_BEFORE, NOTHING):
-                return f"it has the work of {other.label}, which is skipped"
+        picked = dict[tuple[int, str], Agent]()
+        for agent in sorted(inherited, key=is_missing):
+            picked.setdefault((agent.candidates.first or -agent.number, inherited[agent]), agent)
+        return list(picked.values())
+
+    def _skip_without_base(
+        self, agent: Agent, base_agents: Sequence[Agent], squashed: set[int]
+    ) -> SkippedBranch | None:
+        """Skip a branch that contains the work of an agent that is neither merged nor will be."""
+        for other in base_agents:
+            if other.number not in squashed.union(self.results) and not other.timing.removed:
+                return skip(agent.id, SkipReason.BASE_AGENT_NOT_NAMED, other.label, self.context.target_name)
+            result = self.results.get(other.number)
+            if isinstance(result, SkippedBranch) and not result.has_nothing_to_merge:
+                return skip(agent.id, SkipReason.BASE_AGENT_SKIPPED, other.label)
         return None
 
-    def _begins_at(self, agent: Agent, grounds: Sequence[Agent], here: set[int]) -> str | None:
-        """Where what is new in a branch begins, if the target has, or will have, the rest in other commits."""
-        squash = self.order.landing.strategy == "squash"
-        apart = {other.number for other in grounds if squash or other.number not in self.found}
-        return agent.worktree.base if apart and apart <= here.union(self.found) else None
+    def _find_base(self, agent: Agent, base_agents: Sequence[Agent], squashed: set[int]) -> str | None:
+        """Return where the branch's own work begins, if the target gets its base agents' work in other commits.
 
-    async def _gone_on_from(self, agent: Agent, tip: str) -> str | None:
-        """Where a branch was when it was squashed into the target, if both have that still."""
-        if agent.attempt == 1 or not (
-            squashed := await self.order.services.store.merges.last_squash(agent, self.order.landing)
-        ):
+        Return `None` if git finds the merge base by itself.
+        """
+        squash = self.context.job.strategy == "squash"
+        in_other_commits = {other.number for other in base_agents if squash or other.number not in self.results}
+        return agent.worktree.base if in_other_commits and in_other_commits <= squashed.union(self.results) else None
+
+    async def _find_squashed_tip(self, agent: Agent, tip: str) -> str | None:
+        """Return the commit of the branch that was squashed into the target, if both still contain that work."""
+        if agent.attempt == 1:
             return None
-        was, made = squashed
-        both = was and await self.order.has(was, tip) and await self.order.has(made, self.target)
-        return was if both else None
+        squashed = await self.context.services.store.merges.last_squash(agent, self.context.job)
+        if squashed is None:
+            return None
+        squashed_tip, commit = squashed
+        is_ancestor = self.context.is_ancestor
+        both = squashed_tip and await is_ancestor(squashed_tip, tip) and await is_ancestor(commit, self.target)
+        return squashed_tip if both else None

@@ -1,4 +1,4 @@
-"""What is to be landed, and what it takes to do it."""
+"""A merge job together with everything that running it needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,38 +6,38 @@ from dataclasses import dataclass
 from forkjoin.core.error import GitRefusedError
 from forkjoin.core.model import MergeJob
 from forkjoin.core.settings import Recipe
-from forkjoin.git.refs import is_ancestor, short_name
+from forkjoin.git import refs
 from forkjoin.services import Services
 
 
 @dataclass(frozen=True, slots=True)
 class MergeContext:
-    """A landing, where it takes place, and the environment of whoever asked for it, if that is known."""
+    """A merge job, its repository, and the environment of the lead or agent that asked for the merge."""
 
     services: Services
-    landing: MergeJob
+    job: MergeJob
     common_dir: str
-    environment: Mapping[str, str] | None
+    environment: Mapping[str, str] | None  #: `None` if a restart of the daemon has lost it
     recipe: Recipe
 
     @property
-    def into(self) -> str:
-        """The target, as people call it."""
-        return short_name(self.landing.target)
+    def target_name(self) -> str:
+        """The target's short branch name, for messages."""
+        return refs.short_name(self.job.target)
 
     @property
-    def owner(self) -> str:
-        """Who holds a checkout that is moved: this home."""
+    def lock_owner(self) -> str:
+        """The name under which this home locks a checkout's index."""
         return f"forkjoin {self.services.home.worktrees}"
 
     @property
     def verify(self) -> str | None:
-        """What must pass before it lands; a dry run runs nothing."""
-        return None if self.landing.dry_run else self.landing.verify
+        """The verify command to run; `None` if the job has none, or is a dry run."""
+        return None if self.job.dry_run else self.job.verify
 
-    async def has(self, commit: str, tip: str) -> bool:
-        """Whether `tip` has a commit; it has not one that went with its branch."""
+    async def is_ancestor(self, commit: str, tip: str) -> bool:
+        """Return whether `commit` is an ancestor of `tip`. Return False if the commit no longer exists."""
         try:
-            return await is_ancestor(self.common_dir, commit, tip)
+            return await refs.is_ancestor(self.common_dir, commit, tip)
         except GitRefusedError:
             return False

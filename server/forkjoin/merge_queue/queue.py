@@ -1,4 +1,4 @@
-"""Asking for a merge, or to take one back: it is recorded, and waits for its turn at its target."""
+"""Recording requests to merge or to undo a merge. Each becomes a merge job that waits for its turn at its target."""
 
 import math
 from collections.abc import Sequence
@@ -20,55 +20,64 @@ from forkjoin.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class MergeOptions:
-    """Which branches are to be merged, in this order, and how."""
+    """The agents whose branches to merge, in this order, and how to merge them."""
 
     agents: Sequence[Agent]
     verify: str | None
     recipe: Recipe
-    strategy: Strategy | None  #: none: as the settings say
+    strategy: Strategy | None  #: `None`: the settings decide
     include_failed: bool
     dry_run: bool
     on_conflict: OnConflict = "report"
 
 
 async def enqueue(
-    services: Services, caller: Caller, into: str | None, wish: MergeOptions, *, confirmed: bool
+    services: Services, caller: Caller, into: str | None, options: MergeOptions, *, confirmed: bool
 ) -> MergeJob:
-    """Record a landing."""
-    if (before := await services.store.calls.answer_to(caller.call)) is not None:
-        return await services.store.merges.get(before["landing"])
-    if wish.dry_run and wish.on_conflict == "agent":
-        raise CallerError("on_conflict='agent' spawns agents, and a dry run changes nothing: leave one of them out.")
+    """Record a merge job. Return the job that was recorded before if the call is a repeated one.
+
+    Args:
+        into: The target branch; `None` for the branch checked out in the caller's folder.
+        confirmed: Whether the person has agreed to a merge into a protected branch.
+    """
+    if (earlier := await services.store.calls.answer_to(caller.call)) is not None:
+        return await services.store.merges.get(earlier["landing"])
+    if options.dry_run and options.on_conflict == "agent":
+        raise CallerError("on_conflict='agent' spawns agents, but a dry run changes nothing; leave one of them out.")
     checkout = await read_checkout(caller.session.folder)
-    target = await _find_own_target(services, caller) or await find_target(checkout, into)
-    if not (confirmed or wish.dry_run):
-        _check_open(services.settings.merge.protected, target)
+    target = await _find_agents_own_branch(services, caller) or await find_target(checkout, into)
+    if not (confirmed or options.dry_run):
+        _check_not_protected(services.settings.merge.protected, target)
     new = NewMergeJob(
         project=caller.project.number,
         lead=caller.lead,
-        agents=tuple(dict.fromkeys(agent.number for agent in wish.agents)),
+        agents=tuple(dict.fromkeys(agent.number for agent in options.agents)),
         target=target,
-        verify=wish.verify,
-        dry_run=wish.dry_run,
+        verify=options.verify,
+        dry_run=options.dry_run,
         environment=caller.environment,
         checkout=checkout.top or "",
-        recipe=wish.recipe,
-        strategy=wish.strategy or services.settings.merge.strategy,
-        include_failed=wish.include_failed,
-        on_conflict=wish.on_conflict,
+        recipe=options.recipe,
+        strategy=options.strategy or services.settings.merge.strategy,
+        include_failed=options.include_failed,
+        on_conflict=options.on_conflict,
     )
     return await services.store.merges.add(new, caller.call)
 
 
 async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, confirmed: bool) -> MergeJob:
-    """Record that what moved a target last, of ours, is to be taken back."""
-    if (before := await services.store.calls.answer_to(caller.call)) is not None:
-        return await services.store.merges.get(before["landing"])
+    """Record a job that undoes the last merge into a branch.
+
+    Raises:
+        CallerError: The branch contains no merge by forkjoin that isn't undone yet.
+    """
+    if (earlier := await services.store.calls.answer_to(caller.call)) is not None:
+        return await services.store.merges.get(earlier["landing"])
     checkout = await read_checkout(caller.session.folder)
-    target = await _find_own_target(services, caller) or await find_target(checkout, into)
+    target = await _find_agents_own_branch(services, caller) or await find_target(checkout, into)
     if not confirmed:
-        _check_open(services.settings.merge.protected, target)
-    last = await _find_last(services, caller.project.number, checkout.common_dir, target)
+        _check_not_protected(services.settings.merge.protected, target)
+    last = await _find_last_merge(services, caller.project.number, checkout.common_dir, target)
     if last is None:
         raise CallerError(f"forkjoin has merged nothing into {short_name(target)} that is not undone; nothing to undo.")
     new = NewMergeJob(
@@ -84,16 +93,16 @@ async def enqueue_undo(services: Services, caller: Caller, into: str | None, *, 
     return await services.store.merges.add(new, caller.call)
 
 
-async def _find_last(services: Services, project: int, common_dir: str, target: str) -> MergeJob | None:
-    """What moved a target last, of what it still has: it may have been set back by hand."""
-    for landing in await services.store.merges.not_undone(project, target):
-        assert landing.move is not None
-        if await is_ancestor(common_dir, PLANNED_MOVE.validate_json(landing.move).move.new, target):
-            return landing
+async def _find_last_merge(services: Services, project: int, common_dir: str, target: str) -> MergeJob | None:
+    """Return the last merge job whose commit the target still contains. A person may have reset the target."""
+    for job in await services.store.merges.not_undone(project, target):
+        assert job.move is not None
+        if await is_ancestor(common_dir, PLANNED_MOVE.validate_json(job.move).move.new, target):
+            return job
     return None
 
 
-async def _find_own_target(services: Services, caller: Caller) -> str | None:
+async def _find_agents_own_branch(services: Services, caller: Caller) -> str | None:
     """Return the recorded branch of a calling agent, or `None` for other callers."""
     agent = caller.session.agent
     if agent is None:
@@ -103,19 +112,23 @@ async def _find_own_target(services: Services, caller: Caller) -> str | None:
 
 
 async def find_target(checkout: Checkout, into: str | None) -> str:
-    """The full name of the branch to land on."""
+    """Return the full ref name of the branch to merge into; by default the branch that is checked out.
+
+    Raises:
+        CallerError: There is no such branch, or none is checked out.
+    """
     if into is None:
         if checkout.branch is None:
             raise CallerError("HEAD is detached here, so there is no branch to merge into; name one in `into`.")
         return checkout.branch
     found = await find_branch(checkout.common_dir, into.removeprefix("refs/heads/"))
     if found is None:
-        raise CallerError(f"into: there is no branch {into[:100]!r} in this repository.")
+        raise CallerError(f"into: there is no branch {into[:100]!r} in this repository; name one that exists.")
     return found
 
 
-def _check_open(protected: Sequence[str], target: str) -> None:
-    """See that a target may be changed without a word from the person."""
+def _check_not_protected(protected: Sequence[str], target: str) -> None:
+    """Raise a CallerError if the target matches one of the protected patterns."""
     name = short_name(target)
     if any(fnmatchcase(name, pattern) for pattern in protected):
         raise CallerError(
@@ -124,16 +137,20 @@ def _check_open(protected: Sequence[str], target: str) -> None:
         )
 
 
-async def wait_for_report(store: Store, landing: MergeJob, timeout_s: float = math.inf) -> MergeReport | None:
-    """What became of a landing, once it is done; none where it is not after so many seconds."""
+async def wait_for_report(store: Store, job: MergeJob, timeout_s: float = math.inf) -> MergeReport | None:
+    """Wait until a job is done, and return its report. Return `None` after `timeout_s` seconds.
 
-    async def look() -> str | None:
-        return (await store.merges.get(landing.number)).answer
+    Raises:
+        CallerError: The job failed.
+    """
 
-    found = await store.changes.within(timeout_s, look)
-    if found is None:
+    async def read_answer() -> str | None:
+        return (await store.merges.get(job.number)).answer
+
+    answer = await store.changes.within(timeout_s, read_answer)
+    if answer is None:
         return None
-    answer = MERGE_REPORT.validate_json(found)
-    if answer.error:
-        raise CallerError(answer.error)
-    return answer
+    report = MERGE_REPORT.validate_json(answer)
+    if report.error:
+        raise CallerError(report.error)
+    return report

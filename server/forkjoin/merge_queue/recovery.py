@@ -1,6 +1,6 @@
-"""A move in whose midst a daemon died: it has landed, or it is taken back. Never is it left between.
+"""Recovery from a move of the target that a daemon's death interrupted: it counts as done, or is rolled back.
 
-The checkout is looked for where it stands now, and taken as it is, whatever its user has done there meanwhile.
+The checkout may have been moved to another folder meanwhile, or have another branch checked out.
 """
 
 import os
@@ -16,28 +16,34 @@ from forkjoin.git.worktrees.worktree_folder import worktree_of
 
 
 async def settle_interrupted_move(common_dir: str, move: move_target.Move, owner: str) -> bool:
-    """Settle a move that was begun: true if its target has it; if not, nothing of it is left in any checkout.
+    """Return whether an interrupted move reached the target. If it didn't, roll back the files in the checkout.
+
+    Args:
+        owner: The name under which the checkout's index is locked.
 
     Raises:
-        BrokenPromiseError: It can't be settled now.
+        BrokenPromiseError: The rollback is not possible now; try again later.
     """
-    landed = False
+    is_done = False
     try:
-        found = await _find(common_dir, move)
+        found = await _find_checkout(common_dir, move)
         if found is None:
             return await move_target.has_landed(common_dir, move)
         with CancelScope(shield=True):
-            async with lock_checkout_in_any_state(*found, owner) as held:
-                landed = await move_target.has_landed(common_dir, move)
-                if not landed:
-                    await move_target.take_back(held, move)
+            async with lock_checkout_in_any_state(*found, owner) as checkout:
+                is_done = await move_target.has_landed(common_dir, move)
+                if not is_done:
+                    await move_target.take_back(checkout, move)
     except (CallerError, GitError, OSError) as error:
-        raise BrokenPromiseError(f"A merge into {short_name(move.ref)} was cut off. {words_of(error)}") from error
-    return landed
+        raise BrokenPromiseError(f"A merge into {short_name(move.ref)} was interrupted. {words_of(error)}") from error
+    return is_done
 
 
-async def _find(common_dir: str, move: move_target.Move) -> tuple[str, Path] | None:
-    """Where the checkout stands now in which it was begun, and its git folder; none if there is none, or no more."""
+async def _find_checkout(common_dir: str, move: move_target.Move) -> tuple[str, Path] | None:
+    """Return the path and git folder of the checkout that the move began in, or `None` if it is gone.
+
+    A checkout that was moved to another folder is found by its git folder.
+    """
     if move.checkout is None:
         return None
     folder = await find_folder(common_dir, move.checkout)

@@ -57,7 +57,8 @@ async def check_own_branch_target(services: Services, agent: Agent) -> None:
     where = await find_checkout(common_dir, agent.ref)
     if where is not None and where != await to_thread.run_sync(os.path.realpath, agent.worktree.path):
         raise CallerError(
-            f"{agent.worktree.branch} is checked out in {where} instead of its own worktree, so nothing is merged into it."
+            f"{agent.worktree.branch} is checked out in {where} instead of its own worktree, so nothing is merged "
+            "into it."
         )
 
 

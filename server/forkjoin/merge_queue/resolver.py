@@ -1,7 +1,7 @@
-"""Whom a landing's conflicts are given to: an agent for each, recorded with the answer that names it.
+"""Resolvers: agents spawned for the conflicts of a merge job. They are recorded together with the job's report.
 
-Each starts from the target as the landing leaves it, with the merge that conflicts put in place (branch/merging.py);
-one whose files meet those of another starts from that one's resolution.
+A resolver starts from the target after the merge, with the conflicting merge already begun in its worktree (see
+git/worktrees/merge_in_worktree.py). If conflicts have files in common, each resolver starts from the resolution before.
 """
 
 import logging
@@ -15,7 +15,7 @@ from forkjoin.core.error import GitRefusedError
 from forkjoin.core.model import FINAL, Agent, Merge, State
 from forkjoin.git.branch_names import find_naming_scheme
 from forkjoin.git.merge_tree import try_merge
-from forkjoin.merge_queue.conflict_source import find_origin
+from forkjoin.merge_queue.conflict_source import find_original_agent
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MergeReport
 from forkjoin.merge_queue.resolver_task import MergeConflict, write_resolver_task
@@ -27,122 +27,133 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: What whoever resolves a conflict is told as was the one whose work conflicts.
-_ALIKE = {
+#: The fields of an agent's spec that its resolver gets too.
+_COPIED_FIELDS = {
     *("agent", "model", "exclusive", "paths", "priority", "timeout_minutes", "silence_minutes", "budget_usd"),
     *("retries", "permissions"),
 }
-#: Characters of a name: a number may follow.
-_NAME = 58
+#: Characters of a resolver's name. A number may be added.
+_NAME_CHARS = 58
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverAssignments:
-    """Who resolves which conflict: whoever does already, by the number of the one that conflicts; and new ones."""
+    """Which agents resolve a job's conflicts: existing resolvers, and new ones to be spawned."""
 
-    known: dict[int, int]
+    existing: dict[int, int]  #: the number of the resolver, by the number of the conflicting agent
     new: list[NewAgent]
     place: Place
 
-    def tell(self, landed: MergeReport, numbers: Sequence[int]) -> MergeReport:
-        """The answer that names them, where the new ones have these numbers."""
-        found = self.known | {new.resolves: number for new, number in zip(self.new, numbers, strict=True)}
-        by = {f"a{number}": f"a{resolver}" for number, resolver in found.items()}
-        return replace(landed, conflicted=tuple(replace(one, resolving=by.get(one.id)) for one in landed.conflicted))
+    def add_to(self, report: MergeReport, numbers: Sequence[int]) -> MergeReport:
+        """Return the report with the resolvers' ids.
+
+        Args:
+            numbers: The numbers that the new resolvers got, in the order of `new`.
+        """
+        resolvers = self.existing | {new.resolves: number for new, number in zip(self.new, numbers, strict=True)}
+        ids = {f"a{number}": f"a{resolver}" for number, resolver in resolvers.items()}
+        return replace(report, conflicted=tuple(replace(one, resolving=ids.get(one.id)) for one in report.conflicted))
 
 
-async def assign_resolvers(order: MergeContext, landed: MergeReport) -> ResolverAssignments:
-    """Who is to resolve the conflicts of a landing, which has moved its target."""
-    store, landing = order.services.store, order.landing
-    resolving = ResolverAssignments({}, [], await find_naming_scheme(order.common_dir, order.services.home.worktrees))
-    live = [
-        one for one in await store.merges.resolvers(landing.project, landing.target) if not await _is_stuck(order, one)
-    ]
-    conflicts = [conflict for one in live if (conflict := await _look_at(order, landed, one))]
-    for agent in await store.agents.get_all(int(one.id[1:]) for one in landed.conflicted):
-        theirs = await find_end(store, order.common_dir, agent)
-        if by := next(
-            (one for one in live if (one.conflict.agent, one.conflict.commit) == (agent.number, theirs)), None
-        ):
-            resolving.known[agent.number] = by.number
+async def assign_resolvers(context: MergeContext, report: MergeReport) -> ResolverAssignments:
+    """Choose or prepare a resolver for each conflict of a job that has moved its target."""
+    store, job = context.services.store, context.job
+    naming = await find_naming_scheme(context.common_dir, context.services.home.worktrees)
+    assignments = ResolverAssignments({}, [], naming)
+    resolvers = [one for one in await store.merges.resolvers(job.project, job.target) if not await _is_stuck(context, one)]
+    conflicts = [conflict for one in resolvers if (conflict := await _find_current_conflict(context, report, one))]
+    for agent in await store.agents.get_all(int(branch.id[1:]) for branch in report.conflicted):
+        theirs = await find_end(store, context.common_dir, agent)
+        same = (one for one in resolvers if (one.conflict.agent, one.conflict.commit) == (agent.number, theirs))
+        if resolver := next(same, None):
+            assignments.existing[agent.number] = resolver.number
             continue
-        conflict = await _unless_git_fails(agent, _look(order, landed, agent, theirs, conflicts)) if theirs else None
-        if conflict and (new := await _unless_git_fails(agent, _make(order, landed, conflict, conflicts))):
-            resolving.new.append(new)
+        found = _find_conflict(context, report, agent, theirs, conflicts) if theirs else None
+        conflict = await _unless_git_refuses(agent, found) if found else None
+        if conflict and (new := await _unless_git_refuses(agent, _make_resolver(context, report, conflict, conflicts))):
+            assignments.new.append(new)
             conflicts.append(conflict)
-    return resolving
+    return assignments
 
 
-async def _unless_git_fails(agent: Agent, found: Awaitable[T]) -> T | None:
+async def _unless_git_refuses(agent: Agent, result: Awaitable[T]) -> T | None:
     try:
-        return await found
+        return await result
     except GitRefusedError as error:
-        log.warning("nobody can be given the conflict of %s: %s", agent.label, error)
+        log.warning("no resolver for the conflict of %s: %s", agent.label, error)
         return None
 
 
-async def _is_stuck(order: MergeContext, resolver: Agent) -> bool:
-    """Whether it can't land: it has, or is to get, the work of one before it that does not."""
-    for other in await order.services.store.agents.get_all(resolver.dependencies.after):
-        gone = other.timing.removed is not None and other.merge is not Merge.MERGED
-        if gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
-            end = await find_end(order.services.store, order.common_dir, other)
-            has_it = end and await order.has(end, resolver.worktree.base)
-            if has_it if resolver.worktree.prepared else other.state is State.SUCCEEDED:
+async def _is_stuck(context: MergeContext, resolver: Agent) -> bool:
+    """Return whether a resolver contains, or will contain, the work of a dependency that won't be merged."""
+    for other in await context.services.store.agents.get_all(resolver.dependencies.after):
+        is_gone = other.timing.removed is not None and other.merge is not Merge.MERGED
+        if is_gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
+            end = await find_end(context.services.store, context.common_dir, other)
+            contains_work = end and await context.is_ancestor(end, resolver.worktree.base)
+            if contains_work if resolver.worktree.prepared else other.state is State.SUCCEEDED:
                 return True
     return False
 
 
-async def _look_at(order: MergeContext, landed: MergeReport, resolver: Agent) -> MergeConflict | None:
-    """What one is at that starts from the target as it is now; none where that, or the work, has gone on since."""
-    if landed.commit and resolver.conflict.agent and await order.has(landed.commit, resolver.worktree.base):
-        for agent in await order.services.store.agents.get_all([resolver.conflict.agent]):
-            if await find_end(order.services.store, order.common_dir, agent) != resolver.conflict.commit:
-                return None
-            conflict = await _unless_git_fails(agent, _look(order, landed, agent, resolver.conflict.commit, ()))
+async def _find_current_conflict(context: MergeContext, report: MergeReport, resolver: Agent) -> MergeConflict | None:
+    """Return the conflict that a resolver works on, or `None` if the target or the conflicting work has changed."""
+    if not (report.commit and resolver.conflict.agent):
+        return None
+    if not await context.is_ancestor(report.commit, resolver.worktree.base):
+        return None
+    for agent in await context.services.store.agents.get_all([resolver.conflict.agent]):
+        theirs = resolver.conflict.commit
+        if await find_end(context.services.store, context.common_dir, agent) == theirs:
+            conflict = await _unless_git_refuses(agent, _find_conflict(context, report, agent, theirs, ()))
             return conflict and replace(conflict, resolver=resolver.number)
     return None
 
 
-async def _look(
-    order: MergeContext, landed: MergeReport, agent: Agent, theirs: str, before: Sequence[MergeConflict]
+async def _find_conflict(
+    context: MergeContext, report: MergeReport, agent: Agent, theirs: str, before: Sequence[MergeConflict]
 ) -> MergeConflict | None:
-    """How an agent's work conflicts with the target now."""
-    if landed.commit is None:
+    """Return how an agent's work conflicts with the target now.
+
+    Args:
+        theirs: The agent's final commit.
+        before: Conflicts that are resolved first if they have files in common with this one.
+    """
+    if report.commit is None:
         return None
-    files = (await try_merge(order.common_dir, landed.commit, theirs)).conflicts
-    behind = [one for one in before if not set(one.files).isdisjoint(files)]
-    return MergeConflict(agent, landed.commit, theirs, files, tuple(one.agent.number for one in behind))
+    files = (await try_merge(context.common_dir, report.commit, theirs)).conflicts
+    overlapping = tuple(one.agent.number for one in before if not set(one.files).isdisjoint(files))
+    return MergeConflict(agent, report.commit, theirs, files, overlapping)
 
 
-async def _make(
-    order: MergeContext, landed: MergeReport, conflict: MergeConflict, before: Sequence[MergeConflict]
+async def _make_resolver(
+    context: MergeContext, report: MergeReport, conflict: MergeConflict, before: Sequence[MergeConflict]
 ) -> NewAgent:
-    landing, agent = order.landing, conflict.agent
-    verify = landing.verify or agent.spec.verify
-    origin = await find_origin(order.services.store, agent)
-    alike = agent.spec.model_dump(include=_ALIKE)
-    task = await write_resolver_task(order, landed, conflict, verify)
-    ahead = [one for one in before if one.agent.number in conflict.behind]
+    job, agent = context.job, conflict.agent
+    verify = job.verify or agent.spec.verify
+    origin = await find_original_agent(context.services.store, agent)
+    copied = agent.spec.model_dump(include=_COPIED_FIELDS)
+    task = await write_resolver_task(context, report, conflict, verify)
+    first = [one for one in before if one.agent.number in conflict.resolved_before]
     new = [one for one in before if one.resolver is None]
-    account = agent.account  # a restart may have lost the environment that tells
-    if order.environment:
-        account = find_account(order.services, order.environment, agent.spec.agent, order.recipe)
+    account = agent.account  # used if a restart has lost the environment
+    if context.environment:
+        account = find_account(context.services, context.environment, agent.spec.agent, context.recipe)
     return NewAgent(
-        project=landing.project,
-        lead=landing.lead,
-        name=f"resolve-{origin.name}"[:_NAME],
+        project=job.project,
+        lead=job.lead,
+        name=f"resolve-{origin.name}"[:_NAME_CHARS],
         derived=True,
-        spec=Spec(task=task, verify=verify, on_failed_dependency="run", **alike),
+        spec=Spec(task=task, verify=verify, on_failed_dependency="run", **copied),
         base=conflict.ours,
-        checkout=landing.checkout,
+        checkout=job.checkout,
         conversation=str(uuid.uuid4()),
-        environment=landing.environment,
+        environment=job.environment,
         account=account,
-        recipe=order.recipe,
+        recipe=context.recipe,
         after=Others(
-            tuple(one.resolver for one in ahead if one.resolver),
-            tuple(place for place, one in enumerate(new) if one in ahead),
+            tuple(one.resolver for one in first if one.resolver),
+            tuple(place for place, one in enumerate(new) if one in first),
         ),
         resolves=agent.number,
         theirs=conflict.theirs,

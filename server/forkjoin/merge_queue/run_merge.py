@@ -1,7 +1,7 @@
-"""Carrying out a landing: merge branch after branch, verify each, then move the target once.
+"""Running a merge job: merge and verify its branches, move the target once, and record the report.
 
-What is to be moved is recorded before the first file is touched. What passes by itself, as a full disk does, is waited
-for: whoever calls tries again, and the landing goes on from its record.
+The move is recorded before the first file changes, so that the next daemon can settle a move that was interrupted.
+Errors that may pass by themselves, such as a full disk, are raised. The caller then runs the job again after a pause.
 """
 
 import logging
@@ -20,7 +20,7 @@ from forkjoin.merge_queue.recovery import settle_interrupted_move
 from forkjoin.merge_queue.report import MERGE_REPORT, PLANNED_MOVE, MergeReport, PlannedMove, limit_names
 from forkjoin.merge_queue.requester import check_requesting_agent
 from forkjoin.merge_queue.resolver import assign_resolvers
-from forkjoin.merge_queue.scratch import leave
+from forkjoin.merge_queue.scratch import forget_runs
 from forkjoin.merge_queue.train import merge_all
 from forkjoin.merge_queue.undo import undo
 from forkjoin.services import Services
@@ -29,150 +29,170 @@ from forkjoin.workspace.agent_work import find_last, take_over
 
 log = logging.getLogger(__name__)
 
-#: How often a landing begins again because somebody else moved its target meanwhile.
-_TRIES = 10
-#: How often what may pass is tried again before it is told; and what leaves a checkout midway, which must not be.
-_PATIENCE, _LONG_PATIENCE = 12, 120
-#: The same of a lock, for which git itself has waited for ten seconds each time.
-_LOCK_PATIENCE = 2
+#: How often a job starts over because somebody else moved the target meanwhile.
+_RESTARTS = 10
+#: How often a job is run again after an error that may pass.
+_RETRIES = 12
+#: How often it is run again if the error left a checkout partly moved, which must not stay so.
+_RETRIES_PARTLY_MOVED = 120
+#: How often it is run again if git met a lock. git itself has waited for the lock for ten seconds each time.
+_RETRIES_LOCKED = 2
 
 
 class MergeRunner:
-    """What it takes to carry out landings."""
+    """Runs merge jobs, and counts how often each has failed."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._store = services.store
-        self._tried: dict[int, int] = {}
+        self._failures: dict[int, int] = {}  #: by jobs' numbers
 
-    async def land(self, landing: MergeJob, environment: Mapping[str, str] | None) -> None:
-        """Carry a landing on to its end, and record its answer; it has none yet where its environment is missing.
+    async def run(self, job: MergeJob, environment: Mapping[str, str] | None) -> None:
+        """Run a job and record its report. Record nothing if the job must wait for its environment.
 
         Raises:
-            Exception: It is to be called again after a rest.
+            Exception: The job should be run again after a pause.
         """
-        common_dir = (await self._store.projects.get(landing.project)).common_dir
-        order = MergeContext(
-            self._services, landing, common_dir, environment, await self._store.projects.recipe(landing)
-        )
+        common_dir = (await self._store.projects.get(job.project)).common_dir
+        context = MergeContext(self._services, job, common_dir, environment, await self._store.projects.recipe(job))
         try:
-            if order.verify:  # which runs agents' code
-                await config_tampering.begin(self._services, landing)
-            landed = await _carry(order)
+            if context.verify:  # verify runs the agents' code
+                await config_tampering.begin(self._services, job)
+            report = await _run(context)
         except Exception as error:
-            if self._may_pass(landing, error):
+            if self._should_retry(job, error):
                 raise
             if not isinstance(error, CallerError):
-                log.exception("landing %d", landing.number)
-            landed = MergeReport(short_name(landing.target), None, error=_words(landing, error))
-        if landed:
-            await leave(order)
-            changed = await config_tampering.find_warnings(self._services, landing)
-            await self._record(order, replace(landed, note=" ".join(filter(None, (landed.note, *changed))) or None))
-            await config_tampering.forget(self._services, landing)
-            self._tried.pop(landing.number, None)
+                log.exception("merge job %d", job.number)
+            report = MergeReport(short_name(job.target), None, error=_describe_error(job, error))
+        if report:
+            await forget_runs(context)
+            warnings = await config_tampering.find_warnings(self._services, job)
+            note = " ".join(filter(None, (report.note, *warnings))) or None
+            await self._record(context, replace(report, note=note))
+            await config_tampering.forget(self._services, job)
+            self._failures.pop(job.number, None)
 
-    def _may_pass(self, landing: MergeJob, error: Exception) -> bool:
-        """Whether a landing that met this is to be tried again."""
-        passes, midway = is_passing(error), isinstance(error, BrokenPromiseError)
-        if isinstance(error, RecordsError) or (midway and passes):
-            return True  # what is not recorded, or left midway, can't be told as an end
-        tried = self._tried[landing.number] = self._tried.get(landing.number, 0) + 1
-        patience = _LOCK_PATIENCE if isinstance(error, GitError) and error.met_lock else _PATIENCE
-        return tried <= (_LONG_PATIENCE if midway else patience if passes else 0)
+    def _should_retry(self, job: MergeJob, error: Exception) -> bool:
+        """Count a failure of a job. Return whether the job should be run again."""
+        may_pass, is_partly_moved = is_passing(error), isinstance(error, BrokenPromiseError)
+        if isinstance(error, RecordsError) or (is_partly_moved and may_pass):
+            return True  # no report may be given while the outcome is unrecorded, or a checkout partly moved
+        failures = self._failures[job.number] = self._failures.get(job.number, 0) + 1
+        if is_partly_moved:
+            return failures <= _RETRIES_PARTLY_MOVED
+        if isinstance(error, GitError) and error.met_lock:
+            return may_pass and failures <= _RETRIES_LOCKED
+        return may_pass and failures <= _RETRIES
 
-    async def _record(self, order: MergeContext, landed: MergeReport) -> None:
-        """Write the answer; branches that it says nothing of may be merged another time."""
-        landing = order.landing
-        await _note_moved(order)
-        merges = {} if landing.dry_run else landed.merges()
-        undone = () if landed.reverted else [int(one.removeprefix("a")) for one in landed.undone]
-        end = partial(self._store.merges.finish, landing, merges, undone)
-        if landing.on_conflict == "agent" and landed.conflicted:
+    async def _record(self, context: MergeContext, report: MergeReport) -> None:
+        """Record the report, each branch's merge state, and new resolvers for conflicts."""
+        job = context.job
+        await _extend_agents_work(context)
+        states = {} if job.dry_run else report.merge_states()
+        undone = () if report.reverted else [int(agent_id.removeprefix("a")) for agent_id in report.undone]
+        end = partial(self._store.merges.finish, job, states, undone)
+        if job.on_conflict == "agent" and report.conflicted:
             try:
-                resolving = await assign_resolvers(order, landed)
-                return await end(lambda them: _dump(resolving.tell(landed, them)), resolving.new, resolving.place)
-            except CallerError as error:  # such as that no ports are left: what has landed is told all the same
-                note = f"{landed.note or ''} Nobody was spawned for the conflicts. {error}".strip()
-                landed = replace(landed, note=note)
-        return await end(lambda _: _dump(landed))
+                resolvers = await assign_resolvers(context, report)
+                return await end(
+                    lambda numbers: _dump(resolvers.add_to(report, numbers)), resolvers.new, resolvers.place
+                )
+            except CallerError as error:  # e.g. no free ports: the branches that were merged are reported all the same
+                note = f"{report.note or ''} No agent was spawned for the conflicts. {error}".strip()
+                report = replace(report, note=note)
+        return await end(lambda _: _dump(report))
 
 
-async def _note_moved(order: MergeContext) -> None:
-    """Extend an ended agent's work to what was merged into its branch."""
-    store, target = order.services.store, order.landing.target
-    agent = await store.agents.of_branch(order.landing.project, target)
-    recorded = (await store.merges.get(order.landing.number)).move if agent and agent.state in FINAL else None
-    if agent is None or recorded is None:
+async def _extend_agents_work(context: MergeContext) -> None:
+    """Extend an ended agent's work by the commits that were merged into its branch."""
+    store, target = context.services.store, context.job.target
+    agent = await store.agents.of_branch(context.job.project, target)
+    if agent is None or agent.state not in FINAL:
+        return
+    recorded = (await store.merges.get(context.job.number)).move
+    if recorded is None:
         return
     move = PLANNED_MOVE.validate_json(recorded).move
-    if await find_last(store, agent) == move.old and await find_tip(order.common_dir, target) == move.new:
-        await take_over(store, order.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}.")
+    if await find_last(store, agent) == move.old and await find_tip(context.common_dir, target) == move.new:
+        await take_over(store, context.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}.")
 
 
-def _dump(landed: MergeReport) -> str:
-    return MERGE_REPORT.dump_json(landed).decode()
+def _dump(report: MergeReport) -> str:
+    return MERGE_REPORT.dump_json(report).decode()
 
 
-def _words(landing: MergeJob, error: Exception) -> str:
+def _describe_error(job: MergeJob, error: Exception) -> str:
+    """Return what the lead is told of an error, and what to do next."""
+    target = short_name(job.target)
     if isinstance(error, GitError):
         said = error.last_line.removesuffix(".")
-        return f"git would not: {said}. Nothing was merged into {short_name(landing.target)}; merge again later."
+        return f"git refused: {said}. Nothing was merged into {target}; merge again later."
     if isinstance(error, PermissionError):
         return (
-            f"You may not use {error.filename2 or error.filename}, which is another user's, or in a folder that is: "
-            f"{error.strerror}. Nothing was merged into {short_name(landing.target)}; let its owner allow that (in a "
-            "folder with the sticky bit, chmod -t) or merge it, then merge again."
+            f"You may not use {error.filename2 or error.filename}: it or its folder belongs to another user "
+            f"({error.strerror}). Nothing was merged into {target}; let its owner allow that (in a folder with the "
+            "sticky bit, chmod -t) or merge it, then merge again."
         )
     return words_of(error)
 
 
-async def _carry(order: MergeContext) -> MergeReport | None:
-    """What came of it; none where it must wait for its environment."""
-    if order.landing.state is MergeJobState.MOVING and (landed := await _go_on(order)):
-        return landed
-    if order.verify and order.environment is None:
-        await check_requesting_agent(order.services, order.landing)
-        return None
-    for _ in range(_TRIES):
-        undoes = order.landing.undoes
-        intent = await (
-            merge_all(order) if undoes is None else undo(order, await order.services.store.merges.get(undoes))
-        )
-        if order.landing.dry_run or intent.move.new == intent.move.old or await _move(order, intent):
-            return intent.landed
-    raise CallerError(f"{order.into} kept moving while it was merged into; try again.")
+async def _run(context: MergeContext) -> MergeReport | None:
+    """Merge, and move the target. Return the report, or `None` if the job must wait for its environment.
 
-
-async def _go_on(order: MergeContext) -> MergeReport | None:
-    """Settle the move in which a daemon died, and make it again; none where the target has gone on since."""
-    assert order.landing.move is not None
-    intent = PLANNED_MOVE.validate_json(order.landing.move)
-    done = await settle_interrupted_move(order.common_dir, intent.move, order.owner) or await _move(order, intent)
-    return intent.landed if done else None
-
-
-async def _move(order: MergeContext, intent: PlannedMove) -> bool:
-    """Move the target, and its files where it is checked out by now: verify may have taken long.
-
-    False where somebody else has moved it; then all is as it was.
+    Raises:
+        CallerError: The job can't be done, or the target kept moving.
     """
-    store, target = order.services.store, order.landing.target
+    if context.job.state is MergeJobState.MOVING and (report := await _settle_move(context)):
+        return report
+    if context.verify and context.environment is None:
+        await check_requesting_agent(context.services, context.job)
+        return None
+    for _ in range(_RESTARTS):
+        plan = await _plan(context)
+        if context.job.dry_run or plan.move.new == plan.move.old or await _move(context, plan):
+            return plan.landed
+    raise CallerError(f"Others kept moving {context.target_name} during the merge. Nothing was merged; merge again.")
+
+
+async def _plan(context: MergeContext) -> PlannedMove:
+    if context.job.undoes is None:
+        return await merge_all(context)
+    return await undo(context, await context.services.store.merges.get(context.job.undoes))
+
+
+async def _settle_move(context: MergeContext) -> MergeReport | None:
+    """Finish the move that was interrupted. Return its report, or `None` if the target has moved since."""
+    assert context.job.move is not None
+    plan = PLANNED_MOVE.validate_json(context.job.move)
+    if await settle_interrupted_move(context.common_dir, plan.move, context.lock_owner):
+        return plan.landed
+    return plan.landed if await _move(context, plan) else None
+
+
+async def _move(context: MergeContext, plan: PlannedMove) -> bool:
+    """Move the target, and the files of the checkout that has it checked out now.
+
+    Return False if somebody else has moved the target. Nothing is changed then.
+    """
+    store, target = context.services.store, context.job.target
     try:
-        where = await find_checkout(order.common_dir, target)
-        async with lock_checkout(order.common_dir, where, target, order.owner) as held:
-            move = replace(intent.move, checkout=where, folder=str(held.folder) if held else None)
-            held, obstacles = await find_files_in_the_way(held, move.old, move.new) if held else (None, [])
-            if obstacles:
-                raise CallerError(
-                    f"These files in {where} are in the way: {', '.join(limit_names(obstacles))}. Nothing was "
-                    "merged; commit them or move them away, then merge again."
-                )
-            recorded = PLANNED_MOVE.dump_json(replace(intent, move=move)).decode()
-            await store.merges.set_state(order.landing, MergeJobState.MOVING, move=recorded)
-            await check_requesting_agent(order.services, order.landing)  # whose end waits for what is recorded
-            await move_target.apply_move(order.common_dir, move, held)
+        where = await find_checkout(context.common_dir, target)
+        async with lock_checkout(context.common_dir, where, target, context.lock_owner) as checkout:
+            move = replace(plan.move, checkout=where, folder=str(checkout.folder) if checkout else None)
+            if checkout:
+                checkout, blocking = await find_files_in_the_way(checkout, move.old, move.new)
+                if blocking:
+                    raise CallerError(
+                        f"These files in {where} are in the way: {', '.join(limit_names(blocking))}. Nothing was "
+                        "merged; commit them or move them away, then merge again."
+                    )
+            recorded = PLANNED_MOVE.dump_json(replace(plan, move=move)).decode()
+            await store.merges.set_state(context.job, MergeJobState.MOVING, move=recorded)
+            # From here on, an agent that asked for the merge can't end before the move does.
+            await check_requesting_agent(context.services, context.job)
+            await move_target.apply_move(context.common_dir, move, checkout)
     except TargetMovedError:
-        await store.merges.set_state(order.landing, MergeJobState.QUEUED)
+        await store.merges.set_state(context.job, MergeJobState.QUEUED)
         return False
     return True

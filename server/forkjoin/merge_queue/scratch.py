@@ -1,8 +1,8 @@
-"""The scratch worktree of a target, made ready as an agent's is, in which landings run verify, one after the other.
+"""Running verify in a target's scratch worktree, which is made ready like an agent's worktree.
 
-It stays between them, with its caches. Each run of verify has a handle of its own, made of the worktree's number, the
-landing's and the commit; what it said is recorded before anything of it is forgotten, so that a daemon that takes over
-goes on with the run that is under way, and makes none twice.
+The scratch worktree stays between merge jobs, with its caches. Each run of verify has its own handle, made of the
+numbers of the worktree and the job, and the commit. The result is recorded before anything of the run is removed. A
+daemon that takes over therefore continues a run that is under way, and never repeats one that has ended.
 """
 
 import logging
@@ -27,115 +27,136 @@ from forkjoin.workspace.workspace import Workplace, handles_beside
 
 log = logging.getLogger(__name__)
 
-#: What scratch worktrees are called, before their number.
+#: The prefix of the folder name of each scratch worktree; its number follows.
 PREFIX = "target-"
-#: Characters of why a branch is rejected.
-_WORDS = 2_000
+#: How many characters of verify's output a report quotes.
+_OUTPUT_CHARS = 2_000
 
 
 class ScratchVerifier:
-    """The scratch worktree of a landing's target, while this daemon carries that landing out."""
+    """Runs verify for one merge job, in the scratch worktree of the job's target."""
 
-    def __init__(self, order: MergeContext) -> None:
-        self._order = order
-        self._store = order.services.store
-        self._is_replaced = False
+    def __init__(self, context: MergeContext) -> None:
+        self._context = context
+        self._store = context.services.store
+        self._was_replaced = False
 
     async def verify(self, agents: Sequence[Agent], commit: str, command: str) -> str:
-        """Run verify on exactly this commit, in which these agents' branches are merged; why it failed, '' if not."""
-        number = self._order.landing.number
+        """Run verify on a commit, unless its result is recorded. Return why it fails, or "" if it passes.
+
+        Args:
+            agents: The agents whose branches the commit contains; verify sees their ids.
+        """
+        number = self._context.job.number
         why = await self._store.merges.verify_failure(number, commit)
         if why is None:
             try:
-                found = await self._make(commit)
+                scratch = await self._prepare(commit)
             except UnfitCommitError as error:
-                why = str(error)[-_WORDS:]
+                why = str(error)[-_OUTPUT_CHARS:]
                 await self._store.merges.set_verify_failure(number, commit, why)
             else:
-                why = await self._verify(self._workplace(found, commit, agents), commit, command)
+                why = await self._verify(self._workspace_of(scratch, commit, agents), commit, command)
         return why
 
-    async def _make(self, commit: str) -> ScratchWorktree:
-        """The scratch worktree with this commit's files; another one, once, where the first can't be given them."""
-        found = await self._take()
+    async def _prepare(self, commit: str) -> ScratchWorktree:
+        """Return a scratch worktree with the commit's files. Replace a damaged worktree once.
+
+        Raises:
+            CallerError: The replacement was damaged too, so verify seems to leave files that can't be deleted.
+            UnfitCommitError: The commit can't be checked out.
+        """
+        scratch = await self._take()
         try:
-            await self._switch(found, commit)
+            await self._check_out(scratch, commit)
         except (GitError, OSError) as error:
             if is_passing(error):
                 raise
-            if self._is_replaced:  # each verify leaves what is in the next one's way
-                raise CallerError(_in_the_way(scratch_path(self._order.services.home, found.number), error)) from error
-            self._is_replaced = True
-            log.warning("scratch worktree %d is wrecked, and another is made: %s", found.number, error)
-            await self._store.scratch_worktrees.retire(found.number)
-            found = await self._take()
-            await self._switch(found, commit)
-        return found
+            if self._was_replaced:
+                path = scratch_path(self._context.services.home, scratch.number)
+                raise CallerError(_describe_undeletable_files(path, error)) from error
+            self._was_replaced = True
+            log.warning("scratch worktree %d is damaged and is replaced: %s", scratch.number, error)
+            await self._store.scratch_worktrees.retire(scratch.number)
+            scratch = await self._take()
+            await self._check_out(scratch, commit)
+        return scratch
 
     async def _take(self) -> ScratchWorktree:
-        return await self._store.scratch_worktrees.take(self._order.landing, self._order.recipe)
+        return await self._store.scratch_worktrees.take(self._context.job, self._context.recipe)
 
-    async def _switch(self, scratch: ScratchWorktree, commit: str) -> None:
-        """Check out a commit's files and update the shared ignored files.
+    async def _check_out(self, scratch: ScratchWorktree, commit: str) -> None:
+        """Check out a commit's files, and update the files shared with the user's checkout.
 
-        What a run has left stays only if its commit is in the target now: agents' code wrote it.
+        Ignored files of an earlier run stay only if the commit of that run is in the target now. Otherwise the code
+        of an agent that was not merged may have written them.
         """
-        order, run = self._order, self._run(scratch, commit)
-        there = await list_runs(order.services, scratch.number)
-        begun = [handle for handle in there if handle.startswith(f"{run}-")]
-        if left := await end(order.services, set(there).difference(begun)):
-            raise OSError(f"processes of an earlier run can't be ended: {', '.join(left)}")
-        path, checkout = scratch_path(order.services.home, scratch.number), Path(scratch.checkout)
-        if scratch.ready != run or await find_place(order.common_dir, path) is None:
-            has_landed = bool(scratch.tip) and await order.has(scratch.tip, order.landing.target)
-            await self._store.scratch_worktrees.set_ready(scratch.number, "", scratch.tip if has_landed else "")
-            await make_scratch(order.common_dir, path, commit, keep=has_landed)
+        context, run = self._context, self._run_prefix(scratch, commit)
+        runs = await list_runs(context.services, scratch.number)
+        current = [handle for handle in runs if handle.startswith(f"{run}-")]
+        if left := await end_runs(context.services, set(runs).difference(current)):
+            raise OSError(f"processes of an earlier verify run can't be ended: {', '.join(left)}")
+        path, checkout = scratch_path(context.services.home, scratch.number), Path(scratch.checkout)
+        if scratch.ready != run or await find_place(context.common_dir, path) is None:
+            keep = bool(scratch.tip) and await context.is_ancestor(scratch.tip, context.job.target)
+            await self._store.scratch_worktrees.set_ready(scratch.number, "", scratch.tip if keep else "")
+            await make_scratch(context.common_dir, path, commit, keep=keep)
             await self._store.scratch_worktrees.set_ready(scratch.number, run, commit)
-        place = await find_place(order.common_dir, path)
-        if place and scratch.checkout and not begun:
+        place = await find_place(context.common_dir, path)
+        if place and scratch.checkout and not current:
             await renew_ignored(checkout, place)
             if scratch.recipe.share:
                 await to_thread.run_sync(drop_changed, checkout, place, scratch.recipe.share)
 
-    def _run(self, scratch: ScratchWorktree, commit: str) -> str:
-        return f"t{scratch.number}-{self._order.landing.number}-{commit[:16]}"
+    def _run_prefix(self, scratch: ScratchWorktree, commit: str) -> str:
+        return f"t{scratch.number}-{self._context.job.number}-{commit[:16]}"
 
-    def _workplace(self, scratch: ScratchWorktree, commit: str, agents: Sequence[Agent]) -> Workplace:
-        order, ids = self._order, " ".join(agent.id for agent in agents)
-        ours = {"FORKJOIN_LANDING": str(order.landing.number), "FORKJOIN_AGENTS": ids}
-        return workplace(order.services, scratch, self._run(scratch, commit), order.common_dir, order.environment, ours)
+    def _workspace_of(self, scratch: ScratchWorktree, commit: str, agents: Sequence[Agent]) -> Workplace:
+        context = self._context
+        variables = {
+            "FORKJOIN_LANDING": str(context.job.number),
+            "FORKJOIN_AGENTS": " ".join(agent.id for agent in agents),
+        }
+        return scratch_workspace(
+            context.services,
+            scratch,
+            self._run_prefix(scratch, commit),
+            context.common_dir,
+            context.environment,
+            variables,
+        )
 
-    async def _verify(self, workplace: Workplace, commit: str, command: str) -> str:
-        """What verify says of the commit whose files are there, which is recorded; '' where it passed."""
-        why = await self._run_verify(workplace, command)
-        await detach(workplace.common_dir, workplace.path, commit)
-        await self._store.merges.set_verify_failure(self._order.landing.number, commit, why)
-        await end(self._order.services, handles_beside(workplace.handle, workplace.recipe))
+    async def _verify(self, workspace: Workplace, commit: str, command: str) -> str:
+        """Run verify and record the result. Return why it fails, or "" if it passes."""
+        why = await self._run_verify(workspace, command)
+        await detach(workspace.common_dir, workspace.path, commit)
+        await self._store.merges.set_verify_failure(self._context.job.number, commit, why)
+        await end_runs(self._context.services, handles_beside(workspace.handle, workspace.recipe))
         return why
 
-    async def _run_verify(self, workplace: Workplace, command: str) -> str:
-        """Make the worktree ready and run verify; why it failed, '' where it passed."""
-        ready = await workplace.make_ready()
+    async def _run_verify(self, workspace: Workplace, command: str) -> str:
+        """Make the worktree ready and run verify. Return why one of them fails, or "" if both pass."""
+        ready = await workspace.make_ready()
         if ready.failed:
-            return ready.failed[-_WORDS:]
-        minutes = self._order.services.settings.limits.verify_minutes
-        outcome, printed = await workplace.run("verify", command, minutes)
-        return "" if outcome.ok else f"verify: {outcome}\n{printed[-_WORDS:]}".strip()
+            return ready.failed[-_OUTPUT_CHARS:]
+        minutes = self._context.services.settings.limits.verify_minutes
+        outcome, printed = await workspace.run("verify", command, minutes)
+        return "" if outcome.ok else f"verify: {outcome}\n{printed[-_OUTPUT_CHARS:]}".strip()
 
 
-async def leave(order: MergeContext) -> None:
-    """Leave nothing of what a landing has run; the worktree stays for the next."""
-    runs = re.compile(rf"t\d+-{order.landing.number}-")
+async def forget_runs(context: MergeContext) -> None:
+    """End and forget everything that a merge job ran. The scratch worktree stays for the next job."""
+    handles = re.compile(rf"t\d+-{context.job.number}-")
     try:
-        await end(order.services, filter(runs.match, await order.services.executor.handles()))
-    except OSError:  # whoever waits for the answer gets it all the same; the next landing tries again
-        log.exception("landing %d: what it has run is not forgotten", order.landing.number)
+        await end_runs(context.services, filter(handles.match, await context.services.executor.handles()))
+    except OSError:  # the caller should get the report all the same; the next job tries again
+        log.exception("merge job %d: some of its runs could not be removed", context.job.number)
 
 
-def _in_the_way(path: Path, error: Exception) -> str:
+def _describe_undeletable_files(path: Path, error: Exception) -> str:
     return (
-        f"verify ran in {path}, and what it left there can't be taken away: {error}. Nothing was merged; let verify "
-        "leave no files, as of a container's root, that you may not delete, then merge again."
+        f"verify ran in {path}, and files that it left there can't be deleted: {error}. Nothing was merged. Let verify "
+        "leave no files that you may not delete, such as files of a container's root, then merge again."
     )
 
 
@@ -143,15 +164,20 @@ def scratch_path(home: Home, number: int) -> Path:
     return home.worktrees / f"{PREFIX}{number}"
 
 
-def workplace(
+def scratch_workspace(
     services: Services,
     scratch: ScratchWorktree,
     handle: str,
     common_dir: str,
     environment: Mapping[str, str] | None,
-    ours: Mapping[str, str],
+    variables: Mapping[str, str],
 ) -> Workplace:
-    """Where what is run in a scratch worktree runs."""
+    """Return the workspace in which commands run in a scratch worktree.
+
+    Args:
+        handle: The prefix of the handles of everything that runs there.
+        variables: More FORKJOIN_* variables for the commands.
+    """
     return Workplace(
         services=services,
         handle=handle,
@@ -161,17 +187,17 @@ def workplace(
         recipe=scratch.recipe,
         port_base=scratch.port_base,
         environment=environment or {},
-        ours={"FORKJOIN_TARGET": short_name(scratch.target), **ours},
+        ours={"FORKJOIN_TARGET": short_name(scratch.target), **variables},
     )
 
 
 async def list_runs(services: Services, number: int) -> list[str]:
-    """The handles of all that was run in a scratch worktree, and is not forgotten."""
+    """Return the handles of all runs in a scratch worktree that are not forgotten yet."""
     return [handle for handle in await services.executor.handles() if handle.startswith(f"t{number}-")]
 
 
-async def end(services: Services, handles: Iterable[str]) -> list[str]:
-    """Remove these runs' processes and files. Return processes that can't be ended."""
+async def end_runs(services: Services, handles: Iterable[str]) -> list[str]:
+    """End the runs' processes and forget the runs. Return the processes that could not be ended."""
     all_left: list[str] = []
     for handle in handles:
         if left := await services.executor.cancel(handle, services.settings.limits.stop_grace_s):

@@ -1,11 +1,12 @@
-"""Merging branches in the object store alone, and verifying them together: what a target is to be moved to.
+"""The merge train: branches merged one after the other in the object store, and verified together.
 
-Branches are coupled in their order, each on what came of those before it; one that conflicts is tried once more at the
-end. Then verify is run on all of them at once. Where it fails, the one that breaks it is found by halves and left out,
-those before it are sure, and the others are coupled anew.
+The result is the commit that the target will move to. Each branch is merged onto the branches before it. A branch that
+conflicts is tried once more after the others. Then verify runs once on the whole train. If verify fails, bisection
+finds the branch that breaks it. That branch is rejected, the branches before it count as verified, and the branches
+after it are merged again.
 
-Commits are made of recorded facts alone, their dates included, so that a daemon that takes over makes the very same
-ones and finds the very same runs of verify.
+The merge commits are made from recorded facts only, including their dates. A daemon that takes over makes identical
+commits, and so finds the results of verify runs again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,95 +35,102 @@ from forkjoin.merge_queue.bisect import BrokenBeforeError, longest_passing
 from forkjoin.merge_queue.eligible_branches import EligibleBranch, find_eligible_branches
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import (
-    MERGED_BEFORE,
     ConflictedBranch,
     MergedBranch,
     MergeReport,
     PlannedMove,
     RejectedBranch,
     SkippedBranch,
+    SkipReason,
     limit_names,
+    skip,
 )
 from forkjoin.merge_queue.scratch import ScratchVerifier
 
-#: After so many that broke verify, the others are verified in smaller numbers, as by then most may be bad.
-_PATIENCE = 2
-#: Characters of what git says of a branch that it refuses.
-_WORDS = 500
+#: After this many branches broke verify, branches are verified in smaller batches: most may be broken by then.
+_FAILURES_BEFORE_SMALLER_BATCHES = 2
+#: How many characters of git's error a report quotes.
+_ERROR_CHARS = 500
 _CHANGES_SETTINGS = (
     "This changes forkjoin.toml. The new content is used only after a person has trusted it (forkjoin trust)."
 )
 
 
-async def merge_all(order: MergeContext) -> PlannedMove:
-    """Merge what can be merged onto the target as it is now."""
-    landing = order.landing
-    if order.verify:
-        await check_free(order.common_dir, landing.target)
-    agents = await order.services.store.agents.get_all(landing.agents)
+async def merge_all(context: MergeContext) -> PlannedMove:
+    """Merge and verify the job's branches, and return the move of the target that would publish them.
+
+    Raises:
+        CallerError: The target is gone, busy, or fails verify without any of the branches.
+    """
+    job = context.job
+    if context.verify:
+        await check_free(context.common_dir, job.target)
+    agents = await context.services.store.agents.get_all(job.agents)
     refs = [f"refs/heads/{agent.worktree.branch}" for agent in agents if agent.worktree.prepared]
-    tips = await find_tips(order.common_dir, [landing.target, *refs])
-    if landing.target not in tips:
-        raise CallerError(f"There is no branch {short_name(landing.target)} any more.")
-    old = tips[landing.target]
-    train = _Train(order, ScratchVerifier(order), old, await make_signature(order.common_dir, landing.created))
-    await train.carry(await find_eligible_branches(order, agents, old, tips))
-    await train.find_hunks()
-    return _intend(order, train, agents, await _note(order, train))
+    tips = await find_tips(context.common_dir, [job.target, *refs])
+    if job.target not in tips:
+        raise CallerError(f"The branch {short_name(job.target)} no longer exists; name another one in `into`.")
+    start = tips[job.target]
+    signature = await make_signature(context.common_dir, job.created)
+    train = _MergeTrain(context, ScratchVerifier(context), start, signature)
+    await train.run(await find_eligible_branches(context, agents, start, tips))
+    await train.add_hunks()
+    return _plan_move(context, train, agents, await _note_changed_settings(context, train))
 
 
-async def _note(order: MergeContext, train: "_Train") -> str | None:
-    """Return a note if the merge changes commands that the repository wants to run."""
-    paths = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
-    changed, _, _ = await git.run(order.common_dir, *paths, ok_codes=(0, 1))
+async def _note_changed_settings(context: MergeContext, train: "_MergeTrain") -> str | None:
+    """Return a note if the merge changes forkjoin.toml, which names commands that forkjoin runs."""
+    arguments = ("diff-tree", "--quiet", train.start.commit, train.head.commit, "--", "forkjoin.toml")
+    changed, _, _ = await git.run(context.common_dir, *arguments, ok_codes=(0, 1))
     return _CHANGES_SETTINGS if changed else None
 
 
-def _intend(order: MergeContext, train: "_Train", agents: Sequence[Agent], note: str | None) -> PlannedMove:
-    landing = order.landing
-    merged = {one.id: one for car in train.cars for one in _merged(car, dry_run=landing.dry_run)}
-    fates = [train.fates[one.number] for one in agents if one.number in train.fates and one.id not in merged]
-    landed = MergeReport(
-        short_name(landing.target),
-        None if landing.dry_run else train.head.commit,
-        tuple(merged.values()),
-        tuple(fate for fate in fates if isinstance(fate, ConflictedBranch)),
-        tuple(fate for fate in fates if isinstance(fate, RejectedBranch)),
-        tuple(fate for fate in fates if isinstance(fate, SkippedBranch)),
+def _plan_move(context: MergeContext, train: "_MergeTrain", agents: Sequence[Agent], note: str | None) -> PlannedMove:
+    job = context.job
+    merged = {one.id: one for car in train.cars for one in _merged_branches(car, dry_run=job.dry_run)}
+    failures = [train.failures[one.number] for one in agents if one.number in train.failures and one.id not in merged]
+    report = MergeReport(
+        target=short_name(job.target),
+        commit=None if job.dry_run else train.head.commit,
+        merged=tuple(merged.values()),
+        conflicted=tuple(one for one in failures if isinstance(one, ConflictedBranch)),
+        rejected=tuple(one for one in failures if isinstance(one, RejectedBranch)),
+        skipped=tuple(one for one in failures if isinstance(one, SkippedBranch)),
         note=note,
     )
     why = f"forkjoin: merge {', '.join(merged)}"
-    return PlannedMove(move_target.Move(landing.target, train.start.commit, train.head.commit, None, why), landed)
+    return PlannedMove(move_target.Move(job.target, train.start.commit, train.head.commit, None, why), report)
 
 
 @dataclass(frozen=True, slots=True)
 class _Car:
-    """A branch that was coupled, and the commit that has it."""
+    """A branch on the train, and its merge commit."""
 
     entry: EligibleBranch
     head: Tip
 
 
-def _merged(car: _Car, *, dry_run: bool) -> Iterator[MergedBranch]:
-    """Whom a car has, with what it brings along."""
-    for number, tip in {car.entry.agent.number: car.entry.branch.tip.commit, **car.entry.brings}.items():
+def _merged_branches(car: _Car, *, dry_run: bool) -> Iterator[MergedBranch]:
+    """Yield the car's own branch, and the branches whose conflicts it resolves."""
+    for number, tip in {car.entry.agent.number: car.entry.branch.tip.commit, **car.entry.resolved}.items():
         yield MergedBranch(f"a{number}") if dry_run else MergedBranch(f"a{number}", car.head.commit, tip)
 
 
 @dataclass(slots=True)
-class _Train:
-    """Branches coupled so far, and how the others have fared."""
+class _MergeTrain:
+    """The branches merged so far, and why the others are not."""
 
-    order: MergeContext
+    context: MergeContext
     scratch: ScratchVerifier
-    start: Tip
-    signed: Signature
+    start: Tip  #: the target
+    signature: Signature
     cars: list[_Car] = field(default_factory=list[_Car])
-    sure: int = 0  #: how many of the first have passed verify together
-    fates: dict[int, ConflictedBranch | RejectedBranch | SkippedBranch] = field(
+    verified: int = 0  #: how many cars, from the first, have passed verify together
+    #: Why branches are left out, by agents' numbers.
+    failures: dict[int, ConflictedBranch | RejectedBranch | SkippedBranch] = field(
         default_factory=dict[int, "ConflictedBranch | RejectedBranch | SkippedBranch"]
     )
-    conflicts: dict[int, BranchConflict] = field(default_factory=dict[int, BranchConflict])  #: how each conflicted last
+    conflicts: dict[int, BranchConflict] = field(default_factory=dict[int, BranchConflict])  #: each branch's last one
 
     @property
     def head(self) -> Tip:
@@ -131,145 +139,167 @@ class _Train:
     def _head_of(self, length: int) -> Tip:
         return self.cars[length - 1].head if length else self.start
 
-    async def carry(self, found: Sequence[EligibleBranch | SkippedBranch]) -> None:
-        """Couple what can be coupled, and passes verify."""
-        self.fates |= {int(one.id[1:]): one for one in found if isinstance(one, SkippedBranch)}
-        waiting = await self._leave_out_malformed([one for one in found if isinstance(one, EligibleBranch)])
-        aside: list[EligibleBranch] = []  # of earlier, smaller numbers: these are tried once more at the very end
-        most, broke = len(waiting), 0
+    async def run(self, branches: Sequence[EligibleBranch | SkippedBranch]) -> None:
+        """Merge all eligible branches that merge and pass verify. Record why the others are left out."""
+        self.failures |= {int(one.id[1:]): one for one in branches if isinstance(one, SkippedBranch)}
+        eligible = [one for one in branches if isinstance(one, EligibleBranch)]
+        await self._merge_in_batches(await self._reject_malformed(eligible))
+        for entry in eligible:
+            if failure := self.failures.get(entry.agent.number):
+                self.failures |= {number: _skip_with(failure, entry.agent, number) for number in entry.resolved}
+
+    async def _merge_in_batches(self, waiting: list[EligibleBranch]) -> None:
+        """Merge and verify batch after batch. The first batch is the whole list.
+
+        Once several branches broke verify, a batch that fails halves the size of the next batch, and a batch that
+        passes doubles it. Branches that can't be merged after their batch are tried again after all batches.
+        """
+        retry_last: list[EligibleBranch] = []
+        batch_size, failed_batches = len(waiting), 0
         while waiting:
-            left = await self._couple(await self._couple(waiting[:most]))
-            behind = await self._drop_what_breaks()
-            broke += behind is not None
-            rest = waiting[most:]
-            if behind is not None:
-                waiting = [*behind, *left, *rest]
+            unmerged = await self._append(await self._append(waiting[:batch_size]))
+            uncoupled = await self._reject_what_breaks_verify()
+            failed_batches += uncoupled is not None
+            rest = waiting[batch_size:]
+            if uncoupled is not None:
+                waiting = [*uncoupled, *unmerged, *rest]
             elif rest:
-                aside, waiting = [*aside, *left], rest
+                retry_last, waiting = [*retry_last, *unmerged], rest
             else:
-                aside, waiting = [], aside
-            if broke >= _PATIENCE:
-                most = most * 2 if behind is None else max(1, most // 2)
-        for one in found:
-            if isinstance(one, EligibleBranch) and (fate := self.fates.get(one.agent.number)):
-                self.fates |= {number: _with(fate, one.agent, number) for number in one.brings}
+                retry_last, waiting = [], retry_last
+            if failed_batches >= _FAILURES_BEFORE_SMALLER_BATCHES:
+                batch_size = batch_size * 2 if uncoupled is None else max(1, batch_size // 2)
 
-    async def _leave_out_malformed(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
-        """Return the entries whose objects git takes; the others are rejected."""
-        squash = self.order.landing.strategy == "squash"
-        brings = {entry: entry.branch.tip.tree if squash else entry.branch.tip.commit for entry in entries}
-        aside = self.order.services.home.aside
-        bad = await find_malformed(self.order.common_dir, self.start.commit, list(brings.values()), aside)
-        for entry, tip in brings.items():
-            if tip in bad:
-                why = f"git fsck --strict refuses its objects: {bad[tip]}"
-                self.fates[entry.agent.number] = RejectedBranch(entry.agent.id, why[:_WORDS])
-        return [entry for entry, tip in brings.items() if tip not in bad]
+    async def _reject_malformed(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
+        """Reject the branches whose new objects git fsck refuses. Return the others."""
+        squash = self.context.job.strategy == "squash"
+        objects = {entry: entry.branch.tip.tree if squash else entry.branch.tip.commit for entry in entries}
+        aside = self.context.services.home.aside
+        errors = await find_malformed(self.context.common_dir, self.start.commit, list(objects.values()), aside)
+        for entry, name in objects.items():
+            if name in errors:
+                why = f"git fsck --strict refuses its objects: {errors[name]}"
+                self.failures[entry.agent.number] = RejectedBranch(entry.agent.id, why[:_ERROR_CHARS])
+        return [entry for entry, name in objects.items() if name not in errors]
 
-    async def find_hunks(self) -> None:
-        """Say where those conflict that are left out."""
-        for number, fate in self.fates.items():
-            if isinstance(fate, ConflictedBranch):
-                how = self.conflicts[number]
-                hunks = await find_hunks(self.order.common_dir, how.tree, how.files)
-                self.fates[number] = replace(fate, hunks=tuple(hunks))
+    async def add_hunks(self) -> None:
+        """Add the first conflicts in its files to each conflicted branch."""
+        for number, failure in self.failures.items():
+            if isinstance(failure, ConflictedBranch):
+                conflict = self.conflicts[number]
+                hunks = await find_hunks(self.context.common_dir, conflict.tree, conflict.files)
+                self.failures[number] = replace(failure, hunks=tuple(hunks))
 
-    async def _couple(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
-        """Couple branches; those that can't be merged now, but may be after the others."""
-        able: list[EligibleBranch] = []
-        for entry in entries:  # in their order: whether one may come tells of those after it
-            able += [entry] if self._may_come(entry, able) else []
-        branches = [entry.branch for entry in able]
-        squash = self.order.landing.strategy == "squash"
-        fates = await merge_branches_in_order(self.order.common_dir, self.head, branches, self.signed, squash=squash)
-        if refused := await self._secure_submodules(able, fates):
-            self.fates |= refused
-            return await self._couple([entry for entry in able if entry.agent.number not in refused])
-        return [entry for entry, fate in zip(able, fates, strict=True) if self._may_still_come(entry, fate)]
+    async def _append(self, entries: Sequence[EligibleBranch]) -> list[EligibleBranch]:
+        """Merge branches onto the train. Return the branches that may merge once more branches are on the train."""
+        ready: list[EligibleBranch] = []
+        for entry in entries:  # in order, as each check depends on the branches before
+            if not self._skip_without_dependencies(entry, ready):
+                ready.append(entry)
+        branches = [entry.branch for entry in ready]
+        squash = self.context.job.strategy == "squash"
+        outcomes = await merge_branches_in_order(
+            self.context.common_dir, self.head, branches, self.signature, squash=squash
+        )
+        if skipped := await self._save_submodule_commits(ready, outcomes):
+            self.failures |= skipped
+            return await self._append([entry for entry in ready if entry.agent.number not in skipped])
+        return [entry for entry, outcome in zip(ready, outcomes, strict=True) if self._record(entry, outcome)]
 
-    async def _secure_submodules(
-        self, entries: Sequence[EligibleBranch], fates: Sequence[MergeOutcome]
+    async def _save_submodule_commits(
+        self, entries: Sequence[EligibleBranch], outcomes: Sequence[MergeOutcome]
     ) -> dict[int, SkippedBranch]:
-        """Keep branches' submodule commits. Skip branches whose commits can't be kept."""
-        refused: dict[int, SkippedBranch] = {}
-        for entry, fate in zip(entries, fates, strict=True):
-            if isinstance(fate, MergeCommit) and fate.submodules:
-                common_dir, landing = self.order.common_dir, self.order.landing
-                where = None if landing.dry_run else await find_checkout(common_dir, landing.target)
-                keeping = SaveOptions(entry.agent.slug, landing.dry_run, where)
-                why = await save_submodule_commits(common_dir, fate.head.commit, fate.submodules, keeping)
-                refused |= {entry.agent.number: SkippedBranch(entry.agent.id, why)} if why else {}
-        return refused
+        """Save the submodule commits that the branches refer to. Skip the branches for which that fails."""
+        skipped: dict[int, SkippedBranch] = {}
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if isinstance(outcome, MergeCommit) and outcome.submodules:
+                common_dir, job = self.context.common_dir, self.context.job
+                where = None if job.dry_run else await find_checkout(common_dir, job.target)
+                options = SaveOptions(entry.agent.slug, job.dry_run, where)
+                if why := await save_submodule_commits(common_dir, outcome.head.commit, outcome.submodules, options):
+                    reason = SkipReason.SUBMODULE_COMMITS_UNSAVED
+                    skipped[entry.agent.number] = skip(entry.agent.id, reason, why)
+        return skipped
 
-    def _may_come(self, entry: EligibleBranch, entries: Sequence[EligibleBranch]) -> bool:
-        """Whether those whose work a branch has are on the train, or may come with it; else that is its fate."""
-        there = {one.agent.number for one in (*(car.entry for car in self.cars), *entries)}
-        if missing := sorted(entry.branch.needs - there - self._merged_before()):
-            self.fates[entry.agent.number] = _behind(entry, missing[0])
-        return not missing
+    def _skip_without_dependencies(self, entry: EligibleBranch, ready: Sequence[EligibleBranch]) -> bool:
+        """Skip a branch unless the branches it needs are on the train, ready, or merged before. Return if skipped."""
+        present = {one.agent.number for one in (*(car.entry for car in self.cars), *ready)}
+        missing = sorted(entry.branch.needs - present - self._already_merged())
+        if missing:
+            self.failures[entry.agent.number] = _skip_without(entry, missing[0])
+        return bool(missing)
 
-    def _merged_before(self) -> set[int]:
-        return {
-            number
-            for number, fate in self.fates.items()
-            if isinstance(fate, SkippedBranch) and fate.why == MERGED_BEFORE
-        }
+    def _already_merged(self) -> set[int]:
+        return {number for number, failure in self.failures.items() if _is_already_merged(failure)}
 
-    def _may_still_come(self, entry: EligibleBranch, fate: MergeOutcome) -> bool:
-        """Note how a branch fared; whether it is worth another try."""
+    def _record(self, entry: EligibleBranch, outcome: MergeOutcome) -> bool:
+        """Record the outcome of a branch's merge. Return whether another try may succeed."""
         agent = entry.agent
-        self.fates.pop(agent.number, None)
-        match fate:
+        self.failures.pop(agent.number, None)
+        match outcome:
             case MergeCommit(head):
                 self.cars.append(_Car(entry, head))
             case AlreadyContained():
-                self.fates[agent.number] = SkippedBranch(agent.id, MERGED_BEFORE)
+                self.failures[agent.number] = skip(agent.id, SkipReason.ALREADY_MERGED)
             case RefusedByGit(why):
-                self.fates[agent.number] = RejectedBranch(agent.id, f"git can't merge it: {why}")
+                self.failures[agent.number] = RejectedBranch(agent.id, f"git can't merge it: {why}")
             case BranchConflict(files):
-                self.fates[agent.number] = ConflictedBranch(agent.id, limit_names(files))
-                self.conflicts[agent.number] = fate
+                self.failures[agent.number] = ConflictedBranch(agent.id, limit_names(files))
+                self.conflicts[agent.number] = outcome
                 return True
             case MissingDependency():
-                self.fates[agent.number] = _behind(entry, min(entry.branch.needs))
+                self.failures[agent.number] = _skip_without(entry, min(entry.branch.needs))
                 return True
         return False
 
-    async def _drop_what_breaks(self) -> list[EligibleBranch] | None:
-        """Those behind the one that breaks verify, which are uncoupled with it; none where all pass."""
-        length = len(self.cars) - self.sure
+    async def _reject_what_breaks_verify(self) -> list[EligibleBranch] | None:
+        """Verify the new cars. Reject the first branch that breaks verify, and take it off the train.
+
+        Returns:
+            The branches after the rejected branch, which leave the train too. `None` if verify passes.
+        """
+        length = len(self.cars) - self.verified
         try:
-            self.sure += await longest_passing(length, self._passes) if length else 0
+            self.verified += await longest_passing(length, self._passes) if length else 0
         except BrokenBeforeError:
             raise CallerError(
-                f"verify fails on {self.order.into} itself, without any of these; nothing was merged. "
-                f"Mend that first. {await self._why_not(0)}"
+                f"verify fails on {self.context.target_name} itself, without any of these branches, so nothing was "
+                f"merged. Fix that first, then merge again. {await self._verify(0)}"
             ) from None
-        if self.sure == len(self.cars):
+        if self.verified == len(self.cars):
             return None
-        bad, *behind = self.cars[self.sure :]
-        self.fates[bad.entry.agent.number] = RejectedBranch(bad.entry.agent.id, await self._why_not(1))
-        del self.cars[self.sure :]
-        return [car.entry for car in behind]
+        broken, *after = self.cars[self.verified :]
+        self.failures[broken.entry.agent.number] = RejectedBranch(broken.entry.agent.id, await self._verify(1))
+        del self.cars[self.verified :]
+        return [car.entry for car in after]
 
     async def _passes(self, length: int) -> bool:
-        return not await self._why_not(length)
+        return not await self._verify(length)
 
-    async def _why_not(self, length: int) -> str:
-        """How verify fails with so many more branches than are sure; '' where it passes. Each time the same."""
-        if self.order.verify is None or (length == 0 and self.sure):
+    async def _verify(self, length: int) -> str:
+        """Run verify on the verified cars plus `length` more. Return why it fails, or "" if it passes.
+
+        The result for a commit is recorded, so verify runs only once for it.
+        """
+        if self.context.verify is None or (length == 0 and self.verified):
             return ""
-        length += self.sure
+        length += self.verified
         agents = [car.entry.agent for car in self.cars[:length]]
-        return await self.scratch.verify(agents, self._head_of(length).commit, self.order.verify)
+        return await self.scratch.verify(agents, self._head_of(length).commit, self.context.verify)
 
 
-def _with(fate: ConflictedBranch | RejectedBranch | SkippedBranch, resolver: Agent, number: int) -> SkippedBranch:
-    """How an agent's branch fares that is not merged with whoever resolves its conflict."""
-    if isinstance(fate, SkippedBranch) and fate.why == MERGED_BEFORE:
-        return replace(fate, id=f"a{number}")
-    return SkippedBranch(f"a{number}", f"{resolver.label}, which resolves its conflict, was not merged")
+def _is_already_merged(failure: ConflictedBranch | RejectedBranch | SkippedBranch) -> bool:
+    return isinstance(failure, SkippedBranch) and failure.reason is SkipReason.ALREADY_MERGED
 
 
-def _behind(entry: EligibleBranch, other: int) -> SkippedBranch:
-    return SkippedBranch(entry.agent.id, f"it has the work of a{other}, which was not merged")
+def _skip_with(
+    failure: ConflictedBranch | RejectedBranch | SkippedBranch, resolver: Agent, number: int
+) -> SkippedBranch:
+    """Return the skipped branch of an agent whose conflict a resolver resolves that is not merged itself."""
+    if isinstance(failure, SkippedBranch) and _is_already_merged(failure):
+        return replace(failure, id=f"a{number}")
+    return skip(f"a{number}", SkipReason.RESOLVER_NOT_MERGED, resolver.label)
+
+
+def _skip_without(entry: EligibleBranch, dependency: int) -> SkippedBranch:
+    return skip(entry.agent.id, SkipReason.BASE_AGENT_NOT_MERGED, f"a{dependency}")

@@ -54,4 +54,4 @@ async def _carry_out(number: int, falls: tuple[str, ...]) -> None:
             case _:
                 pass
         found = {"PATH": os.environ["PATH"], "LANDER": str(os.getpid())}
-        await MergeRunner(reconciler.services).land(await reconciler.store.merges.get(number), found)
+        await MergeRunner(reconciler.services).run(await reconciler.store.merges.get(number), found)
