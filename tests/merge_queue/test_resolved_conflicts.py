@@ -55,7 +55,7 @@ async def test_its_brief_has_both_tasks_both_diffs_and_what_must_pass(
     theirs = git(repository, "rev-parse", "forkjoin/a2-echo-2-shared-txt-second")
     assert f"the work of a2 (echo-2-shared-txt-second), commit {theirs}" in " ".join(brief.split())
     assert "These files conflict: shared.txt." in brief
-    assert "is run again at your end: test -s shared.txt" in brief
+    assert "runs again when you finish: test -s shared.txt" in brief
     fence = f"\n--- {brief.partition('begin with `--- ')[2][:16]} "
     parts = [part.partition(" ---\n")[::2] for part in brief.split(fence)[1::2]]
     assert [title for title, _ in parts] == [
@@ -129,7 +129,7 @@ async def test_a_setup_that_fails_amid_the_marks_is_noted_and_told_and_its_progr
     noted = [event.text for event in await in_process_reconciler.store.events.page(3, 0, 10)]
     assert any(text.startswith("continues although setup failed") for text in noted)
     told = (home.state / f"brief-{resolver}").read_text()
-    assert "if it failed, or reads what you change, run it again: ! grep -q" in told
+    assert "If it failed, or reads what you change, run it again: ! grep -q" in told
 
 
 # -- what counts as resolved
@@ -366,7 +366,7 @@ async def test_after_an_undo_it_brings_nothing_back_that_is_not_named(near_lead:
     await near_lead.call("undo_merge")
     before = git(repository, "rev-parse", "main")
     [skipped] = (await near_lead.call("merge_worktree", ids=[resolver]))["skipped"]
-    assert "no more, the work of a1 (echo-1-shared-txt-first): merge that first, or with it" in skipped["why"]
+    assert "bring back the work of a1 (echo-1-shared-txt-first), which the target no longer contains: merge that first" in skipped["why"]
     assert git(repository, "rev-parse", "main") == before
     answer = await near_lead.call("merge_worktree", ids=["a1", resolver])
     assert ids_of(answer, "merged") == ["a1", resolver, "a2"]

@@ -55,7 +55,7 @@ async def test_what_can_not_be_taken_back_by_itself_is_refused_with_the_files(
     ids = await near_lead.run("echo agents > shared.txt")
     await near_lead.call("merge_worktree", ids=ids)
     now = commit(repository, {"shared.txt": "agents and a person's\n"})
-    assert "in shared.txt: it can't be taken back by itself" in await near_lead.refusal("undo_merge")
+    assert "in shared.txt, so the merge can't be reverted automatically" in await near_lead.refusal("undo_merge")
     assert git(repository, "rev-parse", "main") == now
     check_sound(repository)
 
@@ -98,7 +98,7 @@ async def test_a_move_that_failed_is_none_to_undo_and_an_undo_that_failed_has_un
     for one in ids[:2]:
         await near_lead.call("merge_worktree", ids=[one])
     with monkeypatch.context() as patch:
-        patch.setattr(move_target, "carry_out", refuse)
+        patch.setattr(move_target, "apply_move", refuse)
         await near_lead.refusal("merge_worktree", ids=ids[2:])
         await near_lead.refusal("undo_merge")
     assert (await near_lead.call("undo_merge"))["undone"] == ids[1:2]

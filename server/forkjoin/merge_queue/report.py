@@ -48,8 +48,8 @@ _SENTENCES = {
     SkipReason.BRANCH_IS_SYMBOLIC: "its branch is {}",
     SkipReason.MOVED_SINCE_END: "{0}, which nobody has reviewed. Review it with read_diff {1}, then merge {1}",
     SkipReason.CONFLICT_UNRESOLVED: "it did not resolve the conflict: {}",
-    SkipReason.RESTORES_UNDONE_WORK: "it would bring back work that was taken out of the target, of {}: "
-    "merge that first, or with it",
+    SkipReason.RESTORES_UNDONE_WORK: "it would bring back the work of {}, which the target no longer contains: merge "
+    "that first, or with it",
     SkipReason.BASE_AGENT_NOT_NAMED: "it has the work of {}, which is not in {}: name that agent too",
     SkipReason.BASE_AGENT_SKIPPED: "it has the work of {}, which is skipped",
     SkipReason.BASE_AGENT_NOT_MERGED: "it has the work of {}, which was not merged",

@@ -60,7 +60,9 @@ async def assign_resolvers(context: MergeContext, report: MergeReport) -> Resolv
     store, job = context.services.store, context.job
     naming = await find_naming_scheme(context.common_dir, context.services.home.worktrees)
     assignments = ResolverAssignments({}, [], naming)
-    resolvers = [one for one in await store.merges.resolvers(job.project, job.target) if not await _is_stuck(context, one)]
+    resolvers = [
+        one for one in await store.merges.resolvers(job.project, job.target) if not await _is_stuck(context, one)
+    ]
     conflicts = [conflict for one in resolvers if (conflict := await _find_current_conflict(context, report, one))]
     for agent in await store.agents.get_all(int(branch.id[1:]) for branch in report.conflicted):
         theirs = await find_end(store, context.common_dir, agent)
