@@ -366,7 +366,10 @@ async def test_after_an_undo_it_brings_nothing_back_that_is_not_named(near_lead:
     await near_lead.call("undo_merge")
     before = git(repository, "rev-parse", "main")
     [skipped] = (await near_lead.call("merge_worktree", ids=[resolver]))["skipped"]
-    assert "bring back the work of a1 (echo-1-shared-txt-first), which the target no longer contains: merge that first" in skipped["why"]
+    assert (
+        "bring back the work of a1 (echo-1-shared-txt-first), which the target no longer contains: merge that first"
+        in skipped["why"]
+    )
     assert git(repository, "rev-parse", "main") == before
     answer = await near_lead.call("merge_worktree", ids=["a1", resolver])
     assert ids_of(answer, "merged") == ["a1", resolver, "a2"]
