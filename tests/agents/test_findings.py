@@ -68,7 +68,7 @@ async def test_whatever_they_hold_they_have_room_in_one_answer(
 async def test_an_agent_that_reports_in_a_loop_is_told_when_it_has_told_enough(
     in_process_reconciler: Reconciler, near_lead: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forkjoin_tools.progress_and_findings._MOST", 3)
+    monkeypatch.setattr("forkjoin_tools.progress_and_findings._MOST_REPORTS", 3)
     (agent,) = await near_lead.spawn("sleep 1000")
     await near_lead.until(agent, state="running")
     async with program_of(in_process_reconciler, agent) as program:

@@ -182,8 +182,8 @@ async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
         ("read_log", {"id": "a2"}, "a2 is not one of your agents"),
         ("merge_worktree", {"ids": ["child"], "into": "main"}, "only into your own branch"),
         ("merge_worktree", {"ids": ["child"], "on_conflict": "agent"}, "resolve them yourself"),
-        ("set_budget", {"id": "child", "budget_usd": 1}, "is the lead's alone"),
-        ("get_status", {}, "is the lead's alone"),
+        ("set_budget", {"id": "child", "budget_usd": 1}, "is only for the lead"),
+        ("get_status", {}, "is only for the lead"),
     ],
 )
 async def test_an_agent_that_may_spawn_has_to_do_with_its_own_agents_alone(
@@ -216,7 +216,7 @@ async def test_of_one_that_has_ended_what_it_has_left_running_changes_nothing(
         await program.run("echo theirs > theirs.txt")
         (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
         await near_lead.results(parent)
-        assert "is at its end (succeeded); nothing was changed." in await program.refusal(tool, **given)
+        assert "has ended (succeeded). Nothing was changed." in await program.refusal(tool, **given)
         assert (await program.call("get_result", id="a2"))["merge"] == "unmerged"
 
 
@@ -348,7 +348,7 @@ async def test_its_command_line_may_do_what_its_tools_may(
             for other in (stranger, parent):
                 assert "is not one of your agents" in await shell.refusal(tool, ids=[other])
         for tool, given in (("budget", {}), ("attach", {"id": child}), ("undo_merge", {}), ("get_status", {})):
-            assert "is the lead's alone" in await shell.refusal(tool, **given)
+            assert "is only for the lead" in await shell.refusal(tool, **given)
     assert (
         git(repository, "show", f"{(await in_process_reconciler.store.agents.get(1)).worktree.branch}:theirs.txt")
         == "theirs"
@@ -385,7 +385,7 @@ async def test_what_an_earlier_attempt_has_left_running_has_no_rights_of_the_nex
         program_of(in_process_reconciler, agent, kind="cli", attempt="a1-2") as now,
     ):
         refused = await left.refusal("report_progress", text="still there")
-        assert refused == "a1-1, to which this process belongs, has ended. Nothing was changed."
+        assert refused == "The attempt a1-1 that this process belongs to has ended. Nothing was changed."
         assert await now.call("report_progress", text="here") == "Noted."
     (Path((await in_process_reconciler.store.agents.get(1)).worktree.path) / "go").touch()
     await near_lead.results(agent)

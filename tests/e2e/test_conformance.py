@@ -103,7 +103,7 @@ async def failing_job(call: ToolCall, arguments: Nothing) -> str:
 async def url(repository: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The address of a lead's tools, and of the examples."""
     examples = {one.name: one for one in (greet, slow_compute, failing_job)}
-    monkeypatch.setattr(mcp_server._Server, "offered", mcp_server.TOOLS | examples)
+    monkeypatch.setattr(mcp_server._LeadServer, "offered", mcp_server.TOOLS | examples)
     monkeypatch.setattr(
         mcp_tasks, "_TOOLS", mcp_tasks._TOOLS | {one: examples[one] for one in ("slow_compute", "failing_job")}
     )

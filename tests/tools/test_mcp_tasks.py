@@ -341,7 +341,7 @@ async def test_a_task_whose_record_can_not_be_read_for_a_moment_is_not_lost(
         listened = client.request("subscriptions/listen", notifications={"taskIds": [task]})
         for refused in (client.request("tasks/get", taskId=task), listened):
             assert refused.get("code") == -32603, refused
-            assert "Tasks can't be reported now" in refused["message"]
+            assert "The tasks can't be read now" in refused["message"]
         records.execute("ALTER TABLE gone RENAME TO deferred")
     assert client.request("tasks/get", taskId="none")["code"] == -32602
     assert client.request("tasks/get", taskId=task)["status"] == "working"
@@ -387,7 +387,7 @@ def test_the_server_says_that_it_has_tasks_and_changes_no_lists(client: Modern) 
 def test_what_is_no_list_of_tasks_is_not_listened_for(client: Modern) -> None:
     for ids in (5, [5], ["x"] * 1001):
         refused = client.request("subscriptions/listen", notifications={"taskIds": ids})
-        assert (refused["code"], refused["message"]) == (-32602, "taskIds must be a list of ids, 1000 at most")
+        assert (refused["code"], refused["message"]) == (-32602, "taskIds must be a list of at most 1000 strings")
 
 
 def test_a_client_of_before_there_were_tasks_listens_for_none(repository: Path, home: Home) -> None:

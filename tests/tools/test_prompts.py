@@ -56,7 +56,7 @@ async def test_what_is_read_by_its_address_is_whole_or_refused(
         assert isinstance(contents, TextResourceContents)
         assert json.loads(contents.text)["running"] == 0
         monkeypatch.setattr("forkjoin_tools.mcp_server.REPLY_BYTES", 100)
-        with pytest.raises(MCPError, match="too large to be read by its address; call get_status"):
+        with pytest.raises(MCPError, match=r"is too large\. Call get_status instead"):
             await lead.client.read_resource("forkjoin://status")
 
 
@@ -64,8 +64,8 @@ async def test_what_is_read_by_its_address_is_whole_or_refused(
     ("address", "words"),
     [
         ("forkjoin://agents/a9/result", "No agent"),
-        ("forkjoin://agents/a1/secret", "There is nothing at"),
-        ("file:///etc/passwd", "There is nothing at"),
+        ("forkjoin://agents/a1/secret", "There is no resource"),
+        ("file:///etc/passwd", "There is no resource"),
     ],
 )
 async def test_an_address_of_nothing_is_refused_in_words(

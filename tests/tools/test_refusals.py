@@ -47,7 +47,7 @@ BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("wait_agents", {"ids": ["nobody"]}, "No agent 'nobody'"),
     ("wait_agents", {"until": "some"}, "until: input should be 'all' or 'any'"),
     ("wait_agents", {"ids": []}, "ids is empty"),
-    ("list_agents", {"cursor": "x"}, "cursor 'x' is none of list_agents"),
+    ("list_agents", {"cursor": "x"}, "cursor 'x' is not one that list_agents returned"),
     ("list_agents", {"state": ["sleeping"]}, "state.0"),
     ("read_log", {"id": "a1", "offset": -1}, "offset"),
     ("read_diff", {"id": "../../etc/passwd"}, "No agent"),

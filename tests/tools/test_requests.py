@@ -184,7 +184,7 @@ async def test_a_stranger_from_another_project_sees_and_answers_nothing(
 
 
 async def test_an_agent_answers_nothing_not_even_its_own(near_lead: Lead, program: Lead) -> None:
-    assert "is the lead's alone" in await program.refusal("answer_request", request_id="r1", decision="allow")
+    assert "is only for the lead" in await program.refusal("answer_request", request_id="r1", decision="allow")
 
 
 @pytest.mark.parametrize("default", [None, "spaces"])
@@ -265,7 +265,7 @@ async def test_a_stop_withdraws_what_an_agent_asks(near_lead: Lead, program: Lea
         await near_lead.call("stop_agents", ids=["a1"])
     assert "withdrawn" in json.loads(asked.answer)["message"]
     assert "withdrawn" in await near_lead.refusal("answer_request", request_id="r1", decision="allow")
-    assert "is at its end (stopped)" in await program.refusal("ask_lead", question="Still there?")
+    assert "has ended (stopped)" in await program.refusal("ask_lead", question="Still there?")
 
 
 async def test_what_its_program_gives_up_is_withdrawn(near_lead: Lead, program: Lead) -> None:

@@ -176,7 +176,7 @@ async def test_the_status_names_a_merge_that_is_under_way(repository: Path, home
         verify = f"touch {home.state}/on; until test -e {home.state}/go; do sleep 0.02; done"
         tasks.start_soon(partial(lead.call, "merge_worktree", ids=[first], verify=verify))
         await until((home.state / "on").exists)
-        assert (await lead.call("get_status"))["merges"] == [f"landing 1: {first} into main"]
+        assert (await lead.call("get_status"))["merges"] == [f"merge 1: {first} into main"]
         (home.state / "go").touch()
     async with open_lead_in_memory(home, repository) as lead:
         assert (await lead.call("get_status"))["merges"] == []

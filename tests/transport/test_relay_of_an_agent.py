@@ -66,7 +66,7 @@ async def test_an_agent_that_calls_the_leads_tools_is_refused_and_that_is_logged
     await _run(lead, home, _relayed(tmp_path, tool_call(1, tool)))
     answer = _answers(tmp_path)[1]["result"]
     assert answer["isError"] is True
-    assert "is the lead's alone, and you are agent a1" in answer["content"][0]["text"]
+    assert "is only for the lead, and you are agent a1" in answer["content"][0]["text"]
     assert f"called {tool}: refused" in home.log.read_text()
 
 
@@ -77,7 +77,7 @@ async def test_an_agents_commands_read_and_change_nothing(lead: Lead, home: Home
     lines += [f"{command} {words} 2>> {tmp_path}/refused; echo $? >> {tmp_path}/codes" for words in changing]
     await _run(lead, home, "\n".join(lines))
     assert (tmp_path / "codes").read_text().split() == ["0", "1", "1", "1", "1"]
-    assert (tmp_path / "refused").read_text().count("is the lead's alone, and you are agent a1") == len(changing)
+    assert (tmp_path / "refused").read_text().count("is only for the lead, and you are agent a1") == len(changing)
     assert [agent["id"] for agent in json.loads((tmp_path / "read").read_text())["agents"]] == ["a1"]
     assert len((await lead.call("list_agents"))["agents"]) == 1
 
@@ -90,7 +90,7 @@ async def test_an_agents_commands_read_nothing_of_other_agents(
     await _run(lead, home, f"{COMMAND} {words} > {tmp_path}/told 2>&1; echo $? >> {tmp_path}/codes")
     told = (tmp_path / "told").read_text()
     assert (tmp_path / "codes").read_text() == "1\n"
-    assert "is not one of your agents" in told or "is the lead's alone" in told
+    assert "is not one of your agents" in told or "is only for the lead" in told
     assert "secret" not in told
 
 

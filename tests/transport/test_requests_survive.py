@@ -140,7 +140,7 @@ async def test_an_agents_own_command_answers_nothing(lead: Lead, repository: Pat
     both = f"{asking(tmp_path, home, question='Tabs?')} & {command} answer r1 yes 2> {tmp_path}/why; wait"
     (agent,) = await lead.spawn(both)
     await asked(lead)
-    assert "is the lead's alone" in await _written(tmp_path / "why")
+    assert "is only for the lead" in await _written(tmp_path / "why")
     forkjoin(repository, "answer", "r1", "Tabs.")
     assert (await answer_of(lead, agent))["answered_by"] == "the person"
 

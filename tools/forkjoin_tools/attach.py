@@ -1,4 +1,4 @@
-"""attach: a person goes on with an agent's conversation. No lead is offered this."""
+"""The tool `attach` of the command line: a person continues an agent's conversation."""
 
 from forkjoin.agents.attach import attach as attach_to
 from mcp_types import CallToolResult
@@ -14,16 +14,18 @@ class Attach(Arguments):
 class Attached(AgentRow):
     argv: tuple[str, ...]
     worktree: str
-    environment: dict[str, str]  #: without what is no UTF-8, which JSON can't carry
+    environment: dict[str, str]  #: without variables that are not UTF-8, which JSON can't hold
 
 
 @tool()
 async def attach(call: ToolCall, arguments: Attach) -> CallToolResult:
-    """Keep an agent for whoever calls, as long as they are connected, and tell how they go on with its conversation."""
+    """Reserve an agent for the caller while connected. Return how to start its program."""
     agent, going = await attach_to(call.services, call.caller, await call.find(arguments.id))
     carried = {name: value for name, value in going.environment.items() if _is_text(name + value)}
     told = Attached(**row_fields(agent), argv=going.argv, worktree=agent.worktree.path, environment=carried)
-    return CallToolResult(content=[], structured_content=told.model_dump(mode="json"))  # no key is hidden: it is run
+    return CallToolResult(
+        content=[], structured_content=told.model_dump(mode="json")
+    )  # not redacted: the command line starts the program with it
 
 
 def _is_text(value: str) -> bool:

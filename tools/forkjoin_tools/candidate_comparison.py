@@ -1,4 +1,4 @@
-"""How the candidates for one task compare: a row for each, the best first, and only what differs."""
+"""The comparison of candidates for one task, as get_result returns it."""
 
 from forkjoin.core.model import Agent, Result, State, Verify
 from forkjoin.scheduling.best_candidate import count_changed_lines, find_winner, rank_candidates
@@ -6,8 +6,8 @@ from pydantic import BaseModel
 
 from forkjoin_tools.tool_call import ToolCall, Usd
 
-#: Characters of a model's name that are told.
-_WORDS = 100
+#: Maximal characters of a model's name.
+_MODEL_LENGTH = 100
 
 
 class CandidateRow(BaseModel):
@@ -17,14 +17,17 @@ class CandidateRow(BaseModel):
     state: State
     verify: Verify | None = None
     score: float | None = None
-    lines: int | None = None  #: changed
+    lines: int | None = None  #: number of changed lines
     cost_usd: Usd | None = None
     duration_s: float | None = None
     won: bool | None = None
 
 
 async def compare(call: ToolCall, agent: Agent) -> list[CandidateRow]:
-    """Return all candidates for an agent's task that the caller may see; none where it is the only one."""
+    """Return a row for each candidate for an agent's task that the caller sees, the best first.
+
+    A field with the same value for all is left out. Returns an empty list if the task has only one agent.
+    """
     agents = await call.store.agents.candidates(agent)
     results = await call.store.results.get_all(agents)
     ranked = rank_candidates(agents, results)
@@ -38,7 +41,7 @@ def _row(call: ToolCall, agent: Agent, result: Result | None, *, won: bool) -> C
     return CandidateRow(
         id=agent.id,
         agent=call.program_of(agent),
-        model=agent.spec.model and agent.spec.model[:_WORDS],
+        model=agent.spec.model and agent.spec.model[:_MODEL_LENGTH],
         state=agent.state,
         verify=result.verify if result else None,
         score=result.score if result else None,

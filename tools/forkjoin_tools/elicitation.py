@@ -1,4 +1,4 @@
-"""The person at the lead's client, where that can ask them: what an agent asks during a wait is put to them, too."""
+"""Forms at the lead's client: during a wait, requests of agents are shown to the person there first (elicitation)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from forkjoin_tools.reply_size import one_line
 from forkjoin_tools.requests import answer
 from forkjoin_tools.tool_call import PERSON, ToolCall
 
-#: How long the person has for them before the lead is told; the requests themselves wait on.
-_FOR_PERSON_S = 60.0
-#: Characters of what an agent asks that a form shows.
-_SHOWN = 4_000
-#: By no call of theirs is an answer known that they give in a form.
+#: Seconds that the person has to answer before the lead gets the requests. The requests stay open after that.
+_ANSWER_S = 60.0
+#: Maximal characters of a request in a form.
+_FORM_LENGTH = 4_000
+#: The identity of an answer given in a form, which no tool call gave.
 _NO_CALL = Call("", "")
 
 
@@ -32,20 +32,23 @@ class _Decision(BaseModel):
 
 
 async def put_to_person(call: ToolCall, requests: Sequence[Request], timeout_s: float) -> bool:
-    """Put these to the person, one after the other, and take back what others answer; whether all are closed then."""
+    """Show the requests to the person one after the other, and return whether all are closed then.
+
+    A form is withdrawn when someone else answers its request.
+    """
     if not call.can_elicit:
         return False
-    with anyio.move_on_after(min(timeout_s, _FOR_PERSON_S)):
+    with anyio.move_on_after(min(timeout_s, _ANSWER_S)):
         for request in requests:
-            await _put(call, request)
+            await _show_form(call, request)
             if not await _is_closed(call, request):
                 return False
         return True
     return False
 
 
-async def _put(call: ToolCall, request: Request) -> None:
-    """Ask for as long as it is open; where that comes to nothing, it stays so."""
+async def _show_form(call: ToolCall, request: Request) -> None:
+    """Show a form for as long as the request is open. The request stays open if the form isn't answered."""
 
     async def watch(scope: anyio.CancelScope) -> None:
         await call.store.changes.until(lambda: _is_closed(call, request))
@@ -54,26 +57,26 @@ async def _put(call: ToolCall, request: Request) -> None:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
-            tasks.start_soon(call.reply_wait.report_repeatedly, f"the person is asked {request.id}")
+            tasks.start_soon(call.reply_wait.report_repeatedly, f"waiting for the person to answer {request.id}")
             await _ask(call, request)
             tasks.cancel_scope.cancel()
     except* (MCPError, ValueError, ForkjoinError):
-        pass  # the client would not, answered nonsense, or came too late; or the records can't be written now
+        pass  # refused, invalid or late answer; or the records can't be written now
 
 
 async def _is_closed(call: ToolCall, request: Request) -> bool | None:
     now = await call.store.requests.get(request.number)
-    return (now is None or now.closed is not None) or None  # `until` waits while there is no answer
+    return (now is None or now.closed is not None) or None  # `until` waits while this is `None`
 
 
 async def _ask(call: ToolCall, request: Request) -> None:
-    """Ask the person, and record what they answer, if they do."""
+    """Ask the person, and record the answer if there is one."""
     asker = await call.store.agents.get(request.agent)
     schema: type[_Answer | _Decision] = _Answer if request.kind == "question" else _Decision
-    what = "asks" if request.kind == "question" else "wants to do this"
-    words = _quote(call.services.environments.show(request.text))
-    told: Any = await call.elicit(f"{asker.label} {what}: (its own words stand after >)\n{words}", schema)
-    match getattr(told, "data", None):
+    verb = "asks" if request.kind == "question" else "wants to do this"
+    quoted = _quote(call.services.environments.show(request.text))
+    form: Any = await call.elicit(f"{asker.label} {verb}: (its own words stand after >)\n{quoted}", schema)
+    match getattr(form, "data", None):
         case _Answer(answer=said) if said.strip():
             await answer(call, request, said, "", PERSON, _NO_CALL)
         case _Decision(decision=said, reason=reason):
@@ -85,10 +88,10 @@ async def _ask(call: ToolCall, request: Request) -> None:
 def _quote(text: str) -> str:
     """Return an agent's words as quoted lines, without control characters.
 
-    Long words are cut in the middle: what matters may come last.
+    Long texts are cut in the middle, because the end may matter most.
     """
-    more = len(text) - _SHOWN
-    half = _SHOWN // 2
+    more = len(text) - _FORM_LENGTH
+    half = _FORM_LENGTH // 2
     parts = [text[:half], text[-half:]] if more > 0 else [text]
     quoted = ("\n".join(f"> {one_line(line)}" for line in part.splitlines()) for part in parts)
     return f"\n[cut: {more} more characters; forkjoin requests shows all]\n".join(quoted)

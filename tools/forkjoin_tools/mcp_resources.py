@@ -1,38 +1,43 @@
-"""Resources: what tools tell of an agent, and of forkjoin itself, to be read by its address."""
+"""MCP resources: results of reading tools, under a URI for each agent and for forkjoin's status."""
 
 import re
 
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp_types import Resource, ResourceTemplate
 
-#: What can be read of an agent: by which tool, and what that is.
-_OF_AGENTS = {
-    "result": ("get_result", "application/json", "What came of an agent"),
+#: The kinds of resources of an agent: the tool that returns the content, its MIME type, and a description.
+_AGENT_RESOURCES = {
+    "result": ("get_result", "application/json", "The outcome of an agent"),
     "log": ("read_log", "text/plain", "What an agent said and did, the first page"),
     "diff": ("read_diff", "text/plain", "What an agent changed, the first page"),
 }
-_STATUS = "forkjoin://status"
-_ADDRESS = re.compile(r"forkjoin://agents/([^/?#]+)/(result|log|diff)")
+_STATUS_URI = "forkjoin://status"
+_AGENT_URI = re.compile(r"forkjoin://agents/([^/?#]+)/(result|log|diff)")
 
 RESOURCES = [
-    Resource(uri=_STATUS, name="status", description="How forkjoin itself is doing", mime_type="application/json")
+    Resource(
+        uri=_STATUS_URI,
+        name="status",
+        description="What forkjoin runs, what waits and why, and what is wrong",
+        mime_type="application/json",
+    )
 ]
 TEMPLATES = [
     ResourceTemplate(uri_template=f"forkjoin://agents/{{id}}/{kind}", name=kind, description=what, mime_type=mime)
-    for kind, (_, mime, what) in _OF_AGENTS.items()
+    for kind, (_, mime, what) in _AGENT_RESOURCES.items()
 ]
 
 
-def find(uri: str) -> tuple[str, dict[str, str], str]:
-    """The tool that tells what is at this address, its arguments, and the kind of its text.
+def find_resource(uri: str) -> tuple[str, dict[str, str], str]:
+    """Return the tool that reads a resource, its arguments, and the resource's MIME type.
 
     Raises:
-        ResourceNotFoundError: There is no such address.
+        ResourceNotFoundError: There is no such resource.
     """
-    if uri == _STATUS:
+    if uri == _STATUS_URI:
         return "get_status", {}, "application/json"
-    if found := _ADDRESS.fullmatch(uri):
-        tool, mime, _ = _OF_AGENTS[found[2]]
+    if found := _AGENT_URI.fullmatch(uri):
+        tool, mime, _ = _AGENT_RESOURCES[found[2]]
         return tool, {"id": found[1]}, mime
-    known = ", ".join([_STATUS, *(template.uri_template for template in TEMPLATES)])
-    raise ResourceNotFoundError(f"There is nothing at {uri[:200]!r}. There are: {known}.")
+    known = ", ".join([_STATUS_URI, *(template.uri_template for template in TEMPLATES)])
+    raise ResourceNotFoundError(f"There is no resource {uri[:200]!r}. Known are: {known}.")

@@ -1,4 +1,4 @@
-"""The MCP server: every tool, and what a model that has never seen forkjoin must know to use it well."""
+"""The MCP servers of a connection: which tools, prompts, resources and instructions each kind of caller gets."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ from forkjoin_tools import (
     wait,
 )
 from forkjoin_tools.mcp_prompts import PROMPTS
-from forkjoin_tools.mcp_resources import RESOURCES, TEMPLATES, find
+from forkjoin_tools.mcp_resources import RESOURCES, TEMPLATES, find_resource
 from forkjoin_tools.mcp_task_subscriptions import listen
 from forkjoin_tools.mcp_tasks import Tasks
 from forkjoin_tools.reply_size import REPLY_BYTES, json_size
@@ -67,7 +67,7 @@ You may spawn agents of your own. Each starts from your branch's last commit, in
 they need. Then spawn_agents, wait_agents, and merge_worktree into your branch. When you end, your agents that still run
 are stopped."""
 
-_ALL: tuple[ForkjoinTool, ...] = (
+_LEAD_TOOLS: tuple[ForkjoinTool, ...] = (
     *(spawn.spawn_agents, spawn.spawn_agent, wait.wait_agents, status.list_agents, status.get_status),
     *(
         results.get_result,
@@ -80,25 +80,24 @@ _ALL: tuple[ForkjoinTool, ...] = (
     *(merge.check_conflicts, merge.undo_merge, budget.set_budget, messages.message_agent),
     *(requests.list_requests, requests.answer_request),
 )
-#: The lead's tools, those that start the work first.
-TOOLS = {tool.name: tool for tool in _ALL}
-#: An agent's own: all that it is offered.
-_OWN = (
+#: The tools of leads, by name.
+TOOLS = {tool.name: tool for tool in _LEAD_TOOLS}
+_AGENT_TOOLS = (
     progress_and_findings.report_progress,
     ask_lead.ask_lead,
     ask_lead.approve,
     progress_and_findings.share_finding,
     progress_and_findings.read_findings,
 )
-AGENT_TOOLS = {tool.name: tool for tool in _OWN}
-#: What is no agent's, whatever it may spawn.
-_LEADS_ALONE = (status.get_status, merge.undo_merge, budget.set_budget)
-#: Those of an agent that may spawn agents.
-PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _ALL if tool not in _LEADS_ALONE}
-#: Those of the lead's that change nothing.
+AGENT_TOOLS = {tool.name: tool for tool in _AGENT_TOOLS}
+#: The tools of leads that no agent gets.
+_LEADS_ONLY = (status.get_status, merge.undo_merge, budget.set_budget)
+#: The tools of agents that may spawn agents.
+PARENT_TOOLS = AGENT_TOOLS | {tool.name: tool for tool in _LEAD_TOOLS if tool not in _LEADS_ONLY}
+#: Names of the leads' tools that change nothing.
 READERS = frozenset(name for name, tool in TOOLS.items() if tool.annotations and tool.annotations.read_only_hint)
-#: Those that an agent's command line has in addition to its own: they tell of itself and of agents below it.
-_COMMAND_READERS = READERS - {tool.name for tool in _LEADS_ALONE}
+#: Names of further tools that an agent's command line gets. They return only the agent itself and its descendants.
+_COMMAND_LINE_READERS = READERS - {tool.name for tool in _LEADS_ONLY}
 
 
 async def serve(
@@ -107,8 +106,8 @@ async def serve(
     incoming: ReadStream[SessionMessage | Exception],
     outgoing: WriteStream[SessionMessage],
 ) -> None:
-    """Serve MCP to a session until `incoming` is at its end."""
-    # MCPServer runs over stdio or HTTP by itself; over any pair of streams only its low-level server does.
+    """Serve MCP to a session until `incoming` ends."""
+    # MCPServer itself runs only over stdio and HTTP. Its low-level server runs over any pair of streams.
     low = make_server(reconciler, session)._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
     try:
         await low.run(incoming, outgoing, low.create_initialization_options())
@@ -118,16 +117,16 @@ async def serve(
 
 
 def make_server(reconciler: Reconciler, session: Session) -> MCPServer[Any]:
-    """What serves a session: with the tools of a lead, a person or an agent."""
+    """Return the server for a session of a lead, a person or an agent."""
     if session.agent:
         return (_ParentServer if session.agent.spec.nesting else _AgentServer)(reconciler, session)
-    return (_PersonServer if session.is_command_line else _Server)(reconciler, session)
+    return (_PersonServer if session.is_command_line else _LeadServer)(reconciler, session)
 
 
-class _Server(MCPServer[Any]):
-    """A lead's."""
+class _LeadServer(MCPServer[Any]):
+    """The server for a lead."""
 
-    told = INSTRUCTIONS
+    text = INSTRUCTIONS
     offered = TOOLS
     prompts = PROMPTS
     resources: Sequence[Resource] = RESOURCES
@@ -141,7 +140,7 @@ class _Server(MCPServer[Any]):
 
         super().__init__(
             "forkjoin",
-            instructions=self.told,
+            instructions=self.text,
             version=__version__,
             tools=list(self.offered.values()),
             lifespan=lifespan,
@@ -161,16 +160,15 @@ class _Server(MCPServer[Any]):
         return list(self.templates)
 
     async def read_resource(self, uri: Any, context: Context[Any, Any] | None = None) -> list[ReadResourceContents]:
-        tool, arguments, mime = find(str(uri))
+        tool, arguments, mime = find_resource(str(uri))
         try:
-            told = await self.call_tool(tool, arguments, context)
+            result = await self.call_tool(tool, arguments, context)
         except ToolError as error:
             raise ResourceError(str(error)) from None
-        text = (
-            json.dumps(told.structured_content, ensure_ascii=False) if told.structured_content else told.content[0].text
-        )
+        structure = result.structured_content
+        text = json.dumps(structure, ensure_ascii=False) if structure else result.content[0].text
         if json_size(text) > REPLY_BYTES:
-            raise ResourceError(f"It is too large to be read by its address; call {tool}.")
+            raise ResourceError(f"This resource is too large. Call {tool} instead, which returns a part of it.")
         return [ReadResourceContents(content=text, mime_type=mime)]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
@@ -179,17 +177,20 @@ class _Server(MCPServer[Any]):
         return await super().call_tool(name, arguments, context)
 
 
-class _PersonServer(_Server):
-    """The command line's: what no lead may do, too."""
+class _PersonServer(_LeadServer):
+    """The server for a person's command line, with further tools that no lead gets."""
 
-    offered = TOOLS | {tool.name: tool for tool in (budget.budget, attach.attach, session_summary.brief)}
+    offered = TOOLS | {tool.name: tool for tool in (budget.budget, attach.attach, session_summary.summarize_session)}
     extensions = ()
 
 
-class _AgentServer(_Server):
-    """An agent's: its own tools, and what a command reads for it. What else it calls is refused, and warned of."""
+class _AgentServer(_LeadServer):
+    """The server for an agent: its own tools, and at its command line also reading ones.
 
-    told = AGENT_INSTRUCTIONS
+    A call of any other tool is refused, and recorded as a warning in the agent's result.
+    """
+
+    text = AGENT_INSTRUCTIONS
     offered = TOOLS | AGENT_TOOLS
     own = AGENT_TOOLS
     prompts = ()
@@ -203,35 +204,35 @@ class _AgentServer(_Server):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None) -> Any:
         agent = self._session.agent
         assert agent
-        if name not in self.own and not (self._session.is_command_line and name in _COMMAND_READERS):
+        if name not in self.own and not (self._session.is_command_line and name in _COMMAND_LINE_READERS):
             log.warning("agent %s called %s: refused", agent.label, name[:80])
             known = name in _PersonServer.offered
             await note_refused(self._loop.services, agent, name if known else "an unknown tool")
             raise ToolError(
-                f"{name[:80]} is the lead's alone, and you are agent {agent.label}; nothing was changed. "
-                "Do your task and commit it on your branch: whoever leads sees to the rest."
+                f"{name[:80]} is only for the lead, and you are agent {agent.label}. Nothing was changed. "
+                "Do your task and commit it on your branch. The lead does the rest."
             )
         if name not in READERS:
-            await _check_not_over(self._loop, agent, self._session.attempt)
+            await _check_not_ended(self._loop, agent, self._session.attempt)
         return await super().call_tool(name, arguments, context)
 
 
 class _ParentServer(_AgentServer):
-    """That of an agent that may spawn agents."""
+    """The server for an agent that may spawn agents."""
 
-    told = PARENT_INSTRUCTIONS
+    text = PARENT_INSTRUCTIONS
     own = PARENT_TOOLS
 
 
-async def _check_not_over(reconciler: Reconciler, agent: Agent, attempt: str | None) -> None:
-    """Raise a ToolError unless the agent is at work, or a person is in its conversation.
+async def _check_not_ended(reconciler: Reconciler, agent: Agent, attempt: str | None) -> None:
+    """Raise ToolError if the agent or the calling attempt has ended, and no person is attached.
 
-    What an earlier attempt has left running still has its token, and its connections.
+    Processes that an earlier attempt left running still have the token and open connections.
     """
     agent = await reconciler.store.agents.get(agent.number)
     if agent.number in reconciler.services.attached:
         return
     if agent.is_over:
-        raise ToolError(f"{agent.label} is at its end ({agent.state}); nothing was changed.")
+        raise ToolError(f"{agent.label} has ended ({agent.state}). Nothing was changed.")
     if attempt not in (None, agent.handle, person_handle(agent)):
-        raise ToolError(f"{attempt}, to which this process belongs, has ended. Nothing was changed.")
+        raise ToolError(f"The attempt {attempt} that this process belongs to has ended. Nothing was changed.")

@@ -1,4 +1,4 @@
-"""How a client is told of tasks that it listens for, instead of asking (`subscriptions/listen`, as SEP-2663 has it)."""
+"""Notifications for clients that subscribe to tasks instead of polling (`subscriptions/listen` of SEP-2663)."""
 
 import logging
 from typing import Annotated, Any, Literal, cast
@@ -20,45 +20,49 @@ from mcp_types import (
 )
 from pydantic import Field, TypeAdapter, ValidationError
 
-from forkjoin_tools.mcp_tasks import VERSIONS, JsonObject, McpRequest, find_tasks, stand, task_of
+from forkjoin_tools.mcp_tasks import VERSIONS, JsonObject, McpRequest, find_tasks, read_task, task_fields
 from forkjoin_tools.reply_wait import Deferral
 from forkjoin_tools.tool_call import ToolCall
 
 log = logging.getLogger(__name__)
 
-#: How long one that listens rests when an answer could not be had.
-_REST_S = 1.0
+#: Seconds until the next try when a task could not be read.
+_RETRY_S = 1.0
+#: Maximal tasks of one subscription.
 _MOST_IDS = 1_000
 _IDS = TypeAdapter(Annotated[list[str], Field(max_length=_MOST_IDS)])
 
 
 class TaskNotification(Notification[JsonObject, Literal["notifications/tasks"]]):
-    """How a task stands, as `tasks/get` would answer."""
+    """The notification that a task ended, with the fields that `tasks/get` returns."""
 
     method: Literal["notifications/tasks"] = "notifications/tasks"
 
 
 async def listen(ctx: McpRequest, call_next: CallNext) -> HandlerResult:
-    """Tell a client that listens for tasks how each ends, until all have: a middleware around all requests."""
-    wanted = _listened_for(ctx)
+    """Handle a subscription to tasks: notify the client of each end, and return once all have ended.
+
+    This is a middleware: any other request is passed on.
+    """
+    wanted = _subscribed_tasks(ctx)
     if wanted is None:
         return await call_next(ctx)
     call, found = await find_tasks(ctx, wanted)
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-    told = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
-    params = SubscriptionsAcknowledgedNotificationParams(notifications=told, _meta=meta)
+    accepted = SubscriptionFilter.model_validate({"taskIds": [deferred.id for deferred in found]})
+    params = SubscriptionsAcknowledgedNotificationParams(notifications=accepted, _meta=meta)
     await ctx.session.send_notification(SubscriptionsAcknowledgedNotification(params=params), ctx.request_id)
     async with anyio.create_task_group() as tasks:
         for deferred in found:
-            tasks.start_soon(_tell_end, ctx, call, deferred, meta)
+            tasks.start_soon(_notify_end, ctx, call, deferred, meta)
     return SubscriptionsListenResult(_meta=meta)
 
 
-def _listened_for(ctx: McpRequest) -> list[str] | None:
-    """Ids of the tasks that a request is to listen for; none where it is no such request.
+def _subscribed_tasks(ctx: McpRequest) -> list[str] | None:
+    """Return the ids in a request that subscribes to tasks, or `None` for any other request.
 
     Raises:
-        MCPError: They are no such ids, or too many.
+        MCPError: The ids are not a list of strings, or too many.
     """
     if ctx.method != "subscriptions/listen" or ctx.request_id is None or ctx.protocol_version not in VERSIONS:
         return None
@@ -67,26 +71,27 @@ def _listened_for(ctx: McpRequest) -> list[str] | None:
     try:
         return None if ids is None else list(dict.fromkeys(_IDS.validate_python(ids)))
     except ValidationError:
-        raise MCPError(INVALID_PARAMS, f"taskIds must be a list of ids, {_MOST_IDS} at most") from None
+        raise MCPError(INVALID_PARAMS, f"taskIds must be a list of at most {_MOST_IDS} strings") from None
 
 
-async def _tell_end(ctx: McpRequest, call: ToolCall, deferred: McpTask, meta: JsonObject) -> None:
-    while (told := await _end(ctx, call, deferred)) is None:
+async def _notify_end(ctx: McpRequest, call: ToolCall, deferred: McpTask, meta: JsonObject) -> None:
+    while (ended := await _wait_for_end(ctx, call, deferred)) is None:
         pass
-    notification = TaskNotification(params={**told, "_meta": meta})
+    notification = TaskNotification(params={**ended, "_meta": meta})
     await ctx.session.send_notification(cast("ServerNotification", notification), ctx.request_id)
 
 
-async def _end(ctx: McpRequest, call: ToolCall, deferred: McpTask) -> JsonObject | None:
+async def _wait_for_end(ctx: McpRequest, call: ToolCall, deferred: McpTask) -> JsonObject | None:
+    """Return an ended task's fields, or `None`, after a pause, if they can't be read now."""
     """How a task has ended, once it has; none, after a rest, where that can't be told now."""
     try:
-        told = await stand(ctx, call, deferred, Deferral(deferred, notification=deferred.id))
+        fields = await read_task(ctx, call, deferred, Deferral(deferred, notification=deferred.id))
         (now,) = await call.store.mcp_tasks.get_all([deferred.id]) or [deferred]
     except (MCPError, ForkjoinError) as error:
-        log.warning("how a call of %s has ended can't be told now: %s", deferred.tool, error)
-        await anyio.sleep(_REST_S)
+        log.warning("the task of a call of %s can't be read now: %s", deferred.tool, error)
+        await anyio.sleep(_RETRY_S)
         return None
     if now.cancelled:
-        call.caller.session.written.pop(deferred.id, None)  # what the answer would have told is not told
-        return task_of(now, "cancelled")
-    return told
+        call.caller.session.written.pop(deferred.id, None)  # the agents in the answer don't count as reported
+        return task_fields(now, "cancelled")
+    return fields

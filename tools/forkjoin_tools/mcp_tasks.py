@@ -1,8 +1,8 @@
-"""MCP's tasks (SEP-2663): a wait, or a merge, that its client asks after, or is told of, instead of blocking.
+"""MCP tasks (SEP-2663): waits and merges whose client polls or subscribes, instead of blocking.
 
-Such a task is the call itself, recorded. Whoever asks how it stands makes it once more: a wait only reads, and a merge
-is known by its call and made once. So nothing has to run meanwhile, any daemon can tell, and the answer is the one that
-the call would have blocked for. It is recorded once it was written: what was lost on the way is made again.
+A task is a recorded call. Each `tasks/get` makes the call once more without blocking: a wait only reads, and a merge is
+identified by its call and done once. So nothing runs meanwhile, and any later daemon can answer. The answer is recorded
+once it was written to the client. If it was lost on the way, the call is made again.
 """
 
 import logging
@@ -42,73 +42,75 @@ McpRequest = ServerRequestContext[Any, Any]
 JsonObject = dict[str, Any]
 
 _ID = "io.modelcontextprotocol/tasks"
-#: Those in which an answer may be a task.
+#: Protocol versions with tasks.
 VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 _TOOLS = {tool.name: tool for tool in (wait_agents, merge_worktree)}
-#: How often a client that polls is to do so: a lead that waits for it is woken by the answer.
+#: How often a client should poll. The answer wakes a waiting lead.
 _POLL_MS = 2_000
 
 
-class OfTask(RequestParams):
+class TaskParams(RequestParams):
     task_id: str = Field(max_length=64)
 
 
-class Update(OfTask):
+class UpdateParams(TaskParams):
     input_responses: JsonObject
 
 
 class Tasks(Extension):
+    """The MCP extension that makes tasks of waits and merges that have no answer yet."""
+
     identifier = _ID
 
     def methods(self) -> Sequence[MethodBinding]:
         return [
-            MethodBinding("tasks/get", OfTask, _get, VERSIONS),
-            MethodBinding("tasks/update", Update, _update, VERSIONS),
-            MethodBinding("tasks/cancel", OfTask, _cancel, VERSIONS),
+            MethodBinding("tasks/get", TaskParams, _get, VERSIONS),
+            MethodBinding("tasks/update", UpdateParams, _update, VERSIONS),
+            MethodBinding("tasks/cancel", TaskParams, _cancel, VERSIONS),
         ]
 
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: McpRequest, call_next: CallNext
     ) -> HandlerResult:
-        """Answer at once what can be; make a task of the rest, for a client that has said that it takes one."""
-        if params.name not in _TOOLS or not _declares(ctx):
+        """Return a task if there is no answer yet and the client supports tasks. Otherwise just make the call."""
+        if params.name not in _TOOLS or not _supports_tasks(ctx):
             return await call_next(ctx)
         try:
             with deferring(Deferral()):
                 return await call_next(ctx)
         except NoAnswerYetError as error:
-            how_far = error
+            no_answer = error
         try:
             call = await open_call(ctx, params.name, params.arguments or {})
-            what = params.name, params.arguments or {}, how_far.agents
-            deferred = await call.store.mcp_tasks.add(call.project, call.caller.call, *what)
+            content = params.name, params.arguments or {}, no_answer.agents
+            deferred = await call.store.mcp_tasks.add(call.project, call.caller.call, *content)
         except ForkjoinError as error:
-            log.warning("a call of %s is not recorded, and blocks: %s", params.name, error)
+            log.warning("a call of %s could not be recorded as a task, so it blocks: %s", params.name, error)
             return await call_next(ctx)
-        return {"resultType": "task", **task_of(deferred, "working", str(how_far))}
+        return {"resultType": "task", **task_fields(deferred, "working", str(no_answer))}
 
 
-def _declares(ctx: McpRequest) -> bool:
+def _supports_tasks(ctx: McpRequest) -> bool:
     declared = ctx.session.client_capabilities
     extensions = declared.extensions if declared else None
     return ctx.protocol_version in VERSIONS and _ID in (extensions or {})
 
 
-# -- what a client asks of a task
+# -- requests of clients about tasks
 
 
-async def _get(ctx: McpRequest, params: OfTask) -> JsonObject:
+async def _get(ctx: McpRequest, params: TaskParams) -> JsonObject:
     call, deferred = await _find(ctx, params.task_id)
-    return await stand(ctx, call, deferred, Deferral(deferred))
+    return await read_task(ctx, call, deferred, Deferral(deferred))
 
 
-async def _update(ctx: McpRequest, params: Update) -> JsonObject:
-    await _find(ctx, params.task_id)  # nothing is ever asked in one: there are no such responses
+async def _update(ctx: McpRequest, params: UpdateParams) -> JsonObject:
+    await _find(ctx, params.task_id)  # no task ever asks for input
     return {}
 
 
-async def _cancel(ctx: McpRequest, params: OfTask) -> JsonObject:
-    """Let nobody wait any more; what changes something, a merge, goes on, as its client may see by asking on."""
+async def _cancel(ctx: McpRequest, params: TaskParams) -> JsonObject:
+    """Cancel a wait. A merge goes on, and the client still gets its answer."""
     call, deferred = await _find(ctx, params.task_id)
     about = _TOOLS[deferred.tool].annotations
     if about and about.read_only_hint:
@@ -117,10 +119,10 @@ async def _cancel(ctx: McpRequest, params: OfTask) -> JsonObject:
 
 
 async def _find(ctx: McpRequest, task: str) -> tuple[ToolCall, McpTask]:
-    """A task of the caller's project.
+    """Return the call that asks, and the task in the caller's project.
 
     Raises:
-        MCPError: There is none, or as `find_tasks`.
+        MCPError: The project has no such task, or `find_tasks` failed.
     """
     call, found = await find_tasks(ctx, [task])
     if not found:
@@ -129,10 +131,10 @@ async def _find(ctx: McpRequest, task: str) -> tuple[ToolCall, McpTask]:
 
 
 async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[ToolCall, list[McpTask]]:
-    """Those of these that are tasks of the caller's project.
+    """Return the call that asks, and those of the tasks that belong to the caller's project.
 
     Raises:
-        MCPError: It can't be told now, or the client has not said that it knows of tasks.
+        MCPError: The records can't be read now, or the client does not declare support for tasks.
     """
     require_client_extension(ctx, _ID)
     try:
@@ -142,32 +144,33 @@ async def find_tasks(ctx: McpRequest, tasks: Sequence[str]) -> tuple[ToolCall, l
             return call, [deferred for deferred in found if deferred.project == call.project]
     except (ForkjoinError, OSError) as error:
         show = ctx.lifespan_context[0].services.environments.show
-        raise MCPError(INTERNAL_ERROR, show(f"Tasks can't be reported now: {error}")) from error
+        raise MCPError(INTERNAL_ERROR, show(f"The tasks can't be read now, try again: {error}")) from error
     return call, []
 
 
-async def stand(ctx: McpRequest, call: ToolCall, deferred: McpTask, deferral: Deferral) -> JsonObject:
-    """How a task stands, with its answer once it has one, which is recorded when it was written."""
+async def read_task(ctx: McpRequest, call: ToolCall, deferred: McpTask, deferral: Deferral) -> JsonObject:
+    """Return a task's fields, with the answer if there is one. The answer is recorded once it was written."""
     if deferred.cancelled:
-        return task_of(deferred, "cancelled")
+        return task_fields(deferred, "cancelled")
     answer = deferred.answer
     if answer is None:
         try:
-            answer = await _make(ctx, deferred, deferral)
+            answer = await _repeat_call(ctx, deferred, deferral)
         except NoAnswerYetError as error:
-            return task_of(deferred, "working", str(error))
+            return task_fields(deferred, "working", str(error))
         written = partial(call.store.mcp_tasks.finish, deferred.id, answer)
         assert ctx.request_id is not None
-        # before what it has told counts as told: made once more in between, it would not end
+        # first, because a repeat between recording what was reported and recording the answer would wait on
         call.caller.session.when_written(deferral.notification or ctx.request_id, written, first=True)
-    return {**task_of(deferred, "completed"), "result": answer}
+    return {**task_fields(deferred, "completed"), "result": answer}
 
 
-async def _make(ctx: McpRequest, deferred: McpTask, deferral: Deferral) -> JsonObject:
-    """The answer of a call that is made again.
+async def _repeat_call(ctx: McpRequest, deferred: McpTask, deferral: Deferral) -> JsonObject:
+    """Make a recorded call again, and return its answer, which may be an error of the caller's.
 
     Raises:
-        MCPError: There is none now, through no fault of its caller; it is to be asked for again.
+        NoAnswerYetError: There is no answer yet.
+        MCPError: forkjoin failed. The client should ask again.
     """
     with deferring(deferral):
         try:
@@ -176,23 +179,23 @@ async def _make(ctx: McpRequest, deferred: McpTask, deferral: Deferral) -> JsonO
             raise MCPError(INTERNAL_ERROR, str(error)) from error
         except ToolError as error:
             result = CallToolResult(content=[TextContent(type="text", text=str(error))], is_error=True)
-    told: JsonObject = result.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return told
+    answer: JsonObject = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return answer
 
 
-def task_of(deferred: McpTask, status: str, message: str | None = None) -> JsonObject:
-    """A task as MCP tells it."""
-    told = {
+def task_fields(deferred: McpTask, status: str, message: str | None = None) -> JsonObject:
+    """Return a task's fields as MCP defines them."""
+    fields = {
         "taskId": deferred.id,
         "status": status,
         "statusMessage": message,
-        "createdAt": _time(deferred.created),
-        "lastUpdatedAt": _time(deferred.updated),
+        "createdAt": _format_utc(deferred.created),
+        "lastUpdatedAt": _format_utc(deferred.updated),
         "ttlMs": round(KEPT_S * 1000),
         "pollIntervalMs": _POLL_MS,
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
-def _time(at: float) -> str:
+def _format_utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

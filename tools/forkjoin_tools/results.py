@@ -1,4 +1,4 @@
-"""Reading what came of an agent: get_result, read_log and read_diff."""
+"""get_result, read_log and read_diff."""
 
 import re
 import time
@@ -21,16 +21,14 @@ from forkjoin_tools.reply_size import REPLY_BYTES, fit_bytes, fit_end, json_size
 from forkjoin_tools.tool_call import AgentRow, Id, ToolCall, Usd, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
-#: Bytes of a page of text.
-PAGE_BYTES = 20_000
-_MOST_BYTES = 48_000
-_CONCISE = 2_000
-_FULL = OUTPUT_LIMIT
-_LEAST = 100
-#: Bytes on each side of a page in which a key is looked for that the page would cut. A private key has some thousand.
+#: Bytes of a page of text, by default and at most.
+PAGE_BYTES, _MOST_BYTES = 20_000, 48_000
+#: Characters of output in a concise result, in a full one, and at least, however much else the result holds.
+_CONCISE, _FULL, _LEAST = 2_000, OUTPUT_LIMIT, 100
+#: Bytes on each side of a page that are searched for a secret which the page cuts. A private key has a few thousand.
 _CONTEXT = 8 * 1024
-#: Where a line begins as our own do that say where a page ends or was cut.
-_MARK = re.compile(
+#: The beginning of a line that looks like forkjoin's own mark for the end of a page or a cut.
+_FORGED_MARK = re.compile(
     r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
     rf"((?:[^\S\n]|[{HIDDEN}]|\x1b\[[\d;]*[A-Za-z]){{0,20}})\[(?=\s{{0,20}}(?:end|more|cut|stderr)\b)",
     re.IGNORECASE | re.MULTILINE,
@@ -54,14 +52,14 @@ class AgentResult(AgentRow):
     deletions: int
     verify: Verify
     verify_output: str | None = None
-    score: float | None = None  #: by its judge
-    candidates: list[CandidateRow] | None = None  #: for the same task, the best first
+    score: float | None = None  #: the number that the judge printed
+    candidates: list[CandidateRow] | None = None  #: all candidates for the task, the best first
     branch: str
     merge: Merge
     cost_usd: Usd | None = None
     usage: Usage | None = None
     duration_s: float
-    peak_memory_mb: int | None = None  #: with `full`
+    peak_memory_mb: int | None = None  #: only with detail "full"
     error: str | None = None
     warnings: list[str]
 
@@ -75,66 +73,67 @@ async def get_result(call: ToolCall, arguments: GetResult) -> AgentResult:
     agent = await call.find(arguments.id)
     result = await call.store.results.get(agent.number)
     if result is None:
-        raise CallerError(f"{agent.label} has not ended yet: it is {agent.state}. Call wait_agents first.")
+        raise CallerError(f"{agent.label} has not ended: it is {agent.state}. Call wait_agents first.")
     if agent.state in FINAL:
         call.mark_reported_when_written([agent])
         if moved := await _find_moved(call, agent):
-            note = f"{str(moved).capitalize()}: {moved.name} names it as it is now, for read_diff and merge_worktree."
+            name = f"In read_diff and merge_worktree, {moved.name} names the branch as it is now."
+            note = f"{str(moved).capitalize()}. {name}"
             result = replace(result, warnings=(note, *result.warnings))
     else:
-        note = f"This came of it before it was told to go on; it is {agent.state}."
+        note = f"This is the result of the last attempt. The agent continues: it is {agent.state}."
         result = replace(result, warnings=(note, *result.warnings))
-    room = _FULL if arguments.detail == "full" else _CONCISE
-    cut = _cut_before if call.is_command_agent(agent) else _cut
+    length = _FULL if arguments.detail == "full" else _CONCISE
+    cut = _keep_end if call.is_command_agent(agent) else _keep_beginning
     candidates = await compare(call, agent) or None
     while True:
-        answer = _answer(agent, result, room, cut).model_copy(update={"candidates": candidates})
-        if json_size(answer) <= REPLY_BYTES or room <= _LEAST:
+        answer = _to_answer(agent, result, length, cut).model_copy(update={"candidates": candidates})
+        if json_size(answer) <= REPLY_BYTES or length <= _LEAST:
             return answer
-        room //= 2
+        length //= 2
 
 
-def _answer(agent: Agent, result: Result, room: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
-    """A result, with at most `room` characters of what may be long."""
+def _to_answer(agent: Agent, result: Result, length: int, cut: Callable[[str, int, Agent], str]) -> AgentResult:
+    """Return a result with at most `length` characters of output, and half of that of other long texts."""
     return AgentResult.model_validate(
         {
             **asdict(result),
             **row_fields(agent),
             "branch": agent.worktree.branch,
             "merge": agent.merge,
-            "output": cut(result.output, room, agent),
-            "commits": result.commits if room == _FULL else result.commits[:10],
-            "verify_output": _end(result.verify_output, room // 2) or None,
-            "peak_memory_mb": (result.peak_memory_bytes or 0) // 1_000_000 or None if room == _FULL else None,
-            "error": result.error and _end(result.error, room // 2),
+            "output": cut(result.output, length, agent),
+            "commits": result.commits if length == _FULL else result.commits[:10],
+            "verify_output": _shorten(result.verify_output, length // 2) or None,
+            "peak_memory_mb": (result.peak_memory_bytes or 0) // 1_000_000 or None if length == _FULL else None,
+            "error": result.error and _shorten(result.error, length // 2),
             "warnings": [warning[:500] for warning in result.warnings[:20]],
         }
     )
 
 
-def _cut(text: str, room: int, agent: Agent) -> str:
-    if len(text) <= room:
+def _keep_beginning(text: str, length: int, agent: Agent) -> str:
+    if len(text) <= length:
         return text
-    return f"{text[:room]}\n{_where_all(len(text) - room, agent)}"
+    return f"{text[:length]}\n{_cut_mark(len(text) - length, agent)}"
 
 
-def _cut_before(text: str, room: int, agent: Agent) -> str:
-    """The end of what a command printed, in whole lines: that is what it ended with."""
-    if len(text) <= room:
+def _keep_end(text: str, length: int, agent: Agent) -> str:
+    """Return the last complete lines of a command's output. Its end says most."""
+    if len(text) <= length:
         return text
-    end = text[-room:]
+    end = text[-length:]
     end = end.partition("\n")[2] or end
     before = re.match(r"\[cut: (\d+) bytes before this", text)
-    return f"{_where_all(len(text) - len(end) + (int(before[1]) if before else 0), agent)}\n{end}"
+    return f"{_cut_mark(len(text) - len(end) + (int(before[1]) if before else 0), agent)}\n{end}"
 
 
-def _where_all(more: int, agent: Agent) -> str:
+def _cut_mark(more: int, agent: Agent) -> str:
     return f"[cut: {more} more characters; read_log({agent.id!r}, raw=true) has all]"
 
 
-def _end(text: str, room: int) -> str:
-    """The end of what a command printed: that is where it says what went wrong."""
-    return text if len(text) <= room else f"[…] {text[-room:]}"
+def _shorten(text: str, length: int) -> str:
+    """Return the end of a text, where commands say what went wrong."""
+    return text if len(text) <= length else f"[…] {text[-length:]}"
 
 
 # -- read_log
@@ -183,7 +182,7 @@ def _line(event: Recorded) -> str:
 
 async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
     live = agent.state not in FINAL
-    handle = agent.handle if live or agent.timing.started else f"{agent.handle}-setup"  # that is all there is of it
+    handle = agent.handle if live or agent.timing.started else f"{agent.handle}-setup"  # no program was started
     if agent.state in (State.QUEUED, State.PREPARING) and agent.attempt > 1:
         handle = replace(agent, attempt=agent.attempt - 1).handle
     executor = call.services.executor
@@ -191,7 +190,7 @@ async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
         page = await executor.read_output(handle, -arguments.limit, arguments.limit)
         whole = fit_end(page.data, cut=page.start > 0)
         lines = b"".join(whole.splitlines(keepends=True)[-arguments.tail :])
-        text = _without_pieces(call, page.data.removesuffix(lines), lines, b"")
+        text = _without_cut_secrets(call, page.data.removesuffix(lines), lines, b"")
         return _page(text, page.size, more=False, live=live)
     page = await executor.read_output(handle, arguments.offset, arguments.limit + _CONTEXT)
     start = min(page.start, page.size)
@@ -204,12 +203,12 @@ async def _read_raw(call: ToolCall, agent: Agent, arguments: ReadLog) -> str:
     note = f"[cut: {dropped} bytes were dropped here]\n" if dropped > 0 else ""
     before = await executor.read_output(handle, max(0, start - _CONTEXT), min(start, _CONTEXT))
     known = before.data if before.start + len(before.data) == start else b""
-    text = _without_pieces(call, known, data, page.data[len(data) :])
+    text = _without_cut_secrets(call, known, data, page.data[len(data) :])
     return _page(text, start + len(data), more=more, live=live, note=note)
 
 
-def _without_pieces(call: ToolCall, before: bytes, page: bytes, after: bytes) -> str:
-    """Return a page as text, without the pieces of keys that it would cut from what stands around it."""
+def _without_cut_secrets(call: ToolCall, before: bytes, page: bytes, after: bytes) -> str:
+    """Return a page as text, without parts of secrets that extend into the text before or after it."""
     around = _text(before[-_CONTEXT:]), _text(page), _text(after[:_CONTEXT])
     return call.services.environments.redact_edges(*around)
 
@@ -219,7 +218,12 @@ def _text(data: bytes) -> str:
 
 
 def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
-    """The beginning of `size` bytes, of which these are the first, as a page; and whether there is more."""
+    """Return the beginning of some data that fits a page, and whether data is left.
+
+    Args:
+        data: The first bytes of the data.
+        size: The bytes of all data.
+    """
     page = fit_bytes(data)
     if len(page) < size:
         page = whole_lines(page)
@@ -227,11 +231,11 @@ def _fit_page(data: bytes, size: int) -> tuple[bytes, bool]:
 
 
 def _page(text: str, offset: int, *, more: bool, live: bool, note: str = "") -> str:
-    """Return a page between a note and an end mark that the page can't forge.
+    """Return a page between a note and a mark that says where the next page begins. The page can't forge the mark.
 
-    What goes on in its last line, on the next page or deferral, says so.
+    The mark says so if the page ends in the middle of a line.
     """
-    text = note + _MARK.sub(r"\1(", text)
+    text = note + _FORGED_MARK.sub(r"\1(", text)
     if not more and not live:
         where = "end"
     else:
@@ -263,13 +267,13 @@ async def read_diff(call: ToolCall, arguments: ReadDiff) -> str:
         raise CallerError("path must not contain a NUL character.")
     data = await _diff(call, agent, commit, arguments.path, stat=arguments.stat)
     moved = None if commit or agent.state not in FINAL else await _find_moved(call, agent)
-    note = f"[{moved}; what follows is its work until then, {moved.name} names it as it is now]\n" if moved else ""
+    note = f"[{moved}; below is its work until then; {moved.name} names the branch as it is now]\n" if moved else ""
     if not data:
         where = f" in {arguments.path}" if arguments.path else ""
         return f"{note}{agent.label} changed nothing{where}{'' if agent.state in FINAL else ' so far'}."
     start = min(arguments.offset, len(data))
     page, more = _fit_page(data[start : start + arguments.limit], len(data) - start)
-    text = _without_pieces(call, data[:start], page, data[start + len(page) :])
+    text = _without_cut_secrets(call, data[:start], page, data[start + len(page) :])
     return _page(text, start + len(page), more=more, live=False, note=note)
 
 
@@ -281,7 +285,7 @@ async def _find_moved(call: ToolCall, agent: Agent) -> Moved | None:
 
 
 async def _diff(call: ToolCall, agent: Agent, commit: str | None, path: str | None, *, stat: bool) -> bytes:
-    """The diff of an agent's work, or of its branch at this commit."""
+    """Return the diff of an agent's work, or of its branch at a commit."""
     common_dir = call.caller.project.common_dir
     if agent.state in FINAL:
         tip = commit or await find_last(call.store, agent)

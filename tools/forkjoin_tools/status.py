@@ -1,4 +1,4 @@
-"""Looking: list_agents and get_status."""
+"""list_agents and get_status."""
 
 import time
 from collections import Counter
@@ -24,58 +24,57 @@ from forkjoin_tools.reply_size import REPLY_BYTES, first_lines, fit_end, fit_row
 from forkjoin_tools.tool_call import AgentRow, Ids, ToolCall, Usd, find_config_warnings, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
-_PAGE = 50
-_MOST = 200
-_TAIL_BYTES = 400
-#: How many repositories a status tells of.
-_PROJECTS = 20
-#: How many budgets a status tells of.
-_BUDGETS = 10
-#: Bytes of a page of the list.
+#: Agents on a page, by default and at most.
+_PAGE, _MOST_AGENTS = 50, 200
+#: Bytes of a page of agents for a model.
 _PAGE_BYTES = 20_000
+#: Bytes from the end of a command's output in which its last line is looked for.
+_TAIL_BYTES = 400
+#: Maximal repositories, and maximal budgets, in a status.
+_MOST_PROJECTS, _MOST_BUDGETS = 20, 10
 
 
 # -- list_agents
 
 
-class List(Arguments):
+class ListAgents(Arguments):
     state: list[State] | None = None
     ids: Ids | None = None
     all: bool = Field(False, description="Include removed agents.")
-    limit: Annotated[int, Field(ge=1, le=_MOST)] = _PAGE
+    limit: Annotated[int, Field(ge=1, le=_MOST_AGENTS)] = _PAGE
     cursor: str | None = Field(None, description="From the previous page.")
 
 
 class Listed(AgentRow):
     agent: str
-    parent: str | None = None  #: the agent that has spawned it
+    parent: str | None = None  #: id of the agent that spawned this one
     branch: str
     merge: Merge
     elapsed_s: int
     cost_usd: Usd | None = None
     last_event: str
-    task: str  #: its beginning
-    conflicts: list[str] | None = None  #: with whose work its own conflicts so far, and in which files
+    task: str  #: the beginning of the task
+    conflicts: list[str] | None = None  #: agents whose work conflicts with this one's so far, with the files
 
 
 class Listing(BaseModel):
     agents: list[Listed]
     counts: dict[State, int]
-    requests: int | None = None  #: how many are open
+    requests: int | None = None  #: number of open requests
     cursor: str | None = None
 
 
 @tool(reads_only=True)
-async def list_agents(call: ToolCall, arguments: List) -> Listing:
+async def list_agents(call: ToolCall, arguments: ListAgents) -> Listing:
     """List this project's agents, newest first, also of earlier sessions.
 
     Returns state, branch and merge outcome. To wait, use wait_agents.
     """
-    found, counts = await (_named(call, arguments) if arguments.ids is not None else _page(call, arguments))
+    found, counts = await (_named_page(call, arguments) if arguments.ids is not None else _page(call, arguments))
     shown = found[: arguments.limit]
     tasks = await call.store.agents.task_beginnings(agent.number for agent in shown)
-    room = REPLY_BYTES // 2 if call.caller.session.is_command_line else _PAGE_BYTES
-    page = fit_rows([await _listed(call, agent, tasks.get(agent.number, "")) for agent in shown], room)
+    most_bytes = REPLY_BYTES // 2 if call.caller.session.is_command_line else _PAGE_BYTES
+    page = fit_rows([await _row(call, agent, tasks.get(agent.number, "")) for agent in shown], most_bytes)
     return Listing(
         agents=page,
         counts=counts,
@@ -84,15 +83,15 @@ async def list_agents(call: ToolCall, arguments: List) -> Listing:
     )
 
 
-async def _page(call: ToolCall, arguments: List) -> tuple[list[Agent], dict[State, int]]:
-    """Return the next page of agents plus one more, and the counts of all."""
+async def _page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dict[State, int]]:
+    """Return the next page of agents and one more, and the number of all agents by state."""
     found = await call.store.agents.page(
         call.project,
         everything=arguments.all,
         states=arguments.state,
         below=call.visible_below,
         own=call.own_number,
-        before=_last(arguments),
+        before=_last_shown(arguments),
         limit=arguments.limit + 1,
     )
     counts = await call.store.agents.count(
@@ -101,24 +100,30 @@ async def _page(call: ToolCall, arguments: List) -> tuple[list[Agent], dict[Stat
     return found, counts
 
 
-async def _named(call: ToolCall, arguments: List) -> tuple[list[Agent], dict[State, int]]:
-    """Return the next page of the named agents, and the counts of all named."""
-    named, last = await call.find_all(arguments.ids or []), _last(arguments)
+async def _named_page(call: ToolCall, arguments: ListAgents) -> tuple[list[Agent], dict[State, int]]:
+    """Return the next page of the agents named in `ids`, and the number of all of these by state."""
+    named, last = await call.find_all(arguments.ids or []), _last_shown(arguments)
     rest = named if last is None else list(dropwhile(lambda agent: agent.number != last, named))[1:]
     return [one for one in rest if not arguments.state or one.state in arguments.state], Counter(a.state for a in named)
 
 
-def _last(arguments: List) -> int | None:
-    """Return the number of the last page's last agent; `None` for the first page."""
+def _last_shown(arguments: ListAgents) -> int | None:
+    """Return the number of the previous page's last agent, or `None` for the first page.
+
+    Raises:
+        CallerError: The cursor is not one of list_agents.
+    """
     if arguments.cursor is None:
         return None
     last = number_of(arguments.cursor)
     if last is None:
-        raise CallerError(f"cursor {arguments.cursor[:40]!r} is none of list_agents; leave it out for the first page.")
+        raise CallerError(
+            f"cursor {arguments.cursor[:40]!r} is not one that list_agents returned. Leave it out for the first page."
+        )
     return last
 
 
-async def _listed(call: ToolCall, agent: Agent, task: str) -> Listed:
+async def _row(call: ToolCall, agent: Agent, task: str) -> Listed:
     since = agent.timing.started or agent.timing.created
     until = agent.timing.ended if agent.timing.ended and agent.state in FINAL else time.time()
     return Listed(
@@ -136,36 +141,41 @@ async def _listed(call: ToolCall, agent: Agent, task: str) -> Listed:
 
 
 async def _conflicts(call: ToolCall, agent: Agent) -> list[str]:
-    """Tell with whose work that the caller may see an agent's conflicts, as of the last look at what runs."""
+    """Return the agents visible to the caller whose work conflicted with this one's when last checked.
+
+    Each comes with up to three files.
+    """
     files = {
-        clash.second if clash.first == agent.id else clash.first: ", ".join(clash.files[:3])
-        for clash in call.reconciler.conflict_preview.pairs.get(agent.project, [])
-        if agent.id in (clash.first, clash.second)
+        pair.second if pair.first == agent.id else pair.first: ", ".join(pair.files[:3])
+        for pair in call.reconciler.conflict_preview.pairs.get(agent.project, [])
+        if agent.id in (pair.first, pair.second)
     }
     others = await call.store.agents.get_all(filter(None, map(number_of, files))) if files else []
     hidden = {other.id for other in others if not call.may_see(other)}
-    return [f"{other}: {told}" for other, told in files.items() if other not in hidden]
+    return [f"{other}: {names}" for other, names in files.items() if other not in hidden]
 
 
 async def last_event(call: ToolCall, agent: Agent) -> str:
-    """Why an agent waits, or else what it did last."""
+    """Return why an agent waits, or else what it did last."""
     return (
         call.reconciler.schedule.waiting.get(agent.number)
         or call.reconciler.trouble.get(agent.id)
-        or await _last_words(call, agent)
+        or await _last_line(call, agent)
         or agent.last_event
     )
 
 
-async def _last_words(call: ToolCall, agent: Agent) -> str:
-    """The last line that a running command, or the setup of a worktree, has printed: they make no events."""
+async def _last_line(call: ToolCall, agent: Agent) -> str:
+    """Return the last line that a running command, or a worktree's setup, printed. Neither makes events."""
     is_set_up = agent.state is State.PREPARING
     if not is_set_up and (agent.state not in RUNS or not call.is_command_agent(agent)):
         return ""
     handle = f"{agent.handle}-setup" if is_set_up else agent.handle
     printed = await call.services.executor.read_output(handle, -_TAIL_BYTES, _TAIL_BYTES)
     text = fit_end(printed.data, cut=printed.start > 0).decode(errors="replace")
-    lines = call.services.environments.redact(text).split("\n")  # before it is cut: half a key is not known for one
+    lines = call.services.environments.redact(text).split(
+        "\n"
+    )  # before it is cut, since half a secret isn't recognized
     return next((" ".join(line.split())[:120] for line in reversed(lines) if line.strip()), "")
 
 
@@ -177,14 +187,14 @@ class Status(BaseModel):
     running: int
     queued: int
     paused: int
-    requests: int  #: that agents wait for
+    requests: int  #: number of open requests
     max_running: int
-    waiting: list[str]  #: why those that are queued or paused do not run
-    rate_limits: list[str]  #: what vendors take of an account for now
-    budgets: list[str]  #: those that are limited
-    projects: dict[str, list[str]]  #: what is under way in each repository; of many, in some
-    merges: list[str]  #: those under way and queued
-    conflicts: list[str]  #: whose work conflicts so far, in repositories where agents run
+    waiting: list[str]  #: why queued and paused agents don't run
+    rate_limits: list[str]  #: how many agents of each vendor account may run now
+    budgets: list[str]  #: limited ones
+    projects: dict[str, list[str]]  #: ids of agents under way, by repository; of some repositories if there are many
+    merges: list[str]  #: under way and queued
+    conflicts: list[str]  #: pairs of agents whose work conflicts so far, with files
     trouble: list[str]
 
 
@@ -206,79 +216,83 @@ async def get_status(call: ToolCall, arguments: Arguments) -> Status:  # noqa: A
         paused=states[State.PAUSED],
         requests=len(await call.store.requests.open()),
         max_running=call.reconciler.schedule.max_running,
-        waiting=first_lines(why_they_wait(call, live)),
-        rate_limits=first_lines([_limit(name, known) for name, known in call.services.rate_limits.items()]),
-        budgets=await _budgets(call, live),
+        waiting=first_lines(reasons_to_wait(call, live)),
+        rate_limits=first_lines([_describe_limit(name, limit) for name, limit in call.services.rate_limits.items()]),
+        budgets=await _describe_budgets(call, live),
         projects=projects,
-        merges=first_lines([_merge(landing) for landing in await call.store.merges.open()]),
+        merges=first_lines([_describe_merge(job) for job in await call.store.merges.open()]),
         conflicts=first_lines(
             [
-                f"{clash.first} and {clash.second}: {', '.join(clash.files[:3])}"
-                for clashes in call.reconciler.conflict_preview.pairs.values()
-                for clash in clashes
+                f"{pair.first} and {pair.second}: {', '.join(pair.files[:3])}"
+                for pairs in call.reconciler.conflict_preview.pairs.values()
+                for pair in pairs
             ]
         ),
-        trouble=[*await _trouble(call), *await _not_obeyed(call, projects)],
+        trouble=[*await _find_trouble(call), *await _find_all_config_warnings(call, projects)],
     )
 
 
 async def _by_project(call: ToolCall, live: list[Agent]) -> dict[str, list[str]]:
-    numbers = list(dict.fromkeys(agent.project for agent in live))[:_PROJECTS]
+    numbers = list(dict.fromkeys(agent.project for agent in live))[:_MOST_PROJECTS]
     paths = {number: (await call.store.projects.get(number)).common_dir for number in numbers}
-    return {paths[number]: [a.id for a in live if a.project == number][:_MOST] for number in numbers}
+    return {paths[number]: [a.id for a in live if a.project == number][:_MOST_AGENTS] for number in numbers}
 
 
-def _merge(landing: MergeJob) -> str:
-    ids = first_lines([f"a{number}" for number in landing.agents])
-    return f"landing {landing.number}: {', '.join(ids)} into {short_name(landing.target)}"
+def _describe_merge(job: MergeJob) -> str:
+    ids = first_lines([f"a{number}" for number in job.agents])
+    return f"merge {job.number}: {', '.join(ids)} into {short_name(job.target)}"
 
 
-def _limit(name: str, known: RateLimit) -> str:
-    closed = f", none starts before {format_time(known.closed_until)}" if known.closed_until > time.time() else ""
-    return f"{name}: {known.most} at once{closed}: {known.why}"
+def _describe_limit(name: str, limit: RateLimit) -> str:
+    closed = f", none starts before {format_time(limit.closed_until)}" if limit.closed_until > time.time() else ""
+    return f"{name}: {limit.most} at once{closed}: {limit.why}"
 
 
-async def _budgets(call: ToolCall, live: list[Agent]) -> list[str]:
+async def _describe_budgets(call: ToolCall, live: list[Agent]) -> list[str]:
     own: list[int] = []
-    with suppress(CallerError):  # who stands in no repository
+    with suppress(CallerError):  # the caller is in no repository
         own.append(call.project)
     limited = [one for one in await find_budgets(call.services, live, *own) if one.limit_usd is not None]
-    told = [await _budget(call, one, sum_reserved(one, live, limited)) for one in limited[:_BUDGETS]]
-    return [*told, *([f"… and {len(limited) - _BUDGETS} more"] if len(limited) > _BUDGETS else [])]
+    lines = [await _describe_budget(call, one, sum_reserved(one, live, limited)) for one in limited[:_MOST_BUDGETS]]
+    return [*lines, *([f"… and {len(limited) - _MOST_BUDGETS} more"] if len(limited) > _MOST_BUDGETS else [])]
 
 
-async def _budget(call: ToolCall, budget: Budget, reserved_usd: float) -> str:
+async def _describe_budget(call: ToolCall, budget: Budget, reserved_usd: float) -> str:
     where = (await call.store.projects.get(budget.project)).common_dir
     whose = f"{where}, lead {budget.lead}" if budget.lead else where
-    told = f"{format_usd(budget.spent_usd)} of {format_usd(budget.limit_usd or 0)} spent"
-    return f"{whose}: {told}, {format_usd(reserved_usd)} reserved"
+    spent = f"{format_usd(budget.spent_usd)} of {format_usd(budget.limit_usd or 0)} spent"
+    return f"{whose}: {spent}, {format_usd(reserved_usd)} reserved"
 
 
-def why_they_wait(call: ToolCall, agents: Iterable[Agent]) -> list[str]:
-    """Each reason, with who of these waits for it."""
-    whom: dict[str, list[str]] = {}
+def reasons_to_wait(call: ToolCall, agents: Iterable[Agent]) -> list[str]:
+    """Return a line for each reason for which agents wait, beginning with their ids."""
+    ids_by_reason: dict[str, list[str]] = {}
     for agent in agents:
         if why := call.reconciler.schedule.waiting.get(agent.number) or agent.pause.why:
-            whom.setdefault(why, []).append(agent.id)
-    return [f"{', '.join(first_lines(ids))}: {why}" for why, ids in whom.items()]
+            ids_by_reason.setdefault(why, []).append(agent.id)
+    return [f"{', '.join(first_lines(ids))}: {why}" for why, ids in ids_by_reason.items()]
 
 
-async def _not_obeyed(call: ToolCall, busy: Iterable[str]) -> list[str]:
-    """What is not run in the repositories where something is under way, and in the caller's own."""
+async def _find_all_config_warnings(call: ToolCall, busy: Iterable[str]) -> list[str]:
+    """Return warnings about the git configuration of busy repositories and of the caller's own."""
     repositories = dict.fromkeys(busy)
-    with suppress(CallerError):  # who stands in none
+    with suppress(CallerError):  # the caller is in no repository
         repositories[call.caller.project.common_dir] = None
     return [line for repository in repositories for line in await find_config_warnings(repository)]
 
 
-async def _trouble(call: ToolCall) -> list[str]:
+async def _find_trouble(call: ToolCall) -> list[str]:
     programs = call.services.settings.programs()
     default = call.services.settings.default_agent
-    trouble = [] if default in programs else [f"default_agent {default!r} is none of: {', '.join(sorted(programs))}"]
+    trouble = (
+        []
+        if default in programs
+        else [f"default_agent {default!r} in config.toml is unknown. Known are: {', '.join(sorted(programs))}"]
+    )
     if waiting := call.reconciler.merges_without_environment:
         trouble.append(
-            f"{waiting} merge(s) wait for their lead's environment, which a restart has lost; it comes back with its "
-            "session, or with any forkjoin command in that repository"
+            f"{waiting} merge(s) wait for their lead's environment, which a restart has lost. Run any forkjoin command "
+            "in that repository, or reconnect the lead's session"
         )
     trouble += await to_thread.run_sync(find_trouble, call.services.home.records)
     return [*trouble, *first_lines(list(call.reconciler.trouble.values()))]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from forkjoin_tools.elicitation import put_to_person
 from forkjoin_tools.reply_size import first_lines, fit_rows
 from forkjoin_tools.requests import RequestRow, request_rows
-from forkjoin_tools.status import last_event, why_they_wait
+from forkjoin_tools.status import last_event, reasons_to_wait
 from forkjoin_tools.tool_call import AgentRow, Ids, ToolCall, row_fields
 from forkjoin_tools.tool_definition import Arguments, tool
 
@@ -79,7 +79,7 @@ async def wait_agents(call: ToolCall, arguments: Wait) -> WaitedFor:
     return WaitedFor(
         finished=finished,
         pending=pending,
-        waiting=first_lines([*why_they_wait(call, waited.pending), *_advise_parent(call, waited)]) or None,
+        waiting=first_lines([*reasons_to_wait(call, waited.pending), *_advise_parent(call, waited)]) or None,
         requests=requests or None,
         timed_out=not waited.ends(arguments.until),
         more=unread + len(agents) - len(finished) - len(pending) or None,
