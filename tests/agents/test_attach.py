@@ -28,7 +28,7 @@ TASK = "answer('up')\nif not resumed:\n    hear()\nsucceed(told)"
 LOOKING = "import os\nanswer('up')\nif not resumed:\n    hear()\nsucceed(f'has ended: {os.path.exists(\"ended\")}')"
 SERVER = "trap 'sleep 0.3; echo > ended; exit 0' TERM; echo > up; while :; do sleep 0.05; done"
 Leave = Callable[[Any], Awaitable["subprocess.Popen[bytes]"]]
-SPOKEN = "A person may have gone on with your work"
+SPOKEN = "A person may have continued your work"
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ async def test_at_its_budget_an_agent_pauses_and_with_more_goes_on_in_its_conver
     assert (funded["budget_usd"], funded["spent_usd"]) == (2, paused["cost_usd"])
     (result,) = await talking.results(first)
     assert result["state"] == "succeeded"
-    assert "Your program was cut off" in result["output"]
+    assert "Your program was interrupted" in result["output"]
     assert result["cost_usd"] == pytest.approx(paused["cost_usd"] + 0.05)
     assert git(repository, "show", f"{(await talking.listed(first))['branch']}:work") == "half"
 
@@ -81,7 +81,7 @@ def test_a_wait_at_the_command_line_ends_and_says_why_where_one_needs_more_to_go
 async def test_near_its_budget_an_agent_is_asked_once_to_wind_up(talking: Lead) -> None:
     (first,) = await talking.spawn("spend(0.45)\nsucceed(hear(), 0.46)", agent="talker", budget_usd=0.5)
     (result,) = await talking.results(first)
-    assert result["output"].startswith("You have spent 0.45 USD of the 0.5 USD that you may. Wind up now")
+    assert result["output"].startswith("You have spent 0.45 USD of your budget of 0.5 USD. Finish now")
     log = await talking.call("read_log", id=first)
     assert log.count("asked to wind up") == 1
 
@@ -223,7 +223,7 @@ async def test_an_agent_whose_program_has_spent_what_it_may_pauses_and_goes_on_w
     await talking.call("set_budget", id=first, budget_usd=1)
     (result,) = await talking.results(first)
     assert (result["state"], result["cost_usd"]) == ("succeeded", 0.35)
-    assert "Your program was cut off in the midst of your work (" in result["output"]
+    assert "Your program was interrupted during your work (" in result["output"]
     assert "set_budget" not in result["output"]
 
 

@@ -121,7 +121,7 @@ async def test_a_stop_that_can_not_be_recorded_tells_that_the_processes_have_end
         await lead.last_event(agent, "up")
         reconciler.store.database.connection.execute("PRAGMA query_only = ON")
         refusal = await lead.refusal("stop_agents", ids=[agent])
-        assert refusal.startswith("All processes have ended, and what the agents wrote stays, but their stop could not")
+        assert refusal.startswith("All processes have ended, and the agents' files are kept, but their stop could not")
         assert "Call stop_agents again then" in refusal
         assert not marked(home)
         reconciler.store.database.connection.execute("PRAGMA query_only = OFF")

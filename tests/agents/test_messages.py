@@ -142,7 +142,7 @@ async def test_what_a_program_did_not_answer_is_said_again(talking: Lead, end: s
     agent = await up(talking, f"import os\nif run == 1:\n    hear(); {end}\nsucceed(told)")
     assert await told(talking, agent, "do this too") == "now"
     (result,) = await talking.results(agent)
-    assert result["output"].startswith("Your program was cut off")
+    assert result["output"].startswith("Your program was interrupted")
     assert result["output"].endswith("do this too")
 
 

@@ -63,7 +63,7 @@ async def test_a_claude_that_met_with_passing_trouble_goes_on_in_its_conversatio
     (result,) = await talking.results(*await talking.spawn(task, agent="talker"))
     assert result["state"] == "succeeded"
     assert result["cost_usd"] == (0.25 if "kill" in trouble else 0.5)  # all attempts together
-    assert result["output"].startswith("True Your program was cut off in the midst of your work (")
+    assert result["output"].startswith("True Your program was interrupted during your work (")
 
 
 @pytest.mark.usefixtures("hurried")

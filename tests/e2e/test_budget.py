@@ -24,7 +24,7 @@ async def test_claude_spends_no_more_than_its_budget_and_one_call_and_goes_on_wi
 ) -> None:
     def answers(asked: Asked) -> Sequence[Block]:
         told = json.dumps(asked.body["messages"])
-        if "Your program was cut off" in told:
+        if "Your program was interrupted" in told:
             return [Text("All done.")]
         return [LONG_LOOK if asked.answers == 8 else LOOK]  # by then it is told to wind up, and heeds it not
 
@@ -36,7 +36,7 @@ async def test_claude_spends_no_more_than_its_budget_and_one_call_and_goes_on_wi
         asked = len(api.asked)
         assert 10 <= asked <= 11, "the call by which the budget is used up, and one that was under way"
         assert paused["cost_usd"] == pytest.approx(asked * CALL_USD, rel=0.2)
-        assert json.dumps([one.body["messages"] for one in api.asked]).count("Wind up now") >= 1
+        assert json.dumps([one.body["messages"] for one in api.asked]).count("Finish now") >= 1
         await lead.call("set_budget", id=first, budget_usd=20 * CALL_USD)
         (result,) = await lead.results(first)
     assert (result["state"], result["output"], result["files_changed"]) == ("succeeded", "All done.", 1)
@@ -48,7 +48,7 @@ async def test_claude_that_is_asked_to_wind_up_ends_with_its_report(
 ) -> None:
     def answers(asked: Asked) -> Sequence[Block]:
         told = json.dumps(asked.body["messages"])
-        if "Wind up now" in told:
+        if "Finish now" in told:
             return [Text("This is left: all.")]
         return [LOOK if asked.answers < 8 else LONG_LOOK]
 

@@ -68,7 +68,7 @@ async def test_a_person_is_in_the_conversation_of_an_agent_and_it_goes_on_when_t
 ) -> None:
     def script(asked: Asked) -> Sequence[Block]:
         said = json.dumps(asked.body["messages"])
-        if "A person may have gone on with your work" in said:
+        if "A person may have continued your work" in said:
             return [Text(f"You said it {said.count('Make it two.')} time.")]
         return [Text("I will.")] if "Make it two." in said else [bash("echo up; sleep 100")]
 

@@ -45,7 +45,7 @@ async def test_an_agent_whose_api_is_overloaded_rests_and_goes_on_in_its_convers
     assert (result["state"], result["output"], result["files_changed"]) == ("succeeded", "All done.", 1)
     told = json.dumps(api.asked[-1].body["messages"])
     assert "Write x.txt." in told
-    assert told.count("Your program was cut off in the midst of your work") == 2
+    assert told.count("Your program was interrupted during your work") == 2
 
 
 def limit_of_use(resets_at: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Who starts, goes on, pauses, winds up or is skipped: that is decided, and recorded. The rest others see there."""
+"""Applying the scheduler's decisions: they are recorded, and other modules act on the records."""
 
 import logging
 import math
@@ -23,17 +23,19 @@ from forkjoin.services import Services
 log = logging.getLogger(__name__)
 
 _WIND_UP = (
-    "You have spent {spent} of the {most} that you may. Wind up now: commit what is done, and end with your report, "
-    "also of what is left. If you have given it already, give it again."
+    "You have spent {spent} of your budget of {most}. Finish now: commit your work, and end with a report that also "
+    "says what is left to do. If you have already given your report, repeat it."
 )
 
 
 class ScheduleApplier:
-    """What it remembers is worth little: a daemon that takes over knows none of it.
+    """Calls the scheduler and records its decisions.
+
+    A daemon that takes over can do without this object's state.
 
     Attributes:
-        max_running: How many may be at work at once.
-        waiting: Why each that waits for its turn does, by number.
+        max_running: The maximum number of active agents.
+        waiting: By agent number, why each waiting agent waits.
         next_pass_s: After so many seconds it is to be looked again, though nothing has happened.
     """
 
@@ -43,12 +45,12 @@ class ScheduleApplier:
         self.next_pass_s = math.inf
         self._services = services
         self._machine = MachineMonitor(services)
-        self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead last had one started, or going on
+        self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead's agents last started or continued
         self._short_since: Mapping[int, float] = {}
         self._clock = time.time() - time.monotonic()
 
     async def act(self) -> list[Agent]:
-        """Let start, go on, pause and be skipped whoever is to, of all agents; those that are under way then."""
+        """Make a scheduling decision and record it. Return the agents that are under way afterwards."""
         services, now = self._services, time.time()
         self._set_clock(now - time.monotonic())
         let_grow(services, now, self.max_running)
@@ -66,12 +68,12 @@ class ScheduleApplier:
         return [agent for agent in agents.values() if agent.under_way]
 
     def _set_clock(self, clock: float) -> None:
-        """Where the clock was set, or the machine slept, nobody has waited the longer, or shorter, for it."""
+        """Correct the recorded waiting times if the clock was set or the machine slept."""
         jump, self._clock = clock - self._clock, clock
         self._short_since = {number: since + jump for number, since in self._short_since.items()}
 
     async def _look(self, live: Sequence[Agent], now: float) -> SchedulerInput:
-        """All that a decision looks at."""
+        """Return everything that the scheduler needs for a decision."""
         services = self._services
         live = [_without_slot(agent) if agent.number in services.waiting_for_environment else agent for agent in live]
         to_start = [agent for agent in live if not agent.under_way]
@@ -94,13 +96,13 @@ class ScheduleApplier:
 
 
 def _without_slot(agent: Agent) -> Agent:
-    """The agent, which waits for its lead's environment, as one that pauses in midst; a verify asks no model."""
+    """Return an agent that waits for its lead's environment as a paused agent, which holds no slot."""
     account = "" if agent.state is State.FINISHING else agent.account
     return replace(agent, state=State.PAUSED, account=account)
 
 
 async def _hold_back(services: Services, agents: dict[int, Agent], decision: SchedulerDecision) -> None:
-    """Let pause, be skipped, and wind up whoever is to."""
+    """Record which agents pause or are skipped, and ask others to wind up."""
     for number, pause in decision.pause.items():
         with _unless_moved(number):
             agents[number] = await services.store.lifecycle.move(
@@ -116,7 +118,7 @@ async def _hold_back(services: Services, agents: dict[int, Agent], decision: Sch
 
 
 async def _start(services: Services, agent: Agent) -> Agent:
-    """The agent, as it is once its start, or its going on, is recorded."""
+    """Record that the agent starts or continues. Return the agent."""
     if agent.number in services.waiting_for_environment:
         services.waiting_for_environment.discard(agent.number)
         services.store.changes.announce()
@@ -129,13 +131,13 @@ async def _start(services: Services, agent: Agent) -> Agent:
 
 
 async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
-    """Ask for that once: another message could be another turn."""
+    """Ask the agent once to wind up. A second request could start another turn."""
     spent, most = format_usd(agent.money.spent_usd), format_usd(agent.money.reserved_usd)
     adapter, asked = taker_of(services, agent), False
     try:
         if adapter:
             asked = await services.executor.send(agent.handle, adapter.turn(_WIND_UP.format(spent=spent, most=most)))
-    except OSError as error:  # no room for it, or its folder is gone
+    except OSError as error:  # the disk is full, or the attempt's folder is gone
         log.warning("%s could not be asked to wind up: %s", agent.label, error)
     await services.store.agents.update(agent, wind_up=True)
     if asked:
@@ -144,7 +146,8 @@ async def _ask_to_wind_up(services: Services, agent: Agent) -> None:
 
 @contextmanager
 def _unless_moved(number: int) -> Generator[None]:
+    """Ignore the error if the agent's state has changed since the decision."""
     try:
         yield
     except BrokenPromiseError:
-        log.info("a%d was stopped, or ended, before what was decided of it", number)
+        log.info("a%d was stopped or ended before the decision about it was recorded", number)

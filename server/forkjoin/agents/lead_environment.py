@@ -1,11 +1,14 @@
-"""The environment of an agent's lead, in which all that is its runs; where a restart has lost it, it is awaited."""
+"""Waiting for the environment of an agent's lead, if it was lost by a reboot, a logout, or without a tmpfs."""
 
 from forkjoin.core.model import Agent
 from forkjoin.services import Services
 
 
 async def await_environment(services: Services, agent: Agent) -> dict[str, str] | None:
-    """The environment of the agent's lead, once it is there and the agent's turn; none once that is to be stopped."""
+    """Return the environment of the agent's lead, or `None` once the agent's stop is requested.
+
+    If the environment is lost, wait until the lead or a person connects and the scheduler gives the agent a slot.
+    """
 
     async def find() -> dict[str, str] | None:
         stopped = (await services.store.agents.get(agent.number)).stop_asked
@@ -18,7 +21,10 @@ async def await_environment(services: Services, agent: Agent) -> dict[str, str] 
 
 
 def find_environment(services: Services, agent: Agent) -> dict[str, str] | None:
-    """The environment of the agent's lead; none where that is gone, or was, and the agent has no slot again yet."""
+    """Return the environment of the agent's lead, or `None` if the agent has to wait.
+
+    An agent that waits gives its slot back. It keeps waiting until the scheduler gives it a slot again.
+    """
     found = services.environments.find_for_agent(agent)
     if found is None and agent.number not in services.waiting_for_environment:
         services.waiting_for_environment.add(agent.number)

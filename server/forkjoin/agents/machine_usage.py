@@ -1,4 +1,4 @@
-"""What the machine has, what agents take of it, and what of that is learned of their kind."""
+"""Measurements of the machine's free resources and of the memory that agents use."""
 
 import logging
 import math
@@ -12,18 +12,18 @@ from forkjoin.services import Services
 
 log = logging.getLogger(__name__)
 
-#: The part of the machine's memory that is kept free, and the least of it, where the settings don't say.
+#: The share of the memory that is kept free unless the settings say otherwise, and its minimum in bytes.
 _KEPT, _KEPT_BYTES = 0.05, 500_000_000
-#: The part of what all may take together that one is thought to need, at most, until its kind is known.
+#: The maximum share of the memory limit that an agent is assumed to need until its kind was measured.
 _FIRST_PART = 0.25
-#: Programs that want each processor: more only makes all of them slower.
+#: The load per processor above which no agent starts.
 _LOAD_PER_CORE = 4
-#: Seconds for which a look is good: it goes through every process, and a busy loop has many turns in a second.
+#: Seconds for which a measurement is reused. Each one reads all processes.
 _GOOD_S = 1.0
 
 
 class MachineMonitor:
-    """Looks at the machine."""
+    """Measures the machine for the scheduler, at most once a second."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -32,14 +32,18 @@ class MachineMonitor:
         self._taken: dict[str, int] = {}
 
     async def look(self, live: Sequence[Agent]) -> MachineState | None:
-        """What there is room for; none where that can't be told now, and nobody is held for it."""
+        """Return the state of the machine, or `None` if it can't be measured now.
+
+        Args:
+            live: All agents in no final state.
+        """
         try:
             if time.monotonic() >= self._looked + _GOOD_S:
                 self._has = await self._services.executor.capacity()
                 self._taken = await self._services.executor.taken(one.handle for one in live if one.under_way)
                 self._looked = time.monotonic()
-        except Exception as error:  # a boundary: whatever a machine's /proc holds, agents go on
-            log.warning("what the machine has can't be told now: %s", error)
+        except Exception as error:  # a boundary: agents start even if /proc is unreadable
+            log.warning("the machine's resources can't be measured: %s", error)
             return None
         return await self._measure(live)
 
@@ -62,7 +66,7 @@ class MachineMonitor:
 
 
 async def note_peak(services: Services, agent: Agent, outcome: Outcome) -> None:
-    """Learn from what an attempt has needed; one that was cut off says little of what it would have."""
+    """Record the peak memory of an attempt for its kind of agent, unless the attempt was ended early."""
     if outcome.peak_memory_bytes and not outcome.asked:
         kind = program_key(agent)
         known = (await services.store.projects.memory_peaks()).get(kind)

@@ -1,8 +1,8 @@
-"""While an agent's program runs: its output is read as it is written, and becomes events.
+"""Reading an agent's output while its program runs, and turning it into events.
 
-Events and the offset they came from are stored in one transaction, so that a daemon that takes over reads none twice.
-What was stored is released: from then on it may be dropped where the log is too long, though never the line that ended
-the last turn, which is read once more at the end.
+Events and their offset in the output are stored in one transaction, so that a daemon that takes over reads no line
+twice. Then the log may drop these lines, if it gets too long. Only the line that ended the last turn is kept, since it
+is read again at the end of the attempt.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,16 +18,19 @@ from forkjoin.core.model import Agent, Usage
 from forkjoin.services import Services
 from forkjoin.store.rows import Cost, Progress
 
-#: The longest line that is read; a vendor's longest honest ones hold a file.
+#: The maximum length of a line, in bytes. The longest regular lines hold a file.
 _LINE_LIMIT = 4 * 1024 * 1024
-#: What is read of a longer one: more than a result keeps of a last message.
+#: The bytes that are read of a longer line. A result keeps fewer of a last message.
 _BEGINNING = 128 * 1024
-#: How far the output may have been read without an event before that is stored.
+#: The bytes of output without an event after which the offset is stored.
 _UNSTORED = 1024 * 1024
 
 
 async def read_output(services: Services, adapter: Adapter, agent: Agent) -> None:
-    """Read an attempt's output to its end, if it makes events; close its input once its turn is over."""
+    """Read an attempt's output to its end, and store the events.
+
+    The program's input is closed when a turn ends. Programs whose output makes no events are not read.
+    """
     if not adapter.MAKES_EVENTS:
         return
     executor, handle = services.executor, agent.handle
@@ -37,7 +40,7 @@ async def read_output(services: Services, adapter: Adapter, agent: Agent) -> Non
     reader = _Reader(adapter, progress, services.environments.redact)
     reader.model = await services.store.budgets.last_model(agent)
     async for chunk in executor.output(handle, progress.offset):
-        await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # of a flood that takes long
+        await to_thread.run_sync(reader.read, reader.lines.feed(chunk))  # takes long if the output is large
         if reader.events or reader.spent or reader.lines.needed - reader.stored >= _UNSTORED:
             await _store(services, agent, reader)
     reader.read(reader.lines.rest())
@@ -45,6 +48,7 @@ async def read_output(services: Services, adapter: Adapter, agent: Agent) -> Non
 
 
 async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
+    """Store the new events and costs, then act on the end of a turn and on refused calls."""
     costs = await to_thread.run_sync(price, reader.spent, reader.model) if reader.spent else []
     await services.store.events.add(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
@@ -61,14 +65,15 @@ async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
 
 
 class _Reader:
-    """Makes events of what is read.
+    """Turns lines of output into events.
 
     Attributes:
-        events: With the offsets of their lines; not stored yet.
-        spent: What was spent; not stored yet.
-        model: That of the call under way, as far as is stored.
-        stored: What comes before this offset is stored, or will never be looked at.
-        turn_end: Where the line is that ended the last turn.
+        lines: Splits the output into lines.
+        events: Events that are not stored yet, with the offsets of their lines.
+        spent: Usage reports that are not stored yet.
+        model: The model of the call under way, according to what is stored.
+        stored: The offset up to which everything is stored.
+        turn_end: The offset of the line that ended the last turn, or `None`.
     """
 
     def __init__(self, adapter: Adapter, progress: Progress, redact: Callable[[str], str]) -> None:
@@ -82,12 +87,13 @@ class _Reader:
         self._redact = redact
 
     def read(self, lines: Iterable[tuple[int, bytes | None]]) -> None:
+        """Read lines with their offsets. `None` stands for a line that is too long."""
         for offset, line in lines:
             if line is None:
                 self._add(Unreadable(f"a line of over {_LINE_LIMIT // 1024 // 1024} MB; it is in the raw log"), offset)
                 events = self._adapter.read_beginning(self.lines.beginning)
             else:
-                events = self._adapter.read(line.lstrip(b"\0"))  # zeros: what came before it was dropped
+                events = self._adapter.read(line.lstrip(b"\0"))  # a dropped part of the log reads as zeros
             for event in events:
                 if isinstance(event, Spent):
                     self.spent.append(event)
@@ -95,11 +101,11 @@ class _Reader:
                 if isinstance(event, TurnEnded):
                     self.turn_end = offset
                     if event.cost_usd is not None:
-                        self.spent.clear()  # that sum has it
+                        self.spent.clear()  # the turn's total includes it
                 self._add(event, offset)
 
     def _add(self, event: Event, offset: int) -> None:
-        """Keep an event; of unreadable lines that follow each other, the first, and how many there are."""
+        """Add an event. Consecutive unreadable lines are added as one event with their number."""
         before = self.events[-1] if self.events else None
         if before and isinstance(event, Unreadable) and isinstance(before[0], Unreadable):
             self.events[-1] = replace(before[0], more=before[0].more + 1), before[1]
@@ -139,7 +145,10 @@ def _cost(model: str, usage: Usage) -> float | None:
 
 
 async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnEnded | None:
-    """The end of an attempt's last turn, read again from its output: whole, unless its line is too long."""
+    """Return the event that ended the attempt's last turn, or `None` if no turn ended.
+
+    The event is read again from the output, because stored events are cut.
+    """
     progress = await services.store.events.progress(agent)
     if progress.turn_end is None:
         return None
@@ -154,7 +163,7 @@ async def last_turn(services: Services, adapter: Adapter, agent: Agent) -> TurnE
 
 
 async def _recorded_turn(services: Services, agent: Agent) -> TurnEnded | None:
-    """What the records hold of the last turn's end: its line was longer than the log may be, and is gone."""
+    """Return the stored end of the last turn. Its line was dropped, because the log got too long."""
     text = await services.store.events.last_turn_text(agent)
     if text is None:
         return None

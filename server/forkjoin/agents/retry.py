@@ -1,4 +1,4 @@
-"""Between two attempts: one has ended in what passes, so the agent pauses, and goes on in another."""
+"""The pause between an attempt that failed for a passing reason and the next attempt."""
 
 import random
 import time
@@ -9,15 +9,16 @@ from forkjoin.scheduling.backoff import backoff_s
 from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Services
 
+#: The longest pause in seconds.
 _LONGEST_S = 300.0
-#: Why one pauses that may spend no more; its gate says until when.
+#: The reason of a pause until the budget is raised.
 _SPENT = "what it may spend is spent; set_budget gives it more"
-#: Characters of the error that a pause tells.
+#: The number of characters of an error that the reason of a pause includes.
 _WHY_LIMIT = 200
 
 
 def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause | None:
-    """How the agent pauses after an attempt that came to this; none where that was its last."""
+    """Return the pause after an attempt, or `None` if no other attempt follows."""
     why = " ".join((concluded.error or "").split())[:_WHY_LIMIT]
     match concluded.retry:
         case Retry.NO:
@@ -26,7 +27,7 @@ def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause
             return Pause(_SPENT)
         case Retry.WHEN_TAKEN:  # the rate-limit policy's gate says when
             return Pause(why)
-        case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # of money that was not given by us, nor is limited by us
+        case Retry.LATER | Retry.ANEW | Retry.WHEN_FUNDED:  # WHEN_FUNDED: of a budget that isn't ours
             limits = services.settings.limits
             most = limits.retries if agent.spec.retries is None else agent.spec.retries
             jitter = random.random()  # noqa: S311 - no secret
@@ -35,19 +36,20 @@ def rest_after(services: Services, agent: Agent, concluded: Conclusion) -> Pause
             return pause if agent.history.retried < most else None
 
 
-#: What an agent is told after a person has been in its conversation.
+#: The message to an agent after a person was attached to it.
 AFTER_PERSON = (
-    "A person may have gone on with your work meanwhile, in this conversation and in your worktree; that ended your "
-    "program. Heed what they said, look where you stand and go on; where all is done, end with your report."
+    "A person may have continued your work meanwhile, in this conversation and in your worktree, which ended your "
+    "program. Follow what they said, check the state of your work, and continue. If everything is done, end with your "
+    "report."
 )
 
 
 def words_to_go_on(agent: Agent) -> str:
-    """What an attempt is told that goes on where another was cut off."""
+    """Return the message that asks an agent to continue after an interrupted attempt."""
     if agent.pause.why in (PERSON_ATTACHED, PERSON_LEFT):
         return AFTER_PERSON
-    why = agent.pause.why.partition(";")[0]  # what follows is for its lead
+    why = agent.pause.why.partition(";")[0]  # the rest is for its lead
     return (
-        f"Your program was cut off in the midst of your work ({why}), and runs again now. Your "
-        "worktree is as you left it. Look where you stand and go on; where all is done, end with your report."
+        f"Your program was interrupted during your work ({why}), and runs again now. Your worktree is unchanged. "
+        "Check the state of your work, and continue. If everything is done, end with your report."
     )

@@ -1,4 +1,4 @@
-"""Stopping: the whole tree of processes ends, and the work that was there is committed and kept."""
+"""Stopping agents: all their processes end, and their work is committed and kept."""
 
 import logging
 from collections.abc import Sequence
@@ -18,32 +18,30 @@ from forkjoin.workspace.workspace import handles_beside
 
 log = logging.getLogger(__name__)
 
-#: How long what could not be killed is left before it is tried again.
+#: Seconds until processes that could not be killed are tried again.
 _AGAIN_S = 5.0
-#: How long, beyond the grace, the end of a stopped agent may take: committing what it left in a large tree.
+#: Seconds after the grace period in which a stopped agent should have ended. Committing a large tree takes long.
 _FINISH_S = 120
 
 
 async def stop(services: Services, agents: Sequence[Agent]) -> list[Agent]:
-    """Ask for agents to be stopped and wait for their ends; as they are then. Those that had ended stay as they were.
+    """Stop agents and the agents that they spawned, wait for their end, and return them.
 
-    With each those are stopped that it has spawned.
-
-    An agent is left in `finishing` only if processes of it can't be ended.
+    Agents that had ended are unchanged. An agent whose processes can't be ended stays in the state `finishing`.
 
     Raises:
-        CallerError: That can't be recorded; their programs have ended all the same, and may go on unless it is later.
+        CallerError: The stop can't be recorded. The processes have ended, but the agents may start again.
     """
     try:
         whole = await services.store.lifecycle.ask_stop(agents)
-    except RecordsError:  # a full disk, which one of them may be filling
+    except RecordsError:  # the disk is full, perhaps because of one of these agents
         whole = await _end_unrecorded(services, agents)
     await wait(services.store, whole, "all", services.settings.limits.stop_grace_s + _FINISH_S)
     return await services.store.agents.get_all(agent.number for agent in agents)
 
 
 async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[Agent]:
-    """End the processes of agents first, and then ask for them to be stopped; as `ask_stop`."""
+    """End the processes of agents, then record the stop if that is possible by now."""
     left: list[str] = []
 
     async def cancel(handle: str) -> None:
@@ -56,17 +54,18 @@ async def _end_unrecorded(services: Services, agents: Sequence[Agent]) -> list[A
     try:
         return await services.store.lifecycle.ask_stop(agents)
     except RecordsError as error:
-        done = (
-            f"These processes can't be ended: {printable_list(left)}; all others have" if left else "All processes have"
-        )
+        others = f"These processes can't be ended: {printable_list(left)}. All others" if left else "All processes"
         raise CallerError(
-            f"{done} ended, and what the agents wrote stays, but their stop could not be recorded: {error.why}. Call "
-            "stop_agents again then; else they count as lost, and those with retries start again."
+            f"{others} have ended, and the agents' files are kept, but their stop could not be recorded: {error.why}. "
+            "Solve the problem and call stop_agents again. Otherwise the agents count as lost, and may start again."
         ) from error
 
 
 async def end_processes(services: Services, agent: Agent, handles: Sequence[str] = ()) -> None:
-    """End what runs for an agent under these handles, else all; what would be started under them never starts."""
+    """End all processes under these handles of an agent, and prevent that new ones start.
+
+    Without handles, end everything that runs for the agent. Return only once all processes have ended.
+    """
     await to_thread.run_sync(leave_word, services.home, agent)
     for handle in handles or await _all_handles(services, agent):
         named: list[str] = []

@@ -1,4 +1,4 @@
-"""An agent's work is tested in its worktree: by verify and, of a candidate, by its judge, which prints a number."""
+"""Running verify and judge in an agent's worktree. A judge prints the score of a candidate."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from forkjoin.process.executor import read_end
 from forkjoin.services import Services
 from forkjoin.workspace.shell_command import Ran
 
-#: Characters of the end of what a judge has printed that are told.
+#: The number of characters of a judge's output that a warning includes.
 _WORDS = 400
 
 
 class Verified(NamedTuple):
-    """How verify went, and the end of what it printed; and the number that its judge printed, or a warning of it."""
+    """The outcome of verify and judge, with the end of verify's output."""
 
     verdict: Verify = Verify.NONE
     words: str = ""
@@ -26,11 +26,11 @@ class Verified(NamedTuple):
 
 
 async def verify(services: Services, agent: Agent, environment: Mapping[str, str]) -> Verified:
-    """Run verify in the agent's worktree, and its judge where that passes.
+    """Run the agent's verify command and, unless it fails, the judge.
 
-    The judge's last line on stdout is a number, however it exits: `grep -c` tells 0 by exit 1.
+    The last line of the judge's stdout is the score. Its exit code is ignored, since `grep -c` exits 1 if it prints 0.
     """
-    if not is_folder(Path(agent.worktree.path)):  # what the agent has put there may lead anywhere
+    if not is_folder(Path(agent.worktree.path)):  # the agent may have replaced it, for example by a symlink
         return Verified(Verify.FAILED, "the agent removed its worktree")
     workplace, minutes = await workplace_of(services, agent, environment), services.settings.limits.verify_minutes
     verdict, words = Verify.NONE, ""
@@ -40,11 +40,13 @@ async def verify(services: Services, agent: Agent, environment: Mapping[str, str
     if agent.spec.judge is None or verdict is Verify.FAILED:
         return Verified(verdict, words)
     ran = await workplace.run("judge", agent.spec.judge, minutes, apart=True)
-    score = _number(ran)
-    return Verified(verdict, words, score, () if score is not None else (await _no_number(services, agent, ran),))
+    score = _score(ran)
+    return Verified(
+        verdict, words, score, () if score is not None else (await _warn_of_missing_score(services, agent, ran),)
+    )
 
 
-def _number(ran: Ran) -> float | None:
+def _score(ran: Ran) -> float | None:
     last = ran.printed.rpartition("\n")[2]
     try:
         number = float(last) if ran.outcome.kind == "exited" else math.nan
@@ -53,7 +55,7 @@ def _number(ran: Ran) -> float | None:
     return number if math.isfinite(number) else None
 
 
-async def _no_number(services: Services, agent: Agent, ran: Ran) -> str:
+async def _warn_of_missing_score(services: Services, agent: Agent, ran: Ran) -> str:
     redact_end = services.environments.redact_end
     errors = await read_end(services.executor, f"{agent.handle}-judge", _WORDS, redact_end, errors=True)
     words = errors.text or ran.printed
