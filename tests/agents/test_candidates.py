@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from forkjoin.agents.candidates import MOST_AT_ONCE
+from forkjoin.agents.candidates import MAX_AGENTS_PER_CALL
 from forkjoin.agents.retention import tidy
 from forkjoin.core.paths import Home
 from support.dependent_agents import fork, outcomes
@@ -102,8 +102,8 @@ async def test_what_makes_no_contest_is_refused_in_words(near: Lead) -> None:
     assert "No agent program 'none'" in await near.refusal("spawn_agent", task="true", candidates=differing)
     for said in ({"model": "m" * 201}, {"candidates": [{"model": "m" * 201}, {}]}):
         assert "model is no model's name" in await near.refusal("spawn_agent", task="true", **said)
-    agents = [{"task": "true", "candidates": 10}] * (MOST_AT_ONCE // 10 + 1)
-    assert f"at most {MOST_AT_ONCE}" in await near.refusal("spawn_agents", agents=agents)
+    agents = [{"task": "true", "candidates": 10}] * (MAX_AGENTS_PER_CALL // 10 + 1)
+    assert f"at most {MAX_AGENTS_PER_CALL}" in await near.refusal("spawn_agents", agents=agents)
     assert (await near.call("list_agents"))["agents"] == []
 
 
@@ -133,7 +133,7 @@ async def test_a_candidate_that_is_named_by_itself_is_that_one_alone(near: Lead)
         near, {"name": "x", "task": "cat n", "base": "fix-1"}, {"name": "y", "task": "cat n", "after": ["a1"]}
     )
     assert await outcomes(near, ids) == {"x": "succeeded: 1", "y": "succeeded: 1"}
-    assert "would be skipped" in await near.refusal("spawn_agent", task="true", after=["fix-3"])
+    assert "agents that depend on it are skipped" in await near.refusal("spawn_agent", task="true", after=["fix-3"])
 
 
 async def test_one_that_is_named_beside_all_of_them_counts_by_itself(near: Lead) -> None:
@@ -155,9 +155,7 @@ async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_r
     ref = "refs/forkjoin/kept/a3-fix-3"
     for how in ({"after": ["a3"]}, {"base": "fix-3"}):
         refused = await near.refusal("spawn_agent", task="true", **how)
-        assert refused.startswith(
-            f"a3 (fix-3) was removed, and its unmerged work with it. What it did is kept as {ref}"
-        )
+        assert refused.startswith(f"a3 (fix-3) was removed, and its unmerged work with it. Its work is kept as {ref}")
     (kept,) = await fork(near, {"name": "kept", "task": "cat n", "base": ref})
     assert await outcomes(near, [kept]) == {"kept": "succeeded: 3"}
     await near.call("remove_worktrees", ids=["fix"], discard_unmerged=True)

@@ -84,13 +84,13 @@ async def test_what_can_not_be_met_is_refused_by_name_and_nothing_is_spawned(nea
     circle = await refusal(
         {"name": "x", "after": ["z"]}, {"name": "y", "after": ["x"]}, {"name": "z", "after": ["y"]}, {"name": "free"}
     )
-    assert "`after` goes in a circle: " in circle
+    assert "`after` has a cycle: " in circle
     assert circle.count(" after ") == 3
     assert "x after x" in await refusal({"name": "x", "after": ["x"]})
     assert "No agent 'nobody'" in await refusal({"after": ["nobody"]})
     assert (await near.call("list_agents"))["agents"] == []
     await near.run("exit 1")
-    assert "a1 (exit-1) failed: what comes after it would be skipped" in await refusal({"after": ["a1"]})
+    assert "a1 (exit-1) failed: agents that depend on it are skipped" in await refusal({"after": ["a1"]})
     ids = await fork(near, {"name": "all-the-same", "task": "true"}, after=["a1"], on_failed_dependency="run")
     assert await outcomes(near, ids) == {"all-the-same": "succeeded: "}
 

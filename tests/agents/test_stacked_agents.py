@@ -63,7 +63,7 @@ async def test_what_means_neither_is_refused_naming_both_and_so_is_a_circle(near
     assert "base 'nobody' names no commit of this repository" in neither
     assert "no agent" in neither
     circle = [{"name": "x", "task": "true", "base": "y"}, {"name": "y", "task": "true", "after": ["x"]}]
-    assert "goes in a circle" in await near.refusal("spawn_agents", agents=circle)
+    assert "has a cycle" in await near.refusal("spawn_agents", agents=circle)
     await near.run("exit 1")
     assert "a1 (exit-1) failed: what comes after it" in await near.refusal("spawn_agent", task="true", base="a1")
 

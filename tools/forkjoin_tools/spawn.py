@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from forkjoin.agents.budgets import find_budgets
-from forkjoin.agents.candidates import MOST_AT_ONCE
+from forkjoin.agents.candidates import MAX_AGENTS_PER_CALL
 from forkjoin.agents.spawn import spawn
 from forkjoin.core.agent_spec import Name, Spec, SpecParts, Text
 from forkjoin.core.error import CallerError
@@ -43,7 +43,7 @@ class ManyAgents(SpecParts, Arguments):
     model_config = ConfigDict(json_schema_extra=list_agents_alone)
 
     task: Text | None = None
-    agents: list[_Entry] = Field(min_length=1, max_length=MOST_AT_ONCE)
+    agents: list[_Entry] = Field(min_length=1, max_length=MAX_AGENTS_PER_CALL)
     dry_run: bool = Field(
         False,
         description="Only report start order, overlapping `paths`, missing verify.",

@@ -1,4 +1,4 @@
-"""Candidates: several agents with one task, of which the best is wanted; each is an agent like any other."""
+"""Candidates: several agents on one task, of which the best counts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,29 +9,33 @@ from forkjoin.core.model import Agent
 from forkjoin.scheduling.best_candidate import rank_candidates
 from forkjoin.store.store import Store
 
-#: More at once is a mistake, or an attack on the person's purse.
-MOST_AT_ONCE = 250
+#: The maximum number of agents in one call. More is likely a mistake, and expensive.
+MAX_AGENTS_PER_CALL = 250
 
 
 class Entrant(NamedTuple):
-    """An agent that is asked for."""
+    """A requested agent."""
 
-    spec: Spec  #: of candidates, with the name of all of them
-    candidate: int = 0  #: which of those for its task, from 1; 0: there are no others
-    candidates: int = 0  #: how many there are
+    spec: Spec  #: a candidate's has the common name of the candidates
+    candidate: int = 0  #: its number among the candidates, from 1; 0 for a single agent
+    candidates: int = 0  #: the number of candidates; 0 for a single agent
 
     @property
     def name(self) -> str | None:
-        """What it is to be called; none where that is found from its task."""
+        """Return the agent's own name, or `None` if it is derived from the task."""
         return f"{self.spec.name}-{self.candidate}" if self.candidate and self.spec.name else self.spec.name
 
 
 def expand(specs: Sequence[Spec]) -> list[Entrant]:
-    """The agents that these specs ask for; candidates stand one behind the other."""
+    """Return the agents that specs ask for. Candidates follow one another.
+
+    Raises:
+        CallerError: There are too many agents, or a judge without candidates.
+    """
     wanted = [one for spec in specs for one in _expand(spec)]
-    if len(wanted) > MOST_AT_ONCE:
+    if len(wanted) > MAX_AGENTS_PER_CALL:
         raise CallerError(
-            f"These are {len(wanted)} agents, candidates counted; spawn at most {MOST_AT_ONCE} in one call. "
+            f"These are {len(wanted)} agents, including candidates. Spawn at most {MAX_AGENTS_PER_CALL} in one call. "
             "Nothing was spawned."
         )
     return wanted
@@ -41,8 +45,8 @@ def _expand(spec: Spec) -> list[Entrant]:
     if spec.candidates is None:
         if spec.judge:
             raise CallerError(
-                "judge chooses among candidates, and there are none: give `candidates` too, a number or a list of "
-                "{agent, model}; a test of one agent is its `verify`. Nothing was spawned."
+                "judge chooses among candidates, and there are none. Pass `candidates`, too: a number, or a list of "
+                "{agent, model}. To test a single agent, use `verify`. Nothing was spawned."
             )
         return [Entrant(spec)]
     differing = [one.model_dump(exclude_none=True) for one in spec.candidates]
@@ -51,5 +55,5 @@ def _expand(spec: Spec) -> list[Entrant]:
 
 
 async def best_first(store: Store, agents: Sequence[Agent]) -> list[Agent]:
-    """These candidates, the best first."""
+    """Return these candidates in order, the best first."""
     return rank_candidates(agents, await store.results.get_all(agents))

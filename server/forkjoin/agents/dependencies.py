@@ -1,4 +1,4 @@
-"""Whom new agents come after, and start from: others of the same call, by name, or older ones, by id or name."""
+"""The dependencies of new agents (`after` and `base`): agents of the same call by name, older ones by id or name."""
 
 import graphlib
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,31 @@ from forkjoin.git import kept_refs
 from forkjoin.store.rows import Others
 from forkjoin.store.store import Store
 
-#: What each name means of what is recorded already.
+#: The recorded agents that each name or id means.
 _Older = Mapping[str, Sequence[Agent]]
 
 
-class After(NamedTuple):
-    others: Others  #: whom it comes after
-    best_of: tuple[Others, ...]  #: of each of these the best counts; they are told where one is of several
-    base: Others  #: of these the best one's work its base is
+class Dependencies(NamedTuple):
+    """The dependencies of a new agent."""
+
+    others: Others  #: all agents that must end first
+    best_of: tuple[Others, ...]  #: groups of which the best agent counts; empty if all have one member
+    base: Others  #: the agents from the best of which it starts
 
 
-async def find_after(
+async def find_dependencies(
     store: Store, project: Project, wanted: Sequence[Entrant], commits: Mapping[str | None, str | None]
-) -> list[After]:
-    """For each that is wanted, whom it comes after.
+) -> list[Dependencies]:
+    """Return the dependencies of each requested agent.
+
+    A base may be an agent's id, the name of an agent of the same call, a commit, or the name of an older agent. The
+    first that fits is used.
 
     Args:
-        commits: What git knows by each base. Of what a base may mean an id comes first, then a name of the same call,
-            then a commit, then an older agent's name.
+        commits: The commit that git finds for each base, or `None`.
+
+    Raises:
+        CallerError: An agent is unknown or was discarded, its dependents would be skipped, or there is a cycle.
     """
     new, specs = _find_new(wanted), [one.spec for one in wanted]
     asked = dict.fromkeys(one for spec in specs for one in spec.after if one not in new)
@@ -41,13 +48,13 @@ async def find_after(
     for spec in specs:
         before = [older.get(one, []) for one in spec.after]
         _check_may_start(spec, [*before, bases.get(spec.base or "", [])])
-    found = [_after(spec, new, older, bases) for spec in specs]
-    _check_no_circle(wanted, found)
+    found = [_dependencies_of(spec, new, older, bases) for spec in specs]
+    _check_no_cycle(wanted, found)
     return found
 
 
 def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
-    """Whom each name of the call means; that of candidates all of them."""
+    """Return the requested agents by name. The common name of candidates means all of them."""
     places: dict[str, tuple[int, ...]] = {}
     for place, one in enumerate(wanted):
         for name in filter(None, {one.name, one.spec.name}):
@@ -56,7 +63,7 @@ def _find_new(wanted: Sequence[Entrant]) -> dict[str, Others]:
 
 
 async def _find_base(store: Store, project: int, base: str, commit: str | None) -> list[Agent]:
-    """The older agent, or candidates, that a base means; none where it means a commit."""
+    """Return the recorded agents that a base means, or an empty list if it means a commit."""
     if commit and number_of(base) is None:
         return []
     try:
@@ -69,14 +76,14 @@ async def _find_base(store: Store, project: int, base: str, commit: str | None) 
         ) from None
 
 
-def _after(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> After:
+def _dependencies_of(spec: Spec, new: Mapping[str, Others], older: _Older, bases: _Older) -> Dependencies:
     base = _others(spec.base or "", new, bases)
     named = [*(_others(one, new, older) for one in spec.after), base]
     numbers = dict.fromkeys(number for others in named for number in others.older)
     places = dict.fromkeys(place for others in named for place in others.new)
     are_several = any(len(others.older) + len(others.new) > 1 for others in named)
     best_of = filter(any, dict.fromkeys(named)) if are_several else ()
-    return After(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
+    return Dependencies(Others(tuple(numbers), tuple(places)), tuple(best_of), base)
 
 
 def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
@@ -84,28 +91,29 @@ def _others(asked: str, new: Mapping[str, Others], older: _Older) -> Others:
 
 
 async def _check_kept(common_dir: str, agents: Sequence[Agent]) -> None:
-    """See that the work of one of these, at least, was not discarded: git knows by what it keeps."""
+    """Raise a CallerError if the work of all these agents was discarded."""
     refs = [await kept_refs.find_kept_ref(common_dir, agent.slug) if agent.discarded else None for agent in agents]
     if agents and all(refs):
         raise CallerError(
-            f"{agents[0].label} was removed, and its unmerged work with it. What it did is kept as {refs[0]}: pass "
-            "that as `base`, or leave it out. Nothing was spawned."
+            f"{agents[0].label} was removed, and its unmerged work with it. Its work is kept as {refs[0]}: pass "
+            "this ref as `base`, or leave out the agent. Nothing was spawned."
         )
 
 
 def _check_may_start(spec: Spec, before: Sequence[Sequence[Agent]]) -> None:
+    """Raise a CallerError if the agent would be skipped, because a dependency did not succeed."""
     for agents in before if spec.on_failed_dependency == "skip" else ():
         if agents and all(agent.state in FINAL - {State.SUCCEEDED} for agent in agents):
             raise CallerError(
-                f"{', '.join(f'{agent.label} {agent.state}' for agent in agents)}: what comes after it would be "
+                f"{', '.join(f'{agent.label} {agent.state}' for agent in agents)}: agents that depend on it are "
                 "skipped. Leave it out, or pass on_failed_dependency='run'. Nothing was spawned."
             )
 
 
-def _check_no_circle(wanted: Sequence[Entrant], found: Sequence[After]) -> None:
+def _check_no_cycle(wanted: Sequence[Entrant], found: Sequence[Dependencies]) -> None:
     try:
         graphlib.TopologicalSorter({place: after.others.new for place, after in enumerate(found)}).prepare()
     except graphlib.CycleError as error:
-        circle: list[int] = error.args[1]
-        names = " after ".join(wanted[place].name or "" for place in reversed(circle))
-        raise CallerError(f"`after` goes in a circle: {names}. Nothing was spawned.") from None
+        cycle: list[int] = error.args[1]
+        names = " after ".join(wanted[place].name or "" for place in reversed(cycle))
+        raise CallerError(f"`after` has a cycle: {names}. Nothing was spawned.") from None

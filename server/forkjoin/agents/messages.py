@@ -1,7 +1,6 @@
-"""Telling agents something after their task: recorded first, then given to the program that runs, in order.
+"""Messages to agents after their task. They are recorded first, then sent to the running program in order.
 
-One whose program takes turns has it at once, and answers it within the turn or after it, even if its input is closed
-then. All others have it when their turn is over, as the next turn of the same conversation.
+A program that takes messages while it runs gets them at once. All others get them as the next turn of the conversation.
 """
 
 import logging
@@ -21,25 +20,28 @@ from forkjoin.workspace.workspace import find_account
 
 log = logging.getLogger(__name__)
 
-#: Characters of a message that the log shows.
+#: The number of characters of a message that the log shows.
 _WORDS = 200
 
-#: Whether a message has reached the program, or is the beginning of another turn.
+#: Whether a message has reached the running program, or starts the agent's next turn.
 Delivery = Literal["now", "next_turn"]
 
 
 async def tell(services: Services, caller: Caller, agent: Agent, text: str) -> tuple[Agent, Delivery]:
-    """Record a message to an agent, and give it at once where that can be; the agent as it is then.
+    """Record a message to an agent, and send it at once if the program can take it.
+
+    Returns:
+        The agent's record afterwards, and when the agent gets the message.
 
     Raises:
-        CallerError: It can't be told; nothing was recorded.
+        CallerError: The agent can't get messages. Nothing was recorded.
     """
     before = await services.store.calls.answer_to(caller.call)
     number = before["mail"] if before else await _record(services, caller, agent, text)
     try:
         await deliver(services, await services.store.agents.get(agent.number))
-    except (ForkjoinError, OSError) as error:  # it is recorded: the reconciler tries again
-        log.warning("%s is told later: %s", agent.label, words_of(error))
+    except (ForkjoinError, OSError) as error:  # it is recorded, and the reconciler tries again
+        log.warning("%s gets a message later: %s", agent.label, words_of(error))
     sent = await services.store.messages.was_sent(number)
     return await services.store.agents.get(agent.number), "now" if sent else "next_turn"
 
@@ -53,27 +55,30 @@ async def _record(services: Services, caller: Caller, agent: Agent, text: str) -
 
 
 async def _check_not_reverted(services: Services, agent: Agent) -> None:
-    """See that what an agent adds can land: to git, a branch that was merged and reverted is merged."""
+    """Raise a CallerError if a merge of the agent's branch was reverted.
+
+    git counts such a branch as merged, so a later merge would only bring the agent's new commits.
+    """
     if (revert := await services.store.merges.revert_of(agent)) is None:
         return
     target, commit = revert
     words = ("--fixed-strings", f"--grep=This reverts commit {commit}")
     common_dir = (await services.store.projects.get(agent.project)).common_dir
-    with suppress(GitError):  # one of these is gone
+    with suppress(GitError):  # the target or the commit is gone
         if not await is_ancestor(common_dir, commit, target):
             return
         if not await git.output(common_dir, "log", "-1", "--format=%H", *words, f"{commit}..{target}", "--"):
             raise CallerError(
-                f"The merge of {agent.label} was reverted, so that of its work only what is new would be merged. Take "
-                f"that back first (git revert {commit[:10]}), or spawn a new agent."
+                f"The merge of {agent.label} was reverted, so a new merge would bring only its new commits. Undo the "
+                f"revert first (git revert {commit[:10]}), or spawn a new agent."
             )
 
 
 async def deliver(services: Services, agent: Agent) -> None:
-    """Give an agent's program what waits for it, if it can take it. Doing so twice is harmless.
+    """Send the waiting messages to an agent's running program, if it can take them. Repeating it is harmless.
 
     Raises:
-        OSError: There is no room for it; it waits on.
+        OSError: The disk is full. The messages keep waiting.
     """
     adapter = taker_of(services, agent)
     if adapter is None or not (agent.under_way and agent.state in (*RUNS, State.PAUSED)):
@@ -88,7 +93,10 @@ async def deliver(services: Services, agent: Agent) -> None:
 
 
 def taker_of(services: Services, agent: Agent) -> Adapter | None:
-    """The adapter of an agent whose program can be told something while it runs; none where the settings lost that."""
+    """Return the agent's adapter if its program takes messages while it runs, else `None`.
+
+    It is `None`, too, if the settings no longer have the program.
+    """
     program = services.settings.programs().get(agent.spec.agent or services.settings.default_agent)
     adapter = ADAPTERS[program.kind] if program else None
     return adapter if adapter and adapter.TAKES_TURNS else None

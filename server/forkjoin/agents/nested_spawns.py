@@ -6,7 +6,7 @@ How many these are is counted where they are recorded (`record/nesting.py`).
 from collections.abc import Sequence
 
 from forkjoin.agents.budgets import find_budgets
-from forkjoin.agents.dependencies import After
+from forkjoin.agents.dependencies import Dependencies
 from forkjoin.core.agent_spec import Permissions, Spec
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
@@ -37,7 +37,9 @@ def share_out(spec: Spec, *, converses: bool) -> Spec:
     return spec.model_copy(update={"nesting": nesting, "budget_usd": spec.budget_usd - theirs if converses else None})
 
 
-async def check_granted(services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
+async def check_granted(
+    services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[Dependencies]
+) -> None:
     """See that an agent may spawn agents of these specs.
 
     Raises:
@@ -57,7 +59,9 @@ async def check_granted(services: Services, parent: Agent, specs: Sequence[Spec]
     await _check_money(services, parent, specs)
 
 
-async def _check_may_start(services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[After]) -> None:
+async def _check_may_start(
+    services: Services, parent: Agent, specs: Sequence[Spec], afters: Sequence[Dependencies]
+) -> None:
     """See that none comes after what is not the parent's own, or needs a key of one above: it would never start."""
     before = await services.store.agents.get_all({number for after in afters for number in after.others.older})
     if strange := [agent.label for agent in before if parent.as_lead not in agent.leads]:

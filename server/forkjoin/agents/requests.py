@@ -1,7 +1,7 @@
-"""An agent asks, and waits for the first answer; what nobody answers in time expires.
+"""Requests of agents: each waits for its first answer, and expires without one.
 
-What is asked is on disk before anybody is told of it, under the call that asked: a relay that repeats it, since the
-daemon was killed, waits on for the same answer, for as long as is left.
+A request is recorded under the tool call that made it, before anybody sees it. So a relay that repeats the call after
+the daemon was killed waits for the same answer, until the same time.
 """
 
 import math
@@ -17,11 +17,11 @@ from forkjoin.services import Services
 from forkjoin.store.rows import NewRequest
 from forkjoin.store.store import Store
 
-#: By so much no clock is put right from one look to the next.
+#: A jump of the clock by more seconds than this isn't a usual correction.
 _JUMP_S = 5.0
 
 
-#: Waits for so many seconds for what was asked to be closed; none where it is not yet.
+#: Waits up to a number of seconds. Returns the closed request, or `None` if it is still open.
 FindClosed = Callable[[float], Awaitable[Request | None]]
 
 
@@ -33,17 +33,17 @@ async def ask(
     wait: Callable[[FindClosed], Awaitable[Request | None]],
     given_up: Callable[[], bool],
 ) -> Request:
-    """What an agent asked with this call, once it is closed.
+    """Record a request of an agent, and return it once it is answered, expired or withdrawn.
 
     Args:
-        wait: Calls what it is given again and again, until that is so.
-        given_up: Whether it was its agent that has cancelled the call, or is gone: then it is withdrawn.
+        wait: Awaits the given function repeatedly until it returns the request.
+        given_up: Whether the agent itself cancelled the call or is gone. Then a cancelled request is withdrawn.
 
     Raises:
-        CallerError: It may not ask now.
+        CallerError: The agent may not ask now.
     """
     asked: Request | None = None
-    with anyio.CancelScope(shield=True):  # cancelled midway, it might be asked, and nobody would withdraw it
+    with anyio.CancelScope(shield=True):  # if cancelled midway, a request could remain that nobody withdraws
         asked = await store.requests.add(agent, call, new)
     assert asked
     try:
@@ -66,14 +66,14 @@ async def _find_closed(store: Store, asked: Request, timeout_s: float) -> Reques
 
 
 class Expiry:
-    """Closes what nobody has answered in time; while the machine slept, nobody could."""
+    """Closes requests that were not answered in time. The time while the machine slept doesn't count."""
 
     def __init__(self, services: Services) -> None:
         self._store = services.store
         self._clock = time.time() - time.monotonic()
 
     async def act(self) -> float:
-        """Close what is due; in how many seconds the next is."""
+        """Close expired requests. Return the seconds until the next one expires."""
         await self._set_clock(time.time())
         now, due = time.time(), await self._store.requests.next_expiry()
         if due is not None and due <= now:
@@ -82,7 +82,7 @@ class Expiry:
         return math.inf if due is None else max(0.0, due - now)
 
     async def _set_clock(self, now: float) -> None:
-        """Where the clock was put forward, or the machine slept, what was asked before has the longer."""
+        """Extend the open requests if the clock was set forward or the machine slept."""
         clock = now - time.monotonic()
         jump = clock - self._clock
         if jump > _JUMP_S:

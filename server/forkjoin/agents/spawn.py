@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.candidates import Entrant, expand
-from forkjoin.agents.dependencies import After, find_after
+from forkjoin.agents.dependencies import Dependencies, find_dependencies
 from forkjoin.agents.nested_spawns import check_granted, share_out
 from forkjoin.core.agent_spec import Permissions, Spec, slug
 from forkjoin.core.error import CallerError
@@ -51,7 +51,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         recipe, untrusted = await find_recipe(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     bases = [_start(checkout, commits[one.spec.base]) for one in wanted]
-    afters = await find_after(store, caller.project, wanted, commits)
+    afters = await find_dependencies(store, caller.project, wanted, commits)
     specs = [_complete(services.settings, recipe, one.spec) for one in wanted]
     accounts = {
         agent: find_account(services, services.environments.find_for_caller(caller), agent, recipe)
@@ -86,7 +86,7 @@ def _fund(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
 
 
 def _new(
-    caller: Caller, checkout: Checkout, wanted: Entrant, base: str, account: str, recipe: Recipe, after: After
+    caller: Caller, checkout: Checkout, wanted: Entrant, base: str, account: str, recipe: Recipe, after: Dependencies
 ) -> NewAgent:
     spec, parent = wanted.spec, caller.session.agent
     return NewAgent(

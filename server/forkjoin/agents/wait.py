@@ -1,4 +1,4 @@
-"""Waiting: for agents to end, without holding anything; a wait that is cancelled hurts no agent."""
+"""Waiting for agents to end. Cancelling a wait has no effect on the agents."""
 
 from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, replace
@@ -8,28 +8,28 @@ from forkjoin.core.model import FINAL, Agent, Request
 from forkjoin.store.store import Store
 
 Until = Literal["all", "any"]
-#: Which of these requests, and of others that ask the same lead, were not told before.
+#: Returns the requests to the waiting lead that it was not told of before. Gets the requests of the awaited agents.
 FindNews = Callable[[Sequence[Request]], Awaitable[Sequence[Request]]]
-#: Who of these, by number, can't go on without who waits, or a person.
+#: Returns the numbers of those agents that can't continue until the waiting lead or a person does something.
 FindStuck = Callable[[Sequence[Agent]], Awaitable[Set[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """How those that are waited for stand, in the order asked for."""
+    """The states of the awaited agents, in the order asked for."""
 
     finished: list[Agent]
     pending: list[Agent]
-    requests: Sequence[Request] = ()  #: what those ask that are pending, though frozen; before them what is news
-    news: Sequence[Request] = ()  #: those that were not told before, of whoever asks this lead
-    stuck: Set[int] = frozenset()  #: who of those that are pending can't go on by waiting
+    requests: Sequence[Request] = ()  #: the new requests, then the other open requests of the pending agents
+    news: Sequence[Request] = ()  #: requests to this lead that it was not told of before
+    stuck: Set[int] = frozenset()  #: numbers of pending agents that can't continue by themselves
 
     def ends(self, until: Until) -> bool:
-        """Whether the wait does: it is over, somebody asks, or none goes on by being waited for."""
+        """Return whether the wait ends: it is over, there is a new request, or all pending agents are stuck."""
         return self.is_over(until) or bool(self.news) or len(self.stuck) == len(self.pending)
 
     def is_over(self, until: Until) -> bool:
-        """Whether there is nothing to wait for any more."""
+        """Return whether all agents have ended, or any if that is enough."""
         return not self.pending or (until == "any" and bool(self.finished))
 
 
@@ -41,10 +41,12 @@ async def wait(
     find_stuck: FindStuck | None = None,
     find_news: FindNews | None = None,
 ) -> Waited:
-    """Return once all (or any) of these have ended, or one asks what is news; after `timeout_s` seconds at the latest.
+    """Wait until all (or any) of the agents have ended, a new request arrives, or the time is over.
 
     Args:
-        find_stuck: Once all that are pending are such, it returns.
+        timeout_s: The maximum time in seconds.
+        find_stuck: Finds agents that can't continue. The wait ends if all pending agents are such.
+        find_news: Finds new requests.
     """
     waited = divide(agents)
 
@@ -64,5 +66,5 @@ async def wait(
 
 
 def divide(agents: Sequence[Agent]) -> Waited:
-    """Those that have ended, and the others, in the order given."""
+    """Return the agents divided into finished and pending ones, in the order given."""
     return Waited([a for a in agents if a.state in FINAL], [a for a in agents if a.state not in FINAL])
