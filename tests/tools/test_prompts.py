@@ -24,7 +24,7 @@ async def test_prompts_are_listed_and_have_what_they_were_given(home: Home, repo
             assert "a1, a2" in message.content.text
         (message,) = (await lead.client.get_prompt("merge_all", {})).messages
         assert isinstance(message.content, TextContent)
-        assert "Where none is named: all of list_agents" in message.content.text
+        assert "If none are named: all in list_agents" in message.content.text
 
 
 async def test_an_agent_is_read_by_its_address_as_by_its_tools(home: Home, repository: Path) -> None:

@@ -1,7 +1,7 @@
-"""Prompts: what a person asks for in a word, and Claude Code shows as slash commands.
+"""MCP prompts, which Claude Code shows as slash commands.
 
-Claude Code (2.1.197) gives an argument one word of what was typed, and the model the whole of it, in `<command-args>`;
-other clients give the whole.
+Claude Code (2.1.197) passes only the first word of what was typed as the argument, and gives the model the whole text in
+`<command-args>`. Other clients pass the whole text as the argument.
 """
 
 from typing import Annotated
@@ -9,73 +9,73 @@ from typing import Annotated
 from mcp.server.mcpserver.prompts import Prompt
 from pydantic import Field
 
-Goal = Annotated[str, Field(description="What is to be done.")]
-Names = Annotated[str, Field(description="Agent ids or names. Default: all that ended and are not merged.")]
-Question = Annotated[str, Field(description="What is to be judged: a change, a design, a claim.")]
+Goal = Annotated[str, Field(description="The work to do.")]
+Agents = Annotated[str, Field(description="Agent ids or names. Default: all that have ended and are not merged.")]
+Question = Annotated[str, Field(description="What to judge: a change, a design, a claim.")]
 
-_WHOLE = "(All of it is in <command-args>, if that is there.)"
-_ELSE = "Where none is named: all of list_agents that have ended and are not merged."
+_FULL_TEXT = "(If there is a <command-args>, it holds the full text.)"
+_DEFAULT_AGENTS = "If none are named: all in list_agents that have ended and are not merged."
 
 
 def fan_out(goal: Goal) -> str:
-    """Break a goal into tasks that do not overlap, and give each to an agent of its own."""
+    """Split a goal into tasks that do not overlap, and give each to its own agent."""
     return f"""\
-Fork this out to agents of forkjoin: {goal}
-{_WHOLE}
+Fork this work out to forkjoin agents: {goal}
+{_FULL_TEXT}
 
-1. Look at the repository as far as you must to split the work. Each part is one task of its own: no two change the
-   same files; what needs another's result comes `after` it. Few larger parts are better than many small ones.
-2. Write each task for somebody who sees nothing of this conversation: goal, files, limits, acceptance. Declare
-   `paths`, and give each the `verify` command that shows it done.
-3. Where parts depend on each other or may overlap, call spawn_agents with dry_run first, and mend what it shows.
-4. Tell me the parts in a line each, then spawn them, all in one call, and wait_agents.
-5. When they have ended, tell me of each in a line what came of it. Merge nothing before I say so."""
+1. Read as much of the repository as you need to split the work into tasks. No two tasks change the same files. A task
+   that needs the result of another gets `after`. A few large tasks are better than many small ones.
+2. Write each task for someone who doesn't see this conversation: goal, files, limits, acceptance. Give each agent its
+   `paths`, and a `verify` command that shows the task is done.
+3. If tasks depend on each other or may overlap, call spawn_agents with dry_run first, and correct what it reports.
+4. Tell me the tasks, one line each. Then spawn all agents in one call, and call wait_agents.
+5. When they have ended, tell me each outcome in one line. Merge nothing until I say so."""
 
 
-def review_results(agents: Names = "") -> str:
-    """Judge what agents did, before it is merged."""
+def review_results(agents: Agents = "") -> str:
+    """Review the work of agents before it is merged."""
     return f"""\
 Review the work of these agents: {agents}
-{_WHOLE} {_ELSE}
+{_FULL_TEXT} {_DEFAULT_AGENTS}
 
-For each: get_result, then read_diff, whole. Does it do what its task asked, all of it? Is anything in it that was not
-asked for? Would its verify have failed without it? Then check_conflicts among them.
-Tell me of each in two lines at most: merge it, or what is wrong. What can be mended, tell its agent by message_agent
-once I agree."""
+For each agent call get_result, then read the whole read_diff. Did it do everything its task asked? Did it change anything
+that was not asked for? Would its verify have failed without the change? Then call check_conflicts for all of them.
+Tell me about each agent in at most two lines: merge it, or what is wrong with it. Once I agree, ask the agents to correct
+what they can, with message_agent."""
 
 
-def merge_all(agents: Names = "") -> str:
-    """Merge what agents did, verified together."""
+def merge_all(agents: Agents = "") -> str:
+    """Merge the work of agents, verified together."""
     return f"""\
 Merge the work of these agents: {agents}
-{_WHOLE} {_ELSE}
+{_FULL_TEXT} {_DEFAULT_AGENTS}
 
-By one merge_worktree, with the command that runs all of this repository's tests as `verify`. Name those that
-failed instead of merging them. What conflicts or is rejected, tell me with the reason, and what you would do; then wait
-for my word. Where a branch is protected, ask me first. At the end remove_worktrees of those that merged."""
+Use one merge_worktree call, with the command that runs all tests of this repository as `verify`. Don't merge agents that
+failed: name them to me. If an agent conflicts or is rejected, tell me the reason and what you would do, and wait for my
+decision. Ask me before you change a protected branch. Finally call remove_worktrees for the merged agents."""
 
 
 def second_opinion(question: Question) -> str:
-    """Have an agent of another model, or vendor, judge something independently."""
+    """Have an agent of another model or vendor judge something independently."""
     return f"""\
-Get a second opinion by forkjoin on this: {question}
-{_WHOLE}
+Get a second opinion from a forkjoin agent on this: {question}
+{_FULL_TEXT}
 
-Spawn one agent, of another agent program or model than you are where there is one. Its task: look at the repository at
-this commit, judge by itself, change nothing, and end with its verdict, its reasons by file and line, and what it is not
-sure of. Give it the question and the facts, not your own view. wait_agents and get_result; then tell me where it agrees
-with you, where not, and who is right in your judgement."""
+Spawn one agent with another agent program or model than yours, if there is one. Its task: read the repository at this
+commit, judge for itself, change nothing, and end with its verdict, its reasons by file and line, and what it is unsure of.
+Give it the question and the facts, but not your own view. Call wait_agents and get_result. Then tell me where it agrees
+with you, where it doesn't, and who you think is right."""
 
 
 def bake_off(task: Goal) -> str:
-    """Let several agents do the same task, and keep the best."""
+    """Let several agents do the same task, and keep the best result."""
     return f"""\
-Let three agents of forkjoin do this same task, each for itself: {task}
-{_WHOLE}
+Let three forkjoin agents do this same task, each on its own: {task}
+{_FULL_TEXT}
 
-Spawn them in one call, with the same task and `verify`, of different models or agent programs where there are some.
-When they have ended, compare: verify, then read_diff of each that passed. Tell me in a small table who did what, and
-which is best and why. Merge that one when I say so; leave the others until I have seen them."""
+Spawn them in one call with the same task and `verify`, and with different models or agent programs if there are several.
+When they have ended, compare their verify, and the read_diff of each that passed. Show me a small table of what each did,
+and say which is best and why. Merge that one when I say so. Keep the others until I have seen them."""
 
 
 PROMPTS = tuple(Prompt.from_function(one) for one in (fan_out, review_results, merge_all, second_opinion, bake_off))
