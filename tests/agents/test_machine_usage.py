@@ -4,14 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from forkjoin.agents.apply_schedule import ScheduleApplier
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import Home
 from forkjoin.process.executor import Capacity
 from forkjoin.process.local_executor import LocalExecutor
 from forkjoin.reconciler import Reconciler
-from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from support.harness import Lead, first_answer, lead_of, open_lead_in_memory, open_reconciler_in_memory
 
 GB = 1_000_000_000
@@ -50,27 +48,7 @@ async def test_a_look_at_the_machine_is_good_for_a_moment(
     fresh = await sight.look([])
     assert kept
     assert fresh
-    assert (kept.free, fresh.free) == (3 * GB, 5 * GB)
-
-
-async def test_nobody_has_waited_the_longer_for_a_clock_that_was_set(
-    reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(time=lambda: 1_000_000.0, monotonic=lambda: 500.0)
-    monkeypatch.setattr("forkjoin.agents.apply_schedule.time", clock)
-    scheduled = ScheduleApplier(reconciler.services)
-    scheduled._short_since = {1: 999_900.0}
-    clock.time, clock.monotonic = lambda: 1_086_410.0, lambda: 510.0  # a day on, in ten seconds
-    seen: list[SchedulerInput] = []
-
-    def see(inputs: SchedulerInput) -> SchedulerDecision:
-        seen.append(inputs)
-        return decide(inputs)
-
-    monkeypatch.setattr("forkjoin.agents.apply_schedule.decide", see)
-    await scheduled.act()
-    (inputs,) = [one for one in seen if one.short_since]  # others are the reconciler's own
-    assert inputs.now - inputs.short_since[1] == 110
+    assert (kept.free_bytes, fresh.free_bytes) == (3 * GB, 5 * GB)
 
 
 async def test_where_the_machine_can_not_be_read_agents_run_all_the_same(

@@ -37,7 +37,9 @@ async def is_frozen(home: Home, agent: str) -> None:
 async def limit_to_one(reconciler: Reconciler, number: int) -> None:
     """Let the vendor take one of this agent's account, and none more for a while."""
     account = (await reconciler.store.agents.get(number)).account
-    reconciler.services.rate_limits[account] = rate_limit_policy.RateLimit(1, closed_until=time.time() + 100, why="429")
+    reconciler.services.rate_limits[account] = rate_limit_policy.RateLimit(
+        1, closed_until=time.time() + 100, reason="429"
+    )
     reconciler.store.changes.announce()
 
 
@@ -112,9 +114,9 @@ succeed(f'{resumed}')"""
 async def test_refusals_that_tell_no_time_are_rested_from_as_often_as_it_takes(
     talking: Lead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limit_policy, "_FIRST_REST_S", 0.01)
+    monkeypatch.setattr(rate_limit_policy, "_FIRST_DELAY_S", 0.01)
     monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 0.3)
-    monkeypatch.setattr(rate_limit_policy, "_SAME_S", 0.3)
+    monkeypatch.setattr(rate_limit_policy, "_SAME_REFUSAL_S", 0.3)
     task = "answer('I begin.')\nif run < 5: fail('API Error: 429', 429)\nsucceed('done')"
     (result,) = await talking.results(*await talking.spawn(task, agent="talker", retries=0))
     assert result["state"] == "succeeded"

@@ -40,7 +40,7 @@ def test_of_one_dollar_three_agents_of_thirty_cents_start_and_three_wait_with_th
     agents = [replace(agent, number=number) for number, agent in enumerate(six, 1)]
     decision = decide_with(*agents)
     assert len(decision.start) == 3
-    assert decision.give == dict.fromkeys(decision.start, 0.3)
+    assert decision.reserve == dict.fromkeys(decision.start, 0.3)
     short = "the repository's budget of 1.00 USD has 0.1 USD left, and it needs 0.3 USD"
     assert set(decision.waiting.values()) == {f"{short}; a person raises it with: forkjoin budget"}
 
@@ -105,7 +105,7 @@ def test_no_more_of_a_grant_is_given_or_held_than_is_left_above_it() -> None:
 def test_who_waits_for_what_is_held_for_its_own_is_told_so() -> None:
     one = change(parent(1, State.RUNNING), budget_usd=None, reserved_usd=0.5, cost_usd=0.5)
     (pause,) = decide_with(one, budgets=(Budget(1, "lead", 1.0, 0.5), GRANTS[0])).pause.values()
-    assert "beside the 0.5 USD that are held for its own agents" in pause.why
+    assert "in addition to the 0.5 USD held for its own agents" in pause.why
 
 
 def test_of_a_command_only_that_is_held_which_it_may_give_to_its_own() -> None:
@@ -139,19 +139,19 @@ def test_what_is_reserved_and_spent_already_is_not_counted_twice() -> None:
 
 def test_an_agent_without_a_budget_is_given_a_step_at_a_time() -> None:
     first = decide_with(queued(1, None))
-    assert first.give == {1: 0.5}
-    assert decide_with(running(1, 0.2, 0.5), budgets=(replace(REPOSITORY, spent_usd=0.2),)).give == {}
-    assert decide_with(running(1, 0.46, 0.5), budgets=(replace(REPOSITORY, spent_usd=0.46),)).give == {1: 1.0}
+    assert first.reserve == {1: 0.5}
+    assert decide_with(running(1, 0.2, 0.5), budgets=(replace(REPOSITORY, spent_usd=0.2),)).reserve == {}
+    assert decide_with(running(1, 0.46, 0.5), budgets=(replace(REPOSITORY, spent_usd=0.46),)).reserve == {1: 1.0}
 
 
 def test_the_last_step_is_what_is_left() -> None:
     spent = replace(REPOSITORY, spent_usd=0.8)
-    assert decide_with(queued(1, None), budgets=(spent,)).give == {1: pytest.approx(0.2)}
+    assert decide_with(queued(1, None), budgets=(spent,)).reserve == {1: pytest.approx(0.2)}
 
 
 def test_without_a_limit_anywhere_nothing_is_given_and_nobody_waits() -> None:
     decision = decide_with(queued(1, None), running(2, 5, 0), budgets=(Budget(1, "", None, 5),))
-    assert (decision.start, decision.give, decision.pause, decision.wind_up) == ((1,), {}, {}, ())
+    assert (decision.start, decision.reserve, decision.pause, decision.wind_up) == ((1,), {}, {}, ())
 
 
 def test_a_command_that_spends_nothing_needs_no_money() -> None:
@@ -173,7 +173,7 @@ def test_at_its_end_an_agent_pauses_ending_and_is_held_until_there_is_more() -> 
     paused = replace(running(1, 0.31, 0.3, 0.3), state=State.PAUSED)
     assert decide_with(paused, budgets=()).waiting == {1: decision.pause[1].why}
     raised = decide_with(change(paused, budget_usd=0.5), budgets=())
-    assert (raised.start, raised.give) == ((1,), {1: 0.5})
+    assert (raised.start, raised.reserve) == ((1,), {1: 0.5})
 
 
 def test_one_that_is_still_ending_does_not_go_on() -> None:
@@ -190,7 +190,7 @@ def test_where_a_lowered_limit_is_spent_all_under_it_pause() -> None:
 def test_a_lowered_budget_gives_back_what_is_not_spent() -> None:
     lowered = running(1, 0.1, 0.9, 0.2)
     decision = decide_with(lowered, queued(2, 0.7), budgets=(replace(REPOSITORY, spent_usd=0.1),))
-    assert decision.give == {1: pytest.approx(0.2), 2: 0.7}
+    assert decision.reserve == {1: pytest.approx(0.2), 2: 0.7}
 
 
 money = st.floats(0, 1.2).map(lambda amount: round(amount, 2))
@@ -234,7 +234,7 @@ def after(decision: SchedulerDecision, live: list[Agent]) -> list[Agent]:
     return [
         change(
             agent,
-            reserved_usd=decision.give.get(agent.number, agent.money.reserved_usd),
+            reserved_usd=decision.reserve.get(agent.number, agent.money.reserved_usd),
             state=State.RUNNING if agent.number in decision.start else agent.state,
             frozen=agent.pause.frozen and agent.number not in decision.start,
         )
@@ -270,8 +270,8 @@ def test_whoever_waits_for_money_is_told(data: st.DataObject) -> None:
     limits = data.draw(budgets(live))
     gate = BudgetGate(live, limits, STEP)
     for agent in live:
-        hold = gate.hold(agent)
-        assert hold is None or (isinstance(hold, Hold) and "budget" in hold.why)
+        hold = gate.check(agent)
+        assert hold is None or (isinstance(hold, Hold) and "budget" in hold.reason)
 
 
 def test_amounts_are_told_as_people_read_them() -> None:

@@ -1,24 +1,21 @@
-"""Room: agents start where there is memory for them, and pause where it runs short."""
+"""Agents start if the machine has memory for them, and give way if memory runs short."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from forkjoin.core.model import Agent, State
-from forkjoin.scheduling.machine_capacity import KEPT_S, PATIENCE_S, MachineState, update_need
+from forkjoin.scheduling.machine_capacity import MachineState, update_need
 from forkjoin.scheduling.scheduler import SchedulerDecision, SchedulerInput, decide
 from support.agent_records import change, make_agent
 
 GB = 1_000_000_000
 NOW = 1_000.0
-#: Eight of ten gigabytes free, of which one is kept; an agent takes one until it is known.
-MACHINE = MachineState(free=8 * GB, kept_free_bytes=1 * GB)
+#: Eight gigabytes are free, of which one is kept free. A program needs one until its use is known.
+MACHINE = MachineState(free_bytes=8 * GB, kept_free_bytes=1 * GB)
 
 
-def decide_on(
-    machine: MachineState, *agents: Agent, short_since: Mapping[int, float] | None = None
-) -> SchedulerDecision:
-    return decide(SchedulerInput(agents, 100, now=NOW, machine=machine, short_since=short_since or {}))
+def decide_on(machine: MachineState, *agents: Agent) -> SchedulerDecision:
+    return decide(SchedulerInput(agents, 100, now=NOW, machine=machine))
 
 
 def at_work(number: int, account: str = "claude", state: State = State.RUNNING) -> Agent:
@@ -29,77 +26,71 @@ def queued(*numbers: int) -> list[Agent]:
     return [make_agent(number, account="claude", agent="claude") for number in numbers]
 
 
-def test_as_many_start_as_there_is_memory_for_and_the_others_are_told() -> None:
+def test_as_many_agents_start_as_fit_in_memory_and_the_others_say_why_they_wait() -> None:
     decision = decide_on(MACHINE, *queued(*range(1, 11)))
     assert decision.start == (1, 2, 3, 4, 5, 6, 7)
-    assert set(decision.waiting.values()) == {"0.0 GB of memory free, 1.0 GB needed"}
+    assert decision.waiting == {
+        8: "0.0 GB of memory free, 1.0 GB needed",
+        9: "memory that becomes free is reserved for a8 (agent-8)",
+        10: "memory that becomes free is reserved for a8 (agent-8)",
+    }
     assert decision.decide_again_at < NOW + 60
 
 
-def test_what_those_at_work_have_yet_to_take_is_not_given_to_others() -> None:
-    machine = replace(MACHINE, free=3 * GB, taken={1: GB // 4})
+def test_memory_that_running_agents_are_still_expected_to_take_is_not_free() -> None:
+    machine = replace(MACHINE, free_bytes=3 * GB, used_bytes={1: GB // 4})
     assert decide_on(machine, at_work(1), *queued(2, 3)).start == (2,)
 
 
-def test_a_kind_of_agent_needs_what_was_seen_of_it() -> None:
-    machine = replace(MACHINE, needs={(1, "claude"): 3 * GB})
+def test_an_agent_needs_the_memory_that_its_program_used_before() -> None:
+    machine = replace(MACHINE, needed_bytes={(1, "claude"): 3 * GB})
     decision = decide_on(machine, *queued(1, 2, 3))
     assert decision.start == (1, 2)
     assert decision.waiting == {3: "1.0 GB of memory free, 3.0 GB needed"}
 
 
-#: Two gigabytes are free: enough for those that need one, and not for the first that waits.
+#: Two gigabytes are free: enough for agents that need one, but not for the first agent in the queue.
 CROWDED = [at_work(1), make_agent(2, account="claude", agent="large"), *queued(3, 4)]
-CROWD = replace(MACHINE, free=3 * GB, taken={1: GB}, needs={(1, "large"): 4 * GB})
+CROWD = replace(MACHINE, free_bytes=3 * GB, used_bytes={1: GB}, needed_bytes={(1, "large"): 4 * GB})
 
 
-def test_for_one_that_has_waited_long_what_comes_free_is_kept() -> None:
-    at_first = decide_on(CROWD, *CROWDED)
-    assert (at_first.start, at_first.short_since) == ((3, 4), {2: NOW})
-    patient = decide_on(CROWD, *CROWDED, short_since={2: NOW - PATIENCE_S + 1})
-    assert (patient.start, patient.decide_again_at) == ((3, 4), NOW + 1)
-    kept = decide_on(CROWD, *CROWDED, short_since={2: NOW - PATIENCE_S})
-    assert (kept.start, kept.short_since) == ((), {2: NOW - PATIENCE_S})
-    assert kept.waiting[2] == "2.0 GB of memory free, 4.0 GB needed"
-    assert kept.waiting[3].startswith("what memory comes free is for a2 (agent-2), which waits since ")
-    enough = decide_on(replace(CROWD, free=6 * GB), *CROWDED, short_since=kept.short_since)
-    assert (enough.start, enough.short_since) == ((2, 3), {4: NOW})
+def test_memory_that_becomes_free_is_reserved_for_the_first_agent_that_does_not_fit() -> None:
+    decision = decide_on(CROWD, *CROWDED)
+    assert decision.start == ()
+    assert decision.waiting == {
+        2: "2.0 GB of memory free, 4.0 GB needed",
+        3: "memory that becomes free is reserved for a2 (agent-2)",
+        4: "memory that becomes free is reserved for a2 (agent-2)",
+    }
+    assert decide_on(replace(CROWD, free_bytes=6 * GB), *CROWDED).start == (2, 3)
 
 
-def test_others_do_not_wait_for_hours_for_one_that_an_agent_which_runs_so_long_leaves_no_room() -> None:
-    for turn in range(4):
-        since = NOW - PATIENCE_S - turn * KEPT_S
-        assert bool(decide_on(CROWD, *CROWDED, short_since={2: since}).start) == (turn % 2 == 1)
-
-
-def test_who_goes_before_one_that_has_waited_long_or_is_frozen_is_not_held_behind_it() -> None:
+def test_agents_before_the_one_that_does_not_fit_start_and_so_do_frozen_agents_behind_it() -> None:
     urgent = make_agent(5, account="claude", agent="claude", priority=1)
     thawing = make_agent(6, state=State.PAUSED, account="claude", agent="claude", frozen=True, lead="other")
-    others = [replace(at_work(number), lead="other") for number in (7, 8, 9)]  # so that its turn is the last
-    machine = replace(CROWD, taken=dict.fromkeys((1, 6, 7, 8, 9), GB))
-    decision = decide_on(machine, *CROWDED, urgent, thawing, *others, short_since={2: 0})
-    assert decision.start == (5, 6)
+    others = [replace(at_work(number), lead="other") for number in (7, 8, 9)]  # so that the turn of a6 is the last
+    machine = replace(CROWD, used_bytes=dict.fromkeys((1, 6, 7, 8, 9), GB))
+    assert decide_on(machine, *CROWDED, urgent, thawing, *others).start == (5, 6)
 
 
-def test_who_waits_for_something_else_than_room_holds_nobody_back() -> None:
+def test_an_agent_that_waits_for_something_other_than_memory_reserves_none() -> None:
     resting = change(CROWDED[1], state=State.PAUSED, not_before=NOW + 60)
-    decision = decide_on(CROWD, CROWDED[0], resting, *CROWDED[2:], short_since={2: 0})
-    assert (decision.start, decision.short_since) == ((3, 4), {2: 0})
+    assert decide_on(CROWD, CROWDED[0], resting, *CROWDED[2:]).start == (3, 4)
 
 
-def test_the_only_one_starts_though_the_machine_may_be_too_small() -> None:
-    decision = decide_on(replace(MACHINE, free=GB // 2, load=50, most_load=8), *queued(1, 2))
+def test_the_only_agent_starts_even_if_the_machine_is_too_small() -> None:
+    decision = decide_on(replace(MACHINE, free_bytes=GB // 2, load=50, max_load=8), *queued(1, 2))
     assert decision.start == (1,)
 
 
-def test_nobody_starts_beside_others_while_the_load_is_high() -> None:
-    decision = decide_on(replace(MACHINE, load=9.5, most_load=8), at_work(1), *queued(2))
+def test_no_further_agent_starts_while_the_load_is_high() -> None:
+    decision = decide_on(replace(MACHINE, load=9.5, max_load=8), at_work(1), *queued(2))
     assert decision.waiting == {2: "the machine's load is 9.5: above 8.0"}
     assert decision.decide_again_at < NOW + 60
 
 
-def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_meanwhile() -> None:
-    short = replace(MACHINE, free=GB // 4)
+def test_the_youngest_agent_is_ended_when_memory_is_short_and_no_other_before_that_took_effect() -> None:
+    short = replace(MACHINE, free_bytes=GB // 4)
     agents = [at_work(1), at_work(2), at_work(3)]
     pause = decide_on(short, *agents).pause
     assert [(number, one.ending, one.frozen) for number, one in pause.items()] == [(3, True, False)]
@@ -110,21 +101,21 @@ def test_where_memory_is_short_the_youngest_ends_to_be_resumed_and_no_other_mean
     assert decide_on(short, *agents[:2], slow).pause == {}, "its memory may yet come free"
 
 
-def test_one_gives_way_before_what_all_may_take_together_is_taken() -> None:
-    limited = replace(MACHINE, left=GB // 2, in_all=8 * GB, taken={1: GB, 2: GB})
+def test_an_agent_gives_way_before_the_memory_limit_for_all_agents_is_reached() -> None:
+    limited = replace(MACHINE, left_bytes=GB // 2, limit_bytes=8 * GB, used_bytes={1: GB, 2: GB})
     agents = [at_work(1), at_work(2)]
     assert decide_on(limited, *agents).pause == {}
     assert decide_on(limited, *agents, *queued(3)).waiting == {3: "0.5 GB of memory free, 1.0 GB needed"}
-    assert decide_on(replace(limited, left=GB // 4), *agents).pause.keys() == {2}
+    assert decide_on(replace(limited, left_bytes=GB // 4), *agents).pause.keys() == {2}
 
 
-def test_what_can_not_be_resumed_is_frozen() -> None:
-    pause = decide_on(replace(MACHINE, free=GB // 4), at_work(1), at_work(2, account="")).pause
+def test_an_agent_that_can_not_be_resumed_is_frozen_when_memory_is_short() -> None:
+    pause = decide_on(replace(MACHINE, free_bytes=GB // 4), at_work(1), at_work(2, account="")).pause
     assert [(number, one.ending, one.frozen) for number, one in pause.items()] == [(2, False, True)]
 
 
-def test_what_is_frozen_and_can_be_resumed_ends_first_even_where_only_one_is_at_work() -> None:
-    short = replace(MACHINE, free=GB // 4)
+def test_a_frozen_agent_that_can_be_resumed_is_ended_first_even_if_only_one_agent_is_at_work() -> None:
+    short = replace(MACHINE, free_bytes=GB // 4)
     frozen = [change(at_work(number, state=State.PAUSED), frozen=True) for number in (1, 2)]
     frozen.append(change(at_work(3, account="", state=State.PAUSED), frozen=True))
     decision = decide_on(short, *frozen, at_work(4))
@@ -132,22 +123,22 @@ def test_what_is_frozen_and_can_be_resumed_ends_first_even_where_only_one_is_at_
     assert decide_on(MACHINE, *frozen, at_work(4)).decide_again_at < NOW + 60
 
 
-def test_the_only_one_is_never_paused() -> None:
-    assert decide_on(replace(MACHINE, free=0), at_work(1)).pause == {}
+def test_the_only_agent_never_gives_way() -> None:
+    assert decide_on(replace(MACHINE, free_bytes=0), at_work(1)).pause == {}
 
 
-def test_one_that_paused_goes_on_once_there_is_room_for_it() -> None:
+def test_an_agent_that_gave_way_goes_on_once_it_fits_in_memory() -> None:
     paused = change(at_work(2), state=State.PAUSED, why="memory is short")
-    assert decide_on(replace(MACHINE, free=GB), at_work(1), paused).start == ()
-    assert decide_on(replace(MACHINE, free=3 * GB), at_work(1), paused).start == (2,)
+    assert decide_on(replace(MACHINE, free_bytes=GB), at_work(1), paused).start == ()
+    assert decide_on(replace(MACHINE, free_bytes=3 * GB), at_work(1), paused).start == (2,)
 
 
-def test_memory_is_looked_at_again_while_several_run_and_never_where_nobody_does() -> None:
+def test_memory_is_checked_again_while_several_agents_run_and_never_if_none_does() -> None:
     assert decide_on(MACHINE, at_work(1), at_work(2)).decide_again_at < NOW + 60
     assert decide_on(MACHINE).decide_again_at == math.inf
 
 
-def test_a_need_follows_a_larger_peak_at_once_and_smaller_ones_slowly() -> None:
+def test_an_expected_need_rises_at_once_and_falls_slowly() -> None:
     assert update_need(None, 100) == 100
     assert update_need(100, 300) == 300
     assert update_need(300, 100) == 250

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from forkjoin.core.event import RateLimited
-from forkjoin.scheduling.rate_limit_policy import RECOVERY_INTERVAL_S, RateLimit, record_quiet_time, record_refusal
+from forkjoin.scheduling.rate_limit_policy import RECOVERY_INTERVAL_S, RateLimit, record_refusal, recover
 from hypothesis import given
 from hypothesis import strategies as st
 
-KNOWN = RateLimit(most=4, closed_until=100, halved=90, changed=90, refusals=1, why="429")
+KNOWN = RateLimit(max_running=4, closed_until=100, halved_at=90, changed_at=90, refusals=1, reason="429")
 UNTIMED = RateLimited("429")
 
 
@@ -18,16 +18,16 @@ def timed(wait_s: float) -> RateLimited:
 
 def test_a_refusal_halves_what_runs_and_closes_for_as_long_as_was_said() -> None:
     known = record_refusal(None, timed(3), 50, running=12, jitter=0)
-    assert known == RateLimit(most=6, closed_until=53, halved=50, changed=50, refusals=1, why="429")
+    assert known == RateLimit(max_running=6, closed_until=53, halved_at=50, changed_at=50, refusals=1, reason="429")
     again = record_refusal(known, timed(1), 60, running=5, jitter=0)
-    assert (again.most, again.refusals) == (2, 2)
-    assert record_refusal(again, UNTIMED, 70, running=1, jitter=0).most == 1
-    assert record_refusal(None, UNTIMED, 70, running=0, jitter=0).most == 1
+    assert (again.max_running, again.refusals) == (2, 2)
+    assert record_refusal(again, UNTIMED, 70, running=1, jitter=0).max_running == 1
+    assert record_refusal(None, UNTIMED, 70, running=0, jitter=0).max_running == 1
 
 
 def test_what_a_program_prints_is_told_in_a_line_and_holds_nobody_for_long() -> None:
     known = record_refusal(None, RateLimited("no\n" * 10**6, wait_s=1e12), 1000, running=8, jitter=0)
-    assert known.why == "no " * 40
+    assert known.reason == "no " * 40
     assert known.closed_until == 1600
 
 
@@ -52,12 +52,12 @@ def test_a_limit_of_use_closes_until_it_is_reset_but_no_longer_than_any_lasts(un
 
 
 def test_each_while_without_a_refusal_lets_one_more_run_until_that_is_enough() -> None:
-    assert record_quiet_time(KNOWN, 109.9, enough=16) == KNOWN
-    assert KNOWN.grows_at == 110
-    assert record_quiet_time(KNOWN, 110, enough=16) == replace(KNOWN, most=5, changed=110, refusals=0)
-    later = record_quiet_time(KNOWN, 139, enough=16)
-    assert later == replace(KNOWN, most=7, changed=130, refusals=0)
-    assert record_quiet_time(KNOWN, 140, enough=8) is None
+    assert recover(KNOWN, 109.9, unlimited=16) == KNOWN
+    assert KNOWN.recovers_at == 110
+    assert recover(KNOWN, 110, unlimited=16) == replace(KNOWN, max_running=5, changed_at=110, refusals=0)
+    later = recover(KNOWN, 139, unlimited=16)
+    assert later == replace(KNOWN, max_running=7, changed_at=130, refusals=0)
+    assert recover(KNOWN, 140, unlimited=8) is None
 
 
 @given(
@@ -70,13 +70,13 @@ def test_one_may_always_run_and_never_more_than_would_without_a_limit(
     known, now = None, 0.0
     for pause, refused, wait in history:
         now += pause
-        known = known and record_quiet_time(known, now, enough)
+        known = known and recover(known, now, enough)
         if refused:
             known = record_refusal(
-                known, RateLimited("429", wait), now, running=known.most if known else enough, jitter=0
+                known, RateLimited("429", wait), now, running=known.max_running if known else enough, jitter=0
             )
         if known:
-            assert 1 <= known.most <= enough
+            assert 1 <= known.max_running <= enough
             assert known.closed_until <= now + 1200
 
 
@@ -85,8 +85,8 @@ def test_what_runs_settles_at_what_the_vendor_takes(takes: int) -> None:
     """Whatever runs calls once a second; more than `takes` are refused."""
     known, history = None, list[int]()
     for second in range(1200):
-        known = known and record_quiet_time(known, second, 12)
-        running = known.most if known else 12
+        known = known and recover(known, second, 12)
+        running = known.max_running if known else 12
         if known is None or second >= known.closed_until:
             history.append(running)
             if running > takes:

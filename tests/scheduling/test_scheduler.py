@@ -44,7 +44,7 @@ def agents(draw: st.DrawFn) -> list[Agent]:
 
 rate_limits = st.dictionaries(
     st.sampled_from(["here", "there"]),
-    st.builds(RateLimit, st.integers(1, 4), st.sampled_from([0, NOW + 30]), changed=st.just(NOW - 5)),
+    st.builds(RateLimit, st.integers(1, 4), st.sampled_from([0, NOW + 30]), changed_at=st.just(NOW - 5)),
 )
 
 
@@ -79,7 +79,7 @@ def test_no_more_run_than_may_and_of_those_that_share_a_key_one(inputs: Schedule
 @given(scheduler_inputs())
 def test_those_that_only_wait_for_their_own_are_counted_as_if_they_were_not_there(inputs: SchedulerInput) -> None:
     awaiting = {agent.number for agent in inputs.live if agent.state is State.RUNNING}
-    decision = decide(replace(inputs, awaiting=awaiting))
+    decision = decide(replace(inputs, waiting_for_nested=awaiting))
     begun = [one for one in _begun(inputs, decision.start) if one.number not in awaiting]
     before = sum(agent.state in ACTIVE and agent.number not in awaiting for agent in inputs.live)
     assert sum(agent.state in ACTIVE for agent in begun) <= max(inputs.max_running, before)
@@ -89,9 +89,9 @@ def test_those_that_only_wait_for_their_own_are_counted_as_if_they_were_not_ther
 def test_one_starts_for_which_another_waits_that_has_the_only_slot_and_call() -> None:
     parent = make_agent(1, state=State.RUNNING, account="here")
     child = make_agent(2, account="here", lead="agent:a1", above=("lead",))
-    inputs = SchedulerInput([parent, child], 1, now=NOW, rate_limits={"here": RateLimit(1, 0, changed=NOW)})
+    inputs = SchedulerInput([parent, child], 1, now=NOW, rate_limits={"here": RateLimit(1, 0, changed_at=NOW)})
     assert decide(inputs).start == ()
-    assert decide(replace(inputs, awaiting={1})).start == (2,)
+    assert decide(replace(inputs, waiting_for_nested={1})).start == (2,)
 
 
 def test_what_agents_spawn_has_no_turns_beside_those_of_the_lead_above() -> None:
@@ -109,8 +109,10 @@ def test_of_an_account_no_more_call_than_its_vendor_takes_and_none_starts_before
     closed = {name for name, known in inputs.rate_limits.items() if known.closed_until > NOW}
     for name, known in inputs.rate_limits.items():
         calling = [one for one in begun if one.account == name and one.state in CALLING]
-        assert sum(one.state is State.RUNNING for one in calling) <= known.most  # whoever prepares can't pause yet
-        assert len(calling) <= known.most or not {one.number for one in calling} & set(decision.start)
+        assert (
+            sum(one.state is State.RUNNING for one in calling) <= known.max_running
+        )  # whoever prepares can't pause yet
+        assert len(calling) <= known.max_running or not {one.number for one in calling} & set(decision.start)
     for agent in (one for one in inputs.live if one.number in decision.start):
         assert agent.pause.not_before <= NOW
         assert agent.account not in closed
@@ -124,7 +126,7 @@ def test_who_pauses_is_the_youngest_and_only_where_a_limit_says_so(inputs: Sched
         paused = by_number[number]
         assert paused.state in RUNS
         others = [one for one in inputs.live if one.account == paused.account and one.state in CALLING]
-        assert sum(one.number < number for one in others) >= inputs.rate_limits[paused.account].most
+        assert sum(one.number < number for one in others) >= inputs.rate_limits[paused.account].max_running
 
 
 @given(scheduler_inputs())
@@ -244,7 +246,7 @@ def test_who_has_begun_goes_on_before_others_start() -> None:
 RUNNING = [make_agent(n, state=State.RUNNING, account="here" if n < 5 else "there") for n in range(1, 7)]
 #: The same, of which the youngest of the one were frozen.
 PAUSED = [change(one, state=State.PAUSED, frozen=True) if one.number in (3, 4) else one for one in RUNNING]
-TWO = RateLimit(2, closed_until=100, changed=90, why="429")
+TWO = RateLimit(2, closed_until=100, changed_at=90, reason="429")
 
 
 def test_a_rate_limit_pauses_the_youngest_of_its_account_and_holds_no_other() -> None:
@@ -274,7 +276,7 @@ def test_what_is_frozen_goes_on_one_by_one_once_the_vendor_takes_more() -> None:
     assert closed.waiting[3].startswith("here takes no more until ")
     limited = decide(SchedulerInput(PAUSED, 9, now=100, rate_limits={"here": TWO}))
     assert (limited.waiting[3], limited.decide_again_at) == ("here takes 2 at once for now: 429", 110)
-    more = {"here": replace(TWO, most=3)}
+    more = {"here": replace(TWO, max_running=3)}
     assert decide(SchedulerInput(PAUSED, 9, now=110, rate_limits=more)).start == (3,)
 
 

@@ -64,9 +64,9 @@ async def _check(call: ToolCall, agent: Agent, budget_usd: float) -> None:
     wanted = replace(agent, money=replace(agent.money, budget_usd=budget_usd))
     live = [wanted if one.number == agent.number else one for one in await call.store.agents.live()]
     step_usd = call.services.settings.budget.reserve_usd
-    hold = BudgetGate(live, await find_budgets(call.services, live), step_usd).hold(wanted)
+    hold = BudgetGate(live, await find_budgets(call.services, live), step_usd).check(wanted)
     if hold and budget_usd > max(agent.money.budget_usd or 0, agent.money.spent_usd):
-        raise CallerError(f"{agent.label} can't get {format_usd(budget_usd)}: {hold.why}. Nothing was changed.")
+        raise CallerError(f"{agent.label} can't get {format_usd(budget_usd)}: {hold.reason}. Nothing was changed.")
 
 
 # -- budget

@@ -9,7 +9,7 @@ from forkjoin.core.agent_spec import Name, Spec, SpecParts, Text
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.scheduling.budget import BudgetGate
-from forkjoin.scheduling.file_overlap import find_overlaps
+from forkjoin.scheduling.path_overlap import find_overlaps
 from forkjoin.scheduling.scheduler import SchedulerInput, plan_waves, queue_order
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -144,7 +144,7 @@ async def _to_reserve(call: ToolCall, agents: Sequence[Agent]) -> float:
     """Return the USD that would be reserved for the agents, and for the agents that they may spawn."""
     budgets = BudgetGate((), await find_budgets(call.services, agents), call.services.settings.budget.reserve_usd)
     nested = sum(one.spec.nesting.budget_usd or 0 for one in agents if one.spec.nesting)
-    return nested + sum(budgets.wanted(agent)[0] for agent in agents)
+    return nested + sum(budgets.needed_usd(agent)[0] for agent in agents)
 
 
 def _overlaps(agents: Sequence[Agent]) -> list[str]:

@@ -245,7 +245,7 @@ def _describe_merge(job: MergeJob) -> str:
 
 def _describe_limit(name: str, limit: RateLimit) -> str:
     closed = f", none starts before {format_time(limit.closed_until)}" if limit.closed_until > time.time() else ""
-    return f"{name}: {limit.most} at once{closed}: {limit.why}"
+    return f"{name}: {limit.max_running} at once{closed}: {limit.reason}"
 
 
 async def _describe_budgets(call: ToolCall, live: list[Agent]) -> list[str]:

@@ -142,7 +142,7 @@ async def _find_stuck(call: ToolCall, pending: Sequence[Agent]) -> Set[int]:
     above = await call.store.agents.with_ancestors(parent.number)
     known = await find_budgets(call.services, [*above, *held])
     budgets = BudgetGate(above, known, call.services.settings.budget.reserve_usd)
-    return {one.number for one in held if budgets.hold(one)}
+    return {one.number for one in held if budgets.check(one)}
 
 
 async def _ended_rows(call: ToolCall, agents: Sequence[Agent]) -> list[Finished]:

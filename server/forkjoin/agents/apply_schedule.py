@@ -46,31 +46,22 @@ class ScheduleApplier:
         self._services = services
         self._machine = MachineMonitor(services)
         self._last_turns: dict[tuple[int, str], float] = {}  #: when each lead's agents last started or continued
-        self._short_since: Mapping[int, float] = {}
-        self._clock = time.time() - time.monotonic()
 
     async def act(self) -> list[Agent]:
         """Make a scheduling decision and record it. Return the agents that are under way afterwards."""
         services, now = self._services, time.time()
-        self._set_clock(now - time.monotonic())
         let_grow(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.agents.live()}
         decision = decide(await self._look(list(agents.values()), now))
         self.waiting, self.next_pass_s = decision.waiting, decision.decide_again_at - now
-        self._short_since = decision.short_since
-        if decision.give:
-            await services.store.budgets.reserve(decision.give)
+        if decision.reserve:
+            await services.store.budgets.reserve(decision.reserve)
         for number in decision.start:
             with _unless_moved(number):
                 agents[number] = await _start(services, agents[number])
                 self._last_turns[agents[number].whose] = now
         await _hold_back(services, agents, decision)
         return [agent for agent in agents.values() if agent.under_way]
-
-    def _set_clock(self, clock: float) -> None:
-        """Correct the recorded waiting times if the clock was set or the machine slept."""
-        jump, self._clock = clock - self._clock, clock
-        self._short_since = {number: since + jump for number, since in self._short_since.items()}
 
     async def _look(self, live: Sequence[Agent], now: float) -> SchedulerInput:
         """Return everything that the scheduler needs for a decision."""
@@ -90,8 +81,7 @@ class ScheduleApplier:
             step_usd=services.settings.budget.reserve_usd,
             last_turns=dict(self._last_turns),
             attached=frozenset(services.attached),
-            short_since=self._short_since,
-            awaiting=set(services.waiting_for_nested),
+            waiting_for_nested=set(services.waiting_for_nested),
         )
 
 

@@ -53,15 +53,15 @@ class MachineMonitor:
         by_default = max(_KEPT_BYTES, int(has.memory * _KEPT))
         kept_free_bytes = by_default if limits.free_memory is None else limits.free_memory
         return MachineState(
-            free=has.free_memory,
+            free_bytes=has.free_memory,
             kept_free_bytes=kept_free_bytes,
-            left=in_all - sum(taken.values()),
-            in_all=in_all,
+            left_bytes=in_all - sum(taken.values()),
+            limit_bytes=in_all,
             load=has.load,
-            most_load=limits.max_load or has.cores * _LOAD_PER_CORE,
+            max_load=limits.max_load or has.cores * _LOAD_PER_CORE,
             default_need_bytes=min(DEFAULT_NEED_BYTES, limits.memory_per_agent or math.inf, in_all * _FIRST_PART),
-            taken={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
-            needs=await self._services.store.projects.memory_peaks(),
+            used_bytes={agent.number: taken.get(agent.handle, 0) for agent in live if agent.under_way},
+            needed_bytes=await self._services.store.projects.memory_peaks(),
         )
 
 

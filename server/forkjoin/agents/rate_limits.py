@@ -18,7 +18,7 @@ async def note_refusal(services: Services, agent: Agent, refused: RateLimited) -
     known = services.rate_limits[agent.account] = rate_limit_policy.record_refusal(
         before, refused, time.time(), running, jitter
     )
-    if before is None or known.most != before.most or known.closed_until > before.closed_until + 1:
+    if before is None or known.max_running != before.max_running or known.closed_until > before.closed_until + 1:
         services.store.changes.announce()
 
 
@@ -26,7 +26,7 @@ def let_grow(services: Services, now: float, enough: int) -> None:
     """Let more run of each account that was not refused for a while; of one of which `enough` may, nothing is known."""
     for account, known in list(services.rate_limits.items()):
         grown = (
-            rate_limit_policy.record_quiet_time(known, now, enough) if known.changed <= now else None
+            rate_limit_policy.recover(known, now, enough) if known.changed_at <= now else None
         )  # else the clock was set back
         if grown:
             services.rate_limits[account] = grown

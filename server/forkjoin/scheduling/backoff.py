@@ -1,10 +1,11 @@
-"""How long to rest before the next try. Pure."""
+"""Exponential backoff. Pure."""
 
 
-def backoff_s(tries: int, first_s: float, longest_s: float, jitter: float) -> float:
-    """Seconds to rest after so many tries, twice as many after each.
+def backoff_s(retries: int, first_s: float, max_s: float, jitter: float) -> float:
+    """Return the seconds to wait before the next retry, doubled for each earlier one.
 
     Args:
-        jitter: From 0 to 1, drawn for this rest: so that those who failed together don't come back together.
+        retries: How many retries there were already.
+        jitter: A random number from 0 to 1. It makes the delay up to twice as long, so that retries spread out.
     """
-    return min(first_s * 2.0 ** min(tries, 32), longest_s) * (1 + jitter)
+    return min(first_s * 2.0 ** min(retries, 32), max_s) * (1 + jitter)

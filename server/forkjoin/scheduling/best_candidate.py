@@ -1,4 +1,4 @@
-"""Which of several candidates for one task is the best, by what is recorded of them. Pure."""
+"""The choice of the best of several candidates for one task. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,30 +6,32 @@ from forkjoin.core.model import FINAL, Agent, Result, State
 
 
 def rank_candidates(candidates: Iterable[Agent], results: Mapping[int, Result]) -> list[Agent]:
-    """Candidates, the best first.
+    """Return the candidates, the best first.
 
-    That is who succeeded; then who has commits; then who has the higher score, any before none; then the smaller diff;
-    then the older. Those that have not ended come last, but for those whose work was discarded.
+    The criteria, in order: it succeeded, it has commits, its score is higher (no score counts least), its diff is
+    smaller, it is older. Candidates that have not ended come after these, and those whose work was discarded come last.
+
+    Args:
+        results: The results of candidates that have ended, by agent number.
     """
 
-    def place(agent: Agent) -> tuple[bool, bool, bool, bool, bool, float, int, int]:
+    def sort_key(agent: Agent) -> tuple[bool, bool, bool, bool, bool, float, int, int]:
         result = results.get(agent.number) if agent.state in FINAL else None
         score = result.score if result else None
         lines = count_changed_lines(result) if result else 0
-        idle = not (result and result.commits)  # its diff is the smallest of all
+        has_no_commits = not (result and result.commits)
         failed = agent.state is not State.SUCCEEDED
         live = agent.state not in FINAL
-        return agent.discarded, live, failed, idle, score is None, -(score or 0), lines, agent.number
+        return agent.discarded, live, failed, has_no_commits, score is None, -(score or 0), lines, agent.number
 
-    return sorted(candidates, key=place)
+    return sorted(candidates, key=sort_key)
 
 
 def find_winner(ranked: Sequence[Agent]) -> Agent | None:
-    """The first of candidates that are ranked; none as long as one has not ended, or where none has succeeded."""
-    decided = ranked and all(agent.state in FINAL for agent in ranked)
-    return ranked[0] if decided and ranked[0].state is State.SUCCEEDED else None
+    """Return the first of the ranked candidates, or `None` if one has not ended or none has succeeded."""
+    is_decided = ranked and all(agent.state in FINAL for agent in ranked)
+    return ranked[0] if is_decided and ranked[0].state is State.SUCCEEDED else None
 
 
 def count_changed_lines(result: Result) -> int:
-    """How many lines were changed."""
     return result.insertions + result.deletions

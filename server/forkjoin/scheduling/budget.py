@@ -1,11 +1,14 @@
-"""Who may spend how much. Pure.
+"""Budgets and grants: how much money each agent may spend. Pure.
 
-An agent has a budget of its own, or none; its lead, where that is an agent the leads above, and its repository may have
-one, for all of theirs together. Money is given to an agent before it starts, out of every budget that it is under, and
-settled as it spends: what it has not spent when it runs no more is free again. What an agent may give to those that it
-spawns is held for them from its start to its end, and their money comes out of that. Under a budget, one that has none
-of its own is given money step by step. Near the end of what it has an agent is asked to wind up; at the end it pauses,
-and goes on once there is more. A program that converses with no model spends nothing.
+Several budgets can limit an agent: its own, and one for all agents of its lead, of each lead above that (if the lead
+is an agent), and of its repository. Money is reserved for an agent, in all of these, before the agent starts. What the
+agent has not spent when it ends becomes free again.
+
+An agent with a grant may spawn agents that spend money. The grant is reserved together with the agent's own money, from
+the agent's start to its end, and the money of its nested agents comes out of the grant.
+
+An agent without a budget of its own, below a limited one, gets money in steps. When little is left, the agent is asked
+to finish. When nothing is left, it pauses until there is more. A program that uses no model spends no money.
 """
 
 import shlex
@@ -15,189 +18,215 @@ from functools import lru_cache
 from forkjoin.core.model import CALLING, RUNS, Agent, Budget, Pause, State
 from forkjoin.scheduling.gates import Gate, Hold
 
-#: Less than this part of a budget, or of a step, is little: who has no more winds up, and nobody goes on for less.
+#: The part of a budget, or of a step, below which an agent is asked to finish, and does not go on after a pause.
 _LITTLE = 0.1
-#: Less than this is rounding.
+#: Smaller amounts are rounding errors.
 ROUNDING_USD = 1e-9
 
-#: Of a budget: a project, and a lead in it, or ''.
-_Key = tuple[int, str]
+#: Identifies a shared budget: a project, and a lead in it, or '' for the whole repository.
+_BudgetKey = tuple[int, str]
 
 
 class BudgetGate(Gate):
-    """Nothing is spent that was not given."""
+    """The gate that reserves money for an agent before the agent may spend it."""
 
     def __init__(self, live: Sequence[Agent], budgets: Iterable[Budget], step_usd: float) -> None:
-        self.given: dict[int, float] = {}  #: what agents are given by this decision, in all, by number
+        self.new_reservations: dict[int, float] = {}  #: agents' new total reservations in USD, by agent number
         self._live = live
         self._step_usd = step_usd
-        limited = {(one.project, one.lead): one for one in budgets}
-        self._limits = {key: one.limit_usd for key, one in limited.items() if one.limit_usd is not None}
-        self._unspent = {key: limit - limited[key].spent_usd for key, limit in self._limits.items()}
-        self._held = _held(live, self._unspent)
+        limited = {_key_of(budget): budget for budget in budgets if budget.limit_usd is not None}
+        self._limits = {key: budget.limit_usd or 0.0 for key, budget in limited.items()}
+        self._unspent = {key: self._limits[key] - budget.spent_usd for key, budget in limited.items()}
+        self._held_grants = _find_held_grants(live, self._unspent)
         self._free = dict(self._unspent)
         for agent in live:
-            self._take(agent, unspent(agent) + self._held.get(_own(agent), 0.0))
+            self._take(agent, unspent_usd(agent) + self._held_grants.get(_grant_key(agent), 0.0))
         for agent in live:
             if _may_spend(agent):
-                self.started(agent)
+                self.on_start(agent)
 
-    def hold(self, agent: Agent) -> Hold | None:
-        offer = self._offer(agent)
-        return offer if isinstance(offer, Hold) else None
+    def check(self, agent: Agent) -> Hold | None:
+        found = self._find_reservation(agent)
+        return found if isinstance(found, Hold) else None
 
-    def started(self, agent: Agent) -> None:
-        """Give the agent what it lacks, where that is there; where nothing limits it any more, nothing is its limit."""
-        if theirs := self._to_hold(agent):
-            self._take(agent, theirs)
-            self._held[_own(agent)] = theirs
-        if not self._is_bound(agent):
+    def on_start(self, agent: Agent) -> None:
+        """Reserve the money that the agent lacks, if it is there, and its grant.
+
+        The reservation of an agent that no budget limits any more is removed.
+        """
+        if grant := self._grant_to_hold(agent):
+            self._take(agent, grant)
+            self._held_grants[_grant_key(agent)] = grant
+        if not self._is_limited(agent):
             if agent.money.reserved_usd:
-                self.given[agent.number] = 0.0
+                self.new_reservations[agent.number] = 0.0
             return
-        offer = self._offer(agent)
-        if not isinstance(offer, Hold) and abs(offer) > ROUNDING_USD:
-            self._take(agent, offer)
-            self.given[agent.number] = self._has(agent) + offer
+        added = self._find_reservation(agent)
+        if not isinstance(added, Hold) and abs(added) > ROUNDING_USD:
+            self._take(agent, added)
+            self.new_reservations[agent.number] = self._total_usd(agent) + added
 
     def find_pauses(self) -> Mapping[int, Pause]:
-        holds = {one.number: self._hold_running(one) for one in self._live if one.state in RUNS or one.pause.frozen}
-        return {number: Pause(hold.why, ending=True) for number, hold in holds.items() if hold}
+        """Return the pauses of running and frozen agents that have no money left."""
+        running = [agent for agent in self._live if agent.state in RUNS or agent.pause.frozen]
+        holds = {agent.number: self._check_running(agent) for agent in running}
+        return {number: Pause(hold.reason, ending=True) for number, hold in holds.items() if hold}
 
     def find_agents_to_wind_up(self) -> tuple[int, ...]:
-        """Who of those that run is near the end of what it has, and was not told."""
-        running = [one for one in self._live if one.state in RUNS and not one.money.wind_up and self._is_bound(one)]
-        return tuple(agent.number for agent in running if self._has_little(agent))
+        """Return the numbers of running agents that have little money left, and were not yet asked to finish."""
+        running = [agent for agent in self._live if agent.state in RUNS and not agent.money.wind_up]
+        return tuple(agent.number for agent in running if self._is_limited(agent) and self._has_little(agent))
 
-    def wanted(self, agent: Agent) -> tuple[float, float]:
-        """What the agent is to be given, beside what it has, and the least of it that will do."""
-        if self._is_bound(agent) and agent.money.budget_usd is not None:
-            most = max(agent.money.budget_usd, agent.money.spent_usd) - self._has(agent)
-            return most, min(most, self._step_usd * _LITTLE) if agent.has_begun else most
-        if self._is_bound(agent) and self._has_little(agent):
+    def needed_usd(self, agent: Agent) -> tuple[float, float]:
+        """Return how much more money should be reserved for the agent, and the least with which it can go on."""
+        if self._is_limited(agent) and agent.money.budget_usd is not None:
+            rest = max(agent.money.budget_usd, agent.money.spent_usd) - self._total_usd(agent)
+            return rest, min(rest, self._step_usd * _LITTLE) if agent.has_begun else rest
+        if self._is_limited(agent) and self._has_little(agent):
             return self._step_usd, self._step_usd * _LITTLE
         return 0.0, 0.0
 
-    def _hold_running(self, agent: Agent) -> Hold | None:
-        if not self._is_bound(agent):
+    def _check_running(self, agent: Agent) -> Hold | None:
+        """Return why the running agent has to pause, or `None`."""
+        if not self._is_limited(agent):
             return None
-        is_over = any(self._unspent[key] <= ROUNDING_USD for key in self._over(agent))
-        return self.hold(agent) if is_over or agent.money.spent_usd >= self._has(agent) - ROUNDING_USD else None
+        is_used_up_above = any(self._unspent[key] <= ROUNDING_USD for key in self._limits_above(agent))
+        is_used_up = agent.money.spent_usd >= self._total_usd(agent) - ROUNDING_USD
+        return self.check(agent) if is_used_up_above or is_used_up else None
 
-    def _offer(self, agent: Agent) -> float | Hold:
-        """What the agent is given now, beside what it has; negative where that is more than it may have by now."""
-        theirs = self._to_hold(agent)
-        if not self._is_bound(agent) and not theirs:
+    def _find_reservation(self, agent: Agent) -> float | Hold:
+        """Return how much more to reserve for the agent, in USD, or why it has to wait.
+
+        The amount is negative if more is reserved than the agent may spend since its budget was lowered.
+        """
+        grant = self._grant_to_hold(agent)
+        if not self._is_limited(agent) and not grant:
             return 0.0
         if agent.money.budget_usd is not None and has_used_up_budget(agent):
             return Hold(f"its budget of {format_usd(agent.money.budget_usd)} is used up; set_budget raises it")
-        wanted, least = self.wanted(agent)
-        purses = _purses(agent, self._held)
-        free = {key: self._free[key] if key in purses else self._unspent[key] for key in self._over(agent)}
+        wanted, least = self.needed_usd(agent)
+        sources = _source_budgets(agent, self._held_grants)
+        free = {key: self._free[key] if key in sources else self._unspent[key] for key in self._limits_above(agent)}
         for key, left in free.items():
-            if self._unspent[key] <= ROUNDING_USD or max(0.0, left) < least + theirs - ROUNDING_USD:
-                return self._explain(agent, key, left, least + theirs)
-        return min([wanted, *(max(left - theirs, least) for left in free.values())])
+            if self._unspent[key] <= ROUNDING_USD or max(0.0, left) < least + grant - ROUNDING_USD:
+                return self._explain(agent, key, left, least + grant)
+        return min([wanted, *(max(left - grant, least) for left in free.values())])
 
-    def _to_hold(self, agent: Agent) -> float:
-        """What is to be held from now on, if the agent starts, for those that it spawns."""
-        return max(0.0, self._free.get(_own(agent), 0.0)) if _grants(agent) and _own(agent) not in self._held else 0.0
+    def _grant_to_hold(self, agent: Agent) -> float:
+        """Return what has to be reserved for the agents that it may spawn; 0 if that was done before."""
+        key = _grant_key(agent)
+        return max(0.0, self._free.get(key, 0.0)) if _has_grant(agent) and key not in self._held_grants else 0.0
 
-    def _explain(self, agent: Agent, key: _Key, left: float, least: float) -> Hold:
+    def _explain(self, agent: Agent, key: _BudgetKey, left: float, needed: float) -> Hold:
         whose = "its lead's" if key[1] else "the repository's"
-        what = f"has {format_usd(max(0.0, left))} left, and it needs {format_usd(least)}" if least > 0 else "is used up"
-        held = self._held.get(_own(agent))
-        beside = f" beside the {format_usd(held)} that are held for its own agents" if held and least > 0 else ""
-        how = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
-        return Hold(f"{whose} budget of {format_usd(self._limits[key])} {what}{beside}; a person raises it with: {how}")
+        problem = f"has {format_usd(max(0.0, left))} left, and it needs {format_usd(needed)}"
+        held = self._held_grants.get(_grant_key(agent))
+        held_too = f" in addition to the {format_usd(held)} held for its own agents" if held else ""
+        what = f"{problem}{held_too}" if needed > 0 else "is used up"
+        command = f"forkjoin budget --lead {shlex.quote(key[1])}" if key[1] else "forkjoin budget"
+        return Hold(f"{whose} budget of {format_usd(self._limits[key])} {what}; a person raises it with: {command}")
 
-    def _is_bound(self, agent: Agent) -> bool:
-        """Whether a budget says how much it may spend."""
-        return agent.converses and (agent.money.budget_usd is not None or bool(self._over(agent)))
+    def _is_limited(self, agent: Agent) -> bool:
+        """Return whether the agent spends money, and a budget limits how much."""
+        return agent.converses and (agent.money.budget_usd is not None or bool(self._limits_above(agent)))
 
-    def _over(self, agent: Agent) -> list[_Key]:
-        """The limited budgets that it is under, besides its own."""
-        return [key for key in _keys(agent.project, agent.leads) if key in self._limits]
+    def _limits_above(self, agent: Agent) -> list[_BudgetKey]:
+        """Return the shared budgets that limit the agent."""
+        return [key for key in _keys_above(agent.project, agent.leads) if key in self._limits]
 
-    def _has(self, agent: Agent) -> float:
-        """What the agent may spend in all, or has spent without being asked."""
-        given = agent.money.reserved_usd if _may_spend(agent) else 0.0
-        return max(self.given.get(agent.number, given), agent.money.spent_usd)
+    def _total_usd(self, agent: Agent) -> float:
+        """Return what is reserved for the agent, spent or not, or what it has spent if that is more."""
+        reserved = agent.money.reserved_usd if _may_spend(agent) else 0.0
+        return max(self.new_reservations.get(agent.number, reserved), agent.money.spent_usd)
 
     def _has_little(self, agent: Agent) -> bool:
-        """Whether little is left of its budget; without one, of a step."""
+        """Return whether little is left of the agent's budget, or of its step if it has no budget."""
         whole = self._step_usd if agent.money.budget_usd is None else agent.money.budget_usd
-        return self._has(agent) - agent.money.spent_usd <= whole * _LITTLE + ROUNDING_USD
+        return self._total_usd(agent) - agent.money.spent_usd <= whole * _LITTLE + ROUNDING_USD
 
     def _take(self, agent: Agent, amount: float) -> None:
-        for key in _purses(agent, self._held):
+        """Take the amount out of all budgets that the agent's money comes from."""
+        for key in _source_budgets(agent, self._held_grants):
             if key in self._free:
                 self._free[key] -= amount
 
 
 def has_used_up_budget(agent: Agent) -> bool:
-    """Whether the agent has spent all of its own budget: only its lead can let it go on."""
+    """Return whether the agent has spent all of its own budget. Only its lead can raise it."""
     return agent.money.budget_usd is not None and agent.money.spent_usd >= agent.money.budget_usd - ROUNDING_USD
 
 
-def unspent(agent: Agent) -> float:
-    """What the agent was given and has not spent; nothing where it can't spend it now."""
+def unspent_usd(agent: Agent) -> float:
+    """Return what is reserved for the agent and not spent; 0 if it has no program that could spend it."""
     return max(0.0, agent.money.reserved_usd - agent.money.spent_usd) if _may_spend(agent) else 0.0
 
 
 def sum_reserved(budget: Budget, live: Sequence[Agent], budgets: Iterable[Budget]) -> float:
-    """What the agents under this budget were given, or is held for those that they spawn, and is not spent."""
-    left = {(one.project, one.lead): one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
-    held, key = _held(live, left), (budget.project, budget.lead)
-    return sum(unspent(one) + held.get(_own(one), 0.0) for one in live if key in _purses(one, held))
+    """Return what is reserved in this budget for agents and their grants, and not spent, in USD."""
+    left = {_key_of(each): each.limit_usd - each.spent_usd for each in budgets if each.limit_usd is not None}
+    grants = _find_held_grants(live, left)
+    below = [agent for agent in live if _key_of(budget) in _source_budgets(agent, grants)]
+    return sum(unspent_usd(agent) + grants.get(_grant_key(agent), 0.0) for agent in below)
 
 
 def sum_granted(parent: Agent, live: Sequence[Agent], budgets: Sequence[Budget]) -> float:
-    """What of an agent's grant is given out and not spent: its own agents' budgets, and what these grant in turn, in
-    which those below them are."""
-    left = {one.lead: one.limit_usd - one.spent_usd for one in budgets if one.limit_usd is not None}
-    granting = {
-        one.as_lead: left.get(one.as_lead, 0) for one in live if one.spec.nesting and one.spec.nesting.budget_usd
-    }
-    own = [one for one in live if granting.keys().isdisjoint(one.leads[: one.leads.index(parent.as_lead)])]
+    """Return how much of the parent's grant its nested agents may still spend, in USD.
+
+    This is what is left of their budgets and of their own grants. An agent below such a grant is not counted itself.
+    """
+    left = {each.lead: each.limit_usd - each.spent_usd for each in budgets if each.limit_usd is not None}
+    grants = {agent.as_lead: left.get(agent.as_lead, 0) for agent in live if _has_grant(agent)}
+    counted = [agent for agent in live if grants.keys().isdisjoint(agent.leads[: agent.leads.index(parent.as_lead)])]
     return sum(
-        max(0, (one.money.budget_usd or 0) - one.money.spent_usd) + max(0, granting.get(one.as_lead, 0)) for one in own
+        max(0, (agent.money.budget_usd or 0) - agent.money.spent_usd) + max(0, grants.get(agent.as_lead, 0))
+        for agent in counted
     )
 
 
-def _held(live: Sequence[Agent], left: Mapping[_Key, float]) -> dict[_Key, float]:
-    """What is held for those that agents spawn which have begun, and not ended: no more than is left above them."""
-    granting = [one for one in live if one.state is not State.QUEUED and _grants(one) and _own(one) in left]
-    over = {_own(one): [_own(one), *_keys(one.project, one.leads)] for one in granting}
-    return {own: max(0.0, min(left[key] for key in keys if key in left)) for own, keys in over.items()}
+def _find_held_grants(live: Sequence[Agent], left: Mapping[_BudgetKey, float]) -> dict[_BudgetKey, float]:
+    """Return the money held for nested agents, by their parent's grant.
+
+    It is what is left of the grant, or of a budget above it if that is less.
+    """
+    parents = [
+        agent for agent in live if agent.state is not State.QUEUED and _has_grant(agent) and _grant_key(agent) in left
+    ]
+    above = {_grant_key(agent): [_grant_key(agent), *_keys_above(agent.project, agent.leads)] for agent in parents}
+    return {grant: max(0.0, min(left[key] for key in keys if key in left)) for grant, keys in above.items()}
 
 
-def _purses(agent: Agent, held: Collection[_Key]) -> Sequence[_Key]:
-    """The budgets that its money comes out of: its lead's and those above, up to the first that is held for it."""
-    keys = _keys(agent.project, agent.leads)
-    ends = [place for place, key in enumerate(keys, 1) if key in held] if held else []
+def _source_budgets(agent: Agent, held_grants: Collection[_BudgetKey]) -> Sequence[_BudgetKey]:
+    """Return the shared budgets that the agent's money comes from.
+
+    These are its lead's, and those above up to the first grant that is held: that one was taken from the rest already.
+    """
+    keys = _keys_above(agent.project, agent.leads)
+    ends = [place for place, key in enumerate(keys, 1) if key in held_grants] if held_grants else []
     return keys[: ends[0]] if ends else keys
 
 
 @lru_cache(maxsize=1000)
-def _keys(project: int, leads: tuple[str, ...]) -> Sequence[_Key]:
+def _keys_above(project: int, leads: tuple[str, ...]) -> Sequence[_BudgetKey]:
     return tuple(dict.fromkeys((project, lead) for lead in (*leads, "")))
 
 
-def _own(agent: Agent) -> _Key:
-    """The budget of those that it spawns."""
+def _key_of(budget: Budget) -> _BudgetKey:
+    return budget.project, budget.lead
+
+
+def _grant_key(agent: Agent) -> _BudgetKey:
+    """Return the key of the budget that the agents share which this agent spawns."""
     return agent.project, agent.as_lead
 
 
-def _grants(agent: Agent) -> bool:
+def _has_grant(agent: Agent) -> bool:
     return bool(agent.spec.nesting and agent.spec.nesting.budget_usd)
 
 
 def _may_spend(agent: Agent) -> bool:
-    """Whether a program of it is there, or about to be, that calls a model."""
+    """Return whether the agent has a program, or is about to start one, that can call a model."""
     return agent.state in CALLING or agent.pause.frozen or agent.pause.ending
 
 
 def format_usd(amount: float) -> str:
-    """An amount of money, as a sentence tells it."""
     return f"{amount:.2f} USD" if amount >= 1 else f"{amount:.3g} USD"

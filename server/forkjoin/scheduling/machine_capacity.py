@@ -1,9 +1,11 @@
-"""What the machine has room for. Pure.
+"""The machine's memory and load: whether another agent may start, and which agent gives memory back. Pure.
 
-An agent needs what the most of its kind needed that was seen: it starts when that much is free beside what those at
-work have yet to take. For one that has waited long for that, what comes free is kept: else those that need little would
-always be before it. When memory runs short all the same, nobody starts, and one after the other pauses: what is frozen
-and can be resumed ends first, since it does nothing, then the youngest that can; the rest is frozen, and takes no more.
+An agent starts when the memory that it needs is free, not counting what running agents are still expected to take.
+The first agent in the queue that does not fit reserves the memory that becomes free: the agents behind it wait.
+
+If memory runs short anyway, no agent starts, and one agent after the other gives way. Frozen agents that can be
+resumed are ended first, because they do no work. Next is the youngest running agent: it is ended if it can be resumed
+in its conversation, else it is frozen and takes no more memory.
 """
 
 import math
@@ -11,137 +13,124 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forkjoin.core.model import ACTIVE, RUNS, Agent, Pause
-from forkjoin.scheduling.gates import Gate, Hold, format_time
+from forkjoin.scheduling.gates import Gate, Hold
 
-#: What an agent needs until its kind is known: a claude of about 400 MB, and what it runs. Bytes.
+#: Bytes that an agent needs until its program's use is known: a claude of about 400 MB, and what it runs.
 DEFAULT_NEED_BYTES = 1_000_000_000
-_SHORT = "memory is short"
-#: Seconds until it is looked again where somebody waits for room, or runs.
-_AGAIN_S = 5.0
-#: For so long others may go before one for which there is no room: agents end every few minutes, so that what it needs
-#: mostly comes free by itself, with no memory left idle for it.
-PATIENCE_S = 180.0
-#: For so long what comes free is kept for it then, and for so long not, in turns: what it needs may be taken by one
-#: that runs for hours, and others are not to wait for that.
-KEPT_S = 1800.0
-#: Where less than this part is left of what agents may take together, one gives way: at that limit one is killed.
-_CLOSE = 0.05
-#: By how much of the difference a kind's need follows a smaller peak; a larger one it follows at once.
-_FORGETS = 0.25
+#: The recorded reason of a pause that gives memory back.
+_MEMORY_IS_SHORT = "memory is short"
+#: Seconds until the next decision while an agent waits for capacity, or could have to give way.
+_CHECK_INTERVAL_S = 5.0
+#: An agent gives way when less than this part of the limit for all agents is left: at the limit, one would be killed.
+_LEAST_PART_LEFT = 0.05
+#: The part of the difference by which a smaller peak lowers what a program is expected to need.
+_DECAY = 0.25
 
-#: A kind of agent: those of a project that run the same program.
-Kind = tuple[int, str]
+#: Agents with the same key, a project and the name of a program, are expected to need the same memory.
+ProgramKey = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class MachineState:
-    """What the machine has now, in bytes, and what agents take and need of it."""
+    """The machine's free memory and load, and what agents use and need of its memory."""
 
-    free: float
-    kept_free_bytes: int  #: for the person, the lead and the daemon
-    left: float = math.inf  #: of what agents may take together
-    in_all: float = math.inf  #: that they may take together
-    load: float = 0  #: programs that want a processor, as an average over the last minute
-    most_load: float = 1
-    default_need_bytes: float = DEFAULT_NEED_BYTES  #: of a kind that nothing is known of
-    taken: Mapping[int, int] = field(default_factory=dict[int, int])  #: by number
-    needs: Mapping[Kind, int] = field(default_factory=dict[Kind, int])
+    free_bytes: float
+    kept_free_bytes: int  #: memory for the person, the lead and the daemon
+    left_bytes: float = math.inf  #: what is left of the memory limit for all agents
+    limit_bytes: float = math.inf  #: the memory limit for all agents
+    load: float = 0  #: average number of programs that wanted a processor during the last minute
+    max_load: float = 1
+    default_need_bytes: float = DEFAULT_NEED_BYTES  #: for a program whose use is not known yet
+    used_bytes: Mapping[int, int] = field(default_factory=dict[int, int])  #: by agent number
+    needed_bytes: Mapping[ProgramKey, int] = field(default_factory=dict[ProgramKey, int])
 
 
-def program_key(agent: Agent) -> Kind:
+def program_key(agent: Agent) -> ProgramKey:
     return agent.project, agent.spec.agent or ""
 
 
 def update_need(known: int | None, peak: int) -> int:
-    """What a kind of agent needs, after one of it has had this peak."""
+    """Return the bytes that a program is expected to need, after one of its agents had this peak.
+
+    A larger peak counts at once. A smaller one lowers the expectation by a quarter of the difference.
+    """
     if known is None or peak > known:
         return peak
-    return round(known - (known - peak) * _FORGETS)
+    return round(known - (known - peak) * _DECAY)
 
 
 class MachineGate(Gate):
-    """Agents start, and go on, where there is memory and a processor for them; the only one always does."""
+    """The gate that checks free memory and the load.
 
-    def __init__(
-        self, live: Sequence[Agent], machine: MachineState | None, now: float, short_since: Mapping[int, float]
-    ) -> None:
-        self.short_since = dict(short_since)  #: since when there was no room for each that waits, by number
+    If no other agent is at work, an agent always passes: otherwise a small machine would never run it.
+    """
+
+    def __init__(self, live: Sequence[Agent], machine: MachineState | None, now: float) -> None:
         self._live = live
-        self._machine = machine or MachineState(math.inf, 0, most_load=math.inf)
+        self._machine = machine or MachineState(math.inf, 0, max_load=math.inf)
         self._now = now
-        self._working = [agent for agent in live if agent.state in ACTIVE]
-        self._promised: float = sum(map(self._lacks, self._working))
-        self._first: Agent | None = None  #: of those that have waited long
+        self._at_work = [agent for agent in live if agent.state in ACTIVE]
+        self._expected_bytes: float = sum(map(self._still_needed_bytes, self._at_work))
+        self._reserved_for: Agent | None = None  #: the first agent that did not fit
 
-    def hold(self, agent: Agent) -> Hold | None:
-        if not self._working:
+    def check(self, agent: Agent) -> Hold | None:
+        machine, next_check = self._machine, self._now + _CHECK_INTERVAL_S
+        if not self._at_work:
             return None
-        if self._machine.load > self._machine.most_load:
-            why = f"the machine's load is {self._machine.load:.1f}: above {self._machine.most_load:.1f}"
-            return self._again(agent, why)
-        if self._first and not agent.pause.frozen:  # a frozen agent has its memory, and frees none of it by waiting
-            since = format_time(self.short_since[self._first.number])
-            return self._again(agent, f"what memory comes free is for {self._first.label}, which waits since {since}")
-        room = min(self._machine.free - self._machine.kept_free_bytes, self._machine.left) - self._promised
-        if room < self._lacks(agent):
-            why = f"{gigabytes(max(0, room))} of memory free, {gigabytes(self._lacks(agent))} needed"
-            return self._again(agent, why)
+        if machine.load > machine.max_load:
+            return Hold(f"the machine's load is {machine.load:.1f}: above {machine.max_load:.1f}", next_check)
+        if self._reserved_for and not agent.pause.frozen:  # a frozen agent has its memory already
+            return Hold(f"memory that becomes free is reserved for {self._reserved_for.label}", next_check)
+        needed = self._still_needed_bytes(agent)
+        free = min(machine.free_bytes - machine.kept_free_bytes, machine.left_bytes) - self._expected_bytes
+        if free < needed:
+            return Hold(f"{_gigabytes(max(0, free))} of memory free, {_gigabytes(needed)} needed", next_check)
         return None
 
-    def started(self, agent: Agent) -> None:
-        self._working.append(agent)
-        self._promised += self._lacks(agent)
+    def on_start(self, agent: Agent) -> None:
+        self._at_work.append(agent)
+        self._expected_bytes += self._still_needed_bytes(agent)
 
-    def held(self, agent: Agent) -> None:
-        if self._first:
-            return  # behind that one it loses no patience
-        kept_for_s = self._now - self.short_since.setdefault(agent.number, self._now) - PATIENCE_S
-        if kept_for_s >= 0 and kept_for_s // KEPT_S % 2 == 0:
-            self._first = agent
+    def on_hold(self, agent: Agent) -> None:
+        self._reserved_for = self._reserved_for or agent
 
     def find_pauses(self) -> Mapping[int, Pause]:
-        """Who gives its memory back, or takes no more, where memory is short: one after the other."""
-        last = [one for one in self._live if one.pause.why == _SHORT]
-        just_now = any(one.pause.ending or one.pause.not_before > self._now for one in last)
-        found = self._to_shrink()
-        if not self._is_short() or just_now or not found:
+        """Return the pause of the one agent that gives way, if memory is short.
+
+        Return no pause while an earlier one is still taking effect.
+        """
+        paused = [agent for agent in self._live if agent.pause.why == _MEMORY_IS_SHORT]
+        is_taking_effect = any(agent.pause.ending or agent.pause.not_before > self._now for agent in paused)
+        candidates = self._candidates_to_pause()
+        if not self._is_memory_short() or is_taking_effect or not candidates:
             return {}
-        youngest = max(found, key=lambda agent: (agent.timing.started or 0, agent.number))
+        youngest = max(candidates, key=lambda agent: (agent.timing.started or 0, agent.number))
         ends = youngest.converses
-        return {youngest.number: Pause(_SHORT, frozen=not ends, ending=ends, not_before=self._now + _AGAIN_S)}
+        not_before = self._now + _CHECK_INTERVAL_S
+        return {youngest.number: Pause(_MEMORY_IS_SHORT, frozen=not ends, ending=ends, not_before=not_before)}
 
     def next_pause_at(self) -> float:
-        """When memory may be short though nothing has happened."""
-        return self._now + _AGAIN_S if self._to_shrink() and self._machine.free < math.inf else math.inf
+        can_pause = self._candidates_to_pause() and self._machine.free_bytes < math.inf
+        return self._now + _CHECK_INTERVAL_S if can_pause else math.inf
 
-    def _is_short(self) -> bool:
+    def _is_memory_short(self) -> bool:
         machine = self._machine
-        return machine.free < machine.kept_free_bytes / 2 or machine.left < machine.in_all * _CLOSE
+        is_machine_short = machine.free_bytes < machine.kept_free_bytes / 2
+        return is_machine_short or machine.left_bytes < machine.limit_bytes * _LEAST_PART_LEFT
 
-    def _to_shrink(self) -> list[Agent]:
-        """Of whom one is to pause where memory is short: never the only one at work."""
-        going_on = {agent.number for agent in self._working}
-        frozen = [one for one in self._live if one.pause.frozen and one.converses and one.number not in going_on]
-        running = [one for one in self._live if one.state in RUNS]
-        return frozen or (running if len(self._working) > 1 else [])
+    def _candidates_to_pause(self) -> list[Agent]:
+        """Return the agents of which one may have to give way: never the only agent at work."""
+        at_work = {agent.number for agent in self._at_work}
+        resumable = [agent for agent in self._live if agent.pause.frozen and agent.converses]
+        frozen = [agent for agent in resumable if agent.number not in at_work]
+        running = [agent for agent in self._live if agent.state in RUNS]
+        return frozen or (running if len(self._at_work) > 1 else [])
 
-    def _lacks(self, agent: Agent) -> float:
-        """What the agent has yet to take, at its most."""
-        need = self._machine.needs.get(program_key(agent), self._machine.default_need_bytes)
-        return max(0, need - self._machine.taken.get(agent.number, 0))
-
-    def _again(self, agent: Agent, why: str) -> Hold:
-        """That, until it is looked again: in a moment, or at its next turn, or that of whom it waits behind."""
-        whose = {agent.number, self._first.number if self._first else agent.number}
-        turns = (_next_turn(self._now - self.short_since.get(number, self._now)) for number in whose)
-        return Hold(why, self._now + min(_AGAIN_S, *turns))
+    def _still_needed_bytes(self, agent: Agent) -> float:
+        """Return the bytes that the agent is expected to take in addition to what it uses now."""
+        needed = self._machine.needed_bytes.get(program_key(agent), self._machine.default_need_bytes)
+        return max(0, needed - self._machine.used_bytes.get(agent.number, 0))
 
 
-def _next_turn(waited_s: float) -> float:
-    """In how many seconds what comes free is kept for one that has waited so long, or is so no more."""
-    past_s = waited_s - PATIENCE_S
-    return KEPT_S - past_s % KEPT_S if past_s >= 0 else -past_s
-
-
-def gigabytes(size: float) -> str:
+def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB"

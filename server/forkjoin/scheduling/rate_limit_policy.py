@@ -1,8 +1,8 @@
-"""How much a vendor takes of an account. Pure: what was known and what happened → what is known.
+"""The rate-limit policy: how many agents may run at once for one vendor account. Pure.
 
-Nobody tells how many may run at once, so it is found out as TCP finds it out for a network: a refusal halves what runs,
-and for every while without one, one more may run (additive increase, multiplicative decrease). An account of which
-nothing is known has no limit.
+No vendor says how many agents may run at once, so forkjoin finds the number as TCP does for a network (additive
+increase, multiplicative decrease). A refused call halves the number, and each ten seconds without a refusal allow one
+more agent. An account that was never refused has no limit.
 """
 
 import math
@@ -11,66 +11,74 @@ from dataclasses import dataclass, replace
 from forkjoin.core.event import RateLimited
 from forkjoin.scheduling.backoff import backoff_s
 
-#: Seconds without a refusal after which one more may run.
+#: Seconds without a refusal after which one more agent may run.
 RECOVERY_INTERVAL_S = 10.0
-#: Refusals within so many seconds of each other tell of one limit.
-_SAME_S = 5.0
-#: How long nothing starts after a refusal that tells no time.
-_FIRST_REST_S, MAX_DELAY_S = 5.0, 600.0
-#: No vendor's limit of use lasts longer; what a program prints holds nobody longer than that.
-_LONGEST_S = 8 * 24 * 3600.0
-#: Characters of what the vendor said that are told.
-_WHY_LIMIT = 120
+#: Refusals within this time count as one, because their calls were under way together.
+_SAME_REFUSAL_S = 5.0
+#: How long no agent starts after a refusal that names no time: the first and the longest delay.
+_FIRST_DELAY_S, MAX_DELAY_S = 5.0, 600.0
+#: The longest time that a vendor's refusal may close an account: no real usage limit lasts longer.
+_MAX_CLOSED_S = 8 * 24 * 3600.0
+#: Characters of the vendor's message that are kept.
+_MAX_REASON = 120
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What is known of an account whose vendor has refused a call; times are seconds since the epoch."""
+    """What is known about an account whose vendor has refused a call. Times are seconds since the epoch."""
 
-    most: int  #: how many may run at once
-    closed_until: float = 0  #: until then none starts or goes on
-    halved: float = -math.inf  #: when `most` was last halved
-    changed: float = 0  #: when it last changed
-    refusals: int = 0  #: in a row
-    why: str = ""  #: what the vendor said
+    max_running: int  #: agents that may run at once
+    closed_until: float = 0  #: no agent starts or goes on before this time
+    halved_at: float = -math.inf  #: when `max_running` was last halved
+    changed_at: float = 0  #: when `max_running` last changed
+    refusals: int = 0  #: consecutive refusals, without a recovery between them
+    reason: str = ""  #: the beginning of the vendor's message
 
     @property
-    def grows_at(self) -> float:
-        """When one more may run."""
-        return max(self.changed, self.closed_until) + RECOVERY_INTERVAL_S
+    def recovers_at(self) -> float:
+        """The time at which one more agent may run."""
+        return max(self.changed_at, self.closed_until) + RECOVERY_INTERVAL_S
 
 
 def record_refusal(
     before: RateLimit | None, refused: RateLimited, now: float, running: int, jitter: float
 ) -> RateLimit:
-    """What is known after a refusal, with so many running.
+    """Return the account's limit after the vendor has refused a call.
 
     Args:
-        jitter: From 0 to 1, drawn for this refusal: so that not all who wait come back in one moment.
+        before: The limit until now, or `None`.
+        running: How many agents of the account run.
+        jitter: A random number from 0 to 1 that keeps waiting agents from calling again at the same moment.
     """
     before = before or RateLimit(max(1, running))
-    closed_until = max(before.closed_until, min(_find_end(before, refused, now, jitter), now + _LONGEST_S))
-    if now < before.halved + _SAME_S:  # of calls that were under way already
+    reopens_at = min(_find_reopening(before, refused, now, jitter), now + _MAX_CLOSED_S)
+    closed_until = max(before.closed_until, reopens_at)
+    if now < before.halved_at + _SAME_REFUSAL_S:
         return replace(before, closed_until=closed_until)
-    most = max(1, min(running, before.most) // 2)
-    why = " ".join(refused.text[:1000].split())[:_WHY_LIMIT]
-    return RateLimit(most, closed_until, now, now, before.refusals + 1, why)
+    max_running = max(1, min(running, before.max_running) // 2)
+    reason = " ".join(refused.text[:1000].split())[:_MAX_REASON]
+    return RateLimit(max_running, closed_until, now, now, before.refusals + 1, reason)
 
 
-def _find_end(before: RateLimit, refused: RateLimited, now: float, jitter: float) -> float:
+def _find_reopening(before: RateLimit, refused: RateLimited, now: float, jitter: float) -> float:
+    """Return when calls may be made again: when the vendor says, else after a growing delay."""
     if refused.until is not None:
         return refused.until + jitter * RECOVERY_INTERVAL_S
     if refused.wait_s is not None:
         return now + min(refused.wait_s, MAX_DELAY_S) * (1 + jitter / 10)
-    return now + backoff_s(before.refusals, _FIRST_REST_S, MAX_DELAY_S, jitter)
+    return now + backoff_s(before.refusals, _FIRST_DELAY_S, MAX_DELAY_S, jitter)
 
 
-def record_quiet_time(known: RateLimit, now: float, enough: int) -> RateLimit | None:
-    """What is known after a while without a refusal; nothing any more once `enough` may run."""
-    more = math.floor((now - known.grows_at) / RECOVERY_INTERVAL_S) + 1
+def recover(limit: RateLimit, now: float, unlimited: int) -> RateLimit | None:
+    """Return the limit at `now`, if the vendor has refused no call since it last changed.
+
+    Args:
+        unlimited: The number of running agents from which on the limit is dropped, and `None` returned.
+    """
+    more = math.floor((now - limit.recovers_at) / RECOVERY_INTERVAL_S) + 1
     if more <= 0:
-        return known
-    if known.most + more >= enough:
+        return limit
+    if limit.max_running + more >= unlimited:
         return None
-    changed = known.grows_at + (more - 1) * RECOVERY_INTERVAL_S
-    return replace(known, most=known.most + more, changed=changed, refusals=0)
+    changed_at = limit.recovers_at + (more - 1) * RECOVERY_INTERVAL_S
+    return replace(limit, max_running=limit.max_running + more, changed_at=changed_at, refusals=0)

@@ -187,7 +187,7 @@ class World:
         taken = {one.number: round(self._programs[one.number].script.takes_gb * GB) for one in there}
         free = round(self.history.memory_gb * GB) - sum(taken.values())
         return MachineState(
-            free, kept_free_bytes=GB, taken=taken, needs=await self._services.store.projects.memory_peaks()
+            free, kept_free_bytes=GB, used_bytes=taken, needed_bytes=await self._services.store.projects.memory_peaks()
         )
 
     # -- people

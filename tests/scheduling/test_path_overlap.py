@@ -1,7 +1,7 @@
 """Declared paths that meet."""
 
 import pytest
-from forkjoin.scheduling.file_overlap import find_overlaps
+from forkjoin.scheduling.path_overlap import find_overlaps
 
 
 @pytest.mark.parametrize(
