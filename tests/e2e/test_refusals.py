@@ -20,7 +20,7 @@ WRITE = ToolUse("Bash", {"command": "echo x > x.txt", "description": "write x.tx
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what a vendor refuses rest for a moment only."""
-    monkeypatch.setattr(rate_limit_policy, "_FIRST_REST_S", 0.1)
+    monkeypatch.setattr(rate_limit_policy, "_FIRST_DELAY_S", 0.1)
     monkeypatch.setattr(rate_limit_policy, "RECOVERY_INTERVAL_S", 0.5)
 
 
