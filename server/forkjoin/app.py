@@ -22,7 +22,7 @@ from forkjoin.version import __version__
 
 if TYPE_CHECKING:
     from forkjoin.reconciler import Reconciler
-    from forkjoin.transport.socket_server import Door
+    from forkjoin.transport.socket_server import SocketServer
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ async def serve(home: Home) -> None:
 
     await require_version()
     async with open_reconciler(home) as reconciler, socket_server.bind(home) as listener:
-        door = socket_server.Door(
+        door = socket_server.SocketServer(
             partial(serve_tools, reconciler),
             partial(welcome, reconciler.services),
             reconciler.services.executor.find_owner,
@@ -135,7 +135,7 @@ async def _leave_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> N
     scope.cancel()
 
 
-async def _leave_when_idle(reconciler: "Reconciler", door: "Door", scope: CancelScope) -> None:
+async def _leave_when_idle(reconciler: "Reconciler", door: "SocketServer", scope: CancelScope) -> None:
     """Leave once nobody is connected and nothing is under way, for as long as the settings say."""
     idle_since = anyio.current_time()
     while True:

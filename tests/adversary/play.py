@@ -129,7 +129,7 @@ async def _play_killed(kill: Operation, operation: Operation, played: Played, ho
 async def _open_door(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]:
     """Let agents' programs connect to this process, as to a daemon."""
     async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
-        door = socket_server.Door(
+        door = socket_server.SocketServer(
             partial(serve, reconciler), partial(welcome, reconciler.services), reconciler.services.executor.find_owner
         )
         tasks.start_soon(door.serve, listener, tasks)

@@ -181,7 +181,7 @@ async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(
         ("stop_agents", {"ids": ["other"]}, "other is not one of your agents"),
         ("read_log", {"id": "a2"}, "a2 is not one of your agents"),
         ("merge_worktree", {"ids": ["child"], "into": "main"}, "only into your own branch"),
-        ("merge_worktree", {"ids": ["child"], "on_conflict": "agent"}, "resolve them yourself"),
+        ("merge_worktree", {"ids": ["child"], "on_conflict": "agent"}, "resolve conflicts with git merge"),
         ("set_budget", {"id": "child", "budget_usd": 1}, "is only for the lead"),
         ("get_status", {}, "is only for the lead"),
     ],

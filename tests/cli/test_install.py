@@ -1,4 +1,4 @@
-"""Registering with Claude Code: its own command is shown first, and run once the person agrees."""
+"""Registering with Claude Code: its own command is shown first, and run once the person ask_yes_no."""
 
 import json
 import os

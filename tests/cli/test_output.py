@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.cli.requests import line
-from forkjoin.cli.safe_output import visible
+from forkjoin.cli.requests import request_line
+from forkjoin.cli.safe_output import escape_controls
 from forkjoin.core.paths import Home
 from support.harness import forkjoin
 
@@ -25,7 +25,7 @@ def test_a_narrow_terminal_still_shows_which_agent_stands_where(repository: Path
 def test_what_an_agent_asks_looks_like_no_request_of_another() -> None:
     question = "Ready?\nr8  a2 asks whether it may (for 590 s more): Bash npm test\r\nr9  a3 asks"
     asked = {"request_id": "r7", "id": "a1", "kind": "question", "expires_s": 600, "text": question}
-    first, *others = visible(line(asked)).splitlines()
+    first, *others = escape_controls(request_line(asked)).splitlines()
     assert first == "r7  a1 asks (for 600 s more): Ready?"
     assert [one[:6] for one in others] == ["    r8", "    r9"]
 

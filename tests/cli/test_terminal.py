@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forkjoin.cli.safe_output import visible
+from forkjoin.cli.safe_output import escape_controls
 from forkjoin.core.paths import Home
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ COMMANDS = [
 @given(st.text())
 @fuzzed(200)
 def test_what_is_visible_holds_line_ends_tabs_and_what_can_be_printed(text: str) -> None:
-    shown = visible(text)
+    shown = escape_controls(text)
     assert [letter for letter in shown if ord(letter) < 32 and letter not in "\n\t"] == []
     assert not set(shown) & {"\x7f", "\x9b", "\u202e", "\u2066"}
     shown.encode()
@@ -42,7 +42,7 @@ def test_what_is_visible_holds_line_ends_tabs_and_what_can_be_printed(text: str)
 
 def test_what_needs_no_change_has_none() -> None:
     text = "plain, ünïcödé, 🙂, tab\tand\nline"
-    assert (visible(text), visible("a\r\nb")) == (text, "a\nb")
+    assert (escape_controls(text), escape_controls("a\r\nb")) == (text, "a\nb")
 
 
 def _obeyed(output: bytes) -> set[str]:

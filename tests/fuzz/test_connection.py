@@ -77,7 +77,7 @@ class Wire:
     def __init__(self, home: Home, folder: Path) -> None:
         self.socket = daemon_connection.connect(home)
         self.socket.settimeout(GIVE_UP_S)
-        assert daemon_connection.hello(self.socket, "relay", daemon_connection.draw_number(), str(folder))["ok"]
+        assert daemon_connection.say_hello(self.socket, "relay", daemon_connection.new_relay_id(), str(folder))["ok"]
         self.socket.settimeout(None)
         self.lines = queue.Queue[bytes]()
         threading.Thread(target=self._listen, daemon=True).start()  # who does not read is not read from, either

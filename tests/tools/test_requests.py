@@ -158,7 +158,7 @@ async def test_an_answer_of_the_wrong_kind_is_refused_and_the_request_stays(near
         ):
             why = await near_lead.refusal("answer_request", request_id=request, **given)
             assert "r1 is a question: pass only answer. Its text: Tabs" in why
-        assert "give decision, allow or deny" in await near_lead.refusal(
+        assert "pass only decision (allow or deny)" in await near_lead.refusal(
             "answer_request", request_id="r2", answer="yes"
         )
         await near_lead.call("answer_request", request_id="r1", answer="Tabs.")

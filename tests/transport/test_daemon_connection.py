@@ -19,7 +19,7 @@ def test_a_daemon_that_hangs_is_not_asked_again_and_again(
     with pytest.raises(
         daemon_connection.DaemonError, match="the daemon hangs: end it with `forkjoin daemon stop --now`"
     ):
-        daemon_connection.greet(home, "cli", "x")
+        daemon_connection.connect_and_greet(home, "cli", "x")
     assert fake.asked() == 1
 
 
@@ -31,7 +31,7 @@ def test_a_daemon_that_goes_each_time_it_is_greeted_is_given_up(home: Home, fake
     going = threading.Thread(target=go_away)
     going.start()
     with pytest.raises(daemon_connection.DaemonError, match="keeps going away before it has answered"):
-        daemon_connection.greet(home, "cli", "x")
+        daemon_connection.connect_and_greet(home, "cli", "x")
     going.join(GIVE_UP_S)
 
 
@@ -49,7 +49,7 @@ def test_a_process_that_has_closed_its_end_is_not_ended_whatever_it_said_last(ho
         connection = daemon_connection.try_connect(home)
         assert connection
         stranger.stdout.readline()
-        daemon_connection.retire(connection)
+        daemon_connection.end_daemon(connection)
         stranger.communicate(timeout=GIVE_UP_S)
     assert stranger.returncode == 0
     (home.state / "daemon.sock").unlink()

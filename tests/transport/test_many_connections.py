@@ -60,7 +60,7 @@ async def test_of_one_process_one_is_let_in_at_a_time_and_another_process_waits_
         await anyio.sleep_forever()
 
     async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
-        door = socket_server.Door(serve, welcome, find_owner)
+        door = socket_server.SocketServer(serve, welcome, find_owner)
         tasks.start_soon(door.serve, listener, tasks)
         with ExitStack() as crowd:
             many = [crowd.enter_context(found) for _ in range(20) if (found := daemon_connection.try_connect(home))]

@@ -45,7 +45,7 @@ def peer(home: Home, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A peer that has said hello and initialize."""
     monkeypatch.chdir(repository)
     with Peer(home) as found:
-        daemon_connection.hello(found.socket, "cli", "peer")
+        daemon_connection.say_hello(found.socket, "cli", "peer")
         parameters = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
         request = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": parameters}
         assert found.ask(json.dumps(request).encode())["id"] == 0
@@ -93,14 +93,14 @@ def test_an_unknown_tool_is_an_error_in_words(peer: Peer) -> None:
 
 def test_a_call_before_initialize_is_refused_and_the_daemon_stays(home: Home, repository: Path) -> None:
     with Peer(home) as found:
-        daemon_connection.hello(found.socket, "cli", "peer")
+        daemon_connection.say_hello(found.socket, "cli", "peer")
         assert "error" in found.ask(b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}')
     assert "the daemon is up" in forkjoin(repository, "daemon", "status").stdout
 
 
 def test_a_client_that_goes_while_it_is_refused_is_no_fault_of_ours(home: Home, repository: Path) -> None:
     with Peer(home) as found:
-        assert daemon_connection.hello(found.socket, "relay", "peer", str(repository))["ok"]
+        assert daemon_connection.say_hello(found.socket, "relay", "peer", str(repository))["ok"]
         found.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             while True:
@@ -127,7 +127,7 @@ def test_a_bad_hello_is_answered_in_words_and_the_daemon_stays(home: Home, line:
         assert answer["ok"] is False
         assert says in answer["error"]
     with Peer(home) as found:
-        assert daemon_connection.hello(found.socket, "cli", "peer")["ok"] is True
+        assert daemon_connection.say_hello(found.socket, "cli", "peer")["ok"] is True
 
 
 def test_socket_folder_and_files_are_the_users_alone(home: Home) -> None:
@@ -205,7 +205,7 @@ def test_the_environment_is_told_to_no_daemon_of_another_user(home: Home) -> Non
         connection = daemon_connection.try_connect(home)
         assert connection
         with connection, pytest.raises(daemon_connection.DaemonError, match="another user's"):
-            daemon_connection.hello(connection, "cli", "x")
+            daemon_connection.say_hello(connection, "cli", "x")
         assert stranger.stdout.read() == "b''\n"
     (home.state / "daemon.sock").unlink()
     home.state.chmod(0o700)
@@ -251,7 +251,7 @@ def test_a_daemon_that_hangs_is_ended_without_a_question_and_agents_go_on(
     with pytest.raises(
         daemon_connection.DaemonError, match="the daemon hangs: end it with `forkjoin daemon stop --now`"
     ):
-        daemon_connection.greet(home, "cli", "peer")
+        daemon_connection.connect_and_greet(home, "cli", "peer")
     daemon.stop(agents=False, now=True)
     assert not is_running(status["pid"])
     (home.state / "go").touch()

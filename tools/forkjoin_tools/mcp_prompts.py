@@ -1,7 +1,7 @@
 """MCP prompts, which Claude Code shows as slash commands.
 
-Claude Code (2.1.197) passes only the first word of what was typed as the argument, and gives the model the whole text in
-`<command-args>`. Other clients pass the whole text as the argument.
+Claude Code (2.1.197) passes only the first word of what was typed as the argument, and gives the model the whole text
+in `<command-args>`. Other clients pass the whole text as the argument.
 """
 
 from typing import Annotated
@@ -38,10 +38,10 @@ def review_results(agents: Agents = "") -> str:
 Review the work of these agents: {agents}
 {_FULL_TEXT} {_DEFAULT_AGENTS}
 
-For each agent call get_result, then read the whole read_diff. Did it do everything its task asked? Did it change anything
-that was not asked for? Would its verify have failed without the change? Then call check_conflicts for all of them.
-Tell me about each agent in at most two lines: merge it, or what is wrong with it. Once I agree, ask the agents to correct
-what they can, with message_agent."""
+For each agent call get_result, then read the whole read_diff. Did it do everything its task asked? Did it change
+anything that was not asked for? Would its verify have failed without the change? Then call check_conflicts for all.
+Tell me about each agent in at most two lines: merge it, or what is wrong with it. Once I agree, ask the agents to
+correct what they can, with message_agent."""
 
 
 def merge_all(agents: Agents = "") -> str:
@@ -50,9 +50,9 @@ def merge_all(agents: Agents = "") -> str:
 Merge the work of these agents: {agents}
 {_FULL_TEXT} {_DEFAULT_AGENTS}
 
-Use one merge_worktree call, with the command that runs all tests of this repository as `verify`. Don't merge agents that
-failed: name them to me. If an agent conflicts or is rejected, tell me the reason and what you would do, and wait for my
-decision. Ask me before you change a protected branch. Finally call remove_worktrees for the merged agents."""
+Use one merge_worktree call, with the command that runs all tests of this repository as `verify`. Don't merge agents
+that failed: name them to me. If an agent conflicts or is rejected, tell me the reason and what you would do, and wait
+for my decision. Ask me before you change a protected branch. Finally call remove_worktrees for the merged agents."""
 
 
 def second_opinion(question: Question) -> str:
@@ -62,9 +62,9 @@ Get a second opinion from a forkjoin agent on this: {question}
 {_FULL_TEXT}
 
 Spawn one agent with another agent program or model than yours, if there is one. Its task: read the repository at this
-commit, judge for itself, change nothing, and end with its verdict, its reasons by file and line, and what it is unsure of.
-Give it the question and the facts, but not your own view. Call wait_agents and get_result. Then tell me where it agrees
-with you, where it doesn't, and who you think is right."""
+commit, judge for itself, change nothing, and end with its verdict, its reasons by file and line, and what it is unsure
+of. Give it the question and the facts, but not your own view. Call wait_agents and get_result. Then tell me where it
+agrees with you, where it doesn't, and who you think is right."""
 
 
 def bake_off(task: Goal) -> str:
@@ -73,9 +73,9 @@ def bake_off(task: Goal) -> str:
 Let three forkjoin agents do this same task, each on its own: {task}
 {_FULL_TEXT}
 
-Spawn them in one call with the same task and `verify`, and with different models or agent programs if there are several.
-When they have ended, compare their verify, and the read_diff of each that passed. Show me a small table of what each did,
-and say which is best and why. Merge that one when I say so. Keep the others until I have seen them."""
+Spawn them in one call with the same task and `verify`, and with different models or agent programs if you have some.
+When they have ended, compare their verify, and the read_diff of each that passed. Show me a small table of what each
+did, and say which is best and why. Merge that one when I say so. Keep the others until I have seen them."""
 
 
 PROMPTS = tuple(Prompt.from_function(one) for one in (fan_out, review_results, merge_all, second_opinion, bake_off))

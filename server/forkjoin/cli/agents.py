@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forkjoin.cli.mcp_client import Client, call_tool
-from forkjoin.cli.safe_output import AsJson, goes_on, more, row, say, say_json, tell
+from forkjoin.cli.safe_output import (
+    AsJson,
+    agent_line,
+    note_on_interrupt,
+    omitted_lines,
+    print_answer,
+    print_json,
+    print_text,
+)
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import FINAL, State
 
@@ -59,7 +67,7 @@ def spawn(
         retries=retries,
         nesting=nesting and {"agents": nesting},
     )
-    tell(answer, (row(one, one["branch"]) for one in answer["agents"]), json=json)
+    print_answer(answer, (agent_line(one, one["branch"]) for one in answer["agents"]), json=json)
 
 
 def _read_agents(task: str | None, name: str | None) -> list[dict[str, str]]:
@@ -75,7 +83,7 @@ def _read_tasks(task: str | None) -> list[str]:
     if task not in (None, "-"):
         return [task]
     if sys.stdin.isatty():
-        say("a task a line, then ^D", err=True)
+        print_text("a task a line, then ^D", err=True)
     if tasks := [line.strip() for line in sys.stdin if line.strip()]:
         return tasks
     raise CallerError("no task: give one as an argument, or one a line on stdin")
@@ -99,7 +107,7 @@ def ps(
     out = formatting.console()
     with Client() as client:
         if json:
-            return say_json({"agents": list_some(client, limit or 0, all=everything)[0]})
+            return print_json({"agents": list_some(client, limit or 0, all=everything)[0]})
 
         def table() -> "RenderableType":
             rows, rest = list_some(client, _SHOWN if limit is None else limit, all=everything)
@@ -151,14 +159,16 @@ def message(
     """Tell an agent something more, in the same conversation; one that has ended goes on with it."""
     answer = call_tool("message_agent", id=id, text=sys.stdin.read() if text in (None, "-") else text)
     when = "told now" if answer["delivery"] == "now" else "told with its next turn"
-    tell(answer, [row(answer, when)], json=json)
+    print_answer(answer, [agent_line(answer, when)], json=json)
 
 
 def stop(ids: Ids, json: AsJson = False) -> None:
     """Stop agents, with every process they started; their work is committed and kept."""
-    with goes_on("stop"):
+    with note_on_interrupt("stop"):
         answer = call_tool("stop_agents", ids=ids)
-    tell(answer, [*(row(one, one.get("note", "")) for one in answer["agents"]), *more(answer)], json=json)
+    print_answer(
+        answer, [*(agent_line(one, one.get("note", "")) for one in answer["agents"]), *omitted_lines(answer)], json=json
+    )
 
 
 def rm(
@@ -172,4 +182,4 @@ def rm(
     answer = call_tool("remove_worktrees", ids=ids, discard_unmerged=discard_unmerged)
     kept = {one["id"]: f"  kept as {one['kept_as']}" for one in answer["removed"] if one.get("kept_as")}
     lines = (f"{one['id']}  {one['name']}  removed{kept.get(one['id'], '')}" for one in answer["removed"])
-    tell(answer, [*lines, *more(answer), *answer.get("warnings", [])], json=json)
+    print_answer(answer, [*lines, *omitted_lines(answer), *answer.get("warnings", [])], json=json)

@@ -28,7 +28,7 @@ from forkjoin.cli import (
     trust,
     wait,
 )
-from forkjoin.cli.safe_output import say
+from forkjoin.cli.safe_output import print_text
 from forkjoin.core.error import CallerError, is_passing
 from forkjoin.core.paths import find_home
 from forkjoin.transport.daemon_connection import DaemonError
@@ -102,7 +102,7 @@ def _end(error: BaseException) -> int:
     """Say what ended a command; its exit code."""
     match error:
         case CallerError() | DaemonError() | PermissionError():
-            say(f"forkjoin: {error}", err=True)
+            print_text(f"forkjoin: {error}", err=True)
             return 1
         case KeyboardInterrupt() | typer.Abort():
             sys.stderr.write("\n")
@@ -112,7 +112,7 @@ def _end(error: BaseException) -> int:
             return 0  # whoever read our output has had enough
         case OSError() if error.filename or is_passing(error):  # a home that can't be, a disk that is full
             _drop_output()
-            say(f"forkjoin: {error}", err=True)
+            print_text(f"forkjoin: {error}", err=True)
             return 1
         case SystemExit():
             return error.code if isinstance(error.code, int) else 0
@@ -145,4 +145,4 @@ def _report(error: BaseException) -> None:
         f"forkjoin {__version__}, Python {platform.python_version()}, {platform.platform()}; log: {find_home().log}",
         "".join(traceback.format_exception(error)),
     ]
-    say("\n".join(lines), err=True)
+    print_text("\n".join(lines), err=True)

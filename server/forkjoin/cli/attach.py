@@ -14,7 +14,7 @@ import typer
 
 from forkjoin.cli.mcp_client import Client
 from forkjoin.cli.results import Id
-from forkjoin.cli.safe_output import say
+from forkjoin.cli.safe_output import print_text
 from forkjoin.core.error import CallerError
 from forkjoin.transport.daemon_connection import DaemonError
 
@@ -40,10 +40,10 @@ def attach(
     if tmux:
         return _open_window(id)
     with Client() as client:
-        say(f"{id}: its program is asked to rest …", err=True)
+        print_text(f"{id}: its program is asked to rest …", err=True)
         going = client.call("attach", id=id)
         code = _converse(client, going)
-    say(f"{going['id']}  {going['name']}  left; forkjoin ps tells how it goes on", err=True)
+    print_text(f"{going['id']}  {going['name']}  left; forkjoin ps tells how it goes on", err=True)
     if code:
         raise typer.Exit(code)
     return None
@@ -85,7 +85,7 @@ def _converse(client: Client, going: dict[str, Any]) -> int:
         program.wait()
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, modes)
         if trouble:
-            say(trouble, err=True)
+            print_text(trouble, err=True)
     return code if code >= 0 else 128 - code
 
 

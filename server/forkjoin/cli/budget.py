@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.mcp_client import call_tool
-from forkjoin.cli.safe_output import AsJson, row, tell
+from forkjoin.cli.safe_output import AsJson, agent_line, print_answer
 from forkjoin.core.error import CallerError
 
 _WORDS = ("unlimited", "default")
@@ -26,7 +26,7 @@ def budget(
         return _fund(agent, _read(amount), json=json)
     limit = amount if amount in (None, *_WORDS) else _read(amount)
     answer = call_tool("budget", budget_usd=limit, lead=lead, anew=anew or None)
-    return tell(answer, map(_line, answer["budgets"]), json=json)
+    return print_answer(answer, map(_line, answer["budgets"]), json=json)
 
 
 def _read(amount: str | None) -> float:
@@ -39,7 +39,7 @@ def _read(amount: str | None) -> float:
 def _fund(agent: str, usd: float, *, json: bool) -> None:
     answer = call_tool("set_budget", id=agent, budget_usd=usd)
     money = f"{answer['spent_usd']:g} of {answer['budget_usd']:g} USD spent"
-    tell(answer, [row(answer, money)], json=json)
+    print_answer(answer, [agent_line(answer, money)], json=json)
 
 
 def _line(shared: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import typer
 
-from forkjoin.cli.safe_output import agrees, say
+from forkjoin.cli.safe_output import ask_yes_no, print_text
 from forkjoin.core.error import CallerError, NoRepositoryError
 from forkjoin.core.paths import Home
 from forkjoin.git import config_snapshot
@@ -68,19 +68,19 @@ def put_all_back(home: Home, *, show: bool, yes: bool) -> None:
     if changed.damage:
         raise CallerError(changed.damage)
     for line in changed.lines():
-        say(f"CHANGED  {line}")
+        print_text(f"CHANGED  {line}")
     names = list(dict.fromkeys(change.file for change in changed.changes))
     if not names or changed.accepted is None:
-        say("Nothing here has changed.")
+        print_text("Nothing here has changed.")
         return
     if show:
         raise typer.Exit(1)
-    if not yes and not agrees(f"Put these files back as they were on {changed.since}?"):
+    if not yes and not ask_yes_no(f"Put these files back as they were on {changed.since}?"):
         raise CallerError("nothing was put back")
     kept = changed.file.parent / f"replaced-{time.time_ns()}"
     config_snapshot.write_copies(kept, changed.now, names)
     left = config_snapshot.restore_files(changed.common_dir, changed.accepted, names)
-    say(f"Put back. What was there is kept in {kept}")
+    print_text(f"Put back. What was there is kept in {kept}")
     if left:
         raise CallerError(
             f"these files could not be put back. Restore them by hand in {changed.common_dir}: {', '.join(left)}"

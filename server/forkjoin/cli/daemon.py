@@ -11,7 +11,7 @@ import typer
 
 from forkjoin.cli.mcp_client import Client
 from forkjoin.cli.person_only import require_person
-from forkjoin.cli.safe_output import AsJson, say, tell
+from forkjoin.cli.safe_output import AsJson, print_answer, print_text
 from forkjoin.core import daemon_log
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import find_home
@@ -30,19 +30,19 @@ _LOOK_EVERY_S = 0.3
 def start() -> None:
     """Start the daemon, if it is not there."""
     with Client() as client:
-        say(_UP.format(client.daemon["pid"], client.daemon["version"]))
+        print_text(_UP.format(client.daemon["pid"], client.daemon["version"]))
 
 
 @app.command()
 def status(json: AsJson = False) -> None:
     """Whether the daemon is up. Exit code 1 if it is not."""
     if (found := daemon_connection.try_connect(find_home())) is None:
-        tell({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
+        print_answer({"up": False}, ["the daemon is not up; it starts when it is needed"], json=json)
         raise typer.Exit(1)
     found.close()
     with Client() as client:
         pid, version = client.daemon["pid"], client.daemon["version"]
-    tell({"up": True, "pid": pid, "version": version}, [_UP.format(pid, version)], json=json)
+    print_answer({"up": True, "pid": pid, "version": version}, [_UP.format(pid, version)], json=json)
 
 
 @app.command()
@@ -55,21 +55,21 @@ def stop(
     if agents and now:
         raise CallerError("--agents asks the daemon to stop them, --now asks it nothing: give one of the two")
     if (found := daemon_connection.try_connect(find_home())) is None:
-        say("the daemon is not up")
+        print_text("the daemon is not up")
         return
     with found:
         try:
             if now:
-                daemon_connection.retire(found)
+                daemon_connection.end_daemon(found)
             else:
                 with Client() as client:
                     _stop_agents(client, agents=agents)
-                    client.retire()
+                    client.end_daemon()
         except (
             daemon_connection.RefusedError
         ):  # of another version: it is ended without a question, which harms no agent
-            daemon_connection.retire(found)
-    say("the daemon has left")
+            daemon_connection.end_daemon(found)
+    print_text("the daemon has left")
 
 
 def _stop_agents(client: Client, *, agents: bool) -> None:
@@ -99,7 +99,7 @@ def logs(
     require_person("read the daemon's log")
     path = find_home().log
     if not path.exists():
-        say(f"there is no log yet ({path})")
+        print_text(f"there is no log yet ({path})")
         return
     past: deque[str] = deque(maxlen=lines)
     older = path.with_name(f"{path.name}.1")
@@ -108,9 +108,9 @@ def logs(
     with path.open(encoding="utf-8", errors="replace") as file:
         past.extend(file.read().splitlines())
         for line in past:
-            say(line if json else daemon_log.show(line))
+            print_text(line if json else daemon_log.show(line))
         for line in _coming(file, path) if follow else ():
-            say(line if json else daemon_log.show(line))
+            print_text(line if json else daemon_log.show(line))
 
 
 def _coming(file: TextIO, path: Path) -> Iterator[str]:

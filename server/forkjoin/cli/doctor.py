@@ -15,7 +15,7 @@ import typer
 
 from forkjoin.cli.config_changes import find_fault
 from forkjoin.cli.mcp_client import Client, call_tool
-from forkjoin.cli.safe_output import AsJson, say_json, tell
+from forkjoin.cli.safe_output import AsJson, print_answer, print_json
 from forkjoin.cli.trust import untrusted
 from forkjoin.core.error import CallerError, ForkjoinError
 from forkjoin.core.paths import Home, find_home
@@ -56,7 +56,7 @@ def status(json: AsJson = False) -> None:
     lines += [f"asked: {answer['requests']}; forkjoin requests tells them"] if answer["requests"] else []
     lines += [f"{project}: {', '.join(ids)}" for project, ids in answer["projects"].items()]
     lines += [f"{what}: {line}" for field, what in _TOLD.items() for line in answer[field]]
-    tell(answer, lines, json=json)
+    print_answer(answer, lines, json=json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def doctor(json: AsJson = False) -> None:
 
     findings = list(examine(find_home()))
     if json:
-        say_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         rows = [
             (

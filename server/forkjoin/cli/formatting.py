@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from forkjoin.cli.safe_output import visible
+from forkjoin.cli.safe_output import escape_controls
 
 #: How each state and merge is coloured.
 COLOURS = {
@@ -54,7 +54,7 @@ def coloured(word: str) -> str:
 
 def plain(text: str) -> str:
     """A text as markup: it shows as it is, and moves nothing."""
-    return escape(visible(text))
+    return escape(escape_controls(text))
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from forkjoin.cli.person_only import require_person
-from forkjoin.cli.safe_output import agrees, say, say_json
+from forkjoin.cli.safe_output import ask_yes_no, print_json, print_text
 from forkjoin.core.error import CallerError
 from forkjoin.transport.daemon_connection import relay_command
 
@@ -20,8 +20,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def install(scope: Scope = "user", yes: Yes = False) -> None:
     """Register forkjoin with Claude Code, by a command that is shown first; and tell what other clients need."""
     _run(["claude", "mcp", "add", "--scope", scope, "forkjoin", "--", *_RELAY], yes=yes)
-    say("Other clients take this:")
-    say_json({"mcpServers": {"forkjoin": {"type": "stdio", "command": _RELAY[0], "args": [*_RELAY[1:]]}}})
+    print_text("Other clients take this:")
+    print_json({"mcpServers": {"forkjoin": {"type": "stdio", "command": _RELAY[0], "args": [*_RELAY[1:]]}}})
 
 
 def uninstall(scope: Scope = "user", yes: Yes = False) -> None:
@@ -30,15 +30,15 @@ def uninstall(scope: Scope = "user", yes: Yes = False) -> None:
 
 
 def _run(argv: list[str], *, yes: bool) -> None:
-    """Run this, once it was shown and the person agrees."""
+    """Run this, once it was shown and the person ask_yes_no."""
     import shlex
 
     require_person("change how forkjoin is registered")
-    say(shlex.join(argv))
+    print_text(shlex.join(argv))
     if shutil.which(argv[0]) is None:
-        say("There is no claude in PATH: run this where there is one.", err=True)
-    elif not yes and not agrees("Run it?", default=True):
-        say("Not run.", err=True)
+        print_text("There is no claude in PATH: run this where there is one.", err=True)
+    elif not yes and not ask_yes_no("Run it?", default=True):
+        print_text("Not run.", err=True)
     elif code := subprocess.run(argv, check=False).returncode:
         raise CallerError(f"claude did not do that (exit {code}); what it said stands above{_hint(argv)}")
 

@@ -35,12 +35,12 @@ class Client:
 
     def __init__(self, folder: str | None = None) -> None:
         self._home, self._folder = find_home(), folder
-        self._relay = daemon_connection.draw_number()
+        self._relay = daemon_connection.new_relay_id()
         self._number = 0
         self._retry(lambda: None)
 
     def _connect(self) -> None:
-        self._socket, self.daemon = daemon_connection.greet(self._home, "cli", self._relay, self._folder)
+        self._socket, self.daemon = daemon_connection.connect_and_greet(self._home, "cli", self._relay, self._folder)
         self._file = self._socket.makefile("rb")
         self._connected = True
         client = {"name": "forkjoin", "version": __version__}
@@ -77,9 +77,9 @@ class Client:
             raise CallerError(text)
         return result.get("structuredContent", text)
 
-    def retire(self) -> None:
+    def end_daemon(self) -> None:
         """End the daemon; agents live on."""
-        daemon_connection.retire(self._socket)
+        daemon_connection.end_daemon(self._socket)
 
     def _retry(self, act: Callable[[], T]) -> T:
         """Do this with a daemon, and again with the next when it goes: a call is known by its number, and done once."""

@@ -6,7 +6,7 @@ import typer
 
 from forkjoin.cli.agents import Ids
 from forkjoin.cli.mcp_client import call_tool
-from forkjoin.cli.safe_output import AsJson, goes_on, tell
+from forkjoin.cli.safe_output import AsJson, note_on_interrupt, print_answer
 
 
 def merge(
@@ -21,7 +21,7 @@ def merge(
     json: AsJson = False,
 ) -> None:
     """Merge agents' branches, in this order, verified together. Exit code 1 if work of one did not land."""
-    with goes_on("merge"):
+    with note_on_interrupt("merge"):
         answer = call_tool(
             "merge_worktree",
             ids=ids,
@@ -39,7 +39,7 @@ def merge(
     lines += [f"{one['id']}  skipped: {one['why']}" for one in answer["skipped"]]
     if not dry_run:
         lines.append(f"{answer['target']} is at {answer['commit'][:10]}")
-    tell(answer, lines, json=json)
+    print_answer(answer, lines, json=json)
     if answer["conflicted"] or answer["rejected"] or any(_is_left(one) for one in answer["skipped"]):
         raise typer.Exit(1)
 
@@ -62,7 +62,7 @@ def undo(
     json: AsJson = False,
 ) -> None:
     """Take back the last merge into a branch: it goes back, or gets a revert where others have committed since."""
-    with goes_on("undo"):
+    with note_on_interrupt("undo"):
         answer = call_tool("undo_merge", into=into, confirm=confirm)
     line = f"undone: {', '.join(answer['undone'])}; {answer['target']} is at {answer['commit'][:10]}"
-    tell(answer, [line, *([answer["note"]] if "note" in answer else [])], json=json)
+    print_answer(answer, [line, *([answer["note"]] if "note" in answer else [])], json=json)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from forkjoin.cli.mcp_client import call_tool
-from forkjoin.cli.safe_output import AsJson, more, tell
+from forkjoin.cli.safe_output import AsJson, omitted_lines, print_answer
 from forkjoin.core.error import CallerError
 
 
@@ -15,10 +15,10 @@ def requests(
 ) -> None:
     """List what this repository's agents ask and wait for."""
     answer = call_tool("list_requests", request_id=id)
-    tell(answer, [*map(line, answer["requests"]), *more(answer)], json=json)
+    print_answer(answer, [*map(request_line, answer["requests"]), *omitted_lines(answer)], json=json)
 
 
-def line(request: dict[str, Any]) -> str:
+def request_line(request: dict[str, Any]) -> str:
     """A request as a person reads it: none of its own lines looks like the first of another."""
     text = request["text"].replace("\n", "\n    ")
     asks = "asks" if request["kind"] == "question" else "asks whether it may"
@@ -38,4 +38,4 @@ def answer(
         raise CallerError("give one of: a text, --allow, --deny")
     decision = "allow" if allow else "deny" if deny else None
     told = call_tool("answer_request", request_id=request, answer=text, decision=decision, reason=reason)
-    tell(told, [f"{told['request_id']}  {told['id']}  {told['said']}"], json=json)
+    print_answer(told, [f"{told['request_id']}  {told['id']}  {told['said']}"], json=json)

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from forkjoin.cli.mcp_client import Client, call_tool
-from forkjoin.cli.safe_output import AsJson, say, say_json, visible
+from forkjoin.cli.safe_output import AsJson, escape_controls, print_json, print_text
 
 Id = Annotated[str, typer.Argument(help="Agent id or name.")]
 
@@ -50,7 +50,7 @@ def logs(
                 sys.stdout.write(page.text)
                 sys.stdout.flush()
             else:
-                say(page.text, end="")
+                print_text(page.text, end="")
             if page.is_last and not follow:
                 return
             offset, tail = page.offset, None
@@ -68,7 +68,7 @@ def diff(
     with Client() as client:
         while offset is not None:
             page = _read_page(client.call("read_diff", id=id, path=path, stat=stat, offset=offset))
-            say(page.text, end="")
+            print_text(page.text, end="")
             offset = page.offset
 
 
@@ -76,7 +76,7 @@ def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = Fals
     """Show what came of an agent."""
     answer = call_tool("get_result", id=id, detail="full" if full else "concise")
     if json:
-        return say_json(answer)
+        return print_json(answer)
     from forkjoin.cli import formatting
 
     out = formatting.console()
@@ -99,7 +99,7 @@ def result(id: Id, full: Annotated[bool, typer.Option(help="All of it.")] = Fals
         *warnings,
     ):
         if line:
-            out.print(visible(line), markup=False, soft_wrap=True)
+            out.print(escape_controls(line), markup=False, soft_wrap=True)
     if "candidates" in answer:
         out.print(formatting.candidates_table(answer["candidates"]))
     return None

@@ -18,26 +18,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print what the tool answer
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def visible(text: str) -> str:
-    """The text with what a terminal would obey made visible, as JSON would write it: JSON stays JSON."""
+def escape_controls(text: str) -> str:
+    """The text with what a terminal would obey made escape_controls, as JSON would write it: JSON stays JSON."""
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
 
 
-def say(text: str, *, err: bool = False, end: str = "\n") -> None:
-    typer.echo(visible(text) + end, err=err, nl=False)
+def print_text(text: str, *, err: bool = False, end: str = "\n") -> None:
+    typer.echo(escape_controls(text) + end, err=err, nl=False)
 
 
 @contextmanager
-def goes_on(what: str) -> Generator[None]:
+def note_on_interrupt(what: str) -> Generator[None]:
     """Where ^C ends the command, say that it does not end what the daemon was asked for."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"\na {what} that was begun goes on: forkjoin status tells of it", err=True)
+        print_text(f"\na {what} that was begun goes on: forkjoin status tells of it", err=True)
         raise
 
 
-def agrees(question: str, *, default: bool = False) -> bool:
+def ask_yes_no(question: str, *, default: bool = False) -> bool:
     """What is said to this at the terminal, or on stdin.
 
     Raises:
@@ -51,26 +51,26 @@ def agrees(question: str, *, default: bool = False) -> bool:
         raise CallerError("nobody is there to be asked; where you know what is to be done: --yes") from None
 
 
-def say_json(value: Any) -> None:
-    say(json_.dumps(value, indent=2, ensure_ascii=False))
+def print_json(value: Any) -> None:
+    print_text(json_.dumps(value, indent=2, ensure_ascii=False))
 
 
-def row(agent: dict[str, Any], *rest: str) -> str:
+def agent_line(agent: dict[str, Any], *rest: str) -> str:
     """A line of an agent that an answer tells of."""
     return "  ".join((agent["id"], agent["name"], agent["state"], *rest)).rstrip()
 
 
-def more(answer: dict[str, Any]) -> list[str]:
+def omitted_lines(answer: dict[str, Any]) -> list[str]:
     """A line for those that an answer had no room for, if there are such."""
     return [f"… and {answer['more']} more"] if "more" in answer else []
 
 
-def tell(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
+def print_answer(answer: dict[str, Any], lines: Iterable[str], *, json: bool) -> None:
     """Print what a tool answered: as JSON, or these lines of it, with its note beside them."""
     if json:
-        return say_json(answer)
+        return print_json(answer)
     for line in lines:
-        say(line)
+        print_text(line)
     if answer.get("note"):
-        say(answer["note"], err=True)
+        print_text(answer["note"], err=True)
     return None

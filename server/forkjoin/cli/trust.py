@@ -11,7 +11,7 @@ import typer
 
 from forkjoin.cli.config_changes import Changed, find_changed, put_all_back
 from forkjoin.cli.person_only import require_person
-from forkjoin.cli.safe_output import agrees
+from forkjoin.cli.safe_output import ask_yes_no
 from forkjoin.core.error import CallerError, NoRepositoryError
 from forkjoin.core.paths import Home, find_home
 from forkjoin.core.trust_records import Trust, Trusted
@@ -53,7 +53,7 @@ def trust(
     fresh = _show(found, changed, known)
     if show or not fresh:
         raise typer.Exit(1 if fresh else 0)
-    if not yes and not agrees("May all of this be done, as it stands here?"):
+    if not yes and not ask_yes_no("May all of this be done, as it stands here?"):
         raise CallerError("nothing was trusted")
     changed.accept()
     records.write(common_dir, found.accepted(known))

@@ -8,8 +8,8 @@ import typer
 
 from forkjoin.cli.agents import list_all
 from forkjoin.cli.mcp_client import Client
-from forkjoin.cli.requests import line
-from forkjoin.cli.safe_output import AsJson, row, say, tell
+from forkjoin.cli.requests import request_line
+from forkjoin.cli.safe_output import AsJson, agent_line, print_answer, print_text
 from forkjoin.core.error import CallerError
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def wait(
         except KeyboardInterrupt:
             if not json:
                 for one in waiting.lines():  # they count as told
-                    say(one)
+                    print_text(one)
             raise
     ended = list(waiting.ended.values())
-    tell(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
+    print_answer(waiting.answer | {"finished": ended}, waiting.lines(), json=json)
     if waiting.answer["timed_out"] and not json:
         pending = ", ".join(one["id"] for one in waiting.answer["pending"])
-        say(f"time is over, and these go on: {pending}", err=True)
+        print_text(f"time is over, and these go on: {pending}", err=True)
     if not (waiting.is_over and all(one["state"] == "succeeded" for one in ended)):
         raise typer.Exit(1)
 
@@ -96,8 +96,8 @@ class Waiting:
 
     def lines(self) -> list[str]:
         """What a person reads of it."""
-        ended = [row(one, one["summary"]) for one in self.ended.values()]
-        return [*ended, *map(line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
+        ended = [agent_line(one, one["summary"]) for one in self.ended.values()]
+        return [*ended, *map(request_line, self.answer.get("requests", [])), *self.answer.get("waiting", [])]
 
     def _step(self) -> bool:
         """Wait for one step; whether another is to follow."""

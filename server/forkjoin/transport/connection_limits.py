@@ -31,7 +31,7 @@ _HELD, _HELD_BY_AGENT, _HELD_BY_AGENTS = 4 * LINE_LIMIT, LINE_LIMIT, 2 * LINE_LI
 _FREE = 64 * 1024
 
 
-class Bounds:
+class ConnectionLimits:
     """The connections of one daemon, and what they hold."""
 
     def __init__(self) -> None:
@@ -39,10 +39,10 @@ class Bounds:
         self._most_ungreeted = min(_UNGREETED, files // 8)
         self._most_of_agents = min(_OF_AGENTS, files // 2)
         self._ungreeted: dict[CancelScope, None] = {}
-        self._let_in: dict[Allowance, None] = {}
+        self._let_in: dict[ConnectionQuota, None] = {}
 
     @contextmanager
-    def ungreeted(self) -> Generator[None]:
+    def count_before_hello(self) -> Generator[None]:
         """Count a connection before its hello. Close the oldest if there are too many.
 
         Raises:
@@ -62,7 +62,7 @@ class Bounds:
             raise ConnectionAbortedError
 
     @contextmanager
-    def let_in(self, process: int) -> Generator["Allowance"]:
+    def count_admitted(self, process: int) -> Generator["ConnectionQuota"]:
         """Count a process's connection from its hello until it is closed.
 
         Raises:
@@ -73,13 +73,13 @@ class Bounds:
             raise CallerError(
                 f"process {process} has {_OF_PROCESS} connections, which is the limit. Close some of them"
             )
-        turns = (one.turn for one in self._let_in if one.process == process)
-        allowance = Allowance(self, process, next(turns, None) or Lock())
-        self._let_in[allowance] = None
+        turns = (one.admission_lock for one in self._let_in if one.process == process)
+        quota = ConnectionQuota(self, process, next(turns, None) or Lock())
+        self._let_in[quota] = None
         try:
-            yield allowance
+            yield quota
         finally:
-            del self._let_in[allowance]
+            del self._let_in[quota]
 
     def check_room_for(self, agent: Agent) -> None:
         """Raise `CallerError` if an agent, or agents as a whole, have as many connections as they may."""
@@ -90,16 +90,16 @@ class Bounds:
         if sum(one.agent is not None for one in self._let_in) >= self._most_of_agents:
             raise CallerError(f"agents have {self._most_of_agents} connections, which is the limit. Call again later")
 
-    def have_room(self, allowance: "Allowance") -> bool:
+    def is_within_limits(self, quota: "ConnectionQuota") -> bool:
         """Whether the owner of a connection, and agents as a whole, hold no more than they may."""
-        own = sum(one.counted for one in self._let_in if one.owner == allowance.owner)
-        if allowance.agent is None:
+        own = sum(one.counted_bytes for one in self._let_in if one.owner == quota.owner)
+        if quota.agent is None:
             return own <= _HELD
-        return own <= _HELD_BY_AGENT and sum(one.counted for one in self._let_in if one.agent) <= _HELD_BY_AGENTS
+        return own <= _HELD_BY_AGENT and sum(one.counted_bytes for one in self._let_in if one.agent) <= _HELD_BY_AGENTS
 
 
 @dataclass(slots=True, eq=False)
-class Allowance:
+class ConnectionQuota:
     """What one connection may hold, and does.
 
     Attributes:
@@ -107,9 +107,9 @@ class Allowance:
         requests: The size of each request that has no answer yet, by its id.
     """
 
-    bounds: Bounds
+    limits: ConnectionLimits
     process: int
-    turn: Lock  #: held while it is let in, so that of one process nobody waits behind many
+    admission_lock: Lock  #: held while it is let in, so that of one process nobody waits behind many
     agent: Agent | None = None
     half_sent: int = 0
     requests: dict[str, int] = field(default_factory=dict[str, int])
@@ -121,7 +121,7 @@ class Allowance:
             CallerError: The agent, or agents as a whole, have as many connections as they may.
         """
         if agent:
-            self.bounds.check_room_for(agent)
+            self.limits.check_room_for(agent)
         self.agent = agent
 
     @property
@@ -135,41 +135,41 @@ class Allowance:
         return _LINE_OF_AGENT if self.agent and not self.agent.spec.nesting else LINE_LIMIT
 
     @property
-    def counted(self) -> int:
+    def counted_bytes(self) -> int:
         """The bytes that count: a connection may hold some beside."""
         return max(0, self.half_sent + sum(self.requests.values()) - _FREE)
 
-    def hold(self, half_sent: int) -> bool:
+    def record_incomplete(self, half_sent: int) -> bool:
         """Record the length of an incomplete line. Return whether it fits."""
         self.half_sent = half_sent
-        return half_sent <= _FREE or self.bounds.have_room(self)
+        return half_sent <= _FREE or self.limits.is_within_limits(self)
 
-    def begin(self, message: types.JSONRPCMessage, size: int) -> types.JSONRPCError | None:
+    def begin_request(self, message: types.JSONRPCMessage, size: int) -> types.JSONRPCError | None:
         """Record a message. Return an error response if a request doesn't fit."""
         if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
-            self.end((message.params or {}).get("requestId"))  # it gets no answer
+            self.end_request((message.params or {}).get("requestId"))  # it gets no answer
         if not isinstance(message, types.JSONRPCRequest):
             return None
         most = _REQUESTS_OF_AGENT if self.agent else _REQUESTS
         if str(message.id) in self.requests:
-            return refusal(None, types.INVALID_REQUEST, f"request {str(message.id)[:80]} has no answer yet")
+            return error_response(None, types.INVALID_REQUEST, f"request {str(message.id)[:80]} has no answer yet")
         if len(self.requests) >= most:
-            return refusal(
+            return error_response(
                 message.id,
                 types.INTERNAL_ERROR,
                 f"{most} requests have no answer yet, which is the limit. Wait for some answers first",
             )
         self.requests[str(message.id)] = size
-        if size > _FREE and not self.bounds.have_room(self):
-            self.end(message.id)
-            return refusal(message.id, types.INTERNAL_ERROR, "too much is under way: wait for answers first")
+        if size > _FREE and not self.limits.is_within_limits(self):
+            self.end_request(message.id)
+            return error_response(message.id, types.INTERNAL_ERROR, "too much is under way: wait for answers first")
         return None
 
-    def end(self, request: object) -> None:
+    def end_request(self, request: object) -> None:
         """Note that a request was answered, or cancelled."""
         self.requests.pop(str(request), None)
 
 
-def refusal(identity: str | int | None, code: int, why: str) -> types.JSONRPCError:
+def error_response(identity: str | int | None, code: int, why: str) -> types.JSONRPCError:
     """Return the error response to a message that is not passed on."""
     return types.JSONRPCError(jsonrpc="2.0", id=identity, error=types.ErrorData(code=code, message=why))

@@ -52,7 +52,9 @@ class RefusedError(DaemonError):
     """It is there, and would not have us."""
 
 
-def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple[socket.socket, dict[str, Any]]:
+def connect_and_greet(
+    home: Home, kind: str, relay: str, folder: str | None = None
+) -> tuple[socket.socket, dict[str, Any]]:
     """A connection to the daemon, over which hello has been said, and the daemon's answer.
 
     The daemon is started if none answers. The hello is said from the working directory, or from `folder`.
@@ -63,7 +65,7 @@ def greet(home: Home, kind: str, relay: str, folder: str | None = None) -> tuple
     for _ in range(_TRIES):
         connection = connect(home)
         try:
-            answer = hello(connection, kind, relay, folder)
+            answer = say_hello(connection, kind, relay, folder)
             if _is_outdated(str(answer.get("version", "0"))):
                 _replace(home, connection)
             elif answer.get("ok"):
@@ -95,7 +97,7 @@ def _order(version: str) -> list[tuple[int, int, str]]:
     return [*((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts), (0, 0, "")]
 
 
-def retire(connection: socket.socket) -> None:
+def end_daemon(connection: socket.socket) -> None:
     """End the daemon at the other end, and return once it is gone. Agents live on: it is as safe as `kill -9` is.
 
     Raises:
@@ -144,7 +146,7 @@ def connect(home: Home) -> socket.socket:
 def _replace(home: Home, connection: socket.socket) -> None:
     """End a daemon, and start the next; no older relay starts one of its own meanwhile."""
     with _lock(home):
-        retire(connection)
+        end_daemon(connection)
         (try_connect(home) or _start(home)).close()
 
 
@@ -227,12 +229,12 @@ def relay_command() -> tuple[str, ...]:
     return (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
 
-def draw_number() -> str:
+def new_relay_id() -> str:
     """The number that is drawn for a relay: with a request's id it names a call."""
     return os.urandom(8).hex()
 
 
-def hello(connection: socket.socket, kind: str, relay: str, folder: str | None = None) -> dict[str, Any]:
+def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | None = None) -> dict[str, Any]:
     """Say hello over a connection; the daemon's answer, which may be a no in words.
 
     Raises:

@@ -31,7 +31,7 @@ class Relay:
 
     def __init__(self, source: int, sink: int) -> None:
         self.home = find_home()
-        self.number = daemon_connection.draw_number()
+        self.number = daemon_connection.new_relay_id()
         self.source = source
         self.source_open = True
         self.sink = sink
@@ -64,7 +64,7 @@ class Relay:
 
     def attend(self) -> None:
         """Reach a daemon, tell it what the last one did not answer, and relay."""
-        daemon, _ = daemon_connection.greet(self.home, "relay", self.number)
+        daemon, _ = daemon_connection.connect_and_greet(self.home, "relay", self.number)
         with daemon:
             self.from_daemon = Lines(LINE_LIMIT)
             self.to_daemon = bytearray(self.memory.repeat())

@@ -24,7 +24,7 @@ from forkjoin.core.error import CallerError, ForkjoinError, is_passing, words_of
 from forkjoin.core.line_reader import Lines
 from forkjoin.core.paths import SOCKET, Home
 from forkjoin.core.session import Hello, Session
-from forkjoin.transport.connection_limits import Allowance, Bounds, refusal
+from forkjoin.transport.connection_limits import ConnectionLimits, ConnectionQuota, error_response
 from forkjoin.transport.daemon_connection import HELLO_LIMIT, peer_of
 from forkjoin.version import PROTOCOL, __version__
 
@@ -64,7 +64,7 @@ async def bind(home: Home) -> AsyncGenerator[SocketListener]:
             (home.state / SOCKET).unlink(missing_ok=True)
 
 
-class Door:
+class SocketServer:
     """Lets connections in, one session each, and counts those that are there."""
 
     def __init__(self, serve: Serve, welcome: Callable[[Session], Awaitable[None]], find_owner: FindOwner) -> None:
@@ -73,7 +73,7 @@ class Door:
         self._find_owner = find_owner
         self.connected = 0
         self._numbers = itertools.count(1)
-        self._bounds = Bounds()
+        self._limits = ConnectionLimits()
 
     async def serve(self, listener: SocketListener, tasks: TaskGroup) -> None:
         """Let in whoever comes; while no descriptor is left for another, they wait at the door."""
@@ -111,7 +111,7 @@ class Door:
         lines = _Reader(stream)
         with ExitStack() as let_in:
             try:
-                session, allowance = await self._let_in(connection, pid, lines, let_in)
+                session, quota = await self._let_in(connection, pid, lines, let_in)
             except CallerError as error:
                 log.warning("refused process %d: %s", pid, error)
                 refused = str(error)
@@ -120,25 +120,25 @@ class Door:
                 refused = f"forkjoin failed ({words_of(error)}); forkjoin daemon logs says where"
             else:
                 await _answer_hello(stream, ok=True)
-                await _converse(stream, lines, session, allowance, self._serve)
+                await _converse(stream, lines, session, quota, self._serve)
                 return
-        with self._bounds.ungreeted():
+        with self._limits.count_before_hello():
             await _refuse(stream, refused)
 
     async def _let_in(
         self, connection: socket.socket, pid: int, lines: "_Reader", held: ExitStack
-    ) -> tuple[Session, Allowance]:
+    ) -> tuple[Session, ConnectionQuota]:
         """Read the hello and identify the caller. `held` counts the connection."""
         with anyio.fail_after(_HELLO_S):
-            with self._bounds.ungreeted():
+            with self._limits.count_before_hello():
                 hello = _parse_hello(await lines.next())
-            allowance = held.enter_context(self._bounds.let_in(pid))
-            async with allowance.turn:
+            quota = held.enter_context(self._limits.count_admitted(pid))
+            async with quota.admission_lock:
                 session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
                 await self._welcome(session)
-        allowance.assign(session.agent)
-        lines.use(allowance)
-        return session, allowance
+        quota.assign(session.agent)
+        lines.use(quota)
+        return session, quota
 
 
 async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:
@@ -181,29 +181,29 @@ def _open_peer(connection: socket.socket, pid: int) -> int | None:
 class _Reader:
     """The lines that come over a connection; None for one that is longer than any message may be.
 
-    The first line is a hello; those after it are messages, as an allowance permits.
+    The first line is a hello; those after it are messages, as an quota permits.
     """
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
         self._lines = Lines(HELLO_LIMIT)
         self._found: Iterator[tuple[int, bytes | None]] = iter(())
-        self._allowance: Allowance | None = None
+        self._allowance: ConnectionQuota | None = None
 
-    def use(self, allowance: Allowance) -> None:
+    def use(self, quota: ConnectionQuota) -> None:
         """Read what follows as messages."""
-        self._allowance = allowance
-        self._lines.limit = allowance.line_limit
+        self._allowance = quota
+        self._lines.limit = quota.line_limit
 
     async def next(self) -> bytes | None:
         while True:
             for _, line in self._found:
                 if self._allowance:
-                    self._allowance.hold(0)
+                    self._allowance.record_incomplete(0)
                 return line
-            if self._allowance and not self._allowance.hold(self._lines.held):
+            if self._allowance and not self._allowance.record_incomplete(self._lines.held):
                 self._lines.drop()
-                self._allowance.hold(0)
+                self._allowance.record_incomplete(0)
             self._found = self._lines.feed(await self._stream.receive())
 
 
@@ -238,13 +238,15 @@ async def _refuse(stream: SocketStream, why: str) -> None:
             await stream.receive()
 
 
-async def _converse(stream: SocketStream, lines: _Reader, session: Session, allowance: Allowance, serve: Serve) -> None:
+async def _converse(
+    stream: SocketStream, lines: _Reader, session: Session, quota: ConnectionQuota, serve: Serve
+) -> None:
     """Pass messages between the socket and `serve` until the other end closes."""
     to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, stream, session, allowance, from_serve)
-        tasks.start_soon(_read, lines, session, allowance, to_serve, outgoing.clone())
+        tasks.start_soon(_write, stream, session, quota, from_serve)
+        tasks.start_soon(_read, lines, session, quota, to_serve, outgoing.clone())
         async with incoming, outgoing:
             await serve(session, incoming, outgoing)
         tasks.cancel_scope.cancel()
@@ -253,7 +255,7 @@ async def _converse(stream: SocketStream, lines: _Reader, session: Session, allo
 async def _read(
     lines: _Reader,
     session: Session,
-    allowance: Allowance,
+    quota: ConnectionQuota,
     to_serve: MemoryObjectSendStream[SessionMessage | Exception],
     refuse: Outgoing,
 ) -> None:
@@ -261,9 +263,9 @@ async def _read(
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the other end is gone, or does not listen
             while True:
                 line = await lines.next()
-                message = _parse(line, allowance.line_limit)
+                message = _parse(line, quota.line_limit)
                 if isinstance(message, SessionMessage):
-                    message = allowance.begin(message.message, len(line or b"")) or message
+                    message = quota.begin_request(message.message, len(line or b"")) or message
                 if isinstance(message, SessionMessage):
                     await to_serve.send(message)
                 elif message is not None:
@@ -275,33 +277,33 @@ def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCErro
     """The message in a line; or the error to answer it with; or nothing, in a blank one."""
     if line is None:
         why = f"a message may have {limit // 1024 // 1024} MB at most, and less where much is under way"
-        return refusal(None, types.INVALID_REQUEST, why)
+        return error_response(None, types.INVALID_REQUEST, why)
     if not line.strip():
         return None
     try:
         content: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return refusal(None, types.PARSE_ERROR, "that is no JSON")
+        return error_response(None, types.PARSE_ERROR, "that is no JSON")
     with suppress(ValidationError):
         message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         if isinstance(message, types.JSONRPCRequest | types.JSONRPCNotification) or "method" not in content:
             return SessionMessage(message)  # a request that holds a result as well is neither
     identity: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
     known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
-    return refusal(known, types.INVALID_REQUEST, "this is not a JSON-RPC 2.0 message")
+    return error_response(known, types.INVALID_REQUEST, "this is not a JSON-RPC 2.0 message")
 
 
 async def _write(
     stream: SocketStream,
     session: Session,
-    allowance: Allowance,
+    quota: ConnectionQuota,
     messages: MemoryObjectReceiveStream[SessionMessage],
 ) -> None:
     async with messages:
         async for sent in messages:
             message = sent.message
             if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
-                allowance.end(message.id)
+                quota.end_request(message.id)
             if isinstance(message, types.JSONRPCError):
                 _bound(message.error)
             data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
