@@ -64,7 +64,7 @@ async def test_a_merge_says_that_it_is_under_way_or_what_it_waits_for(repository
         first, second = Watched(lead), Watched(lead)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: first.call("merge_worktree", ids=ids[:1], verify=verify))
-            await until(lambda: first.heard("merging 1 into main"))
+            await until(lambda: first.heard("merging 1 agent(s) into main"))
             tasks.start_soon(lambda: second.call("merge_worktree", ids=ids[1:]))
             await until(lambda: second.heard("waits for 1 earlier merge(s) into main"))
             (repository / "go").touch()
@@ -101,7 +101,7 @@ async def test_an_agent_whose_client_wants_to_know_is_told_that_it_waits_for_an_
             watched = Watched(program)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: watched.call("ask_lead", question="Tabs?"))
-                await until(lambda: watched.heard("waits for an answer"))
+                await until(lambda: watched.heard("waiting for an answer"))
                 (asked,) = (await lead.call("list_requests"))["requests"]
                 await lead.call("answer_request", request_id=asked["request_id"], answer="Tabs.")
             assert watched.answer["answer"] == "Tabs."
