@@ -6,7 +6,7 @@ from typing import NoReturn
 import anyio
 import pytest
 from forkjoin import authentication
-from forkjoin.authentication import welcome
+from forkjoin.authentication import authenticate
 from forkjoin.core.session import Hello, Session
 from forkjoin.reconciler import Reconciler
 from forkjoin.version import PROTOCOL, __version__
@@ -26,5 +26,5 @@ async def test_a_person_is_let_in_though_git_is_slow_in_their_repository(
     hello = Hello(protocol=PROTOCOL, version=__version__, kind="cli", relay="x", cwd=str(repository))
     session = Session(hello)
     with anyio.fail_after(GIVE_UP_S):
-        await welcome(in_process_reconciler.services, session)
+        await authenticate(in_process_reconciler.services, session)
     assert session.is_person

@@ -62,7 +62,7 @@ async def serve(home: Home) -> None:
     """Open the services, carry on what is under way, and let connections in."""
     from forkjoin_tools.mcp_server import serve as serve_tools
 
-    from forkjoin.authentication import welcome
+    from forkjoin.authentication import authenticate
     from forkjoin.git.git_version import require_version
     from forkjoin.transport import socket_server
 
@@ -70,7 +70,7 @@ async def serve(home: Home) -> None:
     async with open_reconciler(home) as reconciler, socket_server.bind(home) as listener:
         door = socket_server.SocketServer(
             partial(serve_tools, reconciler),
-            partial(welcome, reconciler.services),
+            partial(authenticate, reconciler.services),
             reconciler.services.executor.find_owner,
         )
         open_journal(home.log, reconciler.services.environments.redact)

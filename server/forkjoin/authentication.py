@@ -1,4 +1,4 @@
-"""Admission: which agent or person is calling, and which project the call is for."""
+"""Authentication: who is calling, a lead, a person or an agent, and from which project."""
 
 import re
 from contextlib import suppress
@@ -17,30 +17,30 @@ from forkjoin.git.git_folder import find_common_dir
 from forkjoin.git.repository import read_checkout
 from forkjoin.services import Services
 
-#: How long a session waits to be admitted before it is let in: less than its hello may take.
-_LEND_S = 5.0
-#: The handles of an agent's program, and of a person in its conversation; those of other commands go on.
+#: Seconds after which a connection is accepted although its project is not known yet. A hello may take longer.
+_REGISTER_S = 5.0
+#: The handle of an agent's program, or of the program of a person who is attached to the agent.
 _PROGRAM = re.compile(r"a([1-9]\d*)-(?:\d+|person)")
-#: The handles of commands that are run for an agent.
+#: The handle of a command that runs for an agent, such as setup or verify.
 _FOR_AGENT = re.compile(r"a([1-9]\d*)-\d+-(.+)")
 
 
-async def welcome(services: Services, session: Session) -> None:
-    """Identify the caller, and lend a lead's environment to its waiting agents.
+async def authenticate(services: Services, session: Session) -> None:
+    """Find out whether an agent is calling, and register other sessions.
 
     Raises:
-        CallerError: It may not call at all, or claims to be an agent that it is not.
+        CallerError: The process may not call forkjoin, or shows the token of another agent.
     """
     session.agent = await _find_agent(services, session)
     if session.agent is None:
-        with suppress(ForkjoinError), move_on_after(_LEND_S):  # each call of a tool does it again, and tells why not
+        with suppress(ForkjoinError), move_on_after(_REGISTER_S):  # each tool call tries again, and reports the error
             await admit(services, session, session.lead(""))
 
 
 async def _find_agent(services: Services, session: Session) -> Agent | None:
-    """Return the calling agent, found by its process, or else by its token.
+    """Return the calling agent, found by its process or else by its token, or `None`.
 
-    A token alone is enough: a container's processes are of no attempt, and a token only takes rights away.
+    A token alone is enough, since processes in containers can't be assigned to an attempt. A token never adds rights.
     """
     handle, token = session.attempt, session.hello.token
     program = _PROGRAM.fullmatch(handle) if handle else None
@@ -50,22 +50,22 @@ async def _find_agent(services: Services, session: Session) -> Agent | None:
     owner = await _agent(services, program[1]) if program else None
     if token and shown is None:
         raise CallerError(
-            "FORKJOIN_TOKEN is set to what is no agent's token here. Agents' programs get theirs from forkjoin; "
-            "if you are none, unset it and call again."
+            "FORKJOIN_TOKEN is not the token of an agent here. forkjoin sets it for agents' programs. Outside of an "
+            "agent, unset it and call again."
         )
     if owner and shown and owner.number != shown.number:
-        await note_refused(services, owner, f"to call as {shown.id}")
-        raise CallerError(f"This process belongs to {owner.label}, and it shows the token of another agent.")
+        await record_refused_call(services, owner, f"to call as {shown.id}")
+        raise CallerError(f"This process belongs to {owner.label}, but shows the token of another agent.")
     return owner or shown
 
 
 async def _refuse_command(services: Services, handle: str) -> None:
-    """Raise the CallerError for a command that only prepares or checks work."""
+    """Raise the CallerError for a command such as setup or verify. Record the call for its agent."""
     if found := _FOR_AGENT.fullmatch(handle):
-        await note_refused(services, await _agent(services, found[1]), f"to call from its {found[2]}")
-    whose = handle or "as its FORKJOIN_TOKEN tells"
+        await record_refused_call(services, await _agent(services, found[1]), f"to call from its {found[2]}")
+    command = handle or "known by its FORKJOIN_TOKEN"
     raise CallerError(
-        f"This process belongs to a command such as setup or verify ({whose}). Such commands "
+        f"This process belongs to a command such as setup or verify ({command}). Such commands "
         "can't call forkjoin. Nothing was changed."
     )
 
@@ -73,19 +73,28 @@ async def _refuse_command(services: Services, handle: str) -> None:
 async def _agent(services: Services, number: str) -> Agent:
     found = await services.store.agents.get_all([int(number)])
     if not found:
-        raise CallerError(f"This process belongs to a{number}, of which there is no record: it can't call forkjoin.")
+        raise CallerError(
+            f"This process belongs to a{number}, which has no record any more, so it can't call forkjoin."
+        )
     return found[0]
 
 
-async def note_refused(services: Services, agent: Agent, what: str) -> None:
+async def record_refused_call(services: Services, agent: Agent, what: str) -> None:
     """Record a refused call once per attempt, so that the agent's result warns of it."""
-    with suppress(RecordsError):  # it is refused all the same
+    with suppress(RecordsError):  # the call is refused anyway
         if what not in await services.store.events.refusals(agent):
             await services.store.events.add(agent, [(Refused(what), -1)])
 
 
 async def admit(services: Services, session: Session, lead: str) -> tuple[Project, str]:
-    """Let a session in, and its lead's agents use its environment; the project it stands in, and the digest of that."""
+    """Register a session, and make its environment the current one of its lead.
+
+    Args:
+        lead: The name of the session's lead in the project.
+
+    Returns:
+        The project, and the digest of the environment. For an agent's session these are the agent's own.
+    """
     services.project_sessions.add(session)
     project = await _find_project(services, session.folder)
     if session.agent:
@@ -100,9 +109,9 @@ async def admit(services: Services, session: Session, lead: str) -> tuple[Projec
 
 
 async def _find_project(services: Services, folder: Path) -> Project:
-    """Return the project that a folder is in.
+    """Return the project that contains a folder.
 
-    One that is recorded is found by its files alone: agents can be stopped where git can't read the repository.
+    A recorded project is found without calling git, so that agents can be stopped even if git fails.
     """
     found = await to_thread.run_sync(find_common_dir, folder)
     known = await services.store.projects.find(_as_text(found)) if found else None
@@ -110,7 +119,7 @@ async def _find_project(services: Services, folder: Path) -> Project:
 
 
 def _as_text(common_dir: str) -> str:
-    """Return the folder as text. It is recorded and shown to models."""
+    """Return the path, or raise a CallerError if it is not valid UTF-8."""
     try:
         common_dir.encode()
     except UnicodeEncodeError:
@@ -125,6 +134,6 @@ async def _project_of(services: Services, agent: Agent, found: Project) -> Proje
     project = await services.store.projects.get(agent.project)
     if project != found:
         raise CallerError(
-            f"{agent.worktree.path} is no worktree of {project.common_dir} any more; nothing was changed."
+            f"{agent.worktree.path} is not a worktree of {project.common_dir} any more. Nothing was changed."
         )
     return project

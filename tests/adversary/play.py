@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import psutil
 from anyio import to_thread
-from forkjoin.authentication import welcome
+from forkjoin.authentication import authenticate
 from forkjoin.core import file_lock
 from forkjoin.core.error import CallerError
 from forkjoin.core.paths import Home, find_home
@@ -130,7 +130,9 @@ async def _open_door(reconciler: Reconciler, home: Home) -> AsyncGenerator[None]
     """Let agents' programs connect to this process, as to a daemon."""
     async with socket_server.bind(home) as listener, anyio.create_task_group() as tasks:
         door = socket_server.SocketServer(
-            partial(serve, reconciler), partial(welcome, reconciler.services), reconciler.services.executor.find_owner
+            partial(serve, reconciler),
+            partial(authenticate, reconciler.services),
+            reconciler.services.executor.find_owner,
         )
         tasks.start_soon(door.serve, listener, tasks)
         yield
@@ -214,7 +216,7 @@ class _Player:
             hello = make_hello(f"greeting-{kind}", kind=kind, cwd=str(self.ground.lead_at), session_id="session-1")
             try:
                 with anyio.fail_after(DEADLINE_S):
-                    await welcome(self.reconciler.services, Session(hello))
+                    await authenticate(self.reconciler.services, Session(hello))
             except CallerError:
                 pass
             except TimeoutError:

@@ -141,7 +141,9 @@ async def test_one_that_is_named_beside_all_of_them_counts_by_itself(near: Lead)
     ids = await fork(near, {"name": "both", "task": "ls -x f?", "after": ["fix", "fix-1"]})
     ids += await fork(near, {"name": "twice", "task": "ls -x f?", "after": ["fix", "fix-2"]})
     assert await outcomes(near, ids) == {"both": "succeeded: f1 f2", "twice": "succeeded: f2"}
-    assert "a3 (fix-3) failed: what" in await near.refusal("spawn_agent", task="true", after=["fix", "fix-3"])
+    assert "a3 (fix-3) failed: agents that depend on it" in await near.refusal(
+        "spawn_agent", task="true", after=["fix", "fix-3"]
+    )
 
 
 async def test_what_was_discarded_stands_for_nobody_and_is_started_from_by_its_ref_alone(
@@ -179,7 +181,9 @@ async def test_where_none_has_succeeded_what_follows_is_skipped_and_the_best_sta
     assert await won(near) == ["a2", "a1"]
     assert "+1" in await near.call("read_diff", id="fix")
     assert "did not succeed" in (await near.call("merge_worktree", ids=["fix"]))["skipped"][0]["why"]
-    assert "a1 (fix-1) failed, a2 (fix-2) failed: what" in await near.refusal("spawn_agent", task="x", after=["fix"])
+    assert "a1 (fix-1) failed, a2 (fix-2) failed: agents that depend on it" in await near.refusal(
+        "spawn_agent", task="x", after=["fix"]
+    )
 
 
 async def test_of_those_named_together_the_best_alone_lands_and_a_loser_by_itself(near: Lead, repository: Path) -> None:

@@ -39,7 +39,7 @@ async def test_a_base_that_is_named_is_what_it_starts_from(near: Lead) -> None:
 async def test_work_that_conflicts_is_said_and_nothing_is_started(near: Lead, home: Home) -> None:
     older = await near.run("echo 1 > shared.txt", "echo 2 > shared.txt")
     (after,) = await fork(near, {"name": "both", "task": f"touch {home.state}/started", "after": older})
-    assert (await outcomes(near, [after]))["both"].startswith("failed: What it comes after conflicts: the work of a2")
+    assert (await outcomes(near, [after]))["both"].startswith("failed: The work of its dependencies conflicts: a2")
     assert "shared.txt" in (await near.call("get_result", id=after))["error"]
     assert not (home.state / "started").exists()
 

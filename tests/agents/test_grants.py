@@ -12,7 +12,7 @@ from support.harness import GIVE_UP_S, Lead, lead_of, open_reconciler_in_memory,
 async def test_money_for_them_comes_out_of_what_the_one_has_that_spawns_them(
     in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
-    assert "must leave something" in await near_lead.refusal(
+    assert "must be smaller" in await near_lead.refusal(
         "spawn_agent", task="true", agent="claude", budget_usd=4, nesting={"agents": 3, "budget_usd": 4}
     )
     parent = await begin(near_lead, agents=5, budget_usd=3)
@@ -62,7 +62,7 @@ async def test_of_a_command_that_may_spawn_no_default_is_the_budget(home: Home, 
 async def test_a_budget_of_a_command_is_for_those_that_it_spawns(
     talkers: None, in_process_reconciler: Reconciler, near_lead: Lead
 ) -> None:
-    assert "must leave something" in await near_lead.refusal(
+    assert "must be smaller" in await near_lead.refusal(
         "spawn_agent", task="true", budget_usd=4, nesting={"agents": 3, "budget_usd": 5}
     )
     answer = await near_lead.call("spawn_agent", task=WAITS, name="parent", budget_usd=3, nesting={"agents": 3})

@@ -269,7 +269,7 @@ async def test_one_that_can_not_go_on_keeps_what_it_did(talking: Lead, repositor
     await told(talking, agent, "true")
     (result,) = await talking.results(agent)
     assert (result["state"], result["insertions"]) == ("failed", 1)
-    assert "knows the worktree of a1" in result["error"]
+    assert "know the worktree of a1" in result["error"]
     assert "+x" in await talking.call("read_diff", id=agent)
 
 
@@ -343,7 +343,7 @@ async def test_what_earlier_attempts_warned_of_stays_in_the_result(talking: Lead
     for text in ("a", "bb"):
         await told(talking, agent, text)
         (result,) = await talking.results(agent)
-    warnings = [one for one in result["warnings"] if "other refs" in one]
+    warnings = [one for one in result["warnings"] if "refs other" in one]
     assert ["new-2 (new)" in warnings[0], "new-1 (new)" in warnings[1]] == [True, True]
     assert [one.partition(": ")[0] for one in warnings[1:]] == ["In attempt 2", "In attempt 1"]
     nothing = [one for one in result["warnings"] if "changed nothing" in one]

@@ -128,7 +128,7 @@ async def test_one_stays_in_its_repository_whatever_it_makes_of_its_worktree(
     git(worktree, *AUTHOR, "commit", "-q", "--allow-empty", "-m", "another")
     async with program_of(in_process_reconciler, parent) as program:
         refused = await program.refusal("spawn_agent", task="true")
-        assert f"is no worktree of {repository}/.git any more; nothing was changed." in refused
+        assert f"is not a worktree of {repository}/.git any more. Nothing was changed." in refused
 
 
 async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn(
@@ -143,11 +143,11 @@ async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn
             refused = await below.refusal("spawn_agent", task="true")
             assert "was granted 2 agents of its own" in refused
             assert "0 are left, and 1 were asked for. Nothing was spawned." in refused
-            assert "granted depth 1: give yours no nesting" in await below.refusal(
+            assert "granted depth 1, so its agents can have no nesting" in await below.refusal(
                 "spawn_agent", task="true", nesting={"agents": 1}
             )
         assert "0 are left" in await program.refusal("spawn_agents", agents=[{"task": "true"}], dry_run=True)
-        assert "give yours at most nesting.depth 1" in await program.refusal(
+        assert "so its agents can have at most nesting.depth 1" in await program.refusal(
             "spawn_agent", task="true", nesting={"agents": 1, "depth": 2}
         )
         listed = (await program.call("list_agents"))["agents"]
@@ -158,9 +158,9 @@ async def test_no_more_start_than_were_granted_those_among_them_that_these_spawn
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"after": ["parent"]}, "no agent of yours"),
-        ({"base": "other"}, "no agent of yours"),
-        ({"exclusive": "database"}, "has 'database' to itself until its end"),
+        ({"after": ["parent"]}, "not spawned by you"),
+        ({"base": "other"}, "not spawned by you"),
+        ({"exclusive": "database"}, "holds the key 'database' until its end"),
     ],
 )
 async def test_none_is_spawned_that_would_wait_for_what_waits_for_it(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from forkjoin.agents.retention import tidy
 from forkjoin.app import open_reconciler
-from forkjoin.authentication import welcome
+from forkjoin.authentication import authenticate
 from forkjoin.core.lead_environments import LeadEnvironments
 from forkjoin.core.model import Agent, MergeJobState
 from forkjoin.core.paths import Home
@@ -235,7 +235,7 @@ async def test_the_daemon_tidies_at_its_start_and_knows_who_is_connected(reposit
             "days": 1
         }
         session = _session("x", dict(os.environ))
-        await welcome(reconciler.services, session)
+        await authenticate(reconciler.services, session)
         assert list(reconciler.services.project_sessions) == [session]
         del session
         gc.collect()

@@ -65,7 +65,7 @@ async def test_what_means_neither_is_refused_naming_both_and_so_is_a_circle(near
     circle = [{"name": "x", "task": "true", "base": "y"}, {"name": "y", "task": "true", "after": ["x"]}]
     assert "has a cycle" in await near.refusal("spawn_agents", agents=circle)
     await near.run("exit 1")
-    assert "a1 (exit-1) failed: what comes after it" in await near.refusal("spawn_agent", task="true", base="a1")
+    assert "a1 (exit-1) failed: agents that depend on it" in await near.refusal("spawn_agent", task="true", base="a1")
 
 
 @pytest.mark.parametrize("strategy", ["merge", "squash"])
@@ -83,7 +83,7 @@ async def test_where_nothing_is_left_of_its_base_it_fails_in_words(near: Lead, r
     above = {"base": "never", "on_failed_dependency": "run"}
     (top,) = await fork(near, {"name": "top", "task": "true", **above})
     await near.call("stop_agents", ids=ids)
-    assert (await outcomes(near, [top]))["top"].startswith("failed: Nothing is there of the work of never")
+    assert (await outcomes(near, [top]))["top"].startswith("failed: Its base never")
 
 
 async def test_it_starts_from_the_work_of_one_that_failed_where_it_is_to_run_all_the_same(near: Lead) -> None:

@@ -54,7 +54,7 @@ async def test_claude_spawns_within_its_grant_is_refused_beyond_it_and_merges_in
     assert ours in [{f"mcp__forkjoin__{tool}" for tool in tools} for tools in (granted, begins_with)]
     _, _, deep, spawned, beyond, waited, found, merged = of_parent[-1].results
     assert [one.is_error for one in (deep, spawned, beyond)] == [True, False, True]
-    assert "granted depth 1: give yours no nesting" in deep.text
+    assert "granted depth 1, so its agents can have no nesting" in deep.text
     assert "was granted 1 agents of its own" in beyond.text
     assert json.loads(waited.text)["finished"][0]["summary"] == "The part is done."
     assert found.text.endswith("a2 (part): ours.txt is short.")

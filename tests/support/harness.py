@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 import anyio
 import pytest
 from forkjoin.app import open_reconciler
-from forkjoin.authentication import welcome
+from forkjoin.authentication import authenticate
 from forkjoin.core import file_lock
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Hello, Session
@@ -240,7 +240,7 @@ async def lead_of(
     hello = make_hello(f"memory-{session}-{kind}", kind=kind, cwd=str(where), session_id=session, token=token)
     opened = Session(hello)
     if token:
-        await welcome(reconciler.services, opened)
+        await authenticate(reconciler.services, opened)
     async with Client(_in_memory(reconciler, opened), **of_client) as client:
         yield Lead(client)
 

@@ -154,7 +154,7 @@ async def test_an_agents_verify_is_refused_and_its_lead_is_warned(lead: Lead, ho
 
 def test_the_token_without_rights_is_refused_wherever_it_is_shown(repository: Path, home: Home) -> None:
     done = forkjoin(repository, "ps", check=False, env={"FORKJOIN_TOKEN": NO_RIGHTS})
-    assert (done.returncode, "(as its FORKJOIN_TOKEN tells)" in done.stderr) == (1, True)
+    assert (done.returncode, "(known by its FORKJOIN_TOKEN)" in done.stderr) == (1, True)
 
 
 async def test_a_process_of_no_attempt_with_a_token_is_the_agent(

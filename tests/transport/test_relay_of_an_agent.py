@@ -125,5 +125,5 @@ async def test_a_guessed_token_is_refused_in_words_and_logged(repository: Path, 
         )
         words = json.loads(done.stdout)["error"]["message"]
     assert done.returncode == 1
-    assert "FORKJOIN_TOKEN is set to what is no agent's token here" in words
+    assert "FORKJOIN_TOKEN is not the token of an agent here" in words
     await until(lambda: "refused process" in home.log.read_text())

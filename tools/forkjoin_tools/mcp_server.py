@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from forkjoin.agents.attach import person_handle
-from forkjoin.authentication import note_refused
+from forkjoin.authentication import record_refused_call
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
 from forkjoin.reconciler import Reconciler
@@ -207,7 +207,7 @@ class _AgentServer(_LeadServer):
         if name not in self.own and not (self._session.is_command_line and name in _COMMAND_LINE_READERS):
             log.warning("agent %s called %s: refused", agent.label, name[:80])
             known = name in _PersonServer.offered
-            await note_refused(self._loop.services, agent, name if known else "an unknown tool")
+            await record_refused_call(self._loop.services, agent, name if known else "an unknown tool")
             raise ToolError(
                 f"{name[:80]} is only for the lead, and you are agent {agent.label}. Nothing was changed. "
                 "Do your task and commit it on your branch. The lead does the rest."

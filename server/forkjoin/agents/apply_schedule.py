@@ -11,7 +11,7 @@ from dataclasses import replace
 from forkjoin.agents.budgets import find_budgets
 from forkjoin.agents.machine_usage import MachineMonitor
 from forkjoin.agents.messages import taker_of
-from forkjoin.agents.rate_limits import let_grow
+from forkjoin.agents.rate_limits import relax_rate_limits
 from forkjoin.agents.retry import words_to_go_on
 from forkjoin.core.error import BrokenPromiseError
 from forkjoin.core.event import Noted
@@ -50,7 +50,7 @@ class ScheduleApplier:
     async def act(self) -> list[Agent]:
         """Make a scheduling decision and record it. Return the agents that are under way afterwards."""
         services, now = self._services, time.time()
-        let_grow(services, now, self.max_running)
+        relax_rate_limits(services, now, self.max_running)
         agents = {agent.number: agent for agent in await services.store.agents.live()}
         decision = decide(await self._look(list(agents.values()), now))
         self.waiting, self.next_pass_s = decision.waiting, decision.decide_again_at - now

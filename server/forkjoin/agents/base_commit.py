@@ -1,4 +1,4 @@
-"""What an agent starts from: its base and, where it comes after others, what these have done."""
+"""The commit that an agent starts from: its base, merged with the work of its dependencies."""
 
 from dataclasses import replace
 
@@ -12,16 +12,17 @@ from forkjoin.git.refs import is_ancestor, resolve_commit
 from forkjoin.services import Services
 from forkjoin.workspace.agent_work import find_end
 
+#: The number of conflicting files that an error names.
 _FILES_NAMED = 10
 
 
 async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agent:
-    """The agent, with the commit that it starts from, which is recorded. Doing so twice is harmless.
+    """Determine and record the agent's base commit. Return the agent with it.
 
-    A commit that was named stays as it is; the work of an agent that was named is taken as it stands, alone.
+    A base that the lead named is not merged with the work of dependencies. Repeating this is harmless.
 
     Raises:
-        CallerError: There is no such work, or what it comes after conflicts.
+        CallerError: The base agent has no work, or the work of dependencies conflicts.
     """
     if agent.worktree.prepared or (agent.spec.base is not None and not agent.dependencies.base_agents):
         return agent
@@ -32,19 +33,22 @@ async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agen
 
 
 async def _named(services: Services, common_dir: str, agent: Agent) -> str:
-    """Where the work ends of the agent that was named as base, or of the best of these candidates."""
+    """Return the last commit of the base agent, or of the best candidate that has one."""
     for other in await best_first(services.store, await services.store.agents.get_all(agent.dependencies.base_agents)):
         tip = await find_end(services.store, common_dir, other)
         if tip and await resolve_commit(common_dir, tip):
             return tip
     raise CallerError(
-        f"Nothing is there of the work of {agent.spec.base}, which it was to start from. Spawn it again from another "
-        "`base`: a commit, or an agent that has begun."
+        f"Its base {agent.spec.base} has no work to start from. Spawn the agent again with another `base`: a commit, "
+        "or an agent that has begun."
     )
 
 
 async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
-    """Its base, with the work of all that it comes after and that succeeded, of candidates of the best."""
+    """Return the base, merged with the work of all dependencies that succeeded.
+
+    Of a group of candidates only the best one's work is included.
+    """
     base, ended = agent.worktree.base, await services.store.agents.final_states(agent.dependencies.after)
     succeeded = [number for number in agent.dependencies.after if ended.get(number) is State.SUCCEEDED]
     if agent.dependencies.best_of:
@@ -59,7 +63,11 @@ async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
 
 
 async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent) -> str:
-    """A commit that has both: one of the two, if that is enough."""
+    """Return a commit that contains both commits. It is one of the two if possible.
+
+    Raises:
+        CallerError: The two conflict.
+    """
     if await is_ancestor(common_dir, tip, base):
         return base
     if await is_ancestor(common_dir, base, tip):
@@ -68,8 +76,8 @@ async def _with(common_dir: str, base: str, tip: str, agent: Agent, other: Agent
     if merged.conflicts:
         files = printable_list(merged.conflicts, _FILES_NAMED)
         raise CallerError(
-            f"What it comes after conflicts: the work of {other.label} with the others', in {files}. Merge them with "
-            "merge_worktree, then spawn it again."
+            f"The work of its dependencies conflicts: {other.label} with the others, in {files}. Merge them with "
+            "merge_worktree, then spawn the agent again."
         )
-    message = f"What {agent.label} starts from: with the work of {other.label}\n"
+    message = f"Base of {agent.label}, with the work of {other.label}\n"
     return await make_commit(common_dir, base, merged.tree, tip, message, agent.timing.created)

@@ -1,4 +1,4 @@
-"""The budgets of leads and repositories, as a person has set them, else as the settings say."""
+"""The budgets of leads and repositories. A person sets their limits, or else the settings do."""
 
 import dataclasses
 import math
@@ -9,23 +9,29 @@ from forkjoin.services import Services
 
 
 async def find_budgets(services: Services, agents: Sequence[Agent], *projects: int) -> list[Budget]:
-    """The budgets that these agents are under, or others that have not ended, and those of these projects."""
+    """Return the budgets that apply to these and to all unfinished agents, and those of these projects."""
     keys = [key for one in agents for key in ((one.project, lead) for lead in (*one.leads, ""))]
     keys += [(project, "") for project in projects]
     return _complete(services, keys, await services.store.budgets.of_live_agents(projects))
 
 
 async def find_project_budgets(services: Services, project: int) -> list[Budget]:
-    """The budgets of a project and of its leads."""
+    """Return the budgets of a project and of its leads."""
     return _complete(services, [(project, "")], await services.store.budgets.of_project(project))
 
 
 def _complete(services: Services, keys: Sequence[tuple[int, str]], recorded: Sequence[Budget]) -> list[Budget]:
-    """Those recorded and of these keys, with the settings' limits where a person has set none; infinite is none."""
-    said = services.settings.budget
+    """Return the recorded budgets, and an empty one for each other key, with their limits.
+
+    The settings give the limit if no person has set one. An infinite limit becomes `None`.
+
+    Args:
+        keys: Pairs of a project number and a lead. The lead "" stands for the repository's budget.
+    """
+    settings = services.settings.budget
 
     def limit(budget: Budget) -> float | None:
-        by_default = said.lead_usd if budget.lead else said.repository_usd
+        by_default = settings.lead_usd if budget.lead else settings.repository_usd
         known = by_default if budget.limit_usd is None else budget.limit_usd
         return None if known == math.inf else known
 

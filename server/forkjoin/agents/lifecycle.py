@@ -18,7 +18,7 @@ from forkjoin.agents.messages import deliver
 from forkjoin.agents.output_reader import read_output
 from forkjoin.agents.prepare import prepare
 from forkjoin.agents.program_launch import attempt_spec
-from forkjoin.agents.rate_limits import note_refusal
+from forkjoin.agents.rate_limits import record_rate_limit
 from forkjoin.agents.retry import rest_after
 from forkjoin.agents.setup_and_teardown import set_up
 from forkjoin.agents.stop import end_processes
@@ -87,7 +87,7 @@ async def _run(services: Services, agent: Agent) -> Agent:
     await note_peak(services, agent, outcome)
     concluded = await conclude(services, adapter, agent, outcome)
     if concluded.retry is Retry.WHEN_TAKEN:
-        await note_refusal(services, agent, RateLimited(concluded.error or str(outcome)))
+        await record_rate_limit(services, agent, RateLimited(concluded.error or str(outcome)))
     if concluded.retry is Retry.WHEN_FUNDED:
         await services.store.budgets.count_reserved_as_spent(agent)
     rest = rest_after(services, agent, concluded)

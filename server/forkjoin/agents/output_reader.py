@@ -11,7 +11,7 @@ from dataclasses import replace
 from anyio import to_thread
 
 from forkjoin.adapters.contract import Adapter
-from forkjoin.agents.rate_limits import note_refusal
+from forkjoin.agents.rate_limits import record_rate_limit
 from forkjoin.core.event import FAILED, Event, RateLimited, Spent, TurnEnded, Unreadable, with_text
 from forkjoin.core.line_reader import Lines
 from forkjoin.core.model import Agent, Usage
@@ -53,7 +53,7 @@ async def _store(services: Services, agent: Agent, reader: "_Reader") -> None:
     await services.store.events.add(agent, reader.events, Progress(reader.lines.offset, reader.turn_end), costs)
     refusals = [event for event, _ in reader.events if isinstance(event, RateLimited)]
     if refusals:
-        await note_refusal(
+        await record_rate_limit(
             services, agent, max(refusals, key=lambda refused: (refused.until or 0, refused.wait_s or 0))
         )
     reader.model = next((part.model for part in reversed(reader.spent) if part.begins), reader.model)

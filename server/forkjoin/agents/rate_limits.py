@@ -1,4 +1,4 @@
-"""What a vendor refuses is noted of the account, until it takes more. A daemon that takes over knows of none."""
+"""The rate limits of vendor accounts, learned from refused calls. They are kept in memory only."""
 
 import random
 import time
@@ -9,8 +9,8 @@ from forkjoin.scheduling import rate_limit_policy
 from forkjoin.services import Services
 
 
-async def note_refusal(services: Services, agent: Agent, refused: RateLimited) -> None:
-    """Note that the vendor took no more of the agent's account."""
+async def record_rate_limit(services: Services, agent: Agent, refused: RateLimited) -> None:
+    """Record that the vendor refused a call of the agent's account."""
     live = await services.store.agents.live()
     running = sum(one.account == agent.account and one.state in CALLING for one in live)
     before = services.rate_limits.get(agent.account)
@@ -22,12 +22,16 @@ async def note_refusal(services: Services, agent: Agent, refused: RateLimited) -
         services.store.changes.announce()
 
 
-def let_grow(services: Services, now: float, enough: int) -> None:
-    """Let more run of each account that was not refused for a while; of one of which `enough` may, nothing is known."""
+def relax_rate_limits(services: Services, now: float, enough: int) -> None:
+    """Raise the limits of accounts that had no refused call for a while.
+
+    Args:
+        enough: The number of agents at which a limit is forgotten, since no more can run anyway.
+    """
     for account, known in list(services.rate_limits.items()):
         grown = (
             rate_limit_policy.recover(known, now, enough) if known.changed_at <= now else None
-        )  # else the clock was set back
+        )  # a later time means that the clock was set back
         if grown:
             services.rate_limits[account] = grown
         else:

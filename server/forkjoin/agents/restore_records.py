@@ -1,7 +1,7 @@
-"""When records were lost: agents of which only the files of their attempts tell are recorded again.
+"""Restoring lost records of agents from the files of their attempts.
 
-They are recorded as running, or as asked to stop or pause: the reconciler finds out as after any restart whether they
-still run, how they ended, and what they did; their events are read again from their output.
+A restored agent is recorded as running, or as asked to stop or pause. Then the reconciler finds out whether it still
+runs and how it ended, as after any restart. Its events are read again from its output.
 """
 
 import logging
@@ -28,12 +28,15 @@ _WORKTREE = re.compile(r"a([1-9]\d{0,8})-.*")
 _ASKED = TypeAdapter(Asked)
 
 
-def leave_word(home: Home, agent: Agent) -> None:
-    """Tell in its attempt's folder what the agent is asked for, if anything, before its program ends for it. Blocks."""
+def save_requested_end(home: Home, agent: Agent) -> None:
+    """Save in the attempt's folder that the agent was asked to stop or pause. It blocks.
+
+    It is saved before the program ends, so that a restored agent does not start again.
+    """
     if not (agent.stop_asked or agent.pause.ending):
         return
     asked = Asked(agent.stop_asked, agent.pause.ending, agent.pause.why, agent.pause.not_before)
-    with suppress(OSError):  # it never started; or there is no room, and it would be restored as it ended
+    with suppress(OSError):  # the program never started, or the disk is full
         write_atomically(_asked(home, agent.handle), _ASKED.dump_json(asked))
 
 
@@ -42,14 +45,14 @@ def _asked(home: Home, handle: str) -> Path:
 
 
 async def restore(home: Home, store: Store) -> None:
-    """Record again what the records have lost, and never hand out a number again that was seen anywhere.
+    """Restore the records of agents that are missing, and reserve their numbers.
 
-    As long as a damaged database stands beside the records, whatever has no record is lost; else only what has a
-    number that the records have not handed out yet: the rest was deleted.
+    While a copy of a damaged database exists, every agent without a record counts as missing. Otherwise only numbers
+    that the records have not assigned yet do, since other agents were deleted.
     """
     handed_out, known = await store.restored_agents.known_numbers()
     damaged = bool(await to_thread.run_sync(set_aside_copies, home.records))
-    abouts, highest = await to_thread.run_sync(_look, home)
+    abouts, highest = await to_thread.run_sync(_scan_attempts, home)
     lost = [
         Restored(number, attempt, about, _read_asked(home, number, attempt), await _is_removed(about))
         for number, (attempt, about) in abouts.items()
@@ -63,8 +66,8 @@ async def restore(home: Home, store: Store) -> None:
     await store.restored_agents.add(lost, highest)
 
 
-def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
-    """What is told of each agent's newest attempt, and the largest number seen."""
+def _scan_attempts(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
+    """Return the newest attempt of each agent, with what its folder says, and the highest agent number found."""
     abouts: dict[int, tuple[int, About]] = {}
     worktrees = (_WORKTREE.fullmatch(folder.name) for folder in home.worktrees.glob("*/*"))
     attempts = (_ATTEMPT.fullmatch(folder.name) for folder in home.attempts.iterdir())
@@ -78,7 +81,10 @@ def _look(home: Home) -> tuple[dict[int, tuple[int, About]], int]:
 
 
 def _read_asked(home: Home, number: int, attempt: int) -> Asked:
-    """What the agent was asked for; where nobody could write that down, but it was ended, it is not to go on."""
+    """Return what the agent was asked for.
+
+    If that could not be saved but its program was ended, the agent counts as asked to stop.
+    """
     file = _asked(home, f"a{number}-{attempt}")
     with suppress(OSError, ValidationError):
         return _ASKED.validate_json(file.read_bytes())
@@ -86,7 +92,7 @@ def _read_asked(home: Home, number: int, attempt: int) -> Asked:
 
 
 async def _is_removed(about: About) -> bool:
-    """Whether neither worktree nor branch are there any more."""
+    """Return whether both the worktree and the branch are gone."""
     if await to_thread.run_sync(Path(about.worktree).exists):
         return False
     with suppress(GitError, OSError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.candidates import Entrant, expand
 from forkjoin.agents.dependencies import Dependencies, find_dependencies
-from forkjoin.agents.nested_spawns import check_granted, share_out
+from forkjoin.agents.nested_spawns import check_grant, split_budget
 from forkjoin.core.agent_spec import Permissions, Spec, slug
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
@@ -62,7 +62,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     by_default = None if is_granted else services.settings.budget.agent_usd
     specs = [_fund(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
     if parent:
-        await check_granted(services, parent, specs, afters)
+        await check_grant(services, parent, specs, afters)
     new = [
         _new(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
         for one, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
@@ -81,8 +81,8 @@ def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
 def _fund(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
     """The spec, with the budget that the settings give where it says nothing, unless a grant above bounds it."""
     if not converses:
-        return share_out(spec, converses=False) if spec.nesting else spec
-    return share_out(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=True)
+        return split_budget(spec, converses=False) if spec.nesting else spec
+    return split_budget(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=True)
 
 
 def _new(

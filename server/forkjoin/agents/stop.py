@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import anyio
 from anyio import to_thread
 
-from forkjoin.agents.restore_records import leave_word
+from forkjoin.agents.restore_records import save_requested_end
 from forkjoin.agents.wait import wait
 from forkjoin.core.error import CallerError, RecordsError
 from forkjoin.core.event import Noted
@@ -66,7 +66,7 @@ async def end_processes(services: Services, agent: Agent, handles: Sequence[str]
 
     Without handles, end everything that runs for the agent. Return only once all processes have ended.
     """
-    await to_thread.run_sync(leave_word, services.home, agent)
+    await to_thread.run_sync(save_requested_end, services.home, agent)
     for handle in handles or await _all_handles(services, agent):
         named: list[str] = []
         while left := await services.executor.cancel(handle, services.settings.limits.stop_grace_s):

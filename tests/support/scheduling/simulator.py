@@ -301,7 +301,7 @@ class World:
         if agent.history.retried < script.stumbles:
             self._end(agent, Conclusion(ok=False, output="", error="API Error: 500", retry=Retry.LATER))
         elif refused := self._refuse(agent):
-            _done(rate_limits.note_refusal(self._services, agent, refused))
+            _done(rate_limits.record_rate_limit(self._services, agent, refused))
             program.tried += 1
             if program.tried > script.patience:
                 self._end(agent, Conclusion(ok=False, output="", error=refused.text, retry=Retry.WHEN_TAKEN))
@@ -345,7 +345,7 @@ class World:
         program.tried = 0
         if program.concluded.retry is Retry.WHEN_TAKEN:
             refused = RateLimited(program.concluded.error or "")
-            _done(rate_limits.note_refusal(self._services, agent, refused))
+            _done(rate_limits.record_rate_limit(self._services, agent, refused))
         kind, taken = program_key(agent), round(program.script.takes_gb * GB)
         _done(
             self._services.store.projects.set_memory_peak(
