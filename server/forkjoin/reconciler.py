@@ -22,7 +22,7 @@ from forkjoin.agents.messages import deliver, taker_of
 from forkjoin.agents.process_control import ProcessControl
 from forkjoin.agents.remove import finish_removals
 from forkjoin.agents.requests import Expiry
-from forkjoin.agents.retention import tidy
+from forkjoin.agents.retention import apply_retention
 from forkjoin.core import daemon_log
 from forkjoin.core.error import is_passing, words_of
 from forkjoin.core.model import MergeJob, MergeJobState
@@ -99,7 +99,7 @@ class Reconciler:
         for rest_s in itertools.chain([_SETTLED_S], itertools.repeat(_TIDY_EVERY_S)):
             try:
                 await finish_removals(self.services)
-                await tidy(self.services, datetime.now(UTC).date(), list(self.services.project_sessions))
+                await apply_retention(self.services, datetime.now(UTC).date(), list(self.services.project_sessions))
                 await remove_unused_scratches(self.services)
             except Exception:  # a boundary, as above
                 log.exception("what is due could not be let go of; trying again in an hour")

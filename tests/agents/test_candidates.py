@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from forkjoin.agents.candidates import MAX_AGENTS_PER_CALL
-from forkjoin.agents.retention import tidy
+from forkjoin.agents.retention import apply_retention
 from forkjoin.core.paths import Home
 from support.dependent_agents import fork, outcomes
 from support.harness import GIVE_UP_S, Lead, forkjoin, git, lead_of, open_lead_in_memory, open_reconciler_in_memory
@@ -247,13 +247,13 @@ async def test_who_won_is_known_until_all_have_gone_at_once(repository: Path, ho
         await contest(lead, "echo $n > n; test $n != 1", "cat n")
         await lead.call("merge_worktree", ids=["fix"])
         for n in range(40):
-            await tidy(reconciler.services, date(2030, 1, 1) + timedelta(days=n), [])
+            await apply_retention(reconciler.services, date(2030, 1, 1) + timedelta(days=n), [])
         assert await won(lead) == ["a3*", "a2", "a1"]
         await lead.call("remove_worktrees", ids=["fix-1", "fix-2"], discard_unmerged=True)
         for n in range(30):
-            await tidy(reconciler.services, date(2030, 3, 1) + timedelta(days=n), [])
+            await apply_retention(reconciler.services, date(2030, 3, 1) + timedelta(days=n), [])
             assert await won(lead) == ["a3*", "a2", "a1"]
-        await tidy(reconciler.services, date(2030, 4, 1), [])
+        await apply_retention(reconciler.services, date(2030, 4, 1), [])
         assert (await lead.call("list_agents", all=True))["agents"] == [], "they go together"
 
 

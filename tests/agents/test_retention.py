@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from forkjoin.agents.retention import tidy
+from forkjoin.agents.retention import apply_retention
 from forkjoin.app import open_reconciler
 from forkjoin.authentication import authenticate
 from forkjoin.core.lead_environments import LeadEnvironments
@@ -24,7 +24,7 @@ FIRST = date(2030, 1, 1)
 async def _see_days(reconciler: Reconciler, count: int, start: date = FIRST) -> None:
     """Let forkjoin run on so many days, one after the other."""
     for n in range(count):
-        await tidy(reconciler.services, start + timedelta(days=n), [])
+        await apply_retention(reconciler.services, start + timedelta(days=n), [])
 
 
 async def _known(reconciler: Reconciler) -> set[str]:
@@ -64,7 +64,7 @@ async def test_a_clock_that_jumps_removes_nothing(home: Home, ended: None) -> No
         await _see_days(reconciler, 2, FIRST + timedelta(days=600))
         await _see_days(reconciler, 2, FIRST - timedelta(days=600))
         for _ in range(40):
-            await tidy(reconciler.services, FIRST, [])
+            await apply_retention(reconciler.services, FIRST, [])
         assert await _known(reconciler) == {"a1", "a2", "a3", "a4"}
 
 
@@ -143,9 +143,9 @@ async def test_one_that_cannot_go_keeps_no_other_and_goes_the_next_time(
                 await forget(number)
 
             patched.setattr(reconciler.store.retention, "delete_agent", forget_but_one)
-            await tidy(reconciler.services, FIRST + timedelta(days=30), [])
+            await apply_retention(reconciler.services, FIRST + timedelta(days=30), [])
         assert await _known(reconciler) == {"a1", "a2", "a4"}  # its worktree and logs are gone, its record not yet
-        await tidy(reconciler.services, FIRST + timedelta(days=30), [])
+        await apply_retention(reconciler.services, FIRST + timedelta(days=30), [])
         assert await _known(reconciler) == {"a2", "a4"}
 
 
@@ -158,10 +158,10 @@ async def test_an_attempts_folder_without_a_record_goes_but_for_what_may_yet_be_
             (home.attempts / handle).mkdir()
         copy = home.records.with_name("records.sqlite.damaged-20300101T000000Z")
         copy.touch()
-        await tidy(reconciler.services, FIRST, [])
+        await apply_retention(reconciler.services, FIRST, [])
         assert (home.attempts / "a3-1").exists()
         copy.unlink()
-        await tidy(reconciler.services, FIRST, [])
+        await apply_retention(reconciler.services, FIRST, [])
         left = {folder.name for folder in home.attempts.iterdir()}
         assert left == {"a1-1", "a2-1", "a4-1", "a99-1"}
 
@@ -186,7 +186,9 @@ async def test_a_relay_that_is_connected_can_ask_again_whenever_it_does(home: Ho
             reconciler.store.database.connection.execute("SELECT request FROM call").fetchone()["request"],
         )
         for n in range(40):
-            await tidy(reconciler.services, FIRST + timedelta(days=n), [_session("memory-session-1-relay", {})])
+            await apply_retention(
+                reconciler.services, FIRST + timedelta(days=n), [_session("memory-session-1-relay", {})]
+            )
         assert await reconciler.store.calls.answer_to(call) is not None
 
 
@@ -221,7 +223,7 @@ async def test_what_a_session_brings_that_comes_while_is_tidied_is_kept(
             return await settled(day)
 
         monkeypatch.setattr(reconciler.store.retention, "settled_agents", come_meanwhile)
-        await tidy(reconciler.services, FIRST, [])
+        await apply_retention(reconciler.services, FIRST, [])
         assert reconciler.services.environments.find("lost", 1, "new") == {"WHOSE": "a new lead's"}
         assert reconciler.services.environments.find(brought[0], 2, "") == {"WHOSE": "a new lead's"}
         assert reconciler.services.environments.find(old, 2, "") is None

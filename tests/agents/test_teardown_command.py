@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 from conftest import processes_of
-from forkjoin.agents.retention import tidy
+from forkjoin.agents.retention import apply_retention
 from forkjoin.core.paths import Home
 from forkjoin.reconciler import Reconciler
 from forkjoin.store.port_blocks import first_port
@@ -195,4 +195,4 @@ async def test_retention_waits_for_an_environment_in_the_project(
 
 async def _days_pass(reconciler: Reconciler) -> None:
     for day in range(1, 6):
-        await tidy(reconciler.services, date(2040, 1, day), [])
+        await apply_retention(reconciler.services, date(2040, 1, day), [])

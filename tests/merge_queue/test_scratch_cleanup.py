@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 from conftest import processes_of
-from forkjoin.agents.retention import tidy
+from forkjoin.agents.retention import apply_retention
 from forkjoin.core.paths import Home
 from forkjoin.core.session import Call
 from forkjoin.core.settings import Recipe
@@ -242,7 +242,7 @@ async def test_runs_of_what_is_recorded_no_more_are_forgotten(
     await land(reconciler, repository, Recipe())
     for handle in ("t1-9-main-verify", "t2-9-main-verify"):
         (home.attempts / handle).mkdir()
-    await tidy(reconciler.services, date(2040, 1, 1), [])
+    await apply_retention(reconciler.services, date(2040, 1, 1), [])
     assert [folder.name for folder in home.attempts.iterdir()] == ["t1-9-main-verify"]
 
 

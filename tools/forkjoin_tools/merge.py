@@ -20,8 +20,8 @@ from forkjoin.merge_queue.report import (
     limit_names,
 )
 from forkjoin.merge_queue.requester import lacks_environment
-from forkjoin.workspace.agent_work import take_over
-from forkjoin.workspace.repository_config import find_recipe
+from forkjoin.workspace.agent_work import accept_commit
+from forkjoin.workspace.repository_config import find_trusted_recipe
 from pydantic import BaseModel, Field
 
 from forkjoin_tools.reply_size import REPLY_BYTES, fit_rows, json_size
@@ -135,7 +135,7 @@ async def _find_reviewed(call: ToolCall, ids: Sequence[str]) -> list[Agent]:
     for agent, commit in found:
         if commit and agent.state in FINAL:
             why = f"Its branch moved after its end, and was named for a merge as of {commit[:12]}."
-            await take_over(call.store, call.caller.project.common_dir, agent, commit, why)
+            await accept_commit(call.store, call.caller.project.common_dir, agent, commit, why)
     return await call.find_each([agent.id for agent, _ in found])
 
 
@@ -157,7 +157,7 @@ async def _find_terms(call: ToolCall, arguments: MergeWorktree) -> tuple[str | N
     try:
         checkout = await read_checkout(call.caller.session.folder)
         names_verify = arguments.verify is not None
-        return arguments.into, *await find_recipe(call.services.home, checkout, names_verify=names_verify)
+        return arguments.into, *await find_trusted_recipe(call.services.home, checkout, names_verify=names_verify)
     except CallerError:  # a repeated call gets its first answer, whatever the file says by now
         if await call.store.calls.answer_to(call.caller.call) is None:
             raise

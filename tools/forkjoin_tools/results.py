@@ -13,7 +13,7 @@ from forkjoin.core.error import CallerError, GitError
 from forkjoin.core.event import Recorded
 from forkjoin.core.model import FINAL, OUTPUT_LIMIT, Agent, Merge, Result, State, Usage, Verify
 from forkjoin.git import diff
-from forkjoin.workspace.agent_work import Moved, find_last, find_moved
+from forkjoin.workspace.agent_work import BranchMove, find_branch_move, find_result_commit
 from pydantic import Field
 
 from forkjoin_tools.candidate_comparison import CandidateRow, compare
@@ -277,10 +277,10 @@ async def read_diff(call: ToolCall, arguments: ReadDiff) -> str:
     return _page(text, start + len(page), more=more, live=False, note=note)
 
 
-async def _find_moved(call: ToolCall, agent: Agent) -> Moved | None:
+async def _find_moved(call: ToolCall, agent: Agent) -> BranchMove | None:
     """Return how an agent's branch moved since its end, or `None` if git can't tell."""
     with suppress(GitError, OSError):
-        return await find_moved(call.store, call.caller.project.common_dir, agent)
+        return await find_branch_move(call.store, call.caller.project.common_dir, agent)
     return None
 
 
@@ -288,7 +288,7 @@ async def _diff(call: ToolCall, agent: Agent, commit: str | None, path: str | No
     """Return the diff of an agent's work, or of its branch at a commit."""
     common_dir = call.caller.project.common_dir
     if agent.state in FINAL:
-        tip = commit or await find_last(call.store, agent)
+        tip = commit or await find_result_commit(call.store, agent)
         return await diff.read_diff(common_dir, agent.worktree.base, tip, path, stat=stat) if tip else b""
     if not agent.worktree.prepared:
         return b""

@@ -1,6 +1,6 @@
 """stop_agents and remove_worktrees."""
 
-from forkjoin.agents.remove import remove
+from forkjoin.agents.remove import remove_agents
 from forkjoin.agents.stop import stop
 from forkjoin.core.model import FINAL
 from pydantic import BaseModel, Field
@@ -43,7 +43,7 @@ async def stop_agents(call: ToolCall, arguments: Stop) -> StopAnswer:
 
 class Remove(Arguments):
     ids: Ids
-    discard_unmerged: bool = Field(False, description="Also remove unmerged work.")
+    discard_unmerged: bool = Field(False, description="Also remove_agents unmerged work.")
 
 
 class RemovedAgent(BaseModel):
@@ -66,7 +66,7 @@ async def remove_worktrees(call: ToolCall, arguments: Remove) -> RemoveAnswer:
     """
     agents = await call.find_all(arguments.ids)
     environment = call.services.environments.find_for_caller(call.caller)
-    kept, warnings = await remove(
+    kept, warnings = await remove_agents(
         call.services, agents, discard_unmerged=arguments.discard_unmerged, environment=environment
     )
     rows = [RemovedAgent(id=a.id, name=a.name, kept_as=kept[a.number]) for a in agents]

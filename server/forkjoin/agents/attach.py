@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forkjoin.adapters.registry import ADAPTERS
 from forkjoin.agents.messages import tell
-from forkjoin.agents.prepare import workplace_of
+from forkjoin.agents.prepare import workspace_of
 from forkjoin.agents.program_launch import brief_of, variables_of
 from forkjoin.agents.retry import AFTER_PERSON
 from forkjoin.agents.stop import end_processes
@@ -27,7 +27,7 @@ from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from forkjoin.scheduling.gates import PERSON_ATTACHED, PERSON_LEFT
 from forkjoin.services import Attachment, Services
-from forkjoin.workspace.agent_work import commit_loose, find_last, take_over
+from forkjoin.workspace.agent_work import accept_commit, commit_uncommitted, find_result_commit
 
 #: The suffix of the handle under which a person's program runs.
 _PERSON = "-person"
@@ -68,8 +68,8 @@ async def attach(services: Services, caller: Caller, agent: Agent) -> tuple[Agen
     await end_person_program(services, agent)
     attachment.work_before = await _snapshot(services, agent)
     environment = services.environments.find_for_agent(agent) or caller.session.hello.environment
-    workplace = await workplace_of(services, agent, environment)
-    variables = await variables_of(workplace, agent, {**program.environment, **run.environment}, brief)
+    workspace = await workspace_of(services, agent, environment)
+    variables = await variables_of(workspace, agent, {**program.environment, **run.environment}, brief)
     mark = await services.executor.mark(person_handle(agent))
     return agent, PersonProgram(run.argv, {**variables, **mark})
 
@@ -148,10 +148,10 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
     tip = None
     if not is_unchanged:
         message = f"Work of a person with {agent.label}\n\nForkjoin-Agent: {agent.id}"
-        tip = (await commit_loose(services.store, common_dir, agent, message)).tip
+        tip = (await commit_uncommitted(services.store, common_dir, agent, message)).tip
     freed = await free_others(common_dir, Path(agent.worktree.path), agent.worktree.branch, agent.slug)
     await services.store.events.add(agent, [(Noted(words), -1) for words in freed])
-    if tip is None or await find_last(services.store, agent) == tip:
+    if tip is None or await find_result_commit(services.store, agent) == tip:
         return
     if attachment.caller and not agent.stop_asked:
         try:
@@ -159,7 +159,7 @@ async def _take_over_work(services: Services, attachment: Attachment, agent: Age
             return
         except CallerError as error:
             await services.store.events.add(agent, [(Noted(f"{PERSON_LEFT}, and changed its work: {error}"), -1)])
-    await take_over(services.store, common_dir, agent, tip, "A person has changed its work since its end.")
+    await accept_commit(services.store, common_dir, agent, tip, "A person has changed its work since its end.")
 
 
 async def _snapshot(services: Services, agent: Agent) -> str | None:

@@ -10,7 +10,7 @@ from forkjoin.git.fast_import import make_commit
 from forkjoin.git.file_names import printable_list
 from forkjoin.git.refs import is_ancestor, resolve_commit
 from forkjoin.services import Services
-from forkjoin.workspace.agent_work import find_end
+from forkjoin.workspace.agent_work import find_work_end
 
 #: The number of conflicting files that an error names.
 _FILES_NAMED = 10
@@ -35,7 +35,7 @@ async def settle_base(services: Services, common_dir: str, agent: Agent) -> Agen
 async def _named(services: Services, common_dir: str, agent: Agent) -> str:
     """Return the last commit of the base agent, or of the best candidate that has one."""
     for other in await best_first(services.store, await services.store.agents.get_all(agent.dependencies.base_agents)):
-        tip = await find_end(services.store, common_dir, other)
+        tip = await find_work_end(services.store, common_dir, other)
         if tip and await resolve_commit(common_dir, tip):
             return tip
     raise CallerError(
@@ -57,7 +57,7 @@ async def _of_all(services: Services, common_dir: str, agent: Agent) -> str:
         best = {one.number for one, *_ in filter(None, ranked)}
         succeeded = [number for number in succeeded if number in best]
     for other in await services.store.agents.get_all(succeeded):
-        if tip := await find_end(services.store, common_dir, other):
+        if tip := await find_work_end(services.store, common_dir, other):
             base = await _with(common_dir, base, tip, agent, other)
     return base
 

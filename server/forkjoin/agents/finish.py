@@ -31,7 +31,7 @@ from forkjoin.git.worktrees.worktree_folder import find_place
 from forkjoin.services import Services
 from forkjoin.store.rows import RESTORED
 from forkjoin.workspace import config_tampering
-from forkjoin.workspace.agent_work import commit_loose, find_last, measure
+from forkjoin.workspace.agent_work import commit_uncommitted, find_result_commit, measure_work
 from forkjoin.workspace.shell_command import handles
 
 #: The maximum length of a summary, in characters.
@@ -95,7 +95,7 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
         if agent.worktree.prepared:
             warnings = await _tidy_refs(services, common_dir, agent)
         if agent.worktree.prepared and (tip := await find_tip(common_dir, agent.ref)):
-            work = await measure(common_dir, agent, tip)
+            work = await measure_work(common_dir, agent, tip)
     with suppress(ForkjoinError, OSError):
         warnings += await config_tampering.find_warnings(services, agent)
     told = tuple(warnings)
@@ -107,7 +107,7 @@ async def give_up(services: Services, agent: Agent, words: str) -> None:
 
 async def _fared(services: Services, agent: Agent, result: Result) -> Merge:
     """Return the merge state for the result. A merged branch without new commits stays merged."""
-    if agent.history.was_merged and await find_last(services.store, agent) == result.commit:
+    if agent.history.was_merged and await find_result_commit(services.store, agent) == result.commit:
         return Merge.MERGED
     return Merge.UNMERGED if result.commits else Merge.NOTHING
 
@@ -122,7 +122,7 @@ async def _commit_work(services: Services, common_dir: str, agent: Agent) -> aut
     if any(test.kind != "not_started" for test in tests):
         return autocommit.Left(await find_tip(common_dir, agent.ref), 0, [])
     message = f"Uncommitted work of {agent.label}\n\nForkjoin-Agent: {agent.id}"
-    return await commit_loose(services.store, common_dir, agent, message)
+    return await commit_uncommitted(services.store, common_dir, agent, message)
 
 
 async def _why_unresolved(common_dir: str, agent: Agent, left: autocommit.Left) -> str | None:
@@ -148,7 +148,7 @@ class _Ended(NamedTuple):
 async def _result(services: Services, adapter: Adapter, agent: Agent, ended: _Ended) -> Result:
     """Return the result of an attempt, with the commits and changed lines of its branch."""
     common_dir, outcome, concluded, left, verified, beyond = ended
-    work = await measure(common_dir, agent, left.tip)
+    work = await measure_work(common_dir, agent, left.tip)
     warnings = [*concluded.warnings, *left.warnings, *verified.warnings, *beyond]
     warnings += await _warn_of_dropped(agent, ended) if concluded.ok else []
     warnings += await _warn_of_unsaved(common_dir, agent)

@@ -14,7 +14,7 @@ from forkjoin.git.worktrees import autocommit, merge_in_worktree, worktree
 from forkjoin.git.worktrees.included_files import bring_ignored
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.services import Services
-from forkjoin.workspace.workspace import Workplace
+from forkjoin.workspace.workspace import Workspace
 
 
 async def prepare(services: Services, agent: Agent) -> Agent:
@@ -55,7 +55,7 @@ async def prepare(services: Services, agent: Agent) -> Agent:
     return await store.agents.get(agent.number)
 
 
-async def workplace_of(services: Services, agent: Agent, environment: Mapping[str, str]) -> Workplace:
+async def workspace_of(services: Services, agent: Agent, environment: Mapping[str, str]) -> Workspace:
     """Return the agent's workspace, in which its program and its commands run.
 
     Args:
@@ -68,7 +68,7 @@ async def workplace_of(services: Services, agent: Agent, environment: Mapping[st
         "FORKJOIN_BRANCH": agent.worktree.branch,
         "FORKJOIN_BASE": agent.worktree.base,
     }
-    return Workplace(
+    return Workspace(
         services=services,
         handle=agent.handle,
         common_dir=project.common_dir,

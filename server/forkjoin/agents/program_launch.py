@@ -6,7 +6,7 @@ from anyio import to_thread
 
 from forkjoin.adapters.contract import Brief
 from forkjoin.adapters.registry import ADAPTERS
-from forkjoin.agents.prepare import give_token, workplace_of
+from forkjoin.agents.prepare import give_token, workspace_of
 from forkjoin.core.agent_spec import Permissions
 from forkjoin.core.atomic_write import write_atomically
 from forkjoin.core.error import CallerError
@@ -16,13 +16,13 @@ from forkjoin.git.worktrees.worktree_folder import git_folder
 from forkjoin.process.executor import AttemptSpec
 from forkjoin.services import Services
 from forkjoin.store.rows import About, columns
-from forkjoin.workspace.workspace import Workplace
+from forkjoin.workspace.workspace import Workspace
 
 
 async def attempt_spec(services: Services, agent: Agent, environment: Mapping[str, str]) -> AttemptSpec:
     """Return what the executor should run for a prepared agent's next attempt."""
     program, brief = services.settings.program(agent.spec.agent), await brief_of(services, agent)
-    adapter, workplace = ADAPTERS[program.kind], await workplace_of(services, agent, environment)
+    adapter, workspace = ADAPTERS[program.kind], await workspace_of(services, agent, environment)
     message = await services.store.messages.prompt(agent)
     run = (adapter.resume(brief, program, message) if message else None) or adapter.start(brief, program)
     limits = services.settings.limits
@@ -33,7 +33,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
         handle=agent.handle,
         argv=run.argv,
         cwd=agent.worktree.path,
-        environment=await variables_of(workplace, agent, added, brief),
+        environment=await variables_of(workspace, agent, added, brief),
         input=run.input,
         closed=run.closed,
         timeout_s=minutes * 60 if minutes else None,
@@ -41,7 +41,7 @@ async def attempt_spec(services: Services, agent: Agent, environment: Mapping[st
         log_bytes=limits.log_bytes,
         keeps_unread=adapter.MAKES_EVENTS,
         limits=limits.per_agent,
-        about=await _about(services, agent, workplace),
+        about=await _about(services, agent, workspace),
     )
 
 
@@ -65,36 +65,36 @@ async def brief_of(services: Services, agent: Agent) -> Brief:
     )
 
 
-async def variables_of(workplace: Workplace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
+async def variables_of(workspace: Workspace, agent: Agent, added: Mapping[str, str], brief: Brief) -> dict[str, str]:
     """Return the environment of the agent's program.
 
     Args:
-        workplace: The agent's workspace, with the environment of its lead.
+        workspace: The agent's workspace, with the environment of its lead.
         added: Variables of the settings and of the adapter.
     """
     ours = {
-        "FORKJOIN_TOKEN": await give_token(workplace.services, agent),
-        "FORKJOIN_TASK_FILE": await _write_task(workplace, agent, brief.task),
+        "FORKJOIN_TOKEN": await give_token(workspace.services, agent),
+        "FORKJOIN_TASK_FILE": await _write_task(workspace, agent, brief.task),
         **await find_fallback_identity(agent.worktree.path),
     }
-    return await workplace.compose(added, ours)
+    return await workspace.compose(added, ours)
 
 
-async def _about(services: Services, agent: Agent, workplace: Workplace) -> dict[str, object]:
+async def _about(services: Services, agent: Agent, workspace: Workspace) -> dict[str, object]:
     """Return what the attempt's folder keeps so that a lost record of the agent can be restored."""
     spec = {**agent.spec.model_dump(exclude_defaults=True), "task": await services.store.agents.task(agent.number)}
-    wanted = workplace.recipe.model_dump(exclude_defaults=True)
-    about = About.model_validate({**columns(agent), "project": workplace.common_dir, "spec": spec, "recipe": wanted})
+    wanted = workspace.recipe.model_dump(exclude_defaults=True)
+    about = About.model_validate({**columns(agent), "project": workspace.common_dir, "spec": spec, "recipe": wanted})
     return {"agent": agent.number, "attempt": agent.attempt, **about.model_dump(mode="json", exclude_defaults=True)}
 
 
-async def _write_task(workplace: Workplace, agent: Agent, task: str) -> str:
+async def _write_task(workspace: Workspace, agent: Agent, task: str) -> str:
     """Write the task to a file in the worktree's own git folder, where no commit includes it.
 
     Returns:
         The file's path.
     """
-    folder = await to_thread.run_sync(git_folder, workplace.common_dir, workplace.path)
+    folder = await to_thread.run_sync(git_folder, workspace.common_dir, workspace.path)
     if folder is None:
         raise CallerError(f"git doesn't know the worktree of {agent.label} any more. Spawn a new agent.")
     await to_thread.run_sync(write_atomically, folder / "forkjoin-task", task.encode())

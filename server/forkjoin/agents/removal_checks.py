@@ -14,7 +14,7 @@ from forkjoin.git.refs import find_tip, resolve_commit
 from forkjoin.git.worktrees import worktree_folder
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services
-from forkjoin.workspace.agent_work import find_last
+from forkjoin.workspace.agent_work import find_result_commit
 
 
 def refuse_removal(agent: Agent, why: str) -> CallerError:
@@ -56,7 +56,7 @@ async def is_unmerged(services: Services, common_dir: str, agent: Agent) -> bool
         raise refuse_removal(agent, str(error).removesuffix(".")) from error
     if where and not await to_thread.run_sync(lambda: os.path.realpath(where) == os.path.realpath(agent.worktree.path)):
         raise refuse_removal(agent, f"its branch is checked out in {where}. Switch to another branch there")
-    ended_at = await find_last(services.store, agent)
+    ended_at = await find_result_commit(services.store, agent)
     tip = await find_tip(common_dir, ref) or ended_at
     try:
         if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.worktree.base):

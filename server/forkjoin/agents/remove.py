@@ -42,7 +42,7 @@ from forkjoin.git.worktrees.autocommit import Left
 from forkjoin.git.worktrees.checkout import find_checkout
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
-from forkjoin.workspace.agent_work import is_at
+from forkjoin.workspace.agent_work import is_worktree_at
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class RemovalResult(NamedTuple):
     warnings: list[str]
 
 
-async def remove(
+async def remove_agents(
     services: Services, agents: Sequence[Agent], *, discard_unmerged: bool, environment: Mapping[str, str] | None
 ) -> RemovalResult:
     """Run the agents' teardown, then delete their worktrees and branches.
@@ -185,7 +185,7 @@ async def _commit_newer_changes(
             raise refuse_removal(
                 agent, "its branch was moved while its teardown ran. Check that branch, then call again"
             )
-        if not await is_at(services.store, common_dir, agent, tip, or_less=True):
+        if not await is_worktree_at(services.store, common_dir, agent, tip, or_less=True):
             added[agent.number] = await commit_leftovers(services, common_dir, agent)
     return added
 

@@ -11,14 +11,14 @@ from datetime import date
 
 from anyio import to_thread
 
-from forkjoin.agents.remove import remove
+from forkjoin.agents.remove import remove_agents
 from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.core.session import Session
 from forkjoin.git.refs import find_tip
 from forkjoin.services import Services
 from forkjoin.store.damaged_database import set_aside_copies
-from forkjoin.workspace.agent_work import find_last, is_at
+from forkjoin.workspace.agent_work import find_result_commit, is_worktree_at
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
-async def tidy(services: Services, today: date, connected: Collection[Session]) -> None:
+async def apply_retention(services: Services, today: date, connected: Collection[Session]) -> None:
     """Let go of what is due. Each agent's trouble is its own."""
     store, days, old = services.store, services.settings.retention.days, services.environments.digests
     day = await store.retention.count_day(today.isoformat())
@@ -54,7 +54,7 @@ async def _let_go(services: Services, agent: Agent) -> None:
             )
             return
         anybodys = services.environments.find_in_project(agent.project)
-        removed = await remove(services, [agent], discard_unmerged=False, environment=anybodys)
+        removed = await remove_agents(services, [agent], discard_unmerged=False, environment=anybodys)
         for warning in removed.warnings:
             log.warning("%s", warning)
     await _forget(services, (name for name in await services.executor.handles() if name.startswith(f"{agent.id}-")))
@@ -67,9 +67,9 @@ async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
     if not agent.worktree.prepared:
         return True
     common_dir = (await services.store.projects.get(agent.project)).common_dir
-    ended_at = await find_last(services.store, agent) or agent.worktree.base
+    ended_at = await find_result_commit(services.store, agent) or agent.worktree.base
     tip = await find_tip(common_dir, agent.ref)
-    return tip in (None, ended_at) and await is_at(services.store, common_dir, agent, ended_at)
+    return tip in (None, ended_at) and await is_worktree_at(services.store, common_dir, agent, ended_at)
 
 
 async def _forget(services: Services, handles: Iterable[str]) -> None:

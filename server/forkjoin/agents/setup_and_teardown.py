@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio
 
-from forkjoin.agents.prepare import workplace_of
+from forkjoin.agents.prepare import workspace_of
 from forkjoin.core.error import CallerError, ForkjoinError, words_of
 from forkjoin.core.event import Noted
 from forkjoin.core.model import Agent
@@ -29,13 +29,13 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
     recipe = await services.store.projects.recipe(agent)
     if not (recipe.share or recipe.setup):
         return True
-    workplace = await workplace_of(services, agent, environment)
-    place = await find_place(workplace.common_dir, workplace.path)
+    workspace = await workspace_of(services, agent, environment)
+    place = await find_place(workspace.common_dir, workspace.path)
     assert place
     done = anyio.Path(place.folder, "forkjoin-set-up")
     if await done.exists():
         return True
-    ready = await workplace.make_ready()
+    ready = await workspace.make_ready()
     await services.store.events.add(agent, [(Noted(note), -1) for note in ready.notes])
     if (await services.store.agents.get(agent.number)).stop_asked:
         return False
@@ -43,7 +43,7 @@ async def set_up(services: Services, agent: Agent, environment: Mapping[str, str
         raise CallerError(ready.failed)
     if ready.failed:  # setup may have read conflicted files; the agent was told to run it again
         await services.store.events.add(agent, [(Noted(f"continues although {ready.failed}"), -1)])
-    if files := await fingerprint(workplace.common_dir, workplace.path):
+    if files := await fingerprint(workspace.common_dir, workspace.path):
         await services.store.baselines.set_setup_files(agent, files)
     await done.touch()
     return True
@@ -74,8 +74,8 @@ async def tear_down(services: Services, agents: Sequence[Agent], environment: Ma
     async def run(agent: Agent) -> None:
         async with limiter:
             try:
-                workplace = await workplace_of(services, agent, found[agent.number] or environment or {})
-                why = await workplace.tear_down()
+                workspace = await workspace_of(services, agent, found[agent.number] or environment or {})
+                why = await workspace.tear_down()
             except (ForkjoinError, OSError) as error:  # a failed teardown doesn't prevent the removal
                 why = words_of(error)
         if why:

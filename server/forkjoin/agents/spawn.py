@@ -18,7 +18,7 @@ from forkjoin.git.refs import resolve_commit
 from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.services import Services
 from forkjoin.store.rows import NewAgent
-from forkjoin.workspace.repository_config import find_recipe
+from forkjoin.workspace.repository_config import find_trusted_recipe
 from forkjoin.workspace.workspace import find_account
 
 #: Characters that the name of a model may have: here, since what is on disk is read whatever it holds.
@@ -48,7 +48,7 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         recipe, untrusted = await store.projects.recipe(parent), None
     else:
         names_verify = all(one.spec.verify is not None for one in wanted)
-        recipe, untrusted = await find_recipe(home, checkout, names_verify=names_verify)
+        recipe, untrusted = await find_trusted_recipe(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
     bases = [_start(checkout, commits[one.spec.base]) for one in wanted]
     afters = await find_dependencies(store, caller.project, wanted, commits)

@@ -14,7 +14,7 @@ from forkjoin.core.model import Agent
 from forkjoin.git.file_names import printable_list
 from forkjoin.services import Services
 from forkjoin.workspace import shell_command
-from forkjoin.workspace.workspace import handles_beside
+from forkjoin.workspace.workspace import command_handles
 
 log = logging.getLogger(__name__)
 
@@ -79,4 +79,4 @@ async def end_processes(services: Services, agent: Agent, handles: Sequence[str]
 
 async def _all_handles(services: Services, agent: Agent) -> list[str]:
     judging = shell_command.handles(agent.handle, "judge") if agent.spec.judge else []
-    return [agent.handle, *handles_beside(agent.handle, await services.store.projects.recipe(agent)), *judging]
+    return [agent.handle, *command_handles(agent.handle, await services.store.projects.recipe(agent)), *judging]

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from forkjoin.agents.prepare import workplace_of
+from forkjoin.agents.prepare import workspace_of
 from forkjoin.core.model import Agent, Verify
 from forkjoin.git.worktrees.worktree_folder import is_folder
 from forkjoin.process.executor import read_end
 from forkjoin.services import Services
-from forkjoin.workspace.shell_command import Ran
+from forkjoin.workspace.shell_command import CommandRun
 
 #: The number of characters of a judge's output that a warning includes.
 _WORDS = 400
@@ -32,21 +32,21 @@ async def verify(services: Services, agent: Agent, environment: Mapping[str, str
     """
     if not is_folder(Path(agent.worktree.path)):  # the agent may have replaced it, for example by a symlink
         return Verified(Verify.FAILED, "the agent removed its worktree")
-    workplace, minutes = await workplace_of(services, agent, environment), services.settings.limits.verify_minutes
+    workspace, minutes = await workspace_of(services, agent, environment), services.settings.limits.verify_minutes
     verdict, words = Verify.NONE, ""
     if agent.spec.verify:
-        outcome, printed = await workplace.run("verify", agent.spec.verify, minutes)
+        outcome, printed = await workspace.run("verify", agent.spec.verify, minutes)
         verdict, words = Verify.PASSED if outcome.ok else Verify.FAILED, f"{printed}\n[{outcome}]".strip()
     if agent.spec.judge is None or verdict is Verify.FAILED:
         return Verified(verdict, words)
-    ran = await workplace.run("judge", agent.spec.judge, minutes, apart=True)
+    ran = await workspace.run("judge", agent.spec.judge, minutes, apart=True)
     score = _score(ran)
     return Verified(
         verdict, words, score, () if score is not None else (await _warn_of_missing_score(services, agent, ran),)
     )
 
 
-def _score(ran: Ran) -> float | None:
+def _score(ran: CommandRun) -> float | None:
     last = ran.printed.rpartition("\n")[2]
     try:
         number = float(last) if ran.outcome.kind == "exited" else math.nan
@@ -55,7 +55,7 @@ def _score(ran: Ran) -> float | None:
     return number if math.isfinite(number) else None
 
 
-async def _warn_of_missing_score(services: Services, agent: Agent, ran: Ran) -> str:
+async def _warn_of_missing_score(services: Services, agent: Agent, ran: CommandRun) -> str:
     redact_end = services.environments.redact_end
     errors = await read_end(services.executor, f"{agent.handle}-judge", _WORDS, redact_end, errors=True)
     words = errors.text or ran.printed

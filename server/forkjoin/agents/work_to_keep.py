@@ -18,13 +18,13 @@ from forkjoin.git.worktrees.autocommit import Left, keep_left
 from forkjoin.git.worktrees.hidden_files import find_unseen
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
-from forkjoin.workspace.agent_work import commit_loose, find_last
+from forkjoin.workspace.agent_work import commit_uncommitted, find_result_commit
 
 
 async def commit_leftovers(services: Services, common_dir: str, agent: Agent) -> Left:
     """Commit the changes that the worktree got after the agent's end."""
     try:
-        return await commit_loose(services.store, common_dir, agent, f"Left in the worktree of {agent.label}")
+        return await commit_uncommitted(services.store, common_dir, agent, f"Left in the worktree of {agent.label}")
     except GitError as error:
         raise refuse_removal(agent, f"git can't commit the changes in its worktree: {error.last_line}") from error
 
@@ -114,7 +114,7 @@ async def keep_branch(services: Services, common_dir: str, agent: Agent, tip: st
     if tip is None:  # the agent deleted its branch, or an earlier removal did
         if found := await kept_refs.find_kept_ref(common_dir, agent.slug):
             return found
-        tip = await find_last(services.store, agent)
+        tip = await find_result_commit(services.store, agent)
     if tip is None or await kept_refs.is_reachable_elsewhere(common_dir, tip, agent.worktree.base):
         return None
     return await kept_refs.keep_commit(common_dir, tip, agent.slug)

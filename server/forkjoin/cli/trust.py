@@ -18,7 +18,7 @@ from forkjoin.core.trust_records import Trust, Trusted
 from forkjoin.git.git_config import list_entries_that_need_trust
 from forkjoin.git.repository import Checkout, read_checkout
 from forkjoin.git.unsafe_config import ConfigEntry
-from forkjoin.workspace.repository_config import Wanted, loses_verify, read_wanted
+from forkjoin.workspace.repository_config import RepositoryConfig, has_lost_verify, read_repository_config
 
 
 def trust(
@@ -107,7 +107,7 @@ class _Found:
 
     checkout: Checkout
     commands: Sequence[ConfigEntry]
-    wanted: Wanted | None
+    wanted: RepositoryConfig | None
 
     def list(self, known: Trusted) -> Iterator[tuple[str, bool]]:
         """What wants to be executed, with nothing in it that a terminal obeys or hides; and whether it is trusted."""
@@ -116,7 +116,7 @@ class _Found:
         if self.wanted:
             for line in self.wanted.recipe.lines():
                 yield _plain(f"{self.wanted.file}: {line}"), self.wanted.digest in known.files
-        if self.checkout.top and loses_verify(self.wanted, known):
+        if self.checkout.top and has_lost_verify(self.wanted, known):
             yield _plain(f"{self.checkout.top}/forkjoin.toml: no verify any more"), False
 
     def compare(self, known: Trusted) -> Iterator[str]:
@@ -141,7 +141,9 @@ async def _find(home: Home) -> _Found:
     checkout = await read_checkout(Path.cwd())
     if checkout.top and Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         raise CallerError("This is an agent's worktree. Go to your own checkout, and trust what is there.")
-    return _Found(checkout, await list_entries_that_need_trust(checkout.common_dir), read_wanted(home, checkout))
+    return _Found(
+        checkout, await list_entries_that_need_trust(checkout.common_dir), read_repository_config(home, checkout)
+    )
 
 
 def _plain(text: str) -> str:

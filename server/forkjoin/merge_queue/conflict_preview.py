@@ -20,7 +20,7 @@ from forkjoin.git.refs import find_tip, short_name
 from forkjoin.git.safe_options import NO_FSYNC
 from forkjoin.git.worktrees.worktree_snapshot import snapshot
 from forkjoin.services import Services
-from forkjoin.workspace.agent_work import find_end
+from forkjoin.workspace.agent_work import find_work_end
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class ConflictPreview:
     async def _find_commit(self, common_dir: str, agent: Agent, aside: dict[str, str]) -> str | None:
         """Return a commit of the agent's work, including uncommitted files, or `None` if there is no work."""
         if agent.state in FINAL:
-            commit = await find_end(self._services.store, common_dir, agent)
+            commit = await find_work_end(self._services.store, common_dir, agent)
         elif agent.worktree.prepared:
             set_up = await self._services.store.baselines.setup_files(agent)
             commit = await snapshot(common_dir, Path(agent.worktree.path), aside, set_up)

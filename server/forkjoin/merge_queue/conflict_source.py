@@ -7,7 +7,7 @@ from forkjoin.git import git
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MERGE_REPORT
 from forkjoin.store.store import Store
-from forkjoin.workspace.agent_work import find_end
+from forkjoin.workspace.agent_work import find_work_end
 
 
 async def find_original_agent(store: Store, agent: Agent) -> Agent:
@@ -27,7 +27,7 @@ async def find_resolved_agents(context: MergeContext, resolver: Agent, tip: str)
     async for agent in _walk_resolved_agents(context.services.store, resolver):
         if agent.timing.removed:
             continue
-        commit = await find_end(context.services.store, context.common_dir, agent)
+        commit = await find_work_end(context.services.store, context.common_dir, agent)
         if agent.merge is Merge.MERGED or not (commit and await context.is_ancestor(commit, tip)):
             break
         found[agent.number] = commit

@@ -16,7 +16,7 @@ from forkjoin.merge_queue.conflict_source import find_original_agent, find_resol
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import SkippedBranch, SkipReason, skip
 from forkjoin.scheduling.best_candidate import rank_candidates
-from forkjoin.workspace.agent_work import Moved, find_last
+from forkjoin.workspace.agent_work import BranchMove, find_result_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +167,13 @@ class _EligibilityChecks:
 
     async def _skip_moved_branch(self, agent: Agent, tip: str) -> SkippedBranch | None:
         """Skip a branch with commits that were added after its agent's end, so that nobody has reviewed them."""
-        ended_at = await find_last(self.context.services.store, agent)
+        ended_at = await find_result_commit(self.context.services.store, agent)
         if tip == ended_at:
             return None
         is_ancestor = self.context.is_ancestor
         if ended_at and await is_ancestor(ended_at, tip) and await is_ancestor(tip, self.target):
             return None
-        moved = Moved(agent, ended_at, tip)
+        moved = BranchMove(agent, ended_at, tip)
         return skip(agent.id, SkipReason.MOVED_SINCE_END, moved, moved.name)
 
     async def _skip_resolver(self, agent: Agent, tip: str) -> SkippedBranch | None:

@@ -20,7 +20,7 @@ from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.merge_queue.report import MergeReport
 from forkjoin.merge_queue.resolver_task import MergeConflict, write_resolver_task
 from forkjoin.store.rows import NewAgent, Others, Place
-from forkjoin.workspace.agent_work import find_end
+from forkjoin.workspace.agent_work import find_work_end
 from forkjoin.workspace.workspace import find_account
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ async def assign_resolvers(context: MergeContext, report: MergeReport) -> Resolv
     ]
     conflicts = [conflict for one in resolvers if (conflict := await _find_current_conflict(context, report, one))]
     for agent in await store.agents.get_all(int(branch.id[1:]) for branch in report.conflicted):
-        theirs = await find_end(store, context.common_dir, agent)
+        theirs = await find_work_end(store, context.common_dir, agent)
         same = (one for one in resolvers if (one.conflict.agent, one.conflict.commit) == (agent.number, theirs))
         if resolver := next(same, None):
             assignments.existing[agent.number] = resolver.number
@@ -91,7 +91,7 @@ async def _is_stuck(context: MergeContext, resolver: Agent) -> bool:
     for other in await context.services.store.agents.get_all(resolver.dependencies.after):
         is_gone = other.timing.removed is not None and other.merge is not Merge.MERGED
         if is_gone or other.merge is Merge.REJECTED or other.state in FINAL - {State.SUCCEEDED}:
-            end = await find_end(context.services.store, context.common_dir, other)
+            end = await find_work_end(context.services.store, context.common_dir, other)
             contains_work = end and await context.is_ancestor(end, resolver.worktree.base)
             if contains_work if resolver.worktree.prepared else other.state is State.SUCCEEDED:
                 return True
@@ -106,7 +106,7 @@ async def _find_current_conflict(context: MergeContext, report: MergeReport, res
         return None
     for agent in await context.services.store.agents.get_all([resolver.conflict.agent]):
         theirs = resolver.conflict.commit
-        if await find_end(context.services.store, context.common_dir, agent) == theirs:
+        if await find_work_end(context.services.store, context.common_dir, agent) == theirs:
             conflict = await _unless_git_refuses(agent, _find_conflict(context, report, agent, theirs, ()))
             return conflict and replace(conflict, resolver=resolver.number)
     return None

@@ -25,7 +25,7 @@ from forkjoin.merge_queue.train import merge_all
 from forkjoin.merge_queue.undo import undo
 from forkjoin.services import Services
 from forkjoin.workspace import config_tampering
-from forkjoin.workspace.agent_work import find_last, take_over
+from forkjoin.workspace.agent_work import accept_commit, find_result_commit
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +114,10 @@ async def _extend_agents_work(context: MergeContext) -> None:
     if recorded is None:
         return
     move = PLANNED_MOVE.validate_json(recorded).move
-    if await find_last(store, agent) == move.old and await find_tip(context.common_dir, target) == move.new:
-        await take_over(store, context.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}.")
+    if await find_result_commit(store, agent) == move.old and await find_tip(context.common_dir, target) == move.new:
+        await accept_commit(
+            store, context.common_dir, agent, move.new, f"Since its end its branch was moved: {move.why}."
+        )
 
 
 def _dump(report: MergeReport) -> str:

@@ -23,7 +23,7 @@ from forkjoin.git.worktrees.worktree_folder import find_place
 from forkjoin.merge_queue.merge_context import MergeContext
 from forkjoin.services import Services
 from forkjoin.store.scratch_worktrees import ScratchWorktree
-from forkjoin.workspace.workspace import Workplace, handles_beside
+from forkjoin.workspace.workspace import Workspace, command_handles
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class ScratchVerifier:
     def _run_prefix(self, scratch: ScratchWorktree, commit: str) -> str:
         return f"t{scratch.number}-{self._context.job.number}-{commit[:16]}"
 
-    def _workspace_of(self, scratch: ScratchWorktree, commit: str, agents: Sequence[Agent]) -> Workplace:
+    def _workspace_of(self, scratch: ScratchWorktree, commit: str, agents: Sequence[Agent]) -> Workspace:
         context = self._context
         variables = {
             "FORKJOIN_LANDING": str(context.job.number),
@@ -126,15 +126,15 @@ class ScratchVerifier:
             variables,
         )
 
-    async def _verify(self, workspace: Workplace, commit: str, command: str) -> str:
+    async def _verify(self, workspace: Workspace, commit: str, command: str) -> str:
         """Run verify and record the result. Return why it fails, or "" if it passes."""
         why = await self._run_verify(workspace, command)
         await detach(workspace.common_dir, workspace.path, commit)
         await self._store.merges.set_verify_failure(self._context.job.number, commit, why)
-        await end_runs(self._context.services, handles_beside(workspace.handle, workspace.recipe))
+        await end_runs(self._context.services, command_handles(workspace.handle, workspace.recipe))
         return why
 
-    async def _run_verify(self, workspace: Workplace, command: str) -> str:
+    async def _run_verify(self, workspace: Workspace, command: str) -> str:
         """Make the worktree ready and run verify. Return why one of them fails, or "" if both pass."""
         ready = await workspace.make_ready()
         if ready.failed:
@@ -171,14 +171,14 @@ def scratch_workspace(
     common_dir: str,
     environment: Mapping[str, str] | None,
     variables: Mapping[str, str],
-) -> Workplace:
+) -> Workspace:
     """Return the workspace in which commands run in a scratch worktree.
 
     Args:
         handle: The prefix of the handles of everything that runs there.
         variables: More FORKJOIN_* variables for the commands.
     """
-    return Workplace(
+    return Workspace(
         services=services,
         handle=handle,
         common_dir=common_dir,

@@ -21,7 +21,7 @@ _DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class BranchMove:
     """A branch that is not where its agent's last attempt left it."""
 
     agent: Agent
@@ -38,44 +38,44 @@ class Moved:
         return f"its branch moved {before} to {self.new[:_DIGITS]} since its end"
 
 
-async def find_last(store: Store, agent: Agent) -> str | None:
+async def find_result_commit(store: Store, agent: Agent) -> str | None:
     """The commit at which its last attempt that has ended left its branch; none where there was none."""
     result = await store.results.get(agent.number)
     return result.commit if result else None
 
 
-async def find_end(store: Store, common_dir: str, agent: Agent) -> str | None:
+async def find_work_end(store: Store, common_dir: str, agent: Agent) -> str | None:
     """Return the final commit of an agent's work, even if its branch moved or is gone."""
     result = await store.results.get(agent.number)
     return result.commit if result else await find_tip(common_dir, agent.ref)
 
 
-async def find_moved(store: Store, common_dir: str, agent: Agent) -> Moved | None:
+async def find_branch_move(store: Store, common_dir: str, agent: Agent) -> BranchMove | None:
     """Return how an agent's branch moved since its end, or `None` if it didn't."""
     tip = await find_tip(common_dir, agent.ref) if agent.worktree.prepared else None
-    last = await find_last(store, agent)
-    return None if tip in (None, last) else Moved(agent, last, tip)
+    last = await find_result_commit(store, agent)
+    return None if tip in (None, last) else BranchMove(agent, last, tip)
 
 
-async def measure(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
+async def measure_work(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
     """What is on an agent's branch, as a result tells it."""
     at = tip or agent.worktree.base
     commits = await repository.list_commits(common_dir, agent.worktree.base, at, _COMMITS_NAMED)
     return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.worktree.base, at))}
 
 
-async def take_over(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
+async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
     """Record `tip` as an ended agent's work. The agent's verify has not seen it."""
     result = await store.results.get(agent.number)
     if result is None or result.commit == tip:
         return
-    work: Mapping[str, Any] = await measure(common_dir, agent, tip)
+    work: Mapping[str, Any] = await measure_work(common_dir, agent, tip)
     warnings = (*result.warnings, why)
     now = replace(result, **work, verify=Verify.NONE, verify_output="", warnings=warnings)
     await store.results.replace(agent, now)
 
 
-async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.Left:
+async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.Left:
     """Commit the worktree's uncommitted files, except those that setup wrote."""
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.commit_loose(
@@ -83,7 +83,9 @@ async def commit_loose(store: Store, common_dir: str, agent: Agent, message: str
     )
 
 
-async def is_at(store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False) -> bool:
+async def is_worktree_at(
+    store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False
+) -> bool:
     """Return whether the worktree has only this commit, ignored and setup's files."""
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.is_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)

@@ -22,7 +22,7 @@ _NAME = "forkjoin.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RepositoryConfig:
     """A repository's forkjoin.toml, checked."""
 
     file: Path
@@ -34,7 +34,7 @@ class Wanted:
         return digest(self.content)
 
 
-def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
+def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig | None:
     """The forkjoin.toml of a checkout, trusted or not; none where there is none. Blocks.
 
     Raises:
@@ -51,10 +51,10 @@ def read_wanted(home: Home, checkout: Checkout) -> Wanted | None:
         return None
     if len(content) > _LIMIT:
         raise CallerError(f"{file}: is larger than {_LIMIT // 1024} KB")
-    return Wanted(file, content, check_settings(Recipe, file, content))
+    return RepositoryConfig(file, content, check_settings(Recipe, file, content))
 
 
-async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
+async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
     """Return the trusted forkjoin.toml's content, or a note on what to do.
 
     Args:
@@ -63,9 +63,9 @@ async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> 
     Raises:
         CallerError: It can't be read; or it is not trusted, and it, or the last that was, may have a verify.
     """
-    wanted = await to_thread.run_sync(read_wanted, home, checkout)
+    wanted = await to_thread.run_sync(read_repository_config, home, checkout)
     trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
-    loses, is_trusted = loses_verify(wanted, trusted), wanted is not None and wanted.digest in trusted.files
+    loses, is_trusted = has_lost_verify(wanted, trusted), wanted is not None and wanted.digest in trusted.files
     if not loses and (wanted is None or wanted.recipe == Recipe()):
         return Recipe(), None
     if wanted and is_trusted and (names_verify or not loses):
@@ -79,7 +79,7 @@ async def find_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> 
     return Recipe(), f"{why} A person can review and trust it with: forkjoin trust"
 
 
-def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
+def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
     """Whether a forkjoin.toml has no verify, trusted or not, though what was trusted last has one, or may have."""
     if wanted and wanted.recipe.verify:
         return False
@@ -92,7 +92,7 @@ def loses_verify(wanted: Wanted | None, trusted: Trusted) -> bool:
 
 
 def _why_unused(
-    checkout: Checkout, wanted: Wanted | None, trusted: Trusted, last: Recipe | None, *, loses: bool
+    checkout: Checkout, wanted: RepositoryConfig | None, trusted: Trusted, last: Recipe | None, *, loses: bool
 ) -> str:
     """Say why a forkjoin.toml, or its absence, is not simply taken."""
     if trusted.damaged:

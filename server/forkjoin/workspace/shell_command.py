@@ -20,7 +20,7 @@ _WORDS = 4_000
 _GRACE_S = 1.0
 
 
-class Ran(NamedTuple):
+class CommandRun(NamedTuple):
     """How a command line went, and the end of what it printed: stdout and stderr as in a terminal, or stdout alone."""
 
     outcome: Outcome
@@ -43,7 +43,7 @@ class Shell:
     log_bytes: int
     limits: TreeLimits = UNLIMITED
 
-    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> Ran:
+    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> CommandRun:
         """How the command line of this kind went, which finds the words as $1, $2 …
 
         With a kind that was run before, that run is what is told of.
@@ -72,10 +72,10 @@ class Shell:
             raise OSError(errno.EAGAIN, f"{kind} {ran.outcome}")
         return ran
 
-    async def _run(self, spec: AttemptSpec) -> Ran:
+    async def _run(self, spec: AttemptSpec) -> CommandRun:
         await self.executor.submit(spec)
         outcome = await self.executor.outcome(spec.handle)
         if outcome.kind == "lost":  # its shim is gone, what it ran may not be
             await self.executor.cancel(spec.handle, _GRACE_S)
         redact = partial(redact_end, secrets=secrets_of(spec.environment))
-        return Ran(outcome, (await read_end(self.executor, spec.handle, _WORDS, redact)).text.strip())
+        return CommandRun(outcome, (await read_end(self.executor, spec.handle, _WORDS, redact)).text.strip())

@@ -16,7 +16,7 @@ from forkjoin.git.worktrees.files_shared_from_checkout import COPY, share
 from forkjoin.git.worktrees.worktree_folder import Place, find_place
 from forkjoin.process.environment import compose
 from forkjoin.services import Services
-from forkjoin.workspace.shell_command import Ran, Shell, handles
+from forkjoin.workspace.shell_command import CommandRun, Shell, handles
 
 #: Characters of the end of what a teardown has printed that are told.
 _WORDS = 400
@@ -30,7 +30,7 @@ class Ready(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class Workspace:
     """A worktree that is there, whose it is, and what is wanted in it."""
 
     services: Services
@@ -41,7 +41,7 @@ class Workplace:
     recipe: Recipe
     port_base: int
     environment: Mapping[str, str]  #: of whoever asked for what is done there
-    ours: Mapping[str, str]  #: variables beside those that every workplace has
+    ours: Mapping[str, str]  #: variables beside those that every workspace has
 
     async def compose(
         self, settings: Mapping[str, str] | None = None, ours: Mapping[str, str] | None = None
@@ -59,7 +59,7 @@ class Workplace:
         ignore = place.ignore if place else None
         return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
 
-    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> Ran:
+    async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> CommandRun:
         """How a command line of this kind went there, which is not run twice."""
         made, limits = await self.compose(), self.services.settings.limits
         shell = Shell(self.services.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
@@ -96,8 +96,8 @@ def _slug(home: str, handle: str) -> str:
     return f"fj-{home}-{handle.partition('-')[0]}"
 
 
-def handles_beside(handle: str, recipe: Recipe) -> list[str]:
-    """The handles of all that may run in a workplace before its teardown, beside a program."""
+def command_handles(handle: str, recipe: Recipe) -> list[str]:
+    """The handles of all that may run in a workspace before its teardown, beside a program."""
     return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 from forkjoin import app
-from forkjoin.agents.remove import remove
+from forkjoin.agents.remove import remove_agents
 from forkjoin.app import open_reconciler
 from forkjoin.core.model import Agent
 from forkjoin.core.paths import find_home
@@ -23,7 +23,7 @@ _ONE_OF = 10
 
 
 def remove_elsewhere(discard: bool, falls_at: int) -> bool:
-    """Let another process remove all agents, and fall at its step of this number after that was recorded.
+    """Let another process remove_agents all agents, and fall at its step of this number after that was recorded.
 
     Returns:
         Whether it fell; else it came to its end before.
@@ -46,7 +46,9 @@ async def _remove(discard: bool, falls_at: int) -> None:
     async with open_reconciler(find_home()) as reconciler:
         agents = await reconciler.store.agents.page(1, everything=True)
         _fall_once_recorded(reconciler.store, falls_at)
-        await remove(reconciler.services, agents, discard_unmerged=discard, environment={"PATH": os.environ["PATH"]})
+        await remove_agents(
+            reconciler.services, agents, discard_unmerged=discard, environment={"PATH": os.environ["PATH"]}
+        )
         os._exit(0)  # what follows is no step of it
 
 
