@@ -68,7 +68,7 @@ async def serve(home: Home) -> None:
 
     await require_version()
     async with open_reconciler(home) as reconciler, socket_server.bind(home) as listener:
-        door = socket_server.SocketServer(
+        server = socket_server.SocketServer(
             partial(serve_tools, reconciler),
             partial(authenticate, reconciler.services),
             reconciler.services.executor.find_owner,
@@ -78,10 +78,10 @@ async def serve(home: Home) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_leave_on_signal, tasks.cancel_scope)
             tasks.start_soon(_leave_when_damaged, reconciler, tasks.cancel_scope)
-            tasks.start_soon(_leave_when_idle, reconciler, door, tasks.cancel_scope)
+            tasks.start_soon(_leave_when_idle, reconciler, server, tasks.cancel_scope)
             tasks.start_soon(reconciler.conflict_preview.watch)
             tasks.start_soon(reconciler.run)
-            await door.serve(listener, tasks)
+            await server.serve(listener, tasks)
         await reconciler.services.environments.save(await reconciler.store.agents.needed_environments())
     log.info("down")
 
@@ -135,12 +135,12 @@ async def _leave_when_damaged(reconciler: "Reconciler", scope: CancelScope) -> N
     scope.cancel()
 
 
-async def _leave_when_idle(reconciler: "Reconciler", door: "SocketServer", scope: CancelScope) -> None:
+async def _leave_when_idle(reconciler: "Reconciler", server: "SocketServer", scope: CancelScope) -> None:
     """Leave once nobody is connected and nothing is under way, for as long as the settings say."""
     idle_since = anyio.current_time()
     while True:
         await anyio.sleep(_IDLE_CHECK_S)
-        if door.connected or not reconciler.is_idle:
+        if server.connected or not reconciler.is_idle:
             idle_since = anyio.current_time()
         elif anyio.current_time() - idle_since > reconciler.services.settings.limits.idle_minutes * 60:
             log.info("leaving: nothing to do")

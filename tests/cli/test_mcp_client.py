@@ -59,4 +59,4 @@ def test_a_daemon_that_keeps_going_away_is_told_of_in_words(home: Home, reposito
             connection.read()
     calling.join(GIVE_UP_S)
     fake.close()
-    assert said == ["the daemon keeps going away; forkjoin daemon logs says why"]
+    assert said == ["the daemon keeps ending. See forkjoin daemon logs"]

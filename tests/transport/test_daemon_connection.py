@@ -17,7 +17,7 @@ def test_a_daemon_that_hangs_is_not_asked_again_and_again(
 ) -> None:
     monkeypatch.setattr(daemon_connection, "START_S", 0.1)
     with pytest.raises(
-        daemon_connection.DaemonError, match="the daemon hangs: end it with `forkjoin daemon stop --now`"
+        daemon_connection.DaemonError, match=r"the daemon hangs\. End it with `forkjoin daemon stop --now`"
     ):
         daemon_connection.connect_and_greet(home, "cli", "x")
     assert fake.asked() == 1
@@ -30,7 +30,7 @@ def test_a_daemon_that_goes_each_time_it_is_greeted_is_given_up(home: Home, fake
 
     going = threading.Thread(target=go_away)
     going.start()
-    with pytest.raises(daemon_connection.DaemonError, match="keeps going away before it has answered"):
+    with pytest.raises(daemon_connection.DaemonError, match="keeps ending before it answers"):
         daemon_connection.connect_and_greet(home, "cli", "x")
     going.join(GIVE_UP_S)
 

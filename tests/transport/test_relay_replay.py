@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from forkjoin.core.paths import Home
 from forkjoin.transport import daemon_connection
-from forkjoin.transport.relay import Memory
+from forkjoin.transport.relay import Conversation
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from support.fakes.daemon import FakeDaemon
@@ -126,7 +126,7 @@ def test_a_daemon_that_never_answers_anything_is_told_of_in_words(repository: Pa
 
         going = threading.Thread(target=go_away)
         going.start()
-        assert "keeps going away" in relay.answer()["error"]["message"]
+        assert "keeps ending" in relay.answer()["error"]["message"]
         going.join(GIVE_UP_S)
         assert relay.process.wait(GIVE_UP_S) == 1
 
@@ -195,7 +195,7 @@ def test_a_line_longer_than_any_message_is_refused_by_the_relay_and_kept_nowhere
         relay.send(INITIALIZE, INITIALIZED)
         relay.answer()
         relay.send(b"x" * 40_000_000)
-        assert "32 MB at most" in relay.answer()["error"]["message"]
+        assert "at most 32 MB" in relay.answer()["error"]["message"]
         assert relay.call(1, "get_status")["id"] == 1
 
 
@@ -261,7 +261,7 @@ def test_who_only_listens_is_not_told_that_daemons_keep_going_away_however_many_
 
 
 def test_an_id_of_the_handshake_may_be_used_again() -> None:
-    memory = Memory()
+    memory = Conversation()
     initialize, call = json.dumps(INITIALIZE).encode(), json.dumps(tool_call(0, "x")).encode()
     memory.note_request(initialize)
     assert not memory.note_answer(b'{"jsonrpc":"2.0","id":0,"result":{}}')

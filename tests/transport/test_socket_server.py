@@ -80,7 +80,7 @@ def test_an_odd_line_gets_one_error_and_the_next_request_its_answer(
 def test_a_line_of_40_megabytes_is_refused_and_the_next_request_answered(peer: Peer) -> None:
     answer = peer.ask(b"x" * 40_000_000)
     assert answer["error"]["code"] == -32600
-    assert "32 MB at most" in answer["error"]["message"]
+    assert "at most 32 MB" in answer["error"]["message"]
     assert peer.ask(b'{"jsonrpc":"2.0","id":9,"method":"ping"}')["id"] == 9
 
 
@@ -110,9 +110,9 @@ def test_a_client_that_goes_while_it_is_refused_is_no_fault_of_ours(home: Home, 
 
 
 BAD_HELLOS = [
-    (b"no hello at all", "it is no JSON"),
-    (b"[]", "the hello was not understood"),
-    (b'{"protocol": 99, "version": "9", "kind": "cli", "relay": "x", "cwd": "/"}', "speaks protocol 1 at most, not 99"),
+    (b"no hello at all", "not JSON"),
+    (b"[]", "the hello is invalid"),
+    (b'{"protocol": 99, "version": "9", "kind": "cli", "relay": "x", "cwd": "/"}', "knows protocols up to 1, not 99"),
     (b'{"protocol": 1, "version": "9", "kind": "browser", "relay": "x", "cwd": "/"}', "kind"),
     (b'{"protocol": 1, "version": "9", "kind": "cli", "relay": "x", "cwd": "/", "environment": [1]}', "environment"),
     (b"x" * 1_200_000, "longer than 1 MB"),
@@ -247,9 +247,9 @@ def test_a_daemon_that_hangs_is_ended_without_a_question_and_agents_go_on(
     status = json.loads(forkjoin(repository, "daemon", "status", "--json").stdout)
     os.kill(status["pid"], signal.SIGSTOP)
     monkeypatch.setattr(daemon_connection, "START_S", 0.2)
-    monkeypatch.setattr(daemon_connection, "_LEAVE_S", 0.2)
+    monkeypatch.setattr(daemon_connection, "_END_S", 0.2)
     with pytest.raises(
-        daemon_connection.DaemonError, match="the daemon hangs: end it with `forkjoin daemon stop --now`"
+        daemon_connection.DaemonError, match=r"the daemon hangs\. End it with `forkjoin daemon stop --now`"
     ):
         daemon_connection.connect_and_greet(home, "cli", "peer")
     daemon.stop(agents=False, now=True)

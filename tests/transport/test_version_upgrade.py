@@ -102,7 +102,7 @@ def test_a_daemon_that_can_not_serve_says_what_to_do_and_that_works(
     twin = Install(tmp_path / "twin", __version__, protocol=2)  # no newer: it may not end it unasked
     refused = twin.forkjoin(repository, "ps")
     assert refused.returncode == 1
-    assert "speaks protocol 1 at most, not 2; end it with `forkjoin daemon stop`" in refused.stderr
+    assert "knows protocols up to 1, not 2. Stop it with `forkjoin daemon stop`" in refused.stderr
     assert "the daemon has left" in twin.forkjoin(repository, "daemon", "stop").stdout
     assert twin.forkjoin(repository, "ps").returncode == 0
 

@@ -90,7 +90,7 @@ class Client:
                 return act()
             except (ConnectionError, EOFError):
                 self._disconnect()
-        raise daemon_connection.DaemonError("the daemon keeps going away; forkjoin daemon logs says why")
+        raise daemon_connection.DaemonError("the daemon keeps ending. See forkjoin daemon logs")
 
     def _exchange(self, number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._send({"id": number, "method": method, "params": params})

@@ -1,7 +1,7 @@
-"""Limits on connections: how many there are, and how many bytes they may hold.
+"""Limits on connections: how many may be open, and how many bytes of unanswered messages they may hold.
 
-An agent's program may open as many connections as it likes, and leave each line half sent. It is bounded with all
-others of its agent, and all agents together, so that a person always gets in.
+An agent's program may open many connections and send only half of each line. Limits for each agent, and for all agents
+together, ensure that a person can always connect.
 """
 
 import resource
@@ -16,48 +16,47 @@ from forkjoin.core.error import CallerError
 from forkjoin.core.model import Agent
 from forkjoin.transport.daemon_connection import LINE_LIMIT
 
-#: Connections that have not said hello, or were refused: of more than these the oldest is closed.
-_UNGREETED = 64
-#: Connections of one process, of one agent, and of all agents.
+#: Maximal connections that have not sent a hello, or were refused. The oldest is closed for a new one.
+_BEFORE_HELLO = 64
+#: Maximal connections of one process, of one agent, and of all agents.
 _OF_PROCESS, _OF_AGENT, _OF_AGENTS = 64, 32, 1024
-#: Requests of one connection that have no answer yet; of an agent's connection.
+#: Maximal unanswered requests of a connection, and of an agent's connection.
 _REQUESTS, _REQUESTS_OF_AGENT = 1000, 32
-#: Bytes of a message from an agent that may spawn none: the others send tasks.
+#: Maximal bytes of a message from an agent that can't spawn agents. Others send tasks, which may be longer.
 _LINE_OF_AGENT = 4 * 1024 * 1024
-#: Bytes that a process of no agent may hold in messages, one agent, and all agents: in lines that are half sent, and
-#: requests without an answer.
+#: Maximal bytes of incomplete lines and unanswered requests of one process (of no agent), one agent, and all agents.
 _HELD, _HELD_BY_AGENT, _HELD_BY_AGENTS = 4 * LINE_LIMIT, LINE_LIMIT, 2 * LINE_LIMIT
-#: Bytes that each connection may hold beside that: a short message always gets through.
+#: Bytes of each connection that don't count, so that a short message always gets through.
 _FREE = 64 * 1024
 
 
 class ConnectionLimits:
-    """The connections of one daemon, and what they hold."""
+    """The open connections of the daemon, and the bytes they hold."""
 
     def __init__(self) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_ungreeted = min(_UNGREETED, files // 8)
+        self._most_before_hello = min(_BEFORE_HELLO, files // 8)
         self._most_of_agents = min(_OF_AGENTS, files // 2)
-        self._ungreeted: dict[CancelScope, None] = {}
-        self._let_in: dict[ConnectionQuota, None] = {}
+        self._before_hello: dict[CancelScope, None] = {}
+        self._admitted: dict[ConnectionQuota, None] = {}
 
     @contextmanager
     def count_before_hello(self) -> Generator[None]:
-        """Count a connection before its hello. Close the oldest if there are too many.
+        """Count a connection before its hello. Close the oldest such connection if there are too many.
 
         Raises:
-            ConnectionAbortedError: It was this one.
+            ConnectionAbortedError: This connection was closed for a newer one.
         """
         with CancelScope() as scope:
-            self._ungreeted[scope] = None
-            if len(self._ungreeted) > self._most_ungreeted:
-                oldest = next(iter(self._ungreeted))
-                del self._ungreeted[oldest]
+            self._before_hello[scope] = None
+            if len(self._before_hello) > self._most_before_hello:
+                oldest = next(iter(self._before_hello))
+                del self._before_hello[oldest]
                 oldest.cancel()
             try:
                 yield
             finally:
-                self._ungreeted.pop(scope, None)
+                self._before_hello.pop(scope, None)
         if scope.cancelled_caught:
             raise ConnectionAbortedError
 
@@ -66,59 +65,63 @@ class ConnectionLimits:
         """Count a process's connection from its hello until it is closed.
 
         Raises:
-            CallerError: The process has as many as it may.
+            CallerError: The process has too many connections.
         """
-        known = process != 0  # else it is in a container of its own
-        if known and sum(one.process == process for one in self._let_in) >= _OF_PROCESS:
+        known = process != 0  # 0: the process is in another PID namespace
+        if known and sum(one.process == process for one in self._admitted) >= _OF_PROCESS:
             raise CallerError(
                 f"process {process} has {_OF_PROCESS} connections, which is the limit. Close some of them"
             )
-        turns = (one.admission_lock for one in self._let_in if one.process == process)
-        quota = ConnectionQuota(self, process, next(turns, None) or Lock())
-        self._let_in[quota] = None
+        locks = (one.admission_lock for one in self._admitted if one.process == process)
+        quota = ConnectionQuota(self, process, next(locks, None) or Lock())
+        self._admitted[quota] = None
         try:
             yield quota
         finally:
-            del self._let_in[quota]
+            del self._admitted[quota]
 
     def check_room_for(self, agent: Agent) -> None:
-        """Raise `CallerError` if an agent, or agents as a whole, have as many connections as they may."""
-        if sum(one.owner == agent.id for one in self._let_in) >= _OF_AGENT:
+        """Raise `CallerError` if the agent, or all agents together, have too many connections."""
+        if sum(one.owner == agent.id for one in self._admitted) >= _OF_AGENT:
             raise CallerError(
                 f"agent {agent.label} has {_OF_AGENT} connections, which is the limit. Close some of them"
             )
-        if sum(one.agent is not None for one in self._let_in) >= self._most_of_agents:
+        if sum(one.agent is not None for one in self._admitted) >= self._most_of_agents:
             raise CallerError(f"agents have {self._most_of_agents} connections, which is the limit. Call again later")
 
     def is_within_limits(self, quota: "ConnectionQuota") -> bool:
-        """Whether the owner of a connection, and agents as a whole, hold no more than they may."""
-        own = sum(one.counted_bytes for one in self._let_in if one.owner == quota.owner)
+        """Return whether a connection's owner, and all agents together, hold no more bytes than allowed."""
+        own = sum(one.counted_bytes for one in self._admitted if one.owner == quota.owner)
         if quota.agent is None:
             return own <= _HELD
-        return own <= _HELD_BY_AGENT and sum(one.counted_bytes for one in self._let_in if one.agent) <= _HELD_BY_AGENTS
+        return (
+            own <= _HELD_BY_AGENT and sum(one.counted_bytes for one in self._admitted if one.agent) <= _HELD_BY_AGENTS
+        )
 
 
 @dataclass(slots=True, eq=False)
 class ConnectionQuota:
-    """What one connection may hold, and does.
+    """The bytes that one connection holds, and may hold.
 
     Attributes:
-        half_sent: Bytes of the line that has no end yet.
-        requests: The size of each request that has no answer yet, by its id.
+        admission_lock: Held while a connection of the process is admitted, so that a process with many connections
+            waits for itself alone.
+        incomplete: Bytes of the line that has not ended yet.
+        requests: Bytes of each unanswered request, by its id.
     """
 
     limits: ConnectionLimits
     process: int
-    admission_lock: Lock  #: held while it is let in, so that of one process nobody waits behind many
+    admission_lock: Lock
     agent: Agent | None = None
-    half_sent: int = 0
+    incomplete: int = 0
     requests: dict[str, int] = field(default_factory=dict[str, int])
 
     def assign(self, agent: Agent | None) -> None:
-        """Let the connection be an agent's, if it is one's.
+        """Set the agent that the connection belongs to, or `None`.
 
         Raises:
-            CallerError: The agent, or agents as a whole, have as many connections as they may.
+            CallerError: The agent, or all agents together, have too many connections.
         """
         if agent:
             self.limits.check_room_for(agent)
@@ -126,33 +129,37 @@ class ConnectionQuota:
 
     @property
     def owner(self) -> str | int:
-        """Who is accountable for it: an agent, or else a process."""
+        """The id of the agent, or else of the process, that the bytes count for."""
         return self.agent.id if self.agent else self.process
 
     @property
     def line_limit(self) -> int:
-        """Return the most bytes that a message may have."""
+        """Maximal bytes of a message."""
         return _LINE_OF_AGENT if self.agent and not self.agent.spec.nesting else LINE_LIMIT
 
     @property
     def counted_bytes(self) -> int:
-        """The bytes that count: a connection may hold some beside."""
-        return max(0, self.half_sent + sum(self.requests.values()) - _FREE)
+        """The bytes held above the free ones."""
+        return max(0, self.incomplete + sum(self.requests.values()) - _FREE)
 
-    def record_incomplete(self, half_sent: int) -> bool:
-        """Record the length of an incomplete line. Return whether it fits."""
-        self.half_sent = half_sent
-        return half_sent <= _FREE or self.limits.is_within_limits(self)
+    def record_incomplete(self, incomplete: int) -> bool:
+        """Record the bytes of the incomplete line, and return whether they are within the limits."""
+        self.incomplete = incomplete
+        return incomplete <= _FREE or self.limits.is_within_limits(self)
 
     def begin_request(self, message: types.JSONRPCMessage, size: int) -> types.JSONRPCError | None:
-        """Record a message. Return an error response if a request doesn't fit."""
+        """Record a message. Return an error response if it is a request beyond the limits, else `None`."""
         if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
-            self.end_request((message.params or {}).get("requestId"))  # it gets no answer
+            self.end_request((message.params or {}).get("requestId"))  # a cancelled request gets no answer
         if not isinstance(message, types.JSONRPCRequest):
             return None
         most = _REQUESTS_OF_AGENT if self.agent else _REQUESTS
         if str(message.id) in self.requests:
-            return error_response(None, types.INVALID_REQUEST, f"request {str(message.id)[:80]} has no answer yet")
+            return error_response(
+                None,
+                types.INVALID_REQUEST,
+                f"request id {str(message.id)[:80]} is in use: that request has no answer yet",
+            )
         if len(self.requests) >= most:
             return error_response(
                 message.id,
@@ -162,14 +169,18 @@ class ConnectionQuota:
         self.requests[str(message.id)] = size
         if size > _FREE and not self.limits.is_within_limits(self):
             self.end_request(message.id)
-            return error_response(message.id, types.INTERNAL_ERROR, "too much is under way: wait for answers first")
+            return error_response(
+                message.id,
+                types.INTERNAL_ERROR,
+                "unanswered requests take too much memory. Wait for some answers first",
+            )
         return None
 
     def end_request(self, request: object) -> None:
-        """Note that a request was answered, or cancelled."""
+        """Record that a request was answered or cancelled."""
         self.requests.pop(str(request), None)
 
 
-def error_response(identity: str | int | None, code: int, why: str) -> types.JSONRPCError:
+def error_response(request_id: str | int | None, code: int, message: str) -> types.JSONRPCError:
     """Return the error response to a message that is not passed on."""
-    return types.JSONRPCError(jsonrpc="2.0", id=identity, error=types.ErrorData(code=code, message=why))
+    return types.JSONRPCError(jsonrpc="2.0", id=request_id, error=types.ErrorData(code=code, message=message))

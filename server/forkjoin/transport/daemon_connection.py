@@ -1,8 +1,7 @@
-"""Reaching the daemon from outside: connect to its socket, start it where none answers, say hello.
+"""Connecting to the daemon from the relay and the command line: starting it if needed, and the hello.
 
-The newest version wins: a daemon that is older than what would be started in its place is ended, which its agents
-survive, and followed by that. A newer one is left alone: it serves older relays. Standard library only: relay and
-command line both begin here.
+The newest version wins. A daemon older than the installed forkjoin is ended, which its agents survive, and replaced. A
+newer daemon stays: it also serves older relays. This module imports only the standard library.
 """
 
 import contextlib
@@ -27,63 +26,69 @@ from forkjoin.version import PROTOCOL, __version__
 if TYPE_CHECKING:
     import subprocess
 
-#: How long a daemon may take from its start until it answers: a second, or a minute where there is no memory left.
+#: Seconds that a daemon may take to start and answer. Usually it takes one, but a minute if memory is short.
 START_S = 120.0
-#: How long one that was told to leave may take before it is killed.
-_LEAVE_S = 15.0
+#: Seconds that a daemon may take to end before it is killed.
+_END_S = 15.0
 _PAUSE_S = 0.01
-#: How often a connection that breaks off at once is tried again.
+#: Maximal attempts to connect while daemons close the connection before they answer.
 _TRIES = 20
-#: Bytes of the hello, which holds the environment.
+#: Maximal bytes of a hello, which contains the environment.
 HELLO_LIMIT = 1024 * 1024
-#: The longest message: a hundred specs with tasks of some size, or one of the largest allowed, escaped.
+#: Maximal bytes of a message: a hundred specs with large tasks, or one task of maximal size as JSON.
 LINE_LIMIT = 32 * 1024 * 1024
-#: For the daemon, whose many threads come and go: else each new one begins a heap of its own, which stays (mallopt(3)).
-_FRUGAL = {"MALLOC_ARENA_MAX": "2"}
-#: What marks an agent, or belongs to the client that started us: neither daemon nor shims may inherit it.
-_MARKS = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
+#: Variables that save memory in the daemon: without this one each new thread may add a heap that stays (mallopt(3)).
+_MALLOC_VARIABLES = {"MALLOC_ARENA_MAX": "2"}
+#: Prefixes of variables that mark an agent or belong to the MCP client. Daemon and shims must not inherit them.
+_CLIENT_VARIABLES = ("FORKJOIN_", "CLAUDE_CODE_", "CLAUDECODE", "GIT_")
 
 
 class DaemonError(Exception):
-    """The daemon can't be reached or would not have us; the message says why."""
+    """The daemon can't be reached, or refused the connection."""
 
 
 class RefusedError(DaemonError):
-    """It is there, and would not have us."""
+    """The daemon refused the connection."""
 
 
 def connect_and_greet(
     home: Home, kind: str, relay: str, folder: str | None = None
 ) -> tuple[socket.socket, dict[str, Any]]:
-    """A connection to the daemon, over which hello has been said, and the daemon's answer.
+    """Connect to the daemon, start it if needed, and exchange hellos.
 
-    The daemon is started if none answers. The hello is said from the working directory, or from `folder`.
+    Args:
+        kind: "relay" or "cli".
+        relay: The id of the relay, from `new_relay_id`.
+        folder: The folder to call from. Default: the working directory.
+
+    Returns: The connection, and the daemon's answer.
 
     Raises:
-        DaemonError: It did not come up, or said no in the words of the message.
+        RefusedError: The daemon refused the connection.
+        DaemonError: The daemon did not start, or hangs.
     """
     for _ in range(_TRIES):
         connection = connect(home)
         try:
             answer = say_hello(connection, kind, relay, folder)
             if _is_outdated(str(answer.get("version", "0"))):
-                _replace(home, connection)
+                _replace_daemon(home, connection)
             elif answer.get("ok"):
                 return connection, answer
             else:
                 raise RefusedError(str(answer.get("error")))  # noqa: TRY301
-        except ConnectionError:  # that one was leaving; the next is found or started
+        except ConnectionError:  # that daemon was ending; find or start the next
             connection.close()
         except BaseException:
             connection.close()
             raise
-    raise DaemonError(f"the daemon keeps going away before it has answered; see {home.log}")
+    raise DaemonError(f"the daemon keeps ending before it answers. See {home.log}")
 
 
 def _is_outdated(daemon: str) -> bool:
-    """Whether a daemon of this version is older than the one that would follow it: what lies on the disk now.
+    """Return whether a daemon of this version is older than this process, and than the forkjoin now installed.
 
-    That may be older than we are, who began before it was put there; to end the daemon for it would never cease.
+    After a downgrade the installed version may be older than this process, which would then replace daemons forever.
     """
     if _order(daemon) >= _order(__version__):
         return False
@@ -92,29 +97,29 @@ def _is_outdated(daemon: str) -> bool:
 
 
 def _order(version: str) -> list[tuple[int, int, str]]:
-    """Where a version stands among others: 0.9 before 0.10, 1.0rc1 before 1.0, and that before 1.0.1."""
+    """Return a key that sorts versions: 0.9 before 0.10, and 1.0rc1 before 1.0 before 1.0.1."""
     parts = re.findall(r"\d+|[a-z]+", version)
     return [*((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts), (0, 0, "")]
 
 
 def end_daemon(connection: socket.socket) -> None:
-    """End the daemon at the other end, and return once it is gone. Agents live on: it is as safe as `kill -9` is.
+    """End the daemon at the other end of a connection, and return once it is gone. Agents go on.
 
     Raises:
-        DaemonError: It runs where it can't be seen from here.
+        DaemonError: The daemon's process can't be seen from here.
     """
     try:
         daemon = os.pidfd_open(peer_of(connection)[0])
     except OSError as error:
         raise DaemonError(
-            f"the daemon can't be ended from here ({error.strerror}): do so where it was started"
+            f"the daemon can't be ended from here ({error.strerror}). End it in the container where it was started"
         ) from error
     gone = select.poll()
-    gone.register(connection, 0)  # a hang-up is told unasked, also before what it said last was read
+    gone.register(connection, 0)  # poll reports a hang-up even if unread data is left
     try:
-        if not gone.poll(0):  # else its pid may be another's by now
+        if not gone.poll(0):  # after a hang-up the pid may be reused
             signal.pidfd_send_signal(daemon, signal.SIGTERM)
-            if not select.select([daemon], [], [], _LEAVE_S)[0]:
+            if not select.select([daemon], [], [], _END_S)[0]:
                 signal.pidfd_send_signal(daemon, signal.SIGKILL)
                 select.select([daemon], [], [])
     finally:
@@ -123,40 +128,40 @@ def end_daemon(connection: socket.socket) -> None:
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """The process at the other end, and its user (SO_PEERCRED of unix(7)): who listened, or who connected."""
+    """Return the pid and user id of the process at the other end (SO_PEERCRED of unix(7))."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", credentials)
     return pid, uid
 
 
 def connect(home: Home) -> socket.socket:
-    """A connection to the daemon of this home, which is started first if none answers.
+    """Connect to the daemon, and start it first if needed.
 
     Raises:
-        DaemonError: It did not come up; the message ends with the last lines of its log.
+        DaemonError: The daemon did not start. The message ends with the last lines of its log.
     """
     home.make()
     found = try_connect(home)
     if found is None:
         with _lock(home):
-            found = try_connect(home) or _start(home)  # two that start at once start one daemon
+            found = try_connect(home) or _start(home)  # the lock prevents two daemons
     return found
 
 
-def _replace(home: Home, connection: socket.socket) -> None:
-    """End a daemon, and start the next; no older relay starts one of its own meanwhile."""
+def _replace_daemon(home: Home, connection: socket.socket) -> None:
+    """End a daemon, and start the installed one. Meanwhile no older relay can start its own."""
     with _lock(home):
         end_daemon(connection)
         (try_connect(home) or _start(home)).close()
 
 
 def try_connect(home: Home) -> socket.socket | None:
-    """A connection to the daemon, if one answers."""
+    """Connect to the daemon, or return `None` if none is running."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         folder = os.open(home.state, os.O_PATH)
         try:
-            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")  # short, as a socket's path must be (unix(7))
+            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")  # a socket's path must be short (unix(7))
         finally:
             os.close(folder)
     except OSError:
@@ -176,7 +181,13 @@ def _lock(home: Home) -> Generator[None]:
 
 
 def _start(home: Home) -> socket.socket:
-    """Start a daemon and connect to it; once more where it gave way to one that was still leaving, or was killed."""
+    """Start a daemon and connect to it.
+
+    Starts another if this one is killed, or ends because the previous daemon still holds the lock.
+
+    Raises:
+        DaemonError: The daemon failed, or did not answer in time.
+    """
     with home.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         began = log.tell()
@@ -185,64 +196,70 @@ def _start(home: Home) -> socket.socket:
         while time.monotonic() < give_up:
             found = try_connect(home)
             if found is not None:
-                daemon.returncode = 0  # it is meant to outlive us: nobody waits for it
+                daemon.returncode = 0  # the daemon outlives this process, so don't warn that nobody waits for it
                 return found
             if daemon.poll() is not None:
                 if daemon.returncode > 0:
-                    break  # it has said why
+                    break  # its log says why
                 daemon = _launch(home, log)
             time.sleep(_PAUSE_S)
-    raise DaemonError(f"the daemon did not come up ({home.log}):\n{_last_words(home, began)}")
+    raise DaemonError(f"the daemon did not start ({home.log}):\n{_last_errors(home, began)}")
 
 
-def _last_words(home: Home, began: int) -> str:
-    """What a daemon that did not come up had to say."""
-    from forkjoin.core import daemon_log  # logging is a third of the relay's start
+def _last_errors(home: Home, began: int) -> str:
+    """Return the last errors in the log since the byte `began`."""
+    from forkjoin.core import daemon_log  # importing logging takes a third of the relay's start
 
     with home.log.open("rb") as log:
-        log.seek(began if began <= home.log.stat().st_size else 0)  # it may have begun a new one
+        log.seek(began if began <= home.log.stat().st_size else 0)  # the log may have been rotated
         entries = log.read()[-8000:].decode(errors="replace").splitlines()
-    return "\n".join(filter(None, map(daemon_log.complaint, entries)))[-2000:] or "it said nothing"
+    return "\n".join(filter(None, map(daemon_log.complaint, entries)))[-2000:] or "it logged nothing"
 
 
 def _launch(home: Home, log: BinaryIO) -> "subprocess.Popen[bytes]":
-    import subprocess  # a sixth of the relay's start, and most relays find a daemon
+    import subprocess  # importing it takes a sixth of the relay's start, and most relays find a daemon
 
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_MARKS)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_CLIENT_VARIABLES)}
     return subprocess.Popen(
         daemon_command(),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         cwd=home.state,
-        env={**_FRUGAL, **kept, **home.variables, "FORKJOIN_KEEPER": "1"},  # whoever stops an agent lets a keeper be
+        env={
+            **_MALLOC_VARIABLES,
+            **kept,
+            **home.variables,
+            "FORKJOIN_KEEPER": "1",
+        },  # marks a process that stopping an agent must spare
         start_new_session=True,
     )
 
 
 def daemon_command() -> list[str]:
+    """Return the command that runs a daemon in the foreground."""
     return [sys.executable, "-P", "-E", "-m", "forkjoin", "daemon", "run"]
 
 
 def relay_command() -> tuple[str, ...]:
-    """The relay, with the Python that forkjoin is installed in; nothing of a repository is imported in its place."""
+    """Return the command that runs the relay. Its options keep a repository from shadowing forkjoin's modules."""
     return (sys.executable, "-P", "-E", "-m", "forkjoin", "mcp")
 
 
 def new_relay_id() -> str:
-    """The number that is drawn for a relay: with a request's id it names a call."""
+    """Return a random id for a relay. Together with a request's id it identifies a call."""
     return os.urandom(8).hex()
 
 
 def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | None = None) -> dict[str, Any]:
-    """Say hello over a connection; the daemon's answer, which may be a no in words.
+    """Send a hello over a connection, and return the daemon's answer, which may be a refusal.
 
     Raises:
-        DaemonError: It is another user's, or hangs, or our environment is too large.
-        ConnectionError: It went before it had answered.
+        DaemonError: The daemon belongs to another user or hangs, or the environment is too large.
+        ConnectionError: The daemon ended before it answered.
     """
     if peer_of(connection)[1] != os.getuid():
-        raise DaemonError("the daemon is another user's; set FORKJOIN_HOME to a folder of your own")
+        raise DaemonError("the daemon belongs to another user. Set FORKJOIN_HOME to a folder of your own")
     environment = dict(os.environ)
     greeting = {
         "protocol": PROTOCOL,
@@ -257,15 +274,15 @@ def say_hello(connection: socket.socket, kind: str, relay: str, folder: str | No
     }
     line = json.dumps(greeting).encode() + b"\n"
     if len(line) > HELLO_LIMIT:
-        raise DaemonError("the environment is larger than 1 MB: unset what is large in it, and call again")
+        raise DaemonError("the environment is larger than 1 MB. Unset large variables, and call again")
     try:
-        connection.settimeout(START_S)  # one that hangs is not waited for, for ever
+        connection.settimeout(START_S)  # don't wait forever for a daemon that hangs
         connection.sendall(line, socket.MSG_NOSIGNAL)
         answer: dict[str, Any] = json.loads(_read_line(connection))
         connection.settimeout(None)
     except TimeoutError as error:
-        why = "the daemon hangs: end it with `forkjoin daemon stop --now` (agents go on), and call again"
-        raise DaemonError(why) from error
+        message = "the daemon hangs. End it with `forkjoin daemon stop --now` (agents go on), and call again"
+        raise DaemonError(message) from error
     return answer
 
 
@@ -277,7 +294,7 @@ def _working_directory() -> str:
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    """One line, byte by byte: what follows it is not ours to take."""
+    """Read one line byte by byte, so that no byte after it is read."""
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)

@@ -1,7 +1,8 @@
-"""The relay: the thin process that an MCP client starts; it passes lines between the client and the daemon.
+"""The relay: the thin process that an MCP client starts, which passes lines between the client and the daemon.
 
-It remembers what has no answer yet. When the daemon goes, it connects to the next, repeats the handshake and sends
-those once more; the client notices nothing. Standard library only, so that it is up in tens of milliseconds.
+The relay remembers unanswered requests. When the daemon ends, it connects to the next one, and repeats the handshake
+and these requests, so the client notices nothing. It imports only the standard library, to start within tens of
+milliseconds.
 """
 
 import json
@@ -18,100 +19,113 @@ from forkjoin.transport import daemon_connection
 from forkjoin.transport.daemon_connection import LINE_LIMIT
 
 _CHUNK = 65536
-#: What a slow reader has not taken may grow to this many bytes before no more is read for it.
+#: Maximal bytes that wait for a slow reader before the relay stops reading for it.
 _BACKLOG = 1024 * 1024
-#: How often a daemon that goes before it has answered anything is followed by another.
+#: Maximal daemons in a row that end before they answer anything.
 _TRIES = 5
 _CANCELLED = "notifications/cancelled"
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 class Relay:
-    """Lines from `source` go to the daemon, the daemon's to `sink`; both are file descriptors."""
+    """The connection of a client to one daemon after the other.
+
+    Attributes:
+        source: The file descriptor of the client's messages.
+        sink: The file descriptor for messages to the client.
+    """
 
     def __init__(self, source: int, sink: int) -> None:
         self.home = find_home()
-        self.number = daemon_connection.new_relay_id()
+        self.id = daemon_connection.new_relay_id()
         self.source = source
         self.source_open = True
         self.sink = sink
         self.from_client = Lines(LINE_LIMIT)
         self.from_daemon = Lines(LINE_LIMIT)
-        self.to_client = bytearray()  #: whole lines that are to be written
+        self.to_client = bytearray()  #: complete lines still to be written
         self.to_daemon = bytearray()
-        self.memory = Memory()
+        self.conversation = Conversation()
 
     def run(self) -> None:
-        """Relay until the client has closed its end and has had its answers, or is gone.
+        """Relay until the client has closed its end and got all answers, or is gone.
 
         Raises:
-            DaemonError: None can be reached, and the client, which was told so, can't begin without one.
+            DaemonError: No daemon can be reached, so the client, which got an error, can't start.
         """
         failures = 0
         while True:
-            heard = self.memory.heard
+            received = self.conversation.received
             try:
-                return self.attend()
+                return self.relay_to_daemon()
             except (ConnectionError, EOFError):
-                failures = 0 if self.memory.heard > heard else failures + 1
+                failures = 0 if self.conversation.received > received else failures + 1
                 if failures < _TRIES:
                     continue
-                why = f"forkjoin's daemon keeps going away; see {self.home.log}"
+                reason = f"forkjoin's daemon keeps ending. See {self.home.log}"
             except (daemon_connection.DaemonError, OSError) as error:
-                why = str(error)
+                reason = str(error)
             failures = 0
-            self.refuse(why)
+            self.refuse_unanswered(reason)
 
-    def attend(self) -> None:
-        """Reach a daemon, tell it what the last one did not answer, and relay."""
-        daemon, _ = daemon_connection.connect_and_greet(self.home, "relay", self.number)
-        with daemon:
-            self.from_daemon = Lines(LINE_LIMIT)
-            self.to_daemon = bytearray(self.memory.repeat())
-            self.to_client += self.memory.take_back()
-            self.relay(daemon)
-
-    def refuse(self, why: str) -> None:
-        """Answer in words what no daemon has answered; return when there is something to try another one for.
+    def relay_to_daemon(self) -> None:
+        """Connect to a daemon, repeat what the last one did not answer, and relay until the client is done.
 
         Raises:
-            DaemonError: The client could not begin, or has gone: it starts us again when it wants.
+            DaemonError, OSError: No daemon can be reached.
+            ConnectionError, EOFError: The daemon is gone.
         """
-        words = f"{why}\nWhether this was carried out is not known: call list_agents once that is mended."
-        refused = self.memory.refuse_all(words)
+        daemon, _ = daemon_connection.connect_and_greet(self.home, "relay", self.id)
+        with daemon:
+            self.from_daemon = Lines(LINE_LIMIT)
+            self.to_daemon = bytearray(self.conversation.repeat())
+            self.to_client += self.conversation.cancel_server_requests()
+            self.pass_lines(daemon)
+
+    def refuse_unanswered(self, reason: str) -> None:
+        """Answer all open requests with an error. Return when the client sends the next request.
+
+        Raises:
+            DaemonError: The client got an error for its first request, or is gone. It will start another relay.
+        """
+        message = f"{reason}\nIt is not known whether this call was carried out. Correct that, then call list_agents."
+        refused = self.conversation.refuse_all(message)
         self.to_client += refused
         while self.to_client:
             del self.to_client[: os.write(self.sink, self.to_client)]
-        if refused and not self.memory.heard:
-            raise daemon_connection.DaemonError(why)
-        while self.source_open and not self.memory.unanswered:
+        if refused and not self.conversation.received:
+            raise daemon_connection.DaemonError(reason)
+        while self.source_open and not self.conversation.unanswered:
             self.read_client()
-        if not self.memory.unanswered:
-            raise daemon_connection.DaemonError(why)
+        if not self.conversation.unanswered:
+            raise daemon_connection.DaemonError(reason)
 
-    def relay(self, daemon: socket.socket) -> None:
+    def pass_lines(self, daemon: socket.socket) -> None:
         """Pass lines both ways until the client is done.
 
         Raises:
             ConnectionError, EOFError: The daemon is gone.
         """
-        while self.source_open or self.memory.is_owed or self.to_daemon or self.to_client:
+        while self.source_open or self.conversation.is_owed or self.to_daemon or self.to_client:
             ready = self.wait(daemon)
             if ready.get(self.sink, 0) & _GONE:
                 return
             if ready.get(self.sink, 0):
-                # So much a pipe that poll calls writable takes without blocking.
+                # A pipe that poll reports as writable takes this much without blocking.
                 del self.to_client[: os.write(self.sink, self.to_client[: select.PIPE_BUF])]
             if ready.get(self.source, 0):
                 self.read_client()
             if ready.get(daemon.fileno(), 0) & select.POLLOUT:
-                # That it is gone must not end us.
+                # MSG_NOSIGNAL: a daemon that is gone must not end the relay by SIGPIPE.
                 del self.to_daemon[: daemon.send(self.to_daemon[:_CHUNK], socket.MSG_NOSIGNAL)]
             if ready.get(daemon.fileno(), 0) & ~select.POLLOUT:
                 self.read_daemon(daemon)
 
     def wait(self, daemon: socket.socket) -> dict[int, int]:
-        """What can be read or written now without blocking, by descriptor; nothing is read for who does not read."""
+        """Wait until something can be read or written. Return the poll events by descriptor.
+
+        Nothing is read for a side that does not read itself.
+        """
         poll = select.poll()
         from_daemon = select.POLLIN if len(self.to_client) < _BACKLOG else 0
         poll.register(daemon, from_daemon | (select.POLLOUT if self.to_daemon else 0))
@@ -127,7 +141,7 @@ class Relay:
         for _, line in found:
             if line is None:
                 self.to_client += _TOO_LONG
-            elif self.memory.note_request(line):
+            elif self.conversation.note_request(line):
                 self.to_daemon += line + b"\n"
 
     def read_daemon(self, daemon: socket.socket) -> None:
@@ -135,49 +149,62 @@ class Relay:
         if not chunk:
             raise EOFError
         for _, line in self.from_daemon.feed(chunk):
-            if line is not None and not self.memory.note_answer(line):
+            if line is not None and not self.conversation.note_answer(line):
                 self.to_client += line + b"\n"
 
 
-class Memory:
-    """What was asked and has no answer yet, and how the conversation began; by request id."""
+class Conversation:
+    """What a new daemon must know of the conversation with the client so far.
+
+    Attributes:
+        unanswered: The line of each request without an answer, by the JSON of its id.
+        received: Number of lines from daemons, without repeated answers.
+    """
 
     def __init__(self) -> None:
         self.unanswered: dict[str, bytes] = {}
-        self.heard = 0  #: lines from daemons that the client had not had before
-        self._handshake: dict[str, bytes] = {}  #: initialize and initialized, as the client sent them
-        self._listening: set[str] = set()  #: ids of requests that have no answer as long as the client is there
-        self._had: set[str] = set()  #: ids of repeated requests whose first answer the client has had
-        self._asked: set[str] = set()  #: ids of what the daemon asks the client, which has not answered
+        self.received = 0
+        self._handshake: dict[
+            str, bytes
+        ] = {}  #: the client's initialize and initialized lines, by the JSON of their ids
+        self._subscriptions: set[str] = set()  #: ids of requests that stay unanswered while the client is there
+        self._answered_before: set[str] = set()  #: ids of repeated requests that the client has an answer to
+        self._from_daemon: set[str] = set()  #: ids of the daemon's requests that the client has not answered
 
     @property
     def is_owed(self) -> bool:
-        """Whether there will be an answer that the client has not had."""
-        return not self.unanswered.keys() <= self._listening
+        """Whether a request other than a subscription is unanswered."""
+        return not self.unanswered.keys() <= self._subscriptions
 
     def repeat(self) -> bytes:
-        """What a new daemon must hear: the handshake, and all that the last one has not answered."""
-        begun = self._handshake.values()
-        again = [line for line in self.unanswered.values() if line not in begun]
-        self._had = {key for key, line in self._handshake.items() if key and line not in self.unanswered.values()}
-        return b"".join((*begun, *again))
+        """Return the lines for a new daemon: the handshake and all unanswered requests."""
+        handshake = self._handshake.values()
+        requests = [line for line in self.unanswered.values() if line not in handshake]
+        self._answered_before = {
+            key for key, line in self._handshake.items() if key and line not in self.unanswered.values()
+        }
+        return b"".join((*handshake, *requests))
 
-    def take_back(self) -> bytes:
-        """What the client must hear of what an earlier daemon asked it: the next counts its own from 1 again."""
-        gone = [
-            {"jsonrpc": "2.0", "method": _CANCELLED, "params": {"requestId": json.loads(key)}} for key in self._asked
+    def cancel_server_requests(self) -> bytes:
+        """Return lines that cancel an earlier daemon's requests to the client. The next daemon reuses their ids."""
+        cancelled = [
+            {"jsonrpc": "2.0", "method": _CANCELLED, "params": {"requestId": json.loads(key)}}
+            for key in self._from_daemon
         ]
-        self._asked.clear()
-        return b"".join(json.dumps(one).encode() + b"\n" for one in gone)
+        self._from_daemon.clear()
+        return b"".join(json.dumps(one).encode() + b"\n" for one in cancelled)
 
-    def refuse_all(self, why: str) -> bytes:
-        """An error in words for each that has no answer; none of them is sent again."""
-        refused = [_refusal(json.loads(key), -32603, why) for key in self.unanswered]
+    def refuse_all(self, message: str) -> bytes:
+        """Return an error response to each unanswered request, and forget these requests."""
+        refused = [_error_line(json.loads(key), -32603, message) for key in self.unanswered]
         self.unanswered.clear()
         return b"".join(refused)
 
     def note_request(self, line: bytes) -> bool:
-        """Take note of what the client says; whether a daemon is there for it, which an answer may have outlived."""
+        """Record a line from the client. Return whether it should be passed on.
+
+        An answer to a request of an earlier daemon must not be.
+        """
         message = _parse(line)
         method = message.get("method")
         key = _key(message)
@@ -191,32 +218,32 @@ class Memory:
                 self.unanswered.pop(json.dumps(cast("dict[str, Any]", parameters).get("requestId")), None)
         if key and method:
             self.unanswered[key] = line + b"\n"
-            (self._listening.add if method == "subscriptions/listen" else self._listening.discard)(key)
+            (self._subscriptions.add if method == "subscriptions/listen" else self._subscriptions.discard)(key)
         if method or not message.keys() & {"result", "error"}:
             return True
-        known = key in self._asked
-        self._asked.discard(key)
+        known = key in self._from_daemon
+        self._from_daemon.discard(key)
         return known
 
     def note_answer(self, line: bytes) -> bool:
-        """Take note of a line from a daemon; whether it is an answer that the client has had before."""
+        """Record a line from a daemon. Return whether it is an answer that the client has already."""
         message = _parse(line)
         key = _key(message)
         is_answer = bool(key) and "method" not in message
         if key and not is_answer:
-            self._asked.add(key)
-        if is_answer and key in self._had:
-            self._had.discard(key)
+            self._from_daemon.add(key)
+        if is_answer and key in self._answered_before:
+            self._answered_before.discard(key)
             return True
-        self.heard += 1
+        self.received += 1
         if is_answer:
             self.unanswered.pop(key, None)
-            self._listening.discard(key)
+            self._subscriptions.discard(key)
         return False
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """The message in a line; empty where the daemon will have to say what is wrong with it."""
+    """Return the message in a line, or an empty dict for an invalid line, which the daemon will report."""
     try:
         message: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -225,21 +252,21 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _key(message: dict[str, Any]) -> str:
-    """What the message's id is known by; '' where it has none that can be answered."""
+    """Return the JSON of the message's id, or '' if it has no valid id."""
     number: Any = message.get("id")
     return json.dumps(number) if isinstance(number, str | int) and not isinstance(number, bool) else ""
 
 
-def _refusal(number: str | int | None, code: int, why: str) -> bytes:
-    error = {"code": code, "message": why}
+def _error_line(number: str | int | None, code: int, message: str) -> bytes:
+    error = {"code": code, "message": message}
     return json.dumps({"jsonrpc": "2.0", "id": number, "error": error}).encode() + b"\n"
 
 
-_TOO_LONG = _refusal(None, -32600, f"a message may have {LINE_LIMIT // 1024 // 1024} MB at most")
+_TOO_LONG = _error_line(None, -32600, f"a message may have at most {LINE_LIMIT // 1024 // 1024} MB")
 
 
 def run() -> int:
-    """Relay between stdin, stdout and the daemon; the exit code."""
+    """Relay between stdin, stdout and the daemon. Return the exit code."""
     for signum in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_DFL)
     try:

@@ -1,4 +1,4 @@
-"""The daemon's end of the socket: who may come in, what they say of themselves, and lines to and from JSON-RPC."""
+"""The daemon's socket: it admits connections, and passes JSON-RPC messages between each and its MCP session."""
 
 import errno
 import itertools
@@ -30,33 +30,34 @@ from forkjoin.version import PROTOCOL, __version__
 
 log = logging.getLogger(__name__)
 
+#: Seconds in which a hello must arrive and be answered.
 _HELLO_S = 10.0
-#: How many connections wait to be let in, in order; with more than these, an agent could make a person wait for long.
+#: Length of the kernel's queue of connections. With a longer one an agent could make a person wait for long.
 _BACKLOG = 64
-#: How long nobody is let in after one could not be.
-_REST_S = 1.0
-#: Of unix(7), since Linux 6.5; Python 3.11 has no name for it.
+#: Seconds until the next try after a connection could not be accepted.
+_RETRY_S = 1.0
+#: A socket option of unix(7) since Linux 6.5. Python 3.11 has no constant for it.
 _SO_PEERPIDFD = 77
 _GONE = "The process that connected has ended. Connect from the process that makes the calls."
-#: Of an error that says what is wrong with a message.
-_ERROR_CHARACTERS = 2000
+#: Maximal characters of an error message, which may repeat a part of the request.
+_ERROR_LENGTH = 2000
 
-#: What an error of ours in letting somebody in may be.
-_OUR_FAULTS = (AssertionError, LookupError, TypeError, ValueError)
+#: Exceptions that are bugs of forkjoin's when a connection is admitted.
+_BUGS = (AssertionError, LookupError, TypeError, ValueError)
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]
-#: Serves MCP to a session over two streams until the first is at its end.
+#: A function that serves MCP to a session over two streams until the first one ends.
 Serve = Callable[[Session, Incoming, Outgoing], Awaitable[None]]
-#: Returns the attempt that a process belongs to, if it belongs to one.
+#: A function that returns the handle of the attempt that a process belongs to, or `None`.
 FindOwner = Callable[[int], Awaitable[str | None]]
 
 
 @asynccontextmanager
 async def bind(home: Home) -> AsyncGenerator[SocketListener]:
-    """The daemon's socket, open to its owner alone. The process's working directory becomes the home's folder."""
-    os.chdir(home.state)  # so that the socket's path is short, whatever the home's is
-    (home.state / SOCKET).unlink(missing_ok=True)  # left by a daemon that was killed: we hold the lock
+    """Listen on the daemon's socket, which only its owner can connect to. Changes the working directory to the home."""
+    os.chdir(home.state)  # a socket's path must be short, and the home's may be long
+    (home.state / SOCKET).unlink(missing_ok=True)  # left by a killed daemon; this one holds the lock
     async with await anyio.create_unix_listener(SOCKET, mode=0o600, backlog=_BACKLOG) as listener:
         try:
             yield listener
@@ -65,7 +66,11 @@ async def bind(home: Home) -> AsyncGenerator[SocketListener]:
 
 
 class SocketServer:
-    """Lets connections in, one session each, and counts those that are there."""
+    """Admits connections, and serves each as a session.
+
+    Attributes:
+        connected: Number of open connections.
+    """
 
     def __init__(self, serve: Serve, welcome: Callable[[Session], Awaitable[None]], find_owner: FindOwner) -> None:
         self._serve = serve
@@ -76,29 +81,29 @@ class SocketServer:
         self._limits = ConnectionLimits()
 
     async def serve(self, listener: SocketListener, tasks: TaskGroup) -> None:
-        """Let in whoever comes; while no descriptor is left for another, they wait at the door."""
+        """Accept connections until cancelled. While no file descriptor is left, new connections wait."""
         while True:
             try:
                 stream = await listener.accept()
             except anyio.BrokenResourceError as error:
                 if not is_passing(error):
                     raise
-                log.warning("no connection can be let in now: %s", error.__cause__)
-                await anyio.sleep(_REST_S)
+                log.warning("no connection can be accepted now: %s", error.__cause__)
+                await anyio.sleep(_RETRY_S)
             else:
                 tasks.start_soon(self.handle, stream)
 
     async def handle(self, stream: SocketStream) -> None:
-        """Serve one connection to its end; its trouble is its own."""
+        """Serve one connection until it ends. Its errors don't affect other connections."""
         self.connected += 1
         with daemon_log.concerning(connection=next(self._numbers)):
             try:
                 async with stream:
                     await self._serve_connection(stream)
             except (anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError, TimeoutError):
-                log.info("a connection broke off")
-            except Exception:  # a boundary: the other connections live on
-                log.exception("a connection failed; its client connects again and repeats what had no answer")
+                log.info("a connection was lost")
+            except Exception:  # a boundary: the other connections go on
+                log.exception("a connection failed; its client will reconnect and repeat unanswered requests")
             finally:
                 self.connected -= 1
 
@@ -106,18 +111,18 @@ class SocketServer:
         connection = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
         pid, user = peer_of(connection)
         if user != os.getuid():
-            log.warning("user %d tried to connect, by process %d: refused", user, pid)
+            log.warning("refused process %d of user %d", pid, user)
             return
-        lines = _Reader(stream)
-        with ExitStack() as let_in:
+        lines = _LineReader(stream)
+        with ExitStack() as admitted:
             try:
-                session, quota = await self._let_in(connection, pid, lines, let_in)
+                session, quota = await self._admit(connection, pid, lines, admitted)
             except CallerError as error:
                 log.warning("refused process %d: %s", pid, error)
                 refused = str(error)
-            except _OUR_FAULTS as error:  # a boundary: the client would meet it again and again
-                log.exception("process %d could not be let in", pid)
-                refused = f"forkjoin failed ({words_of(error)}); forkjoin daemon logs says where"
+            except _BUGS as error:  # a boundary: without an answer the client would try again and again
+                log.exception("process %d could not be admitted", pid)
+                refused = f"forkjoin failed ({words_of(error)}). See forkjoin daemon logs"
             else:
                 await _answer_hello(stream, ok=True)
                 await _converse(stream, lines, session, quota, self._serve)
@@ -125,14 +130,21 @@ class SocketServer:
         with self._limits.count_before_hello():
             await _refuse(stream, refused)
 
-    async def _let_in(
-        self, connection: socket.socket, pid: int, lines: "_Reader", held: ExitStack
+    async def _admit(
+        self, connection: socket.socket, pid: int, lines: "_LineReader", admitted: ExitStack
     ) -> tuple[Session, ConnectionQuota]:
-        """Read the hello and identify the caller. `held` counts the connection."""
+        """Read the hello and identify the caller.
+
+        Args:
+            admitted: Keeps the connection counted until it is closed.
+
+        Raises:
+            CallerError: The caller is refused.
+        """
         with anyio.fail_after(_HELLO_S):
             with self._limits.count_before_hello():
                 hello = _parse_hello(await lines.next())
-            quota = held.enter_context(self._limits.count_admitted(pid))
+            quota = admitted.enter_context(self._limits.count_admitted(pid))
             async with quota.admission_lock:
                 session = Session(hello, attempt=await _find_attempt(connection, pid, self._find_owner))
                 await self._welcome(session)
@@ -142,10 +154,10 @@ class SocketServer:
 
 
 async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwner) -> str | None:
-    """Return the attempt of the process that connected, despite any reuse of its pid.
+    """Return the handle of the attempt that the connected process belongs to, or `None`.
 
     Raises:
-        CallerError: That can't be told.
+        CallerError: The process can't be seen from here, or has ended, so that its pid may be reused.
     """
     if not pid:
         raise CallerError(
@@ -166,72 +178,77 @@ async def _find_attempt(connection: socket.socket, pid: int, find_owner: FindOwn
 
 
 def _open_peer(connection: socket.socket, pid: int) -> int | None:
-    """A descriptor of the process that connected, which is readable once that has ended; None if it has been reaped."""
+    """Return a pidfd of the connected process, or `None` if the process is gone."""
     try:
         (peer,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, struct.calcsize("i")))
         return int(peer)
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             return None
-    with suppress(OSError):  # before Linux 6.5 its pid is all that is known
+    with suppress(OSError):  # before Linux 6.5 only the pid is known
         return os.pidfd_open(pid)
     return None
 
 
-class _Reader:
-    """The lines that come over a connection; None for one that is longer than any message may be.
-
-    The first line is a hello; those after it are messages, as an quota permits.
-    """
+class _LineReader:
+    """The lines that a connection receives: first a hello, then messages within a quota."""
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
         self._lines = Lines(HELLO_LIMIT)
         self._found: Iterator[tuple[int, bytes | None]] = iter(())
-        self._allowance: ConnectionQuota | None = None
+        self._quota: ConnectionQuota | None = None
 
     def use(self, quota: ConnectionQuota) -> None:
-        """Read what follows as messages."""
-        self._allowance = quota
+        """Read the following lines as messages within this quota."""
+        self._quota = quota
         self._lines.limit = quota.line_limit
 
     async def next(self) -> bytes | None:
+        """Return the next line, or `None` in place of a line that is too long.
+
+        Raises:
+            anyio.EndOfStream: The other end has closed the connection.
+        """
         while True:
             for _, line in self._found:
-                if self._allowance:
-                    self._allowance.record_incomplete(0)
+                if self._quota:
+                    self._quota.record_incomplete(0)
                 return line
-            if self._allowance and not self._allowance.record_incomplete(self._lines.held):
+            if self._quota and not self._quota.record_incomplete(self._lines.held):
                 self._lines.drop()
-                self._allowance.record_incomplete(0)
+                self._quota.record_incomplete(0)
             self._found = self._lines.feed(await self._stream.receive())
 
 
 def _parse_hello(line: bytes | None) -> Hello:
     if line is None:
-        raise CallerError("the hello is longer than 1 MB")
+        raise CallerError("the hello is longer than 1 MB. Unset large environment variables")
     try:
         hello = Hello.model_validate(json.loads(line))
     except (ValueError, RecursionError) as error:
-        what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "it is no JSON"}
+        what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "not JSON"}
         where = ".".join(map(str, what["loc"]))
-        raise CallerError(f"the hello was not understood: {where} {what['msg']}".replace("  ", " ")) from error
-    if hello.protocol > PROTOCOL:  # all that is older is served
+        raise CallerError(f"the hello is invalid: {where} {what['msg']}".replace("  ", " ")) from error
+    if hello.protocol > PROTOCOL:  # all older versions are served
         raise CallerError(
-            f"this daemon (forkjoin {__version__}) speaks protocol {PROTOCOL} at most, not {hello.protocol}; "
-            "end it with `forkjoin daemon stop` (agents go on), and call again"
+            f"this daemon (forkjoin {__version__}) knows protocols up to {PROTOCOL}, not {hello.protocol}. "
+            "Stop it with `forkjoin daemon stop` (agents go on), and call again"
         )
     return hello
 
 
 async def _answer_hello(stream: SocketStream, **answer: object) -> None:
-    """Answer a hello, and say of which version we are: a newer relay ends an older daemon, be it a yes or a no."""
+    """Answer a hello, always with this daemon's version, because a newer relay ends an older daemon."""
     about = {"version": __version__, "protocol": PROTOCOL, "pid": os.getpid()}
     await stream.send(json.dumps({**answer, **about}).encode() + b"\n")
 
 
 async def _refuse(stream: SocketStream, why: str) -> None:
-    """Say why not, and take what the other end is still sending: else the answer would be lost with the connection."""
+    """Answer a hello with an error, and read what the client still sends.
+
+    Closing a connection with unread data could discard the answer.
+    """
     await _answer_hello(stream, ok=False, error=why)
     with anyio.move_on_after(_HELLO_S), suppress(anyio.EndOfStream):
         while True:
@@ -239,9 +256,9 @@ async def _refuse(stream: SocketStream, why: str) -> None:
 
 
 async def _converse(
-    stream: SocketStream, lines: _Reader, session: Session, quota: ConnectionQuota, serve: Serve
+    stream: SocketStream, lines: _LineReader, session: Session, quota: ConnectionQuota, serve: Serve
 ) -> None:
-    """Pass messages between the socket and `serve` until the other end closes."""
+    """Pass messages between the socket and `serve` until the client closes the connection."""
     to_serve, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_serve = anyio.create_memory_object_stream[SessionMessage](0)
     async with anyio.create_task_group() as tasks:
@@ -253,14 +270,14 @@ async def _converse(
 
 
 async def _read(
-    lines: _Reader,
+    lines: _LineReader,
     session: Session,
     quota: ConnectionQuota,
     to_serve: MemoryObjectSendStream[SessionMessage | Exception],
     refuse: Outgoing,
 ) -> None:
     async with to_serve, refuse:
-        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the other end is gone, or does not listen
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # the client is gone
             while True:
                 line = await lines.next()
                 message = _parse(line, quota.line_limit)
@@ -274,23 +291,23 @@ async def _read(
 
 
 def _parse(line: bytes | None, limit: int) -> SessionMessage | types.JSONRPCError | None:
-    """The message in a line; or the error to answer it with; or nothing, in a blank one."""
+    """Return the message in a line, an error response to an invalid line, or `None` for a blank line."""
     if line is None:
-        why = f"a message may have {limit // 1024 // 1024} MB at most, and less where much is under way"
+        why = f"a message may have at most {limit // 1024 // 1024} MB, and less while many requests are unanswered"
         return error_response(None, types.INVALID_REQUEST, why)
     if not line.strip():
         return None
     try:
         content: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return error_response(None, types.PARSE_ERROR, "that is no JSON")
+        return error_response(None, types.PARSE_ERROR, "the message is not JSON")
     with suppress(ValidationError):
         message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         if isinstance(message, types.JSONRPCRequest | types.JSONRPCNotification) or "method" not in content:
-            return SessionMessage(message)  # a request that holds a result as well is neither
-    identity: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
-    known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
-    return error_response(known, types.INVALID_REQUEST, "this is not a JSON-RPC 2.0 message")
+            return SessionMessage(message)  # a message with both method and result is invalid
+    given: Any = cast("dict[str, Any]", content).get("id") if isinstance(content, dict) else None
+    request_id = given if isinstance(given, str | int) and not isinstance(given, bool) else None
+    return error_response(request_id, types.INVALID_REQUEST, "the message is not a JSON-RPC 2.0 message")
 
 
 async def _write(
@@ -305,20 +322,23 @@ async def _write(
             if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
                 quota.end_request(message.id)
             if isinstance(message, types.JSONRPCError):
-                _bound(message.error)
+                _shorten(message.error)
             data = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
             try:
                 await stream.send(data)
-            except anyio.BrokenResourceError:  # the other end is gone, as the reader will find
+            except anyio.BrokenResourceError:  # the client is gone, as the reader will notice
                 return
             try:
-                await session.note_written(_written(message))
-            except ForkjoinError as error:  # it is told once more
-                log.warning("that an answer was written could not be recorded: %s", error)
+                await session.note_written(_reply_key(message))
+            except ForkjoinError as error:  # agents in the answer will be reported once more
+                log.warning("could not record that an answer was written: %s", error)
 
 
-def _written(message: types.JSONRPCMessage) -> str | int | None:
-    """What the session knows an answer by that was written: its request's id, or its task's, where that was told of."""
+def _reply_key(message: types.JSONRPCMessage) -> str | int | None:
+    """Return the key under which the session knows an answer: the request's id, or the id of a notified task.
+
+    Return `None` for any other message.
+    """
     if isinstance(message, types.JSONRPCResponse):
         return message.id
     if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/tasks":
@@ -326,8 +346,8 @@ def _written(message: types.JSONRPCMessage) -> str | int | None:
     return None
 
 
-def _bound(error: types.ErrorData) -> None:
-    """Cut what an error repeats of the request: a method's name may have megabytes."""
-    error.message = error.message[:_ERROR_CHARACTERS]
-    if error.data is not None and len(json.dumps(error.data, default=str)) > _ERROR_CHARACTERS:
+def _shorten(error: types.ErrorData) -> None:
+    """Shorten an error that repeats a part of the request, which may have megabytes."""
+    error.message = error.message[:_ERROR_LENGTH]
+    if error.data is not None and len(json.dumps(error.data, default=str)) > _ERROR_LENGTH:
         error.data = None
