@@ -22,7 +22,7 @@ async def test_a_person_is_let_in_though_git_is_slow_in_their_repository(
     in_process_reconciler: Reconciler, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "read_checkout", hang)
-    monkeypatch.setattr(authentication, "_LEND_S", 0.1)
+    monkeypatch.setattr(authentication, "_REGISTER_S", 0.1)
     hello = Hello(protocol=PROTOCOL, version=__version__, kind="cli", relay="x", cwd=str(repository))
     session = Session(hello)
     with anyio.fail_after(GIVE_UP_S):

@@ -268,7 +268,7 @@ async def test_a_command_needs_no_money(talking: Lead, reconciler: Reconciler, r
     async with lead_of(reconciler, repository, kind="cli") as person:
         await person.call("budget", budget_usd=0.5)
     answer = await talking.call("spawn_agents", agents=[{"task": "echo x"}], budget_usd=5)
-    assert "budget_usd means nothing for a command" in answer["note"]
+    assert "budget_usd has no effect on a command" in answer["note"]
     (result,) = await talking.results(answer["agents"][0]["id"])
     assert result["state"] == "succeeded"
 

@@ -85,7 +85,7 @@ async def test_names_are_refused_where_one_is_taken_and_found_where_it_is_ours(n
     refused = await near.refusal("spawn_agent", task="true", name="fix", candidates=2)
     assert "The name 'fix-2' is taken by a1" in refused
     both = [{"task": "true", "name": "x", "candidates": 2}, {"task": "true", "name": "x-1"}]
-    assert "'x-1' is given twice" in await near.refusal("spawn_agents", agents=both)
+    assert "'x-1' is used twice" in await near.refusal("spawn_agents", agents=both)
     answer = await near.call("spawn_agents", agents=[{"task": "Fix", "candidates": 2}, {"task": "Fix"}], dry_run=True)
     assert answer["waves"] == [["fix-3-1", "fix-3-2", "fix"]]
     await near.call("spawn_agent", task="sleep 1000", name="group", candidates=2)
@@ -101,7 +101,7 @@ async def test_what_makes_no_contest_is_refused_in_words(near: Lead) -> None:
     differing = [{"agent": "sh"}, {"agent": "none"}]
     assert "No agent program 'none'" in await near.refusal("spawn_agent", task="true", candidates=differing)
     for said in ({"model": "m" * 201}, {"candidates": [{"model": "m" * 201}, {}]}):
-        assert "model is no model's name" in await near.refusal("spawn_agent", task="true", **said)
+        assert "so it isn't a model's name" in await near.refusal("spawn_agent", task="true", **said)
     agents = [{"task": "true", "candidates": 10}] * (MAX_AGENTS_PER_CALL // 10 + 1)
     assert f"at most {MAX_AGENTS_PER_CALL}" in await near.refusal("spawn_agents", agents=agents)
     assert (await near.call("list_agents"))["agents"] == []

@@ -15,7 +15,7 @@ async def test_a_command_that_asks_nobody_is_refused_permissions(talking: Lead) 
     refused: tuple[dict[str, list[str]], ...] = ({"allow": []}, {"deny": ["WebFetch"]})
     for given in refused:
         why = await talking.refusal("spawn_agent", task="true", permissions=given)
-        assert "sh keeps no permissions: a command asks nobody" in why
+        assert "sh can't be given permissions, since a command asks for none" in why
     assert (await talking.call("list_agents", all=True))["agents"] == []
 
 

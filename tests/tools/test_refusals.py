@@ -41,7 +41,7 @@ BAD_CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("spawn_agents", {"agents": [{"tsk": "x"}]}, "An agent takes: agent, model, base"),
     ("spawn_agents", {"agents": [{"task": "x"}], "names": ["y"]}, "spawn_agents takes: agent, model, base"),
     ("spawn_agents", {"agents": [{"name": "lonely"}]}, "agents.0.task: missing"),
-    ("spawn_agents", {"agents": [{"task": "x", "name": "n"}, {"task": "y", "name": "n"}]}, "'n' is given twice"),
+    ("spawn_agents", {"agents": [{"task": "x", "name": "n"}, {"task": "y", "name": "n"}]}, "'n' is used twice"),
     ("get_result", {"id": "a99"}, "No agent 'a99' in this project. This project has no agents yet."),
     ("get_result", {}, "id: missing"),
     ("wait_agents", {"ids": ["nobody"]}, "No agent 'nobody'"),
@@ -127,7 +127,7 @@ async def test_a_repository_without_a_commit_is_refused(tmp_path: Path, home: Ho
 async def test_a_home_within_the_checkout_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORKJOIN_HOME", str(repository / "inside"))
     async with open_lead(repository) as lead:
-        assert "lies within this checkout" in await lead.refusal("spawn_agent", task="true", agent="claude")
+        assert "is in this checkout" in await lead.refusal("spawn_agent", task="true", agent="claude")
     forkjoin(repository, "daemon", "stop")
 
 

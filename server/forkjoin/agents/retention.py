@@ -1,7 +1,7 @@
-"""Retention: what is merged, or changed nothing, goes after a time; and what nobody can ask for any more.
+"""Retention: removing agents that are merged or changed nothing after some days, and records that nobody needs.
 
-Days are those on which forkjoin ran, each counted once, so that a clock that is wrong removes nothing. Unmerged work
-never goes, nor a worktree in which somebody has gone on working. A retention that is cut off goes on the next time.
+Only days on which forkjoin ran count, so that a wrong clock removes nothing. Unmerged work is never removed, nor a
+worktree with new changes. An interrupted retention continues the next time.
 """
 
 import logging
@@ -22,34 +22,41 @@ from forkjoin.workspace.agent_work import find_result_commit, is_worktree_at
 
 log = logging.getLogger(__name__)
 
-#: What a handle is of: an agent, or a scratch worktree.
+#: A handle's prefix: the id of an agent or of a scratch worktree.
 _HANDLE = re.compile(r"([at])([1-9]\d{0,17})-.*")
 
 
 async def apply_retention(services: Services, today: date, connected: Collection[Session]) -> None:
-    """Let go of what is due. Each agent's trouble is its own."""
+    """Remove everything that is due. An error with one agent doesn't affect the others.
+
+    Args:
+        connected: The connected sessions, whose environments and answers are kept.
+    """
     store, days, old = services.store, services.settings.retention.days, services.environments.digests
     day = await store.retention.count_day(today.isoformat())
     if days:
         for agent in await store.retention.settled_agents(day - days):
             try:
-                await _let_go(services, agent)
+                await _remove_completely(services, agent)
             except CallerError as error:
                 log.info("%s stays: %s", agent.label, error)
-            except Exception:  # a boundary: the others are not to stay for it
-                log.exception("%s can't be let go of; trying again later", agent.label)
+            except Exception:  # a boundary: the other agents are removed anyway
+                log.exception("%s can't be removed now. It is tried again later.", agent.label)
         await _forget_leftovers(services)
     await store.retention.prune(day, [session.hello.relay for session in connected])
     await _prune_environments(services, old, connected)
 
 
-async def _let_go(services: Services, agent: Agent) -> None:
-    """Take away an agent's worktree, then its logs, then its record: cut off in between, it is done again."""
+async def _remove_completely(services: Services, agent: Agent) -> None:
+    """Remove an agent's worktree, then its logs, then its record. An interrupted removal can be repeated.
+
+    An agent is kept if it, or another candidate for its task, has new changes.
+    """
     if agent.timing.removed is None:
         candidates = await services.store.agents.candidates(agent) or [agent]
         if not all([await _is_as_it_ended(services, one) for one in candidates]):
             log.info(
-                "%s stays: there is something in its worktree, or on its branch, or a candidate's, that is not merged",
+                "%s stays: its worktree or branch, or that of another candidate, has changes that are not merged",
                 agent.label,
             )
             return
@@ -59,11 +66,11 @@ async def _let_go(services: Services, agent: Agent) -> None:
             log.warning("%s", warning)
     await _forget(services, (name for name in await services.executor.handles() if name.startswith(f"{agent.id}-")))
     await services.store.retention.delete_agent(agent.number)
-    log.info("%s went, as all that is merged does after %d days", agent.label, services.settings.retention.days)
+    log.info("%s was removed: it was merged or unchanged for %d days", agent.label, services.settings.retention.days)
 
 
 async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
-    """Whether nothing was done on its branch or in its worktree since its end."""
+    """Return whether the agent's branch and worktree are unchanged since its end."""
     if not agent.worktree.prepared:
         return True
     common_dir = (await services.store.projects.get(agent.project)).common_dir
@@ -73,16 +80,20 @@ async def _is_as_it_ended(services: Services, agent: Agent) -> bool:
 
 
 async def _forget(services: Services, handles: Iterable[str]) -> None:
+    """Delete the folders of these attempts, once all their processes have ended."""
     for handle in handles:
         if not await services.executor.cancel(handle, services.settings.limits.stop_grace_s):
             await services.executor.forget(handle)
 
 
 async def _forget_leftovers(services: Services) -> None:
-    """Attempts of what is recorded no more; as long as a damaged database is there, they may yet tell something."""
+    """Delete attempts of agents and scratch worktrees that have no record any more.
+
+    While a copy of a damaged database exists, they are kept, since records may be restored from them.
+    """
     if await to_thread.run_sync(set_aside_copies, services.home.records):
         return
-    handles = await services.executor.handles()  # before the records are read: what begins now is recorded by then
+    handles = await services.executor.handles()  # read before the records, so that newer attempts have a record
     handed_out, known = await services.store.restored_agents.known_numbers()
     known_of = {"a": known, "t": {one.number for one in await services.store.scratch_worktrees.all()}}
     for handle in handles:
@@ -93,6 +104,7 @@ async def _forget_leftovers(services: Services) -> None:
 
 
 async def _prune_environments(services: Services, old: Set[str], connected: Collection[Session]) -> None:
+    """Forget environments in memory that nobody needs any more. `old` are the digests to consider."""
     needed = [(one.environment, one.project, one.root_lead) for one in await services.store.agents.live()]
     needed += [(one.environment, one.project, one.lead) for one in await services.store.merges.open()]
     services.environments.prune(old, needed, [session.hello.environment for session in connected])

@@ -1,4 +1,4 @@
-"""Spawning: specs are checked, ids handed out, and all of it is on disk in one transaction before the answer."""
+"""Spawning agents: the specs are checked, then all agents are recorded in one transaction."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,28 +21,34 @@ from forkjoin.store.rows import NewAgent
 from forkjoin.workspace.repository_config import find_trusted_recipe
 from forkjoin.workspace.workspace import find_account
 
-#: Characters that the name of a model may have: here, since what is on disk is read whatever it holds.
-_MODEL = 200
+#: The maximum length of a model's name in characters. Specs on disk are read without this check.
+_MODEL_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Spawned:
+class SpawnOutcome:
+    """The recorded agents, and a note for the lead."""
+
     agents: list[Agent]
-    note: str | None  #: what the lead should know of where they start
+    note: str | None  #: remarks about the base and about ignored parts of the specs
 
 
-async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> Spawned:
-    """Record agents for these specs, all or none.
+async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, keep: bool = True) -> SpawnOutcome:
+    """Record agents with these specs, all or none. A repeated call returns the same agents.
 
     Args:
-        keep: Whether they are recorded; else all is checked alike, and the agents are only as they would be.
+        keep: Whether to record the agents. Otherwise everything is only checked, and agents are returned as they would
+            be recorded.
+
+    Raises:
+        CallerError: A spec is invalid or not allowed. Nothing was recorded.
     """
     store, home = services.store, services.home
     if (before := await store.calls.answer_to(caller.call)) is not None:
-        return Spawned([await store.agents.get(number) for number in before["agents"]], None)
+        return SpawnOutcome([await store.agents.get(number) for number in before["agents"]], None)
     checkout = await read_checkout(caller.session.folder, check_dirty=True)
     wanted = expand(specs)
-    _check(checkout, services, wanted)
+    _check_specs(checkout, services, wanted)
     parent = caller.session.agent
     if parent:
         recipe, untrusted = await store.projects.recipe(parent), None
@@ -50,9 +56,9 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
         names_verify = all(one.spec.verify is not None for one in wanted)
         recipe, untrusted = await find_trusted_recipe(home, checkout, names_verify=names_verify)
     commits = {base: await _find_commit(checkout, base) for base in {spec.base for spec in specs}}
-    bases = [_start(checkout, commits[one.spec.base]) for one in wanted]
+    bases = [_start_commit(checkout, commits[one.spec.base]) for one in wanted]
     afters = await find_dependencies(store, caller.project, wanted, commits)
-    specs = [_complete(services.settings, recipe, one.spec) for one in wanted]
+    specs = [_with_defaults(services.settings, recipe, one.spec) for one in wanted]
     accounts = {
         agent: find_account(services, services.environments.find_for_caller(caller), agent, recipe)
         for agent in {spec.agent for spec in specs}
@@ -60,32 +66,32 @@ async def spawn(services: Services, caller: Caller, specs: Sequence[Spec], *, ke
     above = await store.agents.with_ancestors(parent.number) if parent else ()
     is_granted = any(one.spec.nesting and one.spec.nesting.budget_usd for one in above)
     by_default = None if is_granted else services.settings.budget.agent_usd
-    specs = [_fund(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
+    specs = [_with_budget(spec, by_default, converses=bool(accounts[spec.agent])) for spec in specs]
     if parent:
         await check_grant(services, parent, specs, afters)
     new = [
-        _new(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
+        _new_agent(caller, checkout, one._replace(spec=spec), base, accounts[spec.agent], recipe, after)
         for one, spec, base, after in zip(wanted, specs, bases, afters, strict=True)
     ]
     place = await find_naming_scheme(checkout.common_dir, home.worktrees)
     note = " ".join(_notes(services.settings, checkout, new, untrusted))
-    return Spawned(await store.lifecycle.spawn(new, place, caller.call, commit=keep), note or None)
+    return SpawnOutcome(await store.lifecycle.spawn(new, place, caller.call, commit=keep), note or None)
 
 
-def _complete(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
-    """The spec, with the program that the settings, and the verify that the repository, give where it names none."""
+def _with_defaults(settings: Settings, recipe: Recipe, spec: Spec) -> Spec:
+    """Add the default program of the settings, and the verify of the repository, unless the spec has its own."""
     verify = recipe.verify if spec.verify is None else spec.verify or None
     return spec.model_copy(update={"agent": spec.agent or settings.default_agent, "verify": verify})
 
 
-def _fund(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
-    """The spec, with the budget that the settings give where it says nothing, unless a grant above bounds it."""
+def _with_budget(spec: Spec, by_default: float | None, *, converses: bool) -> Spec:
+    """Add the default budget to a spec without a budget, and split off the grant for nested agents."""
     if not converses:
         return split_budget(spec, converses=False) if spec.nesting else spec
     return split_budget(spec.model_copy(update={"budget_usd": spec.budget_usd or by_default}), converses=True)
 
 
-def _new(
+def _new_agent(
     caller: Caller, checkout: Checkout, wanted: Entrant, base: str, account: str, recipe: Recipe, after: Dependencies
 ) -> NewAgent:
     spec, parent = wanted.spec, caller.session.agent
@@ -111,64 +117,66 @@ def _new(
     )
 
 
-def _check(checkout: Checkout, services: Services, wanted: Sequence[Entrant]) -> None:
-    """See that these can be spawned here."""
+def _check_specs(checkout: Checkout, services: Services, wanted: Sequence[Entrant]) -> None:
+    """Raise a CallerError if the agents can't be spawned from this checkout."""
     if not wanted:
-        raise CallerError("agents is empty: give at least one, each with a task.")
+        raise CallerError("agents is empty. Pass at least one agent with a task.")
     if checkout.top and services.home.state.is_relative_to(checkout.top):
         raise CallerError(
-            f"FORKJOIN_HOME ({services.home.state}) lies within this checkout, "
-            "which agents may not write to; move it out."
+            f"FORKJOIN_HOME ({services.home.state}) is in this checkout, "
+            "which agents may not write to. Move it to another folder."
         )
     for one in wanted:
         _check_program(services.settings, one.spec)
-        if len(one.spec.model or "") > _MODEL:
-            raise CallerError(f"model is no model's name: it has more than {_MODEL} characters. Nothing was spawned.")
+        if len(one.spec.model or "") > _MODEL_LENGTH:
+            raise CallerError(
+                f"model has more than {_MODEL_LENGTH} characters, so it isn't a model's name. Nothing was spawned."
+            )
     together = [one.spec.name for one in wanted if one.candidate == 1]
     names = [name for name in (*(one.name for one in wanted), *together) if name]
     if double := next((name for name in names if names.count(name) > 1), None):
-        raise CallerError(f"The name {double!r} is given twice; each agent needs its own.")
+        raise CallerError(f"The name {double!r} is used twice. Each agent needs its own name. Nothing was spawned.")
 
 
 def _check_program(settings: Settings, spec: Spec) -> None:
-    """See that there is the program that this names, and that it, and what it spawns, keep to what this permits."""
+    """Raise a CallerError if the spec's program is unknown, or can't keep to the spec's permissions."""
     program = settings.program(spec.agent)
     if spec.permissions and not ADAPTERS[program.kind].KEEPS_PERMISSIONS:
         raise CallerError(
-            f"{spec.agent or settings.default_agent} keeps no permissions: a {program.kind} asks nobody. Leave "
-            "permissions out, or let a claude do it. Nothing was spawned."
+            f"{spec.agent or settings.default_agent} can't be given permissions, since a {program.kind} asks for none. "
+            "Leave permissions out, or use a claude agent. Nothing was spawned."
         )
     if spec.nesting and (spec.permissions or settings.permissions != Permissions()):
         raise CallerError(
-            "nesting and permissions (of the spec, or of the settings) exclude each other: what an agent may not do, "
-            "one that it spawns would do for it. Leave one of them out. Nothing was spawned."
+            "nesting and permissions (of the spec, or of the settings) exclude each other, because nested agents "
+            "could do what the agent may not. Leave one of them out. Nothing was spawned."
         )
 
 
 async def _find_commit(checkout: Checkout, base: str | None) -> str | None:
-    """The commit that `base` means; none where it means an agent, if anything."""
+    """Return the commit that a base means, or `None` if it means no commit. Without a base, return HEAD."""
     return await resolve_commit(checkout.top or checkout.common_dir, base) if base else checkout.head
 
 
-def _start(checkout: Checkout, commit: str | None) -> str:
-    """The commit at which an agent starts: its base, or what is checked out."""
+def _start_commit(checkout: Checkout, commit: str | None) -> str:
+    """Return the commit that an agent starts from: the base, or HEAD."""
     start = commit or checkout.head
     if start is None:
         raise CallerError(
-            "What is checked out has no commit yet, so there is nothing to start from; commit something first, or pass "
-            "a commit as `base`. Nothing was spawned."
+            "The checked-out branch has no commit, so agents have nothing to start from. Commit something first, or "
+            "pass a commit as `base`. Nothing was spawned."
         )
     return start
 
 
 def _notes(settings: Settings, checkout: Checkout, new: Sequence[NewAgent], untrusted: str | None) -> Iterator[str]:
-    """What the lead should know of where these start, and of what of their specs means nothing."""
+    """Yield remarks about the commit that agents start from, and about ignored parts of their specs."""
     if checkout.dirty and any(one.spec.base is None for one in new):
-        yield "The checkout has uncommitted changes; agents start from its last commit, without them."
+        yield "The checkout has uncommitted changes. Agents start from its last commit, without these changes."
     if any(one.spec.budget_usd and not one.account for one in new):
-        yield "budget_usd means nothing for a command: it tells no cost."
+        yield "budget_usd has no effect on a command, which reports no cost."
     limited = (one.spec.agent for one in new if one.spec.permissions and one.spec.permissions.allow is not None)
     if free := next((agent for agent in limited if settings.program(agent).skip_permissions), None):
-        yield f"{free} asks for nothing, as its settings say (skip_permissions): only `deny` holds."
+        yield f"The settings of {free} skip permissions, so only `deny` has an effect."
     if untrusted:
         yield untrusted

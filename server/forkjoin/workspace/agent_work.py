@@ -1,7 +1,7 @@
 """An agent's work, according to its repository and its records.
 
-What counts is the commit that its result names: that is what was verified, and what a lead is shown. Where its branch
-was moved since, by anybody but forkjoin, what the branch has by now is not the agent's work until a caller takes it.
+The commit in an agent's result counts: it was verified, and the lead sees it. If somebody other than forkjoin moved the
+branch since, the new commits are not the agent's work until a caller accepts them.
 """
 
 from collections.abc import Mapping
@@ -15,37 +15,38 @@ from forkjoin.git.refs import find_tip
 from forkjoin.git.worktrees import autocommit
 from forkjoin.store.store import Store
 
+#: The number of commits that a result lists.
 _COMMITS_NAMED = 50
-#: Hexadecimal digits of a commit that are told.
+#: The number of hexadecimal digits of a commit that are shown.
 _DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class BranchMove:
-    """A branch that is not where its agent's last attempt left it."""
+    """A move of an agent's branch since the agent's end."""
 
     agent: Agent
-    old: str | None  #: where the result says it is; none where the branch was gone then
+    old: str | None  #: the commit in the result; `None` if the branch was gone then
     new: str
 
     @property
     def name(self) -> str:
-        """What a caller names to take the branch as it is now."""
+        """Return the name by which a caller accepts the branch in its new position."""
         return f"{self.agent.id}@{self.new[:_DIGITS]}"
 
     def __str__(self) -> str:
-        before = f"from {self.old[:_DIGITS]}" if self.old else "from nothing"
-        return f"its branch moved {before} to {self.new[:_DIGITS]} since its end"
+        before = f"from {self.old[:_DIGITS]} " if self.old else ""
+        return f"its branch moved {before}to {self.new[:_DIGITS]} since its end"
 
 
 async def find_result_commit(store: Store, agent: Agent) -> str | None:
-    """The commit at which its last attempt that has ended left its branch; none where there was none."""
+    """Return the commit in the agent's result, or `None` if there is no result or no commit."""
     result = await store.results.get(agent.number)
     return result.commit if result else None
 
 
 async def find_work_end(store: Store, common_dir: str, agent: Agent) -> str | None:
-    """Return the final commit of an agent's work, even if its branch moved or is gone."""
+    """Return the commit in the agent's result or, before its end, the tip of its branch."""
     result = await store.results.get(agent.number)
     return result.commit if result else await find_tip(common_dir, agent.ref)
 
@@ -58,14 +59,18 @@ async def find_branch_move(store: Store, common_dir: str, agent: Agent) -> Branc
 
 
 async def measure_work(common_dir: str, agent: Agent, tip: str | None) -> dict[str, Any]:
-    """What is on an agent's branch, as a result tells it."""
+    """Return the fields of a result that describe a branch with this tip: commits and changed lines."""
     at = tip or agent.worktree.base
     commits = await repository.list_commits(common_dir, agent.worktree.base, at, _COMMITS_NAMED)
     return {"commit": tip, "commits": tuple(commits), **asdict(await diff.measure(common_dir, agent.worktree.base, at))}
 
 
 async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, why: str) -> None:
-    """Record `tip` as an ended agent's work. The agent's verify has not seen it."""
+    """Record a commit as an ended agent's work. The agent's verify has not seen it.
+
+    Args:
+        why: A warning for the result.
+    """
     result = await store.results.get(agent.number)
     if result is None or result.commit == tip:
         return
@@ -76,7 +81,7 @@ async def accept_commit(store: Store, common_dir: str, agent: Agent, tip: str, w
 
 
 async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, message: str) -> autocommit.Left:
-    """Commit the worktree's uncommitted files, except those that setup wrote."""
+    """Commit the uncommitted files of an agent's worktree, except files that setup wrote."""
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.commit_loose(
         common_dir, Path(agent.worktree.path), agent.worktree.branch, message, agent.slug, set_up=set_up
@@ -86,6 +91,10 @@ async def commit_uncommitted(store: Store, common_dir: str, agent: Agent, messag
 async def is_worktree_at(
     store: Store, common_dir: str, agent: Agent, commit: str | None, *, or_less: bool = False
 ) -> bool:
-    """Return whether the worktree has only this commit, ignored and setup's files."""
+    """Return whether the worktree contains nothing but a commit, ignored files, and files that setup wrote.
+
+    Args:
+        or_less: Whether files of the commit may be missing.
+    """
     set_up = await store.baselines.setup_files(agent)
     return await autocommit.is_at(common_dir, Path(agent.worktree.path), commit, or_less=or_less, set_up=set_up)

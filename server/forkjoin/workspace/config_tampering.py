@@ -1,11 +1,11 @@
-"""What changed in the shared git configuration and hooks while an agent, or a merge's verify, ran.
+"""Changes in the shared git configuration and hooks while an agent, or the verify of a merge, runs.
 
-It is told in the agent's result, or with the merge's answer. A snapshot is taken before each attempt, and kept in the
-home: a daemon that takes over compares with the same. What changes between two attempts is nobody's blame. Who changed
-something during one is not known: others run at the same time.
+The agent's result or the answer to the merge warns of them. They are found by a snapshot before each attempt, which is
+kept in the home, so that a daemon that takes over compares with the same one. Changes between two attempts are ignored.
+Who made a change is unknown, since other agents run at the same time.
 
-The user's own ignore rules are kept from an agent's first attempt until its worktree goes: what only other rules ignore
-there is work.
+The user's own ignore rules are saved before an agent's first attempt, until the worktree is removed. Files that only
+newer rules ignore count as the agent's work.
 """
 
 import json
@@ -25,16 +25,16 @@ from forkjoin.git.config_snapshot import DAMAGED_SNAPSHOT_ERRORS, Snapshot, acce
 from forkjoin.git.git_config import find_users_ignore_file
 from forkjoin.services import Services
 
-#: How many changes a result names.
+#: The number of changes that a result names.
 _NAMED = 8
-#: How many are kept until then.
+#: The number of changes that are kept until then.
 _KEPT = 100
-#: Bytes of the user's own ignore rules that are kept.
+#: The bytes of the user's own ignore rules that are kept.
 _RULES = 1024 * 1024
 
 
 async def begin(services: Services, whose: Agent | MergeJob) -> None:
-    """Take the snapshot that an attempt, or a merge, is compared with, unless that was done."""
+    """Take the snapshot for the later comparison, unless this attempt or merge has one."""
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
     noted = await to_thread.run_sync(_read, file, whose)
@@ -46,9 +46,9 @@ async def begin(services: Services, whose: Agent | MergeJob) -> None:
 
 
 async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str]:
-    """Return a sentence for each change since then, and during earlier attempts that had no result.
+    """Return a warning for each change since the snapshot, and during earlier attempts without a result.
 
-    Also one for a record that is damaged, so that changes can't be told.
+    There is also a warning if the snapshot or the accepted configuration is damaged.
     """
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     file = _file(services, common_dir, whose)
@@ -67,7 +67,7 @@ async def find_warnings(services: Services, whose: Agent | MergeJob) -> list[str
 
 
 async def forget(services: Services, whose: Agent | MergeJob) -> None:
-    """Forget what was noted, once it has been told."""
+    """Delete the snapshot and the changes, once a result or an answer names them."""
     common_dir = (await services.store.projects.get(whose.project)).common_dir
     await to_thread.run_sync(lambda: _file(services, common_dir, whose).unlink(missing_ok=True))
 
@@ -76,7 +76,7 @@ async def forget(services: Services, whose: Agent | MergeJob) -> None:
 
 
 async def _note_rules(file: Path, common_dir: str, worktree: Path) -> None:
-    """Keep the user's own ignore rules for all repositories, unless that was done."""
+    """Save the user's own ignore rules for all repositories, unless they are saved already."""
     rules = file.with_suffix(".ignore")
     if not await to_thread.run_sync(rules.exists):
         own = await to_thread.run_sync(_read_rules, await find_users_ignore_file(common_dir, worktree))
@@ -96,10 +96,10 @@ def _read_kept(file: Path) -> str | None:
 
 
 async def find_rules(services: Services, agent: Agent) -> bytes | None:
-    """Return the rules by which git may ignore files in a worktree, besides a .gitignore; `None` if unknown.
+    """Return the trusted ignore rules of an agent's worktree in addition to .gitignore, or `None` if unknown.
 
-    They are the user's own from before the agent began, those that a person accepts for all worktrees, and what the
-    worktree shares.
+    They are the user's own rules from before the agent started, the info/exclude that a person accepted, and the files
+    that the worktree shares.
     """
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     own = await to_thread.run_sync(_read_kept, _file(services, common_dir, agent).with_suffix(".ignore"))
@@ -107,14 +107,14 @@ async def find_rules(services: Services, agent: Agent) -> bytes | None:
     accepted = await to_thread.run_sync(config_snapshot.read_accepted, file)
     if own is None or (accepted is None and not await to_thread.run_sync(os.path.lexists, file)):
         return None
-    everybodys = (accepted or {}).get("info/exclude")  # of a damaged record nothing is accepted
+    everybodys = (accepted or {}).get("info/exclude")  # a damaged record accepts nothing
     shared = [f"/{name}" for name in (await services.store.projects.recipe(agent)).share]
     rules = [os.fsencode(own), (everybodys and everybodys.content) or b"", *map(os.fsencode, shared)]
     return b"\n".join(rules) + b"\n"
 
 
 async def forget_rules(services: Services, agent: Agent) -> None:
-    """Forget the ignore rules that were kept for a worktree, once that is gone."""
+    """Delete the saved ignore rules of a worktree, once it is removed."""
     common_dir = (await services.store.projects.get(agent.project)).common_dir
     file = _file(services, common_dir, agent).with_suffix(".ignore")
     await to_thread.run_sync(lambda: file.unlink(missing_ok=True))
@@ -124,7 +124,7 @@ async def forget_rules(services: Services, agent: Agent) -> None:
 
 
 def _say(whose: Agent | MergeJob, change: ConfigChange) -> str:
-    """Describe a change for a result. Its author is unknown."""
+    """Return a sentence about a change for a result or answer."""
     when = f"changed {_when(whose)}"
     if change.is_users:
         return f"The user's own git configuration {when}: {change}"
@@ -146,7 +146,10 @@ def _file(services: Services, common_dir: str, whose: Agent | MergeJob) -> Path:
 
 
 def _read(file: Path, whose: Agent | MergeJob) -> dict[str, Any]:
-    """Return what was noted: an empty dict if nothing was, and only a sentence about it if it is damaged."""
+    """Return the content of a snapshot file, or an empty dict if there is none.
+
+    Of a damaged file, return only a warning, under "found".
+    """
     try:
         noted: dict[str, Any] = json.loads(read_regular(file) or b"")
         return {**noted, "snapshot": config_snapshot.from_json(noted["snapshot"]), "found": [*map(str, noted["found"])]}

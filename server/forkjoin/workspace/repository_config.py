@@ -1,7 +1,7 @@
-"""A repository's forkjoin.toml, used only with content that a person has trusted.
+"""The repository configuration: forkjoin.toml, used only with content that a person has trusted.
 
-It is read from the caller's own checkout, never from an agent's worktree. While nobody has trusted what it says now,
-no verify is left out in silence: a call that would take its verify from there is refused.
+It is read from the caller's checkout, never from an agent's worktree. While its present content isn't trusted, a call
+that would take its verify from there is refused, so that no verify is skipped silently.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from forkjoin.core.settings import Recipe, check_settings
 from forkjoin.core.trust_records import Trust, Trusted, digest
 from forkjoin.git.repository import Checkout
 
-#: Bytes; what is larger is no file of settings.
+#: The maximum size of a forkjoin.toml in bytes.
 _LIMIT = 64 * 1024
 _NAME = "forkjoin.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryConfig:
-    """A repository's forkjoin.toml, checked."""
+    """A valid forkjoin.toml, trusted or not."""
 
     file: Path
     content: bytes
@@ -35,10 +35,10 @@ class RepositoryConfig:
 
 
 def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig | None:
-    """The forkjoin.toml of a checkout, trusted or not; none where there is none. Blocks.
+    """Return the forkjoin.toml of a checkout, or `None` if there is none. It blocks.
 
     Raises:
-        CallerError: It can't be read, or something in it is unknown or wrong.
+        CallerError: The file can't be read, or a key in it is unknown or wrong.
     """
     if checkout.top is None or Path(checkout.top).is_relative_to(home.worktrees.resolve()):
         return None
@@ -55,13 +55,13 @@ def read_repository_config(home: Home, checkout: Checkout) -> RepositoryConfig |
 
 
 async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: bool) -> tuple[Recipe, str | None]:
-    """Return the trusted forkjoin.toml's content, or a note on what to do.
+    """Return the trusted content of forkjoin.toml, and a note if the present content isn't used.
 
     Args:
-        names_verify: Whether the call itself says what verify runs, or that there is none.
+        names_verify: Whether the caller passed `verify`.
 
     Raises:
-        CallerError: It can't be read; or it is not trusted, and it, or the last that was, may have a verify.
+        CallerError: The file can't be read. Or it isn't trusted, and the caller would take verify from it.
     """
     wanted = await to_thread.run_sync(read_repository_config, home, checkout)
     trusted = await to_thread.run_sync(Trust(home.trust).read, checkout.common_dir) or Trusted()
@@ -80,7 +80,7 @@ async def find_trusted_recipe(home: Home, checkout: Checkout, *, names_verify: b
 
 
 def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
-    """Whether a forkjoin.toml has no verify, trusted or not, though what was trusted last has one, or may have."""
+    """Return whether the last trusted forkjoin.toml has a verify, or may have one, but the present one has none."""
     if wanted and wanted.recipe.verify:
         return False
     if trusted.damaged or not trusted.files:
@@ -94,7 +94,7 @@ def has_lost_verify(wanted: RepositoryConfig | None, trusted: Trusted) -> bool:
 def _why_unused(
     checkout: Checkout, wanted: RepositoryConfig | None, trusted: Trusted, last: Recipe | None, *, loses: bool
 ) -> str:
-    """Say why a forkjoin.toml, or its absence, is not simply taken."""
+    """Return a sentence that says why the present forkjoin.toml, or its absence, is not used."""
     if trusted.damaged:
         return "The record of what a person trusted here is damaged, so nothing counts as trusted."
     if wanted is None:
@@ -108,7 +108,7 @@ def _why_unused(
 
 
 def _read_last(trusted: Trusted) -> Recipe | None:
-    """What was trusted last; None where that is not known, or this version can't read it any more."""
+    """Return the last trusted content, or `None` if it is unknown or invalid in this version."""
     if trusted.last is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Running a command line: an attempt like any other, `sh -c` in a worktree, for an agent or a landing.
+"""Running shell commands such as setup and verify in a worktree, under a shim like an agent's program.
 
-A run that was lost, with the machine or its shim, says nothing of the work: it is made once more, under a handle of
-its own. Where the machine has no room for that one either, nothing was run.
+A run that was lost, because the machine or the shim ended, says nothing about the work. So the command runs once more,
+with another handle.
 """
 
 import errno
@@ -14,42 +14,49 @@ from forkjoin.core.model import UNLIMITED, Outcome, TreeLimits
 from forkjoin.core.redaction import redact_end, secrets_of
 from forkjoin.process.executor import AttemptSpec, Executor, read_end
 
-#: Bytes of the end of what it printed that are told: that is where it says what went wrong.
-_WORDS = 4_000
-#: Until what a lost run has left behind is ended by force.
+#: The bytes of the end of the output that are returned. Errors are usually at the end.
+_OUTPUT_BYTES = 4_000
+#: Seconds until processes that a lost run left behind are killed.
 _GRACE_S = 1.0
 
 
 class CommandRun(NamedTuple):
-    """How a command line went, and the end of what it printed: stdout and stderr as in a terminal, or stdout alone."""
+    """The outcome of a shell command, and the end of its output.
+
+    The output has stdout and stderr as in a terminal, or only stdout.
+    """
 
     outcome: Outcome
     printed: str
 
 
 def handles(handle: str, *kinds: str) -> list[str]:
-    """The handles of the first runs of these kinds, and of their second ones, which are seldom needed."""
+    """Return the handles of the first and second runs of these kinds of commands."""
     return [name for kind in kinds for name in (f"{handle}-{kind}", f"{handle}-{kind}-2")]
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """Where command lines are run for somebody, who is known by a handle, and in which environment."""
+    """Runs shell commands in one folder and environment."""
 
     executor: Executor
-    handle: str
+    handle: str  #: prefix of the handles of the commands
     cwd: str
     environment: Mapping[str, str]
     log_bytes: int
     limits: TreeLimits = UNLIMITED
 
     async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> CommandRun:
-        """How the command line of this kind went, which finds the words as $1, $2 …
+        """Run a shell command, or return the outcome if its kind has run already.
 
-        With a kind that was run before, that run is what is told of.
+        Args:
+            kind: Becomes part of the handle.
+            minutes: The time limit.
+            words: The command's arguments: $1, $2 and so on.
+            apart: Whether to keep stderr apart from stdout.
 
         Raises:
-            OSError: There is no room for it now; it may be run again.
+            OSError: The machine has no free resources now. The command may be run again.
         """
         first, second = handles(self.handle, kind)
         spec = AttemptSpec(
@@ -75,7 +82,7 @@ class Shell:
     async def _run(self, spec: AttemptSpec) -> CommandRun:
         await self.executor.submit(spec)
         outcome = await self.executor.outcome(spec.handle)
-        if outcome.kind == "lost":  # its shim is gone, what it ran may not be
+        if outcome.kind == "lost":  # its shim is gone, but its processes may still run
             await self.executor.cancel(spec.handle, _GRACE_S)
         redact = partial(redact_end, secrets=secrets_of(spec.environment))
-        return CommandRun(outcome, (await read_end(self.executor, spec.handle, _WORDS, redact)).text.strip())
+        return CommandRun(outcome, (await read_end(self.executor, spec.handle, _OUTPUT_BYTES, redact)).text.strip())

@@ -1,7 +1,7 @@
-"""A worktree in which an agent or a landing works: made ready as its repository wants it, run in, and torn down.
+"""Workspaces: worktrees of agents and merges, with shared files, setup, commands and teardown.
 
-Whatever is run there has one environment, and a handle of its own: a daemon that takes over goes on with what was
-begun, and does nothing twice.
+All commands of a workspace have the same environment. Each command has its own handle, so that a daemon that takes over
+continues a command and runs none twice.
 """
 
 from collections.abc import Mapping
@@ -18,35 +18,40 @@ from forkjoin.process.environment import compose
 from forkjoin.services import Services
 from forkjoin.workspace.shell_command import CommandRun, Shell, handles
 
-#: Characters of the end of what a teardown has printed that are told.
-_WORDS = 400
+#: The number of characters of a teardown's output that a warning includes.
+_OUTPUT_LIMIT = 400
 
 
-class Ready(NamedTuple):
-    """How it went, a note for each step; `failed` says why the worktree is not ready."""
+class SetupOutcome(NamedTuple):
+    """The outcome of making a worktree ready."""
 
-    notes: list[str]
-    failed: str = ""
+    notes: list[str]  #: a sentence about each step
+    failed: str = ""  #: why the worktree isn't ready
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A worktree that is there, whose it is, and what is wanted in it."""
+    """An existing worktree, with everything that its commands need."""
 
     services: Services
-    handle: str  #: begins with the id of whose it is: a1-1, t1
+    handle: str  #: prefix of the handles of commands: a1-1 for an agent, t1 for a scratch worktree
     common_dir: str
     path: Path
-    checkout: str  #: the user's, with which it shares; '' in a bare repository
-    recipe: Recipe
-    port_base: int
-    environment: Mapping[str, str]  #: of whoever asked for what is done there
-    ours: Mapping[str, str]  #: variables beside those that every workspace has
+    checkout: str  #: the user's checkout, the source of shared files; "" in a bare repository
+    recipe: Recipe  #: the repository's configuration
+    port_base: int  #: the first of its ports; 0: it has none
+    environment: Mapping[str, str]  #: the environment of the lead
+    ours: Mapping[str, str]  #: FORKJOIN_* variables of this workspace, in addition to the common ones
 
     async def compose(
         self, settings: Mapping[str, str] | None = None, ours: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """The environment in which all runs there, with what the settings, and we, add for a program."""
+        """Return the environment of the workspace's commands, or of a program in it.
+
+        Args:
+            settings: Variables that the settings add for the program.
+            ours: More FORKJOIN_* variables for the program.
+        """
         place = await self._place()
         everywhere = {
             **self.services.home.variables,
@@ -60,13 +65,20 @@ class Workspace:
         return compose(self.environment, settings or {}, ours, wanted=self.recipe.environment, ignore=ignore)
 
     async def run(self, kind: str, command: str, minutes: float, *words: str, apart: bool = False) -> CommandRun:
-        """How a command line of this kind went there, which is not run twice."""
+        """Run a shell command in the worktree, or return the outcome if its kind has run already.
+
+        Args:
+            kind: For example "setup". It becomes part of the handle.
+            minutes: The time limit.
+            words: The command's arguments: $1, $2 and so on.
+            apart: Whether to keep stderr apart from stdout.
+        """
         made, limits = await self.compose(), self.services.settings.limits
         shell = Shell(self.services.executor, self.handle, str(self.path), made, limits.log_bytes, limits.per_agent)
         return await shell.run(kind, command, minutes, *words, apart=apart)
 
-    async def make_ready(self) -> Ready:
-        """Share with the checkout, and set up."""
+    async def make_ready(self) -> SetupOutcome:
+        """Share files with the user's checkout, then run setup."""
         notes: list[str] = []
         steps: list[tuple[str, ...]] = [("setup", self.recipe.setup)] if self.recipe.setup else []
         if place := await self._place():
@@ -76,33 +88,38 @@ class Workspace:
             outcome, printed = await self.run(kind, command, self.recipe.setup_minutes, *words)
             notes.append(f"{kind}: {outcome} in {outcome.duration_s:.1f} s")
             if not outcome.ok:
-                return Ready(notes, f"{kind} failed: {outcome}\n{printed}".strip())
-        return Ready(notes)
+                return SetupOutcome(notes, f"{kind} failed: {outcome}\n{printed}".strip())
+        return SetupOutcome(notes)
 
     async def _place(self) -> Place | None:
-        """The worktree as its repository knows it, where something is shared with it."""
+        """Return the worktree's git data, or `None` if no files are shared with it."""
         return await find_place(self.common_dir, self.path) if self.recipe.share and self.checkout else None
 
     async def tear_down(self) -> str:
-        """Run the teardown, where there is one; how it failed, if it did."""
+        """Run the teardown, if there is one. Return why it failed, or ""."""
         if self.recipe.teardown is None:
             return ""
         outcome, printed = await self.run("teardown", self.recipe.teardown, self.recipe.teardown_minutes)
-        return "" if outcome.ok else f"{outcome}. {printed[-_WORDS:]}".strip()
+        return "" if outcome.ok else f"{outcome}. {printed[-_OUTPUT_LIMIT:]}".strip()
 
 
 def _slug(home: str, handle: str) -> str:
-    """What to call containers, databases and the like of whose handle this is: no other home has it, nor user."""
+    """Return a prefix for names of containers and databases. No other home or workspace has it."""
     return f"fj-{home}-{handle.partition('-')[0]}"
 
 
 def command_handles(handle: str, recipe: Recipe) -> list[str]:
-    """The handles of all that may run in a workspace before its teardown, beside a program."""
+    """Return the handles of all commands that may run in a workspace before its teardown."""
     return handles(handle, "verify", *(["share"] if recipe.share else []), *(["setup"] if recipe.setup else []))
 
 
 def find_account(services: Services, environment: Mapping[str, str], agent: str | None, recipe: Recipe) -> str:
-    """Whose rate limit the model calls of this program count against, in the environment of whoever asked for it."""
+    """Return the vendor account that an agent's model calls count against, or "" if it calls no model.
+
+    Args:
+        environment: The environment of the lead.
+        agent: The name of the agent program in the settings.
+    """
     program = services.settings.program(agent)
     made = compose(environment, program.environment, {}, wanted=recipe.environment)
     return ADAPTERS[program.kind].account(made)

@@ -23,7 +23,7 @@ _ONE_OF = 10
 
 
 def remove_elsewhere(discard: bool, falls_at: int) -> bool:
-    """Let another process remove_agents all agents, and fall at its step of this number after that was recorded.
+    """Let another process remove all agents, and fall at its step of this number after that was recorded.
 
     Returns:
         Whether it fell; else it came to its end before.
